@@ -7,21 +7,22 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let tolerated = (word.trim_start_matches('-').chars().count() / 3).max(1);
     let distance = |other: &&&str| strsim::damerau_levenshtein(word, other);
     let near = known.iter().min_by_key(distance).filter(|other| distance(other) <= tolerated);
-    let mut begun = known.iter().filter(|other| word.trim_start_matches('-').len() > 2 && other.starts_with(word));
-    let only_with_prefix = begun.next().filter(|_| begun.next().is_none());
+    let mut with_prefix =
+        known.iter().filter(|other| word.trim_start_matches('-').len() > 2 && other.starts_with(word));
+    let only_with_prefix = with_prefix.next().filter(|_| with_prefix.next().is_none());
     near.or(only_with_prefix).copied()
 }
 
 /// Returns the DNS-1123 label that is nearest to a string, for namespaces and Services.
-pub fn label(text: &str) -> Option<String> {
+pub fn nearest_label(text: &str) -> Option<String> {
     let label = text.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     let label = label.get(..63).unwrap_or(&label).trim_matches('-').to_owned();
     (!label.is_empty()).then_some(label)
 }
 
 /// Returns the DNS-1123 subdomain that is nearest to a string, for other objects.
-pub fn name(text: &str) -> Option<String> {
-    let labels: Vec<String> = text.split('.').filter_map(label).collect();
+pub fn nearest_name(text: &str) -> Option<String> {
+    let labels: Vec<String> = text.split('.').filter_map(nearest_label).collect();
     (!labels.is_empty()).then(|| labels.join("."))
 }
 
@@ -48,8 +49,8 @@ mod tests {
 
     #[test]
     fn the_nearest_valid_name_is_returned() {
-        assert_eq!(name("My_Job.v2").as_deref(), Some("my-job.v2"));
-        assert_eq!(label("-x-").as_deref(), Some("x"));
-        assert_eq!(label("_"), None);
+        assert_eq!(nearest_name("My_Job.v2").as_deref(), Some("my-job.v2"));
+        assert_eq!(nearest_label("-x-").as_deref(), Some("x"));
+        assert_eq!(nearest_label("_"), None);
     }
 }

@@ -20,8 +20,8 @@ const RETRY_PERIODS_PER_DEADLINE: u32 = 5;
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// Returns the option or variable that does not fit, why, and values for all options that must change. The option that
-/// is named was set by the user, even if its partner is a default.
+/// Returns the option or variable that does not fit, why, and values for all options that must change. If an option
+/// that the user has set conflicts with a default, the option is named, not the default.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {
         lease_duration: times.lease_duration,
@@ -110,17 +110,17 @@ impl Explanation<'_> {
         let given = |field| self.origin(field).given();
         let is_blamed = blamed == invalid.field;
         match invalid.problem {
-            TimingProblem::NotWholeSeconds => "a lock stores whole seconds, at least one".to_owned(),
+            TimingProblem::NotWholeSeconds => "it must be a whole number of seconds, and at least 1s".to_owned(),
             TimingProblem::AboveMaximum => {
                 format!("a lock cannot stay held for longer than {}s", MAX_LEASE_DURATION.as_secs())
             }
             TimingProblem::NoRoomForRenewDeadline => {
-                format!("{margin} of it is kept for killing the command, which leaves no time for a renew deadline")
+                format!("{margin} of it is reserved for killing the command, which leaves no time for a renew deadline")
             }
             TimingProblem::TooShort => format!("it leaves no time for {ATTEMPTS} requests"),
             _ if invalid.value.is_zero() => "it must be longer than zero".to_owned(),
             TimingProblem::BeyondKillMargin { .. } if invalid.field == TimingField::LostGrace => format!(
-                "the command must be killed at least {margin} before the lock expires, but {} and {} leave less of {}",
+                "the command must be killed at least {margin} before the lock expires, but {} and {} leave less time within {}",
                 given(TimingField::RenewDeadline),
                 given(TimingField::LostGrace),
                 given(TimingField::LeaseDuration),
@@ -242,7 +242,7 @@ mod tests {
             ),
             (
                 "--lost-grace 5s",
-                "--lost-grace 5s: the command must be killed at least 1s before the lock expires, but the default --renew-deadline 10s and --lost-grace 5s leave less of the default --lease-duration 15s; try --lost-grace 5s --lease-duration 16s",
+                "--lost-grace 5s: the command must be killed at least 1s before the lock expires, but the default --renew-deadline 10s and --lost-grace 5s leave less time within the default --lease-duration 15s; try --lost-grace 5s --lease-duration 16s",
             ),
         ] {
             assert_eq!(parse(options), Err(expected.to_owned()));

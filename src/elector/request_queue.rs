@@ -21,10 +21,10 @@ pub type Answer = (usize, Access, Result<Reply, LockError>);
 pub struct RequestQueue<'a> {
     locks: Vec<&'a dyn Lock>,
     waiting: VecDeque<(usize, Request)>,
-    under_way: Option<UnderWay<'a>>,
+    pending: Option<PendingRequest<'a>>,
 }
 
-struct UnderWay<'a> {
+struct PendingRequest<'a> {
     slot: usize,
     access: Access,
     answer: BoxFuture<'a, Result<Reply, LockError>>,
@@ -33,13 +33,13 @@ struct UnderWay<'a> {
 impl<'a> RequestQueue<'a> {
     /// Creates an empty queue for the locks of all slots.
     pub fn new(locks: Vec<&'a dyn Lock>) -> Self {
-        Self { locks, waiting: VecDeque::new(), under_way: None }
+        Self { locks, waiting: VecDeque::new(), pending: None }
     }
 
-    /// Adds a request of a slot, which replaces the slot's previous one. Returns the access of the previous one if it
-    /// was pending.
+    /// Adds a request of a slot, which replaces the slot's previous request. If that was pending, returns whether it
+    /// was a read or a write.
     pub fn add(&mut self, slot: usize, request: Request) -> Option<Access> {
-        let cancelled = self.under_way.take_if(|under_way| under_way.slot == slot).map(|cancelled| cancelled.access);
+        let cancelled = self.pending.take_if(|pending| pending.slot == slot).map(|cancelled| cancelled.access);
         self.waiting.retain(|(other, _)| *other != slot);
         // Claims are more urgent than reads of other slots.
         match access(&request) {
@@ -52,13 +52,13 @@ impl<'a> RequestQueue<'a> {
     /// Drops the requests whose replies are no longer awaited. Otherwise the other requests would wait for them,
     /// possibly forever.
     pub fn retain(&mut self, awaits_reply: impl Fn(usize) -> bool) {
-        self.under_way.take_if(|under_way| !awaits_reply(under_way.slot));
+        self.pending.take_if(|pending| !awaits_reply(pending.slot));
         self.waiting.retain(|(slot, _)| awaits_reply(*slot));
     }
 
     /// Sends the next request, unless one is pending. Returns its slot and the request.
     pub fn send_next(&mut self) -> Option<(usize, Request)> {
-        if self.under_way.is_some() {
+        if self.pending.is_some() {
             return None;
         }
         let (slot, request) = self.waiting.pop_front()?;
@@ -68,16 +68,16 @@ impl<'a> RequestQueue<'a> {
             Request::Create(record) => lock.create(record).map_ok(Reply::Written).boxed(),
             Request::Update(version, record) => lock.update(version, record).map_ok(Reply::Written).boxed(),
         };
-        self.under_way = Some(UnderWay { slot, access: access(&request), answer });
+        self.pending = Some(PendingRequest { slot, access: access(&request), answer });
         Some((slot, request))
     }
 
     /// Returns the answer to the pending request, once it has arrived.
     pub fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
-        let Some(UnderWay { slot, access, answer }) = &mut self.under_way else { return Poll::Pending };
+        let Some(PendingRequest { slot, access, answer }) = &mut self.pending else { return Poll::Pending };
         let (slot, access) = (*slot, *access);
         answer.poll_unpin(context).map(|answer| {
-            self.under_way = None;
+            self.pending = None;
             (slot, access, answer)
         })
     }

@@ -42,7 +42,7 @@ pub enum ProxyOrigin {
 }
 
 impl Proxy {
-    /// Parses the address of a proxy. An address without a scheme is that of an HTTP proxy.
+    /// Parses the address of a proxy. If it has no scheme, it is the address of an HTTP proxy.
     ///
     /// # Errors
     /// Returns the reason why the address is invalid.

@@ -9,8 +9,8 @@ pub struct Resource {
     pub group: &'static str,
     pub kind: &'static str,
     pub plural: &'static str,
-    /// A PUT to the name of an object that does not exist creates it. RBAC can then restrict the permission to create
-    /// it to that one name.
+    /// Whether a PUT creates an object that does not exist. If it does, RBAC can restrict the permission to create
+    /// objects to a single name.
     pub created_by_put: bool,
 }
 

@@ -331,7 +331,7 @@ impl Owner {
 }
 
 impl State {
-    /// Logs the reason, unless it is the one that was logged last.
+    /// Logs the reason, unless the same reason was logged last.
     fn log_reason(&mut self, lock: &str, reason: String) {
         if self.logged_reason.as_ref() != Some(&reason) {
             log_events::owner_not_set(lock, &reason);

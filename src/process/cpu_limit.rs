@@ -40,9 +40,9 @@ pub struct Throttling {
 impl CpuCgroups {
     /// Finds the cgroups of this process. There are none if no cgroup file system is mounted.
     pub fn find() -> Self {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let cgroup_file = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {
-            let folders = path_in(&own, version).map_or_else(Vec::new, |path| folders(Path::new(root), path));
+            let folders = path_in(&cgroup_file, version).map_or_else(Vec::new, |path| folders(Path::new(root), path));
             folders.into_iter().map(move |folder| CpuCgroup { version, folder })
         });
         Self(cgroups.filter(|cgroup| cgroup.read_max().is_some()).collect())
@@ -81,9 +81,9 @@ impl CpuCgroup {
     }
 }
 
-/// Returns the path of this process's cgroup below the root, from `/proc/self/cgroup`.
-fn path_in(own: &str, version: Version) -> Option<&str> {
-    own.lines().find_map(|line| {
+/// Returns the path of this process's cgroup below the root, from the contents of `/proc/self/cgroup`.
+fn path_in(cgroup_file: &str, version: Version) -> Option<&str> {
+    cgroup_file.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         let is_of_version = match version {
@@ -133,9 +133,9 @@ mod tests {
 
     #[test]
     fn the_cgroup_is_found_in_both_versions() {
-        let own = "3:cpuset:/\n1:cpu,cpuacct:/docker/1\n0::/system.slice/job.service\n";
-        assert_eq!(path_in(own, Version::V1), Some("/docker/1"));
-        assert_eq!(path_in(own, Version::V2), Some("/system.slice/job.service"));
+        let cgroup_file = "3:cpuset:/\n1:cpu,cpuacct:/docker/1\n0::/system.slice/job.service\n";
+        assert_eq!(path_in(cgroup_file, Version::V1), Some("/docker/1"));
+        assert_eq!(path_in(cgroup_file, Version::V2), Some("/system.slice/job.service"));
         assert_eq!(path_in("3:cpuset:/\n", Version::V1), None);
     }
 

@@ -1,4 +1,4 @@
-//! A descriptor by which one thread wakes another.
+//! A descriptor with which a thread wakes another thread.
 
 use std::io;
 

@@ -33,9 +33,9 @@ impl PidFd {
     /// # Errors
     /// Fails if the process has been reaped, or the signal is not permitted.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let nothing = std::ptr::null::<libc::siginfo_t>();
+        let no_info = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: a null siginfo is allowed and makes this like kill(2).
-        match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as i32, nothing, 0) } {
+        match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal as i32, no_info, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

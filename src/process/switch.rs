@@ -2,7 +2,7 @@
 //!
 //! It is a pair of connected sockets. Only leaderrun's two processes have the first one open, because it is closed on
 //! exec. The second one is set up so that the kernel sends SIGKILL to the command's process group when the first one is
-//! closed. That happens when the last of the two processes has died, for whatever reason.
+//! closed. That happens when the last of the two processes has died.
 //!
 //! No process needs to keep the second socket open. It was sent through itself, so it is in the receive queue of the
 //! first one, which the kernel empties only after the signal. Therefore the command does not have it, and cannot

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::lock_status::{LockStatus, State, escaped_json, length};
+use super::lock_status::{LockStatus, State, escaped_json, formatted_seconds};
 use super::output::{print, warn};
 use super::{ANSWER_TIMEOUT, CommandOutput, Output, opened};
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};
@@ -207,7 +207,7 @@ const HEADINGS: [&str; COLUMNS] = [
 fn cells(row: &Row) -> [String; COLUMNS] {
     let Row { namespace, name, kind, status } = row;
     let or_none = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
-    let ago = |seconds: f64| format!("{} ago", length(seconds));
+    let ago = |seconds: f64| format!("{} ago", formatted_seconds(seconds));
     let state = match status.not_before.filter(|_| status.state.word() == "not due") {
         Some(not_before) => format!("not due before {not_before:.0}"),
         None => status.state.word().to_owned(),
@@ -219,10 +219,10 @@ fn cells(row: &Row) -> [String; COLUMNS] {
         or_none(status.record_slot().map(|slot| slot.to_string())),
         state,
         or_none(status.holder.as_deref().map(printable)),
-        or_none(status.held_for_seconds.map(length)),
+        or_none(status.held_for_seconds.map(formatted_seconds)),
         or_none(status.renewed_seconds_ago.map(ago)),
-        or_none(status.expires_in_seconds.filter(|left| *left > 0.0).map(length)),
-        or_none(status.claim_delay_seconds.map(length)),
+        or_none(status.expires_in_seconds.filter(|left| *left > 0.0).map(formatted_seconds)),
+        or_none(status.claim_delay_seconds.map(formatted_seconds)),
         status.transitions.to_string(),
     ]
 }

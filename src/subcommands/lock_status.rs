@@ -35,7 +35,7 @@ pub struct LockStatus {
     pub renewed_seconds_ago: Option<f64>,
     lease_duration_seconds: Option<u32>,
     pub expires_in_seconds: Option<f64>,
-    /// How long the holder waits before it claims a free lock (`--claim-delay`), if it does.
+    /// How long the holder waits before it claims a free lock (`--claim-delay`); `None` if it does not wait.
     pub claim_delay_seconds: Option<f64>,
     pub transitions: u32,
     pub not_before: Option<Timestamp>,
@@ -89,13 +89,13 @@ impl LockStatus {
         }
     }
 
-    /// Returns whether two statuses differ in anything but times that pass.
+    /// Returns whether two statuses differ, apart from values that only change because time passes.
     pub fn differs_from(&self, other: &Self) -> bool {
-        let lasting = |status: &Self| {
+        let without_times = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
             (*state, *has_record, holder.clone(), run.clone(), *acquired, *transitions, *not_before)
         };
-        lasting(self) != lasting(other)
+        without_times(self) != without_times(other)
     }
 
     /// Returns the number of this slot and the number of slots, if the lock has slots.
@@ -179,24 +179,24 @@ impl fmt::Display for LockStatus {
             line("holder", shown(holder))?;
             let run = self.run.as_ref().map(|run| printable(&run.to_string()));
             line("run", run.unwrap_or_else(|| "none: the record was not written by leaderrun".to_owned()))?;
-            line("held for", self.held_for_seconds.map_or(unknown.clone(), length))?;
+            line("held for", self.held_for_seconds.map_or(unknown.clone(), formatted_seconds))?;
         }
         match (self.state, self.renewed_seconds_ago) {
             (State::Free | State::NotDue, None) => {}
-            (State::Free | State::NotDue, Some(ago)) => line("released", moment(ago))?,
-            (_, ago) => line("last renewed", ago.map_or(unknown.clone(), moment))?,
+            (State::Free | State::NotDue, Some(ago)) => line("released", formatted_ago(ago))?,
+            (_, ago) => line("last renewed", ago.map_or(unknown.clone(), formatted_ago))?,
         }
         match self.expires_in_seconds {
             _ if matches!(self.state, State::Free | State::NotDue) => {}
-            Some(left) if left > 0.0 => line("expires in", length(left))?,
-            Some(left) => line("expired", moment(-left))?,
+            Some(left) if left > 0.0 => line("expires in", formatted_seconds(left))?,
+            Some(left) => line("expired", formatted_ago(-left))?,
             None => line("expires in", unknown)?,
         }
         if let Some(not_before) = self.not_before {
             line("not before", format!("{not_before:.0}"))?;
         }
         if let Some(delay) = self.claim_delay_seconds {
-            line("claim delay", length(delay))?;
+            line("claim delay", formatted_seconds(delay))?;
         }
         line("transitions", self.transitions.to_string())
     }
@@ -223,18 +223,20 @@ impl State {
     }
 }
 
-fn moment(seconds_ago: f64) -> String {
+fn formatted_ago(seconds_ago: f64) -> String {
     match seconds_ago < 0.0 {
-        true => format!("{} in the future: the holder's clock differs from this machine's", length(-seconds_ago)),
-        false => format!("{} ago", length(seconds_ago)),
+        true => {
+            format!("{} in the future: the holder's clock differs from this machine's", formatted_seconds(-seconds_ago))
+        }
+        false => format!("{} ago", formatted_seconds(seconds_ago)),
     }
 }
 
-/// Returns a length of time in words.
-pub fn length(seconds: f64) -> String {
-    let length = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let unit = if length < SHOWN_WITH_TENTHS { 100 } else { 1000 };
-    let units = u64::try_from(length.as_millis()).unwrap_or(u64::MAX) / unit;
+/// Formats a number of seconds as a duration.
+pub fn formatted_seconds(seconds: f64) -> String {
+    let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    let unit = if duration < SHOWN_WITH_TENTHS { 100 } else { 1000 };
+    let units = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) / unit;
     format_duration(Duration::from_millis(units.saturating_mul(unit))).to_string()
 }
 
@@ -318,7 +320,7 @@ transitions   3
     }
 
     #[test]
-    fn statuses_that_differ_only_in_passed_time_are_equal() {
+    fn a_status_does_not_differ_from_another_because_time_has_passed() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
         assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
         assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "the mark is for another renewTime");

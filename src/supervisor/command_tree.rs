@@ -224,7 +224,7 @@ impl CommandTree {
         self.tree.names()
     }
 
-    /// Prepares for the next command, when no process of this one is left.
+    /// Prepares for the next command, when no process of the current command is left.
     pub fn end(&mut self) {
         (self.kill, self.terminated, self.awaits_nested) = (None, None, false);
         (self.kill_time, self.kill_pace) = (Duration::ZERO, None);

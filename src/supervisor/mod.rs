@@ -44,7 +44,7 @@ pub struct SupervisorConfig {
     pub command: Vec<OsString>,
     pub stop_options: StopOptions,
     pub wait_for: WaitFor,
-    /// The command gets the terminal wherever leaderrun's job has it.
+    /// The command gets the terminal whenever leaderrun's job has it (`--foreground`).
     pub foreground: bool,
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,

@@ -51,8 +51,9 @@ impl Program {
         Ok(Self { arguments, environment: Vec::new(), pid_variables: Vec::new() })
     }
 
-    /// Sets the environment of the command: that of this process without the variables in `removed`, and with `added`.
-    /// In systemd's variables the pid of leaderrun, which is `elector`, is replaced by the pid of the command.
+    /// Sets the environment of the command, which is that of this process without the variables in `removed` and with
+    /// the variables in `added`. In systemd's variables the pid of leaderrun, which is `elector`, is replaced by the
+    /// pid of the command.
     pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)], elector: Pid) {
         let elector = elector.to_string();
         let names_elector = |name: &&'static str| env::var(name).is_ok_and(|value| value == elector);

@@ -41,7 +41,7 @@ impl Freshness {
         self.claims_refused_since.get_or_insert(now);
     }
 
-    /// Records that a candidate, this one or another, has acquired the lock.
+    /// Records that this candidate or another candidate has acquired the lock.
     pub fn handle_acquisition(&mut self) {
         self.claims_refused_since = None;
     }

@@ -97,7 +97,8 @@ impl ServiceNotifier {
         Self { socket, notify_by, sent: ServiceReport::default(), has_failed: false }
     }
 
-    /// Sends the changes since the last message. If systemd's queue is full, the changes are sent with the next one.
+    /// Sends the changes since the last message. If systemd's queue is full, the changes are sent with the next
+    /// message.
     pub fn report(&mut self, state: &CandidateState, now: Instant) {
         let report = self.next_report(state, now);
         let Some(message) = report.message_after(&self.sent) else { return };

@@ -2,7 +2,7 @@
 //!
 //! The transport may lose any message. Because of a lost message, a command may be ended earlier, but not later, with
 //! one exception: if the supervisor reports that it has brought the stop and the kill forward, this report is lost, and
-//! the supervisor then fails, the elector kills the command at the earlier known deadline.
+//! the supervisor then fails, the elector kills the command at the last deadline that was reported.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -56,11 +56,12 @@ const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 pub struct Record {
     /// The holder's identity; empty when nobody holds the lock.
     pub holder_identity: String,
-    /// How long the record is valid without a renewal, as its holder chose, in seconds.
+    /// How long the record is valid without a renewal, in seconds. The holder chooses this duration.
     pub lease_duration_seconds: Option<u32>,
-    /// The holder's wall clock at the acquisition. It is informative and never compared with a clock.
+    /// The time of the acquisition on the holder's wall clock. It is only for people, and is never compared with a
+    /// clock.
     pub acquire_time: Option<Timestamp>,
-    /// The holder's wall clock at the last renewal. It is only checked for changes.
+    /// The time of the last renewal on the holder's wall clock. It is only checked for changes.
     pub renew_time: Option<Timestamp>,
     /// How often the lock was acquired after another candidate had held it.
     pub lease_transitions: u32,
@@ -68,9 +69,9 @@ pub struct Record {
     /// replaced a later version, so a copy of an old record can be distinguished from the record of a successor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_version: Option<String>,
-    /// The mark as stored, even if it does not count; see [`Record::mark`].
+    /// The stored mark. It may be invalid; see [`Record::mark`].
     pub run: Option<RunMark>,
-    /// The time before which the command must not run again, as stored, even if it does not count; see
+    /// The stored time before which the command must not run again. It may be invalid; see
     /// [`Record::valid_not_before`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
@@ -83,10 +84,10 @@ pub struct Record {
     /// The holder's claim delay in milliseconds; see [`Record::claim_delay`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim_delay_millis: Option<u64>,
-    /// The slot of this record, if its lock has slots. It is informative.
+    /// The slot of this record, if its lock has slots. It is only for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<RecordSlot>,
-    /// The time of a release by force, as stored, even if it does not count; see [`Record::is_released_by_force`].
+    /// The stored time of a release by force. It may be invalid; see [`Record::is_released_by_force`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<Timestamp>,
     /// The run that is asked to step down.
@@ -106,7 +107,8 @@ impl Record {
         Duration::try_from(self.valid_not_before()?.duration_since(self.acquire_time?)).ok()
     }
 
-    /// Returns the holder's claim delay; zero if the record states none. Candidates with a shorter delay are preferred.
+    /// Returns the holder's claim delay, or zero if the record does not state it. Candidates with a shorter delay are
+    /// preferred.
     pub fn claim_delay(&self) -> Duration {
         self.claim_delay_millis.filter(|_| self.mark().is_some()).map_or(Duration::ZERO, Duration::from_millis)
     }

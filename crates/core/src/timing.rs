@@ -177,10 +177,13 @@ impl fmt::Display for InvalidTiming {
 impl fmt::Display for TimingProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotWholeSeconds => f.write_str("a lease stores whole seconds, at least one"),
+            Self::NotWholeSeconds => f.write_str("it must be a whole number of seconds, and at least 1s"),
             Self::AboveMaximum => write!(f, "a lease cannot last longer than {MAX_LEASE_DURATION:?}"),
             Self::NoRoomForRenewDeadline => {
-                write!(f, "no renew deadline fits into it: {MIN_KILL_MARGIN:?} of it is kept for killing the command")
+                write!(
+                    f,
+                    "{MIN_KILL_MARGIN:?} of it is reserved for killing the command, which leaves no time for a renew deadline"
+                )
             }
             Self::BeyondKillMargin { lease_duration } => write!(
                 f,

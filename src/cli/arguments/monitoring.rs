@@ -13,7 +13,7 @@ use crate::telemetry::systemd::NotifyBy;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = MONITORING)]
 pub struct MonitoringArguments {
-    /// Answer HTTP at this address, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: nowhere]
+    /// Answer HTTP at this address, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: no HTTP server]
     #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDRESS", value_parser = values::http_address)]
     pub http: Option<HttpAddress>,
 
@@ -27,11 +27,11 @@ pub struct MonitoringArguments {
     )]
     pub ready_when: ReadyWhen,
 
-    /// Let /healthz answer 503 when this candidate could not have led for this long, so that it is restarted [default: never]
+    /// Answer /healthz with 503 when a problem has kept this candidate from being able to lead for this long, so that it is restarted [default: never]
     #[arg(long, env = "LEADERRUN_UNHEALTHY_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub unhealthy_after: Option<Duration>,
 
-    /// The process that reports to systemd while the command runs, if NOTIFY_SOCKET is set: leaderrun, or command, which needs NotifyAccess=all
+    /// The process that reports to systemd while the command runs, if NOTIFY_SOCKET is set: leaderrun or command (which requires NotifyAccess=all)
     #[arg(
         long,
         env = "LEADERRUN_NOTIFY",

@@ -73,8 +73,8 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let in_home = in_home.and_then(|rest| Some(format!("file:{}/{rest}", env::var("HOME").ok()?)));
     let parts = |text: &str| {
         let (namespace, name) = text.split_once('/').map_or((None, text), |(space, name)| (Some(space), name));
-        let namespace = namespace.map(|namespace| suggest::label(namespace).map(|label| format!("{label}/")));
-        Some(format!("{}{}", namespace.unwrap_or(Some(String::new()))?, suggest::name(name)?))
+        let namespace = namespace.map(|namespace| suggest::nearest_label(namespace).map(|label| format!("{label}/")));
+        Some(format!("{}{}", namespace.unwrap_or(Some(String::new()))?, suggest::nearest_name(name)?))
     };
     let with_kind = suggest::nearest(kind, KINDS.iter().map(|kind| kind.word)).filter(|_| !kind.is_empty());
     let with_kind = with_kind.and_then(|kind| Some(format!("{kind}:{}", parts(rest)?)));
@@ -96,14 +96,14 @@ pub fn slots(text: &str) -> Result<SlotCount, InvalidValue> {
 pub fn namespace(text: &str) -> Result<String, InvalidValue> {
     let checked = |text: &str| check_label(text).map(|()| text.to_owned());
     let invalid = |reason| InvalidValue::new(format!("the namespace {reason}"));
-    checked(text).map_err(|reason| invalid(reason).suggest(checked, [suggest::label(text)]))
+    checked(text).map_err(|reason| invalid(reason).suggest(checked, [suggest::nearest_label(text)]))
 }
 
 /// Parses the name of an object.
 pub fn object_name(text: &str) -> Result<String, InvalidValue> {
     let checked = |text: &str| check_name(text).map(|()| text.to_owned());
     let invalid = |reason| InvalidValue::new(format!("the name {reason}"));
-    checked(text).map_err(|reason| invalid(reason).suggest(checked, [suggest::name(text)]))
+    checked(text).map_err(|reason| invalid(reason).suggest(checked, [suggest::nearest_name(text)]))
 }
 
 /// Parses a duration.
@@ -196,14 +196,16 @@ pub fn pod_label(text: &str) -> Result<Label, InvalidValue> {
 
 /// Parses the owner of a lock's objects.
 pub fn owner(text: &str) -> Result<OwnerName, InvalidValue> {
-    let deployment = suggest::name(text).filter(|_| !text.contains('/')).map(|name| format!("deployment/{name}"));
-    let with_name = text.split_once('/').and_then(|(kind, name)| Some(format!("{kind}/{}", suggest::name(name)?)));
+    let deployment =
+        suggest::nearest_name(text).filter(|_| !text.contains('/')).map(|name| format!("deployment/{name}"));
+    let with_name =
+        text.split_once('/').and_then(|(kind, name)| Some(format!("{kind}/{}", suggest::nearest_name(name)?)));
     parsed(text, [Some(text.to_lowercase()), with_name, deployment])
 }
 
 /// Parses the name of a Service.
 pub fn service(text: &str) -> Result<ServiceName, InvalidValue> {
-    parsed(text, [suggest::label(text)])
+    parsed(text, [suggest::nearest_label(text)])
 }
 
 /// Parses a port of a Service.

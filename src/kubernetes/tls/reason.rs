@@ -66,9 +66,9 @@ fn tls_reason(failure: &rustls::Error, peer: Peer) -> String {
 
 fn alert_reason(alert: AlertDescription, peer: Peer) -> String {
     let reason = match alert {
-        AlertDescription::CertificateExpired => "it has expired",
-        AlertDescription::CertificateRevoked => "it is revoked",
-        AlertDescription::UnknownCA => "its issuer is unknown to it",
+        AlertDescription::CertificateExpired => "the certificate has expired",
+        AlertDescription::CertificateRevoked => "the certificate has been revoked",
+        AlertDescription::UnknownCA => "it does not know the certificate's issuer",
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             return format!("{peer} asks for a client certificate, and the kubeconfig has none");
         }

@@ -55,7 +55,7 @@ impl Contents {
 /// The parsed contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// The record; `None` in an empty file, such as mktemp(1) creates.
+    /// The record; `None` if the file is empty, for example because it was created by mktemp(1).
     pub contents: Option<Contents>,
     /// The offset of the slot that a write in place may overwrite, if there is one.
     pub free_slot: Option<u64>,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_record_are_an_error() {
+    fn a_file_that_contains_no_record_is_refused() {
         for text in ["text", "{}", "leaderrun-slot", "leaderrun-slot 2 0\n{}\n", "leaderrun-slot 99 0\n{", "\0\0"] {
             assert!(Layout::parse(text.as_bytes()).is_err(), "{text:?}");
         }

@@ -53,7 +53,10 @@ impl LocalStore for FileStore {
             _ if path.ends_with('/') => {
                 Err("the path ends with /, like that of a folder; for example file:/run/job.lease".into())
             }
-            _ if path.starts_with("~/") => Err("a shell replaces ~ only at the beginning of a word".into()),
+            _ if path.starts_with("~/") => {
+                Err("the shell has not replaced ~, because it is not at the beginning of a word; use $HOME instead"
+                    .into())
+            }
             _ => Ok(()),
         }
     }

@@ -160,7 +160,7 @@ impl RecordFile {
         Ok(self.find()?.and_then(|found| found.layout.contents))
     }
 
-    /// Writes a record that replaces the one with the version `expected`, or creates it if `expected` is `None`.
+    /// Replaces the record with the version `expected`, or creates the record if `expected` is `None`.
     ///
     /// # Errors
     /// Fails with [`LockErrorKind::Conflict`] if the present version differs from `expected`.
@@ -200,7 +200,7 @@ impl RecordFile {
     /// Returns whether a record file should not be replaced.
     fn prefers_in_place(&self, found: &Found) -> bool {
         // A replacement would cut off the other names (hard links) of the file. An empty file with other names is
-        // replaced, because somebody may have linked it here with bad intent.
+        // replaced, because another user may have created the link with bad intent.
         let has_other_names = found.metadata.nlink() > 1 && found.layout.contents.is_some();
         // This user cannot give a new file to the group that may use the present one.
         let group_would_lose_it = Class::of_this_user(&found.metadata) == Class::Others

@@ -184,7 +184,7 @@ impl Tree {
         self.count
     }
 
-    /// Returns whether processes are remembered that may not become our children when their parents die.
+    /// Returns whether processes are remembered that may not become children of this process when their parents die.
     pub fn has_nested(&self) -> bool {
         !self.nested.is_empty()
     }

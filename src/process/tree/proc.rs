@@ -36,7 +36,8 @@ const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
 pub struct Proc {
     root: OwnedFd,
     children: OwnedFd,
-    /// How many numbers a process of this PID namespace has: one for each namespace from that of /proc inwards.
+    /// How many numbers a process of this PID namespace has. It has a number in each namespace from the namespace of
+    /// /proc down to this one.
     depth: usize,
     ticks_per_second: u64,
     /// When this process was started, in clock ticks since boot.
@@ -121,8 +122,9 @@ impl Proc {
             + u64::from(since_boot.subsec_millis()) * self.ticks_per_second / 1000
     }
 
-    /// Calls `visit` with the number of each child of the thread that opened this, including dead children. The list
-    /// has a maximum length, so the call returns even if children are created faster than they are visited.
+    /// Calls `visit` with the number of each child of the thread that called [`open`](Self::open), including dead
+    /// children. The list has a maximum length, so the call returns even if children are created faster than they are
+    /// visited.
     ///
     /// # Errors
     /// Fails if /proc cannot be read.
@@ -333,7 +335,7 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
     Some(Stat { state, parent, threads, started })
 }
 
-/// Returns the numbers of a process in each PID namespace, from that of /proc inwards.
+/// Returns the numbers of a process in each PID namespace, from the namespace of /proc down to the process's own.
 fn namespaced_numbers(status: &[u8]) -> impl Iterator<Item = i32> {
     let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:")).unwrap_or_default();
     line.split(u8::is_ascii_whitespace).filter_map(parse_number)

@@ -8,7 +8,7 @@ use crate::process::memory::{self, Locked};
 use crate::process::rights::{self, SignalRight};
 use crate::process::tree::Tree;
 
-/// With a lower limit of CPUs, a few busy threads of the command can delay leaderrun.
+/// If the CPU limit is lower than this, a few busy threads of the command can delay leaderrun.
 const ENOUGH_CPUS: f64 = 1.0;
 
 /// Examines whether processes can be listed, the CPU limit, the memory that may be locked, and the permission to send
@@ -22,7 +22,7 @@ pub fn examine(table: &mut Table) {
 
 fn processes() -> Row {
     match Tree::open("") {
-        Ok(_) => Row::ok("processes", "those of a command can be listed"),
+        Ok(_) => Row::ok("processes", "leaderrun can list the processes of a command"),
         Err(failure) => {
             let sentence = failure.to_string();
             let (finding, remedy) = finding_and_remedy(&sentence, SEE_HELP);
@@ -32,7 +32,7 @@ fn processes() -> Row {
 }
 
 fn cpu(cgroups: &CpuCgroups) -> Row {
-    let Some(limit) = cgroups.limit() else { return Row::ok("CPU", "no limit by a cgroup") };
+    let Some(limit) = cgroups.limit() else { return Row::ok("CPU", "no cgroup limits the CPUs") };
     let throttled = match cgroups.throttling() {
         Some(Throttling { periods, throttled }) => {
             format!("; processes had to wait in {throttled} of {periods} periods")

@@ -16,7 +16,8 @@ pub struct Table(Vec<Row>);
 #[derive(Debug)]
 pub struct Row {
     grade: Grade,
-    what: &'static str,
+    /// The subject of the examination, in one or two words.
+    subject: &'static str,
     finding: String,
     remedy: Option<String>,
 }
@@ -31,18 +32,18 @@ enum Grade {
 
 impl Row {
     /// Creates a row for a requirement that is met.
-    pub fn ok(what: &'static str, finding: impl Into<String>) -> Self {
-        Self { grade: Grade::Ok, what, finding: finding.into(), remedy: None }
+    pub fn ok(subject: &'static str, finding: impl Into<String>) -> Self {
+        Self { grade: Grade::Ok, subject, finding: finding.into(), remedy: None }
     }
 
     /// Creates a row for something that could be better.
-    pub fn note(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { grade: Grade::Note, what, finding: finding.into(), remedy: Some(remedy.into()) }
+    pub fn note(subject: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Note, subject, finding: finding.into(), remedy: Some(remedy.into()) }
     }
 
     /// Creates a row for a requirement that is not met.
-    pub fn failed(what: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { grade: Grade::Failed, what, finding: finding.into(), remedy: Some(remedy.into()) }
+    pub fn failed(subject: &'static str, finding: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Failed, subject, finding: finding.into(), remedy: Some(remedy.into()) }
     }
 }
 
@@ -73,13 +74,13 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Row { grade, what, finding, remedy } in &self.0 {
+        for Row { grade, subject, finding, remedy } in &self.0 {
             let grade = match grade {
                 Grade::Ok => "ok",
                 Grade::Note => "note",
                 Grade::Failed => "FAILED",
             };
-            writeln!(f, "{grade:<7} {what:<11} {}", in_one_line(finding))?;
+            writeln!(f, "{grade:<7} {subject:<11} {}", in_one_line(finding))?;
             if let Some(remedy) = remedy {
                 writeln!(f, "{:<7} {:<11} remedy: {}", "", "", in_one_line(remedy))?;
             }

@@ -45,7 +45,7 @@ fn bad_input_gets_one_sentence() {
         (&["--lock", f, "--lease-duration", "soon", "--", "true"], "--lease-duration soon: "),
         (
             &["--lock", f, "--lease-duration", "1500ms", "--", "true"],
-            "--lease-duration 1500ms: a lock stores whole seconds",
+            "--lease-duration 1500ms: it must be a whole number of seconds",
         ),
         (&["--lock", f, "--renew-deadline", "15s", "--", "true"], "--renew-deadline 15s: "),
         (&["--lock", f, "--retry-period", "10s", "--", "true"], "--retry-period 10s: "),
@@ -282,7 +282,7 @@ fn help_and_version_succeed() {
         (&["manifest", "--help"], "--service-account"),
         (&["check", "--help"], "--min-remaining"),
         (&["doctor", "--help"], "--renew-deadline"),
-        (&["step-down", "--help"], "It asks once and does not wait, unless with --wait"),
+        (&["step-down", "--help"], "This command asks once, and only waits with --wait"),
     ] {
         let mut asked = Candidate::bare("a").args(options).start();
         asked.wait_for_exit(0);

@@ -151,7 +151,7 @@ fn the_doctor_shows_the_priority_of_requests() {
     let shown = doctor(&lock, &[], 0);
     if !Cluster::shared().is_real() {
         // The testkit's API server has no priorities.
-        assert!(shown.output().contains("priority    the API server does not say"), "{}", shown.output());
+        assert!(shown.output().contains("priority    the API server does not report priorities"), "{}", shown.output());
         return;
     }
     let level = |name: &str| {

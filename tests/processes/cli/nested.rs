@@ -16,7 +16,7 @@ fn assert_refused(outer: &TestLock, inner: &str) {
     let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
     a.wait_for_exit(125);
     assert_eq!(a.output(), "");
-    let says = "this process runs inside the command for which a holds it, so it would wait for itself; leave out";
+    let says = "this process runs inside the command for which a holds it, so it would wait for itself; remove the inner leaderrun";
     assert!(a.log().contains(says), "{inner}: {}", a.log());
 }
 

@@ -38,7 +38,7 @@ fn result(route: &mut Route, now: u64, result: StepResult) -> Vec<RouteAction> {
     route.step(at(now), RouteInputs { updates: Vec::new(), result: Some(result) })
 }
 
-fn time(route: &mut Route, now: u64) -> Option<RoutingStep> {
+fn timeout(route: &mut Route, now: u64) -> Option<RoutingStep> {
     step_to_begin(route.step(at(now), RouteInputs::default()))
 }
 
@@ -50,7 +50,7 @@ fn acquired_lock() -> Route {
     route
 }
 
-/// Returns a leader to which traffic is routed from second 1 on; its command is stopped at second 10.
+/// Returns a leader to which traffic is routed from second 1 on, and whose command is stopped at second 10.
 fn routed() -> Route {
     let mut route = acquired_lock();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
@@ -61,7 +61,7 @@ fn routed() -> Route {
 #[test]
 fn a_standby_changes_nothing() {
     let mut route = Route::new(WITHDRAWAL_TIME);
-    assert_eq!((time(&mut route, 0), route.next_timeout(at(0))), (None, None));
+    assert_eq!((timeout(&mut route, 0), route.next_timeout(at(0))), (None, None));
     for end in [Update::Lost(Loss::Taken), Update::Exiting] {
         assert_eq!(update(&mut route, 1, end), None);
     }
@@ -76,8 +76,8 @@ fn a_forbidden_step_is_retried_after_a_minute() {
         [RouteAction::Withdrawn],
         "a forbidden withdrawal does not delay the command"
     );
-    assert_eq!((time(&mut route, 61), route.next_timeout(at(61))), (None, Some(at(62))));
-    assert_eq!(time(&mut route, 62), withdraw());
+    assert_eq!((timeout(&mut route, 61), route.next_timeout(at(61))), (None, Some(at(62))));
+    assert_eq!(timeout(&mut route, 62), withdraw());
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_failed_step_is_retried_with_growing_pauses_until_an_update_arrives() {
         let now = 1000 * (retry + 1);
         assert_eq!(step_to_begin(result(&mut route, now, StepResult::Failed)), None);
         pauses.push(route.next_timeout(at(now)).expect("a retry is due").since(at(now)).as_millis());
-        assert_eq!(time(&mut route, now + 500), withdraw());
+        assert_eq!(timeout(&mut route, now + 500), withdraw());
     }
     assert_eq!(pauses[..4], [100, 200, 400, 800]);
     assert_eq!(pauses[11], 10_000);
@@ -106,21 +106,21 @@ fn traffic_is_routed_to_a_command_that_has_started() {
 #[test]
 fn traffic_is_routed_away_before_the_stop_unless_the_lock_is_renewed() {
     let mut route = routed();
-    assert_eq!((time(&mut route, 4), route.next_timeout(at(6))), (None, Some(at(8))));
+    assert_eq!((timeout(&mut route, 4), route.next_timeout(at(6))), (None, Some(at(8))));
     assert_eq!(update(&mut route, 6, leading(12)), route_here(10), "a check is due");
     result(&mut route, 6, StepResult::Succeeded);
-    assert_eq!(time(&mut route, 9), None);
-    assert_eq!(time(&mut route, 10), withdraw());
+    assert_eq!(timeout(&mut route, 9), None);
+    assert_eq!(timeout(&mut route, 10), withdraw());
 }
 
 #[test]
-fn traffic_is_routed_here_by_a_new_write_while_a_withdrawal_may_be_pending() {
+fn while_a_withdrawal_may_be_pending_traffic_is_routed_with_a_new_write() {
     let mut route = routed();
-    assert_eq!(time(&mut route, 8), withdraw());
+    assert_eq!(timeout(&mut route, 8), withdraw());
     assert!(matches!(update(&mut route, 8, leading(12)), Some(RoutingStep::RouteHere { rewrite: true, .. })));
     result(&mut route, 8, StepResult::Succeeded);
     update(&mut route, 9, leading(1000));
-    assert!(matches!(time(&mut route, 500), Some(RoutingStep::RouteHere { rewrite: false, .. })));
+    assert!(matches!(timeout(&mut route, 500), Some(RoutingStep::RouteHere { rewrite: false, .. })));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn traffic_is_routed_away_whenever_the_command_ends() {
     for end in [Update::Terminating, Update::Lost(Loss::Taken), Update::CommandGone] {
         let mut route = routed();
         assert_eq!(update(&mut route, 2, end), withdraw());
-        assert_eq!(update(&mut route, 2, leading(12)), None, "renewals keep the lock, not the command");
+        assert_eq!(update(&mut route, 2, leading(12)), None, "later renewals do not save the command");
         assert!(route.may_be_routed());
         result(&mut route, 2, StepResult::Succeeded);
         assert!(!route.may_be_routed());
@@ -136,7 +136,7 @@ fn traffic_is_routed_away_whenever_the_command_ends() {
 }
 
 #[test]
-fn the_end_of_the_withdrawal_is_reported() {
+fn the_end_of_the_withdrawal_is_reported_and_the_route_finishes_at_the_exit() {
     let mut route = routed();
     let terminating = RouteInputs { updates: vec![Update::Terminating], result: None };
     let withdrawal = RoutingStep::Withdraw { token: "7".into() };
@@ -154,7 +154,7 @@ fn a_leader_checks_at_growing_intervals() {
     for _ in 0..6 {
         let next = route.next_timeout(at(*checks.last().unwrap())).expect("a check is due");
         let next = next.since(at(0)).as_secs();
-        assert!(time(&mut route, next).is_some());
+        assert!(timeout(&mut route, next).is_some());
         result(&mut route, next, StepResult::Succeeded);
         checks.push(next);
     }
@@ -162,7 +162,7 @@ fn a_leader_checks_at_growing_intervals() {
 }
 
 #[test]
-fn a_withdrawal_follows_a_dropped_step() {
+fn traffic_is_withdrawn_even_if_the_step_that_routes_it_was_dropped() {
     let mut route = acquired_lock();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
     assert_eq!(update(&mut route, 1, Update::Terminating), withdraw());

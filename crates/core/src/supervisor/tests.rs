@@ -1,3 +1,5 @@
+//! Tests of each rule of the supervisor by itself.
+
 use super::*;
 
 const LOSE: Order = Order::Lose;
@@ -47,34 +49,38 @@ fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
     let renewed = start() + Duration::from_secs(1);
     let actions = step(&mut supervisor, renewed, orders(&[Order::Extend(tenure(renewed))]));
     let enforced = tenure(renewed).earlier_by(late);
-    assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "the elector knows");
+    assert_eq!(
+        actions,
+        [SupervisorAction::Report(Report::Enforcing(enforced))],
+        "the elector gets the earlier deadlines"
+    );
     let stops = step(&mut supervisor, enforced.stop, SupervisorInputs::default());
     assert_eq!(stops, [SupervisorAction::Stop]);
     assert_eq!(supervisor.next_timeout(), Some(enforced.kill));
 }
 
 #[test]
-fn the_longer_delay_of_elector_and_supervisor_counts() {
-    let (late, later) = (Duration::from_millis(300), Duration::from_millis(400));
+fn stop_and_kill_allow_for_the_longer_delay_of_the_elector_and_the_supervisor() {
+    let (supervisor_delay, elector_delay) = (Duration::from_millis(300), Duration::from_millis(400));
     let mut supervisor = running(start());
-    supervisor.measure_delay(start(), late);
-    supervisor.measure_delay(start(), late);
-    step(&mut supervisor, start(), orders(&[Order::ElectorLate { delay: later }]));
-    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(later).stop));
+    supervisor.measure_delay(start(), supervisor_delay);
+    supervisor.measure_delay(start(), supervisor_delay);
+    step(&mut supervisor, start(), orders(&[Order::ElectorLate { delay: elector_delay }]));
+    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(elector_delay).stop));
     step(&mut supervisor, start(), orders(&[Order::ElectorLate { delay: Duration::ZERO }]));
-    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(late).stop));
+    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(supervisor_delay).stop));
 }
 
 const KILL_TIME: Duration = Duration::from_millis(1500);
 
 #[test]
-fn deadlines_move_as_soon_as_a_kill_takes_longer() {
+fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     let mut supervisor = running(start());
     assert!(supervisor.expect_kill_time(KILL_TIME) && !supervisor.expect_kill_time(KILL_TIME));
     let enforced = tenure(start()).earlier_by(KILL_TIME);
     let moved = step(&mut supervisor, start(), SupervisorInputs::default());
-    assert_eq!(moved, [SupervisorAction::Report(Report::Enforcing(enforced))], "the elector knows at once");
-    assert_eq!(step(&mut supervisor, start(), SupervisorInputs::default()), [], "and once");
+    assert_eq!(moved, [SupervisorAction::Report(Report::Enforcing(enforced))], "this is reported at once");
+    assert_eq!(step(&mut supervisor, start(), SupervisorInputs::default()), [], "this is reported once");
     assert_eq!(supervisor.next_timeout(), Some(enforced.stop));
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), [SupervisorAction::Stop]);
     let sooner = Duration::from_millis(200);
@@ -94,7 +100,7 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
     let mut supervisor = running(start()).with_max_advance(KILL_TIME);
     supervisor.expect_kill_time(KILL_TIME);
     step(&mut supervisor, start(), SupervisorInputs::default());
-    // Whether the stop would be in time or not.
+    // The result is the same whether the earlier stop instant is still in the future or has passed.
     for longer in [KILL_TIME + Duration::from_millis(1), KILL_TIME * 2] {
         let mut supervisor = supervisor.clone();
         supervisor.expect_kill_time(longer);
@@ -206,7 +212,7 @@ fn an_elector_that_renews_after_the_end_of_the_command_gets_the_report_again() {
 }
 
 #[test]
-fn a_command_must_not_rely_on_the_lock_once_it_gets_the_stop_signal() {
+fn the_published_deadline_is_removed_before_the_stop_signal_is_sent() {
     let now = start();
     let late = now + Duration::from_secs(5);
     let elector_died = SupervisorInputs { elector_died: true, ..SupervisorInputs::default() };
@@ -216,14 +222,14 @@ fn a_command_must_not_rely_on_the_lock_once_it_gets_the_stop_signal() {
         let actions = supervisor.step(now, orders(&[Order::Extend(renewed)]));
         assert_eq!(actions[0], SupervisorAction::SetHeldUntil(Some(late)));
         let actions = supervisor.step(at, loss);
-        assert_eq!(actions[0], SupervisorAction::SetHeldUntil(None), "before anything else");
+        assert_eq!(actions[0], SupervisorAction::SetHeldUntil(None), "this is the first action");
         supervisor.step(at, orders(&[Order::Extend(tenure(now + Duration::from_secs(6)))]));
-        assert_eq!(supervisor.held_until(), None, "a renewal keeps the lock, not the command");
+        assert_eq!(supervisor.held_until(), None, "a later renewal does not save the command");
     }
 }
 
 #[test]
-fn the_time_to_the_kill_begins_with_any_request_to_end() {
+fn kill_after_begins_with_any_signal_that_requests_the_end() {
     let now = start();
     let after = Duration::from_millis(300);
     for (signal, stop_signal) in
@@ -238,48 +244,70 @@ fn the_time_to_the_kill_begins_with_any_request_to_end() {
     }
 }
 
-#[test]
-fn with_wait_for_all_the_command_includes_what_the_main_process_left_running() {
-    let now = start();
-    let daemon = || {
-        let mut supervisor = running(now).with_wait_for_all(true);
-        let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
-        assert_eq!(actions, [SupervisorAction::ReportLeftovers { awaited: true }]);
-        assert_eq!(supervisor.next_timeout(), Some(tenure(now).stop), "only the tenure limits it");
-        let reload = orders(&[Order::Signal(libc::SIGHUP)]);
-        assert_eq!(step(&mut supervisor, now, reload), [SupervisorAction::SignalLeftovers(libc::SIGHUP)]);
-        supervisor
-    };
-    let empty = SupervisorInputs { tree_empty: true, ..SupervisorInputs::default() };
-    assert_eq!(step(&mut daemon(), now, empty.clone()), [gone(End::Exited(0))]);
+/// Returns the supervisor of a command that was started at this instant with `--wait-for all`, and whose main process
+/// has ended and left a daemon running.
+fn waiting_for_daemon(now: Instant) -> Supervisor {
+    let mut supervisor = running(now).with_wait_for_all(true);
+    let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
+    assert_eq!(actions, [SupervisorAction::ReportLeftovers { awaited: true }]);
+    supervisor
+}
 
-    let mut asked = daemon();
-    asked.stop_options.kill_after = Some(Duration::from_millis(300));
-    let term = orders(&[Order::Signal(libc::SIGTERM)]);
-    assert_eq!(step(&mut asked, now, term.clone()), [SupervisorAction::TerminateLeftovers]);
-    assert_eq!(step(&mut asked, now, term), [SupervisorAction::TerminateLeftovers], "its sender repeats it");
-    let actions = step(&mut asked, now + Duration::from_millis(300), SupervisorInputs::default());
-    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Terminated)]);
-
-    let mut lost = daemon();
-    let actions = step(&mut lost, tenure(now).stop, SupervisorInputs::default());
-    assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
-    let actions = step(&mut lost, tenure(now).kill, SupervisorInputs::default());
-    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)]);
-    let was_lost = Gone { end: End::Exited(0), lost: true };
-    assert_eq!(step(&mut lost, now, empty), [SupervisorAction::Report(Report::Gone(was_lost))]);
+/// Returns the inputs after the last process has ended.
+fn tree_empty() -> SupervisorInputs {
+    SupervisorInputs { tree_empty: true, ..SupervisorInputs::default() }
 }
 
 #[test]
-fn only_what_nobody_end_requested_is_reported_as_left_running() {
+fn with_wait_for_all_the_command_runs_until_its_last_process_has_ended() {
+    let now = start();
+    let mut supervisor = waiting_for_daemon(now);
+    assert_eq!(supervisor.next_timeout(), Some(tenure(now).stop), "only the tenure limits the command");
+    assert_eq!(step(&mut supervisor, now, tree_empty()), [gone(End::Exited(0))]);
+}
+
+#[test]
+fn with_wait_for_all_signals_are_relayed_to_the_processes_that_are_left_running() {
+    let now = start();
+    let mut supervisor = waiting_for_daemon(now);
+    let reload = orders(&[Order::Signal(libc::SIGHUP)]);
+    assert_eq!(step(&mut supervisor, now, reload), [SupervisorAction::SignalLeftovers(libc::SIGHUP)]);
+}
+
+#[test]
+fn with_wait_for_all_a_request_to_end_terminates_the_processes_that_are_left_running() {
+    let now = start();
+    let mut supervisor = waiting_for_daemon(now);
+    supervisor.stop_options.kill_after = Some(Duration::from_millis(300));
+    let term = orders(&[Order::Signal(libc::SIGTERM)]);
+    assert_eq!(step(&mut supervisor, now, term.clone()), [SupervisorAction::TerminateLeftovers]);
+    assert_eq!(step(&mut supervisor, now, term), [SupervisorAction::TerminateLeftovers], "after a repeated signal");
+    let actions = step(&mut supervisor, now + Duration::from_millis(300), SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Terminated)]);
+}
+
+#[test]
+fn with_wait_for_all_a_loss_ends_the_processes_that_are_left_running() {
+    let now = start();
+    let mut supervisor = waiting_for_daemon(now);
+    let actions = step(&mut supervisor, tenure(now).stop, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
+    let actions = step(&mut supervisor, tenure(now).kill, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)]);
+    let was_lost = Gone { end: End::Exited(0), lost: true };
+    assert_eq!(step(&mut supervisor, now, tree_empty()), [SupervisorAction::Report(Report::Gone(was_lost))]);
+}
+
+#[test]
+fn processes_are_not_reported_as_left_running_if_the_end_was_requested_or_the_main_process_was_killed() {
     let now = start();
     let term = orders(&[Order::Signal(libc::SIGTERM)]);
     let report = SupervisorAction::ReportLeftovers { awaited: false };
-    for (asked, end, expected) in
+    for (end_was_requested, end, expected) in
         [(false, End::Exited(0), true), (true, End::Exited(0), false), (false, End::Signaled(9), false)]
     {
         let mut supervisor = running(now);
-        if asked {
+        if end_was_requested {
             step(&mut supervisor, now, term.clone());
         }
         assert_eq!(step(&mut supervisor, now, ended(end, false)).contains(&report), expected);
@@ -298,7 +326,7 @@ fn processes_that_the_main_process_left_running_are_terminated() {
 }
 
 #[test]
-fn no_command_is_started_after_a_termination_signal_or_without_time() {
+fn no_command_is_started_after_a_termination_signal_or_when_no_time_is_left() {
     let now = start();
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
     let terminated = orders(&[start.clone(), Order::Signal(libc::SIGTERM)]);
@@ -314,7 +342,7 @@ fn no_command_is_started_after_a_termination_signal_or_without_time() {
 }
 
 /// Returns the supervisor of a command that was started at this instant and may run for two seconds.
-fn limited(now: Instant) -> Supervisor {
+fn running_with_max_run(now: Instant) -> Supervisor {
     let mut supervisor = running(now);
     supervisor.stop_options.max_run = Some(Duration::from_secs(2));
     supervisor.runs_until = Some(now + Duration::from_secs(2));
@@ -324,7 +352,7 @@ fn limited(now: Instant) -> Supervisor {
 #[test]
 fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
     let now = start();
-    let mut supervisor = limited(now);
+    let mut supervisor = running_with_max_run(now);
     let second = Duration::from_secs(1);
     assert_eq!(supervisor.next_timeout(), Some(now + second * 2));
     assert_eq!(step(&mut supervisor, now + second * 2, SupervisorInputs::default()), [SupervisorAction::TimeOut]);
@@ -337,7 +365,7 @@ fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
 #[test]
 fn a_command_that_exits_on_the_stop_signal_of_max_run_has_timed_out() {
     let now = start();
-    let mut supervisor = limited(now);
+    let mut supervisor = running_with_max_run(now);
     step(&mut supervisor, now + Duration::from_secs(2), SupervisorInputs::default());
     let ended = step(&mut supervisor, now + Duration::from_secs(2), ended(End::Exited(0), true));
     assert_eq!(ended, [gone(End::TimedOut)]);
@@ -345,30 +373,29 @@ fn a_command_that_exits_on_the_stop_signal_of_max_run_has_timed_out() {
 }
 
 #[test]
-fn max_run_also_limits_a_command_that_its_main_process_left_running() {
+fn max_run_also_limits_the_processes_that_the_main_process_left_running() {
     let now = start();
-    let mut supervisor = limited(now).with_wait_for_all(true);
+    let mut supervisor = running_with_max_run(now).with_wait_for_all(true);
     step(&mut supervisor, now, ended(End::Exited(0), false));
     let later = now + Duration::from_secs(2);
     assert_eq!(supervisor.next_timeout(), Some(later));
     assert_eq!(step(&mut supervisor, later, SupervisorInputs::default()), [SupervisorAction::TerminateLeftovers]);
-    let empty = SupervisorInputs { tree_empty: true, ..SupervisorInputs::default() };
-    assert_eq!(step(&mut supervisor, later, empty), [gone(End::TimedOut)]);
+    assert_eq!(step(&mut supervisor, later, tree_empty()), [gone(End::TimedOut)]);
 }
 
 #[test]
 fn a_loss_takes_precedence_over_max_run() {
     let now = start();
-    let mut supervisor = limited(now);
+    let mut supervisor = running_with_max_run(now);
     step(&mut supervisor, now, orders(&[LOSE]));
     let later = now + Duration::from_secs(2);
     assert!(!step(&mut supervisor, later, SupervisorInputs::default()).contains(&SupervisorAction::TimeOut));
-    let mut supervisor = limited(now);
+    let mut supervisor = running_with_max_run(now);
     step(&mut supervisor, later, SupervisorInputs::default());
     step(&mut supervisor, later, orders(&[LOSE]));
     let [SupervisorAction::Report(Report::Gone(gone))] = &step(&mut supervisor, later, ended(End::Exited(0), true))[..]
     else {
-        panic!("it is gone")
+        panic!("the end of the command is reported")
     };
     assert!(gone.lost);
 }

@@ -1,4 +1,4 @@
-//! The claims of many candidates.
+//! Tests of the claims of many candidates.
 
 use super::*;
 
@@ -47,7 +47,7 @@ fn a_new_candidate_claims_a_free_lock_without_a_delay() {
 }
 
 #[test]
-fn the_takeovers_of_many_candidates_are_delayed() {
+fn many_candidates_claim_an_expired_lock_with_a_delay() {
     let mut driver = Driver::start(None);
     let held = Record { contenders: Some(1000), ..record_by("r", RunState::Held, T1, 15) };
     driver.read(Some(held.clone()));

@@ -1,4 +1,4 @@
-//! Losses, releases, and the end of waiting.
+//! Tests of losses, releases, and the end of waiting.
 
 use jiff::SignedDuration;
 
@@ -61,7 +61,7 @@ fn a_release_that_stays_unanswered_times_out() {
 }
 
 #[test]
-fn a_candidate_that_stops_releases_what_it_may_have_acquired() {
+fn a_candidate_that_stops_releases_the_lock_if_its_pending_claim_acquires_it() {
     let mut driver = Driver::start(None);
     driver.read(None);
     let claim = driver.expect_write();
@@ -138,7 +138,7 @@ fn a_command_that_succeeded_is_not_due_before_its_time() {
         driver.step(ElectionInputs::command_gone(succeeded));
         let released = driver.expect_write();
         assert_eq!(released.valid_not_before(), succeeded.then(|| acquired + 60 * SECOND));
-        // The wall clocks of other candidates may be slow or fast. None waits longer than the hold itself.
+        // The wall clock of another candidate may be slow or fast, but it never waits for longer than the minimum hold.
         for (ahead, waits) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
             let mut other = Driver::start(None);
             other.now.wall = acquired + SignedDuration::from_secs(ahead);
@@ -159,7 +159,7 @@ fn a_command_that_succeeded_is_not_due_before_its_time() {
 }
 
 #[test]
-fn edits_of_a_held_record_are_notified() {
+fn a_leader_notifies_edits_of_its_record() {
     let mut driver = Driver::leading();
     let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
     for (present, expected) in [
@@ -215,35 +215,39 @@ fn a_candidate_that_does_not_wait_gives_up_after_two_refusals() {
 }
 
 #[test]
-fn a_candidate_that_does_not_wait_gives_up_an_unreachable_lock() {
-    let mut refused = Driver::start(Some(Duration::ZERO));
+fn a_candidate_that_does_not_wait_gives_up_after_three_failed_reads() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
     for _ in 0..2 {
-        refused.reply(Reply::Unknown { retry_after: None });
+        driver.reply(Reply::Unknown { retry_after: None });
         assert!(
-            refused.time_to_next_timeout() <= SECOND,
+            driver.time_to_next_timeout() <= SECOND,
             "the next read is due soon: {:?}",
-            refused.time_to_next_timeout()
+            driver.time_to_next_timeout()
         );
-        refused.advance(refused.time_to_next_timeout());
-        refused.expect_read();
+        driver.advance(driver.time_to_next_timeout());
+        driver.expect_read();
     }
-    refused.reply(Reply::Unknown { retry_after: None });
-    assert_eq!(refused.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+    driver.reply(Reply::Unknown { retry_after: None });
+    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+}
 
+#[test]
+fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_answer() {
     let hour = 3600 * SECOND;
-    let mut silent = Driver::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
-    silent.advance(FIRST_ANSWER_TIMEOUT);
-    assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+    let mut driver = Driver::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
+    driver.advance(FIRST_ANSWER_TIMEOUT);
+    assert!(driver.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+}
 
-    let mut known = Driver::start(Some(Duration::ZERO));
-    known.read(Some(record_by("r", RunState::Held, T1, 15)));
-    known.watch_event(WatchEvent::Broken);
+/// The holder may be dead, and then its record expires.
+#[test]
+fn a_candidate_that_does_not_wait_does_not_give_up_after_failed_reads_if_it_knows_the_record() {
+    let mut driver = Driver::start(Some(Duration::ZERO));
+    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.watch_event(WatchEvent::Broken);
     for _ in 0..4 {
-        known.advance(known.time_to_next_timeout());
-        known.reply(Reply::Unknown { retry_after: None });
+        driver.advance(driver.time_to_next_timeout());
+        driver.reply(Reply::Unknown { retry_after: None });
     }
-    assert!(
-        !known.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)),
-        "the holder may be dead and its record must expire"
-    );
+    assert!(!driver.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }

@@ -114,14 +114,14 @@ impl Driver {
         self.reply(Reply::Read(stored));
     }
 
-    /// Answers a pending write: it has stored this record.
+    /// Answers a pending write as successful. It has stored this record.
     fn written(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
         self.reply(Reply::Written(stored));
     }
 
-    /// Delivers a watch event: this record was stored.
+    /// Delivers a watch event about this record, which another client has stored.
     fn watched(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);

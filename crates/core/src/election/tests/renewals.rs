@@ -18,7 +18,7 @@ fn a_tenure_begins_when_the_request_is_sent() {
 }
 
 #[test]
-fn a_leader_renews_by_one_update_every_retry_period() {
+fn a_leader_sends_one_update_in_every_retry_period() {
     let mut driver = Driver::leading();
     for _ in 0..5 {
         assert_eq!(driver.time_to_next_timeout(), 2 * SECOND);
@@ -53,7 +53,7 @@ fn a_wall_clock_that_stops_or_jumps_does_not_affect_renewals() {
         driver.now.wall += jiff::SignedDuration::from_secs(offset);
         driver.step(ElectionInputs::default());
         let renewal = driver.expect_write();
-        assert!(renewal.renew_time > before, "each renewal differs from the one before");
+        assert!(renewal.renew_time > before, "each renewal is later than the previous renewal");
         before = renewal.renew_time;
         driver.written(renewal);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));

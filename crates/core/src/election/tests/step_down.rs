@@ -1,4 +1,4 @@
-//! Requests to step down, and which candidate leads.
+//! Tests of requests to step down, and of the preference between candidates.
 
 use super::*;
 
@@ -51,10 +51,13 @@ fn a_request_in_the_record_of_another_run_is_ignored() {
 }
 
 #[test]
-fn a_candidate_with_a_claim_delay_claims_a_free_lock_after_it() {
+fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     let mut driver = Driver::start_with_preference(5 * SECOND, None);
     driver.read(None);
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]), "it watches for faster candidates");
+    assert!(
+        matches!(driver.actions()[..], [ElectionAction::Watch(_)]),
+        "the candidate watches for claims of candidates with a shorter delay"
+    );
     driver.advance(4 * SECOND);
     assert_eq!(driver.actions(), []);
     driver.advance(SECOND);
@@ -105,7 +108,7 @@ fn a_leader_with_a_longer_delay_is_requested_to_step_down_once() {
 }
 
 #[test]
-fn other_leaders_are_not_requested_to_step_down() {
+fn a_leader_without_a_longer_delay_is_not_requested_to_step_down() {
     for leader in
         [record_by("r", RunState::Held, T1, 600), Record { claim_delay_millis: Some(1000), ..less_preferred("r", T1) }]
     {

@@ -1,9 +1,9 @@
-//! When another holder's record may be replaced.
+//! Tests of when a candidate may replace another holder's record.
 
 use super::*;
 
 #[test]
-fn an_expired_record_is_taken_over_after_its_own_duration_and_one_more_read() {
+fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() {
     let mut driver = Driver::start(None);
     driver.read(Some(record_by("r", RunState::Held, T1, 40)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
@@ -19,7 +19,7 @@ fn an_expired_record_is_taken_over_after_its_own_duration_and_one_more_read() {
 }
 
 #[test]
-fn a_record_that_is_read_again_in_a_later_version_may_have_been_renewed_and_restored() {
+fn a_record_that_is_read_again_in_a_later_version_is_waited_for_again() {
     let mut driver = Driver::start(None);
     driver.read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.advance(15 * SECOND);
@@ -78,9 +78,9 @@ fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease
 
 #[test]
 fn only_the_holder_can_release_or_shorten_its_lease() {
-    let others_release = record_by("another", RunState::Released, T1, 15);
+    let release_by_another_run = record_by("another", RunState::Released, T1, 15);
     let shortened = record_by("r", RunState::Held, T1, 1);
-    for edited in [others_release, shortened] {
+    for edited in [release_by_another_run, shortened] {
         let mut driver = Driver::start(None);
         driver.read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
@@ -90,7 +90,7 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
 }
 
 #[test]
-fn a_displaced_holder_that_is_back_can_release_the_lock() {
+fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
     let mut driver = Driver::start(None);
     driver.read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
@@ -102,19 +102,20 @@ fn a_displaced_holder_that_is_back_can_release_the_lock() {
 }
 
 #[test]
-fn the_longest_duration_that_a_displaced_holder_stated_still_counts_when_it_is_back() {
-    for away in [Duration::ZERO, 60 * SECOND] {
+fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_again() {
+    for displaced_for in [Duration::ZERO, 60 * SECOND] {
         let mut driver = Driver::start(None);
         driver.read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
         driver.watch_event(WatchEvent::Deleted);
-        driver.advance(away);
+        driver.advance(displaced_for);
         driver.reply(Reply::Conflict);
         driver.watch_event(WatchEvent::Deleted);
-        // The holder wrote the record again, unobserved; then another client shortened its duration.
+        // The holder has written the record again, which was not observed, and another client has shortened its
+        // duration.
         driver.watched(record_by("r", RunState::Held, T2, 1));
         let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
-        assert_eq!(waits, 15 * SECOND, "away for {away:?}");
+        assert_eq!(waits, 15 * SECOND, "displaced for {displaced_for:?}");
     }
 }
 
@@ -129,7 +130,7 @@ fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
 }
 
-/// Returns a candidate that has seen another holder after its own claim was not answered, and that claim.
+/// Returns a candidate and its claim. The claim was not answered, and then the candidate has seen another holder.
 fn with_a_late_claim() -> (Driver, Record) {
     let mut driver = Driver::start(None);
     driver.read(None);
@@ -142,7 +143,7 @@ fn with_a_late_claim() -> (Driver, Record) {
     (driver, claim)
 }
 
-/// Checks that the candidate acquires the lock by another write, although its late claim is stored.
+/// Checks that the candidate acquires the lock with another write, although its late claim is stored.
 fn expect_another_claim(mut driver: Driver, claim: Record) {
     driver.advance(driver.time_to_next_timeout());
     driver.read(Some(claim));
@@ -152,7 +153,7 @@ fn expect_another_claim(mut driver: Driver, claim: Record) {
 }
 
 #[test]
-fn a_late_claim_acquires_nothing_while_a_displaced_holder_may_be_alive() {
+fn a_late_claim_does_not_acquire_the_lock_while_a_displaced_holder_may_be_alive() {
     let (mut driver, claim) = with_a_late_claim();
     driver.watch_event(WatchEvent::Deleted);
     driver.watched(claim.clone());
@@ -163,9 +164,9 @@ fn a_late_claim_acquires_nothing_while_a_displaced_holder_may_be_alive() {
     expect_another_claim(driver, claim);
 }
 
-/// The holder may have renewed, unobserved, until another client deleted its record.
+/// The holder may have renewed the record without being observed, until another client deleted it.
 #[test]
-fn a_late_claim_acquires_nothing_from_a_holder_that_seems_to_have_expired() {
+fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expired() {
     let (mut driver, claim) = with_a_late_claim();
     driver.advance(15 * SECOND);
     driver.version += 2;
@@ -178,10 +179,10 @@ fn a_late_claim_acquires_nothing_from_a_holder_that_seems_to_have_expired() {
 }
 
 #[test]
-fn a_record_with_this_identity_but_another_run_is_not_its_own() {
+fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its_own() {
     let mut driver = Driver::start(None);
-    let namesake = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
-    driver.read(Some(namesake));
+    let same_identity = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
+    driver.read(Some(same_identity));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
@@ -200,7 +201,7 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
 }
 
 #[test]
-fn a_restored_old_record_also_hides_a_holder_whose_renewals_were_missed() {
+fn after_an_old_record_was_restored_a_holder_whose_renewals_were_missed_is_waited_for() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);
     driver.read(Some(held));
@@ -215,7 +216,7 @@ fn a_restored_old_record_also_hides_a_holder_whose_renewals_were_missed() {
 }
 
 #[test]
-fn a_restored_record_of_an_acquisition_before_the_present_one_hides_the_holder_whatever_its_transitions() {
+fn a_record_that_replaced_an_older_version_than_the_present_one_is_treated_as_a_restored_copy() {
     let held = Record { lease_transitions: 3, ..record_by("r", RunState::Held, T1, 60) };
     for (replaced_version, expected) in [("1", 60), ("9", 60), ("10", 3), ("11", 3), ("unknown", 3)] {
         let mut driver = Driver::start(None);
@@ -269,14 +270,17 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
             None => standby.watch_event(WatchEvent::Deleted),
         }
         standby.actions();
-        assert!(standby.time_to_next_timeout() > SECOND, "the known holder's lease duration is waited out");
+        assert!(
+            standby.time_to_next_timeout() > SECOND,
+            "the candidate waits for the lease duration of the known holder"
+        );
         standby.watched(emptied.unwrap_or_default().released_by_force(now));
         standby.expect_write();
     }
 }
 
 #[test]
-fn an_old_release_by_force_releases_nothing_of_a_later_holder() {
+fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
     let now = Driver::start(None).now.wall;
     let of_another_run = record_by("dead", RunState::Held, T1, 15).released_by_force(now);
     let of_no_run = Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
@@ -286,7 +290,7 @@ fn an_old_release_by_force_releases_nothing_of_a_later_holder() {
         standby.actions();
         standby.watched(old);
         standby.actions();
-        assert!(standby.time_to_next_timeout() > SECOND, "the holder's lease duration is waited out");
+        assert!(standby.time_to_next_timeout() > SECOND, "the candidate waits for the holder's lease duration");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the release, the exit, and of candidates that may rejoin.
+//! Tests of the release, of the exit, and of when a candidate may rejoin.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
 }
 
 #[test]
-fn a_claim_sent_during_the_shutdown_is_released() {
+fn a_claim_that_is_sent_during_the_shutdown_extends_the_time_for_the_release() {
     let now = start();
     let mut driver = Driver::new(false);
     driver.signal(now, libc::SIGTERM);
@@ -47,11 +47,11 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
         driver.election(now, ElectionReport::Finished(Outcome::Lost));
         driver.exit_at(now)
     };
-    let for_good = Some(LOST_FOR_GOOD);
+    let without_rejoining = Some(LOST_WITHOUT_REJOINING);
     let sends = |signal| move |driver: &mut Driver| driver.signal(now, signal);
     assert_eq!(exit_after(&|_| {}, 0, true), Some(LOST));
     assert_eq!(exit_after(&sends(libc::SIGHUP), 0, true), Some(LOST), "SIGHUP only reloads the command");
-    assert_eq!(exit_after(&sends(libc::SIGTERM), 0, true), for_good);
+    assert_eq!(exit_after(&sends(libc::SIGTERM), 0, true), without_rejoining);
     let status_of_a_loss = 76;
     assert_eq!(exit_after(&|_| {}, status_of_a_loss, false), Some(Ending::Command(End::Exited(status_of_a_loss))));
 
@@ -60,18 +60,18 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     driver.signal(now, libc::SIGTERM);
     driver.tree_empty(now);
     driver.election(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.exit_at(now), for_good);
+    assert_eq!(driver.exit_at(now), without_rejoining);
 
     let mut driver = leading(now);
     driver.report(now, gone(End::Exited(0), true));
     driver.signal(now, libc::SIGTERM);
     driver.election(now, ElectionReport::Finished(Outcome::Lost));
-    assert_eq!(driver.exit_at(now), for_good);
+    assert_eq!(driver.exit_at(now), without_rejoining);
 
-    // A process that was frozen sees the loss and the signal when it is thawed.
+    // The elector is frozen for a minute after the loss. When it is thawed, it sees both the loss and the signal.
     let mut driver = leading(now);
     driver.report(now, gone(End::Exited(0), true));
     let later = now + Duration::from_secs(60);
     driver.signal(later, libc::SIGTERM);
-    assert_eq!(driver.exit_at(later), for_good);
+    assert_eq!(driver.exit_at(later), without_rejoining);
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_supervisor_is_late_when_the_tenure_that_it_reported_is_over() {
+fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() {
     let now = start();
     let mut driver = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
@@ -20,7 +20,7 @@ fn a_supervisor_is_late_when_the_tenure_that_it_reported_is_over() {
 }
 
 #[test]
-fn a_lock_held_by_another_leaves_no_grace_whatever_the_supervisor_reports() {
+fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
     let now = start();
     let mut driver = leading(now);
     driver.election(now, ElectionReport::Lose);
@@ -30,7 +30,7 @@ fn a_lock_held_by_another_leaves_no_grace_whatever_the_supervisor_reports() {
 }
 
 #[test]
-fn a_loss_is_notified_once() {
+fn each_loss_is_notified_once() {
     let now = start();
     for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
         let mut driver = leading(now);
@@ -128,7 +128,7 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
 }
 
 #[test]
-fn a_supervisor_that_kills_one_process_after_the_other_gets_the_time_for_that() {
+fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
     let (now, lasts) = (start(), Duration::from_secs(3));
     let pace = |pace| SupervisorNotice::KillTime { kill_time: lasts, processes: 7, threads: 14_000, pace };
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
@@ -139,7 +139,7 @@ fn a_supervisor_that_kills_one_process_after_the_other_gets_the_time_for_that() 
         if has_begun {
             driver.report(kill, Report::Notice(killing.clone()));
         }
-        driver.elector.next_timeout().expect("a last resort").since(kill)
+        driver.elector.next_timeout().expect("the elector kills the command at some time").since(kill)
     };
     let paced = Some(KillPace { max_killed: 10, lasts });
     assert_eq!(kills_at(paced, true), lasts);
@@ -160,7 +160,7 @@ fn the_delay_of_the_elector_is_sent_to_the_supervisor() {
 }
 
 #[test]
-fn a_command_that_could_not_be_killed_in_time_is_lost_for_that_reason() {
+fn the_loss_of_a_command_that_could_not_be_killed_in_time_has_the_reason_too_slow() {
     let now = start();
     let mut driver = leading(now);
     let (advance, max_advance) = (Duration::from_secs(2), Duration::from_secs(1));

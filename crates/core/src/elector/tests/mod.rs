@@ -1,4 +1,4 @@
-//! Tests of the single rules of the elector.
+//! Tests of each rule of the elector by itself.
 
 mod ending;
 mod failures;
@@ -64,7 +64,7 @@ impl Driver {
         self.actions.drain(..).filter_map(notice).collect()
     }
 
-    /// Returns why leaderrun exits, if it does at this instant.
+    /// Returns the reason for leaderrun's exit if it exits at this instant.
     fn exit_at(&mut self, now: Instant) -> Option<Ending> {
         self.time(now);
         let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
@@ -103,7 +103,7 @@ fn leading(now: Instant) -> Driver {
     leading_with_routing(false, now)
 }
 
-/// Returns a leader whose command has started and gets traffic.
+/// Returns a leader whose command has started and to which traffic is routed.
 fn routed(now: Instant) -> Driver {
     let mut driver = leading_with_routing(true, now);
     driver.report(now, Report::Started { pid: 7 });
@@ -119,4 +119,4 @@ fn command_gone(succeeded: bool) -> ElectorAction {
 }
 
 const LOST: Ending = Ending::Lost { may_rejoin: true };
-const LOST_FOR_GOOD: Ending = Ending::Lost { may_rejoin: false };
+const LOST_WITHOUT_REJOINING: Ending = Ending::Lost { may_rejoin: false };

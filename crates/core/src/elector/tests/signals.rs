@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_signal_to_a_standby_exits_as_soon_as_there_is_nothing_to_release() {
+fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
     let now = start();
     let real_time = libc::SIGRTMIN() + 3;
     for (events, timeout, ends) in [
@@ -22,7 +22,7 @@ fn a_signal_to_a_standby_exits_as_soon_as_there_is_nothing_to_release() {
         driver.signal(now, ends);
         assert_eq!(driver.actions(), [ElectorAction::StopElection]);
         assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
-        // The lock is acquired after all, but no command is started.
+        // The lock is nevertheless acquired, but no command is started.
         driver.election(now, acquired(now));
         assert_eq!(driver.actions(), [command_gone(false)]);
         assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(ends)));
@@ -30,7 +30,7 @@ fn a_signal_to_a_standby_exits_as_soon_as_there_is_nothing_to_release() {
 }
 
 #[test]
-fn a_leader_relays_signals_and_exits_by_them_if_the_command_was_not_started() {
+fn a_leader_relays_signals_and_exits_because_of_them_if_the_command_was_not_started() {
     let now = start();
     let mut driver = leading(now);
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
@@ -51,12 +51,16 @@ fn copies_of_one_request_to_end_are_relayed_once() {
         driver.signal(now, libc::SIGTERM);
         driver.signal(now, libc::SIGUSR1);
     }
-    assert_eq!(driver.actions(), [libc::SIGUSR1; 3].map(signal), "the request is deferred, once");
+    assert_eq!(
+        driver.actions(),
+        [libc::SIGUSR1; 3].map(signal),
+        "the first SIGTERM is deferred, and its copies are dropped"
+    );
     driver.withdrawn(now);
     driver.signal(now + Duration::from_millis(499), libc::SIGTERM);
     assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
     driver.signal(now + REPEAT_WINDOW, libc::SIGTERM);
-    assert_eq!(driver.actions(), [signal(libc::SIGTERM)], "its sender repeats it");
+    assert_eq!(driver.actions(), [signal(libc::SIGTERM)], "the signal is repeated after the window");
 }
 
 #[test]
@@ -65,7 +69,7 @@ fn the_stop_signal_is_a_request_to_end() {
     let mut driver = routed(now);
     driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);
     driver.signal(now, libc::SIGUSR1);
-    assert_eq!(driver.actions(), [], "it is deferred");
+    assert_eq!(driver.actions(), [], "the signal is deferred");
     driver.withdrawn(now);
     assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
     assert!(driver.elector.end_was_requested());

@@ -42,7 +42,8 @@ impl Store {
     }
 }
 
-fn our_run() -> RunId {
+/// Returns the run that sends the requests.
+fn this_run() -> RunId {
     RunId::new("us")
 }
 
@@ -88,7 +89,7 @@ fn read(requests: &mut PairRequests, store: &mut Store) -> Reply {
 }
 
 fn fresh_requests() -> (PairRequests, Store) {
-    let (mut requests, mut store) = (PairRequests::new(our_run(), ATTEMPT), Store::default());
+    let (mut requests, mut store) = (PairRequests::new(this_run(), ATTEMPT), Store::default());
     read(&mut requests, &mut store);
     (requests, store)
 }
@@ -127,7 +128,7 @@ fn an_unanswered_claim_that_arrived_is_kept() {
     };
     let reply = run(&mut requests, &mut store, request, arrives).unwrap();
     let Reply::Written(stored) = reply else { panic!("{reply:?}") };
-    assert!(stored.record.is_held_by_run(&our_run(), "us"));
+    assert!(stored.record.is_held_by_run(&this_run(), "us"));
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read()
 }
 
 #[test]
-fn a_claim_whose_second_half_arrives_after_its_roll_back_is_not_held() {
+fn a_claim_whose_second_write_arrives_after_its_roll_back_does_not_hold_the_lock() {
     let (mut requests, mut store) = fresh_requests();
     let mut late = None;
     let request = claim(&requests, 1);
@@ -173,7 +174,7 @@ fn a_claim_whose_second_half_arrives_after_its_roll_back_is_not_held() {
     assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("", "us"));
     let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
     assert!(!stored.record.is_held(), "{stored:?}");
-    // To other candidates it is held: they cannot know that it was rolled back.
+    // For other candidates the lock is held, because they cannot know that the claim was rolled back.
     let other = Viewer::new(RunId::new("other"));
     assert!(store.objects.stored(&other).unwrap().record.is_held());
 }
@@ -189,9 +190,9 @@ fn a_failed_roll_back_is_repeated_by_the_next_read() {
     assert_eq!(store.holder(Member::First), "");
 }
 
-/// The roll-back may still be carried out.
+/// The claim must not count, because the unanswered roll-back may still be carried out.
 #[test]
-fn a_claim_with_an_unanswered_roll_back_is_never_held() {
+fn a_claim_with_an_unanswered_roll_back_does_not_hold_the_lock() {
     let (mut requests, mut store) = fresh_requests();
     let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
     let PairStep::Write(_, second) = requests.handle_reply(store.write(Member::First, request)) else {
@@ -215,7 +216,7 @@ fn a_claim_with_an_unanswered_roll_back_is_never_held() {
 }
 
 #[test]
-fn a_half_renewal_of_a_leader_is_never_rolled_back() {
+fn a_renewal_that_reached_only_one_object_is_never_rolled_back() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     run(&mut requests, &mut store, request, succeeds);
@@ -233,7 +234,7 @@ fn a_half_renewal_of_a_leader_is_never_rolled_back() {
 }
 
 #[test]
-fn a_half_release_of_a_leader_is_still_held() {
+fn after_a_release_that_reached_only_one_object_the_lock_is_still_held() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     run(&mut requests, &mut store, request, succeeds);
@@ -241,7 +242,7 @@ fn a_half_release_of_a_leader_is_still_held() {
     let release = write(version, record_of("us", RunState::Released, 2));
     run(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
     let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
-    assert!(stored.record.is_held_by_run(&our_run(), "us"));
+    assert!(stored.record.is_held_by_run(&this_run(), "us"));
 }
 
 #[test]
