@@ -21,7 +21,7 @@ pub struct ElectionLog {
     name: String,
     identity: String,
     tolerated_clock_rate: f64,
-    /// The time until the stop of the command below which a failed request is logged in any case.
+    /// If less than this time is left until the command is stopped, every failed request is logged.
     urgent_below: Duration,
     slots: Vec<SlotLog>,
     /// The error of the last request, unless a later one succeeded.

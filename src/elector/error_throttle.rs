@@ -67,8 +67,8 @@ impl ErrorThrottle {
         is_logged
     }
 
-    /// Records that the failure just recorded may end a leadership, and returns whether to log it although a recent one was
-    /// logged: the log should name the cause of a loss.
+    /// Records that the last recorded failure may end a leadership. Returns whether to log it even if a failure was
+    /// logged recently, so that the log contains the cause of a loss.
     pub fn handle_urgent_failure(&mut self) -> bool {
         !mem::replace(&mut self.is_logged_as_failing, true)
     }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_within_the_pause_is_logged_once_it_is_urgent() {
+    fn an_urgent_failure_is_logged_even_within_the_pause() {
         let mut throttle = ErrorThrottle::default();
         assert!(throttle.handle_failure(at(0), Access::Write, "no answer"));
         assert!(!throttle.handle_urgent_failure(), "it is logged already");

@@ -1,6 +1,6 @@
 //! The elector's main loop. It relays signals, passes tenures to the supervisor, and kills the command if the
-//! supervisor dies or freezes. It never waits for anything but its descriptors, so a frozen supervisor or network
-//! cannot block it.
+//! supervisor dies or freezes. It only waits for events on its descriptors, so a frozen supervisor or network cannot
+//! block it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -211,7 +211,7 @@ impl MainLoop {
         none_left
     }
 
-    /// Carries out an action, and returns how leaderrun ends if it was the last one.
+    /// Carries out an action. If it is the exit, returns how leaderrun ends.
     fn act(&mut self, action: ElectorAction) -> Option<Ending> {
         match action {
             ElectorAction::Order(order) => self.order(&order),
@@ -227,7 +227,7 @@ impl MainLoop {
         None
     }
 
-    /// Sends an order. An order that the supervisor does not receive is dropped: its tenure then expires.
+    /// Sends an order. If the supervisor does not receive it, it is dropped, and the tenure of the command expires.
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());

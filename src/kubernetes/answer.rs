@@ -58,8 +58,7 @@ fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Er
     Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
 }
 
-/// Returns the error for a `Status`. A field that has another type than it should have is left out, so that the others
-/// still count.
+/// Returns the error for a `Status`. Fields with a wrong type are ignored.
 fn status_error(status: &Value, http_code: u16) -> Error {
     let text = |field: &str| status[field].as_str().unwrap_or_default();
     let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code != 0);
@@ -68,8 +67,8 @@ fn status_error(status: &Value, http_code: u16) -> Error {
     Error { retry_after: retry_after.map(Duration::from_secs), ..Error::of_status(&status) }
 }
 
-/// Returns the pause that a header demands, in seconds or as a time. A time counts from the time in the answer itself,
-/// because this machine's clock may differ from the server's.
+/// Returns the pause that a header demands. The header contains a number of seconds or a time. A time is compared with
+/// the time in the answer itself, because this machine's clock may differ from the server's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let retry_after = text(RETRY_AFTER)?;
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_with_unusable_fields_is_still_a_status() {
+    fn fields_of_a_status_with_a_wrong_type_are_ignored() {
         for (fields, message, pause) in [
             (r#""message":"busy","details":{"retryAfterSeconds":-1}"#, "busy", None),
             (r#""message":"busy","details":{"retryAfterSeconds":86400000000}"#, "busy", Some(86_400_000_000)),

@@ -141,8 +141,8 @@ fn read_answer(answer: &Response<Bytes>, config: &ConnectionConfig) -> Result<Va
     })
 }
 
-/// Returns the answer to the request for a watch. A refusal becomes the same error as that of any other request; kube
-/// would drop its headers.
+/// Returns the answer to the request for a watch. A refusal is turned into the same error as for other requests,
+/// because kube would ignore its headers.
 async fn check_watch(
     answer: Response<PooledBody>,
     config: Arc<ConnectionConfig>,
@@ -154,6 +154,6 @@ async fn check_watch(
     let answer = Response::from_parts(head, body.collect().await?.to_bytes());
     match read_answer(&answer, &config) {
         Err(error) => Err(error.into()),
-        Ok(_) => Err(Error::unknown("the watch was refused without a reason").into()),
+        Ok(_) => Err(Error::unknown("the API server refused the watch without a reason").into()),
     }
 }

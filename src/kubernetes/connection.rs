@@ -41,8 +41,8 @@ impl ConnectionConfig {
         self.server.scheme() == Some(&Scheme::HTTPS)
     }
 
-    /// Returns whether both configurations name the same server, perhaps one of them without its default port.
-    pub fn names_server_of(&self, other: &Self) -> bool {
+    /// Returns whether both configurations name the same server. One of them may leave out the default port.
+    pub fn has_same_server(&self, other: &Self) -> bool {
         let parts = |config: &Self| {
             let server = &config.server;
             let port = server.port_u16().unwrap_or(if config.has_tls() { 443 } else { 80 });

@@ -12,7 +12,7 @@ use hyper::body::{Body, Bytes, Frame};
 const LARGEST: usize = 4 * 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-/// A body of limited size.
+/// A body whose size is limited.
 pub type LimitedBody = UnsyncBoxBody<Bytes, Failure>;
 
 /// Limits the size of an answer.

@@ -26,7 +26,12 @@ impl LocalStore for MemoryStore {
     }
 
     fn open<'a>(&'a self, name: &'a str, _attempt: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>> {
-        let lock = LOCKS.lock().expect("nothing panics while it is held").entry(name.to_owned()).or_default().clone();
+        let lock = LOCKS
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .entry(name.to_owned())
+            .or_default()
+            .clone();
         ready(Ok(Box::new(lock) as _)).boxed()
     }
 

@@ -59,8 +59,8 @@ impl RecordFormat {
     }
 }
 
-/// Returns whether a mark was written for this object, and not copied from another one. `written_for` is the lock with
-/// the uid of the object; the write that created the object did not know its uid yet.
+/// Returns whether a mark was written for this object, and was not copied from another object. `written_for` is the
+/// lock with the uid of the object. The uid is missing in the write that created the object.
 fn is_written_for(written_for: &str, object: &Value) -> bool {
     let metadata = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let (lock, uid) = written_for.split_once(' ').unwrap_or((written_for, metadata("uid")));
@@ -83,7 +83,7 @@ pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule>
 /// The objects that the Role for a lock names: the object of the lock, or the objects of all its slots.
 #[derive(Debug)]
 pub struct RightsOfSlots {
-    /// The lock that the Role is named after.
+    /// The name of the lock, which is part of the Role's name.
     pub lock: String,
     pub objects: Vec<String>,
 }
@@ -94,7 +94,7 @@ pub struct ObjectLock {
     objects: Collection,
     name: ObjectName,
     rights: Arc<RightsOfSlots>,
-    /// The owner to set on the object, if any.
+    /// The owner to set on the object; `None` if the object gets no owner.
     owner: Option<Arc<Owner>>,
     /// The object as last seen. Writes keep its parts that leaderrun does not use.
     seen: Mutex<Option<Value>>,
@@ -131,7 +131,7 @@ impl ObjectLock {
         let found = self.objects.get(&self.name.name).await;
         let found = found.map_err(|error| self.error(error))?;
         self.owner.iter().for_each(|owner| owner.handle_success());
-        if found.is_none() && self.seen.lock().expect("nothing panics while it is held").is_some() {
+        if found.is_none() && self.seen.lock().expect("no thread panics while it holds this lock").is_some() {
             self.forget_owner();
         }
         found.map(|object| self.remember(object)).transpose()
@@ -236,7 +236,7 @@ impl ObjectLock {
             metadata.remove("managedFields");
         }
         let stored = self.stored(&object)?;
-        *self.seen.lock().expect("nothing panics while it is held") = Some(object);
+        *self.seen.lock().expect("no thread panics while it holds this lock") = Some(object);
         Ok(stored)
     }
 
@@ -283,7 +283,7 @@ impl ObjectLock {
 
     /// Returns the object last seen, if it has this version.
     fn seen_with(&self, version_wanted: &Version) -> Option<Value> {
-        let seen = self.seen.lock().expect("nothing panics while it is held").clone();
+        let seen = self.seen.lock().expect("no thread panics while it holds this lock").clone();
         seen.filter(|object| version(object).as_ref() == Some(version_wanted))
     }
 
@@ -309,16 +309,16 @@ impl ObjectLock {
 
     /// Sets where the next watch starts while the object keeps the version that was last seen.
     fn resume_from(&self, from: String) {
-        let seen = self.seen.lock().expect("nothing panics while it is held");
+        let seen = self.seen.lock().expect("no thread panics while it holds this lock");
         if let Some(version) = seen.as_ref().and_then(version) {
-            *self.resume.lock().expect("nothing panics while it is held") = Some(Resume { version, from });
+            *self.resume.lock().expect("no thread panics while it holds this lock") = Some(Resume { version, from });
         }
     }
 
     /// Returns the resourceVersion from which to watch an object that was last seen with the version `seen`.
     fn watch_start(&self, seen: Option<Version>) -> String {
         let Some(seen) = seen else { return String::new() };
-        let resume = self.resume.lock().expect("nothing panics while it is held");
+        let resume = self.resume.lock().expect("no thread panics while it holds this lock");
         match resume.as_ref().filter(|resume| resume.version == seen) {
             Some(resume) => resume.from.clone(),
             None => seen.resource_version,

@@ -326,7 +326,7 @@ impl Owner {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it is held")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -87,7 +87,7 @@ impl TwoObjectLock {
     }
 
     fn requests(&self) -> MutexGuard<'_, PairRequests> {
-        self.requests.lock().expect("nothing panics while it is held")
+        self.requests.lock().expect("no thread panics while it holds this lock")
     }
 
     fn changes(&self, member: Member) -> BoxStream<'_, Result<WatchEvent, LockError>> {

@@ -35,7 +35,7 @@ impl Service {
             Ok(route) => route,
             Err(error) => return self.remove_predecessor(objects, mark).await.and(Err(error)),
         };
-        endpoints.lock().expect("nothing panics while it is held").clone_from(&route.endpoints);
+        endpoints.lock().expect("no thread panics while it holds this lock").clone_from(&route.endpoints);
         let (mut is_written, mut first) = (false, Some(first));
         for endpoint in &route.endpoints {
             let present = match first.take_if(|_| endpoint.slice == self.name.slice()) {

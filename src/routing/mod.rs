@@ -49,7 +49,7 @@ fn fill_in(template: &str, slot: usize) -> String {
 /// The object that routes traffic to the leader, as it is named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingTarget {
-    /// Only the leader's pod has this label, by which a Service selects pods.
+    /// Only the leader's pod has this label, with which a Service selects pods.
     PodLabel(Label),
     /// This Service has no selector, and its only endpoint is the leader's address.
     Service(ServiceName),
@@ -112,7 +112,7 @@ pub enum Routing {
 }
 
 impl Routing {
-    /// Returns the routing of each slot, or this one if there are no slots.
+    /// Returns the routing of each slot, or this routing if there are no slots.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
         SlotCount::for_each(slots, self, Self::in_slot)
     }
@@ -229,7 +229,7 @@ fn is_about_routing(update: &Update) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
     written: bool,
-    /// The sentence to log about what routes to this candidate, if it is more precise than the configuration.
+    /// The sentence about the route that is logged, if it is more precise than the configuration.
     sentence: Option<String>,
     /// Problems that remain although the step succeeded.
     warnings: Vec<String>,

@@ -24,8 +24,8 @@ use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_cause;
 
-/// How long a withdrawal may take before the same withdrawal is started a second time. The end of the command waits for
-/// it, and after a long idle time the connection of the first one may be dead.
+/// If a withdrawal takes longer than this, it is started a second time. The end of the command waits for the
+/// withdrawal, and after a long idle time the connection of the first attempt may be dead.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
 
 pub struct Worker {
@@ -98,14 +98,14 @@ impl Worker {
     }
 
     fn begin(&mut self, step: RoutingStep) {
-        let (steps, taken) = (Arc::clone(&self.steps), step.clone());
-        let taken = async move {
-            match taken {
-                RoutingStep::RouteHere { .. } => steps.carry_out(&taken).await,
-                RoutingStep::Withdraw { .. } => hedged(|| steps.carry_out(&taken).boxed()).await,
+        let (steps, begun) = (Arc::clone(&self.steps), step.clone());
+        let result = async move {
+            match begun {
+                RoutingStep::RouteHere { .. } => steps.carry_out(&begun).await,
+                RoutingStep::Withdraw { .. } => hedged(|| steps.carry_out(&begun).boxed()).await,
             }
         };
-        self.step = Some((step, taken.boxed()));
+        self.step = Some((step, result.boxed()));
     }
 
     fn end_step(&mut self, result: Result<StepReport, Error>) -> StepResult {
@@ -170,10 +170,10 @@ async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Re
 /// The state that the steps share.
 struct Steps {
     config: RouterConfig,
-    /// The connection. The first step opens it; if that fails, the step has failed and is retried.
+    /// The connection, which the first step opens. If that fails, the step fails and is retried.
     cluster: OnceCell<Cluster>,
     addresses: OnceCell<Vec<IpAddr>>,
-    /// The slices that this candidate may be an endpoint in.
+    /// The EndpointSlices that may contain this candidate's addresses.
     endpoints: Mutex<Vec<SliceEndpoint>>,
 }
 
@@ -185,8 +185,8 @@ impl Steps {
     /// Returns the cluster and the namespace of the lock.
     async fn cluster(&self) -> Result<(&Cluster, String), Error> {
         let RouterConfig { access, timeout, namespace, .. } = &self.config;
-        let made = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
-        let cluster = made.map_err(|failure| Error::unknown(printable_cause(&failure)))?;
+        let opened = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
+        let cluster = opened.map_err(|failure| Error::unknown(printable_cause(&failure)))?;
         Ok((cluster, namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned())))
     }
 
@@ -220,7 +220,8 @@ impl Steps {
                         Err(error) => service.remove_predecessor(&objects, &mark(token)).await.and(Err(error)),
                     },
                     RoutingStep::Withdraw { token } => {
-                        let endpoints = self.endpoints.lock().expect("nothing panics while it is held").clone();
+                        let endpoints =
+                            self.endpoints.lock().expect("no thread panics while it holds this lock").clone();
                         service.withdraw(&objects, &endpoints, &mark(token)).await.map(StepReport::new)
                     }
                 }

@@ -12,7 +12,7 @@ const SHARED: [&str; 6] = ["lock", "namespace", "kubeconfig", "context", "impers
 
 /// Returns the page.
 pub fn page() -> String {
-    // The page describes the variables once, rather than with every option.
+    // The page describes the variables once, and not with every option.
     let definition = definition().mut_args(|argument| argument.hide_env(true));
     let man = Man::new(definition).title("LEADERRUN").manual("User Commands");
     let mut page = Vec::new();

@@ -19,7 +19,7 @@ struct State {
     accepted: Option<Arc<Access>>,
     /// The generation of the newer credentials that do not work.
     not_working: Option<u64>,
-    /// The reason that was logged, and the generation that it was about.
+    /// The reason that was logged last, and the generation of the credentials that did not work.
     logged: Option<(u64, String)>,
 }
 
@@ -34,8 +34,8 @@ impl Fallback {
         }
     }
 
-    /// Returns whether newer credentials than the accepted ones are known not to work.
-    pub fn does_not_work(&self, newest: &Access) -> bool {
+    /// Returns whether it is known that these credentials, which are newer than the accepted ones, do not work.
+    pub fn is_known_not_to_work(&self, newest: &Access) -> bool {
         self.state().not_working == Some(newest.generation)
     }
 
@@ -69,7 +69,7 @@ impl Fallback {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nothing panics while it is held")
+        self.0.lock().expect("no thread panics while it holds this lock")
     }
 }
 
@@ -81,20 +81,21 @@ impl State {
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;
         self.not_working = Some(access.generation);
-        if self.is_news(access.generation, reason) {
+        if self.must_log(access.generation, reason) {
             log_events::credentials_not_renewed(reason);
         }
         Some(earlier)
     }
 
-    /// Returns whether to log that a generation does not work. A plugin may issue another such one every time.
-    fn is_news(&mut self, generation: u64, reason: &str) -> bool {
+    /// Returns whether to log that the credentials of a generation do not work. The same reason is not logged for each
+    /// new generation, because a plugin may issue such credentials every time.
+    fn must_log(&mut self, generation: u64, reason: &str) -> bool {
         let is_known = |(known, logged): &(u64, String)| *known == generation || logged == reason;
-        let is_news = !self.logged.as_ref().is_some_and(is_known);
-        if is_news {
+        let must_log = !self.logged.as_ref().is_some_and(is_known);
+        if must_log {
             self.logged = Some((generation, reason.to_owned()));
         }
-        is_news
+        must_log
     }
 }
 
@@ -159,13 +160,13 @@ mod tests {
     fn each_reason_is_logged_once_until_newer_credentials_are_accepted() {
         let fallback = Fallback::default();
         fallback.accepted(&access(1, "a"));
-        let is_news = |generation, reason| fallback.state().is_news(generation, reason);
-        assert!(is_news(2, "rejected"));
-        assert!(!is_news(2, "refused") && !is_news(3, "rejected") && is_news(3, "refused"));
+        let must_log = |generation, reason| fallback.state().must_log(generation, reason);
+        assert!(must_log(2, "rejected"));
+        assert!(!must_log(2, "refused") && !must_log(3, "rejected") && must_log(3, "refused"));
         fallback.accepted(&access(1, "a"));
-        assert!(!is_news(4, "refused"));
+        assert!(!must_log(4, "refused"));
         fallback.accepted(&access(4, "a"));
-        assert!(is_news(5, "refused"));
+        assert!(must_log(5, "refused"));
     }
 
     #[test]

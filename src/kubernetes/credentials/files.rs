@@ -20,7 +20,7 @@ static BEING_READ: Mutex<Option<(PathBuf, Instant)>> = Mutex::new(None);
 /// # Errors
 /// Fails if the file cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let set_being_read = |reading| *BEING_READ.lock().expect("nothing panics while it is held") = reading;
+    let set_being_read = |reading| *BEING_READ.lock().expect("no thread panics while it holds this lock") = reading;
     set_being_read(Some((path.to_owned(), Instant::now())));
     let contents = read_to_end(path);
     set_being_read(None);
@@ -38,7 +38,7 @@ fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Returns the file that is being read at present.
 pub(super) fn being_read() -> Option<Activity> {
-    let (path, since) = BEING_READ.lock().expect("nothing panics while it is held").clone()?;
+    let (path, since) = BEING_READ.lock().expect("no thread panics while it holds this lock").clone()?;
     Some(Activity { description: format!("the contents of {}", path.display()), since })
 }
 

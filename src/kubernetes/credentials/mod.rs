@@ -5,8 +5,8 @@
 //!
 //! - While credentials are in use, their files are checked every few seconds, and after a failed request. They are read
 //!   again when they have changed, and every minute. A file that cannot be read keeps its earlier contents.
-//! - Credentials from a plugin are renewed before they expire, while they are in use. Expired ones are used while there
-//!   are no newer ones.
+//! - Credentials from a plugin are renewed before they expire, while they are in use. Expired credentials are used until
+//!   there are newer ones.
 //! - When the API server answers 401, the files are read again. If that does not help, the plugin is run again.
 //! - While the newest credentials do not work, earlier credentials are used: see [`fallback`].
 
@@ -78,7 +78,7 @@ struct State {
 /// An order for the thread to check the files and the credentials.
 struct Order {
     number: u64,
-    /// The generation of the credentials that the API server has rejected, if any.
+    /// The generation of the credentials that the API server has rejected, if it has.
     rejected: Option<u64>,
 }
 
@@ -116,9 +116,9 @@ impl Credentials {
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Returns the present credentials. It waits while there are none. If they have expired by this machine's clock, it
-    /// waits up to `patience` for newer ones and then returns the expired ones: the clock may be wrong, and the API
-    /// server decides.
+    /// Returns the present credentials, and waits until there are any. If they have expired according to this machine's
+    /// clock, this waits up to `patience` for newer credentials and then returns the expired ones, because the clock
+    /// may be wrong and the API server decides.
     ///
     /// # Errors
     /// Fails if there are no credentials.
@@ -146,7 +146,7 @@ impl Credentials {
         self.shared.state.borrow().config.clone().ok_or(failure)
     }
 
-    /// Returns the configuration that was read last, if any.
+    /// Returns the configuration that was read last, if one has been read.
     pub fn known_configuration(&self) -> Option<Arc<ConnectionConfig>> {
         self.shared.state.borrow().config.clone()
     }
@@ -160,7 +160,7 @@ impl Credentials {
         let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
             && newest.generation > rejected.generation
-            && !self.shared.fallback.does_not_work(newest)
+            && !self.shared.fallback.is_known_not_to_work(newest)
         {
             return Ok(Some(Arc::clone(newest)));
         }
@@ -185,7 +185,7 @@ impl Credentials {
 
     /// Returns what the thread is waiting for, if it has waited for long.
     pub fn pending(&self) -> Option<String> {
-        let activity = self.shared.activity.lock().expect("nothing panics while it is held");
+        let activity = self.shared.activity.lock().expect("no thread panics while it holds this lock");
         let Activity { description, since } = activity.clone().or_else(files::being_read)?;
         (since.elapsed() >= MIN_PENDING).then_some(description)
     }
@@ -196,17 +196,17 @@ impl Credentials {
         let mut state = self.shared.state.subscribe();
         let is_newer = |access: &Access| rejected.is_some_and(|rejected| access.generation > rejected);
         let state = state.wait_for(|state| state.handled >= number || state.access.as_deref().is_some_and(is_newer));
-        let State { access, failure, .. } = state.await.expect("the sender is ours").clone();
+        let State { access, failure, .. } = state.await.expect("the sender exists as long as the credentials").clone();
         match (access, failure) {
             (Some(access), _) if is_newer(&access) => Ok(access),
             (Some(access), None) => Ok(access),
             (_, Some(failure)) => Err(failure),
-            (None, None) => unreachable!("an order ends with one of them"),
+            (None, None) => unreachable!("an order ends with credentials or a failure"),
         }
     }
 
     fn is_check_due(&self, access: &Access) -> bool {
-        let mut next_check = self.shared.next_check.lock().expect("nothing panics while it is held");
+        let mut next_check = self.shared.next_check.lock().expect("no thread panics while it holds this lock");
         let now = Instant::now();
         let is_due =
             now >= *next_check || access.is_renewal_due() && *next_check - now < CHECK_INTERVAL - RENEWAL_INTERVAL;
@@ -278,14 +278,14 @@ mod tests {
             self.runtime.block_on(self.credentials.recheck(None)).unwrap()
         }
 
-        /// Returns the generation that is used instead of a rejected one.
+        /// Returns the credentials that are used instead of rejected ones.
         fn instead_of(&self, rejected: &Access) -> Option<Arc<Access>> {
             self.runtime.block_on(self.credentials.instead_of(rejected)).unwrap()
         }
     }
 
     #[test]
-    fn a_server_with_another_spelling_is_the_same_server() {
+    fn the_server_is_the_same_if_only_its_spelling_has_changed() {
         let kubeconfig = Kubeconfig::new();
         kubeconfig.write("http://api.example.com/", "0");
         kubeconfig.recheck();

@@ -135,7 +135,7 @@ impl Worker {
         }
         let Some(Loaded { config: present, .. }) = &self.loaded else { return Ok(config) };
         config.check_whole(present)?;
-        if !config.names_server_of(present) {
+        if !config.has_same_server(present) {
             // The lock is on the previous server. A lock of this name on another server would be a different lock.
             if !std::mem::replace(&mut self.is_server_change_logged, true) {
                 log_events::server_changed(&present.address(), &config.address());
@@ -285,7 +285,7 @@ impl Worker {
     }
 
     fn set_activity(&self, activity: Option<Activity>) {
-        *self.shared.activity.lock().expect("nothing panics while it is held") = activity;
+        *self.shared.activity.lock().expect("no thread panics while it holds this lock") = activity;
     }
 
     fn publish(&self, handled: u64, result: Result<(), CredentialsError>) {

@@ -10,13 +10,13 @@ use super::super::connection::{
 use super::super::proxy::Proxy;
 use super::server;
 
-/// The variables in which the kubelet passes the address of the API server.
+/// The variables with which the kubelet passes the address of the API server.
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 
 const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Returns the configuration by which this pod reaches its API server.
+/// Returns the configuration with which this pod reaches its API server.
 ///
 /// # Errors
 /// Fails if this is not a pod, or it has no service account token.

@@ -48,7 +48,7 @@ impl Connection {
         !self.sender.is_closed() && self.access.shares_connections_with(access)
     }
 
-    /// Returns the credentials that it was opened with.
+    /// Returns the credentials with which the connection was opened.
     pub fn access(&self) -> &Arc<Access> {
         &self.access
     }

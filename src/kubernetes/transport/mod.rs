@@ -37,7 +37,7 @@ use super::tls::{Peer, failure_reason};
 /// The largest number of credentials that are tried for a request, one after the other.
 const MAX_CREDENTIALS: usize = 3;
 
-/// The greatest size of an unused answer that is read so that its connection can be used again.
+/// The largest size of an unused answer. It is read to its end, so that its connection can be used again.
 const MAX_UNUSED: usize = 64 * 1024;
 
 type Failure = Box<dyn Error + Send + Sync>;

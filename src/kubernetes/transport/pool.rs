@@ -123,7 +123,7 @@ impl Pool {
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
         // If the proxy has changed, the previous one and the new one are used in turn.
-        let (pending_access, skip) = match state.last_useful.as_ref().and_then(|last| access.through_proxy_of(last)) {
+        let (pending_access, skip) = match state.last_useful.as_ref().and_then(|last| access.with_proxy_of(last)) {
             Some(previous) if state.unanswered % 2 == 1 => (Arc::new(previous), state.unanswered / 2),
             Some(_) => (Arc::clone(access), state.unanswered / 2),
             None => (Arc::clone(access), state.unanswered),
@@ -140,7 +140,7 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it is held")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 }
 

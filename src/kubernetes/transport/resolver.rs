@@ -63,7 +63,7 @@ impl Resolver {
             return Ok(vec![address]);
         }
         let (known, mut pending) = {
-            let mut names = self.names.lock().expect("nothing panics while it is held");
+            let mut names = self.names.lock().expect("no thread panics while it holds this lock");
             let entry = names.entry(name.to_owned()).or_default();
             if entry.found_at.is_some_and(|found_at| found_at.elapsed() < FRESH_FOR) {
                 return Ok(entry.addresses.clone());
@@ -99,7 +99,7 @@ impl Resolver {
         let (look_up, names, name) = (self.look_up, Arc::clone(&self.names), name.to_owned());
         thread::Builder::new().name("look-up".into()).spawn(move || {
             let lookup = look_up(&name).map_err(|failure| failure.to_string());
-            if let Some(entry) = names.lock().expect("nothing panics while it is held").get_mut(&name) {
+            if let Some(entry) = names.lock().expect("no thread panics while it holds this lock").get_mut(&name) {
                 entry.pending = None;
                 if let Ok(addresses) = &lookup {
                     (entry.addresses, entry.found_at) = (addresses.clone(), Some(Instant::now()));

@@ -16,11 +16,11 @@ pub struct Awaited(Mutex<Option<String>>);
 
 impl Awaited {
     pub fn get(&self) -> Option<String> {
-        self.0.lock().expect("nothing panics while it is held").clone()
+        self.0.lock().expect("no thread panics while it holds this lock").clone()
     }
 
     pub fn set(&self, awaited: Option<String>) {
-        *self.0.lock().expect("nothing panics while it is held") = awaited;
+        *self.0.lock().expect("no thread panics while it holds this lock") = awaited;
     }
 }
 

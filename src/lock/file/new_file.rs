@@ -15,7 +15,7 @@ use super::file_id::FileId;
 /// The suffix of the name of a new file. It follows the name of the record file and a random number.
 const SUFFIX: &str = ".new";
 
-/// The age from which a new file counts as left behind by a process that was killed.
+/// A new file that is older than this was left behind by a process that was killed.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// A new file. When this is dropped, the file with the temporary name is deleted. That is the new file itself if it did

@@ -53,7 +53,7 @@ const MAX_RECOUNTED: usize = 64;
 /// meanwhile become children of this process, which are killed without a scan.
 const SCAN_PAUSE: u32 = 9;
 
-/// Makes the orphans below this process its children, rather than those of PID 1.
+/// Makes the orphans below this process its children. Otherwise they would become children of PID 1.
 ///
 /// # Errors
 /// Fails if the kernel refuses, which is not expected.

@@ -1,4 +1,4 @@
-//! The rows about what a run needs besides its lock.
+//! The rows about the command and the address for HTTP.
 
 use std::env;
 use std::ffi::OsStr;

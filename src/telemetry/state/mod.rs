@@ -72,7 +72,7 @@ pub struct CandidateState {
     leading: Option<LeadershipState>,
     /// Whether the leadership is over: no process of the command is left, and leaderrun is about to exit or to rejoin.
     is_over: bool,
-    /// The lock was lost before that.
+    /// Whether the lock was lost before the command ended.
     was_lost: bool,
     scheduling_delays: SchedulingDelays,
     /// How long a kill of the command takes.

@@ -274,7 +274,12 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
         (&in_pods, &[], Value::Null, "set the number, for example --port server:8080".to_owned()),
         (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
         (&two_ports(), &["9090"], Value::Null, "it has http (targetPort 8080), dns (targetPort 53)".to_owned()),
-        (&selecting, &[], Value::Null, format!("remove it: kubectl patch service web -n {namespace} --type=json")),
+        (
+            &selecting,
+            &[],
+            Value::Null,
+            format!("remove the selector: kubectl patch service web -n {namespace} --type=json"),
+        ),
         (&external, &[], Value::Null, "is an ExternalName, which has no endpoints".to_owned()),
     ] {
         create_service(&lock, spec);

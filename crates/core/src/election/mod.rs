@@ -74,7 +74,7 @@ const JITTER: f64 = 1.2;
 /// added by then.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
-/// The longest pause that a server can demand of a standby.
+/// The longest pause of a standby that a server can demand.
 const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How many requests in a row must be refused before a candidate with `wait` zero gives up. An API server that is just

@@ -133,7 +133,7 @@ pub enum WatchEvent {
     Ended,
     /// The watch broke, could not be opened, or cannot be resumed.
     Broken,
-    /// The watch was refused, and the server demands a pause before the next one.
+    /// The watch was refused, and the server demands a pause before the next watch.
     Refused { retry_after: Duration },
     /// This candidate may not watch.
     Forbidden,
