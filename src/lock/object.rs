@@ -182,9 +182,9 @@ impl ObjectLock {
         self.check_stored(&record, stored)
     }
 
-    /// Checks that the API server stored what other candidates must know about a holder. Admission webhooks and policies
-    /// can change what is written. The error makes such a write no acquisition and no renewal, although it was carried
-    /// out.
+    /// Checks that the API server has stored everything that other candidates must know about a holder, because
+    /// admission webhooks and policies can change a write. If it has not, the write was carried out, but does not count
+    /// as an acquisition or a renewal.
     fn check_stored(&self, written: &Record, stored: Stored) -> Result<Stored, LockError> {
         let shown = |seconds: Option<u32>| seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s"));
         let [wanted, found] = [written, &stored.record].map(|record| record.lease_duration_seconds);
@@ -193,9 +193,9 @@ impl ObjectLock {
         } else if stored.record.holder_identity != written.holder_identity {
             format!("the holder {}", printable(&stored.record.holder_identity))
         } else if stored.record.mark() != written.mark() {
-            format!("another annotation {RUN_ANNOTATION} or renewTime")
+            format!("a different annotation {RUN_ANNOTATION} or renewTime")
         } else if found < wanted {
-            format!("a lease duration of {} in place of {}", shown(found), shown(wanted))
+            format!("a lease duration of {} instead of {}", shown(found), shown(wanted))
         } else {
             return Ok(stored);
         };

@@ -26,25 +26,25 @@ const RESERVED: [i32; 2] = [32, 33];
 /// The signals that the terminal sends for Ctrl-C and Ctrl-\.
 const KEY_SIGNALS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
 
-/// The proof that every signal that [`Signals`] receives is blocked.
+/// The proof that all signals that [`Signals`] receives are blocked.
 ///
-/// They are blocked before anything else is done: a signal that process 1 of a container has neither blocked nor handled
-/// is lost, and a container may be stopped while leaderrun starts.
+/// They are blocked before anything else is done, because a container may be stopped while leaderrun starts, and
+/// process 1 of a container loses a signal that it has neither blocked nor handled.
 #[derive(Debug)]
 pub struct BlockedSignals {
-    /// The signal mask from before, or why the kernel refused to change it.
+    /// The previous signal mask, or the reason why the kernel refused to change it.
     before: nix::Result<SigSet>,
 }
 
 impl BlockedSignals {
-    /// Blocks the signals. It must be called before threads exist.
+    /// Blocks the signals. This must be called before there are other threads.
     pub fn begin() -> Self {
         let mut before = SigSet::empty();
         let blocked = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&blocked_signals()), Some(&mut before));
         Self { before: blocked.map(|()| before) }
     }
 
-    /// Restores the mask, so that signals end this process as they usually do.
+    /// Restores the previous mask, so that the signals end this process as usual.
     pub fn end(self) {
         if let Ok(before) = self.before {
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
@@ -87,8 +87,8 @@ impl KernelAction {
 }
 
 impl Inherited {
-    /// Reads the state. The signals stay blocked. It must be called before anything changes the state and before
-    /// threads exist.
+    /// Reads the state, and leaves the signals blocked. This must be called before anything changes the state and
+    /// before there are other threads.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.

@@ -112,7 +112,7 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
 fn parse_document(document: &[u8]) -> Result<Contents, String> {
     serde_json::from_slice(document).map_err(|failure| match failure.classify() {
         Category::Data => failure.to_string(),
-        // What a parser expected at which place is of no use for a file that somebody else has written.
+        // The parser's message says what it expected and where, which does not help with a file of another program.
         Category::Io | Category::Syntax | Category::Eof => "its contents are not JSON".to_owned(),
     })
 }

@@ -35,9 +35,9 @@ fn a_record_that_is_not_stored_as_it_was_written_is_no_acquisition() {
     let cluster = Cluster::start_in_process();
     // Without its mark, or under another name, the record looks like that of another holder.
     for (change, wait, says, status) in [
-        (shorten as fn(&mut Value), "4s", "with a lease duration of 3 s in place of 6 s", 69),
-        (shorten, "0s", "with a lease duration of 3 s in place of 6 s", 69),
-        (remove_annotations, "4s", "with another annotation leaderrun/run or renewTime", 75),
+        (shorten as fn(&mut Value), "4s", "with a lease duration of 3 s instead of 6 s", 69),
+        (shorten, "0s", "with a lease duration of 3 s instead of 6 s", 69),
+        (remove_annotations, "4s", "with a different annotation leaderrun/run or renewTime", 75),
         (rename_holder, "0s", "with the holder someone", 75),
     ] {
         let lock = lease_in(&cluster);
@@ -61,7 +61,7 @@ fn a_leader_stops_if_its_lease_durations_are_shortened() {
     let mut candidate = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     cluster.api_server().set_admission(Some(shorten));
-    candidate.wait_for_log("with a lease duration of 3 s in place of 6 s");
+    candidate.wait_for_log("with a lease duration of 3 s instead of 6 s");
     candidate.wait_for_exit(76);
 }
 

@@ -262,8 +262,9 @@ impl Election {
         self.unconfirmed_writes.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
     }
 
-    /// Returns whether a record of this run states at least its lease duration. If a server or another client shortened
-    /// it, others may take over before the command of this run is dead, so the record begins no tenure.
+    /// Returns whether a record of this run states at least the lease duration of this run. If a server or another
+    /// client has shortened it, others may acquire the lock before the command of this run is dead, so no tenure
+    /// begins.
     fn is_stated_in_full(&self, mine: &Record) -> bool {
         mine.lease_duration(Duration::ZERO) >= self.config.timing.lease_duration()
     }

@@ -95,7 +95,7 @@ pub struct Elector {
     last_request: Option<(i32, Instant)>,
     /// The first termination signal since the lock was acquired.
     termination_signal: Option<i32>,
-    /// The loss of the leadership was notified.
+    /// Whether the loss of the leadership was notified.
     loss_notified: bool,
     /// How late this elector runs.
     lateness: Lateness,
@@ -361,7 +361,7 @@ impl Elector {
         self.actions.push(ElectorAction::Order(order));
     }
 
-    /// Notifies what the supervisor reports, after the loss that it acts on.
+    /// Notifies a report of the supervisor. If the supervisor reacts to a loss, the loss is notified first.
     fn notify_report(&mut self, report: &Report) {
         let loss = match (&self.phase, report) {
             (

@@ -64,7 +64,8 @@ pub enum ElectorAction {
     StopElection,
     /// Kill the supervisor, then every descendant, repeatedly until none is left.
     KillAll(SupervisorFailure),
-    /// Log this notice, and pass it to the observers of this candidate. A notice comes after the one about its cause.
+    /// Log this notice, and pass it to the observers of this candidate. A notice comes after the notice about its
+    /// cause.
     Notify(ElectorNotice),
     /// End leaderrun.
     Exit(Ending),
@@ -101,11 +102,11 @@ pub enum Ending {
 /// An event of the candidate that is logged and passed to its observers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectorNotice {
-    /// The supervisor has executed the command, as this process.
+    /// The supervisor has executed the command, which is the process with this pid.
     CommandStarted {
         pid: i32,
     },
-    /// The supervisor reported this.
+    /// A notice that the supervisor has reported.
     Supervisor(SupervisorNotice),
     /// The command may run for as long as this tenure lasts.
     Leading(Tenure),

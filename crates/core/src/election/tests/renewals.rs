@@ -134,9 +134,9 @@ fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     );
 }
 
-/// Admission policies of a cluster may change what is stored.
+/// The admission policies of a cluster may change the record.
 #[test]
-fn a_lease_duration_that_the_server_shortens_begins_no_tenure() {
+fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
     let shortened = |record: Record, seconds| Record { lease_duration_seconds: seconds, ..record };
     for (stored_seconds, leads) in [(Some(14), false), (None, false), (Some(15), true), (Some(16), true)] {
         for by_watch in [false, true] {
@@ -165,7 +165,7 @@ fn a_lease_duration_that_the_server_shortens_begins_no_tenure() {
 }
 
 #[test]
-fn a_renewal_that_the_server_shortens_extends_nothing() {
+fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
     let renewal = driver.expect_write();
@@ -187,7 +187,7 @@ fn a_candidate_gives_up_a_lock_whose_lease_duration_is_shortened() {
     for wait in [Duration::ZERO, 10 * SECOND] {
         let mut driver = Driver::start(Some(wait));
         driver.read(None);
-        // A reply that says so, and one that says that the claim was refused.
+        // The reply either contains the shortened duration, or says that the claim was refused.
         let (mut replies, mut present) = (0, None);
         let finished = loop {
             let actions = driver.actions();

@@ -42,9 +42,9 @@ fn each_loss_is_notified_once() {
     }
 }
 
-/// The log is read from top to bottom, so a cause comes before its effect.
+/// In the log, a cause must come before its effect.
 #[test]
-fn a_loss_is_notified_before_what_the_supervisor_does_about_it() {
+fn a_loss_is_notified_before_the_reaction_of_the_supervisor() {
     let now = start();
     let stopping = SupervisorNotice::Stopping { signal: libc::SIGTERM };
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
