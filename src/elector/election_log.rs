@@ -150,6 +150,10 @@ impl ElectionLog {
 
     /// Logs a notice of the state machine, unless it repeats the last one.
     pub fn notify(&mut self, slot: usize, notice: ElectionNotice) {
+        // The record could be read since the last failure, so this candidate waits for the holder.
+        if matches!(notice, ElectionNotice::Held { .. }) {
+            self.last_failure = None;
+        }
         if self.slots[slot].last_notice.as_ref() == Some(&notice) {
             return;
         }
@@ -235,5 +239,25 @@ fn right(access: Access) -> Right {
     match access {
         Access::Read => Right::Read,
         Access::Write => Right::Write,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_before_another_candidate_acquired_the_lock_is_no_reason_to_wait() {
+        let second = Duration::from_secs(1);
+        let timing = Timing::new(15 * second, 10 * second, 2 * second, None).expect("valid durations");
+        let mut log = ElectionLog::new("ns/job".to_owned(), vec!["ns/job".to_owned()], "a".to_owned(), &timing);
+        let message = "there is no namespace \"ns\"; try kubectl create namespace ns";
+        let kind = LockErrorKind::Refused;
+        let error = LockError { kind, message: message.to_owned(), retry_after: None, role: None };
+        log.answered(0, Access::Write, &Err(error), None);
+        assert_eq!(log.last_failure(), Some(message));
+        let held = ElectionNotice::Held { holder: "b".to_owned(), since: None, lease_duration: 15 * second };
+        log.notify(0, held);
+        assert_eq!(log.last_failure(), None);
     }
 }
