@@ -38,8 +38,8 @@ pub async fn open(
     Ok((lock, name))
 }
 
-/// Opens the locks of all slots, or the lock itself if it has none; see [`open`]. They share one client, so that only
-/// one request at a time may be sent to all of them.
+/// Opens the locks of all slots, or the lock itself if it has no slots; see [`open`]. The locks share a client, so only
+/// one request may be sent at a time.
 pub async fn open_slots(
     config: LockConfig,
     access: &ClusterAccess,

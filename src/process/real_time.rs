@@ -1,7 +1,8 @@
 //! The real-time priority of leaderrun's main threads while the command runs.
 //!
-//! If the command has hundreds of busy processes, the scheduler gives leaderrun too little time to kill them, and once
-//! they have used up a CPU limit it gives it none. A real-time thread is not delayed by either.
+//! If the command has hundreds of busy processes, the scheduler gives leaderrun too little CPU time to kill them. Once
+//! the processes have used up a CPU limit, leaderrun gets no CPU time at all. A real-time thread is not delayed by
+//! either.
 
 use nix::errno::Errno;
 
@@ -12,8 +13,8 @@ const PRIORITY: i32 = 1;
 /// this one sleeps.
 const POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
 
-/// The real-time priority of the thread that has acquired it. It runs before all ordinary threads until this is
-/// dropped.
+/// The real-time priority of the thread that has acquired it. Until this value is dropped, the thread runs before all
+/// ordinary threads.
 #[derive(Debug)]
 pub struct RealTimePriority(());
 

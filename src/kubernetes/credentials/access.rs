@@ -33,12 +33,12 @@ pub struct Access {
 }
 
 impl Access {
-    /// Returns whether these credentials have expired, as far as is known.
+    /// Returns whether these credentials are known to have expired.
     pub fn has_expired(&self) -> bool {
         self.lifetime.is_some_and(|lifetime| lifetime.expires <= Timestamp::now())
     }
 
-    /// Returns whether newer credentials are to be obtained.
+    /// Returns whether it is time to obtain newer credentials.
     pub fn is_renewal_due(&self) -> bool {
         self.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now())
     }
@@ -96,8 +96,8 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// Returns the lifetime of credentials that were issued now. Returns `None` if they seem to have expired already:
-    /// the clocks differ, and only the API server can tell when they expire.
+    /// Returns the lifetime of credentials that were issued now. Returns `None` if they seem to have expired already.
+    /// In this case the clocks differ, and only the API server knows when the credentials expire.
     pub fn until(expires: Timestamp, now: Timestamp) -> Option<Self> {
         let left = expires.duration_since(now);
         let lead = (left / 3).min(MAX_LEAD);

@@ -17,7 +17,7 @@ use super::certificate::Certificate;
 use super::reason::Peer;
 use super::refusal;
 
-/// Verifies servers by the trusted certificate authorities.
+/// Verifies the certificates of servers with the trusted certificate authorities.
 #[derive(Debug)]
 pub struct ServerVerifier {
     peer: Peer,
@@ -103,7 +103,8 @@ impl ServerVerifier {
     }
 }
 
-/// Requires that a certificate is for servers. A certificate that states no purpose is for all purposes.
+/// Requires that a certificate may be used by servers. A certificate that states no purpose may be used for all
+/// purposes.
 struct ServerPurpose;
 
 impl ExtendedKeyUsageValidator for ServerPurpose {
