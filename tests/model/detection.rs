@@ -7,9 +7,9 @@ use crate::world::ViolationKind;
 use testkit::simulated_time::SECOND;
 
 fn assert_detects(setting: Setting, violation: ViolationKind) {
-    let (found, explored) = search(&setting, Order::BreadthFirst);
-    let found = found.unwrap_or_else(|| panic!("{:?} was not detected: {explored}", setting.disabled));
-    println!("{:?}: {explored}\n{}", setting.disabled, found.trace(&setting));
+    let (found, statistics) = search(&setting, Order::BreadthFirst);
+    let found = found.unwrap_or_else(|| panic!("{:?} was not detected: {statistics}", setting.disabled));
+    println!("{:?}: {statistics}\n{}", setting.disabled, found.trace(&setting));
     assert_eq!(found.violation, violation);
 }
 
@@ -34,22 +34,26 @@ macro_rules! rule_tests {
 rule_tests! {
     a_tenure_begins_before_its_request_is_sent: TenureFromSending, 2 of &[Disturbance::Delay, Disturbance::Cut], within 5 s, Overlap;
     writes_are_compare_and_swap: CompareAndSwap, 3 of &[Disturbance::CommandEnds, Disturbance::Delay, Disturbance::Restart], within 2 s, Overlap;
-    // Two candidates claim an expired lock, one of them the former holder. The first claim is deleted.
-    writes_name_the_uid: Uid, 2 of &[Disturbance::Freeze, Disturbance::Delete], within 5 s, Overlap;
+    // Two candidates, one of them the former holder, claim an expired lock. The Lease is deleted after the first claim.
+    writes_name_the_uid: UidCheck, 2 of &[Disturbance::Freeze, Disturbance::Delete], within 5 s, Overlap;
     the_lock_is_released_only_when_no_process_is_left: ReleaseAfterLastProcess, 1 of &[Disturbance::CommandEnds], within 1 s, ReleasedAlive;
-    a_dead_supervisor_does_not_mean_a_dead_command:
+    the_lock_is_not_released_while_the_command_of_a_dead_supervisor_lives:
         ReleaseAfterKill, 1 of &[Disturbance::Crash], within 1 s, ReleasedAlive;
     candidates_wait_for_the_holder_of_an_emptied_record: WaitForDisplacedHolder, 1 of &[Disturbance::Empty], within 1 s, Overlap;
     the_grace_period_ends_before_the_lease: GraceEndsBeforeLease, 1 of &[Disturbance::Cut], within 5 s, Overlap;
-    a_frozen_supervisor_is_killed_with_its_command:
-        LastResort, 2 of &[Disturbance::Freeze, Disturbance::Cut], within 5 s, Outlived;
-    a_takeover_leaves_no_grace: NoGraceAfterTakeover, 1 of &[Disturbance::EditHolder], within 5 s, Outlived;
+    the_elector_kills_the_command_of_a_frozen_supervisor:
+        ElectorKill, 2 of &[Disturbance::Freeze, Disturbance::Cut], within 5 s, Outlived;
+    the_command_gets_no_grace_period_after_a_takeover: NoGraceAfterTakeover, 1 of &[Disturbance::EditHolder], within 5 s, Outlived;
 }
 
 #[test]
 fn own_records_are_recognised_by_run_id() {
-    let setting =
-        Setting { same_identity: true, max_disturbances: 0, disabled: Some(Rule::OwnByRunId), ..Setting::everything() };
+    let setting = Setting {
+        same_identity: true,
+        max_disturbances: 0,
+        disabled: Some(Rule::RecognizeByRunId),
+        ..Setting::everything()
+    };
     assert_detects(setting, ViolationKind::Overlap);
 }
 

@@ -41,7 +41,7 @@ impl World<'_> {
                     self.step_election(run, ElectionInputs::command_gone(succeeded), false);
                 }
                 ElectorAction::StopElection => self.step_election(run, ElectionInputs::stop(), false),
-                ElectorAction::KillAll(SupervisorFailure::Late) if self.is_disabled(Rule::LastResort) => {}
+                ElectorAction::KillAll(SupervisorFailure::Late) if self.is_disabled(Rule::ElectorKill) => {}
                 ElectorAction::KillAll(_) => self.kill_all(run),
                 ElectorAction::Notify(ElectorNotice::Terminating) => self.state.runs[run].withdrawal_pending = true,
                 ElectorAction::Notify(_) => {}
@@ -51,7 +51,7 @@ impl World<'_> {
     }
 
     /// Ends the withdrawal of traffic.
-    pub fn withdrawn(&mut self, run: usize) {
+    pub fn end_withdrawal(&mut self, run: usize) {
         self.state.runs[run].withdrawal_pending = false;
         self.step_elector(run, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
     }
@@ -112,7 +112,7 @@ impl World<'_> {
             Role::Supervisor => self.run_elector(run),
             Role::Elector => {
                 let state = &mut self.state.runs[run];
-                state.over = true;
+                state.election_finished = true;
                 (state.reply, state.watch) = (None, None);
                 state.dropped_requests.extend(state.request.take().filter(|request| *request != Request::Get));
                 self.run_supervisor(run);

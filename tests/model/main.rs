@@ -3,14 +3,13 @@
 //! [`leaderrun_core::supervisor::Supervisor`] and of an API server with one object. Requests, replies and watch events
 //! arrive in every order, under every combination of a bounded number of disturbances (see [`disturbance`]).
 //!
-//! The search (`search.rs`) does not use the `stateright` crate: it is one page of code, it bounds disturbances and
-//! time rather than the depth, and stateright depends on an HTTP server, a concurrent map and another random number
-//! generator.
+//! The search (`search.rs`) bounds disturbances and time rather than the depth. It does not use the crate `stateright`,
+//! because it is short, and `stateright` depends on an HTTP server, a concurrent map and another random number generator.
 //!
 //! Unlike the simulation, the model does not contain more than two machines, duplicated requests, suspended machines,
-//! client-go candidates, repeated outside edits, or clock rates between the extremes. Time advances to the next timeout
-//! or to just before it. This is a sample of all times with the worst case: fast operations take no time, and a kill
-//! takes as long as it may. Jitter comes from one seed.
+//! client-go candidates, repeated outside edits, or clock rates between the extremes. Time only advances to the next
+//! timeout or to just before it. These times include the worst case, because all operations except kills take no time,
+//! and a kill takes as long as it may. All jitter comes from one seed.
 //!
 //! To explore with more disturbances:
 //! `LEADERRUN_DISTURBANCES=2 cargo test --release --test model -- bounds --nocapture`.
@@ -35,8 +34,8 @@ fn no_interleaving_within_the_bounds_violates_an_invariant() {
     let max_disturbances =
         std::env::var("LEADERRUN_DISTURBANCES").ok().and_then(|count| count.parse().ok()).unwrap_or(1);
     let setting = Setting { max_disturbances, ..Setting::everything() };
-    let (found, explored) = search(&setting, Order::DepthFirst);
-    println!("{max_disturbances} disturbances: {explored}");
+    let (found, statistics) = search(&setting, Order::DepthFirst);
+    println!("{max_disturbances} disturbances: {statistics}");
     if found.is_some() {
         // Search again, for the shortest trace.
         let (found, _) = search(&setting, Order::BreadthFirst);

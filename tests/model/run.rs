@@ -54,7 +54,7 @@ pub struct Run {
     pub supervisor_seen_dead: bool,
     pub tree: Tree,
     /// The election is over.
-    pub over: bool,
+    pub election_finished: bool,
     pub request: Option<Request>,
     pub request_is_late: bool,
     pub reply: Option<Reply>,
@@ -68,7 +68,7 @@ pub struct Run {
     pub reports: VecDeque<Report>,
     pub elector_seen_dead: bool,
     pub main_reaped: bool,
-    pub has_main: bool,
+    pub has_command: bool,
     pub token: u64,
     /// The holder in the record that this run last observed.
     pub known_holder: Option<RunId>,
@@ -86,10 +86,10 @@ impl Run {
 
     /// Returns whether a new candidate could not know that this run may hold the lock.
     pub fn is_displaced(&self) -> bool {
-        self.displaced && (self.tree.is_any_alive() || !self.over)
+        self.displaced && (self.tree.is_any_alive() || !self.election_finished)
     }
 
-    /// Returns the state of one process and of the other one.
+    /// Returns the state of the process with this role, and of the other process.
     pub fn process_and_peer(&self, role: Role) -> (ProcessState, ProcessState) {
         match role {
             Role::Elector => (self.elector_process, self.supervisor_process),
@@ -106,7 +106,7 @@ impl Run {
 
     /// Returns the number of messages that could be delivered now.
     pub fn deliverable_messages(&self) -> u8 {
-        // A frozen process has its messages in its queue.
+        // Messages to a frozen process wait in its queue.
         let is_running = self.elector_process == ProcessState::Running;
         let event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
         u8::from(self.request.is_some() && !self.request_is_late)
@@ -163,7 +163,7 @@ impl World<'_> {
             elector: Elector::new(&self.setting.timing, self.setting.routes),
             supervisor_seen_dead: false,
             tree: Tree::default(),
-            over: false,
+            election_finished: false,
             request: None,
             request_is_late: false,
             reply: None,
@@ -176,7 +176,7 @@ impl World<'_> {
             reports: VecDeque::new(),
             elector_seen_dead: false,
             main_reaped: false,
-            has_main: false,
+            has_command: false,
             token: 0,
             known_holder: None,
             displaced: false,
@@ -187,7 +187,7 @@ impl World<'_> {
     }
 
     fn now(&self, run: usize) -> Now {
-        // Wall clocks are stopped: nothing depends on them, and more states are equal.
+        // Wall clocks do not advance. Nothing depends on them, and so more states are equal.
         let clock = &self.setting.clocks[self.state.runs[run].host];
         Now { boot: clock.boot(self.state.now), wall: clock.now(0).wall }
     }
@@ -281,11 +281,11 @@ impl World<'_> {
             mark.filter(|mark| mark.state == RunState::Held).map(|mark| mark.run.clone());
     }
 
-    /// Returns a record as this run observes it under the disabled rule.
+    /// Returns the record that this run observes if a rule is disabled.
     fn record_under_rule(&self, run: usize, mut stored: Stored) -> Stored {
         let id = &self.state.runs[run].id;
         if let Some(mark) = &mut stored.record.run {
-            if self.is_disabled(Rule::OwnByRunId) {
+            if self.is_disabled(Rule::RecognizeByRunId) {
                 mark.run = id.clone();
             } else if self.is_disabled(Rule::WaitForDisplacedHolder) && mark.run != *id {
                 stored.record.run = None;
@@ -294,7 +294,7 @@ impl World<'_> {
         stored
     }
 
-    /// Steps the election, and carries out its actions. `by_write` states that the inputs are the reply to a write.
+    /// Steps the election, and carries out its actions. `by_write` is true if the inputs are the reply to a write.
     pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
@@ -330,7 +330,7 @@ impl World<'_> {
                 }
                 ElectionAction::Finish(outcome) => {
                     self.trace(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
-                    self.state.runs[run].over = true;
+                    self.state.runs[run].election_finished = true;
                     self.state.runs[run].watch = None;
                     self.report_to_elector(run, ElectionReport::Finished(outcome));
                 }
@@ -362,13 +362,13 @@ impl World<'_> {
         let run = &mut self.state.runs[run];
         run.reply = None;
         run.reply_is_late = false;
-        // Of the dropped requests, only writes have an effect.
+        // A dropped read has no effect, so only writes are kept.
         run.dropped_requests.extend(run.request.take().filter(|request| *request != Request::Get));
         run.request_is_late = false;
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// Returns a tenure under the disabled rule.
+    /// Returns the tenure that this run gets if a rule is disabled.
     fn tenure_under_rule(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled {

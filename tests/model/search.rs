@@ -9,7 +9,7 @@ use crate::setting::Setting;
 use crate::steps::Step;
 use crate::world::{ViolationKind, World};
 
-/// The order in which states are explored: depth first needs less memory, breadth first finds the shortest trace.
+/// The order in which states are statistics: depth first needs less memory, breadth first finds the shortest trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     DepthFirst,
@@ -53,43 +53,43 @@ impl Counterexample {
 /// Explores all states of a setting, until an invariant is violated.
 pub fn search(setting: &Setting, order: Order) -> (Option<Counterexample>, SearchStatistics) {
     let started = Instant::now();
-    let mut explored = SearchStatistics { states: 1, transitions: 0, seconds: 0.0, commands: 0 };
-    // With fingerprints of 64 bits, the probability of a collision among ten million states is 1 in 400,000.
-    let mut seen = HashSet::new();
+    let mut statistics = SearchStatistics { states: 1, transitions: 0, seconds: 0.0, commands: 0 };
+    // Fingerprints have 64 bits: the probability of a collision among ten million states is 1 in 400,000.
+    let mut fingerprints = HashSet::new();
     let mut parents = vec![(0, Step::Advance)];
     let first = World::new(setting);
     let mut frontier = VecDeque::from([(first, 0)]);
     let mut found = None;
-    'search: while let Some((world, way)) = match order {
+    'search: while let Some((world, parent)) = match order {
         Order::DepthFirst => frontier.pop_back(),
         Order::BreadthFirst => frontier.pop_front(),
     } {
         for step in world.steps() {
             let mut next = world.clone();
             let violation = next.apply(step);
-            explored.transitions += 1;
-            explored.commands += usize::from(next.commands() > world.commands());
+            statistics.transitions += 1;
+            statistics.commands += usize::from(next.commands() > world.commands());
             if let Some(violation) = violation {
-                found = Some(Counterexample { violation, steps: steps_to(&parents, way, step) });
+                found = Some(Counterexample { violation, steps: steps_to(&parents, parent, step) });
                 break 'search;
             }
-            if seen.insert(fingerprint(&next)) {
-                explored.states += 1;
-                parents.push((way, step));
+            if fingerprints.insert(fingerprint(&next)) {
+                statistics.states += 1;
+                parents.push((parent, step));
                 frontier.push_back((next, parents.len() - 1));
             }
         }
     }
-    explored.seconds = started.elapsed().as_secs_f64();
-    (found, explored)
+    statistics.seconds = started.elapsed().as_secs_f64();
+    (found, statistics)
 }
 
-fn steps_to(parents: &[(usize, Step)], mut way: usize, last: Step) -> Vec<Step> {
+fn steps_to(parents: &[(usize, Step)], mut parent: usize, last: Step) -> Vec<Step> {
     let mut steps = vec![last];
-    while way != 0 {
-        let (before, step) = parents[way];
+    while parent != 0 {
+        let (before, step) = parents[parent];
         steps.push(step);
-        way = before;
+        parent = before;
     }
     steps.reverse();
     steps

@@ -8,10 +8,10 @@ use leaderrun_core::timing::Timing;
 use crate::disturbance::Disturbance;
 use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 
-/// The longest time that a kill takes: the elector's last resort, then the death of the tree.
+/// The longest time that a kill takes if the elector kills in place of the supervisor.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
-/// The longest time from SIGKILL to the death of the last process. It is a little less than the rest of [`KILL_TIME`]:
-/// since other operations take no time, the next command can start at the very instant at which `KILL_TIME` is over.
+/// The longest time from SIGKILL to the death of the last process. It is a millisecond less than the part of
+/// [`KILL_TIME`] that remains when the elector kills, because the next command can start exactly when `KILL_TIME` is over.
 pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
 /// A rule that can be disabled, by changing the inputs and outputs of the state machines.
@@ -20,7 +20,7 @@ pub enum Rule {
     /// A tenure begins just before its request is sent.
     TenureFromSending,
     /// Updates are checked against the object's uid.
-    Uid,
+    UidCheck,
     /// Updates only replace the version they name.
     CompareAndSwap,
     /// The lock is released when no process is left, not when the main process has ended.
@@ -28,13 +28,13 @@ pub enum Rule {
     /// The lock is released when no process is left, not when the supervisor has died.
     ReleaseAfterKill,
     /// A run recognises its own records by its run ID, not by its identity.
-    OwnByRunId,
+    RecognizeByRunId,
     /// Candidates wait for a holder whose mark was removed.
     WaitForDisplacedHolder,
     /// The grace period ends before the lease.
     GraceEndsBeforeLease,
     /// The elector kills the command if the supervisor does not.
-    LastResort,
+    ElectorKill,
     /// The command gets no grace period when another candidate is known to hold the lock.
     NoGraceAfterTakeover,
 }
@@ -44,7 +44,7 @@ pub struct Setting {
     pub clocks: [Clock; 2],
     pub may_watch: bool,
     pub same_identity: bool,
-    /// Whether traffic is routed to the commands.
+    /// Traffic is routed to the commands.
     pub routes: bool,
     /// The largest number of disturbances, and their kinds.
     pub max_disturbances: u8,
@@ -83,7 +83,8 @@ pub fn tolerated_rate(timing: &Timing) -> f64 {
     timing.lease_duration().as_secs_f64() / (timing.renew_deadline() + timing.lost_grace() + KILL_TIME).as_secs_f64()
 }
 
-/// Returns a boot clock with this rate. The wall clock is stopped: nothing depends on it, and more states are equal.
+/// Returns a boot clock with this rate. The wall clock does not advance. Nothing depends on it, and so more states are
+/// equal.
 pub fn clock(rate: f64) -> Clock {
     Clock { rate: (TRUE_RATE as f64 * rate) as u64, booted: 1000 * SECOND, wall: SignedDuration::ZERO }
 }

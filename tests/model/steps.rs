@@ -6,31 +6,31 @@ use crate::disturbance::{Cut, Disturbance, Role};
 use crate::run::{ProcessState, Run};
 use crate::world::{JUST_BEFORE, World};
 
-/// A step of the model. A candidate carries out its own actions at once, because their order relative to the other
-/// candidate's actions makes no difference.
+/// A step of the model. The actions of a candidate are no steps: it carries them out at once, because their order
+/// relative to the other candidate's actions makes no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Time advances to the next timeout.
     Advance,
     /// Time advances to just before the next timeout, when late messages may be delivered.
     AdvanceToJustBefore,
-    /// A run's request is carried out and answered at once.
-    Arrive(usize),
+    /// A run's request is carried out, and the reply arrives at once.
+    RequestArrives(usize),
     /// A run's request is carried out, and the reply is late.
-    ArriveWithLateReply(usize),
-    /// A request that its run has dropped is carried out.
+    RequestArrivesWithLateReply(usize),
+    /// A request is carried out although its run no longer waits for the reply.
     DroppedRequestArrives(usize, usize),
-    Refuse(usize),
-    Answer(usize),
-    Watched(usize),
-    Cut(usize, Cut),
-    Heal(usize),
+    RefuseRequest(usize),
+    DeliverReply(usize),
+    DeliverWatchEvent(usize),
+    CutOff(usize, Cut),
+    EndCut(usize),
     Freeze(usize, Role),
     Thaw(usize, Role),
     Crash(usize, Role),
     CommandEnds(usize),
-    Terminate(usize),
-    Withdrawn(usize),
+    SendSigterm(usize),
+    EndWithdrawal(usize),
     StartRun(usize),
     OutsideEdit(Disturbance),
 }
@@ -44,15 +44,15 @@ impl World<'_> {
         }
         for host in 0..2 {
             match self.state.cuts[host] {
-                Some(_) => steps.push(Step::Heal(host)),
-                None if self.may_disturb(Disturbance::Cut) => steps.extend(Cut::ALL.map(|cut| Step::Cut(host, cut))),
+                Some(_) => steps.push(Step::EndCut(host)),
+                None if self.may_disturb(Disturbance::Cut) => steps.extend(Cut::ALL.map(|cut| Step::CutOff(host, cut))),
                 None => {}
             }
             let is_free =
                 !self.state.runs.iter().any(|run| run.host == host && run.elector_process != ProcessState::Dead);
-            let room = self.state.runs.len() < self.setting.runs;
+            let may_start = self.state.runs.len() < self.setting.runs;
             if is_free
-                && room
+                && may_start
                 && self.may_disturb(Disturbance::Restart)
                 && !self.state.runs.iter().any(Run::is_displaced)
             {
@@ -63,8 +63,8 @@ impl World<'_> {
             [Disturbance::Delete, Disturbance::Empty, Disturbance::EmptyKeepingMark, Disturbance::EditHolder];
         steps.extend(outside_edits.into_iter().filter(|kind| self.may_edit(*kind)).map(Step::OutsideEdit));
         let late = self.state.runs.iter().map(Run::deliverable_messages).sum::<u8>();
-        let affordable = late == 0 || (self.may_disturb(Disturbance::Delay) && late <= self.state.disturbances_left);
-        if let Some(next) = self.next_timeout().filter(|at| affordable && *at <= self.setting.end) {
+        let may_advance = late == 0 || (self.may_disturb(Disturbance::Delay) && late <= self.state.disturbances_left);
+        if let Some(next) = self.next_timeout().filter(|at| may_advance && *at <= self.setting.end) {
             steps.push(Step::Advance);
             if self.state.now + JUST_BEFORE < next && self.state.runs.iter().any(Run::has_pending_messages) {
                 steps.push(Step::AdvanceToJustBefore);
@@ -75,27 +75,27 @@ impl World<'_> {
 
     fn steps_of_run(&self, index: usize, run: &Run, steps: &mut Vec<Step>) {
         if run.request.is_some() {
-            steps.push(Step::Arrive(index));
+            steps.push(Step::RequestArrives(index));
             if self.may_disturb(Disturbance::Delay) && !run.request_is_late {
-                steps.push(Step::ArriveWithLateReply(index));
+                steps.push(Step::RequestArrivesWithLateReply(index));
             }
             if self.may_disturb(Disturbance::Refused) {
-                steps.push(Step::Refuse(index));
+                steps.push(Step::RefuseRequest(index));
             }
         }
         steps.extend((0..run.dropped_requests.len()).map(|number| Step::DroppedRequestArrives(index, number)));
         if run.elector_process == ProcessState::Running {
             if run.reply.is_some() {
-                steps.push(Step::Answer(index));
+                steps.push(Step::DeliverReply(index));
             }
             if run.watch.as_ref().is_some_and(|events| !events.is_empty()) {
-                steps.push(Step::Watched(index));
+                steps.push(Step::DeliverWatchEvent(index));
             }
             if run.withdrawal_pending {
-                steps.push(Step::Withdrawn(index));
+                steps.push(Step::EndWithdrawal(index));
             }
-            if !run.over && self.may_disturb(Disturbance::TerminationSignal) {
-                steps.push(Step::Terminate(index));
+            if !run.election_finished && self.may_disturb(Disturbance::TerminationSignal) {
+                steps.push(Step::SendSigterm(index));
             }
         }
         for role in Role::ALL {
@@ -103,7 +103,7 @@ impl World<'_> {
             match this {
                 ProcessState::Frozen => steps.push(Step::Thaw(index, role)),
                 // The promise covers the failure of one of the two processes.
-                ProcessState::Running if other == ProcessState::Running && !run.over => {
+                ProcessState::Running if other == ProcessState::Running && !run.election_finished => {
                     if self.may_disturb(Disturbance::Freeze) {
                         steps.push(Step::Freeze(index, role));
                     }
@@ -136,7 +136,7 @@ impl World<'_> {
                 marked.is_some() && !record.holder_identity.is_empty()
             }
             _ => marked.is_none_or(|mark| {
-                let mut others = self.state.runs.iter().filter(|run| run.id != mark.run && !run.over);
+                let mut others = self.state.runs.iter().filter(|run| run.id != mark.run && !run.election_finished);
                 others.all(|run| run.known_holder.as_ref() == Some(&mark.run))
             }),
         }
@@ -145,8 +145,11 @@ impl World<'_> {
     pub fn cost(&self, step: Step) -> u8 {
         match step {
             Step::Advance | Step::AdvanceToJustBefore => self.state.runs.iter().map(Run::deliverable_messages).sum(),
-            Step::Arrive(_) | Step::DroppedRequestArrives(..) | Step::Answer(_) | Step::Watched(_) => 0,
-            Step::Heal(_) | Step::Thaw(..) | Step::Withdrawn(_) => 0,
+            Step::RequestArrives(_)
+            | Step::DroppedRequestArrives(..)
+            | Step::DeliverReply(_)
+            | Step::DeliverWatchEvent(_) => 0,
+            Step::EndCut(_) | Step::Thaw(..) | Step::EndWithdrawal(_) => 0,
             _ => 1,
         }
     }
@@ -155,20 +158,20 @@ impl World<'_> {
         let name = |run: usize| self.state.runs[run].name();
         match step {
             Step::Advance | Step::AdvanceToJustBefore => String::new(),
-            Step::Arrive(run) => format!("{}'s request arrives", name(run)),
-            Step::ArriveWithLateReply(run) => format!("{}'s request arrives; the reply is late", name(run)),
+            Step::RequestArrives(run) => format!("{}'s request arrives", name(run)),
+            Step::RequestArrivesWithLateReply(run) => format!("{}'s request arrives; the reply is late", name(run)),
             Step::DroppedRequestArrives(run, _) => format!("a request that {} has dropped arrives", name(run)),
-            Step::Refuse(run) => format!("{}'s request is refused", name(run)),
-            Step::Answer(run) => format!("{} receives the reply", name(run)),
-            Step::Watched(run) => format!("{} receives a watch event", name(run)),
-            Step::Cut(host, cut) => format!("machine {} is cut off: {cut:?}", ["A", "B"][host]),
-            Step::Heal(host) => format!("machine {} is connected again", ["A", "B"][host]),
+            Step::RefuseRequest(run) => format!("{}'s request is refused", name(run)),
+            Step::DeliverReply(run) => format!("{} receives the reply", name(run)),
+            Step::DeliverWatchEvent(run) => format!("{} receives a watch event", name(run)),
+            Step::CutOff(host, cut) => format!("machine {} is cut off: {cut:?}", ["A", "B"][host]),
+            Step::EndCut(host) => format!("machine {} is connected again", ["A", "B"][host]),
             Step::Freeze(run, role) => format!("{}'s {role:?} is frozen", name(run)),
             Step::Thaw(run, role) => format!("{}'s {role:?} is thawed", name(run)),
             Step::Crash(run, role) => format!("{}'s {role:?} is killed", name(run)),
             Step::CommandEnds(run) => format!("{}'s main process ends", name(run)),
-            Step::Terminate(run) => format!("{} gets SIGTERM", name(run)),
-            Step::Withdrawn(run) => format!("traffic is routed away from {}", name(run)),
+            Step::SendSigterm(run) => format!("{} gets SIGTERM", name(run)),
+            Step::EndWithdrawal(run) => format!("traffic is routed away from {}", name(run)),
             Step::StartRun(host) => format!("leaderrun is started again on machine {}", ["A", "B"][host]),
             Step::OutsideEdit(kind) => format!("another client: {kind:?}"),
         }

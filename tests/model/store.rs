@@ -31,8 +31,8 @@ impl Store {
             (Request::Get, present) => Reply::Read(present.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),
             (Request::Create(_), Some(_)) => Reply::Conflict,
-            // A PUT creates a missing object unless it names a uid. Without uids the new object looks like the old one.
-            (Request::Update(version, record), None) if disabled == Some(Rule::Uid) => {
+            // A PUT that names no uid creates a missing object. Without the uid check it gets the uid of the deleted one.
+            (Request::Update(version, record), None) if disabled == Some(Rule::UidCheck) => {
                 Reply::Written(self.write_as(version.uid, record))
             }
             (Request::Update(_, _), None) => Reply::Conflict,

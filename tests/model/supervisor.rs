@@ -15,7 +15,7 @@ impl World<'_> {
         }
         let inputs = self.supervisor_inputs(run);
         self.step_supervisor(run, inputs);
-        if self.state.runs[run].elector_seen_dead && !self.state.runs[run].has_main {
+        if self.state.runs[run].elector_seen_dead && !self.state.runs[run].has_command {
             self.state.runs[run].supervisor_process = ProcessState::Dead;
         }
         self.run_elector(run);
@@ -23,11 +23,11 @@ impl World<'_> {
 
     /// Collects everything that has arrived.
     fn supervisor_inputs(&mut self, run: usize) -> SupervisorInputs {
-        let Run { orders, elector_process, elector_seen_dead, tree, main_reaped, has_main, .. } =
+        let Run { orders, elector_process, elector_seen_dead, tree, main_reaped, has_command, .. } =
             &mut self.state.runs[run];
         let elector_died = *elector_process == ProcessState::Dead && !*elector_seen_dead;
         *elector_seen_dead |= elector_died;
-        let has_ended = *has_main && !tree.main && !*main_reaped;
+        let has_ended = *has_command && !tree.main && !*main_reaped;
         *main_reaped |= has_ended;
         SupervisorInputs {
             start: None,
@@ -45,7 +45,7 @@ impl World<'_> {
                 SupervisorAction::Start(_) => {
                     let state = &mut self.state.runs[run];
                     state.tree = Tree { main: true, forked: true, dies_at: None };
-                    state.has_main = true;
+                    state.has_command = true;
                     self.check_start(run);
                     let start = Some(StartResult::Forked);
                     self.step_supervisor(run, SupervisorInputs { start, ..SupervisorInputs::default() });
@@ -67,7 +67,7 @@ impl World<'_> {
                 }
                 SupervisorAction::Report(report) => {
                     if let Report::Gone(_) = &report {
-                        self.state.runs[run].has_main = false;
+                        self.state.runs[run].has_command = false;
                     }
                     self.report(run, report);
                 }

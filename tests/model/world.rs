@@ -10,7 +10,7 @@ use crate::steps::Step;
 use crate::store::Store;
 use testkit::simulated_time::{MILLISECOND, Time};
 
-/// The time from "just before a timeout" to that timeout.
+/// How long before the next timeout [`Step::AdvanceToJustBefore`] stops.
 pub const JUST_BEFORE: Time = MILLISECOND;
 
 /// The kind of a violated invariant.
@@ -101,20 +101,20 @@ impl<'a> World<'a> {
         match step {
             Step::Advance => self.advance(Time::default()),
             Step::AdvanceToJustBefore => self.advance(JUST_BEFORE),
-            Step::Arrive(run) => self.arrive(run, true),
-            Step::ArriveWithLateReply(run) => self.arrive(run, false),
+            Step::RequestArrives(run) => self.receive_request(run, true),
+            Step::RequestArrivesWithLateReply(run) => self.receive_request(run, false),
             Step::DroppedRequestArrives(run, number) => {
                 let request = self.state.runs[run].dropped_requests.remove(number);
                 self.carry_out(run, request);
             }
-            Step::Refuse(run) => {
+            Step::RefuseRequest(run) => {
                 self.state.runs[run].request = None;
                 self.reply(run, Reply::Refused { retry_after: None }, true);
             }
-            Step::Answer(run) => self.deliver_reply(run),
-            Step::Watched(run) => self.deliver_watch_event(run),
-            Step::Cut(host, cut) => self.state.cuts[host] = Some(cut),
-            Step::Heal(host) => self.state.cuts[host] = None,
+            Step::DeliverReply(run) => self.deliver_reply(run),
+            Step::DeliverWatchEvent(run) => self.deliver_watch_event(run),
+            Step::CutOff(host, cut) => self.state.cuts[host] = Some(cut),
+            Step::EndCut(host) => self.state.cuts[host] = None,
             Step::Freeze(run, role) => *self.state.runs[run].process_mut(role) = ProcessState::Frozen,
             Step::Thaw(run, role) => self.thaw(run, role),
             Step::Crash(run, role) => self.crash(run, role),
@@ -122,15 +122,15 @@ impl<'a> World<'a> {
                 self.state.runs[run].tree.main = false;
                 self.run_supervisor(run);
             }
-            Step::Terminate(run) => self.send_sigterm(run),
-            Step::Withdrawn(run) => self.withdrawn(run),
+            Step::SendSigterm(run) => self.send_sigterm(run),
+            Step::EndWithdrawal(run) => self.end_withdrawal(run),
             Step::StartRun(host) => self.start_run(host),
             Step::OutsideEdit(kind) => self.outside_edit(kind),
         }
         self.violation
     }
 
-    /// Advances the time to the next timeout, or to this long before it. Messages that are under way become late.
+    /// Advances the time to `before` the next timeout. Messages that are under way become late.
     fn advance(&mut self, before: Time) {
         for run in &mut self.state.runs {
             run.mark_pending_as_late();
@@ -145,21 +145,21 @@ impl<'a> World<'a> {
         }
     }
 
-    fn arrive(&mut self, run: usize, at_once: bool) {
+    fn receive_request(&mut self, run: usize, reply_is_immediate: bool) {
         let Some(request) = self.state.runs[run].request.take() else { return };
         self.state.runs[run].request_is_late = false;
         let reply = self.carry_out(run, request);
-        self.reply(run, reply, at_once);
+        self.reply(run, reply, reply_is_immediate);
     }
 
-    fn reply(&mut self, run: usize, reply: Reply, at_once: bool) {
+    fn reply(&mut self, run: usize, reply: Reply, reply_is_immediate: bool) {
         let Run { host, elector_process, .. } = self.state.runs[run];
         if Cut::inward(self.state.cuts[host]) {
             return self.trace(|_| "the reply is lost".to_owned());
         }
         self.state.runs[run].reply = Some(reply);
-        self.state.runs[run].reply_is_late = !at_once;
-        if at_once && elector_process == ProcessState::Running {
+        self.state.runs[run].reply_is_late = !reply_is_immediate;
+        if reply_is_immediate && elector_process == ProcessState::Running {
             self.deliver_reply(run);
         }
     }
@@ -169,7 +169,7 @@ impl<'a> World<'a> {
         let before = self.state.store.revision();
         let reply = self.state.store.answer(request, self.setting.disabled);
         if self.state.store.revision() != before {
-            self.trace(|world| format!("written: {}", world.shown()));
+            self.trace(|world| format!("written: {}", world.describe_record()));
             self.state.runs[run].displaced = false;
             self.publish();
         }
@@ -211,7 +211,7 @@ impl<'a> World<'a> {
         self.state.store.events_since(from)
     }
 
-    pub fn shown(&self) -> String {
+    pub fn describe_record(&self) -> String {
         let Some(record) = self.state.store.record() else { return "there is no lease".to_owned() };
         let mark = record.mark().map(|mark| format!("run {} {:?}", mark.run, mark.state));
         let mark = mark.unwrap_or_else(|| "no valid mark".to_owned());
@@ -247,8 +247,8 @@ impl<'a> World<'a> {
     fn check_outlived(&mut self, run: usize) {
         let now = self.boot(run);
         let Run { tree, supervisor, lost_at, .. } = &self.state.runs[run];
-        let dead_by = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
-        if tree.is_any_alive() && dead_by.is_some_and(|at| now > at + KILL_TIME) {
+        let deadline = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
+        if tree.is_any_alive() && deadline.is_some_and(|at| now > at + KILL_TIME) {
             self.violate(ViolationKind::Outlived);
         }
     }

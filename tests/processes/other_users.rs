@@ -31,8 +31,8 @@ pub fn program() -> &'static str {
 /// Copies leaderrun to a folder of its own that every user can reach. Returns the path of the copy.
 pub fn copy_of_program(folder: &str) -> String {
     let program = open_folder(folder, 0o755).join("leaderrun");
-    // Another process copies the file: if this one had it open for writing, a child that another test forks could keep it
-    // open, and it could not be executed.
+    // `cp` copies the file, because a file that is open for writing cannot be executed. If this process had it open, a
+    // child of another test could inherit the descriptor.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
     assert!(copied.success(), "cp: {copied}");
     program.into_os_string().into_string().expect("a path in UTF-8")

@@ -26,13 +26,13 @@ pub struct ClientGo {
     observed_at: Time,
     leading_until: Option<Time>,
     releases: bool,
-    lease: Duration,
+    lease_duration: Duration,
 }
 
 impl ClientGo {
     pub fn draw(rng: &mut Rng, longest_lease: Duration) -> Self {
-        let lease = Duration::from_secs(rng.u64(1..=longest_lease.as_secs()));
-        Self { observed: None, observed_at: 0, leading_until: None, releases: rng.bool(), lease }
+        let lease_duration = Duration::from_secs(rng.u64(1..=longest_lease.as_secs()));
+        Self { observed: None, observed_at: 0, leading_until: None, releases: rng.bool(), lease_duration }
     }
 }
 
@@ -61,7 +61,7 @@ impl World {
         let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
         let held = Record {
             holder_identity: NAME.to_owned(),
-            lease_duration_seconds: Some(client_go.lease.as_secs() as u32),
+            lease_duration_seconds: Some(client_go.lease_duration.as_secs() as u32),
             acquire_time: Some(wall),
             renew_time: Some(wall),
             ..present.clone().unwrap_or_default()
@@ -78,14 +78,14 @@ impl World {
             }
             Some(_) if holds => self.outside_edit("renews", |_| Some(held)),
             Some(_) => client_go.leading_until = None,
-            None => self.contend(client_go, present, held),
+            None => self.try_to_acquire(client_go, present, held),
         }
     }
 
-    fn contend(&mut self, client_go: &mut ClientGo, present: Option<Record>, held: Record) {
+    fn try_to_acquire(&mut self, client_go: &mut ClientGo, present: Option<Record>, held: Record) {
         let holder = present.as_ref().filter(|record| !record.holder_identity.is_empty());
         let expires = holder.map(|record| {
-            let duration = record.lease_duration(client_go.lease);
+            let duration = record.lease_duration(client_go.lease_duration);
             client_go.observed_at + duration.as_nanos() as Time
         });
         if expires.is_none_or(|at| self.now > at) {
@@ -97,20 +97,20 @@ impl World {
         }
     }
 
-    /// Checks that a client-go candidate that has waited for the record's duration finds no command alive.
+    /// Checks that the holder's command is dead when client-go takes over after it has waited for the record's duration.
     fn check_client_go_takeover(&mut self) {
         for index in 0..self.living.len() {
             let run = self.living[index];
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
-            if holds && self.runs[run].tree.runs() && !self.is_excused_alone(run) {
+            if holds && self.runs[run].tree.runs_command() && !self.is_not_covered(run) {
                 let description = format!("{} is alive when its lease has expired for others", self.name(run));
                 self.violate(crate::invariants::ViolationKind::Overlap, description);
             }
         }
     }
 
-    /// Archives the present record, from which a fault may restore it.
+    /// Archives the present record, so that a fault can restore it later.
     pub fn archive_present(&mut self) {
         if let Some(present) = self.store.object() {
             self.archive.push_back((present.record.clone(), present.version.uid.clone()));
@@ -137,7 +137,7 @@ impl World {
         if let (Some(run), Some(before)) = (holder, before) {
             self.runs[run].displaced |= is_displaced(&before, self.store.record());
         }
-        trace!(self, "another client {how}: {}", self.shown());
+        trace!(self, "another client {how}: {}", self.describe_object());
         self.publish();
     }
 }

@@ -16,15 +16,15 @@ pub enum Parent {
 pub struct Process {
     pub parent: Parent,
     pub alive: bool,
-    /// The process executes the command. A forked child does not until its exec.
+    /// The process has executed the command. A forked child has not until its exec.
     pub executed: bool,
     /// The process has its own session and process group.
-    pub hidden: bool,
+    pub has_own_group: bool,
     /// How long the process takes to end on SIGTERM; `None` if it ignores it.
     pub ends_on_term: Option<Time>,
     /// The process got SIGTERM because the main process left it running.
     pub terminated: bool,
-    /// The process got SIGKILL, and ends in time.
+    /// The process got SIGKILL.
     pub killed: bool,
     /// The process has been reaped.
     pub reaped: bool,
@@ -39,12 +39,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn add(&mut self, parent: Parent, hidden: bool, executed: bool, ends_on_term: Option<Time>) -> usize {
+    pub fn add(&mut self, parent: Parent, has_own_group: bool, executed: bool, ends_on_term: Option<Time>) -> usize {
         let process = Process {
             parent,
             alive: true,
             executed,
-            hidden,
+            has_own_group,
             ends_on_term,
             terminated: false,
             killed: false,
@@ -56,12 +56,12 @@ impl Tree {
     }
 
     /// Returns whether a process that executes the command is alive.
-    pub fn runs(&self) -> bool {
+    pub fn runs_command(&self) -> bool {
         self.processes.iter().any(|process| process.alive && process.executed)
     }
 
-    /// Returns whether both of leaderrun's processes are dead and all living processes had left the process group, so
-    /// that nothing kills them.
+    /// Returns whether nothing kills the living processes, because both of leaderrun's processes are dead and these
+    /// processes had left the process group.
     pub fn has_escaped(&self) -> bool {
         let mut living = self.processes.iter().filter(|process| process.alive).peekable();
         living.peek().is_some() && living.all(|process| process.escaped)

@@ -1,5 +1,5 @@
-//! Mutation tests: for each rule that the promise depends on, the simulation must find a violation without the rule,
-//! and none in the same schedule with it.
+//! Mutation tests: for each rule that the promise depends on, the simulation must find a violation when the rule is
+//! disabled, and no violation in the same schedule when it is not.
 
 use crate::faults::{Fault, OutsideEdit, ProcessFault};
 use crate::invariants::ViolationKind;
@@ -7,7 +7,7 @@ use crate::mutation::Mutation;
 use crate::plan::Constraints;
 use crate::runner::{find_violation, run_schedule};
 
-/// A mutation, the constraints under which it matters, and the violations that it may cause.
+/// A mutation, the constraints of the schedules that detect it, and the violations that it may cause.
 struct MutationTest {
     mutation: Mutation,
     constraints: Constraints,
@@ -77,34 +77,34 @@ mutation_tests! {
         UncheckedRelease, Constraints { faults: Some(CUTS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
     each_renewal_differs_from_the_one_before:
         EqualRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, LostWithoutFaults;
-    a_write_that_changed_nothing_renews_nothing:
+    a_write_that_changed_nothing_is_not_a_renewal:
         AcceptUnchangedRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, Overlap;
     the_lock_is_released_only_when_no_process_is_left:
         ReleaseAfterMainProcess, Constraints { faults: Some(&[]), reliable_network: true, long_commands: false, ..PLAIN },
         ReleasedAlive;
-    a_dead_supervisor_does_not_mean_a_dead_command:
+    the_lock_is_not_released_while_the_command_of_a_dead_supervisor_lives:
         ReleaseAfterSupervisorDeath, Constraints { faults: Some(CRASHES), reliable_network: true, ..PLAIN }, ReleasedAlive;
-    the_duration_stated_in_the_record_counts:
+    candidates_wait_for_the_duration_in_the_record:
         OwnLeaseDuration, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
-    the_longest_duration_that_a_run_stated_counts:
-        LatestStatedDuration, Constraints { faults: Some(SHORTENING), ..PLAIN }, Overlap;
-    time_left_is_checked_before_the_spawn:
+    candidates_wait_for_the_longest_duration_that_a_run_has_written:
+        LatestWrittenDuration, Constraints { faults: Some(SHORTENING), ..PLAIN }, Overlap;
+    the_remaining_time_is_checked_before_the_command_starts:
         NoCheckBeforeSpawn,
         Constraints { faults: Some(STOPS), timing: Some(6), long_commands: false, ..PLAIN },
         StartedLate | ReleasedAlive | Overlap;
     own_records_are_recognised_by_run_id:
         OwnByIdentity, Constraints { faults: Some(&[]), same_identity: true, ..PLAIN }, Overlap;
-    renewals_come_before_an_overdue_stop:
+    renewals_are_applied_before_an_overdue_stop:
         StopBeforeRenewals, Constraints { faults: Some(STOPS), ..PLAIN }, StoppedEarly;
-    the_kill_instant_is_frozen:
+    a_renewal_during_a_stop_does_not_delay_the_kill:
         DelayedKill, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived;
     candidates_wait_for_the_holder_of_an_emptied_record:
         IgnoreMarks, Constraints { faults: Some(EMPTYING), ..PLAIN }, Overlap;
-    a_create_that_arrives_late_acquires_nothing:
+    a_create_that_arrives_late_does_not_acquire_the_lock:
         LateCreateAcquires, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Delete)]), hosts: Some(5), ..PLAIN }, Overlap;
     the_grace_period_ends_before_the_lease:
         GraceBeyondLease, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
-    a_frozen_supervisor_is_killed_with_its_command:
+    the_elector_kills_the_command_of_a_frozen_supervisor:
         NoElectorKill, Constraints { faults: Some(FREEZES), ..PLAIN }, Outlived | Overlap;
     the_kill_includes_all_descendants:
         KillMainOnly, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived;
@@ -118,22 +118,22 @@ mutation_tests! {
         KeepHalfClaims,
         Constraints { faults: Some(&[]), reliable_network: true, migrating: true, second_unwritable: true, ..PLAIN },
         NoLeader;
-    a_takeover_leaves_no_grace:
+    the_command_gets_no_grace_period_after_a_takeover:
         GraceAfterTakeover, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::EditHolder)]), ..PLAIN }, Outlived;
-    a_restored_record_of_an_earlier_acquisition_is_no_succession:
+    a_restored_earlier_record_does_not_count_as_a_takeover:
         IgnoreReplacedVersions, Constraints { faults: Some(RESTORING), hosts: Some(5), ..PLAIN }, Overlap;
-    deadlines_come_forward_by_what_delays_a_kill:
+    deadlines_are_brought_forward_by_the_delay_of_a_kill:
         IgnoreDelays, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived | Overlap;
 }
 
-/// Other tests use clock rates up to the tolerated ratio; a ratio a third larger is too much.
+/// The clock rates differ by up to 1.3 times the tolerated difference.
 #[test]
 fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
     let constraints = Constraints { faults: Some(CUTS), ..PLAIN };
-    let apart = |share| Constraints { clock_rates: Some(share), ..constraints };
-    let (found, _) = find_violation(0..SEEDS, &apart(1.3), Mutation::None);
+    let with_clock_rates = |share| Constraints { clock_rates: Some(share), ..constraints };
+    let (found, _) = find_violation(0..SEEDS, &with_clock_rates(1.3), Mutation::None);
     let (seed, violation) = found.expect("an overlap");
     println!("clock rates beyond the tolerated ratio: seed {seed}, {violation}");
     assert_eq!(violation.kind, ViolationKind::Overlap);
-    assert!(find_violation(0..500, &apart(1.0), Mutation::None).0.is_none());
+    assert!(find_violation(0..500, &with_clock_rates(1.0), Mutation::None).0.is_none());
 }

@@ -16,7 +16,7 @@ use leaderrun_core::updates::Update;
 
 use crate::events::{Event, Thread};
 use crate::mutation::Mutation;
-use crate::pair_client::{Next, PairClient};
+use crate::pair_client::{NextStep, PairClient};
 use crate::plan::{HostPlan, LockKind};
 use crate::routing::RoutingThread;
 use crate::trace;
@@ -30,19 +30,19 @@ pub struct ElectorProcess {
     pub frozen_until: Time,
     pub network_frozen_until: Time,
     pub election: Election,
-    pub over: bool,
+    pub election_finished: bool,
     pub requests: u32,
     /// The client of a lock in two objects.
     pub pair: Option<PairClient>,
     /// The number of the request under way.
-    pub awaited: Option<u32>,
-    /// The reply to it, and the revision that the reply reflects.
+    pub request_under_way: Option<u32>,
+    /// The reply to the request under way, and the revision of the store that the reply reflects.
     pub reply: Option<(Reply, u64)>,
     pub watches: u32,
     pub watch: Option<u32>,
     pub watch_events: VecDeque<WatchEvent>,
     pub command_gone: Option<CommandGone>,
-    pub stop: bool,
+    pub stop_requested: bool,
     pub election_reports: VecDeque<ElectionReport>,
     pub reports: VecDeque<Report>,
     pub signals: VecDeque<i32>,
@@ -52,9 +52,9 @@ pub struct ElectorProcess {
     pub withdrawn: bool,
     /// `None` if no traffic is routed to the command.
     pub routing: Option<RoutingThread>,
-    /// When the elector, which kills the tree itself, does so again.
-    pub kill_again_at: Option<Instant>,
-    /// The reply that is being handled is not that of a write.
+    /// If the elector kills the tree in place of the supervisor: the time of its next round.
+    pub next_kill_at: Option<Instant>,
+    /// The election handles inputs without the reply to a write.
     handling_read: bool,
     /// The revision that the election last observed; 0 if there was no lease.
     pub observed_revision: u64,
@@ -85,16 +85,16 @@ impl ElectorProcess {
             frozen_until: 0,
             network_frozen_until: 0,
             election: Election::new(config, now, seed),
-            over: false,
+            election_finished: false,
             requests: 0,
             pair,
-            awaited: None,
+            request_under_way: None,
             reply: None,
             watches: 0,
             watch: None,
             watch_events: VecDeque::new(),
             command_gone: None,
-            stop: false,
+            stop_requested: false,
             election_reports: VecDeque::new(),
             reports: VecDeque::new(),
             signals: VecDeque::new(),
@@ -102,7 +102,7 @@ impl ElectorProcess {
             supervisor_gone: false,
             withdrawn: false,
             routing: plan.routes.then(|| RoutingThread::new(plan)),
-            kill_again_at: None,
+            next_kill_at: None,
             handling_read: false,
             observed_revision: 0,
             observed: None,
@@ -117,7 +117,7 @@ impl ElectorProcess {
 impl World {
     /// Runs one iteration of the election thread's loop, with everything that has arrived.
     pub fn run_election(&mut self, run: usize) {
-        if !self.runs[run].elector.alive || self.runs[run].elector.over {
+        if !self.runs[run].elector.alive || self.runs[run].elector.election_finished {
             return;
         }
         let now = self.clock(run).now(self.now);
@@ -125,7 +125,7 @@ impl World {
             let Some(reply) = self.reply_to_election(run, now) else { continue };
             let elector = &mut self.runs[run].elector;
             let watch_events: Vec<WatchEvent> = elector.watch_events.drain(..).collect();
-            let (command_gone, stop) = (elector.command_gone.take(), std::mem::take(&mut elector.stop));
+            let (command_gone, stop) = (elector.command_gone.take(), std::mem::take(&mut elector.stop_requested));
             let nothing = reply.is_none() && watch_events.is_empty() && command_gone.is_none() && !stop;
             let is_due = elector.election.next_timeout().is_some_and(|at| now.boot >= at);
             if nothing && !is_due {
@@ -144,14 +144,14 @@ impl World {
             let replaces_watch =
                 |action: &ElectionAction| matches!(action, ElectionAction::Watch(_) | ElectionAction::Unwatch);
             if !(replied && actions.iter().any(replaces_watch)) {
-                // An election that leads drops its watch, with what follows its own write.
+                // An election that acquires the lock closes its watch, so it ignores the events after its own write.
                 let processed = acquired_by(&watch_events, &actions).map_or(watch_events.len(), |index| index + 1);
                 watch_events[..processed].iter().for_each(|event| self.observe_watch_event(run, event));
             }
             for action in actions {
                 self.carry_out(run, action, now);
             }
-            if self.runs[run].elector.over {
+            if self.runs[run].elector.election_finished {
                 return;
             }
             if self.runs[run].elector.election.next_timeout().is_some_and(|at| now.boot >= at) && self.is_idle(run) {
@@ -165,20 +165,20 @@ impl World {
         }
     }
 
-    /// Takes the reply that has arrived, if any, for the election. Returns `None` if a pair needs another request
-    /// first.
+    /// Returns the reply that has arrived for the election, if any. The outer `None` means that a pair needs another
+    /// request first.
     fn reply_to_election(&mut self, run: usize, now: Now) -> Option<Option<Reply>> {
         let elector = &mut self.runs[run].elector;
         let Some((reply, revision)) = elector.reply.take() else { return Some(None) };
-        elector.awaited = None;
+        elector.request_under_way = None;
         let is_whole = std::mem::take(&mut elector.pair_replied);
         let pair = elector.pair.as_mut().filter(|_| !is_whole);
-        let reply = match pair.map(|pair| pair.answered(reply.clone())) {
-            Some(Next::Send(member, request)) => {
+        let reply = match pair.map(|pair| pair.handle_reply(reply.clone())) {
+            Some(NextStep::Send(member, request)) => {
                 self.send_to(run, member, request);
                 return None;
             }
-            Some(Next::Answer(reply)) => reply,
+            Some(NextStep::Answer(reply)) => reply,
             None => reply,
         };
         elector.reply_is_expected = elector.gives_up_at.take().is_some();
@@ -190,7 +190,7 @@ impl World {
 
     fn is_idle(&self, run: usize) -> bool {
         let elector = &self.runs[run].elector;
-        let has_input = elector.command_gone.is_some() || elector.stop;
+        let has_input = elector.command_gone.is_some() || elector.stop_requested;
         !has_input && elector.reply.is_none() && elector.watch_events.is_empty()
     }
 
@@ -228,7 +228,7 @@ impl World {
             ElectionAction::StartLeading(Leadership { tenure, resource_version, .. }) => {
                 let tenure = self.mutated_tenure(run, tenure, now);
                 trace!(self, "{} has acquired the lock, token {resource_version}", self.name(run));
-                self.led_at = self.now;
+                self.last_leading_at = self.now;
                 self.runs[run].led_since = Some(self.now);
                 self.runs[run].claimed_at = self.clock(run).time_of(tenure.renewal_sent_at);
                 self.runs[run].fencing_token =
@@ -238,7 +238,7 @@ impl World {
             }
             ElectionAction::Extend(tenure) => {
                 let tenure = self.mutated_tenure(run, tenure, now);
-                self.led_at = self.now;
+                self.last_leading_at = self.now;
                 self.report_to_elector(run, ElectionReport::Extend(tenure));
             }
             ElectionAction::StepDown => {
@@ -251,8 +251,8 @@ impl World {
             }
             ElectionAction::Notify(notice) => trace!(self, "{} logs {notice:?}", self.name(run)),
             ElectionAction::Finish(outcome) => {
-                self.runs[run].elector.over = true;
-                self.runs[run].elector.awaited = None;
+                self.runs[run].elector.election_finished = true;
+                self.runs[run].elector.request_under_way = None;
                 self.close_watch(run);
                 self.report_to_elector(run, ElectionReport::Finished(outcome));
             }
@@ -266,10 +266,10 @@ impl World {
 
     fn send(&mut self, run: usize, request: Request) {
         match self.runs[run].elector.pair.as_mut().map(|pair| pair.begin(request.clone())) {
-            Some(Next::Send(member, request)) => self.send_to(run, member, request),
-            Some(Next::Answer(reply)) => {
+            Some(NextStep::Send(member, request)) => self.send_to(run, member, request),
+            Some(NextStep::Answer(reply)) => {
                 let elector = &mut self.runs[run].elector;
-                elector.awaited = Some(elector.requests);
+                elector.request_under_way = Some(elector.requests);
                 elector.reply = Some((reply, 0));
                 elector.pair_replied = true;
                 self.wake_soon(run, Thread::Election);
@@ -283,14 +283,14 @@ impl World {
     fn send_to(&mut self, run: usize, member: Member, request: Request) {
         let elector = &mut self.runs[run].elector;
         elector.requests += 1;
-        elector.awaited = Some(elector.requests);
+        elector.request_under_way = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
         // The tenure begins now. A process that is frozen in between sends the request later.
-        self.schedule_within(MILLISECOND, Event::Transmit { run, number, member, request: Box::new(request) });
+        self.schedule_within(MILLISECOND, Event::SendRequest { run, number, member, request: Box::new(request) });
     }
 
-    /// Returns a tenure as changed by the mutation.
+    /// Returns the tenure that the mutation makes of this one.
     fn mutated_tenure(&self, run: usize, tenure: Tenure, now: Now) -> Tenure {
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let by_read = self.runs[run].elector.handling_read;
@@ -304,7 +304,7 @@ impl World {
         }
     }
 
-    /// Returns a request as changed by the mutation.
+    /// Returns the request that the mutation makes of this one.
     pub fn mutated_request(&self, request: Request) -> Request {
         match (request, self.store.record()) {
             (Request::Update(version, mut record), Some(present))

@@ -18,10 +18,10 @@ use crate::trace;
 use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
-/// How long after its end leaderrun is started again.
+/// The range of the pause before leaderrun is started again after its end.
 pub const RESTARTED_AFTER: Range<Time> = SECOND / 20..3 * SECOND;
 
-/// The largest number of a command's processes. A kill may take a share of its time for each of them.
+/// The largest number of a command's processes. Each of them takes an equal share of the kill time.
 const MAX_PROCESSES: u32 = 9;
 
 const KILL_PAUSE: Duration = Duration::from_millis(5);
@@ -50,12 +50,12 @@ impl World {
                 ElectorAction::Exit(ending) => return self.elector_exits(run, ending),
             }
         }
-        if self.runs[run].elector.kill_again_at.is_some_and(|at| now >= at) {
+        if self.runs[run].elector.next_kill_at.is_some_and(|at| now >= at) {
             self.kill(run, now);
         }
         let elector = &self.runs[run].elector;
-        let (deadline, kill_again) = (elector.elector.next_timeout(), elector.kill_again_at);
-        self.wake_for_deadline(run, Thread::Main, deadline, kill_again);
+        let (deadline, next_kill) = (elector.elector.next_timeout(), elector.next_kill_at);
+        self.wake_for_deadline(run, Thread::Main, deadline, next_kill);
     }
 
     /// Collects everything that has arrived.
@@ -69,7 +69,7 @@ impl World {
         let withdrawn = std::mem::take(&mut elector.withdrawn);
         let tree_empty = !supervisor.alive && !tree.is_any_alive();
         if tree_empty {
-            elector.kill_again_at = None;
+            elector.next_kill_at = None;
         }
         for report in &reports {
             if let Some(update) = update_of_report(report) {
@@ -93,8 +93,10 @@ impl World {
 
     fn trace_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
-            ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => self.lose_by(run, Duration::ZERO),
-            ElectionReport::Lose => self.lose_by(run, Tenure::over(now).elector_kill_at().since(now)),
+            ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => {
+                self.require_death_within(run, Duration::ZERO)
+            }
+            ElectionReport::Lose => self.require_death_within(run, Tenure::over(now).elector_kill_at().since(now)),
             ElectionReport::Finished(outcome) => {
                 trace!(self, "{} is finished: {}", self.name(run), Self::outcome(*outcome));
             }
@@ -103,13 +105,13 @@ impl World {
     }
 
     fn command_gone(&mut self, run: usize, succeeded: bool) {
-        self.runs[run].succeeded |= succeeded;
+        self.runs[run].command_succeeded |= succeeded;
         self.runs[run].elector.command_gone = Some(CommandGone { succeeded });
         self.wake_soon(run, Thread::Election);
     }
 
     fn stop_election(&mut self, run: usize) {
-        self.runs[run].elector.stop = true;
+        self.runs[run].elector.stop_requested = true;
         self.wake_soon(run, Thread::Election);
     }
 
@@ -123,7 +125,7 @@ impl World {
 
     fn kill(&mut self, run: usize, now: Instant) {
         self.kill_children(run, Parent::Elector);
-        self.runs[run].elector.kill_again_at = Some(now + KILL_PAUSE);
+        self.runs[run].elector.next_kill_at = Some(now + KILL_PAUSE);
     }
 
     fn elector_exits(&mut self, run: usize, ending: Ending) {
@@ -139,13 +141,13 @@ impl World {
     pub fn elector_gone(&mut self, run: usize, restart_after: Range<Time>) {
         let elector = &mut self.runs[run].elector;
         elector.alive = false;
-        elector.awaited = None;
+        elector.request_under_way = None;
         self.close_watch(run);
         self.runs[run].tree.reparent(Parent::Elector, Parent::Init);
         self.wake_soon(run, Thread::Supervisor);
         let host = self.runs[run].host;
         let pause = self.rng.u64(restart_after);
-        self.schedule(self.now + pause, events::Event::Start { host });
+        self.schedule(self.now + pause, events::Event::StartRun { host });
         self.remove_if_dead(run);
     }
 
@@ -155,9 +157,9 @@ impl World {
         let kill_time = self.hosts[self.runs[run].host].plan.kill_time / MAX_PROCESSES;
         let dies_after = self.clock(run).true_time(kill_time) + self.rng.u64(1..=2 * MILLISECOND);
         for process in children {
-            let is_meant = process == 0 || self.mutation != Mutation::KillMainOnly;
-            if is_meant && !mem::replace(&mut self.runs[run].tree.processes[process].killed, true) {
-                self.schedule(self.now + dies_after, events::Event::Die { run, process });
+            let is_target = process == 0 || self.mutation != Mutation::KillMainOnly;
+            if is_target && !mem::replace(&mut self.runs[run].tree.processes[process].killed, true) {
+                self.schedule(self.now + dies_after, events::Event::ProcessDies { run, process });
             }
         }
     }
@@ -178,9 +180,9 @@ impl World {
         self.wake_soon(run, Thread::Supervisor);
     }
 
-    fn lose_by(&mut self, run: usize, timeout: Duration) {
+    fn require_death_within(&mut self, run: usize, timeout: Duration) {
         let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME).min(SECOND);
         let advance = self.hosts[self.runs[run].host].plan.advance();
-        self.dead_by(run, at + self.clock(run).true_time(advance));
+        self.require_death_by(run, at + self.clock(run).true_time(advance));
     }
 }

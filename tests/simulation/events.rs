@@ -21,51 +21,51 @@ pub enum Thread {
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
-    Transmit { run: usize, number: u32, member: Member, request: Box<Request> },
-    Arrive { run: usize, number: u32, member: Member, request: Box<Request> },
-    Answer { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
+    SendRequest { run: usize, number: u32, member: Member, request: Box<Request> },
+    RequestArrives { run: usize, number: u32, member: Member, request: Box<Request> },
+    ReplyArrives { run: usize, number: u32, reply: Box<Reply>, revision: u64 },
     OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
-    Watched { run: usize, number: u32, event: Box<WatchEvent> },
+    WatchEventArrives { run: usize, number: u32, event: Box<WatchEvent> },
     Fork { run: usize },
     CheckInChild { run: usize },
     Exec { run: usize },
-    ForkMore { run: usize, process: usize },
-    Die { run: usize, process: usize },
+    ForkChild { run: usize, process: usize },
+    ProcessDies { run: usize, process: usize },
     SupervisorDies { run: usize },
-    Routed { run: usize, number: u32, result: StepResult },
-    DeadBy { run: usize },
-    Recheck { run: usize, other: usize },
-    Start { host: usize },
-    Fault,
-    Restore(Box<Record>),
+    RoutingStepEnds { run: usize, number: u32, result: StepResult },
+    CheckDeath { run: usize },
+    CheckOverlap { run: usize, other: usize },
+    StartRun { host: usize },
+    InjectFault,
+    RecreateLease(Box<Record>),
     ClientGo,
-    Healthy,
-    LeaderDue,
+    FaultsEnd,
+    CheckLeader,
 }
 
 /// An event with its time. Simultaneous events are handled in the order in which they were scheduled.
 #[derive(Debug)]
-pub struct Due {
+pub struct ScheduledEvent {
     pub at: Time,
     pub order: u64,
     pub event: Event,
 }
 
-impl PartialEq for Due {
+impl PartialEq for ScheduledEvent {
     fn eq(&self, other: &Self) -> bool {
         self.order == other.order
     }
 }
 
-impl Eq for Due {}
+impl Eq for ScheduledEvent {}
 
-impl PartialOrd for Due {
+impl PartialOrd for ScheduledEvent {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Due {
+impl Ord for ScheduledEvent {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }

@@ -18,8 +18,8 @@ pub enum Fault {
     CutOffOutward,
     CutOffInward,
     ServerRestart,
-    WatchesCut,
-    WatchesDie,
+    WatchesEnd,
+    WatchesStall,
     HistoryCompacted,
     Suspend,
     WallClockJumps,
@@ -45,19 +45,19 @@ pub enum ProcessFault {
 /// An edit of the lease by another client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutsideEdit {
-    Touch,
+    ChangeOtherField,
     Delete,
     Recreate,
     EditHolder,
     Empty,
     EmptyKeepingMark,
-    /// The record's duration is set to one second.
+    /// Sets the record's duration to one second.
     Shorten,
-    /// An earlier record is restored, including its mark.
+    /// Restores an earlier record, including its mark.
     RestoreOldRecord,
-    /// The record of another lock is copied over this one, including its mark.
+    /// Replaces the record by that of another lock, including its mark.
     CopyAnotherLock,
-    /// The run that holds the lock is requested to step down.
+    /// Requests the holder to step down.
     StepDown,
 }
 
@@ -68,8 +68,8 @@ impl Fault {
         Self::CutOffOutward,
         Self::CutOffInward,
         Self::ServerRestart,
-        Self::WatchesCut,
-        Self::WatchesDie,
+        Self::WatchesEnd,
+        Self::WatchesStall,
         Self::HistoryCompacted,
         Self::Process(ProcessFault::FreezeElector),
         Self::Process(ProcessFault::FreezeSupervisor),
@@ -80,7 +80,7 @@ impl Fault {
         Self::Suspend,
         Self::WallClockJumps,
         Self::Process(ProcessFault::TerminationSignal),
-        Self::Edit(OutsideEdit::Touch),
+        Self::Edit(OutsideEdit::ChangeOtherField),
         Self::Edit(OutsideEdit::Delete),
         Self::Edit(OutsideEdit::Recreate),
         Self::Edit(OutsideEdit::EditHolder),
@@ -95,9 +95,9 @@ impl Fault {
 
 impl World {
     pub fn schedule_fault(&mut self) {
-        let at = self.now + 1 + self.rng.u64(..2 * self.plan.between_faults);
+        let at = self.now + 1 + self.rng.u64(..2 * self.plan.mean_fault_interval);
         if at < self.plan.healthy_from {
-            self.schedule(at, Event::Fault);
+            self.schedule(at, Event::InjectFault);
         }
     }
 
@@ -114,12 +114,12 @@ impl World {
                 let event = self.rng.bool().then_some(WatchEvent::Broken);
                 self.end_watches(event);
             }
-            Fault::WatchesCut => {
+            Fault::WatchesEnd => {
                 let event = if self.rng.bool() { WatchEvent::Ended } else { WatchEvent::Broken };
                 trace!(self, "all watches are cut: {event:?}");
                 self.end_watches(Some(event));
             }
-            Fault::WatchesDie => {
+            Fault::WatchesStall => {
                 trace!(self, "all watches die silently");
                 self.end_watches(None);
             }
@@ -135,7 +135,7 @@ impl World {
         self.schedule_fault();
     }
 
-    /// Draws the end of a fault: often it is short, sometimes longer than a lease.
+    /// Draws the end of a fault, which may last from milliseconds to longer than a lease.
     fn draw_fault_end(&mut self) -> Time {
         let longest = [50 * MILLISECOND, 2 * SECOND, 20 * SECOND, self.plan.healthy_from][self.rng.usize(..4)];
         (self.now + self.rng.u64(..longest)).min(self.plan.healthy_from)
@@ -196,7 +196,7 @@ impl World {
                 self.runs[run].elector.signals.push_back(15);
                 self.wake_soon(run, Thread::Main);
             }
-            // The other process is not healthy, or this one is gone.
+            // The process is dead, or the other process has not recovered from a fault.
             ProcessFault::FreezeElector
             | ProcessFault::FreezeSupervisor
             | ProcessFault::CrashElector
@@ -215,8 +215,8 @@ impl World {
         if self.living.is_empty() { None } else { Some(self.living[self.rng.usize(..self.living.len())]) }
     }
 
-    /// Returns whether the supervisor may be the only healthy process: the promise covers the failure of one of the
-    /// two.
+    /// Returns whether the supervisor is healthy, so that the elector may fail: the promise covers the failure of one of
+    /// the two processes.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
         supervisor.alive && self.has_recovered(run, supervisor.frozen_until.max(supervisor.order_lost_at))
@@ -236,11 +236,11 @@ impl World {
 
     fn inject_outside_edit(&mut self, edit: OutsideEdit) {
         match edit {
-            OutsideEdit::Touch => {
+            OutsideEdit::ChangeOtherField => {
                 self.store.touch();
                 self.publish();
             }
-            // This edit displaces no holder.
+            // A request to step down does not displace the holder.
             OutsideEdit::StepDown => {
                 if let Some(mut record) = self.store.record().cloned() {
                     record.step_down = record.mark().map(|mark| mark.run.clone());
@@ -253,7 +253,7 @@ impl World {
                 self.outside_edit("deletes the lease", |_| None);
                 let copy = self.archive.back().cloned().map(|(copy, _)| copy).filter(|_| self.rng.bool());
                 let record = Record { run: None, holder_identity: String::new(), ..copy.unwrap_or_default() };
-                self.schedule_within(SECOND, Event::Restore(Box::new(record)));
+                self.schedule_within(SECOND, Event::RecreateLease(Box::new(record)));
             }
             OutsideEdit::EditHolder => {
                 self.edit("names another holder", |record| record.holder_identity = "other client".into())

@@ -1,4 +1,4 @@
-//! The invariants: violations that must never occur, and progress that must.
+//! The invariants: what must never happen, and the progress that must be made without faults.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use leaderrun_core::tenure::Tenure;
 
 use crate::events::Event;
 use crate::trace;
-use crate::world::{Host, RESUME_TIME, Run, SeenMark, World};
+use crate::world::{Host, ObservedMark, RESUME_TIME, Run, World};
 use testkit::simulated_time::{SECOND, Time, wall};
 
 /// The kind of a violated invariant.
@@ -19,26 +19,26 @@ pub enum ViolationKind {
     Overlap,
     /// A command started with a fencing token that was not greater than all earlier ones.
     Token,
-    /// A command started before it was due by the `--min-hold` of one that had succeeded.
+    /// A command started before the time that `--min-hold` allowed after a successful command.
     NotDue,
     /// The lock was released while a process of the command was alive.
     ReleasedAlive,
     /// A process of a command was alive after the deadline by which all must be dead.
     Outlived,
-    /// A command got the stop signal although a renewal had been received that extended its tenure.
+    /// A command got the stop signal although the supervisor had received a renewal that extended its tenure.
     StoppedEarly,
     /// A command was executed after its tenure was over.
     StartedLate,
     /// No candidate led although there were no faults.
     NoLeader,
-    /// A lock was still held although its command was long gone and there were no faults.
+    /// A candidate still held the lock although its command had ended before the faults ended.
     HeldWithoutCommand,
     /// A leader lost its lock although there were no faults.
     LostWithoutFaults,
 }
 
-/// Returns whether an outside edit has displaced the holder: its mark is gone, or its duration was shortened. Other
-/// edits do not hide the holder from candidates.
+/// Returns whether an outside edit has displaced the holder: the record has lost its mark, or its duration was
+/// shortened. After other edits, candidates still see who holds the lock and for how long.
 pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
     after.is_none_or(|after| {
         after.mark() != before.mark() || after.lease_duration_seconds < before.lease_duration_seconds
@@ -48,21 +48,21 @@ pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
 /// The reason why the promise does not cover an overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
-    /// The command was frozen together with both processes, and they have not run since they were thawed.
+    /// The command was frozen together with both processes, which have not had time to run since then.
     Thawed,
-    /// The holder's record was deleted, emptied, overwritten or shortened, and the newcomer has never observed a
+    /// The holder's record was deleted, emptied, overwritten or shortened, and the new leader had never observed a
     /// record.
     NeverSawTheLock,
-    /// The holder's record was displaced, and the newcomer has observed other records but never this holder's.
+    /// The holder was displaced, and the new leader had observed other records but never this holder's.
     NeverSawTheHolder,
-    /// The newcomer has only observed the holder's record with a shorter duration than the holder had written.
+    /// The new leader had only observed the holder's record with a shorter duration than the holder had written.
     SawShorterDuration,
-    /// The newcomer observed that the holder's record was gone, but not that the holder wrote it again before the next
-    /// edit.
+    /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
+    /// next edit.
     MissedReacquisition,
-    /// After the holder's record, the newcomer next observed the record of a run with one of these excuses.
+    /// After the holder's record, the new leader next observed the record of a run that had one of these excuses.
     OvertakenByExcused,
-    /// Both of the holder's processes were killed, and the living processes had left the command's process group.
+    /// Both processes of leaderrun were killed, and the living processes had left the command's process group.
     LeftProcessGroup,
 }
 
@@ -104,7 +104,7 @@ impl World {
     /// Checks the invariants for a command that has just started.
     pub fn check_start(&mut self, run: usize) {
         let now = self.clock(run).boot(self.now);
-        if self.resuming(run).is_none() && self.runs[run].supervisor.starts_late(now) {
+        if self.catches_up_by(run).is_none() && self.runs[run].supervisor.starts_late(now) {
             self.violate(
                 ViolationKind::StartedLate,
                 format!("{} starts its command after the end of its tenure", self.name(run)),
@@ -116,7 +116,7 @@ impl World {
                 self.check_overlap(run, other);
             }
         }
-        // A displaced run acquired the lock before the due time was known.
+        // A displaced run may have acquired the lock before the due time was set.
         if self.now < self.not_due_before && !self.runs[run].displaced {
             let description =
                 format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
@@ -125,7 +125,7 @@ impl World {
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
-        } else if !self.plan.migrating && !self.runs[run].outranked && self.resuming(run).is_none() {
+        } else if !self.plan.migrating && !self.runs[run].token_may_be_exceeded && self.catches_up_by(run).is_none() {
             let description = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
             self.violate(ViolationKind::Token, description);
         }
@@ -133,16 +133,16 @@ impl World {
 
     /// Checks that the commands of two runs, the later one first, are not both alive.
     pub fn check_overlap(&mut self, run: usize, other: usize) {
-        if !self.runs[run].tree.runs() || !self.runs[other].tree.runs() {
+        if !self.runs[run].tree.runs_command() || !self.runs[other].tree.runs_command() {
             return;
         }
         if self.runs[run].tree.has_escaped() || self.runs[other].tree.has_escaped() {
             self.statistics.excused[Excuse::LeftProcessGroup as usize] += 1;
             return;
         }
-        if let Some(resumed) = self.resuming(run).max(self.resuming(other)) {
+        if let Some(resumed) = self.catches_up_by(run).max(self.catches_up_by(other)) {
             self.statistics.excused[Excuse::Thawed as usize] += 1;
-            return self.schedule(resumed, Event::Recheck { run, other });
+            return self.schedule(resumed, Event::CheckOverlap { run, other });
         }
         if let Some(excuse) = self.excuse_for(run, other).or_else(|| self.excuse_for(other, run)) {
             self.statistics.excused[excuse as usize] += 1;
@@ -152,35 +152,39 @@ impl World {
         self.violate(ViolationKind::Overlap, description);
     }
 
-    /// Returns the excuse if `newcomer` could not know that the command of `holder` may be alive.
-    pub fn excuse_for(&self, newcomer: usize, holder: usize) -> Option<Excuse> {
-        let Run { host, displaced, overtaken, held_since, .. } = self.runs[holder];
+    /// Returns the excuse if `new_leader` could not know that the command of `holder` may be alive.
+    pub fn excuse_for(&self, new_leader: usize, holder: usize) -> Option<Excuse> {
+        let Run { host, displaced, overtaken, acquired_in, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
         let lease_duration = self.hosts[host].plan.timing.lease_duration().as_secs();
-        let seen_marks = &self.runs[newcomer].seen_marks;
-        match seen_marks.iter().rfind(|seen| seen.run == holder) {
-            None if seen_marks.iter().all(|seen| seen.run == newcomer) => Some(Excuse::NeverSawTheLock),
+        let observed_marks = &self.runs[new_leader].observed_marks;
+        match observed_marks.iter().rfind(|seen| seen.run == holder) {
+            None if observed_marks.iter().all(|seen| seen.run == new_leader) => Some(Excuse::NeverSawTheLock),
             None => Some(Excuse::NeverSawTheHolder),
-            Some(SeenMark { holds_for, .. }) if *holds_for < lease_duration => Some(Excuse::SawShorterDuration),
-            Some(SeenMark { gone: Some(gone), .. }) if *gone < held_since => Some(Excuse::MissedReacquisition),
-            Some(SeenMark { missed: false, .. }) if overtaken => Some(Excuse::OvertakenByExcused),
+            Some(ObservedMark { longest_duration, .. }) if *longest_duration < lease_duration => {
+                Some(Excuse::SawShorterDuration)
+            }
+            Some(ObservedMark { gone_in: Some(gone_in), .. }) if *gone_in < acquired_in => {
+                Some(Excuse::MissedReacquisition)
+            }
+            Some(ObservedMark { gone_without_successor: false, .. }) if overtaken => Some(Excuse::OvertakenByExcused),
             Some(_) => None,
         }
     }
 
-    /// Returns until when the processes of a resumed machine may not have caught up: frozen and thawed together with
-    /// their command, they cannot kill it before they run.
-    fn resuming(&self, run: usize) -> Option<Time> {
+    /// Returns the time by which the processes of a resumed machine have handled everything that is due, if that time is
+    /// not over. Before it, they may not have killed a command that was frozen together with them.
+    fn catches_up_by(&self, run: usize) -> Option<Time> {
         let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
         let until = suspended_until + RESUME_TIME + plan.clock.true_time(plan.advance());
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
 
-    /// Returns whether the promise does not cover this run's command, whatever another candidate knows.
-    pub fn is_excused_alone(&self, run: usize) -> bool {
-        self.runs[run].displaced || self.resuming(run).is_some() || self.runs[run].tree.has_escaped()
+    /// Returns whether the promise does not cover this run's command, independently of what other candidates have seen.
+    pub fn is_not_covered(&self, run: usize) -> bool {
+        self.runs[run].displaced || self.catches_up_by(run).is_some() || self.runs[run].tree.has_escaped()
     }
 
     /// Checks that a write of this run, which was just carried out, does not release the lock of a living command.
@@ -191,10 +195,10 @@ impl World {
         }
     }
 
-    /// Records, at the last write of a release, when the next command is due by `--min-hold`.
+    /// Records, at the last write of a release, from when on `--min-hold` allows the next command.
     pub fn record_due_time(&mut self, run: usize) {
-        let Run { host, succeeded, .. } = self.runs[run];
-        let hold = self.hosts[host].plan.min_hold.filter(|_| succeeded && self.plan.accurate_wall_clocks);
+        let Run { host, command_succeeded, .. } = self.runs[run];
+        let hold = self.hosts[host].plan.min_hold.filter(|_| command_succeeded && self.plan.accurate_wall_clocks);
         let (store, other) = match self.plan.hosts[host].lock.last() {
             Member::First => (&self.store, &self.second),
             Member::Second => (&self.second, &self.store),
@@ -209,20 +213,20 @@ impl World {
     }
 
     /// Sets the deadline for the death of the command. It can only become earlier.
-    pub fn dead_by(&mut self, run: usize, at: Time) {
-        if self.runs[run].dead_by.is_none_or(|present| at < present) {
-            self.runs[run].dead_by = Some(at);
-            self.schedule(at, Event::DeadBy { run });
+    pub fn require_death_by(&mut self, run: usize, at: Time) {
+        if self.runs[run].death_deadline.is_none_or(|present| at < present) {
+            self.runs[run].death_deadline = Some(at);
+            self.schedule(at, Event::CheckDeath { run });
         }
     }
 
-    pub fn check_dead_by(&mut self, run: usize) {
+    pub fn check_death(&mut self, run: usize) {
         let Run { tree, .. } = &self.runs[run];
-        if !tree.runs() || tree.has_escaped() || self.runs[run].dead_by.is_none_or(|at| at > self.now) {
+        if !tree.runs_command() || tree.has_escaped() || self.runs[run].death_deadline.is_none_or(|at| at > self.now) {
             return;
         }
-        if let Some(resumed) = self.resuming(run) {
-            return self.schedule(resumed, Event::DeadBy { run });
+        if let Some(resumed) = self.catches_up_by(run) {
+            return self.schedule(resumed, Event::CheckDeath { run });
         }
         let description = format!("the command of {} is still alive", self.name(run));
         self.violate(ViolationKind::Outlived, description);
@@ -239,9 +243,9 @@ impl World {
         }
     }
 
-    /// Checks that a tenure only ends without a renewal while there are faults.
+    /// Checks that no tenure ends without a renewal while there are no faults.
     pub fn check_loss(&mut self, run: usize) {
-        // The reply to a claim that was sent while there were faults may leave little time to renew it.
+        // If the acquiring write was sent while there were faults, a late reply may leave too little time for a renewal.
         if self.runs[run].claimed_at > self.plan.healthy_from && self.runs[run].elector.alive {
             let description = format!("{} lost its lock although there were no faults", self.name(run));
             self.violate(ViolationKind::LostWithoutFaults, description);
@@ -249,7 +253,7 @@ impl World {
     }
 
     pub fn check_leader(&mut self) {
-        if self.led_at <= self.plan.healthy_from {
+        if self.last_leading_at <= self.plan.healthy_from {
             self.violate(ViolationKind::NoLeader, "no candidate leads".to_owned());
         }
         for index in 0..self.living.len() {

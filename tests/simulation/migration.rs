@@ -1,4 +1,5 @@
-//! A running system is migrated from one kind of lock to another: some candidates use a pair of objects.
+//! The migration of a running system from one kind of lock to another, during which some candidates use a pair of
+//! objects and others only one of them.
 
 use crate::faults::Fault;
 use crate::outside_edits::expect_no_violation;
@@ -31,6 +32,6 @@ fn a_partition_between_the_writes_to_a_pair_causes_no_overlap() {
 }
 
 #[test]
-fn a_candidate_that_can_write_only_one_object_of_a_pair_blocks_no_other() {
+fn a_candidate_that_can_write_only_one_object_of_a_pair_does_not_block_others() {
     expect_no_violation(&Constraints { second_unwritable: true, ..MIGRATING }, 1_000);
 }

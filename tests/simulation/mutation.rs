@@ -1,7 +1,7 @@
 //! Mutations: rules that are disabled, one at a time, to show that the simulation detects their absence.
 
-/// A disabled rule that leaderrun's promise depends on. Each variant states the behaviour without its rule. A mutation
-/// changes the inputs and outputs of the state machines, which themselves are the production code.
+/// A disabled rule that leaderrun's promise depends on. Each variant describes the behaviour without its rule. A mutation
+/// changes the inputs and outputs of the state machines, because these are the production code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Every rule holds.
@@ -24,9 +24,9 @@ pub enum Mutation {
     ReleaseAfterSupervisorDeath,
     /// Candidates wait for their own lease duration, not the record's.
     OwnLeaseDuration,
-    /// The latest lease duration that a run stated counts, not the longest.
-    LatestStatedDuration,
-    /// The command is started without a check that time is left.
+    /// Candidates wait for the latest lease duration that a run has written, not for the longest.
+    LatestWrittenDuration,
+    /// The command is started although its tenure may be over.
     NoCheckBeforeSpawn,
     /// A run recognises its own records by its identity, not by its run ID.
     OwnByIdentity,
@@ -48,7 +48,7 @@ pub enum Mutation {
     ReadFirstObjectOnly,
     /// Only the first object of a pair is written.
     WriteFirstObjectOnly,
-    /// A claim that reached only one object of a pair is not rolled back.
+    /// If a claim was written to only one object of a pair, it is not released.
     KeepHalfClaims,
     /// Candidates run the command before it is due: they ignore `leaderrun/not-before`.
     IgnoreNotBefore,

@@ -17,7 +17,7 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 pub struct ServerWatch {
     run: usize,
     number: u32,
-    /// When the last event arrives; later ones arrive after it.
+    /// When the last event arrives. Later events arrive after it.
     last_delivery: Time,
     /// The connection is dead: no events arrive, and the watch does not end.
     dead: bool,
@@ -25,9 +25,9 @@ pub struct ServerWatch {
 
 impl World {
     /// Sends a request from its machine.
-    pub fn transmit(&mut self, run: usize, number: u32, member: Member, request: Box<Request>) {
+    pub fn send_from_host(&mut self, run: usize, number: u32, member: Member, request: Box<Request>) {
         let elector = &self.runs[run].elector;
-        if !elector.alive || elector.awaited != Some(number) {
+        if !elector.alive || elector.request_under_way != Some(number) {
             return;
         }
         self.statistics.requests += 1;
@@ -38,15 +38,15 @@ impl World {
         }
         trace!(self, "{} sends {}", self.name(run), RequestSummary(&request));
         if !self.is_healthy() && self.chance(self.plan.network.duplicated) {
-            let at = self.arrival();
-            self.schedule(at, Event::Arrive { run, number, member, request: request.clone() });
+            let at = self.draw_arrival();
+            self.schedule(at, Event::RequestArrives { run, number, member, request: request.clone() });
         }
-        let at = self.arrival();
-        self.schedule(at, Event::Arrive { run, number, member, request });
+        let at = self.draw_arrival();
+        self.schedule(at, Event::RequestArrives { run, number, member, request });
     }
 
     /// Delivers a request to the API server.
-    pub fn arrive(&mut self, run: usize, number: u32, member: Member, request: Request) {
+    pub fn receive_request(&mut self, run: usize, number: u32, member: Member, request: Request) {
         if self.server_down_until > self.now {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
@@ -78,8 +78,8 @@ impl World {
         let before = self.second.revision();
         let reply = self.second.answer(request, self.mutation);
         if self.second.revision() != before {
-            let shown = shown(self.second.object());
-            trace!(self, "           {}'s write to the second object is carried out: {shown}", self.name(run));
+            let object = describe_object(self.second.object());
+            trace!(self, "           {}'s write to the second object is carried out: {object}", self.name(run));
             self.check_release(run, released);
         }
         reply
@@ -92,16 +92,16 @@ impl World {
         let request = self.mutated_request(request);
         let reply = self.store.answer(request, self.mutation);
         if self.store.revision() != before {
-            trace!(self, "           {}'s write is carried out: {}", self.name(run), self.shown());
-            // A record of this run that another client has restored is replaced like any other.
+            trace!(self, "           {}'s write is carried out: {}", self.name(run), self.describe_object());
+            // If another client has restored a record of this run, this write also acquires the lock anew.
             if !held_before || self.runs[run].displaced {
-                self.runs[run].held_since = self.store.revision();
+                self.runs[run].acquired_in = self.store.revision();
             }
             (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
             for index in 0..self.living.len() {
                 let other = self.living[index];
                 if other != run && self.excuse_for(run, other).is_some() {
-                    (self.runs[other].overtaken, self.runs[other].outranked) = (true, true);
+                    (self.runs[other].overtaken, self.runs[other].token_may_be_exceeded) = (true, true);
                 }
             }
             self.archive_present();
@@ -117,15 +117,15 @@ impl World {
             trace!(self, "           the reply to {} is lost", self.name(run));
             return;
         }
-        let at = self.arrival();
+        let at = self.draw_arrival();
         let revision = self.store.revision();
-        self.schedule(at, Event::Answer { run, number, reply: Box::new(reply), revision });
+        self.schedule(at, Event::ReplyArrives { run, number, reply: Box::new(reply), revision });
     }
 
     /// Delivers a reply to its machine.
-    pub fn answered(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
+    pub fn deliver_reply(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
-        if elector.alive && elector.awaited == Some(number) && elector.reply.is_none() {
+        if elector.alive && elector.request_under_way == Some(number) && elector.reply.is_none() {
             elector.reply = Some((reply, revision));
             self.wake_soon(run, Thread::Election);
         }
@@ -137,29 +137,29 @@ impl World {
         }
         let host = &self.hosts[self.runs[run].host];
         if !host.plan.may_watch || host.plan.lock != LockKind::One(Member::First) {
-            return self.deliver_watch_event_soon(run, number, WatchEvent::Forbidden);
+            return self.answer_watch_request(run, number, WatchEvent::Forbidden);
         }
         let cut = host.out_cut_until.max(host.in_cut_until);
         if cut > self.now || self.server_down_until > self.now {
             // A connection that cannot be established times out.
             let at = self.now + 2 * SECOND;
-            return self.schedule(at, Event::Watched { run, number, event: Box::new(WatchEvent::Broken) });
+            return self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(WatchEvent::Broken) });
         }
         match self.store.events_since(from.as_deref()) {
-            None => self.deliver_watch_event_soon(run, number, WatchEvent::Broken),
+            None => self.answer_watch_request(run, number, WatchEvent::Broken),
             Some(events) => {
                 self.watches.retain(|watch| watch.run != run);
                 self.watches.push(ServerWatch { run, number, last_delivery: self.now, dead: false });
                 let index = self.watches.len() - 1;
                 for event in events {
-                    self.deliver(index, event);
+                    self.send_to_watch(index, event);
                 }
             }
         }
     }
 
     /// Delivers a watch event to its machine.
-    pub fn watched(&mut self, run: usize, number: u32, event: WatchEvent) {
+    pub fn deliver_watch_event(&mut self, run: usize, number: u32, event: WatchEvent) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.watch == Some(number) {
             elector.watch_events.push_back(event);
@@ -175,7 +175,7 @@ impl World {
     pub fn publish(&mut self) {
         for index in 0..self.watches.len() {
             let event = self.store.last_event();
-            self.deliver(index, event);
+            self.send_to_watch(index, event);
         }
     }
 
@@ -183,7 +183,7 @@ impl World {
     pub fn end_watches(&mut self, event: Option<WatchEvent>) {
         for index in 0..self.watches.len() {
             match &event {
-                Some(event) => self.deliver(index, event.clone()),
+                Some(event) => self.send_to_watch(index, event.clone()),
                 None => self.watches[index].dead = true,
             }
         }
@@ -192,11 +192,11 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, index: usize, event: WatchEvent) {
+    fn send_to_watch(&mut self, index: usize, event: WatchEvent) {
         let lost = self.is_lost(self.plan.network.watch_event_lost);
         let ServerWatch { run, number, dead, .. } = self.watches[index];
         if lost || dead {
-            // A watch is a stream: after an event that is lost, none arrives.
+            // A watch is a stream: after a lost event, no later event arrives.
             self.watches[index].dead = true;
             return;
         }
@@ -205,22 +205,22 @@ impl World {
             self.watches[index].dead = true;
             return;
         }
-        let at = self.arrival().max(self.watches[index].last_delivery + 1).max(cut_until);
+        let at = self.draw_arrival().max(self.watches[index].last_delivery + 1).max(cut_until);
         self.watches[index].last_delivery = at;
-        self.schedule(at, Event::Watched { run, number, event: Box::new(event) });
+        self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
-    fn deliver_watch_event_soon(&mut self, run: usize, number: u32, event: WatchEvent) {
-        let at = self.arrival();
-        self.schedule(at, Event::Watched { run, number, event: Box::new(event) });
+    fn answer_watch_request(&mut self, run: usize, number: u32, event: WatchEvent) {
+        let at = self.draw_arrival();
+        self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
     pub fn is_lost(&mut self, share: f64) -> bool {
         !self.is_healthy() && self.chance(share)
     }
 
-    /// Draws when a message that is sent now arrives. When the faults end, all earlier messages have arrived.
-    fn arrival(&mut self) -> Time {
+    /// Draws when a message that is sent now arrives. No slow message arrives after the end of the faults.
+    fn draw_arrival(&mut self) -> Time {
         let typical = self.now + self.rng.u64(MILLISECOND / 5..15 * MILLISECOND);
         if self.is_healthy() || !self.chance(self.plan.network.slow) {
             return typical;
@@ -229,8 +229,8 @@ impl World {
         slow.min(self.plan.healthy_from.max(typical))
     }
 
-    pub fn shown(&self) -> String {
-        shown(self.store.object())
+    pub fn describe_object(&self) -> String {
+        describe_object(self.store.object())
     }
 }
 
@@ -239,7 +239,7 @@ fn releases(request: &Request) -> bool {
     record.holder_identity.is_empty() || record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released)
 }
 
-fn shown(object: Option<&Stored>) -> String {
+fn describe_object(object: Option<&Stored>) -> String {
     match object {
         None => "there is no lease".to_owned(),
         Some(stored) => {

@@ -1,10 +1,10 @@
-//! Records what each election observes, for the invariants, and applies the mutations to it.
+//! Records which records each election observes, for the invariants, and applies the mutations to them.
 
 use leaderrun_core::election::{ElectionInputs, Now, Reply, WatchEvent};
 use leaderrun_core::record::{RunId, RunState, Stored};
 
 use crate::mutation::Mutation;
-use crate::world::{Run, SeenMark, World};
+use crate::world::{ObservedMark, Run, World};
 
 impl World {
     pub fn observe_reply(&mut self, run: usize, reply: Reply, read_revision: u64) -> Reply {
@@ -13,7 +13,7 @@ impl World {
                 let revision = stored.as_ref().map_or(0, revision);
                 let elector = &mut self.runs[run].elector;
                 if elector.reply_is_expected {
-                    // When a read returns a change that the watch has not delivered, the election closes the watch.
+                    // If a read returns a change that the watch has not delivered, the election closes the watch.
                     elector.watch_is_current &= elector.observed_revision == revision;
                     self.record_observation(run, stored.as_ref(), read_revision);
                 }
@@ -51,14 +51,14 @@ impl World {
         }
     }
 
-    /// Returns a record as changed by the mutation, for this run.
+    /// Returns a record as the mutation shows it to this run.
     fn mutated_record(&self, run: usize, mut stored: Stored) -> Stored {
         if let (Mutation::ReadFirstObjectOnly, Some(pair)) = (self.mutation, &self.runs[run].elector.pair) {
             return Stored { record: pair.first_record(), ..stored };
         }
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let id = &self.runs[run].id;
-        let stated = stored.record.lease_duration_seconds.unwrap_or_default();
+        let written_duration = stored.record.lease_duration_seconds.unwrap_or_default();
         match (self.mutation, &mut stored.record.run) {
             (Mutation::OwnLeaseDuration, _) => {
                 stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
@@ -68,7 +68,7 @@ impl World {
             {
                 mark.run = id.clone();
             }
-            (Mutation::LatestStatedDuration, Some(mark)) if stated < self.stated_by(&mark.run) => {
+            (Mutation::LatestWrittenDuration, Some(mark)) if written_duration < self.duration_written_by(&mark.run) => {
                 mark.run = RunId::new("an unknown run");
             }
             (Mutation::IgnoreReplacedVersions, _) => stored.record.replaced_version = None,
@@ -79,12 +79,12 @@ impl World {
         stored
     }
 
-    /// Tells the election that the record which its own write replaced had been released.
+    /// Sends the election a watch event, according to which the record that its own write replaced had been released.
     pub fn inject_release(&mut self, run: usize, reply: &Reply, now: Now) {
         let (Reply::Written(shown) | Reply::Read(Some(shown))) = reply else { return };
         let Run { id, elector, .. } = &mut self.runs[run];
-        let is_mine = |stored: &Stored| stored.record.mark().is_some_and(|mark| mark.run == *id);
-        let Some(mut before) = elector.observed.clone().filter(|before| is_mine(shown) && !is_mine(before)) else {
+        let is_own = |stored: &Stored| stored.record.mark().is_some_and(|mark| mark.run == *id);
+        let Some(mut before) = elector.observed.clone().filter(|before| is_own(shown) && !is_own(before)) else {
             return;
         };
         before.record.holder_identity.clear();
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Returns the lease duration that a run writes, in seconds.
-    fn stated_by(&self, run: &RunId) -> u32 {
+    fn duration_written_by(&self, run: &RunId) -> u32 {
         let run = run.to_string().parse().ok().and_then(|run: usize| self.runs.get(run));
         run.map_or(0, |run| self.hosts[run.host].plan.timing.lease_duration().as_secs() as u32)
     }
@@ -104,25 +104,37 @@ impl World {
     fn record_observation(&mut self, run: usize, stored: Option<&Stored>, observed_in: u64) {
         let elector = &mut self.runs[run].elector;
         (elector.observed_revision, elector.observed) = (stored.map_or(0, revision), stored.cloned());
-        let seen_marks = &mut self.runs[run].seen_marks;
-        let stated = stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
-        match (stored.and_then(|stored| stored.record.mark()), seen_marks.last_mut()) {
+        let observed_marks = &mut self.runs[run].observed_marks;
+        let written_duration =
+            stored.and_then(|stored| stored.record.lease_duration_seconds).unwrap_or_default().into();
+        match (stored.and_then(|stored| stored.record.mark()), observed_marks.last_mut()) {
             (Some(mark), last) => {
                 let writer = mark.run.to_string().parse().unwrap_or(run);
                 match last {
                     Some(last) if last.run == writer => {
-                        *last =
-                            SeenMark { run: writer, holds_for: last.holds_for.max(stated), gone: None, missed: false };
+                        *last = ObservedMark {
+                            run: writer,
+                            longest_duration: last.longest_duration.max(written_duration),
+                            gone_in: None,
+                            gone_without_successor: false,
+                        };
                     }
                     last => {
                         if let Some(last) = last {
-                            last.gone = last.gone.or(Some(observed_in));
+                            last.gone_in = last.gone_in.or(Some(observed_in));
                         }
-                        seen_marks.push(SeenMark { run: writer, holds_for: stated, gone: None, missed: false });
+                        observed_marks.push(ObservedMark {
+                            run: writer,
+                            longest_duration: written_duration,
+                            gone_in: None,
+                            gone_without_successor: false,
+                        });
                     }
                 }
             }
-            (None, Some(last)) => (last.gone, last.missed) = (last.gone.or(Some(observed_in)), true),
+            (None, Some(last)) => {
+                (last.gone_in, last.gone_without_successor) = (last.gone_in.or(Some(observed_in)), true)
+            }
             (None, None) => {}
         }
     }

@@ -27,9 +27,9 @@ const OUTSIDE_EDITS: Constraints = Constraints {
     second_unwritable: false,
 };
 
-/// Candidates that have observed the record before wait for the longer duration. New ones cannot know it.
+/// Candidates that observed the record before the edit wait for the longer duration. Later candidates cannot know it.
 #[test]
-fn a_shortened_record_does_not_shorten_the_tenure_of_its_holder() {
+fn candidates_that_saw_the_longer_duration_wait_for_it_after_the_record_is_shortened() {
     expect_no_violation(
         &Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff]), ..OUTSIDE_EDITS },
         1_000,
@@ -38,14 +38,13 @@ fn a_shortened_record_does_not_shorten_the_tenure_of_its_holder() {
 
 /// The released record of an earlier run does not release the lock of the present one.
 #[test]
-fn a_restored_old_record_releases_nothing() {
+fn a_restored_old_record_does_not_release_the_lock() {
     expect_no_violation(
         &Constraints { faults: Some(&[Fault::Edit(OutsideEdit::RestoreOldRecord)]), ..OUTSIDE_EDITS },
         300,
     );
 }
 
-/// A request to step down does not affect who holds the lock.
 #[test]
 fn a_request_to_step_down_causes_no_overlap() {
     let faults = &[
@@ -62,9 +61,9 @@ fn a_request_to_step_down_causes_no_overlap() {
     );
 }
 
-/// A candidate must remember a displaced holder while a second one is displaced and comes back.
+/// A candidate must remember a displaced holder while another holder is displaced and writes its record again.
 #[test]
-fn several_displaced_holders_are_remembered() {
+fn candidates_wait_for_several_displaced_holders() {
     let faults = &[Fault::Edit(OutsideEdit::Delete), Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
     expect_no_violation(
         &Constraints { faults: Some(faults), hosts: Some(5), long_commands: false, ..OUTSIDE_EDITS },

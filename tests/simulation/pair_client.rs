@@ -1,4 +1,5 @@
-//! The client of a lock in two objects: the production requests to a pair. It reads the objects one after the other.
+//! The client of a lock in two objects, which uses the production code for such a pair and reads the objects one after
+//! the other.
 
 use std::mem;
 use std::time::Duration;
@@ -29,7 +30,7 @@ enum UnderWay {
 }
 
 /// The next step of a request to the pair.
-pub enum Next {
+pub enum NextStep {
     Send(Member, Request),
     Answer(Reply),
 }
@@ -43,19 +44,19 @@ impl PairClient {
         }
     }
 
-    /// Begins a request, and drops the previous one.
-    pub fn begin(&mut self, request: Request) -> Next {
+    /// Begins a request, and drops the request under way.
+    pub fn begin(&mut self, request: Request) -> NextStep {
         let step = self.requests.begin(request);
-        self.follow(step)
+        self.next_step(step)
     }
 
     /// Processes a reply from one of the two objects.
-    pub fn answered(&mut self, reply: Reply) -> Next {
+    pub fn handle_reply(&mut self, reply: Reply) -> NextStep {
         let step = match (mem::take(&mut self.under_way), reply) {
             (UnderWay::Write, reply) => self.requests.handle_reply(reply),
             (UnderWay::FirstRead, Reply::Read(first)) => {
                 self.under_way = UnderWay::SecondRead { first };
-                return Next::Send(Member::Second, Request::Get);
+                return NextStep::Send(Member::Second, Request::Get);
             }
             (UnderWay::SecondRead { first }, Reply::Read(second)) => {
                 self.requests.handle_read(Ok(Pair::new(first, second)))
@@ -63,9 +64,9 @@ impl PairClient {
             (UnderWay::FirstRead | UnderWay::SecondRead { .. }, failure) => self.requests.handle_read(Err(failure)),
         };
         if self.keeps_half_claims && matches!(step, PairStep::Write(Member::First, _)) {
-            return Next::Answer(Reply::Unknown { retry_after: None });
+            return NextStep::Answer(Reply::Unknown { retry_after: None });
         }
-        self.follow(step)
+        self.next_step(step)
     }
 
     /// Returns the record in the first object.
@@ -73,17 +74,17 @@ impl PairClient {
         self.requests.seen().member(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
     }
 
-    fn follow(&mut self, step: PairStep) -> Next {
+    fn next_step(&mut self, step: PairStep) -> NextStep {
         match step {
             PairStep::ReadBoth => {
                 self.under_way = UnderWay::FirstRead;
-                Next::Send(Member::First, Request::Get)
+                NextStep::Send(Member::First, Request::Get)
             }
             PairStep::Write(member, request) => {
                 self.under_way = UnderWay::Write;
-                Next::Send(member, request)
+                NextStep::Send(member, request)
             }
-            PairStep::Answer(reply) => Next::Answer(reply),
+            PairStep::Answer(reply) => NextStep::Answer(reply),
         }
     }
 }

@@ -11,8 +11,8 @@ use leaderrun_core::timing::Timing;
 use crate::faults::Fault;
 use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 
-/// The longest time from the kill instant to the death of the last process: the elector's last resort, and the kill of
-/// a tree generation by generation.
+/// The longest time from the kill instant to the death of the last process. The elector kills in place of a failed
+/// supervisor within this time, and each generation of the tree is killed after its parents.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
 
 /// Lease duration, renew deadline, retry period and lost grace, in milliseconds.
@@ -51,7 +51,6 @@ pub struct HostPlan {
     pub timing: Timing,
     pub wait: Option<Duration>,
     pub kill_after: Option<Duration>,
-    /// How long the command may run.
     pub max_run: Option<Duration>,
     pub min_hold: Option<Duration>,
     pub lock: LockKind,
@@ -60,7 +59,7 @@ pub struct HostPlan {
     /// leaderrun rejoins after a loss (`--on-lost rejoin`).
     pub rejoins: bool,
     pub may_watch: bool,
-    /// How late the supervisor and the elector run at most after they should have been woken.
+    /// The longest delay from the expiry of a timer until the supervisor or the elector runs.
     pub delay: Duration,
     /// How long a kill of the whole command takes.
     pub kill_time: Duration,
@@ -72,8 +71,8 @@ impl HostPlan {
         self.delay + self.kill_time
     }
 
-    /// Draws how late the processes of this machine run, and how long a kill takes. The numbers are not those of the
-    /// schedule, so that older seeds give the same schedules on machines without delays.
+    /// Draws how late the processes of this machine run, and how long a kill takes. The random numbers have their own
+    /// seed, so that the seeds of earlier failures still give the same schedules on machines without delays.
     fn with_delays(self) -> Self {
         let mut rng = Rng::with_seed(self.clock.booted);
         let advance = if rng.f64() < 0.3 { self.timing.max_advance().mul_f64(rng.f64()) } else { Duration::ZERO };
@@ -124,8 +123,8 @@ pub struct Plan {
     pub network: Network,
     pub faults: Vec<Fault>,
     /// Mean time between two faults.
-    pub between_faults: Time,
-    /// A client-go candidate takes part.
+    pub mean_fault_interval: Time,
+    /// A client-go candidate competes for the lock.
     pub client_go: bool,
     pub commands: Commands,
     /// Some candidates use a pair of objects.
@@ -149,16 +148,16 @@ pub struct Constraints {
     pub faults: Option<&'static [Fault]>,
     /// All candidates have this timing, an index into the table.
     pub timing: Option<usize>,
-    /// The clock rates differ by this fraction of the tolerated difference.
+    /// The difference of the clock rates, as a fraction of the tolerated difference.
     pub clock_rates: Option<f64>,
     pub reliable_network: bool,
     pub same_identity: bool,
     pub no_client_go: bool,
     pub ignore_sigterm: bool,
     pub long_commands: bool,
-    /// Some candidates use a pair of objects, the others one of these. There are no outside edits.
+    /// Some candidates use a pair of objects, and the others one object of the pair. There are no outside edits.
     pub migrating: bool,
-    /// The second object cannot be written, and the candidates on the first machine only use the first one.
+    /// The second object cannot be written, and the candidates on the first machine only use the first object.
     pub second_unwritable: bool,
     /// All candidates have `--min-hold`, and the wall clocks are correct.
     pub min_hold: bool,
@@ -173,7 +172,8 @@ impl Plan {
         let longest_lease = longest_lease.unwrap_or_default();
         let longest_retry = hosts.iter().map(|host| host.clock.true_time(host.timing.retry_period())).max();
         let healthy_from = longest_lease * rng.u64(3..8);
-        // The lease durations of a holder and of a displaced one, the polls in between, restarts, and a Retry-After.
+        // This covers the lease durations of the holder and of a displaced holder, the polls in between, the restarts,
+        // and a Retry-After.
         let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
         let longest_hold = hosts.iter().filter_map(|host| host.min_hold).max().map(|hold| hold.as_nanos() as Time);
         let leader_within = match longest_hold {
@@ -191,7 +191,7 @@ impl Plan {
         Self {
             network: draw_network(rng, constraints, longest_lease),
             faults,
-            between_faults: longest_lease / rng.u64(1..6),
+            mean_fault_interval: longest_lease / rng.u64(1..6),
             client_go: rng.f64() < 0.25 && !constraints.no_client_go && !migrating,
             commands: Commands {
                 longest: if constraints.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
@@ -212,17 +212,19 @@ impl Plan {
 
 fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bool, migrating: bool) -> Vec<HostPlan> {
     let count = constraints.hosts.unwrap_or_else(|| rng.usize(2..6));
-    let alike = rng.f64() < 0.7;
-    let common = constraints.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
-    let one_member =
+    let same_timing = rng.f64() < 0.7;
+    let common_timing = constraints.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
+    let single_object =
         if migrating && rng.bool() && !constraints.second_unwritable { Member::Second } else { Member::First };
     let min_hold = constraints.min_hold || rng.f64() < 0.3;
     let same_identity = constraints.same_identity || rng.f64() < 0.15;
     let timings: Vec<Timing> = (0..count)
-        .map(|_| timing(if alike || constraints.timing.is_some() { common } else { rng.usize(..TIMINGS.len()) }))
+        .map(|_| {
+            timing(if same_timing || constraints.timing.is_some() { common_timing } else { rng.usize(..TIMINGS.len()) })
+        })
         .collect();
     let tolerated = timings.iter().map(tolerated_rate).fold(f64::MAX, f64::min);
-    let apart = match constraints.clock_rates {
+    let rate_ratio = match constraints.clock_rates {
         Some(share) => 1.0 + (tolerated - 1.0) * share,
         None => 1.0 + (tolerated - 1.0) * [0.0, rng.f64(), 1.0][rng.usize(..3)],
     };
@@ -230,11 +232,12 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
         .into_iter()
         .enumerate()
         .map(|(index, timing)| HostPlan {
-            // This value is not drawn, so that older seeds give the same schedules.
+            // This value is not random, so that the seeds of earlier failures still give the same schedules.
             max_run: (index % 2 == 1).then(|| timing.lease_duration() * 2),
             clock: Clock {
-                // At most the true rate, so that `KILL_TIME` is not shorter on any clock.
-                rate: (TRUE_RATE as f64 / [1.0, 1.0 + (apart - 1.0) * rng.f64(), apart][rng.usize(..3)]) as u64,
+                // No clock is faster than the true time, so that no clock shortens `KILL_TIME`.
+                rate: (TRUE_RATE as f64 / [1.0, 1.0 + (rate_ratio - 1.0) * rng.f64(), rate_ratio][rng.usize(..3)])
+                    as u64,
                 booted: rng.u64(1..1_000_000) * SECOND,
                 wall: SignedDuration::from_secs(if accurate_wall_clocks { 0 } else { rng.i64(-100_000..100_000) }),
             },
@@ -251,7 +254,7 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
             lock: if migrating && rng.bool() && !(constraints.second_unwritable && index == 0) {
                 LockKind::Pair
             } else {
-                LockKind::One(one_member)
+                LockKind::One(single_object)
             },
             routes: rng.bool(),
             rejoins: rng.bool(),
@@ -286,17 +289,17 @@ fn draw_network(rng: &mut Rng, constraints: &Constraints, longest_lease: Time) -
     if constraints.reliable_network {
         return Network::default();
     }
-    let mut sometimes = |most: f64| if rng.bool() { rng.f64() * most } else { 0.0 };
+    let mut draw_probability = |most: f64| if rng.bool() { rng.f64() * most } else { 0.0 };
     Network {
-        request_lost: sometimes(0.15),
-        reply_lost: sometimes(0.25),
-        duplicated: sometimes(0.1),
-        slow: sometimes(0.3),
-        too_many: sometimes(0.1),
-        server_error: sometimes(0.15),
-        watch_event_lost: sometimes(0.1),
-        order_lost: sometimes(0.1),
-        report_lost: sometimes(0.1),
+        request_lost: draw_probability(0.15),
+        reply_lost: draw_probability(0.25),
+        duplicated: draw_probability(0.1),
+        slow: draw_probability(0.3),
+        too_many: draw_probability(0.1),
+        server_error: draw_probability(0.15),
+        watch_event_lost: draw_probability(0.1),
+        order_lost: draw_probability(0.1),
+        report_lost: draw_probability(0.1),
         slowest: (longest_lease / 100) * rng.u64(5..120),
     }
 }

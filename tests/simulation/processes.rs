@@ -1,4 +1,4 @@
-//! The life and death of the command's processes.
+//! The processes of the command: how they start, fork and die.
 
 use leaderrun_core::messages::Report;
 
@@ -10,7 +10,7 @@ use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
-    /// Lets the forked child execute the command, which is alive from here on.
+    /// Lets the forked child execute the command. From now on the command counts as alive.
     pub fn exec(&mut self, run: usize) {
         if !self.runs[run].tree.is_alive(0) {
             return;
@@ -24,35 +24,35 @@ impl World {
         self.check_start(run);
         if !self.chance(self.plan.commands.endless) {
             let at = self.now + self.rng.u64(MILLISECOND..self.plan.commands.longest);
-            self.schedule(at, Event::Die { run, process: 0 });
+            self.schedule(at, Event::ProcessDies { run, process: 0 });
         }
         for _ in 0..self.rng.usize(..=self.plan.commands.descendants) {
             let at = self.now + self.rng.u64(0..SECOND);
             let process = self.rng.usize(0..4);
-            self.schedule(at, Event::ForkMore { run, process });
+            self.schedule(at, Event::ForkChild { run, process });
         }
         // Some processes fork while they are being killed.
         if self.plan.commands.descendants > 2 {
             let at = self.now + self.rng.u64(0..self.plan.commands.longest);
             for step in 0..4 {
-                self.schedule(at + step * MILLISECOND, Event::ForkMore { run, process: step as usize });
+                self.schedule(at + step * MILLISECOND, Event::ForkChild { run, process: step as usize });
             }
         }
     }
 
     /// Lets a process of the command fork another one.
-    pub fn fork_more(&mut self, run: usize, process: usize) {
+    pub fn fork_child(&mut self, run: usize, process: usize) {
         let process = if self.runs[run].tree.is_alive(process) { process } else { 0 };
         if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].executed {
             return;
         }
         let parent = self.runs[run].tree.processes[process].clone();
-        let (hidden, ends_on_term) = (self.rng.bool() || parent.hidden, self.draw_end_on_term());
-        let child = self.runs[run].tree.add(Parent::Process(process), hidden, true, ends_on_term);
+        let (has_own_group, ends_on_term) = (self.rng.bool() || parent.has_own_group, self.draw_end_on_term());
+        let child = self.runs[run].tree.add(Parent::Process(process), has_own_group, true, ends_on_term);
         self.runs[run].tree.processes[child].escaped = parent.escaped;
         if self.rng.bool() {
             let at = self.now + self.rng.u64(0..2 * self.plan.commands.longest);
-            self.schedule(at, Event::Die { run, process: child });
+            self.schedule(at, Event::ProcessDies { run, process: child });
         }
     }
 
@@ -82,7 +82,7 @@ impl World {
         self.supervisor_dies(run);
         self.elector_gone(run, RESTARTED_AFTER);
         for process in 0..self.runs[run].tree.processes.len() {
-            if self.runs[run].tree.processes[process].hidden {
+            if self.runs[run].tree.processes[process].has_own_group {
                 self.runs[run].tree.processes[process].escaped = true;
             } else {
                 self.process_dies(run, process);

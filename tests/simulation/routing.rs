@@ -86,11 +86,11 @@ impl World {
         routing.step = Some(routing.steps);
         let number = routing.steps;
         let longest = [20 * MILLISECOND, 3 * SECOND][usize::from(self.chance(0.2))];
-        self.schedule_within(longest, Event::Routed { run, number, result });
+        self.schedule_within(longest, Event::RoutingStepEnds { run, number, result });
     }
 
     /// Delivers the result of a routing step.
-    pub fn routed(&mut self, run: usize, number: u32, result: StepResult) {
+    pub fn deliver_routing_result(&mut self, run: usize, number: u32, result: StepResult) {
         let elector = &mut self.runs[run].elector;
         if let Some(routing) = elector.routing.as_mut().filter(|routing| routing.step == Some(number)) {
             (routing.step, routing.result) = (None, Some(result));

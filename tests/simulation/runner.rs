@@ -15,7 +15,7 @@ use testkit::simulated_time::SECOND;
 /// The number of seeds that a thread takes at a time.
 const BATCH: u64 = 16;
 
-/// The total numbers of all schedules.
+/// The counts of all schedules.
 #[derive(Debug, Default)]
 pub struct Summary {
     schedules: u64,
@@ -69,7 +69,7 @@ pub fn run_all(seeds: Range<u64>) -> Result<Summary, String> {
     }
 }
 
-/// Returns the first seed with a violation, and the numbers of all schedules that were run.
+/// Returns the first seed with a violation, and the counts of all schedules that were run.
 pub fn find_violation(
     seeds: Range<u64>,
     constraints: &Constraints,
@@ -83,8 +83,8 @@ pub fn find_violation(
     search(seeds, run, Summary::merge)
 }
 
-/// Runs the schedules of these seeds on all processors. Returns the first seed with a violation, and the merged numbers
-/// of all schedules that were run.
+/// Runs the schedules of these seeds on all processors. Returns the first seed with a violation, and the merged counts of
+/// all schedules that were run.
 pub fn search<V: Send, S: Default + Send>(
     seeds: Range<u64>,
     run: impl Fn(u64, &mut S) -> Option<V> + Sync,

@@ -53,7 +53,7 @@ impl Store {
             Mutation::AcceptUnchangedRenewals => {
                 let run = |record: &Record| record.run.as_ref().map(|mark| mark.run.clone());
                 if run(&present.record) == run(&record) && !released {
-                    // Return another version although nothing is written, so that the candidate takes it for a renewal.
+                    // The reply names another version although nothing was written, so the candidate assumes a renewal.
                     let resource_version = format!("{}0", present.version.resource_version);
                     return Reply::Written(Stored { record, version: Version { resource_version, ..version.clone() } });
                 }
@@ -113,13 +113,13 @@ impl Store {
         self.compact(self.history.len().saturating_sub(1));
     }
 
-    fn compact(&mut self, forgotten: usize) {
-        for (revision, _) in self.history.drain(..forgotten) {
+    fn compact(&mut self, changes: usize) {
+        for (revision, _) in self.history.drain(..changes) {
             self.compacted = revision;
         }
     }
 
-    /// Returns the revision of the first deletion after a revision, which is the one that a watch delivers next.
+    /// Returns the revision of the first deletion after `revision`, which a watch delivers next.
     pub fn deleted_after(&self, revision: u64) -> u64 {
         self.deletions.iter().copied().find(|deleted| *deleted > revision).unwrap_or(self.revision)
     }

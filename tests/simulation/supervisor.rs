@@ -17,7 +17,7 @@ use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, Time};
 
 const TERM: i32 = 15;
-/// The shortest and the longest pause between two kills of the remaining children, as in production.
+/// The shortest and the longest pause between two rounds of a kill, as in production.
 const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 #[derive(Debug)]
@@ -35,12 +35,12 @@ pub struct SupervisorProcess {
     /// The fork has been decided but not carried out yet.
     forking: bool,
     /// The result of the last start.
-    start: Option<StartResult>,
+    start_result: Option<StartResult>,
     /// The tenure that the forked child checks before it executes the command.
-    starting: Option<Tenure>,
-    /// The main process was started, and the command was not reported gone.
-    has_main: bool,
-    too_late: bool,
+    start_tenure: Option<Tenure>,
+    /// The command was started, and its end was not reported yet.
+    has_command: bool,
+    child_was_late: bool,
     kill: Option<Kill>,
     terminates_leftovers: bool,
     stop_began: bool,
@@ -48,7 +48,7 @@ pub struct SupervisorProcess {
 
 #[derive(Debug)]
 struct Kill {
-    again_at: Instant,
+    next_round_at: Instant,
     pause: Duration,
     killed: usize,
 }
@@ -76,10 +76,10 @@ impl SupervisorProcess {
             stop_options,
             elector_gone: false,
             forking: false,
-            start: None,
-            starting: None,
-            has_main: false,
-            too_late: false,
+            start_result: None,
+            start_tenure: None,
+            has_command: false,
+            child_was_late: false,
             kill: None,
             terminates_leftovers: false,
             stop_began: false,
@@ -93,7 +93,7 @@ const EXEC_TIME: Duration = Duration::from_millis(10);
 impl SupervisorProcess {
     /// Returns whether a command that is executed at this instant starts after its tenure is over.
     pub fn starts_late(&self, now: Instant) -> bool {
-        self.starting.is_some_and(|tenure| now >= tenure.stop + EXEC_TIME)
+        self.start_tenure.is_some_and(|tenure| now >= tenure.stop + EXEC_TIME)
     }
 }
 
@@ -115,33 +115,33 @@ impl World {
         if self.mutation == Mutation::DelayedKill {
             for order in &inputs.orders {
                 if let Order::Extend(tenure) = order {
-                    self.delay_kill(run, now, *tenure);
+                    self.inject_delayed_kill(run, now, *tenure);
                 }
             }
         }
-        self.step_supervisor(run, self.time_of_start(&inputs).unwrap_or(now), inputs);
+        self.step_supervisor(run, self.mutated_start_time(&inputs).unwrap_or(now), inputs);
         if self.runs[run].supervisor.forking {
             return;
         }
         let supervisor = &self.runs[run].supervisor;
-        if supervisor.elector_gone && !supervisor.has_main && supervisor.start.is_none() {
+        if supervisor.elector_gone && !supervisor.has_command && supervisor.start_result.is_none() {
             return self.supervisor_dies(run);
         }
-        let kill_again = supervisor.kill.as_ref().map(|kill| kill.again_at);
-        if kill_again.is_some_and(|at| now >= at) {
-            self.kill_again(run, now);
+        let next_kill = supervisor.kill.as_ref().map(|kill| kill.next_round_at);
+        if next_kill.is_some_and(|at| now >= at) {
+            self.run_kill_round(run, now);
         }
         let supervisor = &self.runs[run].supervisor;
-        if supervisor.start.is_some() {
+        if supervisor.start_result.is_some() {
             return self.wake_soon(run, Thread::Supervisor);
         }
-        let kill_again = supervisor.kill.as_ref().map(|kill| kill.again_at);
+        let next_kill = supervisor.kill.as_ref().map(|kill| kill.next_round_at);
         let deadline = supervisor.supervisor.next_timeout();
-        self.wake_for_deadline(run, Thread::Supervisor, deadline, kill_again);
+        self.wake_for_deadline(run, Thread::Supervisor, deadline, next_kill);
     }
 
-    /// Returns the time at which the start is evaluated if a mutation skips the check of the time left.
-    fn time_of_start(&self, inputs: &SupervisorInputs) -> Option<Instant> {
+    /// Returns the time that the supervisor gets instead of the present if a mutation skips the check of the remaining time.
+    fn mutated_start_time(&self, inputs: &SupervisorInputs) -> Option<Instant> {
         let start = |order: &Order| match order {
             Order::Start { tenure, .. } => Some(tenure.renewal_sent_at),
             _ => None,
@@ -154,7 +154,7 @@ impl World {
         let Run { elector, supervisor, .. } = &mut self.runs[run];
         let elector_died = !elector.alive && !supervisor.elector_gone;
         supervisor.elector_gone |= elector_died;
-        let (start, orders) = (supervisor.start.take(), supervisor.orders.drain(..).collect());
+        let (start, orders) = (supervisor.start_result.take(), supervisor.orders.drain(..).collect());
         if elector_died {
             trace!(self, "{}'s supervisor sees that the elector is dead", self.name(run));
         }
@@ -181,10 +181,10 @@ impl World {
             | SupervisorAction::ReportLeftovers { .. } => {}
             SupervisorAction::SignalLeftovers(_) => self.signal_leftovers(run),
             SupervisorAction::Start(tenure) => {
-                // The process may be frozen between this decision and the fork.
+                // The fork is a separate event, because the process may be frozen before it.
                 let supervisor = &mut self.runs[run].supervisor;
                 supervisor.forking = true;
-                supervisor.starting = Some(tenure);
+                supervisor.start_tenure = Some(tenure);
                 self.schedule_within(MILLISECOND, Event::Fork { run });
             }
             SupervisorAction::Signal(signal) => self.signal_group(run, signal),
@@ -204,22 +204,22 @@ impl World {
                 trace!(self, "{}'s supervisor kills: {reason:?}", self.name(run));
                 let supervisor = &mut self.runs[run].supervisor;
                 supervisor.terminates_leftovers = false;
-                supervisor.kill = Some(Kill { again_at: now, pause: KILL_PAUSES.0, killed: 0 });
-                self.kill_again(run, now);
+                supervisor.kill = Some(Kill { next_round_at: now, pause: KILL_PAUSES.0, killed: 0 });
+                self.run_kill_round(run, now);
             }
             SupervisorAction::Report(report) => {
                 if let Report::Gone(_) = &report {
                     let supervisor = &mut self.runs[run].supervisor;
-                    (supervisor.has_main, supervisor.kill, supervisor.terminates_leftovers) = (false, None, false);
+                    (supervisor.has_command, supervisor.kill, supervisor.terminates_leftovers) = (false, None, false);
                 }
                 self.report(run, report);
             }
         }
     }
 
-    fn delay_kill(&mut self, run: usize, now: Instant, tenure: Tenure) {
+    fn inject_delayed_kill(&mut self, run: usize, now: Instant, tenure: Tenure) {
         let supervisor = &mut self.runs[run].supervisor;
-        if supervisor.stop_began && supervisor.has_main && supervisor.kill.is_none() {
+        if supervisor.stop_began && supervisor.has_command && supervisor.kill.is_none() {
             supervisor.supervisor = Supervisor::new(supervisor.stop_options.clone());
             let orders = vec![Order::Start { tenure, environment: Vec::new() }];
             supervisor.supervisor.step(now, SupervisorInputs { orders, ..SupervisorInputs::default() });
@@ -228,7 +228,8 @@ impl World {
         }
     }
 
-    /// Records, independently of the state machine, that the tenure is over, and the deadline for the command's death.
+    /// Checks, independently of the state machine, whether the tenure is over, and then sets the deadline for the
+    /// command's death.
     fn check_stop_begins(&mut self, run: usize, now: Instant) {
         let supervisor = &mut self.runs[run].supervisor;
         let Some(tenure) = supervisor.supervisor.tenure() else { return };
@@ -237,12 +238,12 @@ impl World {
         }
         supervisor.stop_began = true;
         trace!(self, "{}'s tenure is over", self.name(run));
-        if self.runs[run].tree.runs() {
+        if self.runs[run].tree.runs_command() {
             self.check_loss(run);
             let advance = self.hosts[self.runs[run].host].plan.advance();
             let advance = if self.mutation == Mutation::IgnoreDelays { Duration::ZERO } else { advance };
             let by = self.clock(run).time_of(tenure.kill + advance + KILL_TIME);
-            self.dead_by(run, by);
+            self.require_death_by(run, by);
         }
     }
 
@@ -256,14 +257,14 @@ impl World {
                 main_ended |= index == 0;
                 if let Some(kill) = &mut supervisor.kill {
                     kill.killed += 1;
-                    kill.again_at = now;
+                    kill.next_round_at = now;
                 }
             }
         }
         if !main_ended {
             return None;
         }
-        let end = if supervisor.too_late { End::NotStarted } else { End::Exited(self.rng.i32(0..2)) };
+        let end = if supervisor.child_was_late { End::NotStarted } else { End::Exited(self.rng.i32(0..2)) };
         trace!(self, "{}'s main process has ended", self.name(run));
         Some(end)
     }
@@ -275,16 +276,16 @@ impl World {
         let now = self.clock(run).boot(self.now);
         let supervisor = &mut self.runs[run].supervisor;
         supervisor.forking = false;
-        let in_time = supervisor.starting.is_some_and(|tenure| now < tenure.stop);
+        let in_time = supervisor.start_tenure.is_some_and(|tenure| now < tenure.stop);
         if in_time || self.mutation == Mutation::NoCheckBeforeSpawn {
             let ends_on_term = self.draw_end_on_term();
             let Run { supervisor, tree, .. } = &mut self.runs[run];
-            supervisor.has_main = true;
-            supervisor.start = Some(StartResult::Forked);
+            supervisor.has_command = true;
+            supervisor.start_result = Some(StartResult::Forked);
             tree.add(Parent::Supervisor, false, false, ends_on_term);
             self.schedule_within(2 * MILLISECOND, Event::CheckInChild { run });
         } else {
-            supervisor.start = Some(StartResult::TooLate);
+            supervisor.start_result = Some(StartResult::TooLate);
         }
         self.run_supervisor(run);
     }
@@ -295,19 +296,19 @@ impl World {
             return;
         }
         let now = self.clock(run).boot(self.now);
-        let in_time = self.runs[run].supervisor.starting.is_some_and(|tenure| now < tenure.stop);
+        let in_time = self.runs[run].supervisor.start_tenure.is_some_and(|tenure| now < tenure.stop);
         if in_time || self.mutation == Mutation::NoCheckBeforeSpawn {
             return self.schedule_within(MILLISECOND, Event::Exec { run });
         }
         trace!(self, "{}'s child finds that its tenure is over", self.name(run));
-        self.runs[run].supervisor.too_late = true;
+        self.runs[run].supervisor.child_was_late = true;
         self.process_dies(run, 0);
     }
 
     fn signal_group(&mut self, run: usize, signal: i32) {
         trace!(self, "{}'s command is sent signal {signal}", self.name(run));
         for process in 0..self.runs[run].tree.processes.len() {
-            if !self.runs[run].tree.processes[process].hidden {
+            if !self.runs[run].tree.processes[process].has_own_group {
                 self.terminate(run, process);
             }
         }
@@ -331,16 +332,16 @@ impl World {
     fn terminate(&mut self, run: usize, process: usize) {
         let process_state = &self.runs[run].tree.processes[process];
         if let Some(after) = process_state.ends_on_term.filter(|_| process_state.alive) {
-            self.schedule(self.now + after, Event::Die { run, process });
+            self.schedule(self.now + after, Event::ProcessDies { run, process });
         }
     }
 
-    fn kill_again(&mut self, run: usize, now: Instant) {
+    fn run_kill_round(&mut self, run: usize, now: Instant) {
         if let Some(kill) = &mut self.runs[run].supervisor.kill {
             let (shortest, longest) = KILL_PAUSES;
             kill.pause = if kill.killed > 0 { shortest } else { (kill.pause * 2).min(longest) };
             kill.killed = 0;
-            kill.again_at = now + kill.pause;
+            kill.next_round_at = now + kill.pause;
             self.kill_children(run, Parent::Supervisor);
         }
     }
@@ -349,9 +350,10 @@ impl World {
         if !self.runs[run].elector.alive {
             return;
         }
-        // A deadline that has come forward, unknown to the elector, and a supervisor that fails then are two faults.
-        let has_come_forward = self.hosts[self.runs[run].host].plan.advance() > Duration::ZERO;
-        let may_be_lost = !(has_come_forward && matches!(report, Report::Enforcing(_)));
+        // The promise covers one fault. The loss of this report would be a second one beside a failed supervisor: the
+        // elector would not know that the deadline was brought forward.
+        let was_brought_forward = self.hosts[self.runs[run].host].plan.advance() > Duration::ZERO;
+        let may_be_lost = !(was_brought_forward && matches!(report, Report::Enforcing(_)));
         if may_be_lost && self.is_lost(self.plan.network.report_lost) {
             return trace!(self, "{}'s report is lost: {report:?}", self.name(run));
         }
@@ -359,7 +361,7 @@ impl World {
         self.wake_soon(run, Thread::Main);
     }
 
-    /// Lets the supervisor die: its children become the elector's, and the main process gets its parent-death signal.
+    /// Lets the supervisor die: the elector adopts its children, and the main process gets its parent-death signal.
     pub fn supervisor_dies(&mut self, run: usize) {
         let Run { supervisor, tree, elector, .. } = &mut self.runs[run];
         if !supervisor.alive {
@@ -369,7 +371,7 @@ impl World {
         let new_parent = if elector.alive { Parent::Elector } else { Parent::Init };
         tree.reparent(Parent::Supervisor, new_parent);
         if tree.is_alive(0) {
-            self.schedule_within(MILLISECOND, Event::Die { run, process: 0 });
+            self.schedule_within(MILLISECOND, Event::ProcessDies { run, process: 0 });
         }
         self.wake_soon(run, Thread::Main);
         self.remove_if_dead(run);

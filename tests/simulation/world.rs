@@ -11,7 +11,7 @@ use leaderrun_core::record::{Record, RunId};
 use crate::client_go::ClientGo;
 use crate::command::Tree;
 use crate::election::ElectorProcess;
-use crate::events::{Due, Event, Thread};
+use crate::events::{Event, ScheduledEvent, Thread};
 use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::network::ServerWatch;
@@ -41,39 +41,39 @@ pub struct Run {
     pub tree: Tree,
     pub wakes: [Option<Time>; 4],
     pub led_since: Option<Time>,
-    /// When the claim was sent by which this run acquired the lock.
+    /// When this run sent the write that acquired the lock.
     pub claimed_at: Time,
     /// When the last process of its command died.
     pub gone_since: Option<Time>,
     /// The elector has reported that the command succeeded.
-    pub succeeded: bool,
+    pub command_succeeded: bool,
     pub fencing_token: u64,
-    pub seen_marks: Vec<SeenMark>,
-    /// Another client has changed or removed the record that this run wrote.
+    pub observed_marks: Vec<ObservedMark>,
+    /// Another client has removed this run's mark from the record, or has shortened its duration.
     pub displaced: bool,
-    /// While this run was displaced, a run that could not know of it acquired the lock.
+    /// While this run was displaced, another run acquired the lock that could not know that this run holds it.
     pub overtaken: bool,
-    /// This run was overtaken at least once, so its fencing token may no longer be the greatest.
-    pub outranked: bool,
-    /// The revision in which this run last replaced a record that another client had written.
-    pub held_since: u64,
+    /// This run was overtaken at least once, so another command may have a greater fencing token.
+    pub token_may_be_exceeded: bool,
+    /// The revision in which this run last wrote the record after a record of another client or run.
+    pub acquired_in: u64,
     /// The deadline by which every process of the command must be dead.
-    pub dead_by: Option<Time>,
+    pub death_deadline: Option<Time>,
 }
 
 /// The mark of another run in a record that a run has observed.
 #[derive(Clone, Copy, Debug)]
-pub struct SeenMark {
+pub struct ObservedMark {
     pub run: usize,
-    /// The longest lease duration that was observed with that mark, in seconds.
-    pub holds_for: u64,
-    /// The revision in which the run observed that the mark was gone.
-    pub gone: Option<u64>,
-    /// The mark was gone without another run's mark in its place.
-    pub missed: bool,
+    /// The longest lease duration in a record with that mark, in seconds.
+    pub longest_duration: u64,
+    /// The revision in which the run observed that the record no longer had the mark.
+    pub gone_in: Option<u64>,
+    /// The record then had no mark of another run either.
+    pub gone_without_successor: bool,
 }
 
-/// The numbers of one schedule.
+/// The counts of one schedule.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
     pub simulated: Time,
@@ -81,7 +81,7 @@ pub struct Statistics {
     pub commands: u64,
     pub faults: u64,
     pub requests: u64,
-    /// The overlaps that the promise does not cover, by their excuse.
+    /// The number of overlaps that the promise does not cover, for each excuse.
     pub excused: [u64; Excuse::ALL.len()],
 }
 
@@ -105,11 +105,11 @@ pub struct World {
     pub greatest_token: u64,
     /// When the next command may start, by the `--min-hold` of the last run that succeeded.
     pub not_due_before: Time,
-    pub led_at: Time,
+    pub last_leading_at: Time,
     pub violation: Option<Violation>,
     pub trace: Option<Vec<String>>,
     pub statistics: Statistics,
-    queue: BinaryHeap<Reverse<Due>>,
+    queue: BinaryHeap<Reverse<ScheduledEvent>>,
     order: u64,
 }
 
@@ -149,7 +149,7 @@ impl World {
             archive: VecDeque::new(),
             greatest_token: 0,
             not_due_before: 0,
-            led_at: 0,
+            last_leading_at: 0,
             violation: None,
             trace: with_trace.then(Vec::new),
             statistics: Statistics::default(),
@@ -160,7 +160,7 @@ impl World {
         world.describe();
         for host in 0..world.hosts.len() {
             let at = world.rng.u64(0..2 * SECOND);
-            world.schedule(at, Event::Start { host });
+            world.schedule(at, Event::StartRun { host });
         }
         if world.plan.client_go {
             let longest = world.plan.hosts.iter().map(|host| host.timing.lease_duration()).max().unwrap_or_default();
@@ -171,9 +171,9 @@ impl World {
             world.schedule_fault();
         }
         let (healthy_from, leader_within) = (world.plan.healthy_from, world.plan.leader_within);
-        world.schedule(healthy_from, Event::Healthy);
+        world.schedule(healthy_from, Event::FaultsEnd);
         if let Some(within) = leader_within {
-            world.schedule(healthy_from + within, Event::LeaderDue);
+            world.schedule(healthy_from + within, Event::CheckLeader);
         }
         world
     }
@@ -213,40 +213,42 @@ impl World {
                     Thread::Routing => self.run_routing(run),
                 }
             }
-            Event::Transmit { run, number, member, request } => self.transmit(run, number, member, request),
-            Event::Arrive { run, number, member, request } => self.arrive(run, number, member, *request),
-            Event::Answer { run, number, reply, revision } => self.answered(run, number, *reply, revision),
+            Event::SendRequest { run, number, member, request } => self.send_from_host(run, number, member, request),
+            Event::RequestArrives { run, number, member, request } => {
+                self.receive_request(run, number, member, *request)
+            }
+            Event::ReplyArrives { run, number, reply, revision } => self.deliver_reply(run, number, *reply, revision),
             Event::OpenWatch { run, number, from } => self.open_watch(run, number, from),
-            Event::Watched { run, number, event } => self.watched(run, number, *event),
+            Event::WatchEventArrives { run, number, event } => self.deliver_watch_event(run, number, *event),
             Event::Fork { run } => self.fork_command(run),
             Event::CheckInChild { run } => self.check_in_child(run),
             Event::Exec { run } => self.exec(run),
-            Event::ForkMore { run, process } => self.fork_more(run, process),
-            Event::Die { run, process } => self.process_dies(run, process),
+            Event::ForkChild { run, process } => self.fork_child(run, process),
+            Event::ProcessDies { run, process } => self.process_dies(run, process),
             Event::SupervisorDies { run } => self.supervisor_dies(run),
-            Event::Routed { run, number, result } => self.routed(run, number, result),
-            Event::DeadBy { run } => self.check_dead_by(run),
-            Event::Recheck { run, other } => self.check_overlap(run, other),
-            Event::Start { host } => self.start_run(host),
-            Event::Fault => self.inject_fault(),
-            Event::Restore(record) => self.outside_edit("recreates the lease", |_| Some(*record)),
+            Event::RoutingStepEnds { run, number, result } => self.deliver_routing_result(run, number, result),
+            Event::CheckDeath { run } => self.check_death(run),
+            Event::CheckOverlap { run, other } => self.check_overlap(run, other),
+            Event::StartRun { host } => self.start_run(host),
+            Event::InjectFault => self.inject_fault(),
+            Event::RecreateLease(record) => self.outside_edit("recreates the lease", |_| Some(*record)),
             Event::ClientGo => self.run_client_go(),
-            Event::Healthy => trace!(self, "           -- all faults have ended --"),
-            Event::LeaderDue => self.check_leader(),
+            Event::FaultsEnd => trace!(self, "           -- all faults have ended --"),
+            Event::CheckLeader => self.check_leader(),
         }
     }
 
     /// Returns until when an event is blocked, because its machine is suspended or its process is stopped.
     fn blocked_until(&self, event: &Event) -> Option<Time> {
         let (run, stopped_until) = match *event {
-            Event::Wake(run, Thread::Election) | Event::Transmit { run, .. } => {
+            Event::Wake(run, Thread::Election) | Event::SendRequest { run, .. } => {
                 let elector = &self.runs[run].elector;
                 (run, elector.frozen_until.max(elector.network_frozen_until))
             }
             Event::Wake(run, Thread::Main | Thread::Routing) => (run, self.runs[run].elector.frozen_until),
             Event::Wake(run, Thread::Supervisor) | Event::Fork { run } => (run, self.runs[run].supervisor.frozen_until),
             Event::CheckInChild { run } | Event::Exec { run } | Event::SupervisorDies { run } => (run, 0),
-            Event::Die { run, .. } | Event::ForkMore { run, .. } => (run, 0),
+            Event::ProcessDies { run, .. } | Event::ForkChild { run, .. } => (run, 0),
             _ => return None,
         };
         let until = self.hosts[self.runs[run].host].suspended_until.max(stopped_until);
@@ -255,7 +257,7 @@ impl World {
 
     pub fn schedule(&mut self, at: Time, event: Event) {
         self.order += 1;
-        self.queue.push(Reverse(Due { at, order: self.order, event }));
+        self.queue.push(Reverse(ScheduledEvent { at, order: self.order, event }));
     }
 
     pub fn schedule_within(&mut self, most: Time, event: Event) {
@@ -269,17 +271,17 @@ impl World {
         self.wake(run, thread, at);
     }
 
-    /// Wakes a thread for its deadline, as late as this machine may be, and for the next round of a kill. A kill's time
-    /// includes its rounds.
+    /// Wakes a thread for its deadline, delayed by up to the lateness of this machine, and without delay for the next
+    /// round of a kill, because the kill time of the machine includes all rounds.
     pub fn wake_for_deadline(
         &mut self,
         run: usize,
         thread: Thread,
         deadline: Option<Instant>,
-        kill_again: Option<Instant>,
+        next_kill: Option<Instant>,
     ) {
         let delay = self.hosts[self.runs[run].host].plan.delay;
-        for (at, delay) in [(deadline, delay), (kill_again, Duration::ZERO)] {
+        for (at, delay) in [(deadline, delay), (next_kill, Duration::ZERO)] {
             if let Some(at) = at {
                 let longest = MILLISECOND + self.clock(run).true_time(delay);
                 let at = self.clock(run).time_of(at).max(self.now) + self.rng.u64(0..longest);
@@ -325,14 +327,14 @@ impl World {
             led_since: None,
             claimed_at: 0,
             gone_since: None,
-            succeeded: false,
+            command_succeeded: false,
             fencing_token: 0,
-            seen_marks: Vec::new(),
+            observed_marks: Vec::new(),
             displaced: false,
             overtaken: false,
-            outranked: false,
-            held_since: 0,
-            dead_by: None,
+            token_may_be_exceeded: false,
+            acquired_in: 0,
+            death_deadline: None,
         });
         self.living.push(run);
         trace!(self, "{} begins", self.name(run));

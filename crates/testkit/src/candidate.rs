@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use crate::harness::leaderrun;
 use crate::{Running, TestLock, Witnesses};
 
-/// Durations as short as a busy machine allows: the command gets the stop signal 4 s after the last renewal and is
-/// killed after 5 s; another candidate may take over after 6 s.
+/// Durations that are as short as a busy machine allows. After the last renewal, the command gets the stop signal after
+/// 4 s, is killed after 5 s, and another candidate may take over after 6 s.
 pub const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// A leaderrun process that is configured but not started yet.
@@ -30,12 +30,12 @@ impl Candidate {
         Self::of_build(leaderrun(), name, lock, timing)
     }
 
-    /// Creates a candidate like [`Candidate::with_timing`] that is another build of leaderrun.
+    /// Creates a candidate like [`Candidate::with_timing`], with another build of leaderrun.
     pub fn of_build(program: &str, name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
         Self::program(name, program).for_lock(lock).args(["--identity", name]).args(timing)
     }
 
-    /// Creates the process of a subcommand that takes a lock.
+    /// Creates the process of a subcommand with `--lock`.
     pub fn subcommand(name: &str, lock: &TestLock) -> Self {
         Self::subcommand_of_build(leaderrun(), name, lock)
     }
@@ -58,11 +58,11 @@ impl Candidate {
         Self::program(name, leaderrun())
     }
 
-    /// Creates the process of another program, which starts leaderrun.
+    /// Creates the process of another program, for example one that starts leaderrun.
     pub fn program(name: &str, program: &str) -> Self {
         let mut command = Command::new(program);
-        // Tests that run under nohup or in the background of a script inherit ignored signals, and those that run under
-        // make or in a pipeline inherit descriptors.
+        // The process must inherit neither ignored signals, which tests have under nohup or in the background of a script,
+        // nor descriptors, which tests have under make or in a pipeline.
         // SAFETY: signal(2) and close_range(2) are async-signal-safe.
         unsafe {
             command.pre_exec(|| {
@@ -97,24 +97,24 @@ impl Candidate {
         self
     }
 
-    /// Starts it with a witness as its command, whose behaviour `words` selects (see
+    /// Starts the process with a witness as its command. `words` select the witness's behaviour (see
     /// [`witness::run`](crate::witness::run)).
     pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Running {
         self.run(witnesses.command(words))
     }
 
-    /// Starts it with a shell script as its command.
+    /// Starts the process with a shell script as its command.
     pub fn run_script(self, script: &str) -> Running {
         self.run(["sh", "-c", script])
     }
 
-    /// Starts it with this command.
+    /// Starts the process with this command.
     pub fn run<S: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = S>) -> Running {
         self.command.arg("--").args(command);
         self.start()
     }
 
-    /// Starts it without a command.
+    /// Starts the process without a command.
     pub fn start(self) -> Running {
         Running::start(self.name, self.command)
     }

@@ -51,8 +51,8 @@ fn end(child: &Mutex<Child>) {
     }
 }
 
-/// Spawns a child from a thread that never ends. The kernel sends the parent-death signal when the *thread* that
-/// spawned the child ends, and the threads of tests end before the process does.
+/// Spawns a child from a thread that never ends. The thread of a test would not do: the kernel sends the parent-death
+/// signal when the *thread* that spawned the child ends.
 fn spawn_from_lasting_thread(mut command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<Sender<(Command, SyncSender<io::Result<Child>>)>> = LazyLock::new(|| {
         let (send, receive) = mpsc::channel::<(Command, SyncSender<io::Result<Child>>)>();

@@ -77,12 +77,12 @@ impl Client {
         self.json(Method::POST, path, Some((JSON, object)))
     }
 
-    /// Replaces the object at `path`, or creates it where the resource allows that.
+    /// Replaces the object at `path`, or creates it if the resource allows creation by PUT.
     pub fn replace(&self, path: &str, object: &Value) -> Result<Value, Box<Status>> {
         self.json(Method::PUT, path, Some((JSON, object)))
     }
 
-    /// Merges `patch` into the object at `path`; `null` removes.
+    /// Merges `patch` into the object at `path`. A `null` in the patch removes a field.
     pub fn merge_patch(&self, path: &str, patch: &Value) -> Result<Value, Box<Status>> {
         self.json(Method::PATCH, path, Some((MERGE_PATCH, patch)))
     }
@@ -125,7 +125,7 @@ impl Client {
     /// Sends one request. The reply may have any status.
     ///
     /// # Errors
-    /// Where no complete reply comes within `timeout`.
+    /// Fails if no complete reply arrives within `timeout`.
     pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Reply> {
         let request = self.request(method, path, body);
         let server = self.server;
@@ -181,7 +181,7 @@ impl Session {
     /// Sends one request on this connection. The reply may have any status.
     ///
     /// # Errors
-    /// Where no complete reply comes within `timeout`.
+    /// Fails if no complete reply arrives within `timeout`.
     pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Reply> {
         let request = self.client.request(method, path, body);
         let connection = Arc::clone(&self.connection);

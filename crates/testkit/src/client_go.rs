@@ -2,8 +2,8 @@
 //!
 //! client-go polls every retry period, with a GET and then a PUT. It takes over when the record has not changed for the
 //! duration in its *own* configuration. Its release writes an empty holder and a duration of one second. It keeps
-//! unknown annotations, and writes times in annotations with whole seconds. fabric8 does the same with another JSON
-//! format.
+//! unknown annotations, and writes times in annotations in whole seconds. fabric8 behaves in the same way, but uses
+//! another JSON format.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -43,9 +43,9 @@ pub enum Spelling {
 /// The way in which the leadership ends.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Ending {
-    /// It writes an empty record.
+    /// The candidate writes an empty record.
     Release,
-    /// It stops writing.
+    /// The candidate stops writing.
     Crash,
 }
 
@@ -82,7 +82,7 @@ impl ClientGo {
         eventually("client-go leads", || self.shared.leads.load(Ordering::SeqCst));
     }
 
-    /// Ends its leadership, and returns when it began and ended.
+    /// Ends the candidate's leadership, and returns when the leadership began and ended.
     pub fn end(mut self, ending: Ending) -> Leadership {
         match ending {
             Ending::Release => self.shared.release.store(true, Ordering::SeqCst),
@@ -206,7 +206,7 @@ impl ElectionLoop {
     }
 }
 
-/// Checks what fabric8 requires: a duration, and times with six fractional digits.
+/// Checks that a record has the fields that fabric8 requires: a duration, and times with six fractional digits.
 fn assert_fabric8_can_read(record: &Value) {
     assert!(record["leaseDuration"].as_str().is_some_and(|duration| duration.starts_with("PT")), "{record}");
     for time in ["acquireTime", "renewTime"] {

@@ -32,7 +32,7 @@ impl Cluster {
         SHARED.get_or_init(Cluster::start)
     }
 
-    /// Starts a cluster for one test that restarts it or must not see the objects of other tests.
+    /// Starts a cluster for a test that restarts the API server or must not see the objects of other tests.
     pub fn start() -> Cluster {
         let server = match envtest::assets() {
             Some(assets) => Server::Envtest(Envtest::start(&assets)),
@@ -42,7 +42,7 @@ impl Cluster {
         Cluster { server, kubeconfigs }
     }
 
-    /// Starts a cluster for one test that changes its behavior. It is always the testkit's own.
+    /// Starts a cluster for a test that changes the behavior of the API server. It is always the testkit's own server.
     pub fn start_in_process() -> Cluster {
         let server = ApiServer::start();
         let kubeconfigs = Kubeconfigs::new(server.address());
@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// Returns the address that it listens at.
+    /// Returns the address at which the API server listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -69,7 +69,7 @@ impl Cluster {
         matches!(self.server, Server::Envtest(_))
     }
 
-    /// Restarts it at the same address with the same objects. All connections are broken.
+    /// Restarts the API server at the same address with the same objects. All connections are broken.
     pub fn restart(&self) {
         match &self.server {
             Server::InProcess(server) => server.restart(),
@@ -150,7 +150,7 @@ impl Server {
     }
 }
 
-/// Returns each single access that the rules of a Role allow.
+/// Returns every combination of verb, resource and name that the rules of a Role allow.
 fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
     let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
     let mut accesses = Vec::new();

@@ -1,4 +1,4 @@
-//! The real `etcd` and `kube-apiserver`, run like the envtest package of the Kubernetes project runs them.
+//! Runs the real `etcd` and `kube-apiserver`, as the envtest package of the Kubernetes project does.
 
 use std::env;
 use std::fs::{self, File};
@@ -36,13 +36,13 @@ pub struct Envtest {
 }
 
 struct Etcd {
-    /// The ports for clients and for peers. etcd requires the latter even without peers.
+    /// The ports for clients and for peers. etcd requires a port for peers even if it has none.
     ports: [Port; 2],
     process: ChildProcess,
 }
 
 impl Envtest {
-    /// Starts both, and returns when the API server is ready.
+    /// Starts both programs, and returns when the API server is ready.
     pub fn start(assets: &Path) -> Envtest {
         let folder = scratch::folder("envtest");
         write_files(&folder);

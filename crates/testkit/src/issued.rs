@@ -1,5 +1,5 @@
 //! Credentials that a test issues to a user and later revokes, like a cluster that rotates credentials. The testkit's
-//! API server answers 401 to revoked ones.
+//! API server answers 401 to requests with revoked credentials.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -44,9 +44,9 @@ pub fn issue_certificate(user: User) -> ClientCertificate {
     register(user, &certificate, certificate.pem(), key)
 }
 
-/// Issues a client certificate to a user through another authority, whose certificate comes after it.
+/// Issues a client certificate to a user by an intermediate authority, whose certificate follows it.
 pub fn issue_certificate_chain(user: User) -> ClientCertificate {
-    let (certificate, key, authority) = tls::sign_through_another(certificate_for(user));
+    let (certificate, key, authority) = tls::sign_by_intermediate(certificate_for(user));
     register(user, &certificate, certificate.pem() + &authority, key)
 }
 

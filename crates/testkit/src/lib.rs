@@ -1,9 +1,9 @@
 //! Building blocks for leaderrun's tests.
 //!
-//! - [`Cluster`]: a running API server. It is the testkit's own ([`api_server`]), or a real one where
+//! - [`Cluster`]: a running API server. It is the testkit's own ([`api_server`]), or a real one if
 //!   `KUBEBUILDER_ASSETS` names a folder with `etcd` and `kube-apiserver`.
-//! - [`Client`]: blocking requests to it, and watches.
-//! - [`Proxy`]: a proxy in front of it that injects faults.
+//! - [`Client`]: blocking requests to an API server, and watches.
+//! - [`Proxy`]: a proxy in front of an API server that injects faults.
 //! - [`Candidate`]: a configured leaderrun process for a [`TestLock`]. Starting it returns a [`Running`].
 //! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
 //! - [`client_go`]: candidates of other implementations.

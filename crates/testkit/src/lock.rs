@@ -1,4 +1,4 @@
-//! Locks for tests, and the Role rules that they need.
+//! Locks for tests, and the rules of a Role for them.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{Cluster, scratch};
 
-/// A lock that no other test uses. Its objects are called `job`.
+/// A lock that no other test uses. Its objects have the name `job`.
 #[derive(Clone)]
 pub struct TestLock {
     /// The value for `--lock`.

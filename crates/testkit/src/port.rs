@@ -7,8 +7,8 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// A port that is reserved by a socket that is bound to it but never listens.
 ///
-/// While nothing listens, connections are refused. No other process can bind the port meanwhile, and no client can get
-/// it as its ephemeral port, which would connect the client to itself.
+/// While nothing listens, connections are refused. No other process can bind the port in this time, and the kernel does
+/// not use it as the ephemeral port of a client, which would connect the client to itself.
 pub struct Port {
     reservation: TcpSocket,
 }

@@ -1,4 +1,4 @@
-//! Terminals for tests.
+//! Pseudo-terminals for tests.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use crate::eventually;
 
 /// A pseudo-terminal.
 pub struct Pty {
-    /// The end that stands for the user's keyboard and screen.
+    /// The end at which the test types and reads in place of a user.
     pub master: OwnedFd,
     /// The end that programs use as their terminal.
     pub slave: OwnedFd,
@@ -40,7 +40,7 @@ impl Pty {
 /// A terminal whose session leader is leaderrun or a program that starts it.
 pub struct Screen {
     pub keyboard: File,
-    shown: Arc<Mutex<Vec<u8>>>,
+    contents: Arc<Mutex<Vec<u8>>>,
     pub terminal: OwnedFd,
 }
 
@@ -50,18 +50,18 @@ impl Screen {
     pub fn new() -> Self {
         let pty = Pty::open();
         let keyboard = File::from(pty.master);
-        let shown = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&shown));
+        let contents = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&contents));
         thread::spawn(move || {
             let mut some = [0; 4096];
             while let Ok(length @ 1..) = from.read(&mut some) {
                 to.lock().expect("the screen").extend(&some[..length]);
             }
         });
-        Self { keyboard, shown, terminal: pty.slave }
+        Self { keyboard, contents, terminal: pty.slave }
     }
 
-    /// Makes it the controlling terminal and the standard streams of a command.
+    /// Makes the terminal the controlling terminal and the standard streams of a command.
     pub fn attach(&self, command: &mut Command) {
         let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor"));
         command.stdin(stream()).stdout(stream()).stderr(stream());
@@ -88,8 +88,8 @@ impl Screen {
         eventually(&format!("the screen shows {text:?}"), || self.text().contains(text));
     }
 
-    /// Returns all that the screen has shown.
+    /// Returns all text that programs have written to the terminal.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.shown.lock().expect("the screen")).into_owned()
+        String::from_utf8_lossy(&self.contents.lock().expect("the screen")).into_owned()
     }
 }

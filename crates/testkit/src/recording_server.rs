@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{runtime, tls};
 
-/// A request as it arrived.
+/// A request that arrived at the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedRequest {
     pub method: String,
@@ -45,7 +45,7 @@ pub struct RecordingServer {
 }
 
 impl RecordingServer {
-    /// Starts a server that answers each request with 404; `None` means without TLS.
+    /// Starts a server that answers each request with 404. It uses TLS if `tls` is given.
     pub fn start(tls: Option<Arc<ServerConfig>>) -> RecordingServer {
         let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#;
         RecordingServer::answering(tls, || {
@@ -53,7 +53,7 @@ impl RecordingServer {
         })
     }
 
-    /// Starts a server that sends the answers of `answer`.
+    /// Starts a server that calls `answer` for each request.
     pub fn answering(
         tls: Option<Arc<ServerConfig>>,
         answer: impl Fn() -> Answer + Send + Sync + 'static,

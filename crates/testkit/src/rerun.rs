@@ -1,4 +1,4 @@
-//! Reruns tests that failed during a stall of the machine, in which leaderrun misses its deadlines.
+//! Reruns tests that failed because the machine stalled for so long that leaderrun missed its deadlines.
 
 use std::any::Any;
 use std::panic::{UnwindSafe, catch_unwind, resume_unwind};

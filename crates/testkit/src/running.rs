@@ -63,12 +63,12 @@ impl Running {
         !self.is_running() && self.pipes_are_closed()
     }
 
-    /// Pauses reading its output, so that its pipes fill, or resumes it.
+    /// Pauses or resumes reading the process's output. While reading is paused, the pipes fill.
     pub fn pause_reading(&self, paused: bool) {
         self.reading_paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Waits until it has ended and none of its descendants holds its pipes open.
+    /// Waits until the elector has ended and none of its descendants holds its pipes open.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
@@ -97,7 +97,7 @@ impl Running {
         assert_eq!(ended.signal(), Some(signal as i32), "{ended}; {}'s log:\n{}", self.name, self.log());
     }
 
-    /// Sends SIGTERM and waits until it has ended.
+    /// Sends SIGTERM to the elector, and waits like [`Running::wait`].
     pub fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         self.wait();
@@ -137,8 +137,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.pause_reading(false);
         // The descendants are listed before the first kill, because orphans are no longer below the elector.
-        let doomed = [vec![self.elector()], descendants(self.elector())].concat();
-        for process in doomed {
+        let processes = [vec![self.elector()], descendants(self.elector())].concat();
+        for process in processes {
             let _ = kill(process, Signal::SIGKILL);
         }
         let _ = self.child.wait();

@@ -11,8 +11,8 @@ use std::sync::{LazyLock, Mutex};
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = tempfile::Builder::new().prefix("leaderrun-test-").tempdir().expect("a temporary folder").keep();
-    let doomed = folder.clone();
-    at_exit(move || drop(fs::remove_dir_all(doomed)));
+    let to_remove = folder.clone();
+    at_exit(move || drop(fs::remove_dir_all(to_remove)));
     folder
 });
 

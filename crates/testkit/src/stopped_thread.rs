@@ -42,7 +42,7 @@ impl Drop for StoppedThread {
     fn drop(&mut self) {
         let thread = self.0.as_raw();
         if ptrace(libc::PTRACE_DETACH, thread).is_err() {
-            // The thread is dead. Until it has been waited for, its process cannot be.
+            // The thread is dead, and must be reaped before its process can be reaped.
             // SAFETY: no status is asked for.
             unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) };
         }

@@ -80,10 +80,10 @@ pub fn sign(params: CertificateParams) -> (Certificate, String) {
     (params.signed_by(&key, &AUTHORITY).expect("a certificate"), key.serialize_pem())
 }
 
-/// Signs a certificate with a new key, through another authority. Returns the certificate, and the key and the
+/// Signs a certificate with a new key by an intermediate authority. Returns the certificate, and the key and the
 /// authority's certificate as PEM.
-pub fn sign_through_another(params: CertificateParams) -> (Certificate, String, String) {
-    let (key, authority) = (new_key(), authority_called("leaderrun tests, below"));
+pub fn sign_by_intermediate(params: CertificateParams) -> (Certificate, String, String) {
+    let (key, authority) = (new_key(), authority_called("leaderrun tests, intermediate"));
     let authority = CertifiedIssuer::signed_by(authority, new_key(), &AUTHORITY).expect("an authority");
     (params.signed_by(&key, &authority).expect("a certificate"), key.serialize_pem(), authority.pem())
 }

@@ -95,8 +95,8 @@ where
         _ => accept_connect(&mut stream).await?,
     };
     record.lock().expect("the destinations").push(requested);
-    let mut onward = TcpStream::connect(target).await?;
-    copy_bidirectional(&mut stream, &mut onward).await.map(drop)
+    let mut server = TcpStream::connect(target).await?;
+    copy_bidirectional(&mut stream, &mut server).await.map(drop)
 }
 
 async fn accept_connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {

@@ -1,7 +1,7 @@
 //! A command that records when it is alive, and the evaluation of these records.
 //!
-//! Each process writes the present boot time into its own file, about every millisecond. Two commands were alive at
-//! once if one started before the other was last seen. leaderrun's log is not used for this.
+//! Each process writes the present boot time into its own file, about every millisecond. Two commands were alive at once
+//! if the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -37,15 +37,15 @@ const LINGER: Duration = Duration::from_secs(3);
 
 /// Runs a witness. The first argument is the folder that it writes to; the others select its behaviour:
 ///
-/// - `ignore`: it ignores SIGTERM and SIGINT. Without this word these end it with status 0.
-/// - `linger`: it takes three seconds to end after SIGTERM.
-/// - `hidden`: it has a grandchild in its own session, with an empty environment, that ignores SIGTERM.
-/// - `ends`: it ends at once and leaves its descendants running.
-/// - `life=MILLISECONDS`: it ends after that time.
-/// - `busy=NUMBER`: it has this many more threads, which use all the CPU time that they get.
-/// - `threads=NUMBER`: it has this many more threads, which do nothing.
-/// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: it is part of this run; without this word the environment states the
-///   run.
+/// - `ignore`: the witness ignores SIGTERM and SIGINT. Otherwise these signals end it with status 0.
+/// - `linger`: the witness takes three seconds to end after SIGTERM.
+/// - `hidden`: the witness has a grandchild in a separate session, with an empty environment, that ignores SIGTERM.
+/// - `ends`: the witness ends at once and leaves its descendants running.
+/// - `life=MILLISECONDS`: the witness ends after that time.
+/// - `busy=NUMBER`: the witness has this many additional threads, which use all the CPU time that they get.
+/// - `threads=NUMBER`: the witness has this many additional threads, which do nothing.
+/// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: the witness belongs to this run. Otherwise the run is taken from the
+///   environment.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(arguments.next().expect("the folder"));
     let words: Vec<String> = arguments.map(|word| word.into_string().expect("words")).collect();
@@ -93,8 +93,8 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Returns the name of the run that this process is part of: the fencing token, the holder and the slot from its
-/// environment.
+/// Returns the name of the run that this process belongs to. It consists of the fencing token, the holder and the slot in
+/// the environment.
 pub fn run_from_environment() -> String {
     let variable = |name| env::var(name).expect("run by leaderrun");
     let slot = env::var("LEADERRUN_SLOT").map(|slot| format!("@{slot}")).unwrap_or_default();
@@ -135,15 +135,15 @@ pub fn boot_time() -> u64 {
     Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the time")).as_nanos() as u64
 }
 
-/// The time in which one process was alive, as it recorded. Times are in nanoseconds since boot.
+/// The recorded lifetime of one process. Times are in nanoseconds since boot.
 #[derive(Clone, Debug)]
 pub struct Lifetime {
-    /// The run that the process was part of: `TOKEN.HOLDER`, or `TOKEN.HOLDER@SLOT` if the lock has slots.
+    /// The run that the process belonged to: `TOKEN.HOLDER`, or `TOKEN.HOLDER@SLOT` if the lock has slots.
     pub run: String,
     pub pid: u32,
     pub started_at: u64,
     pub last_seen_at: u64,
-    /// When the first stop signal arrived; 0 if none did.
+    /// When the first stop signal arrived; 0 if no stop signal arrived.
     pub signaled_at: u64,
 }
 
@@ -169,7 +169,7 @@ impl Lifetime {
     }
 
     fn parse(text: &str) -> Option<Lifetime> {
-        // A previous, longer line leaves its end after this one.
+        // A line does not truncate the file, so the end of an earlier, longer line may follow it.
         let mut words = text.lines().next()?.splitn(5, ' ');
         let mut number = || words.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
@@ -213,7 +213,7 @@ impl Witnesses {
         Self(scratch::folder("witnesses"))
     }
 
-    /// Returns the folder, which is on the command line of each witness and of each leaderrun that runs one.
+    /// Returns the folder. It is on the command line of each witness, and so also of leaderrun.
     pub fn folder(&self) -> &Path {
         &self.0
     }
@@ -251,8 +251,8 @@ impl Witnesses {
         }
     }
 
-    /// Checks that there were this many runs, that no two of them were alive at once, and that each had a greater
-    /// fencing token than the one before.
+    /// Checks that there were this many runs, that no two of them were alive at once, and that each run had a greater
+    /// fencing token than the previous run.
     pub fn assert_one_at_a_time(&self, runs: usize) {
         let mut by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
         for lifetime in self.lifetimes() {

@@ -100,7 +100,7 @@ fn check_fails_if_less_time_is_left_than_required() {
 #[testkit::test]
 fn check_reports_a_missing_descriptor() {
     let check = format!("{} check; echo $?", leaderrun());
-    for (change, says) in [
+    for (change, expected) in [
         (
             "unset LEADERRUN_TENURE_FD",
             "LEADERRUN_TENURE_FD is not set: only a command that leaderrun runs can use this",
@@ -115,16 +115,16 @@ fn check_reports_a_missing_descriptor() {
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {check}"));
         a.wait_for_exit(0);
         assert_eq!(a.output(), "125\n", "{change}: {}", a.log());
-        assert!(a.log().contains(says), "{change}: {}", a.log());
+        assert!(a.log().contains(expected), "{change}: {}", a.log());
     }
     let mut outside = Candidate::bare("check").args(["check"]).start();
     outside.wait_for_exit(125);
-    let says = "leaderrun: LEADERRUN_TENURE_FD is not set: only a command that leaderrun runs can use this\n";
-    assert_eq!(outside.log(), says);
+    let expected = "leaderrun: LEADERRUN_TENURE_FD is not set: only a command that leaderrun runs can use this\n";
+    assert_eq!(outside.log(), expected);
 }
 
 #[testkit::test]
-fn check_inside_a_nested_run_is_about_that_run() {
+fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
     let proxy = Proxy::start(Cluster::shared());
     let (outer, inner) = (TestLock::file(), TestLock::lease_through(proxy.kubeconfig()));
     let program = leaderrun();
@@ -155,7 +155,7 @@ fn can_create_time_namespaces() -> Result<(), String> {
 }
 
 #[testkit::test(requires = can_create_time_namespaces())]
-fn a_time_namespace_does_not_change_the_result() {
+fn check_works_in_another_time_namespace() {
     let check = format!("{} check", leaderrun());
     for offset in [-1000, 1000] {
         let shifted = format!("unshare --time --boottime {offset} --fork {check}");

@@ -1,4 +1,4 @@
-//! Tests of the command line, the environment of the command, and the exit.
+//! Tests of the command line, the environment of the command, and the exit status.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,9 +31,9 @@ fn the_exit_status_says_how_the_command_ended() {
 }
 
 #[testkit::test]
-fn bad_input_gets_one_sentence() {
+fn an_invalid_command_line_is_refused_with_a_sentence() {
     let f = "file:/tmp/never-made.lease";
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (&["--lock", f][..], "no command is given; for example -- echo leading"),
         (&["--", "true"], "--lock is missing; for example --lock default/my-job"),
         (&["--lock", f, "true"], "true: the command must come after --; try -- true"),
@@ -68,11 +68,11 @@ fn bad_input_gets_one_sentence() {
         (&["check", "--lock", f], "--lock: leaderrun check has no such option; see leaderrun check --help"),
         (&["check", "now"], "now: leaderrun check takes only options; see leaderrun check --help"),
     ] {
-        assert_refused(arguments, 125, says);
+        assert_refused(arguments, 125, expected);
     }
 }
 
-/// With this status systemd starts a unit again. The file may be written soon.
+/// With status 69 systemd starts a unit again, because the file may be written soon.
 #[testkit::test]
 fn a_missing_file_or_context_is_not_a_usage_error() {
     let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
@@ -81,7 +81,7 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
     let empty = empty.to_str().expect("a path");
     let real = TestLock::lease().kubeconfig.expect("a kubeconfig");
     let real = real.to_str().expect("a path");
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (
             &["--lock", "file:/no/such/folder/x", "--", "true"][..],
             "--lock file:/no/such/folder/x: cannot read /no/such/folder/x: its folder /no/such/folder does not exist; try mkdir -p",
@@ -97,22 +97,22 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
         ),
         (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "it has no contexts; use another kubeconfig"),
     ] {
-        assert_refused(arguments, 69, says);
+        assert_refused(arguments, 69, expected);
     }
 }
 
 #[track_caller]
-fn assert_refused(arguments: &[&str], status: i32, says: &str) {
+fn assert_refused(arguments: &[&str], status: i32, expected: &str) {
     let mut refused = Candidate::bare("a").args(arguments).start();
     refused.wait_for_exit(status);
     let log = refused.log();
-    assert!(log.lines().any(|line| line.contains(says)), "{arguments:?}: {log:?} instead of {says:?}");
+    assert!(log.lines().any(|line| line.contains(expected)), "{arguments:?}: {log:?} instead of {expected:?}");
     assert!(log.lines().all(|line| line.starts_with("leaderrun: ") || line.starts_with("leaderrun +")), "{log:?}");
 }
 
 #[testkit::test]
-fn a_bad_variable_is_named_as_a_variable() {
-    for (name, value, says) in [
+fn the_message_about_an_invalid_variable_names_the_variable() {
+    for (name, value, expected) in [
         ("LEADERRUN_WAIT", "soon", "LEADERRUN_WAIT=soon: not a valid duration; for example LEADERRUN_WAIT=30s"),
         ("LEADERRUN_WAIT", "1M", "LEADERRUN_WAIT=1M: M could be minutes or months; try LEADERRUN_WAIT=1m"),
         ("LEADERRUN_LOG_FORMAT", "xml", "LEADERRUN_LOG_FORMAT=xml: the value must be text or json; for example "),
@@ -130,7 +130,7 @@ fn a_bad_variable_is_named_as_a_variable() {
         let arguments = ["--lock", "job", "--pod-label", "role=leader", "--pod", "a"];
         let mut refused = Candidate::bare("a").args(arguments).env(name, value).run(["true"]);
         refused.wait_for_exit(125);
-        assert!(refused.log().contains(says), "{name}={value}: {}", refused.log());
+        assert!(refused.log().contains(expected), "{name}={value}: {}", refused.log());
     }
     let quiet = Candidate::new("a", &TestLock::file()).args(["--quiet"]).env("LEADERRUN_VERBOSE", "1");
     let mut quiet = quiet.run_script("true");
@@ -154,7 +154,7 @@ fn a_mistyped_variable_is_reported() {
 }
 
 #[testkit::test]
-fn a_namespace_is_an_option() {
+fn the_option_namespace_completes_the_name_of_a_lock() {
     let lock = TestLock::lease();
     let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("a kubeconfig"));
     let candidate = || Candidate::bare("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
@@ -212,18 +212,19 @@ fn the_command_gets_variables_about_its_leadership_but_not_those_of_options() {
     let mut a = Candidate::new("a", &lock).env("LEADERRUN_WAIT", "1m").env("KEPT", "yes").run_script("env; echo done");
     a.wait_for_exit(0);
     let output = a.output();
-    let ours: Vec<&str> = output.lines().filter(|line| line.starts_with("LEADERRUN_")).collect();
-    let value = |name: &str| ours.iter().find_map(|line| line.strip_prefix(&format!("LEADERRUN_{name}=")));
+    let leaderrun_variables: Vec<&str> = output.lines().filter(|line| line.starts_with("LEADERRUN_")).collect();
+    let value =
+        |name: &str| leaderrun_variables.iter().find_map(|line| line.strip_prefix(&format!("LEADERRUN_{name}=")));
     assert_eq!(value("HELD_LOCK"), Some(lock.name.as_str()));
     assert_eq!(value("HOLDER"), Some("a"));
     assert_eq!(value("TRANSITIONS"), Some("0"));
-    assert!(value("FENCING_TOKEN").is_some_and(|token| token.parse::<u64>().is_ok()), "{ours:?}");
-    assert!(value("RUN_ID").is_some_and(|run| run.len() == 36), "{ours:?}");
+    assert!(value("FENCING_TOKEN").is_some_and(|token| token.parse::<u64>().is_ok()), "{leaderrun_variables:?}");
+    assert!(value("RUN_ID").is_some_and(|run| run.len() == 36), "{leaderrun_variables:?}");
     assert!(
         value("TENURE_FD").is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number >= 10)),
-        "{ours:?}"
+        "{leaderrun_variables:?}"
     );
-    assert_eq!(ours.len(), 6, "{ours:?}");
+    assert_eq!(leaderrun_variables.len(), 6, "{leaderrun_variables:?}");
     assert!(output.lines().any(|line| line == "KEPT=yes"));
 }
 
@@ -246,11 +247,11 @@ fn the_environment_sets_options_and_the_command_line_wins() {
     assert!(not_quiet.log().contains("leader of"));
 }
 
-/// The same command is run directly, in the same unusual state, for comparison.
+/// The test runs the same command without leaderrun, in the same unusual signal state, and compares the output.
 #[testkit::test]
 fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderrun() {
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; ps -o sid= -p $$ >/dev/null; echo end";
-    let odd_state = |command: &mut Command| {
+    let change_signal_state = |command: &mut Command| {
         // SAFETY: between fork and exec, only system calls.
         unsafe {
             command.pre_exec(|| {
@@ -265,16 +266,16 @@ fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderru
     };
     let mut direct = Command::new("sh");
     direct.args(["-c", script]).stdin(std::process::Stdio::null());
-    odd_state(&mut direct);
+    change_signal_state(&mut direct);
     let direct = direct.output().expect("sh");
-    let mut a = Candidate::new("a", &TestLock::file()).configure(odd_state).run_script(script);
+    let mut a = Candidate::new("a", &TestLock::file()).configure(change_signal_state).run_script(script);
     a.wait_for_exit(0);
     assert_eq!(a.output(), String::from_utf8_lossy(&direct.stdout));
 }
 
 #[testkit::test]
-fn help_and_version_succeed() {
-    for (options, shows) in [
+fn help_and_version_are_printed_to_stdout() {
+    for (options, expected) in [
         (&["--help"][..], "--renew-deadline"),
         (&["-h"], "--lock"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
@@ -284,16 +285,16 @@ fn help_and_version_succeed() {
         (&["doctor", "--help"], "--renew-deadline"),
         (&["step-down", "--help"], "This command asks once, and only waits with --wait"),
     ] {
-        let mut asked = Candidate::bare("a").args(options).start();
-        asked.wait_for_exit(0);
-        assert!(asked.output().contains(shows), "{}", asked.output());
-        assert_eq!(asked.log(), "");
+        let mut help = Candidate::bare("a").args(options).start();
+        help.wait_for_exit(0);
+        assert!(help.output().contains(expected), "{}", help.output());
+        assert_eq!(help.log(), "");
     }
 }
 
 #[testkit::test]
 fn the_exit_status_is_known_even_if_the_parent_ignores_sigchld() {
-    let ignoring = |command: &mut Command| {
+    let ignore_sigchld = |command: &mut Command| {
         // SAFETY: between fork and exec, only a system call.
         unsafe {
             command.pre_exec(|| {
@@ -303,8 +304,8 @@ fn the_exit_status_is_known_even_if_the_parent_ignores_sigchld() {
         };
     };
     let lock = TestLock::file();
-    Candidate::new("a", &lock).configure(ignoring).run_script("exit 4").wait_for_exit(4);
-    let mut a = Candidate::new("a", &lock).configure(ignoring).run(["grep", "SigIgn", "/proc/self/status"]);
+    Candidate::new("a", &lock).configure(ignore_sigchld).run_script("exit 4").wait_for_exit(4);
+    let mut a = Candidate::new("a", &lock).configure(ignore_sigchld).run(["grep", "SigIgn", "/proc/self/status"]);
     a.wait_for_exit(0);
     let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
     assert!(
@@ -342,8 +343,8 @@ fn a_command_can_have_the_name_of_a_subcommand() {
         Candidate::bare("a").args(["--lock", &lock.name, "--identity", "status"]).run_script("echo $LEADERRUN_HOLDER");
     named.wait_for_exit(0);
     assert_eq!(named.output(), "status\n", "a value of that name");
-    let mut asked =
+    let mut help =
         Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_WAIT", "soon").args(["status"]).start();
-    asked.wait_for_exit(1);
-    assert_eq!(asked.log(), "", "variables for options of a run are not checked");
+    help.wait_for_exit(1);
+    assert_eq!(help.log(), "", "variables for options of a run are not checked");
 }

@@ -62,7 +62,7 @@ fn the_doctor_names_each_missing_verb() {
 }
 
 #[testkit::test]
-fn creating_a_configmap_needs_a_rule_without_names() {
+fn the_doctor_reports_that_creating_a_configmap_needs_a_rule_without_names() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let named = rbac_rule("configmaps", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "deputy", json!([named]));
@@ -72,7 +72,7 @@ fn creating_a_configmap_needs_a_rule_without_names() {
 }
 
 #[testkit::test]
-fn both_objects_are_checked() {
+fn the_doctor_checks_the_rights_for_both_objects_of_a_lock() {
     let lock = TestLock::of_kind("endpoints+lease").through(Cluster::shared().kubeconfig_for("operator"));
     let endpoints = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints]));
@@ -88,7 +88,7 @@ fn both_objects_are_checked() {
 }
 
 #[testkit::test]
-fn a_slow_api_server_is_a_failure() {
+fn the_doctor_reports_a_slow_api_server() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     proxy.delay_replies(Duration::from_millis(600));
@@ -97,7 +97,7 @@ fn a_slow_api_server_is_a_failure() {
 }
 
 #[testkit::test]
-fn an_unreachable_server_has_a_remedy() {
+fn the_doctor_prints_a_remedy_for_an_unreachable_server() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     proxy.partition();
@@ -118,7 +118,7 @@ fn an_unreachable_server_has_a_remedy() {
 }
 
 #[testkit::test]
-fn a_file_needs_a_folder_that_can_be_written_to() {
+fn the_doctor_reports_a_lock_file_whose_folder_cannot_be_written_to() {
     doctor(&TestLock::file(), &[], 0);
     let missing = TestLock { name: "file:/no/such/folder/x".into(), kubeconfig: None };
     assert_eq!(lines(&doctor(&missing, &[], 1), "FAILED "), ["record", "folder"]);
@@ -148,17 +148,21 @@ fn a_file_needs_a_folder_that_can_be_written_to() {
 #[testkit::test]
 fn the_doctor_shows_the_priority_of_requests() {
     let lock = TestLock::lease();
-    let shown = doctor(&lock, &[], 0);
+    let report = doctor(&lock, &[], 0);
     if !Cluster::shared().is_real() {
         // The testkit's API server has no priorities.
-        assert!(shown.output().contains("priority    the API server does not report priorities"), "{}", shown.output());
+        assert!(
+            report.output().contains("priority    the API server does not report priorities"),
+            "{}",
+            report.output()
+        );
         return;
     }
     let level = |name: &str| {
         let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/{name}");
         Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
     };
-    assert!(shown.output().contains("ok      priority    level exempt"), "{}", shown.output());
+    assert!(report.output().contains("ok      priority    level exempt"), "{}", report.output());
     // Neither account has any rights, but the API server still assigns their requests to a level.
     for (account, of) in
         [(format!("{}:job", lock.namespace()), "workload-low"), ("kube-system:job".into(), "leader-election")]
@@ -176,19 +180,19 @@ fn the_doctor_explains_a_command_line_that_does_not_work() {
     let address = taken.local_addr().expect("its address").to_string();
     let lock = TestLock::file();
     let line = ["--wait", "0s", "--http", &address, "--kill-after", "5s", "--", "sleep 1"];
-    let found = doctor(&lock, &line, 1);
-    assert_eq!(lines(&found, "FAILED "), ["command", "http"], "{}", found.output());
+    let report = doctor(&lock, &line, 1);
+    assert_eq!(lines(&report, "FAILED "), ["command", "http"], "{}", report.output());
     assert!(
-        found.output().contains("remedy: the command and its arguments were quoted as one word; try -- sleep 1"),
+        report.output().contains("remedy: the command and its arguments were quoted as one word; try -- sleep 1"),
         "{}",
-        found.output()
+        report.output()
     );
-    assert!(found.output().contains("remedy: try --http 127.0.0.1:0 for any free port"), "{}", found.output());
+    assert!(report.output().contains("remedy: try --http 127.0.0.1:0 for any free port"), "{}", report.output());
     drop(taken);
-    let found = doctor(&lock, &["--http", &address, "--", "sleep", "1"], 0);
-    assert!(found.output().contains("ok      command     /"), "{}", found.output());
-    let found = doctor(&lock, &["--", "no-such-program"], 1);
-    assert!(found.output().contains("no-such-program cannot be found"), "{}", found.output());
+    let report = doctor(&lock, &["--http", &address, "--", "sleep", "1"], 0);
+    assert!(report.output().contains("ok      command     /"), "{}", report.output());
+    let report = doctor(&lock, &["--", "no-such-program"], 1);
+    assert!(report.output().contains("no-such-program cannot be found"), "{}", report.output());
     let mut refused = Candidate::subcommand("doctor", &lock).args(["--port", "80"]).start();
     refused.wait_for_exit(125);
     assert!(
@@ -199,7 +203,7 @@ fn the_doctor_explains_a_command_line_that_does_not_work() {
 }
 
 #[testkit::test]
-fn a_server_that_is_not_kubernetes_is_recognised() {
+fn the_doctor_reports_a_server_that_is_not_kubernetes() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = server.local_addr().expect("its address");
     std::thread::spawn(move || {
@@ -219,12 +223,12 @@ fn a_server_that_is_not_kubernetes_is_recognised() {
     });
     fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
     let lock = TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) };
-    let found = doctor(&lock, &[], 1);
-    assert!(found.output().contains("answers with 200 OK, and is not a Kubernetes API server"), "{}", found.output());
+    let report = doctor(&lock, &[], 1);
+    assert!(report.output().contains("answers with 200 OK, and is not a Kubernetes API server"), "{}", report.output());
 }
 
 #[testkit::test]
-fn a_service_that_does_not_follow_the_leader_is_a_failure() {
+fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     let lock = TestLock::lease();
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
     let service = ["--service", "web", "--port", "8080"];
@@ -252,7 +256,7 @@ fn a_service_that_does_not_follow_the_leader_is_a_failure() {
 
 /// Only a Service with both address families needs the second slice.
 #[testkit::test]
-fn the_second_slice_of_a_service_is_examined() {
+fn the_doctor_checks_the_rights_for_the_second_slice_of_a_dual_stack_service() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
     let slice_verbs = ["get", "update"];
@@ -291,24 +295,24 @@ fn the_second_slice_of_a_service_is_examined() {
 }
 
 #[testkit::test]
-fn a_pod_that_does_not_exist_is_a_failure() {
+fn the_doctor_reports_a_pod_that_does_not_exist() {
     let lock = TestLock::lease();
-    let found = doctor(&lock, &["--pod-label", "role=leader", "--pod", "no-such-pod"], 1);
+    let report = doctor(&lock, &["--pod-label", "role=leader", "--pod", "no-such-pod"], 1);
     assert!(
-        found.output().contains("FAILED  pod         there is no pod \"no-such-pod\" in namespace"),
+        report.output().contains("FAILED  pod         there is no pod \"no-such-pod\" in namespace"),
         "{}",
-        found.output()
+        report.output()
     );
 }
 
 #[testkit::test]
-fn durations_within_their_limits_cause_no_note() {
+fn the_doctor_does_not_comment_on_valid_durations() {
     let lock = TestLock::lease();
     // These durations are as short as they may be.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
-    let found = doctor(&lock, &tight, 0);
+    let report = doctor(&lock, &tight, 0);
     // An ordinary user may not be permitted to lock all of the memory.
-    let notes = lines(&found, "note ").into_iter().filter(|line| line != "memory");
-    assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", found.output());
-    assert!(found.output().contains("ok      wall clock  "), "{}", found.output());
+    let notes = lines(&report, "note ").into_iter().filter(|line| line != "memory");
+    assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", report.output());
+    assert!(report.output().contains("ok      wall clock  "), "{}", report.output());
 }

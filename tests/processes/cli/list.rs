@@ -38,19 +38,19 @@ fn every_lock_is_listed_with_its_state() {
     admin.create(&config_maps, &json!({ "metadata": { "name": "settings" } })).expect("a ConfigMap that is not a lock");
     testkit::eventually("a leads", || !a.output().is_empty());
 
-    let mut shown = list(&lock).start();
-    shown.wait_for_exit(0);
-    let table = shown.output();
+    let mut listing = list(&lock).start();
+    listing.wait_for_exit(0);
+    let table = listing.output();
     let lines: Vec<Vec<&str>> =
         table.lines().map(|line| line.split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
     let headings =
         ["NAME", "KIND", "SLOT", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "CLAIM DELAY", "TRANSITIONS"];
     assert_eq!(lines[0], headings);
-    let shown = |cells: &Vec<&str>| {
+    let relevant_cells = |cells: &Vec<&str>| {
         let state = cells[3].get(..7).unwrap_or(cells[3]);
         [cells[0], cells[1], cells[2], state, cells[4], cells[8]].map(str::to_owned)
     };
-    let names: Vec<[String; 6]> = lines[1..].iter().map(shown).collect();
+    let names: Vec<[String; 6]> = lines[1..].iter().map(relevant_cells).collect();
     let expected = [
         ["free", "lease", "-", "free", "-", "-"],
         ["held", "configmap", "-", "held", "a", "2s"],
@@ -69,7 +69,7 @@ fn every_lock_is_listed_with_its_state() {
 }
 
 #[testkit::test]
-fn slots_are_shown_and_summed_up() {
+fn each_slot_has_a_row_and_each_lock_with_slots_a_summary() {
     let lock = TestLock::of_kind("configmap");
     let run = |name| {
         let candidate = Candidate::new(name, &lock).args(["--slots", "11"]);
@@ -81,9 +81,13 @@ fn slots_are_shown_and_summed_up() {
     let mut slots = [(slot(&a), "a"), (slot(&b), "b")];
     slots.sort_unstable();
     let objects = listed(&lock);
-    let shown: Vec<_> = objects.iter().map(|lock| [&lock["slot"], &lock["slots"], &lock["holder"]]).collect();
+    let listed_slots: Vec<_> = objects.iter().map(|lock| [&lock["slot"], &lock["slots"], &lock["holder"]]).collect();
     let expected = slots.map(|(slot, holder)| [json!(slot), json!(11), json!(holder)]);
-    assert_eq!(shown, expected.each_ref().map(|[slot, slots, holder]| [slot, slots, holder]), "in the order of slots");
+    assert_eq!(
+        listed_slots,
+        expected.each_ref().map(|[slot, slots, holder]| [slot, slots, holder]),
+        "in the order of slots"
+    );
     let summary = |held: u32| format!("\n\nconfigmap:{}/job: {held} of 11 slots are held\n", lock.namespace());
     let table = || {
         let mut list = list(&lock).start();
@@ -102,7 +106,7 @@ fn slots_are_shown_and_summed_up() {
 }
 
 #[testkit::test]
-fn all_namespaces_have_a_column() {
+fn a_list_of_all_namespaces_has_a_namespace_column() {
     let (one, other) = (TestLock::lease(), TestLock::lease());
     for lock in [&one, &other] {
         Candidate::new("a", lock).run(["true"]).wait_for_exit(0);
@@ -122,7 +126,7 @@ fn all_namespaces_have_a_column() {
 }
 
 #[testkit::test]
-fn each_change_is_shown_in_one_line() {
+fn list_watch_prints_one_line_for_each_change() {
     let lock = TestLock::lease();
     let watching = list(&lock).args(["--watch"]).start();
     testkit::eventually("the table is there", || watching.output().contains("TRANSITIONS"));
@@ -135,7 +139,7 @@ fn each_change_is_shown_in_one_line() {
 }
 
 #[testkit::test]
-fn each_change_of_the_sum_of_slots_is_shown_in_one_line() {
+fn list_watch_prints_the_number_of_held_slots_after_each_change() {
     let lock = TestLock::lease();
     let run = |name| Candidate::new(name, &lock).args(["--slots", "3"]).run_script("echo leads; exec sleep 1000");
     let mut a = run("a");
@@ -154,15 +158,15 @@ fn each_change_of_the_sum_of_slots_is_shown_in_one_line() {
 }
 
 #[testkit::test]
-fn a_missing_right_to_list_is_named() {
+fn the_message_about_a_missing_right_to_list_names_it() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut refused = list(&lock).start();
     refused.wait_for_exit(125);
-    let says = format!(
+    let expected = format!(
         "not allowed to list leases.coordination.k8s.io in namespace \"{}\"; try kubectl create role ",
         lock.namespace()
     );
-    assert!(refused.log().contains(&says), "{}", refused.log());
+    assert!(refused.log().contains(&expected), "{}", refused.log());
     Cluster::shared().grant(lock.namespace(), "stranger", json!([rbac_rule("leases", &[], &["list"])]));
     let mut partly = list(&lock).start();
     partly.wait_for_exit(0);

@@ -27,18 +27,18 @@ fn apply(documents: &[Value]) {
             "FlowSchema" => "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas".to_owned(),
             other => panic!("unexpected kind {other}"),
         };
-        let made = cluster.admin().create(&format!("{path}?fieldValidation=Strict"), document);
-        made.unwrap_or_else(|refusal| panic!("{kind}: {}", refusal.message));
+        let created = cluster.admin().create(&format!("{path}?fieldValidation=Strict"), document);
+        created.unwrap_or_else(|refusal| panic!("{kind}: {}", refusal.message));
     }
 }
 
-/// Returns a client for the administrator that acts as a service account.
+/// Returns a client by which the administrator acts as a service account.
 fn client_for(namespace: &str, account: &str) -> Client {
     Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
 }
 
 #[testkit::test]
-fn the_manifest_has_all_that_a_candidate_needs() {
+fn the_manifest_grants_all_rights_that_a_candidate_needs() {
     for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let account = format!("system:serviceaccount:{}:job", lock.namespace());
@@ -58,7 +58,7 @@ fn the_manifest_has_all_that_a_candidate_needs() {
             assert!(!candidate.log().contains("warning"), "{kind}: {}", candidate.log());
         }
         if Cluster::shared().is_real() {
-            requests_have_their_priority(&lock, kind, &documents);
+            assert_requests_have_their_priority(&lock, kind, &documents);
         }
     }
 }
@@ -72,10 +72,10 @@ fn apply_and_wait(lock: &TestLock, account: &str, documents: &[Value]) {
 }
 
 #[testkit::test]
-fn the_manifest_has_all_that_routing_needs() {
+fn the_manifest_grants_all_rights_that_routing_needs() {
     let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
     let label = ["--pod-label", "role=leader", "--pod", "a"];
-    for (arguments, shows) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
+    for (arguments, route) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let spec = serde_json::json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
         let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": spec });
@@ -103,14 +103,14 @@ fn the_manifest_has_all_that_routing_needs() {
         let with = doctor(0);
         assert!(!with.contains("not allowed"), "{with}");
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).run_witness(&witnesses, &[]);
-        a.wait_for_log(&format!("{shows} routes to this candidate"));
+        a.wait_for_log(&format!("{route} routes to this candidate"));
         a.stop();
-        a.wait_for_log(&format!("{shows} no longer routes to this candidate"));
+        a.wait_for_log(&format!("{route} no longer routes to this candidate"));
         assert!(!a.log().contains("warning"), "{}", a.log());
     }
 }
 
-fn requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]) {
+fn assert_requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]) {
     let admin = Cluster::shared().admin();
     let schema = documents.iter().find(|document| document["kind"] == "FlowSchema").expect("a FlowSchema");
     let name = schema["metadata"]["name"].as_str().expect("a name");
@@ -157,8 +157,8 @@ fn a_service_account_can_be_chosen() {
 }
 
 #[testkit::test]
-fn a_file_and_an_unknown_namespace_have_no_manifest() {
-    for (lock, says) in [
+fn manifest_refuses_a_lock_file_and_a_lock_without_a_known_namespace() {
+    for (lock, expected) in [
         (
             "file:/run/x",
             "--lock file:/run/x: this lock is not in a cluster, so it needs no permissions; for example --lock default/my-job",
@@ -168,12 +168,12 @@ fn a_file_and_an_unknown_namespace_have_no_manifest() {
         let manifest = Candidate::bare("manifest").env("HOME", "/nonexistent").args(["manifest", "--lock", lock]);
         let mut refused = manifest.start();
         refused.wait_for_exit(125);
-        assert!(refused.log().contains(says), "{}", refused.log());
+        assert!(refused.log().contains(expected), "{}", refused.log());
     }
 }
 
 #[testkit::test]
-fn the_namespace_is_found_as_for_a_run() {
+fn the_manifest_has_the_namespace_of_the_context_or_of_the_option() {
     let kubeconfig = Cluster::shared().kubeconfig();
     let kubeconfig = kubeconfig.to_str().expect("a path");
     let of_context = documents("job", &["--kubeconfig", kubeconfig, "--context", "test"]);
@@ -184,7 +184,7 @@ fn the_namespace_is_found_as_for_a_run() {
 
 /// An administrator of one namespace can apply the default manifest without a failure.
 #[testkit::test]
-fn rights_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_role_of_their_own() {
+fn rights_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_separate_role() {
     let kinds = |arguments: &[&str]| -> Vec<String> {
         let kind = |document: &Value| document["kind"].as_str().expect("a kind").to_owned();
         documents("default/job", arguments).iter().map(kind).collect()
@@ -200,11 +200,11 @@ fn rights_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_role_
             .map(|rule| rule["resources"][0].as_str().expect("one").to_owned())
             .collect()
     };
-    let [_, own, _, apart, binding] = &service[..] else { panic!("{service:?}") };
-    assert!(!resources(own).contains(&"endpointslices".to_owned()), "{own}");
-    assert!(resources(apart).iter().all(|resource| resource == "endpointslices"), "{apart}");
+    let [_, main_role, _, separate_role, binding] = &service[..] else { panic!("{service:?}") };
+    assert!(!resources(main_role).contains(&"endpointslices".to_owned()), "{main_role}");
+    assert!(resources(separate_role).iter().all(|resource| resource == "endpointslices"), "{separate_role}");
     assert_eq!(
-        (&apart["metadata"]["name"], &binding["roleRef"]["name"]),
+        (&separate_role["metadata"]["name"], &binding["roleRef"]["name"]),
         (&"leaderrun-job-service".into(), &"leaderrun-job-service".into())
     );
 }

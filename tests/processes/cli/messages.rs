@@ -9,17 +9,17 @@ use serde_json::json;
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually, scratch};
 
 /// Returns the sentence of the last line of the log.
-fn last(running: &Running) -> String {
+fn last_sentence_of(running: &Running) -> String {
     let log = running.log();
     let line = log.lines().last().unwrap_or_default();
     line.split_once(": ").map_or(line, |(_, sentence)| sentence).to_owned()
 }
 
 /// Returns the last sentence of a candidate that gives up.
-fn said(candidate: Candidate, status: i32) -> String {
+fn last_sentence(candidate: Candidate, status: i32) -> String {
     let mut running = candidate.run(["true"]);
     running.wait_for_exit(status);
-    last(&running)
+    last_sentence_of(&running)
 }
 
 fn path(lock: &TestLock) -> &str {
@@ -27,21 +27,21 @@ fn path(lock: &TestLock) -> &str {
 }
 
 #[testkit::test]
-fn each_obstacle_has_its_sentence() {
+fn the_last_line_says_why_a_candidate_gave_up() {
     let candidate = |lock: &TestLock| Candidate::new("b", lock).args(["--wait", "0s"]);
     let (lease, file) = (TestLock::lease(), TestLock::file());
     let name = &lease.name;
 
     let nowhere = TestLock { name: "nowhere/job".into(), ..lease.clone() };
     assert_eq!(
-        said(candidate(&nowhere), 69),
+        last_sentence(candidate(&nowhere), 69),
         "warning: could not use nowhere/job within --wait 0s: there is no namespace \"nowhere\"; try kubectl create namespace \
          nowhere, or use an existing namespace for the lock"
     );
 
     let stranger = lease.through(Cluster::shared().kubeconfig_for("stranger"));
     assert_eq!(
-        said(candidate(&stranger), 69),
+        last_sentence(candidate(&stranger), 69),
         format!(
             "warning: could not use {name} within --wait 0s: not allowed to get leases.coordination.k8s.io \"job\" in namespace \
              {:?}",
@@ -51,26 +51,32 @@ fn each_obstacle_has_its_sentence() {
 
     let a = Candidate::new("a", &lease).run_script("echo leads; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
-    assert_eq!(said(candidate(&lease), 75), format!("could not acquire {name} within --wait 0s: it is held by a"));
+    assert_eq!(
+        last_sentence(candidate(&lease), 75),
+        format!("could not acquire {name} within --wait 0s: it is held by a")
+    );
     drop(a);
 
     fs::write(path(&file), "some text").expect("a file");
-    let says = said(candidate(&file), 69);
-    assert!(says.contains("it is not a record of leaderrun: its contents are not JSON; move it away"), "{says}");
+    let sentence = last_sentence(candidate(&file), 69);
+    assert!(
+        sentence.contains("it is not a record of leaderrun: its contents are not JSON; move it away"),
+        "{sentence}"
+    );
     let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
-    let says = said(candidate(&link), 69);
-    assert!(says.contains("it is a symbolic link; try the path that it leads to"), "{says}");
+    let sentence = last_sentence(candidate(&link), 69);
+    assert!(sentence.contains("it is a symbolic link; try the path that it leads to"), "{sentence}");
 
     let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
     quoted.wait_for_exit(127);
     assert_eq!(
-        last(&quoted),
+        last_sentence_of(&quoted),
         "error: cannot execute sleep 1: No such file or directory; the command and its arguments were quoted as one word; try -- sleep 1"
     );
 }
 
-/// The Role takes many lines.
+/// The Role takes many lines, so it is not repeated when another right is missing.
 #[testkit::test]
 fn the_missing_role_is_printed_once() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));

@@ -16,8 +16,8 @@ fn assert_refused(outer: &TestLock, inner: &str) {
     let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
     a.wait_for_exit(125);
     assert_eq!(a.output(), "");
-    let says = "this process runs inside the command for which a holds it, so it would wait for itself; remove the inner leaderrun";
-    assert!(a.log().contains(says), "{inner}: {}", a.log());
+    let expected = "this process runs inside the command for which a holds it, so it would wait for itself; remove the inner leaderrun";
+    assert!(a.log().contains(expected), "{inner}: {}", a.log());
 }
 
 #[testkit::test]
@@ -29,17 +29,17 @@ fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_that_it_is_part_of() {
 }
 
 #[testkit::test]
-fn the_same_lock_by_another_name_is_recognised() {
+fn a_nested_run_recognises_the_same_lock_by_another_name() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("a file");
     let (folder, name) = path.rsplit_once('/').expect("a folder");
     let link = scratch::folder("link").join("to");
     symlink(folder, &link).expect("a link");
-    for by_another in [
+    for other_name in [
         format!("{folder}/../{}/{name}", folder.rsplit('/').next().expect("a name")),
         format!("{}/{name}", link.display()),
     ] {
-        let inner = TestLock { name: format!("file:{by_another}"), kubeconfig: None };
+        let inner = TestLock { name: format!("file:{other_name}"), kubeconfig: None };
         assert_refused(&lock, &options(&inner));
     }
     let proxy = Proxy::start(Cluster::shared());
@@ -48,10 +48,10 @@ fn the_same_lock_by_another_name_is_recognised() {
 }
 
 #[testkit::test]
-fn the_lock_of_an_outer_command_is_recognised_inside_another_one() {
-    let (outer, between) = (TestLock::file(), TestLock::file());
+fn a_run_recognises_the_lock_of_a_command_two_levels_above() {
+    let (outer, middle) = (TestLock::file(), TestLock::file());
     let program = leaderrun();
-    let inside = format!("{program} {} -- {program} {} -- echo ran", options(&between), options(&outer));
+    let inside = format!("{program} {} -- {program} {} -- echo ran", options(&middle), options(&outer));
     let mut a = Candidate::new("a", &outer).run_script(&inside);
     a.wait_for_exit(125);
     assert!(a.log().contains("it would wait for itself"), "{}", a.log());

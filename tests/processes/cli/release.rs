@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
 /// Durations with a lease that does not expire during a test.
-const HOUR: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
+const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
 
 fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     let mut release = Candidate::subcommand("release", lock).args(["--force"]).args(arguments).start();
@@ -13,11 +13,11 @@ fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     release
 }
 
-/// Starts a standby, and kills the holder as if its machine had failed.
-fn behind_a_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
-    let a = Candidate::with_timing("a", lock, HOUR).run_witness(witnesses, &[]);
+/// Starts a holder and a standby, and kills the holder as if its machine had failed. Returns the standby.
+fn start_standby_behind_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
+    let a = Candidate::with_timing("a", lock, LONG).run_witness(witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let b = Candidate::with_timing("b", lock, HOUR).run_witness(witnesses, &["ends"]);
+    let b = Candidate::with_timing("b", lock, LONG).run_witness(witnesses, &["ends"]);
     b.wait_for_log("held by a");
     let (elector, supervisor) = (a.elector(), a.supervisor());
     for (process, signal) in [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
@@ -33,12 +33,15 @@ fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
     for lock in [TestLock::file()].into_iter().chain(kinds) {
         let name = lock.name.trim_start_matches("lease:");
         let witnesses = Witnesses::new();
-        let mut b = behind_a_dead_holder(&lock, &witnesses);
+        let mut b = start_standby_behind_dead_holder(&lock, &witnesses);
         let released = release(&lock, &[], 0);
-        let says = released.output();
-        assert!(says.starts_with(&format!("{name} is held by a, acquired at 20")), "{says}");
-        assert!(says.contains(", and expires 1h after the last renewal; waiting 2s for a renewal\n"), "{says}");
-        assert!(says.contains(&format!("released {name} by force: every candidate may acquire it at once")), "{says}");
+        let output = released.output();
+        assert!(output.starts_with(&format!("{name} is held by a, acquired at 20")), "{output}");
+        assert!(output.contains(", and expires 1h after the last renewal; waiting 2s for a renewal\n"), "{output}");
+        assert!(
+            output.contains(&format!("released {name} by force: every candidate may acquire it at once")),
+            "{output}"
+        );
         b.wait_for_exit(0);
         assert!(b.log().contains(&format!("leaderrun release --force released {name}, which a held")), "{}", b.log());
         witnesses.assert_one_at_a_time(2);
@@ -47,13 +50,13 @@ fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
     }
 }
 
-/// An operator may have tried other ways before.
+/// An operator may have deleted or emptied the record before running `leaderrun release`.
 #[testkit::test]
 fn a_release_by_force_ends_the_wait_after_the_record_was_deleted_or_emptied() {
     let emptied = serde_json::json!({ "spec": { "holderIdentity": "" } });
     for deletes in [true, false] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-        let mut b = behind_a_dead_holder(&lock, &witnesses);
+        let mut b = start_standby_behind_dead_holder(&lock, &witnesses);
         let admin = Cluster::shared().admin();
         let edited =
             if deletes { admin.delete(&lock.lease_path()) } else { admin.merge_patch(&lock.lease_path(), &emptied) };
@@ -72,9 +75,9 @@ fn a_release_by_force_is_refused_while_the_holder_renews() {
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let refused = release(&lock, &[], 2);
-        let says =
+        let expected =
             format!("{0} is being renewed, so its holder is alive; try leaderrun step-down --lock {0}\n", lock.name);
-        assert!(refused.output().ends_with(&says), "{}", refused.output());
+        assert!(refused.output().ends_with(&expected), "{}", refused.output());
         a.stop();
         witnesses.assert_one_at_a_time(1);
     }
@@ -83,11 +86,11 @@ fn a_release_by_force_is_refused_while_the_holder_renews() {
 #[testkit::test]
 fn the_command_of_a_frozen_holder_that_was_taken_for_dead_is_killed_when_it_is_thawed() {
     let lock = TestLock::lease();
-    let a = Candidate::with_timing("a", &lock, HOUR).run_script("echo runs; exec sleep 1000");
+    let a = Candidate::with_timing("a", &lock, LONG).run_script("echo runs; exec sleep 1000");
     testkit::eventually("a runs", || !a.output().is_empty());
     a.signal(Signal::SIGSTOP);
     release(&lock, &[], 0);
-    let b = Candidate::with_timing("b", &lock, HOUR).run_script("echo runs; exec sleep 1000");
+    let b = Candidate::with_timing("b", &lock, LONG).run_script("echo runs; exec sleep 1000");
     testkit::eventually("b runs", || !b.output().is_empty());
     let mut a = a;
     a.signal(Signal::SIGCONT);

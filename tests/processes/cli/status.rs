@@ -7,9 +7,13 @@ use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, scratch};
 
 /// Returns the exit status and the JSON document of `leaderrun status`.
 fn status(lock: &TestLock) -> (i32, Value) {
-    let mut asked = Candidate::subcommand("status", lock).args(["-o", "json"]).start();
-    let status = asked.wait().code().expect("a status");
-    (status, serde_json::from_str(&asked.output()).unwrap_or_else(|_| panic!("{}{}", asked.output(), asked.log())))
+    let mut status_command = Candidate::subcommand("status", lock).args(["-o", "json"]).start();
+    let status = status_command.wait().code().expect("a status");
+    (
+        status,
+        serde_json::from_str(&status_command.output())
+            .unwrap_or_else(|_| panic!("{}{}", status_command.output(), status_command.log())),
+    )
 }
 
 #[testkit::test]
@@ -57,20 +61,20 @@ fn a_lock_that_is_not_renewed_is_shown_as_expired() {
 }
 
 #[testkit::test]
-fn the_record_of_another_program_is_shown() {
+fn status_shows_the_record_of_another_program() {
     let lock = TestLock::lease();
     let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 } });
     Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
     let mut shown = Candidate::subcommand("status", &lock).start();
     shown.wait_for_exit(0);
-    for says in ["\\u{1b}[2Jx\n", "not written by leaderrun", "the record does not say"] {
-        assert!(shown.output().contains(says), "{says}: {}", shown.output());
+    for expected in ["\\u{1b}[2Jx\n", "not written by leaderrun", "the record does not say"] {
+        assert!(shown.output().contains(expected), "{expected}: {}", shown.output());
     }
     assert_eq!(status(&lock).1["holder"], "\u{1b}[2Jx");
 }
 
 #[testkit::test]
-fn a_lock_that_cannot_be_read_has_no_status() {
+fn status_fails_if_the_lock_cannot_be_read() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut forbidden = Candidate::subcommand("status", &lock).start();
     forbidden.wait_for_exit(125);
@@ -93,14 +97,14 @@ fn a_lock_that_cannot_be_read_has_no_status() {
 }
 
 #[testkit::test]
-fn a_lock_without_a_record_was_never_held() {
+fn status_says_that_a_lock_without_a_record_was_never_held() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     let warning = "leaderrun: warning: there is no namespace \"nowhere\"; try kubectl create namespace nowhere\n";
     for (lock, warning) in [(TestLock::lease(), ""), (TestLock::file(), ""), (nowhere, warning)] {
         let mut never = Candidate::subcommand("status", &lock).start();
         never.wait_for_exit(1);
-        let says = "state         free: it has no record, so it was never held, or its record was deleted\n";
-        assert!(never.output().contains(says), "{}", never.output());
+        let expected = "state         free: it has no record, so it was never held, or its record was deleted\n";
+        assert!(never.output().contains(expected), "{}", never.output());
         assert_eq!(never.log(), warning);
     }
 }
@@ -111,7 +115,7 @@ fn lines(watching: &testkit::Running) -> Vec<String> {
 }
 
 #[testkit::test]
-fn each_change_of_a_watched_lock_is_shown_in_one_line() {
+fn status_watch_prints_one_line_for_each_change() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap+lease")] {
         let name = &lock.name;
         let mut watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
@@ -130,7 +134,7 @@ fn each_change_of_a_watched_lock_is_shown_in_one_line() {
 }
 
 #[testkit::test]
-fn a_lock_that_may_not_be_watched_is_read_repeatedly() {
+fn status_watch_reads_a_lock_repeatedly_if_it_may_not_be_watched() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
     let watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
@@ -164,7 +168,7 @@ fn all_slots_are_shown_together() {
         let (_, json, _) = shown(&[&slots[..], &["-o", "json"]].concat());
         let json: Value = serde_json::from_str(&json).expect("an array");
         assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
-        // The lock that the option names has no record, only its slots do.
+        // Only the slots have records, not the lock that the option names.
         let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);
         for (subcommand, options) in [("status", &[][..]), ("step-down", &[]), ("release", &["--force"])] {
             let mut free = Candidate::subcommand(subcommand, &lock).args(options).start();
@@ -174,9 +178,9 @@ fn all_slots_are_shown_together() {
         leaders[0].stop();
         let (code, one, _) = shown(&slots);
         assert!(code == 1 && one.ends_with("1 of 2 slots are held\n"), "{one}");
-        let seen = |sentence: String| lines(&watching).iter().any(|line| line.starts_with(&sentence));
+        let has_line = |sentence: String| lines(&watching).iter().any(|line| line.starts_with(&sentence));
         eventually("the hand-over is seen", || {
-            seen(held.trim().to_owned()) && seen(format!("{}-{slot} is free, ", lock.name))
+            has_line(held.trim().to_owned()) && has_line(format!("{}-{slot} is free, ", lock.name))
         });
         watching.signal(Signal::SIGINT);
         watching.wait_for_end_by(Signal::SIGINT);

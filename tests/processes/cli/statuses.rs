@@ -13,20 +13,20 @@ use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
 const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
 
 /// Returns a candidate that does not wait, as in a cron table.
-fn not_waiting(lock: &TestLock) -> Candidate {
+fn candidate_that_does_not_wait(lock: &TestLock) -> Candidate {
     Candidate::with_timing("b", lock, LONG).args(["--quiet", "--wait", "0s"])
 }
 
 #[track_caller]
-fn assert_unusable(lock: &TestLock, says: &str) {
+fn assert_unusable(lock: &TestLock, reason: &str) {
     let start = Instant::now();
-    let mut b = not_waiting(lock).run(["echo", "ran"]);
+    let mut b = candidate_that_does_not_wait(lock).run(["echo", "ran"]);
     b.wait_for_exit(69);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     assert_eq!(b.output(), "");
     let last = b.log().lines().last().unwrap_or_default().to_owned();
     let expected = format!("could not use {} within --wait 0s: ", lock.name);
-    assert!(last.contains(&expected) && last.contains(says), "{says:?}: {}", b.log());
+    assert!(last.contains(&expected) && last.contains(reason), "{reason:?}: {}", b.log());
 }
 
 /// Writes a kubeconfig in which a text is replaced. Returns its path.
@@ -38,7 +38,7 @@ fn kubeconfig_with(text: &str, other: &str) -> PathBuf {
     path
 }
 
-fn held_by_a(lock: &TestLock) -> (Running, Witnesses) {
+fn start_holder(lock: &TestLock) -> (Running, Witnesses) {
     let witnesses = Witnesses::new();
     let a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -48,9 +48,9 @@ fn held_by_a(lock: &TestLock) -> (Running, Witnesses) {
 #[testkit::test]
 fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
     for lock in [TestLock::file(), TestLock::lease()] {
-        let (_a, _witnesses) = held_by_a(&lock);
+        let (_a, _witnesses) = start_holder(&lock);
         for (option, status) in [(&[][..], 75), (&["-E", "0"], 0), (&["--conflict-exit-code=3"], 3)] {
-            let mut b = not_waiting(&lock).args(option).run(["echo", "ran"]);
+            let mut b = candidate_that_does_not_wait(&lock).args(option).run(["echo", "ran"]);
             b.wait_for_exit(status);
             assert_eq!((b.output(), b.log()), (String::new(), String::new()), "neither output nor a log");
         }
@@ -91,13 +91,13 @@ fn a_missing_right_is_not_a_conflict() {
 fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     let address = Cluster::shared().address().to_string();
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
-    for (kubeconfig, says) in [
+    for (kubeconfig, reason) in [
         (kubeconfig_with("token-of-admin", "nonsense"), "nauthorized"),
         (kubeconfig_with(&address, &nobody), "onnection refused"),
         (kubeconfig_with(&format!("https://{address}"), "https://no.such.host.invalid"), ""),
         (kubeconfig_with("certificate-authority-data", "ignored"), ""),
     ] {
-        assert_unusable(&TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) }, says);
+        assert_unusable(&TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) }, reason);
     }
 }
 

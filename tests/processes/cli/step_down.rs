@@ -6,9 +6,9 @@ use serde_json::json;
 use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually};
 
 fn step_down(lock: &TestLock, status: i32) -> String {
-    let mut asked = Candidate::subcommand("step-down", lock).start();
-    asked.wait_for_exit(status);
-    asked.output() + &asked.log()
+    let mut command = Candidate::subcommand("step-down", lock).start();
+    command.wait_for_exit(status);
+    command.output() + &command.log()
 }
 
 #[testkit::test]
@@ -85,9 +85,9 @@ fn a_free_lock_and_another_programs_holder_cannot_be_asked_to_step_down() {
 }
 
 fn step_down_and_wait(lock: &TestLock, wait: &[&str], status: i32) -> String {
-    let mut asked = Candidate::subcommand("step-down", lock).args(["--wait"]).args(wait).start();
-    asked.wait_for_exit(status);
-    asked.output() + &asked.log()
+    let mut command = Candidate::subcommand("step-down", lock).args(["--wait"]).args(wait).start();
+    command.wait_for_exit(status);
+    command.output() + &command.log()
 }
 
 #[testkit::test]
@@ -115,7 +115,7 @@ fn a_holder_that_does_not_hand_over_in_time_is_named() {
     let name = &lock.name;
     assert_eq!(step_down_and_wait(&lock, &["1s"], 2), format!("a still holds {name} after 1s\n"));
     a.signal(Signal::SIGSTOP);
-    let says = format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}\n");
-    eventually("it expires", || step_down_and_wait(&lock, &["0s"], 2).ends_with(&says));
+    let expected = format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}\n");
+    eventually("it expires", || step_down_and_wait(&lock, &["0s"], 2).ends_with(&expected));
     a.signal(Signal::SIGCONT);
 }

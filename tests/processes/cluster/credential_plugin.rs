@@ -29,11 +29,11 @@ impl Plugin {
             r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{"token":"{}"{expires}}}}}"#,
             ADMIN.token
         );
-        Self::printing(&format!("{script}\necho '{credential}'"))
+        Self::without_credential(&format!("{script}\necho '{credential}'"))
     }
 
-    /// Creates a plugin that runs `script` in its folder and prints only what the script prints. Its runs are counted.
-    fn printing(script: &str) -> Self {
+    /// Creates a plugin that runs `script` in its folder, and prints nothing else. Its runs are counted.
+    fn without_credential(script: &str) -> Self {
         let folder = scratch::folder("plugin");
         let program = folder.join("plugin");
         let script = format!("#!/bin/sh\ncd {}\necho run >> runs\n{script}\n", folder.display());
@@ -106,7 +106,7 @@ fn a_plugin_that_takes_longer_than_the_request_timeout_does_not_cause_a_loss() {
 
 #[testkit::test]
 fn a_plugin_that_hangs_is_logged_and_killed_when_leaderrun_ends() {
-    let plugin = Plugin::printing("echo $$ > pid; sleep 1000 & echo $! > child; wait");
+    let plugin = Plugin::without_credential("echo $$ > pid; sleep 1000 & echo $! > child; wait");
     let mut a = Candidate::new("a", &plugin.lock()).args(["--wait", "2s"]).run_script("echo started");
     let processes = [read_pid(&plugin.file("pid")), read_pid(&plugin.file("child"))];
     a.wait_for_exit(69);
@@ -130,17 +130,17 @@ fn the_error_for_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() {
         ("echo hello", "it did not print an ExecCredential"),
         ("echo '{\"kind\":\"Status\"}'", "it did not print an ExecCredential: the output has kind \"Status\""),
     ] {
-        let plugin = Plugin::printing(script);
+        let plugin = Plugin::without_credential(script);
         let (log, program) = (status(&plugin), plugin.file("plugin"));
         let failure = format!("the credential plugin {} failed: {reason}", program.display());
         assert!(log.contains(&failure), "{script}: {log}");
         assert!(log.contains("; check exec of the user in the kubeconfig"), "{script}: {log}");
     }
-    let uninterpreted = Plugin::printing("");
+    let uninterpreted = Plugin::without_credential("");
     fs::write(uninterpreted.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
     let log = status(&uninterpreted);
     assert!(log.contains("failed: the interpreter that its first line names does not exist"), "{log}");
-    let missing = Plugin::printing("");
+    let missing = Plugin::without_credential("");
     missing.configure(&json!({ "command": "no-such-plugin", "installHint": "run: install no-such-plugin" }));
     let log = status(&missing);
     let failure =
@@ -172,7 +172,7 @@ fn a_plugin_can_ask_the_user_at_the_terminal() {
 fn long_output_of_a_plugin_is_accepted_but_endless_output_is_refused() {
     let plugin = Plugin::new("head -c 3000000 /dev/zero | tr '\\0' ' '", None);
     Candidate::subcommand("status", &plugin.lock()).start().wait_for_exit(1);
-    let endless = Plugin::printing("yes");
+    let endless = Plugin::without_credential("yes");
     let mut status = Candidate::subcommand("status", &endless.lock()).start();
     status.wait();
     assert!(status.log().contains("it printed too much"), "{}", status.log());
@@ -239,11 +239,11 @@ fn unusable_credentials_are_reported_with_the_plugin_that_printed_them() {
     ] {
         let version = "client.authentication.k8s.io/v1";
         let credential = format!(r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{{status}}}}}"#);
-        let plugin = Plugin::printing(&format!("cat <<'END'\n{credential}\nEND"));
+        let plugin = Plugin::without_credential(&format!("cat <<'END'\n{credential}\nEND"));
         let mut status = Candidate::subcommand("status", &plugin.lock()).start();
         status.wait();
-        let says =
+        let expected =
             format!("the credential plugin {} failed: its output cannot be used: ", plugin.file("plugin").display());
-        assert!(status.log().contains(&says) && status.log().contains(reason), "{}", status.log());
+        assert!(status.log().contains(&expected) && status.log().contains(reason), "{}", status.log());
     }
 }

@@ -1,5 +1,5 @@
-//! Tests of credentials that are replaced and revoked while candidates use them, ten times for each kind of credential,
-//! on a bad network.
+//! Tests of credentials that are replaced and revoked while candidates use them. Each test replaces them ten times, on a
+//! network with faults.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use testkit::{
 
 pub const ROTATIONS: usize = 10;
 
-/// Durations that leave a plugin some seconds on a busy machine, also after a request that was not answered.
+/// Durations with which a plugin has some seconds even on a busy machine and after a request without an answer.
 pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
 /// A leader and a standby with the same credentials, each behind a proxy.
@@ -27,10 +27,10 @@ pub struct Candidates {
 
 impl Candidates {
     fn new() -> Self {
-        Self::of(Cluster::start_in_process())
+        Self::in_cluster(Cluster::start_in_process())
     }
 
-    pub fn of(cluster: Cluster) -> Self {
+    pub fn in_cluster(cluster: Cluster) -> Self {
         let proxies = [(); 2].map(|()| Proxy::start(&cluster));
         Self { folder: scratch::folder("credentials"), cluster, proxies }
     }
@@ -52,7 +52,7 @@ impl Candidates {
 
     /// Runs a leader and a standby during the rotations, and checks that the lock is not lost. Each call of `rotate`
     /// replaces and revokes the credentials.
-    pub fn run_during(&self, mut rotate: impl FnMut()) {
+    pub fn assert_lock_is_kept_during(&self, mut rotate: impl FnMut()) {
         let witnesses = Witnesses::new();
         let lock = |number| TestLock {
             name: format!("{}/job", self.cluster.new_namespace()),
@@ -79,7 +79,7 @@ impl Candidates {
                 let before = renewed();
                 eventually("a renewal", || renewed() != before);
             }
-            let is_new_watch = |seen: &ReceivedRequest| seen.is_watch() && seen.received_at > rotated_at;
+            let is_new_watch = |request: &ReceivedRequest| request.is_watch() && request.received_at > rotated_at;
             self.proxies[1].wait_for_request(is_new_watch, testkit::TIMEOUT);
         }
         witnesses.assert_one_at_a_time(1);
@@ -136,23 +136,23 @@ fn exec_credential(status: &Value) -> String {
     json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status }).to_string()
 }
 
-fn assert_few_runs(folder: &Path) {
+fn assert_plugin_ran_rarely(folder: &Path) {
     let runs = fs::read_to_string(folder.join("runs")).expect("runs").lines().count();
     assert!(runs <= 2 * (ROTATIONS + 1), "{runs} runs for two candidates and {ROTATIONS} rotations");
 }
 
 #[testkit::test]
-fn a_token_file_is_replaced() {
+fn a_leader_keeps_the_lock_while_its_token_file_is_replaced() {
     let candidates = Candidates::new();
     let path = candidates.file("token");
     candidates.write_kubeconfigs(&json!({ "tokenFile": path }));
     let mut rotate = rotating_tokens(|token| replace(&path, &format!("{token}\n")));
     rotate();
-    candidates.run_during(rotate);
+    candidates.assert_lock_is_kept_during(rotate);
 }
 
 #[testkit::test]
-fn a_client_certificate_file_is_replaced() {
+fn a_leader_keeps_the_lock_while_its_client_certificate_file_is_replaced() {
     let candidates = Candidates::new();
     let (certificate, key) = (candidates.file("client.crt"), candidates.file("client.key"));
     candidates.write_kubeconfigs(&json!({ "client-certificate": certificate, "client-key": key }));
@@ -161,22 +161,22 @@ fn a_client_certificate_file_is_replaced() {
         replace(&key, &issued.key);
     });
     rotate();
-    candidates.run_during(rotate);
+    candidates.assert_lock_is_kept_during(rotate);
 }
 
 #[testkit::test]
-fn a_plugin_issues_another_token() {
+fn a_leader_keeps_the_lock_while_its_plugin_issues_new_tokens() {
     let candidates = Candidates::new();
     let path = candidates.file("issued");
     candidates.write_kubeconfigs(&exec_user(&candidates.folder));
     let mut rotate = rotating_tokens(|token| replace(&path, &exec_credential(&json!({ "token": token }))));
     rotate();
-    candidates.run_during(rotate);
-    assert_few_runs(&candidates.folder);
+    candidates.assert_lock_is_kept_during(rotate);
+    assert_plugin_ran_rarely(&candidates.folder);
 }
 
 #[testkit::test]
-fn a_plugin_issues_another_client_certificate() {
+fn a_leader_keeps_the_lock_while_its_plugin_issues_new_client_certificates() {
     let candidates = Candidates::new();
     let path = candidates.file("issued");
     candidates.write_kubeconfigs(&exec_user(&candidates.folder));
@@ -185,26 +185,26 @@ fn a_plugin_issues_another_client_certificate() {
         replace(&path, &exec_credential(&status));
     });
     rotate();
-    candidates.run_during(rotate);
-    assert_few_runs(&candidates.folder);
+    candidates.assert_lock_is_kept_during(rotate);
+    assert_plugin_ran_rarely(&candidates.folder);
 }
 
 #[testkit::test]
-fn the_kubeconfig_is_replaced() {
+fn a_leader_keeps_the_lock_while_its_kubeconfig_is_replaced() {
     let candidates = Candidates::new();
     let mut rotate = rotating_tokens(|token| candidates.write_kubeconfigs(&json!({ "token": token })));
     rotate();
-    candidates.run_during(rotate);
+    candidates.assert_lock_is_kept_during(rotate);
 }
 
 #[testkit::test]
-fn a_token_file_is_replaced_after_its_kubeconfig_was_deleted() {
+fn a_replaced_token_file_is_read_after_its_kubeconfig_was_deleted() {
     let candidates = Candidates::new();
     let path = candidates.file("token");
     candidates.write_kubeconfigs(&json!({ "tokenFile": path }));
     let mut rotate = rotating_tokens(|token| replace(&path, token));
     rotate();
-    candidates.run_during(|| {
+    candidates.assert_lock_is_kept_during(|| {
         for number in 0..2 {
             let _ = fs::remove_file(candidates.kubeconfig(number));
         }
@@ -232,7 +232,7 @@ fn a_file_of_authorities_is_read_again_as_soon_as_a_connection_fails() {
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     replace(&authorities, &other);
-    // A connection that is open stays in use.
+    // An open connection stays in use, so it is broken here.
     eventually("a connection fails by the other authority", || {
         proxy.break_existing();
         a.log().contains("its issuer is not the configured authority")

@@ -23,7 +23,7 @@ fn messages(lock: &TestLock) -> Vec<String> {
 }
 
 #[testkit::test]
-fn a_leadership_begins_and_ends_with_an_event() {
+fn an_event_is_written_when_leadership_begins_and_when_it_ends() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -50,7 +50,7 @@ fn a_leadership_begins_and_ends_with_an_event() {
 }
 
 #[testkit::test]
-fn each_object_of_a_lock_has_its_own_events() {
+fn events_are_written_for_each_object_of_a_lock() {
     let lock = TestLock::of_kind("configmap+lease");
     Candidate::new("a", &lock).run_script("true").wait_for_exit(0);
     let admin = Cluster::shared().admin();
@@ -84,25 +84,27 @@ fn an_event_that_cannot_be_written_is_left_out() {
 }
 
 #[testkit::test]
-fn events_without_an_answer_delay_no_renewal_and_no_end() {
+fn events_that_are_not_answered_delay_neither_renewals_nor_the_exit() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_requests(Match::method(Method::POST).on("/events"));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     held.wait_until_held();
-    let renewals = || proxy.requests().iter().filter(|seen| seen.method == Method::PUT).count();
+    let renewals = || proxy.requests().iter().filter(|request| request.method == Method::PUT).count();
     let before = renewals();
     eventually("the lock is still renewed", || renewals() >= before + 6);
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
-    let by_event = proxy.requests().iter().find(|seen| seen.path.contains("/events")).map(|seen| seen.connection);
-    let by_renewal =
-        |connection| proxy.requests().iter().any(|seen| seen.method == Method::PUT && seen.connection == connection);
+    let by_event =
+        proxy.requests().iter().find(|request| request.path.contains("/events")).map(|request| request.connection);
+    let by_renewal = |connection| {
+        proxy.requests().iter().any(|request| request.method == Method::PUT && request.connection == connection)
+    };
     assert!(!by_event.is_some_and(by_renewal), "Events have a connection of their own");
     assert!(!a.log().contains("warning"), "{}", a.log());
 }
 
-/// Uses up the limit of processes, and ends with status 7 on request.
+/// A Python program that uses up the limit of processes, and ends with status 7 on SIGTERM.
 const FORK_UNTIL_REFUSED: &str = "
 import os, signal, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
@@ -114,13 +116,13 @@ print('no more processes', flush=True)
 while True: signal.pause()
 ";
 
-/// An Event is written over a new connection, for which the name of the API server is looked up.
+/// Looking up the name of the API server for a new connection needs a thread, which the limit may refuse.
 #[testkit::test(requires = root())]
 fn a_command_that_uses_up_the_limit_of_processes_does_not_prevent_renewals_or_its_end() {
     let (lock, kubeconfig) = (TestLock::lease(), open_folder("by-name", 0o755).join("kubeconfig"));
     let text = fs::read_to_string(lock.kubeconfig.as_ref().expect("a cluster's lock")).expect("a kubeconfig");
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
-    // A user of whom there are no other processes.
+    // This user has no other processes, which would count for the limit.
     let user = 100_000 + 16 * std::process::id();
     let mut a = Candidate::program("a", program())
         .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])

@@ -1,4 +1,5 @@
-//! Tests of files that a program empties, writes in parts, and completes, while a leader uses them.
+//! Tests of files that another program writes in parts while a leader uses them: it empties the file, writes a part of
+//! it, and then completes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ impl Leader {
         }
     }
 
-    /// Writes a part of a file, and has all files read again.
+    /// Writes a part of a file, and makes leaderrun read all files again.
     fn write_part(&self, name: &str, part: &str) {
         fs::write(self.file(name), part).expect("a part of a file");
         self.proxy.answer(Match::put().next(1), 401, None);
@@ -91,7 +92,7 @@ fn half(text: &str) -> &str {
 }
 
 #[testkit::test]
-fn a_token_file_is_written_in_parts() {
+fn a_leader_keeps_the_lock_while_its_token_file_is_written_in_parts() {
     let mut leader = Leader::new();
     let (old, new) = (issued::issue_token(ADMIN), issued::issue_token(ADMIN));
     fs::write(leader.file("token"), &old).expect("a token");
@@ -107,7 +108,7 @@ fn a_token_file_is_written_in_parts() {
 }
 
 #[testkit::test]
-fn a_client_certificate_and_its_key_are_written_in_parts() {
+fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_parts() {
     let mut leader = Leader::new();
     let (old, new) = (issued::issue_certificate(ADMIN), issued::issue_certificate(ADMIN));
     let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
@@ -126,7 +127,7 @@ fn a_client_certificate_and_its_key_are_written_in_parts() {
 }
 
 #[testkit::test]
-fn a_client_certificate_is_written_before_the_authority_that_issued_it() {
+fn a_leader_keeps_the_lock_while_its_certificate_file_lacks_the_intermediate_authority() {
     let mut leader = Leader::new();
     let (old, new) = (issued::issue_certificate(ADMIN), issued::issue_certificate_chain(ADMIN));
     let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
@@ -145,7 +146,7 @@ fn a_client_certificate_is_written_before_the_authority_that_issued_it() {
 }
 
 /// Rotates credentials while the file of authorities is half written.
-fn rotate_beside_a_half_written_authority(mut leader: Leader, publish: impl Fn(&Path, &str)) {
+fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish: impl Fn(&Path, &str)) {
     let mut token = issued::issue_token(ADMIN);
     publish(&leader.folder, &token);
     leader.start();
@@ -166,29 +167,29 @@ fn rotate_beside_a_half_written_authority(mut leader: Leader, publish: impl Fn(&
 }
 
 #[testkit::test]
-fn a_token_file_is_read_though_the_file_of_authorities_is_half_written() {
+fn a_replaced_token_file_is_read_while_the_file_of_authorities_is_half_written() {
     let leader = Leader::new();
     leader.configure(&json!({ "tokenFile": "token" }));
-    rotate_beside_a_half_written_authority(leader, |folder, token| {
+    assert_lock_is_kept_with_half_written_authorities(leader, |folder, token| {
         fs::write(folder.join("token"), token).expect("a token");
     });
 }
 
 #[testkit::test]
-fn a_plugin_is_run_though_the_file_of_authorities_is_half_written() {
+fn a_plugin_is_run_while_the_file_of_authorities_is_half_written() {
     let leader = Leader::new();
     let version = "client.authentication.k8s.io/v1";
     let script = format!("cat {}", leader.file("issued").display());
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
     leader.configure(&json!({ "exec": exec }));
-    rotate_beside_a_half_written_authority(leader, |folder, token| {
+    assert_lock_is_kept_with_half_written_authorities(leader, |folder, token| {
         let credential = json!({ "apiVersion": version, "kind": "ExecCredential", "status": { "token": token } });
         fs::write(folder.join("issued"), credential.to_string()).expect("a credential");
     });
 }
 
 #[testkit::test]
-fn a_kubeconfig_is_written_in_parts() {
+fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     let mut leader = Leader::new();
     let (old, new) = (issued::issue_token(ADMIN), issued::issue_token(ADMIN));
     let (server, authority) = (leader.proxy.address(), BASE64_STANDARD.encode(tls::authority()));

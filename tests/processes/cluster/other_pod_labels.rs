@@ -1,4 +1,4 @@
-//! Tests of the leader's label beside the labels of other leaders, locks and programs.
+//! Tests of the leader's label on pods that also have labels of other leaders, locks and programs.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -7,21 +7,21 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 
 use super::pod_label::{LABEL, Pods, candidate};
 
-/// The label that states the leadership which has set the leader's label.
+/// The label with the fencing token of the leadership that has set the leader's label.
 const MARK: &str = "job.leaderrun/token";
 
 fn mark(pod: &Value) -> Option<String> {
     pod["metadata"]["labels"][MARK].as_str().map(str::to_owned)
 }
 
-/// The earlier leader is configured with another label, and its requests to remove that are delayed.
+/// The two leaders are configured with different labels. The requests of the first leader to remove its label are delayed.
 #[testkit::test]
 fn a_label_of_another_value_is_removed() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     a.wait_for_log("routes to this candidate");
     let mut b =
         Candidate::new("b", &lock).args(["--pod-label", "part=first", "--pod", "b"]).run_witness(&witnesses, &[]);
@@ -49,14 +49,15 @@ fn a_label_that_the_pod_had_before_is_left_alone() {
     assert_eq!(pods.labelled(), ["a"]);
 }
 
-/// Both candidates are in one pod. The first one removes its label only after the second one has added its own.
+/// Both candidates are in the same pod. The first leader's request to remove its label arrives after the second leader has
+/// added its own.
 #[testkit::test]
 fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     a.wait_for_log("routes to this candidate");
     let earlier = mark(&pods.get("a")).expect("a mark");
     let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
@@ -68,26 +69,26 @@ fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     a.wait();
     assert_eq!(pods.labelled(), ["a"]);
     b.stop();
-    pods.become_labelled(&[]);
+    pods.wait_until_labelled(&[]);
 }
 
 #[testkit::test]
-fn two_locks_label_one_pod() {
+fn a_leader_does_not_remove_the_label_of_another_lock() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let other = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
     let pods = Pods::new(&lock, &["a", "b"]);
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["a"]);
-    let mut beside =
-        Candidate::new("beside", &other).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
-    beside.wait_for_log("routes to this candidate");
+    pods.wait_until_labelled(&["a"]);
+    let mut second =
+        Candidate::new("second", &other).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
+    second.wait_for_log("routes to this candidate");
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     drop(a);
-    pods.become_labelled(&["b"]);
+    pods.wait_until_labelled(&["b"]);
     assert_eq!(pods.get("a")["metadata"]["labels"]["shard"], "one");
     b.stop();
-    beside.stop();
+    second.stop();
     assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }));
 }
 
@@ -102,17 +103,17 @@ fn labels_of_earlier_leaders_are_removed() {
         pods.patch(pod, &stale);
     }
     let mut c = candidate("c", &lock).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["c"]);
+    pods.wait_until_labelled(&["c"]);
     c.stop();
     // A leader whose command cannot be started removes such a label from its own pod.
     pods.patch("a", &stale);
     let mut a = candidate("a", &lock).run(["/no/such/program"]);
     a.wait_for_exit(127);
-    pods.become_labelled(&[]);
+    pods.wait_until_labelled(&[]);
 }
 
 #[testkit::test]
-fn labels_of_others_are_left_alone() {
+fn labels_that_another_program_has_set_are_left_alone() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "redis"]);
     pods.label("redis", "leader");
@@ -122,9 +123,9 @@ fn labels_of_others_are_left_alone() {
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("held by b");
     b.stop();
-    pods.become_labelled(&["a", "redis"]);
+    pods.wait_until_labelled(&["a", "redis"]);
     a.stop();
-    pods.become_labelled(&["redis"]);
+    pods.wait_until_labelled(&["redis"]);
     assert_eq!(pods.get("b")["metadata"]["labels"]["role"], "worker");
 }
 
@@ -134,10 +135,10 @@ fn a_standby_in_the_pod_of_the_leader_does_not_remove_its_label() {
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("routes to this candidate");
-    let mut beside = Candidate::new("beside", &lock).args(LABEL).args(["--pod", "a"]).run_script("true");
-    beside.wait_for_log("held by a");
-    beside.signal(Signal::SIGTERM);
-    beside.wait_for_exit(143);
+    let mut second = Candidate::new("second", &lock).args(LABEL).args(["--pod", "a"]).run_script("true");
+    second.wait_for_log("held by a");
+    second.signal(Signal::SIGTERM);
+    second.wait_for_exit(143);
     assert_eq!(pods.labelled(), ["a"]);
     a.stop();
 }

@@ -38,12 +38,12 @@ impl Owners {
         let labels = json!({ "app": "web" });
         let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
         let template = json!({ "metadata": { "labels": labels }, "spec": pod });
-        let mut once = template.clone();
-        once["spec"]["restartPolicy"] = "Never".into();
+        let mut job_template = template.clone();
+        job_template["spec"]["restartPolicy"] = "Never".into();
         let spec = match kind {
             "Pod" => pod,
-            "Job" => json!({ "template": once }),
-            "CronJob" => json!({ "schedule": "0 3 * * *", "jobTemplate": { "spec": { "template": once } } }),
+            "Job" => json!({ "template": job_template }),
+            "CronJob" => json!({ "schedule": "0 3 * * *", "jobTemplate": { "spec": { "template": job_template } } }),
             _ => json!({ "selector": { "matchLabels": labels }, "serviceName": "web", "template": template }),
         };
         let references: Vec<Value> = controller.into_iter().map(controlling).collect();
@@ -87,7 +87,8 @@ fn every_object_of_a_lock_gets_the_owner() {
             _ => vec![lock.object_path("endpoints"), lease_of(&lock, "job")],
         };
         for path in paths {
-            // There are no further fields: the owner neither controls the lock nor waits for its deletion.
+            // The reference has no further fields: the owner does not control the lock, and its deletion does not wait for
+            // the lock's deletion.
             assert_eq!(owners_at(&path), json!([deployment]), "{path}");
         }
         assert!(!run.log().contains("has no owner"), "{}", run.log());
@@ -95,7 +96,7 @@ fn every_object_of_a_lock_gets_the_owner() {
 }
 
 #[testkit::test]
-fn a_lock_that_exists_gets_the_owner_at_its_acquisition() {
+fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
     let lock = TestLock::lease();
     candidate(&lock).run(["true"]).wait_for_exit(0);
     assert_eq!(owners_at(&lock.lease_path()), json!(null), "it is off by default");
@@ -117,7 +118,7 @@ fn a_lock_that_exists_gets_the_owner_at_its_acquisition() {
 }
 
 #[testkit::test]
-fn the_controller_of_the_pod_is_found() {
+fn with_owner_auto_the_controller_of_the_pod_becomes_the_owner() {
     // Each chain begins with the owner and ends with the controller of the pod.
     let chains: [&[(&str, &str)]; 5] = [
         &[("Deployment", "web"), ("ReplicaSet", "web-1")],
@@ -142,7 +143,7 @@ fn the_controller_of_the_pod_is_found() {
 }
 
 #[testkit::test]
-fn without_an_owner_the_lock_works() {
+fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
     let cluster = Cluster::shared();
     let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
     let rights = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]);
@@ -152,7 +153,7 @@ fn without_an_owner_the_lock_works() {
     let pod = json!({ "metadata": { "name": "alone" }, "spec": pod });
     cluster.admin().create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).expect("a pod");
     let admin = TestLock { name: format!("{namespace}/other"), ..lock.through(cluster.kubeconfig()) };
-    for (lock, options, says) in [
+    for (lock, options, expected) in [
         (
             &lock,
             &DEPLOYMENT[..],
@@ -171,13 +172,13 @@ fn without_an_owner_the_lock_works() {
     ] {
         let mut run = candidate(lock).args(options).run(["true"]);
         run.wait_for_exit(0);
-        assert!(run.log().contains(&says), "{says}: {}", run.log());
+        assert!(run.log().contains(&expected), "{expected}: {}", run.log());
         assert_eq!(run.log().matches("has no owner").count(), 1, "logged once: {}", run.log());
     }
 }
 
 #[testkit::test]
-fn the_printed_rights_are_enough_and_the_doctor_agrees() {
+fn the_manifest_for_an_owner_grants_enough_rights_and_the_doctor_confirms_it() {
     let cluster = Cluster::shared();
     for options in [&DEPLOYMENT[..], &["--owner", "auto"]] {
         let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
@@ -205,8 +206,8 @@ fn the_printed_rights_are_enough_and_the_doctor_agrees() {
         owners.create("Pod", "web-1-x", Some(&replicas));
         let mut found = doctor();
         found.wait_for_exit(0);
-        let says = "ok      owner       the Deployment web becomes the owner of the lock's objects";
-        assert!(found.output().contains(says), "{}", found.output());
+        let expected = "ok      owner       the Deployment web becomes the owner of the lock's objects";
+        assert!(found.output().contains(expected), "{}", found.output());
         let mut run = candidate(&lock).args(options).args(pod).run(["true"]);
         run.wait_for_exit(0);
         assert_eq!(owners_at(&lock.lease_path()), json!([deployment]));
@@ -214,9 +215,9 @@ fn the_printed_rights_are_enough_and_the_doctor_agrees() {
     }
 }
 
-/// The test deletes the Lease like Kubernetes after a deletion of its owner.
+/// The test deletes the Lease as Kubernetes does after its owner was deleted.
 #[testkit::test]
-fn a_held_lock_outlives_its_owner_and_a_released_one_does_not() {
+fn a_held_lock_outlives_its_owner_and_a_released_lock_does_not() {
     let lock = TestLock::lease();
     let owners = Owners::new(&lock);
     let deployment = owners.create("Deployment", "web", None);
@@ -235,7 +236,7 @@ fn a_held_lock_outlives_its_owner_and_a_released_one_does_not() {
 }
 
 #[testkit::test]
-fn an_owner_that_must_not_be_set_is_left_out() {
+fn an_owner_that_the_api_server_refuses_is_left_out() {
     let cluster = Cluster::start_in_process();
     let namespace = cluster.new_namespace();
     let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(cluster.kubeconfig_for("candidate")) };
@@ -249,9 +250,9 @@ fn an_owner_that_must_not_be_set_is_left_out() {
     let run = || candidate(&lock).args(DEPLOYMENT).run(["true"]);
     let mut refused = run();
     refused.wait_for_exit(0);
-    let says =
+    let expected =
         "cannot set an ownerRef on a resource you can't delete: , <nil>; allow this user to delete the lock's objects";
-    assert!(refused.log().contains(says), "{}", refused.log());
+    assert!(refused.log().contains(expected), "{}", refused.log());
     assert_eq!(refused.log().matches("has no owner").count(), 1, "{}", refused.log());
     let owners = || cluster.admin().get(&lock.lease_path()).expect("the Lease")["metadata"]["ownerReferences"].clone();
     assert_eq!(owners(), json!(null));
@@ -265,7 +266,7 @@ fn an_owner_that_must_not_be_set_is_left_out() {
 
 #[testkit::test]
 fn invalid_owners_are_refused() {
-    for (lock, owner, says) in [
+    for (lock, owner, expected) in [
         ("a/b", "web", "--owner web: an owner is auto or KIND/NAME; try --owner deployment/web"),
         (
             "a/b",
@@ -282,6 +283,6 @@ fn invalid_owners_are_refused() {
     ] {
         let mut refused = Candidate::bare("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);
         refused.wait_for_exit(125);
-        assert!(refused.log().contains(says), "{owner}: {}", refused.log());
+        assert!(refused.log().contains(expected), "{owner}: {}", refused.log());
     }
 }

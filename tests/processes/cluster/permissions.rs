@@ -13,7 +13,7 @@ fn lock_for(user: &str) -> TestLock {
 }
 
 #[testkit::test]
-fn the_printed_role_is_enough() {
+fn the_rights_in_the_printed_role_are_enough() {
     let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "candidate", rules(&CANDIDATE_VERBS));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -34,11 +34,11 @@ fn a_candidate_prints_the_missing_role_and_waits_for_it() {
     a.wait_for_log("verbs: [get, create, update, watch]");
     Cluster::shared().grant(lock.namespace(), "stranger", rules(&CANDIDATE_VERBS));
     a.wait_for_exit(0);
-    assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
+    assert_eq!(a.log().matches("not allowed").count(), 1, "logged once: {}", a.log());
 }
 
 #[testkit::test]
-fn a_missing_create_is_named() {
+fn the_log_names_a_missing_right_to_create() {
     let (lock, witnesses) = (lock_for("operator"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -57,12 +57,12 @@ fn a_candidate_without_watch_polls() {
     b.wait_for_log("reading it every retry period instead");
     a.stop();
     b.wait_for_exit(0);
-    assert_eq!(b.log().matches("not allowed").count(), 1, "said once: {}", b.log());
+    assert_eq!(b.log().matches("not allowed").count(), 1, "logged once: {}", b.log());
     witnesses.assert_one_at_a_time(2);
 }
 
 #[testkit::test]
-fn a_missing_namespace_is_reported() {
+fn the_log_reports_a_missing_namespace() {
     for kind in ["lease", "configmap"] {
         let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };
         let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_script("echo started");

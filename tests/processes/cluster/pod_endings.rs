@@ -1,5 +1,5 @@
-//! Tests of what happens to the leadership when a pod ends. The tests send the signals that the kubelet sends to the processes of a
-//! container, in the same order.
+//! Tests of the leadership when a pod ends. The tests send the same signals to the processes as the kubelet sends to those
+//! of a container, in the same order.
 
 use nix::sys::signal::{Signal, kill};
 

@@ -51,16 +51,17 @@ impl Pods {
         list["items"].as_array().expect("a list").iter().map(name).collect()
     }
 
-    pub fn become_labelled(&self, names: &[&str]) {
+    pub fn wait_until_labelled(&self, names: &[&str]) {
         eventually(&format!("{names:?} have the label"), || self.labelled() == names);
     }
 
-    /// Records which pods have the label from now on, until the returned function is called, which returns them.
+    /// Starts to record which pods have the label. The returned function ends the recording and returns the labelled pods
+    /// after each change.
     fn watch(&self) -> impl FnOnce() -> Vec<Vec<String>> {
         let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
         let pods = Self { client: self.client.clone(), path: self.path.clone() };
         move || {
-            // This is the last change, so all earlier ones have been seen before it.
+            // All earlier changes have arrived when this change arrives.
             let end = json!({ "metadata": { "labels": { "role": "leader", "end": "yes" } } });
             pods.patch("end", &end);
             let (mut present, mut history) = (Vec::<String>::new(), Vec::new());
@@ -91,14 +92,14 @@ fn the_label_is_on_the_leaders_pod_only() {
     let history = pods.watch();
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    pods.become_labelled(&["b"]);
+    pods.wait_until_labelled(&["b"]);
     b.stop();
-    pods.become_labelled(&[]);
+    pods.wait_until_labelled(&[]);
     assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }), "other labels stay");
     let history = history();
     let names: Vec<Vec<&str>> = history.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
@@ -113,7 +114,7 @@ fn the_label_is_removed_before_the_termination_signal() {
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     a.wait_for_log("routes to this candidate");
     let held = proxy.hold_replies(Match::method(Method::PATCH));
     a.signal(Signal::SIGTERM);
@@ -131,7 +132,7 @@ fn a_command_is_signaled_although_its_label_cannot_be_removed() {
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     let _held = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
     a.wait();
@@ -146,7 +147,7 @@ fn a_second_signal_does_not_wait_for_the_withdrawal() {
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &["linger"]);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     let held = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
@@ -161,14 +162,14 @@ fn a_dead_leaders_label_is_removed_by_the_next() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let history = pods.watch();
     // All processes are killed at once, as when the node fails.
     drop(a);
     witnesses.wait_for("b", 1);
-    pods.become_labelled(&["b"]);
+    pods.wait_until_labelled(&["b"]);
     b.stop();
     assert!(history().iter().all(|names| names.len() < 2));
 }
@@ -180,18 +181,18 @@ fn a_partition_never_leaves_two_labels() {
     let pods = Pods::new(&lock, &["a", "b", "end"]);
     let mut a =
         candidate("a", &lock.through(proxy.kubeconfig())).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let history = pods.watch();
     proxy.partition();
     witnesses.wait_for("b", 1);
-    pods.become_labelled(&["b"]);
+    pods.wait_until_labelled(&["b"]);
     proxy.heal();
     a.wait_for_log("held by b");
     b.stop();
     eventually("a leads again", || witnesses.lifetimes_of("a").len() == 2);
-    pods.become_labelled(&["a"]);
+    pods.wait_until_labelled(&["a"]);
     a.stop();
     assert!(history().iter().all(|names| names.len() < 2));
     witnesses.assert_one_at_a_time(3);
@@ -204,10 +205,10 @@ fn a_delayed_label_request_of_a_former_leader_is_refused() {
     let pods = Pods::new(&lock, &["a", "b"]);
     let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    let late = marked_only(&proxy, first);
+    let late = hold_label_request(&proxy, first);
     a.stop();
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    pods.become_labelled(&["b"]);
+    pods.wait_until_labelled(&["b"]);
     let conflicts = proxy.conflicts();
     late.release();
     eventually("it has arrived", || proxy.conflicts() > conflicts);
@@ -215,8 +216,8 @@ fn a_delayed_label_request_of_a_former_leader_is_refused() {
     b.stop();
 }
 
-/// Releases the first write, which marks the pod, and holds the next one, which labels it.
-fn marked_only(proxy: &Proxy, first: Hold) -> Hold {
+/// Releases the first write, which adds the token to the pod, and holds the next write, which adds the label.
+fn hold_label_request(proxy: &Proxy, first: Hold) -> Hold {
     first.wait_until_held();
     let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     first.release();
@@ -224,7 +225,7 @@ fn marked_only(proxy: &Proxy, first: Hold) -> Hold {
     late
 }
 
-/// The label is sent before the partition, and arrives after that of the next leader.
+/// The request is sent before the partition, and arrives after the next leader has labelled its pod.
 #[testkit::test]
 fn a_label_request_that_a_partition_delayed_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
@@ -233,14 +234,14 @@ fn a_label_request_that_a_partition_delayed_is_refused() {
     let history = pods.watch();
     let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    let late = marked_only(&proxy, first);
+    let late = hold_label_request(&proxy, first);
     // Later requests of a for pods are refused.
     proxy.answer(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     proxy.partition_replies();
     a.wait_for_exit(76);
-    pods.become_labelled(&["b"]);
+    pods.wait_until_labelled(&["b"]);
     let conflicts = proxy.conflicts();
     late.release();
     eventually("it has arrived", || proxy.conflicts() > conflicts || pods.labelled().len() > 1);
@@ -259,7 +260,7 @@ fn the_label_is_removed_when_the_command_ends_by_another_signal() {
     a.signal(Signal::SIGUSR1);
     a.wait_for_exit(138);
     assert!(!a.log().contains("terminating"), "{}", a.log());
-    pods.become_labelled(&[]);
+    pods.wait_until_labelled(&[]);
 }
 
 #[testkit::test]
@@ -275,7 +276,7 @@ fn events_that_hang_are_not_reported_as_a_failure_of_the_label() {
     assert!(!a.log().contains("traffic may still be routed here"), "{}", a.log());
 }
 
-/// A slow request continues beside the second one that is started.
+/// A second request is sent while the slow request continues.
 #[testkit::test]
 fn a_slow_api_server_has_time_to_remove_the_label() {
     let proxy = Proxy::start(Cluster::shared());
@@ -285,9 +286,11 @@ fn a_slow_api_server_has_time_to_remove_the_label() {
     a.wait_for_log("routes to this candidate");
     let slow = proxy.hold_replies(Match::get().on("/pods/a").next(1));
     a.signal(Signal::SIGTERM);
-    let asks = |seen: &ReceivedRequest| seen.method == Method::GET && seen.path.ends_with("/pods/a");
+    let is_pod_read = |request: &ReceivedRequest| request.method == Method::GET && request.path.ends_with("/pods/a");
     let _second = proxy.hold_requests(Match::get().on("/pods/a"));
-    eventually("a second request is sent", || proxy.requests().iter().filter(|seen| asks(seen)).count() > 2);
+    eventually("a second request is sent", || {
+        proxy.requests().iter().filter(|request| is_pod_read(request)).count() > 2
+    });
     slow.release();
     eventually("the first answer counts", || pods.labelled().is_empty());
     a.wait();

@@ -58,7 +58,7 @@ fn candidate_with_address(name: &str, lock: &TestLock, address: &str) -> Candida
 }
 
 #[testkit::test]
-fn the_service_has_the_leaders_address_only() {
+fn the_service_has_only_the_address_of_the_leader() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     wait_for_addresses(&lock, &["10.1.2.3"]);
@@ -130,8 +130,7 @@ fn a_late_request_does_not_restore_a_withdrawn_address() {
     assert_eq!(addresses(&lock), [""; 0]);
 }
 
-/// The first leader's withdrawal reaches the API server after the second leader has written its address, which the
-/// first one has not read.
+/// The first leader's request to remove its address arrives after the second leader has written its own address.
 #[testkit::test]
 fn a_late_withdrawal_keeps_the_address_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
@@ -150,11 +149,11 @@ fn a_late_withdrawal_keeps_the_address_of_the_next_leader() {
     wait_for_addresses(&lock, &[]);
 }
 
-/// The second leader's address is of the wrong family, or, without `--address`, the loopback address from which it
-/// reaches the API server.
+/// The second leader has an address of the wrong family. Or it has no `--address`, and reaches the API server from a
+/// loopback address, which other machines cannot use.
 #[testkit::test]
 fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_one() {
-    for (options, says) in [
+    for (options, expected) in [
         (
             &["--address", "fd00::7"][..],
             "has IPv4 only, and this candidate's address is IPv6; set --address to an IPv4 address",
@@ -166,7 +165,7 @@ fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_one() {
         a.wait_for_log("routes to this candidate");
         drop(a);
         let mut b = Candidate::new("b", &lock).args(["--service", "web"]).args(options).run_script("sleep inf");
-        b.wait_for_log(says);
+        b.wait_for_log(expected);
         wait_for_addresses(&lock, &[]);
         b.stop();
         assert!(!b.log().contains(": recovered"), "{}", b.log());
@@ -210,7 +209,7 @@ fn a_dual_stack_service_routes_to_an_address_of_each_family() {
 #[testkit::test]
 fn invalid_routing_options_are_refused() {
     let (lock, long) = (TestLock::lease(), "a".repeat(244));
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (vec!["--port", "80"], "--port 80: this option requires --service; for example --port 80 --service my-service"),
         (vec!["--pod-label", "a=b", "--address", "10.1.2.3"], "--address 10.1.2.3: this option requires --service"),
         (vec!["--pod-label", "role"], "--pod-label role: a label has a key and a value; try --pod-label role=true"),
@@ -244,13 +243,13 @@ fn invalid_routing_options_are_refused() {
         }
         let mut refused = refused.run_script("echo started");
         refused.wait_for_exit(125);
-        assert!(refused.log().contains(says), "{arguments:?}: {}", refused.log());
+        assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());
         assert_eq!(refused.output(), "");
     }
 }
 
-/// Each case has the definition of a Service, the value of `--port`, the ports that traffic is routed to (null if
-/// none), and a part of the log.
+/// Each case has the definition of a Service, the value of `--port`, the ports that traffic is routed to (null if traffic
+/// is not routed), and a part of the log.
 #[testkit::test]
 fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let headless = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 8080 }] });
@@ -262,7 +261,7 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "protocol": protocol });
     let (lock, routed) = (TestLock::lease(), "the Service web routes to this candidate");
     let namespace = lock.namespace();
-    for (spec, options, ports, says) in [
+    for (spec, options, ports, expected) in [
         (&two_ports(), &[][..], json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), routed.to_owned()),
         (&two_ports(), &["8080"], json!([port("http", 8080, "TCP")]), format!("{routed}, but not on its port dns")),
         (&two_ports(), &["53/udp"], json!([port("dns", 53, "UDP")]), format!("{routed}, but not on its port http")),
@@ -288,7 +287,7 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
             candidate = candidate.args(["--port", ports]);
         }
         let mut a = candidate.run_script("sleep inf");
-        a.wait_for_log(&says);
+        a.wait_for_log(&expected);
         assert_eq!(a.log().contains(routed), !ports.is_null(), "{}", a.log());
         let present = endpoint_slice(&lock)
             .filter(|slice| slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()));
@@ -330,7 +329,7 @@ fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     a.stop();
 }
 
-/// When the selector of a Service is removed, the endpoints of its Pods remain.
+/// Such endpoints remain when the selector of a Service is removed.
 #[testkit::test]
 fn endpoints_other_than_the_leaders_cause_a_warning() {
     let lock = lock_with_service();

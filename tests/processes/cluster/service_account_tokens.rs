@@ -1,4 +1,4 @@
-//! Tests with a real API server's service account tokens, which are replaced as by the kubelet in a pod.
+//! Tests with a real API server's service account tokens. The tests replace the token file as the kubelet does in a pod.
 
 use std::cell::Cell;
 use std::fs;
@@ -17,7 +17,7 @@ const EXPIRATION: Duration = Duration::from_secs(600);
 
 const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/candidate";
 
-/// The issuer of the tokens of one service account, which may do everything.
+/// Issues and revokes the tokens of a service account that has all rights.
 struct Issuer {
     admin: Client,
     file: PathBuf,
@@ -77,8 +77,8 @@ impl Issuer {
 }
 
 /// Runs a leader and a standby during the rotations of their token file, and checks that the lock is not lost.
-fn run_during(rotate: impl Fn(&Issuer)) {
-    let candidates = Candidates::of(Cluster::start());
+fn assert_lock_is_kept_during(rotate: impl Fn(&Issuer)) {
+    let candidates = Candidates::in_cluster(Cluster::start());
     let file = candidates.file("token");
     let issuer = Issuer::new(&candidates.cluster, file.clone());
     issuer.issue();
@@ -89,7 +89,7 @@ fn run_during(rotate: impl Fn(&Issuer)) {
         client.get("/api/v1/namespaces").is_ok()
     });
     candidates.write_kubeconfigs(&json!({ "tokenFile": file }));
-    candidates.run_during(|| rotate(&issuer));
+    candidates.assert_lock_is_kept_during(|| rotate(&issuer));
 }
 
 fn real_api_server() -> Result<(), String> {
@@ -100,20 +100,20 @@ fn real_api_server() -> Result<(), String> {
 }
 
 #[testkit::test(requires = real_api_server())]
-fn service_account_tokens_are_replaced_and_revoked() {
-    run_during(Issuer::replace_and_revoke);
+fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_revoked() {
+    assert_lock_is_kept_during(Issuer::replace_and_revoke);
 }
 
-fn a_quarter_of_an_hour() -> Result<(), String> {
+fn run_explicitly() -> Result<(), String> {
     Err("takes a quarter of an hour, and KUBEBUILDER_ASSETS".to_owned())
 }
 
 /// The first tokens expire during the test.
-#[testkit::test(requires = a_quarter_of_an_hour())]
-fn service_account_tokens_are_replaced_and_expire() {
+#[testkit::test(requires = run_explicitly())]
+fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_expire() {
     real_api_server().expect("a real API server");
     let start = Instant::now();
-    run_during(|issuer| {
+    assert_lock_is_kept_during(|issuer| {
         let lasts = EXPIRATION + Duration::from_secs(150);
         thread::sleep(lasts / u32::try_from(ROTATIONS).expect("a few"));
         issuer.issue();

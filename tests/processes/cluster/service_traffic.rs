@@ -13,7 +13,7 @@ fn own_address() -> Result<IpAddr, String> {
     address_towards("0.0.0.0:0", "192.0.2.1:9").map_err(|_| "this machine has no address besides its own".to_owned())
 }
 
-/// Returns such addresses of both families.
+/// Returns the IPv4 and the IPv6 address at which other machines would reach this machine.
 fn own_addresses() -> Result<[IpAddr; 2], String> {
     let second = address_towards("[::]:0", "[2001:db8::1]:9");
     let second = second.map_err(|_| "this machine has no IPv6 address besides its own".to_owned())?;
@@ -26,7 +26,7 @@ fn address_towards(any: &str, other: &str) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// The ports at which connections to a Service arrive. They stay open for all cases.
+/// A TCP and a UDP port to which the Services of the tests lead. They stay open for all cases.
 struct Listeners {
     address: IpAddr,
     tcp: TcpListener,
@@ -102,7 +102,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
         let options = if option.is_empty() { vec![] } else { vec!["--port".to_owned(), option] };
         Case { what, spec, options, outcome, doctor }
     };
-    let (led, follows) = ("the Service web routes to this candidate", "web follows the leader");
+    let (routed, follows) = ("the Service web routes to this candidate", "web follows the leader");
     let headless = Some(json!({ "clusterIP": "None", "ports": [http] }));
     let selecting = Some(json!({ "selector": { "app": "web" }, "ports": [http] }));
     let external = Some(json!({ "type": "ExternalName", "externalName": "example.com" }));
@@ -110,9 +110,9 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
         case("no Service", None, String::new(), Err("there is no Service"), "create it without a selector"),
         case("a selector", selecting, String::new(), Err("has a selector"), "kubectl patch service web"),
         case("an ExternalName", external, String::new(), Err("is an ExternalName"), "use a ClusterIP"),
-        case("one port", ports(&[&http]), String::new(), Ok((&["http"], led)), follows),
-        case("one port by its name", ports(&[&http]), format!("http:{tcp}"), Ok((&["http"], led)), follows),
-        case("one named port by number only", ports(&[&http]), tcp.to_string(), Ok((&["http"], led)), follows),
+        case("one port", ports(&[&http]), String::new(), Ok((&["http"], routed)), follows),
+        case("one port by its name", ports(&[&http]), format!("http:{tcp}"), Ok((&["http"], routed)), follows),
+        case("one named port by number only", ports(&[&http]), tcp.to_string(), Ok((&["http"], routed)), follows),
         case(
             "one port by another name",
             ports(&[&http]),
@@ -120,8 +120,8 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             Err("has no port named \"web\""),
             "try --port http:",
         ),
-        case("a port without a name", ports(&[&unnamed]), String::new(), Ok((&[""], led)), follows),
-        case("a port without a name by number", ports(&[&unnamed]), tcp.to_string(), Ok((&[""], led)), follows),
+        case("a port without a name", ports(&[&unnamed]), String::new(), Ok((&[""], routed)), follows),
+        case("a port without a name by number", ports(&[&unnamed]), tcp.to_string(), Ok((&[""], routed)), follows),
         case(
             "a target by name",
             ports(&[&by_name]),
@@ -129,9 +129,9 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             Err("has the targetPort \"web\""),
             "--port http:8080",
         ),
-        case("a target by name and number", ports(&[&by_name]), format!("web:{tcp}"), Ok((&["http"], led)), follows),
-        case("headless", headless, String::new(), Ok((&["http"], led)), follows),
-        case("two ports", ports(&[&http, &dns]), String::new(), Ok((&["http", "dns"], led)), follows),
+        case("a target by name and number", ports(&[&by_name]), format!("web:{tcp}"), Ok((&["http"], routed)), follows),
+        case("headless", headless, String::new(), Ok((&["http"], routed)), follows),
+        case("two ports", ports(&[&http, &dns]), String::new(), Ok((&["http", "dns"], routed)), follows),
         case(
             "one of two ports",
             ports(&[&http, &dns]),
@@ -146,17 +146,17 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             Err("has the targetPort 1"),
             "try --port",
         ),
-        case("UDP", ports(&[&dns]), String::new(), Ok((&["dns"], led)), follows),
-        case("UDP by number", ports(&[&dns]), format!("{udp}/udp"), Ok((&["dns"], led)), follows),
+        case("UDP", ports(&[&dns]), String::new(), Ok((&["dns"], routed)), follows),
+        case("UDP by number", ports(&[&dns]), format!("{udp}/udp"), Ok((&["dns"], routed)), follows),
         case("UDP by number as TCP", ports(&[&dns]), format!("{udp}/tcp"), Err("is for UDP"), "try --port dns:"),
     ]
 }
 
 /// Returns the output of `doctor`.
-fn examined(lock: &TestLock, routing: &[&str], options: &[String]) -> String {
-    let mut examined = Candidate::subcommand("doctor", lock).args(routing).args(options).start();
-    examined.wait();
-    examined.output()
+fn doctor_output(lock: &TestLock, routing: &[&str], options: &[String]) -> String {
+    let mut doctor_output = Candidate::subcommand("doctor", lock).args(routing).args(options).start();
+    doctor_output.wait();
+    doctor_output.output()
 }
 
 #[testkit::test(requires = own_address().map(drop))]
@@ -176,14 +176,14 @@ fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
             admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
         }
         let routing = ["--service", "web", "--address", &address];
-        let row = examined(&lock, &routing, &options);
+        let row = doctor_output(&lock, &routing, &options);
         let grade = if outcome.is_ok() { "ok " } else { "FAILED " };
         let found = row.lines().any(|line| line.starts_with(grade) && line.contains(" Service "));
         assert!(found && row.contains(doctor), "{what}: {row}");
         let mut a = Candidate::new("a", &lock).args(routing).args(&options).run_script("sleep inf");
         match outcome {
-            Ok((names, says)) => {
-                a.wait_for_log(says);
+            Ok((names, expected)) => {
+                a.wait_for_log(expected);
                 assert_eq!(listeners.follow(&slice().expect("a slice")), names, "{what}");
             }
             Err(reason) => {
@@ -201,7 +201,7 @@ fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
 }
 
 /// Returns the addresses in a slice at which a connection arrives at this listener.
-fn arriving(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
+fn reached_addresses_of(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
     let port = slice["ports"][0]["port"].as_u64().and_then(|number| u16::try_from(number).ok()).expect("a port");
     let endpoints = slice["endpoints"].as_array().into_iter().flatten();
     let addresses =
@@ -216,7 +216,7 @@ fn arriving(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
 }
 
 #[testkit::test(requires = own_addresses().map(drop))]
-fn traffic_of_a_service_of_both_families_arrives_by_each() {
+fn traffic_of_a_dual_stack_service_arrives_by_both_families() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
     let listener = TcpListener::bind("[::]:0").expect("a port of both families");
     let port = listener.local_addr().expect("its address").port();
@@ -224,17 +224,18 @@ fn traffic_of_a_service_of_both_families_arrives_by_each() {
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
     admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
     let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
-    let led = |slice: &str| arriving(&listener, &admin.get(&format!("{slices}/{slice}")).unwrap_or_default());
+    let reached_addresses =
+        |slice: &str| reached_addresses_of(&listener, &admin.get(&format!("{slices}/{slice}")).unwrap_or_default());
     let [ipv4, ipv6] = own_addresses().expect("two addresses");
     for (addresses, missing) in [(vec![ipv4, ipv6], None), (vec![ipv4], Some("IPv6")), (vec![ipv6], Some("IPv4"))] {
         let given = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let routing = ["--service", "web", "--address", &given];
-        let rows = examined(&lock, &routing, &[]);
+        let rows = doctor_output(&lock, &routing, &[]);
         let mut a = Candidate::new("a", &lock).args(routing).run_script("sleep inf");
         a.wait_for_log("the Service web routes to this candidate");
         let of = |is_ipv6| addresses.iter().copied().filter(|address| address.is_ipv6() == is_ipv6).collect::<Vec<_>>();
-        assert_eq!(led("web-leader"), of(false));
-        assert_eq!(led("web-leader-ipv6"), of(true));
+        assert_eq!(reached_addresses("web-leader"), of(false));
+        assert_eq!(reached_addresses("web-leader-ipv6"), of(true));
         assert!(rows.contains("ok      Service     the Service web follows the leader\n"), "{rows}");
         let warning = missing.map(|family| format!("has no {family} address; "));
         assert_eq!(a.log().contains("this candidate has no "), missing.is_some(), "{}", a.log());
@@ -242,7 +243,7 @@ fn traffic_of_a_service_of_both_families_arrives_by_each() {
         assert!(warning.is_none_or(|warning| a.log().contains(&warning)), "{}", a.log());
         a.stop();
         for slice in ["web-leader", "web-leader-ipv6"] {
-            eventually("traffic is led away", || led(slice).is_empty());
+            eventually("traffic is routed away", || reached_addresses(slice).is_empty());
         }
     }
 }

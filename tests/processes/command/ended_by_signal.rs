@@ -1,4 +1,4 @@
-//! leaderrun ends by the signal that ended its command, or, without a command, by the signal that it got.
+//! leaderrun ends by the signal that ended its command. A standby ends by the signal that it got.
 
 use std::process::Command;
 

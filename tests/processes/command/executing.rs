@@ -42,16 +42,16 @@ fn a_program_for_another_machine_is_not_given_to_the_shell() {
 }
 
 #[testkit::test]
-fn a_missing_interpreter_is_named() {
+fn the_message_names_a_missing_interpreter() {
     assert_not_executed(b"#!/no/such/python3 -u\necho ran\n", "its interpreter /no/such/python3 is missing");
     assert_not_executed(b"#!/bin/sh\r\necho ran\r\n", "carriage return");
-    let between = executable(b"#!/no/such/perl\n");
-    let script = format!("#!{}\n", between.display());
+    let interpreter = executable(b"#!/no/such/perl\n");
+    let script = format!("#!{}\n", interpreter.display());
     assert_not_executed(script.as_bytes(), "the interpreter /no/such/perl of its interpreter");
 }
 
 #[testkit::test]
-fn data_is_not_executed() {
+fn a_file_that_is_neither_a_program_nor_a_script_is_not_executed() {
     assert_not_executed(b"\x01\x02\x00\x03", "it is neither a program nor a script");
 }
 
@@ -78,8 +78,8 @@ fn the_message_names_a_missing_execute_permission() {
     ] {
         let mut a = Candidate::new("a", &TestLock::file()).run([file]);
         a.wait_for_exit(126);
-        let says = format!("cannot execute {}: {reason}\n", file.display());
-        assert!(a.log().contains(&says), "{}", a.log());
+        let expected = format!("cannot execute {}: {reason}\n", file.display());
+        assert!(a.log().contains(&expected), "{}", a.log());
     }
 }
 
@@ -99,13 +99,13 @@ fn the_message_names_the_folders_that_may_not_be_searched() {
     run(&path, "true").wait_for_exit(0);
     let mut missing = run(&path, "program");
     missing.wait_for_exit(127);
-    let says =
+    let expected =
         format!("cannot execute program: No such file or directory, and this user may not search {folder}; PATH is");
-    assert!(missing.log().contains(&says), "{}", missing.log());
+    assert!(missing.log().contains(&expected), "{}", missing.log());
     let mut named = run(&path, file.to_str().expect("UTF-8"));
     named.wait_for_exit(126);
-    let says = format!("cannot execute {}: this user may not search the folder {folder}\n", file.display());
-    assert!(named.log().contains(&says), "{}", named.log());
+    let expected = format!("cannot execute {}: this user may not search the folder {folder}\n", file.display());
+    assert!(named.log().contains(&expected), "{}", named.log());
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the folder is ours");
     let mut others = run(&path, "program");
     others.wait_for_exit(126);

@@ -1,11 +1,11 @@
-//! Tests of what the command inherits, and what leaderrun releases.
+//! Tests of the variables and descriptors that the command inherits, and of the descriptors that leaderrun closes.
 
 use std::io::Write;
 
 use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
 
 /// Starts leaderrun with variables that name its own process, as systemd does.
-fn activated(script: &str) -> Running {
+fn run_with_systemds_variables(script: &str) -> Running {
     let start =
         "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_PIDFDID=1 WATCHDOG_USEC=1000000 WATCHDOG_PID=$$; exec \"$0\" \"$@\"";
     Candidate::program("a", "sh")
@@ -14,8 +14,8 @@ fn activated(script: &str) -> Running {
 }
 
 #[testkit::test]
-fn systemds_variables_name_the_command() {
-    let mut a = activated("echo \"$LISTEN_FDS $LISTEN_PID $WATCHDOG_PID ${LISTEN_PIDFDID-none} $$\"");
+fn variables_of_systemd_that_named_leaderrun_name_the_command() {
+    let mut a = run_with_systemds_variables("echo \"$LISTEN_FDS $LISTEN_PID $WATCHDOG_PID ${LISTEN_PIDFDID-none} $$\"");
     a.wait_for_exit(0);
     let output = a.output();
     let [listen_fds, listen_pid, watchdog_pid, pidfd, own] = output.split_whitespace().collect::<Vec<_>>()[..] else {
@@ -59,8 +59,8 @@ fn a_writer_notices_that_the_command_has_closed_its_input() {
 }
 
 #[testkit::test]
-fn after_a_rejoin_the_next_command_has_the_streams() {
-    // The first command says so in its output; --every keeps leaderrun's own copies of the streams.
+fn the_command_has_the_standard_streams_after_a_rejoin() {
+    // With --every, leaderrun keeps its own copies of the streams for the next run.
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).args(["--every", "1s"]).run_script("echo run");
     eventually("it has run twice", || a.output().matches("run").count() >= 2);

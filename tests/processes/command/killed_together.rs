@@ -11,7 +11,7 @@ use testkit::{Candidate, Running, TIMING, TestLock, Witnesses, descendants, even
 
 use crate::other_users::{ANN, become_user, copy_of_program, open_folder, program, root};
 
-/// Commands of several processes, with their number once `ready` was written.
+/// Scripts that start several processes and then print `ready`, with the number of their processes.
 const COMMANDS: [(&str, usize); 4] = [
     ("echo ready; exec sleep 1000", 1),
     ("sleep 1000 & echo ready; wait", 2),
@@ -19,8 +19,8 @@ const COMMANDS: [(&str, usize); 4] = [
     ("sh -c 'sleep 1000; true' & sleep 1000 | cat | sleep 1000 & echo ready; sleep 1000; true", 6),
 ];
 
-/// Kills both processes. They are frozen first, so that neither sees the other's death: the supervisor is killed before
-/// the elector, because the kernel continues what is stopped and loses its parent.
+/// Kills both processes. They are frozen first, so that neither process sees the death of the other. The supervisor is
+/// killed first, because the kernel continues a stopped process whose parent dies.
 fn kill_both(running: &Running) {
     let both = [running.supervisor(), running.elector()];
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
@@ -32,8 +32,8 @@ fn send(signal: Signal, processes: &[Pid]) {
     processes.iter().for_each(|process| kill(*process, signal).expect("it is alive"));
 }
 
-/// Returns the processes of the command once it is ready and there are this many.
-fn command(running: &Running, processes: usize) -> Vec<Pid> {
+/// Waits until the command is ready and has this many processes, and returns them.
+fn command_processes(running: &Running, processes: usize) -> Vec<Pid> {
     eventually("the command is ready", || running.output().contains("ready"));
     let supervisor = running.supervisor();
     eventually("it has all its processes", || descendants(supervisor).len() >= processes);
@@ -42,7 +42,7 @@ fn command(running: &Running, processes: usize) -> Vec<Pid> {
 
 #[track_caller]
 fn assert_killed_with_both(running: Running, processes: usize) {
-    let command = command(&running, processes);
+    let command = command_processes(&running, processes);
     kill_both(&running);
     assert_dies(running, &command);
 }
@@ -61,7 +61,7 @@ fn a_command_with_children_dies_with_both_processes() {
 }
 
 /// Starts a leader with this script as an ordinary user.
-fn of_ann(script: &str) -> Running {
+fn start_as_ordinary_user(script: &str) -> Running {
     let lock = format!("file:{}", open_folder("ordinary", 0o777).join("job").display());
     Candidate::program("a", program())
         .args(["--lock", &lock, "--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"])
@@ -73,7 +73,7 @@ fn of_ann(script: &str) -> Running {
 #[testkit::test(requires = root())]
 fn a_command_of_an_ordinary_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
-        assert_killed_with_both(of_ann(script), processes);
+        assert_killed_with_both(start_as_ordinary_user(script), processes);
     }
 }
 
@@ -81,8 +81,8 @@ fn a_command_of_an_ordinary_user_dies_with_both_processes() {
 fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
     for name in OWN_NAMES {
         let leaders = COMMANDS.map(|(script, processes)| {
-            let leader = of_ann(script);
-            let command = command(&leader, processes);
+            let leader = start_as_ordinary_user(script);
+            let command = command_processes(&leader, processes);
             (leader, command)
         });
         leaders.iter().for_each(|(leader, _)| pkill(leader, name));
@@ -105,7 +105,7 @@ fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
     let in_its_children = "import subprocess; subprocess.run(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
     for (script, processes) in [(closes_its_own, 1), (in_its_children, 4)] {
         let running = Candidate::new("a", &TestLock::file()).run(["python3", "-c", script]);
-        let command = command(&running, processes);
+        let command = command_processes(&running, processes);
         let (elector, supervisor) = (running.elector(), running.supervisor());
         send(Signal::SIGSTOP, &[elector]);
         send(Signal::SIGKILL, &[supervisor]);
@@ -116,7 +116,7 @@ fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
 }
 
 #[testkit::test]
-fn what_a_daemon_leaves_behind_dies_with_both_processes() {
+fn processes_that_a_daemon_left_behind_die_with_both_processes() {
     let daemon = "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
     let running = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run(["python3", "-c", daemon]);
     running.wait_for_log("waiting for the end of what it left running");
@@ -124,7 +124,7 @@ fn what_a_daemon_leaves_behind_dies_with_both_processes() {
 }
 
 #[testkit::test]
-fn a_command_does_not_have_the_switch() {
+fn a_command_does_not_inherit_the_socket_of_the_switch() {
     let script = "for file in /proc/self/fd/*; do [ -S $file ] && ls -l $file; done; exit 7";
     let mut running = Candidate::new("a", &TestLock::file()).run_script(script);
     running.wait_for_exit(7);
@@ -151,11 +151,11 @@ fn a_command_is_stopped_in_order_while_one_process_is_alive() {
     }
 }
 
-/// Patterns by which pkill finds one of leaderrun's processes, the other one, and both.
+/// Patterns by which pkill finds the elector, the supervisor, and both.
 const OWN_NAMES: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-supervisor"];
 
-/// Scripts in which a witness runs in different ways, with the number of witnesses.
-const SHAPES: [(&str, usize); 4] =
+/// Scripts that run a witness in the foreground, in a pipeline or in the background, with the number of witnesses.
+const COMMAND_SHAPES: [(&str, usize); 4] =
     [(r#"exec "$@""#, 1), (r#""$@"; true"#, 1), (r#""$@" | "$@""#, 2), (r#""$@" & wait"#, 1)];
 
 /// A leader whose command is alive, and its standby.
@@ -166,9 +166,9 @@ struct LeaderWithStandby {
 }
 
 impl LeaderWithStandby {
-    /// Starts one pair for each shape of the command, all of which ignore SIGTERM. `lock` creates its lock, and the
-    /// leader executes `program`.
-    fn for_each_shape(lock: fn() -> TestLock, program: &str) -> Vec<Self> {
+    /// Starts a leader with a standby for each of [`COMMAND_SHAPES`]. The witnesses ignore SIGTERM. `lock` creates the lock
+    /// of each pair, and the leader executes `program`.
+    fn start_for_each_shape(lock: fn() -> TestLock, program: &str) -> Vec<Self> {
         let start = |(script, processes): (&str, usize)| {
             let (lock, witnesses) = (lock(), Witnesses::new());
             let shell = ["sh", "-c", script, "sh"].map(OsString::from);
@@ -179,7 +179,7 @@ impl LeaderWithStandby {
             standby.wait_for_log("held by a");
             Self { witnesses, leader, standby }
         };
-        SHAPES.into_iter().map(start).collect()
+        COMMAND_SHAPES.into_iter().map(start).collect()
     }
 
     fn command_is_dead(&self) -> bool {
@@ -193,7 +193,7 @@ fn lead_session(command: &mut Command) {
     unsafe { command.pre_exec(|| setsid().map(drop).map_err(Into::into)) };
 }
 
-/// Sends SIGKILL to the processes of the leader's session that have this name, as its user would.
+/// Sends SIGKILL to the processes of the leader's session that have this name.
 fn pkill(leader: &Running, name: &str) {
     let session = leader.elector().to_string();
     let killed = Command::new("pkill").args(["-KILL", "-s", &session, "-x", name]).status().expect("pkill");
@@ -212,7 +212,7 @@ fn has_program(name: &str) -> Result<(), String> {
 
 #[track_caller]
 fn assert_one_command_at_a_time(lock: fn() -> TestLock, kill: impl Fn(&Running)) {
-    let pairs = LeaderWithStandby::for_each_shape(lock, leaderrun());
+    let pairs = LeaderWithStandby::start_for_each_shape(lock, leaderrun());
     pairs.iter().for_each(|pair| kill(&pair.leader));
     assert_handed_over(pairs);
 }
@@ -238,7 +238,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead() {
 }
 
 #[testkit::test(requires = has_program("pkill"))]
-fn the_next_command_starts_after_the_previous_one_is_dead_whatever_is_killed_by_name() {
+fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_processes_are_killed_by_name() {
     for name in OWN_NAMES {
         for lock in [TestLock::file, TestLock::lease] {
             assert_one_command_at_a_time(lock, |leader| pkill(leader, name));
@@ -246,18 +246,18 @@ fn the_next_command_starts_after_the_previous_one_is_dead_whatever_is_killed_by_
     }
 }
 
-/// A path stands for both processes, because they execute the same file.
+/// killall with a path kills both processes, because they execute the same file.
 #[testkit::test(requires = has_program("killall"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_path() {
     for lock in [TestLock::file, TestLock::lease] {
         let program = copy_of_program("killed-by-path");
-        let pairs = LeaderWithStandby::for_each_shape(lock, &program);
+        let pairs = LeaderWithStandby::start_for_each_shape(lock, &program);
         killall(&[&program]);
         assert_handed_over(pairs);
     }
 }
 
-/// A name stands for all processes of a machine, so leaderrun is in a PID namespace of its own.
+/// killall with a name kills all processes of that name, so the test runs leaderrun in a separate PID namespace.
 #[testkit::test(requires = root().and_then(|()| has_program("killall")))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_in_its_namespace() {
     for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
@@ -278,7 +278,8 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
     }
 }
 
-/// While both processes are frozen, the command continues beside the next leader's: the promise does not cover that.
+/// While both processes are frozen, the command continues although another candidate leads. The promise does not cover
+/// this.
 #[testkit::test]
 fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both_are_killed() {
     enum End {
@@ -287,7 +288,7 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
         BothContinue,
         BothDie,
     }
-    let pairs = LeaderWithStandby::for_each_shape(TestLock::file, leaderrun());
+    let pairs = LeaderWithStandby::start_for_each_shape(TestLock::file, leaderrun());
     for pair in &pairs {
         send(Signal::SIGSTOP, &[pair.leader.elector(), pair.leader.supervisor()]);
     }
@@ -299,7 +300,7 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
         match end {
             End::ElectorContinues => send(Signal::SIGCONT, &[elector]),
             End::SupervisorContinues => send(Signal::SIGCONT, &[supervisor]),
-            // In this order both can still get the signal: an elector that continues first kills the supervisor, which is
+            // The supervisor must continue first: if the elector continued first, it would kill the supervisor for being
             // late.
             End::BothContinue => send(Signal::SIGCONT, &[supervisor, elector]),
             End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),

@@ -12,15 +12,15 @@ sleep 0.3
 exit 0
 "#;
 
-fn daemon(lock: &TestLock, options: &[&str]) -> Running {
+fn start_daemon(lock: &TestLock, options: &[&str]) -> Running {
     let running = Candidate::new("a", lock).args(options).run_script(DAEMON);
     eventually("the daemon runs", || running.output().contains("up"));
     running
 }
 
 #[testkit::test]
-fn the_processes_that_are_terminated_are_named_with_a_remedy() {
-    let mut a = daemon(&TestLock::file(), &[]);
+fn the_log_names_the_processes_that_are_terminated_and_a_remedy() {
+    let mut a = start_daemon(&TestLock::file(), &[]);
     a.wait_for_exit(0);
     let log = a.log();
     let warning = log.lines().find(|line| line.contains("warning")).unwrap_or_default();
@@ -43,9 +43,9 @@ fn processes_that_end_with_the_command_cause_no_warning() {
 }
 
 #[testkit::test]
-fn with_wait_for_all_a_daemon_is_the_command() {
+fn with_wait_for_all_a_daemon_counts_as_the_command() {
     let lock = TestLock::file();
-    let mut a = daemon(&lock, &["--wait-for", "all"]);
+    let mut a = start_daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for the end of what it left running: sh (");
     let witnesses = Witnesses::new();
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
@@ -60,7 +60,7 @@ fn with_wait_for_all_a_daemon_is_the_command() {
 }
 
 #[testkit::test]
-fn a_daemon_that_ends_by_itself_ends_the_run() {
+fn with_wait_for_all_the_run_ends_when_the_daemon_ends() {
     let script = "setsid sleep 0.6 & exit 7";
     let mut a = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run_script(script);
     a.wait_for_log("waiting for the end of what it left running: ");
@@ -71,7 +71,7 @@ fn a_daemon_that_ends_by_itself_ends_the_run() {
 #[testkit::test]
 fn a_daemon_is_dead_after_a_loss() {
     let lock = TestLock::file();
-    let mut a = daemon(&lock, &["--wait-for", "all"]);
+    let mut a = start_daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for the end");
     let command = descendants(a.supervisor());
     // Without the elector the lock is no longer renewed.

@@ -90,7 +90,7 @@ impl Drop for PublicFolder {
     }
 }
 
-/// When process 1 exits, the kernel kills all processes of the namespace, whichever user they belong to.
+/// When process 1 exits, the kernel kills all processes of the namespace, also those of other users.
 #[testkit::test(requires = USERS.clone())]
 fn process_1_exits_when_it_may_not_kill() {
     let folder = PublicFolder::new();

@@ -1,5 +1,5 @@
-//! A command that starts processes in an existing PID namespace, as with `nsenter` and `runc exec`. Orphans there are
-//! adopted by the init of that namespace.
+//! Tests of a command that starts processes in an existing PID namespace, as `nsenter` and `runc exec` do. The init of
+//! that namespace adopts orphans, so they are no longer descendants of leaderrun.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -20,7 +20,7 @@ static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
 });
 
 /// Starts a PID namespace, and returns its init.
-fn namespace() -> (Running, Pid) {
+fn start_namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
     eventually("the namespace has an init", || !children(running.elector()).is_empty());
@@ -41,8 +41,8 @@ fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str)
 }
 
 /// Ends the command of leader A with `end`, and checks that standby B leads after all of A's processes are dead.
-fn hand_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
-    let (_namespace, init) = namespace();
+fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
+    let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(command(init, &witnesses, environment, script));
     witnesses.wait_for("a", 1);
@@ -54,29 +54,33 @@ fn hand_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// An orphan in its own session can only be found by its environment.
-const NOT_MARKED: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
+/// Removes the run ID from the environment, by which leaderrun could find an orphan.
+const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
 #[testkit::test(requires = NAMESPACES.clone())]
-fn an_orphan_with_the_run_in_its_environment_is_found() {
+fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_starts() {
     let end = scratch::folder("end").join("now");
     let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
     let environment = format!("END={}", end.display());
-    hand_over(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
+    assert_hands_over(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]
-fn an_orphan_that_was_seen_as_a_descendant_is_found() {
-    hand_over(&NOT_MARKED, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
+fn an_orphan_that_was_seen_as_a_descendant_is_dead_before_the_next_command_starts() {
+    assert_hands_over(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]
-fn an_orphan_is_found_when_the_supervisor_dies() {
-    hand_over(&[], r#"setsid "$@" & sleep 1000"#, |a| kill(a.supervisor(), Signal::SIGKILL).expect("it is alive"));
+fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
+    assert_hands_over(&[], r#"setsid "$@" & sleep 1000"#, |a| {
+        kill(a.supervisor(), Signal::SIGKILL).expect("it is alive")
+    });
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]
 fn processes_that_ignore_all_signals_are_killed_from_the_leaves_up() {
-    // The shell ignores SIGTERM as well, so that the tree is unchanged at the kill.
-    hand_over(&NOT_MARKED, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| a.signal(Signal::SIGTERM));
+    // The shell ignores SIGTERM as well, so all processes are still alive when they are killed.
+    assert_hands_over(&WITHOUT_RUN_ID, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| {
+        a.signal(Signal::SIGTERM)
+    });
 }

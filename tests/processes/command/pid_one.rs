@@ -34,8 +34,8 @@ fn in_namespace(mount_proc: &[&str], script: &str) -> Running {
 }
 
 #[testkit::test(requires = NAMESPACES.clone())]
-fn process_one_forwards_signals_reaps_and_exits() {
-    // The orphan of the grandchild ends after its parents; leaderrun must reap it.
+fn process_1_forwards_signals_and_reaps_orphans() {
+    // The grandchild ends after its parent, so leaderrun must reap it.
     let script = r#"
         zombies() { grep -l '^State:.Z' /proc/[0-9]*/status; }
         trap 'while [ "$(zombies)" ]; do sleep 0.05; done; exit 9' TERM
@@ -51,7 +51,7 @@ fn process_one_forwards_signals_reaps_and_exits() {
 
 /// `unshare` without `--mount-proc`, or a container with its host's /proc, shows other pids.
 #[testkit::test(requires = NAMESPACES.clone())]
-fn process_one_kills_with_the_proc_of_an_outer_namespace() {
+fn process_1_kills_all_processes_even_if_proc_shows_an_outer_namespace() {
     let mut a =
         in_namespace(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
     a.wait_for_exit(5);

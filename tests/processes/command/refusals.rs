@@ -1,4 +1,4 @@
-//! Tests of refusals by the kernel, a sandbox or a limit.
+//! Tests of system calls and resources that the kernel, a sandbox or a limit refuses.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -33,13 +33,13 @@ fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
     }
 }
 
-fn without(call: libc::c_long, errno: i32) -> Running {
+fn run_without(call: libc::c_long, errno: i32) -> Running {
     let candidate = Candidate::new("a", &TestLock::file()).args(["--wait", "5s"]);
     candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran")
 }
 
 #[testkit::test]
-fn a_refused_system_call_is_named() {
+fn the_message_about_a_refused_system_call_names_it() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         for (name, call) in [
             ("clock_gettime", libc::SYS_clock_gettime),
@@ -64,11 +64,11 @@ fn a_refused_system_call_is_named() {
             ("timerfd_settime", libc::SYS_timerfd_settime),
             ("wait4", libc::SYS_wait4),
         ] {
-            let mut a = without(call, errno);
+            let mut a = run_without(call, errno);
             let status = a.wait().code();
             assert_eq!(status, Some(125), "{name}: {}", a.log());
-            let says = format!("leaderrun: the system call {name} failed: ");
-            assert!(a.log().starts_with(&says) && a.log().lines().count() == 1, "{name}: {}", a.log());
+            let expected = format!("leaderrun: the system call {name} failed: ");
+            assert!(a.log().starts_with(&expected) && a.log().lines().count() == 1, "{name}: {}", a.log());
             assert_eq!(a.output(), "", "{name}: no command was run");
         }
     }
@@ -77,10 +77,10 @@ fn a_refused_system_call_is_named() {
 /// Old container runtimes refuse the unknown call clone3 with EPERM, after which the C library does not try clone.
 #[testkit::test]
 fn no_command_is_run_if_threads_cannot_be_started() {
-    let mut a = without(libc::SYS_clone3, libc::EPERM);
+    let mut a = run_without(libc::SYS_clone3, libc::EPERM);
     a.wait_for_exit(125);
-    let says = "the system call clone3 failed: Operation not permitted; allow it in the seccomp profile";
-    assert!(a.log().contains(says), "{}", a.log());
+    let expected = "the system call clone3 failed: Operation not permitted; allow it in the seccomp profile";
+    assert!(a.log().contains(expected), "{}", a.log());
 }
 
 #[testkit::test]
@@ -92,7 +92,7 @@ fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
         ("close_range", libc::SYS_close_range),
         ("statx", libc::SYS_statx),
     ] {
-        let mut a = without(call, libc::EPERM);
+        let mut a = run_without(call, libc::EPERM);
         a.wait_for_exit(0);
         assert_eq!(a.output(), "ran\n", "{name}");
         if name == "memfd_create" {
@@ -101,7 +101,7 @@ fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
     }
 }
 
-/// No other reason is guessed, such as the owner of the folder.
+/// The message must not guess another reason, such as the owner of the folder.
 #[testkit::test]
 fn the_message_about_a_lock_file_that_a_sandbox_refuses_says_so() {
     for errno in [libc::EPERM, libc::ENOSYS] {
@@ -161,7 +161,7 @@ fn the_required_limit_of_open_files_is_enough() {
     }
 }
 
-/// Packages that contain their own loader start their programs in this way.
+/// Packages that contain their own dynamic loader start programs like this.
 #[testkit::test(requires = has_loader())]
 fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
@@ -207,14 +207,14 @@ fn the_message_about_a_small_stack_says_how_much_is_needed() {
     for kilobytes in [64, 128, 384] {
         let mut a = with_limit(ROOT, Resource::RLIMIT_STACK, kilobytes * 1024);
         a.wait_for_exit(125);
-        let says = format!("the limit of kilobytes of stack is {kilobytes}, and leaderrun needs 512; raise it");
-        assert!(a.log().contains(&says), "{}", a.log());
+        let expected = format!("the limit of kilobytes of stack is {kilobytes}, and leaderrun needs 512; raise it");
+        assert!(a.log().contains(&expected), "{}", a.log());
     }
     with_limit(ROOT, Resource::RLIMIT_STACK, 512 * 1024).wait_for_exit(7);
 }
 
 #[testkit::test]
-fn with_too_little_memory_it_says_what_to_raise() {
+fn the_message_about_too_little_memory_says_which_limit_to_raise() {
     let mut refused = 0;
     for megabytes in 2..16 {
         let mut a = with_limit(ROOT, Resource::RLIMIT_DATA, megabytes << 20);
@@ -230,10 +230,10 @@ fn with_too_little_memory_it_says_what_to_raise() {
 }
 
 #[testkit::test(requires = root())]
-fn the_message_about_a_limit_of_processes_says_what_to_raise() {
+fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
-        // A user of whom there are no other processes, not even ones that have just died.
+        // This user has no other processes, not even processes that have just died, which would count for the limit.
         let user = 100_000 + 16 * std::process::id() + limit as u32;
         let mut a = with_limit(user, Resource::RLIMIT_NPROC, limit);
         has_run = a.wait().code() == Some(7);

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
 /// A script that counts its termination signals, and ends a second after the first one.
-const COUNTER: &str = r#"
+const COUNTING_SCRIPT: &str = r#"
 n=0
 trap 'n=$((n+1)); echo "got $n"' TERM INT
 echo ready
@@ -16,8 +16,8 @@ while [ $i -lt 50 ]; do sleep 0.02; i=$((i+1)); done
 exit 0
 "#;
 
-fn counter() -> Running {
-    let running = Candidate::new("a", &TestLock::file()).run_script(COUNTER);
+fn start_signal_counter() -> Running {
+    let running = Candidate::new("a", &TestLock::file()).run_script(COUNTING_SCRIPT);
     eventually("the trap is set", || running.output().contains("ready"));
     running
 }
@@ -30,11 +30,11 @@ fn send(processes: &[Pid], signal: i32) {
     }
 }
 
-/// systemd signals all processes with `KillMode=control-group`, in any order.
+/// With `KillMode=control-group`, systemd signals all processes, in any order.
 #[testkit::test]
 fn a_command_gets_a_signal_once_if_it_is_sent_to_all_processes() {
     for order in 0..4 {
-        let mut a = counter();
+        let mut a = start_signal_counter();
         let mut all = vec![a.elector(), a.supervisor(), descendants(a.supervisor())[0]];
         all.rotate_left(order % 3);
         if order == 3 {
@@ -53,7 +53,7 @@ fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
     eventually("the command runs", || a.output().contains("ready"));
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
     a.wait_for_end_by(Signal::SIGTERM);
-    let mut a = counter();
+    let mut a = start_signal_counter();
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
     std::thread::sleep(std::time::Duration::from_millis(700));
     a.signal(Signal::SIGTERM);
@@ -66,7 +66,7 @@ fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
 fn a_command_under_timeout_gets_one_signal() {
     let lock = TestLock::file();
     let mut a = Candidate::program("timeout", "timeout")
-        .args(["1", leaderrun(), "--lock", &lock.name, "--", "sh", "-c", COUNTER])
+        .args(["1", leaderrun(), "--lock", &lock.name, "--", "sh", "-c", COUNTING_SCRIPT])
         .start();
     assert_eq!(a.wait().code(), Some(124));
     assert_eq!(a.output().matches("got").count(), 1, "{}", a.output());

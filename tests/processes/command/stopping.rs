@@ -1,4 +1,4 @@
-//! The regular end: no other candidate leads before all processes of the command are dead.
+//! Tests of an orderly stop: no other candidate leads before all processes of the command are dead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
 /// Sends a signal to leader A, and waits until standby B leads and ends.
-fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running, Running) {
+fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running, Running) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
     witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
@@ -28,7 +28,7 @@ fn handed_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Sign
 #[testkit::test]
 fn the_lease_is_renewed_while_the_command_ends() {
     for lock in [TestLock::lease(), TestLock::file()] {
-        let (witnesses, mut a, _) = handed_over(&lock, &["linger"], &[], Signal::SIGTERM);
+        let (witnesses, mut a, _) = hand_over(&lock, &["linger"], &[], Signal::SIGTERM);
         a.wait_for_exit(0);
         let life = &witnesses.lifetimes_of("a")[0];
         assert!(life.last_seen_at - life.signaled_at > 2_900_000_000, "the command ended in less than three seconds");
@@ -64,7 +64,7 @@ impl Freezer {
 impl Drop for Freezer {
     fn drop(&mut self) {
         self.write("freezer.state", "THAWED");
-        // In a test that has failed they may be alive, and are killed later.
+        // If the test has failed, the processes may be alive. They are killed later.
         let is_removed = || fs::remove_dir(&self.0).is_ok();
         if !is_removed() && !thread::panicking() {
             eventually("its processes are dead", is_removed);
@@ -73,7 +73,7 @@ impl Drop for Freezer {
 }
 
 #[testkit::test(requires = Freezer::check_available())]
-fn a_killed_process_that_does_not_end_is_named_and_keeps_the_lock() {
+fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
     let lock = TestLock::file();
     let script = "trap '' TERM; echo ready; while :; do sleep 1000; done";
     let mut a = Candidate::new("a", &lock).args(["--kill-after", "100ms"]).run_script(script);
@@ -93,8 +93,8 @@ fn a_killed_process_that_does_not_end_is_named_and_keeps_the_lock() {
 }
 
 #[testkit::test]
-fn leftovers_are_dead_before_the_release() {
-    let (witnesses, mut a, _) = handed_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
+fn processes_that_the_command_left_running_are_dead_before_the_release() {
+    let (witnesses, mut a, _) = hand_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.wait_for_exit(0);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0), "no SIGTERM before the kill");
     assert!(a.log().contains("killing what the command left running"), "{}", a.log());
@@ -113,7 +113,7 @@ fn children_are_terminated_when_the_main_process_ends() {
 }
 
 #[testkit::test]
-fn every_signal_is_relayed() {
+fn every_signal_is_relayed_to_the_command() {
     for signal in [
         Signal::SIGHUP,
         Signal::SIGINT,
@@ -136,7 +136,7 @@ fn every_signal_is_relayed() {
 #[testkit::test]
 fn kill_after_kills_a_command_that_ignores_the_signal() {
     let (_, mut a, _) =
-        handed_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
+        hand_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
     a.wait_for_exit(137);
 }
 

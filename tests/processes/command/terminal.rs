@@ -20,8 +20,8 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
     screen.wait_for("read <typed>");
     screen.type_keys(b"\n");
     a.wait_for_exit(4);
-    // Here leaderrun was the leader of the session, which has ended with it. Whether the terminal is restored can only
-    // be seen in a session that goes on.
+    // This leaderrun was the leader of its session, which has ended with it. That the terminal is restored can only be
+    // seen in a session that continues, such as that of a shell.
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'exit 5'; read line; echo \"status $?, <$line>\"",
@@ -225,7 +225,7 @@ fn kill_after_is_counted_from_ctrl_c() {
 #[testkit::test]
 fn with_kill_after_a_command_can_read_from_the_terminal() {
     let line = job("printf \"go on? \"; read line; echo \"<$line>\"").replace(" --lock", " --kill-after 5s --lock");
-    // For the first line the shell replaces itself by leaderrun, with SIGTTIN ignored.
+    // For the first line, the shell replaces itself by leaderrun, and SIGTTIN stays ignored.
     for line in [line.clone(), format!("{line}; true")] {
         let mut screen = Screen::new();
         let mut shell = shell(&screen, &["-i", "-c", &line]);

@@ -8,7 +8,7 @@ use nix::sys::termios::{FlowArg, tcflow};
 use testkit::{Candidate, Cluster, Proxy, Pty, TestLock, Witnesses, is_alive};
 
 /// Checks that leader A, whose stderr is blocked, renews, and that its command is dead in time after a partition.
-fn blocked(stderr: OwnedFd, fill: bool) {
+fn assert_not_delayed_by(stderr: OwnedFd, fill: bool) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     if fill {
@@ -38,15 +38,15 @@ fn blocked(stderr: OwnedFd, fill: bool) {
 }
 
 #[testkit::test]
-fn a_full_stderr_pipe_delays_nothing() {
+fn a_full_stderr_pipe_delays_neither_renewals_nor_the_kill() {
     let (_unread, stderr) = std::io::pipe().expect("a pipe");
-    blocked(stderr.into(), true);
+    assert_not_delayed_by(stderr.into(), true);
 }
 
 #[testkit::test]
-fn a_terminal_stopped_with_ctrl_s_delays_nothing() {
+fn a_terminal_stopped_with_ctrl_s_delays_neither_renewals_nor_the_kill() {
     let terminal = Pty::open();
     tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it stops");
     let _master = terminal.master;
-    blocked(terminal.slave, false);
+    assert_not_delayed_by(terminal.slave, false);
 }

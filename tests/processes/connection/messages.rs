@@ -20,7 +20,7 @@ fn kubeconfig(server: SocketAddr) -> PathBuf {
     file
 }
 
-fn status_of(server: SocketAddr) -> Running {
+fn run_status(server: SocketAddr) -> Running {
     let kubeconfig = kubeconfig(server);
     let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
@@ -64,29 +64,30 @@ fn a_pod_whose_environment_is_incomplete_is_recognised() {
 }
 
 #[testkit::test]
-fn a_server_that_is_not_an_api_server_is_recognised() {
+fn the_message_about_a_server_that_is_not_an_api_server_says_so() {
     let page = "<html><head><title>Welcome</title></head></html>";
     for (code, content_type, body) in
         [(200, "text/html", page), (404, "text/html", page), (200, "application/json", "[1, 2]")]
     {
         let answer = move || (code, vec![("content-type", content_type.to_owned())], body.to_owned());
-        let log = status_of(RecordingServer::answering(None, answer).address()).log();
+        let log = run_status(RecordingServer::answering(None, answer).address()).log();
         assert!(log.contains("not a Kubernetes API server") || log.contains("is not an API object"), "{log}");
         assert!(!log.contains("Welcome"), "{log}");
     }
 }
 
 #[testkit::test]
-fn rejected_credentials_are_named() {
+fn the_message_about_rejected_credentials_names_them() {
     let status = r#"{"kind":"Status","code":401,"message":"Unauthorized"}"#;
     let server = RecordingServer::answering(None, move || (401, Vec::new(), status.to_owned()));
-    let log = status_of(server.address()).log();
-    let says = format!("the API server http://{} rejected the token in the kubeconfig: Unauthorized", server.address());
-    assert!(log.contains(&says), "{log}");
+    let log = run_status(server.address()).log();
+    let expected =
+        format!("the API server http://{} rejected the token in the kubeconfig: Unauthorized", server.address());
+    assert!(log.contains(&expected), "{log}");
 }
 
 #[testkit::test]
-fn a_failure_names_the_doctor_once() {
+fn a_lasting_failure_suggests_the_doctor_once() {
     let server = RecordingServer::answering(None, || (500, Vec::new(), "no".to_owned()));
     let mut candidate = Candidate::bare("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
     candidate = candidate.args(["--lease-duration", "6s", "--renew-deadline", "4s"]).args(["--kubeconfig"]);
@@ -119,7 +120,7 @@ fn lease_with(headers: &str) -> String {
 }
 
 #[testkit::test]
-fn the_head_of_an_answer_may_be_as_go_accepts_it() {
+fn headers_that_go_accepts_are_accepted() {
     let headers = |count: usize| (0..count).map(|number| format!("X-Header-{number}: a\r\n")).collect::<String>();
     for (what, headers) in [
         ("500 headers", headers(500)),
@@ -128,25 +129,25 @@ fn the_head_of_an_answer_may_be_as_go_accepts_it() {
         ("a value that is not ASCII", "X-A: \u{fc}\r\n".to_owned()),
         ("a long value", format!("X-A: {}\r\n", "a".repeat(100_000))),
     ] {
-        let status = status_of(server_sending(lease_with(&headers)));
+        let status = run_status(server_sending(lease_with(&headers)));
         assert!(status.output().contains("the holder"), "{what}: {}", status.log());
     }
     for (what, headers) in [("2000 headers", headers(2000)), ("a length twice", "Content-Length: 1\r\n".to_owned())] {
         let server = server_sending(lease_with(&headers));
-        let log = status_of(server).log();
+        let log = run_status(server).log();
         assert!(log.contains(&format!("no answer from http://{server}: ")), "{what}: {log}");
     }
 }
 
 #[testkit::test]
-fn a_server_that_is_not_one_of_http_is_named() {
+fn the_message_about_an_answer_that_is_not_http_names_the_server() {
     for (answer, reason) in [
         ("", ""),
         ("SSH-2.0-OpenSSH_9.9\r\n", ""),
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "the server closed the connection"),
     ] {
         let server = server_sending(answer.to_owned());
-        let log = status_of(server).log();
+        let log = run_status(server).log();
         assert!(log.contains(&format!("no answer from http://{server}: {reason}")), "{answer:?}: {log}");
     }
 }

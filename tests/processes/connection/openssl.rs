@@ -1,5 +1,5 @@
-//! Tests of keys, certificates and curves that the servers of the other tests do not support. openssl creates them, and is
-//! the server.
+//! Tests of keys, certificates and curves that the servers of the other tests do not support. These tests create them with
+//! openssl, and run openssl as the server.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -83,8 +83,8 @@ impl Site {
         server.stdout(File::create(&log).expect("a file"));
         let process = ChildProcess::spawn(server).expect("openssl");
         let port = || {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            let (_, rest) = said.split_once("ACCEPT 127.0.0.1:")?;
+            let output = fs::read_to_string(&log).unwrap_or_default();
+            let (_, rest) = output.split_once("ACCEPT 127.0.0.1:")?;
             rest.split_once('\n').map(|(port, _)| port.to_owned())
         };
         eventually("the server listens", || port().is_some());
@@ -95,21 +95,22 @@ impl Site {
     /// user in the kubeconfig.
     #[track_caller]
     fn assert_accepted(&self, what: &str, options: &str, user: &str) {
-        let (said, log) = self.ask(what, options, user);
-        assert!(said.contains("the holder"), "{what} is refused: {log}");
+        let (output, log) = self.read_lease(what, options, user);
+        assert!(output.contains("the holder"), "{what} is refused: {log}");
     }
 
-    /// Checks that leaderrun refuses, for this reason, what kubectl accepts.
+    /// Checks that leaderrun refuses, for this reason, a server with these options, which kubectl accepts.
     #[track_caller]
     fn assert_refused_on_purpose(&self, what: &str, options: &str, user: &str, reason: &str) {
-        let (said, log) = self.ask(what, options, user);
-        assert!(!said.contains("the holder"), "{what} is accepted");
+        let (output, log) = self.read_lease(what, options, user);
+        assert!(!output.contains("the holder"), "{what} is accepted");
         assert!(log.contains(reason), "{what}: {log} does not say {reason:?}");
     }
 
-    /// Asks a server with these options, and returns the output and the log of leaderrun. kubectl must get an answer.
+    /// Reads a Lease from a server with these options, and returns the output and the log of leaderrun. kubectl must get an
+    /// answer.
     #[track_caller]
-    fn ask(&self, what: &str, options: &str, user: &str) -> (String, String) {
+    fn read_lease(&self, what: &str, options: &str, user: &str) -> (String, String) {
         let server = self.start(options);
         let kubeconfig = self.folder.join("kubeconfig");
         let text = format!(
@@ -119,8 +120,8 @@ impl Site {
             server.port
         );
         fs::write(&kubeconfig, text).expect("a kubeconfig");
-        if let Some(said) = ask_by_kubectl(&kubeconfig) {
-            assert!(said.contains("the holder"), "kubectl refuses {what}: {said}");
+        if let Some(output) = read_lease_by_kubectl(&kubeconfig) {
+            assert!(output.contains("the holder"), "kubectl refuses {what}: {output}");
         }
         let mut status = Candidate::bare("status").args(["status", "--lock", "default/probe", "--kubeconfig"]);
         status = status.args([&kubeconfig]);
@@ -135,7 +136,7 @@ struct Server {
     _process: ChildProcess,
 }
 
-fn ask_by_kubectl(kubeconfig: &Path) -> Option<String> {
+fn read_lease_by_kubectl(kubeconfig: &Path) -> Option<String> {
     let mut kubectl = Command::new("kubectl");
     kubectl.args(["get", "--raw", LEASE]).env("KUBECONFIG", kubeconfig);
     let output = kubectl.stdin(Stdio::null()).output().ok()?;
@@ -204,11 +205,11 @@ fn an_authority_may_use_any_digest_with_any_curve() {
     }
 }
 
-/// Lets openssl use keys that can be broken.
+/// The option by which openssl accepts keys that are too weak to be secure.
 const ANY_STRENGTH: &str = "-cipher DEFAULT:@SECLEVEL=0";
 
 #[testkit::test(requires = openssl())]
-fn rsa_keys_of_servers_and_authorities_have_2048_bits_or_more() {
+fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     let site = Site::new();
     site.make_authority("P-256");
     for bits in [2048, 2049, 2056, 3072, 4096] {
@@ -232,7 +233,7 @@ fn rsa_keys_of_servers_and_authorities_have_2048_bits_or_more() {
 }
 
 #[testkit::test(requires = openssl())]
-fn rsa_keys_of_clients_have_certain_lengths() {
+fn rsa_keys_of_clients_with_other_lengths_than_2048_3072_or_4096_bits_are_refused() {
     let site = Site::with_server();
     for bits in [2048, 3072, 4096] {
         site.openssl(&format!("genrsa -out me.key {bits}"));

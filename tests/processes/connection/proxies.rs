@@ -16,7 +16,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually,
 /// Durations that leave time for three requests of which two are not answered.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
-/// An address that does not exist, so that only the proxy sees a request for it.
+/// A name that does not exist. Requests to it can only arrive at a proxy.
 const SERVER: &str = "https://api.leaderrun.invalid:6443";
 
 /// The fields of a user.
@@ -126,7 +126,7 @@ fn the_proxy_in_the_environment_is_used() {
 }
 
 #[testkit::test]
-fn the_variable_no_proxy_names_servers_and_not_proxies() {
+fn the_variable_no_proxy_is_compared_with_the_server_not_with_the_proxy() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig(SERVER, "");
     let is_used = |exceptions: &str| {
@@ -171,7 +171,7 @@ fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
     file
 }
 
-fn arrives_by_leaderrun(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
+fn request_of_leaderrun_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
     let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
     let mut status = status.start();
@@ -179,7 +179,7 @@ fn arrives_by_leaderrun(server: &RecordingServer, kubeconfig: &Path) -> (bool, S
     (!server.take_requests().is_empty(), status.log())
 }
 
-fn arrives_by_kubectl(server: &RecordingServer, kubeconfig: &Path) -> Option<bool> {
+fn request_of_kubectl_arrives(server: &RecordingServer, kubeconfig: &Path) -> Option<bool> {
     let mut kubectl = Command::new("kubectl");
     kubectl.args(["version", "--request-timeout", "20s"]).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
     kubectl.stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
@@ -195,11 +195,11 @@ fn requests_arrive_through_proxies_of_each_kind() {
         let proxy = TunnelProxy::start(protocol, server.address());
         for (credentials, as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
             let kubeconfig = trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), TOKEN);
-            if let Some(arrived) = arrives_by_kubectl(&server, &kubeconfig) {
+            if let Some(arrived) = request_of_kubectl_arrives(&server, &kubeconfig) {
                 assert!(arrived, "kubectl through {scheme}");
             }
             proxy.take_requested();
-            let (arrived, log) = arrives_by_leaderrun(&server, &kubeconfig);
+            let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
             assert!(arrived, "{scheme}: {log}");
             let as_sent = if as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
                 as_sent.to_owned()
@@ -214,7 +214,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
 }
 
 #[testkit::test]
-fn a_proxy_gets_the_client_certificate() {
+fn an_https_proxy_gets_the_client_certificate() {
     let server = RecordingServer::start(Some(tls::server_config()));
     let proxy = TunnelProxy::start(TunnelProtocol::MutualHttps, server.address());
     let me = tls::client_identity("me");
@@ -222,24 +222,24 @@ fn a_proxy_gets_the_client_certificate() {
     let user = format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}");
     let proxy_url = format!("https://{}", proxy.address());
     let kubeconfig = trusting_kubeconfig(&proxy_url, &user);
-    assert_ne!(arrives_by_kubectl(&server, &kubeconfig), Some(false), "kubectl does not present it");
-    let (arrived, log) = arrives_by_leaderrun(&server, &kubeconfig);
+    assert_ne!(request_of_kubectl_arrives(&server, &kubeconfig), Some(false), "kubectl does not present it");
+    let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
     assert!(arrived, "{log}");
-    let (arrived, log) = arrives_by_leaderrun(&server, &trusting_kubeconfig(&proxy_url, TOKEN));
+    let (arrived, log) = request_of_leaderrun_arrives(&server, &trusting_kubeconfig(&proxy_url, TOKEN));
     assert!(!arrived && log.contains("the proxy asks for a client certificate, and the kubeconfig has none"), "{log}");
 }
 
 #[testkit::test]
-fn a_proxy_is_trusted_as_the_api_server_is() {
+fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
     let server = RecordingServer::start(Some(tls::server_config()));
     let proxy = TunnelProxy::start(TunnelProtocol::Https, server.address());
     let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());
     // With insecure-skip-tls-verify, the proxy's certificate is not verified either.
-    assert!(arrives_by_leaderrun(&server, &kubeconfig(SERVER, &proxy_url)).0);
+    assert!(request_of_leaderrun_arrives(&server, &kubeconfig(SERVER, &proxy_url)).0);
     let unknown = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
     let file = scratch::folder("proxies").join("config");
     fs::write(&file, unknown.replace("verify: true", "verify: false")).expect("a kubeconfig");
-    let (arrived, log) = arrives_by_leaderrun(&server, &file);
+    let (arrived, log) = request_of_leaderrun_arrives(&server, &file);
     assert!(!arrived, "a proxy of an unknown authority is trusted");
     assert!(log.contains("the proxy's certificate"), "{log}");
     assert!(log.contains("its issuer is not one that this system trusts"), "{log}");
@@ -255,18 +255,18 @@ fn a_proxy_passes_on_requests_to_a_server_without_tls() {
 }
 
 #[testkit::test]
-fn a_proxy_that_cannot_be_used_is_named() {
+fn the_message_names_a_proxy_that_cannot_be_reached() {
     let kubeconfig = kubeconfig(SERVER, "");
     let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([&kubeconfig]);
     status = status.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", "");
     let mut status = status.start();
     status.wait();
-    let says = "cannot connect to https://api.leaderrun.invalid:6443 through http://127.0.0.1:1 (HTTPS_PROXY): ";
-    assert!(status.log().contains(says), "{}", status.log());
+    let expected = "cannot connect to https://api.leaderrun.invalid:6443 through http://127.0.0.1:1 (HTTPS_PROXY): ";
+    assert!(status.log().contains(expected), "{}", status.log());
 }
 
 #[testkit::test]
-fn a_proxy_that_refuses_is_named_with_its_reason() {
+fn the_message_names_a_proxy_that_refuses_and_its_reason() {
     for (code, credentials, reason) in [
         (403, "", "the proxy refused the tunnel with 403 Forbidden"),
         (502, "", "the proxy refused the tunnel with 502 Bad Gateway"),
@@ -275,9 +275,9 @@ fn a_proxy_that_refuses_is_named_with_its_reason() {
     ] {
         let proxy = RecordingServer::answering(None, move || (code, Vec::new(), "no".to_owned()));
         let proxy_url = format!(", proxy-url: 'http://{credentials}{}'", proxy.address());
-        let (_, log) = arrives_by_leaderrun(&proxy, &kubeconfig(SERVER, &proxy_url));
-        let says = format!("through http://{} (proxy-url): {reason}", proxy.address());
-        assert!(log.contains(&says), "{code}: {log}");
+        let (_, log) = request_of_leaderrun_arrives(&proxy, &kubeconfig(SERVER, &proxy_url));
+        let expected = format!("through http://{} (proxy-url): {reason}", proxy.address());
+        assert!(log.contains(&expected), "{code}: {log}");
         assert!(!log.contains("pw"), "{log}");
     }
 }

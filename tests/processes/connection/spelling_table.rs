@@ -6,28 +6,29 @@ mod users;
 
 use self::users::{certificates, plugins, users};
 
-/// The outcome of most spellings.
+/// The outcome of most spellings: a request over TLS with the token `secret`.
 const PLAIN: &str = "https as secret in default";
 const CERTIFIED: &str = "https as certified in default";
 const BY_PLUGIN: &str = "https as from-plugin in default";
 const ANONYMOUS: &str = "https as nobody in default";
-const ASKS: &str = "kubectl asks for a user name; client-go by itself does not";
+const ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
 const REFUSED: &str = "refused";
 
-const WHITE_SPACE: &str = "white space around it is certainly not intended";
+// The reasons for which leaderrun differs from kubectl.
+const WHITE_SPACE: &str = "nobody intends the white space around the value";
 const PLAIN_HTTP: &str = "a server without TLS may ask for credentials, too";
-const TYPES: &str = "the type that YAML infers is certainly not intended";
-const MERGED: &str = "YAML says otherwise, and the other server would be another lock";
-const UNKNOWN: &str = "the field is not read";
+const TYPES: &str = "nobody intends the type that YAML infers for the value";
+const MERGED: &str = "by the YAML standard the other server counts, where the lock would be a different one";
+const UNKNOWN: &str = "leaderrun does not read the field";
 const HALF: &str = "the file may consist of parts of two files";
-const LIMITS: &str = "no kubeconfig needs so much";
-const DATA_WIN: &str = "data take precedence over a file";
+const LIMITS: &str = "no kubeconfig is so large or so deeply nested";
+const DATA_WIN: &str = "data in the kubeconfig take precedence over a file";
 
 const CLUSTER: &str = "{server: '$HTTPS', certificate-authority-data: $CA}";
 const USER: &str = "{token: secret}";
 const CONTEXT: &str = "{cluster: c, user: u}";
 
-/// An anchor, `b`, of a cluster where nobody answers.
+/// The YAML anchor `b`, which stands for a cluster whose server does not answer.
 const OTHER: &str = "x-b: &b {server: 'https://127.0.0.1:1', certificate-authority-data: $CA}\n";
 
 /// Returns all spellings.
@@ -35,7 +36,7 @@ pub fn spellings() -> Vec<Spelling> {
     [files(), authorities(), clusters(), users(), certificates(), plugins(), contexts(), merged()].concat()
 }
 
-fn whole(name: &'static str, text: impl Into<String>, outcome: &'static str) -> Spelling {
+fn single(name: &'static str, text: impl Into<String>, outcome: &'static str) -> Spelling {
     Spelling { name, files: vec![("config", text.into())], context: None, outcome, differs: None }
 }
 
@@ -44,7 +45,7 @@ impl Spelling {
         Self { context: Some(context), ..self }
     }
 
-    /// States that leaderrun has another outcome than kubectl on purpose.
+    /// Sets the outcome of leaderrun, which differs from kubectl's on purpose.
     fn but_leaderrun(self, outcome: &'static str, why: &'static str) -> Self {
         Self { differs: Some((outcome, why)), ..self }
     }
@@ -62,19 +63,23 @@ fn plain() -> String {
 }
 
 fn cluster(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
-    whole(name, config(text, USER, CONTEXT), outcome)
+    single(name, config(text, USER, CONTEXT), outcome)
 }
 
 fn user(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
-    whole(name, config(CLUSTER, text, CONTEXT), outcome)
+    single(name, config(CLUSTER, text, CONTEXT), outcome)
 }
 
 fn context(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
-    whole(name, config(CLUSTER, USER, text), outcome)
+    single(name, config(CLUSTER, USER, text), outcome)
 }
 
-fn several<const N: usize>(name: &'static str, files: [(&'static str, String); N], outcome: &'static str) -> Spelling {
-    Spelling { files: files.to_vec(), ..whole(name, "", outcome) }
+fn several_files<const N: usize>(
+    name: &'static str,
+    files: [(&'static str, String); N],
+    outcome: &'static str,
+) -> Spelling {
+    Spelling { files: files.to_vec(), ..single(name, "", outcome) }
 }
 
 /// Returns the spellings of the file as a whole.
@@ -86,83 +91,83 @@ fn files() -> Vec<Spelling> {
     );
     let anchored = |text: &str| plain().replace(&format!("cluster: {CLUSTER}"), text);
     vec![
-        whole("plain", plain(), PLAIN),
-        whole("CRLF", plain().replace('\n', "\r\n"), PLAIN),
-        whole("byte order mark", format!("\u{feff}{}", plain()), PLAIN),
-        whole("document markers", format!("---\n{}...\n", plain()), PLAIN),
-        whole("comments", format!("# comment\n\n{}# end", plain()), PLAIN),
-        whole("a YAML directive", format!("%YAML 1.1\n---\n{}", plain()), PLAIN),
-        whole("a second document", format!("{}---\nkind: Other\n", plain()), PLAIN),
-        whole("text behind the end of the document", format!("{}...\n{{{{ text", plain()), PLAIN),
-        whole("null in the lists", plain().replace("users:", "- null\nusers:\n- null"), PLAIN),
-        whole("an empty document first", format!("---\n---\n{}", plain()), REFUSED),
-        whole("JSON", json, PLAIN),
-        whole("JSON with tabs", json.replace('{', "{\n\t\t").replace(',', ",\n\t"), PLAIN),
-        whole("JSON in CRLF", json.replace(',', ",\r\n"), PLAIN),
-        whole("no kind and version", plain().replace("apiVersion: v1\nkind: Config\n", ""), PLAIN),
-        whole("empty kind and version", plain().replace(": v1", ": ''").replace(": Config", ": ''"), PLAIN),
-        whole("null kind and version", plain().replace(": v1", ": null").replace(": Config", ":"), PLAIN),
-        whole("another kind", plain().replace("kind: Config", "kind: Pod"), REFUSED),
-        whole("another version", plain().replace("apiVersion: v1", "apiVersion: v2"), REFUSED),
-        whole("preferences", format!("{}preferences: {{colors: true}}\n", plain()), PLAIN),
-        whole("null preferences and extensions", format!("{}preferences: null\nextensions: null\n", plain()), PLAIN),
-        whole("an extension", format!("{}extensions: [{{name: e, extension: {{a: 1}}}}]\n", plain()), PLAIN),
-        whole("unknown fields", format!("{}x-unknown: {{a: [1, 2]}}\n", plain()), PLAIN),
-        whole("a key twice", format!("current-context: other\n{}", plain()), PLAIN),
-        whole("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), PLAIN),
-        whole("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), PLAIN),
-        whole("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), PLAIN),
-        whole("a merge key first", format!("{OTHER}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), PLAIN),
-        whole(
+        single("plain", plain(), PLAIN),
+        single("CRLF", plain().replace('\n', "\r\n"), PLAIN),
+        single("byte order mark", format!("\u{feff}{}", plain()), PLAIN),
+        single("document markers", format!("---\n{}...\n", plain()), PLAIN),
+        single("comments", format!("# comment\n\n{}# end", plain()), PLAIN),
+        single("a YAML directive", format!("%YAML 1.1\n---\n{}", plain()), PLAIN),
+        single("a second document", format!("{}---\nkind: Other\n", plain()), PLAIN),
+        single("text behind the end of the document", format!("{}...\n{{{{ text", plain()), PLAIN),
+        single("null in the lists", plain().replace("users:", "- null\nusers:\n- null"), PLAIN),
+        single("an empty document first", format!("---\n---\n{}", plain()), REFUSED),
+        single("JSON", json, PLAIN),
+        single("JSON with tabs", json.replace('{', "{\n\t\t").replace(',', ",\n\t"), PLAIN),
+        single("JSON in CRLF", json.replace(',', ",\r\n"), PLAIN),
+        single("no kind and version", plain().replace("apiVersion: v1\nkind: Config\n", ""), PLAIN),
+        single("empty kind and version", plain().replace(": v1", ": ''").replace(": Config", ": ''"), PLAIN),
+        single("null kind and version", plain().replace(": v1", ": null").replace(": Config", ":"), PLAIN),
+        single("another kind", plain().replace("kind: Config", "kind: Pod"), REFUSED),
+        single("another version", plain().replace("apiVersion: v1", "apiVersion: v2"), REFUSED),
+        single("preferences", format!("{}preferences: {{colors: true}}\n", plain()), PLAIN),
+        single("null preferences and extensions", format!("{}preferences: null\nextensions: null\n", plain()), PLAIN),
+        single("an extension", format!("{}extensions: [{{name: e, extension: {{a: 1}}}}]\n", plain()), PLAIN),
+        single("unknown fields", format!("{}x-unknown: {{a: [1, 2]}}\n", plain()), PLAIN),
+        single("a key twice", format!("current-context: other\n{}", plain()), PLAIN),
+        single("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), PLAIN),
+        single("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), PLAIN),
+        single("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), PLAIN),
+        single("a merge key first", format!("{OTHER}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), PLAIN),
+        single(
             "a merge key that replaces",
             format!("{OTHER}{}", anchored("cluster: {server: '$HTTPS', <<: *b}")),
             REFUSED,
         ),
-        whole(
+        single(
             "a merge key that replaces a wrong server",
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {server: 'https://127.0.0.1:1', <<: *a}")),
             PLAIN,
         )
         .but_leaderrun(REFUSED, MERGED),
-        whole(
+        single(
             "a merge key behind others",
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
             PLAIN,
         ),
-        whole("an alias for hundreds", hundreds(), PLAIN),
-        whole("a number that is too large", format!("x-n: 1e400\n{}", plain()), PLAIN),
-        whole("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(PLAIN, UNKNOWN),
-        whole("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), PLAIN),
-        whole("text behind JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, HALF),
-        whole("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), PLAIN)
+        single("an alias for hundreds", one_user_with_hundreds_of_names(), PLAIN),
+        single("a number that is too large", format!("x-n: 1e400\n{}", plain()), PLAIN),
+        single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(PLAIN, UNKNOWN),
+        single("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), PLAIN),
+        single("text behind JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, HALF),
+        single("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), PLAIN)
             .but_leaderrun(REFUSED, LIMITS),
-        whole("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), PLAIN),
-        whole("too many lists in lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), PLAIN)
+        single("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), PLAIN),
+        single("too many lists in lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), PLAIN)
             .but_leaderrun(REFUSED, LIMITS),
-        whole("an unknown alias", anchored("cluster: *nobody"), REFUSED),
-        whole("broken YAML", "apiVersion: v1\nclusters: [\n", REFUSED),
-        whole("a list", "- a\n", REFUSED),
-        whole("a word", "word\n", REFUSED),
-        whole("a tab as indentation", plain().replace("  cluster: {", "\tcluster: {"), REFUSED),
-        whole("binary", "\u{0}\u{1}\u{2}", REFUSED),
-        whole("a map of clusters", plain().replace("- name: c\n", "  name: c\n"), REFUSED),
-        whole(
+        single("an unknown alias", anchored("cluster: *nobody"), REFUSED),
+        single("broken YAML", "apiVersion: v1\nclusters: [\n", REFUSED),
+        single("a list", "- a\n", REFUSED),
+        single("a word", "word\n", REFUSED),
+        single("a tab as indentation", plain().replace("  cluster: {", "\tcluster: {"), REFUSED),
+        single("binary", "\u{0}\u{1}\u{2}", REFUSED),
+        single("a map of clusters", plain().replace("- name: c\n", "  name: c\n"), REFUSED),
+        single(
             "a cluster twice",
             plain().replace("users:", &format!("- name: c\n  cluster: {CLUSTER}\nusers:")),
             REFUSED,
         ),
-        whole("a user twice", plain().replace("contexts:", "- name: u\n  user: {token: other}\ncontexts:"), REFUSED),
-        whole("a context twice", plain().replace("current-", "- name: x\n  context: {user: u}\ncurrent-"), REFUSED),
-        whole("quoted keys", plain().replace("name: c", "\"name\": \"c\""), PLAIN),
-        whole("capital keys", plain().replace("server:", "Server:"), REFUSED),
-        whole("a block scalar", plain().replace("-context: x", "-context: |-\n  x"), PLAIN),
-        whole("a folded scalar", plain().replace("-context: x", "-context: >-\n  x"), PLAIN),
-        whole("a newline in a name", plain().replace("-context: x", "-context: |\n  x"), REFUSED),
+        single("a user twice", plain().replace("contexts:", "- name: u\n  user: {token: other}\ncontexts:"), REFUSED),
+        single("a context twice", plain().replace("current-", "- name: x\n  context: {user: u}\ncurrent-"), REFUSED),
+        single("quoted keys", plain().replace("name: c", "\"name\": \"c\""), PLAIN),
+        single("capital keys", plain().replace("server:", "Server:"), REFUSED),
+        single("a block scalar", plain().replace("-context: x", "-context: |-\n  x"), PLAIN),
+        single("a folded scalar", plain().replace("-context: x", "-context: >-\n  x"), PLAIN),
+        single("a newline in a name", plain().replace("-context: x", "-context: |\n  x"), REFUSED),
     ]
 }
 
-/// Returns a kubeconfig in which one user is the user of hundreds of names.
-fn hundreds() -> String {
+/// Returns a kubeconfig in which hundreds of names refer to the same user by a YAML alias.
+fn one_user_with_hundreds_of_names() -> String {
     let users = (0..300).map(|number| format!("- name: u{number}\n  user: *u\n")).collect::<String>();
     plain().replace("  user: {token", "  user: &u {token").replace("contexts:", &format!("{users}contexts:"))
 }
@@ -309,23 +314,23 @@ fn contexts() -> Vec<Spelling> {
         context("unknown cluster", "{cluster: none, user: u}", REFUSED),
         context("no cluster", "{user: u}", REFUSED),
         context("unknown field of a context", "{cluster: c, user: u, color: red}", PLAIN),
-        whole("no current context", plain().replace("current-context: x\n", ""), REFUSED),
-        whole("empty current context", plain().replace("current-context: x", "current-context: ''"), REFUSED),
-        whole("unknown current context", plain().replace("current-context: x", "current-context: z"), REFUSED),
-        whole("chosen context", two.clone(), in_other).with_context("second"),
-        whole("chosen context is not the current one", two.replace("-context: x", "-context: z"), in_other)
+        single("no current context", plain().replace("current-context: x\n", ""), REFUSED),
+        single("empty current context", plain().replace("current-context: x", "current-context: ''"), REFUSED),
+        single("unknown current context", plain().replace("current-context: x", "current-context: z"), REFUSED),
+        single("chosen context", two.clone(), in_other).with_context("second"),
+        single("chosen context is not the current one", two.replace("-context: x", "-context: z"), in_other)
             .with_context("second"),
-        whole("chosen context is unknown", two.clone(), REFUSED).with_context("z"),
-        whole("empty chosen context", two, PLAIN).with_context(""),
-        whole("numbers for names", by_name("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
-        whole("names with spaces", by_name("a user"), PLAIN),
-        whole("names with spaces around", by_name("' u '"), PLAIN),
+        single("chosen context is unknown", two.clone(), REFUSED).with_context("z"),
+        single("empty chosen context", two, PLAIN).with_context(""),
+        single("numbers for names", by_name("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
+        single("names with spaces", by_name("a user"), PLAIN),
+        single("names with spaces around", by_name("' u '"), PLAIN),
         context("another name's spaces", "{cluster: 'c ', user: u}", REFUSED),
         context("another user's spaces", "{cluster: c, user: ' u'}", REFUSED),
-        whole("empty names", by_name("''"), PLAIN),
-        whole("an empty context name", plain().replace(": x\n", ": ''\n"), PLAIN),
-        whole("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), PLAIN),
-        whole("names with @ and /", by_name("'a@b/c'"), PLAIN),
+        single("empty names", by_name("''"), PLAIN),
+        single("an empty context name", plain().replace(": x\n", ": ''\n"), PLAIN),
+        single("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), PLAIN),
+        single("names with @ and /", by_name("'a@b/c'"), PLAIN),
     ]
 }
 
@@ -335,28 +340,36 @@ fn merged() -> Vec<Spelling> {
     let without_current = |other: &str| plain().replace("current-context: x", &format!("current-context: {other}"));
     let missing = || "MISSING".to_owned();
     vec![
-        several("an empty file first", [("first", String::new()), ("config", plain())], PLAIN),
-        several("empty names", [("", missing()), ("config", plain()), ("", missing())], PLAIN),
-        several("a missing file first", [("none", missing()), ("config", plain())], PLAIN),
-        several("a missing file last", [("config", plain()), ("none", missing())], PLAIN),
-        several("only missing files", [("none", missing()), ("none2", missing())], REFUSED),
-        several("the same file twice", [("config", plain()), ("config", plain())], PLAIN),
-        several("a folder in the list", [(".", missing()), ("config", plain())], REFUSED),
-        several("a broken file last", [("config", plain()), ("broken", "a: [".to_owned())], REFUSED),
-        several(
+        several_files("an empty file first", [("first", String::new()), ("config", plain())], PLAIN),
+        several_files("empty names", [("", missing()), ("config", plain()), ("", missing())], PLAIN),
+        several_files("a missing file first", [("none", missing()), ("config", plain())], PLAIN),
+        several_files("a missing file last", [("config", plain()), ("none", missing())], PLAIN),
+        several_files("only missing files", [("none", missing()), ("none2", missing())], REFUSED),
+        several_files("the same file twice", [("config", plain()), ("config", plain())], PLAIN),
+        several_files("a folder in the list", [(".", missing()), ("config", plain())], REFUSED),
+        several_files("a broken file last", [("config", plain()), ("broken", "a: [".to_owned())], REFUSED),
+        several_files(
             "the first user wins",
             [("first", users("{token: other}")), ("config", plain())],
             "https as other in default",
         ),
-        several("the last user loses", [("config", plain()), ("last", users("{token: other}"))], PLAIN),
-        several(
+        several_files("the last user loses", [("config", plain()), ("last", users("{token: other}"))], PLAIN),
+        several_files(
             "entries are not mixed",
             [("first", users("{username: me}")), ("config", plain())],
             "https as basic me: in default",
         ),
-        several("current context from the second", [("first", without_current("''")), ("second", current())], PLAIN),
-        several("the first current context wins", [("first", current()), ("second", without_current("z"))], PLAIN),
-        several(
+        several_files(
+            "current context from the second",
+            [("first", without_current("''")), ("second", current())],
+            PLAIN,
+        ),
+        several_files(
+            "the first current context wins",
+            [("first", current()), ("second", without_current("z"))],
+            PLAIN,
+        ),
+        several_files(
             "three parts",
             [
                 ("first", users(USER)),
@@ -365,12 +378,12 @@ fn merged() -> Vec<Spelling> {
             ],
             PLAIN,
         ),
-        several(
+        several_files(
             "paths begin at their own file",
             [("sub/first", users("{tokenFile: ../token}")), ("config", plain())],
             "https as from-file in default",
         ),
-        several("a null user first", [("first", users("null")), ("config", plain())], REFUSED)
+        several_files("a null user first", [("first", users("null")), ("config", plain())], REFUSED)
             .but_leaderrun(ANONYMOUS, ASKS),
     ]
 }

@@ -1,7 +1,8 @@
 //! Tests with many spellings of kubeconfigs, which leaderrun must understand like kubectl.
 //!
-//! The table is in [`spelling_table`](super::spelling_table). A server records to which of its addresses a request is
-//! sent, as which user and for which namespace. If kubectl is installed, the table itself is checked against it.
+//! The table is in [`spelling_table`](super::spelling_table). The outcome of a spelling is taken from the request that
+//! arrives at a server: its URL, its user and its namespace. If kubectl is installed, it must have the outcomes in the
+//! table as well.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -19,7 +20,7 @@ use testkit::{Candidate, scratch, tls};
 
 use super::spelling_table::spellings;
 
-/// The number of spellings that are tried at a time.
+/// The number of spellings that are tried at the same time.
 const THREADS: usize = 4;
 
 /// A way to write a kubeconfig, and the expected outcome.
@@ -38,12 +39,15 @@ pub struct Spelling {
 
 #[testkit::test]
 fn leaderrun_reads_every_spelling_as_in_the_table() {
-    check(|spelling| spelling.differs.map_or(spelling.outcome, |(outcome, _)| outcome), Site::ask_by_leaderrun);
+    assert_outcomes(
+        |spelling| spelling.differs.map_or(spelling.outcome, |(outcome, _)| outcome),
+        Site::outcome_of_leaderrun,
+    );
 }
 
 #[testkit::test(requires = kubectl())]
 fn kubectl_reads_every_spelling_as_in_the_table() {
-    check(|spelling| spelling.outcome, Site::ask_by_kubectl);
+    assert_outcomes(|spelling| spelling.outcome, Site::outcome_of_kubectl);
 }
 
 fn kubectl() -> Result<(), String> {
@@ -52,8 +56,8 @@ fn kubectl() -> Result<(), String> {
     run.map(drop).map_err(|_| "kubectl is not installed".to_owned())
 }
 
-/// Tries all spellings, and fails the test if any has another outcome than expected.
-fn check(expected: fn(&Spelling) -> &'static str, ask: fn(&Site, &Spelling) -> (String, String)) {
+/// Tries all spellings, and fails the test if the outcome of any of them is not the expected one.
+fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Site, &Spelling) -> (String, String)) {
     let spellings = spellings();
     assert!(spellings.len() >= 100, "there are only {}", spellings.len());
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -62,10 +66,10 @@ fn check(expected: fn(&Spelling) -> &'static str, ask: fn(&Site, &Spelling) -> (
             scope.spawn(|| {
                 let site = Site::new();
                 while let Some(spelling) = spellings.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (outcome, said) = ask(&site, spelling);
+                    let (outcome, output) = run(&site, spelling);
                     if outcome != expected(spelling) {
                         let expected = expected(spelling);
-                        let line = format!("{}: {outcome}, not {expected}\n      {said}", spelling.name);
+                        let line = format!("{}: {outcome}, not {expected}\n      {output}", spelling.name);
                         wrong.lock().expect("the list").push(line);
                     }
                 }
@@ -137,8 +141,8 @@ impl Site {
         Self { https, http, client, folder, placeholders }
     }
 
-    fn filled_in(&self, text: &str) -> String {
-        // Longer names are replaced first, because a name may be the beginning of another one.
+    fn fill_in_placeholders(&self, text: &str) -> String {
+        // Longer names are replaced first, because one name may be the beginning of another name.
         let mut names: Vec<_> = self.placeholders.iter().collect();
         names.sort_by_key(|(name, _)| usize::MAX - name.len());
         names.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
@@ -149,7 +153,7 @@ impl Site {
         let paths = spelling.files.iter().map(|(name, text)| {
             let path = self.folder.join(name);
             if text != "MISSING" {
-                fs::write(&path, self.filled_in(text)).expect("a kubeconfig");
+                fs::write(&path, self.fill_in_placeholders(text)).expect("a kubeconfig");
             }
             if name.is_empty() { String::new() } else { path.display().to_string() }
         });
@@ -166,7 +170,7 @@ impl Site {
         [("HOME", self.folder.display().to_string()), ("KUBECONFIG", self.write(spelling))]
     }
 
-    fn ask_by_leaderrun(&self, spelling: &Spelling) -> (String, String) {
+    fn outcome_of_leaderrun(&self, spelling: &Spelling) -> (String, String) {
         let mut status = Candidate::bare("status").args(["status", "--lock", "probe"]);
         if let Some(context) = spelling.context {
             status = status.args(["--context", context]);
@@ -184,7 +188,7 @@ impl Site {
         (self.outcome(namespace), status.log() + &status.output())
     }
 
-    fn ask_by_kubectl(&self, spelling: &Spelling) -> (String, String) {
+    fn outcome_of_kubectl(&self, spelling: &Spelling) -> (String, String) {
         let variables = self.variables(spelling);
         let kubectl = |arguments: &[&str]| {
             let mut kubectl = Command::new("kubectl");
@@ -193,26 +197,26 @@ impl Site {
             let output = kubectl.output().expect("kubectl");
             (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
         };
-        let (_, said) = kubectl(&["version", "--request-timeout", "5s"]);
+        let (_, output) = kubectl(&["version", "--request-timeout", "5s"]);
         let (view, _) = kubectl(&["config", "view", "--minify", "-o", "jsonpath={.contexts[0].context.namespace}"]);
         self.remove(spelling);
         let namespace = if view.is_empty() { "default".to_owned() } else { view };
         let prefix = |target: &str| Some((target.split_once("/version")?.0.to_owned(), namespace.clone()));
-        (self.outcome(prefix), said)
+        (self.outcome(prefix), output)
     }
 
-    /// Returns the outcome of a spelling from the requests that were recorded. `parse` returns the prefix before the API's
-    /// own path and the namespace of a request, or `None` for a request that does not count.
+    /// Returns the outcome of a spelling from the requests that were recorded. For a request, `parse` returns the part of
+    /// the URL before the API's own path, and the namespace. It returns `None` for a request to be ignored.
     fn outcome(&self, parse: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));
-        let asked = https.chain(http).filter_map(|(scheme, request)| {
+        let requests = https.chain(http).filter_map(|(scheme, request)| {
             let (prefix, namespace) = parse(&request.target)?;
             let name = request.server_name.as_ref().map(|name| format!(" called {name}")).unwrap_or_default();
             Some(format!("{scheme}{prefix}{name} as {} in {namespace}", self.user(&request)))
         });
-        let asked: Vec<String> = asked.collect();
-        match &asked[..] {
+        let requests: Vec<String> = requests.collect();
+        match &requests[..] {
             [] => "refused".to_owned(),
             [first, rest @ ..] if rest.iter().all(|other| other == first) => first.clone(),
             several => several.join(" and "),

@@ -1,5 +1,5 @@
-//! Tests of TLS: leaderrun accepts the certificates that Go accepts, and refuses those that it refuses. If kubectl is
-//! installed, it is checked as well.
+//! Tests of TLS: leaderrun accepts the certificates that Go accepts, and refuses the certificates that Go refuses. If
+//! kubectl is installed, the tests compare leaderrun with it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ struct Site {
 }
 
 impl Site {
-    /// Returns a server with a certificate of this authority, which is trusted.
+    /// Returns a server with a certificate that this authority has issued. The client trusts the authority.
     fn issued(params: CertificateParams, issuer: &Issuer) -> Self {
         let key = new_key();
         let certificate = params.signed_by(&key, issuer).expect("a certificate");
@@ -65,7 +65,7 @@ impl Site {
         }
     }
 
-    /// Returns a server whose certificate is trusted itself.
+    /// Returns a server with a self-signed certificate. The client trusts this certificate.
     fn own(params: CertificateParams) -> Self {
         let key = new_key();
         let certificate = params.self_signed(&key).expect("a certificate");
@@ -109,7 +109,7 @@ impl Site {
 }
 
 /// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
-fn ask(site: &Site) -> (bool, String) {
+fn connects(site: &Site) -> (bool, String) {
     let server = site.start();
     let kubeconfig = site.kubeconfig(&server);
     let mut status = Candidate::bare("status").args(["status", "--lock", "probe"]);
@@ -119,8 +119,8 @@ fn ask(site: &Site) -> (bool, String) {
     (!server.take_requests().is_empty(), status.log())
 }
 
-/// Returns whether kubectl's request arrives, if there is a kubectl.
-fn ask_by_kubectl(site: &Site) -> Option<bool> {
+/// Returns whether kubectl's request arrives at the server; `None` if kubectl is not installed.
+fn kubectl_connects(site: &Site) -> Option<bool> {
     let server = site.start();
     let mut kubectl = Command::new("kubectl");
     kubectl.args(["version", "--request-timeout", "5s"]).env("KUBECONFIG", site.kubeconfig(&server));
@@ -129,89 +129,93 @@ fn ask_by_kubectl(site: &Site) -> Option<bool> {
 }
 
 #[track_caller]
-fn is_accepted(what: &str, site: &Site) {
-    let (arrived, log) = ask(site);
+fn assert_accepted(what: &str, site: &Site) {
+    let (arrived, log) = connects(site);
     assert!(arrived, "{what} is refused: {log}");
-    assert_ne!(ask_by_kubectl(site), Some(false), "kubectl refuses {what}");
+    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {what}");
 }
 
 #[track_caller]
-fn is_refused(what: &str, site: &Site, reason: &str) {
-    let (arrived, log) = ask(site);
+fn assert_refused(what: &str, site: &Site, reason: &str) {
+    let (arrived, log) = connects(site);
     assert!(!arrived, "{what} is accepted");
     assert!(log.contains(reason), "{what}: {log:?} does not say {reason:?}");
-    assert_ne!(ask_by_kubectl(site), Some(true), "kubectl accepts {what}");
+    assert_ne!(kubectl_connects(site), Some(true), "kubectl accepts {what}");
 }
 
-/// Checks that leaderrun refuses what kubectl accepts, for a reason that the documentation names.
+/// Checks that leaderrun refuses a server that kubectl accepts, for a reason that `docs/kubernetes.md` names.
 #[track_caller]
-fn is_refused_on_purpose(what: &str, site: &Site, reason: &str) {
-    let (arrived, log) = ask(site);
+fn assert_refused_on_purpose(what: &str, site: &Site, reason: &str) {
+    let (arrived, log) = connects(site);
     assert!(!arrived, "{what} is accepted");
     assert!(log.contains(reason), "{what}: {log:?} does not say {reason:?}");
-    assert_ne!(ask_by_kubectl(site), Some(false), "kubectl refuses {what}, too");
+    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {what}, too");
 }
 
 #[testkit::test]
 fn a_certificate_of_the_configured_authority_is_accepted() {
     let issuer = self_signed(authority("one"));
-    is_accepted("a certificate", &Site::issued(server(), &issuer));
+    assert_accepted("a certificate", &Site::issued(server(), &issuer));
     let mut for_servers = server();
     for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    is_accepted("one for servers and clients", &Site::issued(for_servers, &issuer));
+    assert_accepted("one for servers and clients", &Site::issued(for_servers, &issuer));
     let mut for_anything = server();
     for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
-    is_accepted("one for any purpose", &Site::issued(for_anything, &issuer));
-    let between = CertifiedIssuer::signed_by(authority("between"), new_key(), &issuer).expect("an authority");
-    let mut with_chain = Site::issued(server(), &between);
-    with_chain.chain.push(between.der().clone());
-    is_accepted("an authority between, itself trusted", &with_chain);
+    assert_accepted("one for any purpose", &Site::issued(for_anything, &issuer));
+    let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), new_key(), &issuer).expect("an authority");
+    let mut with_chain = Site::issued(server(), &intermediate);
+    with_chain.chain.push(intermediate.der().clone());
+    assert_accepted("an intermediate authority that is trusted itself", &with_chain);
     with_chain.trusted = issuer.pem();
-    is_accepted("an authority between that the server sends", &with_chain);
+    assert_accepted("an intermediate authority that the server sends", &with_chain);
     with_chain.chain.pop();
-    is_refused("an authority between that is missing", &with_chain, "its issuer is not the configured authority");
+    assert_refused("a missing intermediate authority", &with_chain, "its issuer is not the configured authority");
 }
 
 #[testkit::test]
 fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
     let mut params = authority("self-made");
     params.subject_alt_names = server().subject_alt_names;
-    is_accepted("an authority as the server", &Site::own(params.clone()));
-    is_accepted("a server's own certificate", &Site::own(server()));
+    assert_accepted("an authority as the server", &Site::own(params.clone()));
+    assert_accepted("a server's own certificate", &Site::own(server()));
     let mut expired = params.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
-    is_refused("an expired authority as the server", &Site::own(expired), "it expired at 2020-01-01");
-    let mut elsewhere = params;
-    elsewhere.subject_alt_names =
+    assert_refused("an expired authority as the server", &Site::own(expired), "it expired at 2020-01-01");
+    let mut for_other_host = params;
+    for_other_host.subject_alt_names =
         CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
-    is_refused("another host's", &Site::own(elsewhere), "it is for other.example, not for 127.0.0.1");
+    assert_refused("another host's", &Site::own(for_other_host), "it is for other.example, not for 127.0.0.1");
     let mut for_clients = server();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    is_refused("a client's", &Site::own(for_clients), "it is not for servers");
+    assert_refused("a client's", &Site::own(for_clients), "it is not for servers");
 }
 
 #[testkit::test]
-fn an_authority_that_another_one_has_issued_is_accepted_as_the_server() {
+fn an_authoritys_certificate_that_the_configured_authority_issued_is_accepted_as_the_servers() {
     let issuer = self_signed(authority("one"));
     let mut both = authority("both");
     both.subject_alt_names = server().subject_alt_names;
-    is_accepted("an authority of the configured one", &Site::issued(both.clone(), &issuer));
+    assert_accepted("an authority of the configured one", &Site::issued(both.clone(), &issuer));
     let mut forged = Site::issued(both.clone(), &self_signed(authority("one")));
     forged.trusted = issuer.pem();
-    is_refused("one of another authority of the same name", &forged, "it is an authority's own certificate");
+    assert_refused("one of another authority of the same name", &forged, "it is an authority's own certificate");
     let mut expired = both.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
-    is_refused("an expired one", &Site::issued(expired, &issuer), "it expired at 2020-01-01");
-    let mut elsewhere = both.clone();
-    elsewhere.subject_alt_names =
+    assert_refused("an expired one", &Site::issued(expired, &issuer), "it expired at 2020-01-01");
+    let mut for_other_host = both.clone();
+    for_other_host.subject_alt_names =
         CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
-    is_refused("another host's", &Site::issued(elsewhere, &issuer), "it is for other.example, not for 127.0.0.1");
+    assert_refused(
+        "another host's",
+        &Site::issued(for_other_host, &issuer),
+        "it is for other.example, not for 127.0.0.1",
+    );
     let mut constrained = authority("constrained");
     let other_network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
     constrained.name_constraints =
         Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
     let constrained = Site::issued(both, &self_signed(constrained));
-    is_refused("one of an authority for other networks", &constrained, "is refused");
+    assert_refused("one of an authority for other networks", &constrained, "is refused");
 }
 
 #[testkit::test]
@@ -223,34 +227,38 @@ fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
         params
     };
     for (from, until) in [(1970, 2049), (2020, 2050), (2020, 9999)] {
-        is_accepted(&format!("{from} to {until}"), &Site::issued(valid(server(), from, until), &issuer));
+        assert_accepted(&format!("{from} to {until}"), &Site::issued(valid(server(), from, until), &issuer));
         let lasting = self_signed(valid(authority("lasting"), from, until));
-        is_accepted(&format!("an authority from {from} to {until}"), &Site::issued(server(), &lasting));
+        assert_accepted(&format!("an authority from {from} to {until}"), &Site::issued(server(), &lasting));
     }
     let reason = "has a date before 1970, which the TLS library does not support";
-    is_refused_on_purpose("a server's", &Site::issued(valid(server(), 1960, 2049), &issuer), reason);
+    assert_refused_on_purpose("a server's", &Site::issued(valid(server(), 1960, 2049), &issuer), reason);
     let old = self_signed(valid(authority("old"), 1960, 2049));
     let mut below_old = Site::issued(server(), &old);
-    is_refused_on_purpose("an authority's", &below_old, reason);
+    assert_refused_on_purpose("an authority's", &below_old, reason);
     below_old.trusted += &issuer.pem();
-    is_refused_on_purpose("an authority's, with another one", &below_old, "its issuer is not the configured authority");
+    assert_refused_on_purpose(
+        "an authority's, with another one",
+        &below_old,
+        "its issuer is not the configured authority",
+    );
     let mut beside_old = Site::issued(server(), &issuer);
     beside_old.trusted += &old.pem();
-    is_accepted("an authority of 1960 that is not needed", &beside_old);
-    let between = CertifiedIssuer::signed_by(valid(authority("between"), 1960, 2049), new_key(), &issuer);
-    let between = between.expect("an authority");
-    let mut below = Site::issued(server(), &between);
-    below.chain.push(between.der().clone());
+    assert_accepted("an authority of 1960 that is not needed", &beside_old);
+    let intermediate = CertifiedIssuer::signed_by(valid(authority("intermediate"), 1960, 2049), new_key(), &issuer);
+    let intermediate = intermediate.expect("an authority");
+    let mut below = Site::issued(server(), &intermediate);
+    below.chain.push(intermediate.der().clone());
     below.trusted = issuer.pem();
-    is_refused_on_purpose("one in between", &below, reason);
+    assert_refused_on_purpose("an intermediate authority's", &below, reason);
 }
 
 #[testkit::test]
 fn an_ipv4_address_may_be_written_as_ipv6() {
     let issuer = self_signed(authority("one"));
     let called = |name: &str| Site::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
-    is_accepted("the address as IPv6", &called("::ffff:127.0.0.1"));
-    is_refused(
+    assert_accepted("the address as IPv6", &called("::ffff:127.0.0.1"));
+    assert_refused(
         "another address as IPv6",
         &called("::ffff:127.0.0.2"),
         "not for 127.0.0.1; perhaps set tls-server-name",
@@ -258,7 +266,7 @@ fn an_ipv4_address_may_be_written_as_ipv6() {
 }
 
 #[testkit::test]
-fn a_server_that_speaks_only_http_2_is_named() {
+fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
     let site = Site::issued(server(), &self_signed(authority("one")));
     let server = site.start_with(&["h2"]);
     let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]);
@@ -270,22 +278,22 @@ fn a_server_that_speaks_only_http_2_is_named() {
 }
 
 #[testkit::test]
-fn a_wildcard_stands_for_one_label() {
+fn a_wildcard_in_a_certificate_matches_exactly_one_label() {
     let issuer = self_signed(authority("one"));
     let called = |server_name, name: &str| {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         Site { server_name, ..Site::issued(params, &issuer) }
     };
     for (server_name, name) in [("api.example.com", "*.example.com"), ("api.lan", "*.lan"), ("API.lan", "*.LAN")] {
-        is_accepted(&format!("{name} for {server_name}"), &called(server_name, name));
+        assert_accepted(&format!("{name} for {server_name}"), &called(server_name, name));
     }
     for (server_name, name) in [("a.b.lan", "*.lan"), ("lan", "*.lan"), ("api.other", "*.lan"), ("a.b", "*")] {
-        is_refused(&format!("{name} for {server_name}"), &called(server_name, name), "perhaps set tls-server-name");
+        assert_refused(&format!("{name} for {server_name}"), &called(server_name, name), "perhaps set tls-server-name");
     }
 }
 
 #[testkit::test]
-fn an_authority_may_do_what_its_certificate_says() {
+fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     let issuer = self_signed(authority("one"));
     let mut signs_nothing = authority("signs nothing");
     signs_nothing.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -293,59 +301,75 @@ fn an_authority_may_do_what_its_certificate_says() {
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     for (params, reason) in [(&signs_nothing, "may not issue certificates"), (&for_clients, "it is not for servers")] {
         let what = format!("{:?}", params.distinguished_name);
-        is_refused(&what, &Site::issued(server(), &self_signed(params.clone())), "its issuer is not the configured");
-        let between = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
-        let mut below = Site::issued(server(), &between);
-        below.chain.push(between.der().clone());
+        assert_refused(
+            &what,
+            &Site::issued(server(), &self_signed(params.clone())),
+            "its issuer is not the configured",
+        );
+        let intermediate = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
+        let mut below = Site::issued(server(), &intermediate);
+        below.chain.push(intermediate.der().clone());
         below.trusted = issuer.pem();
-        is_refused(&format!("{what} between"), &below, reason);
+        assert_refused(&format!("{what} as an intermediate authority"), &below, reason);
     }
     let mut direct = authority("direct");
     direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let direct = self_signed(direct);
-    is_accepted("an authority with none below", &Site::issued(server(), &direct));
-    let between = CertifiedIssuer::signed_by(authority("between"), new_key(), &direct).expect("an authority");
-    let mut below = Site::issued(server(), &between);
-    below.chain.push(between.der().clone());
+    assert_accepted("an authority with none below", &Site::issued(server(), &direct));
+    let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), new_key(), &direct).expect("an authority");
+    let mut below = Site::issued(server(), &intermediate);
+    below.chain.push(intermediate.der().clone());
     below.trusted = direct.pem();
-    is_refused("one below it", &below, "may not have this many authorities below it");
+    assert_refused("one below it", &below, "may not have this many authorities below it");
     let mut unknown = authority("unknown");
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);
     unknown.custom_extensions.push(extension);
-    is_refused("one with an unknown critical extension", &Site::issued(server(), &self_signed(unknown)), "is refused");
+    assert_refused(
+        "one with an unknown critical extension",
+        &Site::issued(server(), &self_signed(unknown)),
+        "is refused",
+    );
 }
 
 #[testkit::test]
-fn certificates_that_go_refuses_are_refused_with_the_reason() {
+fn certificates_that_go_refuses_are_refused_with_a_reason() {
     let issuer = self_signed(authority("one"));
     let mut expired = server();
     expired.not_after = date_time_ymd(2020, 1, 1);
-    let named =
+    let reason =
         "the server's certificate \"CN=the server\", issued by \"CN=one\", is refused: it expired at 2020-01-01";
-    is_refused("an expired certificate", &Site::issued(expired, &issuer), named);
+    assert_refused("an expired certificate", &Site::issued(expired, &issuer), reason);
     let mut early = server();
     early.not_before = date_time_ymd(2090, 1, 1);
-    is_refused("one of the future", &Site::issued(early, &issuer), "it is not valid before 2090-01-01");
+    assert_refused("one of the future", &Site::issued(early, &issuer), "it is not valid before 2090-01-01");
     let mut other = Site::issued(server(), &self_signed(authority("one")));
     other.trusted = issuer.pem();
-    is_refused("another authority of the same name", &other, "is refused");
+    assert_refused("another authority of the same name", &other, "is refused");
     let mut unknown = Site::issued(server(), &self_signed(authority("two")));
     unknown.trusted = issuer.pem();
-    is_refused("an unknown authority", &unknown, "its issuer is not the configured authority");
-    let mut elsewhere = CertificateParams::new(["other.example".to_owned()]).expect("a name");
-    elsewhere.distinguished_name.push(DnType::CommonName, "127.0.0.1");
-    is_refused("another host", &Site::issued(elsewhere, &issuer), "it is for other.example, not for 127.0.0.1");
+    assert_refused("an unknown authority", &unknown, "its issuer is not the configured authority");
+    let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("a name");
+    for_other_host.distinguished_name.push(DnType::CommonName, "127.0.0.1");
+    assert_refused(
+        "another host",
+        &Site::issued(for_other_host, &issuer),
+        "it is for other.example, not for 127.0.0.1",
+    );
     let mut nameless = server();
     nameless.subject_alt_names.clear();
-    is_refused("no host at all", &Site::issued(nameless, &issuer), "it names no host");
+    assert_refused("no host at all", &Site::issued(nameless, &issuer), "it names no host");
     let mut for_clients = server();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    is_refused("a client's certificate", &Site::issued(for_clients, &issuer), "it is not for servers");
-    let mut past = authority("past");
-    past.not_after = date_time_ymd(2020, 1, 1);
-    is_refused("an expired authority", &Site::issued(server(), &self_signed(past)), "cannot be used: it expired");
-    let mut powerless = authority("powerless");
-    powerless.is_ca = IsCa::ExplicitNoCa;
-    is_refused("an authority that is none", &Site::issued(server(), &self_signed(powerless)), "is refused");
+    assert_refused("a client's certificate", &Site::issued(for_clients, &issuer), "it is not for servers");
+    let mut expired_authority = authority("past");
+    expired_authority.not_after = date_time_ymd(2020, 1, 1);
+    assert_refused(
+        "an expired authority",
+        &Site::issued(server(), &self_signed(expired_authority)),
+        "cannot be used: it expired",
+    );
+    let mut no_authority = authority("no_authority");
+    no_authority.is_ca = IsCa::ExplicitNoCa;
+    assert_refused("an authority that is none", &Site::issued(server(), &self_signed(no_authority)), "is refused");
 }

@@ -26,11 +26,11 @@ fn a_lease_is_created_renewed_and_released() {
 }
 
 #[testkit::test]
-fn other_content_of_the_lease_is_kept() {
+fn labels_of_an_existing_lease_are_kept() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
     let labels = serde_json::json!({ "team": "billing" });
-    let made = serde_json::json!({ "metadata": { "name": "job", "labels": labels } });
-    admin.create(lock.lease_path().trim_end_matches("/job"), &made).expect("a lease made beforehand");
+    let lease = serde_json::json!({ "metadata": { "name": "job", "labels": labels } });
+    admin.create(lock.lease_path().trim_end_matches("/job"), &lease).expect("a lease");
     let mut a = Candidate::new("a", &lock).run_script("true");
     a.wait_for_exit(0);
     assert_eq!(admin.get(&lock.lease_path()).expect("the lease")["metadata"]["labels"], labels);
@@ -38,15 +38,15 @@ fn other_content_of_the_lease_is_kept() {
 
 #[testkit::test]
 fn a_second_candidate_takes_over_a_lease() {
-    second_takes_over(&TestLock::lease());
+    assert_second_candidate_takes_over(&TestLock::lease());
 }
 
 #[testkit::test]
 fn a_second_candidate_takes_over_a_file() {
-    second_takes_over(&TestLock::file());
+    assert_second_candidate_takes_over(&TestLock::file());
 }
 
-fn second_takes_over(lock: &TestLock) {
+fn assert_second_candidate_takes_over(lock: &TestLock) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -66,25 +66,26 @@ fn a_standby_sends_almost_no_requests() {
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    // The standby sees by its watch, for longer than the lease duration, that the holder is alive.
+    // The standby watches for longer than the lease duration while the holder renews.
     let renewals =
         || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["metadata"]["resourceVersion"].clone();
     for _ in 0..8 {
         let before = renewals();
         eventually("a renews", || renewals() != before);
     }
-    let asked: Vec<String> = proxy.requests().iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect();
-    assert_eq!(asked.len(), 2, "one read and one watch: {asked:?}");
+    let requests: Vec<String> =
+        proxy.requests().iter().map(|request| format!("{} {}", request.method, request.path)).collect();
+    assert_eq!(requests.len(), 2, "one read and one watch: {requests:?}");
 }
 
 #[testkit::test]
-fn candidates_with_one_identity_have_one_leader() {
+fn only_one_of_two_candidates_with_the_same_identity_leads() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
-        let twin = || Candidate::new("twin", &lock);
-        let mut first = twin().run_witness(&witnesses, &[]);
+        let candidate = || Candidate::new("twin", &lock);
+        let mut first = candidate().run_witness(&witnesses, &[]);
         witnesses.wait_for("twin", 1);
-        let mut second = twin().run_witness(&witnesses, &[]);
+        let mut second = candidate().run_witness(&witnesses, &[]);
         second.wait_for_log("held by twin");
         first.stop();
         witnesses.wait_for("twin", 2);
@@ -95,7 +96,7 @@ fn candidates_with_one_identity_have_one_leader() {
 
 /// The holder is another implementation of the protocol, whose clock is an hour slow.
 #[testkit::test]
-fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
+fn a_holder_whose_clock_is_wrong_keeps_the_lease_while_it_renews() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let admin = Cluster::shared().admin();
     let renew = |second: u32| {
@@ -118,27 +119,30 @@ fn a_wrong_clock_does_not_cost_a_renewing_holder_its_lease() {
         std::thread::sleep(std::time::Duration::from_millis(500));
         renew(second);
     }
-    let lasted = start.elapsed();
-    assert!(lasted > std::time::Duration::from_secs(4), "less than twice the lease duration");
+    let elapsed = start.elapsed();
+    assert!(elapsed > std::time::Duration::from_secs(4), "less than twice the lease duration");
     let puts = Match::put();
-    assert!(!proxy.requests().iter().any(|seen| puts.covers(seen)), "the standby wrote to a lease that is renewed");
+    assert!(
+        !proxy.requests().iter().any(|request| puts.covers(request)),
+        "the standby wrote to a lease that is renewed"
+    );
     let stopped = testkit::boot_time();
     witnesses.wait_for("b", 1);
     let taken_after = witnesses.lifetimes_of("b")[0].started_at - stopped;
-    assert!(taken_after > 1_900_000_000, "its time is waited out: {taken_after} ns");
+    assert!(taken_after > 1_900_000_000, "the standby did not wait for the lease duration: {taken_after} ns");
     b.signal(Signal::SIGTERM);
     b.wait_for_exit(0);
 }
 
-/// All candidates find the lock free at the same time, repeatedly.
+/// All candidates find the lock free at the same time.
 #[testkit::test]
 fn one_of_many_candidates_for_a_file_leads() {
     for _ in 0..5 {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
-        let racers = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &["linger"]));
+        let candidates = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &["linger"]));
         eventually("all but one wait", || {
-            racers.iter().filter(|racer| racer.log().contains("held by")).count() == names.len() - 1
+            candidates.iter().filter(|candidate| candidate.log().contains("held by")).count() == names.len() - 1
         });
         eventually("one of them leads", || !witnesses.lifetimes().is_empty());
         assert_eq!(witnesses.lifetimes().len(), 1, "{:?}", witnesses.lifetimes());

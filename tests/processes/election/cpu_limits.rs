@@ -122,7 +122,7 @@ fn limit(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     })
 }
 
-/// What happened to one candidate with a busy command that was cut off from the API server.
+/// The result of one trial: a candidate with a busy command was cut off from the API server.
 struct Outcome {
     lateness: f64,
     /// The seconds from the end of the command to the next start; `None` if there was no command.
@@ -173,8 +173,7 @@ fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     Outcome { lateness: logged(&a, "runs_late", "delay_seconds"), margin, led }
 }
 
-/// Measures a row of the table and prints it, with the worst outcome. Returns the row if two commands were alive at
-/// once.
+/// Measures a row of the table, and prints it with the worst outcome. Returns the row if two commands were alive at once.
 fn measure_row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
     let outcomes: Vec<Outcome> = (0..repetitions()?).map(|_| cut_off_busy_candidate(percent, busy_threads)).collect();
     let lateness = outcomes.iter().map(|outcome| outcome.lateness).fold(0.0, f64::max);
@@ -232,7 +231,7 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
 }
 
 #[testkit::test(requires = check_requested())]
-fn no_cpu_limit_and_load_leads_to_two_commands() {
+fn two_commands_are_never_alive_at_once_under_any_cpu_limit_and_load() {
     println!(
         "| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |"
     );

@@ -1,4 +1,4 @@
-//! This build and the last release take turns on one lock, in both directions, behind fault proxies.
+//! Hand-overs of a lock from this build to the last release and back, with faults in the network.
 //!
 //! `LEADERRUN_LAST_RELEASE` names the program of the last release.
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, leaderrun};
 
-/// Durations twice as long as in other tests, because two more processes ask for the status before the leader ends.
+/// Durations twice as long as in other tests, because the tests run `status` twice before the leader ends.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
 
 fn last_release() -> Result<String, String> {
@@ -21,17 +21,17 @@ fn last_release() -> Result<String, String> {
     }
 }
 
-fn is_known() -> Result<(), String> {
+fn require_last_release() -> Result<(), String> {
     last_release().map(drop)
 }
 
 /// A candidate of one build behind a proxy of its own.
-struct Side {
+struct Build {
     program: String,
     proxy: Proxy,
 }
 
-impl Side {
+impl Build {
     fn candidate(&self, name: &str, lock: &TestLock) -> Candidate {
         self.with_timing(name, lock, TIMING)
     }
@@ -59,85 +59,86 @@ impl Side {
 }
 
 /// Returns leader and standby for both directions.
-fn directions() -> [[Side; 2]; 2] {
+fn directions() -> [[Build; 2]; 2] {
     let last_release = last_release().expect("the last release");
-    let side = |program: &str| Side { program: program.to_owned(), proxy: Proxy::start(Cluster::shared()) };
-    [[leaderrun(), &last_release], [&last_release, leaderrun()]].map(|builds| builds.map(side))
+    let build = |program: &str| Build { program: program.to_owned(), proxy: Proxy::start(Cluster::shared()) };
+    [[leaderrun(), &last_release], [&last_release, leaderrun()]].map(|builds| builds.map(build))
 }
 
-/// Hands over from a leader of one build to a standby of the other, in both directions. `end` ends the leader.
-fn hand_over(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Side)) {
+/// Checks that a standby of one build takes over from a leader of the other build, in both directions. `end` ends the
+/// leader.
+fn assert_hands_over_in_both_directions(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Build)) {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (lock(), Witnesses::new());
         let mut a = leader.candidate("a", &lock).run_witness(&witnesses, &["hidden"]);
         witnesses.wait_for("a", 2);
         let mut b = standby.candidate("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        for side in [&leader, &standby] {
-            let status = side.status(&lock);
+        for build in [&leader, &standby] {
+            let status = build.status(&lock);
             assert_eq!((&status["state"], &status["holder"]), (&"held".into(), &"a".into()), "{status}");
         }
         end(&mut a, &leader);
         witnesses.wait_for("b", 1);
         b.stop();
         witnesses.assert_one_at_a_time(2);
-        for side in [&leader, &standby] {
-            assert_eq!(side.status(&lock)["state"], "free");
+        for build in [&leader, &standby] {
+            assert_eq!(build.status(&lock)["state"], "free");
         }
     }
 }
 
-#[testkit::test(requires = is_known())]
-fn every_kind_is_released_to_the_other_version() {
-    hand_over(TestLock::file, |a, _| a.stop());
+#[testkit::test(requires = require_last_release())]
+fn the_other_version_acquires_every_kind_of_lock_after_a_release() {
+    assert_hands_over_in_both_directions(TestLock::file, |a, _| a.stop());
     for kind in ["lease", "endpoints", "configmap", "configmap+lease", "endpoints+lease"] {
-        hand_over(|| TestLock::of_kind(kind), |a, _| a.stop());
+        assert_hands_over_in_both_directions(|| TestLock::of_kind(kind), |a, _| a.stop());
     }
 }
 
-#[testkit::test(requires = is_known())]
+#[testkit::test(requires = require_last_release())]
 fn the_other_version_takes_over_expired_records_in_annotations_and_two_objects() {
     for kind in ["configmap", "endpoints+lease"] {
-        hand_over(|| TestLock::of_kind(kind), lose_by_partition);
+        assert_hands_over_in_both_directions(|| TestLock::of_kind(kind), lose_the_lock_by_a_partition);
     }
 }
 
-fn lose_by_partition(a: &mut Running, leader: &Side) {
+fn lose_the_lock_by_a_partition(a: &mut Running, leader: &Build) {
     leader.proxy.partition();
     a.wait_for_exit(76);
     leader.proxy.heal();
 }
 
-#[testkit::test(requires = is_known())]
+#[testkit::test(requires = require_last_release())]
 fn the_other_version_takes_over_when_renewals_have_no_reply() {
-    hand_over(TestLock::lease, |a, leader| {
+    assert_hands_over_in_both_directions(TestLock::lease, |a, leader| {
         leader.proxy.partition_replies();
         a.wait_for_exit(76);
         leader.proxy.heal();
     });
 }
 
-#[testkit::test(requires = is_known())]
+#[testkit::test(requires = require_last_release())]
 fn the_other_version_takes_over_after_the_death_of_the_elector() {
     for lock in [TestLock::file, TestLock::lease] {
-        hand_over(lock, |a, _| {
+        assert_hands_over_in_both_directions(lock, |a, _| {
             a.signal(Signal::SIGKILL);
             a.wait();
         });
     }
 }
 
-#[testkit::test(requires = is_known())]
+#[testkit::test(requires = require_last_release())]
 fn the_other_version_takes_over_after_the_death_of_the_supervisor() {
     for lock in [TestLock::file, TestLock::lease] {
-        hand_over(lock, |a, _| {
+        assert_hands_over_in_both_directions(lock, |a, _| {
             kill(a.supervisor(), Signal::SIGKILL).expect("the supervisor is alive");
             a.wait_for_exit(76);
         });
     }
 }
 
-#[testkit::test(requires = is_known())]
+#[testkit::test(requires = require_last_release())]
 fn the_other_version_asks_the_leader_to_step_down() {
     for kind in ["lease", "endpoints", "configmap+lease"] {
         for [leader, standby] in directions() {
@@ -155,7 +156,7 @@ fn the_other_version_asks_the_leader_to_step_down() {
     }
 }
 
-#[testkit::test(requires = is_known())]
+#[testkit::test(requires = require_last_release())]
 fn the_other_version_waits_until_the_lock_is_due() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -165,22 +166,22 @@ fn the_other_version_waits_until_the_lock_is_due() {
         b.wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let [first, second] = ["a", "b"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
-        // Times in the record are rounded to seconds, and a busy machine starts the first command late.
-        let apart = Duration::from_nanos(second - first);
-        assert!(apart >= Duration::from_secs(6), "{apart:?}:\n{}", b.log());
+        // Times in the record are rounded to seconds, and on a busy machine the first command starts late.
+        let interval = Duration::from_nanos(second - first);
+        assert!(interval >= Duration::from_secs(6), "{interval:?}:\n{}", b.log());
     }
 }
 
 /// Neither version takes over a lock whose renewals only succeed after failures.
-#[testkit::test(requires = is_known())]
+#[testkit::test(requires = require_last_release())]
 fn a_leader_on_a_bad_network_keeps_the_lock() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         // No lease may expire, even on a busy machine.
-        let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-        let mut a = leader.with_timing("a", &lock, times).run_witness(&witnesses, &[]);
+        let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+        let mut a = leader.with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let mut b = standby.with_timing("b", &lock, times).run_witness(&witnesses, &[]);
+        let mut b = standby.with_timing("b", &lock, timing).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
         for fault in [
             (|proxy| proxy.lose_replies(Match::put().next(1))) as fn(&Proxy),
@@ -190,8 +191,8 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         ] {
             fault(&leader.proxy);
             standby.proxy.break_existing();
-            renewed(&lock);
-            renewed(&lock);
+            wait_for_renewal(&lock);
+            wait_for_renewal(&lock);
         }
         let wrote = |request: &ReceivedRequest| Match::put().covers(request);
         assert!(!standby.proxy.requests().iter().any(wrote), "the standby wrote:\n{}", b.log());
@@ -204,7 +205,7 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
 }
 
 /// Waits for a renewal.
-fn renewed(lock: &TestLock) {
+fn wait_for_renewal(lock: &TestLock) {
     let time = || Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease")["spec"]["renewTime"].clone();
     let before = time();
     testkit::eventually("a renewal", || time() != before);

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, eventually};
 
 /// Starts a leader behind a proxy.
-fn leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
+fn start_leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let a = Candidate::new("a", &lock).run_witness(witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -15,7 +15,7 @@ fn leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
 }
 
 /// Waits until this many renewals have arrived at the API server.
-fn renewals(lock: &TestLock, count: usize) {
+fn wait_for_renewals(lock: &TestLock, count: usize) {
     let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
     for _ in 0..count {
         let before = renewed();
@@ -23,81 +23,81 @@ fn renewals(lock: &TestLock, count: usize) {
     }
 }
 
-fn still_leads(mut a: Running, witnesses: &Witnesses) {
+fn assert_still_leads(mut a: Running, witnesses: &Witnesses) {
     witnesses.assert_one_at_a_time(1);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
 }
 
-fn is_put(seen: &ReceivedRequest) -> bool {
-    Match::put().covers(seen)
+fn is_put(request: &ReceivedRequest) -> bool {
+    Match::put().covers(request)
 }
 
 #[testkit::test]
 fn silent_connections_are_replaced_by_new_ones() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    let (lock, a) = leader(&proxy, &witnesses);
+    let (lock, a) = start_leader(&proxy, &witnesses);
     for _ in 0..3 {
         proxy.silence_existing();
-        renewals(&lock, 3);
+        wait_for_renewals(&lock, 3);
     }
-    still_leads(a, &witnesses);
+    assert_still_leads(a, &witnesses);
 }
 
 #[testkit::test]
 fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    let (lock, a) = leader(&proxy, &witnesses);
-    renewals(&lock, 1);
+    let (lock, a) = start_leader(&proxy, &witnesses);
+    wait_for_renewals(&lock, 1);
     proxy.refuse();
     std::thread::sleep(Duration::from_secs(2));
     proxy.heal();
-    renewals(&lock, 3);
-    still_leads(a, &witnesses);
+    wait_for_renewals(&lock, 3);
+    assert_still_leads(a, &witnesses);
 }
 
 #[testkit::test]
 fn a_claim_whose_reply_is_lost_is_confirmed_by_a_read() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.lose_replies(Match::put().next(1));
-    let (lock, a) = leader(&proxy, &witnesses);
-    renewals(&lock, 2);
+    let (lock, a) = start_leader(&proxy, &witnesses);
+    wait_for_renewals(&lock, 2);
     assert_eq!(
         Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["leaseTransitions"],
         0,
         "the lock was acquired more than once"
     );
-    still_leads(a, &witnesses);
+    assert_still_leads(a, &witnesses);
 }
 
 #[testkit::test]
 fn a_renewal_whose_reply_is_lost_is_confirmed_by_a_read() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    let (lock, a) = leader(&proxy, &witnesses);
+    let (lock, a) = start_leader(&proxy, &witnesses);
     proxy.lose_replies(Match::put().next(1));
-    renewals(&lock, 3);
-    still_leads(a, &witnesses);
+    wait_for_renewals(&lock, 3);
+    assert_still_leads(a, &witnesses);
 }
 
 #[testkit::test]
 fn a_leader_survives_an_overloaded_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    let (lock, a) = leader(&proxy, &witnesses);
+    let (lock, a) = start_leader(&proxy, &witnesses);
     for (status, retry_after) in [(429, Some(1)), (500, None), (503, None), (504, None)] {
         proxy.answer(Match::put().next(2), status, retry_after);
-        renewals(&lock, 2);
+        wait_for_renewals(&lock, 2);
     }
-    still_leads(a, &witnesses);
+    assert_still_leads(a, &witnesses);
 }
 
 #[testkit::test]
 fn a_leader_survives_a_slow_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.delay(Duration::from_millis(400));
-    let (lock, a) = leader(&proxy, &witnesses);
-    renewals(&lock, 4);
-    still_leads(a, &witnesses);
+    let (lock, a) = start_leader(&proxy, &witnesses);
+    wait_for_renewals(&lock, 4);
+    assert_still_leads(a, &witnesses);
 }
 
 #[testkit::test]
@@ -110,7 +110,7 @@ fn a_standby_whose_watch_died_silently_takes_over() {
     let watch = proxy.wait_for_request(ReceivedRequest::is_watch, testkit::TIMEOUT);
     proxy.silence_existing();
     // The standby reads the lock when the lease should have expired, and opens the watch again.
-    proxy.wait_for_request(|seen| seen.is_watch() && seen.received_at > watch.received_at, testkit::TIMEOUT);
+    proxy.wait_for_request(|request| request.is_watch() && request.received_at > watch.received_at, testkit::TIMEOUT);
     assert!(!proxy.requests().iter().any(is_put), "the standby wrote to a lock whose holder is alive");
     a.stop();
     witnesses.wait_for("b", 1);

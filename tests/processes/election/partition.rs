@@ -55,7 +55,7 @@ fn a_stopped_command_is_dead_before_the_next_starts() {
 }
 
 #[testkit::test]
-fn renewals_whose_replies_are_lost_do_not_prolong_the_command() {
+fn the_command_is_stopped_if_the_replies_to_renewals_are_lost() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);

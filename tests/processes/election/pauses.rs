@@ -10,7 +10,7 @@ use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses,
 const SECOND: u64 = 1_000_000_000;
 
 /// Durations with the stop 4 s and the kill 7 s after a renewal.
-const TIMES: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "4s", "--retry-period", "1s"];
+const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 fn life(witnesses: &Witnesses) -> Lifetime {
     witnesses.wait_for("a", 1);
@@ -29,14 +29,14 @@ fn sleep_until(time: u64) {
 #[testkit::test]
 fn queued_renewals_are_applied_before_the_deadline() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let mut a = Candidate::with_timing("a", &lock, TIMES).run_witness(&witnesses, &[]);
-    let born = life(&witnesses).started_at;
+    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
+    let started_at = life(&witnesses).started_at;
     send(a.supervisor(), Signal::SIGSTOP);
-    sleep_until(born + 45 * SECOND / 10);
+    sleep_until(started_at + 45 * SECOND / 10);
     send(a.supervisor(), Signal::SIGCONT);
-    sleep_until(born + 9 * SECOND);
+    sleep_until(started_at + 9 * SECOND);
     let life = life(&witnesses);
-    assert!(life.signaled_at == 0 && life.last_seen_at > born + 8 * SECOND, "{}", a.log());
+    assert!(life.signaled_at == 0 && life.last_seen_at > started_at + 8 * SECOND, "{}", a.log());
     a.stop();
 }
 
@@ -45,7 +45,7 @@ fn queued_renewals_are_applied_before_the_deadline() {
 fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_after: u64) -> (Witnesses, Running, u64) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
-    let mut a = Candidate::with_timing("a", &lock, TIMES).run_witness(&witnesses, words);
+    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, words);
     let life = life(&witnesses);
     proxy.partition();
     let last_renewal = boot_time();
@@ -61,7 +61,7 @@ fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_af
 }
 
 #[testkit::test]
-fn an_overdue_stop_comes_before_a_queued_signal() {
+fn an_overdue_stop_is_carried_out_before_a_queued_signal() {
     // SIGUSR1 does not affect the witness. The supervisor is thawed between the stop and the kill.
     let freeze = |a: &Running, _: &Lifetime| send(a.supervisor(), Signal::SIGSTOP);
     let (witnesses, a, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 45 * SECOND / 10);

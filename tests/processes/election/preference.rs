@@ -60,6 +60,7 @@ fn a_wait_that_is_too_short_to_lead_is_refused() {
     let mut refused =
         Candidate::new("a", &lock).args(["--claim-delay", "30s", "--wait", "10s"]).run_script("echo started");
     refused.wait_for_exit(125);
-    let says = "--wait 10s: the wait ends before --claim-delay 30s, so this candidate would never lead; try --wait 1m";
-    assert!(refused.log().contains(says), "{}", refused.log());
+    let expected =
+        "--wait 10s: the wait ends before --claim-delay 30s, so this candidate would never lead; try --wait 1m";
+    assert!(refused.log().contains(expected), "{}", refused.log());
 }

@@ -13,16 +13,16 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 /// Durations with four seconds between the stop and the kill.
 const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
 
-/// The words of a witness that ignores SIGTERM and has a hidden grandchild.
-const STUBBORN: [&str; 2] = ["hidden", "ignore"];
+/// The options of a witness that ignores SIGTERM and has a grandchild outside of its process group.
+const IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD: [&str; 2] = ["hidden", "ignore"];
 
 /// Injects `fault` into leader A, which is behind a proxy and has a stubborn command, and checks that standby B leads
 /// after A's command is dead.
 fn take_over_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
     let proxy = Proxy::start(Cluster::shared());
     let witnesses = Witnesses::new();
-    let by_proxy = if lock.kubeconfig.is_some() { lock.through(proxy.kubeconfig()) } else { lock.clone() };
-    let a = Candidate::new("a", &by_proxy).run_witness(&witnesses, &STUBBORN);
+    let proxied_lock = if lock.kubeconfig.is_some() { lock.through(proxy.kubeconfig()) } else { lock.clone() };
+    let a = Candidate::new("a", &proxied_lock).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
@@ -58,21 +58,22 @@ fn a_killed_elector_leaves_nothing_alive() {
     }
 }
 
-/// The elector's main loop fails with a system call error; the supervisor must outlive it.
+/// A system call fails in the elector's main loop. The supervisor must then end the command.
 #[testkit::test]
 fn a_main_thread_that_fails_leaves_nothing_alive() {
     let (_, mut a) = take_over_after(&TestLock::lease(), |a, _| {
         // poll(2) fails for more descriptors than the process may open.
-        let few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
+        let too_few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
         // SAFETY: the limit is read and nothing is written.
-        let set = unsafe { libc::prlimit(a.elector().as_raw(), libc::RLIMIT_NOFILE, &raw const few, ptr::null_mut()) };
+        let set =
+            unsafe { libc::prlimit(a.elector().as_raw(), libc::RLIMIT_NOFILE, &raw const too_few, ptr::null_mut()) };
         Errno::result(set).expect("to lower the limit");
         send(a.elector(), Signal::SIGUSR1);
     });
     a.wait_for_exit(69);
 }
 
-/// The elector still renews the lock, so no other candidate takes over before it kills the supervisor.
+/// The elector continues to renew the lock, so no other candidate takes over before the elector kills the supervisor.
 #[testkit::test]
 fn a_stopped_supervisor_is_killed_with_the_command() {
     let (_, mut a) = take_over_after(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
@@ -110,7 +111,9 @@ fn a_supervisor_that_is_stopped_before_the_spawn_starts_no_command_late() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
-    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).args(["-v"]).run_witness(&witnesses, &STUBBORN);
+    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
+        .args(["-v"])
+        .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     held.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
@@ -138,14 +141,16 @@ fn a_standby_exits_when_its_supervisor_is_killed() {
     b.wait_for_exit(69);
 }
 
-/// This is `kill -9 -- -PGID`. The supervisor has its own process group, so it survives.
+/// The signal is sent as by `kill -9 -- -PGID`. The supervisor survives, because it has its own process group.
 #[testkit::test]
 fn a_killed_process_group_leaves_nothing_alive() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let in_a_group = |command: &mut std::process::Command| {
         command.process_group(0);
     };
-    let a = Candidate::new("a", &lock).configure(in_a_group).run_witness(&witnesses, &STUBBORN);
+    let a = Candidate::new("a", &lock)
+        .configure(in_a_group)
+        .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
@@ -177,7 +182,9 @@ fn a_supervisor_that_continues_within_the_grace_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
-    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).args(["-v"]).run_witness(&witnesses, &STUBBORN);
+    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE)
+        .args(["-v"])
+        .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     held.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
@@ -195,7 +202,7 @@ fn no_command_is_started_after_a_termination_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
-    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &STUBBORN);
+    let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     held.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
@@ -218,26 +225,27 @@ fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
 
 /// The elector does not wait for the end of the tenure that the supervisor reported.
 #[testkit::test]
-fn a_stopped_supervisor_is_killed_when_another_takes_the_lease() {
+fn a_stopped_supervisor_is_killed_at_once_when_another_candidate_takes_the_lease() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
-    let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &STUBBORN);
+    let mut a =
+        Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     witnesses.wait_for("a", 2);
     send(a.supervisor(), Signal::SIGSTOP);
-    admin.merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given");
-    let given = testkit::boot_time();
+    admin.merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("the lease");
+    let taken_at = testkit::boot_time();
     a.wait_for_exit(76);
     let last = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lives");
-    assert!(last < given + 4_000_000_000, "killed {} ns after it was known to be lost", last - given);
+    assert!(last < taken_at + 4_000_000_000, "killed {} ns after it was known to be lost", last - taken_at);
 }
 
-/// An elector that is frozen while it writes the record holds the file's lock until its death.
+/// An elector that is frozen while it writes the record would keep the file locked until its death.
 #[testkit::test]
 fn an_elector_that_stays_frozen_is_killed_after_its_lease() {
     let (_, mut a) = take_over_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
     a.wait_for_exit(137);
 }
 
-/// The test stops the supervisor repeatedly, with an effect like that of a CPU limit.
+/// The test stops the supervisor repeatedly, which delays it as a CPU limit does.
 #[testkit::test]
 fn a_supervisor_that_is_late_repeatedly_warns_and_stops_the_command_earlier() {
     let proxy = Proxy::start(Cluster::shared());

@@ -1,4 +1,4 @@
-//! Watches of a lock whose version has left the API server's watch cache because it has not changed for long.
+//! Tests of watches of a lock that has not changed for so long that its version has left the API server's watch cache.
 
 use std::time::Duration;
 

@@ -8,12 +8,12 @@ use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, eventually, is_ali
 fn a_command_that_succeeded_runs_once_per_min_hold() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
         let witnesses = Witnesses::new();
-        let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
-        tick("a").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]).wait_for_exit(0);
-        let mut late = tick("b").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
+        let run_job = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
+        run_job("a").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]).wait_for_exit(0);
+        let mut late = run_job("b").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
         late.wait_for_exit(75);
         assert!(late.log().contains("not due before"), "{}", late.log());
-        tick("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
+        run_job("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let between = witnesses.lifetimes_of("c")[0].started_at - witnesses.lifetimes_of("a")[0].started_at;
         assert!(
@@ -26,11 +26,11 @@ fn a_command_that_succeeded_runs_once_per_min_hold() {
 #[testkit::test]
 fn a_command_that_failed_runs_again_at_once() {
     let lock = TestLock::lease();
-    let tick = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
-    tick("a").run_script("exit 1").wait_for_exit(1);
-    tick("b").run_script("kill -TERM $$").wait_for_exit(143);
-    tick("c").run_script("exit 0").wait_for_exit(0);
-    tick("d").run_script("exit 0").wait_for_exit(75);
+    let run_job = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
+    run_job("a").run_script("exit 1").wait_for_exit(1);
+    run_job("b").run_script("kill -TERM $$").wait_for_exit(143);
+    run_job("c").run_script("exit 0").wait_for_exit(0);
+    run_job("d").run_script("exit 0").wait_for_exit(75);
 }
 
 #[testkit::test]
@@ -114,12 +114,12 @@ fn a_signal_during_the_re_execution_is_handled() {
 }
 
 #[testkit::test]
-fn with_every_the_command_runs_once_a_turn_in_the_same_processes() {
+fn with_every_the_command_runs_once_per_interval_on_all_candidates_together() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
-        let tick = |name| Candidate::new(name, &lock).args(["--every", "2s"]).run_witness(&witnesses, &["ends"]);
-        let mut both = [tick("a"), tick("b")];
-        eventually("there were four turns", || witnesses.lifetimes().len() >= 4);
+        let run_job = |name| Candidate::new(name, &lock).args(["--every", "2s"]).run_witness(&witnesses, &["ends"]);
+        let mut both = [run_job("a"), run_job("b")];
+        eventually("the command has run four times", || witnesses.lifetimes().len() >= 4);
         for candidate in &mut both {
             candidate.signal(Signal::SIGTERM);
             candidate.wait();
@@ -127,7 +127,7 @@ fn with_every_the_command_runs_once_a_turn_in_the_same_processes() {
         witnesses.assert_one_at_a_time(4);
         let mut starts: Vec<u64> = witnesses.lifetimes().iter().map(|life| life.started_at).collect();
         starts.sort_unstable();
-        let shortest = starts.windows(2).map(|two| two[1] - two[0]).min().expect("several turns");
+        let shortest = starts.windows(2).map(|two| two[1] - two[0]).min().expect("several runs");
         assert!(shortest > 1_500_000_000, "two seconds from each acquisition, which came first: {shortest} ns");
         let log = both.iter().map(|candidate| candidate.log()).collect::<Vec<_>>().concat();
         assert!(log.contains("waiting for the next run") && !log.contains("warning"), "{log}");
@@ -151,17 +151,17 @@ fn with_every_leaderrun_ends_after_a_failure_or_on_request() {
     waiting.wait_for_exit(143);
 }
 
-/// The exit status says whether the work was done, even if the command ends on request.
+/// The command decides by its exit status whether its work is done, even after SIGTERM.
 #[testkit::test]
 fn a_command_that_ends_with_status_0_on_request_has_succeeded() {
     for option in ["--min-hold", "--every"] {
-        for (ends, of_the_next) in [("exit 0", 75), ("exit 3", 0), ("trap - TERM; kill -TERM $$", 0)] {
+        for (reaction, next_status) in [("exit 0", 75), ("exit 3", 0), ("trap - TERM; kill -TERM $$", 0)] {
             let lock = TestLock::file();
-            let script = format!("trap '{ends}' TERM; echo runs; while :; do sleep 0.01; done");
+            let script = format!("trap '{reaction}' TERM; echo runs; while :; do sleep 0.01; done");
             let mut a = Candidate::new("a", &lock).args([option, "1h"]).run_script(&script);
             eventually("it runs", || a.output().contains("runs"));
             a.stop();
-            Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(of_the_next);
+            Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(next_status);
         }
     }
 }

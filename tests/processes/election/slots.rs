@@ -65,7 +65,7 @@ impl Slots {
         }
     }
 
-    fn in_slot(&self, slot: usize) -> TestLock {
+    fn lock_of_slot(&self, slot: usize) -> TestLock {
         TestLock { name: format!("{}-{slot}", self.lock.name), ..self.lock.clone() }
     }
 }
@@ -87,8 +87,8 @@ fn three_slots_have_three_of_five_candidates_and_are_filled_again() {
         let second = slots.wait_until_filled(|holders| holders[0] != first[0]);
         assert_eq!(second[1..], first[1..], "the other leaders are not affected");
 
-        let mut asked = Candidate::subcommand("step-down", &slots.in_slot(1)).start();
-        asked.wait_for_exit(0);
+        let mut step_down = Candidate::subcommand("step-down", &slots.lock_of_slot(1)).start();
+        step_down.wait_for_exit(0);
         let third = slots.wait_until_filled(|holders| holders[1] != second[1]);
         assert_eq!((&third[0], &third[2]), (&second[0], &second[2]));
 
@@ -131,10 +131,10 @@ fn the_slot_of_a_leader_that_is_cut_off_is_taken_over() {
     proxy.partition();
     let after = slots.wait_until_filled(|holders| !holders.contains(&"0".to_owned()));
     cut_off.wait_for_exit(76);
-    let its = before.iter().position(|holder| holder == "0").expect("its slot");
-    assert_eq!(after[1 - its], before[1 - its], "the other leader is not affected");
+    let slot = before.iter().position(|holder| holder == "0").expect("its slot");
+    assert_eq!(after[1 - slot], before[1 - slot], "the other leader is not affected");
     others.iter_mut().for_each(Running::stop);
-    let runs = if its == 0 { [2, 1] } else { [1, 2] };
+    let runs = if slot == 0 { [2, 1] } else { [1, 2] };
     slots.assert_one_at_a_time(&runs);
 }
 
@@ -145,9 +145,9 @@ fn the_command_and_the_monitoring_see_the_slot() {
         .args(["--slots", "2", "--http", "127.0.0.1:0"])
         .env("LEADERRUN_SLOT", "7")
         .run_script("echo $LEADERRUN_SLOT $LEADERRUN_HELD_LOCK; sleep inf");
-    let said = wait_for_leader(&a, "it leads", |leader| leader["leading"] == true);
-    let slot = said["slot"].as_u64().expect("a slot");
-    assert_eq!((&said["lock"], &said["slots"]), (&json!(lock.name), &json!(2)));
+    let report = wait_for_leader(&a, "it leads", |leader| leader["leading"] == true);
+    let slot = report["slot"].as_u64().expect("a slot");
+    assert_eq!((&report["lock"], &report["slots"]), (&json!(lock.name), &json!(2)));
     let held = format!("{}-{slot}", lock.name);
     eventually("the command has printed its slot", || a.output() == format!("{slot} {held}\n"));
     for number in 0..2 {
@@ -166,10 +166,11 @@ fn the_command_and_the_monitoring_see_the_slot() {
 #[testkit::test]
 fn each_slot_has_its_own_min_hold() {
     let slots = Slots::new(TestLock::file(), 2);
-    let tick = |name| slots.candidate(name, &slots.lock).args(["--min-hold", "1h", "--wait", "0s"]).run_script("true");
-    tick("0").wait_for_exit(0);
-    tick("1").wait_for_exit(0);
-    let mut third = tick("2");
+    let run_job =
+        |name| slots.candidate(name, &slots.lock).args(["--min-hold", "1h", "--wait", "0s"]).run_script("true");
+    run_job("0").wait_for_exit(0);
+    run_job("1").wait_for_exit(0);
+    let mut third = run_job("2");
     third.wait_for_exit(75);
     assert!(third.log().contains("not due before"), "{}", third.log());
 }
@@ -212,8 +213,8 @@ fn the_role_names_the_objects_of_all_slots() {
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
     for slot in 0..3 {
         let spec = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });
-        let made = json!({ "metadata": { "name": format!("web-{slot}") }, "spec": spec });
-        cluster.admin().create(&services, &made).expect("a Service");
+        let service_object = json!({ "metadata": { "name": format!("web-{slot}") }, "spec": spec });
+        cluster.admin().create(&services, &service_object).expect("a Service");
     }
     let serve = |name, address| {
         let candidate = Candidate::new(name, &stranger).args(["--slots", "3", "--address", address]).args(service);
@@ -237,7 +238,7 @@ fn address_in(lock: &TestLock, slot: usize) -> String {
 
 #[testkit::test]
 fn options_that_do_not_fit_slots_are_refused() {
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (&["--lock", "a/b", "--slots", "1"][..], "--slots 1: a lock has 2 to 64 slots; try --slots 3"),
         (
             &["--lock", "endpoints+lease:a/b", "--slots", "3"],
@@ -254,6 +255,6 @@ fn options_that_do_not_fit_slots_are_refused() {
     ] {
         let mut refused = Candidate::bare("refused").args(arguments).run_script("echo started");
         refused.wait_for_exit(125);
-        assert!(refused.log().contains(says), "{arguments:?}: {}", refused.log());
+        assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());
     }
 }

@@ -13,21 +13,21 @@ use testkit::issued::{self, ClientCertificate};
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, kubeconfig, scratch};
 
-/// Durations with which the timeout of a request is two seconds: a third of the time between the retry period and the
-/// renew deadline.
+/// Durations with which the timeout of a request is two seconds: a third of the
+/// difference between the renew deadline and the retry period.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "7s", "--retry-period", "1s"];
 
 /// The time to open a connection, which is longer than the timeout of a request.
 const DELAY: Duration = Duration::from_millis(2500);
 
 /// A proxy that passes on the bytes of each connection with a delay.
-struct SlowPath {
+struct SlowProxy {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<TcpStream>>>,
 }
 
-impl SlowPath {
-    fn to(server: SocketAddr) -> Self {
+impl SlowProxy {
+    fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
         let connections = Arc::<Mutex<Vec<TcpStream>>>::default();
@@ -63,7 +63,7 @@ fn copy_stream(mut from: TcpStream, mut to: TcpStream) {
 
 #[testkit::test]
 fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
-    let (path, witnesses) = (SlowPath::to(Cluster::shared().address()), Witnesses::new());
+    let (path, witnesses) = (SlowProxy::start(Cluster::shared().address()), Witnesses::new());
     let file = scratch::folder("slow").join("kubeconfig");
     kubeconfig::write_with(&file, path.address, ADMIN.name, &json!({ "token": ADMIN.token }));
     let lock = TestLock::lease_through(file);
@@ -86,7 +86,7 @@ fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
 #[testkit::test]
 fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
     let cluster = Cluster::start_in_process();
-    let (path, witnesses, folder) = (SlowPath::to(cluster.address()), Witnesses::new(), scratch::folder("slow"));
+    let (path, witnesses, folder) = (SlowProxy::start(cluster.address()), Witnesses::new(), scratch::folder("slow"));
     let [kubeconfig, certificate, key] = ["kubeconfig", "me.crt", "me.key"].map(|name| folder.join(name));
     let write = |issued: &ClientCertificate| {
         fs::write(&key, &issued.key).expect("a key");

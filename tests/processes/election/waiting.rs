@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, is_alive};
 
 #[testkit::test]
-fn signals_end_a_standby() {
+fn termination_signals_end_a_standby() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -46,7 +46,7 @@ fn a_signal_ignored_at_the_start_stays_ignored() {
     let witnesses = Witnesses::new();
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let ignoring = |command: &mut std::process::Command| {
+    let ignore_signal = |command: &mut std::process::Command| {
         use std::os::unix::process::CommandExt;
         // SAFETY: between fork and exec, only a system call.
         unsafe {
@@ -56,22 +56,23 @@ fn a_signal_ignored_at_the_start_stays_ignored() {
             })
         };
     };
-    let mut b = Candidate::new("b", &lock).configure(ignoring).run_witness(&witnesses, &[]);
+    let mut b = Candidate::new("b", &lock).configure(ignore_signal).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     b.signal(Signal::SIGHUP);
     b.signal(Signal::SIGTERM);
     b.wait_for_exit(143);
 }
 
-/// A shell without job control starts its background jobs like this. A container's stop signal may be SIGINT.
+/// A shell without job control starts its background jobs with these signals ignored. They may be a container's stop
+/// signal.
 #[testkit::test]
-fn a_process_ends_a_background_job_by_sigint() {
+fn sigint_and_sigquit_end_a_standby_that_was_started_with_them_ignored() {
     let lock = TestLock::file();
     let witnesses = Witnesses::new();
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
-        let ignoring = move |command: &mut std::process::Command| {
+        let ignore_signal = move |command: &mut std::process::Command| {
             use std::os::unix::process::CommandExt;
             // SAFETY: between fork and exec, only a system call.
             unsafe {
@@ -81,7 +82,7 @@ fn a_process_ends_a_background_job_by_sigint() {
                 })
             };
         };
-        let mut b = Candidate::new("b", &lock).configure(ignoring).run_witness(&witnesses, &[]);
+        let mut b = Candidate::new("b", &lock).configure(ignore_signal).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
         b.signal(signal);
         b.wait_for_exit(128 + signal as i32);
@@ -89,7 +90,7 @@ fn a_process_ends_a_background_job_by_sigint() {
 }
 
 #[testkit::test]
-fn a_wait_ends_with_its_duration() {
+fn a_standby_gives_up_after_the_wait_duration() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -139,15 +140,15 @@ fn wait_zero_gives_up_if_the_api_server_does_not_answer() {
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
     a.wait_for_exit(69);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    let says = format!("cannot reach {}: still waiting for a connection to https://", lock.name);
-    assert!(a.log().contains(&says), "{}", a.log());
+    let expected = format!("cannot reach {}: still waiting for a connection to https://", lock.name);
+    assert!(a.log().contains(&expected), "{}", a.log());
     assert!(a.log().contains("could not use "), "{}", a.log());
     witnesses.assert_one_at_a_time(0);
 }
 
-/// Opening a FIFO without a writer blocks, like an operation on a file system that does not respond.
+/// The test replaces the file by a FIFO: opening it blocks, like a file on a file system that does not respond.
 #[testkit::test]
-fn a_wait_for_a_file_that_became_a_pipe_ends() {
+fn a_standby_gives_up_in_time_if_the_lock_file_blocks() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

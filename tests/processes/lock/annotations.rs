@@ -12,7 +12,7 @@ pub fn annotation(lock: &TestLock, plural: &str) -> Value {
 }
 
 #[testkit::test]
-fn annotations_are_handed_over() {
+fn a_lock_in_an_annotation_is_handed_over() {
     for (kind, plural) in [("endpoints", "endpoints"), ("configmap", "configmaps")] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -34,12 +34,12 @@ fn annotations_are_handed_over() {
 
 /// Another program continuously writes to the same ConfigMap.
 #[testkit::test]
-fn other_content_is_kept_and_other_writers_do_not_cause_a_loss() {
+fn a_leader_keeps_the_lock_and_other_content_while_another_program_writes_to_the_object() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let (admin, path) = (Cluster::shared().admin(), lock.object_path("configmaps"));
     let metadata = json!({ "name": "job", "annotations": { "kept": "yes" } });
-    let made = json!({ "metadata": metadata, "data": { "setting": "0" } });
-    admin.create(path.trim_end_matches("/job"), &made).expect("a ConfigMap");
+    let config_map = json!({ "metadata": metadata, "data": { "setting": "0" } });
+    admin.create(path.trim_end_matches("/job"), &config_map).expect("a ConfigMap");
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
@@ -50,7 +50,7 @@ fn other_content_is_kept_and_other_writers_do_not_cause_a_loss() {
         setting += 1;
         admin.merge_patch(&path, &json!({ "data": { "setting": setting.to_string() } })).expect("a setting");
         assert_eq!(admin.get(&path).expect("the ConfigMap")["data"]["setting"], setting.to_string());
-        // Without a pause no renewal fits between two of these writes on a busy machine.
+        // Without this pause, on a busy machine every renewal could conflict with one of these writes.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
@@ -148,7 +148,10 @@ fn a_record_that_fabric8_created_keeps_its_format() {
     let record = format!(r#"{{"leaseDuration":15.000000000,{times},"leaderTransitions":3}}"#);
     let metadata = json!({ "name": "job", "annotations": { LEADER: record } });
     let path = lock.object_path("configmaps");
-    Cluster::shared().admin().create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("made");
+    Cluster::shared()
+        .admin()
+        .create(path.trim_end_matches("/job"), &json!({ "metadata": metadata }))
+        .expect("a ConfigMap");
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let held = annotation(&lock, "configmaps");

@@ -19,41 +19,43 @@ fn recipe(name: &str) -> PathBuf {
 }
 
 /// Runs a recipe as the leader with this token. Returns whether its write was accepted.
-fn writes(recipe: &mut Command, token: &str, input: &str) -> bool {
+fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
     recipe.env("LEADERRUN_FENCING_TOKEN", token).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = recipe.spawn().expect("the recipe");
     let _ = child.stdin.take().expect("stdin").write_all(input.as_bytes());
     let ended = child.wait_with_output().expect("its end");
-    let says = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success() || says.contains("a later leader has "), "{says}");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() || stderr.contains("a later leader has "), "{stderr}");
     ended.status.success()
 }
 
 #[testkit::test(requires = has("sqlite3"))]
 fn a_table_refuses_an_older_leader() {
     let database = scratch::folder("sql").join("report.db");
-    let write = |token: &str, total: &str| writes(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "");
+    let write = |token: &str, total: &str| {
+        write_is_accepted(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "")
+    };
     let total = || {
         let read = Command::new("sqlite3").arg(&database).arg("SELECT total FROM report").output().expect("sqlite3");
         String::from_utf8_lossy(&read.stdout).trim().to_owned()
     };
-    for (token, value, taken, then) in
+    for (token, value, accepted, expected) in
         [("9", "1", true, "1"), ("10", "2", true, "2"), ("9", "3", false, "2"), ("10", "4", true, "4")]
     {
-        assert_eq!((write(token, value), total().as_str()), (taken, then), "token {token}");
+        assert_eq!((write(token, value), total().as_str()), (accepted, expected), "token {token}");
     }
 }
 
 #[testkit::test(requires = has("flock"))]
 fn a_file_refuses_an_older_leader() {
     let file = scratch::folder("file").join("report");
-    let write = |token: &str, text: &str| writes(Command::new(recipe("file.sh")).arg(&file), token, text);
-    for (token, text, taken, then) in
+    let write = |token: &str, text: &str| write_is_accepted(Command::new(recipe("file.sh")).arg(&file), token, text);
+    for (token, text, accepted, expected) in
         [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
     {
         assert_eq!(
             (write(token, text), fs::read_to_string(&file).expect("it").as_str()),
-            (taken, then),
+            (accepted, expected),
             "token {token}"
         );
     }
@@ -97,10 +99,10 @@ fn object_storage_refuses_an_older_leader() {
         recipe.env("LEADERRUN_FENCING_TOKEN", token).output().expect("the recipe").status.success()
     };
     let object = || fs::read_to_string(store.join("object")).expect("the object");
-    for (token, text, taken, then) in
+    for (token, text, accepted, expected) in
         [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
     {
-        assert_eq!((put(token, text), object().as_str()), (taken, then), "token {token}");
+        assert_eq!((put(token, text), object().as_str()), (accepted, expected), "token {token}");
     }
     fs::write(store.join("race"), "").expect("a mark");
     assert!(!put("11", "e"), "the object has changed in between");

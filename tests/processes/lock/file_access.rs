@@ -22,7 +22,7 @@ fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
 }
 
-/// Starts a candidate of another user, who is in their own group and in the common one.
+/// Starts a candidate as another user. The user is in a group of its own and in [`GROUP`].
 fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
     Candidate::program(&user.to_string(), program())
         .args(["--lock", &lock.name])
@@ -33,7 +33,7 @@ fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
 
 /// Runs a candidate of each of these users, one after the other, and returns the fencing tokens.
 #[track_caller]
-fn runs_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
+fn run_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
     let run = |user: &u32| {
         let mut candidate = candidate_of(*user, lock, &["--wait", "10s"]);
         candidate.wait_for_exit(0);
@@ -53,7 +53,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Start scripts and clean-up programs may delete `*.lock`.
+/// For example, start scripts and clean-up programs may delete `*.lock`.
 #[testkit::test]
 fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -85,49 +85,49 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
 }
 
 #[testkit::test]
-fn an_unusable_file_is_refused_with_a_remedy() {
+fn an_unusable_lock_file_is_refused_with_a_reason_and_a_remedy() {
     let folder = scratch::folder("unusable");
     let [record, link, broken, fifo] = ["record", "link", "broken", "fifo"].map(|name| folder.join(name));
     symlink(&record, &link).expect("a link");
     fs::write(&broken, "{\"uid").expect("a file");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
-    let ring = folder.join("ring");
-    symlink(&ring, &ring).expect("a link");
+    let circular = folder.join("circular");
+    symlink(&circular, &circular).expect("a link");
     let none = folder.join("none");
     let missing = format!("its folder {none} does not exist; try mkdir -p {none}", none = none.display());
-    for (path, says) in [
+    for (path, expected) in [
         (&link, "it is a symbolic link; try the path that it leads to"),
         (&broken, "it is not a record of leaderrun"),
         (&folder, "it is a folder, not a regular file"),
         (&fifo, "it is a FIFO, not a regular file"),
         (&none.join("record"), &missing),
-        (&ring.join("record"), "is a symbolic link that leads to itself"),
+        (&circular.join("record"), "is a symbolic link that leads to itself"),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
         candidate.wait_for_exit(69);
-        assert!(candidate.log().contains(says), "{}", candidate.log());
+        assert!(candidate.log().contains(expected), "{}", candidate.log());
     }
 }
 
 #[testkit::test]
-fn the_process_that_keeps_the_file_locked_is_named() {
+fn the_message_names_the_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("a file");
     for locked in [format!("{path}.lock"), path.to_owned()] {
         let file = fs::File::options().append(true).create(true).open(&locked).expect("a file");
         file.lock().expect("nobody else locks it");
         let keeps_it_locked = format!("process {} (", std::process::id());
-        // The first attempt to lock the file has not ended when this wait is over.
+        // With these durations, the wait ends before the first attempt to lock the file.
         let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
-        let impatient = Candidate::with_timing("b", &lock, timing).args(["--wait", "500ms"]);
-        let mut impatient = impatient.run(["true"]);
-        impatient.wait_for_exit(69);
+        let short_wait = Candidate::with_timing("b", &lock, timing).args(["--wait", "500ms"]);
+        let mut short_wait = short_wait.run(["true"]);
+        short_wait.wait_for_exit(69);
         let still_waiting = format!("within --wait 500ms: still waiting for {locked}, which {keeps_it_locked}");
-        assert!(impatient.log().contains(&still_waiting), "{}", impatient.log());
-        let mut patient = Candidate::new("a", &lock).run(["true"]);
-        patient.wait_for_log(&format!("cannot lock {locked}: {keeps_it_locked}"));
+        assert!(short_wait.log().contains(&still_waiting), "{}", short_wait.log());
+        let mut long_wait = Candidate::new("a", &lock).run(["true"]);
+        long_wait.wait_for_log(&format!("cannot lock {locked}: {keeps_it_locked}"));
         drop(file);
-        patient.wait_for_exit(0);
+        long_wait.wait_for_exit(0);
     }
 }
 
@@ -148,9 +148,9 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
     a.wait_for_exit(0);
 }
 
-/// As with a link to the present release of an application.
+/// Such a link may lead to the present release of an application.
 #[testkit::test]
-fn a_leader_follows_the_link_to_its_folder() {
+fn a_leader_follows_a_changed_link_to_the_folder_of_its_lock_file() {
     let folder = scratch::folder("releases");
     let (link, next) = (folder.join("current"), folder.join("next"));
     for release in ["1", "2"] {
@@ -168,28 +168,28 @@ fn a_leader_follows_the_link_to_its_folder() {
 }
 
 #[testkit::test]
-fn a_leader_whose_renewals_fail_is_not_said_to_wait() {
+fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
     eventually("it leads", || a.output().contains("ready"));
-    fs::write(lock.name.strip_prefix("file:").expect("a file"), "meddled").expect("to write");
+    fs::write(lock.name.strip_prefix("file:").expect("a file"), "not a record").expect("to write");
     a.wait_for_exit(76);
     assert!(a.log().contains("it is not a record of leaderrun") && !a.log().contains("waiting for"), "{}", a.log());
 }
 
-/// The job was once run manually as root.
+/// Such a file exists if an administrator has run the job manually as root.
 #[testkit::test(requires = root())]
 fn a_file_created_by_root_can_be_used_by_the_owner_of_its_folder() {
     let folder = open_folder("of-a-user", 0o755);
     chown(&folder, Some(ANN), Some(ANN)).expect("root may give it away");
-    runs_for_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
+    run_for_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
 }
 
 /// In a sticky folder such as /tmp, a run as root must not make the file unusable for its owner.
 #[testkit::test(requires = root())]
 fn a_file_in_a_sticky_folder_keeps_its_owner() {
     let path = open_folder("sticky", 0o1777).join("job");
-    runs_for_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
+    run_for_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
     let found = fs::metadata(&path).expect("the record");
     assert_eq!((found.uid(), found.mode() & 0o777), (ANN, 0o644));
 }
@@ -200,8 +200,8 @@ fn a_world_writable_file_can_be_used_by_all_users() {
         let path = open_folder("shared", mode).join("job");
         fs::write(&path, "").expect("a file");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
-        runs_for_each(users, &lock_at(&path));
-        // A user with read permission can see the holder.
+        run_for_each(users, &lock_at(&path));
+        // `status` only needs the permission to read.
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
         let mut status = Candidate::program("status", program())
             .args(["status", "--lock", &lock_at(&path).name])
@@ -224,18 +224,18 @@ fn two_users_of_a_group_share_a_folder() {
             chown(&path, Some(ANN), Some(GROUP)).expect("root may give it away");
             fs::set_permissions(&path, Permissions::from_mode(0o660)).expect("the file is ours");
         }
-        runs_for_each(&[ANN, BEN, ANN, BEN, BEN, ANN], &lock_at(&path));
+        run_for_each(&[ANN, BEN, ANN, BEN, BEN, ANN], &lock_at(&path));
     }
 }
 
-/// The error names the owner of the file, and ends with a command that solves the problem.
+/// The message names the owner of the file, and ends with a shell command, which the test runs.
 #[testkit::test(requires = root())]
-fn the_suggested_commands_work() {
+fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
     let sticky = open_folder("sticky", 0o1777);
     let closed = open_folder("closed", 0o755);
     let unreadable = open_folder("unreadable", 0o777).join("it's one's");
     for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
-        runs_for_each(&[ROOT], &lock_at(&path));
+        run_for_each(&[ROOT], &lock_at(&path));
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
         assert_suggestion_helps(&path, "it belongs to root and has mode");
     }
@@ -243,34 +243,34 @@ fn the_suggested_commands_work() {
 }
 
 #[track_caller]
-fn assert_suggestion_helps(path: &Path, says: &str) {
+fn assert_suggestion_helps(path: &Path, expected: &str) {
     let lock = lock_at(path);
     let refused = candidate_of(ANN, &lock, &["--wait", "10s"]);
-    eventually("it is refused", || refused.log().contains(says));
+    eventually("it is refused", || refused.log().contains(expected));
     let log = refused.log();
-    let refusal = log.lines().find(|line| line.contains(says)).expect("it was said");
+    let refusal = log.lines().find(|line| line.contains(expected)).expect("the refusal");
     let (_, suggestion) = refusal.rsplit_once(": ").expect("a suggestion");
     drop(refused);
     let suggestion = suggestion.split("; file:").next().expect("a suggestion");
     let done = Command::new("sh").args(["-c", suggestion]).status().expect("a shell");
     assert!(done.success(), "{suggestion}");
-    runs_for_each(&[ANN, ANN], &lock);
+    run_for_each(&[ANN, ANN], &lock);
 }
 
 fn may_mount() -> Result<(), String> {
     let folder = scratch::folder("mount");
-    mount_small(&folder).map_err(|errno| format!("no file system can be mounted: {}", errno.desc()))?;
+    mount_small_file_system(&folder).map_err(|errno| format!("no file system can be mounted: {}", errno.desc()))?;
     umount2(&folder, MntFlags::MNT_DETACH).map_err(|errno| errno.to_string())
 }
 
-fn mount_small(folder: &Path) -> nix::Result<()> {
+fn mount_small_file_system(folder: &Path) -> nix::Result<()> {
     mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
 }
 
 #[testkit::test(requires = may_mount())]
 fn a_leader_survives_a_full_disk() {
     let folder = scratch::folder("small");
-    mount_small(&folder).expect("a small file system");
+    mount_small_file_system(&folder).expect("a small file system");
     let mounted = folder.clone();
     scratch::at_exit(move || {
         let _ = umount2(&mounted, MntFlags::MNT_DETACH);
@@ -282,9 +282,9 @@ fn a_leader_survives_a_full_disk() {
     let _ = fs::write(&fill, vec![b'x'; 256 * 1024]);
     assert!(fs::write(folder.join("more"), "x").is_err(), "the disk is full");
     let status = || -> Value {
-        let mut shown = Candidate::subcommand("status", &lock).args(["-o", "json"]).start();
-        shown.wait();
-        serde_json::from_str(&shown.output()).unwrap_or_default()
+        let mut status_command = Candidate::subcommand("status", &lock).args(["-o", "json"]).start();
+        status_command.wait();
+        serde_json::from_str(&status_command.output()).unwrap_or_default()
     };
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");

@@ -1,4 +1,4 @@
-//! Manual edits of the lock while a command runs, for example with kubectl.
+//! Edits of a lock's record by other programs, such as kubectl, while a command runs.
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
@@ -12,7 +12,7 @@ struct Fixture {
     a: Running,
     b: Running,
     /// When the edit was made, in nanoseconds since boot.
-    done: u64,
+    edited_at: u64,
 }
 
 /// Starts leader A and standby B, and edits the lease.
@@ -24,13 +24,13 @@ fn edit_lease(edit: impl FnOnce(&Client, &str)) -> Fixture {
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     edit(&admin, &lock.lease_path());
-    let done = testkit::boot_time();
-    Fixture { lock, admin, witnesses, a, b, done }
+    let edited_at = testkit::boot_time();
+    Fixture { lock, admin, witnesses, a, b, edited_at }
 }
 
 impl Fixture {
     /// Checks that the holder restores the lease and continues to lead until it releases.
-    fn expect_a_restores_it(mut self) {
+    fn assert_holder_restores_the_lease(mut self) {
         let spec = || self.admin.get(&self.lock.lease_path()).map(|lease| lease["spec"].clone()).unwrap_or_default();
         eventually("a holds the lease again", || spec()["holderIdentity"] == "a");
         let renewed = spec()["renewTime"].clone();
@@ -45,14 +45,14 @@ impl Fixture {
     }
 
     /// Checks that the holder loses at once, and that the standby leads after the lease duration.
-    fn expect_a_loses(mut self) {
+    fn assert_holder_loses_the_lock(mut self) {
         self.a.wait_for_exit(76);
         for life in self.witnesses.lifetimes_of("a") {
-            // The holder sees the edit within a retry period. Without that, the stop would be due after four seconds.
+            // The holder sees the edit within a retry period. Otherwise the command would be stopped after four seconds.
             assert!(
-                life.last_seen_at < self.done + 3_500_000_000,
+                life.last_seen_at < self.edited_at + 3_500_000_000,
                 "alive {} ns after the loss",
-                life.last_seen_at - self.done
+                life.last_seen_at - self.edited_at
             );
             assert_eq!(life.signaled_at, 0, "no grace: {}", self.a.log());
         }
@@ -64,7 +64,7 @@ impl Fixture {
 
 #[testkit::test]
 fn a_deleted_lease_is_restored_by_its_holder() {
-    edit_lease(|admin, lease| drop(admin.delete(lease).expect("deleted"))).expect_a_restores_it();
+    edit_lease(|admin, lease| drop(admin.delete(lease).expect("deleted"))).assert_holder_restores_the_lease();
 }
 
 #[testkit::test]
@@ -75,7 +75,7 @@ fn a_recreated_lease_is_restored_by_its_holder() {
         // This fails if the holder was faster.
         let _ = admin.create(lease.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
     });
-    fixture.expect_a_restores_it();
+    fixture.assert_holder_restores_the_lease();
 }
 
 #[testkit::test]
@@ -83,14 +83,15 @@ fn an_emptied_lease_is_restored_by_its_holder() {
     edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("emptied"))
     })
-    .expect_a_restores_it();
+    .assert_holder_restores_the_lease();
 }
 
 /// client-go's release does not check who holds the lease.
 #[testkit::test]
 fn a_release_by_another_program_is_undone_by_the_holder() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
-    edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten"))).expect_a_restores_it();
+    edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten")))
+        .assert_holder_restores_the_lease();
 }
 
 #[testkit::test]
@@ -98,7 +99,7 @@ fn a_lease_given_to_an_absent_holder_is_lost_at_once() {
     edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given"))
     })
-    .expect_a_loses();
+    .assert_holder_loses_the_lock();
 }
 
 #[testkit::test]
@@ -106,13 +107,13 @@ fn a_lease_given_to_the_standby_is_lost_at_once() {
     edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("given"))
     })
-    .expect_a_loses();
+    .assert_holder_loses_the_lock();
 }
 
-/// The copy is a release by the other lock's last run, with more transitions than this lock has. A mark is only valid
-/// for the lock that it was written for.
+/// The copied record was released, and has more transitions than this lock. Its mark is not valid, because it was written
+/// for another lock.
 #[testkit::test]
-fn a_record_copied_from_another_lock_releases_nothing() {
+fn a_record_copied_from_another_lock_does_not_release_the_lock() {
     let other = TestLock::lease();
     let mut last = Candidate::new("last", &other).run_script("true");
     last.wait_for_exit(0);
@@ -122,10 +123,10 @@ fn a_record_copied_from_another_lock_releases_nothing() {
         let copied = json!({ "metadata": { "annotations": copy["metadata"]["annotations"] }, "spec": copy["spec"] });
         admin.merge_patch(lease, &copied).expect("copied");
     })
-    .expect_a_restores_it();
+    .assert_holder_restores_the_lease();
 }
 
-/// A backup is restored while the holder renews so seldom that it notices this later than the backup's record expires.
+/// A backup is restored. The holder renews so seldom that the restored record expires before the holder notices it.
 #[testkit::test]
 fn a_standby_waits_for_the_holder_that_a_restored_backup_hides() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -155,7 +156,7 @@ fn a_label_on_the_lease_is_kept() {
         drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labelled"))
     });
     let (admin, path) = (Cluster::shared().admin(), fixture.lock.lease_path());
-    fixture.expect_a_restores_it();
+    fixture.assert_holder_restores_the_lease();
     assert_eq!(admin.get(&path).expect("the lease")["metadata"]["labels"]["a"], "b", "it stays");
 }
 
@@ -186,9 +187,9 @@ fn a_deleted_file_is_restored_by_its_holder() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A PUT with a resourceVersion but no uid would silently create a new Lease.
+/// A PUT with a resourceVersion but without a uid would create a new Lease.
 #[testkit::test]
-fn a_renewal_of_a_deleted_lease_is_refused_and_creates_none() {
+fn a_renewal_does_not_create_a_deleted_lease() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -196,8 +197,9 @@ fn a_renewal_of_a_deleted_lease_is_refused_and_creates_none() {
     let deleted = std::time::Instant::now();
     Cluster::shared().admin().delete(&lock.lease_path()).expect("deleted");
     let methods_since = || -> Vec<String> {
-        let requests = proxy.requests().into_iter().filter(|seen| seen.received_at > deleted && !seen.is_watch());
-        requests.filter(|seen| seen.path.contains("/leases/")).map(|seen| seen.method.to_string()).collect()
+        let requests =
+            proxy.requests().into_iter().filter(|request| request.received_at > deleted && !request.is_watch());
+        requests.filter(|request| request.path.contains("/leases/")).map(|request| request.method.to_string()).collect()
     };
     eventually("it is written again", || methods_since().len() >= 3);
     assert_eq!(methods_since()[..3], ["PUT", "GET", "PUT"], "the lease was restored without a read");

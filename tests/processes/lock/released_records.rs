@@ -1,7 +1,7 @@
 //! Records that released versions of leaderrun have written keep their meaning.
 //!
-//! The folder beside this file has one folder for each version that changed what is written. Records are never
-//! removed from it.
+//! The folder `released_records` has a folder for each version that changed the format of the record. Its files are never
+//! removed.
 
 use std::fs;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn status(lock: &TestLock) -> Value {
     serde_json::from_str(&status.output()).expect("JSON")
 }
 
-/// Starts a candidate, waits until its command runs, and returns it with the time taken.
+/// Starts a candidate, and waits until its command runs. Returns the candidate and the time that this took.
 fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
     let start = Instant::now();
     let a = Candidate::new("a", lock).run_witness(witnesses, &[]);
@@ -66,8 +66,8 @@ fn a_held_record_is_taken_over_after_its_duration() {
             let (lock, witnesses) = (lock_with(version, name), Witnesses::new());
             let before = status(&lock);
             assert_eq!(before["run"], "0b1f7c1e-8a42-4a8e-9f7e-0c3f3f1d2a11", "{version} {name}: {before}");
-            let (a, took) = acquire(&lock, &witnesses);
-            assert!(took >= LEASE_DURATION, "{version} {name}: after {took:?}:\n{}", a.log());
+            let (a, elapsed) = acquire(&lock, &witnesses);
+            assert!(elapsed >= LEASE_DURATION, "{version} {name}: after {elapsed:?}:\n{}", a.log());
             assert_eq!(status(&lock)["transitions"], 4, "{version} {name}");
         }
     }
@@ -101,17 +101,17 @@ fn a_record_that_is_not_due_is_not_acquired() {
 fn a_present_record_contains_all_fields_of_older_versions() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let (_a, _) = acquire(&lock, &witnesses);
-    let today = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");
+    let present = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");
     for version in VERSIONS {
         let old = record(version, "lease-held.json");
         for field in old["spec"].as_object().expect("fields").keys() {
-            assert!(!today["spec"][field].is_null(), "{version}: spec.{field}: {today}");
+            assert!(!present["spec"][field].is_null(), "{version}: spec.{field}: {present}");
         }
         let mark =
             |lease: &Value| lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("a mark").to_owned();
         let words = |mark: String| mark.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let (old, new) = (words(mark(&old)), words(mark(&today)));
-        assert_eq!((new.len(), new[0].len(), &new[1]), (old.len(), old[0].len(), &old[1]), "{version}: {today}");
-        assert_eq!(today["spec"]["renewTime"], new[2].as_str(), "{version}: {today}");
+        let (old, new) = (words(mark(&old)), words(mark(&present)));
+        assert_eq!((new.len(), new[0].len(), &new[1]), (old.len(), old[0].len(), &old[1]), "{version}: {present}");
+        assert_eq!(present["spec"]["renewTime"], new[2].as_str(), "{version}: {present}");
     }
 }

@@ -15,13 +15,13 @@ fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
 }
 
 /// Returns a lock of another kind in the same objects.
-fn as_kind(lock: &TestLock, kind: &str) -> TestLock {
+fn with_kind(lock: &TestLock, kind: &str) -> TestLock {
     let (_, name) = lock.name.split_once(':').expect("a kind");
     TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
 }
 
 #[testkit::test]
-fn both_objects_are_handed_over() {
+fn a_hand_over_changes_the_holder_in_both_objects() {
     for (kind, plural) in [(BOTH, "endpoints"), ("configmap+lease", "configmaps")] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let holders = || (lease_holder(&lock), annotation_holder(&lock, plural));
@@ -38,7 +38,8 @@ fn both_objects_are_handed_over() {
     }
 }
 
-/// The candidates use first the Endpoints, then both objects, then the Lease, with a rolling update for each step.
+/// The candidates first use the Endpoints, then both objects, then the Lease. Each candidate takes over from the previous
+/// one as in a rolling update.
 #[testkit::test]
 fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
@@ -46,7 +47,7 @@ fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let mut leader = Candidate::new("a", &old).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     for (step, kind) in steps.into_iter().enumerate().skip(1) {
-        let next = Candidate::new("a", &as_kind(&old, kind)).run_witness(&witnesses, &[]);
+        let next = Candidate::new("a", &with_kind(&old, kind)).run_witness(&witnesses, &[]);
         next.wait_for_log("held by a");
         leader.stop();
         eventually("the next one leads", || witnesses.lifetimes().len() > step);
@@ -61,7 +62,7 @@ fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
 }
 
 #[testkit::test]
-fn a_holder_of_one_object_blocks_the_pair() {
+fn a_holder_of_one_of_two_objects_blocks_the_lock() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
@@ -76,14 +77,14 @@ fn a_holder_of_one_object_blocks_the_pair() {
     );
 }
 
-/// The second step of a migration may be rolled out before its Role.
+/// This happens if the second step of a migration is rolled out before its Role.
 #[testkit::test]
 fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let all = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     let some = rbac_rule("leases", &["job"], &["get", "watch"]);
     Cluster::shared().grant(old.namespace(), "deputy", json!([all, some]));
-    let both = as_kind(&old, BOTH).through(Cluster::shared().kubeconfig_for("deputy"));
+    let both = with_kind(&old, BOTH).through(Cluster::shared().kubeconfig_for("deputy"));
     let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
     a.wait_for_log("not allowed to update leases");
     let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
@@ -92,10 +93,10 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     a.signal(nix::sys::signal::Signal::SIGTERM);
     a.wait_for_exit(143);
     assert_eq!(annotation_holder(&old, "endpoints"), "");
-    assert_eq!(a.log().matches("not allowed").count(), 1, "said once: {}", a.log());
+    assert_eq!(a.log().matches("not allowed").count(), 1, "logged once: {}", a.log());
 }
 
-/// A webhook for one of the two kinds may hang, fail or refuse. The lock is free, and somebody has to lead.
+/// For example, a webhook for one of the two kinds may hang, fail or refuse.
 #[testkit::test]
 fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
     for status in [None, Some(500), Some(403)] {
@@ -105,7 +106,7 @@ fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
         if let Some(status) = status {
             proxy.answer(writes.clone(), status, None);
         }
-        let both = as_kind(&old, BOTH).through(proxy.kubeconfig());
+        let both = with_kind(&old, BOTH).through(proxy.kubeconfig());
         let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
         proxy.wait_for_request(|request| writes.covers(request), testkit::TIMEOUT);
         let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
@@ -120,7 +121,7 @@ fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
 }
 
 #[testkit::test]
-fn a_lost_reply_is_not_taken_for_an_edit() {
+fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
     // A lost reply costs nearly half of the renew deadline.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
     for on in ["endpoints", "leases"] {
@@ -142,24 +143,29 @@ fn a_lost_reply_is_not_taken_for_an_edit() {
 
 #[testkit::test]
 fn a_lock_is_lost_when_one_object_names_another_holder() {
-    for in_first in [true, false] {
+    for edits_first in [true, false] {
         let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
         let admin = Cluster::shared().admin();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        if in_first {
+        if edits_first {
             let mut record = super::annotations::annotation(&lock, "endpoints");
             record["holderIdentity"] = json!("nobody");
             let annotations = json!({ super::annotations::LEADER: record.to_string() });
-            let given = json!({ "metadata": { "annotations": annotations } });
-            admin.merge_patch(&lock.object_path("endpoints"), &given).expect("given away");
+            let patch = json!({ "metadata": { "annotations": annotations } });
+            admin.merge_patch(&lock.object_path("endpoints"), &patch).expect("the record names another holder");
         } else {
             admin
                 .merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } }))
-                .expect("given away");
+                .expect("the record names another holder");
         }
         a.wait_for_exit(76);
-        assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "no grace: {}", a.log());
+        assert_eq!(
+            witnesses.lifetimes_of("a")[0].signaled_at,
+            0,
+            "the command got a stop signal instead of SIGKILL: {}",
+            a.log()
+        );
     }
 }
 
@@ -201,7 +207,7 @@ fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
 }
 
 #[testkit::test]
-fn a_half_release_is_completed() {
+fn a_release_that_reached_one_of_two_objects_is_completed() {
     for status in [429, 503] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
@@ -224,9 +230,9 @@ fn watch_endpoints(lock: &TestLock) -> Watch {
     Cluster::shared().admin().watch(&only_this).expect("a watch")
 }
 
-/// The holder is dead, so that no other candidate writes.
+/// The holder is killed first, because its renewals would also write to the objects.
 #[testkit::test]
-fn a_half_request_to_step_down_releases_nothing() {
+fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock() {
     let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -250,7 +256,7 @@ fn a_half_request_to_step_down_releases_nothing() {
 }
 
 #[testkit::test]
-fn every_half_claim_is_released() {
+fn a_claim_that_reached_one_of_two_objects_is_released() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::of_kind(BOTH).through(proxy.kubeconfig());
     proxy.answer(Match::put().on("/leases"), 403, None);
@@ -266,12 +272,12 @@ fn every_half_claim_is_released() {
     a.wait_for_exit(143);
 }
 
-/// Both objects are deleted, and only one of them can be created again.
+/// Both objects are deleted, and the leader can create only one of them again.
 #[testkit::test]
-fn a_leader_that_restores_one_object_releases_nothing() {
+fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock() {
     let proxy = Proxy::start(Cluster::shared());
     let (both, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
-    let old = as_kind(&both, "endpoints").through(Cluster::shared().kubeconfig());
+    let old = with_kind(&both, "endpoints").through(Cluster::shared().kubeconfig());
     let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);

@@ -11,7 +11,7 @@ const AGE: &str = "leaderrun_last_success_age_seconds";
 
 /// Waits until a path answers 503 with this reason.
 #[track_caller]
-fn fails(running: &Running, path: &str, reason: &str) {
+fn wait_for_failure(running: &Running, path: &str, reason: &str) {
     eventually(&format!("{path} fails with {reason:?}"), || {
         let page = get(running, path);
         page.status == 503 && page.body.contains(reason)
@@ -38,7 +38,7 @@ impl Pair {
     }
 
     #[track_caller]
-    fn heals(self) {
+    fn assert_recovers(self) {
         self.proxy.heal();
         wait_for_status(&self.standby, "/readyz", 200);
         wait_for_samples(&self.standby, "it has heard from the lock", |samples| samples.value(AGE) < 6.0);
@@ -50,18 +50,18 @@ impl Pair {
 fn a_standby_in_a_partition_is_not_ready() {
     let pair = Pair::start(&[]);
     pair.proxy.partition();
-    fails(&pair.standby, "/readyz", "no answer from test-");
+    wait_for_failure(&pair.standby, "/readyz", "no answer from test-");
     assert!(samples(&pair.standby).value(AGE) > 6.0, "the standby became unready before the lease duration had passed");
     assert_eq!(status(&pair.standby, "/healthz"), 200, "a restart would not help");
-    pair.heals();
+    pair.assert_recovers();
 }
 
 #[testkit::test]
 fn a_standby_whose_api_server_is_down_is_not_ready() {
     let pair = Pair::start(&[]);
     pair.proxy.refuse();
-    fails(&pair.standby, "/readyz", "no answer from test-");
-    pair.heals();
+    wait_for_failure(&pair.standby, "/readyz", "no answer from test-");
+    pair.assert_recovers();
 }
 
 #[testkit::test]
@@ -77,7 +77,7 @@ fn a_standby_that_lost_the_right_to_read_is_not_ready() {
     // The open watch continues, but the record expires and cannot be read.
     a.signal(nix::sys::signal::Signal::SIGKILL);
     a.wait();
-    fails(&b, "/readyz", "no answer from test-");
+    wait_for_failure(&b, "/readyz", "no answer from test-");
 }
 
 #[testkit::test]
@@ -86,7 +86,7 @@ fn a_standby_that_may_not_write_is_not_ready() {
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &["get", "watch"])]));
     let a = Candidate::new("a", &lock).args(HTTP).run_script("true");
     a.wait_for_log("not allowed to ");
-    fails(&a, "/readyz", "is free, but acquiring it is refused\n");
+    wait_for_failure(&a, "/readyz", "is free, but acquiring it is refused\n");
     assert_eq!(samples(&a).value("leaderrun_state{state=\"claiming\"}"), 1.0);
 }
 
@@ -94,10 +94,10 @@ fn a_standby_that_may_not_write_is_not_ready() {
 fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
     let pair = Pair::start(&["--unhealthy-after", "8s"]);
     pair.proxy.partition();
-    fails(&pair.standby, "/healthz", "unable to lead for ");
+    wait_for_failure(&pair.standby, "/healthz", "unable to lead for ");
     pair.proxy.heal();
     wait_for_status(&pair.standby, "/healthz", 200);
-    pair.heals();
+    pair.assert_recovers();
 }
 
 #[testkit::test]

@@ -13,7 +13,7 @@ use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, 
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 #[testkit::test]
-fn leader_and_standby_name_the_leader() {
+fn leader_and_standby_report_who_leads() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
@@ -22,13 +22,13 @@ fn leader_and_standby_name_the_leader() {
         b.wait_for_log("held by a");
         let of_a = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
         let of_b = wait_for_leader(&b, "a is seen to lead", |leader| leader["leader"] == "a");
-        for (said, identity, leading) in [(&of_a, "a", true), (&of_b, "b", false)] {
-            assert_eq!(said["lock"], lock.name.as_str());
-            assert_eq!(said["identity"], identity);
-            assert_eq!(said["leading"], leading);
-            assert_eq!(said["leader"], "a");
-            assert_eq!(said["since"], of_a["since"]);
-            assert_eq!(said["transitions"], 0);
+        for (report, identity, leading) in [(&of_a, "a", true), (&of_b, "b", false)] {
+            assert_eq!(report["lock"], lock.name.as_str());
+            assert_eq!(report["identity"], identity);
+            assert_eq!(report["leading"], leading);
+            assert_eq!(report["leader"], "a");
+            assert_eq!(report["since"], of_a["since"]);
+            assert_eq!(report["transitions"], 0);
         }
         assert!(of_a["since"].is_string(), "{of_a}");
         let left = |leader: &serde_json::Value| leader["remainingSeconds"].as_f64().expect("a number");
@@ -48,7 +48,7 @@ fn leader_and_standby_name_the_leader() {
 }
 
 #[testkit::test]
-fn readiness_depends_on_the_option() {
+fn a_standby_is_only_ready_with_ready_when_waiting() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let candidate = |name: &str, ready_when| {
         Candidate::new(name, &lock).args(HTTP).args(["--ready-when", ready_when]).run_witness(&witnesses, &[])
@@ -56,16 +56,16 @@ fn readiness_depends_on_the_option() {
     let mut a = candidate("a", "leading");
     witnesses.wait_for("a", 1);
     wait_for_status(&a, "/readyz", 200);
-    let (routed, rolled) = (candidate("routed", "leading"), candidate("rolled", "waiting"));
-    routed.wait_for_log("held by a");
-    rolled.wait_for_log("held by a");
-    wait_for_status(&rolled, "/readyz", 200);
-    let not_ready = get(&routed, "/readyz");
+    let (unready_standby, ready_standby) = (candidate("unready", "leading"), candidate("ready", "waiting"));
+    unready_standby.wait_for_log("held by a");
+    ready_standby.wait_for_log("held by a");
+    wait_for_status(&ready_standby, "/readyz", 200);
+    let not_ready = get(&unready_standby, "/readyz");
     assert_eq!((not_ready.status, not_ready.body.as_str()), (503, "not leading\n"));
-    assert_eq!(status(&routed, "/healthz"), 200, "a standby is healthy");
-    drop(rolled);
+    assert_eq!(status(&unready_standby, "/healthz"), 200, "a standby is healthy");
+    drop(ready_standby);
     a.stop();
-    wait_for_status(&routed, "/readyz", 200);
+    wait_for_status(&unready_standby, "/readyz", 200);
 }
 
 #[testkit::test]
@@ -122,14 +122,14 @@ fn only_the_elector_has_the_listening_socket() {
     let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let listening = listening_socket(address(&a).port());
-    let has_it = |process: Pid| {
+    let has_socket = |process: Pid| {
         let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("a process").flatten();
         descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy() == listening)
     };
-    assert!(has_it(a.elector()));
-    assert!(!has_it(a.supervisor()), "the supervisor has the socket, which would outlive the elector");
+    assert!(has_socket(a.elector()));
+    assert!(!has_socket(a.supervisor()), "the supervisor has the socket, which would outlive the elector");
     let command = children(a.supervisor())[0];
-    assert!(!has_it(command));
+    assert!(!has_socket(command));
 }
 
 /// Returns the name of the listening socket in /proc/PID/fd.

@@ -49,7 +49,7 @@ fn a_hand_over_is_logged_in_sentences() {
     assert_eq!(lease["spec"]["holderIdentity"], "");
 }
 
-/// Paths, names of variables and folders in PATH come from outside.
+/// Paths, names of variables and folders in PATH may contain any characters.
 #[testkit::test]
 fn text_from_outside_cannot_forge_a_line() {
     let hostile = "x\nleaderrun +0.0s: error: forged\r\u{1b}[2J";
@@ -62,21 +62,21 @@ fn text_from_outside_cannot_forge_a_line() {
         .args(["-v", "--http", "127.0.0.1:0"])
         .run(["no-such-program"]);
     a.wait_for_exit(127);
-    let mut said = vec![a.log()];
+    let mut texts = vec![a.log()];
     for subcommand in [&["status"][..], &["doctor"], &["step-down"], &["release", "--force"]] {
         let mut run = Candidate::subcommand(subcommand[0], &lock).args(&subcommand[1..]).start();
         run.wait();
-        said.push(run.output() + &run.log());
+        texts.push(run.output() + &run.log());
     }
-    for text in said {
+    for text in texts {
         assert!(text.contains("x\\nleaderrun +0.0s: error: forged\\r\\u{1b}[2J"), "{text}");
         assert!(!text.contains("\nleaderrun +0.0s: error: forged") && !text.contains(['\r', '\u{1b}']), "{text}");
     }
 }
 
-/// A run that acquires the lock at once logs one line at its start and one at its end, and one about the cluster.
+/// Such a run logs one line at its start and one at its end, and, for a lock in a cluster, one about the API server.
 #[testkit::test]
-fn a_run_without_a_wait_has_few_lines() {
+fn a_run_that_acquires_the_lock_at_once_logs_few_lines() {
     // Requests may take long on a busy machine.
     const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "300s", "--renew-deadline", "200s", "--retry-period", "1s"];
     for (lock, lines) in [(TestLock::file(), 2), (TestLock::lease(), 3)] {
@@ -86,11 +86,12 @@ fn a_run_without_a_wait_has_few_lines() {
         assert_eq!(sentences.len(), lines, "{}", a.log());
         let mut verbose = Candidate::with_timing("a", &lock, LONG_DURATIONS).args(["-v"]).run_script("exit 3");
         verbose.wait_for_exit(3);
-        for says in ["sent a request: read ", "acquired ", "tolerates clock rates", "started the command", "released "]
+        for expected in
+            ["sent a request: read ", "acquired ", "tolerates clock rates", "started the command", "released "]
         {
-            assert!(verbose.log().contains(says), "{says}: {}", verbose.log());
+            assert!(verbose.log().contains(expected), "{expected}: {}", verbose.log());
         }
-        assert!(!verbose.log().contains("Record"), "it is for people: {}", verbose.log());
+        assert!(!verbose.log().contains("Record"), "a type name of the source: {}", verbose.log());
     }
 }
 
@@ -124,7 +125,7 @@ fn a_hand_over_is_logged_as_json() {
 }
 
 #[testkit::test]
-fn colors_are_for_terminals() {
+fn only_a_log_on_a_terminal_has_colors() {
     let on_terminal = |variable: &str| {
         let terminal = Pty::open();
         let lock = TestLock::file();
@@ -150,7 +151,7 @@ fn colors_are_for_terminals() {
 }
 
 #[testkit::test]
-fn killed_processes_are_named() {
+fn the_log_names_the_processes_that_are_killed() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("trap '' TERM; sleep 1000 & sleep 1000 & exit 0");
     a.wait_for_exit(0);
     let log = a.log();
@@ -172,7 +173,7 @@ fn a_lasting_failure_is_logged_once() {
     let of = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
     assert_eq!(of("does not answer; trying again; the command is stopped in "), 1, "{}", a.log());
     assert_eq!(of("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
-    // On a busy machine the elector may have to kill the supervisor with its command, and logs that instead.
+    // On a busy machine the elector may have to kill the supervisor with its command, and logs another line.
     let late = of("the supervisor is late; killing the command: ");
     assert_eq!(of("killing what is left of the command: ").max(late), 1, "{}", a.log());
     assert_eq!(of("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());
@@ -191,8 +192,8 @@ fn the_format_of_times_in_the_log_can_be_chosen() {
         if time == "wall" {
             let (first, _) =
                 a.log().split_once(": ").map(|(first, rest)| (first.to_owned(), rest.to_owned())).expect("a line");
-            let shown: jiff::Timestamp = first.trim_start_matches("leaderrun ").parse().expect("a time");
-            assert!(jiff::Timestamp::now().duration_since(shown).as_secs() < 60, "{first}");
+            let logged_time: jiff::Timestamp = first.trim_start_matches("leaderrun ").parse().expect("a time");
+            assert!(jiff::Timestamp::now().duration_since(logged_time).as_secs() < 60, "{first}");
         }
     }
 }

@@ -56,8 +56,8 @@ fn renewals_are_counted_by_their_results() {
     counted("timeout");
 }
 
-/// Waits until it has rejoined this many times.
-fn has_rejoined(running: &Running, times: usize) {
+/// Waits until a candidate has rejoined this many times.
+fn wait_for_rejoins(running: &Running, times: usize) {
     eventually("it has rejoined", || running.log().matches("answering at").count() == times + 1);
 }
 
@@ -70,11 +70,11 @@ fn losses_are_counted_across_rejoining() {
     proxy.partition();
     a.wait_for_log("waiting for the lock again");
     proxy.heal();
-    has_rejoined(&a, 1);
+    wait_for_rejoins(&a, 1);
     witnesses.wait_for("a", 2);
     let taken = json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 2 } });
     Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("given away");
-    has_rejoined(&a, 2);
+    wait_for_rejoins(&a, 2);
     witnesses.wait_for("a", 3);
     let counted =
         wait_for_samples(&a, "three starts", |samples| samples.value("leaderrun_command_starts_total") == 3.0);
@@ -85,7 +85,8 @@ fn losses_are_counted_across_rejoining() {
         1.0,
         "the first command ended by the stop signal"
     );
-    // On a busy machine the elector may have to kill the supervisor with its command, whose status then nobody reports.
+    // On a busy machine the elector may have to kill the supervisor with its command. The status of the command is then
+    // not known.
     assert!(
         a.log().contains("the supervisor is late; killing the command")
             || counted.value("leaderrun_command_ends_total{status=\"137\"}") == 1.0,
@@ -105,7 +106,7 @@ fn failures_of_the_supervisor_are_counted() {
     {
         witnesses.wait_for("a", count + 1);
         kill(a.supervisor(), signal).expect("it lives");
-        has_rejoined(&a, count + 1);
+        wait_for_rejoins(&a, count + 1);
         assert_eq!(samples(&a).value(&format!("leaderrun_losses_total{{reason=\"{reason}\"}}")), 1.0);
     }
 }
@@ -123,8 +124,8 @@ fn restarts_of_a_watch_are_counted() {
     wait_for_samples(&b, "another watch", |samples| samples.value("leaderrun_watch_restarts_total") >= 1.0);
 }
 
-/// Returns `/metrics` of a leader that has renewed.
-fn exposition() -> String {
+/// Returns `/metrics` of a leader after its first renewal.
+fn leader_metrics() -> String {
     let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
     wait_for_samples(&a, "a renewal", |samples| samples.value("leaderrun_renewal_margin_seconds_count") >= 1.0);
     get(&a, "/metrics").body
@@ -169,7 +170,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 /// The rules of client_golang's promlint, in its order.
 #[testkit::test]
 fn the_names_follow_the_rules_of_promlint() {
-    let families = families(&exposition());
+    let families = families(&leader_metrics());
     assert!(families.len() > 10, "{families:#?}");
     for (name, Family { help, kind, samples, labels }) in &families {
         assert!(REFERENCE.contains(&format!("`{name}`")), "docs/reference.md does not list {name}");
@@ -200,7 +201,7 @@ fn the_names_follow_the_rules_of_promlint() {
         }
         let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         assert!(plain(name) && labels.iter().all(|label| plain(label)), "{name}, {labels:?}: snake_case, no colons");
-        assert!(labels.contains("name"), "{name}: whose lock is it?");
+        assert!(labels.contains("name"), "{name}: there is no label with the name of the lock");
     }
 }
 
@@ -231,10 +232,11 @@ fn the_alerts_only_use_metrics_that_exist() {
         serde_saphyr::from_str(include_str!("../../../examples/alerts.yaml")).expect("a PrometheusRule");
     let rules: Vec<Rule> = rules.spec.groups.into_iter().flat_map(|group| group.rules).collect();
     let mut samples: BTreeSet<String> =
-        families(&exposition()).into_values().flat_map(|family| family.samples).collect();
+        families(&leader_metrics()).into_values().flat_map(|family| family.samples).collect();
     // These metrics are only present once they were measured, or with --slots.
-    let rare = ["leaderrun_scheduling_delay_seconds", "leaderrun_kill_seconds", "leaderrun_slot_leading"];
-    samples.extend(rare.map(str::to_owned));
+    let conditional_metrics =
+        ["leaderrun_scheduling_delay_seconds", "leaderrun_kill_seconds", "leaderrun_slot_leading"];
+    samples.extend(conditional_metrics.map(str::to_owned));
     assert!(rules.len() >= 4);
     for Rule { alert, expr } in rules {
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';

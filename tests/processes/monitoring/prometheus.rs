@@ -138,7 +138,7 @@ impl Prometheus {
 
     /// Waits until a query has samples.
     #[track_caller]
-    fn finds(&self, query: &str) -> Vec<Value> {
+    fn wait_for(&self, query: &str) -> Vec<Value> {
         eventually(query, || !self.query(query).is_empty());
         self.query(query)
     }
@@ -172,7 +172,7 @@ fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
 }
 
 #[testkit::test(requires = has_prometheus())]
-fn prometheus_sees_a_hand_over() {
+fn the_metrics_in_prometheus_show_a_hand_over() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -182,23 +182,23 @@ fn prometheus_sees_a_hand_over() {
     let prometheus = Prometheus::start(&[&a, &b]);
     let leads =
         |address| format!("leader_election_master_status{{name=\"{}\",instance=\"{address}\"}} == 1", lock.name);
-    prometheus.finds(&leads(of_a));
-    prometheus.finds(&format!("leaderrun_state{{state=\"waiting\",instance=\"{of_b}\"}} == 1"));
+    prometheus.wait_for(&leads(of_a));
+    prometheus.wait_for(&format!("leaderrun_state{{state=\"waiting\",instance=\"{of_b}\"}} == 1"));
     a.signal(Signal::SIGTERM);
     a.wait();
     witnesses.wait_for("b", 1);
-    prometheus.finds(&leads(of_b));
-    prometheus.finds(&format!("leaderrun_transitions_total{{name=\"{}\"}} == 1", lock.name));
-    // Both seem to lead until the next scrape.
-    prometheus.finds(&format!("sum(leader_election_master_status{{name=\"{}\"}}) == 1", lock.name));
-    prometheus.finds("count(leaderrun_renewal_margin_seconds_bucket) > 0");
+    prometheus.wait_for(&leads(of_b));
+    prometheus.wait_for(&format!("leaderrun_transitions_total{{name=\"{}\"}} == 1", lock.name));
+    // Until the next scrape both candidates seem to lead.
+    prometheus.wait_for(&format!("sum(leader_election_master_status{{name=\"{}\"}}) == 1", lock.name));
+    prometheus.wait_for("count(leaderrun_renewal_margin_seconds_bucket) > 0");
     assert!(prometheus.query("ALERTS{alertstate=\"firing\",severity=\"critical\"}").is_empty());
     let may_be_empty = ["Scheduling delay", "Time that a kill would take", "Slots"];
     for (title, query) in dashboard_queries(&lock.name) {
         if may_be_empty.contains(&&*title) {
             prometheus.query(&query);
         } else {
-            prometheus.finds(&query);
+            prometheus.wait_for(&query);
         }
     }
 }

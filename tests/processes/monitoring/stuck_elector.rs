@@ -22,12 +22,12 @@ const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 /// Checks whether this user may stop threads.
 static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
-/// Returns a kubeconfig with a credential plugin that hangs while there is a file `hang` beside it.
-fn with_plugin(kubeconfig: &Path) -> PathBuf {
+/// Returns a kubeconfig with a credential plugin that hangs while the file `hang` exists in its folder.
+fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
     let folder = scratch::folder("plugin");
     let (plugin, hang) = (folder.join("plugin"), folder.join("hang"));
-    let given = fs::read_to_string(kubeconfig).expect("a kubeconfig");
-    let mut config: Value = serde_json::from_str(&given).expect("which is JSON");
+    let original = fs::read_to_string(kubeconfig).expect("a kubeconfig");
+    let mut config: Value = serde_json::from_str(&original).expect("JSON");
     let api_version = "client.authentication.k8s.io/v1";
     let token = &config["users"][0]["user"]["token"];
     let credential = json!({ "apiVersion": api_version, "kind": "ExecCredential", "status": { "token": token } });
@@ -51,25 +51,25 @@ fn plugins(running: &Running) -> Vec<Pid> {
     children(running.elector()).into_iter().filter(|child| *child != supervisor).collect()
 }
 
-fn says_that_it_is_stuck(running: &Running) {
+fn wait_until_reported_stuck(running: &Running) {
     wait_for_status(running, "/healthz", 503);
-    let says = get(running, "/healthz").body;
-    assert!(says.starts_with("the election is stuck: it was due "), "{says}");
+    let body = get(running, "/healthz").body;
+    assert!(body.starts_with("the election is stuck: it was due "), "{body}");
     assert_eq!(status(running, "/readyz"), 503);
 }
 
 #[testkit::test]
 fn a_hung_plugin_at_the_start_is_reported() {
-    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
     let a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(HTTP).run_script("true");
     assert_eq!(status(&a, "/healthz"), 200, "a plugin may take some time");
-    says_that_it_is_stuck(&a);
+    wait_until_reported_stuck(&a);
 }
 
 #[testkit::test]
 fn a_hung_plugin_does_not_extend_the_wait() {
-    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
     let mut a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(["--wait", "0s"]).run_script("true");
     eventually("the plugin runs", || !plugins(&a).is_empty());
@@ -85,7 +85,7 @@ fn the_wait_includes_the_credential_plugin() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let kubeconfig = with_plugin(&Cluster::shared().kubeconfig());
+    let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
     let began = Instant::now();
     let mut b = Candidate::new("b", &lock.through(kubeconfig)).args(["--wait", "4s"]).run_script("true");
@@ -99,7 +99,7 @@ fn a_plugin_that_would_hang_is_not_run_again_for_the_watch() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let proxy = Proxy::start(Cluster::shared());
-    let kubeconfig = with_plugin(&proxy.kubeconfig());
+    let kubeconfig = kubeconfig_with_plugin(&proxy.kubeconfig());
     let read = proxy.hold_replies(Match::get());
     let mut b = Candidate::new("b", &lock.through(kubeconfig.clone())).args(HTTP).run_witness(&witnesses, &[]);
     read.wait_until_held();
@@ -120,7 +120,7 @@ fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
     let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
-    says_that_it_is_stuck(&a);
+    wait_until_reported_stuck(&a);
     assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the leader has time left");
     drop(stopped);
     wait_for_status(&a, "/healthz", 200);
@@ -141,8 +141,8 @@ fn a_leadership_that_should_have_ended_is_reported() {
     let guard = StoppedThread::stop(a.elector(), "leaderrun").expect("a thread");
     proxy.partition();
     wait_for_status(&a, "/healthz", 503);
-    let says = get(&a, "/healthz").body;
-    assert!(says.starts_with("leadership should have ended "), "{says}");
+    let body = get(&a, "/healthz").body;
+    assert!(body.starts_with("leadership should have ended "), "{body}");
     assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the command is alive");
     drop(guard);
     a.wait_for_exit(76);

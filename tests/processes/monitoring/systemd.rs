@@ -20,23 +20,23 @@ impl ServiceManager {
     fn new() -> Self {
         let path = scratch::folder("systemd").join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
-        Self::of(socket, path.display().to_string())
+        Self::with_socket(socket, path.display().to_string())
     }
 
     /// Creates a socket with an abstract name.
     fn with_abstract_name() -> Self {
         let name = format!("leaderrun-test-{}-{}", std::process::id(), fastrand::u64(..));
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
-        Self::of(UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}"))
+        Self::with_socket(UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}"))
     }
 
-    fn of(socket: UnixDatagram, name: String) -> Self {
+    fn with_socket(socket: UnixDatagram, name: String) -> Self {
         socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         Self { socket, name }
     }
 
     /// Makes a candidate notify this socket.
-    fn manage(&self, candidate: Candidate) -> Candidate {
+    fn receive_notifications_of(&self, candidate: Candidate) -> Candidate {
         candidate.env("NOTIFY_SOCKET", &self.name)
     }
 
@@ -72,7 +72,7 @@ fn a_standby_is_ready_and_reports_the_leader() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let mut b = systemd.manage(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
+        let mut b = systemd.receive_notifications_of(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
         let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
         assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
         a.stop();
@@ -91,7 +91,10 @@ fn only_a_leader_is_ready_with_ready_when_leading() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let b = systemd.manage(Candidate::new("b", &lock)).args(["--ready-when", "leading"]).run_witness(&witnesses, &[]);
+    let b = systemd
+        .receive_notifications_of(Candidate::new("b", &lock))
+        .args(["--ready-when", "leading"])
+        .run_witness(&witnesses, &[]);
     let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
     assert!(!lines.contains(&"READY=1".to_owned()), "{lines:?}");
     a.stop();
@@ -112,10 +115,11 @@ systemd.sendto(b"X_COMMAND=done", name)
 time.sleep(1000)'"#;
 
 #[testkit::test]
-fn the_command_notifies_with_notify_command() {
+fn with_notify_command_only_the_command_notifies() {
     let started = |notify: &str, ready_when: &str| {
         let systemd = ServiceManager::new();
-        let candidate = systemd.manage(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
+        let candidate =
+            systemd.receive_notifications_of(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
         let running = candidate.args(["--notify", notify, "--ready-when", ready_when]).run_script(NOTIFYING_COMMAND);
         let before = systemd.wait_for("X_COMMAND=0");
         let during = systemd.wait_for("X_COMMAND=done");
@@ -134,11 +138,14 @@ fn the_command_notifies_with_notify_command() {
     assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
 }
 
-/// The queue is full because nothing receives, so a blocking send would not return.
+/// The queue of the socket is full because nothing receives, so a blocking send would not return.
 #[testkit::test]
 fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
-    let mut a = systemd.manage(Candidate::new("a", &lock)).env("WATCHDOG_USEC", "2000").run_witness(&witnesses, &[]);
+    let mut a = systemd
+        .receive_notifications_of(Candidate::new("a", &lock))
+        .env("WATCHDOG_USEC", "2000")
+        .run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
@@ -163,7 +170,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
 fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-    let a = systemd.manage(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
+    let a = systemd.receive_notifications_of(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");
@@ -185,7 +192,7 @@ fn systemd_analyze() -> Result<(), String> {
     }
 }
 
-/// The units name existing programs, because systemd checks that.
+/// The programs in the units are replaced by existing ones, because `systemd-analyze` checks that they exist.
 #[testkit::test(requires = systemd_analyze())]
 fn the_example_units_are_valid() {
     let folder = scratch::folder("units");

@@ -38,7 +38,7 @@ impl Machine {
         let machine = Self(name);
         machine.copy(harness::leaderrun(), "/usr/local/bin/leaderrun");
         eventually("systemd has booted", || {
-            ["running", "degraded"].contains(&machine.says(&["systemctl", "is-system-running"]).as_str())
+            ["running", "degraded"].contains(&machine.output_of(&["systemctl", "is-system-running"]).as_str())
         });
         machine
     }
@@ -52,7 +52,7 @@ impl Machine {
         Command::new("docker").args(["exec", &self.0]).args(command).output().expect("docker")
     }
 
-    fn says(&self, command: &[&str]) -> String {
+    fn output_of(&self, command: &[&str]) -> String {
         String::from_utf8_lossy(&self.run(command).stdout).trim().to_owned()
     }
 
@@ -62,7 +62,7 @@ impl Machine {
     }
 
     fn property(&self, unit: &str, property: &str) -> String {
-        self.says(&["systemctl", "show", "--value", "--property", property, unit])
+        self.output_of(&["systemctl", "show", "--value", "--property", property, unit])
     }
 
     #[track_caller]
@@ -99,7 +99,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", self.says(&["journalctl", "--no-pager", "--lines=200"]));
+            eprintln!("{}", self.output_of(&["journalctl", "--no-pager", "--lines=200"]));
         }
         let _ = Command::new("docker").args(["rm", "--force", &self.0]).output();
     }
@@ -126,7 +126,7 @@ fn two_units_fail_over() {
     assert_eq!(machine.property("a.service", "ActiveState"), "inactive");
     assert_eq!(machine.property("a.service", "Result"), "success", "a unit that was stopped has not failed");
     machine.wait_for_status("b.service", "StatusText", LEADING);
-    let commands = machine.says(&["sh", "-c", "grep -lx sleep /proc/[0-9]*/comm"]);
+    let commands = machine.output_of(&["sh", "-c", "grep -lx sleep /proc/[0-9]*/comm"]);
     assert!(commands.lines().count() <= 1, "{commands}");
     machine.systemctl(&["stop", "b.service"]);
     assert_eq!(machine.property("b.service", "Result"), "success");
@@ -153,11 +153,13 @@ fn a_timer_whose_run_does_not_acquire_the_lock_has_not_failed() {
     machine.install("nightly.service", "b.service", &[]);
     machine.systemctl(&["start", "a.service"]);
     eventually("a runs the command", || {
-        machine.says(&["journalctl", "--unit=a.service"]).contains("started the command")
+        machine.output_of(&["journalctl", "--unit=a.service"]).contains("started the command")
     });
     // `systemctl start` fails if the unit fails.
     machine.systemctl(&["start", "b.service"]);
-    assert!(machine.says(&["journalctl", "--unit=b.service"]).contains("could not acquire file:/run/nightly.lease"));
+    assert!(
+        machine.output_of(&["journalctl", "--unit=b.service"]).contains("could not acquire file:/run/nightly.lease")
+    );
     assert_eq!(machine.property("b.service", "Result"), "success");
     machine.systemctl(&["stop", "a.service"]);
     assert_eq!(machine.property("a.service", "Result"), "success");

@@ -20,17 +20,17 @@ use crate::runner::search;
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// The time at which the faults of a schedule end.
-const FAULTY: Time = 60 * SECOND;
+const FAULTS_END: Time = 60 * SECOND;
 
 /// The number of different claim delays of candidates that preempt: 0 s, 1 s and so on.
 const CLAIM_DELAYS: u64 = 3;
 
 const PREEMPT_AFTER: Duration = Duration::from_secs(10);
 
-/// How often it is checked whether every slot is filled.
-const INTERVAL: Time = 100 * MILLISECOND;
+/// The pause between two checks of whether every slot is filled.
+const CHECK_INTERVAL: Time = 100 * MILLISECOND;
 
-/// The numbers of all schedules.
+/// The counts of all schedules.
 #[derive(Debug, Default)]
 pub struct Summary {
     schedules: u64,
@@ -75,12 +75,14 @@ pub fn run_all(seeds: std::ops::Range<u64>, mutation: Mutation) -> Result<Summar
     }
 }
 
-/// Runs the schedule of one seed. In every third one the candidates have claim delays and preempt each other.
+/// Runs the schedule of one seed. In every third schedule the candidates have claim delays and preempt each other.
 ///
-/// Every slot must be filled within two lease durations and five retry periods, and the longest claim delay: a read that
-/// was lost may have to time out before the candidate observes the record of a dead holder, which then has to expire. A
-/// candidate that has waited for that may take another slot by preemption, and its former leader then waits anew. That
-/// happens once for each longer claim delay.
+/// After the faults, every slot must be filled within a bound. It consists of:
+/// - two lease durations and five retry periods, because a lost read may have to time out before a candidate observes
+///   the record of a dead holder, which then has to expire;
+/// - the longest claim delay;
+/// - one preemption for each longer claim delay: the candidate that waits for a record to expire may preempt the leader
+///   of another slot instead, and that leader then begins to wait.
 fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
     let mut rng = Rng::with_seed(seed);
     let slots = rng.usize(2..=6);
@@ -94,13 +96,13 @@ fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
     };
     let preferences: Vec<Preference> = (0..candidates).map(preference).collect();
     let longest_delay = preferences.iter().map(|preference| preference.claim_delay).max().unwrap_or_default();
-    let mut world = World::with_preferences(seed, slots, &preferences, FAULTY).mutated(mutation);
+    let mut world = World::with_preferences(seed, slots, &preferences, FAULTS_END).with_mutation(mutation);
     let preemptions = PREEMPT_AFTER * longest_delay.as_secs() as u32;
     let bound = 2 * world.timing.lease_duration() + 5 * world.timing.retry_period() + longest_delay + preemptions;
-    world.run_until(FAULTY);
-    let end = FAULTY + bound.as_nanos() as Time;
+    world.run_until(FAULTS_END);
+    let end = FAULTS_END + bound.as_nanos() as Time;
     while !world.is_filled() && world.now < end && world.violation.is_none() {
-        world.run_until(world.now + INTERVAL);
+        world.run_until(world.now + CHECK_INTERVAL);
     }
     if !world.is_filled() {
         let empty = || format!("{candidates} candidates do not fill {slots} slots in {bound:?}");

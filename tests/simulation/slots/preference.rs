@@ -1,4 +1,4 @@
-//! The preference of candidates: a hand-over goes to the preferred one, and preemption does not flap.
+//! The preference of candidates: the preferred candidate leads after a hand-over, and preemption does not flap.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use leaderrun_core::election::Preference;
 use super::world::{Event, World};
 use testkit::simulated_time::SECOND;
 
-/// Returns the preference of a candidate without a claim delay, and of two others with five seconds.
+/// Returns the preferences of three candidates: the first has no claim delay, and the others wait for five seconds.
 fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {
     let preferred = Preference { claim_delay: Duration::ZERO, preempt_after };
     let other = Preference { claim_delay: Duration::from_secs(5), preempt_after };
@@ -22,17 +22,17 @@ fn leader(world: &World) -> Option<usize> {
 fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
     for seed in 0..100 {
         let mut world = World::with_preferences(seed, 1, &preferences(None), 0);
-        world.stay_away(0);
+        world.stop_candidate(0);
         world.run_until(30 * SECOND);
         let first = leader(&world).expect("a leader");
-        world.come_back(0);
+        world.restart_candidate(0);
         world.run_until(world.now + 30 * SECOND);
         assert_eq!(leader(&world), Some(first), "a leader was requested to step down");
         world.schedule(world.now, first, Event::End { slot: 0 });
         world.run_until(world.now + SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         // Another candidate leads within its claim delay after the lease duration.
-        world.stay_away(0);
+        world.stop_candidate(0);
         world.run_until(world.now + 22 * SECOND);
         assert!(leader(&world).is_some_and(|leader| leader != 0), "seed {seed}");
     }
@@ -42,10 +42,10 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
 fn a_preferred_candidate_leads_again_after_it_has_been_ready() {
     for seed in 0..20 {
         let mut world = World::with_preferences(seed, 1, &preferences(Some(Duration::from_secs(60))), 0);
-        world.stay_away(0);
+        world.stop_candidate(0);
         world.run_until(30 * SECOND);
         assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
-        world.come_back(0);
+        world.restart_candidate(0);
         world.run_until(world.now + 50 * SECOND);
         assert_ne!(leader(&world).expect("a leader"), 0, "it preempted before it had been ready for a minute");
         world.run_until(world.now + 20 * SECOND);
@@ -55,7 +55,7 @@ fn a_preferred_candidate_leads_again_after_it_has_been_ready() {
     }
 }
 
-/// Even if candidates crash and come back often, there is at most one request in ten seconds.
+/// The candidates crash and restart often.
 #[test]
 fn flapping_candidates_send_at_most_one_request_in_the_configured_time() {
     let preempt_after = Some(Duration::from_secs(10));

@@ -1,4 +1,4 @@
-//! The world of candidates for several slots, and what happens in it.
+//! The simulated candidates for several slots, the stores of the slots, and a queue of events.
 
 mod network;
 
@@ -23,22 +23,22 @@ use testkit::simulated_time::{Clock, MILLISECOND, SECOND, TRUE_RATE, Time};
 pub enum Event {
     Begin,
     Wake,
-    Arrive {
+    RequestArrives {
         number: u32,
         slot: usize,
         request: Box<Request>,
     },
-    Answer {
+    ReplyArrives {
         number: u32,
         slot: usize,
         reply: Box<Reply>,
     },
-    Watched {
+    WatchEventArrives {
         number: u32,
         slot: usize,
         event: Box<WatchEvent>,
     },
-    /// The command is killed, unless its tenure was extended.
+    /// The kill instant of a tenure. The command is killed unless its tenure was extended.
     Kill {
         slot: usize,
     },
@@ -49,16 +49,16 @@ pub enum Event {
     Crash,
 }
 
-/// A candidate, which starts again after a crash.
+/// The present run of a candidate. After a crash it is replaced by the next run.
 struct Candidate {
     clock: Clock,
     election: SlotElection,
-    arrived: SlotInputs,
+    inputs: SlotInputs,
     queue: VecDeque<(usize, Request)>,
     under_way: Option<usize>,
     requests: u32,
     watches: Vec<Option<u32>>,
-    leads: Option<usize>,
+    leads_slot: Option<usize>,
     kill: Instant,
     wakes_at: Option<Time>,
 }
@@ -69,19 +69,19 @@ pub struct World {
     pub timing: Timing,
     mutation: Mutation,
     stores: Vec<Store>,
-    /// The candidate whose command is alive in each slot, with the number of its start.
+    /// The candidate and the run number of the living command in each slot.
     pub alive: Vec<Option<(usize, u32)>>,
     /// The first invariant that was violated.
     pub violation: Option<String>,
     candidates: Vec<Candidate>,
     starts: Vec<u32>,
     healthy_from: Time,
-    /// The preference of each candidate; the others have the default.
+    /// The preference of each candidate.
     preferences: Vec<Preference>,
     pub conflicts: u32,
     pub commands: u32,
     pub requests_to_step_down: u32,
-    /// The time and the number of each event.
+    /// The time and the number of each scheduled event, in order.
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     events: BTreeMap<u64, (usize, u32, Event)>,
     order: u64,
@@ -118,7 +118,7 @@ impl World {
             rng: Rng::with_seed(rng.u64(..)),
         };
         for number in 0..candidates {
-            // The clock rates differ by less than is tolerated.
+            // The clock rates differ by less than the tolerated ratio.
             let rate = TRUE_RATE + world.rng.u64(0..50_000);
             let clock = Clock { rate, booted: world.rng.u64(0..1000 * SECOND), wall: jiff::SignedDuration::ZERO };
             let candidate = world.candidate(number, clock);
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Disables a rule.
-    pub fn mutated(self, mutation: Mutation) -> Self {
+    pub fn with_mutation(self, mutation: Mutation) -> Self {
         Self { mutation, ..self }
     }
 
@@ -148,12 +148,12 @@ impl World {
         Candidate {
             election: SlotElection::new(self.stores.len(), &config, now, self.rng.u64(..)),
             clock,
-            arrived: SlotInputs::default(),
+            inputs: SlotInputs::default(),
             queue: VecDeque::new(),
             under_way: None,
             requests: 0,
             watches: vec![None; self.stores.len()],
-            leads: None,
+            leads_slot: None,
             kill: now.boot,
             wakes_at: None,
         }
@@ -170,9 +170,9 @@ impl World {
         self.alive.iter().all(Option::is_some)
     }
 
-    /// Stops a candidate and its command, until it [comes back](Self::come_back).
-    pub fn stay_away(&mut self, candidate: usize) {
-        if let Some(slot) = self.candidates[candidate].leads
+    /// Stops a candidate and its command, until [`restart_candidate`](Self::restart_candidate) is called.
+    pub fn stop_candidate(&mut self, candidate: usize) {
+        if let Some(slot) = self.candidates[candidate].leads_slot
             && self.alive[slot] == Some((candidate, self.starts[candidate]))
         {
             self.alive[slot] = None;
@@ -180,15 +180,15 @@ impl World {
         self.replace(candidate);
     }
 
-    /// Replaces a candidate by its next start, which has not begun yet.
+    /// Replaces a candidate by its next run, which does nothing before [`Event::Begin`].
     fn replace(&mut self, candidate: usize) {
         self.starts[candidate] += 1;
         let clock = self.candidates[candidate].clock.clone();
         self.candidates[candidate] = self.candidate(candidate, clock);
     }
 
-    pub fn come_back(&mut self, candidate: usize) {
-        self.stay_away(candidate);
+    pub fn restart_candidate(&mut self, candidate: usize) {
+        self.stop_candidate(candidate);
         self.schedule(self.now + 1, candidate, Event::Begin);
     }
 
@@ -203,7 +203,9 @@ impl World {
             let is_present = start == self.starts[candidate];
             match event {
                 // A request arrives, and the supervisor kills the command, even if the candidate has crashed.
-                Event::Arrive { number, slot, request } => self.arrive(candidate, start, number, slot, *request),
+                Event::RequestArrives { number, slot, request } => {
+                    self.receive_request(candidate, start, number, slot, *request)
+                }
                 Event::Kill { slot } => self.kill(candidate, start, slot),
                 event if is_present => self.handle_event(candidate, event),
                 _ => {}
@@ -220,21 +222,21 @@ impl World {
                     self.run(candidate);
                 }
             }
-            Event::Answer { number, slot, reply } => {
+            Event::ReplyArrives { number, slot, reply } => {
                 let state = &mut self.candidates[candidate];
                 if state.requests == number && state.under_way == Some(slot) {
                     state.under_way = None;
-                    state.arrived.slots.push((slot, ElectionInputs::reply(*reply)));
+                    state.inputs.slots.push((slot, ElectionInputs::reply(*reply)));
                     self.run(candidate);
                 }
             }
-            Event::Watched { number, slot, event } => {
+            Event::WatchEventArrives { number, slot, event } => {
                 let state = &mut self.candidates[candidate];
                 if state.watches[slot] == Some(number) {
                     if *event == WatchEvent::Broken {
                         state.watches[slot] = None;
                     }
-                    state.arrived.slots.push((slot, ElectionInputs::watch_event(*event)));
+                    state.inputs.slots.push((slot, ElectionInputs::watch_event(*event)));
                     self.run(candidate);
                 }
             }
@@ -244,7 +246,7 @@ impl World {
                 let at = self.now + self.rng.u64(0..5 * SECOND);
                 self.schedule(at, candidate, Event::Begin);
             }
-            Event::Arrive { .. } | Event::Kill { .. } => {}
+            Event::RequestArrives { .. } | Event::Kill { .. } => {}
         }
     }
 
@@ -252,7 +254,7 @@ impl World {
     fn run(&mut self, candidate: usize) {
         let state = &mut self.candidates[candidate];
         let now = state.clock.now(self.now);
-        let inputs = std::mem::take(&mut state.arrived);
+        let inputs = std::mem::take(&mut state.inputs);
         for action in state.election.step(now, inputs) {
             match action {
                 SlotAction::In(slot, action) => self.carry_out(candidate, slot, action),
@@ -293,7 +295,7 @@ impl World {
                 let events = self.stores[slot].events_since(from.as_ref());
                 for event in events.unwrap_or_else(|| vec![WatchEvent::Broken]) {
                     let at = self.now + self.delay();
-                    self.schedule(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
+                    self.schedule(at, candidate, Event::WatchEventArrives { number, slot, event: Box::new(event) });
                 }
             }
             ElectionAction::Unwatch => state.watches[slot] = None,
@@ -302,10 +304,10 @@ impl World {
                     self.violation =
                         Some(format!("the commands of {other} and {candidate} are both alive in slot {slot}"));
                 }
-                if let Some(other) = state.leads {
+                if let Some(other) = state.leads_slot {
                     self.violation = Some(format!("{candidate} leads in the slots {other} and {slot}"));
                 }
-                (state.leads, state.kill) = (Some(slot), leadership.tenure.kill);
+                (state.leads_slot, state.kill) = (Some(slot), leadership.tenure.kill);
                 let kill = state.clock.time_of(state.kill);
                 self.alive[slot] = Some((candidate, self.starts[candidate]));
                 self.commands += 1;
@@ -335,7 +337,7 @@ impl World {
     /// Kills a command whose tenure is over by the clock of its machine.
     fn kill(&mut self, candidate: usize, start: u32, slot: usize) {
         if start != self.starts[candidate] {
-            // The candidate has crashed, so the last of its kills ends the command.
+            // The candidate has crashed, so the last scheduled kill ends the command.
             if self.alive[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
                 self.alive[slot] = None;
             }
@@ -356,7 +358,7 @@ impl World {
             return;
         }
         self.alive[slot] = None;
-        self.candidates[candidate].arrived.command_gone = Some(CommandGone { succeeded });
+        self.candidates[candidate].inputs.command_gone = Some(CommandGone { succeeded });
         let at = self.now + 1;
         self.candidates[candidate].wakes_at = Some(at);
         self.schedule(at, candidate, Event::Wake);

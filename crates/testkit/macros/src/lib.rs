@@ -4,10 +4,10 @@
 
 use proc_macro::{TokenStream, TokenTree};
 
-/// Registers a function without parameters as a test of this binary's harness, named after its module and itself.
+/// Registers a function without parameters as a test of this binary's harness. The test has the path of the function.
 ///
-/// `#[testkit::test(requires = EXPRESSION)]` skips the test where the expression, a `Result<(), String>`, is an
-/// error, and shows the reason.
+/// With `#[testkit::test(requires = EXPRESSION)]` the test is skipped if the expression, a `Result<(), String>`, is an
+/// error. The harness shows the reason in the error.
 #[proc_macro_attribute]
 pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
     let requirement = match requirement(attribute) {

@@ -9,7 +9,7 @@ use super::request::{Access, Target};
 use super::status::{self, Result};
 use super::store::Store;
 
-/// The name and the groups of a user, which RBAC evaluates.
+/// The name and the groups of a user, by which RBAC decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub name: String,

@@ -1,5 +1,5 @@
-//! Switches that make the API server behave like a real one that is starting, send bookmarks more often, protect
-//! owners, or change objects when they are written.
+//! The settings of the API server that tests change: bookmarks, the state of Roles during a start, the protection of
+//! owners, and the changes that admission makes to objects.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::Value;
 /// How often a real server sends bookmarks.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
-/// The switches of one API server.
+/// The settings of one API server.
 pub struct Behavior {
     state: Mutex<State>,
 }
@@ -27,7 +27,7 @@ pub enum Roles {
     Known,
     /// All requests except those of administrators are refused.
     Unknown,
-    /// This many of the next requests are refused, not counting those of administrators.
+    /// The next requests are refused, up to this number. Requests of administrators are neither refused nor counted.
     UnknownFor(usize),
 }
 

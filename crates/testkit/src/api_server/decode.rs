@@ -53,7 +53,7 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
     Ok(object)
 }
 
-/// Returns the fields of the body that are lost when it is read as its type.
+/// Returns the fields of the body that are lost when the body is parsed as its type.
 fn unknown_fields(place: &str, given: &Value, read: &Value) -> Vec<String> {
     match (given, read) {
         (Value::Object(given), Value::Object(read)) => {
@@ -86,8 +86,8 @@ fn complete_lease(lease: &mut Value) {
     }
 }
 
-/// Fills in the defaults of a Service in a cluster that has both families. No addresses are allocated: nothing here
-/// routes.
+/// Fills in the defaults of a Service in a dual-stack cluster. No addresses are allocated, because nothing routes traffic
+/// to them.
 fn complete_service(service: &mut Value) {
     if !service["spec"].is_object() {
         service["spec"] = json!({});
@@ -120,7 +120,7 @@ fn complete_service(service: &mut Value) {
     }
 }
 
-/// Returns the fields of a resource that hold times with microseconds.
+/// Returns the fields of a resource that contain times with microseconds.
 fn micro_times(resource: &Resource) -> &'static [&'static str] {
     match resource.name {
         "leases" => &["/spec/acquireTime", "/spec/renewTime"],

@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::handler::{Reply, json_reply, plain};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
 
-/// The version of Kubernetes that this server reports: the one that its answers were compared with.
+/// The version of Kubernetes that this server reports. Its answers were compared with those of this version.
 const VERSION: &str = "v1.36.2";
 
-/// Answers a path that is not a resource; `None` where nothing is served there.
+/// Answers a request for a path that is not a resource. Returns `None` if the path does not exist.
 pub fn answer(path: &str) -> Option<Reply> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
@@ -100,7 +100,7 @@ fn openapi_index() -> Value {
     json!({ "paths": Map::from_iter(paths) })
 }
 
-/// Returns just enough of an OpenAPI document for clients like `kubectl edit` to leave validation to the server.
+/// Returns an OpenAPI document with the parts by which clients like `kubectl edit` leave validation to the server.
 fn openapi(group: &str) -> Value {
     let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
     let field_validation = json!({ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } });

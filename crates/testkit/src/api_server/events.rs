@@ -1,4 +1,4 @@
-//! Events. Two API groups serve them with different field names; they are stored once, as core/v1.
+//! Events. Two API groups serve the same Events with different field names. They are stored in the form of core/v1.
 
 use serde_json::Value;
 
@@ -50,10 +50,10 @@ fn rename(
     object
 }
 
-/// Returns the errors in an event in its stored form that came through the API of `resource`.
+/// Returns the errors in an Event, in its stored form, that a client has sent to the API of `resource`.
 ///
-/// core/v1 only requires complete events if they have an `eventTime`. events.k8s.io/v1 always requires them, and only
-/// allows changes of the series.
+/// core/v1 only requires an Event to be complete if it has an `eventTime`. events.k8s.io/v1 always requires complete
+/// Events, and only allows changes of the series.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {

@@ -1,4 +1,4 @@
-//! Answers requests: authenticates, authorizes, and passes on to objects, watches or discovery.
+//! Answers requests: authenticates and authorizes them, and then calls `objects`, `watch` or `discovery`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -60,11 +60,11 @@ struct Call {
 
 impl Call {
     fn answer(&self) -> Result<Reply> {
-        let who = authentication::identify(&self.store, &self.headers, &self.target)?;
-        if !rbac::is_administrator(&who) && !self.behavior.knows_roles() {
-            return Err(rbac::forbidden(&who, &self.target));
+        let user = authentication::identify(&self.store, &self.headers, &self.target)?;
+        if !rbac::is_administrator(&user) && !self.behavior.knows_roles() {
+            return Err(rbac::forbidden(&user, &self.target));
         }
-        rbac::authorize(&self.store, &who, &self.target)?;
+        rbac::authorize(&self.store, &user, &self.target)?;
         let access = match &self.target {
             Target::Path { path, .. } => {
                 let answer = discovery::answer(path);
@@ -72,22 +72,22 @@ impl Call {
             }
             Target::Resource(access) => access,
         };
-        let place = (access.group.as_str(), access.resource.as_str());
-        if place == (ACCESS_REVIEW.group, ACCESS_REVIEW.name) && self.method == Method::POST {
-            let review = access_review::review(&self.store, &who, self.json()?)?;
+        let resource = (access.group.as_str(), access.resource.as_str());
+        if resource == (ACCESS_REVIEW.group, ACCESS_REVIEW.name) && self.method == Method::POST {
+            let review = access_review::review(&self.store, &user, self.json()?)?;
             return Ok(json_reply(201, &review));
         }
         if access.full_resource() == "serviceaccounts/token" && self.method == Method::POST {
             return self.create_token(access);
         }
         match resources::find(&access.group, &access.version, &access.resource) {
-            Some(resource) if access.subresource.is_empty() => self.serve(&who, resource, access),
+            Some(resource) if access.subresource.is_empty() => self.serve(&user, resource, access),
             _ if resources::has_group(&access.group, &access.version) => Err(status::no_such_resource()),
             _ => Ok(not_found()),
         }
     }
 
-    /// Answers a TokenRequest, whatever lifetime it asks for. kubectl sends it as protobuf.
+    /// Answers a TokenRequest. The requested lifetime is ignored, because kubectl sends the request as protobuf.
     fn create_token(&self, Access { namespace, name, .. }: &Access) -> Result<Reply> {
         let resource = resources::find("", "v1", "serviceaccounts").expect("a resource of this server");
         let (store, manager) = (&self.store, self.manager());
@@ -102,7 +102,7 @@ impl Call {
         Ok(json_reply(201, &answer))
     }
 
-    fn serve(&self, who: &Identity, resource: &'static Resource, access: &Access) -> Result<Reply> {
+    fn serve(&self, user: &Identity, resource: &'static Resource, access: &Access) -> Result<Reply> {
         let manager = self.manager();
         let objects = Objects {
             store: &self.store,
@@ -132,10 +132,10 @@ impl Call {
             "update" if !everywhere && !name.is_empty() => {
                 // RBAC reads the store, so this check comes before the update locks it.
                 let creation = self.target.with_verb(|_| "create".to_owned());
-                let may_create = rbac::authorize(&self.store, who, &creation);
+                let may_create = rbac::authorize(&self.store, user, &creation);
                 let mut object = self.json()?;
                 self.behavior.admit(&mut object);
-                self.check_owners(&objects, who, name, &object)?;
+                self.check_owners(&objects, user, name, &object)?;
                 let (object, created) = objects.update(name, object, may_create)?;
                 Ok(json_reply(if created { 201 } else { 200 }, &object))
             }
@@ -148,14 +148,14 @@ impl Call {
 
     /// Refuses to change owners without the right to delete the object, as the admission plugin
     /// OwnerReferencesPermissionEnforcement does.
-    fn check_owners(&self, objects: &Objects, who: &Identity, name: &str, update: &Value) -> Result<()> {
+    fn check_owners(&self, objects: &Objects, user: &Identity, name: &str, update: &Value) -> Result<()> {
         let owners = |object: &Value| object["metadata"]["ownerReferences"].clone();
         let Ok(before) = objects.get(name) else { return Ok(()) };
         if !self.behavior.protects_owners() || owners(&before) == owners(update) {
             return Ok(());
         }
         let deletion = self.target.with_verb(|_| "delete".to_owned());
-        rbac::authorize(&self.store, who, &deletion).map_err(|_| {
+        rbac::authorize(&self.store, user, &deletion).map_err(|_| {
             let Resource { group, name: plural, .. } = objects.resource;
             status::forbidden(group, plural, name, "cannot set an ownerRef on a resource you can't delete: , <nil>")
         })
@@ -210,7 +210,7 @@ impl Call {
 
     fn patch(&self) -> Result<Patch> {
         match self.content_type() {
-            // They differ in how they merge lists, and no test patches lists of these objects.
+            // The two kinds differ in how they merge lists, but no test patches a list.
             "application/merge-patch+json" | "application/strategic-merge-patch+json" => Ok(Patch::Merge(self.json()?)),
             "application/json-patch+json" => match self.json()? {
                 Value::Array(operations) => Ok(Patch::Json(operations)),
@@ -244,7 +244,7 @@ impl Call {
 fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Value>) -> Value {
     let items = items.into_iter().map(|mut item| {
         if let Some(item) = item.as_object_mut() {
-            // The list itself has both.
+            // The list itself has these two fields.
             item.remove("kind");
             item.remove("apiVersion");
         }

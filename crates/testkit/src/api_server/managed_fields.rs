@@ -23,7 +23,7 @@ const SYSTEM: [&str; 8] = [
 /// Maps whose keys the client chooses. The map itself is a field too, written as a dot.
 const MAPS: [&str; 4] = ["annotations", "binaryData", "data", "labels"];
 
-/// Records `manager` for every field of `object` that differs from the object before.
+/// Records `manager` for every field in which `object` differs from the object `before`.
 pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, manager: &str) {
     let mut entries =
         before.and_then(|before| before["metadata"]["managedFields"].as_array().cloned()).unwrap_or_default();
@@ -33,11 +33,10 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
         let changed = changed(&old, &new);
         for entry in &mut entries {
             // Other managers lose the fields that were removed or changed.
-            let theirs = fields_mut(entry);
-            retain(theirs, &changed, &new);
+            retain(fields_mut(entry), &changed, &new);
         }
-        let mine = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Update";
-        let index = entries.iter().position(mine).unwrap_or(entries.len());
+        let is_of_manager = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Update";
+        let index = entries.iter().position(is_of_manager).unwrap_or(entries.len());
         if index == entries.len() {
             entries.push(json!({ "manager": manager, "operation": "Update", "fieldsV1": {} }));
         }
@@ -79,7 +78,7 @@ fn fields_of(object: &Value) -> Fields {
     fields
 }
 
-/// Returns the set of fields that `new` has and `old` lacks or has with another value. A list counts as one value.
+/// Returns the fields of `new` that `old` lacks or has with another value. A list counts as one value.
 fn changed(old: &Fields, new: &Fields) -> Fields {
     let mut set = Fields::new();
     for (name, value) in new {
@@ -103,7 +102,7 @@ fn changed(old: &Fields, new: &Fields) -> Fields {
     set
 }
 
-/// Removes from a set of fields those in `changed`, and those that `object` no longer has.
+/// Removes from `set` the fields that are in `changed`, and the fields that `object` no longer has.
 fn retain(set: &mut Fields, changed: &Fields, object: &Fields) {
     set.retain(|key, inner| {
         if key == "." {
@@ -126,9 +125,9 @@ fn retain(set: &mut Fields, changed: &Fields, object: &Fields) {
 
 fn join(set: &mut Fields, other: &Fields) {
     for (key, inner) in other {
-        let mine = set.entry(key).or_insert_with(|| json!({}));
-        if let (Some(mine), Some(inner)) = (mine.as_object_mut(), inner.as_object()) {
-            join(mine, inner);
+        let own = set.entry(key).or_insert_with(|| json!({}));
+        if let (Some(own), Some(inner)) = (own.as_object_mut(), inner.as_object()) {
+            join(own, inner);
         }
     }
 }

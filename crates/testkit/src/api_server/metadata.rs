@@ -1,4 +1,4 @@
-//! Metadata: what the server writes into it, and how it must agree with the request.
+//! The metadata of objects: the fields that the server sets, and the checks that it agrees with the request.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// Returns the text of a field; empty where it is not a string.
+/// Returns the text of a field. The text is empty if the field is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -25,13 +25,13 @@ pub fn is_being_deleted(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// Marks an object as being deleted: its finalizers keep it for now.
+/// Marks an object as being deleted. It exists until its finalizers are removed.
 pub fn mark_deleted(object: &mut Value) {
     object["metadata"]["deletionTimestamp"] = now().into();
     object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
 }
 
-/// Sets the namespace of an object to the one of the request. Refuses an object that names another.
+/// Sets the namespace of an object to that of the request. Refuses an object that names another namespace.
 pub fn enter_namespace(object: &mut Value, namespace: &str) -> Result<()> {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
@@ -50,7 +50,7 @@ pub fn enter_namespace(object: &mut Value, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an object whose name is not the one in the path.
+/// Refuses an object whose name differs from the name in the path.
 pub fn check_name(object: &Value, wanted: &str) -> Result<()> {
     match text(&object["metadata"]["name"]) {
         name if name == wanted => Ok(()),
@@ -98,7 +98,7 @@ pub fn begin(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// Copies the metadata from the object before that an update cannot change or has left out.
+/// Copies from the previous object the metadata that an update cannot change or has left out.
 pub fn carry_over(before: &Value, object: &mut Value) {
     if text(&object["metadata"]["uid"]).is_empty() {
         object["metadata"]["uid"] = before["metadata"]["uid"].clone();
@@ -161,7 +161,7 @@ fn remove(metadata: &mut Value, field: &str) {
     }
 }
 
-/// Returns the present time as metadata has it: whole seconds, UTC.
+/// Returns the present time in the format of metadata: whole seconds, UTC.
 fn now() -> String {
     format!("{:.0}", Timestamp::now())
 }

@@ -1,10 +1,10 @@
 //! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, watches.
 //!
-//! It has the resources that leader election uses, and answers like a real kube-apiserver: `tests/api_server/` runs the
-//! same assertions against both.
+//! The server has the resources that leader election uses. It answers like a real kube-apiserver: `tests/api_server/`
+//! runs the same assertions against both.
 //!
-//! A request goes through `handler`, which calls `authentication` and `rbac`, to `objects` or `watch`. Both use the
-//! `store`. `resources` is the table of all resources.
+//! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or `watch`.
+//! Both use the `store`. `resources` is the table of all resources.
 
 mod access_review;
 mod authentication;
@@ -77,7 +77,7 @@ impl ApiServer {
         server
     }
 
-    /// Returns the address that it listens at.
+    /// Returns the address at which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -91,37 +91,37 @@ impl ApiServer {
         }
     }
 
-    /// Restarts at the same address with the same objects. As with a real server, whose watch cache begins at its
-    /// start, watches can then not start from older versions.
+    /// Restarts the server at the same address with the same objects. As after a restart of a real server, watches can
+    /// then not start from older versions, because the watch cache is empty.
     pub fn restart(&self) {
         self.stop();
         self.forget_changes();
         self.listen();
     }
 
-    /// Makes every version up to now too old to start a watch from.
+    /// Makes all present versions too old to start a watch from.
     pub fn forget_changes(&self) {
         self.store.forget_changes();
     }
 
-    /// Keeps this many changes of each resource in the watch cache. A watch that starts from a version before the
-    /// oldest of them gets one event, 410 Expired; changes of other resources do not count.
+    /// Keeps this many changes of each resource in the watch cache. A watch that starts from a version before the oldest of
+    /// these changes only gets the event 410 Expired. Changes of other resources do not count.
     pub fn set_watch_cache(&self, changes: usize) {
         self.store.set_watch_cache(changes);
     }
 
-    /// Sends bookmarks this often to watches that start from now on and ask for them.
+    /// Sets the time between two bookmarks, for watches that start later and request bookmarks.
     pub fn set_bookmark_period(&self, period: Duration) {
         self.behavior.set_bookmark_period(period);
     }
 
-    /// Answers every request with a plain 403 until [`ApiServer::read_roles`], except those of administrators. A real
-    /// server does so for up to a second while it starts.
+    /// Answers every request with 403 until [`ApiServer::read_roles`] is called, except those of administrators. A real
+    /// server does this for up to a second while it starts.
     pub fn forget_roles(&self) {
         self.behavior.set_roles(Roles::Unknown);
     }
 
-    /// Answers the next requests like [`ApiServer::forget_roles`], this many of them.
+    /// Answers this many requests like [`ApiServer::forget_roles`].
     pub fn forget_roles_for(&self, requests: usize) {
         self.behavior.set_roles(Roles::UnknownFor(requests));
     }
@@ -131,7 +131,7 @@ impl ApiServer {
         self.behavior.set_roles(Roles::Known);
     }
 
-    /// Has the admission plugin OwnerReferencesPermissionEnforcement check writes, as on OpenShift.
+    /// Enables the checks of the admission plugin OwnerReferencesPermissionEnforcement, as on OpenShift.
     pub fn protect_owners(&self) {
         self.behavior.protect_owners();
     }

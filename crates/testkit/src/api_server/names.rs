@@ -33,7 +33,7 @@ pub fn label_errors(name: &str) -> Vec<String> {
     errors
 }
 
-/// Checks a name that must only be a valid path segment: that of a Role.
+/// Checks a name that only has to be a valid path segment, such as that of a Role.
 pub fn path_segment_errors(name: &str) -> Vec<String> {
     if matches!(name, "." | "..") {
         return vec![format!("may not be '{name}'")];

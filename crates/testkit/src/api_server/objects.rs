@@ -1,4 +1,4 @@
-//! Create, read, update, patch and delete, and the conditions under which each is refused.
+//! Creates, reads, updates, patches and deletes objects, and checks the conditions under which each of these is refused.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use super::status::{self, Result};
 use super::store::{Key, Store, Write};
 use super::{events, managed_fields, metadata, patch, validation};
 
-/// The objects of one resource in one namespace, as one client changes them.
+/// The objects of one resource in one namespace, for a request of one client.
 pub struct Objects<'a> {
     pub store: &'a Store,
     pub resource: &'static Resource,
-    /// Empty for objects of the whole cluster.
+    /// Empty for objects that do not belong to a namespace.
     pub namespace: &'a str,
     /// The manager that is recorded for changed fields.
     pub manager: &'a str,
     pub unknown_fields: UnknownFields,
-    /// Whether everything is checked and nothing written.
+    /// The request is checked, but nothing is written.
     pub dry_run: bool,
 }
 
@@ -54,7 +54,7 @@ impl Objects<'_> {
         })
     }
 
-    /// Replaces the object with that name. A missing one is created if the resource allows that and `may_create` is
+    /// Replaces the object with that name. A missing object is created if the resource allows that and `may_create` is
     /// `Ok`.
     ///
     /// Returns the object, and whether it is new.
@@ -169,7 +169,7 @@ impl Objects<'_> {
         Ok(object)
     }
 
-    /// Decides what to write where `object` is to replace `before`.
+    /// Returns the write that replaces `before` by `object`.
     fn replacement(&self, name: &str, before: &Value, mut object: Value) -> Result<Write> {
         match metadata::text(&object["metadata"]["resourceVersion"]) {
             "" | "0" if self.resource.unconditional_update => {}

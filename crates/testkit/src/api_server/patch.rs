@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Merges `patch` into `target`: objects field by field; `null` removes, anything else replaces.
+/// Merges `patch` into `target`. Objects are merged field by field, `null` removes a field, and any other value replaces
+/// the present value.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -23,7 +24,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// Applies a list of operations. Returns `None` if one of them fails, a `test` included.
+/// Applies a list of operations. Returns `None` if an operation fails, including `test`.
 pub fn apply(mut target: Value, operations: &[Value]) -> Option<Value> {
     for operation in operations {
         let path = operation["path"].as_str()?;

@@ -65,7 +65,7 @@ pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option
     })
 }
 
-/// Describes the subject of a binding that is this identity, if there is one.
+/// Describes the subject of a binding that matches this identity, if there is one.
 fn subject_of(binding: &Value, who: &Identity) -> Option<String> {
     let subjects = binding["subjects"].as_array()?;
     subjects.iter().find_map(|subject| {

@@ -41,7 +41,7 @@ pub enum Target {
     },
 }
 
-/// A verb on a resource. Parts that do not apply are empty.
+/// A verb on a resource. Fields that do not apply to a request are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     pub verb: String,
@@ -82,7 +82,7 @@ impl Target {
         };
         access.verb = access.verb_for(method, query).to_owned();
         if matches!(access.verb.as_str(), "list" | "watch") {
-            // RBAC treats the list or watch of one object by its name like access to that object.
+            // RBAC treats a list or watch that selects one name like access to the object of that name.
             access.name = query.get("fieldSelector").and_then(required_name).unwrap_or_default();
         }
         Target::Resource(access)

@@ -29,7 +29,7 @@ pub struct Resource {
     pub create_on_update: bool,
     /// A PUT without a resourceVersion replaces any version.
     pub unconditional_update: bool,
-    /// Reads the object as its type and writes it again, which drops unknown fields and fails on wrong types.
+    /// Parses the object as its type, and serializes it again. This drops unknown fields, and fails on wrong types.
     pub decode: fn(Value) -> serde_json::Result<Value>,
 }
 
@@ -124,7 +124,7 @@ pub static RESOURCES: [Resource; 21] = [
     rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
 ];
 
-/// A review, which is answered at once and never stored.
+/// A review of rights, which is answered and not stored.
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,

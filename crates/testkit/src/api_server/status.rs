@@ -40,7 +40,7 @@ pub fn unauthorized() -> Box<Status> {
     failure(401, reason::UNAUTHORIZED, "Unauthorized")
 }
 
-/// 403; `why` names the user and what is not allowed.
+/// 403. `why` names the user and the operation that is not allowed.
 pub fn forbidden(group: &str, resource: &str, name: &str, why: impl Display) -> Box<Status> {
     let qualified = qualified(group, resource);
     let message = match (qualified.as_str(), name) {
@@ -175,12 +175,12 @@ impl FieldError {
 
 /// 422, for an object that is not valid.
 pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Box<Status> {
-    // Errors of events name the core group, whichever API they came through.
+    // Errors of events always name the core group, even for requests to events.k8s.io.
     let group = if resource.name == "events" { "" } else { resource.group };
     invalid_of(group, resource.kind, name, errors)
 }
 
-/// 422, for an update without a version. It comes from the storage, which puts the resource where the kind belongs.
+/// 422, for an update without a version. A real server reports this error with the resource in place of the kind.
 pub fn version_required(resource: &Resource, name: &str) -> Box<Status> {
     let missing = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
     invalid_of(resource.group, resource.name, name, &[missing])
@@ -189,8 +189,8 @@ pub fn version_required(resource: &Resource, name: &str) -> Box<Status> {
 fn invalid_of(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Box<Status> {
     let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
     let all = match all.as_slice() {
-        [one] => one.clone(),
-        many => format!("[{}]", many.join(", ")),
+        [error] => error.clone(),
+        errors => format!("[{}]", errors.join(", ")),
     };
     let message = format!("{} {name:?} is invalid: {all}", qualified(group, kind));
     let mut status = about(failure(422, reason::INVALID, message), group, kind, name);

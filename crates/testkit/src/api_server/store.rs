@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::status::{self, Result};
 
-/// The revision of an empty store. Just below a power of ten: comparing versions as text fails after a few writes.
+/// The revision of an empty store. It is just below a power of ten, so that code that compares versions as text fails
+/// after a few writes.
 const FIRST_REVISION: u64 = 9_970;
 
 /// How many changes of a collection are kept for running watches, which may lag behind.
@@ -24,7 +25,7 @@ const WATCH_CACHE: usize = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub collection: &'static str,
-    /// Empty for objects of the whole cluster.
+    /// Empty for objects that do not belong to a namespace.
     pub namespace: String,
     pub name: String,
 }
@@ -32,7 +33,7 @@ pub struct Key {
 /// The write that an update decides on.
 pub enum Write {
     Put(Value),
-    /// Removes the object. This is its last state, for watches.
+    /// Removes the object. The value is its last state, for watches.
     Delete(Value),
     /// Writes nothing, so that watches have no event.
     Keep,
@@ -60,7 +61,7 @@ struct State {
     objects: BTreeMap<Key, Arc<Value>>,
     histories: BTreeMap<&'static str, History>,
     watch_cache: usize,
-    /// The oldest revision that a watch of any collection can start from.
+    /// The oldest revision from which a watch can start, in every collection.
     forgotten: u64,
 }
 
@@ -68,7 +69,7 @@ struct State {
 #[derive(Default)]
 struct History {
     changes: VecDeque<Change>,
-    /// The last revision that has been dropped from it.
+    /// The revision of the last change that was dropped.
     dropped: u64,
 }
 
@@ -105,9 +106,9 @@ impl Store {
         (objects, state.revision)
     }
 
-    /// Reads an object and writes what `decide` makes of it, atomically.
+    /// Reads an object, and carries out the write that `decide` returns, in one atomic step.
     ///
-    /// Returns the object as it is afterwards, or as it last was.
+    /// Returns the object after the write; after a deletion, its last state.
     pub fn update(&self, key: &Key, decide: impl FnOnce(Option<&Value>) -> Result<Write>) -> Result<Arc<Value>> {
         let mut state = self.state();
         let before = state.objects.get(key).cloned();
@@ -163,7 +164,7 @@ impl Store {
         self.revision.subscribe()
     }
 
-    /// Makes every version so far too old to start a watch from.
+    /// Makes all present versions too old to start a watch from.
     pub fn forget_changes(&self) {
         let mut state = self.state();
         state.forgotten = state.revision;

@@ -1,4 +1,4 @@
-//! The rules that an object must fulfil to be stored.
+//! Validates objects before they are stored.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -80,7 +80,7 @@ fn name_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (prefix, name) = (text(&metadata["generateName"]), text(&metadata["name"]));
     if !prefix.is_empty() {
-        // The prefix may end in a dash: the generated part follows.
+        // The prefix may end in a dash, because the generated part follows it.
         let wrong = rule(&format!("{}a", prefix.trim_end_matches('-')));
         errors.extend(wrong.iter().map(|why| FieldError::invalid("metadata.generateName", prefix, why)));
     }

@@ -1,4 +1,4 @@
-//! Watches: streams of changes, from a revision on or from the present state on.
+//! Watches: streams of changes that begin at a revision or with the present state.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub struct Scope {
 
 /// Starts a watch, and returns a body that ends when the watch times out.
 ///
-/// A client that asks for bookmarks gets one every `bookmark_period`.
+/// If the client has requested bookmarks, a bookmark is sent every `bookmark_period`.
 pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Duration) -> Result<Body> {
     let bookmarks = query.is_true("allowWatchBookmarks");
     let from = match query.get("resourceVersion") {
@@ -152,7 +152,7 @@ impl Watch {
             Ok((changes, revision)) => {
                 let events = changes.iter().filter_map(|change| self.event_of(change));
                 self.ready = events.collect();
-                // A watch from a future version is silent until that version.
+                // A watch from a future version delivers nothing until the store reaches that version.
                 self.seen = self.seen.max(revision);
             }
             Err(expired) => self.fail(&expired),
@@ -165,8 +165,8 @@ impl Watch {
         self.failed = true;
     }
 
-    /// Returns the event that a change is for this watch. An object that begins to match the selector is added, one
-    /// that ceases to match is deleted.
+    /// Returns the event for a change, if the change concerns this watch. An object that begins to match the selector is
+    /// reported as added, and an object that no longer matches as deleted.
     fn event_of(&self, change: &Change) -> Option<Value> {
         let Scope { resource, namespace, selector } = &self.scope;
         if change.key.collection != resource.name

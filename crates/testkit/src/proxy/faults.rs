@@ -52,7 +52,7 @@ impl Faults {
     }
 }
 
-/// A gate that requests or replies wait at until it is opened.
+/// A gate. Requests or replies wait until it is opened.
 #[derive(Clone)]
 pub struct Gate(Arc<watch::Sender<GateState>>);
 

@@ -44,7 +44,7 @@ async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire
     let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
     let certificate = tls::client_certificate(&stream);
     let (sender, upstream) = connect(shared.upstream).await?;
-    // HTTP/1.1 has one request under way at a time, so this mutex is never contended.
+    // A connection of HTTP/1.1 has one request under way at a time, so this mutex is never contended.
     let sender = Arc::new(Mutex::new(sender));
     let service = service_fn(move |mut request: Request<Incoming>| {
         issued::note_certificate(request.headers_mut(), certificate.as_deref());
@@ -62,7 +62,7 @@ async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire
         ended = downstream.as_mut() => return ended.map_err(io::Error::other),
         _ = upstream.as_mut() => {}
     }
-    // The server has closed its side. Pass on the request under way, then close this side too.
+    // The server has closed its connection. Answer the request under way, and then close the client's connection too.
     downstream.as_mut().graceful_shutdown();
     downstream.await.map_err(io::Error::other)
 }
@@ -141,8 +141,8 @@ impl Forwarding {
             {
                 runtime::spawn(connection);
                 let answer = sender.send_request(request).await;
-                if let Err(Ok(unheard)) = reply.send(answer) {
-                    shared.count_conflict(unheard.status());
+                if let Err(Ok(unreceived)) = reply.send(answer) {
+                    shared.count_conflict(unreceived.status());
                 }
             }
         });
@@ -153,7 +153,7 @@ impl Forwarding {
     }
 }
 
-/// Sleeps, unless the duration is zero: tokio's sleep takes a timer tick even then.
+/// Sleeps, unless the duration is zero, because tokio's sleep takes a timer tick even then.
 async fn sleep(duration: Duration) {
     if !duration.is_zero() {
         tokio::time::sleep(duration).await;

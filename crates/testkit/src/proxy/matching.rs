@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use hyper::Method;
 
-/// A request as the proxy received it.
+/// A request that a proxy received.
 #[derive(Clone, Debug)]
 pub struct ReceivedRequest {
     pub method: Method,
     /// The path and the query.
     pub path: String,
     pub received_at: Instant,
-    /// The user whose token it carried.
+    /// The user whose token the request has.
     pub user: Option<&'static str>,
-    /// The number of its connection, starting at 0.
+    /// The number of the connection, counted from 0.
     pub connection: usize,
 }
 
@@ -23,7 +23,7 @@ impl ReceivedRequest {
     }
 }
 
-/// The requests that a fault applies to: all of some kind, or the next few of them.
+/// A condition that selects the requests to which a fault applies. It may be limited to the next few requests.
 #[derive(Clone, Debug, Default)]
 pub struct Match {
     method: Option<Method>,
@@ -59,7 +59,7 @@ impl Match {
         Match { watch: Some(true), ..Match::any() }
     }
 
-    /// Matches only requests with this in their path or query.
+    /// Matches only requests whose path or query contains this text.
     pub fn on(self, path: &str) -> Match {
         let path = path.to_owned();
         Match { path, ..self }
@@ -77,7 +77,7 @@ impl Match {
         Match { left, ..self }
     }
 
-    /// Returns whether the request is of this kind, even if no more of them are to be matched.
+    /// Returns whether the request fulfils the condition, even if the limit of requests is reached.
     pub fn covers(&self, request: &ReceivedRequest) -> bool {
         (self.method.as_ref()).is_none_or(|method| *method == request.method)
             && self.watch.is_none_or(|watch| watch == request.is_watch())

@@ -22,7 +22,7 @@ impl Traffic {
     pub const SILENT: Traffic = Traffic { requests_lost: true, replies_lost: true };
 }
 
-/// The faults of one connection. They are permanent: once bytes are lost, the TLS session is broken.
+/// The faults of one connection. They are permanent, because the TLS session is broken once bytes are lost.
 pub struct Wire(watch::Sender<State>);
 
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Wire {
         Arc::new(Wire(watch::Sender::new(State::Open(traffic))))
     }
 
-    /// Loses more bytes from now on.
+    /// Adds a direction in which bytes are lost.
     pub fn worsen(&self, by: Traffic) {
         self.0.send_modify(|state| {
             if let State::Open(traffic) = state {
@@ -129,7 +129,7 @@ impl Drop for Wired {
         if !self.wire.traffic().replies_lost {
             return;
         }
-        // The client must not notice the end of the task, so the connection stays open until the client closes it.
+        // The client must not notice that the task has ended, so the connection stays open until the client closes it.
         let (Some(mut stream), wire) = (self.stream.take(), Arc::clone(&self.wire)) else {
             return;
         };

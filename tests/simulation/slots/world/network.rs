@@ -29,11 +29,11 @@ impl World {
         let number = state.requests;
         if !self.is_faulty(0.05) {
             let at = self.now + self.delay();
-            self.schedule(at, candidate, Event::Arrive { number, slot, request: Box::new(request) });
+            self.schedule(at, candidate, Event::RequestArrives { number, slot, request: Box::new(request) });
         }
     }
 
-    pub(super) fn arrive(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
+    pub(super) fn receive_request(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
         let before = self.stores[slot].revision();
         let reply = self.stores[slot].answer(request, self.mutation);
         self.conflicts += u32::from(reply == Reply::Conflict);
@@ -42,7 +42,7 @@ impl World {
         }
         if start == self.starts[candidate] && !self.is_faulty(0.05) {
             let at = self.now + self.delay();
-            self.schedule(at, candidate, Event::Answer { number, slot, reply: Box::new(reply) });
+            self.schedule(at, candidate, Event::ReplyArrives { number, slot, reply: Box::new(reply) });
         }
     }
 
@@ -51,7 +51,7 @@ impl World {
             let Some(number) = self.candidates[candidate].watches[slot] else { continue };
             let event = if self.is_faulty(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
             let at = self.now + self.delay();
-            self.schedule(at, candidate, Event::Watched { number, slot, event: Box::new(event) });
+            self.schedule(at, candidate, Event::WatchEventArrives { number, slot, event: Box::new(event) });
         }
     }
 }
