@@ -1,7 +1,7 @@
 //! Measures the performance and the resource usage of leaderrun. `cargo bench` prints a table of medians and worst
 //! values.
 //!
-//! It runs real processes and sockets, against the API server of the tests or, with `KUBEBUILDER_ASSETS`, a real one.
+//! It runs real processes and sockets. The API server is that of the tests or, with `KUBEBUILDER_ASSETS`, a real one.
 //! `LEADERRUN_BENCH_RUNS` sets how often each figure is measured. `cargo bench -- hand-over` only measures the figures
 //! whose names contain "hand-over".
 
@@ -31,13 +31,13 @@ fn main() -> ExitCode {
     }
     let first = std::env::args_os().nth(1);
     // Cargo appends --bench.
-    let wanted =
+    let filter =
         first.and_then(|first| first.into_string().ok()).filter(|first| first != "--bench").unwrap_or_default();
-    let is_wanted = |figure: &str| figure.contains(&wanted);
+    let is_selected = |figure: &str| figure.contains(&filter);
     let runs = std::env::var("LEADERRUN_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
     println!("{:<44} {:>12} {:>12} {:>12}", "figure", "median", "99 %", "worst");
     let show = |figure: &str, measure: &dyn Fn() -> Vec<f64>| {
-        if is_wanted(figure) {
+        if is_selected(figure) {
             show(figure, "ms", measure());
         }
     };
@@ -46,16 +46,16 @@ fn main() -> ExitCode {
         show(&format!("hand-over, {kind}"), &|| hand_over(&lock(), runs));
         show(&format!("takeover after the lease expired, {kind}"), &|| takeover(lock, runs.div_ceil(20)));
         show(&format!("exit of a standby, {kind}"), &|| standby_exit(&lock(), runs));
-        if is_wanted("memory") {
+        if is_selected("memory") {
             memory(kind, &lock());
         }
     }
     show("hand-over of a plain client, lease", &|| plain_hand_over(&TestLock::lease(), runs));
     show("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
-    if is_wanted("a minute") {
+    if is_selected("a minute") {
         one_minute();
     }
-    if is_wanted("contention") {
+    if is_selected("contention") {
         contention(200);
     }
     let size = fs::metadata(leaderrun()).expect("the program").len();
@@ -113,7 +113,7 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
         // The watch is opened right after this line is logged.
         thread::sleep(Duration::from_millis(50));
         leader.stop();
-        eventually("the next one leads", || witnesses.lifetimes().len() > run);
+        eventually("the next candidate leads", || witnesses.lifetimes().len() > run);
         leader = next;
     }
     leader.stop();
@@ -121,8 +121,8 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     lifetimes.windows(2).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at)).collect()
 }
 
-/// Measures the lower bound of a hand-over: one write, its watch event, and another write, by a client with open
-/// connections.
+/// Measures a lower bound for the duration of a hand-over: one write, its watch event, and another write, by a client
+/// with open connections.
 fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let namespace = lock.namespace();
     let leases = || async {
@@ -144,17 +144,17 @@ fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
         let watched = WatchParams::default().fields("metadata.name=job");
         let version = lease.metadata.resource_version.clone().expect("a version");
         let mut events = watcher.watch(&watched, &version).await.expect("a watch").boxed();
-        let mut took = Vec::new();
+        let mut durations = Vec::new();
         for _ in 0..runs {
             let released_at = boot_time();
             leader.replace("job", &PostParams::default(), &held_by("", Some(lease))).await.expect("a release");
             let Some(Ok(WatchEvent::Modified(released))) = events.next().await else { panic!("no event") };
             let claim = held_by("standby", Some(released));
             lease = standby.replace("job", &PostParams::default(), &claim).await.expect("a claim");
-            took.push(milliseconds(released_at, boot_time()));
+            durations.push(milliseconds(released_at, boot_time()));
             events.next().await.expect("the event of the claim").expect("an event");
         }
-        took
+        durations
     })
 }
 
@@ -180,7 +180,7 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Waits for a renewal, and returns the boot time at which it was seen.
+/// Waits for a renewal, and returns the boot time at which it was observed.
 fn last_renewal(lock: &TestLock) -> u64 {
     let record = || match lock.name.strip_prefix("file:") {
         Some(path) => fs::read_to_string(path).expect("the record"),
@@ -241,8 +241,8 @@ fn kilobytes(process: Pid, fields: &[&str]) -> u64 {
     values.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
 
-/// Measures the kill of twenty generations of fifty processes that ignore SIGTERM: from the kill deadline to the end of
-/// leaderrun.
+/// Measures the time from the kill deadline to the end of leaderrun. The command consists of twenty generations of fifty
+/// processes that ignore SIGTERM.
 fn kill_of_many(runs: usize) -> Vec<f64> {
     let script = "trap '' TERM; grow() { i=0; while [ $i -lt 49 ]; do sleep 1000 & i=$((i+1)); done; if [ $1 -gt 1 ]; then (grow $(($1 - 1))) & fi; [ $1 = 1 ] && echo grown; wait; }; grow 20 & sleep 1000";
     (0..runs)
@@ -320,7 +320,7 @@ fn contention(size: usize) {
             let leader: usize = witnesses.lifetimes().last().expect("a leader").holder().parse().expect("a number");
             candidates[leader].wait_for_log("started the command");
             candidates[leader].signal(Signal::SIGTERM);
-            eventually("the next one leads", || witnesses.lifetimes().len() > nth);
+            eventually("the next candidate leads", || witnesses.lifetimes().len() > nth);
         }
         proxy.conflicts() - before.0
     };
@@ -328,6 +328,6 @@ fn contention(size: usize) {
     println!("{:<44} {:>12.1}", "refused writes per hand-over, at first", refused_at_first as f64 / 20.0);
     println!("{:<44} {:>12.1}", "refused writes per hand-over, later", refused_later as f64 / 40.0);
     let lifetimes = witnesses.lifetimes();
-    let took = lifetimes.windows(2).skip(20).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at));
-    show(&format!("hand-over, {size} candidates"), "ms", took.collect());
+    let durations = lifetimes.windows(2).skip(20).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at));
+    show(&format!("hand-over, {size} candidates"), "ms", durations.collect());
 }

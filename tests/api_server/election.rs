@@ -1,4 +1,4 @@
-//! The operations of an election: creation by PUT, compare-and-swap, growing versions.
+//! Tests of the operations that an election needs: creation by PUT, compare-and-swap, and growing versions.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -26,17 +26,17 @@ fn a_put_creates_a_missing_lease() {
 
 #[testkit::test]
 fn exactly_one_of_several_concurrent_puts_creates() {
-    const RIVALS: usize = 6;
+    const WRITERS: usize = 6;
     for round in 0..5 {
         let namespace = Namespace::new();
-        let start = Barrier::new(RIVALS);
-        let rivals = |rival: usize| {
+        let start = Barrier::new(WRITERS);
+        let create = |writer: usize| {
             start.wait();
-            put(&namespace.admin, &namespace.lease("job"), &held_by("job", &format!("rival-{rival}")))
+            put(&namespace.admin, &namespace.lease("job"), &held_by("job", &format!("writer-{writer}")))
         };
         let replies = thread::scope(|scope| {
-            let rivals: Vec<_> = (0..RIVALS).map(|rival| scope.spawn(move || rivals(rival))).collect();
-            rivals.into_iter().map(|rival| rival.join().expect("a rival")).collect::<Vec<_>>()
+            let threads: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || create(writer))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a reply")).collect::<Vec<_>>()
         });
         let created = replies.iter().filter(|reply| reply.status == 201).count();
         assert_eq!(created, 1, "round {round}: {replies:#?}");
@@ -62,32 +62,32 @@ fn an_update_must_name_the_present_version() {
     );
     let missing = namespace.admin.replace(&namespace.lease("job"), &without(&old, "resourceVersion")).unwrap_err();
     assert_eq!((missing.code, missing.reason.as_str()), (422, "Invalid"));
-    let nonsense =
+    let invalid =
         namespace.admin.merge_patch(&namespace.lease("job"), &json!({ "metadata": { "resourceVersion": "x" } }));
-    assert_eq!(nonsense.unwrap_err().code, 500);
+    assert_eq!(invalid.unwrap_err().code, 500);
 }
 
 #[testkit::test]
 fn exactly_one_of_several_updates_of_one_version_succeeds() {
-    const RIVALS: usize = 6;
+    const WRITERS: usize = 6;
     let namespace = Namespace::new();
     let free = namespace.put("job", "");
-    let start = Barrier::new(RIVALS);
+    let start = Barrier::new(WRITERS);
     let statuses = thread::scope(|scope| {
-        let rivals: Vec<_> = (0..RIVALS)
-            .map(|rival| {
+        let threads: Vec<_> = (0..WRITERS)
+            .map(|writer| {
                 let (namespace, start, mut lease) = (&namespace, &start, free.clone());
                 scope.spawn(move || {
-                    lease["spec"]["holderIdentity"] = format!("rival-{rival}").into();
+                    lease["spec"]["holderIdentity"] = format!("writer-{writer}").into();
                     start.wait();
                     put(&namespace.admin, &namespace.lease("job"), &lease).status
                 })
             })
             .collect();
-        rivals.into_iter().map(|rival| rival.join().expect("a rival")).collect::<Vec<_>>()
+        threads.into_iter().map(|thread| thread.join().expect("a reply")).collect::<Vec<_>>()
     });
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
-    assert_eq!(statuses.iter().filter(|status| **status == 409).count(), RIVALS - 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 409).count(), WRITERS - 1, "{statuses:?}");
 }
 
 #[testkit::test]
@@ -133,8 +133,8 @@ fn a_recreated_lease_has_a_greater_version() {
 }
 
 #[testkit::test]
-fn versions_pass_powers_of_ten() {
-    // In a new cluster versions start near zero on a real server, and just below ten thousand on ours.
+fn versions_grow_beyond_a_power_of_ten() {
+    // In a new cluster the first version is near zero on a real server, and just below ten thousand on the testkit's.
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let mut last = version(&namespace.put("job", "a"));
@@ -160,7 +160,7 @@ fn an_update_that_changes_nothing_keeps_the_version() {
     assert_eq!((reply.status, version(&reply.json())), (200, version(&lease)));
     let changed = namespace.set_holder("job", "b");
     let event = watch.next_change().expect("an event");
-    assert_eq!(version(&event["object"]), version(&changed), "the first event is of the first change");
+    assert_eq!(version(&event["object"]), version(&changed), "the first event reports the first change");
 }
 
 #[testkit::test]
@@ -192,9 +192,9 @@ fn a_restart_keeps_the_data_and_breaks_connections() {
 }
 
 #[testkit::test]
-fn clusters_are_independent() {
+fn clusters_do_not_share_objects() {
     let (one, other) = (Namespace::new(), Cluster::start());
     one.put("job", "a");
-    let elsewhere: Client = other.admin();
-    assert_eq!(elsewhere.get(&one.lease("job")).unwrap_err().code, 404);
+    let admin_of_other: Client = other.admin();
+    assert_eq!(admin_of_other.get(&one.lease("job")).unwrap_err().code, 404);
 }

@@ -1,4 +1,4 @@
-//! Events, which two API groups serve from one store.
+//! Tests of events. Two API groups serve the same events.
 
 use serde_json::{Value, json};
 
@@ -23,13 +23,13 @@ fn path(namespace: &Namespace, api: &str) -> String {
 }
 
 #[testkit::test]
-fn an_event_of_one_api_is_served_by_the_other() {
+fn an_event_that_is_created_in_one_api_can_be_read_in_the_other() {
     let namespace = Namespace::new();
     namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event(&namespace)).expect("an event");
-    let seen = namespace.admin.get(&format!("{}/won", path(&namespace, "api"))).expect("the same event");
-    assert_eq!((&seen["apiVersion"], &seen["message"]), (&json!("v1"), &json!("host-1 became leader")));
-    assert_eq!(seen["involvedObject"]["name"], "job");
-    assert_eq!(seen["reportingComponent"], "leaderrun");
+    let read = namespace.admin.get(&format!("{}/won", path(&namespace, "api"))).expect("the same event");
+    assert_eq!((&read["apiVersion"], &read["message"]), (&json!("v1"), &json!("host-1 became leader")));
+    assert_eq!(read["involvedObject"]["name"], "job");
+    assert_eq!(read["reportingComponent"], "leaderrun");
     let about = namespace.admin.get(&format!("{}?fieldSelector=involvedObject.name%3Djob", path(&namespace, "api")));
     assert_eq!(about.expect("a list")["items"].as_array().expect("items").len(), 1);
 }
@@ -68,7 +68,7 @@ fn only_the_series_of_an_event_can_be_changed() {
     other["note"] = "something else".into();
     let refused = namespace.admin.replace(&format!("{events}/won"), &other).unwrap_err();
     assert!(refused.message.contains("message: Invalid value: \"something else\": field is immutable"));
-    let mut again = created;
-    again["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
-    namespace.admin.replace(&format!("{events}/won"), &again).expect("a series");
+    let mut repeated = created;
+    repeated["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
+    namespace.admin.replace(&format!("{events}/won"), &repeated).expect("a series");
 }

@@ -16,7 +16,7 @@ fn main() -> std::process::ExitCode {
     testkit::harness!().run()
 }
 
-/// How long nothing must happen in a test that checks this.
+/// How long a test waits to check that nothing happens.
 const QUIET_TIME: Duration = Duration::from_millis(400);
 
 /// A namespace of one test, with an administrator's client.

@@ -1,4 +1,4 @@
-//! Authentication, RBAC and impersonation.
+//! Tests of authentication, RBAC and impersonation.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::{Namespace, held_by, put};
 use testkit::{Client, Cluster, users::ADMIN};
 
 /// Returns the rights of a candidate: verbs on one name.
-fn on_one_name(verbs: &[&str]) -> Value {
+fn rights_for_one_name(verbs: &[&str]) -> Value {
     json!([{
         "apiGroups": ["coordination.k8s.io"],
         "resources": ["leases"],
@@ -83,8 +83,8 @@ fn every_user_may_use_discovery() {
 }
 
 #[testkit::test]
-fn a_candidate_needs_four_verbs_on_one_name() {
-    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get", "create", "update", "watch"]));
+fn a_candidate_needs_four_verbs_rights_for_one_name() {
+    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get", "create", "update", "watch"]));
     let one = format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases());
     let watch = candidate.watch(&one).expect("a watch before the object exists");
     assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 404);
@@ -97,7 +97,8 @@ fn a_candidate_needs_four_verbs_on_one_name() {
 
 #[testkit::test]
 fn a_resource_name_restricts_all_requests_for_one_object() {
-    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get", "create", "update", "watch", "list"]));
+    let (namespace, candidate) =
+        namespace_with_rights(rights_for_one_name(&["get", "create", "update", "watch", "list"]));
     let other = "fieldSelector=metadata.name%3Dother";
     assert_eq!(candidate.get(&namespace.lease("other")).unwrap_err().code, 403);
     assert_eq!(put(&candidate, &namespace.lease("other"), &held_by("other", "a")).status, 403);
@@ -111,22 +112,22 @@ fn a_resource_name_restricts_all_requests_for_one_object() {
 
 #[testkit::test]
 fn creation_by_put_requires_update_and_create() {
-    let (namespace, candidate) = namespace_with_rights(on_one_name(&["update"]));
+    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["update"]));
     let refused = candidate.replace(&namespace.lease("job"), &held_by("job", "a")).unwrap_err();
     assert_eq!(refused.code, 403);
     assert!(refused.message.contains("cannot create resource \"leases\""), "{}", refused.message);
 
-    let (namespace, candidate) = namespace_with_rights(on_one_name(&["create"]));
+    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["create"]));
     let refused = candidate.replace(&namespace.lease("job"), &held_by("job", "a")).unwrap_err();
     assert!(refused.message.contains("cannot update resource \"leases\""), "{}", refused.message);
 }
 
 #[testkit::test]
 fn rights_can_be_revoked() {
-    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get", "update"]));
+    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get", "update"]));
     namespace.put("job", "a");
     assert!(candidate.get(&namespace.lease("job")).is_ok());
-    Cluster::shared().grant(&namespace.name, "candidate", on_one_name(&["update"]));
+    Cluster::shared().grant(&namespace.name, "candidate", rights_for_one_name(&["update"]));
     assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 403);
     Cluster::shared().grant(&namespace.name, "candidate", json!([]));
     assert_eq!(put(&candidate, &namespace.lease("job"), &held_by("job", "a")).status, 403);
@@ -134,7 +135,7 @@ fn rights_can_be_revoked() {
 
 #[testkit::test]
 fn a_user_may_review_its_own_rights() {
-    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get"]));
+    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get"]));
     let ask = |verb: &str, name: &str| {
         let access = json!({
             "namespace": namespace.name,
@@ -158,7 +159,7 @@ fn a_user_may_review_its_own_rights() {
 
 #[testkit::test]
 fn a_user_with_the_right_can_impersonate_another() {
-    let (namespace, candidate) = namespace_with_rights(on_one_name(&["get"]));
+    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get"]));
     namespace.put("job", "a");
     let cluster = Cluster::shared();
     let as_candidate = |user: &str| cluster.client_for(user).with_header("impersonate-user", "candidate");
@@ -193,7 +194,7 @@ fn allow_deputy(admin: &Client) {
 fn a_server_that_is_starting_refuses_permitted_requests() {
     let cluster = Cluster::start_in_process();
     let namespace = Namespace::on(&cluster);
-    cluster.grant(&namespace.name, "candidate", on_one_name(&["get", "create", "update", "watch"]));
+    cluster.grant(&namespace.name, "candidate", rights_for_one_name(&["get", "create", "update", "watch"]));
     let candidate = cluster.client_for("candidate");
     namespace.put("job", "a");
     let get = || candidate.get(&namespace.lease("job"));

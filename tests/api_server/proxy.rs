@@ -12,6 +12,7 @@ use testkit::{
     Client, Cluster, Match, Proxy, TIMEOUT, Watch,
     client::{JSON, Session},
     eventually,
+    proxy::ReceivedRequest,
 };
 
 /// A namespace, and a proxy in front of the server with an administrator's client.
@@ -68,7 +69,7 @@ impl Fixture {
             });
             check(&path);
             thread::sleep(QUIET_TIME);
-            assert!(!put.is_finished(), "there is no answer, and no end");
+            assert!(!put.is_finished(), "the PUT got a reply, or its connection ended");
             self.proxy.break_existing();
             put.join().expect("a request").expect_err("no reply");
         });
@@ -94,11 +95,12 @@ fn requests_are_recorded() {
     let before = Instant::now();
     let _watch = fixture.watch();
     let session = fixture.session();
-    let seen = fixture.proxy.wait_for_request(|seen| seen.received_at > before && !seen.is_watch(), TIMEOUT);
-    assert_eq!((seen.method, seen.path, seen.user), (Method::GET, fixture.namespace.leases(), Some("admin")));
+    let is_read = |request: &ReceivedRequest| request.received_at > before && !request.is_watch();
+    let request = fixture.proxy.wait_for_request(is_read, TIMEOUT);
+    assert_eq!((request.method, request.path, request.user), (Method::GET, fixture.namespace.leases(), Some("admin")));
     assert_eq!(fixture.read_by(&session, TIMEOUT), Ok(200));
     let requests = fixture.proxy.requests();
-    let connections: Vec<usize> = requests.iter().map(|seen| seen.connection).collect();
+    let connections: Vec<usize> = requests.iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 1, 1]);
     assert!(requests[0].is_watch());
     assert_eq!(fixture.proxy.connections().len(), 2);
@@ -110,13 +112,13 @@ fn a_partition_loses_all_bytes_and_closes_no_connection() {
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition();
     fixture.namespace.set_holder("watched", "b");
-    assert!(watch.is_silent_for(QUIET_TIME), "a partition silences a watch that is under way");
+    assert!(watch.is_silent_for(QUIET_TIME), "a partition silences a running watch");
     assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
 
     fixture.proxy.heal();
     assert!(fixture.works());
-    assert!(watch.is_silent_for(QUIET_TIME), "what went silent stays silent, and open");
+    assert!(watch.is_silent_for(QUIET_TIME), "a connection that was silenced stays silent and open");
 }
 
 #[testkit::test]
@@ -126,7 +128,7 @@ fn only_requests_can_be_lost() {
     fixture.proxy.partition_requests();
     let requests = fixture.proxy.requests().len();
     assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
-    assert_eq!(fixture.proxy.requests().len(), requests, "the request vanished on the way");
+    assert_eq!(fixture.proxy.requests().len(), requests, "a lost request was recorded as received");
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
     fixture.namespace.set_holder("watched", "b");
     assert_eq!(watch.next_change().expect("an event")["type"], "MODIFIED");
@@ -140,7 +142,7 @@ fn only_replies_can_be_lost() {
     let start = Instant::now();
     thread::scope(|scope| {
         let read = scope.spawn(|| fixture.read_by(&session, TIMEOUT));
-        fixture.proxy.wait_for_request(|seen| seen.received_at > start, TIMEOUT);
+        fixture.proxy.wait_for_request(|request| request.received_at > start, TIMEOUT);
         fixture.namespace.set_holder("watched", "b");
         assert!(watch.is_silent_for(QUIET_TIME));
         assert!(!read.is_finished());
@@ -219,8 +221,8 @@ fn a_reply_can_be_lost() {
     let fixture = Fixture::new();
     fixture.proxy.lose_replies(Match::put().next(1));
     fixture.while_a_put_waits(|path| {
-        eventually("the server has carried it out", || fixture.namespace.admin.get(path).is_ok());
-        assert!(fixture.works(), "reads are not meant");
+        eventually("the server has carried out the PUT", || fixture.namespace.admin.get(path).is_ok());
+        assert!(fixture.works(), "the fault applies to a read");
     });
     let again = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
     assert_eq!(again.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
@@ -235,7 +237,7 @@ fn the_proxy_can_answer_in_place_of_the_server() {
     let reply = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
-    assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server never heard of it");
+    assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server got the request");
 
     fixture.proxy.answer(Match::any(), 503, None);
     for _ in 0..3 {
@@ -280,7 +282,7 @@ fn a_reply_can_be_held() {
     thread::scope(|scope| {
         let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();
-        assert!(fixture.namespace.admin.get(&path).is_ok(), "the server has done it");
+        assert!(fixture.namespace.admin.get(&path).is_ok(), "the server has carried out the request");
         assert!(!put.is_finished());
         fixture.proxy.heal();
         put.join().expect("a request").expect("a new Lease");
@@ -291,7 +293,7 @@ fn a_reply_can_be_held() {
 fn faults_only_apply_to_matching_requests() {
     let fixture = Fixture::new();
     fixture.proxy.answer(Match::get(), 500, None);
-    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch is no plain read");
+    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch, which is not matched as a read");
     assert_eq!(fixture.client.get(&fixture.namespace.leases()).unwrap_err().code, 500);
     fixture.proxy.heal();
     fixture.proxy.answer(Match::watch(), 500, None);

@@ -1,4 +1,4 @@
-//! Validation: which objects are accepted, which are refused, and which fields are dropped.
+//! Tests of validation: which objects the server accepts, which it refuses, and which fields it drops.
 
 use serde_json::{Value, json};
 

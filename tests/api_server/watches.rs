@@ -1,4 +1,4 @@
-//! Watches: their start, their events, and their end.
+//! Tests of how watches start, which events they deliver, and how they end.
 
 use std::time::{Duration, Instant};
 
@@ -32,17 +32,17 @@ fn a_watch_delivers_all_changes_in_order() {
     let namespace = Namespace::new();
     let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
     let created = namespace.put("job", "a");
-    let given = namespace.set_holder("job", "b");
+    let changed = namespace.set_holder("job", "b");
     namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
-    let anew = namespace.put("job", "c");
+    let created_again = namespace.put("job", "c");
 
     let (added, modified) = (next(&watch), next(&watch));
     let (deleted, added_again) = (next(&watch), next(&watch));
     assert_eq!((summary(&added), &added["object"]), (("ADDED", "a"), &created));
-    assert_eq!((summary(&modified), &modified["object"]), (("MODIFIED", "b"), &given));
+    assert_eq!((summary(&modified), &modified["object"]), (("MODIFIED", "b"), &changed));
     assert_eq!(summary(&deleted), ("DELETED", "b"));
-    assert!(version(&deleted["object"]) > version(&given), "a deletion has a new version");
-    assert_eq!((summary(&added_again), &added_again["object"]), (("ADDED", "c"), &anew));
+    assert!(version(&deleted["object"]) > version(&changed), "a deletion has a new version");
+    assert_eq!((summary(&added_again), &added_again["object"]), (("ADDED", "c"), &created_again));
 }
 
 #[testkit::test]
@@ -123,8 +123,8 @@ fn a_bookmark_ends_the_initial_events() {
     assert_eq!(watch.next().expect("the Lease")["type"], "ADDED");
     assert_eq!(watch.next().expect("a bookmark")["type"], "BOOKMARK");
 
-    let unclear = namespace.admin.watch(&format!("{}?sendInitialEvents=true", namespace.leases()));
-    assert_eq!(unclear.err().expect("a refusal").code, 422);
+    let incomplete = namespace.admin.watch(&format!("{}?sendInitialEvents=true", namespace.leases()));
+    assert_eq!(incomplete.err().expect("a refusal").code, 422);
 }
 
 #[testkit::test]
@@ -144,7 +144,7 @@ fn a_version_that_is_too_old_is_an_error_event() {
     let namespace = Namespace::on(&cluster);
     let created = namespace.put("job", "a");
     namespace.set_holder("job", "b");
-    // A server only keeps changes since its start.
+    // A server only knows the changes since its start.
     cluster.restart();
     let watch = namespace
         .admin
@@ -172,7 +172,7 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     for holder in ["b", "c"] {
         namespace.put(&format!("busy-{holder}"), holder);
         let watch = namespace.admin.watch(&from_quiet).expect("a watch");
-        assert_eq!(summary(&next(&watch)), ("ADDED", "b"), "what comes after it is still there");
+        assert_eq!(summary(&next(&watch)), ("ADDED", "b"), "the watch cache still has the changes after the version");
     }
     let running = namespace.admin.watch(&from_quiet).expect("a watch");
     namespace.put("busy-d", "d");
@@ -181,8 +181,8 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     assert_eq!((&expired["type"], &expired["object"]["code"]), (&json!("ERROR"), &json!(410)));
     let without_version = namespace.admin.watch(&namespace.leases()).expect("a watch");
     assert_eq!(summary(&next(&without_version)).0, "ADDED");
-    let told: Vec<Value> = (0..3).map(|_| next(&running)).collect();
-    assert_eq!(summary(&told[2]), ("ADDED", "d"), "a watch that runs misses nothing");
+    let events: Vec<Value> = (0..3).map(|_| next(&running)).collect();
+    assert_eq!(summary(&events[2]), ("ADDED", "d"), "a running watch misses no change");
 }
 
 #[testkit::test]
@@ -198,7 +198,11 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
     let bookmark = loop {
         let event = watch.next().expect("a bookmark");
         assert_eq!(event["type"], "BOOKMARK");
-        assert_eq!(event["object"]["metadata"].get("annotations"), None, "initial events are over from the start");
+        assert_eq!(
+            event["object"]["metadata"].get("annotations"),
+            None,
+            "a watch from a version has no initial events"
+        );
         if version(&event["object"]) >= newest {
             break event;
         }
@@ -209,5 +213,5 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
     assert_eq!(summary(&next(&resumed)), ("MODIFIED", "c"));
     let silent = namespace.admin.watch(&from_there.replace("&allowWatchBookmarks=true", "")).expect("a watch");
     assert_eq!(silent.next().expect("an event")["type"], "MODIFIED");
-    assert!(silent.is_silent_for(QUIET_TIME), "bookmarks are for those who ask for them");
+    assert!(silent.is_silent_for(QUIET_TIME), "a watch gets bookmarks only if it asks for them");
 }

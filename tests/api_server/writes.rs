@@ -1,4 +1,4 @@
-//! Other writes, other kinds of objects, and their errors.
+//! Tests of writes that are not part of an election, of other kinds of objects, and of the errors.
 
 use hyper::Method;
 use serde_json::{Value, json};

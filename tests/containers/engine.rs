@@ -15,12 +15,12 @@ const EMPTY_IMAGE: &str = "leaderrun-empty";
 /// The folders with this machine's programs, which are mounted into the empty image.
 const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
 
-/// The durations that the other tests with processes use, too.
+/// The same durations as in the tests without containers.
 const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// Checks whether containers can run the programs of this machine.
 pub fn can_run_containers() -> Result<(), String> {
-    static POSSIBLE: LazyLock<Result<(), String>> = LazyLock::new(|| {
+    static RESULT: LazyLock<Result<(), String>> = LazyLock::new(|| {
         let import = format!(
             "docker image inspect {EMPTY_IMAGE} || tar --create --files-from /dev/null | docker import - {EMPTY_IMAGE}"
         );
@@ -37,7 +37,7 @@ pub fn can_run_containers() -> Result<(), String> {
             Err(failure) => Err(failure.to_string()),
         }
     });
-    POSSIBLE.clone()
+    RESULT.clone()
 }
 
 /// Returns the options that mount the programs of this machine and of the tests, read-only.
@@ -88,7 +88,7 @@ impl Candidate {
         Self { program, ..self }
     }
 
-    /// Connects it to this network instead of this machine's.
+    /// Connects the container to `network` instead of this machine's network.
     pub fn on_network(self, network: &str) -> Self {
         Self { network: network.to_owned(), ..self }
     }
@@ -105,12 +105,12 @@ impl Candidate {
         self
     }
 
-    /// Starts it with a witness as its command.
+    /// Starts the container. leaderrun's command is a witness.
     pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Container {
         self.run(&witnesses.command(words), witnesses)
     }
 
-    /// Starts it with a shell script as its command, in which `$WITNESS` starts a witness.
+    /// Starts the container. leaderrun's command is a shell script, in which `$WITNESS` starts a witness.
     pub fn run_script(self, witnesses: &Witnesses, words: &[&str], script: &str) -> Container {
         let witness = witnesses.command(words).join(" ".as_ref());
         let script = script.replace("$WITNESS", &witness.to_string_lossy());
@@ -129,7 +129,7 @@ impl Candidate {
         run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker);
         run.arg(format!("--volume={0}:{0}", folder.display()));
         run.arg(EMPTY_IMAGE).args(program).args(options).arg("--").args(command);
-        // A container that cannot be started exists as well, and must be removed.
+        // Even a container that cannot be started exists, and must be removed.
         let container = Container { name };
         let output = run.output().expect("docker");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -149,7 +149,7 @@ impl Container {
         docker(&[words, &[&self.name]].concat())
     }
 
-    /// Runs a command in it.
+    /// Runs a command in the container.
     #[track_caller]
     pub fn exec(&self, command: &[&str]) -> String {
         docker(&[&["exec", &self.name], command].concat())
@@ -169,7 +169,7 @@ impl Container {
         self.inspect("{{.State.Running}}") == "true"
     }
 
-    /// Waits until it has ended, and returns its exit status.
+    /// Waits until the container has ended, and returns its exit status.
     #[track_caller]
     pub fn wait(&self) -> i32 {
         eventually(&format!("{} ends", self.name), || !self.is_running());
@@ -180,7 +180,7 @@ impl Container {
         self.docker(&["inspect", "--format", format])
     }
 
-    /// Returns the pid in the container of the process with this name.
+    /// Returns the pid that the process with this name has inside the container.
     pub fn pid_of(&self, comm: &str) -> String {
         let script =
             format!("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = {comm} ] && echo ${{p#/proc/}}; done; :");

@@ -1,4 +1,4 @@
-//! The image of the Dockerfile, with a static binary that was built before.
+//! Tests of the image that the Dockerfile builds from a prebuilt static binary.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,15 @@ fn static_binary() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("prebuilt/linux/{architecture}/leaderrun"))
 }
 
-fn can_be_built() -> Result<(), String> {
+fn can_build_image() -> Result<(), String> {
     can_run_containers()?;
     let binary = static_binary();
     if binary.exists() { Ok(()) } else { Err(format!("no {}", binary.display())) }
 }
 
-#[testkit::test(requires = can_be_built())]
-fn the_image_has_one_file_and_runs_it_as_nobody() {
-    // The context only has what the build needs.
+#[testkit::test(requires = can_build_image())]
+fn the_image_has_one_layer_and_runs_without_root() {
+    // The build context contains only the files that the build needs.
     let context = testkit::scratch::folder("image");
     let architecture = static_binary().parent().and_then(Path::file_name).expect("a name").to_owned();
     let folder = context.join("prebuilt/linux").join(&architecture);

@@ -1,4 +1,4 @@
-//! The commands of an operator about a container: stop, kill, restart, pause.
+//! Tests of what an operator does with a container: stop, kill, restart and pause it.
 
 use testkit::{TestLock, Witnesses, eventually};
 
@@ -33,7 +33,7 @@ fn docker_stop_hands_over_when_the_command_has_ended() {
 }
 
 #[testkit::test(requires = can_run_containers())]
-fn docker_stop_ends_a_command_that_ignores_it() {
+fn docker_stop_ends_a_command_that_ignores_signals() {
     let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &["--kill-after", "1s"]);
     leader.docker(&["stop", "--time=20"]);
     witnesses.wait_for("b", 1);
@@ -43,7 +43,7 @@ fn docker_stop_ends_a_command_that_ignores_it() {
 }
 
 #[testkit::test(requires = can_run_containers())]
-fn docker_kill_leaves_the_lock_to_expire() {
+fn after_docker_kill_another_candidate_leads_when_the_lease_expires() {
     let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["kill"]);
     witnesses.wait_for("b", 1);
@@ -60,8 +60,8 @@ fn docker_restart_makes_a_standby_of_the_leader() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// While all processes are frozen, none can end the command, so it continues together with them until the first signal
-/// reaches it. The promise does not cover that moment.
+/// While all processes are frozen, none of them can end the command. After that the command runs for a moment, until
+/// the first signal reaches it. The promise does not cover that moment.
 #[testkit::test(requires = can_run_containers())]
 fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);

@@ -1,4 +1,4 @@
-//! Limits of a container.
+//! Tests of containers whose memory, number of processes or CPU time is limited.
 
 use testkit::{Cluster, Proxy, TestLock, Witnesses, leaderrun};
 
@@ -7,7 +7,7 @@ use crate::engine::{Candidate, can_run_containers};
 /// A command that uses more memory than the limit.
 const MEMORY_EATER: &str = "$WITNESS & exec perl -e 'my @all; push @all, \"x\" x 1_000_000 while 1'";
 
-/// A command that always uses all memory. The kernel kills the program that does so, which is then started again.
+/// A command that uses all memory again and again. Each time the kernel kills the program that has used it.
 const MEMORY_PRESSURE: &str = "$WITNESS & while :; do
     sh -c 'echo 1000 >/proc/self/oom_score_adj; exec perl -e \"push @all, chr(120) x 1_000_000 while 1\"'
 done";
@@ -27,8 +27,8 @@ fn a_command_that_uses_all_memory_is_killed_and_the_lock_is_released() {
     drop(b);
 }
 
-/// Makes the kernel kill leaderrun rather than the command when memory runs out, and checks that the command is dead
-/// before another candidate's starts.
+/// Sets the OOM scores so that the kernel kills leaderrun instead of the command when memory runs out. Checks that the
+/// command is dead before another candidate's command starts.
 fn run_leaderrun_out_of_memory(options: &[&str]) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock)
@@ -47,12 +47,12 @@ fn run_leaderrun_out_of_memory(options: &[&str]) {
 }
 
 #[testkit::test(requires = can_run_containers())]
-fn the_command_of_a_leaderrun_that_is_killed_for_lack_of_memory_ends() {
+fn the_command_ends_when_leaderrun_is_killed_for_lack_of_memory() {
     run_leaderrun_out_of_memory(&[]);
 }
 
 #[testkit::test(requires = can_run_containers())]
-fn the_command_of_a_leaderrun_below_an_init_that_is_killed_for_lack_of_memory_ends() {
+fn the_command_ends_when_leaderrun_below_an_init_is_killed_for_lack_of_memory() {
     run_leaderrun_out_of_memory(&["--init"]);
 }
 
@@ -60,7 +60,7 @@ fn the_command_of_a_leaderrun_below_an_init_that_is_killed_for_lack_of_memory_en
 fn a_leaderrun_without_memory_ends_its_command_in_time() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    // The kernel only takes back the pages of files that this container was the first to read.
+    // The kernel only reclaims pages of files that this container was the first to read.
     let copy = witnesses.folder().join("leaderrun");
     let a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
         .docker(&["--memory=64m", "--memory-swap=64m"])
@@ -85,8 +85,8 @@ fn a_command_that_uses_up_the_process_limit_ends_on_request() {
     assert_ends_on_request("--pids-limit=60", MANY_PROCESSES, "--time=20");
 }
 
-/// Checks that `docker stop` ends a container with this limit of processes, and that the lock is handed over, although
-/// the script ignores SIGTERM.
+/// Checks that `docker stop` ends a container with a limit of processes whose command ignores SIGTERM, and that the
+/// lock is handed over.
 fn assert_ends_on_request(pids_limit: &str, script: &str, stop_time: &str) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).docker(&[pids_limit]).args(&["--kill-after", "1s"]);
@@ -100,7 +100,7 @@ fn assert_ends_on_request(pids_limit: &str, script: &str, stop_time: &str) {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A command with more threads than a tenth of a CPU can end if all are killed at once.
+/// A command with so many threads that a tenth of a CPU cannot end them in time once renewals fail.
 const MANY_THREADS: &str = "$WITNESS & $WITNESS & $WITNESS & $WITNESS & wait";
 
 #[testkit::test(requires = can_run_containers())]
@@ -119,7 +119,7 @@ fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A command of processes that each fork a child into a new session, and end.
+/// A command whose processes each fork a child, which starts a new session, and then end.
 const FORK_STORM: &str = "trap '' TERM; $WITNESS & exec perl -e 'use POSIX; $SIG{TERM} = \"IGNORE\"; \
     for (1..100) { next if fork; while (1) { POSIX::setsid(); my $pid = fork; exit if $pid; sleep 1 unless defined $pid } } sleep'";
 

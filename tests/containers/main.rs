@@ -1,8 +1,8 @@
 //! Tests of leaderrun in Docker containers: as PID 1, under limits, and under the commands of an operator.
 //!
-//! They are skipped without a Docker engine on this machine. They build their images: an empty one, into which this
-//! machine's programs are mounted, and that of the Dockerfile. Overlaps of two commands are detected from the records of
-//! the commands themselves (see [`testkit::witness`]).
+//! They are skipped without a Docker engine on this machine. They build two images: that of the Dockerfile, and an empty
+//! one, into which this machine's programs are mounted. The records of the commands themselves show whether two
+//! commands overlap (see [`testkit::witness`]).
 
 mod engine;
 mod image;

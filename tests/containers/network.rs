@@ -1,4 +1,4 @@
-//! Containers that are cut off from the API server, by disconnecting them from their network.
+//! Tests of containers that are disconnected from their network, and with it from the API server.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use testkit::{Cluster, TestLock, Witnesses, scratch};
 
 use crate::engine::{Candidate, can_run_containers, docker};
 
-/// A Docker network. It is removed when dropped, which must be after the containers in it.
+/// A Docker network. It is removed when dropped. The containers in it must be dropped first.
 struct Network(String);
 
 impl Network {
@@ -21,7 +21,7 @@ impl Network {
         Self(name)
     }
 
-    /// Returns this machine's address in it.
+    /// Returns this machine's address in the network.
     fn gateway(&self) -> String {
         docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &self.0])
     }
@@ -54,7 +54,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// Writes the administrator's kubeconfig with another address for the same server. Returns its path.
+/// Writes a copy of the administrator's kubeconfig in which the API server has this address. Returns its path.
 fn kubeconfig_through(address: SocketAddr) -> PathBuf {
     let present = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     let mut kubeconfig: Value = serde_json::from_str(&present).expect("JSON is YAML");
@@ -67,7 +67,7 @@ fn kubeconfig_through(address: SocketAddr) -> PathBuf {
 }
 
 #[testkit::test(requires = can_run_containers())]
-fn the_command_of_a_leader_that_is_cut_off_is_dead_before_the_next_starts() {
+fn the_command_of_a_disconnected_leader_is_dead_before_another_starts() {
     let network = Network::new();
     let address = forward(&network.gateway(), Cluster::shared().address()).expect("a listener");
     let (lock, witnesses) = (TestLock::lease_through(kubeconfig_through(address)), Witnesses::new());
@@ -81,7 +81,7 @@ fn the_command_of_a_leader_that_is_cut_off_is_dead_before_the_next_starts() {
     assert_eq!(a.wait(), 76, "{}", a.log());
     witnesses.assert_one_at_a_time(2);
 
-    // The new leader is cut off as well. It leads again when it is connected again.
+    // The new leader is disconnected as well. It leads again after it has been connected again.
     docker(&["network", "disconnect", &network.0, &b.name]);
     b.wait_for_log("waiting for the lock again");
     docker(&["network", "connect", &network.0, &b.name]);

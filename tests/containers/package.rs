@@ -1,4 +1,4 @@
-//! The Debian package, installed into the Debian of `tests/systemd/build-image` and removed again.
+//! Installs the Debian package in a container of the image that `tests/systemd/build-image` builds, and removes it.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::engine::docker;
 
 const IMAGE: &str = "leaderrun-systemd";
 
-fn can_be_built() -> Result<(), String> {
+fn can_build_package() -> Result<(), String> {
     let succeeds = |program: &str, arguments: &[&str]| {
         Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
     };
@@ -68,7 +68,7 @@ impl Drop for Debian {
     }
 }
 
-#[testkit::test(requires = can_be_built())]
+#[testkit::test(requires = can_build_package())]
 fn the_debian_package_is_installed_and_removed_without_a_trace() {
     let folder = scratch::folder("package");
     let mut build = Command::new("cargo");
@@ -81,7 +81,7 @@ fn the_debian_package_is_installed_and_removed_without_a_trace() {
     docker(&["cp", &folder.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
     debian.run("dpkg --install /tmp/leaderrun.deb");
     assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
-    // man and the shells find their files.
+    // man and the shells find the files of the package.
     let manual = debian.run("MANWIDTH=100 man --warnings leaderrun 2>&1");
     assert!(manual.starts_with("LEADERRUN(1) ") && manual.contains("\n       --lease-duration "), "{manual}");
     assert!(debian.run("whatis leaderrun").starts_with("leaderrun (1) "));

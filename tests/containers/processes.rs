@@ -1,5 +1,5 @@
-//! Tests of leaderrun's processes in a container: as PID 1, below an init, beside other containers, and when one of
-//! them is killed.
+//! Tests of leaderrun's processes in a container. They run as PID 1, below an init, or beside other containers, or are
+//! killed.
 
 use nix::sys::signal::Signal;
 use testkit::{TestLock, Witnesses};
@@ -7,7 +7,7 @@ use testkit::{TestLock, Witnesses};
 use crate::engine::{Candidate, can_run_containers, docker, shared_file};
 
 #[testkit::test(requires = can_run_containers())]
-fn pid_one_reaps_orphans_and_passes_the_status_on() {
+fn leaderrun_as_pid_1_reaps_orphans_and_exits_with_the_commands_status() {
     let script = "(setsid sh -c 'sleep 0.2' &); sleep 1; grep -l '^State:.Z' /proc/[0-9]*/status; exit 7";
     let witnesses = Witnesses::new();
     let a = Candidate::new("a", &shared_file()).run_script(&witnesses, &[], script);
@@ -43,9 +43,9 @@ fn a_command_that_becomes_a_daemon_ends_before_the_release() {
     drop(b);
 }
 
-/// Kills one of leaderrun's processes in a container with these options, and checks that the command is dead before
-/// another candidate's starts.
-fn kill_process(comm: &str, options: &[&str]) {
+/// Kills one of leaderrun's processes in a container with these options. Checks that the command is dead before another
+/// candidate's command starts.
+fn assert_command_ends_after_kill(comm: &str, options: &[&str]) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).docker(options).run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
@@ -60,13 +60,13 @@ fn kill_process(comm: &str, options: &[&str]) {
 
 #[testkit::test(requires = can_run_containers())]
 fn the_command_ends_when_the_supervisor_is_killed() {
-    kill_process("lr-supervisor", &[]);
+    assert_command_ends_after_kill("lr-supervisor", &[]);
 }
 
 /// PID 1 cannot be killed from inside its container, but below an init the elector is not PID 1.
 #[testkit::test(requires = can_run_containers())]
 fn the_command_ends_when_the_elector_is_killed() {
-    kill_process("leaderrun", &["--init"]);
+    assert_command_ends_after_kill("leaderrun", &["--init"]);
 }
 
 #[testkit::test(requires = can_run_containers())]

@@ -1,4 +1,4 @@
-//! Many candidates for one lock: the refused writes and the duration of hand-overs.
+//! Tests with many candidates for one lock. They limit how many writes are refused, and how long hand-overs take.
 
 automod::dir!("tests/contention");
 

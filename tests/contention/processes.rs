@@ -1,4 +1,4 @@
-//! Two hundred real candidates, behind a proxy that counts refused writes.
+//! Runs two hundred real candidates, behind a proxy that counts refused writes.
 
 use nix::sys::signal::Signal;
 
@@ -9,21 +9,21 @@ const CANDIDATES: usize = 200;
 /// Durations that are long enough for two hundred starts on a busy machine.
 const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
 
-struct Crowd {
+struct Candidates {
     lock: TestLock,
     candidates: Vec<Running>,
 }
 
-impl Crowd {
+impl Candidates {
     fn new(proxy: &Proxy) -> Self {
         let lock = TestLock::lease_through(proxy.kubeconfig());
         let start = |number: usize| Candidate::with_timing(&format!("{number}"), &lock, TIMING).run(["sleep", "1000"]);
         let mut candidates = vec![start(0)];
         candidates[0].wait_for_log("started the command");
         while candidates.len() < CANDIDATES {
-            let some = candidates.len()..CANDIDATES.min(candidates.len() + 20);
-            candidates.extend(some.clone().map(start));
-            candidates[some].iter().for_each(|candidate| candidate.wait_for_log("held by"));
+            let batch = candidates.len()..CANDIDATES.min(candidates.len() + 20);
+            candidates.extend(batch.clone().map(start));
+            candidates[batch].iter().for_each(|candidate| candidate.wait_for_log("held by"));
         }
         Self { lock, candidates }
     }
@@ -46,14 +46,14 @@ impl Crowd {
 #[testkit::test]
 fn a_hand_over_causes_few_refused_writes() {
     let proxy = Proxy::start(Cluster::shared());
-    let mut crowd = Crowd::new(&proxy);
-    // The candidates first learn their number from refused writes.
-    (0..12).for_each(|_| crowd.hand_over());
+    let mut candidates = Candidates::new(&proxy);
+    // From the refused writes of the first hand-overs the candidates estimate their number.
+    (0..12).for_each(|_| candidates.hand_over());
     let before = proxy.conflicts();
-    (0..10).for_each(|_| crowd.hand_over());
+    (0..10).for_each(|_| candidates.hand_over());
     let refused = proxy.conflicts() - before;
-    println!("{CANDIDATES} candidates: {before} refused in the first twelve hand-overs, {refused} in ten more");
-    // Without claim delays some eighty writes are refused in each hand-over. With them there are very few, or up to
-    // thirty on an overloaded machine.
-    assert!(refused < 500, "{refused} refused in ten hand-overs");
+    println!("{CANDIDATES} candidates: {before} refused writes in the first twelve hand-overs, {refused} in ten more");
+    // Without claim delays about eighty writes are refused in each hand-over. With claim delays there are very few, or
+    // up to thirty on an overloaded machine.
+    assert!(refused < 500, "{refused} refused writes in ten hand-overs");
 }

@@ -1,5 +1,5 @@
-//! Up to ten thousand simulated candidates: the production election in virtual time, with a model of an API server that
-//! sends each change to its watchers one after another.
+//! Simulates up to ten thousand candidates. They run the production election in virtual time, against a model of an API
+//! server that sends each change to its watchers one after another.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,10 +17,10 @@ use leaderrun_core::timing::Timing;
 /// The latency of a message in a large cluster with a busy server, in microseconds.
 const LATENCY: std::ops::Range<u64> = 2_000..20_000;
 
-/// The time between the events for one watcher and the next, in microseconds.
+/// The time between sending a change to one watcher and to the next watcher, in microseconds.
 const WATCH_EVENT_INTERVAL: u64 = 10;
 
-/// The duration of each leadership.
+/// How long each leader leads.
 const LEADERSHIP: Duration = Duration::from_millis(500);
 
 /// The time from the end of a candidate to its next start.
@@ -40,7 +40,7 @@ struct SimulatedCandidate {
     /// The number of this start. Events for an earlier start at the same index are dropped.
     start: usize,
     watches: bool,
-    /// When its next timeout is due, in microseconds.
+    /// When the candidate's next timeout is due, in microseconds.
     timeout_at: u64,
 }
 
@@ -64,7 +64,7 @@ struct ContentionSimulation {
 #[derive(Clone, Copy)]
 struct Handover {
     refused: usize,
-    took: Duration,
+    duration: Duration,
 }
 
 impl ContentionSimulation {
@@ -193,7 +193,7 @@ impl ContentionSimulation {
         match (was_held, record.is_held()) {
             (true, false) => (self.released_at, self.refused) = (Some(self.now), 0),
             (false, true) => self.released_at.into_iter().for_each(|at| {
-                self.handovers.push(Handover { refused: 0, took: self.now - at });
+                self.handovers.push(Handover { refused: 0, duration: self.now - at });
             }),
             _ => {}
         }
@@ -212,7 +212,7 @@ impl ContentionSimulation {
         }
     }
 
-    /// Runs this many hand-overs, each until the next release.
+    /// Runs `count` hand-overs. Each includes the time until the next release.
     fn run(&mut self, count: usize) -> Vec<Handover> {
         for nth in 1..=count {
             self.run_until(|simulation| simulation.handovers.len() >= nth);
@@ -224,35 +224,36 @@ impl ContentionSimulation {
     }
 }
 
-struct Figures {
-    refused: f64,
+struct Measurement {
+    refused_per_hand_over: f64,
     median: Duration,
 }
 
-/// Measures hand-overs after the candidates have learned their number.
-fn figures(size: usize, seed: u64, count: usize) -> Figures {
+/// Measures `count` hand-overs among `size` candidates, after they have estimated how many they are.
+fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     let mut simulation = ContentionSimulation::new(size, seed);
-    let learning: usize = simulation.run(12).iter().map(|handover| handover.refused).sum();
+    let refused_first: usize = simulation.run(12).iter().map(|handover| handover.refused).sum();
     let handovers = simulation.run(count);
-    let refused = handovers.iter().map(|handover| handover.refused).sum::<usize>() as f64 / count as f64;
-    let mut took: Vec<_> = handovers.iter().map(|handover| handover.took).collect();
-    took.sort();
-    let (median, worst) = (took[count / 2], took[count - 1]);
+    let refused = handovers.iter().map(|handover| handover.refused).sum::<usize>();
+    let refused_per_hand_over = refused as f64 / count as f64;
+    let mut durations: Vec<_> = handovers.iter().map(|handover| handover.duration).collect();
+    durations.sort();
+    let (median, worst) = (durations[count / 2], durations[count - 1]);
     println!(
-        "{size} candidates, seed {seed}: {refused:.1} refused writes a hand-over, {median:?} median, {worst:?} worst; \
-         {learning} in the twelve before"
+        "{size} candidates, seed {seed}: median hand-over {median:?}, worst {worst:?}, {refused_per_hand_over:.1} \
+         refused writes per hand-over; {refused_first} refused writes in the twelve hand-overs before"
     );
-    Figures { refused, median }
+    Measurement { refused_per_hand_over, median }
 }
 
-/// The seeds. Candidates learn their number from random samples, which must succeed with every seed.
+/// The seeds. Candidates estimate their number from random samples, which must succeed with every seed.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
 #[testkit::test]
 fn few_candidates_claim_without_a_delay() {
     for size in 2..=5 {
         for seed in SEEDS {
-            assert!(figures(size, seed, 200).median < Duration::from_micros(2 * LATENCY.end));
+            assert!(measure_hand_overs(size, seed, 200).median < Duration::from_micros(2 * LATENCY.end));
         }
     }
 }
@@ -260,13 +261,13 @@ fn few_candidates_claim_without_a_delay() {
 #[testkit::test]
 fn a_thousand_candidates_spread_their_claims() {
     for seed in SEEDS {
-        let Figures { refused, median } = figures(1000, seed, 40);
-        assert!(refused < 10.0 && median < Duration::from_millis(100));
+        let Measurement { refused_per_hand_over, median } = measure_hand_overs(1000, seed, 40);
+        assert!(refused_per_hand_over < 10.0 && median < Duration::from_millis(100));
     }
 }
 
 #[testkit::test]
 fn ten_thousand_candidates_spread_their_claims() {
-    let Figures { refused, median } = figures(10_000, 0, 6);
-    assert!(refused < 100.0 && median < Duration::from_millis(100));
+    let Measurement { refused_per_hand_over, median } = measure_hand_overs(10_000, 0, 6);
+    assert!(refused_per_hand_over < 100.0 && median < Duration::from_millis(100));
 }

@@ -18,7 +18,7 @@ impl fmt::Display for Block {
     }
 }
 
-/// The languages of blocks. Each of them is checked by some test.
+/// The languages that blocks may have. For each of them a test checks the blocks.
 const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
 
 pub fn package() -> &'static Path {
@@ -31,7 +31,7 @@ pub fn read(file: impl AsRef<Path>) -> String {
     fs::read_to_string(&file).unwrap_or_else(|failure| panic!("{}: {failure}", file.display()))
 }
 
-/// Returns the documents that are written by hand, so without the generated reference.
+/// Returns the documents that are written by hand: all except the reference, which is generated.
 pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
@@ -58,7 +58,7 @@ pub fn blocks_of(file: &Path) -> Vec<Block> {
     blocks
 }
 
-/// Returns the blocks of all documents that are in this language.
+/// Returns all blocks in this language.
 pub fn blocks_in(language: &str) -> Vec<Block> {
     assert!(LANGUAGES.contains(&language), "{language} is missing in LANGUAGES");
     let all = documents().into_iter().flat_map(|file| blocks_of(&file));

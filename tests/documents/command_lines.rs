@@ -1,4 +1,4 @@
-//! Command lines of leaderrun in blocks that are not run: transcripts, cron tables, Dockerfiles.
+//! Checks leaderrun's command lines in transcripts, cron tables and Dockerfiles, which are not run as a whole.
 
 use std::process::{Command, Stdio};
 
@@ -10,8 +10,8 @@ use crate::blocks::blocks_in;
 /// The exit status for a command line that is refused.
 const WRONG_USAGE: i32 = 125;
 
-/// Fails the test if leaderrun refuses this command line. No command is run and nothing is written: a run is checked by
-/// `doctor`, and the subcommands in the documents only read.
+/// Fails the test if leaderrun refuses this command line. No command is run and nothing is written: `doctor` checks the
+/// options of a run, and the subcommands in the documents only read.
 #[track_caller]
 pub fn assert_accepted(words: &[&str]) {
     let mut command = Command::new(leaderrun());
@@ -25,10 +25,10 @@ pub fn assert_accepted(words: &[&str]) {
     assert_ne!(output.status.code(), Some(WRONG_USAGE), "leaderrun {}: {stderr}", words.join(" "));
 }
 
-/// Checks leaderrun's part of a line, which may begin with other words, as in a cron table. Returns false if the line does
-/// not contain leaderrun.
-fn check(line: &str) -> bool {
-    let words = shlex::split(line).unwrap_or_else(|| panic!("not for a shell: {line}"));
+/// Checks the command line of leaderrun at the end of a line. In a cron table, other words come before it. Returns false
+/// if the line does not contain leaderrun.
+fn is_checked(line: &str) -> bool {
+    let words = shlex::split(line).unwrap_or_else(|| panic!("a shell could not parse {line}"));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some(at) = words.iter().position(|word| *word == "leaderrun") else { return false };
     assert_accepted(&words[at + 1..]);
@@ -41,7 +41,7 @@ fn the_command_lines_in_transcripts_are_accepted() {
     for block in blocks_in("console") {
         let prompted: Vec<&str> = block.text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
         let lines = if prompted.is_empty() { block.text.lines().collect() } else { prompted };
-        checked += lines.into_iter().filter(|line| line.starts_with("leaderrun ") && check(line)).count();
+        checked += lines.into_iter().filter(|line| line.starts_with("leaderrun ") && is_checked(line)).count();
     }
     assert!(checked >= 4, "{checked}");
 }
@@ -50,7 +50,7 @@ fn the_command_lines_in_transcripts_are_accepted() {
 fn the_command_lines_in_cron_tables_are_accepted() {
     let mut checked = 0;
     for block in blocks_in("crontab") {
-        checked += block.text.lines().filter(|line| !line.starts_with("PATH=") && check(line)).count();
+        checked += block.text.lines().filter(|line| !line.starts_with("PATH=") && is_checked(line)).count();
     }
     assert!(checked >= 2, "{checked}");
 }

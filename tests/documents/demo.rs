@@ -1,4 +1,4 @@
-//! The demonstration in the README is what its script prints.
+//! Checks that the README shows what the demonstration script prints.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,18 +10,18 @@ use crate::blocks::{blocks_in, package, read};
 
 /// Replaces each number by `0`, because times, pids and tokens differ each time.
 fn without_numbers(text: &str) -> String {
-    let mut shown = String::new();
+    let mut result = String::new();
     for character in text.chars() {
-        match (character.is_ascii_digit(), shown.ends_with('0')) {
+        match (character.is_ascii_digit(), result.ends_with('0')) {
             (true, true) => {}
-            (true, false) => shown.push('0'),
-            (false, _) => shown.push(character),
+            (true, false) => result.push('0'),
+            (false, _) => result.push(character),
         }
     }
-    shown
+    result
 }
 
-/// Sorts the lines between two steps of the script by candidate, because either process may print first. The lines of
+/// Sorts the lines between two steps of the script by candidate, because either candidate may print first. The lines of
 /// each candidate keep their order.
 fn by_candidate(text: &str) -> Vec<String> {
     let text = without_numbers(text);
@@ -39,7 +39,7 @@ fn find_pgrep() -> Result<(), String> {
     }
 }
 
-/// With `UPDATE` in the environment, the present output is written into the README.
+/// If the variable `UPDATE` is set, the test writes the present output into the README.
 #[testkit::test(requires = find_pgrep())]
 fn the_readme_shows_what_the_script_prints() {
     let programs = scratch::folder("programs");

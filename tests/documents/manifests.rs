@@ -1,12 +1,12 @@
-//! Manifests in the documents and examples: an API server accepts them as they stand, and their candidates lead with the
-//! permissions in them.
+//! Checks the manifests in the documents and examples. An API server must accept them unchanged, and their candidates
+//! must lead with the permissions in them.
 
 use serde_json::Value;
 use testkit::{Candidate, Cluster};
 
 use crate::blocks::{blocks_in, read};
 
-/// The namespace of objects that name none.
+/// The namespace of objects whose manifest has no namespace.
 const NAMESPACE: &str = "default";
 
 /// The command that replaces the one in the manifest, whose image is not available.
@@ -15,20 +15,20 @@ const COMMAND: [&str; 3] = ["sh", "-c", "exec sleep 1000"];
 /// The variable whose value a manifest takes from the status of the pod.
 const ADDRESS: &str = "LEADERRUN_ADDRESS";
 
-/// The examples for an API server. Those for Prometheus have a test of their own.
+/// The examples for an API server. Another test checks the examples for Prometheus.
 const EXAMPLES: [&str; 5] = ["deployment", "migration", "ready", "service", "tick"];
 
-/// Creates the objects with strict validation.
-fn apply(cluster: &Cluster, what: &str, objects: &[Value]) {
+/// Creates the objects with strict validation. `name` is that of the manifest, for failures.
+fn apply(cluster: &Cluster, name: &str, objects: &[Value]) {
     for object in objects {
-        let field = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{what}: {object}")).to_owned();
+        let field = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{name}: {object}")).to_owned();
         let (version, kind) = (field(&object["apiVersion"]), field(&object["kind"]));
         let root = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
         let plural = format!("{}s", kind.to_lowercase());
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
         let path = format!("{root}/namespaces/{namespace}/{plural}?fieldValidation=Strict");
         let created = cluster.admin().create(&path, object);
-        created.unwrap_or_else(|refusal| panic!("{what}: {kind}: {}", refusal.message));
+        created.unwrap_or_else(|refusal| panic!("{name}: {kind}: {}", refusal.message));
     }
 }
 
@@ -49,18 +49,18 @@ fn options(container: &Value) -> Option<Vec<String>> {
 
 /// Applies the objects to a new cluster, and runs the candidates of their pods, each as its service account. Returns the
 /// number of candidates.
-fn apply_and_run(what: &str, text: &str) -> usize {
-    let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{what}: {error}"));
+fn apply_and_run(name: &str, text: &str) -> usize {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{name}: {error}"));
     let cluster = Cluster::start();
-    apply(&cluster, what, &objects);
+    apply(&cluster, name, &objects);
     let mut candidates = 0;
     for object in objects {
         let pod = &object["spec"]["template"]["spec"];
         let containers = ["initContainers", "containers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();
         for (container, options) in containers.filter_map(|container| Some((container, options(container)?))) {
-            let account = pod["serviceAccountName"].as_str().unwrap_or_else(|| panic!("{what}: no service account"));
-            let mut candidate = Candidate::bare(what);
-            if container["env"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == ADDRESS)) {
+            let account = pod["serviceAccountName"].as_str().unwrap_or_else(|| panic!("{name}: no service account"));
+            let mut candidate = Candidate::bare(name);
+            if container["env"].as_array().is_some_and(|all| all.iter().any(|variable| variable["name"] == ADDRESS)) {
                 candidate = candidate.env(ADDRESS, "192.0.2.1");
             }
             let candidate = candidate
@@ -70,7 +70,7 @@ fn apply_and_run(what: &str, text: &str) -> usize {
                 .env("LEADERRUN_VERBOSE", "1")
                 .run(COMMAND);
             candidate.wait_for_log("started the command");
-            assert!(!candidate.log().contains("not allowed"), "{what}:\n{}", candidate.log());
+            assert!(!candidate.log().contains("not allowed"), "{name}:\n{}", candidate.log());
             candidates += 1;
         }
     }
@@ -78,13 +78,13 @@ fn apply_and_run(what: &str, text: &str) -> usize {
 }
 
 #[testkit::test]
-fn blocks_are_applied_and_lead_with_their_own_role() {
+fn manifests_in_documents_are_accepted_and_their_candidates_lead() {
     let candidates: usize = blocks_in("yaml").iter().map(|block| apply_and_run(&block.to_string(), &block.text)).sum();
     assert!(candidates >= 1);
 }
 
 #[testkit::test]
-fn examples_are_applied_and_lead_with_their_own_role() {
+fn manifests_in_examples_are_accepted_and_their_candidates_lead() {
     for name in EXAMPLES {
         let file = format!("examples/{name}.yaml");
         assert_eq!(apply_and_run(&file, &read(&file)), 1, "{file}");

@@ -1,11 +1,11 @@
-//! The references in the documents: to files, sections and log events.
+//! Checks the references in the documents to files, sections and log events.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use crate::blocks::{documents, package, read};
 
-/// Returns the targets of links to files of this repository: the path from the package's folder, and the section.
+/// Returns the targets of links to files of this repository. Each has its path from the package's folder and its section.
 fn links(file: &Path) -> Vec<(PathBuf, String)> {
     let text = read(file);
     let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
@@ -37,8 +37,8 @@ fn sections(file: &Path) -> BTreeSet<String> {
     let headings = read(file);
     let headings = headings.lines().filter_map(|line| Some(line.trim_start_matches('#').strip_prefix(' ')?.to_owned()));
     let name = |heading: String| -> String {
-        let kept = heading.to_lowercase();
-        let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+        let heading = heading.to_lowercase();
+        let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
         kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
     };
     headings.map(name).collect()
@@ -61,21 +61,21 @@ fn the_targets_of_links_exist() {
 }
 
 #[testkit::test]
-fn the_files_that_are_named_exist() {
+fn the_files_that_the_documents_name_exist() {
     for file in documents() {
         for quoted in read(&file).split('`').skip(1).step_by(2) {
-            let is_path = ["src/", "crates/", "tests/", "docs/", "examples/", "benches/", "completions/", ".ci/"]
+            let is_file_name = ["src/", "crates/", "tests/", "docs/", "examples/", "benches/", "completions/", ".ci/"]
                 .iter()
                 .any(|folder| quoted.starts_with(folder));
             let path = quoted.split(['*', ' ']).next().unwrap_or_default();
             let is_template = path.chars().any(|letter| letter.is_uppercase());
-            assert!(!is_path || is_template || package().join(path).exists(), "{}: {quoted}", file.display());
+            assert!(!is_file_name || is_template || package().join(path).exists(), "{}: {quoted}", file.display());
         }
     }
 }
 
 #[testkit::test]
-fn every_warning_has_its_remedy() {
+fn troubleshooting_explains_every_warning() {
     let (reference, troubleshooting) = (read("docs/reference.md"), read("docs/troubleshooting.md"));
     let events = reference.lines().filter_map(|line| {
         let cells: Vec<&str> = line.split(" | ").collect();
@@ -92,7 +92,7 @@ fn every_warning_has_its_remedy() {
     }
 }
 
-/// Returns the text of all source files, with strings that continue on the next line joined.
+/// Returns the text of all source files. Strings that continue on the next line are joined.
 fn source(folder: &Path) -> String {
     let entries = std::fs::read_dir(package().join(folder)).expect("a folder").flatten();
     let text: String = entries
@@ -106,7 +106,8 @@ fn source(folder: &Path) -> String {
     lines.fold(first, |text, line| text + line.trim_start())
 }
 
-/// A line is quoted with `…` in place of what varies. Sentences may be joined by a colon when they are logged.
+/// In a quoted line, `…` stands for text that varies. Parts that a colon joins may come from different places of the
+/// source.
 #[testkit::test]
 fn the_lines_in_troubleshooting_are_logged() {
     let (document, source) = (read("docs/troubleshooting.md"), source(Path::new("src")));
@@ -120,5 +121,5 @@ fn the_lines_in_troubleshooting_are_logged() {
             }
         }
     }
-    assert!(checked > 40 && missing.is_empty(), "{checked}: not in the source: {missing:#?}");
+    assert!(checked > 40 && missing.is_empty(), "{checked} parts, of which these are not in the source: {missing:#?}");
 }

@@ -1,4 +1,4 @@
-//! The parts of a release, as far as they can be checked without a release.
+//! Tests of the parts of a release that can be checked without a release.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -38,7 +38,7 @@ fn git(folder: &Path, arguments: &[&str]) {
 }
 
 #[testkit::test]
-fn the_last_release_is_not_a_release_candidate_of_it() {
+fn a_release_counts_as_later_than_its_candidates() {
     let folder = testkit::scratch::folder("releases");
     git(&folder, &["init", "--quiet"]);
     let script = package().join("packaging/last-release");
@@ -103,7 +103,8 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     }
 }
 
-/// Stands in for `gh` and `cargo`: what is published are files in `$STATE`, and the change number `$FAILS` fails.
+/// A program that replaces `gh` and `cargo`. It publishes by writing files into `$STATE`, and fails at the change number
+/// `$FAILS`.
 const FAKE_PUBLISHER: &str = r#"#!/bin/sh
 change() {
     echo "$1" >>"$STATE/changes"
@@ -120,7 +121,8 @@ case "$(basename "$0") $1 $2" in
 esac
 "#;
 
-/// Runs `packaging/publish` with the fake programs, whose change number `fails` fails, and returns whether it succeeded.
+/// Runs `packaging/publish` with the fake programs, which fail at the change number `fails`. Returns whether the script
+/// succeeded.
 fn publish(folder: &Path, fails: usize) -> bool {
     let version = env!("CARGO_PKG_VERSION");
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("PATH"));
@@ -131,7 +133,7 @@ fn publish(folder: &Path, fails: usize) -> bool {
 }
 
 #[testkit::test]
-fn publishing_is_completed_by_a_second_run() {
+fn a_second_run_completes_a_publication_that_failed() {
     let mut failures = 0;
     loop {
         let folder = testkit::scratch::folder("publish");
@@ -166,7 +168,7 @@ fn publishing_is_completed_by_a_second_run() {
     assert_eq!(failures, 5, "create, upload, edit, and two crates");
 }
 
-/// `cargo binstall` downloads the archive of a release, and takes the program from the folder in it.
+/// `cargo binstall` downloads the archive of a release, and takes the program from the folder in the archive.
 #[testkit::test]
 fn binstall_finds_the_archive_of_a_release() {
     let script = read("packaging/build");

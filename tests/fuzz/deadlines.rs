@@ -1,4 +1,4 @@
-//! The supervisor on a machine that was suspended: deadlines that have passed meanwhile come first.
+//! Runs the supervisor on a machine that was suspended. It must first obey the deadlines that have passed meanwhile.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         assert_eq!(actions, [SupervisorAction::Start(first)]);
         let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
         assert_eq!(command_actions(supervisor.step(now, forked)), []);
-        // Running: renewals arrive in time, and no action affects the command.
+        // While the machine runs, renewals arrive in time, and no action affects the command.
         for _ in 0..random.usize(..5) {
             newest = now;
             let renewed = orders(vec![Order::Extend(Tenure::of_renewal(newest, &timing))]);
@@ -62,7 +62,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
             now = now + Duration::from_millis(random.u64(0..9000));
             assert_eq!(command_actions(supervisor.step(now, SupervisorInputs::default())), []);
         }
-        // Suspended: renewals and signals that were sent earlier are in the queue, in random order.
+        // After the suspend, renewals and signals that were sent earlier are in the queue, in random order.
         let before = now;
         now = now + Duration::from_millis(1 << random.u32(..40));
         let mut queued = Vec::new();
@@ -87,7 +87,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         };
         assert!(actions.starts_with(first), "{first:?} before {actions:?}");
         assert!(!actions[first.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");
-        // Later renewals keep the lock, not the command.
+        // Later renewals keep the lock, but do not save the command.
         supervisor.step(now, orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
         assert!(first.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant is frozen");
     });

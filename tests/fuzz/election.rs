@@ -1,5 +1,5 @@
-//! The election with random inputs. It never panics, never acquires a lock too early, only bases tenures on its own
-//! writes, and its memory stays bounded.
+//! Runs the election with random inputs. It must not panic, must not acquire a lock too early, must base tenures only
+//! on its own writes, and must use a bounded amount of memory.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use testkit::{fuzz, hostile_input};
 
 const STEPS: usize = 60;
 
-/// The largest size of an election without two records, in bytes of its debug output.
+/// The largest allowed size of an election, in bytes of its debug output. The records in it are added to this.
 const MEMORY: usize = 64 * 1024;
 
 struct Execution {
@@ -102,8 +102,9 @@ impl Execution {
                 _ => {}
             }
         }
-        let kept = format!("{:?}", self.election).len();
-        assert!(kept < MEMORY + 8 * self.largest, "it keeps {kept} bytes; the largest record has {}", self.largest);
+        let size = format!("{:?}", self.election).len();
+        let largest = self.largest;
+        assert!(size < MEMORY + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
     }
 
     fn stored(&mut self) -> Option<Stored> {
@@ -191,35 +192,35 @@ impl Execution {
         if self.random.u8(..6) == 0 {
             self.now.wall = wall_clock(&mut self.random);
         }
-        // A later reply is ignored.
+        // A reply after this time is ignored.
         self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.attempt());
-        let taken = self.step(ElectionInputs::default());
+        let action_count = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
-        assert!(waits || taken > 0, "the next timeout is due at once, but there was no action");
+        assert!(waits || action_count > 0, "the next timeout is due at once, but the election took no action");
     }
 
-    /// Takes one step, and carries out and checks its actions. Returns how many there were.
+    /// Takes one step of the election, and carries out and checks its actions. Returns the number of actions.
     fn step(&mut self, inputs: ElectionInputs) -> usize {
         let actions = self.election.step(self.now, inputs);
         let count = actions.len();
-        assert!(count < 100, "it has no end of actions");
+        assert!(count < 100, "the election took {count} actions in one step");
         for action in actions {
             match action {
                 ElectionAction::Send(request) => self.check_request(request),
                 ElectionAction::Watch(_) => self.watching = true,
                 ElectionAction::Unwatch => self.watching = false,
                 ElectionAction::StartLeading(leadership) => {
-                    assert!(!self.leads, "it is the leader already");
+                    assert!(!self.leads, "the election starts to lead, but has led already");
                     let record = &self.known.last().expect("a record").record;
-                    assert!(self.known.is_mine(record), "it leads by another run's record: {record:?}");
+                    assert!(self.known.is_own(record), "the election leads by another run's record: {record:?}");
                     let renewed = leadership.tenure.renewal_sent_at;
                     assert!(
                         self.sent.contains(&(record.renew_time, renewed)),
-                        "a tenure does not begin at one of the election's own writes"
+                        "the tenure begins at a time at which the election has not written"
                     );
-                    assert!(self.now.boot < leadership.tenure.stop, "its tenure is over when it starts to lead");
+                    assert!(self.now.boot < leadership.tenure.stop, "the tenure is over before the command starts");
                     self.leads = true;
-                    // The reply to a read that was sent before this is ignored: it is older.
+                    // The reply to an earlier read is ignored, because it is older than the leadership.
                     self.pending.take_if(|request| *request == Request::Get);
                 }
                 ElectionAction::Extend(Tenure { renewal_sent_at: renewed, .. }) => {
@@ -250,15 +251,19 @@ impl Execution {
             assert_eq!(
                 base,
                 self.known.last().map(|last| &last.version),
-                "it replaces a version that it has not observed"
+                "a write replaces a version that the election has not observed"
             );
             if !self.leads && !self.finished {
-                let free_at = self.known.free_at();
-                let early = free_at.since(self.now.boot);
-                assert!(self.now.boot >= free_at, "acquired {early:?} too early: {:?}", self.known.last());
+                let may_write_at = self.known.may_write_at();
+                let early = may_write_at.since(self.now.boot);
+                assert!(self.now.boot >= may_write_at, "acquired {early:?} too early: {:?}", self.known.last());
             }
             if self.leads {
-                assert!(!self.known.is_held_by_other(), "it overwrites {:?}", self.known.last());
+                assert!(
+                    !self.known.is_held_by_other(),
+                    "a renewal overwrites another run's record {:?}",
+                    self.known.last()
+                );
                 assert!(
                     self.now.boot.since(Instant::after_boot(Duration::ZERO)) > Duration::ZERO || self.sent.len() < 5
                 );
@@ -280,7 +285,7 @@ impl Execution {
     }
 }
 
-/// Returns a random time, except in the last hour of the representable range, after which there are no later times.
+/// Returns a random time that is at least an hour before the last time that [`Timestamp`] can represent.
 fn wall_clock(random: &mut Rng) -> Timestamp {
     let last = Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("an hour before the last time");
     hostile_input::time(random).min(last)

@@ -1,5 +1,5 @@
-//! leaderrun with an API server that sends arbitrary responses. It must continue, use bounded memory, and not run the
-//! command, and no dangerous text from the server may reach a terminal.
+//! Runs leaderrun with an API server that sends arbitrary responses. leaderrun must continue, use a bounded amount of
+//! memory, and not run the command. No dangerous text from the server may reach a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -21,10 +21,10 @@ use testkit::hostile_input::is_dangerous;
 use testkit::{fuzz, hostile_input};
 use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::ADMIN};
 
-/// How long each candidate runs against such a server.
+/// How long each candidate runs against a hostile server.
 const DURATION: Duration = Duration::from_secs(4);
 
-/// The memory limit, in KiB. With a regular server leaderrun uses some ten thousand.
+/// The memory limit, in KiB. With a regular server leaderrun uses about ten thousand KiB.
 const MEMORY: u64 = 64 * 1024;
 
 /// The size of an endless body, which exceeds every limit for responses.
@@ -35,9 +35,9 @@ fn arbitrary_responses_of_an_api_server_do_not_break_leaderrun() {
     fuzz("hostile API servers", 3, |mut random| {
         // One candidate for each kind of response runs at a time, each with its own server.
         thread::scope(|scope| {
-            let candidates = ALL_ANSWERS.map(|answers| {
+            let candidates = ALL_KINDS.map(|kind| {
                 let random = random.fork();
-                scope.spawn(move || run_candidate(answers, random))
+                scope.spawn(move || run_candidate(kind, random))
             });
             let failures: Vec<_> = candidates.into_iter().filter_map(|candidate| candidate.join().err()).collect();
             if let Some(panic) = failures.into_iter().next() {
@@ -49,31 +49,32 @@ fn arbitrary_responses_of_an_api_server_do_not_break_leaderrun() {
 
 /// The kind of responses that a server sends.
 #[derive(Clone, Copy, Debug)]
-enum Answers {
+enum ResponseKind {
     /// A Lease, or a similar object.
     Leases,
     /// Errors that contain hostile text.
     Errors,
-    /// Endless bodies and lines.
+    /// Bodies and lines that do not end.
     Endless,
     /// Broken HTTP.
     BrokenHttp,
 }
 
-const ALL_ANSWERS: [Answers; 4] = [Answers::Leases, Answers::Errors, Answers::Endless, Answers::BrokenHttp];
+const ALL_KINDS: [ResponseKind; 4] =
+    [ResponseKind::Leases, ResponseKind::Errors, ResponseKind::Endless, ResponseKind::BrokenHttp];
 
-fn run_candidate(answers: Answers, mut random: Rng) {
+fn run_candidate(kind: ResponseKind, mut random: Rng) {
     let port = Port::reserve();
     let folder = scratch::folder("hostile");
     let (config, witness) = (folder.join("kubeconfig"), folder.join("it-ran"));
     kubeconfig::write(&config, port.address(), ADMIN);
     let listener = runtime::enter(|| port.listen()).expect("a port");
-    let served = random.fork();
+    let server_random = random.fork();
     let server = runtime::spawn(async move {
-        let (acceptor, mut random) = (TlsAcceptor::from(tls::server_config()), served);
+        let (acceptor, mut random) = (TlsAcceptor::from(tls::server_config()), server_random);
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, random) = (acceptor.clone(), random.fork());
-            tokio::spawn(serve(acceptor, stream, answers, random));
+            tokio::spawn(serve(acceptor, stream, kind, random));
         }
     });
     let format = ["text", "json"][random.usize(..2)];
@@ -89,13 +90,13 @@ fn run_candidate(answers: Answers, mut random: Rng) {
         .expect("leaderrun");
     let log = read_log(&mut child);
     let start = Instant::now();
-    let mut most = 0;
+    let mut peak = 0;
     while start.elapsed() < DURATION {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        most = most.max(memory.unwrap_or_default());
-        if most > 4 * MEMORY {
+        peak = peak.max(memory.unwrap_or_default());
+        if peak > 4 * MEMORY {
             break;
         }
         thread::sleep(Duration::from_millis(20));
@@ -106,11 +107,11 @@ fn run_candidate(answers: Answers, mut random: Rng) {
     server.abort();
     let log = log.join().expect("the log");
     let text = String::from_utf8(log).expect("a log in UTF-8");
-    assert!(alive && status.signal() == Some(libc::SIGTERM), "{answers:?}: it ended with {status}:\n{text}");
-    assert!(!witness.exists(), "{answers:?}: it ran the command:\n{text}");
-    assert!(most < MEMORY, "{answers:?}: it took {most} KiB");
+    assert!(alive && status.signal() == Some(libc::SIGTERM), "{kind:?}: leaderrun ended with {status}:\n{text}");
+    assert!(!witness.exists(), "{kind:?}: leaderrun ran the command:\n{text}");
+    assert!(peak < MEMORY, "{kind:?}: leaderrun used {peak} KiB");
     let dangerous = text.lines().find(|line| line.chars().any(is_dangerous));
-    assert!(dangerous.is_none(), "{answers:?}: printed {dangerous:?}");
+    assert!(dangerous.is_none(), "{kind:?}: leaderrun printed {dangerous:?}");
     for line in text.lines() {
         match format {
             "json" => {
@@ -139,29 +140,29 @@ fn read_log(child: &mut Child) -> thread::JoinHandle<Vec<u8>> {
     })
 }
 
-async fn serve(acceptor: TlsAcceptor, stream: TcpStream, answers: Answers, mut random: Rng) {
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, kind: ResponseKind, mut random: Rng) {
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
     let mut request = Vec::new();
-    let mut some = [0; 4096];
-    while let Ok(length @ 1..) = stream.read(&mut some).await {
-        request.extend(&some[..length]);
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+        request.extend(&buffer[..length]);
         let Some(end) = request.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
         let is_watch = String::from_utf8_lossy(&request[..end]).contains("watch=");
         request.clear();
-        if answer(&mut stream, answers, is_watch, &mut random).await.is_none() {
+        if answer(&mut stream, kind, is_watch, &mut random).await.is_none() {
             return;
         }
     }
 }
 
 /// Sends one response. Returns `None` if the connection can no longer be used.
-async fn answer(stream: &mut TlsStream<TcpStream>, answers: Answers, is_watch: bool, random: &mut Rng) -> Option<()> {
-    match answers {
+async fn answer(stream: &mut TlsStream<TcpStream>, kind: ResponseKind, is_watch: bool, random: &mut Rng) -> Option<()> {
+    match kind {
         // Sometimes the lock is held, so that leaderrun opens a watch.
-        Answers::Endless | Answers::Errors if !is_watch && random.bool() => {
+        ResponseKind::Endless | ResponseKind::Errors if !is_watch && random.bool() => {
             plain(stream, 200, &regular_lease(random)).await
         }
-        Answers::Leases => {
+        ResponseKind::Leases => {
             let mut lease = lease(random);
             for _ in 0..random.usize(..4) {
                 hostile_input::mutate(random, &mut lease);
@@ -173,7 +174,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>, answers: Answers, is_watch: b
             };
             plain(stream, 200, &body).await
         }
-        Answers::Errors => {
+        ResponseKind::Errors => {
             let code = [400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504][random.usize(..11)];
             let mut status = json!({
                 "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
@@ -191,7 +192,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>, answers: Answers, is_watch: b
             let body = if random.u8(..4) == 0 { hostile_input::text(random) } else { status.to_string() };
             plain(stream, code, &body).await
         }
-        Answers::Endless => {
+        ResponseKind::Endless => {
             let filler = ["[", "\"a\",", "\n", "{}\n", " "][random.usize(..5)].repeat(8192);
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
             stream.write_all(head.as_bytes()).await.ok()?;
@@ -201,7 +202,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>, answers: Answers, is_watch: b
             }
             None
         }
-        Answers::BrokenHttp => broken_http(stream, random).await,
+        ResponseKind::BrokenHttp => broken_http(stream, random).await,
     }
 }
 
@@ -255,7 +256,7 @@ fn regular_lease(random: &mut Rng) -> String {
     lease.to_string()
 }
 
-/// Returns a Lease that is held for longer than the test takes.
+/// Returns a Lease that does not expire during the test.
 fn lease(random: &mut Rng) -> Value {
     let long = if random.u8(..5) == 0 { 1_000_000 } else { 1 };
     json!({

@@ -1,11 +1,11 @@
-//! A second, simple implementation of what a candidate knows of a record: the earliest instant at which it may write.
+//! A second, simple implementation of the rule for when a candidate may write, from the records that it has observed.
 
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, RunState, Stored};
 
-/// The record as far as the candidate has observed it.
+/// The record as the candidate last observed it, and how long other runs may still be alive.
 pub struct KnownRecord {
     run: RunId,
     fallback: Duration,
@@ -27,7 +27,10 @@ impl KnownRecord {
         let (before, after) = (self.last.take(), stored.cloned());
         // A request to step down is not a renewal.
         let content = |stored: &Option<Stored>| {
-            stored.as_ref().map(|it| (Record { step_down: None, ..it.record.clone() }, it.version.uid.clone()))
+            stored.as_ref().map(|stored| {
+                let record = Record { step_down: None, ..stored.record.clone() };
+                (record, stored.version.uid.clone())
+            })
         };
         let changed = !self.observed || content(&before) != content(&after);
         if changed {
@@ -39,7 +42,7 @@ impl KnownRecord {
             self.may_live_until = now;
         } else if let Some(before) = before.as_ref().filter(|_| changed)
             && before.record.is_held()
-            && !self.is_mine(&before.record)
+            && !self.is_own(&before.record)
             && (old_mark.is_some() || after.is_none())
         {
             self.may_live_until = self.may_live_until.max(now + before.record.lease_duration(self.fallback));
@@ -52,19 +55,19 @@ impl KnownRecord {
         self.last.as_ref()
     }
 
-    pub fn is_mine(&self, record: &Record) -> bool {
+    pub fn is_own(&self, record: &Record) -> bool {
         record.mark().is_some_and(|mark| mark.run == self.run && mark.state == RunState::Held)
     }
 
     /// Returns whether another run holds the lock.
     pub fn is_held_by_other(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| last.record.is_held() && !self.is_mine(&last.record))
+        self.last.as_ref().is_some_and(|last| last.record.is_held() && !self.is_own(&last.record))
     }
 
     /// Returns the earliest instant at which the candidate may write.
-    pub fn free_at(&self) -> Instant {
+    pub fn may_write_at(&self) -> Instant {
         match &self.last {
-            Some(last) if self.is_mine(&last.record) => self.changed_at,
+            Some(last) if self.is_own(&last.record) => self.changed_at,
             Some(last) if last.record.is_held() => {
                 self.may_live_until.max(self.changed_at + last.record.lease_duration(self.fallback))
             }

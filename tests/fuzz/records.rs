@@ -1,4 +1,4 @@
-//! Parsers of text from other programs. They never panic, and accepted text is written back unchanged.
+//! Fuzzes the parsers of text from other programs. They must not panic, and must write accepted text back unchanged.
 
 use leaderrun_core::record::{Record, RunMark};
 use testkit::fuzz;

@@ -12,7 +12,7 @@ use testkit::{Cluster, Proxy, TestLock, Witnesses, boot_time, scratch};
 
 use crate::candidate::TorturedCandidate;
 use crate::checker::{CheckResult, Checker};
-use crate::faults::Undo;
+use crate::faults::FaultEnd;
 use crate::observer::{Observer, Renewals};
 use crate::plan::Plan;
 use crate::processes;
@@ -22,18 +22,18 @@ use crate::statistics::Statistics;
 /// How often the arena replaces candidates and ends faults.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long after the end of all faults a candidate must have led in every slot: the longest lease duration, plus the
-/// longest back-off.
+/// Within this time after all faults have ended, a candidate must lead in every slot. It is the longest lease duration
+/// plus the longest back-off.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// How long after the end of leaderrun all its descendants must be dead.
+/// Within this time after leaderrun has ended, all its descendants must be dead.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The largest allowed average time between hand-overs. It is long because some injected edits name another holder or
 /// extend the lease duration, after which all candidates wait.
 const SLOWEST_HAND_OVER: Duration = Duration::from_secs(30);
 
-/// How often the results are checked before the end.
+/// The time between two checks of the results during the run.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The number of trace lines that are kept.
@@ -50,7 +50,7 @@ pub struct CandidateSeries {
 pub struct Arena {
     pub kind: LockKind,
     lock: TestLock,
-    /// Where the record of the lock is stored; with slots, one entry for each slot.
+    /// Where the record of the lock is stored. With slots, each slot has an entry.
     pub stores: Vec<RecordStore>,
     pub cluster: Option<Cluster>,
     pub series: Vec<CandidateSeries>,
@@ -60,9 +60,9 @@ pub struct Arena {
     observers: Vec<Observer>,
     pub statistics: Statistics,
     /// How to end each current fault, and when.
-    pub undo: Vec<(Instant, Undo)>,
+    pub fault_ends: Vec<(Instant, FaultEnd)>,
     /// No candidate may start before this instant; see [`crate::rules`].
-    pub closed_until: Instant,
+    pub no_start_before: Instant,
     /// When the file was deleted, in nanoseconds since boot.
     pub deletions: Vec<u64>,
     trace_lines: VecDeque<String>,
@@ -115,8 +115,8 @@ impl Arena {
             cluster,
             witnesses,
             statistics: Statistics::default(),
-            undo: Vec::new(),
-            closed_until: now,
+            fault_ends: Vec::new(),
+            no_start_before: now,
             deletions: Vec::new(),
             trace_lines: VecDeque::new(),
             began_at: now,
@@ -127,7 +127,7 @@ impl Arena {
         self.stores.len() > 1
     }
 
-    /// Injects faults for this long. Then checks that a candidate leads in every slot, that other candidates take over
+    /// Injects faults for `duration`. Then checks that a candidate leads in every slot, that other candidates take over
     /// from the leaders, and that no process is left at the end.
     pub fn torture(mut self, duration: Duration) {
         let mut checked_at = Instant::now();
@@ -152,12 +152,12 @@ impl Arena {
         self.wait_for_leaders(&first);
         self.end_all_candidates();
         let result = self.check();
-        let least = (duration.as_secs_f64() / SLOWEST_HAND_OVER.as_secs_f64()) as usize;
-        self.require(result.hand_overs >= least, &format!("only {} hand-overs", result.hand_overs));
+        let minimum = (duration.as_secs_f64() / SLOWEST_HAND_OVER.as_secs_f64()) as usize;
+        self.require(result.hand_overs >= minimum, &format!("only {} hand-overs", result.hand_overs));
         println!("torture of {:?} for {:?}:\n{}", self.kind, self.began_at.elapsed(), self.statistics);
     }
 
-    /// Ends faults when they are due, and replaces candidates that have ended, for this long.
+    /// For `duration`, ends faults when they are due and replaces candidates that have ended.
     fn run_for(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
         loop {
@@ -188,7 +188,7 @@ impl Arena {
                     self.require(since < CLEANUP_TIMEOUT, &format!("a process is left behind; {description}"));
                 }
             }
-            None if now >= series.start_at && now >= self.closed_until => self.start(index),
+            None if now >= series.start_at && now >= self.no_start_before => self.start(index),
             None => {}
         }
     }
@@ -241,7 +241,7 @@ impl Arena {
     /// Ends all candidates, and checks that none of their processes is left.
     fn end_all_candidates(&mut self) {
         // No new candidate may start.
-        self.closed_until = Instant::now() + Duration::from_secs(3600);
+        self.no_start_before = Instant::now() + Duration::from_secs(3600);
         for series in &mut self.series {
             if let Some(candidate) = &mut series.candidate {
                 candidate.send_to_elector(libc::SIGTERM);
@@ -280,20 +280,20 @@ impl Arena {
     }
 
     /// Adds a line to the trace, which is printed if the test fails.
-    pub fn trace(&mut self, what: String) {
+    pub fn trace(&mut self, line: String) {
         if self.trace_lines.len() == TRACE_LENGTH {
             self.trace_lines.pop_front();
         }
         let elapsed = self.began_at.elapsed().as_secs_f64();
-        self.trace_lines.push_back(format!("[{elapsed:.3} s, boot {}] {what}", boot_time()));
+        self.trace_lines.push_back(format!("[{elapsed:.3} s, boot {}] {line}", boot_time()));
     }
 
     /// Fails the test and prints the trace unless the condition is true.
     #[track_caller]
-    fn require(&self, condition: bool, otherwise: &str) {
+    fn require(&self, condition: bool, failure: &str) {
         if !condition {
             let lines: Vec<&str> = self.trace_lines.iter().map(String::as_str).collect();
-            panic!("{otherwise}\n--- trace:\n{}\n--- statistics:\n{}", lines.join("\n"), self.statistics);
+            panic!("{failure}\n--- trace:\n{}\n--- statistics:\n{}", lines.join("\n"), self.statistics);
         }
     }
 }

@@ -11,16 +11,16 @@ use crate::plan::OwnProcess;
 use crate::processes;
 use crate::rules;
 
-/// Short durations, with more than a second between kill and takeover, because the machine is busy.
+/// Short durations. There is more than a second between a kill and a takeover, because the machine is busy.
 const TIMING: [&str; 6] = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "400ms"];
 const LOST_GRACE: &str = "500ms";
 pub const LEASE_DURATION: Duration = Duration::from_secs(4);
 
-/// Which of its two processes a candidate's faults were for.
+/// The processes of a candidate into which faults were injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Faulty {
     One(OwnProcess),
-    /// Both are about to be killed.
+    /// Both processes, which are killed.
     Both,
 }
 
@@ -29,9 +29,9 @@ pub struct TorturedCandidate {
     pub identity: String,
     /// The processes into which faults have been injected, if any.
     pub faulty: Option<Faulty>,
-    /// Both processes may be killed at once.
-    pub may_lose_both: bool,
-    /// The words of its command and its options, for the trace.
+    /// Whether both processes may be killed at once.
+    pub may_kill_both: bool,
+    /// The words of the command, and the options of leaderrun, for the trace.
     pub description: String,
     pub running: Running,
     supervisor: Pid,
@@ -41,9 +41,9 @@ pub struct TorturedCandidate {
 impl TorturedCandidate {
     pub fn start(identity: String, lock: &TestLock, witnesses: &Witnesses, words: &[String], options: &[&str]) -> Self {
         let description = [words.join(" "), options.join(" ")].join(" ");
-        let may_lose_both = rules::may_lose_both(words);
-        let known_as = format!("as={identity}");
-        let words: Vec<&str> = words.iter().map(String::as_str).chain([known_as.as_str()]).collect();
+        let may_kill_both = rules::may_kill_both(words);
+        let identity_word = format!("as={identity}");
+        let words: Vec<&str> = words.iter().map(String::as_str).chain([identity_word.as_str()]).collect();
         let mut candidate = Candidate::with_timing(&identity, lock, TIMING).args(options);
         if !options.contains(&"--lost-grace") {
             candidate = candidate.args(["--lost-grace", LOST_GRACE]);
@@ -56,10 +56,10 @@ impl TorturedCandidate {
         let running = candidate.run_witness(witnesses, &words);
         // The supervisor is the elector's only child at this time.
         let supervisor = running.supervisor();
-        Self { identity, faulty: None, may_lose_both, description, running, supervisor, ended_at: None }
+        Self { identity, faulty: None, may_kill_both, description, running, supervisor, ended_at: None }
     }
 
-    /// Sends a signal to one of its two processes. Returns false if that process is dead.
+    /// Sends a signal to one of leaderrun's two processes. Returns false if that process is dead.
     pub fn send(&mut self, own: OwnProcess, signal: Signal) -> bool {
         let process = match own {
             OwnProcess::Elector => self.running.is_running().then(|| self.running.elector()),
@@ -68,13 +68,13 @@ impl TorturedCandidate {
         process.is_some_and(|process| kill(process, signal).is_ok())
     }
 
-    /// Sends a signal to both of its processes. Returns false if one of them is dead.
+    /// Sends a signal to both processes of leaderrun. Returns false if one of them is dead.
     pub fn send_to_both(&mut self, signal: Signal) -> bool {
         let (elector, supervisor) = (self.running.elector(), self.living_supervisor());
         supervisor.is_some_and(|supervisor| kill(elector, signal).and(kill(supervisor, signal)).is_ok())
     }
 
-    /// Sends any signal to the elector. Returns false if it is dead.
+    /// Sends any signal, even a real-time one, to the elector. Returns false if the elector is dead.
     pub fn send_to_elector(&mut self, signal: i32) -> bool {
         // nix does not support real-time signals.
         // SAFETY: kill takes two integers; the elector has not been reaped.
@@ -84,26 +84,26 @@ impl TorturedCandidate {
     /// Returns the supervisor if the elector has not reaped it. Until then its pid cannot belong to another process.
     fn living_supervisor(&mut self) -> Option<Pid> {
         let elector = self.running.elector();
-        let is_its_child = processes::parent(self.supervisor.as_raw()) == Some(elector.as_raw());
-        (is_its_child && self.running.is_running()).then_some(self.supervisor)
+        let is_electors_child = processes::parent(self.supervisor.as_raw()) == Some(elector.as_raw());
+        (is_electors_child && self.running.is_running()).then_some(self.supervisor)
     }
 
     pub fn has_elector(&mut self) -> bool {
         self.running.is_running()
     }
 
-    /// Returns whether it has logged that `holder` holds the lock.
+    /// Returns whether this candidate has logged that `holder` holds the lock.
     pub fn has_observed(&self, holder: &str) -> bool {
         let log = self.running.log();
         [",", ";"].iter().any(|end| log.contains(&format!("held by {holder}{end}")))
     }
 
-    /// Returns whether its command was started, so that it does not claim another slot any more.
+    /// Returns whether the command was started. From then on this candidate does not claim another slot.
     pub fn has_led(&self) -> bool {
         self.running.log().contains(", as leader of ")
     }
 
-    /// Returns whether all of its processes are dead, and how long ago leaderrun itself ended.
+    /// Returns whether all processes of this candidate are dead, and how long ago leaderrun itself ended.
     pub fn has_ended(&mut self) -> (bool, Duration) {
         if self.running.is_running() {
             return (false, Duration::ZERO);

@@ -1,5 +1,5 @@
-//! Detects overlaps of two commands, from their records and from lists of all processes. A process that is stopped or
-//! blocked records nothing.
+//! Detects two commands that overlap. It reads the commands' records, and it lists all processes, because a process
+//! that is stopped or blocked records nothing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ struct Findings {
     has_slots: bool,
     /// When any process of a command was last seen alive, by holder.
     last_seen: BTreeMap<String, u64>,
-    /// The slot of each holder.
+    /// The slot in which each holder's command runs.
     slots: BTreeMap<String, usize>,
     overlaps: Vec<String>,
 }
@@ -35,7 +35,7 @@ pub struct Checker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The result so far.
+/// What the checker has found up to now.
 #[derive(Debug, Default)]
 pub struct CheckResult {
     pub overlaps: Vec<String>,
@@ -44,7 +44,7 @@ pub struct CheckResult {
     pub hand_overs: usize,
     /// The shortest time from when a command was last seen alive to the expiry of its lease, in nanoseconds.
     pub worst_margin: Option<i64>,
-    /// The run with that margin.
+    /// The run with the shortest margin, and its renewals.
     pub worst_run: String,
 }
 
@@ -73,8 +73,8 @@ impl Checker {
         Self { findings, stopped, thread: Some(thread) }
     }
 
-    /// Checks all results so far. `renewals` are those of each slot, and `deletions` are the times at which the file
-    /// was deleted, after which its fencing token starts again.
+    /// Checks all commands that have run until now. `renewals` has one entry for each slot. `deletions` are the times
+    /// at which the lock file was deleted, after which its fencing tokens start from 1 again.
     pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], deletions: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();
@@ -105,7 +105,7 @@ impl Checker {
             witnesses: lifetimes.len(),
             ..CheckResult::default()
         };
-        let in_two_slots = lifetimes.iter().filter(|life| life.slot() != runs_slot(&runs, life.holder()));
+        let in_two_slots = lifetimes.iter().filter(|life| life.slot() != slot_of_run(&runs, life.holder()));
         result.overlaps.extend(in_two_slots.map(|life| format!("{} runs commands in two slots", life.holder())));
         for pair in runs.windows(2) {
             let [before, after] = pair else { unreachable!("windows of two") };
@@ -134,7 +134,7 @@ impl Checker {
 }
 
 /// Returns the slot of a holder's run.
-fn runs_slot(runs: &[Run], holder: &str) -> Option<usize> {
+fn slot_of_run(runs: &[Run], holder: &str) -> Option<usize> {
     runs.iter().find(|run| run.holder == holder).and_then(|run| run.slot)
 }
 
@@ -148,7 +148,7 @@ impl Findings {
             if let Some(slot) = process.slot {
                 self.slots.entry(holder.clone()).or_insert(slot);
             }
-            // The environment of a process that is about to execute another program cannot be read.
+            // A process that is about to execute another program has no readable environment.
             let slot = process.slot.or(self.slots.get(holder).copied());
             if slot.is_some() == self.has_slots {
                 by_slot.entry(slot).or_default().entry(holder).or_default().push(process);
@@ -173,14 +173,15 @@ impl Drop for Checker {
     }
 }
 
-/// Returns the time from when a run was last seen alive to the expiry of its lease, as last renewed before that.
+/// Returns the time from when a run was last seen alive to the expiry of its lease. Renewals after that do not count.
 fn margin(run: &Run, renewals: &[Renewals]) -> Option<i64> {
     let renewals = renewals_of(run, renewals)?;
     let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;
     Some(*expires as i64 - run.last_seen_at as i64)
 }
 
-/// Returns the renewals of a run in its slot. It may have written a claim in another slot, too, whose reply was lost.
+/// Returns the renewals of a run in the slot of its command. The run may have claimed another slot, too, and then not
+/// got the reply.
 fn renewals_of<'a>(run: &Run, renewals: &'a [Renewals]) -> Option<&'a Vec<(u64, u64)>> {
     renewals[run.slot.unwrap_or_default()].get(&run.holder)
 }

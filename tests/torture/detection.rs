@@ -1,5 +1,5 @@
-//! The checker finds two commands in one slot, and nothing wrong in commands of different slots. The logs of candidates
-//! show what they have observed.
+//! Tests of the torture test itself. The checker reports two commands in one slot, and does not report commands in
+//! different slots. The logs of candidates show which holders they have observed.
 
 use testkit::witness::Lifetime;
 use testkit::{TestLock, Witnesses, eventually};
@@ -8,7 +8,8 @@ use crate::candidate::TorturedCandidate;
 use crate::checker::Checker;
 use crate::observer::Renewals;
 
-/// Returns what the checker finds in the records of commands, each with its run and when it was first and last alive.
+/// Returns the overlaps that the checker reports for these commands. Each has its run, and the times at which it was
+/// first and last alive.
 fn overlaps(commands: &[(&str, u64, u64)]) -> Vec<String> {
     let witnesses = Witnesses::new();
     for (pid, (run, started_at, last_seen_at)) in (1..).zip(commands) {
@@ -27,7 +28,7 @@ fn commands_of_different_slots_may_be_alive_at_once() {
 }
 
 #[testkit::test]
-fn two_commands_in_one_slot_are_found() {
+fn two_commands_in_one_slot_are_reported() {
     for slot in ["@1", ""] {
         let runs = [format!("11.b{slot}"), format!("12.c{slot}")];
         let found = overlaps(&[("10.a@0", 100, 200), (&runs[0], 100, 200), (&runs[1], 199, 300)]);
@@ -36,18 +37,18 @@ fn two_commands_in_one_slot_are_found() {
 }
 
 #[testkit::test]
-fn a_candidate_in_two_slots_is_found() {
+fn a_candidate_in_two_slots_is_reported() {
     let found = overlaps(&[("10.a@0", 100, 200), ("10.a@1", 100, 200)]);
     assert!(found.len() == 1 && found[0].contains("in two slots"), "{found:?}");
 }
 
 #[testkit::test]
-fn a_token_that_does_not_grow_in_its_slot_is_found() {
+fn a_token_that_does_not_grow_in_its_slot_is_reported() {
     let found = overlaps(&[("10.a@1", 100, 200), ("9.b@0", 300, 400), ("10.c@1", 300, 400)]);
     assert!(found.len() == 1 && found[0].contains("not greater"), "{found:?}");
 }
 
-/// A fault may only hide a holder that all candidates have observed. Otherwise it is not injected.
+/// The rules allow some faults only if the logs show that all candidates have observed the holder.
 #[testkit::test]
 fn the_log_of_a_standby_shows_the_observed_holder() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());

@@ -15,8 +15,8 @@ use crate::plan::{Edit, Fault, NetworkFault, OwnProcess, Step};
 use crate::record::{LockKind, Observation, RecordStore, lock_companion};
 use crate::{processes, rules};
 
-/// How a fault ends.
-pub enum Undo {
+/// How a fault is ended.
+pub enum FaultEnd {
     Heal { index: usize },
     Continue { identity: String, process: OwnProcess },
     ResumeReading { identity: String },
@@ -37,7 +37,7 @@ impl Arena {
         if self.apply(index, step.record, step.fault, observed.as_ref()).is_some() {
             self.statistics.count(&step.fault.name());
             let target = self.series[index].candidate.as_ref().map(|candidate| &candidate.identity);
-            self.trace(format!("{:?} for {target:?}, while {holder:?} holds", step.fault));
+            self.trace(format!("{:?} for {target:?}, while {holder:?} is the holder", step.fault));
         } else {
             self.statistics.skipped += 1;
         }
@@ -45,15 +45,15 @@ impl Arena {
 
     pub fn end_due_faults(&mut self) {
         let now = Instant::now();
-        while let Some(due) = self.undo.iter().position(|(at, _)| *at <= now) {
-            let (_, undo) = self.undo.swap_remove(due);
-            self.undo(undo);
+        while let Some(due) = self.fault_ends.iter().position(|(at, _)| *at <= now) {
+            let (_, end) = self.fault_ends.swap_remove(due);
+            self.end_fault(end);
         }
     }
 
     pub fn end_all_faults(&mut self) {
-        for (_, undo) in std::mem::take(&mut self.undo) {
-            self.undo(undo);
+        for (_, end) in std::mem::take(&mut self.fault_ends) {
+            self.end_fault(end);
         }
         self.series.iter().filter_map(|series| series.proxy.as_ref()).for_each(Proxy::heal);
     }
@@ -65,14 +65,14 @@ impl Arena {
             Fault::Network(fault, duration) => self.disturb(index, fault, now + duration)?,
             Fault::HoldLockFile(duration) => {
                 let RecordStore::File(path) = &self.stores[record] else { return None };
-                self.undo.push((now + duration, Undo::UnlockFile(lock_companion(path)?)));
+                self.fault_ends.push((now + duration, FaultEnd::UnlockFile(lock_companion(path)?)));
             }
             Fault::Edit(edit) => return self.edit(edit, record, observed?),
             Fault::Kill(process) => self.send_to_own(index, process, Signal::SIGKILL)?,
             Fault::Freeze(process, duration) => {
                 self.send_to_own(index, process, Signal::SIGSTOP)?;
                 let identity = self.series[index].candidate.as_ref()?.identity.clone();
-                self.undo.push((now + duration, Undo::Continue { identity, process }));
+                self.fault_ends.push((now + duration, FaultEnd::Continue { identity, process }));
             }
             Fault::KillBoth => self.send_to_both(index, Signal::SIGKILL)?,
             Fault::FreezeAndKillBoth(duration) => {
@@ -95,7 +95,7 @@ impl Arena {
                 let candidate = self.series[index].candidate.as_ref()?;
                 candidate.running.pause_reading(true);
                 let identity = candidate.identity.clone();
-                self.undo.push((now + duration, Undo::ResumeReading { identity }));
+                self.fault_ends.push((now + duration, FaultEnd::ResumeReading { identity }));
             }
         }
         Some(())
@@ -109,7 +109,7 @@ impl Arena {
     }
 
     fn send_to_both(&mut self, index: usize, signal: Signal) -> Option<()> {
-        let candidate = self.series[index].candidate.as_mut().filter(|candidate| candidate.may_lose_both)?;
+        let candidate = self.series[index].candidate.as_mut().filter(|candidate| candidate.may_kill_both)?;
         candidate.faulty = Some(Faulty::Both);
         candidate.send_to_both(signal).then_some(())
     }
@@ -128,20 +128,20 @@ impl Arena {
             NetworkFault::DelayRequests(by) => proxy.delay(Duration::from_millis(by)),
             NetworkFault::DelayReplies(by) => proxy.delay_replies(Duration::from_millis(by)),
             NetworkFault::HoldRequests => {
-                self.undo.push((until, Undo::Release(proxy.hold_requests(Match::put().next(2)))));
+                self.fault_ends.push((until, FaultEnd::Release(proxy.hold_requests(Match::put().next(2)))));
             }
             NetworkFault::HoldReplies => {
-                self.undo.push((until, Undo::Release(proxy.hold_replies(Match::put().next(2)))));
+                self.fault_ends.push((until, FaultEnd::Release(proxy.hold_replies(Match::put().next(2)))));
             }
         }
-        self.undo.push((until, Undo::Heal { index }));
+        self.fault_ends.push((until, FaultEnd::Heal { index }));
         Some(())
     }
 
     fn edit(&mut self, edit: Edit, record: usize, observed: &Observation) -> Option<()> {
         let hides_holder = rules::hides_holder(edit);
         let candidates = self.series.iter_mut().filter_map(|series| series.candidate.as_mut());
-        if hides_holder && (observed.holder.is_empty() || !rules::all_know(candidates, &observed.holder)) {
+        if hides_holder && (observed.holder.is_empty() || !rules::all_have_observed(candidates, &observed.holder)) {
             return None;
         }
         let mut identities = self.series.iter().filter_map(|series| Some(&series.candidate.as_ref()?.identity));
@@ -151,38 +151,38 @@ impl Arena {
         }
         let now = Instant::now();
         if hides_holder {
-            self.closed_until = rules::closed_until(now, LEASE_DURATION);
+            self.no_start_before = rules::no_start_before(now, LEASE_DURATION);
         }
-        // A new file starts its version counter again. The API server's resourceVersion goes on after a deletion.
+        // The version counter of a new file starts again. The API server's resourceVersion continues after a deletion.
         if self.kind == LockKind::File && matches!(edit, Edit::Delete | Edit::Recreate | Edit::Garbage) {
             self.deletions.push(boot_time());
         }
         if edit == Edit::Garbage {
-            self.undo.push((now + LEASE_DURATION / 2, Undo::RemoveGarbage { record }));
+            self.fault_ends.push((now + LEASE_DURATION / 2, FaultEnd::RemoveGarbage { record }));
         }
         Some(())
     }
 
-    fn undo(&mut self, undo: Undo) {
-        match undo {
-            Undo::Heal { index } => self.series[index].proxy.iter().for_each(Proxy::heal),
-            Undo::Continue { identity, process } => {
+    fn end_fault(&mut self, end: FaultEnd) {
+        match end {
+            FaultEnd::Heal { index } => self.series[index].proxy.iter().for_each(Proxy::heal),
+            FaultEnd::Continue { identity, process } => {
                 if let Some(candidate) = self.candidate(&identity) {
                     candidate.send(process, Signal::SIGCONT);
                 }
             }
-            Undo::ResumeReading { identity } => {
+            FaultEnd::ResumeReading { identity } => {
                 if let Some(candidate) = self.candidate(&identity) {
                     candidate.running.pause_reading(false);
                 }
             }
-            Undo::Release(hold) => hold.release(),
-            Undo::UnlockFile(file) => drop(file),
-            Undo::RemoveGarbage { record } => {
+            FaultEnd::Release(hold) => hold.release(),
+            FaultEnd::UnlockFile(file) => drop(file),
+            FaultEnd::RemoveGarbage { record } => {
                 let RecordStore::File(path) = &self.stores[record] else { return };
-                // For candidates that have seen a holder, removing the garbage deletes the record.
+                // Candidates that have observed a holder take the removal of the garbage for a deletion of the record.
                 let _ = fs::remove_file(path);
-                self.closed_until = rules::closed_until(Instant::now(), LEASE_DURATION);
+                self.no_start_before = rules::no_start_before(Instant::now(), LEASE_DURATION);
                 self.deletions.push(boot_time());
             }
         }

@@ -1,12 +1,13 @@
-//! The torture test: candidates with misbehaving commands under random faults, all of which leaderrun's promise covers.
+//! The torture test: candidates run misbehaving commands while random faults are injected. leaderrun's promise covers
+//! all of these faults.
 //!
 //! ```text
 //! LEADERRUN_TORTURE=1h LEADERRUN_TORTURE_SEED=42 cargo test --test torture -- --nocapture
 //! ```
 //!
-//! The seed determines the faults ([`plan`]), and [`rules`] states which of them may be combined. The commands' own
-//! records and lists of all processes show whether two commands overlap that lead the same lock, or the same slot of it
-//! ([`checker`]). Without the variables each test takes a minute and prints its random seed.
+//! The seed determines the faults ([`plan`]), and [`rules`] states which of them may be combined. The [`checker`] reads
+//! the commands' own records and lists all processes, to detect two commands that lead the same lock, or the same slot
+//! of it, at the same time. Without the variables each test takes a minute and prints its random seed.
 
 mod arena;
 mod candidate;

@@ -1,4 +1,4 @@
-//! Commands that try everything to stay alive: a [`witness`] with additional behaviours.
+//! Commands that try to outlive leaderrun. Each is a [`witness`] with additional behaviours.
 
 use std::env::ArgsOs;
 use std::ffi::OsString;
@@ -19,13 +19,14 @@ use testkit::{Lifetime, boot_time, witness};
 /// How long descendants continue, even without leaderrun.
 const DESCENDANTS_END_AFTER: Duration = Duration::from_secs(60);
 
-/// The number of generations of a chain after the death of the main process, as fast as possible.
+/// The number of processes that a chain still starts, as fast as possible, after the main process has died.
 const GENERATIONS_AFTER_DEATH: u32 = 300;
 
-/// The bytes that a flood writes to each of stdout and stderr: more than a pipe holds.
+/// The number of bytes that a flood writes to each of stdout and stderr, which is more than a pipe can buffer.
 const FLOOD: usize = 256 * 1024;
 
-/// Runs a command whose behaviour the words on its command line select. It supports those of [`witness::run`] and:
+/// Runs a command whose behaviour is selected by the words on its command line. It supports the words of
+/// [`witness::run`] and these:
 ///
 /// - `exec`: it executes itself again.
 /// - `orphan-safe`: it clears its parent-death signal.
@@ -138,11 +139,11 @@ fn flood() {
 /// Starts a chain of orphans, each of which lives for some milliseconds.
 fn start_chain(folder: &Path) {
     let main = Pid::from_raw(id() as i32);
-    let between = in_child(|| {
+    let intermediate = in_child(|| {
         in_child(|| run_chain(folder, main));
     });
-    if let Some(between) = between {
-        let _ = nix::sys::wait::waitpid(between, None);
+    if let Some(intermediate) = intermediate {
+        let _ = nix::sys::wait::waitpid(intermediate, None);
     }
 }
 

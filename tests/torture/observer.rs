@@ -1,4 +1,4 @@
-//! Records the renewals of the record.
+//! Records when each holder has renewed its lease.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ impl Observer {
             let mut holders = HashMap::new();
             while !stop.load(Ordering::Relaxed) {
                 let observation = store.read();
-                // Outside edits are not renewals. They are recognised by another duration or another run's mark.
+                // Outside edits are not renewals. They are recognised by a different duration or another run's mark.
                 let mut is_renewal = |observed: &Observation| {
                     let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
                     let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());
@@ -57,7 +57,7 @@ impl Observer {
         Self { renewals, stopped, thread: Some(thread) }
     }
 
-    /// Returns the renewals so far.
+    /// Returns the renewals until now.
     pub fn renewals(&self) -> Renewals {
         self.renewals.lock().expect("the renewals").clone()
     }

@@ -42,7 +42,7 @@ pub enum Edit {
     /// Removes only leaderrun's mark.
     RemoveMark,
     Backdate,
-    /// Writes invalid contents into the file, for a while. An API server does not accept that for a Lease.
+    /// Writes invalid contents into the file, for a while. An API server does not accept invalid contents of a Lease.
     Garbage,
 }
 
@@ -111,7 +111,7 @@ impl Fault {
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub pause: Duration,
-    /// The number of the record that the fault is about: that of the slot.
+    /// The index of the record that the fault edits or locks, which is the number of its slot.
     pub record: usize,
     pub target: Target,
     pub fault: Fault,
@@ -120,9 +120,9 @@ pub struct Step {
 /// The random generator of the plan.
 pub struct Plan {
     kind: LockKind,
-    /// How many candidates there are.
+    /// The number of candidates that run at the same time.
     series_count: usize,
-    /// How many records the lock has: one for each slot.
+    /// The number of records of the lock. Each slot has one.
     records: usize,
     seed: u64,
     random: fastrand::Rng,
@@ -162,8 +162,8 @@ impl Plan {
         Step { pause, record, target, fault }
     }
 
-    /// Returns how the `count`th candidate of a series behaves: words for its command, options for leaderrun, and how
-    /// long after the one before it starts.
+    /// Returns how the `count`th candidate of a series behaves: words for its command, options for leaderrun, and the
+    /// pause after its end until the next candidate starts.
     pub fn candidate(&self, index: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (index as u64 + 1) << 32 ^ u64::from(count));
         let stays_in_reach = random.u8(..100) < 40;

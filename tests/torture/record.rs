@@ -13,7 +13,7 @@ use testkit::client::{MERGE_PATCH, Session};
 
 use crate::plan::Edit;
 
-/// The timeout of the test's own requests. Their connections have no faults.
+/// The timeout of the test's own requests. No faults are injected into their connections.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const RUN_ANNOTATION: &str = "leaderrun/run";
@@ -47,7 +47,7 @@ pub struct Observation {
     pub lease_duration_seconds: u64,
     /// The run in leaderrun's mark.
     pub run: Option<String>,
-    /// The version of the object, so that only this version is edited.
+    /// The version of the object. An edit changes only this version.
     version: String,
 }
 
@@ -150,8 +150,8 @@ fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, s
         (reply.status < 300).then_some(())
     };
     if matches!(edit, Edit::Delete | Edit::Recreate) {
-        let only_this = json!({ "preconditions": { "resourceVersion": version } });
-        send(Method::DELETE, path, "application/json", &only_this)?;
+        let preconditions = json!({ "preconditions": { "resourceVersion": version } });
+        send(Method::DELETE, path, "application/json", &preconditions)?;
         if edit == Edit::Recreate {
             let (leases, name) = path.rsplit_once('/')?;
             let empty =
@@ -167,7 +167,7 @@ fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, s
         metadata["annotations"] = json!({ RUN_ANNOTATION: run });
     }
     if edit == Edit::Label {
-        metadata["labels"] = json!({ "seen": version });
+        metadata["labels"] = json!({ "edited-version": version });
     }
     send(Method::PATCH, path, MERGE_PATCH, &json!({ "metadata": metadata, "spec": spec }))
 }

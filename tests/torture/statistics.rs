@@ -1,4 +1,4 @@
-//! The numbers of faults and their results.
+//! Counts the faults, the runs of commands and the overlaps of one torture run.
 
 use std::collections::BTreeMap;
 use std::fmt;
