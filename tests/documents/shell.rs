@@ -1,4 +1,4 @@
-//! The shell blocks of the documents. Those of one document are run in order, in one folder and with one cluster.
+//! Runs the shell blocks of the documents. The blocks of one document run in order, in one folder and with one cluster.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,7 +14,7 @@ const CARGO: &str = r#"#!/bin/sh
 case "$1" in
 install) exit ;;
 run) shift 2; exec leaderrun "$@" ;;
-*) echo "no stand-in for cargo $*" >&2; exit 1 ;;
+*) echo "the test does not replace cargo $*" >&2; exit 1 ;;
 esac
 "#;
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-/// Calls `execution` for this many seeds and prints the time taken. A failure prints its seed.
+/// Calls `execution` once for each of `default_runs` seeds, and prints how long that took. A failure prints its seed.
 ///
-/// `LEADERRUN_FUZZ_SEED` sets the first seed, `LEADERRUN_FUZZ_RUNS` the number of seeds.
+/// The variable `LEADERRUN_FUZZ_SEED` sets the first seed, and `LEADERRUN_FUZZ_RUNS` another number of seeds.
 pub fn fuzz(name: &str, default_runs: u64, execution: impl Fn(Rng)) {
     let variable = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let first = variable("LEADERRUN_FUZZ_SEED").unwrap_or(1);

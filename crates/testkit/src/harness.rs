@@ -45,8 +45,8 @@ pub struct Harness {
     rerun_after_stalls: bool,
 }
 
-/// Creates the [`Harness`] of a test binary; to be called in its `main.rs`. It passes the path of the leaderrun program
-/// on to the testkit, because Cargo only sets it for the tests of leaderrun's own package.
+/// Creates the [`Harness`] of a test binary. The binary's `main.rs` must call it, because Cargo sets the path of the
+/// leaderrun program only for the tests of leaderrun's own package, and not for the testkit.
 #[macro_export]
 macro_rules! harness {
     () => {

@@ -57,7 +57,7 @@ pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Val
         }],
         "current-context": "test",
     });
-    // Renamed into place, because another thread may be writing or reading the same file.
+    // The file is written beside its place and then renamed, because other threads may write or read it at this time.
     let draft = tempfile::NamedTempFile::new_in(file.parent().expect("a file in a folder")).expect("a new kubeconfig");
     fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");
     draft.persist(file).expect("a kubeconfig at its place");

@@ -1,4 +1,4 @@
-//! Tests of the completions in their shells.
+//! Tests that bash, zsh and fish complete leaderrun's command lines.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -64,14 +64,14 @@ cat $offered
 "#;
 
 /// Returns an error if the shell cannot be run.
-fn has(shell: &str) -> Result<(), String> {
+fn can_run(shell: &str) -> Result<(), String> {
     match Command::new(shell).args(["-c", "exit 0"]).stdin(Stdio::null()).status() {
         Ok(status) if status.success() => Ok(()),
         _ => Err(format!("no {shell}")),
     }
 }
 
-#[testkit::test(requires = has("bash"))]
+#[testkit::test(requires = can_run("bash"))]
 fn bash_completes_words() {
     assert_completes("bash", |script, lines| {
         let mut bash = Command::new("bash");
@@ -80,7 +80,7 @@ fn bash_completes_words() {
     });
 }
 
-#[testkit::test(requires = has("zsh"))]
+#[testkit::test(requires = can_run("zsh"))]
 fn zsh_completes_words() {
     assert_completes("zsh", |script, lines| {
         let offered = script.with_file_name("offered");
@@ -91,7 +91,7 @@ fn zsh_completes_words() {
     });
 }
 
-#[testkit::test(requires = has("fish"))]
+#[testkit::test(requires = can_run("fish"))]
 fn fish_completes_words() {
     assert_completes("fish", |script, lines| {
         let mut fish = Command::new("fish");
@@ -126,8 +126,8 @@ fn assert_completes(name: &str, shell: impl Fn(&PathBuf, &[&str]) -> Command) {
     fs::write(&script, printed.stdout).expect("a script");
     let lines = EXPECTED.map(|(line, ..)| line);
     let mut command = shell(&script, &lines);
-    let ran = command.env_remove("LEADERRUN_LOCK").stdin(Stdio::null()).output().expect("a shell");
-    let (offers, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let output = command.env_remove("LEADERRUN_LOCK").stdin(Stdio::null()).output().expect("a shell");
+    let (offers, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(offers.lines().count(), lines.len(), "{name}: {offers}{errors}");
     for ((line, wanted, unwanted), offers) in EXPECTED.into_iter().zip(offers.lines()) {
         let words: BTreeSet<&str> =

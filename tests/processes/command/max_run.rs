@@ -34,19 +34,19 @@ fn a_command_that_ignores_the_stop_signal_after_max_run_is_killed() {
 }
 
 #[testkit::test]
-fn the_status_of_a_command_that_ends_within_max_run_is_its_own() {
+fn leaderrun_exits_with_the_status_of_a_command_that_ends_within_max_run() {
     let lock = TestLock::file();
     Candidate::new("a", &lock).args(["--max-run", "1h"]).run(["sh", "-c", "exit 3"]).wait_for_exit(3);
     Candidate::new("a", &lock).args(["--max-run", "1h"]).run(["/no/such/program"]).wait_for_exit(127);
 }
 
 #[testkit::test]
-fn with_ignore_min_hold_a_command_that_is_not_due_runs() {
+fn ignore_min_hold_runs_a_command_before_min_hold_has_passed() {
     for lock in [TestLock::file(), TestLock::lease(), TestLock::of_kind("configmap+lease")] {
         Candidate::new("a", &lock).args(["--min-hold", "1h"]).run(["true"]).wait_for_exit(0);
         Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(75);
-        let mut by_hand = Candidate::new("c", &lock).args(["--wait", "0s", "--ignore-min-hold"]).run(["echo", "ran"]);
-        by_hand.wait_for_exit(0);
-        assert_eq!(by_hand.output(), "ran\n");
+        let mut c = Candidate::new("c", &lock).args(["--wait", "0s", "--ignore-min-hold"]).run(["echo", "ran"]);
+        c.wait_for_exit(0);
+        assert_eq!(c.output(), "ran\n");
     }
 }

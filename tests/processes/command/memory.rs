@@ -1,4 +1,5 @@
-//! Both processes are locked in memory, because the program's disk may fail together with the network.
+//! Tests that leaderrun's two processes are locked in memory. The disk with the program may fail together with the
+//! network, and then leaderrun must still be able to end the command.
 
 use std::fs;
 
@@ -32,7 +33,7 @@ fn is_root() -> Result<(), String> {
 #[testkit::test(requires = is_root())]
 fn both_processes_are_locked_in_memory() {
     let a = Candidate::new("a", &TestLock::file()).run_script("echo ready; sleep 1000");
-    eventually("it leads", || a.output().contains("ready"));
+    eventually("a leads", || a.output().contains("ready"));
     for process in [a.elector(), a.supervisor()] {
         let (size, resident, is_locked) = program_text(process);
         assert!(size > 0 && resident == size && is_locked, "{process}: {resident} of {size} kB, locked: {is_locked}");

@@ -1,4 +1,4 @@
-//! Locks that are shared with other implementations of leader election.
+//! Tests of locks that leaderrun shares with other implementations of leader election.
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
@@ -6,7 +6,8 @@ use serde_json::json;
 use testkit::client_go::{ClientGo, Ending, RecordPath, Spelling};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
-/// Returns a lock of each kind that client-go supports. For annotations the object exists already.
+/// Returns a lock of each kind that client-go supports. A ConfigMap is created first, because client-go does not create
+/// the object whose annotation it writes.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
     let path = configmap.object_path("configmaps");
@@ -42,30 +43,30 @@ fn assert_other_follows_leaderrun_after_a_release(lock: &TestLock, path: RecordP
 }
 
 #[testkit::test]
-fn leaderrun_takes_over_from_client_go_when_it_releases() {
+fn leaderrun_takes_over_from_a_client_go_that_releases() {
     assert_leaderrun_follows_client_go(Ending::Release);
 }
 
 #[testkit::test]
-fn leaderrun_takes_over_from_client_go_when_it_crashes() {
+fn leaderrun_takes_over_from_a_client_go_that_crashes() {
     assert_leaderrun_follows_client_go(Ending::Crash);
 }
 
 #[testkit::test]
-fn client_go_takes_over_from_leaderrun_when_it_releases() {
+fn client_go_takes_over_from_a_leaderrun_that_releases() {
     for (lock, path) in locks() {
         assert_other_follows_leaderrun_after_a_release(&lock, path, Spelling::ClientGo);
     }
 }
 
 #[testkit::test]
-fn client_go_takes_over_from_leaderrun_when_it_crashes() {
+fn client_go_takes_over_from_a_leaderrun_that_crashes() {
     for (lock, path) in locks() {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ignore"]);
         witnesses.wait_for("a", 2);
         let client_go = ClientGo::start(path, Spelling::ClientGo);
-        kill(a.elector(), Signal::SIGKILL).expect("it is alive");
+        kill(a.elector(), Signal::SIGKILL).expect("the elector is alive");
         client_go.wait_until_it_leads();
         let leadership = client_go.end(Ending::Crash);
         let lifetimes = witnesses.lifetimes_of("a");

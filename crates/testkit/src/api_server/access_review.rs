@@ -12,14 +12,14 @@ use super::status::{self, FieldError, Result};
 use super::store::Store;
 
 /// Fills in the status of the review in `body`.
-pub fn review(store: &Store, who: &Identity, body: Value) -> Result<Value> {
+pub fn review(store: &Store, user: &Identity, body: Value) -> Result<Value> {
     let mut review = decode(&ACCESS_REVIEW, body, UnknownFields::Drop)?;
     let field = |attributes: &Value, name: &str| text(&attributes[name]).to_owned();
     let resource = &review["spec"]["resourceAttributes"];
     let path = &review["spec"]["nonResourceAttributes"];
     if resource.is_object() == path.is_object() {
-        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        let error = FieldError::invalid("spec.resourceAttributes", resource.clone(), why);
+        let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        let error = FieldError::invalid("spec.resourceAttributes", resource.clone(), detail);
         return Err(status::invalid(&ACCESS_REVIEW, "", &[error]));
     }
     let target = if resource.is_object() {
@@ -35,7 +35,7 @@ pub fn review(store: &Store, who: &Identity, body: Value) -> Result<Value> {
     } else {
         Target::Path { verb: field(path, "verb"), path: field(path, "path") }
     };
-    review["status"] = match rbac::reason_to_allow(store, who, &target) {
+    review["status"] = match rbac::reason_to_allow(store, user, &target) {
         Some(reason) if reason.is_empty() => json!({ "allowed": true }),
         Some(reason) => json!({ "allowed": true, "reason": reason }),
         None => json!({ "allowed": false }),

@@ -105,7 +105,7 @@ type Body = BoxBody<Bytes, hyper::Error>;
 
 impl Forwarding {
     async fn forward(self, request: Request<Incoming>) -> hyper::Result<Response<Body>> {
-        let (fault, delay) = self.shared.arrive(&self.received);
+        let (fault, delay) = self.shared.record_request(&self.received);
         if let Some(Fault::Answer { status, retry_after }) = fault {
             return Ok(answer(status, retry_after));
         }

@@ -58,7 +58,7 @@ impl Proxy {
         proxy
     }
 
-    /// The address that it listens at.
+    /// Returns the address at which the proxy listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -93,7 +93,7 @@ impl Proxy {
         self.lose(Traffic::SILENT);
     }
 
-    /// Loses all bytes to the server. Bytes from the server still arrive.
+    /// Loses all bytes to the server. Bytes from the server still reach the clients.
     pub fn partition_requests(&self) {
         self.lose(Traffic { requests_lost: true, replies_lost: false });
     }
@@ -156,7 +156,7 @@ impl Proxy {
         self.hold(matching, Fault::HoldReply)
     }
 
-    /// Returns all requests that the proxy has received. Lost ones are not among them.
+    /// Returns all requests that the proxy has received. Requests that were lost on the way are not among them.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.requests.lock().expect("the requests").clone()
     }
@@ -172,8 +172,8 @@ impl Proxy {
         connections.iter().map(|connection| connection.opened_at).collect()
     }
 
-    /// Waits for a request that fulfils `predicate`, and returns it. Earlier requests count too: compare `received_at`
-    /// to leave them out.
+    /// Waits for a request that fulfils `predicate`, and returns it. This may be a request that the proxy received before
+    /// this call, unless `predicate` checks `received_at`.
     pub fn wait_for_request(&self, predicate: impl Fn(&ReceivedRequest) -> bool, timeout: Duration) -> ReceivedRequest {
         let mut checked = 0;
         let mut found = None;
@@ -191,7 +191,8 @@ impl Proxy {
     }
 
     fn lose(&self, traffic: Traffic) {
-        // New connections come first, so that none is missed in between.
+        // This is set for new connections before the existing ones are changed. A connection that is opened between the
+        // two steps loses its bytes, too.
         self.shared.faults().traffic = traffic;
         self.shared.each_wire(|wire| wire.worsen(traffic));
     }
@@ -228,7 +229,7 @@ impl Hold {
         self.wait_for(1);
     }
 
-    /// Waits until this many have been held.
+    /// Waits until `count` requests or replies have been held.
     pub fn wait_for(&self, count: usize) {
         let gate = self.0.clone();
         let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.arrivals(count)).await });
@@ -284,7 +285,7 @@ impl Shared {
     }
 
     /// Records a request. Returns its fault and its delay.
-    fn arrive(&self, request: &ReceivedRequest) -> (Option<Fault>, Duration) {
+    fn record_request(&self, request: &ReceivedRequest) -> (Option<Fault>, Duration) {
         let mut faults = self.faults();
         let outcome = (faults.fault_for(request), faults.request_delay);
         self.requests.lock().expect("the requests").push(request.clone());
