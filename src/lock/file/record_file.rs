@@ -337,7 +337,16 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
 /// Returns whether a failed write has certainly changed nothing, and another [`Method`] may succeed.
 fn is_refusal(failure: &io::Error) -> bool {
     let is_special = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
-    let refuses = [Errno::EACCES, Errno::EPERM, Errno::EROFS, Errno::ENOSPC, Errno::EDQUOT];
+    let refuses = [
+        Errno::EACCES,
+        Errno::EPERM,
+        Errno::EROFS,
+        Errno::ENOSPC,
+        Errno::EDQUOT,
+        // Some network and user-space file systems cannot change the mode of a new file.
+        Errno::ENOSYS,
+        Errno::EOPNOTSUPP,
+    ];
     is_special || failure.raw_os_error().is_some_and(|errno| refuses.contains(&Errno::from_raw(errno)))
 }
 
