@@ -40,6 +40,7 @@ const STOPS: &[Fault] =
     &[Fault::Process(ProcessFault::FreezeSupervisor), Fault::Process(ProcessFault::FreezeNetworkThread)];
 const CRASHES: &[Fault] = &[Fault::Process(ProcessFault::CrashSupervisor)];
 const SHORTENING: &[Fault] = &[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff];
+const POLICY: &[Fault] = &[Fault::AdmissionShortens, Fault::CutOff];
 const RESTORING: &[Fault] =
     &[Fault::Edit(OutsideEdit::RestoreOldRecord), Fault::Process(ProcessFault::CrashBoth), Fault::CutOff];
 const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
@@ -86,6 +87,8 @@ mutation_tests! {
         ReleaseAfterSupervisorDeath, Constraints { faults: Some(CRASHES), reliable_network: true, ..PLAIN }, ReleasedAlive;
     candidates_wait_for_the_duration_in_the_record:
         OwnLeaseDuration, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
+    a_write_that_the_server_shortened_begins_no_tenure:
+        TenureOfShortenedWrite, Constraints { faults: Some(POLICY), ..PLAIN }, Overlap;
     candidates_wait_for_the_longest_duration_that_a_run_has_written:
         LatestWrittenDuration, Constraints { faults: Some(SHORTENING), ..PLAIN }, Overlap;
     the_remaining_time_is_checked_before_the_command_starts:

@@ -23,6 +23,8 @@ pub enum Fault {
     HistoryCompacted,
     Suspend,
     WallClockJumps,
+    /// An admission policy of the API server shortens the lease duration of everything that is written.
+    AdmissionShortens,
     /// A fault of one run's processes.
     Process(ProcessFault),
     /// An edit of the lease by another client.
@@ -63,7 +65,7 @@ pub enum OutsideEdit {
 
 impl Fault {
     /// All faults that the promise covers.
-    pub const COVERED: [Self; 26] = [
+    pub const COVERED: [Self; 27] = [
         Self::CutOff,
         Self::CutOffOutward,
         Self::CutOffInward,
@@ -79,6 +81,7 @@ impl Fault {
         Self::Process(ProcessFault::CrashBoth),
         Self::Suspend,
         Self::WallClockJumps,
+        Self::AdmissionShortens,
         Self::Process(ProcessFault::TerminationSignal),
         Self::Edit(OutsideEdit::ChangeOtherField),
         Self::Edit(OutsideEdit::Delete),
@@ -129,6 +132,10 @@ impl World {
                 self.hosts[host].plan.clock.wall = SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
             }
             Fault::Suspend => self.suspend(until),
+            Fault::AdmissionShortens => {
+                trace!(self, "an admission policy shortens lease durations until {}", seconds(until));
+                self.admission_shortens_until = self.admission_shortens_until.max(until);
+            }
             Fault::Process(fault) => self.inject_process_fault(fault, until),
             Fault::Edit(edit) => self.inject_outside_edit(edit),
         }

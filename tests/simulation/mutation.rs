@@ -24,6 +24,8 @@ pub enum Mutation {
     ReleaseAfterSupervisorDeath,
     /// Candidates wait for their own lease duration, not the record's.
     OwnLeaseDuration,
+    /// A write whose lease duration the API server has shortened counts as an acquisition or a renewal.
+    TenureOfShortenedWrite,
     /// Candidates wait for the latest lease duration that a run has written, not for the longest.
     LatestWrittenDuration,
     /// The command is started although its tenure may be over.

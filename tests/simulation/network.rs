@@ -89,7 +89,9 @@ impl World {
         let released = releases(&request);
         let before = self.store.revision();
         let held_before = self.store.record().and_then(Record::mark).is_some_and(|mark| mark.run == self.runs[run].id);
+        let is_shortened = self.admission_shortens_until > self.now;
         let request = self.mutated_request(request);
+        let request = if is_shortened { shortened(request) } else { request };
         let reply = self.store.answer(request, self.mutation);
         if self.store.revision() != before {
             trace!(self, "           {}'s write is carried out: {}", self.name(run), self.describe_object());
@@ -97,7 +99,9 @@ impl World {
             if !held_before || self.runs[run].displaced {
                 self.runs[run].acquired_in = self.store.revision();
             }
-            (self.runs[run].displaced, self.runs[run].overtaken) = (false, false);
+            self.runs[run].displaced = is_shortened && self.runs[run].has_written_in_full;
+            self.runs[run].has_written_in_full |= !is_shortened;
+            self.runs[run].overtaken = false;
             for index in 0..self.living.len() {
                 let other = self.living[index];
                 if other != run && self.excuse_for(run, other).is_some() {
@@ -231,6 +235,16 @@ impl World {
 
     pub fn describe_object(&self) -> String {
         describe_object(self.store.object())
+    }
+}
+
+/// Returns the request with the lease duration that an admission policy sets: one second.
+fn shortened(request: Request) -> Request {
+    let shortened = |record| Record { lease_duration_seconds: Some(1), ..record };
+    match request {
+        Request::Get => Request::Get,
+        Request::Create(record) => Request::Create(shortened(record)),
+        Request::Update(version, record) => Request::Update(version, shortened(record)),
     }
 }
 

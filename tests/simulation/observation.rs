@@ -63,6 +63,9 @@ impl World {
             (Mutation::OwnLeaseDuration, _) => {
                 stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
             }
+            (Mutation::TenureOfShortenedWrite, Some(mark)) if mark.run == *id => {
+                stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
+            }
             (Mutation::OwnByIdentity, Some(mark))
                 if stored.record.holder_identity == self.hosts[self.runs[run].host].plan.identity =>
             {

@@ -187,7 +187,7 @@ impl Plan {
             None => Fault::COVERED.into_iter().filter(|_| rng.f64() < 0.35).collect(),
         };
         faults.retain(|fault| *fault != Fault::WallClockJumps || !accurate_wall_clocks);
-        faults.retain(|fault| !migrating || !matches!(fault, Fault::Edit(_)));
+        faults.retain(|fault| !migrating || !matches!(fault, Fault::Edit(_) | Fault::AdmissionShortens));
         Self {
             network: draw_network(rng, constraints, longest_lease),
             faults,

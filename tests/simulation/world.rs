@@ -51,6 +51,8 @@ pub struct Run {
     pub observed_marks: Vec<ObservedMark>,
     /// Another client has removed this run's mark from the record, or has shortened its duration.
     pub displaced: bool,
+    /// The API server has stored a record of this run with the whole lease duration.
+    pub has_written_in_full: bool,
     /// While this run was displaced, another run acquired the lock that could not know that this run holds it.
     pub overtaken: bool,
     /// This run was overtaken at least once, so another command may have a greater fencing token.
@@ -98,6 +100,7 @@ pub struct World {
     /// The store of the second object of a pair.
     pub second: Store,
     pub server_down_until: Time,
+    pub admission_shortens_until: Time,
     pub watches: Vec<ServerWatch>,
     pub client_go: Option<ClientGo>,
     /// Earlier records, with the uid of their object.
@@ -144,6 +147,7 @@ impl World {
             store: Store::new(),
             second: Store::new(),
             server_down_until: 0,
+            admission_shortens_until: 0,
             watches: Vec::new(),
             client_go: None,
             archive: VecDeque::new(),
@@ -331,6 +335,7 @@ impl World {
             fencing_token: 0,
             observed_marks: Vec::new(),
             displaced: false,
+            has_written_in_full: false,
             overtaken: false,
             token_may_be_exceeded: false,
             acquired_in: 0,
