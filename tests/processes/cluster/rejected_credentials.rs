@@ -32,6 +32,7 @@ fn exec_user(folder: &Path, script: &str) -> Value {
 
 /// A leader behind a proxy.
 struct Leader {
+    cluster: Cluster,
     proxy: Proxy,
     folder: PathBuf,
     witnesses: Witnesses,
@@ -40,14 +41,17 @@ struct Leader {
 }
 
 impl Leader {
-    /// Starts a leader whose user is the one that `user` returns for a new folder.
+    /// Starts a leader whose user is the one that `user` returns for a new folder. Only a server in this process knows
+    /// the tokens that the tests issue.
     fn start(user: impl Fn(&Path) -> Value) -> Self {
-        let (proxy, folder) = (Proxy::start(Cluster::shared()), scratch::folder("rejected"));
+        let cluster = Cluster::start_in_process();
+        let (proxy, folder) = (Proxy::start(&cluster), scratch::folder("rejected"));
         kubeconfig::write_with(&folder.join("kubeconfig"), proxy.address(), ADMIN.name, &user(&folder));
-        let (witnesses, lock) = (Witnesses::new(), TestLock::lease_through(folder.join("kubeconfig")));
+        let name = format!("{}/job", cluster.new_namespace());
+        let (witnesses, lock) = (Witnesses::new(), TestLock { name, kubeconfig: Some(folder.join("kubeconfig")) });
         let running = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        Self { proxy, folder, witnesses, lock, running }
+        Self { cluster, proxy, folder, witnesses, lock, running }
     }
 
     fn plugin_runs(&self) -> usize {
@@ -55,7 +59,7 @@ impl Leader {
     }
 
     fn wait_for_renewals(&self, count: usize) {
-        let admin = Cluster::shared().admin();
+        let admin = self.cluster.admin();
         let renewed = || admin.get(&self.lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
         for _ in 0..count {
             let before = renewed();
