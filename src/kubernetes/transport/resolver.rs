@@ -68,14 +68,14 @@ impl Resolver {
             if entry.found_at.is_some_and(|found_at| found_at.elapsed() < FRESH_FOR) {
                 return Ok(entry.addresses.clone());
             }
-            let pending = match &entry.pending {
-                Some(pending) => Ok(pending.clone()),
-                None => self.begin(name),
+            let pending = match entry.pending.clone().map_or_else(|| self.begin(name), Ok) {
+                Ok(pending) => pending,
+                // The command may have used up the limit of processes.
+                Err(_) if !entry.addresses.is_empty() => return Ok(entry.addresses.clone()),
+                Err(failure) => return Err(failure),
             };
-            if let Ok(pending) = &pending {
-                entry.pending = Some(pending.clone());
-            }
-            (entry.addresses.clone(), pending?)
+            entry.pending = Some(pending.clone());
+            (entry.addresses.clone(), pending)
         };
         let ended = async {
             let lookup = pending.wait_for(Option::is_some).await;
