@@ -51,7 +51,7 @@ use crate::cli::Invocation;
 use crate::elector::ElectorConfig;
 use crate::exit::Exit;
 use crate::process::fork::{Role, fork_supervisor};
-use crate::process::signals::{self, BlockedSignals, Inherited};
+use crate::process::signals::{self, BlockedSignals, InheritedSignals};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
 use crate::process::{limits, needed_calls};
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     let blocked = BlockedSignals::begin();
     let exit = limits::check_stack().map_or_else(|failure| fail(failure.into()), |()| execute_command_line(blocked));
     if let Exit::Signal { signal, to_group } = exit {
-        signals::end_by(signal, to_group);
+        signals::kill_self(signal, to_group);
     }
     ExitCode::from(exit.status())
 }
@@ -111,7 +111,7 @@ fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig, block
     limits::check_open_files()?;
     needed_calls::check()?;
     title::set_name(title::ELECTOR)?;
-    let inherited = Inherited::take(blocked)?;
+    let inherited = InheritedSignals::take(blocked)?;
     let (to_supervisor, to_elector) = channel::pair()?;
     let switch = DeadMansSwitch::new();
     match fork_supervisor()? {

@@ -201,12 +201,12 @@ impl ElectionLog {
         self.last_failure.as_deref()
     }
 
-    /// Returns how long the wait has lasted, if that is to be logged now.
+    /// Returns how long the wait has lasted, if this should be logged now.
     pub fn due_reminder(&mut self) -> Option<Duration> {
         self.reminder.as_mut()?.take_due(clock::now())
     }
 
-    /// Returns when [`due_reminder`](Self::due_reminder) is to be called next.
+    /// Returns when to call [`due_reminder`](Self::due_reminder) next.
     pub fn next_reminder(&self) -> Option<Instant> {
         self.reminder.as_ref().map(Reminder::next)
     }

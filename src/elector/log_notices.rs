@@ -57,8 +57,8 @@ pub fn note_leadership(lock: &str, fencing_token: &str) {
 
 /// Logs how much of the program is locked in memory, unless all of it is.
 pub fn memory(locked: Locked) {
-    if let Locked::Partly { locked, of, errno } = locked {
-        log_events::memory_not_locked(locked / 1024, of / 1024, errno.desc());
+    if let Locked::Partly { locked, total, errno } = locked {
+        log_events::memory_not_locked(locked / 1024, total / 1024, errno.desc());
     }
 }
 
@@ -73,13 +73,13 @@ pub fn signal_right(right: SignalRight) {
 pub fn election(lock: &str, notice: &ElectionNotice) {
     match notice {
         ElectionNotice::Held { holder, since, lease_duration } => {
-            let (holder, lasts) = (shown(holder), format_duration(*lease_duration));
+            let (holder, lease_duration) = (shown(holder), format_duration(*lease_duration));
             let since = since.map(|since| format!("{since:.0}"));
             let held = match &since {
                 Some(since) => format!("is held by {holder}, which acquired it at {since}"),
                 None => format!("is held by {holder}"),
             };
-            let sentence = format!("{lock} {held}; it expires {lasts} after the last renewal");
+            let sentence = format!("{lock} {held}; it expires {lease_duration} after the last renewal");
             log_events::held(lock, &holder, since.as_deref(), &sentence);
         }
         ElectionNotice::ReleasedByForce { holder } => {

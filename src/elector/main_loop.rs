@@ -28,7 +28,7 @@ use crate::exit;
 use crate::process::clock::{self, Timer};
 use crate::process::pidfd::PidFd;
 use crate::process::real_time::RealTimePriority;
-use crate::process::signals::{Inherited, ReceivedSignals, Signals};
+use crate::process::signals::{InheritedSignals, ReceivedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
 use crate::process::tree::{self, KillFailure, KillRounds, Tree};
@@ -62,7 +62,7 @@ pub struct MainLoop {
     supervisor_gone: bool,
     election: ElectionThread,
     signals: Signals,
-    inherited: Inherited,
+    inherited: InheritedSignals,
     timer: Timer,
     observer: Observer,
     /// A descriptor that becomes readable when traffic has been routed away from a command that is ending; `None` if no
@@ -95,7 +95,7 @@ impl MainLoop {
         channel: ElectorEnd,
         supervisor: PidFd,
         election: ElectionThread,
-        inherited: Inherited,
+        inherited: InheritedSignals,
         elector: Elector,
         observer: Observer,
         tree: Tree,
@@ -106,7 +106,7 @@ impl MainLoop {
             supervisor,
             supervisor_gone: false,
             election,
-            signals: Signals::all(&inherited)?,
+            signals: Signals::new(&inherited)?,
             inherited,
             timer: Timer::new()?,
             observer,
@@ -249,7 +249,7 @@ impl MainLoop {
         if getpid() == INIT && failure.ends_with_init() {
             log_events::exiting_as_init(&self.tree.describe(failure));
             thread::sleep(LAST_LINE_TIMEOUT);
-            // SAFETY: ends this process without waiting for its threads.
+            // SAFETY: the call ends this process without waiting for its threads.
             unsafe { libc::_exit(exit::LOST.into()) }
         }
         log_events::cannot_kill(&self.tree.describe(failure));

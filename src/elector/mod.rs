@@ -39,7 +39,7 @@ use crate::exit::{self, Exit, PermanentFailure};
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockConfig, LockName, OwnerConfig, SlotCount};
 use crate::process::pidfd::PidFd;
-use crate::process::signals::Inherited;
+use crate::process::signals::InheritedSignals;
 use crate::process::tree::{self, Tree};
 use crate::process::{clock, memory, rights};
 use crate::routing::{Router, RouterConfig, Routing};
@@ -110,7 +110,7 @@ pub fn run(
     config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
-    inherited: Inherited,
+    inherited: InheritedSignals,
 ) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
     let locked_memory = memory::lock();
@@ -163,7 +163,7 @@ fn observed_main_loop(
     config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
-    inherited: Inherited,
+    inherited: InheritedSignals,
 ) -> anyhow::Result<(EndOfLoop, Option<String>)> {
     let tree = Tree::open(&config.election.run.to_string());
     let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();

@@ -17,7 +17,7 @@ use nix::unistd::execve;
 
 use crate::process::clock::{self, Timer};
 use crate::process::environment;
-use crate::process::signals::{Inherited, Signals};
+use crate::process::signals::{InheritedSignals, Signals};
 use crate::process::tree;
 use crate::telemetry::log::LOG_START_VARIABLE;
 
@@ -58,7 +58,7 @@ pub enum NotRejoined {
 /// counters, which are continued.
 pub fn rejoin(
     after: RejoinAfter,
-    inherited: &Inherited,
+    inherited: &InheritedSignals,
     since: Instant,
     counters: Option<String>,
     log_start: Instant,
@@ -78,7 +78,7 @@ fn execute_again(
     losses: u32,
     counters: Option<String>,
     log_start: Instant,
-    inherited: &Inherited,
+    inherited: &InheritedSignals,
 ) -> io::Result<Infallible> {
     let arguments = own_command_line()?;
     let counters = counters.map(|counters| (COUNTED_VARIABLE.into(), counters));
@@ -106,8 +106,8 @@ fn pause_after(losses: u32) -> Duration {
 }
 
 /// Waits for this long. If a signal requests the end of leaderrun, it is returned at once.
-fn pause(duration: Duration, inherited: &Inherited) -> io::Result<Option<i32>> {
-    let (signals, timer) = (Signals::all(inherited)?, Timer::new()?);
+fn pause(duration: Duration, inherited: &InheritedSignals) -> io::Result<Option<i32>> {
+    let (signals, timer) = (Signals::new(inherited)?, Timer::new()?);
     let end = clock::now() + duration;
     timer.set(Some(end))?;
     loop {

@@ -76,11 +76,11 @@ impl Proxy {
             return Err("the address has no host".to_owned());
         }
         if address.parse::<Authority>().is_err() {
-            return Err(format!("{address:?} is not a host with a port"));
+            return Err(format!("{address:?} is not a valid host and port"));
         }
         let port = match port {
             "" => default_port,
-            port => port.parse().map_err(|_| format!("{port:?} is not a port"))?,
+            port => port.parse().map_err(|_| format!("{port:?} is not a port number"))?,
         };
         Ok(Self { protocol, host: host.to_owned(), port, credentials, origin })
     }
@@ -106,7 +106,7 @@ impl Proxy {
     /// Returns the header that authenticates the user to an HTTP proxy, if there are credentials.
     ///
     /// # Errors
-    /// Fails if the credentials cannot be a header.
+    /// Fails if the credentials contain a character that a header cannot contain.
     pub fn authorization(&self) -> Result<Option<HeaderValue>, InvalidHeaderValue> {
         let Some((user, password)) = &self.credentials else { return Ok(None) };
         let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));

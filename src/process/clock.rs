@@ -31,7 +31,7 @@ pub fn cpu_time() -> Duration {
 /// time namespace.
 ///
 /// # Errors
-/// Fails if /proc does not state it.
+/// Fails if /proc does not contain it.
 pub fn offset() -> io::Result<i64> {
     const NAMESPACE: &str = "/proc/self/ns/time";
     let own = match fs::read_link(NAMESPACE) {
@@ -43,7 +43,7 @@ pub fn offset() -> io::Result<i64> {
             return Err(io::Error::other(format!("cannot read {NAMESPACE}: {reason}; mount /proc")));
         }
     };
-    // timens_offsets states the offsets of the namespace that children will be in.
+    // timens_offsets contains the offsets of the namespace that children will be in.
     if fs::read_link("/proc/self/ns/time_for_children")? != own {
         return Err(io::Error::other("this process has prepared another time namespace for its children"));
     }

@@ -11,10 +11,10 @@ use nix::errno::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locked {
     Everything,
-    /// Only a part is locked, for the reason in `errno`. The sizes are in bytes.
+    /// Only `locked` of `total` bytes are locked, for the reason in `errno`.
     Partly {
         locked: usize,
-        of: usize,
+        total: usize,
         errno: Errno,
     },
 }
@@ -25,9 +25,9 @@ pub fn lock() -> Locked {
     // SAFETY: the call takes an integer, and does not change the contents of the memory.
     let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
     let mut refused = None;
-    let (mut locked, mut of) = (0, 0);
+    let (mut locked, mut total) = (0, 0);
     for Mapping { start, length, .. } in mappings().iter().filter(|mapping| !locks_all || mapping.is_file) {
-        of += length;
+        total += length;
         // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
         match Errno::result(unsafe { libc::mlock(*start as *const libc::c_void, *length) }) {
             Ok(_) => locked += length,
@@ -36,7 +36,7 @@ pub fn lock() -> Locked {
     }
     match refused {
         None => Locked::Everything,
-        Some(errno) => Locked::Partly { locked, of, errno },
+        Some(errno) => Locked::Partly { locked, total, errno },
     }
 }
 

@@ -19,7 +19,7 @@ impl PidFd {
     /// # Errors
     /// Fails if there is no such process, or the kernel has no pidfds (before Linux 5.3).
     pub fn open(pid: Pid) -> io::Result<Self> {
-        // SAFETY: takes two integers and returns a new descriptor, close-on-exec, or -1.
+        // SAFETY: the call takes two integers and returns a new descriptor, close-on-exec, or -1.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
         if fd < 0 {
             return Err(SystemCallError::of("pidfd_open")(io::Error::last_os_error()).into());

@@ -22,7 +22,7 @@ impl RealTimePriority {
     /// Gives this thread the priority. Returns `None` if this process may not do so because it lacks CAP_SYS_NICE, or
     /// if the thread already has a scheduling policy of its own.
     pub fn acquire() -> Option<Self> {
-        // SAFETY: takes an integer; zero is this thread.
+        // SAFETY: the call takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
         if policy != i64::from(libc::SCHED_OTHER) {
             return None;
@@ -39,7 +39,7 @@ impl Drop for RealTimePriority {
 
 /// Sets the scheduling policy of this thread. Its nice value stays as it is.
 fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
-    // SAFETY: all zeros is a valid value; some C libraries have more fields.
+    // SAFETY: all zeros are a valid value; some C libraries have more fields.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = priority;
     // SAFETY: the kernel reads the parameters during the call; zero is this thread. Not the C library's function, which
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn policy() -> i32 {
-        // SAFETY: takes an integer.
+        // SAFETY: the call takes an integer.
         unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) as i32 }
     }
 

@@ -1,4 +1,4 @@
-//! The right of this process to signal processes of other users.
+//! Determines whether this process may signal processes of other users.
 
 use std::fs;
 
@@ -6,18 +6,18 @@ use std::fs;
 const CAP_KILL: u64 = 1 << 5;
 const CAP_SETUID: u64 = 1 << 7;
 
-/// The processes that may be signalled.
+/// The processes that this process may signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalRight {
-    /// Those of any user, because of CAP_KILL, or of CAP_SETUID, with which a child can become that user.
+    /// Processes of any user. This process has CAP_KILL, or CAP_SETUID, with which a child can become that user.
     AnyUser,
-    /// Only those of this user.
+    /// Only processes of this process's own user.
     OwnUser,
-    /// Only those of root, because this user is root without the capabilities.
+    /// Only processes of root, because this process is root without the capabilities.
     OnlyRoot,
 }
 
-/// Returns which processes this one may signal.
+/// Returns which processes this process may signal.
 pub fn signal_right() -> SignalRight {
     parse(&fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn either_capability_is_enough() {
+    fn cap_kill_or_cap_setuid_permits_signals_to_any_user() {
         let status = |user: u32, mask: u64| format!("Name:\tx\nUid:\t0\t{user}\t0\t0\nCapEff:\t{mask:016x}\n");
         for mask in [CAP_KILL, CAP_SETUID, u64::MAX] {
             assert_eq!(parse(&status(0, mask)), SignalRight::AnyUser);

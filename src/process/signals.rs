@@ -1,4 +1,4 @@
-//! Signals: the state that leaderrun was started with, the signals that it receives, and their names.
+//! The signals that leaderrun receives, the signal state that it was started with, and the names of signals.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -54,7 +54,7 @@ impl BlockedSignals {
 
 /// The signal state that leaderrun was started with. The command is started with the same state.
 #[derive(Clone, Debug)]
-pub struct Inherited {
+pub struct InheritedSignals {
     mask: SigSet,
     ignored: SigSet,
     /// The dispositions of the reserved signals.
@@ -86,7 +86,7 @@ impl KernelAction {
     }
 }
 
-impl Inherited {
+impl InheritedSignals {
     /// Reads the state, and leaves the signals blocked. This must be called before anything changes the state and
     /// before there are other threads.
     ///
@@ -143,8 +143,9 @@ impl Inherited {
 
     /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
     ///
-    /// It returns false for SIGINT and SIGQUIT. Shells ignore these signals in background jobs, but only because of the
-    /// keys of the terminal, so only signals from keys are ignored: [`Signals::receive`] leaves them out.
+    /// It returns false for SIGINT and SIGQUIT. A shell starts background jobs with these signals ignored, to protect
+    /// them from the keys of the terminal. leaderrun therefore ignores them only if a key caused them: they are left
+    /// out by [`Signals::receive`].
     pub fn ignores(&self, signal: i32) -> bool {
         !KEY_SIGNALS.contains(&signal) && is_in(&self.ignored, signal)
     }
@@ -206,8 +207,8 @@ pub struct Signals {
 /// The signals that have arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
-    /// The numbers of the signals, except those that the next two fields report. SIGTSTP from Ctrl-Z is not among them,
-    /// because relaying it would stop the command while leaderrun continues.
+    /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z is not among them, because relaying it would stop the
+    /// command while leaderrun continues; see `suspended`. A SIGWINCH of the terminal sets `resized` instead.
     pub sent: Vec<i32>,
     /// The size of the terminal has changed.
     pub resized: bool,
@@ -216,11 +217,11 @@ pub struct ReceivedSignals {
 }
 
 impl Signals {
-    /// Creates the descriptor for all signals that are [`BlockedSignals`].
+    /// Creates a descriptor for all signals that [`BlockedSignals`] blocks.
     ///
     /// # Errors
     /// Fails if the kernel refuses a descriptor.
-    pub fn all(inherited: &Inherited) -> io::Result<Self> {
+    pub fn new(inherited: &InheritedSignals) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let descriptor = SignalFd::with_flags(&blocked_signals(), flags).map_err(SystemCallError::of("signalfd4"))?;
         Ok(Self { descriptor, on_terminal: inherited.on_terminal, ignored: inherited.ignored })
@@ -254,16 +255,16 @@ impl AsFd for Signals {
     }
 }
 
-/// Ends this process, or its whole process group, by a signal. No core file is written, because leaderrun has not
-/// crashed. The function returns if the signal cannot end this process, for example if it is process 1 of a container.
-pub fn end_by(signal: i32, to_group: bool) {
-    let mut only = *SigSet::empty().as_ref();
+/// Kills this process, or its whole process group, with a signal. No core file is written, because leaderrun has not
+/// crashed. The function returns if the signal cannot kill this process, for example if it is process 1 of a container.
+pub fn kill_self(signal: i32, to_group: bool) {
+    let mut unblocked = *SigSet::empty().as_ref();
     // SAFETY: the set is valid, no handler is installed, and a process may signal itself.
     unsafe {
         let _ = nix::sys::prctl::set_dumpable(false);
-        libc::sigaddset(&mut only, signal);
+        libc::sigaddset(&mut unblocked, signal);
         libc::signal(signal, libc::SIG_DFL);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &only, std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &unblocked, std::ptr::null_mut());
         if to_group {
             libc::kill(0, signal);
         }
@@ -275,7 +276,7 @@ pub fn end_by(signal: i32, to_group: bool) {
 /// counted from the first or the last one, as in `RTMIN+3`.
 ///
 /// # Errors
-/// Returns a sentence if the text is not a signal, or the signal cannot end a command cleanly.
+/// Returns the reason if the text is not a signal, or if the signal cannot end a command cleanly.
 pub fn parse(text: &str) -> Result<i32, String> {
     let number = match text.parse() {
         Ok(number) if (1..=libc::SIGRTMAX()).contains(&number) => number,
@@ -320,7 +321,7 @@ pub struct SignalHandling {
 }
 
 impl SignalHandling {
-    /// Returns the signal handling of another process; `None` if /proc does not state it.
+    /// Returns the signal handling of another process; `None` if /proc does not contain it.
     pub fn of(process: Pid) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let set = |name: &str| {

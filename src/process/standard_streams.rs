@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 pub fn release(streams: impl IntoIterator<Item = RawFd>) {
     let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
     for stream in streams {
-        // SAFETY: takes two integers, and nothing owns the standard streams.
+        // SAFETY: the call takes two integers, and nothing owns the standard streams.
         unsafe { libc::dup2(null.as_raw_fd(), stream) };
     }
 }

@@ -39,7 +39,7 @@ impl DeadMansSwitch {
         let (held, signaling) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
                 .map_err(SystemCallError::of("socketpair"))?;
-        // SAFETY: takes three integers.
+        // SAFETY: the call takes three integers.
         let signal = Errno::result(unsafe { libc::fcntl(signaling.as_raw_fd(), F_SETSIG, libc::SIGKILL) });
         signal.map_err(SystemCallError::of("fcntl"))?;
         let flags = FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK);
@@ -61,7 +61,7 @@ impl DeadMansSwitch {
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.
     pub fn arm(&self) -> nix::Result<()> {
-        // SAFETY: takes three integers.
+        // SAFETY: the call takes three integers.
         Errno::result(unsafe { libc::fcntl(self.signaling.as_raw_fd(), libc::F_SETOWN, -libc::getpgrp()) }).map(drop)
     }
 }

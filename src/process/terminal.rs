@@ -26,15 +26,15 @@ impl TerminalPolicy {
     }
 
     /// Sets whether the command gets the terminal only when it needs it. Until then Ctrl-C reaches leaderrun, which
-    /// takes it as a request to end and kills the command `--kill-after` later.
+    /// treats it as a termination signal and kills the command `--kill-after` later.
     pub fn only_on_demand(self, only_on_demand: bool) -> Self {
         Self { only_on_demand, ..self }
     }
 
     /// Returns whether a command may have the terminal. If leaderrun is started by a script, the command only gets the
     /// terminal when it needs it, for example to read from it, because until then Ctrl-C is meant for the whole script.
-    fn allows(self, is_own_job: bool, asks: bool) -> bool {
-        self.always || (!self.in_pipeline && (asks || (is_own_job && !self.only_on_demand)))
+    fn allows(self, is_own_job: bool, needs_terminal: bool) -> bool {
+        self.always || (!self.in_pipeline && (needs_terminal || (is_own_job && !self.only_on_demand)))
     }
 }
 
@@ -56,11 +56,12 @@ impl Terminal {
         Some(Self { tty, job, modes })
     }
 
-    /// Returns the terminal if the elector's job is its foreground job and the command may have it. `asks` says that
-    /// the command needs it now.
-    pub fn for_command(elector: Pid, policy: TerminalPolicy, asks: bool) -> Option<Self> {
+    /// Returns the terminal if the elector's job is its foreground job and the command may have it.
+    /// `needs_terminal` says that the command needs it now.
+    pub fn for_command(elector: Pid, policy: TerminalPolicy, needs_terminal: bool) -> Option<Self> {
         let terminal = Self::of(elector)?;
-        (terminal.belongs_to(terminal.job) && policy.allows(terminal.job == elector, asks)).then_some(terminal)
+        (terminal.belongs_to(terminal.job) && policy.allows(terminal.job == elector, needs_terminal))
+            .then_some(terminal)
     }
 
     /// Makes a process group the foreground group. The caller must block SIGTTOU, which would stop it.

@@ -44,7 +44,7 @@ impl Service {
             };
             is_written |= self.put_in(objects, endpoint, &route.ports, present, mark, (until, rewrite)).await?;
         }
-        if route.is_dual {
+        if route.is_dual_stack {
             for slice in self.name.slices() {
                 if !route.endpoints.iter().any(|endpoint| endpoint.slice == slice) {
                     self.remove_predecessor_from(objects, &slice, mark).await?;

@@ -1,4 +1,4 @@
-//! The log events of the routing.
+//! The log events about routed traffic.
 
 use crate::telemetry::log_event::log_events;
 
@@ -12,7 +12,7 @@ log_events! {
     /// Logged when this leader has removed the label that an earlier leader left on its pod.
     info cleaned_up(pod: &str; label: &str) "removed the label {label} from the pod {pod}";
 
-    /// Logged when traffic cannot be routed as configured, once while that lasts. It is retried.
+    /// Logged when traffic cannot be routed as configured, but only once until it works again. leaderrun keeps trying.
     warn routing_failed(; sentence: &str) "{sentence}";
 
     /// Logged when routing works again after it failed.

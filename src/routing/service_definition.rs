@@ -168,8 +168,8 @@ impl ServiceDefinition {
         self.families.is_empty() || self.families.iter().any(|has| has == family)
     }
 
-    /// Returns whether the Service has both families.
-    pub fn is_dual(&self) -> bool {
+    /// Returns whether the Service has IPv4 and IPv6 addresses.
+    pub fn is_dual_stack(&self) -> bool {
         self.families.len() > 1
     }
 
@@ -182,7 +182,7 @@ impl ServiceDefinition {
     }
 
     /// Returns a warning if the Service has an IP family in which no address is served. For a headless Service there is
-    /// no warning: it has both families by default, and no cluster IP that would be without an endpoint.
+    /// no warning: it is dual-stack by default, but has no cluster IP that could lack an endpoint.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {
             return None;

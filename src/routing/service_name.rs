@@ -7,7 +7,7 @@ use super::{SLOT_PLACEHOLDER, fill_in};
 use crate::kubernetes::{ENDPOINT_SLICES, ENDPOINTS, Rule, SERVICES, Verb};
 use crate::lock::{SlotCount, check_label};
 
-/// The name of a Service.
+/// The name of a Service. If the lock has slots, it may contain a placeholder for the number of the slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName(String);
 
@@ -48,7 +48,7 @@ impl ServiceName {
         format!("{}-leader", self.0)
     }
 
-    /// Returns the name of the slice for IPv6 addresses of a Service that has both families.
+    /// Returns the name of the slice for IPv6 addresses of a dual-stack Service.
     pub fn second_slice(&self) -> String {
         format!("{}-leader-ipv6", self.0)
     }
@@ -58,10 +58,10 @@ impl ServiceName {
         [self.slice(), self.second_slice()]
     }
 
-    /// Returns the permissions that a candidate needs to route the Service to itself. Only a Service that has both
-    /// families has a second slice.
-    pub fn rules(&self, namespace: &str, is_dual: bool) -> Vec<Rule> {
-        let slices = self.slices().into_iter().take(if is_dual { 2 } else { 1 });
+    /// Returns the permissions that a candidate needs to route the Service to itself. Only a dual-stack Service
+    /// has a second slice.
+    pub fn rules(&self, namespace: &str, is_dual_stack: bool) -> Vec<Rule> {
+        let slices = self.slices().into_iter().take(if is_dual_stack { 2 } else { 1 });
         let mut rules: Vec<Rule> =
             slices.map(|slice| ENDPOINT_SLICES.rule(namespace, Some(slice), &[Verb::Get, Verb::Update])).collect();
         rules.push(ENDPOINT_SLICES.rule(namespace, None, &[Verb::Create]));

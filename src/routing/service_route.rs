@@ -60,7 +60,7 @@ pub struct ServiceRoute {
     pub endpoints: Vec<SliceEndpoint>,
     pub ports: Vec<SlicePort>,
     /// Whether the Service has both IP families, so that it needs two slices.
-    pub is_dual: bool,
+    pub is_dual_stack: bool,
     /// The definition of the Service, or the reason why it could not be read.
     definition: Result<ServiceDefinition, Error>,
 }
@@ -119,9 +119,9 @@ impl Service {
             }
             Err(error) if error.kind == ErrorKind::Forbidden => {
                 let ports = unchecked_ports(&self.ports).map_err(|reason| refused(format!("{error}; {reason}")))?;
-                let is_dual = addresses.len() > 1;
-                let endpoints = self.endpoints(addresses, is_dual);
-                return Ok(ServiceRoute { endpoints, ports, is_dual, definition: Err(error) });
+                let is_dual_stack = addresses.len() > 1;
+                let endpoints = self.endpoints(addresses, is_dual_stack);
+                return Ok(ServiceRoute { endpoints, ports, is_dual_stack, definition: Err(error) });
             }
             Err(error) => return Err(error),
         };
@@ -133,14 +133,19 @@ impl Service {
             return Err(refused(definition.no_family(&families.join(" and "))));
         }
         let ports = definition.slice_ports(&self.ports).map_err(refused)?;
-        let is_dual = definition.is_dual();
-        Ok(ServiceRoute { endpoints: self.endpoints(&serving, is_dual), ports, is_dual, definition: Ok(definition) })
+        let is_dual_stack = definition.is_dual_stack();
+        Ok(ServiceRoute {
+            endpoints: self.endpoints(&serving, is_dual_stack),
+            ports,
+            is_dual_stack,
+            definition: Ok(definition),
+        })
     }
 
     /// Returns these addresses, each with the slice that it belongs in.
-    fn endpoints(&self, addresses: &[IpAddr], is_dual: bool) -> Vec<SliceEndpoint> {
+    fn endpoints(&self, addresses: &[IpAddr], is_dual_stack: bool) -> Vec<SliceEndpoint> {
         let slice = |address: &IpAddr| {
-            if is_dual && address.is_ipv6() { self.name.second_slice() } else { self.name.slice() }
+            if is_dual_stack && address.is_ipv6() { self.name.second_slice() } else { self.name.slice() }
         };
         addresses.iter().map(|address| SliceEndpoint { slice: slice(address), address: *address }).collect()
     }

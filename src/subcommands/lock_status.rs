@@ -150,8 +150,8 @@ fn shown(holder: &str) -> String {
 
 /// Returns when a held record expires, by the holder's clock.
 pub fn expires(record: &Record) -> Option<Timestamp> {
-    let lasts = SignedDuration::from_secs(record.lease_duration_seconds?.into());
-    record.renew_time.filter(|_| record.is_held())?.checked_add(lasts).ok()
+    let lease_duration = SignedDuration::from_secs(record.lease_duration_seconds?.into());
+    record.renew_time.filter(|_| record.is_held())?.checked_add(lease_duration).ok()
 }
 
 /// Returns a duration in seconds, with milliseconds.

@@ -173,7 +173,7 @@ pub struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// Returns a sentence as output.
+    /// Creates an output that consists of one sentence.
     fn sentence(sentence: &str, status: u8) -> Self {
         Self { text: in_one_line(sentence) + "\n", status }
     }

@@ -28,10 +28,11 @@ const RETRY_PERIODS: u32 = 2;
 /// The shortest wait for a renewal.
 const MIN_OBSERVATION: Duration = Duration::from_secs(2);
 
-/// The lease duration that is assumed if the record states none.
+/// The lease duration that is assumed if the record contains none.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// If the holder does not state its retry period, the wait for a renewal is the lease duration divided by this number.
+/// If the record does not contain the retry period of the holder, the wait for a renewal is the lease duration divided
+/// by this number.
 const LEASE_DIVISOR: u32 = 3;
 
 /// Releases the lock, unless its holder renews it within `observe`. The default is [`observation`].

@@ -45,17 +45,18 @@ impl CommandTerminal {
         self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(group))
     }
 
-    /// Gives the terminal to the command's process group if it may have it, and returns whether it may. `asks` says
-    /// that the command needs it now.
-    pub fn give_to(&mut self, main: Pid, asks: bool) -> bool {
-        let Some(terminal) = Terminal::for_command(self.elector, self.policy, asks) else { return false };
+    /// Gives the terminal to the command's process group if it may have it, and returns whether it may.
+    /// `needs_terminal` says that the command needs it now.
+    pub fn give_to(&mut self, main: Pid, needs_terminal: bool) -> bool {
+        let Some(terminal) = Terminal::for_command(self.elector, self.policy, needs_terminal) else { return false };
         terminal.give_to(main);
         self.terminal = Some(terminal);
         true
     }
 
-    /// Begins or continues to wait for the terminal. Returns whether the wait begins.
-    pub fn await_check(&mut self) -> bool {
+    /// Sets the time of the next check whether the command may have the terminal. Returns whether this is the first
+    /// check of a wait.
+    pub fn schedule_check(&mut self) -> bool {
         self.next_check.replace(clock::now() + CHECK_INTERVAL).is_none()
     }
 

@@ -214,7 +214,7 @@ impl CommandTree {
         kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now))
     }
 
-    /// Returns a sentence about why some process cannot be killed.
+    /// Describes in a sentence why a process cannot be killed.
     pub fn describe(&self, failure: KillFailure) -> String {
         self.tree.describe(failure)
     }

@@ -27,7 +27,7 @@ use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::pidfd::PidFd;
 use crate::process::real_time::RealTimePriority;
-use crate::process::signals::{Inherited, Signals};
+use crate::process::signals::{InheritedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
@@ -45,7 +45,7 @@ pub struct MainLoop<'a> {
     elector_gone: bool,
     signals: Signals,
     relay: Relay,
-    inherited: Inherited,
+    inherited: InheritedSignals,
     timer: Timer,
     main: Option<Pid>,
     exec: Option<Spawned>,
@@ -77,7 +77,7 @@ impl<'a> MainLoop<'a> {
         config: SupervisorConfig,
         channel: &'a SupervisorEnd,
         elector: Pid,
-        inherited: Inherited,
+        inherited: InheritedSignals,
         switch: io::Result<DeadMansSwitch>,
     ) -> io::Result<Self> {
         let elector_fd = PidFd::open(elector)?;
@@ -110,7 +110,7 @@ impl<'a> MainLoop<'a> {
             channel,
             elector: elector_fd,
             elector_gone: false,
-            signals: Signals::all(&inherited)?,
+            signals: Signals::new(&inherited)?,
             relay: Relay::default(),
             inherited,
             timer: Timer::new()?,
@@ -337,7 +337,7 @@ impl<'a> MainLoop<'a> {
         }
         self.relay_due();
         if let Some(main) = self.main.filter(|_| self.terminal.next_check().is_some_and(|at| clock::now() >= at)) {
-            self.handle_awaited_terminal(main);
+            self.handle_missing_terminal(main);
         }
         Ok(())
     }

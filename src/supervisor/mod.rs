@@ -26,7 +26,7 @@ use self::main_loop::MainLoop;
 use crate::channel::SupervisorEnd;
 use crate::exit;
 use crate::process::memory;
-use crate::process::signals::Inherited;
+use crate::process::signals::InheritedSignals;
 use crate::process::switch::DeadMansSwitch;
 
 /// The processes that must have ended before the command counts as ended.
@@ -61,7 +61,7 @@ pub fn run(
     config: SupervisorConfig,
     channel: SupervisorEnd,
     elector: Pid,
-    inherited: Inherited,
+    inherited: InheritedSignals,
     switch: io::Result<DeadMansSwitch>,
 ) -> ! {
     // A panic prints no message: stderr is the command's, and might block. The elector logs the end of this process.

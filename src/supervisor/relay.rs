@@ -2,8 +2,8 @@
 //!
 //! A program that ends a whole systemd unit (`KillMode=control-group`) or a whole process tree signals each process:
 //! the elector, the supervisor and the command. The command has then received the signal before leaderrun relays it.
-//! The supervisor recognises this case because it receives the signal itself. This is no proof, because a user may
-//! signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to have missed it,
+//! The supervisor recognises this case because it receives the signal itself. It may be wrong, because a user may signal
+//! only leaderrun's two processes. Therefore the signal is still relayed if the command seems to have missed it,
 //! and a repeated signal is always relayed.
 
 use std::time::Duration;

@@ -16,7 +16,7 @@ use super::exec::{self, ExecFailure, MAX_MESSAGE};
 use crate::process::clock;
 use crate::process::environment;
 use crate::process::inherited_fd;
-use crate::process::signals::Inherited;
+use crate::process::signals::InheritedSignals;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::Terminal;
@@ -25,7 +25,7 @@ use crate::process::terminal::Terminal;
 /// encoded failure.
 const TOO_LATE: [u8; 1] = [0];
 
-/// The variables in which systemd states the pid of the process that gets its sockets, and of the process that it
+/// The variables in which systemd passes the pid of the process that gets its sockets, and of the process that it
 /// watches.
 const PROCESS_VARIABLES: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
@@ -115,7 +115,7 @@ pub struct Start<'a> {
     pub program: &'a Program,
     pub tenure: Tenure,
     /// The signal state that leaderrun was started with. The command is started with the same state.
-    pub signals: &'a Inherited,
+    pub signals: &'a InheritedSignals,
     /// The terminal whose foreground process group becomes that of the command.
     pub terminal: Option<&'a Terminal>,
     /// The descriptor that `leaderrun check` reads.

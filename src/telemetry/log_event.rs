@@ -11,7 +11,7 @@ pub struct LogEvent {
     /// The level: `error`, `warn`, `info`, `detail` (an info that the text format only shows with `-v`) or `debug`.
     pub level: &'static str,
     pub fields: &'static [&'static str],
-    /// A sentence that begins with "Logged" and states when the event is logged.
+    /// A sentence that begins with "Logged" and says when the event is logged.
     pub meaning: &'static str,
 }
 

@@ -160,7 +160,7 @@ fn a_version_that_is_too_old_is_an_error_event() {
 #[testkit::test]
 fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     let cluster = Cluster::start_in_process();
-    cluster.api_server().set_watch_cache(3);
+    cluster.api_server().set_watch_cache_size(3);
     let namespace = Namespace::on(&cluster);
     let quiet = namespace.put("quiet", "a");
     let from_quiet = format!("{}?resourceVersion={}", namespace.leases(), version(&quiet));
@@ -188,7 +188,7 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
 #[testkit::test]
 fn a_watch_can_be_resumed_from_a_bookmark() {
     let cluster = Cluster::start_in_process();
-    cluster.api_server().set_watch_cache(3);
+    cluster.api_server().set_watch_cache_size(3);
     cluster.api_server().set_bookmark_period(Duration::from_millis(50));
     let namespace = Namespace::on(&cluster);
     let quiet = namespace.put("quiet", "a");

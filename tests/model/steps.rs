@@ -6,7 +6,7 @@ use crate::disturbance::{Cut, Disturbance, Role};
 use crate::run::{ProcessState, Run};
 use crate::world::{JUST_BEFORE, World};
 
-/// A step of the model. The actions of a candidate are no steps: it carries them out at once, because their order
+/// A step of the model. The actions of a candidate are not steps: it carries them out at once, because their order
 /// relative to the other candidate's actions makes no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -50,7 +50,7 @@ pub fn open_folder(name: &str, mode: u32) -> PathBuf {
 /// Runs a command as this user, who is in their own group and in the common one.
 pub fn become_user(command: &mut Command, user: u32) {
     command.current_dir("/");
-    // SAFETY: between fork and exec, only system calls.
+    // SAFETY: only system calls are made between fork and exec.
     unsafe {
         command.pre_exec(move || {
             if user != ROOT {

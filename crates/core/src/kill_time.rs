@@ -106,14 +106,14 @@ pub struct KillPace {
     pub max_killed: u32,
     /// How long the pace is kept. After that, all processes are killed, because a killed process that does not end must
     /// not keep the others alive.
-    pub lasts: Duration,
+    pub duration: Duration,
 }
 
 impl KillPace {
-    /// Returns the pace at which to kill these processes; `None` if all of them are to be killed at once.
+    /// Returns the pace at which to kill these processes; `None` if all of them should be killed at once.
     pub fn of(tasks: TaskCount, limit: Option<CpuLimit>) -> Option<Self> {
-        let (max_killed, lasts) = (limit?.max_killed(), kill_time(tasks, limit));
-        (tasks.threads > max_killed && lasts < Duration::MAX).then_some(Self { max_killed, lasts })
+        let (max_killed, duration) = (limit?.max_killed(), kill_time(tasks, limit));
+        (tasks.threads > max_killed && duration < Duration::MAX).then_some(Self { max_killed, duration })
     }
 }
 

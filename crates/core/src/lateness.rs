@@ -1,4 +1,4 @@
-//! Measures how late a thread is woken, and estimates how late it may be woken next.
+//! Measures how late the scheduler wakes a thread, and estimates how late it may wake the thread next.
 
 use core::time::Duration;
 

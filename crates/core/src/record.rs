@@ -38,7 +38,7 @@ pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 /// The annotation that requests the holder to step down: see [`Record::asks_to_step_down`].
 pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 
-/// The annotation that states the holder's claim delay in milliseconds, if it has one: see [`Record::claim_delay`].
+/// The annotation with the holder's claim delay in milliseconds, if it has one: see [`Record::claim_delay`].
 pub const CLAIM_DELAY_ANNOTATION: &str = "leaderrun/claim-delay-ms";
 
 /// The annotation that states which version of the object the acquisition replaced: see [`Record::replaced_version`].
@@ -107,7 +107,7 @@ impl Record {
         Duration::try_from(self.valid_not_before()?.duration_since(self.acquire_time?)).ok()
     }
 
-    /// Returns the holder's claim delay, or zero if the record does not state it. Candidates with a shorter delay are
+    /// Returns the holder's claim delay, or zero if the record does not contain it. Candidates with a shorter delay are
     /// preferred.
     pub fn claim_delay(&self) -> Duration {
         self.claim_delay_millis.filter(|_| self.mark().is_some()).map_or(Duration::ZERO, Duration::from_millis)
@@ -177,7 +177,7 @@ impl Record {
         }
     }
 
-    /// Returns how long the record is valid without a renewal; `fallback` if it does not state that.
+    /// Returns how long the record is valid without a renewal; `fallback` if it does not contain a lease duration.
     pub fn lease_duration(&self, fallback: Duration) -> Duration {
         self.lease_duration_seconds.map_or(fallback, |seconds| Duration::from_secs(seconds.into()))
     }

@@ -161,7 +161,7 @@ impl Route {
         actions
     }
 
-    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let check_at = match self.known {
             KnownRoute::Here { check_at } => Some(check_at),

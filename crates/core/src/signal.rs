@@ -6,7 +6,7 @@ pub fn is_relayed(signal: i32) -> bool {
     !matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGPIPE)
 }
 
-/// Returns whether a signal is a request to end, by convention.
+/// Returns whether a signal conventionally asks a process to terminate.
 pub fn is_termination_signal(signal: i32) -> bool {
     matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }

@@ -56,7 +56,7 @@ pub struct SlotElection {
     claimed: Option<usize>,
     leads: bool,
     finished: bool,
-    /// How late this candidate is woken.
+    /// How late the scheduler wakes this candidate's thread.
     lateness: Lateness,
 }
 
@@ -113,7 +113,7 @@ impl SlotElection {
         actions
     }
 
-    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
     pub fn next_timeout(&self) -> Option<Instant> {
         let running = self.slots.iter().filter(|slot| slot.outcome.is_none());
         running.filter_map(|slot| slot.election.next_timeout()).min()

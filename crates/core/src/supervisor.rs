@@ -204,7 +204,7 @@ impl Supervisor {
         mem::take(&mut self.actions)
     }
 
-    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
     pub fn next_timeout(&self) -> Option<Instant> {
         let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
@@ -323,13 +323,13 @@ impl Supervisor {
             MainProcess::Running => {
                 self.actions.push(SupervisorAction::Signal(signal));
                 if self.requests_end(signal) {
-                    self.handle_request_to_end(now);
+                    self.handle_termination_signal(now);
                 }
             }
             MainProcess::Ended(_) if self.awaits_leftovers() => {
                 if self.requests_end(signal) {
                     self.leftovers_due = true;
-                    self.handle_request_to_end(now);
+                    self.handle_termination_signal(now);
                 } else {
                     self.actions.push(SupervisorAction::SignalLeftovers(signal));
                 }
@@ -348,7 +348,7 @@ impl Supervisor {
         matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal
     }
 
-    fn handle_request_to_end(&mut self, now: Instant) {
+    fn handle_termination_signal(&mut self, now: Instant) {
         self.end_requested = true;
         if let Some(after) = self.stop_options.kill_after {
             self.kill_by(now + after, KillReason::Terminated);

@@ -14,7 +14,7 @@ pub const ATTEMPTS: u32 = 3;
 /// The shortest timeout of a request.
 const MIN_ATTEMPT: Duration = Duration::from_millis(50);
 
-/// The longest duration that a lease can state: `leaseDurationSeconds` is an `int32`.
+/// The longest duration that a lease can have: `leaseDurationSeconds` is an `int32`.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(i32::MAX as u64);
 
 /// The lease duration that is suggested if no valid lease duration is close to the given one. It is client-go's

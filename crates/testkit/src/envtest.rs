@@ -127,7 +127,7 @@ fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etc
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(file("service-account-key-file", "service-account.pub"))
         .arg(file("service-account-signing-key-file", "service-account.key"))
-        // Services have both families.
+        // Services are dual-stack.
         .arg("--service-cluster-ip-range=10.0.0.0/24,fd00:10::/112")
         // Otherwise each pod would need a ServiceAccount, which only a controller creates.
         .arg("--disable-admission-plugins=ServiceAccount")

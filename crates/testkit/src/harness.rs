@@ -1,4 +1,5 @@
-//! The test harness of the binaries that run leaderrun. It needs one line in `main.rs` and an attribute on each test.
+//! The harness of the test binaries that run leaderrun. A test binary calls it in `main`, and marks each test with an
+//! attribute.
 //!
 //! ```ignore
 //! fn main() -> std::process::ExitCode {
@@ -9,8 +10,8 @@
 //! fn a_standby_takes_over() {}
 //! ```
 //!
-//! Tests register themselves. A binary that was built without a source file of its folder refuses to run, so every test
-//! file that exists is run.
+//! Tests register themselves. A file without a `mod` line is not compiled, so its tests would be skipped silently.
+//! Therefore a test binary refuses to run if its folder contains a source file that it was built without.
 
 use std::env::ArgsOs;
 use std::path::{Path, PathBuf};
@@ -100,7 +101,8 @@ impl Harness {
         (arguments.nth(1)? == witness::FLAG).then(|| (self.run_as_command)(arguments))
     }
 
-    /// Runs the tests selected on the command line, or a command of one of them.
+    /// Runs the tests selected on the command line. If a test has started this binary as the command of a candidate, it
+    /// runs that command instead.
     pub fn run(self) -> ExitCode {
         if let Some(status) = self.run_as_command() {
             return status;
@@ -109,7 +111,7 @@ impl Harness {
         if !missing.is_empty() {
             eprintln!(
                 "error: this binary was built without {missing:?}\n\
-                 Add a `mod` for each to {main}, or touch {main} where automod declares them, and build again.",
+                 Declare each with `mod` in {main}, or touch {main} if it uses automod, and build again.",
                 main = self.main
             );
             return ExitCode::FAILURE;

@@ -29,8 +29,8 @@ impl Pty {
     pub fn open() -> Self {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).expect("a new terminal");
-        grantpt(&master).expect("to own the terminal");
-        unlockpt(&master).expect("to unlock the terminal");
+        grantpt(&master).expect("the terminal can be granted");
+        unlockpt(&master).expect("the terminal can be unlocked");
         let name = ptsname_r(&master).expect("the terminal's name");
         let slave = open(name.as_str(), flags, Mode::empty()).expect("the terminal");
         Self { master: master.into(), slave }
@@ -46,16 +46,16 @@ pub struct Screen {
 
 impl Screen {
     /// Opens a new terminal.
-    #[expect(clippy::new_without_default, reason = "opening a terminal is no default")]
+    #[expect(clippy::new_without_default, reason = "a default value must not open a terminal")]
     pub fn new() -> Self {
         let pty = Pty::open();
         let keyboard = File::from(pty.master);
         let contents = Arc::new(Mutex::new(Vec::new()));
         let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&contents));
         thread::spawn(move || {
-            let mut some = [0; 4096];
-            while let Ok(length @ 1..) = from.read(&mut some) {
-                to.lock().expect("the screen").extend(&some[..length]);
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                to.lock().expect("the screen").extend(&buffer[..length]);
             }
         });
         Self { keyboard, contents, terminal: pty.slave }
@@ -65,7 +65,7 @@ impl Screen {
     pub fn attach(&self, command: &mut Command) {
         let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor"));
         command.stdin(stream()).stdout(stream()).stderr(stream());
-        // SAFETY: between fork and exec, only system calls.
+        // SAFETY: only system calls are made between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 setsid()?;
@@ -77,7 +77,7 @@ impl Screen {
         }
     }
 
-    /// Types these keys.
+    /// Sends keys to the terminal, as if a user typed them.
     pub fn type_keys(&mut self, keys: &[u8]) {
         self.keyboard.write_all(keys).expect("a keyboard");
     }

@@ -165,7 +165,7 @@ impl Lifetime {
     pub fn write(&self, file: &File) {
         let Lifetime { run, pid, started_at, last_seen_at, signaled_at } = self;
         let line = format!("{started_at:020} {last_seen_at:020} {signaled_at:020} {pid} {run}\n");
-        file.write_all_at(line.as_bytes(), 0).expect("to write");
+        file.write_all_at(line.as_bytes(), 0).expect("the write succeeds");
     }
 
     fn parse(text: &str) -> Option<Lifetime> {

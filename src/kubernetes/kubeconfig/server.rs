@@ -61,7 +61,7 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
         && !port.contains(']')
         && !is_port(port)
     {
-        return Err(format!("server {shown:?}: {port:?} is not a port"));
+        return Err(format!("server {shown:?}: {port:?} is not a port number"));
     }
     let is_escape = |rest: &[u8]| rest.len() > 2 && rest[1..3].iter().all(u8::is_ascii_hexdigit);
     if !path.match_indices('%').all(|(at, _)| is_escape(&path.as_bytes()[at..])) {
@@ -158,8 +158,8 @@ mod tests {
             ("https://fd00::1", "invalid authority"),
             ("https://:6443", "has no host"),
             ("https://a b", "invalid uri character"),
-            ("https://host:port", "\"port\" is not a port"),
-            ("https://host:+80", "\"+80\" is not a port"),
+            ("https://host:port", "\"port\" is not a port number"),
+            ("https://host:+80", "\"+80\" is not a port number"),
         ] {
             let refusal = parse(text).map(drop).expect_err(text);
             assert!(refusal.contains(reason), "{text}: {refusal}");

@@ -70,7 +70,7 @@ impl Certificate {
     }
 
     /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 are
-    /// accepted, because they cannot state it.
+    /// accepted, because they cannot contain it.
     fn is_authority(&self) -> bool {
         match self.constraints() {
             Ok(Some(constraints)) => constraints.ca,

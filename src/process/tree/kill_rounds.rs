@@ -31,7 +31,7 @@ pub struct KillRounds {
 impl KillRounds {
     /// Creates a kill at this pace. Its first round is due at once.
     pub fn begin(now: Instant, pace: Option<KillPace>) -> Self {
-        let pace = pace.map(|pace| (pace, now + pace.lasts));
+        let pace = pace.map(|pace| (pace, now + pace.duration));
         Self { pace, next_round: now, pause: SHORTEST_PAUSE, progress_at: now, has_failed: false }
     }
 

@@ -108,7 +108,7 @@ impl Tree {
     /// Opens /proc, and allocates everything that a kill needs.
     ///
     /// # Errors
-    /// Returns a sentence if this process cannot list its children.
+    /// Fails if this process cannot list its children. The error is a sentence for the user.
     pub fn open(run: &str) -> io::Result<Self> {
         let proc = Proc::open().map_err(|error| {
             io::Error::other(format!(
@@ -262,7 +262,7 @@ impl Tree {
         stuck.map_or(Ok(()), |number| Err(KillFailure::Stuck { number }))
     }
 
-    /// Returns a sentence about why a process was not killed.
+    /// Describes in a sentence why a process was not killed.
     pub fn describe(&self, failure: KillFailure) -> String {
         match failure {
             KillFailure::Refused { number, errno: Errno::EPERM } => format!(

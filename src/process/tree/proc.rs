@@ -183,7 +183,7 @@ impl Proc {
         parse_stat(self.read(path, &mut buffer)?).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the numbers of a process in the PID namespaces, if /proc states them.
+    /// Returns the numbers of a process in the PID namespaces, if /proc contains them.
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_of(number, "status", &mut buffer).ok()?;
@@ -200,7 +200,7 @@ impl Proc {
     /// Returns the real user ID of a process.
     ///
     /// # Errors
-    /// Fails if there is no such process, or /proc does not state it.
+    /// Fails if there is no such process, or /proc does not contain it.
     pub fn owner(&self, number: i32) -> nix::Result<u32> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_of(number, "status", &mut buffer)?;
@@ -210,7 +210,7 @@ impl Proc {
         std::str::from_utf8(real).ok().and_then(|real| real.parse().ok()).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the number of a process in the PID namespace of this process, if /proc states it.
+    /// Returns the number of a process in the PID namespace of this process, if /proc contains it.
     pub fn pid(&self, number: i32) -> Option<Pid> {
         if self.is_of_own_namespace() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
     }

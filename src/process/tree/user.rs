@@ -19,10 +19,11 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
         Ok(ForkResult::Parent { child }) => wait_for(child),
         Ok(ForkResult::Child) => {
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-            // SAFETY: takes three integers. libc's function is not used, because it changes the users of all threads.
+            // SAFETY: the call takes three integers. libc's function is not used, because it changes the users of all
+            // threads.
             let became = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) });
             let errno = became.and_then(|_| action()).err().map_or(0, |errno| errno as i32);
-            // SAFETY: exits without running the exit handlers that were inherited from the parent.
+            // SAFETY: the call ends this process without running the exit handlers that were inherited from the parent.
             unsafe { libc::_exit(errno) }
         }
         Err(_) => Err(Errno::EPERM),

@@ -76,11 +76,11 @@ fn a_service_that_does_not_follow_slices_is_refused() {
 #[test]
 fn an_address_must_have_a_family_of_the_service() {
     let single = definition(json!({ "ipFamilies": ["IPv4"] }));
-    assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual());
+    assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual_stack());
     assert_eq!(single.unserved_family(&["IPv4"]), None);
     assert!(single.no_family("IPv6").contains("set --address to an IPv4 address"));
     let dual = definition(json!({ "ipFamilies": ["IPv6", "IPv4"] }));
-    assert!(dual.has_family("IPv4") && dual.is_dual());
+    assert!(dual.has_family("IPv4") && dual.is_dual_stack());
     assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);
     assert!(dual.unserved_family(&["IPv4"]).is_some_and(|sentence| sentence.contains("no IPv6 address")));
     let headless = definition(json!({ "clusterIP": "None", "ipFamilies": ["IPv4", "IPv6"] }));

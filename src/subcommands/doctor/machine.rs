@@ -1,4 +1,4 @@
-//! The rows about the limits of this machine or container.
+//! The rows of the `doctor` table about the limits of this machine or container.
 
 use leaderrun_core::timing::MIN_KILL_MARGIN;
 
@@ -55,15 +55,16 @@ fn cpu(cgroups: &CpuCgroups) -> Row {
 fn locked_memory() -> Row {
     match memory::lock() {
         Locked::Everything => Row::ok("memory", "all of leaderrun can be locked in memory"),
-        Locked::Partly { locked, of, errno } => Row::note(
+        Locked::Partly { locked, total, errno } => Row::note(
             "memory",
             format!(
                 "only {} of {} kB of leaderrun can be locked in memory: {}",
                 locked / 1024,
-                of / 1024,
+                total / 1024,
                 errno.desc()
             ),
-            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=), if leaderrun is on a network disk",
+            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=) if the leaderrun program is on a network disk: \
+             if that disk fails, leaderrun may stop the command too late",
         ),
     }
 }

@@ -27,8 +27,8 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
             (PodLabel::rules(namespace), Vec::new())
         }
         Routing::Service(service) => {
-            let is_dual = examine_service(table, cluster, namespace, service).await;
-            (service.name.rules(namespace, is_dual), service.name.checking_rules(namespace))
+            let is_dual_stack = examine_service(table, cluster, namespace, service).await;
+            (service.name.rules(namespace, is_dual_stack), service.name.checking_rules(namespace))
         }
     };
     let if_denied = |_| IfDenied::Fails("; traffic is not routed to the leader");
@@ -57,14 +57,14 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
     };
     if !route.is_checked() {
         // The row about the permission to read the Service says so.
-        return route.is_dual;
+        return route.is_dual_stack;
     }
     let RouteReport { subject, except, warnings } = service.report(&objects, &route);
     table.add(Row::ok("Service", format!("{subject} follows the leader{except}")));
     for warning in warnings.into_iter().chain(service.left_over(&objects).await) {
         table.add(note("Service", &warning));
     }
-    route.is_dual
+    route.is_dual_stack
 }
 
 fn note(what: &'static str, sentence: &str) -> Row {

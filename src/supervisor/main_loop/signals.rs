@@ -16,7 +16,7 @@ impl MainLoop<'_> {
     /// is stopped.
     pub(super) fn handle_stopped(&mut self, pid: Pid, signal: i32) {
         match signal {
-            libc::SIGTTIN | libc::SIGTTOU => self.handle_awaited_terminal(pid),
+            libc::SIGTTIN | libc::SIGTTOU => self.handle_missing_terminal(pid),
             libc::SIGTSTP if self.terminal.belongs_to(pid) => {
                 self.notify(SupervisorNotice::SuspendRefused);
                 let _ = self.tree.signal_group(pid, libc::SIGCONT);
@@ -28,12 +28,12 @@ impl MainLoop<'_> {
     /// Handles a command that was stopped because it needs the terminal and does not have it. If leaderrun has become
     /// the foreground job in the meantime, the command gets the terminal. leaderrun may not have noticed, because a
     /// shell's `fg` sends no SIGCONT to a job that is running.
-    pub(super) fn handle_awaited_terminal(&mut self, main: Pid) {
+    pub(super) fn handle_missing_terminal(&mut self, main: Pid) {
         self.take_foreground(main, true);
         if self.terminal.belongs_to(main) {
             self.terminal.end_wait();
             let _ = self.tree.signal_group(main, libc::SIGCONT);
-        } else if self.terminal.await_check() {
+        } else if self.terminal.schedule_check() {
             self.notify(SupervisorNotice::AwaitsTerminal);
         }
     }
@@ -57,14 +57,15 @@ impl MainLoop<'_> {
     }
 
     /// Gives the command the terminal if leaderrun is now the foreground job, for example because a shell's `fg` has
-    /// continued it. `asks` says that the command needs the terminal now.
-    fn take_foreground(&mut self, main: Pid, asks: bool) {
-        if self.terminal.give_to(main, asks) {
+    /// continued it. `needs_terminal` says that the command needs the terminal now.
+    fn take_foreground(&mut self, main: Pid, needs_terminal: bool) {
+        if self.terminal.give_to(main, needs_terminal) {
             self.notify(SupervisorNotice::HasTerminal);
         }
     }
 
-    /// Sends the signals that were held back because the command may have received them already, and that are now due.
+    /// Relays the signals that are now due. They were held back because the command may already have received them
+    /// directly.
     pub(super) fn relay_due(&mut self) {
         for relayed in self.relay.due(clock::now()) {
             // Once the main process has been reaped, the number of its group may belong to another group.

@@ -252,7 +252,7 @@ fn the_environment_sets_options_and_the_command_line_wins() {
 fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderrun() {
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; ps -o sid= -p $$ >/dev/null; echo end";
     let change_signal_state = |command: &mut Command| {
-        // SAFETY: between fork and exec, only system calls.
+        // SAFETY: only system calls are made between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 libc::signal(libc::SIGHUP, libc::SIG_IGN);
@@ -295,7 +295,7 @@ fn help_and_version_are_printed_to_stdout() {
 #[testkit::test]
 fn the_exit_status_is_known_even_if_the_parent_ignores_sigchld() {
     let ignore_sigchld = |command: &mut Command| {
-        // SAFETY: between fork and exec, only a system call.
+        // SAFETY: only one system call is made between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 libc::signal(libc::SIGCHLD, libc::SIG_IGN);

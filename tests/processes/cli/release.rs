@@ -22,7 +22,7 @@ fn start_standby_behind_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> R
     let (elector, supervisor) = (a.elector(), a.supervisor());
     for (process, signal) in [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
     {
-        kill(process, signal).expect("it is alive");
+        kill(process, signal).expect("the process is alive");
     }
     b
 }

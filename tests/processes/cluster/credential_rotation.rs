@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use testkit::issued::{self, ClientCertificate};
+use testkit::credentials::{self, ClientCertificate};
 use testkit::users::ADMIN;
 use testkit::{
     Candidate, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually, kubeconfig, scratch, tls,
@@ -101,10 +101,10 @@ pub fn replace(path: &Path, contents: &str) {
 fn rotating_tokens(mut publish: impl FnMut(&str)) -> impl FnMut() {
     let mut present = None;
     move || {
-        let token = issued::issue_token(ADMIN);
+        let token = credentials::issue_token(ADMIN);
         publish(&token);
         if let Some(revoked) = present.replace(token) {
-            issued::revoke_token(&revoked);
+            credentials::revoke_token(&revoked);
         }
     }
 }
@@ -113,10 +113,10 @@ fn rotating_tokens(mut publish: impl FnMut(&str)) -> impl FnMut() {
 fn rotating_certificates(mut publish: impl FnMut(&ClientCertificate)) -> impl FnMut() {
     let mut present = None;
     move || {
-        let certificate = issued::issue_certificate(ADMIN);
+        let certificate = credentials::issue_certificate(ADMIN);
         publish(&certificate);
         if let Some(revoked) = present.replace(certificate) {
-            issued::revoke_certificate(&revoked);
+            credentials::revoke_certificate(&revoked);
         }
     }
 }

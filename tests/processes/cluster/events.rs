@@ -131,7 +131,7 @@ fn a_command_that_uses_up_the_limit_of_processes_does_not_prevent_renewals_or_it
         .args(TIMING)
         .configure(|command| {
             become_user(command, user);
-            // SAFETY: between fork and exec, only a system call.
+            // SAFETY: only one system call is made between fork and exec.
             unsafe { command.pre_exec(|| setrlimit(Resource::RLIMIT_NPROC, 40, 40).map_err(Into::into)) };
         })
         .run(["python3", "-c", FORK_UNTIL_REFUSED]);

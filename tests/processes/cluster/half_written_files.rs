@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use testkit::issued;
+use testkit::credentials;
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, scratch, tls};
 
@@ -94,14 +94,14 @@ fn half(text: &str) -> &str {
 #[testkit::test]
 fn a_leader_keeps_the_lock_while_its_token_file_is_written_in_parts() {
     let mut leader = Leader::new();
-    let (old, new) = (issued::issue_token(ADMIN), issued::issue_token(ADMIN));
+    let (old, new) = (credentials::issue_token(ADMIN), credentials::issue_token(ADMIN));
     fs::write(leader.file("token"), &old).expect("a token");
     leader.configure(&json!({ "tokenFile": "token" }));
     leader.start();
     leader.write_part("token", "");
     leader.write_part("token", half(&new));
     fs::write(leader.file("token"), &new).expect("a token");
-    issued::revoke_token(&old);
+    credentials::revoke_token(&old);
     leader.wait_for_renewals();
     let reason = format!("the API server rejects the token in {}", leader.file("token").display());
     leader.assert_held(&reason);
@@ -110,7 +110,7 @@ fn a_leader_keeps_the_lock_while_its_token_file_is_written_in_parts() {
 #[testkit::test]
 fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_parts() {
     let mut leader = Leader::new();
-    let (old, new) = (issued::issue_certificate(ADMIN), issued::issue_certificate(ADMIN));
+    let (old, new) = (credentials::issue_certificate(ADMIN), credentials::issue_certificate(ADMIN));
     let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
     write("me.crt", &old.certificate);
     write("me.key", &old.key);
@@ -121,7 +121,7 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
     leader.write_part("me.key", &new.key);
     leader.write_part("me.crt", half(&new.certificate));
     fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
-    issued::revoke_certificate(&old);
+    credentials::revoke_certificate(&old);
     leader.wait_for_renewals();
     leader.assert_held("does not belong to the key in client-key");
 }
@@ -129,7 +129,7 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
 #[testkit::test]
 fn a_leader_keeps_the_lock_while_its_certificate_file_lacks_the_intermediate_authority() {
     let mut leader = Leader::new();
-    let (old, new) = (issued::issue_certificate(ADMIN), issued::issue_certificate_chain(ADMIN));
+    let (old, new) = (credentials::issue_certificate(ADMIN), credentials::issue_certificate_chain(ADMIN));
     let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
     write("me.crt", &old.certificate);
     write("me.key", &old.key);
@@ -140,21 +140,21 @@ fn a_leader_keeps_the_lock_while_its_certificate_file_lacks_the_intermediate_aut
     let first = new.certificate.find(END).expect("a certificate") + END.len();
     leader.write_part("me.crt", &new.certificate[..first]);
     fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
-    issued::revoke_certificate(&old);
+    credentials::revoke_certificate(&old);
     leader.wait_for_renewals();
     leader.assert_held("the server refused the client certificate");
 }
 
 /// Rotates credentials while the file of authorities is half written.
 fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish: impl Fn(&Path, &str)) {
-    let mut token = issued::issue_token(ADMIN);
+    let mut token = credentials::issue_token(ADMIN);
     publish(&leader.folder, &token);
     leader.start();
     for part in ["", half(&tls::authority())] {
         leader.write_part("ca.crt", part);
-        let next = issued::issue_token(ADMIN);
+        let next = credentials::issue_token(ADMIN);
         publish(&leader.folder, &next);
-        issued::revoke_token(&token);
+        credentials::revoke_token(&token);
         token = next;
         leader.wait_for_renewals();
         // New connections are possible, too.
@@ -191,7 +191,7 @@ fn a_plugin_is_run_while_the_file_of_authorities_is_half_written() {
 #[testkit::test]
 fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     let mut leader = Leader::new();
-    let (old, new) = (issued::issue_token(ADMIN), issued::issue_token(ADMIN));
+    let (old, new) = (credentials::issue_token(ADMIN), credentials::issue_token(ADMIN));
     let (server, authority) = (leader.proxy.address(), BASE64_STANDARD.encode(tls::authority()));
     // The fields are in the order in which kubectl writes them.
     let whole = |token: &str| {
@@ -209,7 +209,7 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
         leader.write_part("kubeconfig", up_to(part));
     }
     fs::write(leader.file("kubeconfig"), &new_text).expect("a kubeconfig");
-    issued::revoke_token(&old);
+    credentials::revoke_token(&old);
     leader.wait_for_renewals();
     leader.assert_held("its user no longer has credentials");
 }
@@ -218,7 +218,7 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
 fn a_plugin_runs_again_after_it_has_printed_half_a_certificate() {
     let leader = Leader::new();
     let version = "client.authentication.k8s.io/v1";
-    let certificate = issued::issue_certificate(ADMIN);
+    let certificate = credentials::issue_certificate(ADMIN);
     let credential = |certificate: &str, key: &str| {
         let status = json!({ "clientCertificateData": certificate, "clientKeyData": key });
         json!({ "apiVersion": version, "kind": "ExecCredential", "status": status }).to_string()

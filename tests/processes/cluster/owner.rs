@@ -110,7 +110,7 @@ fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
     eventually("the owner is added", || owners_at(&lock.lease_path()) == json!([other, first]));
     a.stop();
     // A Deployment that is created again has another uid.
-    owners.client.delete(&format!("{}/web", owners.path("Deployment"))).expect("it is deleted");
+    owners.client.delete(&format!("{}/web", owners.path("Deployment"))).expect("the object is deleted");
     let second = owners.create("Deployment", "web", None);
     let mut a = run();
     eventually("the owner is replaced", || owners_at(&lock.lease_path()) == json!([other, second]));
@@ -257,7 +257,7 @@ fn an_owner_that_the_api_server_refuses_is_left_out() {
     let owners = || cluster.admin().get(&lock.lease_path()).expect("the Lease")["metadata"]["ownerReferences"].clone();
     assert_eq!(owners(), json!(null));
     // Creating an object with an owner is allowed.
-    cluster.admin().delete(&lock.lease_path()).expect("it is deleted");
+    cluster.admin().delete(&lock.lease_path()).expect("the object is deleted");
     let mut created = run();
     created.wait_for_exit(0);
     assert!(!created.log().contains("has no owner"), "{}", created.log());

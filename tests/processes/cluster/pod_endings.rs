@@ -22,7 +22,7 @@ fn kill_container(leaderrun: &Running) {
     let mut processes = descendants(leaderrun.elector());
     processes.push(leaderrun.elector());
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
-        processes.iter().for_each(|process| kill(*process, signal).expect("it is alive"));
+        processes.iter().for_each(|process| kill(*process, signal).expect("the process is alive"));
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use testkit::issued;
+use testkit::credentials;
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, kubeconfig, scratch};
 
@@ -93,11 +93,11 @@ fn expired_credentials_are_used_while_the_plugin_fails_or_hangs() {
 #[testkit::test]
 fn a_rejected_token_costs_no_connection() {
     let leader = Leader::start(|folder| {
-        replace(&folder.join("token"), &issued::issue_token(ADMIN));
+        replace(&folder.join("token"), &credentials::issue_token(ADMIN));
         json!({ "tokenFile": folder.join("token") })
     });
     leader.wait_for_renewals(1);
-    replace(&leader.folder.join("token"), &issued::issue_token(ADMIN));
+    replace(&leader.folder.join("token"), &credentials::issue_token(ADMIN));
     leader.proxy.answer(Match::put().next(1), 401, None);
     leader.wait_for_renewals(2);
     let requests = leader.proxy.requests().into_iter().filter(|seen| seen.method == "PUT");

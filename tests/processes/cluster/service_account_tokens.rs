@@ -114,8 +114,8 @@ fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_expire(
     real_api_server().expect("a real API server");
     let start = Instant::now();
     assert_lock_is_kept_during(|issuer| {
-        let lasts = EXPIRATION + Duration::from_secs(150);
-        thread::sleep(lasts / u32::try_from(ROTATIONS).expect("a few"));
+        let duration = EXPIRATION + Duration::from_secs(150);
+        thread::sleep(duration / u32::try_from(ROTATIONS).expect("a few"));
         issuer.issue();
     });
     assert!(start.elapsed() > EXPIRATION);

@@ -133,7 +133,7 @@ fn the_message_says_that_a_command_line_is_too_long() {
     let small = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     // SAFETY: the limit is read and nothing is written.
     let set = unsafe { libc::prlimit(b.supervisor().as_raw(), libc::RLIMIT_STACK, &raw const small, ptr::null_mut()) };
-    Errno::result(set).expect("to lower the limit");
+    Errno::result(set).expect("the limit can be lowered");
     a.stop();
     b.wait_for_exit(126);
     assert!(b.log().contains("its arguments and environment are longer than the kernel allows"), "{}", b.log());

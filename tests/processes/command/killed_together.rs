@@ -29,7 +29,7 @@ fn kill_both(running: &Running) {
 }
 
 fn send(signal: Signal, processes: &[Pid]) {
-    processes.iter().for_each(|process| kill(*process, signal).expect("it is alive"));
+    processes.iter().for_each(|process| kill(*process, signal).expect("the process is alive"));
 }
 
 /// Waits until the command is ready and has this many processes, and returns them.
@@ -140,7 +140,7 @@ fn a_command_is_stopped_in_order_while_one_process_is_alive() {
         eventually("the command is ready", || running.output().contains("ready"));
         let (elector, supervisor) = (running.elector(), running.supervisor());
         let (killed, survivor) = if kills_elector { (elector, supervisor) } else { (supervisor, elector) };
-        kill(killed, Signal::SIGKILL).expect("it is alive");
+        kill(killed, Signal::SIGKILL).expect("the process is alive");
         if kills_elector {
             eventually("the command was stopped in order", || running.output().contains("stopped"));
         } else {
@@ -189,7 +189,7 @@ impl LeaderWithStandby {
 
 /// Makes a process the leader of a new session, so that pkill finds only the processes of this test.
 fn lead_session(command: &mut Command) {
-    // SAFETY: between fork and exec, only a system call.
+    // SAFETY: only one system call is made between fork and exec.
     unsafe { command.pre_exec(|| setsid().map(drop).map_err(Into::into)) };
 }
 

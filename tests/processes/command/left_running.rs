@@ -75,7 +75,7 @@ fn a_daemon_is_dead_after_a_loss() {
     a.wait_for_log("waiting for the end");
     let command = descendants(a.supervisor());
     // Without the elector the lock is no longer renewed.
-    kill(a.elector(), Signal::SIGKILL).expect("it is alive");
+    kill(a.elector(), Signal::SIGKILL).expect("the process is alive");
     eventually("the daemon is dead", || command.iter().all(|process| !is_alive(process)));
     a.wait();
     assert!(a.output().contains("stopping"), "{}", a.output());

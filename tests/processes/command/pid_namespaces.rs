@@ -73,7 +73,7 @@ fn an_orphan_that_was_seen_as_a_descendant_is_dead_before_the_next_command_start
 #[testkit::test(requires = NAMESPACES.clone())]
 fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
     assert_hands_over(&[], r#"setsid "$@" & sleep 1000"#, |a| {
-        kill(a.supervisor(), Signal::SIGKILL).expect("it is alive")
+        kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });
 }
 

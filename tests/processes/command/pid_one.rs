@@ -45,7 +45,7 @@ fn process_1_forwards_signals_and_reaps_orphans() {
     let mut a = in_namespace(&["--mount-proc"], script);
     eventually("the orphan ends", || a.output().contains("orphan ends"));
     let leaderrun = children(a.elector())[0];
-    kill(leaderrun, Signal::SIGTERM).expect("it is alive");
+    kill(leaderrun, Signal::SIGTERM).expect("the process is alive");
     a.wait_for_exit(9);
 }
 
@@ -63,7 +63,7 @@ fn process_1_kills_all_processes_even_if_proc_shows_an_outer_namespace() {
 fn signals_are_blocked_before_the_command_line_is_parsed() {
     let mut command = Command::new(leaderrun());
     command.args(["--lock", &TestLock::file().name, "--", "true"]).stderr(Stdio::null());
-    // SAFETY: between fork and exec, only a system call.
+    // SAFETY: only one system call is made between fork and exec.
     unsafe {
         command.pre_exec(|| {
             let traced = libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
@@ -71,21 +71,21 @@ fn signals_are_blocked_before_the_command_line_is_parsed() {
         });
     }
     let traced = Pid::from_raw(command.spawn().expect("leaderrun").id() as i32);
-    let read = |file: &str| fs::read_to_string(format!("/proc/{traced}/{file}")).expect("it is stopped");
+    let read = |file: &str| fs::read_to_string(format!("/proc/{traced}/{file}")).expect("the process is stopped");
     loop {
         let stopped = waitpid(traced, None).expect("a child");
         assert!(matches!(stopped, WaitStatus::Stopped(..)), "it did not read the host name: {stopped:?}");
         if read("syscall").split(' ').next() == Some(&libc::SYS_uname.to_string()) {
             break;
         }
-        // SAFETY: continues a process that is stopped, to its next system call.
+        // SAFETY: the call continues a process that is stopped, to its next system call.
         let continued = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, traced.as_raw(), ptr::null_mut::<u8>(), 0) };
         assert_eq!(continued, 0, "{}", nix::Error::last());
     }
     let status = read("status");
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("the blocked signals");
     let blocked = u64::from_str_radix(blocked.trim(), 16).expect("a mask");
-    kill(traced, Signal::SIGKILL).expect("it is stopped");
+    kill(traced, Signal::SIGKILL).expect("the process is stopped");
     waitpid(traced, None).expect("a child");
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         assert!(blocked & (1 << (signal as i32 - 1)) != 0, "{signal} is not blocked: {blocked:x}");

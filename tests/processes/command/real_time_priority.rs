@@ -17,7 +17,7 @@ fn scheduling(process: Pid) -> (i32, i32) {
 
 /// Checks whether this process may set a real-time priority.
 fn real_time() -> Result<(), String> {
-    // SAFETY: all zeros is a valid value.
+    // SAFETY: all zeros are a valid value.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = 1;
     // SAFETY: the child only makes system calls; the kernel reads the parameters during the call.

@@ -19,7 +19,7 @@ fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
     ];
-    // SAFETY: between fork and exec, only system calls. The filter exists until the kernel has read it.
+    // SAFETY: only system calls are made between fork and exec. The filter exists until the kernel has read it.
     unsafe {
         command.pre_exec(move || {
             let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
@@ -131,7 +131,7 @@ fn with_open_files(limit: u32, arguments: &[&str]) -> Running {
         .args(arguments)
         .configure(|command| {
             command.stdin(Stdio::null());
-            // SAFETY: between fork and exec, only system calls.
+            // SAFETY: only system calls are made between fork and exec.
             unsafe {
                 command.pre_exec(|| {
                     for descriptor in 3..64 {
@@ -204,7 +204,7 @@ fn with_limit(user: u32, resource: Resource, limit: u64) -> Running {
     let candidate = Candidate::program("a", program()).args(["--lock", &lock, "--wait", "10s"]);
     let candidate = candidate.configure(|command| {
         become_user(command, user);
-        // SAFETY: between fork and exec, only a system call.
+        // SAFETY: only one system call is made between fork and exec.
         unsafe { command.pre_exec(move || setrlimit(resource, limit, limit).map_err(Into::into)) };
     });
     candidate.run_script("exit 7")

@@ -97,11 +97,11 @@ fn the_log_says_that_a_stopped_command_keeps_the_lock() {
     eventually("the command runs", || a.output().contains("ready"));
     let command = descendants(a.supervisor())[0];
     for (process, signal) in [(command, Signal::SIGSTOP), (a.elector(), Signal::SIGTSTP)] {
-        kill(process, signal).expect("it is alive");
+        kill(process, signal).expect("the process is alive");
         a.wait_for_log(&format!(
             "the command is stopped by {signal} and keeps the lock; kill -CONT {command} continues it"
         ));
-        kill(command, Signal::SIGCONT).expect("it is alive");
+        kill(command, Signal::SIGCONT).expect("the process is alive");
     }
     a.signal(Signal::SIGTERM);
     a.wait_for_end_by(Signal::SIGTERM);
@@ -130,7 +130,7 @@ fn the_signals_of_the_c_library_do_not_end_leaderrun() {
         send(&[process], 33);
         assert!(is_alive(process));
     }
-    kill(b.elector(), Signal::SIGUSR1).expect("it is alive");
+    kill(b.elector(), Signal::SIGUSR1).expect("the process is alive");
     b.wait_for_end_by(Signal::SIGUSR1);
     a.stop();
 }

@@ -178,7 +178,7 @@ fn a_stopped_command_receives_the_termination_signal() {
     let mut a = Candidate::new("a", &TestLock::file()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let command = nix::unistd::Pid::from_raw(witnesses.lifetimes_of("a")[0].pid as i32);
-    nix::sys::signal::kill(command, Signal::SIGSTOP).expect("it lives");
+    nix::sys::signal::kill(command, Signal::SIGSTOP).expect("the process is alive");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);

@@ -7,15 +7,17 @@ use nix::sys::termios::{FlowArg, tcflow};
 
 use testkit::{Candidate, Cluster, Proxy, Pty, TestLock, Witnesses, is_alive};
 
-/// Checks that leader A, whose stderr is blocked, renews, and that its command is dead in time after a partition.
+/// Checks that a blocked stderr does not delay leader A: it renews its lock, and after a partition it kills its command
+/// before B takes over.
 fn assert_not_delayed_by(stderr: OwnedFd, fill: bool) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     if fill {
         let flags = nix::fcntl::OFlag::O_NONBLOCK;
-        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(flags)).expect("a flag");
+        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(flags)).expect("the flag can be set");
         while nix::unistd::write(&stderr, &[b'x'; 4096]).is_ok() {}
-        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).expect("a flag");
+        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))
+            .expect("the flag can be set");
     }
     let a = Candidate::new("a", &lock.through(proxy.kubeconfig())).args(["-v", "-v"]).configure(|command| {
         command.stderr(Stdio::from(stderr));
@@ -46,7 +48,7 @@ fn a_full_stderr_pipe_delays_neither_renewals_nor_the_kill() {
 #[testkit::test]
 fn a_terminal_stopped_with_ctrl_s_delays_neither_renewals_nor_the_kill() {
     let terminal = Pty::open();
-    tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it stops");
+    tcflow(&terminal.slave, FlowArg::TCOOFF).expect("the terminal stops its output");
     let _master = terminal.master;
     assert_not_delayed_by(terminal.slave, false);
 }

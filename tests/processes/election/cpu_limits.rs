@@ -108,7 +108,7 @@ fn limit(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     let members = cgroup.map(|Cgroup(folder)| CString::new(folder.join("cgroup.procs").into_os_string().into_vec()));
     let members = members.map(|path| path.expect("a path"));
     candidate.configure(move |command| {
-        // SAFETY: between fork and exec, only system calls.
+        // SAFETY: only system calls are made between fork and exec.
         unsafe {
             command.pre_exec(move || {
                 libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_NICE, 0, 0, 0);

@@ -67,7 +67,7 @@ fn a_main_thread_that_fails_leaves_nothing_alive() {
         // SAFETY: the limit is read and nothing is written.
         let set =
             unsafe { libc::prlimit(a.elector().as_raw(), libc::RLIMIT_NOFILE, &raw const too_few, ptr::null_mut()) };
-        Errno::result(set).expect("to lower the limit");
+        Errno::result(set).expect("the limit can be lowered");
         send(a.elector(), Signal::SIGUSR1);
     });
     a.wait_for_exit(69);

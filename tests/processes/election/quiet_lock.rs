@@ -18,7 +18,7 @@ impl Fixture {
     fn new(bookmark_period: Duration) -> Self {
         let cluster = Cluster::start_in_process();
         cluster.api_server().set_bookmark_period(bookmark_period);
-        cluster.api_server().set_watch_cache(1);
+        cluster.api_server().set_watch_cache_size(1);
         let proxy = Proxy::start(&cluster);
         let namespace = cluster.new_namespace();
         let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(proxy.kubeconfig()) };

@@ -88,7 +88,7 @@ fn a_signal_ends_the_pause_before_rejoining() {
         .env("LEADERRUN_LOSSES_IN_A_ROW", "9")
         .run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
+    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
     a.wait_for_log("waiting for the lock again");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(143);
@@ -101,7 +101,7 @@ fn a_signal_during_the_re_execution_is_handled() {
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("it is alive");
+    nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
     a.wait_for_log("waiting for the lock again");
     // The default action of this signal would end the process. A standby ignores it.
     while a.is_running() && !a.log().contains("held by b") {

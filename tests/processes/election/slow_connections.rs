@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use testkit::issued::{self, ClientCertificate};
+use testkit::credentials::{self, ClientCertificate};
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, kubeconfig, scratch};
 
@@ -92,15 +92,15 @@ fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
         fs::write(&key, &issued.key).expect("a key");
         fs::write(&certificate, &issued.certificate).expect("a certificate");
     };
-    let old = issued::issue_certificate(ADMIN);
+    let old = credentials::issue_certificate(ADMIN);
     write(&old);
     let user = json!({ "client-certificate": certificate, "client-key": key });
     kubeconfig::write_with(&kubeconfig, path.address, ADMIN.name, &user);
     let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(kubeconfig) };
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    write(&issued::issue_certificate(ADMIN));
-    issued::revoke_certificate(&old);
+    write(&credentials::issue_certificate(ADMIN));
+    credentials::revoke_certificate(&old);
     let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
     for _ in 0..3 {
         let before = renewed();

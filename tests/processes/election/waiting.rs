@@ -48,7 +48,7 @@ fn a_signal_ignored_at_the_start_stays_ignored() {
     witnesses.wait_for("a", 1);
     let ignore_signal = |command: &mut std::process::Command| {
         use std::os::unix::process::CommandExt;
-        // SAFETY: between fork and exec, only a system call.
+        // SAFETY: only one system call is made between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 libc::signal(libc::SIGHUP, libc::SIG_IGN);
@@ -74,7 +74,7 @@ fn sigint_and_sigquit_end_a_standby_that_was_started_with_them_ignored() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
         let ignore_signal = move |command: &mut std::process::Command| {
             use std::os::unix::process::CommandExt;
-            // SAFETY: between fork and exec, only a system call.
+            // SAFETY: only one system call is made between fork and exec.
             unsafe {
                 command.pre_exec(move || {
                     libc::signal(signal as i32, libc::SIG_IGN);
@@ -122,7 +122,7 @@ fn wait_zero_still_replaces_a_dead_holder() {
         for (process, signal) in
             [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
         {
-            kill(process, signal).expect("it is alive");
+            kill(process, signal).expect("the process is alive");
         }
         drop(a);
         let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);

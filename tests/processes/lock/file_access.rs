@@ -172,7 +172,7 @@ fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
     eventually("it leads", || a.output().contains("ready"));
-    fs::write(lock.name.strip_prefix("file:").expect("a file"), "not a record").expect("to write");
+    fs::write(lock.name.strip_prefix("file:").expect("a file"), "not a record").expect("the write succeeds");
     a.wait_for_exit(76);
     assert!(a.log().contains("it is not a record of leaderrun") && !a.log().contains("waiting for"), "{}", a.log());
 }
@@ -295,7 +295,7 @@ fn a_leader_survives_a_full_disk() {
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it still leads: {}", a.log());
     a.stop();
     witnesses.wait_for("b", 1);
-    fs::remove_file(fill).expect("it was there");
+    fs::remove_file(fill).expect("it existed");
     b.stop();
     witnesses.assert_one_at_a_time(2);
     let _ = umount2(&folder, MntFlags::MNT_DETACH);

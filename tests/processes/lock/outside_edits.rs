@@ -173,10 +173,10 @@ fn a_deleted_file_is_restored_by_its_holder() {
     let reports = |running: &Running| running.log().matches("another program emptied or deleted").count();
     for times in 1..=2 {
         // The holder is frozen, so that it cannot restore the file before the standby has seen the deletion.
-        kill(a.elector(), Signal::SIGSTOP).expect("it is alive");
+        kill(a.elector(), Signal::SIGSTOP).expect("the process is alive");
         std::fs::remove_file(path).expect("deleted");
         eventually("the standby reports it", || reports(&b) == times);
-        kill(a.elector(), Signal::SIGCONT).expect("it is alive");
+        kill(a.elector(), Signal::SIGCONT).expect("the process is alive");
         eventually("it is written again", || path.exists());
         eventually("the holder reports it", || reports(&a) == times);
         eventually("the standby sees the holder again", || b.log().matches("held by a").count() > times);

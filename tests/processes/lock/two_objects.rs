@@ -284,7 +284,7 @@ fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock()
     b.wait_for_log("held by a");
     proxy.answer(Match::put().on("/leases"), 403, None);
     for path in [both.lease_path(), both.object_path("endpoints")] {
-        Cluster::shared().admin().delete(&path).expect("it was there");
+        Cluster::shared().admin().delete(&path).expect("it existed");
     }
     witnesses.wait_for("b", 1);
     a.wait_for_exit(76);

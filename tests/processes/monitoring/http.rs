@@ -154,8 +154,8 @@ fn silent_clients_do_not_delay_renewals() {
         let mut stream = TcpStream::connect(at).expect("a connection");
         match silent.len() % 3 {
             0 => {}
-            1 => stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").expect("to write"),
-            _ => stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: never reads\r\n\r\n").expect("to write"),
+            1 => stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").expect("the write succeeds"),
+            _ => stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: never reads\r\n\r\n").expect("the write succeeds"),
         }
         silent.push(stream);
     }

@@ -105,7 +105,7 @@ fn failures_of_the_supervisor_are_counted() {
         [(Signal::SIGKILL, "supervisor_died"), (Signal::SIGSTOP, "supervisor_late")].into_iter().enumerate()
     {
         witnesses.wait_for("a", count + 1);
-        kill(a.supervisor(), signal).expect("it lives");
+        kill(a.supervisor(), signal).expect("the process is alive");
         wait_for_rejoins(&a, count + 1);
         assert_eq!(samples(&a).value(&format!("leaderrun_losses_total{{reason=\"{reason}\"}}")), 1.0);
     }

@@ -51,7 +51,7 @@ fn promtool_accepts_the_metrics() {
         promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut promtool = promtool.spawn().expect("promtool");
         let metrics = get(candidate, "/metrics").body;
-        promtool.stdin.take().expect("stdin").write_all(metrics.as_bytes()).expect("to write");
+        promtool.stdin.take().expect("stdin").write_all(metrics.as_bytes()).expect("the write succeeds");
         assert_success(&promtool.wait_with_output().expect("promtool"));
     }
 }

@@ -137,7 +137,7 @@ fn a_leadership_that_should_have_ended_is_reported() {
     let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     wait_for_status(&a, "/readyz", 200);
-    kill(a.supervisor(), Signal::SIGSTOP).expect("it lives");
+    kill(a.supervisor(), Signal::SIGSTOP).expect("the process is alive");
     let guard = StoppedThread::stop(a.elector(), "leaderrun").expect("a thread");
     proxy.partition();
     wait_for_status(&a, "/healthz", 503);

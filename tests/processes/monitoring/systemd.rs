@@ -59,9 +59,9 @@ impl ServiceManager {
 
     /// Returns the lines that have arrived and were not waited for.
     fn remaining_lines(&self) -> Vec<String> {
-        self.socket.set_nonblocking(true).expect("a flag");
+        self.socket.set_nonblocking(true).expect("the socket accepts the flag");
         let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
-        self.socket.set_nonblocking(false).expect("a flag");
+        self.socket.set_nonblocking(false).expect("the socket accepts the flag");
         messages.iter().flat_map(|message| message.lines().map(str::to_owned)).collect()
     }
 }
@@ -150,7 +150,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let sender = UnixDatagram::unbound().expect("a socket");
-    sender.set_nonblocking(true).expect("a flag");
+    sender.set_nonblocking(true).expect("the socket accepts the flag");
     eventually("the queue is full", || sender.send_to(b"X=1", &systemd.name).is_err());
     std::thread::sleep(Duration::from_secs(7));
     assert_eq!(

@@ -50,7 +50,7 @@ const WIDE_SPREAD_MIN: u32 = 32;
 /// What a candidate has learnt about the number of candidates that claim the same lock.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ClaimHistory {
-    /// The estimated number of candidates that the next release wakes, from the last record that states it.
+    /// The estimated number of candidates that the next release wakes, from the last record that contains it.
     contenders: u32,
     /// The fraction of the spread that this candidate waits; `None` if the lock was free when the candidate started.
     fraction: Option<Fraction>,

@@ -1,8 +1,8 @@
 //! The minimum hold (`--min-hold`): if the command succeeds, no candidate runs it again for this time after the lock
 //! was acquired.
 //!
-//! The release states the end of that time on the wall clock. No command is alive at the release, so a wrong clock can
-//! shift the next run, but two runs cannot overlap.
+//! The release writes the wall-clock time at which this ends to the record. No command is alive at the release, so a
+//! wrong clock can shift the next run, but two runs cannot overlap.
 
 use core::time::Duration;
 
@@ -12,7 +12,8 @@ use super::protocol::Now;
 use crate::instant::Instant;
 use crate::record::Record;
 
-/// Returns the earliest time of the next run, which the release states after the command has succeeded.
+/// Returns the earliest time at which the next run may start. The release writes it to the record after the command
+/// has succeeded.
 pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Timestamp> {
     let min_hold = SignedDuration::try_from(min_hold?).ok()?;
     held.acquire_time?.checked_add(min_hold).ok()

@@ -23,10 +23,10 @@
 //!
 //! The protocol is that of client-go (`tools/leaderelection/leaderelection.go`), with these additional rules:
 //!
-//! - A tenure begins at the instant just *before* its renewal's request is sent (T0).
+//! - A tenure begins at T0, the instant just *before* the request of its renewal is sent.
 //! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last read.
 //! - Every renewal differs from the previous one.
-//! - A candidate that is woken late sends its renewals earlier by that delay.
+//! - A candidate whose thread the scheduler wakes late sends its renewals earlier by that delay.
 //! - A run recognises its own record by its mark. The holder's identity is not enough.
 //! - The outcome of an unanswered write is determined by a read, and its tenure begins at the T0 of the write.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
@@ -74,7 +74,7 @@ const JITTER: f64 = 1.2;
 /// added by then.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
-/// The longest pause of a standby that a server can demand.
+/// The longest pause that a server can demand from a standby with `Retry-After`.
 const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How many requests in a row must be refused before a candidate with `wait` zero gives up. An API server that is just
@@ -90,23 +90,25 @@ const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 /// The longest time that a candidate with `wait` zero waits for the first answer, even if the lease duration is longer.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest number of renewals in a retry period. More than one is only sent by a candidate that runs late.
-const MAX_RENEWALS: u32 = 4;
+/// The largest number of renewals in one retry period. Only a candidate that runs late sends more than one.
+const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
 /// A request whose reply is awaited.
 #[derive(Clone, Debug, Hash)]
 struct Attempt {
     /// The claim, renewal or release; `None` for a read or a request to step down.
     write: Option<Write>,
-    /// The watch has delivered the record since this was sent, so the reply to a read may be older than that.
+    /// The watch has delivered the record since this request was sent. If the request is a read, its reply may be older
+    /// than the delivered record.
     is_overtaken: bool,
 }
 
-/// The fields of a write by which it is recognised in a record that is read later, if its reply is lost.
+/// The fields of a write. If its reply is lost, they identify the write in a record that is read later.
 #[derive(Clone, Debug, Hash)]
 struct Write {
+    /// The version of the record that the write replaces; `None` if it creates the record.
     base: Option<Version>,
-    /// The number of the acquisition that the write is for.
+    /// The `leaseTransitions` of the written record.
     transitions: u32,
     renew_time: Option<Timestamp>,
     /// T0: the instant just before the request was sent.
@@ -125,11 +127,11 @@ enum ElectionPhase {
     },
     /// No command is alive. The lock is being released, until [`Timer::Release`].
     Releasing {
-        /// The outcome once this run does not hold the lock.
+        /// The outcome if the lock is released, or if this run no longer holds it.
         on_success: Outcome,
         /// The outcome if the release does not succeed in time.
         on_timeout: Outcome,
-        /// The earliest time of the next run that the release states.
+        /// The earliest time at which another run may start. The release writes it to the record.
         not_before: Option<Timestamp>,
     },
     Finished,
@@ -168,10 +170,12 @@ pub struct Election {
     broken_watches: u32,
     /// [`ElectionNotice::Polling`] was sent, and no [`ElectionNotice::Watching`] since.
     is_polling: bool,
+    /// [`ElectionAction::Claiming`] was returned, and the result of the claim is not known yet.
     claiming: bool,
+    /// The number of conflicts in a row.
     conflicts: u32,
     step_down_requested: bool,
-    /// How late this candidate is woken.
+    /// How late the scheduler wakes this candidate's thread.
     delay: Duration,
     random: Random,
     /// The actions of the current step.
@@ -211,7 +215,7 @@ impl Election {
         }
     }
 
-    /// Makes the records of this candidate state their slot.
+    /// Sets the slot that this candidate writes to its records.
     pub fn in_slot(self, slot: RecordSlot) -> Self {
         Self { slot: Some(slot), ..self }
     }
@@ -242,7 +246,7 @@ impl Election {
         mem::take(&mut self.actions)
     }
 
-    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
     pub fn next_timeout(&self) -> Option<Instant> {
         let bound = match &self.phase {
             ElectionPhase::Finished | ElectionPhase::Holding { lost: true, .. } => return None,
@@ -274,7 +278,7 @@ impl Election {
         self.may_claim = may_claim;
     }
 
-    /// Sets how late this candidate is woken. Renewals are sent earlier by this delay.
+    /// Sets how late the scheduler wakes this candidate's thread. Renewals are sent earlier by this delay.
     pub fn expect_delay(&mut self, delay: Duration) {
         self.delay = delay;
     }
@@ -282,7 +286,7 @@ impl Election {
     /// Returns the time from one renewal to the next.
     fn renewal_interval(&self) -> Duration {
         let retry_period = self.config.timing.retry_period();
-        retry_period.saturating_sub(self.delay).max(retry_period / MAX_RENEWALS)
+        retry_period.saturating_sub(self.delay).max(retry_period / MAX_RENEWALS_PER_RETRY_PERIOD)
     }
 
     fn handle_timeout(&mut self, now: Now) {

@@ -27,7 +27,7 @@ pub(super) struct ObservedRecord {
     displaced: Vec<DisplacedHolder>,
     /// The instant before which the release does not allow an acquisition, if it states one.
     not_before: Option<Instant>,
-    /// The lease duration of a record that does not state one.
+    /// The lease duration of a record that does not contain one.
     fallback: Duration,
 }
 
@@ -49,7 +49,7 @@ impl DisplacedHolder {
 }
 
 impl ObservedRecord {
-    /// Creates the state after the first read; `fallback` is the lease duration of a record that does not state one.
+    /// Creates the state after the first read; `fallback` is the lease duration of a record that does not contain one.
     pub(super) fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
         let mut observed = Self {
             changed: now.boot,
@@ -175,9 +175,9 @@ fn run(record: Option<&Record>) -> Option<&RunId> {
 /// Returns whether the mark in `after` is not that of a successor of `before`. It must then be a copy of an older
 /// record, such as a restored backup.
 ///
-/// A run that acquires the lock increments `leaseTransitions`, and states the version that it replaced. This is checked
-/// even if `before` seems to have expired, because its renewals may have been missed. If `before` was itself acquired
-/// over a copy, another copy can have more transitions.
+/// A run that acquires the lock increments `leaseTransitions`, and writes the version that it replaced to the record.
+/// This is checked even if `before` seems to have expired, because its renewals may have been missed. If `before` was
+/// itself acquired over a copy, another copy can have more transitions.
 fn is_copy(after: &Record, before: &Stored) -> bool {
     let replaced_older =
         after.replaced_version.as_ref().is_some_and(|replaced| precedes(replaced, &before.version.resource_version));

@@ -27,7 +27,7 @@ impl Election {
         }
     }
 
-    /// Returns when to ask the leader to step down, if it is to be asked.
+    /// Returns when to ask the leader to step down, if this candidate will ask.
     pub(super) fn preempt_at(&self) -> Option<Instant> {
         let after = self.config.preference.preempt_after?;
         let Preemption { since, was_asked, .. } = self.preemption.as_ref().filter(|_| self.is_waiting())?;

@@ -18,7 +18,7 @@
 //! - If traffic is routed to the command, it is routed away before a termination signal is sent to the command. The signal
 //!   is deferred for [`WITHDRAWAL_TIMEOUT`] at most. It is not deferred before the command has started, and a second
 //!   termination signal ends the deferral.
-//! - Copies of a termination signal within [`REPEAT_WINDOW`] count as one request, because timeout(1) sends the signal to a
+//! - Copies of a termination signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the signal to a
 //!   process and then to its group.
 
 mod protocol;
@@ -95,8 +95,8 @@ pub struct Elector {
     last_request: Option<(i32, Instant)>,
     /// The first termination signal since the lock was acquired.
     termination_signal: Option<i32>,
-    /// Whether the loss of the leadership was notified.
-    loss_notified: bool,
+    /// Whether the notice of the loss was sent.
+    loss_notice_sent: bool,
     /// How late this elector runs.
     lateness: Lateness,
     /// The pace at which the supervisor would kill the command.
@@ -106,7 +106,7 @@ pub struct Elector {
 }
 
 impl Elector {
-    /// Creates the state machine of a candidate that waits; `routes` states whether traffic is routed to its command.
+    /// Creates the state machine of a candidate that waits; `routes` says whether traffic is routed to its command.
     pub fn new(timing: &Timing, routes: bool) -> Self {
         Self {
             phase: ElectorPhase::Waiting { claiming: false },
@@ -118,14 +118,14 @@ impl Elector {
             deferred: None,
             last_request: None,
             termination_signal: None,
-            loss_notified: false,
+            loss_notice_sent: false,
             lateness: Lateness::default(),
             kill_pace: None,
             actions: Vec::new(),
         }
     }
 
-    /// Makes this signal a request to end, in addition to SIGTERM.
+    /// Sets the stop signal, which is treated like SIGTERM.
     #[must_use]
     pub fn with_stop_signal(self, stop_signal: i32) -> Self {
         Self { stop_signal, ..self }
@@ -176,7 +176,7 @@ impl Elector {
         mem::take(&mut self.actions)
     }
 
-    /// Returns when [`step`](Self::step) is to be called if nothing arrives until then.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
     pub fn next_timeout(&self) -> Option<Instant> {
         let deferred_until = self.deferred.as_ref().map(|deferred| deferred.until);
         match &self.phase {
@@ -221,7 +221,7 @@ impl Elector {
             Report::Started { .. } => self.started = true,
             Report::Notice(SupervisorNotice::TooSlow { .. }) => *supervisor_loss = Loss::TooSlow,
             Report::Notice(SupervisorNotice::Killing { .. }) => {
-                *killed_by = self.kill_pace.map(|pace| now + pace.lasts);
+                *killed_by = self.kill_pace.map(|pace| now + pace.duration);
             }
             Report::Enforcing(_) | Report::Notice(_) => {}
         }
@@ -361,7 +361,8 @@ impl Elector {
         self.actions.push(ElectorAction::Order(order));
     }
 
-    /// Notifies a report of the supervisor. If the supervisor reacts to a loss, the loss is notified first.
+    /// Sends the notices of a report from the supervisor. If the report is a reaction to a loss, the notice of the loss
+    /// comes first.
     fn notify_report(&mut self, report: &Report) {
         let loss = match (&self.phase, report) {
             (
@@ -381,7 +382,7 @@ impl Elector {
     }
 
     fn notify_loss(&mut self, loss: Loss) {
-        if !mem::replace(&mut self.loss_notified, true) {
+        if !mem::replace(&mut self.loss_notice_sent, true) {
             self.notify(ElectorNotice::Lost(loss));
         }
     }

@@ -11,7 +11,7 @@ use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 /// The longest time for which a termination signal is deferred until traffic has been routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Copies of a termination signal within this time count as one request to end. If a signal is repeated later, its
+/// Copies of a termination signal within this time count as one signal. If a signal is repeated later, its
 /// sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 

@@ -9,9 +9,9 @@ use crate::lateness::Lateness;
 /// The time by which stop and kill are brought forward. It is the sum of the delays of a kill, and it has a limit.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeadlineAdvance {
-    /// How late this supervisor is woken.
+    /// How late the scheduler wakes this supervisor.
     lateness: Lateness,
-    /// How late the elector is woken. This matters because the elector kills the command if this supervisor fails.
+    /// How late the scheduler wakes the elector. If this supervisor fails, the elector kills the command.
     elector_delay: Duration,
     /// How long the command's processes take to end after SIGKILL.
     kill_time: Duration,

@@ -275,7 +275,7 @@ fn with_wait_for_all_signals_are_relayed_to_the_processes_that_are_left_running(
 }
 
 #[test]
-fn with_wait_for_all_a_request_to_end_terminates_the_processes_that_are_left_running() {
+fn with_wait_for_all_a_termination_signal_terminates_the_processes_that_are_left_running() {
     let now = start();
     let mut supervisor = waiting_for_daemon(now);
     supervisor.stop_options.kill_after = Some(Duration::from_millis(300));

@@ -3,7 +3,7 @@
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
 use super::super::users::User;
-use super::super::{issued, users};
+use super::super::{credentials, users};
 use super::rbac;
 use super::request::{Access, Target};
 use super::status::{self, Result};
@@ -32,7 +32,7 @@ impl Identity {
 /// Returns the sender of a request for `target` with these headers.
 pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let by_certificate = || issued::user_of_certificate(headers).map(Identity::from);
+    let by_certificate = || credentials::user_of_certificate(headers).map(Identity::from);
     let Some(user) = token.and_then(|token| by_token(token.trim())).or_else(by_certificate) else {
         return Err(status::unauthorized());
     };
@@ -43,7 +43,7 @@ fn by_token(token: &str) -> Option<Identity> {
     if let Some(name) = token.strip_prefix(TOKEN_PREFIX).filter(|name| service_account(name).is_some()) {
         return Some(Identity { name: name.to_owned(), groups: Vec::new() });
     }
-    users::by_token(token).or_else(|| issued::user_of_token(token)).map(Identity::from)
+    users::by_token(token).or_else(|| credentials::user_of_token(token)).map(Identity::from)
 }
 
 impl From<User> for Identity {

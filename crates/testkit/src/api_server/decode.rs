@@ -105,8 +105,10 @@ fn complete_service(service: &mut Value) {
     if !is_external {
         default("ipFamilies", json!(["IPv4"]));
         default("ipFamilyPolicy", if is_dual_by_default { "RequireDualStack" } else { "SingleStack" }.into());
-        let is_dual = spec["ipFamilyPolicy"] != "SingleStack";
-        if let Some(families) = spec["ipFamilies"].as_array_mut().filter(|families| is_dual && families.len() == 1) {
+        let is_dual_stack = spec["ipFamilyPolicy"] != "SingleStack";
+        if let Some(families) =
+            spec["ipFamilies"].as_array_mut().filter(|families| is_dual_stack && families.len() == 1)
+        {
             families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" }.into());
         }
     }

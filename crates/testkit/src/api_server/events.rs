@@ -18,7 +18,7 @@ const NAMES: [(&str, &str); 7] = [
     ("source", "deprecatedSource"),
 ];
 
-/// Converts an object from the API of `resource` to the form that is stored.
+/// Converts an object from the API group of `resource` to the form that is stored.
 pub fn to_stored(resource: &Resource, object: Value) -> Value {
     if resource.group != EVENTS_GROUP {
         return object;
@@ -26,7 +26,7 @@ pub fn to_stored(resource: &Resource, object: Value) -> Value {
     rename(object, "v1", |(core, events)| (events, core))
 }
 
-/// Converts a stored object to the API of `resource`.
+/// Converts a stored object to the API group of `resource`.
 pub fn from_stored(resource: &Resource, object: Value) -> Value {
     if resource.group != EVENTS_GROUP {
         return object;
@@ -50,7 +50,7 @@ fn rename(
     object
 }
 
-/// Returns the errors in an Event, in its stored form, that a client has sent to the API of `resource`.
+/// Returns the errors in an Event, in its stored form, that a client has sent to the API group of `resource`.
 ///
 /// core/v1 only requires an Event to be complete if it has an `eventTime`. events.k8s.io/v1 always requires complete
 /// Events, and only allows changes of the series.

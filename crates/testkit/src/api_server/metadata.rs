@@ -78,8 +78,8 @@ pub fn generate_name(object: &mut Value) {
     metadata["name"] = name.into();
 }
 
-/// Sets the metadata of a new object: uid, creation time, API version and kind.
-pub fn begin(resource: &Resource, object: &mut Value) {
+/// Sets the uid and the creation time of a new object, and what the server adds to a new namespace or pod.
+pub fn initialize(resource: &Resource, object: &mut Value) {
     let name = name(object);
     let metadata = &mut object["metadata"];
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {

@@ -47,7 +47,7 @@ use tokio_rustls::TlsAcceptor;
 use self::behavior::{Behavior, Roles};
 use self::store::Store;
 use super::port::Port;
-use super::{issued, runtime, tls};
+use super::{credentials, runtime, tls};
 
 /// A running API server. It stops when dropped.
 pub struct ApiServer {
@@ -99,15 +99,15 @@ impl ApiServer {
         self.listen();
     }
 
-    /// Makes all present versions too old to start a watch from.
+    /// Makes all versions before the present one too old to start a watch from.
     pub fn forget_changes(&self) {
         self.store.forget_changes();
     }
 
-    /// Keeps this many changes of each resource in the watch cache. A watch that starts from a version before the oldest of
-    /// these changes only gets the event 410 Expired. Changes of other resources do not count.
-    pub fn set_watch_cache(&self, changes: usize) {
-        self.store.set_watch_cache(changes);
+    /// Sets how many changes of each resource the watch cache holds. A watch that starts from a version before the oldest
+    /// of these changes only gets the event 410 Expired. Changes of other resources do not count.
+    pub fn set_watch_cache_size(&self, changes: usize) {
+        self.store.set_watch_cache_size(changes);
     }
 
     /// Sets the time between two bookmarks, for watches that start later and request bookmarks.
@@ -183,7 +183,7 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<S
     };
     let certificate = tls::client_certificate(&stream);
     let service = service_fn(|mut request: Request<Incoming>| {
-        issued::note_certificate(request.headers_mut(), certificate.as_deref());
+        credentials::forward_fingerprint(request.headers_mut(), certificate.as_deref());
         let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
         async move { Ok::<_, Infallible>(handler::handle(store, behavior, request).await) }
     });

@@ -1,4 +1,4 @@
-//! Creates, reads, updates, patches and deletes objects, and checks the conditions under which each of these is refused.
+//! Creates, reads, updates, patches and deletes objects, and refuses requests for the same reasons as a real server.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct Objects<'a> {
     pub dry_run: bool,
 }
 
-/// How an object is to be changed.
+/// The changes to an object, as a JSON merge patch or a JSON patch.
 pub enum Patch {
     Merge(Value),
     Json(Vec<Value>),
@@ -41,7 +41,7 @@ impl Objects<'_> {
         let mut object = decode(self.resource, body, self.unknown_fields)?;
         metadata::enter_namespace(&mut object, self.namespace)?;
         metadata::generate_name(&mut object);
-        self.check_namespace_is_open()?;
+        self.check_namespace_accepts_objects()?;
         let name = metadata::name(&object);
         let version = metadata::text(&object["metadata"]["resourceVersion"]);
         if !matches!(version, "" | "0") {
@@ -62,9 +62,9 @@ impl Objects<'_> {
         let mut object = decode(self.resource, body, self.unknown_fields)?;
         metadata::enter_namespace(&mut object, self.namespace)?;
         metadata::check_name(&object, name)?;
-        // This check reads the store, so it comes before the write locks it. The namespace may be deleted in between, as
-        // on a real server.
-        let namespace = self.check_namespace_is_open();
+        // This check locks the store, so it cannot be made during the write, which holds the same lock. As on a real
+        // server, the namespace may be deleted between the check and the write.
+        let namespace = self.check_namespace_accepts_objects();
         let mut created = false;
         let stored = self.write(name, |before| {
             if before.is_none() && !self.resource.create_on_update {
@@ -135,7 +135,7 @@ impl Objects<'_> {
         Ok((object, gone))
     }
 
-    /// Converts a stored object to the API of this resource.
+    /// Converts a stored object to the API group of this resource.
     pub fn served(&self, object: &Value) -> Value {
         events::from_stored(self.resource, object.clone())
     }
@@ -162,7 +162,7 @@ impl Objects<'_> {
 
     /// Returns a new object in its stored form.
     fn new_object(&self, name: &str, mut object: Value) -> Result<Value> {
-        metadata::begin(self.resource, &mut object);
+        metadata::initialize(self.resource, &mut object);
         managed_fields::update(self.resource, None, &mut object, self.manager);
         let object = events::to_stored(self.resource, object);
         self.check_valid(name, None, &object)?;
@@ -203,7 +203,7 @@ impl Objects<'_> {
     }
 
     /// Refuses new objects in a namespace that does not exist or is being deleted.
-    fn check_namespace_is_open(&self) -> Result<()> {
+    fn check_namespace_accepts_objects(&self) -> Result<()> {
         if !self.resource.namespaced {
             return Ok(());
         }

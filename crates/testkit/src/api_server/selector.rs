@@ -29,7 +29,7 @@ impl Selector {
     pub fn parse(resource: &Resource, query: &Query) -> Result<Selector> {
         let mut requirements = Vec::new();
         for term in split(query.get("fieldSelector").unwrap_or_default()) {
-            let (field, condition) = equality(term).ok_or_else(|| {
+            let (field, condition) = parse_equality(term).ok_or_else(|| {
                 status::bad_request(format_args!("invalid selector: {term:?}; can't understand {term:?}"))
             })?;
             if !is_supported(resource, field) {
@@ -41,8 +41,8 @@ impl Selector {
             requirements.push(Requirement { path, condition });
         }
         for term in split(query.get("labelSelector").unwrap_or_default()) {
-            let (label, condition) =
-                label(term).ok_or_else(|| status::bad_request(format_args!("unable to parse requirement: {term}")))?;
+            let (label, condition) = parse_label_term(term)
+                .ok_or_else(|| status::bad_request(format_args!("unable to parse requirement: {term}")))?;
             let path = ["metadata", "labels", label].map(str::to_owned).to_vec();
             requirements.push(Requirement { path, condition });
         }
@@ -52,10 +52,10 @@ impl Selector {
     pub fn matches(&self, object: &Value) -> bool {
         self.0.iter().all(|requirement| {
             let value = requirement.path.iter().fold(object, |value, name| &value[name.as_str()]);
-            let is = |wanted: &String| value.as_str().unwrap_or_default() == wanted;
+            let equals = |wanted: &String| value.as_str().unwrap_or_default() == wanted;
             match &requirement.condition {
-                Condition::In(wanted) => wanted.iter().any(is),
-                Condition::NotIn(unwanted) => !unwanted.iter().any(is),
+                Condition::In(wanted) => wanted.iter().any(equals),
+                Condition::NotIn(unwanted) => !unwanted.iter().any(equals),
                 Condition::Exists => value.is_string(),
                 Condition::Absent => !value.is_string(),
             }
@@ -88,7 +88,7 @@ fn split(selector: &str) -> impl Iterator<Item = &str> {
     terms.map(str::trim).filter(|term| !term.is_empty())
 }
 
-fn equality(term: &str) -> Option<(&str, Condition)> {
+fn parse_equality(term: &str) -> Option<(&str, Condition)> {
     if let Some((name, value)) = term.split_once("!=") {
         return Some((name.trim(), Condition::NotIn(vec![value.trim().to_owned()])));
     }
@@ -96,8 +96,8 @@ fn equality(term: &str) -> Option<(&str, Condition)> {
     Some((name.trim(), Condition::In(vec![value.trim().to_owned()])))
 }
 
-fn label(term: &str) -> Option<(&str, Condition)> {
-    if let Some(found) = equality(term) {
+fn parse_label_term(term: &str) -> Option<(&str, Condition)> {
+    if let Some(found) = parse_equality(term) {
         return Some(found);
     }
     if let Some((head, values)) = term.strip_suffix(')').and_then(|term| term.split_once('(')) {

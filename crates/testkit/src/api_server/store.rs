@@ -15,11 +15,11 @@ use super::status::{self, Result};
 const FIRST_REVISION: u64 = 9_970;
 
 /// How many changes of a collection are kept for running watches, which may lag behind.
-const HISTORY: usize = 10_000;
+const HISTORY_SIZE: usize = 10_000;
 
 /// How many changes of a collection the watch cache holds, from which a watch can start. A real server starts with
 /// 100, and with more while all of them are younger than 75 seconds.
-const WATCH_CACHE: usize = 1_000;
+const WATCH_CACHE_SIZE: usize = 1_000;
 
 /// The key of an object. API groups that serve the same objects share a collection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ pub enum Write {
     Put(Value),
     /// Removes the object. The value is its last state, for watches.
     Delete(Value),
-    /// Writes nothing, so that watches have no event.
+    /// Writes nothing, so watches get no event.
     Keep,
 }
 
@@ -45,7 +45,7 @@ pub struct Change {
     pub revision: u64,
     pub key: Key,
     pub before: Option<Arc<Value>>,
-    /// The object after the write. For a deletion its last state, with the version of the deletion.
+    /// The object after the write. After a deletion, this is its last state, with the revision of the deletion.
     pub object: Arc<Value>,
     pub deleted: bool,
 }
@@ -60,9 +60,9 @@ struct State {
     revision: u64,
     objects: BTreeMap<Key, Arc<Value>>,
     histories: BTreeMap<&'static str, History>,
-    watch_cache: usize,
-    /// The oldest revision from which a watch can start, in every collection.
-    forgotten: u64,
+    watch_cache_size: usize,
+    /// No watch can start from a revision before this one, in any collection.
+    min_watchable: u64,
 }
 
 /// The recent changes of one collection, oldest first.
@@ -80,8 +80,8 @@ impl Store {
                 revision: FIRST_REVISION,
                 objects: BTreeMap::new(),
                 histories: BTreeMap::new(),
-                watch_cache: WATCH_CACHE,
-                forgotten: 0,
+                watch_cache_size: WATCH_CACHE_SIZE,
+                min_watchable: 0,
             }),
             revision: watch::Sender::new(FIRST_REVISION),
         }
@@ -164,16 +164,19 @@ impl Store {
         self.revision.subscribe()
     }
 
-    /// Makes all present versions too old to start a watch from.
+    /// Makes all revisions before the present one too old to start a watch from.
     pub fn forget_changes(&self) {
         let mut state = self.state();
-        state.forgotten = state.revision;
+        state.min_watchable = state.revision;
     }
 
-    /// Keeps this many changes of each collection for watches that start from a version.
-    pub fn set_watch_cache(&self, changes: usize) {
-        assert!((1..=HISTORY).contains(&changes), "a watch cache holds 1 to {HISTORY} changes, not {changes}");
-        self.state().watch_cache = changes;
+    /// Sets how many changes of each collection are kept for watches that start from a revision.
+    pub fn set_watch_cache_size(&self, changes: usize) {
+        assert!(
+            (1..=HISTORY_SIZE).contains(&changes),
+            "a watch cache holds 1 to {HISTORY_SIZE} changes, not {changes}"
+        );
+        self.state().watch_cache_size = changes;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,7 +195,7 @@ impl State {
         let change = Change { revision: self.revision, key: key.clone(), before, object: Arc::clone(&object), deleted };
         let history = self.histories.entry(key.collection).or_default();
         history.changes.push_back(change);
-        if history.changes.len() > HISTORY
+        if history.changes.len() > HISTORY_SIZE
             && let Some(oldest) = history.changes.pop_front()
         {
             history.dropped = oldest.revision;
@@ -200,14 +203,14 @@ impl State {
         object
     }
 
-    /// Returns the oldest version that a watch of this collection can start from: the one just before the oldest
+    /// Returns the oldest revision that a watch of this collection can start from: the one just before the oldest
     /// change in the collection's watch cache.
     fn oldest_watchable(&self, collection: &'static str) -> u64 {
         let changes = self.histories.get(collection).map(|history| &history.changes);
-        let left_the_cache = changes.and_then(|changes| changes.len().checked_sub(self.watch_cache)).unwrap_or(0);
+        let left_the_cache = changes.and_then(|changes| changes.len().checked_sub(self.watch_cache_size)).unwrap_or(0);
         match changes {
-            Some(changes) if left_the_cache > 0 => self.forgotten.max(changes[left_the_cache].revision - 1),
-            _ => self.forgotten,
+            Some(changes) if left_the_cache > 0 => self.min_watchable.max(changes[left_the_cache].revision - 1),
+            _ => self.min_watchable,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::status::FieldError;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// Returns the errors in an object, in its stored form, that is to be created or to replace `before`.
+/// Returns the errors in an object, in its stored form, that is about to be created or to replace `before`.
 pub fn errors(resource: &Resource, before: Option<&Value>, object: &Value) -> Vec<FieldError> {
     let mut errors = metadata_errors(resource, &object["metadata"]);
     if let Some(before) = before

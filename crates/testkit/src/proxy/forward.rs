@@ -26,7 +26,7 @@ use super::Shared;
 use super::faults::{Fault, Gate};
 use super::matching::ReceivedRequest;
 use super::wire::{Wire, Wired};
-use crate::{issued, runtime, tls, users};
+use crate::{credentials, runtime, tls, users};
 
 /// Serves a client's connection until either end closes it.
 pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
@@ -47,7 +47,7 @@ async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire
     // A connection of HTTP/1.1 has one request under way at a time, so this mutex is never contended.
     let sender = Arc::new(Mutex::new(sender));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        issued::note_certificate(request.headers_mut(), certificate.as_deref());
+        credentials::forward_fingerprint(request.headers_mut(), certificate.as_deref());
         let forwarding = Forwarding {
             shared: Arc::clone(&shared),
             wire: Arc::clone(&wire),

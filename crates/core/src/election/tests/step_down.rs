@@ -62,7 +62,7 @@ fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     assert_eq!(driver.actions(), []);
     driver.advance(SECOND);
     let claim = driver.expect_write();
-    assert_eq!(claim.claim_delay(), 5 * SECOND, "the record states the claim delay");
+    assert_eq!(claim.claim_delay(), 5 * SECOND, "the record contains the claim delay");
     driver.written(claim);
     assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
     let mut slower = Driver::start_with_preference(5 * SECOND, None);

@@ -30,7 +30,7 @@ fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
 }
 
 #[test]
-fn each_loss_is_notified_once() {
+fn there_is_one_notice_of_each_loss() {
     let now = start();
     for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
         let mut driver = leading(now);
@@ -44,7 +44,7 @@ fn each_loss_is_notified_once() {
 
 /// In the log, a cause must come before its effect.
 #[test]
-fn a_loss_is_notified_before_the_reaction_of_the_supervisor() {
+fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
     let now = start();
     let stopping = SupervisorNotice::Stopping { signal: libc::SIGTERM };
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
@@ -57,9 +57,10 @@ fn a_loss_is_notified_before_the_reaction_of_the_supervisor() {
         assert_eq!(notices[..2], [lost.clone(), ElectorNotice::Supervisor(notice)]);
         assert!(!notices[2..].contains(&lost), "{notices:?}");
     }
-    let kill_after = SupervisorNotice::Killing { reason: KillReason::Terminated, processes: String::new() };
+    // After a termination signal, the supervisor kills the command without a loss.
+    let killing = SupervisorNotice::Killing { reason: KillReason::Terminated, processes: String::new() };
     let mut driver = leading(now);
-    driver.report(now, Report::Notice(kill_after));
+    driver.report(now, Report::Notice(killing));
     assert!(!driver.notices().contains(&ElectorNotice::Lost(Loss::NotRenewed)));
 }
 
@@ -111,6 +112,7 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
 #[test]
 fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     let now = start();
+    // Without a command, the elector exits at once.
     for is_transient in [true, false] {
         let mut waiting = Driver::new(false);
         waiting.election(now, ElectionReport::Failed { is_transient });
@@ -129,24 +131,24 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
 
 #[test]
 fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
-    let (now, lasts) = (start(), Duration::from_secs(3));
-    let pace = |pace| SupervisorNotice::KillTime { kill_time: lasts, processes: 7, threads: 14_000, pace };
+    let (now, duration) = (start(), Duration::from_secs(3));
+    let pace = Some(KillPace { max_killed: 10, duration });
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
-    let kills_at = |pace_known, has_begun: bool| {
+    // The time from the kill instant of the tenure until the elector itself kills the command.
+    let elector_waits_for = |pace, has_begun: bool| {
         let mut driver = leading(now);
-        driver.report(now, Report::Notice(pace(pace_known)));
+        let kill_time = SupervisorNotice::KillTime { kill_time: duration, processes: 7, threads: 14_000, pace };
+        driver.report(now, Report::Notice(kill_time));
         let kill = tenure(now).kill;
         if has_begun {
             driver.report(kill, Report::Notice(killing.clone()));
         }
         driver.elector.next_timeout().expect("the elector kills the command at some time").since(kill)
     };
-    let paced = Some(KillPace { max_killed: 10, lasts });
-    assert_eq!(kills_at(paced, true), lasts);
-    for [pace, has_begun] in [[true, false], [false, true]] {
-        let usual = tenure(now).elector_kill_at().since(tenure(now).kill);
-        assert_eq!(kills_at(paced.filter(|_| pace), has_begun), usual, "{pace} {has_begun}");
-    }
+    assert_eq!(elector_waits_for(pace, true), duration);
+    let usual = tenure(now).elector_kill_at().since(tenure(now).kill);
+    assert_eq!(elector_waits_for(pace, false), usual, "the gradual kill has not begun");
+    assert_eq!(elector_waits_for(None, true), usual, "the supervisor kills all processes at once");
 }
 
 #[test]

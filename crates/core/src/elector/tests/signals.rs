@@ -1,4 +1,4 @@
-//! Tests of signals and requests to end.
+//! Tests of the signals that leaderrun receives, and of requests to step down.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
     let now = start();
     let real_time = libc::SIGRTMIN() + 3;
-    for (events, timeout, ends) in [
+    for (events, timeout, signal) in [
         (vec![], STOP_TIMEOUT, libc::SIGINT),
         (vec![ElectionReport::Claiming], RELEASE_TIMEOUT, libc::SIGUSR1),
         (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT, libc::SIGWINCH),
@@ -19,18 +19,18 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
         }
         driver.step(now, ElectorInputs { resized: true, ..ElectorInputs::default() });
         assert_eq!(driver.actions(), []);
-        driver.signal(now, ends);
+        driver.signal(now, signal);
         assert_eq!(driver.actions(), [ElectorAction::StopElection]);
         assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
         // The lock is nevertheless acquired, but no command is started.
         driver.election(now, acquired(now));
         assert_eq!(driver.actions(), [command_gone(false)]);
-        assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(ends)));
+        assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(signal)));
     }
 }
 
 #[test]
-fn a_leader_relays_signals_and_exits_because_of_them_if_the_command_was_not_started() {
+fn a_leader_relays_signals_and_dies_of_the_first_termination_signal_if_the_command_was_not_started() {
     let now = start();
     let mut driver = leading(now);
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
@@ -44,7 +44,7 @@ fn a_leader_relays_signals_and_exits_because_of_them_if_the_command_was_not_star
 }
 
 #[test]
-fn copies_of_one_request_to_end_are_relayed_once() {
+fn copies_of_a_termination_signal_are_relayed_once() {
     let now = start();
     let mut driver = routed(now);
     for _ in 0..3 {
@@ -64,7 +64,7 @@ fn copies_of_one_request_to_end_are_relayed_once() {
 }
 
 #[test]
-fn the_stop_signal_is_a_request_to_end() {
+fn the_stop_signal_is_treated_like_sigterm() {
     let now = start();
     let mut driver = routed(now);
     driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);

@@ -13,10 +13,12 @@ use crate::tls;
 use crate::users::User;
 
 /// The header in which the fault proxy passes on the fingerprint of its client's certificate.
-const FORWARDED: &str = "x-forwarded-client-certificate";
+const FINGERPRINT_HEADER: &str = "x-forwarded-client-certificate";
 
-/// The users by their tokens, and by the fingerprints of their certificates.
+/// The users of the tokens that are valid.
 static TOKENS: Mutex<BTreeMap<String, User>> = Mutex::new(BTreeMap::new());
+
+/// The users of the client certificates that are valid, by the fingerprints of the certificates.
 static CERTIFICATES: Mutex<BTreeMap<String, User>> = Mutex::new(BTreeMap::new());
 
 /// A client certificate with its key, both as PEM.
@@ -44,7 +46,7 @@ pub fn issue_certificate(user: User) -> ClientCertificate {
     register(user, &certificate, certificate.pem(), key)
 }
 
-/// Issues a client certificate to a user by an intermediate authority, whose certificate follows it.
+/// Issues a client certificate that an intermediate authority signs. The PEM file contains both certificates.
 pub fn issue_certificate_chain(user: User) -> ClientCertificate {
     let (certificate, key, authority) = tls::sign_by_intermediate(certificate_for(user));
     register(user, &certificate, certificate.pem() + &authority, key)
@@ -76,14 +78,15 @@ pub(crate) fn user_of_token(token: &str) -> Option<User> {
 
 /// Returns the user of the certificate that came with a request.
 pub(crate) fn user_of_certificate(headers: &HeaderMap) -> Option<User> {
-    lock(&CERTIFICATES).get(headers.get(FORWARDED)?.to_str().ok()?).copied()
+    lock(&CERTIFICATES).get(headers.get(FINGERPRINT_HEADER)?.to_str().ok()?).copied()
 }
 
 /// Adds the fingerprint of the client's certificate, given as DER, to the headers of a request.
-pub(crate) fn note_certificate(headers: &mut HeaderMap, certificate: Option<&[u8]>) {
+pub(crate) fn forward_fingerprint(headers: &mut HeaderMap, certificate: Option<&[u8]>) {
     if let Some(certificate) = certificate {
-        let fingerprint = HeaderValue::try_from(fingerprint(certificate)).expect("digits");
-        headers.insert(FORWARDED, fingerprint);
+        let fingerprint =
+            HeaderValue::try_from(fingerprint(certificate)).expect("hexadecimal digits are a valid header value");
+        headers.insert(FINGERPRINT_HEADER, fingerprint);
     }
 }
 
