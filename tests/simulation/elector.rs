@@ -118,6 +118,7 @@ impl World {
     fn kill_all(&mut self, run: usize, failure: SupervisorFailure, now: Instant) {
         trace!(self, "{}'s elector kills everything: the supervisor failed, {failure:?}", self.name(run));
         if self.runs[run].supervisor.alive {
+            self.runs[run].supervisor.is_killed = true;
             self.schedule_within(2 * MILLISECOND, events::Event::SupervisorDies { run });
         }
         self.kill(run, now);

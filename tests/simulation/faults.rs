@@ -190,6 +190,11 @@ impl World {
                 trace!(self, "{name}'s elector is killed");
                 self.elector_gone(run, RESTARTED_AFTER);
             }
+            // The elector has sent SIGKILL to the supervisor, so both die.
+            ProcessFault::CrashElector if self.runs[run].supervisor.is_killed && self.runs[run].elector.alive => {
+                trace!(self, "{name}'s elector is killed while it kills the supervisor");
+                self.both_die(run);
+            }
             ProcessFault::CrashSupervisor if self.elector_is_healthy(run) => {
                 trace!(self, "{name}'s supervisor is killed");
                 self.supervisor_dies(run);
@@ -226,7 +231,9 @@ impl World {
     /// the two processes.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
-        supervisor.alive && self.has_recovered(run, supervisor.frozen_until.max(supervisor.order_lost_at))
+        supervisor.alive
+            && !supervisor.is_killed
+            && self.has_recovered(run, supervisor.frozen_until.max(supervisor.order_lost_at))
     }
 
     fn elector_is_healthy(&self, run: usize) -> bool {

@@ -23,6 +23,8 @@ const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::f
 #[derive(Debug)]
 pub struct SupervisorProcess {
     pub alive: bool,
+    /// The elector has sent SIGKILL to this supervisor.
+    pub is_killed: bool,
     pub frozen_until: Time,
     pub supervisor: Supervisor,
     pub orders: VecDeque<Order>,
@@ -68,6 +70,7 @@ impl SupervisorProcess {
         }
         Self {
             alive: true,
+            is_killed: false,
             frozen_until: 0,
             supervisor,
             orders: VecDeque::new(),
