@@ -1,4 +1,4 @@
-//! How leaderrun exits: the exit statuses, and when it ends by a signal.
+//! How leaderrun exits: the exit statuses, and when it kills itself with a signal.
 
 use std::error::Error;
 use std::fmt;

@@ -73,8 +73,8 @@ struct Explanation<'a> {
 impl Explanation<'_> {
     fn explain(&self, invalid: &InvalidTiming) -> UsageError {
         let field = invalid.field;
-        let blamed = match self.partners(invalid).iter().find(|partner| self.is_chosen(**partner)) {
-            Some(partner) if !self.is_chosen(field) => *partner,
+        let blamed = match self.conflicting_fields(invalid).iter().find(|other| self.is_chosen(**other)) {
+            Some(other) if !self.is_chosen(field) => *other,
             _ => field,
         };
         let error = UsageError::new(self.origin(blamed).given(), self.reason(invalid, blamed));
@@ -93,7 +93,7 @@ impl Explanation<'_> {
     }
 
     /// Returns the other fields that take part in the conflict.
-    fn partners(&self, invalid: &InvalidTiming) -> &'static [TimingField] {
+    fn conflicting_fields(&self, invalid: &InvalidTiming) -> &'static [TimingField] {
         match (invalid.problem, invalid.field) {
             _ if invalid.value.is_zero() => &[],
             (TimingProblem::BeyondKillMargin { .. }, TimingField::LostGrace) => {
@@ -162,11 +162,11 @@ impl Explanation<'_> {
         durations: Durations,
         is_fixed: impl Fn(TimingField) -> bool,
     ) -> (TimingField, Duration) {
-        let is_free = |partner: &&TimingField| is_fixed(invalid.field) && !is_fixed(**partner);
+        let is_free = |other: &&TimingField| is_fixed(invalid.field) && !is_fixed(**other);
         let Durations { lease_duration, renew_deadline, retry_period, lost_grace } = durations;
         let grace = lost_grace.unwrap_or_default();
         let latest_renew_deadline = lease_duration.saturating_sub(MIN_KILL_MARGIN + grace);
-        match (self.partners(invalid).iter().find(is_free), invalid.field) {
+        match (self.conflicting_fields(invalid).iter().find(is_free), invalid.field) {
             (Some(TimingField::LeaseDuration), TimingField::LostGrace) => {
                 (TimingField::LeaseDuration, whole_seconds(renew_deadline + grace + MIN_KILL_MARGIN))
             }

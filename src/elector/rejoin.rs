@@ -111,8 +111,8 @@ fn pause(duration: Duration, inherited: &InheritedSignals) -> io::Result<Option<
     let end = clock::now() + duration;
     timer.set(Some(end))?;
     loop {
-        let ends = |signal: &i32| ends_candidate(*signal) && !inherited.ignores(*signal);
-        if let Some(signal) = signals.receive().sent.into_iter().find(ends) {
+        let requests_end = |signal: &i32| ends_candidate(*signal) && !inherited.ignores(*signal);
+        if let Some(signal) = signals.receive().sent.into_iter().find(requests_end) {
             return Ok(Some(signal));
         }
         if clock::now() >= end {

@@ -111,9 +111,9 @@ impl TwoObjectLock {
 
 /// Waits for an answer until `limit`.
 async fn answered_by<T>(limit: Instant, answer: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
-    let late =
+    let timeout_error =
         |_| LockError::new(LockErrorKind::Unknown, "a request to one of the two objects was not answered in time");
-    timeout_at(limit, answer).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+    timeout_at(limit, answer).await.unwrap_or_else(|elapsed| Err(timeout_error(elapsed)))
 }
 
 async fn write(lock: &dyn Lock, request: Request) -> Result<Stored, LockError> {

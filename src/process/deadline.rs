@@ -105,8 +105,8 @@ pub fn read() -> Result<Instant> {
         Ok(seals) => SealFlag::from_bits_truncate(seals),
     };
     // A sealed file cannot become shorter.
-    let fits = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
-    let mapping = match seals.contains(SEALS) && fits() {
+    let has_full_length = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
+    let mapping = match seals.contains(SEALS) && has_full_length() {
         true => Mapping::new(memory, ProtFlags::PROT_READ)?,
         false => bail!("descriptor {number} is not leaderrun's any more; the command must not close or replace it"),
     };

@@ -109,7 +109,7 @@ impl Helper {
             let has_ended = ended.is_dead();
             stdout.read();
             stderr.read();
-            if stdout.is_too_much() || stderr.is_too_much() {
+            if stdout.is_too_long() || stderr.is_too_long() {
                 return Err(HelperError::TooMuchOutput);
             }
             // The pipes are not read until they are closed, because processes that the helper left running may hold
@@ -170,7 +170,7 @@ impl Captured {
         Ok(Self { pipe, bytes: Vec::new() })
     }
 
-    fn is_too_much(&self) -> bool {
+    fn is_too_long(&self) -> bool {
         self.bytes.len() > MAX_OUTPUT
     }
 
@@ -178,11 +178,11 @@ impl Captured {
     fn read(&mut self) {
         let Some(pipe) = self.pipe.take() else { return };
         let mut pipe = std::fs::File::from(pipe);
-        let mut some = [0; 4096];
-        while !self.is_too_much() {
-            match pipe.read(&mut some) {
+        let mut buffer = [0; 4096];
+        while !self.is_too_long() {
+            match pipe.read(&mut buffer) {
                 Ok(0) => return,
-                Ok(length) => self.bytes.extend_from_slice(&some[..length]),
+                Ok(length) => self.bytes.extend_from_slice(&buffer[..length]),
                 Err(failure) if failure.kind() == ErrorKind::Interrupted => {}
                 Err(failure) if failure.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => return,

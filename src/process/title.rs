@@ -43,8 +43,8 @@ fn command_line() -> io::Result<(*mut u8, usize)> {
     const ARG_START: usize = 48 - 3;
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
-    let mut ends = fields.skip(ARG_START).map(|field| field.parse().unwrap_or(0));
-    match (ends.next().unwrap_or(0), ends.next().unwrap_or(0)) {
+    let mut addresses = fields.skip(ARG_START).map(|field| field.parse().unwrap_or(0));
+    match (addresses.next().unwrap_or(0), addresses.next().unwrap_or(0)) {
         (start @ 1.., end) if end > start => Ok((ptr::with_exposed_provenance_mut(start), end - start)),
         _ => Err(io::ErrorKind::NotFound.into()),
     }

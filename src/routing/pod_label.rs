@@ -56,7 +56,7 @@ impl Label {
         Self { key: self.key.clone(), value: fill_in(&self.value, slot) }
     }
 
-    fn is_on(&self, pod: &Value) -> bool {
+    fn is_set_on(&self, pod: &Value) -> bool {
         pod["metadata"]["labels"][&self.key] == *self.value
     }
 }
@@ -134,7 +134,7 @@ impl PodLabel {
                 let Some(marked) = change(pods, &pod, self.marking(&pod, mark)).await? else { continue };
                 (pod, rewrite, written) = (marked, false, true);
             }
-            if self.label.is_on(&pod) {
+            if self.label.is_set_on(&pod) {
                 return Ok(written);
             }
             check_time(until)?;
@@ -210,7 +210,7 @@ fn mark_of(pod: &Value, mark: &Mark) -> Option<Mark> {
 /// Returns the label that a leader of the same lock has added to a pod, which may differ from the configured one.
 fn label_on(pod: &Value, mark: &Mark) -> Option<Label> {
     let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL)].as_str()?.parse().ok()?;
-    Some(label).filter(|label| label.is_on(pod))
+    Some(label).filter(|label| label.is_set_on(pod))
 }
 
 /// Removes the mark and the label from a pod; see [`change`].

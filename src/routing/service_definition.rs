@@ -273,12 +273,12 @@ impl ServiceDefinition {
         let is_targeted = |port: &&DefinedPort| port.target == Target::Number(wanted.number);
         let nearest = self.ports.iter().find(is_targeted).or(self.ports.first());
         let remedy = nearest.map(|port| format!("; try {}", port.option(wanted.number))).unwrap_or_default();
-        let has: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
-        let has = has.join(", ");
+        let defined: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
+        let defined = defined.join(", ");
         match &wanted.name {
-            Some(name) => format!("{wanted}: the Service {service} has no port named {name:?}, but {has}{remedy}"),
+            Some(name) => format!("{wanted}: the Service {service} has no port named {name:?}, but {defined}{remedy}"),
             None => format!(
-                "{wanted}: none of the ports of the Service {service} has the targetPort {}; it has {has}{remedy}",
+                "{wanted}: none of the ports of the Service {service} has the targetPort {}; it has {defined}{remedy}",
                 wanted.number
             ),
         }

@@ -130,11 +130,11 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
 
 /// Waits for an opening lock or cluster, for at most [`OPEN_TIMEOUT`].
 async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = |_| {
+    let timeout_error = |_| {
         let pending = access.pending().unwrap_or_else(|| "an answer of the file system".to_owned());
         anyhow!("still waiting for {pending} after {}", format_duration(OPEN_TIMEOUT))
     };
-    timeout(OPEN_TIMEOUT, opening).await.map_err(late)?
+    timeout(OPEN_TIMEOUT, opening).await.map_err(timeout_error)?
 }
 
 /// Waits for the answer to a request for the lock with this name, for at most [`ANSWER_TIMEOUT`].
@@ -142,11 +142,11 @@ async fn answered<T, E>(name: &LockName, lock: &dyn Lock, answer: impl Future<Ou
 where
     anyhow::Error: From<E>,
 {
-    let late = |_| {
+    let timeout_error = |_| {
         let pending = lock.pending().map(|pending| format!(": still waiting for {pending}")).unwrap_or_default();
         anyhow!("{name} does not answer within {}{pending}", format_duration(ANSWER_TIMEOUT))
     };
-    let failure = match timeout(ANSWER_TIMEOUT, answer).await.map_err(late)? {
+    let failure = match timeout(ANSWER_TIMEOUT, answer).await.map_err(timeout_error)? {
         Ok(answer) => return Ok(answer),
         Err(failure) => anyhow::Error::from(failure),
     };

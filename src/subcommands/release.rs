@@ -126,7 +126,7 @@ mod tests {
     fn the_wait_for_a_renewal_covers_two_retry_periods_or_a_third_of_the_lease() {
         let renew_time = Timestamp::UNIX_EPOCH;
         let mark = RunMark { run: RunId::new("r"), state: RunState::Held, renew_time };
-        let of = |lease_duration_seconds, retry_period_millis| {
+        let observation_with = |lease_duration_seconds, retry_period_millis| {
             let renew_time = Some(renew_time);
             let run = Some(mark.clone());
             observation(Some(&Record {
@@ -137,9 +137,13 @@ mod tests {
                 ..Record::default()
             }))
         };
-        assert_eq!(of(Some(3600), Some(2000)), Duration::from_secs(4));
-        assert_eq!(of(Some(3600), None), Duration::from_secs(1200), "another program's, or an older release's");
-        assert_eq!(of(Some(6), Some(100)), MIN_OBSERVATION);
+        assert_eq!(observation_with(Some(3600), Some(2000)), Duration::from_secs(4));
+        assert_eq!(
+            observation_with(Some(3600), None),
+            Duration::from_secs(1200),
+            "another program's, or an older release's"
+        );
+        assert_eq!(observation_with(Some(6), Some(100)), MIN_OBSERVATION);
         assert_eq!(observation(None), Duration::from_secs(5));
     }
 }

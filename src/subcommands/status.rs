@@ -62,8 +62,8 @@ async fn status_of_slots(
         let record = answered(&name, &*lock, lock.get()).await?.map(|stored| stored.record);
         statuses.push(LockStatus::new(name.to_string(), record.as_ref(), Timestamp::now()));
     }
-    let is = |state: State| statuses.iter().filter(|status| status.state == state).count();
-    let (held, expired) = (is(State::Held), is(State::Expired));
+    let count = |state: State| statuses.iter().filter(|status| status.state == state).count();
+    let (held, expired) = (count(State::Held), count(State::Expired));
     let text = match output {
         Output::Text => {
             let lines: String = statuses.iter().map(|status| status.sentence() + "\n").collect();

@@ -224,8 +224,8 @@ fn a_reply_can_be_lost() {
         eventually("the server has carried out the PUT", || fixture.namespace.admin.get(path).is_ok());
         assert!(fixture.works(), "the fault applies to a read");
     });
-    let again = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
-    assert_eq!(again.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
+    let second_reply = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
+    assert_eq!(second_reply.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
 }
 
 #[testkit::test]

@@ -53,7 +53,7 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
         ignore_all();
     }
     if has("reaper") {
-        prctl::set_child_subreaper(true).expect("to be a subreaper");
+        prctl::set_child_subreaper(true).expect("this process can become a subreaper");
         ignore(libc::SIGCHLD);
     }
     if has("regroup") {

@@ -139,9 +139,9 @@ impl KillAllowance {
             return false;
         }
         let threads = threads();
-        let fits = threads <= self.left || self.left == self.max_killed;
-        self.left = if fits { self.left.saturating_sub(threads) } else { 0 };
-        fits
+        let is_allowed = threads <= self.left || self.left == self.max_killed;
+        self.left = if is_allowed { self.left.saturating_sub(threads) } else { 0 };
+        is_allowed
     }
 }
 

@@ -137,8 +137,9 @@ impl Pair {
 
     fn version(&self) -> Option<Version> {
         let join = |part: fn(&Version) -> &str| {
-            let of = |stored: &Option<Stored>| stored.as_ref().map_or("", |stored| part(&stored.version)).to_owned();
-            format!("{}{SEPARATOR}{}", of(&self.first), of(&self.second))
+            let part_of =
+                |stored: &Option<Stored>| stored.as_ref().map_or("", |stored| part(&stored.version)).to_owned();
+            format!("{}{SEPARATOR}{}", part_of(&self.first), part_of(&self.second))
         };
         let exists = self.first.is_some() || self.second.is_some();
         exists.then(|| Version {
@@ -158,8 +159,9 @@ impl Pair {
     }
 
     fn record(&self, viewer: &Viewer) -> Record {
-        let of = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
-        let (first, second) = (of(&self.first), of(&self.second));
+        let record_of =
+            |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
+        let (first, second) = (record_of(&self.first), record_of(&self.second));
         if self.has_one_write() && !viewer.has_rolled_back(&first) {
             return first;
         }

@@ -45,7 +45,7 @@ pub enum Update {
         gone: Instant,
     },
     CommandStarted,
-    /// The end of the command was requested, by a signal or by a request to step down.
+    /// The end of the command was requested by a signal or by a request to step down.
     TerminationRequested,
     /// A termination signal is about to be sent to the command.
     Terminating,

@@ -54,7 +54,7 @@ impl Candidate {
     }
 
     /// Creates a leaderrun process without any options.
-    pub fn bare(name: &str) -> Self {
+    pub fn without_options(name: &str) -> Self {
         Self::program(name, leaderrun())
     }
 

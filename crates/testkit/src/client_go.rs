@@ -89,7 +89,7 @@ impl ClientGo {
             Ending::Crash => self.shared.crash.store(true, Ordering::SeqCst),
         }
         self.thread.take().expect("a thread").join().expect("an election loop");
-        self.shared.leadership.lock().expect("the leadership").expect("it led")
+        self.shared.leadership.lock().expect("the leadership").expect("the candidate has led")
     }
 }
 

@@ -48,7 +48,7 @@ const LINGER: Duration = Duration::from_secs(3);
 ///   environment.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(arguments.next().expect("the folder"));
-    let words: Vec<String> = arguments.map(|word| word.into_string().expect("words")).collect();
+    let words: Vec<String> = arguments.map(|word| word.into_string().expect("arguments in UTF-8")).collect();
     let has = |word: &str| words.iter().any(|other| other == word);
     let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
     let run = value("run=").unwrap_or_else(run_from_environment);
@@ -58,8 +58,8 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         start_hidden(&folder, &lifetime.run);
     }
     let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-    SigSet::from(Signal::SIGUSR1).thread_block().expect("to block a signal");
-    stop_signals.thread_block().expect("to block signals");
+    SigSet::from(Signal::SIGUSR1).thread_block().expect("the signal can be blocked");
+    stop_signals.thread_block().expect("the signals can be blocked");
     for (word, run) in [
         ("threads=", thread::park as fn()),
         ("busy=", || {
@@ -108,7 +108,7 @@ fn start_hidden(folder: &Path, run: &str) {
         ForkResult::Parent { child } => drop(waitpid(child, None)),
         ForkResult::Child => {
             setsid().expect("a session");
-            // SAFETY: as above.
+            // SAFETY: this process has one thread, and the child only makes system calls before it executes.
             if let ForkResult::Child = unsafe { fork() }.expect("a fork") {
                 let words = [FLAG.as_ref(), folder.as_os_str(), "ignore".as_ref()];
                 let failure = Command::new(this_program()).args(words).arg(format!("run={run}")).env_clear().exec();

@@ -94,7 +94,7 @@ impl CompletedOption {
         Some(Self {
             short: option.get_short(),
             long: option.get_long()?.to_owned(),
-            about: brief(&option.get_help().map(ToString::to_string).unwrap_or_default()),
+            about: first_phrase(&option.get_help().map(ToString::to_string).unwrap_or_default()),
             value: Value::new(option),
             repeats: matches!(option.get_action(), clap::ArgAction::Append | clap::ArgAction::Count),
         })
@@ -124,7 +124,7 @@ impl Value {
 }
 
 /// Returns the beginning of a help text, which is short enough to be shown beside an option.
-fn brief(help: &str) -> String {
-    let ends = [" [", ": ", "; ", ", "].into_iter().filter_map(|end| help.find(end));
-    help[..ends.min().unwrap_or(help.len())].to_owned()
+fn first_phrase(help: &str) -> String {
+    let phrase_ends = [" [", ": ", "; ", ", "].into_iter().filter_map(|end| help.find(end));
+    help[..phrase_ends.min().unwrap_or(help.len())].to_owned()
 }

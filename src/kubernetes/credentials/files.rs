@@ -15,7 +15,7 @@ const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 static BEING_READ: Mutex<Option<(PathBuf, Instant)>> = Mutex::new(None);
 
-/// Reads a file. Until it is read, [`being_read`] returns it.
+/// Reads a file. Until it is read, [`pending_read`] returns it.
 ///
 /// # Errors
 /// Fails if the file cannot be read.
@@ -37,7 +37,7 @@ fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Returns the file that is being read at present.
-pub(super) fn being_read() -> Option<Activity> {
+pub(super) fn pending_read() -> Option<Activity> {
     let (path, since) = BEING_READ.lock().expect("no thread panics while it holds this lock").clone()?;
     Some(Activity { description: format!("the contents of {}", path.display()), since })
 }

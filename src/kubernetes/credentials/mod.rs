@@ -156,7 +156,7 @@ impl Credentials {
     ///
     /// # Errors
     /// Fails if newer credentials cannot be obtained and there are no others.
-    pub async fn instead_of(&self, rejected: &Access) -> Result<Option<Arc<Access>>, CredentialsError> {
+    pub async fn replacement_for(&self, rejected: &Access) -> Result<Option<Arc<Access>>, CredentialsError> {
         let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
             && newest.generation > rejected.generation
@@ -186,7 +186,7 @@ impl Credentials {
     /// Returns what the thread is waiting for, if it has waited for long.
     pub fn pending(&self) -> Option<String> {
         let activity = self.shared.activity.lock().expect("no thread panics while it holds this lock");
-        let Activity { description, since } = activity.clone().or_else(files::being_read)?;
+        let Activity { description, since } = activity.clone().or_else(files::pending_read)?;
         (since.elapsed() >= MIN_PENDING).then_some(description)
     }
 
@@ -279,8 +279,8 @@ mod tests {
         }
 
         /// Returns the credentials that are used instead of rejected ones.
-        fn instead_of(&self, rejected: &Access) -> Option<Arc<Access>> {
-            self.runtime.block_on(self.credentials.instead_of(rejected)).unwrap()
+        fn replacement_for(&self, rejected: &Access) -> Option<Arc<Access>> {
+            self.runtime.block_on(self.credentials.replacement_for(rejected)).unwrap()
         }
     }
 
@@ -310,10 +310,10 @@ mod tests {
         let old = kubeconfig.recheck();
         kubeconfig.credentials.accepted(&old);
         kubeconfig.write("http://api.example.com", "new");
-        let new = kubeconfig.instead_of(&old).unwrap();
+        let new = kubeconfig.replacement_for(&old).unwrap();
         assert!(new.generation > old.generation);
-        assert_eq!(kubeconfig.instead_of(&new).unwrap().generation, old.generation);
-        assert!(kubeconfig.instead_of(&old).is_none());
+        assert_eq!(kubeconfig.replacement_for(&new).unwrap().generation, old.generation);
+        assert!(kubeconfig.replacement_for(&old).is_none());
     }
 
     #[test]

@@ -183,8 +183,9 @@ impl KubeconfigFile {
 
     fn check(&self) -> Result<(), String> {
         let Self { kind, api_version, contexts, clusters, users, .. } = self;
-        let is = |text: &Option<String>, expected| text.as_deref().is_none_or(|text| ["", expected].contains(&text));
-        if !is(kind, "Config") || !is(api_version, "v1") {
+        let is_absent_or =
+            |text: &Option<String>, expected| text.as_deref().is_none_or(|text| ["", expected].contains(&text));
+        if !is_absent_or(kind, "Config") || !is_absent_or(api_version, "v1") {
             let (kind, version) = (kind.as_deref().unwrap_or_default(), api_version.as_deref().unwrap_or_default());
             return Err(format!(
                 "it has kind {kind:?} and apiVersion {version:?}, but a kubeconfig has kind Config and apiVersion v1"

@@ -29,7 +29,7 @@ impl Authorities {
             certificates.partition(|certificate| Certificate::parse(certificate).is_some());
         match unreadable.first() {
             _ if !certificates.is_empty() => Ok(Self { certificates, are_of_system: false }),
-            Some(der) => Err(ConfigError::new("certificate-authority", Certificate::defect(der))),
+            Some(der) => Err(ConfigError::new("certificate-authority", Certificate::parse_failure(der))),
             None => Err(ConfigError::new("certificate-authority", "there is no certificate in it")),
         }
     }

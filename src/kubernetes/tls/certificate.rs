@@ -42,7 +42,7 @@ impl Certificate {
     }
 
     /// Returns why a certificate cannot be parsed.
-    pub fn defect(der: &[u8]) -> &'static str {
+    pub fn parse_failure(der: &[u8]) -> &'static str {
         match CertificateInner::<Raw>::from_der(der).map_err(|error| error.kind()) {
             Err(ErrorKind::Value { tag: Tag::UtcTime | Tag::GeneralizedTime }) => {
                 "it has a date before 1970, which the TLS library does not support"

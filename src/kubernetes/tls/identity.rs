@@ -40,7 +40,7 @@ pub fn resolver(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, Config
     let blocks = pem::blocks(certificate).into_iter().filter(|block| block.label == "CERTIFICATE");
     let chain: Vec<_> = blocks.map(|block| CertificateDer::from(block.der)).collect();
     let Some(first) = chain.first() else { return Err(refused("there is no certificate in it".to_owned())) };
-    let parsed = Certificate::parse(first).ok_or_else(|| refused(Certificate::defect(first).to_owned()))?;
+    let parsed = Certificate::parse(first).ok_or_else(|| refused(Certificate::parse_failure(first).to_owned()))?;
     let key = signing_key(key).map_err(|reason| ConfigError::new("client-key", reason))?;
     if let Some(public_key) = key.public_key()
         && let Ok(public_key) = SubjectPublicKeyInfoRef::from_der(&public_key)

@@ -51,7 +51,7 @@ impl ServerVerifier {
         let Self { peer, authorities } = self;
         let reason = |error| refusal::reason(error, *peer, authorities, der, server_name, now);
         let certificate = EndEntityCert::try_from(der).map_err(reason)?;
-        let parsed = Certificate::parse(der).ok_or_else(|| Certificate::defect(der))?;
+        let parsed = Certificate::parse(der).ok_or_else(|| Certificate::parse_failure(der))?;
         if parsed.has_short_rsa_key() {
             return Err("its RSA key has less than 2048 bits".to_owned());
         }

@@ -72,7 +72,7 @@ impl Transport {
             if answer.status() != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
-            match self.credentials.instead_of(&access).await? {
+            match self.credentials.replacement_for(&access).await? {
                 Some(other) => {
                     access = other;
                     self.keep_connection(answer).await;

@@ -62,8 +62,8 @@ impl FolderWatch {
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_DELETE;
-        let ends = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-        let added = inotify.add_watch(folder, changes | ends | AddWatchFlags::IN_ONLYDIR);
+        let folder_events = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        let added = inotify.add_watch(folder, changes | folder_events | AddWatchFlags::IN_ONLYDIR);
         added.map_err(|errno| failed(errno.into()))?;
         let inotify = Readable::new(inotify).map_err(failed)?;
         Ok(Self { inotify, file_name: path.file_name().unwrap_or_default().to_owned() })
@@ -93,9 +93,9 @@ impl FolderWatch {
 }
 
 fn ends_the_watch(event: &InotifyEvent) -> bool {
-    let ends = AddWatchFlags::IN_DELETE_SELF
+    let last_events = AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVE_SELF
         | AddWatchFlags::IN_IGNORED
         | AddWatchFlags::IN_UNMOUNT;
-    event.mask.intersects(ends)
+    event.mask.intersects(last_events)
 }

@@ -56,7 +56,7 @@ fn assert_printable(error: &LockError) {
 /// Replaces the file by something else. Returns whether the result is a valid file without a record.
 fn replace_file(random: &mut Rng, path: &Path) -> bool {
     let contents = fs::read(path).expect("the record");
-    fs::remove_file(path).expect("to make room");
+    fs::remove_file(path).expect("the file can be removed");
     match random.u8(..12) {
         0 => return true,
         1 => {

@@ -31,12 +31,12 @@ pub fn mark(run: &str) -> Vec<u8> {
 /// Forks a child that kills every process with this mark in a nested PID namespace, and returns its pid. Returns `None`
 /// if no process could have the mark. The tree must be empty.
 pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
-    let mut has_suspects = false;
+    let mut may_have_marked = false;
     proc.for_each_process(|number| {
-        has_suspects |= suspect(proc, number).is_some();
-        !has_suspects
+        may_have_marked |= possibly_marked(proc, number).is_some();
+        !may_have_marked
     });
-    if !has_suspects {
+    if !may_have_marked {
         return None;
     }
     let parent = nix::unistd::getpid();
@@ -59,7 +59,8 @@ fn kill_marked(proc: &Proc, mark: &[u8]) {
     for _ in 0..MAX_SCANS {
         let mut found = false;
         proc.for_each_process(|number| {
-            found |= suspect(proc, number).is_some_and(|(identity, pid)| kill_if_marked(proc, mark, identity, pid));
+            found |=
+                possibly_marked(proc, number).is_some_and(|(identity, pid)| kill_if_marked(proc, mark, identity, pid));
             true
         });
         if !found {
@@ -69,7 +70,7 @@ fn kill_marked(proc: &Proc, mark: &[u8]) {
 }
 
 /// Returns a process if it is younger than this process and in a nested PID namespace, so that it may have the mark.
-fn suspect(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
+fn possibly_marked(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
     let stat = proc.stat(number).ok().filter(|stat| stat.started >= proc.own_start() && !stat.is_dead())?;
     let numbers = proc.numbers(number).filter(|numbers| numbers.is_nested)?;
     Some((Identity { number, started: stat.started }, numbers.pid))
@@ -86,7 +87,7 @@ fn kill_if_marked(proc: &Proc, mark: &[u8], process: Identity, pid: Pid) -> bool
 
 /// Returns whether the environment of a process contains the mark.
 fn has_mark(proc: &Proc, number: i32, mark: &[u8]) -> bool {
-    let Ok(environment) = proc.open_of(number, "environ") else { return false };
+    let Ok(environment) = proc.open_file(number, "environ") else { return false };
     let mut buffer = [0; 16 * 1024];
     // The first variable has no NUL before it, so the buffer begins with one.
     let mut kept = 1;

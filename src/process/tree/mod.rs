@@ -279,7 +279,7 @@ impl Tree {
     /// according to /proc.
     fn reason_not_ended(&self, number: i32) -> String {
         let mut buffer = [0; 64];
-        match self.proc.read_of(number, "wchan", &mut buffer).unwrap_or_default() {
+        match self.proc.read_file(number, "wchan", &mut buffer).unwrap_or_default() {
             b"__refrigerator" => "a cgroup freezer stops it; thaw its cgroup".to_owned(),
             b"" | b"0" => format!("it does not end; try cat /proc/{number}/stack as root to see what it waits for"),
             place => format!(
@@ -344,7 +344,7 @@ impl Tree {
     }
 
     fn comm<'a>(&self, number: i32, buffer: &'a mut [u8]) -> &'a [u8] {
-        self.proc.read_of(number, "comm", buffer).unwrap_or_default().trim_ascii_end()
+        self.proc.read_file(number, "comm", buffer).unwrap_or_default().trim_ascii_end()
     }
 }
 

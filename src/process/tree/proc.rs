@@ -164,7 +164,7 @@ impl Proc {
     /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat) accepts
     /// these numbers too, and then returns the state of the thread.
     pub fn for_each_thread(&self, number: i32, visit: impl FnMut(i32) -> bool) {
-        if let Ok(threads) = self.open_of(number, "task") {
+        if let Ok(threads) = self.open_file(number, "task") {
             for_each_number(&threads, visit);
         }
     }
@@ -186,7 +186,7 @@ impl Proc {
     /// Returns the numbers of a process in the PID namespaces, if /proc contains them.
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
         let mut buffer = [0; READ_SIZE];
-        let status = self.read_of(number, "status", &mut buffer).ok()?;
+        let status = self.read_file(number, "status", &mut buffer).ok()?;
         let (mut own, mut count) = (None, 0);
         for number in namespaced_numbers(status) {
             count += 1;
@@ -203,7 +203,7 @@ impl Proc {
     /// Fails if there is no such process, or /proc does not contain it.
     pub fn owner(&self, number: i32) -> nix::Result<u32> {
         let mut buffer = [0; READ_SIZE];
-        let status = self.read_of(number, "status", &mut buffer)?;
+        let status = self.read_file(number, "status", &mut buffer)?;
         let line =
             status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:")).ok_or(Errno::EINVAL)?;
         let real = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).ok_or(Errno::EINVAL)?;
@@ -224,7 +224,7 @@ impl Proc {
     ///
     /// # Errors
     /// Fails if there is no such process or no descriptor.
-    pub fn read_of<'a>(&self, number: i32, file: &str, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
+    pub fn read_file<'a>(&self, number: i32, file: &str, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
         self.read(path(&mut [0; PATH_SIZE], number, file), buffer)
     }
 
@@ -232,7 +232,7 @@ impl Proc {
     ///
     /// # Errors
     /// Fails if there is no such process, no descriptor or no permission.
-    pub fn open_of(&self, number: i32, file: &str) -> nix::Result<OwnedFd> {
+    pub fn open_file(&self, number: i32, file: &str) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         openat(&self.root, path(&mut [0; PATH_SIZE], number, file), flags, Mode::empty())
     }
@@ -392,7 +392,7 @@ mod tests {
                 thread::Builder::new().stack_size(32 * 1024).spawn_scoped(scope, || ends.wait()).unwrap();
             }
             let of_thread = took(&|| assert!(proc.stat(number).is_ok()));
-            let of_process = took(&|| assert!(proc.read_of(number, "stat", &mut [0; READ_SIZE]).is_ok()));
+            let of_process = took(&|| assert!(proc.read_file(number, "stat", &mut [0; READ_SIZE]).is_ok()));
             ends.wait();
             assert!(of_thread * 5 < of_process * 4, "{of_thread:?} instead of {of_process:?}");
         });

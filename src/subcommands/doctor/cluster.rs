@@ -320,8 +320,8 @@ pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<R
         Some(body) => Request::post(path).header(CONTENT_TYPE, "application/json").body(body.to_string().into_bytes()),
     };
     let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
-    let late = |_| Error::unknown(format!("no answer within {}", format_duration(ANSWER_TIMEOUT)));
-    timeout(ANSWER_TIMEOUT, cluster.send(request)).await.map_err(late)?
+    let timeout_error = |_| Error::unknown(format!("no answer within {}", format_duration(ANSWER_TIMEOUT)));
+    timeout(ANSWER_TIMEOUT, cluster.send(request)).await.map_err(timeout_error)?
 }
 
 /// Returns the object in an answer.

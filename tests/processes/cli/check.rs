@@ -117,7 +117,7 @@ fn check_reports_a_missing_descriptor() {
         assert_eq!(a.output(), "125\n", "{change}: {}", a.log());
         assert!(a.log().contains(expected), "{change}: {}", a.log());
     }
-    let mut outside = Candidate::bare("check").args(["check"]).start();
+    let mut outside = Candidate::without_options("check").args(["check"]).start();
     outside.wait_for_exit(125);
     let expected = "leaderrun: LEADERRUN_TENURE_FD is not set: only a command that leaderrun runs can use this\n";
     assert_eq!(outside.log(), expected);

@@ -103,7 +103,7 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
 
 #[track_caller]
 fn assert_refused(arguments: &[&str], status: i32, expected: &str) {
-    let mut refused = Candidate::bare("a").args(arguments).start();
+    let mut refused = Candidate::without_options("a").args(arguments).start();
     refused.wait_for_exit(status);
     let log = refused.log();
     assert!(log.lines().any(|line| line.contains(expected)), "{arguments:?}: {log:?} instead of {expected:?}");
@@ -128,7 +128,7 @@ fn the_message_about_an_invalid_variable_names_the_variable() {
         ),
     ] {
         let arguments = ["--lock", "job", "--pod-label", "role=leader", "--pod", "a"];
-        let mut refused = Candidate::bare("a").args(arguments).env(name, value).run(["true"]);
+        let mut refused = Candidate::without_options("a").args(arguments).env(name, value).run(["true"]);
         refused.wait_for_exit(125);
         assert!(refused.log().contains(expected), "{name}={value}: {}", refused.log());
     }
@@ -157,16 +157,17 @@ fn a_mistyped_variable_is_reported() {
 fn the_option_namespace_completes_the_name_of_a_lock() {
     let lock = TestLock::lease();
     let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("a kubeconfig"));
-    let candidate = || Candidate::bare("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
+    let candidate = || Candidate::without_options("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
     let by_option = candidate().args(["-n", namespace]);
     let by_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
-    let overruled = Candidate::bare("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
+    let overruled = Candidate::without_options("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
     for candidate in [by_option, by_variable, overruled.env("LEADERRUN_NAMESPACE", "elsewhere")] {
         let mut a = candidate.run_script("echo $LEADERRUN_HELD_LOCK");
         a.wait_for_exit(0);
         assert_eq!(a.output(), format!("{}\n", lock.name));
     }
-    let mut free = Candidate::bare("status").args(["status", "-n", namespace, "--lock", "job", "--kubeconfig"]);
+    let mut free =
+        Candidate::without_options("status").args(["status", "-n", namespace, "--lock", "job", "--kubeconfig"]);
     free = free.args([kubeconfig]);
     let mut free = free.start();
     free.wait_for_exit(1);
@@ -203,7 +204,7 @@ fn arguments_reach_the_command_as_given() {
     let command = fixed.into_iter().chain(arguments.iter().map(|argument| os_string(argument)));
     Candidate::new("a", &TestLock::file()).run(command).wait_for_exit(0);
     let expected: Vec<u8> = arguments.iter().flat_map(|argument| [*argument, b"\0"].concat()).collect();
-    assert_eq!(fs::read(written).expect("what it wrote"), expected);
+    assert_eq!(fs::read(written).expect("the written file"), expected);
 }
 
 #[testkit::test]
@@ -232,7 +233,7 @@ fn the_command_gets_variables_about_its_leadership_but_not_those_of_options() {
 fn the_environment_sets_options_and_the_command_line_wins() {
     let lock = TestLock::file();
     let by_environment =
-        || Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_IDENTITY", "environment");
+        || Candidate::without_options("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_IDENTITY", "environment");
     let mut a = by_environment().run_script("echo $LEADERRUN_HOLDER");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "environment\n");
@@ -285,7 +286,7 @@ fn help_and_version_are_printed_to_stdout() {
         (&["doctor", "--help"], "--renew-deadline"),
         (&["step-down", "--help"], "This command asks once, and only waits with --wait"),
     ] {
-        let mut help = Candidate::bare("a").args(options).start();
+        let mut help = Candidate::without_options("a").args(options).start();
         help.wait_for_exit(0);
         assert!(help.output().contains(expected), "{}", help.output());
         assert_eq!(help.log(), "");
@@ -319,7 +320,7 @@ fn the_exit_status_is_known_even_if_the_parent_ignores_sigchld() {
 fn a_refusal_whose_message_cannot_be_written_keeps_its_status() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let unread = Candidate::bare("a").args(["--wait"]).configure(move |command| {
+    let unread = Candidate::without_options("a").args(["--wait"]).configure(move |command| {
         command.stderr(writer);
     });
     unread.start().wait_for_exit(125);
@@ -336,15 +337,20 @@ fn a_command_can_have_the_name_of_a_subcommand() {
     let mut a = Candidate::new("a", &lock).env("PATH", &path).run(["status", "--lock", "x"]);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "--lock x\n", "a command of that name");
-    let mut a = Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("PATH", &path).run(["status", "status"]);
+    let mut a =
+        Candidate::without_options("a").env("LEADERRUN_LOCK", &lock.name).env("PATH", &path).run(["status", "status"]);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "status\n", "also as the first argument after --");
-    let mut named =
-        Candidate::bare("a").args(["--lock", &lock.name, "--identity", "status"]).run_script("echo $LEADERRUN_HOLDER");
+    let mut named = Candidate::without_options("a")
+        .args(["--lock", &lock.name, "--identity", "status"])
+        .run_script("echo $LEADERRUN_HOLDER");
     named.wait_for_exit(0);
     assert_eq!(named.output(), "status\n", "a value of that name");
-    let mut help =
-        Candidate::bare("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_WAIT", "soon").args(["status"]).start();
+    let mut help = Candidate::without_options("a")
+        .env("LEADERRUN_LOCK", &lock.name)
+        .env("LEADERRUN_WAIT", "soon")
+        .args(["status"])
+        .start();
     help.wait_for_exit(1);
     assert_eq!(help.log(), "", "variables for options of a run are not checked");
 }

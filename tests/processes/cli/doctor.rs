@@ -132,9 +132,9 @@ fn the_doctor_reports_a_lock_file_whose_folder_cannot_be_written_to() {
         let beside = TestLock::file();
         let lock_file = format!("{}.lock", beside.name.strip_prefix("file:").expect("a file"));
         fs::write(&lock_file, "").expect("a file");
-        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o400)).expect("its rights");
+        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o400)).expect("the file mode can be changed");
         doctor(&beside, &[], 0);
-        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o000)).expect("its rights");
+        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o000)).expect("the file mode can be changed");
         assert_eq!(lines(&doctor(&beside, &[], 1), "FAILED "), ["lock"]);
         // The folder does not matter if the file can be written.
         let made = TestLock { name: format!("file:{}", folder.join("made").display()), kubeconfig: None };

@@ -7,7 +7,7 @@ use testkit::{Candidate, Cluster, TestLock, rbac_rule};
 /// Returns `leaderrun list` for the namespace and the user of a lock.
 fn list(lock: &TestLock) -> Candidate {
     let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig");
-    Candidate::bare("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
+    Candidate::without_options("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
 }
 
 fn listed(lock: &TestLock) -> Vec<Value> {
@@ -61,8 +61,8 @@ fn every_lock_is_listed_with_its_state() {
     assert!(lines[3].last() == Some(&"3") && lines[3][6].ends_with(" ago"), "{table}");
 
     let objects = listed(&lock);
-    let of = |field: &str| objects.iter().map(|object| object[field].clone()).collect::<Vec<_>>();
-    assert_eq!(of("state"), ["free", "held", "expired", "not-due"]);
+    let values = |field: &str| objects.iter().map(|object| object[field].clone()).collect::<Vec<_>>();
+    assert_eq!(values("state"), ["free", "held", "expired", "not-due"]);
     assert_eq!(objects[1]["lock"], format!("configmap:{}/held", lock.namespace()), "as --lock takes it");
     assert_eq!((&objects[1]["namespace"], &objects[1]["holder"]), (&lock.namespace().into(), &"a".into()));
     assert_eq!((&objects[1]["claimDelaySeconds"], &objects[1]["slot"]), (&json!(2.0), &Value::Null));
@@ -112,7 +112,7 @@ fn a_list_of_all_namespaces_has_a_namespace_column() {
         Candidate::new("a", lock).run(["true"]).wait_for_exit(0);
     }
     let kubeconfig = one.kubeconfig.as_ref().expect("a kubeconfig");
-    let all = || Candidate::bare("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
+    let all = || Candidate::without_options("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
     let mut by_variable = all().env("LEADERRUN_NAMESPACE", "elsewhere").start();
     by_variable.wait_for_exit(0);
     let table = by_variable.output();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use testkit::{Candidate, Client, Cluster, TestLock, Witnesses, eventually};
 
 fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
-    let mut printed = Candidate::bare("manifest").args(["manifest", "--lock", name]).args(arguments).start();
+    let mut printed = Candidate::without_options("manifest").args(["manifest", "--lock", name]).args(arguments).start();
     printed.wait_for_exit(0);
     assert_eq!(printed.log(), "");
     serde_saphyr::from_multiple(&printed.output()).expect("YAML")
@@ -165,7 +165,8 @@ fn manifest_refuses_a_lock_file_and_a_lock_without_a_known_namespace() {
         ),
         ("x", "--lock x: its namespace is not known: "),
     ] {
-        let manifest = Candidate::bare("manifest").env("HOME", "/nonexistent").args(["manifest", "--lock", lock]);
+        let manifest =
+            Candidate::without_options("manifest").env("HOME", "/nonexistent").args(["manifest", "--lock", lock]);
         let mut refused = manifest.start();
         refused.wait_for_exit(125);
         assert!(refused.log().contains(expected), "{}", refused.log());

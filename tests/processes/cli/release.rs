@@ -45,8 +45,8 @@ fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
         b.wait_for_exit(0);
         assert!(b.log().contains(&format!("leaderrun release --force released {name}, which a held")), "{}", b.log());
         witnesses.assert_one_at_a_time(2);
-        let again = release(&lock, &[], 1);
-        assert_eq!(again.output(), format!("{name} is free\n"));
+        let second_release = release(&lock, &[], 1);
+        assert_eq!(second_release.output(), format!("{name} is free\n"));
     }
 }
 

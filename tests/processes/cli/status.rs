@@ -82,8 +82,9 @@ fn status_fails_if_the_lock_cannot_be_read() {
 
     let no_record = scratch::folder("lock").join("text");
     std::fs::write(&no_record, "text").expect("a file");
-    let mut nothing =
-        Candidate::bare("status").args(["status", "--lock", &format!("file:{}", no_record.display())]).start();
+    let mut nothing = Candidate::without_options("status")
+        .args(["status", "--lock", &format!("file:{}", no_record.display())])
+        .start();
     nothing.wait_for_exit(125);
     assert!(nothing.log().contains("it is not a record of leaderrun"), "{}", nothing.log());
 

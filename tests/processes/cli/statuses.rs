@@ -54,7 +54,8 @@ fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
             b.wait_for_exit(status);
             assert_eq!((b.output(), b.log()), (String::new(), String::new()), "neither output nor a log");
         }
-        let variables = Candidate::bare("b").env("LEADERRUN_CONFLICT_EXIT_CODE", "4").env("LEADERRUN_WAIT", "0s");
+        let variables =
+            Candidate::without_options("b").env("LEADERRUN_CONFLICT_EXIT_CODE", "4").env("LEADERRUN_WAIT", "0s");
         let kubeconfig = lock.kubeconfig.iter().map(|path| format!("--kubeconfig={}", path.display()));
         let mut b = variables.args(["--lock", &lock.name]).args(kubeconfig).run(["true"]);
         b.wait_for_exit(4);

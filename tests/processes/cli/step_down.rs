@@ -66,8 +66,8 @@ fn a_standby_cannot_be_asked_to_step_down() {
     eventually("a leads", || !a.output().is_empty());
     a.signal(Signal::SIGSTOP);
     step_down(&lock, 0);
-    let again = step_down(&lock, 0);
-    assert!(again.contains("asked a"), "asking again changes nothing: {again}");
+    let second_output = step_down(&lock, 0);
+    assert!(second_output.contains("asked a"), "asking again changes nothing: {second_output}");
     let mut b = Candidate::new("b", &lock).run_script("true");
     b.wait_for_exit(0);
     assert!(!b.log().contains("asks for the release"), "the request was for another run: {}", b.log());

@@ -192,7 +192,8 @@ fn the_manifest_for_an_owner_grants_enough_rights_and_the_doctor_confirms_it() {
         let remedy = format!("leaderrun manifest --lock {} {} prints a Role", lock.name, options.join(" "));
         assert!(forbidden.output().contains(&remedy), "{}", forbidden.output());
 
-        let mut printed = Candidate::bare("manifest").args(["manifest", "--lock", &lock.name]).args(options).start();
+        let mut printed =
+            Candidate::without_options("manifest").args(["manifest", "--lock", &lock.name]).args(options).start();
         printed.wait_for_exit(0);
         let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
         let role = documents.iter().find(|document| document["kind"] == "Role").expect("a Role");
@@ -281,7 +282,7 @@ fn invalid_owners_are_refused() {
             "--owner auto: --lock file:/tmp/x is not in a cluster, so it has no owner; leave --owner out",
         ),
     ] {
-        let mut refused = Candidate::bare("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);
+        let mut refused = Candidate::without_options("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);
         refused.wait_for_exit(125);
         assert!(refused.log().contains(expected), "{owner}: {}", refused.log());
     }

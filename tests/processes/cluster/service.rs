@@ -237,9 +237,9 @@ fn invalid_routing_options_are_refused() {
             "the name has 244 characters, but a lock that routes traffic can have at most 243",
         ),
     ] {
-        let mut refused = Candidate::bare("refused").args(["--lock", &lock.name]).args(&arguments);
+        let mut refused = Candidate::without_options("refused").args(["--lock", &lock.name]).args(&arguments);
         if arguments[0] == "--lock" {
-            refused = Candidate::bare("refused").args(&arguments);
+            refused = Candidate::without_options("refused").args(&arguments);
         }
         let mut refused = refused.run_script("echo started");
         refused.wait_for_exit(125);

@@ -49,7 +49,7 @@ impl Listeners {
     fn assert_reached(&self, to: SocketAddr, protocol: &str) {
         if protocol == "UDP" {
             let from = UdpSocket::bind((self.address, 0)).expect("a socket");
-            from.send_to(b"hello", to).expect("to send");
+            from.send_to(b"hello", to).expect("the packet can be sent");
             let (length, sender) = self.udp.recv_from(&mut [0; 16]).expect("a packet");
             assert_eq!((length, Ok(sender)), (5, from.local_addr().map_err(|_| ())));
         } else {
@@ -233,9 +233,10 @@ fn traffic_of_a_dual_stack_service_arrives_by_both_families() {
         let rows = doctor_output(&lock, &routing, &[]);
         let mut a = Candidate::new("a", &lock).args(routing).run_script("sleep inf");
         a.wait_for_log("the Service web routes to this candidate");
-        let of = |is_ipv6| addresses.iter().copied().filter(|address| address.is_ipv6() == is_ipv6).collect::<Vec<_>>();
-        assert_eq!(reached_addresses("web-leader"), of(false));
-        assert_eq!(reached_addresses("web-leader-ipv6"), of(true));
+        let addresses_of =
+            |is_ipv6| addresses.iter().copied().filter(|address| address.is_ipv6() == is_ipv6).collect::<Vec<_>>();
+        assert_eq!(reached_addresses("web-leader"), addresses_of(false));
+        assert_eq!(reached_addresses("web-leader-ipv6"), addresses_of(true));
         assert!(rows.contains("ok      Service     the Service web follows the leader\n"), "{rows}");
         let warning = missing.map(|family| format!("has no {family} address; "));
         assert_eq!(a.log().contains("this candidate has no "), missing.is_some(), "{}", a.log());

@@ -1,4 +1,4 @@
-//! leaderrun ends by the signal that ended its command. A standby ends by the signal that it got.
+//! leaderrun kills itself with the signal that killed its command. A standby kills itself with the signal that it received.
 
 use std::process::Command;
 

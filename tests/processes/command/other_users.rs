@@ -68,13 +68,13 @@ impl PublicFolder {
     fn new() -> Self {
         let folder = std::env::temp_dir().join(format!("leaderrun-setuid-{}", std::process::id()));
         fs::create_dir(&folder).expect("a folder");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("its rights");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");
         let which = Command::new("sh").args(["-c", "command -v setpriv"]).output().expect("a shell");
         let setpriv = String::from_utf8(which.stdout).expect("a path");
         for (program, mode) in [(Path::new(setpriv.trim_end()), 0o4755), (Path::new(leaderrun()), 0o755)] {
             let copy = folder.join(program.file_name().expect("a name"));
             fs::copy(program, &copy).expect("a copy");
-            fs::set_permissions(copy, fs::Permissions::from_mode(mode)).expect("its rights");
+            fs::set_permissions(copy, fs::Permissions::from_mode(mode)).expect("the file mode can be changed");
         }
         Self(folder)
     }

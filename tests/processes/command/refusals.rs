@@ -115,7 +115,7 @@ fn the_message_about_a_lock_file_that_a_sandbox_refuses_says_so() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         for call in [libc::SYS_flock, libc::SYS_fsync] {
             let lock = format!("file:{}", open_folder("sticky", 0o1777).join("job").display());
-            let candidate = Candidate::bare("a").args(["--lock", &lock, "--wait", "10s"]);
+            let candidate = Candidate::without_options("a").args(["--lock", &lock, "--wait", "10s"]);
             let mut a = candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran");
             a.wait_for_exit(69);
             assert!(a.log().contains("seccomp profile"), "{call}: {}", a.log());

@@ -22,7 +22,8 @@ fn kubeconfig(server: SocketAddr) -> PathBuf {
 
 fn run_status(server: SocketAddr) -> Running {
     let kubeconfig = kubeconfig(server);
-    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    let mut status =
+        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
     let mut status = status.start();
     status.wait();
@@ -44,7 +45,7 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
 #[testkit::test]
 fn a_pod_whose_environment_is_incomplete_is_recognised() {
     let refusal = |variables: &[(&str, &str)]| {
-        let mut candidate = Candidate::bare("a").args(["--lock", "probe"]).configure(|command| {
+        let mut candidate = Candidate::without_options("a").args(["--lock", "probe"]).configure(|command| {
             for name in ["HOME", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
                 command.env_remove(name);
             }
@@ -89,7 +90,8 @@ fn the_message_about_rejected_credentials_names_them() {
 #[testkit::test]
 fn a_lasting_failure_suggests_the_doctor_once() {
     let server = RecordingServer::answering(None, || (500, Vec::new(), "no".to_owned()));
-    let mut candidate = Candidate::bare("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
+    let mut candidate =
+        Candidate::without_options("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
     candidate = candidate.args(["--lease-duration", "6s", "--renew-deadline", "4s"]).args(["--kubeconfig"]);
     let mut candidate = candidate.args([kubeconfig(server.address())]).run(["true"]);
     candidate.wait();

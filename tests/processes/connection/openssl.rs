@@ -123,7 +123,8 @@ impl Site {
         if let Some(output) = read_lease_by_kubectl(&kubeconfig) {
             assert!(output.contains("the holder"), "kubectl refuses {what}: {output}");
         }
-        let mut status = Candidate::bare("status").args(["status", "--lock", "default/probe", "--kubeconfig"]);
+        let mut status =
+            Candidate::without_options("status").args(["status", "--lock", "default/probe", "--kubeconfig"]);
         status = status.args([&kubeconfig]);
         let mut status = status.start();
         status.wait();

@@ -35,7 +35,8 @@ fn kubeconfig(server: &str, more: &str) -> PathBuf {
 
 /// Runs leaderrun with these variables, and returns the requests to the proxy.
 fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
-    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    let mut status =
+        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
         status = status.configure(|command| {
             command.env_remove(name);
@@ -172,7 +173,8 @@ fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
 }
 
 fn request_of_leaderrun_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
-    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    let mut status =
+        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
     let mut status = status.start();
     status.wait();
@@ -257,7 +259,8 @@ fn a_proxy_passes_on_requests_to_a_server_without_tls() {
 #[testkit::test]
 fn the_message_names_a_proxy_that_cannot_be_reached() {
     let kubeconfig = kubeconfig(SERVER, "");
-    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([&kubeconfig]);
+    let mut status =
+        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([&kubeconfig]);
     status = status.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", "");
     let mut status = status.start();
     status.wait();

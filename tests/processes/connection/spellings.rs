@@ -171,7 +171,7 @@ impl Site {
     }
 
     fn outcome_of_leaderrun(&self, spelling: &Spelling) -> (String, String) {
-        let mut status = Candidate::bare("status").args(["status", "--lock", "probe"]);
+        let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
         if let Some(context) = spelling.context {
             status = status.args(["--context", context]);
         }

@@ -112,7 +112,7 @@ impl Site {
 fn connects(site: &Site) -> (bool, String) {
     let server = site.start();
     let kubeconfig = site.kubeconfig(&server);
-    let mut status = Candidate::bare("status").args(["status", "--lock", "probe"]);
+    let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
     status = status.env("KUBECONFIG", kubeconfig.to_str().expect("a path in UTF-8"));
     let mut status = status.start();
     status.wait();
@@ -269,7 +269,7 @@ fn an_ipv4_address_may_be_written_as_ipv6() {
 fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
     let site = Site::issued(server(), &self_signed(authority("one")));
     let server = site.start_with(&["h2"]);
-    let mut status = Candidate::bare("status").args(["status", "--lock", "probe", "--kubeconfig"]);
+    let mut status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
     status = status.args([site.kubeconfig(&server)]);
     let mut status = status.start();
     status.wait();
@@ -371,5 +371,9 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     );
     let mut no_authority = authority("no_authority");
     no_authority.is_ca = IsCa::ExplicitNoCa;
-    assert_refused("an authority that is none", &Site::issued(server(), &self_signed(no_authority)), "is refused");
+    assert_refused(
+        "a certificate that is not an authority",
+        &Site::issued(server(), &self_signed(no_authority)),
+        "is refused",
+    );
 }

@@ -186,8 +186,10 @@ fn the_role_names_the_objects_of_all_slots() {
     drop(refused);
 
     let service = ["--service", "web-{slot}"];
-    let mut printed =
-        Candidate::bare("manifest").args(["manifest", "--lock", &lock.name, "--slots", "3"]).args(service).start();
+    let mut printed = Candidate::without_options("manifest")
+        .args(["manifest", "--lock", &lock.name, "--slots", "3"])
+        .args(service)
+        .start();
     printed.wait_for_exit(0);
     let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
     // Permissions that only a cluster administrator may grant are in a Role of their own.
@@ -253,7 +255,7 @@ fn options_that_do_not_fit_slots_are_refused() {
             "--service 'web-{slot}': there are no slots; for example --service 'web-{slot}' --slots 3",
         ),
     ] {
-        let mut refused = Candidate::bare("refused").args(arguments).run_script("echo started");
+        let mut refused = Candidate::without_options("refused").args(arguments).run_script("echo started");
         refused.wait_for_exit(125);
         assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());
     }

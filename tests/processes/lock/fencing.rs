@@ -54,14 +54,14 @@ fn a_file_refuses_an_older_leader() {
         [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
     {
         assert_eq!(
-            (write(token, text), fs::read_to_string(&file).expect("it").as_str()),
+            (write(token, text), fs::read_to_string(&file).expect("the file can be read").as_str()),
             (accepted, expected),
             "token {token}"
         );
     }
     let line = format!("echo led | {} {}", recipe("file.sh").display(), file.with_file_name("led").display());
     Candidate::new("a", &TestLock::file()).run_script(&line).wait_for_exit(0);
-    assert_eq!(fs::read_to_string(file.with_file_name("led")).expect("it"), "led\n");
+    assert_eq!(fs::read_to_string(file.with_file_name("led")).expect("the file can be read"), "led\n");
 }
 
 /// A store of one object with the conditional writes of S3, for the two requests that the recipe sends.
@@ -89,7 +89,7 @@ fn object_storage_refuses_an_older_leader() {
     let store = scratch::folder("store");
     let programs = scratch::folder("programs");
     fs::write(programs.join("aws"), AWS).expect("a program");
-    fs::set_permissions(programs.join("aws"), fs::Permissions::from_mode(0o755)).expect("it can be executed");
+    fs::set_permissions(programs.join("aws"), fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let body = scratch::folder("body").join("text");
     let put = |token: &str, text: &str| {

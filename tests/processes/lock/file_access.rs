@@ -140,7 +140,7 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
     let mut shell = Command::new("sh");
     shell.args(["-c", script, &format!("{path}.lock")]);
     let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
-    shell.stdout.take().expect("a pipe").read_exact(&mut [0; 6]).expect("it is locked");
+    shell.stdout.take().expect("a pipe").read_exact(&mut [0; 6]).expect("the shell has locked the file");
     let mut a = Candidate::new("a", &lock).run(["true"]);
     a.wait_for_log(&format!("another process keeps it locked; try fuser -v {path}.lock"));
     drop(shell.stdin.take());

@@ -64,13 +64,13 @@ impl Fixture {
 
 #[testkit::test]
 fn a_deleted_lease_is_restored_by_its_holder() {
-    edit_lease(|admin, lease| drop(admin.delete(lease).expect("deleted"))).assert_holder_restores_the_lease();
+    edit_lease(|admin, lease| drop(admin.delete(lease).expect("a deletion"))).assert_holder_restores_the_lease();
 }
 
 #[testkit::test]
 fn a_recreated_lease_is_restored_by_its_holder() {
     let fixture = edit_lease(|admin, lease| {
-        admin.delete(lease).expect("deleted");
+        admin.delete(lease).expect("a deletion");
         let spec = json!({ "holderIdentity": "", "leaseDurationSeconds": 1 });
         // This fails if the holder was faster.
         let _ = admin.create(lease.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
@@ -97,7 +97,7 @@ fn a_release_by_another_program_is_undone_by_the_holder() {
 #[testkit::test]
 fn a_lease_given_to_an_absent_holder_is_lost_at_once() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("given"))
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("a change"))
     })
     .assert_holder_loses_the_lock();
 }
@@ -105,7 +105,7 @@ fn a_lease_given_to_an_absent_holder_is_lost_at_once() {
 #[testkit::test]
 fn a_lease_given_to_the_standby_is_lost_at_once() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("given"))
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("a change"))
     })
     .assert_holder_loses_the_lock();
 }
@@ -174,7 +174,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
     for times in 1..=2 {
         // The holder is frozen, so that it cannot restore the file before the standby has seen the deletion.
         kill(a.elector(), Signal::SIGSTOP).expect("the process is alive");
-        std::fs::remove_file(path).expect("deleted");
+        std::fs::remove_file(path).expect("a deletion");
         eventually("the standby reports it", || reports(&b) == times);
         kill(a.elector(), Signal::SIGCONT).expect("the process is alive");
         eventually("it is written again", || path.exists());
@@ -195,7 +195,7 @@ fn a_renewal_does_not_create_a_deleted_lease() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let deleted = std::time::Instant::now();
-    Cluster::shared().admin().delete(&lock.lease_path()).expect("deleted");
+    Cluster::shared().admin().delete(&lock.lease_path()).expect("a deletion");
     let methods_since = || -> Vec<String> {
         let requests =
             proxy.requests().into_iter().filter(|request| request.received_at > deleted && !request.is_watch());

@@ -81,9 +81,9 @@ fn a_holder_of_one_of_two_objects_blocks_the_lock() {
 #[testkit::test]
 fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
-    let all = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
-    let some = rbac_rule("leases", &["job"], &["get", "watch"]);
-    Cluster::shared().grant(old.namespace(), "deputy", json!([all, some]));
+    let may_write = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
+    let may_read = rbac_rule("leases", &["job"], &["get", "watch"]);
+    Cluster::shared().grant(old.namespace(), "deputy", json!([may_write, may_read]));
     let both = with_kind(&old, BOTH).through(Cluster::shared().kubeconfig_for("deputy"));
     let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
     a.wait_for_log("not allowed to update leases");

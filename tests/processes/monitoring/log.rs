@@ -170,13 +170,13 @@ fn a_lasting_failure_is_logged_once() {
     proxy.partition();
     a.wait_for_exit(76);
     let sentences = sentences(&a);
-    let of = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
-    assert_eq!(of("does not answer; trying again; the command is stopped in "), 1, "{}", a.log());
-    assert_eq!(of("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
+    let count = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
+    assert_eq!(count("does not answer; trying again; the command is stopped in "), 1, "{}", a.log());
+    assert_eq!(count("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
     // On a busy machine the elector may have to kill the supervisor with its command, and logs another line.
-    let late = of("the supervisor is late; killing the command: ");
-    assert_eq!(of("killing what is left of the command: ").max(late), 1, "{}", a.log());
-    assert_eq!(of("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());
+    let late = count("the supervisor is late; killing the command: ");
+    assert_eq!(count("killing what is left of the command: ").max(late), 1, "{}", a.log());
+    assert_eq!(count("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());
 }
 
 #[testkit::test]

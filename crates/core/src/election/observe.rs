@@ -60,7 +60,7 @@ impl Election {
                 self.conflicts = 0;
                 let nothing_written =
                     attempt.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
-                let is_shortened = self.is_mine(&stored.record) && !self.is_stated_in_full(&stored.record);
+                let is_shortened = self.is_mine(&stored.record) && !self.has_full_lease_duration(&stored.record);
                 if nothing_written || is_shortened {
                     self.must_read = true;
                     self.back_off(now.boot, None);
@@ -117,7 +117,7 @@ impl Election {
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
         let mine_since = written
-            .filter(|_| mine.is_some_and(|mine| self.is_stated_in_full(&mine.record)))
+            .filter(|_| mine.is_some_and(|mine| self.has_full_lease_duration(&mine.record)))
             .map(|write| write.sent_at);
         // A delayed create of this run may be carried out after another run has created and renewed the record and
         // another client has deleted it, all without being observed by this run.
@@ -152,7 +152,9 @@ impl Election {
                 (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
                     self.start_leading(sent, stored);
                 }
-                (None, Some(stored)) if is_mine && self.does_not_wait() && !self.is_stated_in_full(&stored.record) => {
+                (None, Some(stored))
+                    if is_mine && self.does_not_wait() && !self.has_full_lease_duration(&stored.record) =>
+                {
                     self.stop_waiting(now, Outcome::Unreachable);
                 }
                 (_, stored) if changed && !is_mine => {
@@ -262,10 +264,10 @@ impl Election {
         self.unconfirmed_writes.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
     }
 
-    /// Returns whether a record of this run states at least the lease duration of this run. If a server or another
+    /// Returns whether the lease duration in a record of this run is at least the lease duration of this run. If a server or another
     /// client has shortened it, others may acquire the lock before the command of this run is dead, so no tenure
     /// begins.
-    fn is_stated_in_full(&self, mine: &Record) -> bool {
+    fn has_full_lease_duration(&self, mine: &Record) -> bool {
         mine.lease_duration(Duration::ZERO) >= self.config.timing.lease_duration()
     }
 

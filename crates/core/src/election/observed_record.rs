@@ -43,7 +43,7 @@ struct DisplacedHolder {
 impl DisplacedHolder {
     /// Returns whether `writer` is this holder, which has written the record again, so it is no longer displaced. If
     /// the writer is a different run, it may not know that this holder exists.
-    fn is_back(&self, writer: Option<&RunId>) -> bool {
+    fn has_returned(&self, writer: Option<&RunId>) -> bool {
         self.run.is_some() && self.run.as_ref() == writer
     }
 }
@@ -87,7 +87,7 @@ impl ObservedRecord {
             let stated_before = if run(before).is_some() && run(before) == writer {
                 Some(self.holds_for)
             } else {
-                self.displaced.iter().find(|holder| holder.is_back(writer)).map(|holder| holder.holds_for)
+                self.displaced.iter().find(|holder| holder.has_returned(writer)).map(|holder| holder.holds_for)
             };
             let is_forced = forced.is_some() && run(before) == forced;
             let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
@@ -99,7 +99,7 @@ impl ObservedRecord {
             self.changed = now.boot;
             self.holds_for = stated_before.map_or(stated, |before| before.max(stated));
         }
-        self.displaced.retain(|holder| !releases_all && !holder.is_back(writer));
+        self.displaced.retain(|holder| !releases_all && !holder.has_returned(writer));
         self.set_stored(now, stored);
         changed
     }

@@ -75,7 +75,7 @@ impl Behavior {
     }
 
     /// Counts a request that depends on Roles. Returns whether the server has read them.
-    pub fn knows_roles(&self) -> bool {
+    pub fn count_request_for_roles(&self) -> bool {
         let mut state = self.state();
         match state.roles {
             Roles::Known | Roles::UnknownFor(0) => true,

@@ -72,13 +72,13 @@ pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec
 fn namespace_error(event: &Value) -> Option<FieldError> {
     let own = text(&event["metadata"]["namespace"]);
     let about = text(&event["involvedObject"]["namespace"]);
-    let fits = match (event["eventTime"].is_string(), about) {
+    let is_allowed = match (event["eventTime"].is_string(), about) {
         (false, "") => own == "default",
         (true, "") => matches!(own, "default" | "kube-system"),
         (false, about) => about == own,
         (true, _) => true,
     };
-    (!fits).then(|| FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"))
+    (!is_allowed).then(|| FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"))
 }
 
 fn completeness_errors(event: &Value) -> Vec<FieldError> {

@@ -61,7 +61,7 @@ struct Call {
 impl Call {
     fn answer(&self) -> Result<Reply> {
         let user = authentication::identify(&self.store, &self.headers, &self.target)?;
-        if !rbac::is_administrator(&user) && !self.behavior.knows_roles() {
+        if !rbac::is_administrator(&user) && !self.behavior.count_request_for_roles() {
             return Err(rbac::forbidden(&user, &self.target));
         }
         rbac::authorize(&self.store, &user, &self.target)?;

@@ -174,9 +174,9 @@ impl Watch {
         {
             return None;
         }
-        let was = change.before.as_ref().is_some_and(|before| selector.matches(before));
-        let is = !change.deleted && selector.matches(&change.object);
-        match (was, is, &change.before) {
+        let matched_before = change.before.as_ref().is_some_and(|before| selector.matches(before));
+        let matches_now = !change.deleted && selector.matches(&change.object);
+        match (matched_before, matches_now, &change.before) {
             (false, true, _) => Some(self.event("ADDED", &change.object)),
             (true, true, _) => Some(self.event("MODIFIED", &change.object)),
             (true, false, _) if change.deleted => Some(self.event("DELETED", &change.object)),

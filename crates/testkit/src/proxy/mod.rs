@@ -105,12 +105,12 @@ impl Proxy {
 
     /// Loses all bytes of the existing connections permanently. New connections work.
     pub fn silence_existing(&self) {
-        self.shared.each_wire(|wire| wire.worsen(Traffic::SILENT));
+        self.shared.for_each_wire(|wire| wire.add_losses(Traffic::SILENT));
     }
 
     /// Closes the existing connections. New connections work.
     pub fn break_existing(&self) {
-        self.shared.each_wire(Wire::close);
+        self.shared.for_each_wire(Wire::close);
     }
 
     /// Closes the existing connections and refuses new ones.
@@ -194,7 +194,7 @@ impl Proxy {
         // This is set for new connections before the existing ones are changed. A connection that is opened between the
         // two steps loses its bytes, too.
         self.shared.faults().traffic = traffic;
-        self.shared.each_wire(|wire| wire.worsen(traffic));
+        self.shared.for_each_wire(|wire| wire.add_losses(traffic));
     }
 
     fn hold(&self, matching: Match, fault: fn(Gate) -> Fault) -> Hold {
@@ -307,7 +307,7 @@ impl Shared {
         self.faults.lock().expect("the faults")
     }
 
-    fn each_wire(&self, action: impl Fn(&Wire)) {
+    fn for_each_wire(&self, action: impl Fn(&Wire)) {
         let connections = self.connections.lock().expect("the connections");
         for connection in &*connections {
             if let Some(wire) = connection.wire.upgrade() {

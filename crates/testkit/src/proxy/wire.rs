@@ -36,12 +36,12 @@ impl Wire {
         Arc::new(Wire(watch::Sender::new(State::Open(traffic))))
     }
 
-    /// Adds a direction in which bytes are lost.
-    pub fn worsen(&self, by: Traffic) {
+    /// Loses bytes also in the directions in which `losses` loses them.
+    pub fn add_losses(&self, losses: Traffic) {
         self.0.send_modify(|state| {
             if let State::Open(traffic) = state {
-                traffic.requests_lost |= by.requests_lost;
-                traffic.replies_lost |= by.replies_lost;
+                traffic.requests_lost |= losses.requests_lost;
+                traffic.replies_lost |= losses.replies_lost;
             }
         });
     }

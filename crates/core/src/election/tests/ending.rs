@@ -27,9 +27,9 @@ fn a_holder_writes_an_emptied_or_deleted_record_again() {
         driver.expect_write();
         driver.reply(Reply::Conflict);
         driver.read(edited);
-        let again = driver.expect_write();
-        assert_eq!(again.holder_identity, "me");
-        driver.written(again);
+        let second_write = driver.expect_write();
+        assert_eq!(second_write.holder_identity, "me");
+        driver.written(second_write);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
     }
 }

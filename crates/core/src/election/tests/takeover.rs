@@ -147,8 +147,8 @@ fn with_a_late_claim() -> (Driver, Record) {
 fn expect_another_claim(mut driver: Driver, claim: Record) {
     driver.advance(driver.time_to_next_timeout());
     driver.read(Some(claim));
-    let again = driver.expect_write();
-    driver.written(again);
+    let second_claim = driver.expect_write();
+    driver.written(second_claim);
     assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
 }
 
