@@ -148,11 +148,12 @@ impl Finder<'_> {
         })
     }
 
-    /// Returns the uppermost controller of a pod whose kind is known.
+    /// Returns the topmost controller of a pod, for example the Deployment above its ReplicaSet.
     async fn controller_of_pod(&self, pod: &str) -> Result<OwnerReference, Error> {
         let mut object = self.get(&PODS, pod).await?;
-        let without = || not_found(format!("no controller created the pod {pod:?}; try --owner deployment/my-job"));
-        let mut owner = OwnerReference::controller_of(&object).ok_or_else(without)?;
+        let no_controller =
+            || not_found(format!("no controller created the pod {pod:?}; try --owner deployment/my-job"));
+        let mut owner = OwnerReference::controller_of(&object).ok_or_else(no_controller)?;
         for _ in 1..MAX_CONTROLLERS {
             let Some(resource) = CONTROLLED_KINDS.into_iter().find(|resource| owner.is_of_kind(resource)) else {
                 break;

@@ -44,7 +44,7 @@ where
         let runtime = runtime();
         let result = runtime.and_then(|runtime| {
             let result = runtime.block_on(work());
-            // If the runtime was just dropped, this would wait for its blocking calls.
+            // Without this call, dropping the runtime would wait for its blocking calls.
             runtime.shutdown_background();
             result
         });

@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// What follows the lock's name in the prefix of a [`Mark`]'s key, as in `my-job.leaderrun/token`.
+/// The suffix of the lock's name in the key of a [`Mark`], as in `my-job.leaderrun/token`.
 pub const SUFFIX: &str = ".leaderrun";
 
-/// The longest name of a lock that leaves room for the suffix. The prefix is a DNS-1123 subdomain, which has at most
-/// 253 characters.
-pub const LONGEST_LOCK: usize = 253 - SUFFIX.len();
+/// The largest length of a lock's name. With the suffix, it is the prefix of a key. The prefix is a DNS-1123 subdomain,
+/// which has at most 253 characters.
+pub const MAX_LOCK_NAME_LENGTH: usize = 253 - SUFFIX.len();
 
 /// The leadership in which an object routes traffic, or the last one in which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Mark {
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })
     }
 
-    /// Returns whether this mark is of a later leadership. Tokens are decimal integers of any length.
+    /// Returns whether this mark belongs to a later leadership. Tokens are decimal integers of any length.
     pub fn is_later_than(&self, other: &Self) -> bool {
         (self.token.len(), &self.token) > (other.token.len(), &other.token)
     }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_longest_lock_name_still_fits_into_a_label() {
-        let mark = Mark { lock: "a".repeat(LONGEST_LOCK), token: u64::MAX.to_string() };
+        let mark = Mark { lock: "a".repeat(MAX_LOCK_NAME_LENGTH), token: u64::MAX.to_string() };
         assert_eq!(mark.key().split_once('/').expect("a prefix").0.len(), 253);
         assert!(mark.stamp().len() <= 63, "{}", mark.stamp());
     }

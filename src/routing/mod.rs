@@ -24,7 +24,7 @@ use leaderrun_core::updates::Update;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::unbounded_channel;
 
-pub use self::mark::LONGEST_LOCK;
+pub use self::mark::MAX_LOCK_NAME_LENGTH;
 pub use self::pod_label::{Label, PodLabel};
 pub use self::service_definition::ServicePort;
 pub use self::service_name::ServiceName;

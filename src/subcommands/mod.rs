@@ -128,7 +128,7 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     true
 }
 
-/// Waits for an opening lock or cluster, for at most [`OPEN_TIMEOUT`].
+/// Waits until a lock or a cluster has been opened, for at most [`OPEN_TIMEOUT`].
 async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let timeout_error = |_| {
         let pending = access.pending().unwrap_or_else(|| "an answer of the file system".to_owned());
@@ -178,7 +178,7 @@ impl CommandOutput {
         Self { text: in_one_line(sentence) + "\n", status }
     }
 
-    /// Returns the output of a subcommand that has printed everything.
+    /// Returns an empty output, for a subcommand that has already printed its results.
     fn nothing() -> Self {
         Self { text: String::new(), status: 0 }
     }

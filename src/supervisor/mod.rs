@@ -1,7 +1,7 @@
 //! The inner process, which owns the command and every process that the command forks.
 //!
 //! It has one thread, and it does not use the network. It stops and kills the command on time without the help of the
-//! elector: the elector can postpone these instants, but if it hangs, dies or is stopped, it just no longer does.
+//! elector: the elector can postpone these instants, but if it hangs, dies or is stopped, they are not postponed.
 //! [`leaderrun_core::supervisor`] decides when the command must end.
 
 mod command_terminal;
@@ -49,8 +49,8 @@ pub struct SupervisorConfig {
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
-    /// The time after its last order after which the elector is killed, if the command is gone and the elector sends no
-    /// more orders. It is never killed if this is `None`.
+    /// How long the elector may send no orders after a loss, when the command is gone, before the supervisor kills it.
+    /// If this is `None`, it is never killed.
     pub frozen_elector_timeout: Option<Duration>,
     /// The longest time by which the stop and the kill can be advanced.
     pub max_advance: Duration,

@@ -82,7 +82,8 @@ impl Running {
         }
     }
 
-    /// Waits like [`Running::wait`] for an exit with this status. An end by signal N counts as 128 + N, as in a shell.
+    /// Waits like [`Running::wait`] for an exit with this status. A death from signal N counts as the status 128 + N, as
+    /// in a shell.
     #[track_caller]
     pub fn wait_for_exit(&mut self, status: i32) {
         let ended = self.wait();
@@ -90,9 +91,9 @@ impl Running {
         assert_eq!(actual, Some(status), "{}'s log:\n{}", self.name, self.log());
     }
 
-    /// Waits like [`Running::wait`] for an end by this signal.
+    /// Waits like [`Running::wait`], and checks that this signal killed the process.
     #[track_caller]
-    pub fn wait_for_end_by(&mut self, signal: Signal) {
+    pub fn wait_until_killed_by(&mut self, signal: Signal) {
         let ended = self.wait();
         assert_eq!(ended.signal(), Some(signal as i32), "{ended}; {}'s log:\n{}", self.name, self.log());
     }
@@ -159,9 +160,9 @@ impl Output {
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
         let (all, paused) = (Arc::clone(&bytes), Arc::clone(paused));
         let reader = thread::spawn(move || {
-            let (Some(mut pipe), mut some) = (pipe, [0; 4096]) else { return };
-            while let Ok(length @ 1..) = pipe.read(&mut some) {
-                all.lock().expect("output").extend(&some[..length]);
+            let (Some(mut pipe), mut buffer) = (pipe, [0; 4096]) else { return };
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                all.lock().expect("output").extend(&buffer[..length]);
                 while paused.load(Ordering::Relaxed) {
                     thread::sleep(POLL_INTERVAL);
                 }

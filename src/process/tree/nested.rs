@@ -11,8 +11,8 @@ use super::proc::{Identity, Proc};
 /// The largest number of remembered processes.
 const CAPACITY: usize = 2048;
 
-/// The largest number of scans that wait for all of them to stop. After that they are killed even if one still runs. A
-/// scan takes tens of microseconds for each process of the machine.
+/// The largest number of scans that wait until all remembered processes have stopped. After that they are killed even
+/// if one still runs. A scan takes tens of microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 
 /// The remembered processes. Each comes after the one that it descends from.
@@ -75,9 +75,9 @@ impl Nested {
         }
     }
 
-    /// Stops all of them, so that none can fork during the search, and kills them with children before parents, so that
-    /// none becomes an orphan. `note` is called with the result of each kill.
-    pub fn kill(&mut self, proc: &Proc, members: &mut Members, note: &mut impl FnMut(i32, nix::Result<()>)) {
+    /// Stops the remembered processes, so that none can fork during the search, and kills them with children before
+    /// parents, so that none becomes an orphan. Calls `report` with each process and the result of its kill.
+    pub fn kill(&mut self, proc: &Proc, members: &mut Members, report: &mut impl FnMut(i32, nix::Result<()>)) {
         for _ in 0..MAX_SCANS {
             let mut all_stopped = true;
             let count = self.0.len();
@@ -92,7 +92,7 @@ impl Nested {
             }
         }
         for Remembered { identity, .. } in self.0.iter().rev() {
-            note(identity.number, send(proc, *identity, Signal::SIGKILL));
+            report(identity.number, send(proc, *identity, Signal::SIGKILL));
         }
     }
 

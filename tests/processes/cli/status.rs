@@ -130,7 +130,7 @@ fn status_watch_prints_one_line_for_each_change() {
         eventually("a renews", || lines(&watching).len() > 3);
         drop(a);
         watching.signal(Signal::SIGINT);
-        watching.wait_for_end_by(Signal::SIGINT);
+        watching.wait_until_killed_by(Signal::SIGINT);
     }
 }
 
@@ -184,6 +184,6 @@ fn all_slots_are_shown_together() {
             has_line(held.trim().to_owned()) && has_line(format!("{}-{slot} is free, ", lock.name))
         });
         watching.signal(Signal::SIGINT);
-        watching.wait_for_end_by(Signal::SIGINT);
+        watching.wait_until_killed_by(Signal::SIGINT);
     }
 }

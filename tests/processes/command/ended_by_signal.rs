@@ -11,7 +11,7 @@ fn leaderrun_ends_by_the_signal_that_ended_the_command() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL, Signal::SIGUSR1, Signal::SIGSEGV] {
         let script = format!("kill -{} $$", signal as i32);
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&script);
-        a.wait_for_end_by(signal);
+        a.wait_until_killed_by(signal);
     }
 }
 
@@ -30,7 +30,7 @@ fn a_standby_ends_by_the_signal_that_it_got() {
         let mut b = Candidate::new("b", &lock).run_script("true");
         b.wait_for_log("held by a");
         b.signal(signal);
-        b.wait_for_end_by(signal);
+        b.wait_until_killed_by(signal);
     }
 }
 
@@ -47,6 +47,6 @@ fn no_core_file_is_written_for_a_command_that_crashed() {
         .args(["--lock", &TestLock::file().name, "--", "sh", "-c", script])
         .configure(in_folder)
         .start();
-    a.wait_for_end_by(Signal::SIGSEGV);
+    a.wait_until_killed_by(Signal::SIGSEGV);
     assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
 }

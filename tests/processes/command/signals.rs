@@ -52,7 +52,7 @@ fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
     eventually("the command runs", || a.output().contains("ready"));
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
-    a.wait_for_end_by(Signal::SIGTERM);
+    a.wait_until_killed_by(Signal::SIGTERM);
     let mut a = start_signal_counter();
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
     std::thread::sleep(std::time::Duration::from_millis(700));
@@ -104,7 +104,7 @@ fn the_log_says_that_a_stopped_command_keeps_the_lock() {
         kill(command, Signal::SIGCONT).expect("the process is alive");
     }
     a.signal(Signal::SIGTERM);
-    a.wait_for_end_by(Signal::SIGTERM);
+    a.wait_until_killed_by(Signal::SIGTERM);
 }
 
 #[testkit::test]
@@ -115,7 +115,7 @@ fn the_time_to_the_kill_begins_with_the_stop_signal() {
         .run_script(script);
     eventually("the command runs", || a.output().contains("ready"));
     a.signal(Signal::SIGUSR1);
-    a.wait_for_end_by(Signal::SIGKILL);
+    a.wait_until_killed_by(Signal::SIGKILL);
 }
 
 #[testkit::test]
@@ -131,7 +131,7 @@ fn the_signals_of_the_c_library_do_not_end_leaderrun() {
         assert!(is_alive(process));
     }
     kill(b.elector(), Signal::SIGUSR1).expect("the process is alive");
-    b.wait_for_end_by(Signal::SIGUSR1);
+    b.wait_until_killed_by(Signal::SIGUSR1);
     a.stop();
 }
 

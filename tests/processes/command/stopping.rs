@@ -88,7 +88,7 @@ fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
     assert_eq!(log.matches("cannot kill").count(), 1, "{log}");
     assert!(!b.log().contains("started") && a.is_running(), "the lock is held");
     drop(freezer);
-    a.wait_for_end_by(Signal::SIGKILL);
+    a.wait_until_killed_by(Signal::SIGKILL);
     b.wait_for_log("started the command");
 }
 

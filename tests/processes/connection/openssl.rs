@@ -146,7 +146,7 @@ fn read_lease_by_kubectl(kubeconfig: &Path) -> Option<String> {
 
 const TOKEN: &str = "{token: secret}";
 const CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me.key}";
-const ASKS_FOR_A_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
+const REQUEST_CLIENT_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
 
 #[testkit::test(requires = openssl())]
 fn a_client_certificate_of_version_1_is_presented() {
@@ -159,7 +159,7 @@ fn a_client_certificate_of_version_1_is_presented() {
     let text = site.openssl("x509 -in me.crt -noout -text");
     assert!(text.contains("Version: 1 "), "{text}");
     for version in ["-tls1_2", "-tls1_3"] {
-        site.assert_accepted("version 1", &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
+        site.assert_accepted("version 1", &format!("{REQUEST_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
     }
 }
 
@@ -170,10 +170,10 @@ fn a_client_key_of_each_curve_is_used() {
         site.make_key("me", curve);
         site.issue("me", "");
         for version in ["-tls1_2", "-tls1_3"] {
-            site.assert_accepted(curve, &format!("{ASKS_FOR_A_CERTIFICATE} {version}"), CERTIFICATE);
+            site.assert_accepted(curve, &format!("{REQUEST_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
         }
         site.openssl("ec -in me.key -no_public -out me.key");
-        site.assert_accepted(&format!("{curve} without its public key"), ASKS_FOR_A_CERTIFICATE, CERTIFICATE);
+        site.assert_accepted(&format!("{curve} without its public key"), REQUEST_CLIENT_CERTIFICATE, CERTIFICATE);
     }
 }
 
@@ -239,9 +239,9 @@ fn rsa_keys_of_clients_with_other_lengths_than_2048_3072_or_4096_bits_are_refuse
     for bits in [2048, 3072, 4096] {
         site.openssl(&format!("genrsa -out me.key {bits}"));
         site.issue("me", "");
-        site.assert_accepted(&format!("{bits} bits"), ASKS_FOR_A_CERTIFICATE, CERTIFICATE);
+        site.assert_accepted(&format!("{bits} bits"), REQUEST_CLIENT_CERTIFICATE, CERTIFICATE);
     }
-    let options = format!("{ASKS_FOR_A_CERTIFICATE} {ANY_STRENGTH}");
+    let options = format!("{REQUEST_CLIENT_CERTIFICATE} {ANY_STRENGTH}");
     for arguments in ["1984", "2056", "2560", "6144", "-3 2048"] {
         let (exponent, bits) = arguments.rsplit_once(' ').unwrap_or(("", arguments));
         site.openssl(&format!("genrsa {exponent} -out me.key {bits}"));

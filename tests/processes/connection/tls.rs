@@ -66,7 +66,7 @@ impl Site {
     }
 
     /// Returns a server with a self-signed certificate. The client trusts this certificate.
-    fn own(params: CertificateParams) -> Self {
+    fn self_signed(params: CertificateParams) -> Self {
         let key = new_key();
         let certificate = params.self_signed(&key).expect("a certificate");
         Self {
@@ -158,55 +158,63 @@ fn a_certificate_of_the_configured_authority_is_accepted() {
     assert_accepted("a certificate", &Site::issued(server(), &issuer));
     let mut for_servers = server();
     for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    assert_accepted("one for servers and clients", &Site::issued(for_servers, &issuer));
+    assert_accepted("a certificate for servers and clients", &Site::issued(for_servers, &issuer));
     let mut for_anything = server();
     for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
-    assert_accepted("one for any purpose", &Site::issued(for_anything, &issuer));
+    assert_accepted("a certificate for any purpose", &Site::issued(for_anything, &issuer));
     let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), new_key(), &issuer).expect("an authority");
     let mut with_chain = Site::issued(server(), &intermediate);
     with_chain.chain.push(intermediate.der().clone());
-    assert_accepted("an intermediate authority that is trusted itself", &with_chain);
+    assert_accepted("the certificate of a trusted intermediate authority", &with_chain);
     with_chain.trusted = issuer.pem();
-    assert_accepted("an intermediate authority that the server sends", &with_chain);
+    assert_accepted("a certificate with its intermediate authority", &with_chain);
     with_chain.chain.pop();
-    assert_refused("a missing intermediate authority", &with_chain, "its issuer is not the configured authority");
+    assert_refused("a missing intermediate certificate", &with_chain, "its issuer is not the configured authority");
 }
 
 #[testkit::test]
 fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
     let mut params = authority("self-made");
     params.subject_alt_names = server().subject_alt_names;
-    assert_accepted("an authority as the server", &Site::own(params.clone()));
-    assert_accepted("a server's own certificate", &Site::own(server()));
+    assert_accepted("an authority as the server", &Site::self_signed(params.clone()));
+    assert_accepted("a self-signed certificate", &Site::self_signed(server()));
     let mut expired = params.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
-    assert_refused("an expired authority as the server", &Site::own(expired), "it expired at 2020-01-01");
+    assert_refused("an expired authority as the server", &Site::self_signed(expired), "it expired at 2020-01-01");
     let mut for_other_host = params;
     for_other_host.subject_alt_names =
         CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
-    assert_refused("another host's", &Site::own(for_other_host), "it is for other.example, not for 127.0.0.1");
+    assert_refused(
+        "a certificate for another host",
+        &Site::self_signed(for_other_host),
+        "it is for other.example, not for 127.0.0.1",
+    );
     let mut for_clients = server();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    assert_refused("a client's", &Site::own(for_clients), "it is not for servers");
+    assert_refused("a certificate for clients", &Site::self_signed(for_clients), "it is not for servers");
 }
 
 #[testkit::test]
-fn an_authoritys_certificate_that_the_configured_authority_issued_is_accepted_as_the_servers() {
+fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issued() {
     let issuer = self_signed(authority("one"));
     let mut both = authority("both");
     both.subject_alt_names = server().subject_alt_names;
-    assert_accepted("an authority of the configured one", &Site::issued(both.clone(), &issuer));
+    assert_accepted("an authority that the configured authority issued", &Site::issued(both.clone(), &issuer));
     let mut forged = Site::issued(both.clone(), &self_signed(authority("one")));
     forged.trusted = issuer.pem();
-    assert_refused("one of another authority of the same name", &forged, "it is an authority's own certificate");
+    assert_refused(
+        "a certificate of another authority with the same name",
+        &forged,
+        "it is an authority's own certificate",
+    );
     let mut expired = both.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
-    assert_refused("an expired one", &Site::issued(expired, &issuer), "it expired at 2020-01-01");
+    assert_refused("an expired certificate", &Site::issued(expired, &issuer), "it expired at 2020-01-01");
     let mut for_other_host = both.clone();
     for_other_host.subject_alt_names =
         CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
     assert_refused(
-        "another host's",
+        "a certificate for another host",
         &Site::issued(for_other_host, &issuer),
         "it is for other.example, not for 127.0.0.1",
     );
@@ -215,7 +223,7 @@ fn an_authoritys_certificate_that_the_configured_authority_issued_is_accepted_as
     constrained.name_constraints =
         Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
     let constrained = Site::issued(both, &self_signed(constrained));
-    assert_refused("one of an authority for other networks", &constrained, "is refused");
+    assert_refused("a certificate of an authority for other networks", &constrained, "is refused");
 }
 
 #[testkit::test]
@@ -232,25 +240,25 @@ fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
         assert_accepted(&format!("an authority from {from} to {until}"), &Site::issued(server(), &lasting));
     }
     let reason = "has a date before 1970, which the TLS library does not support";
-    assert_refused_on_purpose("a server's", &Site::issued(valid(server(), 1960, 2049), &issuer), reason);
+    assert_refused_on_purpose("an old server certificate", &Site::issued(valid(server(), 1960, 2049), &issuer), reason);
     let old = self_signed(valid(authority("old"), 1960, 2049));
     let mut below_old = Site::issued(server(), &old);
-    assert_refused_on_purpose("an authority's", &below_old, reason);
+    assert_refused_on_purpose("an old authority", &below_old, reason);
     below_old.trusted += &issuer.pem();
     assert_refused_on_purpose(
-        "an authority's, with another one",
+        "an old authority beside another one",
         &below_old,
         "its issuer is not the configured authority",
     );
     let mut beside_old = Site::issued(server(), &issuer);
     beside_old.trusted += &old.pem();
-    assert_accepted("an authority of 1960 that is not needed", &beside_old);
+    assert_accepted("an old authority that is not needed", &beside_old);
     let intermediate = CertifiedIssuer::signed_by(valid(authority("intermediate"), 1960, 2049), new_key(), &issuer);
     let intermediate = intermediate.expect("an authority");
     let mut below = Site::issued(server(), &intermediate);
     below.chain.push(intermediate.der().clone());
     below.trusted = issuer.pem();
-    assert_refused_on_purpose("an intermediate authority's", &below, reason);
+    assert_refused_on_purpose("an old intermediate authority", &below, reason);
 }
 
 #[testkit::test]
@@ -315,18 +323,18 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     let mut direct = authority("direct");
     direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let direct = self_signed(direct);
-    assert_accepted("an authority with none below", &Site::issued(server(), &direct));
+    assert_accepted("an authority without intermediate authorities", &Site::issued(server(), &direct));
     let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), new_key(), &direct).expect("an authority");
     let mut below = Site::issued(server(), &intermediate);
     below.chain.push(intermediate.der().clone());
     below.trusted = direct.pem();
-    assert_refused("one below it", &below, "may not have this many authorities below it");
+    assert_refused("a forbidden intermediate authority", &below, "may not have this many authorities below it");
     let mut unknown = authority("unknown");
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);
     unknown.custom_extensions.push(extension);
     assert_refused(
-        "one with an unknown critical extension",
+        "an authority with an unknown critical extension",
         &Site::issued(server(), &self_signed(unknown)),
         "is refused",
     );
@@ -342,23 +350,23 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     assert_refused("an expired certificate", &Site::issued(expired, &issuer), reason);
     let mut early = server();
     early.not_before = date_time_ymd(2090, 1, 1);
-    assert_refused("one of the future", &Site::issued(early, &issuer), "it is not valid before 2090-01-01");
+    assert_refused("a not yet valid certificate", &Site::issued(early, &issuer), "it is not valid before 2090-01-01");
     let mut other = Site::issued(server(), &self_signed(authority("one")));
     other.trusted = issuer.pem();
-    assert_refused("another authority of the same name", &other, "is refused");
+    assert_refused("a certificate of another authority with the same name", &other, "is refused");
     let mut unknown = Site::issued(server(), &self_signed(authority("two")));
     unknown.trusted = issuer.pem();
     assert_refused("an unknown authority", &unknown, "its issuer is not the configured authority");
     let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("a name");
     for_other_host.distinguished_name.push(DnType::CommonName, "127.0.0.1");
     assert_refused(
-        "another host",
+        "a certificate for another host",
         &Site::issued(for_other_host, &issuer),
         "it is for other.example, not for 127.0.0.1",
     );
     let mut nameless = server();
     nameless.subject_alt_names.clear();
-    assert_refused("no host at all", &Site::issued(nameless, &issuer), "it names no host");
+    assert_refused("a certificate for no host", &Site::issued(nameless, &issuer), "it names no host");
     let mut for_clients = server();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     assert_refused("a client's certificate", &Site::issued(for_clients, &issuer), "it is not for servers");

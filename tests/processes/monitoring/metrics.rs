@@ -73,7 +73,7 @@ fn losses_are_counted_across_rejoining() {
     wait_for_rejoins(&a, 1);
     witnesses.wait_for("a", 2);
     let taken = json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 2 } });
-    Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("given away");
+    Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("a change");
     wait_for_rejoins(&a, 2);
     witnesses.wait_for("a", 3);
     let counted =
@@ -83,7 +83,7 @@ fn losses_are_counted_across_rejoining() {
     assert_eq!(
         counted.value("leaderrun_command_ends_total{status=\"0\"}"),
         1.0,
-        "the first command ended by the stop signal"
+        "the stop signal ended the first command"
     );
     // On a busy machine the elector may have to kill the supervisor with its command. The status of the command is then
     // not known.

@@ -20,27 +20,27 @@ pub fn to_json(status: &Status) -> Value {
     json
 }
 
-/// The answer to a deletion.
+/// Returns the answer to a deletion.
 pub fn deleted(resource: &Resource, object: &Value) -> Box<Status> {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-    let mut status = on(Box::new(Status::success()), resource, &text("name"));
+    let mut status = about_object(Box::new(Status::success()), resource, &text("name"));
     if let Some(details) = &mut status.details {
         details.uid = text("uid");
     }
     status
 }
 
-/// 400, for a request that cannot be read.
+/// Returns status 400, for a request that cannot be read.
 pub fn bad_request(message: impl Display) -> Box<Status> {
     failure(400, reason::BAD_REQUEST, message)
 }
 
-/// 401, for a request without a valid token.
+/// Returns status 401, for a request without a valid token.
 pub fn unauthorized() -> Box<Status> {
     failure(401, reason::UNAUTHORIZED, "Unauthorized")
 }
 
-/// 403. `why` names the user and the operation that is not allowed.
+/// Returns status 403, for an operation that is not allowed. `why` names the user and the operation.
 pub fn forbidden(group: &str, resource: &str, name: &str, why: impl Display) -> Box<Status> {
     let qualified = qualified(group, resource);
     let message = match (qualified.as_str(), name) {
@@ -48,77 +48,77 @@ pub fn forbidden(group: &str, resource: &str, name: &str, why: impl Display) -> 
         (_, "") => format!("{qualified} is forbidden: {why}"),
         _ => format!("{qualified} {name:?} is forbidden: {why}"),
     };
-    about(failure(403, reason::FORBIDDEN, message), group, resource, name)
+    with_details(failure(403, reason::FORBIDDEN, message), group, resource, name)
 }
 
-/// 404, for an object that does not exist.
+/// Returns status 404, for an object that does not exist.
 pub fn not_found(resource: &Resource, name: &str) -> Box<Status> {
     let message = format!("{} {name:?} not found", resource.qualified());
-    on(failure(404, reason::NOT_FOUND, message), resource, name)
+    about_object(failure(404, reason::NOT_FOUND, message), resource, name)
 }
 
-/// 409, for an object that exists already.
+/// Returns status 409, for an object that exists already.
 pub fn already_exists(resource: &Resource, name: &str) -> Box<Status> {
     let message = format!("{} {name:?} already exists", resource.qualified());
-    on(failure(409, reason::ALREADY_EXISTS, message), resource, name)
+    about_object(failure(409, reason::ALREADY_EXISTS, message), resource, name)
 }
 
-/// 409, for an object that is not the version or uid that the request expects.
+/// Returns status 409, for an object that does not have the version or uid that the request expects.
 pub fn conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Status> {
     let qualified = resource.qualified();
     let message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
-    on(failure(409, reason::CONFLICT, message), resource, name)
+    about_object(failure(409, reason::CONFLICT, message), resource, name)
 }
 
-/// 409, for a deletion: it names the kind where other conflicts name the resource.
+/// Returns status 409, for a conflict of a deletion. It names the kind where other conflicts name the resource.
 pub fn delete_conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Status> {
     let qualified = qualified(resource.group, resource.kind);
     let message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
-    about(failure(409, reason::CONFLICT, message), resource.group, resource.kind, name)
+    with_details(failure(409, reason::CONFLICT, message), resource.group, resource.kind, name)
 }
 
-/// 500 with reason Unknown, for errors that the real server gives no other reason.
+/// Returns status 500 with the reason Unknown, for errors for which the real server has no other reason.
 pub fn internal(message: impl Display) -> Box<Status> {
     failure(500, reason::UNKNOWN, message)
 }
 
-/// 410, for a version that has left the watch cache.
+/// Returns status 410, for a version that has left the watch cache.
 pub fn expired(message: impl Display) -> Box<Status> {
     failure(410, reason::EXPIRED, message)
 }
 
-/// 415, for a content type that is not supported.
+/// Returns status 415, for a content type that is not supported.
 pub fn unsupported_media_type() -> Box<Status> {
     nameless(415, reason::UNSUPPORTED_MEDIA_TYPE, "415: Unsupported Media Type")
 }
 
-/// 404, for a resource that its group does not have.
+/// Returns status 404, for a resource that its group does not have.
 pub fn no_such_resource() -> Box<Status> {
     nameless(404, reason::NOT_FOUND, "the server could not find the requested resource")
 }
 
-/// 405, for a method that the path does not support.
+/// Returns status 405, for a method that the path does not support.
 pub fn method_not_allowed() -> Box<Status> {
     let message = "the server does not allow this method on the requested resource";
     nameless(405, reason::METHOD_NOT_ALLOWED, message)
 }
 
-/// 422, for a JSON patch that does not apply.
+/// Returns status 422, for a JSON patch that does not apply.
 pub fn unprocessable() -> Box<Status> {
     nameless(422, reason::INVALID, "the server rejected our request due to an error in our request")
 }
 
-/// 422, for query parameters that contradict each other.
+/// Returns status 422, for query parameters that contradict each other.
 pub fn invalid_list_options(error: FieldError) -> Box<Status> {
-    invalid_of("meta.k8s.io", "ListOptions", "", &[error])
+    invalid_object("meta.k8s.io", "ListOptions", "", &[error])
 }
 
-/// 500, for a resourceVersion that is not a number.
+/// Returns status 500, for a resourceVersion that is not a number.
 pub fn not_a_version(text: &str) -> Box<Status> {
     internal(format_args!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
 }
 
-/// 504, for a read at a version that the store has not reached.
+/// Returns status 504, for a read at a version that the store has not reached.
 pub fn too_large_version(wanted: u64, current: u64) -> Box<Status> {
     let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");
     let mut status = failure(504, reason::TIMEOUT, message);
@@ -143,7 +143,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A value that is not valid.
+    /// Returns the error of a value that is not valid.
     pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Display) -> Self {
         FieldError {
             cause: "FieldValueInvalid",
@@ -152,48 +152,49 @@ impl FieldError {
         }
     }
 
-    /// A value that may not change.
+    /// Returns the error of a value that may not change.
     pub fn immutable(field: impl Into<String>, value: impl Into<Value>) -> Self {
         FieldError::invalid(field, value, "field is immutable")
     }
 
-    /// A value that is missing.
+    /// Returns the error of a value that is missing.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
         FieldError { cause: "FieldValueRequired", field: field.into(), message: with_detail("Required value", detail) }
     }
 
-    /// A value that is not allowed here.
+    /// Returns the error of a value that is not allowed in this place.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
         FieldError { cause: "FieldValueForbidden", field: field.into(), message: with_detail("Forbidden", detail) }
     }
 
-    /// A value that is too long.
+    /// Returns the error of a value that is too long.
     pub fn too_long(field: impl Into<String>, detail: impl Display) -> Self {
         FieldError { cause: "FieldValueTooLong", field: field.into(), message: format!("Too long: {detail}") }
     }
 }
 
-/// 422, for an object that is not valid.
+/// Returns status 422, for an object that is not valid.
 pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Box<Status> {
     // Errors of events always name the core group, even for requests to events.k8s.io.
     let group = if resource.name == "events" { "" } else { resource.group };
-    invalid_of(group, resource.kind, name, errors)
+    invalid_object(group, resource.kind, name, errors)
 }
 
-/// 422, for an update without a version. A real server reports this error with the resource in place of the kind.
+/// Returns status 422, for an update without a version. A real server reports this error with the resource in place of
+/// the kind.
 pub fn version_required(resource: &Resource, name: &str) -> Box<Status> {
     let missing = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
-    invalid_of(resource.group, resource.name, name, &[missing])
+    invalid_object(resource.group, resource.name, name, &[missing])
 }
 
-fn invalid_of(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Box<Status> {
+fn invalid_object(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Box<Status> {
     let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
     let all = match all.as_slice() {
         [error] => error.clone(),
         errors => format!("[{}]", errors.join(", ")),
     };
     let message = format!("{} {name:?} is invalid: {all}", qualified(group, kind));
-    let mut status = about(failure(422, reason::INVALID, message), group, kind, name);
+    let mut status = with_details(failure(422, reason::INVALID, message), group, kind, name);
     if let Some(details) = &mut status.details {
         details.causes = errors
             .iter()
@@ -218,11 +219,11 @@ fn nameless(code: u16, reason: &str, message: &str) -> Box<Status> {
     status
 }
 
-fn on(status: Box<Status>, resource: &Resource, name: &str) -> Box<Status> {
-    about(status, resource.group, resource.name, name)
+fn about_object(status: Box<Status>, resource: &Resource, name: &str) -> Box<Status> {
+    with_details(status, resource.group, resource.name, name)
 }
 
-fn about(mut status: Box<Status>, group: &str, kind: &str, name: &str) -> Box<Status> {
+fn with_details(mut status: Box<Status>, group: &str, kind: &str, name: &str) -> Box<Status> {
     status.details =
         Some(StatusDetails { name: name.to_owned(), group: group.to_owned(), kind: kind.to_owned(), ..no_details() });
     status

@@ -94,11 +94,11 @@ fn name_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
 
 fn lease_errors(spec: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (field, least, why) in [
+    for (field, minimum, why) in [
         ("leaseDurationSeconds", 1, "must be greater than 0"),
         ("leaseTransitions", 0, "must be greater than or equal to 0"),
     ] {
-        if let Some(number) = spec[field].as_i64().filter(|number| *number < least) {
+        if let Some(number) = spec[field].as_i64().filter(|number| *number < minimum) {
             errors.push(FieldError::invalid(format!("spec.{field}"), number, why));
         }
     }
@@ -119,12 +119,12 @@ fn endpoint_slice_errors(before: Option<&Value>, slice: &Value) -> Vec<FieldErro
     for (number, endpoint) in items(&slice["endpoints"]).enumerate() {
         for (index, address) in items(&endpoint["addresses"]).enumerate() {
             let (field, address) = (format!("endpoints[{number}].addresses[{index}]"), text(address));
-            let (is_right, why) = match family {
+            let (is_valid, why) = match family {
                 "IPv4" => (address.parse::<Ipv4Addr>().is_ok(), "must be an IPv4 address"),
                 "IPv6" => (address.parse::<Ipv6Addr>().is_ok(), "must be an IPv6 address"),
                 _ => (true, ""),
             };
-            if !is_right {
+            if !is_valid {
                 errors.push(FieldError::invalid(field, address, why));
             }
         }
