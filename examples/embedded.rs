@@ -88,7 +88,8 @@ fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
     }
 }
 
-/// A clock that nobody sets is needed for deadlines; `CLOCK_BOOTTIME` is the right one on Linux.
+/// Returns the time. This example uses the wall clock, but deadlines need a clock that cannot be set, such as
+/// `CLOCK_BOOTTIME` on Linux.
 fn now() -> Now {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
     Now { boot: Instant::after_boot(since_epoch), wall: Timestamp::now() }

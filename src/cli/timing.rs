@@ -20,7 +20,7 @@ const RETRY_PERIODS_PER_DEADLINE: u32 = 5;
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// Returns the option or variable that does not fit, why, and values for all options that must change. If an option
+/// Returns the option or variable that does not fit, the reason, and values for all options that must change. If an option
 /// that the user has set conflicts with a default, the option is named, not the default.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {

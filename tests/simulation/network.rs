@@ -95,7 +95,7 @@ impl World {
         let reply = self.store.answer(request, self.mutation);
         if self.store.revision() != before {
             trace!(self, "           {}'s write is carried out: {}", self.name(run), self.describe_object());
-            // If another client has restored a record of this run, this write also acquires the lock anew.
+            // If another client has restored a record of this run, this write also acquires the lock again.
             if !held_before || self.runs[run].displaced {
                 self.runs[run].acquired_in = self.store.revision();
             }

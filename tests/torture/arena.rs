@@ -157,7 +157,7 @@ impl Arena {
         println!("torture of {:?} for {:?}:\n{}", self.kind, self.began_at.elapsed(), self.statistics);
     }
 
-    /// For `duration`, ends faults when they are due and replaces candidates that have ended.
+    /// Ends faults when they are due, and replaces candidates that have ended, for `duration`.
     fn run_for(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
         loop {

@@ -58,8 +58,8 @@ impl Access {
         !self.has_expired() && self.config.tls == other.config.tls && self.authority == other.authority
     }
 
-    /// If other credentials have a different proxy, returns these credentials with that proxy. The other proxy may
-    /// still answer if the address of this one comes from a half-written kubeconfig.
+    /// Returns these credentials with the proxy of others, if that is a different one. The other proxy may still answer
+    /// if the address of this one comes from a half-written kubeconfig.
     pub fn with_proxy_of(&self, other: &Self) -> Option<Self> {
         let differs = self.tls.is_some() && self.config.proxy != other.config.proxy;
         let config = || ConnectionConfig { proxy: other.config.proxy.clone(), ..ConnectionConfig::clone(&self.config) };

@@ -1,5 +1,5 @@
-//! Merges several kubeconfigs. If several files have an entry with the same name, that of the first file is used, and
-//! so is the first current context.
+//! Merges several kubeconfigs. If several files have an entry with the same name, the entry in the first file is used.
+//! The first current context is used.
 
 use std::path::{Path, PathBuf};
 

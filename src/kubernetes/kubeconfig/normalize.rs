@@ -21,7 +21,7 @@ use super::server::{self, ServerAddress};
 const V1: &str = "client.authentication.k8s.io/v1";
 const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
 
-/// The name of a cluster's extension that is for credential plugins.
+/// The name of the extension of a cluster that is passed to credential plugins.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 impl MergedKubeconfig {

@@ -154,7 +154,7 @@ impl Certificate {
     /// # Errors
     /// Returns the reason why a server may not use it.
     pub fn check_server(&self, now: UnixTime) -> Result<(), String> {
-        match self.invalidity(now) {
+        match self.reason_invalid(now) {
             Some(invalidity) => Err(invalidity),
             None if self.is_for_servers() => Ok(()),
             None => Err("it is not for servers".to_owned()),
@@ -162,7 +162,7 @@ impl Certificate {
     }
 
     /// Returns why this certificate is not valid at this time, if it is not.
-    pub fn invalidity(&self, now: UnixTime) -> Option<String> {
+    pub fn reason_invalid(&self, now: UnixTime) -> Option<String> {
         let validity = self.0.tbs_certificate().validity();
         let now = now.as_secs();
         if now < validity.not_before.to_unix_duration().as_secs() {

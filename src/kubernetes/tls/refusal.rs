@@ -22,8 +22,8 @@ pub fn reason(
 ) -> String {
     match error {
         Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
-            let own_invalidity = Certificate::parse(der).and_then(|certificate| certificate.invalidity(now));
-            own_invalidity.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
+            let own_reason = Certificate::parse(der).and_then(|certificate| certificate.reason_invalid(now));
+            own_reason.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
         }
         Error::CertNotValidForName(names) => {
             let name = server_name.to_str();
@@ -38,7 +38,7 @@ pub fn reason(
             };
             format!("it is for {}, not for {name}; {remedy}", presented.join(", "))
         }
-        Error::UnknownIssuer => match authorities.invalidity(now) {
+        Error::UnknownIssuer => match authorities.reason_invalid(now) {
             Some(invalidity) => invalidity,
             None if authorities.are_of_system => {
                 "its issuer is not one that this system trusts; set certificate-authority in the kubeconfig".into()

@@ -12,7 +12,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 
 use super::credential_rotation::{TIMING, replace};
 
-/// A user whose plugin is a shell script that runs in `folder` and counts its runs there. It can use `$run`, the number
+/// Returns a user whose plugin is a shell script. It runs in `folder` and counts its runs there. It can use `$run`, the number
 /// of the run, and the function `issue TOKEN [EXPIRY]`, which prints a credential.
 fn exec_user(folder: &Path, script: &str) -> Value {
     let version = "client.authentication.k8s.io/v1";

@@ -369,7 +369,7 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     assert_refused("a certificate for no host", &Site::issued(nameless, &issuer), "it names no host");
     let mut for_clients = server();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    assert_refused("a client's certificate", &Site::issued(for_clients, &issuer), "it is not for servers");
+    assert_refused("a certificate for clients", &Site::issued(for_clients, &issuer), "it is not for servers");
     let mut expired_authority = authority("past");
     expired_authority.not_after = date_time_ymd(2020, 1, 1);
     assert_refused(

@@ -280,7 +280,8 @@ impl Elector {
         }
     }
 
-    /// A running command continues until its tenure ends without a renewal; the supervisor then stops and kills it.
+    /// Handles the failure of the election. A running command continues until its tenure ends without a renewal. The
+    /// supervisor then stops and kills it.
     fn handle_election_failed(&mut self, now: Instant, is_transient: bool) {
         match &mut self.phase {
             ElectorPhase::Waiting { .. } => {

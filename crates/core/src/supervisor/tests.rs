@@ -294,14 +294,13 @@ fn with_wait_for_all_a_loss_ends_the_processes_that_are_left_running() {
     assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
     let actions = step(&mut supervisor, tenure(now).kill, SupervisorInputs::default());
     assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)]);
-    let was_lost = Gone { end: End::Exited(0), lost: true };
-    assert_eq!(step(&mut supervisor, now, tree_empty()), [SupervisorAction::Report(Report::Gone(was_lost))]);
+    let report = Report::Gone(Gone { end: End::Exited(0), lost: true });
+    assert_eq!(step(&mut supervisor, now, tree_empty()), [SupervisorAction::Report(report)]);
 }
 
 #[test]
 fn processes_are_not_reported_as_left_running_if_the_end_was_requested_or_the_main_process_was_killed() {
-    let now = start();
-    let term = orders(&[Order::Signal(libc::SIGTERM)]);
+    let (now, term) = (start(), orders(&[Order::Signal(libc::SIGTERM)]));
     let report = SupervisorAction::ReportLeftovers { awaited: false };
     for (end_was_requested, end, expected) in
         [(false, End::Exited(0), true), (true, End::Exited(0), false), (false, End::Signaled(9), false)]
