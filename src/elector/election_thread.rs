@@ -17,6 +17,7 @@ use super::log_notices;
 use crate::exit;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::LockConfig;
+use crate::process::priority::Priority;
 use crate::process::system_call::SystemCallError;
 use crate::process::{event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
@@ -55,6 +56,8 @@ impl ElectionThread {
         let main_thread = MainThread { reports: sender, arrived: Arc::clone(&arrived) };
         let thread = thread::Builder::new().name("election".into());
         let spawned = thread.spawn(move || {
+            // Renewals must be sent in time although the command's threads are busy.
+            let _priority = Priority::acquire_short_time_slice();
             let ended = match runtime_thread::runtime() {
                 Ok(runtime) => {
                     let election = election_loop::run(lock, access, config, &main_thread, inbox, &observer);

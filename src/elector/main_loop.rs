@@ -27,7 +27,7 @@ use crate::channel::ElectorEnd;
 use crate::exit;
 use crate::process::clock::{self, Timer};
 use crate::process::pidfd::PidFd;
-use crate::process::real_time::RealTimePriority;
+use crate::process::priority::Priority;
 use crate::process::signals::{InheritedSignals, ReceivedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
@@ -80,8 +80,8 @@ pub struct MainLoop {
     kill_pace: Option<KillPace>,
     /// The time of the next measurement of how late this thread runs.
     next_probe: Instant,
-    /// The real-time priority of this thread since the order to start the command, if leaderrun may have one.
-    priority: Option<RealTimePriority>,
+    /// The priority of this thread since the order to start the command.
+    priority: Option<Priority>,
     /// Whether the last call of `reap` may have left dead children.
     is_partly_reaped: bool,
 }
@@ -231,7 +231,7 @@ impl MainLoop {
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());
-            self.priority = RealTimePriority::acquire();
+            self.priority = Priority::acquire();
         }
         let _ = self.channel.send(order);
     }

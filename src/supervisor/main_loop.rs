@@ -26,7 +26,7 @@ use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
 use crate::process::pidfd::PidFd;
-use crate::process::real_time::RealTimePriority;
+use crate::process::priority::Priority;
 use crate::process::signals::{InheritedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
@@ -60,8 +60,8 @@ pub struct MainLoop<'a> {
     tree: CommandTree,
     /// When the expected delay of a kill is measured next.
     next_probe: Instant,
-    /// The real-time priority of this thread while a command runs, if leaderrun may have one.
-    priority: Option<RealTimePriority>,
+    /// The priority of this thread while a command runs.
+    priority: Option<Priority>,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
     /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused it.
@@ -274,7 +274,7 @@ impl<'a> MainLoop<'a> {
             Ok(spawned) => {
                 self.main = Some(spawned.pid);
                 // This comes after the fork, because SCHED_RESET_ON_FORK would set the command's nice value to zero.
-                self.priority = RealTimePriority::acquire();
+                self.priority = Priority::acquire();
                 self.next_probe = clock::now() + probe_interval(true);
                 self.exec = Some(spawned);
                 standard_streams::release(0..=2);
@@ -352,7 +352,7 @@ impl<'a> MainLoop<'a> {
         let mut delay = now.since(self.next_probe);
         if self.main.is_some() {
             self.tree.scan_if_due(self.supervisor.next_timeout());
-            if self.priority.is_none() {
+            if !matches!(self.priority, Some(Priority::RealTime)) {
                 delay = delay.max(self.tree.expected_delay());
             }
         }

@@ -1,0 +1,136 @@
+//! The scheduling of the threads that must run in time while the command runs.
+//!
+//! If the command has hundreds of busy threads, or if they have used up a CPU limit, the scheduler lets an ordinary thread
+//! wait for seconds after it was woken, so leaderrun could not kill the command in time.
+
+use std::mem;
+
+use nix::errno::Errno;
+
+/// The lowest real-time priority, which is enough to run before all ordinary threads.
+const REAL_TIME_PRIORITY: i32 = 1;
+
+/// With SCHED_RR, threads of the same priority take turns. With SCHED_FIFO, a second leaderrun would have to wait until
+/// this one sleeps.
+const REAL_TIME_POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+
+/// The shortest time slice that the kernel grants, in nanoseconds. The default is about 3 ms.
+const SHORT_TIME_SLICE: u64 = 100_000;
+
+/// What makes the thread that has acquired it run soon after it is woken, until this value is dropped.
+#[derive(Debug)]
+pub enum Priority {
+    /// The thread runs before all ordinary threads.
+    RealTime,
+    /// The thread has a short time slice. The scheduler first runs the thread whose slice would end first, of those that
+    /// have had less than their share of CPU time. Linux 6.12 and later grant it to everyone; earlier kernels ignore it.
+    ShortTimeSlice,
+}
+
+impl Priority {
+    /// Gives this thread a real-time priority. If this process may not do so because it lacks CAP_SYS_NICE, the thread
+    /// gets a short time slice. Returns `None` if the thread already has a scheduling policy of its own.
+    pub fn acquire() -> Option<Self> {
+        // SAFETY: the call takes an integer; zero is this thread.
+        let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+        if policy != i64::from(libc::SCHED_OTHER) {
+            return None;
+        }
+        if set_policy(REAL_TIME_POLICY, REAL_TIME_PRIORITY).is_ok() {
+            return Some(Self::RealTime);
+        }
+        Self::acquire_short_time_slice()
+    }
+
+    /// Gives this ordinary thread a short time slice, if the kernel permits it.
+    pub fn acquire_short_time_slice() -> Option<Self> {
+        set_time_slice(SHORT_TIME_SLICE).ok().map(|()| Self::ShortTimeSlice)
+    }
+}
+
+impl Drop for Priority {
+    fn drop(&mut self) {
+        let _ = match self {
+            Self::RealTime => set_policy(libc::SCHED_OTHER, 0),
+            Self::ShortTimeSlice => set_time_slice(0),
+        };
+    }
+}
+
+/// Sets the scheduling policy of this thread. Its nice value stays as it is.
+fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
+    // SAFETY: all zeros are a valid value; some C libraries have more fields.
+    let mut parameters: libc::sched_param = unsafe { mem::zeroed() };
+    parameters.sched_priority = priority;
+    // SAFETY: the kernel reads the parameters during the call; zero is this thread. Not the C library's function, which
+    // musl does not have.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    Errno::result(set).map(drop)
+}
+
+/// The argument of sched_setattr(2) and sched_getattr(2), in its first version.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct SchedulingAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    /// For an ordinary thread: its time slice in nanoseconds.
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+impl SchedulingAttributes {
+    fn of_this_thread() -> nix::Result<Self> {
+        let mut attributes = Self::default();
+        let size = mem::size_of::<Self>();
+        // SAFETY: the kernel writes at most `size` bytes during the call; the first zero is this thread.
+        let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+        Errno::result(got).map(|_| attributes)
+    }
+}
+
+/// Sets the time slice of this ordinary thread; zero is the default.
+fn set_time_slice(nanos: u64) -> nix::Result<()> {
+    let attributes = SchedulingAttributes { runtime: nanos, ..SchedulingAttributes::of_this_thread()? };
+    // SAFETY: the kernel reads the attributes during the call; zeros are this thread and no flags.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    Errno::result(set).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> i32 {
+        // SAFETY: the call takes an integer.
+        unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) as i32 }
+    }
+
+    #[test]
+    fn the_policy_is_restored_when_the_priority_is_dropped() {
+        let before = policy();
+        if let Some(priority) = Priority::acquire() {
+            let expected = if matches!(priority, Priority::RealTime) { REAL_TIME_POLICY } else { before };
+            assert_eq!(policy(), expected);
+            drop(priority);
+        }
+        assert_eq!(policy(), before);
+    }
+
+    #[test]
+    fn a_short_time_slice_changes_nothing_else_and_is_restored() {
+        let attributes = || SchedulingAttributes::of_this_thread().unwrap();
+        let before = attributes();
+        set_time_slice(SHORT_TIME_SLICE).unwrap();
+        let short = attributes();
+        assert_eq!((short.policy, short.flags, short.nice), (before.policy, before.flags, before.nice));
+        // Kernels before 6.12 show no time slice.
+        assert!(short.runtime == SHORT_TIME_SLICE || before.runtime == 0, "{short:?}");
+        drop(Priority::ShortTimeSlice);
+        assert_eq!(attributes().runtime, before.runtime);
+    }
+}
