@@ -227,7 +227,8 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     a.wait_for_log("still using the previous credentials: --kubeconfig");
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
     a.stop();
-    assert_eq!(a.log().matches("still using the previous credentials").count(), 1, "{}", a.log());
+    // A run of the plugin that is killed at the end may be logged as well.
+    assert_eq!(a.log().matches("still using the previous credentials: --kubeconfig").count(), 1, "{}", a.log());
 }
 
 #[testkit::test]
