@@ -57,6 +57,12 @@ impl Drop for Priority {
     }
 }
 
+/// Gives this ordinary thread the default time slice. Threads and processes inherit a short one, which costs a program that
+/// computes much CPU time for switches.
+pub fn reset_time_slice() {
+    let _ = set_time_slice(0);
+}
+
 /// Sets the scheduling policy of this thread. Its nice value stays as it is.
 fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
     // SAFETY: all zeros are a valid value; some C libraries have more fields.

@@ -32,6 +32,7 @@ pub use self::access::Access;
 use self::fallback::Fallback;
 use self::worker::Worker;
 use super::connection::{ClusterOptions, ConnectionConfig};
+use crate::process::priority;
 
 /// How often the files of credentials that are in use are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -236,7 +237,11 @@ impl Credentials {
             sender
         });
         if is_first {
-            let spawned = thread::Builder::new().name("credentials".into()).spawn(move || worker.run(&orders));
+            let spawned = thread::Builder::new().name("credentials".into()).spawn(move || {
+                // This thread starts the plugins.
+                priority::reset_time_slice();
+                worker.run(&orders);
+            });
             spawned.map_err(|failure| CredentialsError(format!("cannot start a thread for credentials: {failure}")))?;
         }
         Ok(sender)
