@@ -1,7 +1,9 @@
-//! The real-time priority of leaderrun while its command runs.
+//! The priority of leaderrun while its command runs.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use testkit::{Candidate, TestLock, eventually};
@@ -13,6 +15,49 @@ fn scheduling(process: Pid) -> (i32, i32) {
         stat.rsplit(')').next().expect("fields").split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
     // Fields are numbered from 1, and the first one after the name is field 3.
     (fields[19 - 3], fields[41 - 3])
+}
+
+/// Returns the time slice of a thread in nanoseconds. It is zero before Linux 6.12, which has no time slices for threads.
+fn time_slice(thread: i32) -> u64 {
+    let mut attributes = [0_u64; 6];
+    let size = size_of_val(&attributes);
+    // SAFETY: the kernel writes at most `size` bytes during the call.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, thread, attributes.as_mut_ptr(), size, 0) };
+    Errno::result(got).expect("a thread");
+    // The runtime of `struct sched_attr` is at byte 24.
+    attributes[3]
+}
+
+fn time_slices() -> Result<(), String> {
+    if time_slice(0) > 0 { Ok(()) } else { Err("Linux 6.12".to_owned()) }
+}
+
+/// Without the right to a real-time priority, which most containers do not have.
+#[testkit::test(requires = time_slices())]
+fn leaderrun_without_a_real_time_priority_has_a_short_time_slice_and_its_command_has_not() {
+    const CAP_SYS_NICE: libc::c_ulong = 23;
+    let candidate = Candidate::new("a", &TestLock::file()).configure(|command| {
+        // SAFETY: only system calls are made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_NICE, 0, 0, 0);
+                Ok(())
+            });
+        }
+    });
+    let mut a = candidate.run_script("echo $$; exec sleep 1000");
+    eventually("the command runs", || !a.output().is_empty());
+    let command: i32 = a.output().trim().parse().expect("a pid");
+    assert_eq!(time_slice(command), time_slice(0), "the command has the default time slice");
+    let threads = fs::read_dir(format!("/proc/{}/task", a.elector())).expect("threads").flatten();
+    let election = threads
+        .into_iter()
+        .find(|thread| fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim() == "election"));
+    let election = election.expect("the election thread").file_name().into_string().expect("a number");
+    for thread in [a.elector().as_raw(), a.supervisor().as_raw(), election.parse().expect("a number")] {
+        eventually("the shortest time slice", || time_slice(thread) == 100_000);
+    }
+    a.stop();
 }
 
 /// Checks whether this process may set a real-time priority.
