@@ -1,9 +1,9 @@
 //! Measures the performance and the resource usage of leaderrun. `cargo bench` prints a table of medians and worst
 //! values.
 //!
-//! It runs real processes and sockets. The API server is that of the tests or, with `KUBEBUILDER_ASSETS`, a real one.
-//! `LEADERRUN_BENCH_RUNS` sets how often each figure is measured. `cargo bench -- hand-over` only measures the figures
-//! whose names contain "hand-over".
+//! The benchmark runs real processes and sockets. The API server is that of the tests or, with `KUBEBUILDER_ASSETS`, a
+//! real one. `LEADERRUN_BENCH_RUNS` sets how often each figure is measured; slow figures are measured less often.
+//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over".
 
 use std::fs;
 use std::process::ExitCode;
@@ -22,36 +22,38 @@ use testkit::{
     Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, boot_time, descendants, eventually, leaderrun,
 };
 
-/// The default durations.
+/// The default durations of leaderrun. A [`Candidate`] has shorter ones.
 const DEFAULTS: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
 
 fn main() -> ExitCode {
     if let Some(status) = testkit::harness!().run_as_command() {
         return status;
     }
-    let first = std::env::args_os().nth(1);
+    let argument = std::env::args_os().nth(1);
     // Cargo appends --bench.
-    let filter =
-        first.and_then(|first| first.into_string().ok()).filter(|first| first != "--bench").unwrap_or_default();
+    let filter = argument
+        .and_then(|argument| argument.into_string().ok())
+        .filter(|argument| argument != "--bench")
+        .unwrap_or_default();
     let is_selected = |figure: &str| figure.contains(&filter);
     let runs = std::env::var("LEADERRUN_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(200);
     println!("{:<44} {:>12} {:>12} {:>12}", "figure", "median", "99 %", "worst");
-    let show = |figure: &str, measure: &dyn Fn() -> Vec<f64>| {
+    let measure = |figure: &str, measurement: &dyn Fn() -> Vec<f64>| {
         if is_selected(figure) {
-            show(figure, "ms", measure());
+            show(figure, "ms", measurement());
         }
     };
     for (kind, lock) in [("lease", TestLock::lease as fn() -> TestLock), ("file", TestLock::file)] {
-        show(&format!("start to exec, {kind}"), &|| start_to_exec(&lock(), runs));
-        show(&format!("hand-over, {kind}"), &|| hand_over(&lock(), runs));
-        show(&format!("takeover after the lease expired, {kind}"), &|| takeover(lock, runs.div_ceil(20)));
-        show(&format!("exit of a standby, {kind}"), &|| standby_exit(&lock(), runs));
+        measure(&format!("start to exec, {kind}"), &|| start_to_exec(&lock(), runs));
+        measure(&format!("hand-over, {kind}"), &|| hand_over(&lock(), runs));
+        measure(&format!("takeover after the lease expired, {kind}"), &|| takeover(lock, runs.div_ceil(20)));
+        measure(&format!("exit of a standby, {kind}"), &|| standby_exit(&lock(), runs));
         if is_selected("memory") {
             memory(kind, &lock());
         }
     }
-    show("hand-over of a plain client, lease", &|| plain_hand_over(&TestLock::lease(), runs));
-    show("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
+    measure("hand-over of a plain client, lease", &|| plain_hand_over(&TestLock::lease(), runs));
+    measure("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
     if is_selected("a minute") {
         one_minute();
     }
@@ -63,18 +65,20 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Prints the median, the 99th percentile and the maximum of the values.
 fn show(figure: &str, unit: &str, mut values: Vec<f64>) {
     values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    let quantile = |fraction: f64| values[((values.len() - 1) as f64 * fraction).round() as usize];
     let cell = |value: f64| format!("{value:.2} {unit}");
-    println!("{figure:<44} {:>12} {:>12} {:>12}", cell(at(0.5)), cell(at(0.99)), cell(at(1.0)));
+    println!("{figure:<44} {:>12} {:>12} {:>12}", cell(quantile(0.5)), cell(quantile(0.99)), cell(quantile(1.0)));
 }
 
+/// Returns the time between two boot times, which are in nanoseconds.
 fn milliseconds(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6
 }
 
-/// Returns when a command was last seen alive.
+/// Returns the last boot time at which a command was known to be alive, in nanoseconds.
 fn ended_at(lifetime: &Lifetime) -> u64 {
     lifetime.last_seen_at.max(lifetime.signaled_at)
 }
@@ -121,8 +125,8 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     lifetimes.windows(2).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at)).collect()
 }
 
-/// Measures a lower bound for the duration of a hand-over: one write, its watch event, and another write, by a client
-/// with open connections.
+/// Measures a lower bound for the duration of a hand-over: a release, its watch event, and a claim, by plain clients with
+/// open connections.
 fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let namespace = lock.namespace();
     let leases = || async {
@@ -158,9 +162,11 @@ fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     })
 }
 
-/// Measures the time from the expiry of a lease to the start of the next command, when the holder's machine has failed.
+/// Measures the time from the expiry of a lease to the start of the next command, after the holder was stopped with
+/// SIGSTOP as if its machine had failed.
 fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
-    const LEASE: u64 = 6_000_000_000;
+    /// The lease duration in [`testkit::TIMING`], in nanoseconds.
+    const LEASE_DURATION: u64 = 6_000_000_000;
     (0..runs)
         .map(|_| {
             let (lock, witnesses) = (lock(), Witnesses::new());
@@ -169,19 +175,19 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
             let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
             b.wait_for_log("held by");
             let (elector, supervisor) = (a.elector(), a.supervisor());
-            let renewed = last_renewal(&lock);
+            let renewed_at = wait_for_renewal(&lock);
             for process in [supervisor, elector] {
                 kill(process, Signal::SIGSTOP).expect("the process is alive");
             }
             drop(a);
             b.wait_for_exit(0);
-            milliseconds(renewed + LEASE, witnesses.lifetimes_of("b")[0].started_at)
+            milliseconds(renewed_at + LEASE_DURATION, witnesses.lifetimes_of("b")[0].started_at)
         })
         .collect()
 }
 
-/// Waits for a renewal, and returns the boot time at which it was observed.
-fn last_renewal(lock: &TestLock) -> u64 {
+/// Waits for a renewal, and returns the boot time at which it was observed, in nanoseconds.
+fn wait_for_renewal(lock: &TestLock) -> u64 {
     let record = || match lock.name.strip_prefix("file:") {
         Some(path) => fs::read_to_string(path).expect("the record"),
         None => Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].to_string(),
@@ -193,6 +199,7 @@ fn last_renewal(lock: &TestLock) -> u64 {
     boot_time()
 }
 
+/// Measures the time from SIGTERM to the exit of a standby.
 fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
     let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
@@ -211,30 +218,34 @@ fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
     ends
 }
 
+/// Prints the memory of the processes of a leader and of a standby.
 fn memory(kind: &str, lock: &TestLock) {
     let witnesses = Witnesses::new();
     let leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let standby = Candidate::new("b", lock).run_witness(&witnesses, &[]);
     standby.wait_for_log("held by");
-    last_renewal(lock);
-    let rows = |running: &Running| {
+    wait_for_renewal(lock);
+    let row = |running: &Running| {
         [("elector", running.elector()), ("supervisor", running.supervisor())]
             .map(|(name, process)| format!("{name} RSS {} kB, private {} kB", resident(process), private(process)))
     };
     for (role, running) in [("leader", &leader), ("standby", &standby)] {
-        println!("{:<44} {}", format!("memory {role}, {kind}"), rows(running).join("; "));
+        println!("{:<44} {}", format!("memory {role}, {kind}"), row(running).join("; "));
     }
 }
 
+/// Returns the resident memory of a process, in kilobytes.
 fn resident(process: Pid) -> u64 {
     kilobytes(process, &["Rss:"])
 }
 
+/// Returns the memory that a process shares with no other process, in kilobytes.
 fn private(process: Pid) -> u64 {
     kilobytes(process, &["Private_Clean:", "Private_Dirty:"])
 }
 
+/// Returns the sum of some fields in `smaps_rollup` of a process.
 fn kilobytes(process: Pid, fields: &[&str]) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("a process");
     let values = rollup.lines().filter(|line| fields.iter().any(|field| line.starts_with(field)));
@@ -284,7 +295,8 @@ fn one_minute() {
     for (role, (before, after)) in ["leader", "standby"].iter().zip(before.iter().zip(after)) {
         println!("{:<44} {:>12}", format!("requests per minute, {role}"), after.0 - before.0);
         let cpu = (after.1 - before.1).as_secs_f64();
-        println!("{:<44} {:>10.2} s {:>10.4} %", format!("CPU per hour, {role}"), cpu * 60.0, cpu / 0.6);
+        let (per_hour, percent) = (cpu * 60.0, 100.0 * cpu / minute.as_secs_f64());
+        println!("{:<44} {:>10.2} s {:>10.4} %", format!("CPU per hour, {role}"), per_hour, percent);
     }
 }
 
@@ -296,7 +308,7 @@ fn cpu_time(process: Pid) -> Duration {
     Duration::from_nanos(spent.sum())
 }
 
-/// Measures the memory of many candidates for one lock, and the writes that their hand-overs cause.
+/// Measures the memory of many candidates for one lock, and the duration and the refused writes of their hand-overs.
 fn contention(size: usize) {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
@@ -307,22 +319,23 @@ fn contention(size: usize) {
         candidate.wait_for_log(if number == 0 { "started the command" } else { "held by" });
         candidates.push(candidate);
     }
-    let waiting = &candidates[1..];
-    let kilobytes: u64 = waiting.iter().map(|each| private(each.elector()) + private(each.supervisor())).sum();
+    let standbys = &candidates[1..];
+    let kilobytes: u64 = standbys.iter().map(|each| private(each.elector()) + private(each.supervisor())).sum();
     println!(
         "{:<44} {:>9} kB",
         format!("private memory per standby, {size} candidates"),
-        kilobytes / waiting.len() as u64
+        kilobytes / standbys.len() as u64
     );
+    // Returns the number of writes that were refused during `count` hand-overs.
     let hand_overs = |count: usize| {
-        let before = (proxy.conflicts(), witnesses.lifetimes().len());
-        for nth in before.1..before.1 + count {
+        let (conflicts_before, commands_before) = (proxy.conflicts(), witnesses.lifetimes().len());
+        for commands in commands_before..commands_before + count {
             let leader: usize = witnesses.lifetimes().last().expect("a leader").holder().parse().expect("a number");
             candidates[leader].wait_for_log("started the command");
             candidates[leader].signal(Signal::SIGTERM);
-            eventually("the next candidate leads", || witnesses.lifetimes().len() > nth);
+            eventually("the next candidate leads", || witnesses.lifetimes().len() > commands);
         }
-        proxy.conflicts() - before.0
+        proxy.conflicts() - conflicts_before
     };
     let (refused_at_first, refused_later) = (hand_overs(20), hand_overs(40));
     println!("{:<44} {:>12.1}", "refused writes per hand-over, at first", refused_at_first as f64 / 20.0);

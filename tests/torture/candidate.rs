@@ -108,7 +108,7 @@ impl TorturedCandidate {
         if self.running.is_running() {
             return (false, Duration::ZERO);
         }
-        self.running.pause_reading(false);
+        self.running.set_reading_paused(false);
         let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
         (self.running.has_ended(), ended_at.elapsed())
     }

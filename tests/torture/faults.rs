@@ -93,7 +93,7 @@ impl Arena {
             }
             Fault::PauseReading(duration) => {
                 let candidate = self.series[index].candidate.as_ref()?;
-                candidate.running.pause_reading(true);
+                candidate.running.set_reading_paused(true);
                 let identity = candidate.identity.clone();
                 self.fault_ends.push((now + duration, FaultEnd::ResumeReading { identity }));
             }
@@ -173,7 +173,7 @@ impl Arena {
             }
             FaultEnd::ResumeReading { identity } => {
                 if let Some(candidate) = self.candidate(&identity) {
-                    candidate.running.pause_reading(false);
+                    candidate.running.set_reading_paused(false);
                 }
             }
             FaultEnd::Release(hold) => hold.release(),

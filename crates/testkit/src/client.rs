@@ -24,7 +24,7 @@ use crate::users::User;
 use crate::wait::TIMEOUT;
 use crate::{runtime, tls};
 
-/// The content type of an object.
+/// The content type of a Kubernetes object.
 pub const JSON: &str = "application/json";
 /// The content type of a JSON merge patch (RFC 7396).
 pub const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -41,7 +41,7 @@ pub struct Client {
 /// The body of a request: a content type and a document, or nothing.
 pub type Body<'a> = Option<(&'a str, &'a Value)>;
 
-/// A reply with any status.
+/// The reply to a request, whatever its status.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -122,7 +122,7 @@ impl Client {
         answer.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
     }
 
-    /// Sends one request. The reply may have any status.
+    /// Sends one request, and returns the reply whatever its status.
     ///
     /// # Errors
     /// Fails if no complete reply arrives within `timeout`.
@@ -178,7 +178,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Sends one request on this connection. The reply may have any status.
+    /// Sends one request on this connection, and returns the reply whatever its status.
     ///
     /// # Errors
     /// Fails if no complete reply arrives within `timeout`.
@@ -217,7 +217,8 @@ impl Watch {
     fn new(connection: Connection, mut body: Incoming) -> Watch {
         let (send, events) = mpsc::channel();
         let reader = runtime::spawn(async move {
-            let _open = connection;
+            // Dropping the connection would end the watch.
+            let _connection = connection;
             let mut unread = Vec::new();
             while let Some(frame) = body.frame().await {
                 match frame {
@@ -276,7 +277,7 @@ impl Drop for Watch {
     }
 }
 
-/// An open connection. The task that drives it ends when this is dropped.
+/// An open connection. Dropping it ends the task that drives it.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,

@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 
 use crate::{Client, Cluster, boot_time, eventually};
 
-/// The lease duration in this candidate's configuration.
+/// The lease duration in the candidate's configuration.
 const LEASE_DURATION: Duration = Duration::from_secs(6);
 
 const RETRY_PERIOD: Duration = Duration::from_millis(300);
 
-/// The identity of this candidate.
+/// The identity that the candidate writes into the record.
 pub const IDENTITY: &str = "client-go";
 
 /// The annotation that contains the record.
@@ -35,7 +35,7 @@ pub enum RecordPath {
 
 /// The JSON format that an implementation uses for the record.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Spelling {
+pub enum JsonFormat {
     ClientGo,
     Fabric8,
 }
@@ -56,7 +56,7 @@ pub struct Leadership {
     pub ended_at: u64,
 }
 
-/// A candidate that runs on its own thread. It crashes when dropped.
+/// A candidate that runs on its own thread. Dropping it simulates a crash.
 pub struct ClientGo {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -64,21 +64,24 @@ pub struct ClientGo {
 
 #[derive(Default)]
 struct Shared {
+    /// `true` once the candidate has acquired the lock.
     leads: AtomicBool,
+    /// `true` if the candidate must release the lock and stop.
     release: AtomicBool,
+    /// `true` if the candidate must stop without a release.
     crash: AtomicBool,
     leadership: Mutex<Option<Leadership>>,
 }
 
 impl ClientGo {
     /// Starts a candidate for the record at `path` on the shared API server.
-    pub fn start(path: RecordPath, spelling: Spelling) -> Self {
+    pub fn start(path: RecordPath, format: JsonFormat) -> Self {
         let shared = Arc::<Shared>::default();
-        let election = ElectionLoop { admin: Cluster::shared().admin(), path, spelling, shared: Arc::clone(&shared) };
+        let election = ElectionLoop { admin: Cluster::shared().admin(), path, format, shared: Arc::clone(&shared) };
         Self { shared, thread: Some(thread::spawn(move || election.run())) }
     }
 
-    pub fn wait_until_it_leads(&self) {
+    pub fn wait_until_leading(&self) {
         eventually("client-go leads", || self.shared.leads.load(Ordering::SeqCst));
     }
 
@@ -99,11 +102,11 @@ impl Drop for ClientGo {
     }
 }
 
-/// The loop that runs on the thread.
+/// The election loop that the candidate's thread runs.
 struct ElectionLoop {
     admin: Client,
     path: RecordPath,
-    spelling: Spelling,
+    format: JsonFormat,
     shared: Arc<Shared>,
 }
 
@@ -158,7 +161,7 @@ impl ElectionLoop {
                 let object = self.admin.get(path).ok()?;
                 let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().unwrap_or("null");
                 let record = serde_json::from_str(text).expect("a record in a format that both implementations read");
-                if self.spelling == Spelling::Fabric8 && record != Value::Null {
+                if self.format == JsonFormat::Fabric8 && record != Value::Null {
                     assert_fabric8_can_read(&record);
                 }
                 Some((object, record))
@@ -171,7 +174,7 @@ impl ElectionLoop {
         let seconds = duration.as_secs();
         let now = Timestamp::now();
         let (path, to_microseconds, to_seconds) = (&self.path, format!("{now:.6}"), format!("{now:.0}"));
-        match (path, self.spelling) {
+        match (path, self.format) {
             (RecordPath::Lease(path), _) => {
                 object["spec"] = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaseTransitions": transitions,
@@ -179,19 +182,19 @@ impl ElectionLoop {
                 });
                 self.admin.replace(path, &object).is_ok()
             }
-            (RecordPath::Annotation(path), Spelling::ClientGo) => {
+            (RecordPath::Annotation(path), JsonFormat::ClientGo) => {
                 let record = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaderTransitions": transitions,
                     "acquireTime": to_seconds, "renewTime": to_seconds,
                 });
                 self.annotate(path, object, &record)
             }
-            (RecordPath::Annotation(path), Spelling::Fabric8) => {
+            (RecordPath::Annotation(path), JsonFormat::Fabric8) => {
                 let mut record = json!({
                     "leaseDuration": format!("PT{seconds}S"), "leaderTransitions": transitions,
                     "acquireTime": to_microseconds, "renewTime": to_microseconds,
                 });
-                // A null holder is left out.
+                // fabric8 omits the field if there is no holder.
                 if !holder.is_empty() {
                     record["holderIdentity"] = json!(holder);
                 }

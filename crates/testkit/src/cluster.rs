@@ -42,7 +42,7 @@ impl Cluster {
         Cluster { server, kubeconfigs }
     }
 
-    /// Starts a cluster for a test that changes the behavior of the API server. It is always the testkit's own server.
+    /// Starts a cluster for a test that changes the behavior of the API server. The server is always the testkit's own.
     pub fn start_in_process() -> Cluster {
         let server = ApiServer::start();
         let kubeconfigs = Kubeconfigs::new(server.address());
@@ -105,7 +105,7 @@ impl Cluster {
         name
     }
 
-    /// Replaces the rights of `user` in `namespace` by `rules`, the rules of an RBAC Role. Empty rules revoke all
+    /// Replaces the rights of `user` in `namespace` with `rules`, the rules of an RBAC Role. Empty rules revoke all
     /// rights.
     ///
     /// Returns when the server has applied the change.
@@ -134,7 +134,7 @@ impl Cluster {
     }
 }
 
-/// Waits until the server permits a client everything that `rules` allow in `namespace`.
+/// Waits until the server allows a client everything that `rules` grant in `namespace`.
 pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
     for access in accesses(namespace, rules) {
         eventually(&format!("it may {access}"), || may(client, &access));

@@ -15,10 +15,10 @@ use crate::users::User;
 /// The header in which the fault proxy passes on the fingerprint of its client's certificate.
 const FINGERPRINT_HEADER: &str = "x-forwarded-client-certificate";
 
-/// The users of the tokens that are valid.
+/// The user of each valid token.
 static TOKENS: Mutex<BTreeMap<String, User>> = Mutex::new(BTreeMap::new());
 
-/// The users of the client certificates that are valid, by the fingerprints of the certificates.
+/// The user of each valid client certificate, by the certificate's fingerprint.
 static CERTIFICATES: Mutex<BTreeMap<String, User>> = Mutex::new(BTreeMap::new());
 
 /// A client certificate with its key, both as PEM.

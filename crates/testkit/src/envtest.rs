@@ -17,10 +17,10 @@ use crate::port::Port;
 use crate::users::{self, ADMIN};
 use crate::{scratch, tls};
 
-/// How long the two programs may take to start on a busy machine.
+/// The longest time that the two programs may take to start, even on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Returns the folder with the two programs, which `KUBEBUILDER_ASSETS` names.
+/// Returns the folder that `KUBEBUILDER_ASSETS` names. It contains both programs.
 pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -36,7 +36,7 @@ pub struct Envtest {
 }
 
 struct Etcd {
-    /// The ports for clients and for peers. etcd requires a port for peers even if it has none.
+    /// The ports for clients and for peers. etcd requires a port for peers even if there are no peers.
     ports: [Port; 2],
     process: ChildProcess,
 }
@@ -54,7 +54,7 @@ impl Envtest {
         envtest
     }
 
-    /// Returns the address that the API server listens at.
+    /// Returns the address at which the API server listens.
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
@@ -98,7 +98,7 @@ impl Etcd {
             .arg(format!("--listen-peer-urls={peers}"))
             .arg(format!("--initial-advertise-peer-urls={peers}"))
             .arg(format!("--initial-cluster=default={peers}"))
-            // The ports are reserved by this process.
+            // This process has sockets bound to the ports, which reserve them.
             .arg("--socket-reuse-port=true")
             .arg("--unsafe-no-fsync=true");
         Etcd { ports, process: spawn(command, &folder.join("etcd.log")) }
@@ -127,7 +127,7 @@ fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etc
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(file("service-account-key-file", "service-account.pub"))
         .arg(file("service-account-signing-key-file", "service-account.key"))
-        // Services are dual-stack.
+        // With a range of each address family, Services can be dual-stack.
         .arg("--service-cluster-ip-range=10.0.0.0/24,fd00:10::/112")
         // Otherwise each pod would need a ServiceAccount, which only a controller creates.
         .arg("--disable-admission-plugins=ServiceAccount")

@@ -1,5 +1,5 @@
-//! The harness of the test binaries that run leaderrun. A test binary calls it in `main`, and marks each test with an
-//! attribute.
+//! The harness of the test binaries that run leaderrun. A test binary calls the harness in `main`, and marks each test
+//! with an attribute.
 //!
 //! ```ignore
 //! fn main() -> std::process::ExitCode {
@@ -25,12 +25,13 @@ use crate::{rerun, witness};
 
 pub use inventory::submit;
 
-/// A test, as [`test`](macro@crate::test) registers it.
+/// A test that the attribute [`test`](macro@crate::test) has registered.
 pub struct Test {
     /// The path of its module, which begins with the name of the binary.
     pub module: &'static str,
     pub name: &'static str,
-    /// Checks whether this machine meets the test's requirement; the error is the reason why the test is skipped.
+    /// Checks whether this machine meets the test's requirement, if the test has one. The error is the reason why the
+    /// test is skipped.
     pub requirement: Option<fn() -> Result<(), String>>,
     pub function: fn(),
 }
@@ -39,10 +40,13 @@ inventory::collect!(Test);
 
 /// The settings of one test binary, created by [`harness!`](crate::harness!).
 pub struct Harness {
+    /// The folder of the package.
     package: &'static str,
+    /// The path of the binary's main file, relative to the package.
     main: &'static str,
     run_as_command: fn(ArgsOs) -> ExitCode,
     test_threads: Option<usize>,
+    /// `true` if a test is rerun that failed while the machine stalled.
     rerun_after_stalls: bool,
 }
 
@@ -101,8 +105,8 @@ impl Harness {
         (arguments.nth(1)? == witness::FLAG).then(|| (self.run_as_command)(arguments))
     }
 
-    /// Runs the tests selected on the command line. If a test has started this binary as the command of a candidate, it
-    /// runs that command instead.
+    /// Runs the tests selected on the command line, or the command of a candidate if a test has started this binary as
+    /// one.
     pub fn run(self) -> ExitCode {
         if let Some(status) = self.run_as_command() {
             return status;
@@ -162,8 +166,8 @@ impl Harness {
     }
 }
 
-/// Returns the files that this binary was compiled from, from the list that the compiler wrote beside it; `None` if the
-/// binary was moved away from that list.
+/// Returns the source files of this binary, as listed in the dependency file that the compiler wrote beside the binary.
+/// Returns `None` if the binary was moved away from that file.
 fn compiled_sources() -> Option<Vec<String>> {
     let list = fs::read_to_string(env::current_exe().ok()?.with_extension("d")).ok()?;
     let (_, sources) = list.lines().next()?.split_once(": ")?;

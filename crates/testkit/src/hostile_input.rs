@@ -42,13 +42,14 @@ pub fn text(random: &mut Rng) -> String {
 
 /// Returns an extreme, a random, or an ordinary time.
 pub fn time(random: &mut Rng) -> Timestamp {
+    const START_OF_2026: i64 = 1_767_225_600;
     match random.u8(..8) {
         0 => Timestamp::MIN,
         1 => Timestamp::MAX,
         2 => Timestamp::UNIX_EPOCH,
         3 => Timestamp::from_second(random.i64(Timestamp::MIN.as_second()..Timestamp::MAX.as_second()))
             .expect("in range"),
-        _ => Timestamp::from_second(1_767_225_600 + random.i64(0..20)).expect("a second of 2026"),
+        _ => Timestamp::from_second(START_OF_2026 + random.i64(0..20)).expect("a second of 2026"),
     }
 }
 
@@ -84,7 +85,7 @@ pub fn record(random: &mut Rng) -> Record {
     }
 }
 
-/// Returns random JSON, nested at most this deep.
+/// Returns random JSON with at most `depth` levels of nesting.
 pub fn json(random: &mut Rng, depth: u8) -> Value {
     match random.u8(..if depth == 0 { 7 } else { 9 }) {
         0 => Value::Null,

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::{Running, TIMEOUT, eventually};
 
-/// A response.
+/// A response of leaderrun's HTTP server.
 #[derive(Debug)]
-pub struct Page {
+pub struct Response {
     pub status: u16,
     pub body: String,
 }
@@ -27,11 +27,11 @@ pub fn address(running: &Running) -> SocketAddr {
     last.parse().expect("an address")
 }
 
-/// Sends one request on a new connection.
+/// Sends one request on a new connection. `head` is the request line and the headers, with the empty line at the end.
 ///
 /// # Errors
 /// Fails if there is no complete response within `timeout`.
-pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result<Page> {
+pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.write_all(head.as_bytes())?;
@@ -39,11 +39,11 @@ pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Page { status, body: body.to_owned() })
+    Ok(Response { status, body: body.to_owned() })
 }
 
-/// Requests a path.
-pub fn get(running: &Running, path: &str) -> Page {
+/// Sends a GET request for a path, and returns the response.
+pub fn get(running: &Running, path: &str) -> Response {
     let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
     request(address(running), &head, TIMEOUT).expect("an answer")
 }
@@ -59,12 +59,13 @@ pub fn wait_for_status(running: &Running, path: &str, expected: u16) {
     eventually(&format!("{path} answers {expected}"), || status(running, path) == expected);
 }
 
-/// Returns the response of `/leader`.
+/// Returns the JSON document at `/leader`.
 pub fn leader(running: &Running) -> Value {
     serde_json::from_str(&get(running, "/leader").body).expect("JSON")
 }
 
-/// Waits until `/leader` fulfils `condition`.
+/// Waits until the document at `/leader` fulfils `condition`, and returns it. `what` describes the condition in the
+/// message of a timeout.
 #[track_caller]
 pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     eventually(what, || condition(&leader(running)));
@@ -98,7 +99,8 @@ impl Samples {
     }
 }
 
-/// Waits until the samples fulfil `condition`.
+/// Waits until the samples fulfil `condition`, and returns them. `what` describes the condition in the message of a
+/// timeout.
 #[track_caller]
 pub fn wait_for_samples(running: &Running, what: &str, condition: impl Fn(&Samples) -> bool) -> Samples {
     eventually(what, || condition(&samples(running)));

@@ -38,7 +38,7 @@ pub fn write(file: &Path, server: SocketAddr, user: User) {
 
 /// Writes a kubeconfig for `server`, with the namespace `default` and a user of this name and these credentials.
 pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Value) {
-    // JSON is YAML too. A ByteString is serialized as base64.
+    // A ByteString is serialized as base64. The file is JSON, which is valid YAML.
     let authority = ByteString(tls::authority().into_bytes());
     let config = json!({
         "apiVersion": "v1",
@@ -57,7 +57,7 @@ pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Val
         }],
         "current-context": "test",
     });
-    // The file is written beside its place and then renamed, because other threads may write or read it at this time.
+    // The file is replaced by renaming a temporary one, because other threads may read or write it at the same time.
     let draft = tempfile::NamedTempFile::new_in(file.parent().expect("a file in a folder")).expect("a new kubeconfig");
     fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");
     draft.persist(file).expect("a kubeconfig at its place");

@@ -63,7 +63,7 @@ impl TestLock {
 /// The verbs that a candidate needs on the objects of its lock.
 pub const CANDIDATE_VERBS: [&str; 4] = ["get", "create", "update", "watch"];
 
-/// Returns a rule of a Role: `verbs` on the objects with these names.
+/// Returns the rule of a Role that allows `verbs` on the objects with these names.
 pub fn rbac_rule(plural: &str, names: &[&str], verbs: &[&str]) -> Value {
     let group = if plural == "leases" { "coordination.k8s.io" } else { "" };
     json!({ "apiGroups": [group], "resources": [plural], "resourceNames": names, "verbs": verbs })

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-/// A port that is reserved by a socket that is bound to it but never listens.
+/// A TCP port, reserved by a socket that is bound to it but never listens.
 ///
-/// While nothing listens, connections are refused. No other process can bind the port in this time, and the kernel does
+/// While nothing listens, connections are refused. No other process can bind the port meanwhile, and the kernel does
 /// not use it as the ephemeral port of a client, which would connect the client to itself.
 pub struct Port {
     reservation: TcpSocket,
@@ -25,7 +25,7 @@ impl Port {
         self.reservation.local_addr().expect("the address of a bound socket")
     }
 
-    /// Listens on it until the listener is dropped. Must be called inside the runtime.
+    /// Listens on the port until the listener is dropped. Must be called inside the runtime.
     pub fn listen(&self) -> io::Result<TcpListener> {
         shared_socket(self.address())?.listen(1024)
     }

@@ -39,8 +39,10 @@ impl Pty {
 
 /// A terminal whose session leader is leaderrun or a program that starts it.
 pub struct Screen {
+    /// The master of the pseudo-terminal, to which the test writes keys.
     pub keyboard: File,
     contents: Arc<Mutex<Vec<u8>>>,
+    /// The slave of the pseudo-terminal, which programs use as their terminal.
     pub terminal: OwnedFd,
 }
 

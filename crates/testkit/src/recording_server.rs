@@ -28,9 +28,9 @@ pub struct RecordedRequest {
     pub target: String,
     /// The headers, by their names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The name that the client asked for in TLS.
+    /// The server name that the client sent in the TLS handshake (SNI).
     pub server_name: Option<String>,
-    /// The certificate that the client presented.
+    /// The certificate that the client presented, as DER.
     pub client_certificate: Option<Vec<u8>>,
 }
 

@@ -8,22 +8,21 @@ use std::time::{Duration, Instant};
 
 use crate::witness::OVERLAP;
 
-/// How long a stall must be for a failed test to be rerun: half of the time between a renewal and the stop signal of
-/// the candidates in tests.
-const STALL: Duration = Duration::from_secs(2);
+/// The shortest stall after which a failed test is rerun: half of the renew deadline of the candidates in tests.
+const MIN_STALL: Duration = Duration::from_secs(2);
 
-/// The largest number of times that a test is run.
+/// The largest number of times that a test is run, including the first.
 const MAX_RUNS: usize = 3;
 
 static LAST_STALL_ENDED: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// Starts a thread that detects when this process is not scheduled.
+/// Starts a thread that detects when this process was not scheduled for a long time.
 pub fn watch_for_stalls() {
     thread::spawn(|| {
         loop {
             let before = Instant::now();
             thread::sleep(Duration::from_millis(50));
-            if before.elapsed() > STALL {
+            if before.elapsed() > MIN_STALL {
                 *LAST_STALL_ENDED.lock().expect("the last stall") = Some(Instant::now());
             }
         }
@@ -39,7 +38,7 @@ pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
         if !stalled || message(&*failure).starts_with(OVERLAP) {
             resume_unwind(failure);
         }
-        eprintln!("{name}: the machine stalled for more than {STALL:?}; rerunning the test");
+        eprintln!("{name}: the machine stalled for more than {MIN_STALL:?}; rerunning the test");
     }
     test();
 }

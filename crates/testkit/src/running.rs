@@ -17,12 +17,13 @@ use crate::wait::{TIMEOUT, eventually};
 /// The interval at which the end of a process and the contents of its log are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A leaderrun process that was started. It is killed with all its descendants when this is dropped.
+/// A leaderrun process that was started. Dropping this handle kills the process and all its descendants.
 pub struct Running {
     name: String,
     child: Child,
     stdout: Output,
     stderr: Output,
+    /// `true` while stdout and stderr are not read.
     reading_paused: Arc<AtomicBool>,
 }
 
@@ -53,7 +54,7 @@ impl Running {
         kill(self.elector(), signal).expect("leaderrun is alive");
     }
 
-    /// Returns whether the elector has not been reaped yet. Until then its pid cannot belong to another process.
+    /// Returns whether the elector is running. If it is, its pid cannot belong to another process.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
@@ -63,8 +64,9 @@ impl Running {
         !self.is_running() && self.pipes_are_closed()
     }
 
-    /// Pauses or resumes reading the process's output. While reading is paused, the pipes fill.
-    pub fn pause_reading(&self, paused: bool) {
+    /// Pauses reading the process's output if `paused` is `true`, or resumes it. While reading is paused, the pipes
+    /// fill.
+    pub fn set_reading_paused(&self, paused: bool) {
         self.reading_paused.store(paused, Ordering::Relaxed);
     }
 
@@ -136,7 +138,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.pause_reading(false);
+        self.set_reading_paused(false);
         // The descendants are listed before the first kill, because orphans are no longer below the elector.
         let processes = [vec![self.elector()], descendants(self.elector())].concat();
         for process in processes {

@@ -18,7 +18,7 @@ pub const TRUE_RATE: u64 = 1_000_000;
 /// The correct wall-clock time when a schedule begins.
 const BEGINNING: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
-/// Returns the correct wall-clock time.
+/// Returns the correct wall-clock time at a true time.
 pub fn wall(at: Time) -> Timestamp {
     BEGINNING + SignedDuration::from_nanos(at as i64)
 }
@@ -26,27 +26,32 @@ pub fn wall(at: Time) -> Timestamp {
 /// The clocks of one machine: a boot clock that runs at its own rate, and a wall clock that may be wrong and may jump.
 #[derive(Clone, Debug)]
 pub struct Clock {
+    /// The rate of the boot clock, in parts per million of true time.
     pub rate: u64,
+    /// The reading of the boot clock when the schedule begins, in nanoseconds.
     pub booted: Time,
+    /// The difference between the wall clock and the correct wall-clock time.
     pub wall: SignedDuration,
 }
 
 impl Clock {
+    /// Returns what both clocks read at a true time.
     pub fn now(&self, at: Time) -> Now {
         Now { boot: self.boot(at), wall: wall(at) + self.wall }
     }
 
+    /// Returns what the boot clock reads at a true time.
     pub fn boot(&self, at: Time) -> Instant {
         Instant::after_boot(Duration::from_nanos(self.booted + self.elapsed(at)))
     }
 
-    /// Returns the first true time at which this clock reads `instant`.
+    /// Returns the first true time at which the boot clock reads `instant`.
     pub fn time_of(&self, instant: Instant) -> Time {
         let since_start = instant.since(Instant::after_boot(Duration::from_nanos(self.booted)));
         self.true_time(since_start)
     }
 
-    /// Returns how much true time passes while this clock advances by `duration`.
+    /// Returns how much true time passes while the boot clock advances by `duration`.
     pub fn true_time(&self, duration: Duration) -> Time {
         (duration.as_nanos() * u128::from(TRUE_RATE)).div_ceil(u128::from(self.rate)) as Time
     }

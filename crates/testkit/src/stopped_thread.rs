@@ -7,7 +7,8 @@ use std::ptr::null_mut;
 
 use nix::unistd::Pid;
 
-/// A thread that is stopped until this is dropped. ptrace requires that the thread that stopped it drops it.
+/// A thread that is stopped until this guard is dropped. ptrace requires that the guard is dropped on the thread that
+/// created it.
 pub struct StoppedThread(Pid);
 
 impl StoppedThread {

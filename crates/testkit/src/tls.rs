@@ -74,14 +74,14 @@ pub fn key_pair() -> (String, String) {
     (key.serialize_pem(), key.public_key_pem())
 }
 
-/// Signs a certificate with a new key. Returns it and the key as PEM.
+/// Creates a certificate with a new key, signed by the authority. Returns the certificate, and the key as PEM.
 pub fn sign(params: CertificateParams) -> (Certificate, String) {
     let key = new_key();
     (params.signed_by(&key, &AUTHORITY).expect("a certificate"), key.serialize_pem())
 }
 
-/// Signs a certificate with a new key by an intermediate authority. Returns the certificate, and the key and the
-/// authority's certificate as PEM.
+/// Creates a certificate with a new key, signed by a new intermediate authority. Returns the certificate, and, as PEM,
+/// the key and the intermediate authority's certificate.
 pub fn sign_by_intermediate(params: CertificateParams) -> (Certificate, String, String) {
     let (key, authority) = (new_key(), authority_called("leaderrun tests, intermediate"));
     let authority = CertifiedIssuer::signed_by(authority, new_key(), &AUTHORITY).expect("an authority");

@@ -49,8 +49,8 @@ impl TunnelProxy {
         self.address
     }
 
-    /// Returns the destinations that were requested since the last call: `HOST:PORT`, with the credentials if there
-    /// were any.
+    /// Returns the destinations that were requested since the last call: each is `HOST:PORT`, followed by the client's
+    /// credentials if it sent any.
     pub fn take_requested(&self) -> Vec<String> {
         mem::take(&mut *self.requested.lock().expect("the destinations"))
     }
@@ -99,6 +99,7 @@ where
     copy_bidirectional(&mut stream, &mut server).await.map(drop)
 }
 
+/// Accepts an HTTP CONNECT request. Returns its destination and credentials.
 async fn accept_connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     let mut requested = String::new();
     loop {
@@ -124,35 +125,45 @@ async fn accept_connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReade
     Ok(requested)
 }
 
+/// Accepts a SOCKS5 request (RFC 1928), with a password if the client offers one (RFC 1929). Returns its destination and
+/// credentials.
 async fn accept_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
+    const VERSION: u8 = 5;
+    const NO_PASSWORD: u8 = 0;
     const PASSWORD: u8 = 2;
+    const PASSWORD_VERSION: u8 = 1;
+    const SUCCESS: u8 = 0;
+    const IPV4: u8 = 1;
+    const DOMAIN_NAME: u8 = 3;
     let _version = stream.read_u8().await?;
     let methods = read_text(stream).await?;
     let mut credentials = String::new();
     if methods.as_bytes().contains(&PASSWORD) {
-        stream.write_all(&[5, PASSWORD]).await?;
+        stream.write_all(&[VERSION, PASSWORD]).await?;
         stream.flush().await?;
         let _version = stream.read_u8().await?;
         credentials = format!(" {}:{}", read_text(stream).await?, read_text(stream).await?);
-        stream.write_all(&[1, 0]).await?;
+        stream.write_all(&[PASSWORD_VERSION, SUCCESS]).await?;
     } else {
-        stream.write_all(&[5, 0]).await?;
+        stream.write_all(&[VERSION, NO_PASSWORD]).await?;
     }
     stream.flush().await?;
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?;
-    let host = match head[3] {
-        1 => Ipv4Addr::from(stream.read_u32().await?).to_string(),
-        3 => read_text(stream).await?,
+    let [_version, _command, _reserved, address_type] = head;
+    let host = match address_type {
+        IPV4 => Ipv4Addr::from(stream.read_u32().await?).to_string(),
+        DOMAIN_NAME => read_text(stream).await?,
         other => return Err(io::Error::other(format!("an address of type {other}"))),
     };
     let port = stream.read_u16().await?;
-    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    // The address and port from which the proxy connects are unspecified.
+    stream.write_all(&[VERSION, SUCCESS, 0, IPV4, 0, 0, 0, 0, 0, 0]).await?;
     stream.flush().await?;
     Ok(format!("{host}:{port}{credentials}"))
 }
 
-/// Reads a text that is preceded by one byte with its length.
+/// Reads text that is preceded by one byte with its length.
 async fn read_text<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     let mut text = vec![0; stream.read_u8().await?.into()];
     stream.read_exact(&mut text).await?;

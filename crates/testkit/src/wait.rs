@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for a condition before it fails: longer than any condition takes on a busy machine.
+/// The time after which a test that waits for a condition fails. No condition takes this long, even on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` is true. Fails the test after [`TIMEOUT`], with `what` in the message.

@@ -1,6 +1,6 @@
 //! A command that records when it is alive, and the evaluation of these records.
 //!
-//! Each process writes the present boot time into its own file, about every millisecond. Two commands were alive at once
+//! Each process writes the current boot time into its own file, about every millisecond. Two commands were alive at once
 //! if the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
 
 use std::collections::BTreeMap;
@@ -29,10 +29,10 @@ pub const FLAG: &str = "--witness";
 /// The beginning of the failure message for two commands that were alive at once.
 pub const OVERLAP: &str = "two commands at once";
 
-/// The stack of a thread that does nothing.
+/// The stack size of an additional thread, in bytes.
 const SMALL_STACK: usize = 16 * 1024;
 
-/// How long a lingering witness takes to end after its first signal.
+/// The time from the first stop signal to the end of a witness with the word `linger`.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// Runs a witness. The first argument is the folder that it writes to; the others select its behaviour:
@@ -52,15 +52,16 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let has = |word: &str| words.iter().any(|other| other == word);
     let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
     let run = value("run=").unwrap_or_else(run_from_environment);
-    let end = value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
+    let ends_at = value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
     let mut lifetime = Lifetime::begin(run);
     if has("hidden") {
         start_hidden(&folder, &lifetime.run);
     }
     let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    // SIGUSR1, which some tests send, would end the witness by default.
     SigSet::from(Signal::SIGUSR1).thread_block().expect("the signal can be blocked");
     stop_signals.thread_block().expect("the signals can be blocked");
-    for (word, run) in [
+    for (word, thread_function) in [
         ("threads=", thread::park as fn()),
         ("busy=", || {
             loop {
@@ -69,7 +70,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }),
     ] {
         for _ in 0..value(word).map_or(0, |number| number.parse().expect("a number")) {
-            thread::Builder::new().stack_size(SMALL_STACK).spawn(run).expect("a thread");
+            thread::Builder::new().stack_size(SMALL_STACK).spawn(thread_function).expect("a thread");
         }
     }
     let file = lifetime.create_file(&folder).expect("a file to write to");
@@ -87,7 +88,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         let signaled = lifetime.signaled_at > 0 && !has("ignore");
         let lingered = lifetime.last_seen_at.saturating_sub(lifetime.signaled_at) >= linger;
-        if (signaled && lingered) || lifetime.last_seen_at >= end {
+        if (signaled && lingered) || lifetime.last_seen_at >= ends_at {
             return ExitCode::SUCCESS;
         }
     }
@@ -103,12 +104,12 @@ pub fn run_from_environment() -> String {
 
 /// Starts a witness that cannot be found by its process group, session, parent or environment.
 fn start_hidden(folder: &Path, run: &str) {
-    // SAFETY: this process has one thread; each child only makes system calls before it executes.
+    // SAFETY: this process has only one thread, so the child cannot inherit a lock that another thread holds.
     match unsafe { fork() }.expect("a fork") {
         ForkResult::Parent { child } => drop(waitpid(child, None)),
         ForkResult::Child => {
             setsid().expect("a session");
-            // SAFETY: this process has one thread, and the child only makes system calls before it executes.
+            // SAFETY: this process, too, has only one thread.
             if let ForkResult::Child = unsafe { fork() }.expect("a fork") {
                 let words = [FLAG.as_ref(), folder.as_os_str(), "ignore".as_ref()];
                 let failure = Command::new(this_program()).args(words).arg(format!("run={run}")).env_clear().exec();
@@ -143,7 +144,7 @@ pub struct Lifetime {
     pub pid: u32,
     pub started_at: u64,
     pub last_seen_at: u64,
-    /// When the first stop signal arrived; 0 if no stop signal arrived.
+    /// The time at which the first stop signal arrived; 0 if none arrived.
     pub signaled_at: u64,
 }
 
@@ -162,6 +163,7 @@ impl Lifetime {
         File::create(folder.join(format!("{}.{}", self.pid, self.started_at)))
     }
 
+    /// Replaces the lifetime in `file`.
     pub fn write(&self, file: &File) {
         let Lifetime { run, pid, started_at, last_seen_at, signaled_at } = self;
         let line = format!("{started_at:020} {last_seen_at:020} {signaled_at:020} {pid} {run}\n");
@@ -169,7 +171,7 @@ impl Lifetime {
     }
 
     fn parse(text: &str) -> Option<Lifetime> {
-        // A line does not truncate the file, so the end of an earlier, longer line may follow it.
+        // Writing a line does not truncate the file, so the end of an earlier, longer line may follow.
         let mut words = text.lines().next()?.splitn(5, ' ');
         let mut number = || words.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);

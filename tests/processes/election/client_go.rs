@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
-use testkit::client_go::{ClientGo, Ending, RecordPath, Spelling};
+use testkit::client_go::{ClientGo, Ending, RecordPath, JsonFormat};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
 /// Returns a lock of each kind that client-go supports. A ConfigMap is created first, because client-go does not create
@@ -20,8 +20,8 @@ fn locks() -> Vec<(TestLock, RecordPath)> {
 fn assert_leaderrun_follows_client_go(ending: Ending) {
     for (lock, path) in locks() {
         let witnesses = Witnesses::new();
-        let client_go = ClientGo::start(path, Spelling::ClientGo);
-        client_go.wait_until_it_leads();
+        let client_go = ClientGo::start(path, JsonFormat::ClientGo);
+        client_go.wait_until_leading();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         a.wait_for_log("held by client-go");
         let leadership = client_go.end(ending);
@@ -31,13 +31,13 @@ fn assert_leaderrun_follows_client_go(ending: Ending) {
     }
 }
 
-fn assert_other_follows_leaderrun_after_a_release(lock: &TestLock, path: RecordPath, spelling: Spelling) {
+fn assert_other_follows_leaderrun_after_a_release(lock: &TestLock, path: RecordPath, format: JsonFormat) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
-    let other = ClientGo::start(path, spelling);
+    let other = ClientGo::start(path, format);
     a.stop();
-    other.wait_until_it_leads();
+    other.wait_until_leading();
     let leadership = other.end(Ending::Crash);
     assert!(witnesses.lifetimes_of("a")[0].last_seen_at < leadership.began_at);
 }
@@ -55,7 +55,7 @@ fn leaderrun_takes_over_from_a_client_go_that_crashes() {
 #[testkit::test]
 fn client_go_takes_over_from_a_leaderrun_that_releases() {
     for (lock, path) in locks() {
-        assert_other_follows_leaderrun_after_a_release(&lock, path, Spelling::ClientGo);
+        assert_other_follows_leaderrun_after_a_release(&lock, path, JsonFormat::ClientGo);
     }
 }
 
@@ -65,9 +65,9 @@ fn client_go_takes_over_from_a_leaderrun_that_crashes() {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ignore"]);
         witnesses.wait_for("a", 2);
-        let client_go = ClientGo::start(path, Spelling::ClientGo);
+        let client_go = ClientGo::start(path, JsonFormat::ClientGo);
         kill(a.elector(), Signal::SIGKILL).expect("the elector is alive");
-        client_go.wait_until_it_leads();
+        client_go.wait_until_leading();
         let leadership = client_go.end(Ending::Crash);
         let lifetimes = witnesses.lifetimes_of("a");
         assert!(lifetimes.iter().all(|lifetime| lifetime.last_seen_at < leadership.began_at));
@@ -78,9 +78,9 @@ fn client_go_takes_over_from_a_leaderrun_that_crashes() {
 fn fabric8_takes_over_from_leaderrun_and_back() {
     let lock = TestLock::of_kind("configmap");
     let path = RecordPath::Annotation(lock.object_path("configmaps"));
-    assert_other_follows_leaderrun_after_a_release(&lock, path.clone(), Spelling::Fabric8);
-    let fabric8 = ClientGo::start(path, Spelling::Fabric8);
-    fabric8.wait_until_it_leads();
+    assert_other_follows_leaderrun_after_a_release(&lock, path.clone(), JsonFormat::Fabric8);
+    let fabric8 = ClientGo::start(path, JsonFormat::Fabric8);
+    fabric8.wait_until_leading();
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("held by client-go");

@@ -52,7 +52,7 @@ impl From<User> for Identity {
     }
 }
 
-/// The prefix of a service account's token, before its user name.
+/// The prefix of a service account's token. The user name of the account follows it.
 const TOKEN_PREFIX: &str = "token-of-";
 
 /// Returns a token of a service account.
@@ -74,17 +74,17 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
         return Err(status::bad_request(why));
     };
     let wanted = Identity { name, groups };
-    may_impersonate(store, &user, &wanted, target)?;
+    check_impersonation(store, &user, &wanted, target)?;
     Ok(wanted.authenticated())
 }
 
 /// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for this verb
-/// only, and the classic verb `impersonate`. Constrained impersonation is checked first; where neither rule allows it,
-/// the client gets the error of that one.
-fn may_impersonate(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
+/// only, and the classic verb `impersonate`. If neither allows it, the client gets the error of constrained
+/// impersonation.
+fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
     let account = service_account(&wanted.name);
     let mode = if account.is_some() { "serviceaccount" } else { "user-info" };
-    let ask = |verb: &str, group: &str| {
+    let check = |verb: &str, group: &str| {
         let names = wanted.groups.iter().map(|name| ("groups", "", name.as_str()));
         let name = match account {
             Some((namespace, name)) => ("serviceaccounts", namespace, name),
@@ -96,15 +96,16 @@ fn may_impersonate(store: &Store, user: &Identity, wanted: &Identity, target: &T
             rbac::authorize(store, user, &Target::Resource(access))
         })
     };
-    let classic = || ask("impersonate", "");
+    let classic = || check("impersonate", "");
     if account.is_some() && !wanted.groups.is_empty() {
         return classic();
     }
-    let narrow = rbac::authorize(store, user, &target.with_verb(|verb| format!("impersonate-on:{mode}:{verb}")))
-        .and_then(|()| ask(&format!("impersonate:{mode}"), "authentication.k8s.io"));
-    narrow.or_else(|refusal| classic().map_err(|_| refusal))
+    let constrained = rbac::authorize(store, user, &target.with_verb(|verb| format!("impersonate-on:{mode}:{verb}")))
+        .and_then(|()| check(&format!("impersonate:{mode}"), "authentication.k8s.io"));
+    constrained.or_else(|refusal| classic().map_err(|_| refusal))
 }
 
+/// Returns the namespace and the name of the service account to which a user name belongs.
 fn service_account(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix("system:serviceaccount:")?.split_once(':')
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How often a real server sends bookmarks.
+/// The interval at which a real server sends bookmarks.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
 /// The settings of one API server.
@@ -17,13 +17,16 @@ pub struct Behavior {
 struct State {
     bookmark_period: Duration,
     roles: Roles,
+    /// `true` if a client that changes the owners of an object needs the right to delete the object.
     protects_owners: bool,
+    /// The change that admission makes to each object before it is written.
     admission: Option<fn(&mut Value)>,
 }
 
-/// Whether the server has read the Roles and bindings that are stored.
+/// The state of the stored Roles and bindings while the server starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
+    /// The server has read the Roles.
     Known,
     /// All requests except those of administrators are refused.
     Unknown,
@@ -74,7 +77,7 @@ impl Behavior {
         }
     }
 
-    /// Counts a request that depends on Roles. Returns whether the server has read them.
+    /// Counts a request whose authorization depends on Roles. Returns whether the server has read the Roles.
     pub fn count_request_for_roles(&self) -> bool {
         let mut state = self.state();
         match state.roles {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::handler::{Reply, json_reply, plain};
+use super::handler::{Reply, json_reply, text_reply};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
 
 /// The version of Kubernetes that this server reports. Its answers were compared with those of this version.
@@ -14,7 +14,7 @@ const VERSION: &str = "v1.36.2";
 pub fn answer(path: &str) -> Option<Reply> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
-        ["readyz" | "livez" | "healthz"] => return Some(plain(200, "ok")),
+        ["readyz" | "livez" | "healthz"] => return Some(text_reply(200, "ok")),
         ["version"] => version(),
         ["api"] => {
             json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })
@@ -54,7 +54,7 @@ fn version() -> Value {
 }
 
 fn groups() -> BTreeSet<&'static str> {
-    let groups = all().map(|resource| resource.group);
+    let groups = all_resources().map(|resource| resource.group);
     groups.filter(|group| !group.is_empty()).collect()
 }
 
@@ -100,11 +100,11 @@ fn openapi_index() -> Value {
     json!({ "paths": Map::from_iter(paths) })
 }
 
-/// Returns an OpenAPI document with the parts by which clients like `kubectl edit` leave validation to the server.
+/// Returns an OpenAPI document with the parts that make clients like `kubectl edit` leave validation to the server.
 fn openapi(group: &str) -> Value {
     let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
     let field_validation = json!({ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } });
-    let paths = all().filter(|resource| resource.group == group).map(|resource| {
+    let paths = all_resources().filter(|resource| resource.group == group).map(|resource| {
         let namespace = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
         let patch = json!({
             "parameters": [field_validation],
@@ -121,6 +121,6 @@ fn openapi(group: &str) -> Value {
     })
 }
 
-fn all() -> impl Iterator<Item = &'static Resource> {
+fn all_resources() -> impl Iterator<Item = &'static Resource> {
     RESOURCES.iter().chain([&ACCESS_REVIEW])
 }

@@ -7,7 +7,7 @@ use super::names;
 use super::resources::{EVENTS_GROUP, Resource};
 use super::status::FieldError;
 
-/// The fields with different names: in core/v1 and in events.k8s.io/v1.
+/// The field names that differ, in core/v1 and in events.k8s.io/v1.
 const NAMES: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -62,8 +62,8 @@ pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec
     if resource.group == EVENTS_GROUP {
         errors.extend(series_errors(before, event));
         errors.extend(match before {
-            None => strict_errors(event),
-            Some(before) => changes(before, event),
+            None => creation_errors(event),
+            Some(before) => immutability_errors(before, event),
         });
     }
     errors
@@ -118,7 +118,8 @@ fn series_errors(before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn strict_errors(event: &Value) -> Vec<FieldError> {
+/// Returns the errors in a new Event that was sent to events.k8s.io/v1.
+fn creation_errors(event: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if !event["eventTime"].is_string() {
         errors.push(FieldError::required("eventTime", ""));
@@ -127,13 +128,14 @@ fn strict_errors(event: &Value) -> Vec<FieldError> {
     if !matches!(kind, "Normal" | "Warning") {
         errors.push(FieldError::invalid("type", "", format_args!("has invalid value: {kind}")));
     }
-    let old = ["firstTimestamp", "lastTimestamp", "count", "source"].into_iter();
-    let set = old.filter(|field| !event[*field].is_null());
+    let deprecated = ["firstTimestamp", "lastTimestamp", "count", "source"].into_iter();
+    let set = deprecated.filter(|field| !event[*field].is_null());
     errors.extend(set.map(|field| FieldError::invalid(field, "", "needs to be unset")));
     errors
 }
 
-fn changes(before: &Value, event: &Value) -> Vec<FieldError> {
+/// Returns the errors in a change of an Event that was sent to events.k8s.io/v1.
+fn immutability_errors(before: &Value, event: &Value) -> Vec<FieldError> {
     const FIXED: [&str; 13] = [
         "involvedObject",
         "reason",

@@ -48,6 +48,7 @@ pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request
     call.answer().unwrap_or_else(|status| failure(&status))
 }
 
+/// A request that has been received completely.
 struct Call {
     store: Arc<Store>,
     behavior: Arc<Behavior>,
@@ -234,6 +235,7 @@ impl Call {
         header.split(';').next().unwrap_or_default().trim()
     }
 
+    /// Returns the field manager that the client names, or else the name of the client program.
     fn manager(&self) -> String {
         let agent = self.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         let agent = agent.and_then(|agent| agent.split('/').next());
@@ -258,7 +260,7 @@ fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Valu
     })
 }
 
-/// Returns the namespace that a list or watch is limited to.
+/// Returns the namespace that a list or watch is limited to; `None` for all namespaces.
 fn scope(objects: &Objects) -> Option<String> {
     (!objects.namespace.is_empty()).then(|| objects.namespace.to_owned())
 }
@@ -270,13 +272,13 @@ pub fn json_reply(code: u16, object: &Value) -> Reply {
 }
 
 /// Returns a reply in plain text, as for paths outside the API.
-pub fn plain(code: u16, text: &'static str) -> Reply {
+pub fn text_reply(code: u16, text: &'static str) -> Reply {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
     reply(code, "text/plain; charset=utf-8", Body::new(body))
 }
 
 fn not_found() -> Reply {
-    plain(404, "404 page not found\n")
+    text_reply(404, "404 page not found\n")
 }
 
 fn failure(status: &Status) -> Reply {

@@ -1,6 +1,6 @@
-//! `metadata.managedFields`: which client last set which field.
+//! `metadata.managedFields`: the record of which client last set which field.
 //!
-//! Real servers record this in every object, so clients must cope with it.
+//! Real servers keep this record in every object, so clients must cope with it.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -33,7 +33,7 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
         let changed = changed(&old, &new);
         for entry in &mut entries {
             // Other managers lose the fields that were removed or changed.
-            retain(fields_mut(entry), &changed, &new);
+            remove_changed(fields_mut(entry), &changed, &new);
         }
         let is_of_manager = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Update";
         let index = entries.iter().position(is_of_manager).unwrap_or(entries.len());
@@ -103,7 +103,7 @@ fn changed(old: &Fields, new: &Fields) -> Fields {
 }
 
 /// Removes from `set` the fields that are in `changed`, and the fields that `object` no longer has.
-fn retain(set: &mut Fields, changed: &Fields, object: &Fields) {
+fn remove_changed(set: &mut Fields, changed: &Fields, object: &Fields) {
     set.retain(|key, inner| {
         if key == "." {
             return true;
@@ -115,7 +115,7 @@ fn retain(set: &mut Fields, changed: &Fields, object: &Fields) {
         match (inner.as_object_mut(), changed.get(key)) {
             (Some(inner), change) if !inner.is_empty() => {
                 let change = change.and_then(Value::as_object).unwrap_or(&empty);
-                retain(inner, change, value.as_object().unwrap_or(&empty));
+                remove_changed(inner, change, value.as_object().unwrap_or(&empty));
                 !inner.is_empty()
             }
             (_, change) => change.is_none(),
@@ -123,6 +123,7 @@ fn retain(set: &mut Fields, changed: &Fields, object: &Fields) {
     });
 }
 
+/// Adds the fields of `other` to `set`.
 fn join(set: &mut Fields, other: &Fields) {
     for (key, inner) in other {
         let own = set.entry(key).or_insert_with(|| json!({}));

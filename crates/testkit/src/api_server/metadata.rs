@@ -78,7 +78,7 @@ pub fn generate_name(object: &mut Value) {
     metadata["name"] = name.into();
 }
 
-/// Sets the uid and the creation time of a new object, and what the server adds to a new namespace or pod.
+/// Sets the uid and the creation time of a new object, and the fields that the server adds to a new namespace or pod.
 pub fn initialize(resource: &Resource, object: &mut Value) {
     let name = name(object);
     let metadata = &mut object["metadata"];
@@ -119,6 +119,7 @@ pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, be
     if uid.is_empty() || uid == actual {
         return Ok(());
     }
+    // The real server keeps Endpoints below the key of services.
     let place = match resource.name {
         "endpoints" => "services/endpoints",
         other => other,
@@ -161,7 +162,7 @@ fn remove(metadata: &mut Value, field: &str) {
     }
 }
 
-/// Returns the present time in the format of metadata: whole seconds, UTC.
+/// Returns the current time in the format of metadata: whole seconds, UTC.
 fn now() -> String {
     format!("{:.0}", Timestamp::now())
 }

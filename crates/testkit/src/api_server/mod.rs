@@ -3,8 +3,8 @@
 //! The server has the resources that leader election uses. It answers like a real kube-apiserver: `tests/api_server/`
 //! runs the same assertions against both.
 //!
-//! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or `watch`.
-//! Both use the `store`. `resources` is the table of all resources.
+//! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or `watch`,
+//! which use the `store`. `resources` is the table of all resources.
 
 mod access_review;
 mod authentication;
@@ -63,7 +63,7 @@ struct Listening {
 }
 
 impl ApiServer {
-    /// Starts a server with a new cluster in it.
+    /// Starts a server with the initial objects of a new cluster.
     pub fn start() -> ApiServer {
         let store = Arc::new(Store::new());
         bootstrap::fill(&store);
@@ -99,7 +99,7 @@ impl ApiServer {
         self.listen();
     }
 
-    /// Makes all versions before the present one too old to start a watch from.
+    /// Makes all versions before the current one too old to start a watch from.
     pub fn forget_changes(&self) {
         self.store.forget_changes();
     }
@@ -121,12 +121,12 @@ impl ApiServer {
         self.behavior.set_roles(Roles::Unknown);
     }
 
-    /// Answers this many requests like [`ApiServer::forget_roles`].
+    /// Answers the next `requests` requests with 403, except those of administrators, like [`ApiServer::forget_roles`].
     pub fn forget_roles_for(&self, requests: usize) {
         self.behavior.set_roles(Roles::UnknownFor(requests));
     }
 
-    /// Applies the stored Roles and bindings again.
+    /// Ends [`ApiServer::forget_roles`]: the stored Roles and bindings apply again.
     pub fn read_roles(&self) {
         self.behavior.set_roles(Roles::Known);
     }
@@ -136,7 +136,8 @@ impl ApiServer {
         self.behavior.protect_owners();
     }
 
-    /// Has every object changed before it is created or updated, as an admission policy does. `None` ends that.
+    /// Sets a function that changes every object before it is created or updated, as a mutating admission policy does.
+    /// `None` removes the function.
     pub fn set_admission(&self, admission: Option<fn(&mut Value)>) {
         self.behavior.set_admission(admission);
     }

@@ -19,7 +19,7 @@ pub struct Objects<'a> {
     /// The manager that is recorded for changed fields.
     pub manager: &'a str,
     pub unknown_fields: UnknownFields,
-    /// The request is checked, but nothing is written.
+    /// `true` if the request is only checked, and nothing is written.
     pub dry_run: bool,
 }
 
@@ -57,7 +57,7 @@ impl Objects<'_> {
     /// Replaces the object with that name. A missing object is created if the resource allows that and `may_create` is
     /// `Ok`.
     ///
-    /// Returns the object, and whether it is new.
+    /// Returns the object, and `true` if it was created.
     pub fn update(&self, name: &str, body: Value, may_create: Result<()>) -> Result<(Value, bool)> {
         let mut object = decode(self.resource, body, self.unknown_fields)?;
         metadata::enter_namespace(&mut object, self.namespace)?;
@@ -105,7 +105,7 @@ impl Objects<'_> {
 
     /// Deletes an object, if it fulfils the preconditions in `options` (`DeleteOptions`).
     ///
-    /// Returns its last state, and whether it is gone: finalizers keep an object until they are removed.
+    /// Returns the object's last state, and `true` if the object is gone. Finalizers keep an object until they are removed.
     pub fn delete(&self, name: &str, options: &Value) -> Result<(Value, bool)> {
         let is_namespace = self.resource.name == "namespaces";
         if is_namespace && matches!(name, "default" | "kube-system" | "kube-public") {
@@ -169,7 +169,7 @@ impl Objects<'_> {
         Ok(object)
     }
 
-    /// Returns the write that replaces `before` by `object`.
+    /// Returns the write that replaces `before` with `object`.
     fn replacement(&self, name: &str, before: &Value, mut object: Value) -> Result<Write> {
         match metadata::text(&object["metadata"]["resourceVersion"]) {
             "" | "0" if self.resource.unconditional_update => {}

@@ -44,7 +44,7 @@ pub fn is_administrator(who: &Identity) -> bool {
     who.groups.iter().any(|group| group == "system:masters")
 }
 
-/// Returns why a request is allowed; `None` if it is not.
+/// Returns the reason why a request is allowed, which is empty for administrators; `None` if it is not allowed.
 pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option<String> {
     if is_administrator(who) {
         return Some(String::new());

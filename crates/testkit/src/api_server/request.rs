@@ -65,6 +65,7 @@ impl Target {
             }
         };
         let (namespace, rest) = match rest {
+            // A namespace and its subresources count as objects in that namespace.
             ["namespaces", namespace] => (*namespace, rest),
             ["namespaces", namespace, "status" | "finalize"] => (*namespace, rest),
             ["namespaces", namespace, rest @ ..] => (*namespace, rest),
@@ -87,9 +88,7 @@ impl Target {
         }
         Target::Resource(access)
     }
-}
 
-impl Target {
     /// Returns the same target with another verb.
     pub fn with_verb(&self, change: impl FnOnce(&str) -> String) -> Target {
         let mut target = self.clone();
@@ -124,6 +123,7 @@ impl Access {
     }
 }
 
+/// Returns the name to which a field selector limits the objects.
 fn required_name(selector: &str) -> Option<String> {
     selector.split(',').find_map(|term| {
         let (field, name) = term.split_once('=')?;

@@ -25,9 +25,9 @@ pub struct Resource {
     pub short_names: &'static [&'static str],
     pub kind: &'static str,
     pub namespaced: bool,
-    /// A PUT to a name that does not exist creates the object.
+    /// `true` if a PUT to a name that does not exist creates the object.
     pub create_on_update: bool,
-    /// A PUT without a resourceVersion replaces any version.
+    /// `true` if a PUT without a resourceVersion replaces any version.
     pub unconditional_update: bool,
     /// Parses the object as its type, and serializes it again. This drops unknown fields, and fails on wrong types.
     pub decode: fn(Value) -> serde_json::Result<Value>,
@@ -124,7 +124,7 @@ pub static RESOURCES: [Resource; 21] = [
     rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
 ];
 
-/// A review of rights, which is answered and not stored.
+/// The resource for reviews of the client's own rights. Reviews are answered but not stored.
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,

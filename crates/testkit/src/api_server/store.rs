@@ -14,11 +14,11 @@ use super::status::{self, Result};
 /// after a few writes.
 const FIRST_REVISION: u64 = 9_970;
 
-/// How many changes of a collection are kept for running watches, which may lag behind.
+/// The number of changes of each collection that are kept for running watches, which may lag behind.
 const HISTORY_SIZE: usize = 10_000;
 
-/// How many changes of a collection the watch cache holds, from which a watch can start. A real server starts with
-/// 100, and with more while all of them are younger than 75 seconds.
+/// The number of changes of each collection in the watch cache, from which new watches can start. The cache of a real
+/// server holds 100 changes at first, and grows while all of them are younger than 75 seconds.
 const WATCH_CACHE_SIZE: usize = 1_000;
 
 /// The key of an object. API groups that serve the same objects share a collection.
@@ -30,7 +30,7 @@ pub struct Key {
     pub name: String,
 }
 
-/// The write that an update decides on.
+/// The write that the caller of [`Store::update`] decides on.
 pub enum Write {
     Put(Value),
     /// Removes the object. The value is its last state, for watches.
@@ -39,14 +39,16 @@ pub enum Write {
     Keep,
 }
 
-/// One write, for watches.
+/// A write that was carried out, as recorded for watches.
 #[derive(Clone)]
 pub struct Change {
     pub revision: u64,
     pub key: Key,
+    /// The object before the write, if it existed.
     pub before: Option<Arc<Value>>,
     /// The object after the write. After a deletion, this is its last state, with the revision of the deletion.
     pub object: Arc<Value>,
+    /// `true` if the write was a deletion.
     pub deleted: bool,
 }
 
@@ -91,7 +93,7 @@ impl Store {
         self.state().objects.get(key).cloned()
     }
 
-    /// Returns the objects of a collection, in one namespace or in all, and the revision they were read at.
+    /// Returns the objects of a collection, in one namespace or in all, and the revision at which they were read.
     pub fn list(&self, collection: &'static str, namespace: Option<&str>) -> (Vec<Arc<Value>>, u64) {
         let state = self.state();
         let first = Key { collection, namespace: namespace.unwrap_or_default().to_owned(), name: String::new() };
@@ -164,7 +166,7 @@ impl Store {
         self.revision.subscribe()
     }
 
-    /// Makes all revisions before the present one too old to start a watch from.
+    /// Makes all revisions before the current one too old to start a watch from.
     pub fn forget_changes(&self) {
         let mut state = self.state();
         state.min_watchable = state.revision;

@@ -69,6 +69,7 @@ fn metadata_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The largest total size of an object's annotations, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
 fn name_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {

@@ -1,4 +1,4 @@
-//! Watches: streams of changes that begin at a revision or with the present state.
+//! Watches: streams of changes that begin at a revision or with the current state.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::store::{Change, Store};
 
 /// The time from the last bookmark to the end of a watch.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
-/// How long a watch runs without `timeoutSeconds`.
+/// The duration of a watch whose request has no `timeoutSeconds`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// The objects that a watch is for.
@@ -54,10 +54,10 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Du
         let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
         return Err(status::invalid_list_options(FieldError::forbidden("resourceVersionMatch", why)));
     }
-    let time = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
-    let time = time.filter(|seconds| *seconds > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let timeout = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
+    let timeout = timeout.filter(|seconds| *seconds > 0).map_or(DEFAULT_TIMEOUT, Duration::from_secs);
 
-    let end = Instant::now() + time;
+    let end = Instant::now() + timeout;
     let mut watch = Watch {
         revisions: store.subscribe(),
         scope,
@@ -70,9 +70,9 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Du
         end,
         failed: false,
     };
-    // By default a watch begins with the present state, unless it names a version to continue from.
+    // By default a watch begins with the current state, unless it names a version to continue from.
     if initial_events.unwrap_or(from == 0) {
-        watch.send_present_state();
+        watch.send_current_state();
     } else if from > 0
         && let Err(expired) = watch.store.check_watchable(watch.scope.resource.name, from)
     {
@@ -92,11 +92,14 @@ struct Watch {
     revisions: Receiver<u64>,
     /// The revision up to which the client has got all events.
     seen: u64,
+    /// The events that can be sent now.
     ready: VecDeque<Value>,
+    /// `true` if the client has requested bookmarks.
     bookmarks: bool,
     bookmark_period: Duration,
     next_bookmark: Option<Instant>,
     end: Instant,
+    /// `true` if the watch ends after the events in `ready`.
     failed: bool,
 }
 
@@ -120,8 +123,8 @@ impl Watch {
 
     /// Waits for a new revision, the time of a bookmark, or the end.
     async fn wait(&mut self) {
-        let alarm = self.next_bookmark.unwrap_or(self.end).min(self.end);
-        if timeout_at(alarm, self.revisions.changed()).await.is_ok() {
+        let wake_at = self.next_bookmark.unwrap_or(self.end).min(self.end);
+        if timeout_at(wake_at, self.revisions.changed()).await.is_ok() {
             return;
         }
         if let Some(time) = self.next_bookmark
@@ -132,7 +135,7 @@ impl Watch {
         }
     }
 
-    fn send_present_state(&mut self) {
+    fn send_current_state(&mut self) {
         let namespace = self.scope.namespace.as_deref();
         let (objects, revision) = self.store.list(self.scope.resource.name, namespace);
         for object in objects {
@@ -202,7 +205,8 @@ impl Watch {
     }
 }
 
-/// Returns when the next bookmark is due: after a period, but at least once shortly before the end.
+/// Returns the time of the next bookmark: after `period`, but not later than shortly before the end. Returns `None` if no
+/// bookmark is left.
 fn next_bookmark(period: Duration, end: Instant) -> Option<Instant> {
     let now = Instant::now();
     let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;

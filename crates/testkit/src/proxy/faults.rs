@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::matching::{Match, ReceivedRequest};
-use super::wire::Traffic;
+use super::wire::Losses;
 
 /// All active faults. By default there are none.
 #[derive(Default)]
 pub struct Faults {
-    /// The bytes of new connections that are lost.
-    pub traffic: Traffic,
+    /// The losses of new connections.
+    pub losses: Losses,
     pub request_delay: Duration,
     pub reply_delay: Duration,
     rules: Vec<(Match, Fault)>,
@@ -21,9 +21,9 @@ pub struct Faults {
 /// A fault that applies to single requests.
 #[derive(Clone)]
 pub enum Fault {
-    /// The request reaches the server and its reply is lost.
+    /// The request reaches the server, but the reply is lost.
     LoseReply,
-    /// The proxy answers in place of the server.
+    /// The proxy answers in place of the server. `retry_after` is in seconds.
     Answer { status: u16, retry_after: Option<u32> },
     /// The request waits before it is sent to the server.
     HoldRequest(Gate),
@@ -52,13 +52,15 @@ impl Faults {
     }
 }
 
-/// A gate. Requests or replies wait until it is opened.
+/// A gate at which requests or replies wait until it is opened.
 #[derive(Clone)]
 pub struct Gate(Arc<watch::Sender<GateState>>);
 
 #[derive(Default)]
 struct GateState {
+    /// `true` if requests and replies pass without waiting.
     open: bool,
+    /// The number of requests or replies that have reached the gate.
     arrived: usize,
 }
 
@@ -74,15 +76,15 @@ impl Gate {
     /// Counts an arrival, and waits until the gate is open.
     pub async fn pass(&self) {
         self.0.send_modify(|state| state.arrived += 1);
-        self.until(|state| state.open).await;
+        self.wait_until(|state| state.open).await;
     }
 
     /// Waits until there have been this many arrivals.
-    pub async fn arrivals(&self, count: usize) {
-        self.until(|state| state.arrived >= count).await;
+    pub async fn wait_for_arrivals(&self, count: usize) {
+        self.wait_until(|state| state.arrived >= count).await;
     }
 
-    async fn until(&self, condition: impl Fn(&GateState) -> bool) {
+    async fn wait_until(&self, condition: impl Fn(&GateState) -> bool) {
         let _ = self.0.subscribe().wait_for(condition).await;
     }
 }

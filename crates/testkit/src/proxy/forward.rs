@@ -25,14 +25,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::Shared;
 use super::faults::{Fault, Gate};
 use super::matching::ReceivedRequest;
-use super::wire::{Wire, Wired};
+use super::wire::{Wire, LossyStream};
 use crate::{credentials, runtime, tls, users};
 
 /// Serves a client's connection until either end closes it.
 pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let (number, wire) = shared.new_connection();
     let _ = stream.set_nodelay(true);
-    let stream = Wired::new(stream, Arc::clone(&wire));
+    let stream = LossyStream::new(stream, Arc::clone(&wire));
     tokio::select! {
         // Broken connections are expected here.
         _ = relay(shared, stream, number, Arc::clone(&wire)) => {}
@@ -40,11 +40,11 @@ pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     }
 }
 
-async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire>) -> io::Result<()> {
+async fn relay(shared: Arc<Shared>, stream: LossyStream, number: usize, wire: Arc<Wire>) -> io::Result<()> {
     let stream = TlsAcceptor::from(tls::server_config()).accept(stream).await?;
     let certificate = tls::client_certificate(&stream);
     let (sender, upstream) = connect(shared.upstream).await?;
-    // A connection of HTTP/1.1 has one request under way at a time, so this mutex is never contended.
+    // An HTTP/1.1 connection has one request in flight at a time, so this mutex is never contended.
     let sender = Arc::new(Mutex::new(sender));
     let service = service_fn(move |mut request: Request<Incoming>| {
         credentials::forward_fingerprint(request.headers_mut(), certificate.as_deref());
@@ -62,7 +62,7 @@ async fn relay(shared: Arc<Shared>, stream: Wired, number: usize, wire: Arc<Wire
         ended = downstream.as_mut() => return ended.map_err(io::Error::other),
         _ = upstream.as_mut() => {}
     }
-    // The server has closed its connection. Answer the request under way, and then close the client's connection too.
+    // The server has closed its connection. Answer the request in flight, and then close the client's connection too.
     downstream.as_mut().graceful_shutdown();
     downstream.await.map_err(io::Error::other)
 }
@@ -141,6 +141,7 @@ impl Forwarding {
             {
                 runtime::spawn(connection);
                 let answer = sender.send_request(request).await;
+                // If the client has dropped the request, nobody else counts its reply.
                 if let Err(Ok(unreceived)) = reply.send(answer) {
                     shared.count_conflict(unreceived.status());
                 }
@@ -153,7 +154,7 @@ impl Forwarding {
     }
 }
 
-/// Sleeps, unless the duration is zero, because tokio's sleep takes a timer tick even then.
+/// Sleeps unless the duration is zero. tokio's sleep would wait for a timer tick even then.
 async fn sleep(duration: Duration) {
     if !duration.is_zero() {
         tokio::time::sleep(duration).await;

@@ -27,10 +27,12 @@ impl ReceivedRequest {
 #[derive(Clone, Debug, Default)]
 pub struct Match {
     method: Option<Method>,
+    /// `true` to select only watches, `false` to select everything else.
     watch: Option<bool>,
     path: String,
     user: Option<String>,
-    left: Option<usize>,
+    /// The number of requests that the condition may still match, if it is limited.
+    remaining: Option<usize>,
 }
 
 impl Match {
@@ -73,8 +75,7 @@ impl Match {
 
     /// Matches only the next `count` of these requests.
     pub fn next(self, count: usize) -> Match {
-        let left = Some(count);
-        Match { left, ..self }
+        Match { remaining: Some(count), ..self }
     }
 
     /// Returns whether the request fulfils the condition, even if the limit of requests is reached.
@@ -90,11 +91,11 @@ impl Match {
         if !self.covers(request) {
             return false;
         }
-        match &mut self.left {
+        match &mut self.remaining {
             None => true,
             Some(0) => false,
-            Some(left) => {
-                *left -= 1;
+            Some(remaining) => {
+                *remaining -= 1;
                 true
             }
         }

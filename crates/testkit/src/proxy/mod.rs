@@ -1,7 +1,7 @@
 //! A proxy between clients and an API server that injects faults.
 //!
 //! Connection faults lose bytes below TLS ([`wire`]). Request faults apply to the requests that a [`Match`] selects
-//! ([`faults`]). All of them can be changed while requests are under way.
+//! ([`faults`]). All of them can be changed while requests are in flight.
 
 mod faults;
 mod forward;
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::faults::{Fault, Faults, Gate};
-use self::wire::{Traffic, Wire};
+use self::wire::{Losses, Wire};
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::kubeconfig::Kubeconfigs;
@@ -90,22 +90,22 @@ impl Proxy {
 
     /// Loses all bytes in both directions. No connection is closed; new ones are accepted but never answered.
     pub fn partition(&self) {
-        self.lose(Traffic::SILENT);
+        self.lose(Losses::ALL);
     }
 
     /// Loses all bytes to the server. Bytes from the server still reach the clients.
     pub fn partition_requests(&self) {
-        self.lose(Traffic { requests_lost: true, replies_lost: false });
+        self.lose(Losses { requests: true, replies: false });
     }
 
     /// Loses all bytes from the server. Requests on existing connections still reach it.
     pub fn partition_replies(&self) {
-        self.lose(Traffic { requests_lost: false, replies_lost: true });
+        self.lose(Losses { requests: false, replies: true });
     }
 
     /// Loses all bytes of the existing connections permanently. New connections work.
     pub fn silence_existing(&self) {
-        self.shared.for_each_wire(|wire| wire.add_losses(Traffic::SILENT));
+        self.shared.for_each_wire(|wire| wire.add_losses(Losses::ALL));
     }
 
     /// Closes the existing connections. New connections work.
@@ -139,14 +139,13 @@ impl Proxy {
         self.shared.faults().add(matching, Fault::LoseReply);
     }
 
-    /// Answers the requests with an error. The server never receives them.
+    /// Answers the requests with an error. The server never receives them. `retry_after` is in seconds.
     pub fn answer(&self, matching: Match, status: u16, retry_after: Option<u32>) {
         let fault = Fault::Answer { status, retry_after };
         self.shared.faults().add(matching, fault);
     }
 
-    /// Holds the requests before the server until they are released. They then arrive even if their sender has dropped
-    /// them.
+    /// Holds the requests until they are released. They then reach the server even if the client has given them up.
     pub fn hold_requests(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldRequest)
     }
@@ -190,11 +189,10 @@ impl Proxy {
         found.unwrap_or_else(|| panic!("no such request in {timeout:?}; there were {requests:#?}"))
     }
 
-    fn lose(&self, traffic: Traffic) {
-        // This is set for new connections before the existing ones are changed. A connection that is opened between the
-        // two steps loses its bytes, too.
-        self.shared.faults().traffic = traffic;
-        self.shared.for_each_wire(|wire| wire.add_losses(traffic));
+    fn lose(&self, losses: Losses) {
+        // New connections come first, so that a connection that is opened between the two steps loses its bytes too.
+        self.shared.faults().losses = losses;
+        self.shared.for_each_wire(|wire| wire.add_losses(losses));
     }
 
     fn hold(&self, matching: Match, fault: fn(Gate) -> Fault) -> Hold {
@@ -220,7 +218,7 @@ impl Drop for Proxy {
     }
 }
 
-/// The requests or replies that a proxy holds. They are released when this is dropped.
+/// The requests or replies that a proxy holds. Dropping this handle releases them.
 pub struct Hold(Gate);
 
 impl Hold {
@@ -232,7 +230,7 @@ impl Hold {
     /// Waits until `count` requests or replies have been held.
     pub fn wait_for(&self, count: usize) {
         let gate = self.0.clone();
-        let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.arrivals(count)).await });
+        let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.wait_for_arrivals(count)).await });
         arrived.unwrap_or_else(|_| panic!("no request to hold arrived within {TIMEOUT:?}"));
     }
 
@@ -278,7 +276,7 @@ impl Shared {
     /// Records a connection. Returns its number and its wire.
     fn new_connection(&self) -> (usize, Arc<Wire>) {
         let faults = self.faults();
-        let wire = Wire::new(faults.traffic);
+        let wire = Wire::new(faults.losses);
         let mut connections = self.connections.lock().expect("the connections");
         connections.push(Connection { opened_at: Instant::now(), wire: Arc::downgrade(&wire) });
         (connections.len() - 1, wire)

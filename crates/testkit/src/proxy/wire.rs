@@ -11,37 +11,40 @@ use tokio::sync::watch;
 
 use crate::runtime;
 
-/// The bytes of a connection that are lost.
+/// The directions in which a connection loses all bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    pub requests_lost: bool,
-    pub replies_lost: bool,
+pub struct Losses {
+    /// `true` if bytes to the server are lost.
+    pub requests: bool,
+    /// `true` if bytes to the client are lost.
+    pub replies: bool,
 }
 
-impl Traffic {
-    pub const SILENT: Traffic = Traffic { requests_lost: true, replies_lost: true };
+impl Losses {
+    pub const ALL: Losses = Losses { requests: true, replies: true };
 }
 
-/// The faults of one connection. They are permanent, because the TLS session is broken once bytes are lost.
+/// The network path of one connection: its losses, and whether it is closed. Losses are permanent, because the TLS
+/// session is broken once bytes are lost.
 pub struct Wire(watch::Sender<State>);
 
 #[derive(Clone, Copy)]
 enum State {
-    Open(Traffic),
+    Open(Losses),
     Closed,
 }
 
 impl Wire {
-    pub fn new(traffic: Traffic) -> Arc<Wire> {
-        Arc::new(Wire(watch::Sender::new(State::Open(traffic))))
+    pub fn new(losses: Losses) -> Arc<Wire> {
+        Arc::new(Wire(watch::Sender::new(State::Open(losses))))
     }
 
-    /// Loses bytes also in the directions in which `losses` loses them.
-    pub fn add_losses(&self, losses: Traffic) {
+    /// Adds the directions in `added` to the directions in which bytes are lost.
+    pub fn add_losses(&self, added: Losses) {
         self.0.send_modify(|state| {
-            if let State::Open(traffic) = state {
-                traffic.requests_lost |= losses.requests_lost;
-                traffic.replies_lost |= losses.replies_lost;
+            if let State::Open(losses) = state {
+                losses.requests |= added.requests;
+                losses.replies |= added.replies;
             }
         });
     }
@@ -58,27 +61,27 @@ impl Wire {
     }
 
     pub fn requests_lost(&self) -> bool {
-        self.traffic().requests_lost
+        self.losses().requests
     }
 
-    fn traffic(&self) -> Traffic {
+    fn losses(&self) -> Losses {
         match *self.0.borrow() {
-            State::Open(traffic) => traffic,
-            State::Closed => Traffic::default(),
+            State::Open(losses) => losses,
+            State::Closed => Losses::default(),
         }
     }
 }
 
-/// The proxy's end of a connection, with the faults of its wire.
-pub struct Wired {
+/// The proxy's end of a client's connection. It loses the bytes that its wire loses.
+pub struct LossyStream {
     stream: Option<TcpStream>,
     wire: Arc<Wire>,
 }
 
-impl Wired {
-    pub fn new(stream: TcpStream, wire: Arc<Wire>) -> Wired {
+impl LossyStream {
+    pub fn new(stream: TcpStream, wire: Arc<Wire>) -> LossyStream {
         let stream = Some(stream);
-        Wired { stream, wire }
+        LossyStream { stream, wire }
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
@@ -86,7 +89,7 @@ impl Wired {
     }
 }
 
-impl AsyncRead for Wired {
+impl AsyncRead for LossyStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -104,9 +107,9 @@ impl AsyncRead for Wired {
     }
 }
 
-impl AsyncWrite for Wired {
+impl AsyncWrite for LossyStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.wire.traffic().replies_lost {
+        if self.wire.losses().replies {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.stream().poll_write(context, bytes)
@@ -117,16 +120,16 @@ impl AsyncWrite for Wired {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.wire.traffic().replies_lost {
+        if self.wire.losses().replies {
             return Poll::Ready(Ok(()));
         }
         self.stream().poll_shutdown(context)
     }
 }
 
-impl Drop for Wired {
+impl Drop for LossyStream {
     fn drop(&mut self) {
-        if !self.wire.traffic().replies_lost {
+        if !self.wire.losses().replies {
             return;
         }
         // The client must not notice that the task has ended, so the connection stays open until the client closes it.
