@@ -3,6 +3,6 @@
 automod::dir!("tests/contention");
 
 fn main() -> std::process::ExitCode {
-    // Two hundred processes are enough load for a machine.
+    // The two hundred processes of one test are enough load for a machine.
     testkit::harness!().test_threads(1).run()
 }

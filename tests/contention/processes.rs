@@ -34,6 +34,7 @@ impl Candidates {
         lease["spec"]["holderIdentity"].as_str()?.parse().ok()
     }
 
+    /// Ends the leader, and waits until another candidate leads.
     fn hand_over(&mut self) {
         let before = self.leader().expect("a leader");
         self.candidates[before].wait_for_log("started the command");
@@ -47,7 +48,7 @@ impl Candidates {
 fn a_hand_over_causes_few_refused_writes() {
     let proxy = Proxy::start(Cluster::shared());
     let mut candidates = Candidates::new(&proxy);
-    // From the refused writes of the first hand-overs the candidates estimate their number.
+    // The candidates estimate their number from the refused writes of the first hand-overs.
     (0..12).for_each(|_| candidates.hand_over());
     let before = proxy.conflicts();
     (0..10).for_each(|_| candidates.hand_over());

@@ -20,7 +20,7 @@ const LATENCY: std::ops::Range<u64> = 2_000..20_000;
 /// The time between sending a change to one watcher and to the next watcher, in microseconds.
 const WATCH_EVENT_INTERVAL: u64 = 10;
 
-/// How long each leader leads.
+/// The duration of each leadership.
 const LEADERSHIP: Duration = Duration::from_millis(500);
 
 /// The time from the end of a candidate to its next start.
@@ -39,13 +39,15 @@ struct SimulatedCandidate {
     election: Election,
     /// The number of this start. Events for an earlier start at the same index are dropped.
     start: usize,
+    /// `true` while the candidate's watch is open.
     watches: bool,
-    /// When the candidate's next timeout is due, in microseconds.
+    /// The time at which the candidate's next timeout is due, in microseconds.
     timeout_at: u64,
 }
 
 /// The candidates and the server.
 struct ContentionSimulation {
+    /// The virtual time since boot.
     now: Duration,
     candidates: Vec<SimulatedCandidate>,
     /// The events by due time in microseconds, with the index into `events`, the candidate, and the number of its
@@ -56,14 +58,17 @@ struct ContentionSimulation {
     writes: u64,
     starts: usize,
     random: Rng,
+    /// The number of writes refused since the last release.
     refused: usize,
     released_at: Option<Duration>,
-    handovers: Vec<Handover>,
+    hand_overs: Vec<HandOver>,
 }
 
 #[derive(Clone, Copy)]
-struct Handover {
+struct HandOver {
+    /// The number of writes refused between the release and the next release.
     refused: usize,
+    /// The time from the release to the acquisition.
     duration: Duration,
 }
 
@@ -80,7 +85,7 @@ impl ContentionSimulation {
             random: Rng::with_seed(seed),
             refused: 0,
             released_at: None,
-            handovers: Vec::new(),
+            hand_overs: Vec::new(),
         };
         for index in 0..size {
             let candidate = simulation.start_candidate();
@@ -177,13 +182,13 @@ impl ContentionSimulation {
     }
 
     fn answer(&mut self, request: Request) -> Reply {
-        let present = self.stored.as_ref().map(|stored| stored.version.clone());
+        let current = self.stored.as_ref().map(|stored| stored.version.clone());
         let (base, record) = match request {
             Request::Get => return Reply::Read(self.stored.clone()),
             Request::Create(record) => (None, record),
             Request::Update(version, record) => (Some(version), record),
         };
-        if base != present {
+        if base != current {
             self.refused += 1;
             return Reply::Conflict;
         }
@@ -193,7 +198,7 @@ impl ContentionSimulation {
         match (was_held, record.is_held()) {
             (true, false) => (self.released_at, self.refused) = (Some(self.now), 0),
             (false, true) => self.released_at.into_iter().for_each(|at| {
-                self.handovers.push(Handover { refused: 0, duration: self.now - at });
+                self.hand_overs.push(HandOver { refused: 0, duration: self.now - at });
             }),
             _ => {}
         }
@@ -213,14 +218,14 @@ impl ContentionSimulation {
     }
 
     /// Runs `count` hand-overs. Each includes the time until the next release.
-    fn run(&mut self, count: usize) -> Vec<Handover> {
+    fn run(&mut self, count: usize) -> Vec<HandOver> {
         for nth in 1..=count {
-            self.run_until(|simulation| simulation.handovers.len() >= nth);
+            self.run_until(|simulation| simulation.hand_overs.len() >= nth);
             let next_release = self.now + LEADERSHIP;
             self.run_until(|simulation| simulation.now >= next_release);
-            self.handovers[nth - 1].refused = self.refused;
+            self.hand_overs[nth - 1].refused = self.refused;
         }
-        std::mem::take(&mut self.handovers)
+        std::mem::take(&mut self.hand_overs)
     }
 }
 
@@ -229,14 +234,15 @@ struct Measurement {
     median: Duration,
 }
 
-/// Measures `count` hand-overs among `size` candidates, after they have estimated how many they are.
+/// Measures `count` hand-overs among `size` candidates, after twelve hand-overs in which the candidates have estimated
+/// their number.
 fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     let mut simulation = ContentionSimulation::new(size, seed);
-    let refused_first: usize = simulation.run(12).iter().map(|handover| handover.refused).sum();
-    let handovers = simulation.run(count);
-    let refused = handovers.iter().map(|handover| handover.refused).sum::<usize>();
+    let refused_first: usize = simulation.run(12).iter().map(|hand_over| hand_over.refused).sum();
+    let hand_overs = simulation.run(count);
+    let refused = hand_overs.iter().map(|hand_over| hand_over.refused).sum::<usize>();
     let refused_per_hand_over = refused as f64 / count as f64;
-    let mut durations: Vec<_> = handovers.iter().map(|handover| handover.duration).collect();
+    let mut durations: Vec<_> = hand_overs.iter().map(|hand_over| hand_over.duration).collect();
     durations.sort();
     let (median, worst) = (durations[count / 2], durations[count - 1]);
     println!(
@@ -246,7 +252,7 @@ fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     Measurement { refused_per_hand_over, median }
 }
 
-/// The seeds. Candidates estimate their number from random samples, which must succeed with every seed.
+/// The seeds of the simulations. Candidates estimate their number from random samples, which must work with every seed.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
 #[testkit::test]

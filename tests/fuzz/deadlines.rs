@@ -16,11 +16,12 @@ fn orders(orders: Vec<Order>) -> SupervisorInputs {
     SupervisorInputs { orders, ..SupervisorInputs::default() }
 }
 
-/// Returns whether an action affects the command.
+/// Returns whether an action affects the command, or reports its end.
 fn affects_command(action: &SupervisorAction) -> bool {
     !matches!(action, SupervisorAction::SetHeldUntil(_) | SupervisorAction::Report(Report::Enforcing(_)))
 }
 
+/// Returns whether an action ends the command because the lock was lost.
 fn is_loss(action: &SupervisorAction) -> bool {
     matches!(action, SupervisorAction::Stop | SupervisorAction::Kill(KillReason::Lost))
 }
@@ -38,8 +39,8 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
             StopOptions { stop_signal: libc::SIGTERM, lost_grace: timing.lost_grace(), kill_after, max_run: None };
         let mut supervisor = Supervisor::new(stop_options);
         let mut now = Instant::after_boot(Duration::from_secs(random.u64(0..1000)));
-        let mut newest = now;
-        let first = Tenure::of_renewal(newest, &timing);
+        let mut newest_renewal = now;
+        let first = Tenure::of_renewal(newest_renewal, &timing);
         let suspended_before_start = random.u8(..8) == 0;
         now = now + if suspended_before_start { 60 * SECOND } else { Duration::from_millis(random.u64(0..9000)) };
         let start = orders(vec![Order::Start { tenure: first, environment: Vec::new() }]);
@@ -56,20 +57,21 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         assert_eq!(command_actions(supervisor.step(now, forked)), []);
         // While the machine runs, renewals arrive in time, and no action affects the command.
         for _ in 0..random.usize(..5) {
-            newest = now;
-            let renewed = orders(vec![Order::Extend(Tenure::of_renewal(newest, &timing))]);
+            newest_renewal = now;
+            let renewed = orders(vec![Order::Extend(Tenure::of_renewal(newest_renewal, &timing))]);
             assert_eq!(command_actions(supervisor.step(now, renewed)), []);
             now = now + Duration::from_millis(random.u64(0..9000));
             assert_eq!(command_actions(supervisor.step(now, SupervisorInputs::default())), []);
         }
         // After the suspend, renewals and signals that were sent earlier are in the queue, in random order.
         let before = now;
+        // The suspend takes between a millisecond and some years.
         now = now + Duration::from_millis(1 << random.u32(..40));
         let mut queued = Vec::new();
         for _ in 0..random.usize(..4) {
-            let sent = newest + Duration::from_millis(random.u64(0..2000));
+            let sent = newest_renewal + Duration::from_millis(random.u64(0..2000));
             queued.push(Order::Extend(Tenure::of_renewal(sent.min(before), &timing)));
-            newest = newest.max(sent.min(before));
+            newest_renewal = newest_renewal.max(sent.min(before));
         }
         if random.bool() {
             queued.push(Order::Signal(libc::SIGTERM));
@@ -78,17 +80,17 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         let main_ended = (random.u8(..4) == 0).then_some(End::Exited(0));
         let inputs = SupervisorInputs { orders: queued, main_ended, ..SupervisorInputs::default() };
         let actions = command_actions(supervisor.step(now, inputs));
-        let tenure = Tenure::of_renewal(newest, &timing);
+        let tenure = Tenure::of_renewal(newest_renewal, &timing);
         assert_eq!(supervisor.tenure(), Some(tenure), "the newest of the queued renewals counts");
-        let first = match () {
+        let expected = match () {
             () if now >= tenure.kill => &[SupervisorAction::Kill(KillReason::Lost), SupervisorAction::Stop][..],
             () if now >= tenure.stop => &[SupervisorAction::Stop],
             () => &[],
         };
-        assert!(actions.starts_with(first), "{first:?} before {actions:?}");
-        assert!(!actions[first.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");
+        assert!(actions.starts_with(expected), "{expected:?} before {actions:?}");
+        assert!(!actions[expected.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");
         // Later renewals keep the lock, but do not save the command.
         supervisor.step(now, orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
-        assert!(first.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant is frozen");
+        assert!(expected.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant is frozen");
     });
 }

@@ -18,8 +18,8 @@ use testkit::{fuzz, hostile_input};
 
 const STEPS: usize = 60;
 
-/// The largest allowed size of an election, in bytes of its debug output. The records in it are added to this.
-const MEMORY: usize = 64 * 1024;
+/// The largest allowed size of an election without the records in it, in bytes of its debug output.
+const MAX_MEMORY: usize = 64 * 1024;
 
 struct Execution {
     random: Rng,
@@ -28,15 +28,20 @@ struct Execution {
     election: Election,
     known: KnownRecord,
     pending: Option<Request>,
-    /// When the pending request was sent.
+    /// The time at which the pending request was sent.
     pending_since: Instant,
+    /// `true` while the election's watch is open.
     watching: bool,
-    /// The renewTime of each write, and when it was sent.
+    /// The renewTime of each write, and the time at which the write was sent.
     sent: Vec<(Option<Timestamp>, Instant)>,
     written: Vec<Record>,
+    /// `true` while the election leads.
     leads: bool,
+    /// `true` once the election no longer tries to acquire or keep the lock.
     finished: bool,
+    /// The resource version of the last record from the server.
     version: u64,
+    /// The size of the largest record from the server, in bytes of its debug output.
     largest: usize,
 }
 
@@ -104,14 +109,14 @@ impl Execution {
         }
         let size = format!("{:?}", self.election).len();
         let largest = self.largest;
-        assert!(size < MEMORY + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
+        assert!(size < MAX_MEMORY + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
     }
 
     fn stored(&mut self) -> Option<Stored> {
         let record = match self.random.u8(..12) {
             0 => return None,
             1..3 => self.known.last().map(|last| last.record.clone()),
-            // The election's own writes, late ones included.
+            // A write of the election itself, which may be an old one.
             3..5 if !self.written.is_empty() => Some(self.written[self.random.usize(..self.written.len())].clone()),
             5..7 => self.known.last().map(|last| edited(&mut self.random, last.record.clone())),
             _ => None,
@@ -139,7 +144,7 @@ impl Execution {
             (1, _) => Reply::Unknown { retry_after },
             (_, Request::Get) => Reply::Read(self.stored()),
             (2, _) => Reply::Conflict,
-            // The server returns another record than the one that was written.
+            // The server returns a record that differs from the one that was written.
             (3, _) => self.stored().map_or(Reply::Conflict, Reply::Written),
             (_, Request::Create(record) | Request::Update(_, record)) => {
                 self.version += 1;

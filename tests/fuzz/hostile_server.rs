@@ -21,14 +21,14 @@ use testkit::hostile_input::is_dangerous;
 use testkit::{fuzz, hostile_input};
 use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::ADMIN};
 
-/// How long each candidate runs against a hostile server.
+/// The time for which each candidate runs against a hostile server.
 const DURATION: Duration = Duration::from_secs(4);
 
-/// The memory limit, in KiB. With a regular server leaderrun uses about ten thousand KiB.
-const MEMORY: u64 = 64 * 1024;
+/// The largest allowed amount of memory, in KiB. With a regular server leaderrun uses about ten thousand KiB.
+const MAX_MEMORY: u64 = 64 * 1024;
 
-/// The size of an endless body, which exceeds every limit for responses.
-const ENDLESS: usize = 1 << 30;
+/// The size of an endless body, in bytes. It exceeds every limit for responses.
+const ENDLESS_BODY: usize = 1 << 30;
 
 #[testkit::test]
 fn arbitrary_responses_of_an_api_server_do_not_break_leaderrun() {
@@ -96,7 +96,8 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         peak = peak.max(memory.unwrap_or_default());
-        if peak > 4 * MEMORY {
+        // The test fails in any case, and the machine must not run out of memory.
+        if peak > 4 * MAX_MEMORY {
             break;
         }
         thread::sleep(Duration::from_millis(20));
@@ -109,7 +110,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
     let text = String::from_utf8(log).expect("a log in UTF-8");
     assert!(alive && status.signal() == Some(libc::SIGTERM), "{kind:?}: leaderrun ended with {status}:\n{text}");
     assert!(!witness.exists(), "{kind:?}: leaderrun ran the command:\n{text}");
-    assert!(peak < MEMORY, "{kind:?}: leaderrun used {peak} KiB");
+    assert!(peak < MAX_MEMORY, "{kind:?}: leaderrun used {peak} KiB");
     let dangerous = text.lines().find(|line| line.chars().any(is_dangerous));
     assert!(dangerous.is_none(), "{kind:?}: leaderrun printed {dangerous:?}");
     for line in text.lines() {
@@ -160,7 +161,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>, kind: ResponseKind, is_watch:
     match kind {
         // Sometimes the lock is held, so that leaderrun opens a watch.
         ResponseKind::Endless | ResponseKind::Errors if !is_watch && random.bool() => {
-            plain(stream, 200, &regular_lease(random)).await
+            send_response(stream, 200, &regular_lease(random)).await
         }
         ResponseKind::Leases => {
             let mut lease = lease(random);
@@ -172,7 +173,7 @@ async fn answer(stream: &mut TlsStream<TcpStream>, kind: ResponseKind, is_watch:
             } else {
                 lease.to_string()
             };
-            plain(stream, 200, &body).await
+            send_response(stream, 200, &body).await
         }
         ResponseKind::Errors => {
             let code = [400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504][random.usize(..11)];
@@ -185,18 +186,18 @@ async fn answer(stream: &mut TlsStream<TcpStream>, kind: ResponseKind, is_watch:
                 hostile_input::mutate(random, &mut status);
             }
             if is_watch && random.bool() {
-                return plain(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status }))).await;
+                return send_response(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status }))).await;
             }
             // leaderrun would create a missing lock and acquire it.
             let code = if code == 404 && !is_watch { 403 } else { code };
             let body = if random.u8(..4) == 0 { hostile_input::text(random) } else { status.to_string() };
-            plain(stream, code, &body).await
+            send_response(stream, code, &body).await
         }
         ResponseKind::Endless => {
             let filler = ["[", "\"a\",", "\n", "{}\n", " "][random.usize(..5)].repeat(8192);
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
             stream.write_all(head.as_bytes()).await.ok()?;
-            for _ in 0..ENDLESS / filler.len() {
+            for _ in 0..ENDLESS_BODY / filler.len() {
                 let chunk = format!("{:x}\r\n{filler}\r\n", filler.len());
                 stream.write_all(chunk.as_bytes()).await.ok()?;
             }
@@ -234,7 +235,8 @@ async fn broken_http(stream: &mut TlsStream<TcpStream>, random: &mut Rng) -> Opt
     None
 }
 
-async fn plain(stream: &mut TlsStream<TcpStream>, code: u16, body: &str) -> Option<()> {
+/// Sends a well-formed response.
+async fn send_response(stream: &mut TlsStream<TcpStream>, code: u16, body: &str) -> Option<()> {
     let head = format!(
         "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n",
         body.len()

@@ -5,12 +5,16 @@ use std::time::Duration;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, RunState, Stored};
 
-/// The record as the candidate last observed it, and how long other runs may still be alive.
+/// The record as the candidate last observed it, and the time until which other runs may still be alive.
 pub struct KnownRecord {
+    /// The run of the candidate.
     run: RunId,
+    /// The lease duration of a record that has none.
     fallback: Duration,
     last: Option<Stored>,
+    /// `true` once the candidate has observed whether there is a record.
     observed: bool,
+    /// The time at which a change of the record was last observed.
     changed_at: Instant,
     /// The instant until which a run that was observed to hold the lock may be alive, even if the record no longer
     /// names it.
@@ -51,10 +55,12 @@ impl KnownRecord {
         changed
     }
 
+    /// Returns the record that was last observed; `None` if there was none.
     pub fn last(&self) -> Option<&Stored> {
         self.last.as_ref()
     }
 
+    /// Returns whether a record says that the candidate's own run holds the lock.
     pub fn is_own(&self, record: &Record) -> bool {
         record.mark().is_some_and(|mark| mark.run == self.run && mark.state == RunState::Held)
     }

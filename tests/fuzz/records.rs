@@ -1,4 +1,4 @@
-//! Fuzzes the parsers of text from other programs. They must not panic, and must write accepted text back unchanged.
+//! Fuzzes the parsers of records. They must not panic, and a parsed record must survive being written and parsed again.
 
 use leaderrun_core::record::{Record, RunMark};
 use testkit::fuzz;

@@ -19,19 +19,19 @@ use crate::processes;
 use crate::record::{LockKind, RecordStore, TorturedLock};
 use crate::statistics::Statistics;
 
-/// How often the arena replaces candidates and ends faults.
+/// The interval at which the arena replaces candidates and ends faults.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Within this time after all faults have ended, a candidate must lead in every slot. It is the longest lease duration
+/// The time after the end of all faults within which a candidate must lead in every slot: the longest lease duration
 /// plus the longest back-off.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Within this time after leaderrun has ended, all its descendants must be dead.
+/// The time after the end of leaderrun within which all its descendants must be dead.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The largest allowed average time between hand-overs. It is long because some injected edits name another holder or
 /// extend the lease duration, after which all candidates wait.
-const SLOWEST_HAND_OVER: Duration = Duration::from_secs(30);
+const MAX_HAND_OVER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The time between two checks of the results during the run.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,14 +43,17 @@ const TRACE_LENGTH: usize = 120;
 pub struct CandidateSeries {
     pub proxy: Option<Proxy>,
     pub candidate: Option<TorturedCandidate>,
+    /// The number of candidates that were started.
     starts: u32,
+    /// The time at which the next candidate starts, if none runs.
     start_at: Instant,
 }
 
+/// One torture run: a lock, its candidates, and the faults that are injected.
 pub struct Arena {
     pub kind: LockKind,
     lock: TestLock,
-    /// Where the record of the lock is stored. With slots, each slot has an entry.
+    /// The store of the lock's record, or the stores of the records of its slots.
     pub stores: Vec<RecordStore>,
     pub cluster: Option<Cluster>,
     pub series: Vec<CandidateSeries>,
@@ -59,11 +62,11 @@ pub struct Arena {
     checker: Checker,
     observers: Vec<Observer>,
     pub statistics: Statistics,
-    /// How to end each current fault, and when.
+    /// The end of each current fault, and the time at which it is due.
     pub fault_ends: Vec<(Instant, FaultEnd)>,
     /// No candidate may start before this instant; see [`crate::rules`].
     pub no_start_before: Instant,
-    /// When the file was deleted, in nanoseconds since boot.
+    /// The times at which the lock file was deleted, in nanoseconds since boot.
     pub deletions: Vec<u64>,
     trace_lines: VecDeque<String>,
     began_at: Instant,
@@ -141,18 +144,18 @@ impl Arena {
             }
         }
         self.end_all_faults();
-        let first = self.wait_for_leaders(&[]);
-        for leader in &first {
+        let first_leaders = self.wait_for_leaders(&[]);
+        for leader in &first_leaders {
             if let Some(leader) = self.candidate(leader) {
                 leader.send_to_elector(libc::SIGTERM);
             }
         }
         // The commands are killed at once, because some of them ignore SIGTERM.
-        self.kill_all(|process| process.holder.as_ref().is_some_and(|holder| first.contains(holder)));
-        self.wait_for_leaders(&first);
+        self.kill_all(|process| process.holder.as_ref().is_some_and(|holder| first_leaders.contains(holder)));
+        self.wait_for_leaders(&first_leaders);
         self.end_all_candidates();
         let result = self.check();
-        let minimum = (duration.as_secs_f64() / SLOWEST_HAND_OVER.as_secs_f64()) as usize;
+        let minimum = (duration.as_secs_f64() / MAX_HAND_OVER_INTERVAL.as_secs_f64()) as usize;
         self.require(result.hand_overs >= minimum, &format!("only {} hand-overs", result.hand_overs));
         println!("torture of {:?} for {:?}:\n{}", self.kind, self.began_at.elapsed(), self.statistics);
     }
@@ -173,6 +176,7 @@ impl Arena {
         }
     }
 
+    /// Starts the next candidate of a series if it is due, or notes that its candidate has ended.
     fn update_series(&mut self, index: usize) {
         let now = Instant::now();
         let series = &mut self.series[index];

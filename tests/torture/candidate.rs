@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Candidate, Running, TestLock, Witnesses};
 
-use crate::plan::OwnProcess;
+use crate::plan::LeaderrunProcess;
 use crate::processes;
 use crate::rules;
 
@@ -18,8 +18,8 @@ pub const LEASE_DURATION: Duration = Duration::from_secs(4);
 
 /// The processes of a candidate into which faults were injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Faulty {
-    One(OwnProcess),
+pub enum FaultyProcesses {
+    One(LeaderrunProcess),
     /// Both processes, which are killed.
     Both,
 }
@@ -28,8 +28,8 @@ pub enum Faulty {
 pub struct TorturedCandidate {
     pub identity: String,
     /// The processes into which faults have been injected, if any.
-    pub faulty: Option<Faulty>,
-    /// Whether both processes may be killed at once.
+    pub faulty: Option<FaultyProcesses>,
+    /// `true` if both processes may be killed at once.
     pub may_kill_both: bool,
     /// The words of the command, and the options of leaderrun, for the trace.
     pub description: String,
@@ -60,12 +60,12 @@ impl TorturedCandidate {
     }
 
     /// Sends a signal to one of leaderrun's two processes. Returns false if that process is dead.
-    pub fn send(&mut self, own: OwnProcess, signal: Signal) -> bool {
-        let process = match own {
-            OwnProcess::Elector => self.running.is_running().then(|| self.running.elector()),
-            OwnProcess::Supervisor => self.living_supervisor(),
+    pub fn send(&mut self, process: LeaderrunProcess, signal: Signal) -> bool {
+        let pid = match process {
+            LeaderrunProcess::Elector => self.running.is_running().then(|| self.running.elector()),
+            LeaderrunProcess::Supervisor => self.living_supervisor(),
         };
-        process.is_some_and(|process| kill(process, signal).is_ok())
+        pid.is_some_and(|pid| kill(pid, signal).is_ok())
     }
 
     /// Sends a signal to both processes of leaderrun. Returns false if one of them is dead.
@@ -88,7 +88,7 @@ impl TorturedCandidate {
         (is_electors_child && self.running.is_running()).then_some(self.supervisor)
     }
 
-    pub fn has_elector(&mut self) -> bool {
+    pub fn elector_is_running(&mut self) -> bool {
         self.running.is_running()
     }
 

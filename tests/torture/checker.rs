@@ -12,16 +12,18 @@ use crate::observer::Renewals;
 use crate::processes::{self, Process};
 use testkit::Witnesses;
 
-/// How often all processes are listed.
+/// The interval at which all processes are listed.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// The longest time between an acquisition and the start of the command, in nanoseconds.
 const MAX_START_DELAY: u64 = 2_000_000_000;
 
+/// The findings from the lists of processes.
 #[derive(Default)]
 struct Findings {
+    /// `true` if the lock has slots.
     has_slots: bool,
-    /// When any process of a command was last seen alive, by holder.
+    /// The last time at which a process of each holder's command was seen alive, in nanoseconds since boot.
     last_seen: BTreeMap<String, u64>,
     /// The slot in which each holder's command runs.
     slots: BTreeMap<String, usize>,
@@ -35,20 +37,21 @@ pub struct Checker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the checker has found up to now.
+/// The result of [`Checker::check`].
 #[derive(Debug, Default)]
 pub struct CheckResult {
     pub overlaps: Vec<String>,
     pub commands: usize,
     pub witnesses: usize,
     pub hand_overs: usize,
-    /// The shortest time from when a command was last seen alive to the expiry of its lease, in nanoseconds.
+    /// The smallest margin between the last time that a command was seen alive and the expiry of its lease, in
+    /// nanoseconds. It is negative if a command outlived its lease.
     pub worst_margin: Option<i64>,
     /// The run with the shortest margin, and its renewals.
     pub worst_run: String,
 }
 
-/// One run of a command, with all its processes.
+/// One run of a command, with all its processes. Times are in nanoseconds since boot.
 #[derive(Clone, Debug)]
 struct Run {
     token: u64,
@@ -117,10 +120,10 @@ impl Checker {
                 let time = Duration::from_nanos(before.last_seen_at - after.started_at);
                 result.overlaps.push(format!("{before:?} was alive {time:?} after the start of {after:?}"));
             }
-            let token_starts_again = deletions
+            let token_was_reset = deletions
                 .iter()
                 .any(|at| (before.started_at.saturating_sub(MAX_START_DELAY)..after.started_at).contains(at));
-            if before.token >= after.token && !token_starts_again {
+            if before.token >= after.token && !token_was_reset {
                 result.overlaps.push(format!("{after:?} came after {before:?} with a token that is not greater"));
             }
         }
@@ -148,7 +151,7 @@ impl Findings {
             if let Some(slot) = process.slot {
                 self.slots.entry(holder.clone()).or_insert(slot);
             }
-            // A process that is about to execute another program has no readable environment.
+            // The environment of a process that is in the middle of an exec cannot be read.
             let slot = process.slot.or(self.slots.get(holder).copied());
             if slot.is_some() == self.has_slots {
                 by_slot.entry(slot).or_default().entry(holder).or_default().push(process);
@@ -173,15 +176,16 @@ impl Drop for Checker {
     }
 }
 
-/// Returns the time from when a run was last seen alive to the expiry of its lease. Renewals after that do not count.
+/// Returns the margin between the last time that a run was seen alive and the expiry of its lease, in nanoseconds. Later
+/// renewals do not count.
 fn margin(run: &Run, renewals: &[Renewals]) -> Option<i64> {
     let renewals = renewals_of(run, renewals)?;
     let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;
     Some(*expires as i64 - run.last_seen_at as i64)
 }
 
-/// Returns the renewals of a run in the slot of its command. The run may have claimed another slot, too, and then not
-/// got the reply.
+/// Returns the renewals of a run in the slot of its command. The run may also have claimed another slot, without
+/// receiving the reply.
 fn renewals_of<'a>(run: &Run, renewals: &'a [Renewals]) -> Option<&'a Vec<(u64, u64)>> {
     renewals[run.slot.unwrap_or_default()].get(&run.holder)
 }

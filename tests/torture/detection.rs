@@ -8,8 +8,8 @@ use crate::candidate::TorturedCandidate;
 use crate::checker::Checker;
 use crate::observer::Renewals;
 
-/// Returns the overlaps that the checker reports for these commands. Each has its run, and the times at which it was
-/// first and last alive.
+/// Returns the overlaps that the checker reports for these commands. Each command is given as its run and the times at
+/// which it was first and last alive.
 fn overlaps(commands: &[(&str, u64, u64)]) -> Vec<String> {
     let witnesses = Witnesses::new();
     for (pid, (run, started_at, last_seen_at)) in (1..).zip(commands) {

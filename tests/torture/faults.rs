@@ -10,15 +10,15 @@ use testkit::proxy::Hold;
 use testkit::{Match, Proxy, boot_time};
 
 use crate::arena::{Arena, CandidateSeries};
-use crate::candidate::{Faulty, LEASE_DURATION};
-use crate::plan::{Edit, Fault, NetworkFault, OwnProcess, Step};
-use crate::record::{LockKind, Observation, RecordStore, lock_companion};
+use crate::candidate::{FaultyProcesses, LEASE_DURATION};
+use crate::plan::{Edit, Fault, NetworkFault, LeaderrunProcess, Step};
+use crate::record::{LockKind, Observation, RecordStore, acquire_write_lock};
 use crate::{processes, rules};
 
-/// How a fault is ended.
+/// The action that ends a fault.
 pub enum FaultEnd {
     Heal { index: usize },
-    Continue { identity: String, process: OwnProcess },
+    Continue { identity: String, process: LeaderrunProcess },
     ResumeReading { identity: String },
     Release(Hold),
     UnlockFile(File),
@@ -58,19 +58,20 @@ impl Arena {
         self.series.iter().filter_map(|series| series.proxy.as_ref()).for_each(Proxy::heal);
     }
 
+    /// Injects a fault. Returns `None` if the rules do not allow the fault or it has no target.
     fn apply(&mut self, index: usize, record: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
         let now = Instant::now();
         match fault {
             Fault::RestartServer => self.cluster.as_ref()?.restart(),
-            Fault::Network(fault, duration) => self.disturb(index, fault, now + duration)?,
+            Fault::Network(fault, duration) => self.inject_network_fault(index, fault, now + duration)?,
             Fault::HoldLockFile(duration) => {
                 let RecordStore::File(path) = &self.stores[record] else { return None };
-                self.fault_ends.push((now + duration, FaultEnd::UnlockFile(lock_companion(path)?)));
+                self.fault_ends.push((now + duration, FaultEnd::UnlockFile(acquire_write_lock(path)?)));
             }
             Fault::Edit(edit) => return self.edit(edit, record, observed?),
-            Fault::Kill(process) => self.send_to_own(index, process, Signal::SIGKILL)?,
+            Fault::Kill(process) => self.send_to_one(index, process, Signal::SIGKILL)?,
             Fault::Freeze(process, duration) => {
-                self.send_to_own(index, process, Signal::SIGSTOP)?;
+                self.send_to_one(index, process, Signal::SIGSTOP)?;
                 let identity = self.series[index].candidate.as_ref()?.identity.clone();
                 self.fault_ends.push((now + duration, FaultEnd::Continue { identity, process }));
             }
@@ -101,20 +102,20 @@ impl Arena {
         Some(())
     }
 
-    fn send_to_own(&mut self, index: usize, process: OwnProcess, signal: Signal) -> Option<()> {
+    fn send_to_one(&mut self, index: usize, process: LeaderrunProcess, signal: Signal) -> Option<()> {
         let candidate = self.series[index].candidate.as_mut();
         let candidate = candidate.filter(|candidate| rules::may_fail(candidate, process))?;
-        candidate.faulty = Some(Faulty::One(process));
+        candidate.faulty = Some(FaultyProcesses::One(process));
         candidate.send(process, signal).then_some(())
     }
 
     fn send_to_both(&mut self, index: usize, signal: Signal) -> Option<()> {
         let candidate = self.series[index].candidate.as_mut().filter(|candidate| candidate.may_kill_both)?;
-        candidate.faulty = Some(Faulty::Both);
+        candidate.faulty = Some(FaultyProcesses::Both);
         candidate.send_to_both(signal).then_some(())
     }
 
-    fn disturb(&mut self, index: usize, fault: NetworkFault, until: Instant) -> Option<()> {
+    fn inject_network_fault(&mut self, index: usize, fault: NetworkFault, until: Instant) -> Option<()> {
         let proxy = self.series[index].proxy.as_ref()?;
         match fault {
             NetworkFault::Partition => proxy.partition(),
@@ -180,7 +181,7 @@ impl Arena {
             FaultEnd::UnlockFile(file) => drop(file),
             FaultEnd::RemoveGarbage { record } => {
                 let RecordStore::File(path) = &self.stores[record] else { return };
-                // Candidates that have observed a holder take the removal of the garbage for a deletion of the record.
+                // Candidates that have observed a holder treat the removal of the garbage as a deletion of the record.
                 let _ = fs::remove_file(path);
                 self.no_start_before = rules::no_start_before(Instant::now(), LEASE_DURATION);
                 self.deletions.push(boot_time());

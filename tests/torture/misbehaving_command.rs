@@ -16,7 +16,7 @@ use nix::sys::signal::kill;
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
 use testkit::{Lifetime, boot_time, witness};
 
-/// How long descendants continue, even without leaderrun.
+/// The time after which descendants end by themselves, even without leaderrun.
 const DESCENDANTS_END_AFTER: Duration = Duration::from_secs(60);
 
 /// The number of processes that a chain still starts, as fast as possible, after the main process has died.
@@ -128,15 +128,16 @@ fn run_child(folder: &Path) {
 }
 
 fn flood() {
+    const CHUNK: [u8; 4096] = [b'~'; 4096];
     in_child(|| {
-        for _ in 0..FLOOD / 4096 {
-            let _ = std::io::stdout().write_all(&[b'~'; 4096]);
-            let _ = std::io::stderr().write_all(&[b'~'; 4096]);
+        for _ in 0..FLOOD / CHUNK.len() {
+            let _ = std::io::stdout().write_all(&CHUNK);
+            let _ = std::io::stderr().write_all(&CHUNK);
         }
     });
 }
 
-/// Starts a chain of orphans, each of which lives for some milliseconds.
+/// Starts a chain of orphans. Each lives for a few milliseconds and forks the next one.
 fn start_chain(folder: &Path) {
     let main = Pid::from_raw(id() as i32);
     let intermediate = in_child(|| {

@@ -1,4 +1,4 @@
-//! Records when each holder has renewed its lease.
+//! Records the times at which each holder renewed its lease.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use crate::candidate::LEASE_DURATION;
 use crate::record::{Observation, RecordStore};
 use testkit::boot_time;
 
-/// How often the record is read: several times in each retry period, so that no renewal is missed.
+/// The interval at which the record is read: several times in each retry period, so that no renewal is missed.
 const INTERVAL: Duration = Duration::from_millis(25);
 
 /// The largest age of a plausible renewTime when the renewal is observed, in nanoseconds. Edits may write any time.

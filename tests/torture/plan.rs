@@ -9,7 +9,7 @@ use crate::rules;
 
 /// One of leaderrun's two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnProcess {
+pub enum LeaderrunProcess {
     Elector,
     Supervisor,
 }
@@ -17,7 +17,7 @@ pub enum OwnProcess {
 /// The target of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// The fault is for the leader, if there is one.
+    /// `true` if the target is the leader, if there is one.
     pub leader: bool,
     /// The index of the series whose candidate is the target if `leader` is false, or if there is no leader.
     pub index: usize,
@@ -34,13 +34,19 @@ pub enum Edit {
     ClearAll,
     /// Writes what client-go writes for a release.
     ReleaseLikeClientGo,
+    /// Names a holder that does not exist.
     GiveToNobody,
+    /// Names a standby as the holder.
     GiveToStandby,
+    /// Adds a label to the object.
     Label,
+    /// Shortens the lease duration.
     Shorten,
+    /// Lengthens the lease duration.
     Lengthen,
     /// Removes only leaderrun's mark.
     RemoveMark,
+    /// Sets renewTime to a time long ago.
     Backdate,
     /// Writes invalid contents into the file, for a while. An API server does not accept invalid contents of a Lease.
     Garbage,
@@ -55,19 +61,23 @@ pub enum NetworkFault {
     SilenceExisting,
     BreakExisting,
     Refuse,
+    /// The replies to this number of writes are lost.
     LoseReplies(usize),
+    /// All requests are answered with this status.
     Answer(u16),
+    /// Requests are delayed by this number of milliseconds.
     DelayRequests(u64),
+    /// Replies are delayed by this number of milliseconds.
     DelayReplies(u64),
     HoldRequests,
     HoldReplies,
 }
 
-/// A fault.
+/// A fault that the torture test injects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    Kill(OwnProcess),
-    Freeze(OwnProcess, Duration),
+    Kill(LeaderrunProcess),
+    Freeze(LeaderrunProcess, Duration),
     /// Both processes of the leader are killed.
     KillBoth,
     /// Both processes of the leader are frozen, and killed after this time.
@@ -89,8 +99,8 @@ impl Fault {
     /// Returns the kind of the fault, for the statistics.
     pub fn name(&self) -> String {
         match self {
-            Self::Kill(own) => format!("kill the {own:?}").to_lowercase(),
-            Self::Freeze(own, _) => format!("freeze the {own:?}").to_lowercase(),
+            Self::Kill(process) => format!("kill the {process:?}").to_lowercase(),
+            Self::Freeze(process, _) => format!("freeze the {process:?}").to_lowercase(),
             Self::KillBoth => "kill both processes".into(),
             Self::FreezeAndKillBoth(_) => "freeze both processes, then kill them".into(),
             Self::Network(network, _) => {
@@ -139,12 +149,12 @@ impl Plan {
         let pause = Duration::from_millis(random.u64(20..400));
         let mut target = Target { leader: random.u8(..3) > 0, index: random.usize(..self.series_count) };
         let record = random.usize(..self.records);
-        let own = if random.bool() { OwnProcess::Elector } else { OwnProcess::Supervisor };
+        let process = if random.bool() { LeaderrunProcess::Elector } else { LeaderrunProcess::Supervisor };
         // Some faults end before the renew deadline, some after the lease has expired.
         let duration = Duration::from_millis(random.u64(100..6000));
         let fault = match (random.u8(..100), self.kind) {
-            (..8, _) => Fault::Kill(own),
-            (8..22, _) => Fault::Freeze(own, duration),
+            (..8, _) => Fault::Kill(process),
+            (8..22, _) => Fault::Freeze(process, duration),
             (22..50, LockKind::Lease) => Fault::Network(network(random), duration),
             (22..35, LockKind::File) => Fault::HoldLockFile(duration),
             (50..53, LockKind::Lease) => Fault::RestartServer,
@@ -166,7 +176,7 @@ impl Plan {
     /// pause after its end until the next candidate starts.
     pub fn candidate(&self, index: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (index as u64 + 1) << 32 ^ u64::from(count));
-        let stays_in_reach = random.u8(..100) < 40;
+        let stays_in_process_group = random.u8(..100) < 40;
         let mut words: Vec<String> = Vec::new();
         for (word, percent) in [
             ("ignore", 40),
@@ -182,7 +192,8 @@ impl Plan {
             ("flood", 20),
             ("closed", 15),
         ] {
-            if random.u8(..100) < percent && !(stays_in_reach && rules::OUT_OF_REACH.contains(&word)) {
+            if random.u8(..100) < percent && !(stays_in_process_group && rules::LEAVE_PROCESS_GROUP.contains(&word))
+            {
                 words.push(word.into());
             }
         }

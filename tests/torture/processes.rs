@@ -15,7 +15,7 @@ pub struct Process {
     pub holder: Option<String>,
     /// The slot that the command runs in, if it could be read.
     pub slot: Option<usize>,
-    /// An instant at which the process was alive, in nanoseconds since boot.
+    /// A time at which the process was alive, in nanoseconds since boot.
     pub seen_at: u64,
 }
 
@@ -77,6 +77,8 @@ fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name of the program, in parentheses, may contain any character.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    let alive = !matches!(*fields.first()?, "Z" | "X");
-    Some(Stat { alive, parent: fields.get(1)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
+    // proc_pid_stat(5) counts fields from 1, and the state after the name is its field 3.
+    let field = |number: usize| fields.get(number - 3);
+    let alive = !matches!(*field(3)?, "Z" | "X");
+    Some(Stat { alive, parent: field(4)?.parse().ok()?, started: field(22)?.parse().ok()? })
 }

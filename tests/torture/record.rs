@@ -13,7 +13,7 @@ use testkit::client::{MERGE_PATCH, Session};
 
 use crate::plan::Edit;
 
-/// The timeout of the test's own requests. No faults are injected into their connections.
+/// The timeout of the torture test's own requests. No faults are injected into their connections.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const RUN_ANNOTATION: &str = "leaderrun/run";
@@ -47,10 +47,11 @@ pub struct Observation {
     pub lease_duration_seconds: u64,
     /// The run in leaderrun's mark.
     pub run: Option<String>,
-    /// The version of the object. An edit changes only this version.
+    /// The version of the object. An edit is refused if the object has another version by then.
     version: String,
 }
 
+/// A clone opens its own connection.
 impl Clone for RecordStore {
     fn clone(&self) -> Self {
         match self {
@@ -96,15 +97,15 @@ impl RecordStore {
         match self {
             Self::Lease { client, path, .. } => edit_lease(client, path, edit, observed, standby).is_some(),
             Self::File(path) => {
-                let Some(_locked) = lock_companion(path) else { return false };
+                let Some(_locked) = acquire_write_lock(path) else { return false };
                 self.read().as_ref() == Some(observed) && edit_file(path, edit, standby).is_some()
             }
         }
     }
 }
 
-/// Acquires the lock that leaderrun holds while it writes the file.
-pub fn lock_companion(path: &Path) -> Option<File> {
+/// Acquires the lock that leaderrun holds while it writes the file at `path`. Dropping the returned file releases it.
+pub fn acquire_write_lock(path: &Path) -> Option<File> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock = File::options().create(true).append(true).open(lock_path).ok()?;
@@ -172,7 +173,7 @@ fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, s
     send(Method::PATCH, path, MERGE_PATCH, &json!({ "metadata": metadata, "spec": spec }))
 }
 
-/// Edits a file like an editor, without changing its version.
+/// Edits a lock file as a text editor would: the version in the file stays the same.
 fn edit_file(path: &Path, edit: Edit, standby: &str) -> Option<()> {
     match edit {
         Edit::Delete => return fs::remove_file(path).ok(),

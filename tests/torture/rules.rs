@@ -1,10 +1,10 @@
 //! The rules for which faults may be combined.
 //!
 //! leaderrun's promise covers any *one* fault. The torture test combines faults under the following rules. Each rule
-//! gives the reason for which the promise still holds.
+//! says why the promise still holds.
 //!
-//! - **One of leaderrun's two processes may be killed or frozen at any time.** For each run of leaderrun it is always
-//!   the same one, the elector or the supervisor, and the other one kills the command's process tree without it.
+//! - **One of leaderrun's two processes may be killed or frozen at any time.** In each run of leaderrun these faults
+//!   only affect either the elector or the supervisor, and the unaffected process kills the command's process tree.
 //!   Processes of several candidates may fail at the same time, because candidates stand for separate machines.
 //! - **Both processes may only be killed, and only if the command stays in its process group.** The kernel then kills
 //!   that group. Both may be frozen before that, if they are killed before the lease expires. While both are frozen, no
@@ -16,7 +16,7 @@
 //! - **At any time, an edit may give the lock to another holder, label the object, or make the lease longer.** A
 //!   candidate that observes such a record waits for its duration. The holder's process tree is dead by then, because
 //!   its last renewal is older than the edit.
-//! - **An edit may delete, clear or shorten the record, or make leaderrun's mark invalid, only where every living
+//! - **An edit may delete, clear or shorten the record, or make leaderrun's mark invalid, only if every living
 //!   candidate has observed this holder, and no other candidate starts before the lease would have expired.**
 //!   A candidate knows that a run may be alive because it has observed the run's record. A new candidate, or one that
 //!   had no connection since this holder acquired the lock, cannot know that, so the promise does not cover this. A
@@ -27,26 +27,27 @@
 
 use std::time::{Duration, Instant};
 
-use crate::candidate::{Faulty, TorturedCandidate};
-use crate::plan::{Edit, OwnProcess};
+use crate::candidate::{FaultyProcesses, TorturedCandidate};
+use crate::plan::{Edit, LeaderrunProcess};
 
-/// Returns whether faults may be injected into this process. They may not after a fault of the other process, or of both.
-pub fn may_fail(candidate: &TorturedCandidate, own: OwnProcess) -> bool {
-    candidate.faulty.is_none_or(|faulty| faulty == Faulty::One(own))
+/// Returns whether a fault may be injected into this process: only if no fault has affected the other process.
+pub fn may_fail(candidate: &TorturedCandidate, process: LeaderrunProcess) -> bool {
+    candidate.faulty.is_none_or(|faulty| faulty == FaultyProcesses::One(process))
 }
 
 /// The longest time for which both processes are frozen. It is shorter than the time between a kill and a takeover.
 pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
-/// The behaviours with which a process of the command survives if both processes of leaderrun are killed.
-pub const OUT_OF_REACH: [&str; 3] = ["hidden", "regroup", "descendants"];
+/// The words of commands with a process that leaves the command's process group. That process survives if both processes
+/// of leaderrun are killed.
+pub const LEAVE_PROCESS_GROUP: [&str; 3] = ["hidden", "regroup", "descendants"];
 
 /// Returns whether both processes may be killed at once while a command with these words runs.
 pub fn may_kill_both(words: &[String]) -> bool {
-    !words.iter().any(|word| OUT_OF_REACH.contains(&word.as_str()))
+    !words.iter().any(|word| LEAVE_PROCESS_GROUP.contains(&word.as_str()))
 }
 
-/// Returns whether a candidate that reads only the edited record cannot know how long the holder may be alive.
+/// Returns whether a candidate that only reads the edited record cannot know how long the holder's command may be alive.
 pub fn hides_holder(edit: Edit) -> bool {
     match edit {
         Edit::Delete | Edit::Recreate | Edit::ClearHolder | Edit::ClearAll => true,
@@ -61,11 +62,12 @@ pub fn hides_holder(edit: Edit) -> bool {
 pub fn all_have_observed<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
     candidates.all(|candidate| {
         let leads = candidate.identity == holder || candidate.has_led();
-        leads || !candidate.has_elector() || candidate.has_observed(holder)
+        leads || !candidate.elector_is_running() || candidate.has_observed(holder)
     })
 }
 
 /// Returns the instant before which no candidate may start after an edit that hides the holder.
 pub fn no_start_before(now: Instant, lease_duration: Duration) -> Instant {
-    now + lease_duration + Duration::from_millis(500)
+    const MARGIN: Duration = Duration::from_millis(500);
+    now + lease_duration + MARGIN
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The statistics of one arena.
 #[derive(Default)]
 pub struct Statistics {
-    /// How often each fault was injected.
+    /// The number of times that each fault was injected.
     pub faults: BTreeMap<String, u32>,
     /// The number of faults that the rules did not allow, or that had no target.
     pub skipped: u32,
@@ -15,10 +15,12 @@ pub struct Statistics {
     pub starts: u32,
     /// The number of runs of a command.
     pub commands: usize,
+    /// The number of processes of all commands.
     pub witnesses: usize,
     /// The number of commands that were followed by another candidate's command.
     pub hand_overs: usize,
-    /// The shortest time from when a command was last seen alive to the expiry of its lease, in nanoseconds.
+    /// The smallest margin between the last time that a command was seen alive and the expiry of its lease, in
+    /// nanoseconds. It is negative if a command outlived its lease.
     pub worst_margin: Option<i64>,
     pub overlaps: usize,
 }

@@ -64,7 +64,7 @@ fn group(name: &str) -> Value {
 }
 
 fn resource_list(group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = all()
+    let resources: Vec<Value> = all_resources()
         .filter(|resource| resource.group == group)
         .map(|resource| {
             let verbs = if resource.name == ACCESS_REVIEW.name {
