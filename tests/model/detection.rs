@@ -32,7 +32,7 @@ macro_rules! rule_tests {
 }
 
 rule_tests! {
-    a_tenure_begins_before_its_request_is_sent: TenureFromSending, 2 of &[Disturbance::Delay, Disturbance::Cut], within 5 s, Overlap;
+    a_tenure_begins_before_its_request_is_sent: TenureFromSending, 2 of &[Disturbance::Delay, Disturbance::Partition], within 5 s, Overlap;
     writes_are_compare_and_swap: CompareAndSwap, 3 of &[Disturbance::CommandEnds, Disturbance::Delay, Disturbance::Restart], within 2 s, Overlap;
     // Two candidates, one of them the former holder, claim an expired lock. The Lease is deleted after the first claim.
     writes_name_the_uid: UidCheck, 2 of &[Disturbance::Freeze, Disturbance::Delete], within 5 s, Overlap;
@@ -40,9 +40,9 @@ rule_tests! {
     the_lock_is_not_released_while_the_command_of_a_dead_supervisor_lives:
         ReleaseAfterKill, 1 of &[Disturbance::Crash], within 1 s, ReleasedAlive;
     candidates_wait_for_the_holder_of_an_emptied_record: WaitForDisplacedHolder, 1 of &[Disturbance::Empty], within 1 s, Overlap;
-    the_grace_period_ends_before_the_lease: GraceEndsBeforeLease, 1 of &[Disturbance::Cut], within 5 s, Overlap;
+    the_grace_period_ends_before_the_lease: GraceEndsBeforeLease, 1 of &[Disturbance::Partition], within 5 s, Overlap;
     the_elector_kills_the_command_of_a_frozen_supervisor:
-        ElectorKill, 2 of &[Disturbance::Freeze, Disturbance::Cut], within 5 s, Outlived;
+        ElectorKill, 2 of &[Disturbance::Freeze, Disturbance::Partition], within 5 s, Outlived;
     the_command_gets_no_grace_period_after_a_takeover: NoGraceAfterTakeover, 1 of &[Disturbance::EditHolder], within 5 s, Outlived;
 }
 
@@ -59,7 +59,7 @@ fn own_records_are_recognised_by_run_id() {
 
 #[test]
 fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
-    let setting = Setting { max_disturbances: 1, disturbances: &[Disturbance::Cut], ..Setting::everything() };
+    let setting = Setting { max_disturbances: 1, disturbances: &[Disturbance::Partition], ..Setting::everything() };
     let too_slow = clock(1.0 / (tolerated_rate(&setting.timing) * 1.1));
     let [_, fast] = &setting.clocks;
     assert_detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, ViolationKind::Overlap);

@@ -4,21 +4,29 @@
 /// A kind of disturbance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disturbance {
-    /// Time advances while a request, its reply or a watch event is under way.
+    /// Time advances while a request, its reply or a watch event is in flight.
     Delay,
     /// The API server refuses a request.
     Refused,
-    Cut,
+    /// The messages between a machine and the API server are lost.
+    Partition,
+    /// A process of leaderrun is stopped.
     Freeze,
+    /// A process of leaderrun is killed.
     Crash,
     /// The main process ends, but its child does not.
     CommandEnds,
+    /// leaderrun gets SIGTERM.
     TerminationSignal,
     /// leaderrun is started again after it has ended.
     Restart,
+    /// Another client deletes the object.
     Delete,
+    /// Another client removes the holder and leaderrun's mark.
     Empty,
+    /// Another client removes only the holder.
     EmptyKeepingMark,
+    /// Another client names another holder.
     EditHolder,
 }
 
@@ -26,7 +34,7 @@ impl Disturbance {
     pub const ALL: [Self; 12] = [
         Self::Delay,
         Self::Refused,
-        Self::Cut,
+        Self::Partition,
         Self::Freeze,
         Self::Crash,
         Self::CommandEnds,
@@ -41,21 +49,23 @@ impl Disturbance {
 
 /// The messages between a machine and the API server that a partition drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cut {
+pub enum Partition {
     Both,
-    Outward,
-    Inward,
+    /// Messages to the API server.
+    Outbound,
+    /// Messages to the machine.
+    Inbound,
 }
 
-impl Cut {
-    pub const ALL: [Self; 3] = [Self::Both, Self::Outward, Self::Inward];
+impl Partition {
+    pub const ALL: [Self; 3] = [Self::Both, Self::Outbound, Self::Inbound];
 
-    pub fn outward(cut: Option<Self>) -> bool {
-        matches!(cut, Some(Self::Both | Self::Outward))
+    pub fn drops_outbound(partition: Option<Self>) -> bool {
+        matches!(partition, Some(Self::Both | Self::Outbound))
     }
 
-    pub fn inward(cut: Option<Self>) -> bool {
-        matches!(cut, Some(Self::Both | Self::Inward))
+    pub fn drops_inbound(partition: Option<Self>) -> bool {
+        matches!(partition, Some(Self::Both | Self::Inbound))
     }
 }
 

@@ -36,7 +36,7 @@ impl World<'_> {
         let now = self.boot(run);
         for action in self.state.runs[run].elector.step(now, inputs) {
             match action {
-                ElectorAction::Order(order) => self.order(run, order),
+                ElectorAction::Order(order) => self.send_order(run, order),
                 ElectorAction::CommandGone { succeeded } => {
                     self.step_election(run, ElectionInputs::command_gone(succeeded), false);
                 }
@@ -56,7 +56,7 @@ impl World<'_> {
         self.step_elector(run, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
     }
 
-    fn order(&mut self, run: usize, order: Order) {
+    fn send_order(&mut self, run: usize, order: Order) {
         if self.state.runs[run].supervisor_process != ProcessState::Dead {
             self.state.runs[run].orders.push_back(order);
             self.run_supervisor(run);
@@ -75,7 +75,7 @@ impl World<'_> {
         let at = self.true_time_after(run, DEATH_TIME);
         let tree = &mut self.state.runs[run].tree;
         if tree.is_any_alive() {
-            tree.dies_at = Some(tree.dies_at.map_or(at, |present| present.min(at)));
+            tree.dies_at = Some(tree.dies_at.map_or(at, |current| current.min(at)));
         }
     }
 
@@ -86,7 +86,7 @@ impl World<'_> {
     /// Ends leaderrun, together with its supervisor.
     fn exit(&mut self, run: usize) {
         if self.state.runs[run].tree.is_any_alive() {
-            self.violate(ViolationKind::ReleasedAlive);
+            self.record_violation(ViolationKind::ReleasedAlive);
         }
         self.state.runs[run].supervisor_process = ProcessState::Dead;
         self.crash(run, Role::Elector);

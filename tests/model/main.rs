@@ -3,13 +3,13 @@
 //! [`leaderrun_core::supervisor::Supervisor`] and of an API server with one object. Requests, replies and watch events
 //! arrive in every order, under every combination of a bounded number of disturbances (see [`disturbance`]).
 //!
-//! The search (`search.rs`) bounds disturbances and time rather than the depth. It does not use the crate `stateright`,
-//! because it is short, and `stateright` depends on an HTTP server, a concurrent map and another random number generator.
+//! The search (`search.rs`) bounds disturbances and time rather than the depth. It is too short to justify a dependency
+//! on the crate `stateright`, which needs an HTTP server, a concurrent map and another random number generator.
 //!
 //! Unlike the simulation, the model does not contain more than two machines, duplicated requests, suspended machines,
 //! client-go candidates, repeated outside edits, or clock rates between the extremes. Time only advances to the next
 //! timeout or to just before it. These times include the worst case, because all operations except kills take no time,
-//! and a kill takes as long as it may. All jitter comes from one seed.
+//! and a kill takes the longest time that is allowed. All jitter comes from one seed.
 //!
 //! To explore with more disturbances:
 //! `LEADERRUN_DISTURBANCES=2 cargo test --release --test model -- bounds --nocapture`.
@@ -37,7 +37,7 @@ fn no_interleaving_within_the_bounds_violates_an_invariant() {
     let (found, statistics) = search(&setting, Order::DepthFirst);
     println!("{max_disturbances} disturbances: {statistics}");
     if found.is_some() {
-        // Search again, for the shortest trace.
+        // Search again, to find the shortest trace.
         let (found, _) = search(&setting, Order::BreadthFirst);
         panic!("{}", found.expect("the violation is found again").trace(&setting));
     }

@@ -13,11 +13,12 @@ use leaderrun_core::record::{RunId, RunState, Stored};
 use leaderrun_core::supervisor::{StopOptions, Supervisor};
 use leaderrun_core::tenure::Tenure;
 
-use crate::disturbance::{Cut, Role};
+use crate::disturbance::{Partition, Role};
 use crate::setting::Rule;
 use crate::world::World;
 use testkit::simulated_time::Time;
 
+/// The number of SIGTERM.
 pub const TERM: i32 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,9 +31,11 @@ pub enum ProcessState {
 /// The command: a main process and its child, which both ignore every signal except SIGKILL.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Tree {
+    /// `true` while the main process is alive.
     pub main: bool,
+    /// `true` while the child of the main process is alive.
     pub forked: bool,
-    /// When the whole tree dies of the SIGKILL that it got.
+    /// The time at which both processes die, if they were sent SIGKILL.
     pub dies_at: Option<Time>,
 }
 
@@ -51,31 +54,44 @@ pub struct Run {
     pub election: Election,
     pub supervisor: Supervisor,
     pub elector: Elector,
+    /// `true` once the elector has noticed that the supervisor is dead.
     pub supervisor_seen_dead: bool,
     pub tree: Tree,
-    /// The election is over.
+    /// `true` once the election is over.
     pub election_finished: bool,
+    /// The request in flight.
     pub request: Option<Request>,
+    /// `true` if time has advanced since the request was sent.
     pub request_is_late: bool,
+    /// The reply in flight.
     pub reply: Option<Reply>,
+    /// `true` if time has advanced since the reply was sent.
     pub reply_is_late: bool,
     /// Writes whose replies are no longer awaited, which may still be carried out.
     pub dropped_requests: Vec<Request>,
+    /// The events in flight of the open watch; `None` if no watch is open.
     pub watch: Option<VecDeque<WatchEvent>>,
+    /// `true` if time has advanced since an event in flight was sent.
     watch_is_late: bool,
+    /// `true` if a partition has broken the watch, so that no more events are sent.
     pub watch_is_dead: bool,
     pub orders: VecDeque<Order>,
     pub reports: VecDeque<Report>,
+    /// `true` once the supervisor has noticed that the elector is dead.
     pub elector_seen_dead: bool,
+    /// `true` once the supervisor has reaped the main process.
     pub main_reaped: bool,
+    /// `true` from the start of the command until its end is reported.
     pub has_command: bool,
+    /// The fencing token.
     pub token: u64,
     /// The holder in the record that this run last observed.
     pub known_holder: Option<RunId>,
-    /// An outside edit has removed this run's mark.
+    /// `true` if an outside edit has removed this run's mark.
     pub displaced: bool,
+    /// The time at which the election learned that another run holds the lock.
     pub lost_at: Option<Instant>,
-    /// The withdrawal of traffic from the command has begun and has not ended.
+    /// `true` while traffic is being withdrawn from the command.
     pub withdrawal_pending: bool,
 }
 
@@ -114,7 +130,7 @@ impl Run {
             + u8::from(is_running && event)
     }
 
-    /// Returns whether a message from or to this run is under way.
+    /// Returns whether a message from or to this run is in flight.
     pub fn has_pending_messages(&self) -> bool {
         let event = self.watch.as_ref().is_some_and(|events| !events.is_empty());
         self.request.is_some() || self.reply.is_some() || event || !self.dropped_requests.is_empty()
@@ -187,7 +203,7 @@ impl World<'_> {
     }
 
     fn now(&self, run: usize) -> Now {
-        // Wall clocks do not advance. Nothing depends on them, and so more states are equal.
+        // Nothing depends on wall clocks, so they do not advance, which makes more states equal.
         let clock = &self.setting.clocks[self.state.runs[run].host];
         Now { boot: clock.boot(self.state.now), wall: clock.now(0).wall }
     }
@@ -216,7 +232,7 @@ impl World<'_> {
         at
     }
 
-    /// Handles everything that is due in this run at the present time.
+    /// Handles everything that is due in this run at the current time.
     pub fn handle_timeouts(&mut self, run: usize) {
         if self.state.runs[run].tree.dies_at.is_some_and(|at| self.state.now >= at) {
             self.state.runs[run].tree = Tree::default();
@@ -247,8 +263,8 @@ impl World<'_> {
             self.set_known_holder(run, Some(stored));
         }
         let reply = match reply {
-            Reply::Read(stored) => Reply::Read(stored.map(|stored| self.record_under_rule(run, stored))),
-            Reply::Written(stored) => Reply::Written(self.record_under_rule(run, stored)),
+            Reply::Read(stored) => Reply::Read(stored.map(|stored| self.record_without_rule(run, stored))),
+            Reply::Written(stored) => Reply::Written(self.record_without_rule(run, stored)),
             reply => reply,
         };
         self.step_election(run, ElectionInputs::reply(reply), !by_read);
@@ -261,7 +277,7 @@ impl World<'_> {
         let event = match event {
             WatchEvent::Changed(stored) => {
                 self.set_known_holder(run, Some(&stored));
-                WatchEvent::Changed(self.record_under_rule(run, stored))
+                WatchEvent::Changed(self.record_without_rule(run, stored))
             }
             WatchEvent::Deleted => {
                 self.set_known_holder(run, None);
@@ -281,8 +297,8 @@ impl World<'_> {
             mark.filter(|mark| mark.state == RunState::Held).map(|mark| mark.run.clone());
     }
 
-    /// Returns the record that this run observes if a rule is disabled.
-    fn record_under_rule(&self, run: usize, mut stored: Stored) -> Stored {
+    /// Returns the record as this run observes it when the setting disables a rule.
+    fn record_without_rule(&self, run: usize, mut stored: Stored) -> Stored {
         let id = &self.state.runs[run].id;
         if let Some(mark) = &mut stored.record.run {
             if self.is_disabled(Rule::RecognizeByRunId) {
@@ -301,19 +317,19 @@ impl World<'_> {
             match action {
                 ElectionAction::Send(request) => self.send(run, request),
                 ElectionAction::Watch(from) => {
-                    let cut = self.state.cuts[self.state.runs[run].host];
+                    let partition = self.state.partitions[self.state.runs[run].host];
                     let events = if self.setting.may_watch {
                         self.events_since(from.as_ref()).into()
                     } else {
                         VecDeque::from([WatchEvent::Forbidden])
                     };
                     let run = &mut self.state.runs[run];
-                    (run.watch_is_late, run.watch_is_dead) = (false, cut.is_some());
-                    run.watch = Some(if cut.is_some() { VecDeque::new() } else { events });
+                    (run.watch_is_late, run.watch_is_dead) = (false, partition.is_some());
+                    run.watch = Some(if partition.is_some() { VecDeque::new() } else { events });
                 }
                 ElectionAction::Unwatch => self.state.runs[run].watch = None,
                 ElectionAction::StartLeading(Leadership { tenure, resource_version, .. }) => {
-                    let tenure = self.tenure_under_rule(run, tenure, by_write);
+                    let tenure = self.tenure_without_rule(run, tenure, by_write);
                     self.state.runs[run].token = resource_version.parse().unwrap_or_default();
                     self.trace(|world| {
                         format!("{} has acquired the lock, token {resource_version}", world.state.runs[run].name())
@@ -321,7 +337,7 @@ impl World<'_> {
                     self.report_to_elector(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
                 }
                 ElectionAction::Extend(tenure) => {
-                    let tenure = self.tenure_under_rule(run, tenure, by_write);
+                    let tenure = self.tenure_without_rule(run, tenure, by_write);
                     self.report_to_elector(run, ElectionReport::Extend(tenure));
                 }
                 ElectionAction::Lose { holder } => {
@@ -358,7 +374,7 @@ impl World<'_> {
             };
             format!("{} sends {state}", world.state.runs[run].name())
         });
-        let is_cut = Cut::outward(self.state.cuts[self.state.runs[run].host]);
+        let is_cut = Partition::drops_outbound(self.state.partitions[self.state.runs[run].host]);
         let run = &mut self.state.runs[run];
         run.reply = None;
         run.reply_is_late = false;
@@ -368,8 +384,9 @@ impl World<'_> {
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// Returns the tenure that this run gets if a rule is disabled.
-    fn tenure_under_rule(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
+    /// Returns the tenure as this run gets it when the setting disables a rule. `by_write` is true if the tenure follows
+    /// from the reply to a write.
+    fn tenure_without_rule(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled {
             Some(Rule::TenureFromSending) if by_write => Tenure::of_renewal(self.boot(run), timing),

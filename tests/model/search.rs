@@ -9,7 +9,7 @@ use crate::setting::Setting;
 use crate::steps::Step;
 use crate::world::{ViolationKind, World};
 
-/// The order in which states are statistics: depth first needs less memory, breadth first finds the shortest trace.
+/// The order in which states are explored: depth first needs less memory, breadth first finds the shortest trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     DepthFirst,
@@ -21,6 +21,7 @@ pub struct SearchStatistics {
     states: usize,
     transitions: usize,
     seconds: f64,
+    /// The number of transitions that start a command.
     commands: usize,
 }
 
@@ -101,7 +102,8 @@ fn fingerprint(world: &World) -> u64 {
     fingerprint.finish()
 }
 
-/// A hasher that mixes words like wyhash. The standard hasher takes most of the time of a search in a debug build.
+/// A hasher that mixes words like wyhash. With the standard hasher, hashing would take most of the time of a search in a
+/// debug build.
 struct Fingerprint(u64);
 
 impl Fingerprint {

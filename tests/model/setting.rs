@@ -11,7 +11,8 @@ use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 /// The longest time that a kill takes if the elector kills in place of the supervisor.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
 /// The longest time from SIGKILL to the death of the last process. It is a millisecond less than the part of
-/// [`KILL_TIME`] that remains when the elector kills, because the next command can start exactly when `KILL_TIME` is over.
+/// [`KILL_TIME`] that remains when the elector kills, because the next command can start exactly at the end of
+/// `KILL_TIME`.
 pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
 /// A rule that can be disabled, by changing the inputs and outputs of the state machines.
@@ -41,15 +42,19 @@ pub enum Rule {
 
 pub struct Setting {
     pub timing: Timing,
+    /// The clocks of the two machines.
     pub clocks: [Clock; 2],
+    /// `true` if candidates may watch the object; otherwise they poll.
     pub may_watch: bool,
+    /// `true` if both candidates have the same identity.
     pub same_identity: bool,
-    /// Traffic is routed to the commands.
+    /// `true` if traffic is routed to the commands.
     pub routes: bool,
-    /// The largest number of disturbances, and their kinds.
+    /// The largest number of disturbances.
     pub max_disturbances: u8,
+    /// The kinds of disturbance that are possible.
     pub disturbances: &'static [Disturbance],
-    /// The largest number of runs, restarts included.
+    /// The largest number of runs, including restarts.
     pub runs: usize,
     /// The time at which the exploration ends.
     pub end: Time,
@@ -83,8 +88,7 @@ pub fn tolerated_rate(timing: &Timing) -> f64 {
     timing.lease_duration().as_secs_f64() / (timing.renew_deadline() + timing.lost_grace() + KILL_TIME).as_secs_f64()
 }
 
-/// Returns a boot clock with this rate. The wall clock does not advance. Nothing depends on it, and so more states are
-/// equal.
+/// Returns the clocks of a machine whose boot clock has this rate. The wall clock is correct.
 pub fn clock(rate: f64) -> Clock {
     Clock { rate: (TRUE_RATE as f64 * rate) as u64, booted: 1000 * SECOND, wall: SignedDuration::ZERO }
 }

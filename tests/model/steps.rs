@@ -2,7 +2,7 @@
 
 use leaderrun_core::record::RunState;
 
-use crate::disturbance::{Cut, Disturbance, Role};
+use crate::disturbance::{Partition, Disturbance, Role};
 use crate::run::{ProcessState, Run};
 use crate::world::{JUST_BEFORE, World};
 
@@ -18,13 +18,13 @@ pub enum Step {
     RequestArrives(usize),
     /// A run's request is carried out, and the reply is late.
     RequestArrivesWithLateReply(usize),
-    /// A request is carried out although its run no longer waits for the reply.
+    /// One of a run's dropped requests, at this index, is carried out.
     DroppedRequestArrives(usize, usize),
     RefuseRequest(usize),
     DeliverReply(usize),
     DeliverWatchEvent(usize),
-    CutOff(usize, Cut),
-    EndCut(usize),
+    Partition(usize, Partition),
+    EndPartition(usize),
     Freeze(usize, Role),
     Thaw(usize, Role),
     Crash(usize, Role),
@@ -43,9 +43,9 @@ impl World<'_> {
             self.steps_of_run(index, run, &mut steps);
         }
         for host in 0..2 {
-            match self.state.cuts[host] {
-                Some(_) => steps.push(Step::EndCut(host)),
-                None if self.may_disturb(Disturbance::Cut) => steps.extend(Cut::ALL.map(|cut| Step::CutOff(host, cut))),
+            match self.state.partitions[host] {
+                Some(_) => steps.push(Step::EndPartition(host)),
+                None if self.may_disturb(Disturbance::Partition) => steps.extend(Partition::ALL.map(|partition| Step::Partition(host, partition))),
                 None => {}
             }
             let is_free =
@@ -62,8 +62,9 @@ impl World<'_> {
         let outside_edits =
             [Disturbance::Delete, Disturbance::Empty, Disturbance::EmptyKeepingMark, Disturbance::EditHolder];
         steps.extend(outside_edits.into_iter().filter(|kind| self.may_edit(*kind)).map(Step::OutsideEdit));
-        let late = self.state.runs.iter().map(Run::deliverable_messages).sum::<u8>();
-        let may_advance = late == 0 || (self.may_disturb(Disturbance::Delay) && late <= self.state.disturbances_left);
+        let delayed = self.state.runs.iter().map(Run::deliverable_messages).sum::<u8>();
+        let may_advance =
+            delayed == 0 || (self.may_disturb(Disturbance::Delay) && delayed <= self.state.disturbances_left);
         if let Some(next) = self.next_timeout().filter(|at| may_advance && *at <= self.setting.end) {
             steps.push(Step::Advance);
             if self.state.now + JUST_BEFORE < next && self.state.runs.iter().any(Run::has_pending_messages) {
@@ -130,18 +131,19 @@ impl World<'_> {
             return false;
         }
         let Some(record) = self.state.store.record() else { return false };
-        let marked = record.mark().filter(|mark| mark.state == RunState::Held);
+        let held_mark = record.mark().filter(|mark| mark.state == RunState::Held);
         match kind {
             Disturbance::EmptyKeepingMark | Disturbance::EditHolder => {
-                marked.is_some() && !record.holder_identity.is_empty()
+                held_mark.is_some() && !record.holder_identity.is_empty()
             }
-            _ => marked.is_none_or(|mark| {
+            _ => held_mark.is_none_or(|mark| {
                 let mut others = self.state.runs.iter().filter(|run| run.id != mark.run && !run.election_finished);
                 others.all(|run| run.known_holder.as_ref() == Some(&mark.run))
             }),
         }
     }
 
+    /// Returns the number of disturbances that a step consists of.
     pub fn cost(&self, step: Step) -> u8 {
         match step {
             Step::Advance | Step::AdvanceToJustBefore => self.state.runs.iter().map(Run::deliverable_messages).sum(),
@@ -149,11 +151,12 @@ impl World<'_> {
             | Step::DroppedRequestArrives(..)
             | Step::DeliverReply(_)
             | Step::DeliverWatchEvent(_) => 0,
-            Step::EndCut(_) | Step::Thaw(..) | Step::EndWithdrawal(_) => 0,
+            Step::EndPartition(_) | Step::Thaw(..) | Step::EndWithdrawal(_) => 0,
             _ => 1,
         }
     }
 
+    /// Returns a line for the trace.
     pub fn describe(&self, step: Step) -> String {
         let name = |run: usize| self.state.runs[run].name();
         match step {
@@ -164,8 +167,8 @@ impl World<'_> {
             Step::RefuseRequest(run) => format!("{}'s request is refused", name(run)),
             Step::DeliverReply(run) => format!("{} receives the reply", name(run)),
             Step::DeliverWatchEvent(run) => format!("{} receives a watch event", name(run)),
-            Step::CutOff(host, cut) => format!("machine {} is cut off: {cut:?}", ["A", "B"][host]),
-            Step::EndCut(host) => format!("machine {} is connected again", ["A", "B"][host]),
+            Step::Partition(host, partition) => format!("machine {} is cut off: {partition:?}", ["A", "B"][host]),
+            Step::EndPartition(host) => format!("machine {} is connected again", ["A", "B"][host]),
             Step::Freeze(run, role) => format!("{}'s {role:?} is frozen", name(run)),
             Step::Thaw(run, role) => format!("{}'s {role:?} is thawed", name(run)),
             Step::Crash(run, role) => format!("{}'s {role:?} is killed", name(run)),

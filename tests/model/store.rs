@@ -5,14 +5,16 @@ use leaderrun_core::record::{Record, Stored, Version};
 
 use crate::setting::Rule;
 
-/// How many changes are kept for watches to resume from.
+/// The number of changes that are kept, so that a watch can resume after an earlier one.
 const HISTORY: usize = 3;
 
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Store {
     object: Option<Stored>,
     revision: u64,
+    /// The number of objects that were created.
     uids: u64,
+    /// The last changes: the revision of each, and the object after it.
     history: Vec<(u64, Option<Stored>)>,
 }
 
@@ -28,16 +30,17 @@ impl Store {
     /// Carries out a request.
     pub fn answer(&mut self, request: Request, disabled: Option<Rule>) -> Reply {
         match (request, &self.object) {
-            (Request::Get, present) => Reply::Read(present.clone()),
+            (Request::Get, current) => Reply::Read(current.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),
             (Request::Create(_), Some(_)) => Reply::Conflict,
-            // A PUT that names no uid creates a missing object. Without the uid check it gets the uid of the deleted one.
+            // A PUT that names no uid creates a missing object. Without the uid check, the new object gets the uid of the
+            // deleted one.
             (Request::Update(version, record), None) if disabled == Some(Rule::UidCheck) => {
                 Reply::Written(self.write_as(version.uid, record))
             }
             (Request::Update(_, _), None) => Reply::Conflict,
-            (Request::Update(version, record), Some(present)) => {
-                if present.version == version || disabled == Some(Rule::CompareAndSwap) {
+            (Request::Update(version, record), Some(current)) => {
+                if current.version == version || disabled == Some(Rule::CompareAndSwap) {
                     Reply::Written(self.write(record))
                 } else {
                     Reply::Conflict
@@ -46,12 +49,12 @@ impl Store {
         }
     }
 
-    /// Writes the record without a check; creates the object if there is none.
+    /// Writes the record without checking the version, and creates the object if there is none.
     pub fn write(&mut self, record: Record) -> Stored {
-        if let Some(present) = self.object.as_ref().filter(|present| present.record == record) {
-            return present.clone();
+        if let Some(current) = self.object.as_ref().filter(|current| current.record == record) {
+            return current.clone();
         }
-        let uid = self.object.as_ref().map(|present| present.version.uid.clone()).unwrap_or_else(|| {
+        let uid = self.object.as_ref().map(|current| current.version.uid.clone()).unwrap_or_else(|| {
             self.uids += 1;
             self.uids.to_string()
         });

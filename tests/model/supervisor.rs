@@ -1,4 +1,4 @@
-//! The supervisor process: the production state machine over a command of two processes.
+//! The supervisor process: the production state machine, with a command of two processes.
 
 use leaderrun_core::messages::{End, Gone, Order, Report};
 use leaderrun_core::supervisor::{StartResult, SupervisorAction, SupervisorInputs};

@@ -1,16 +1,16 @@
-//! The state of the model, what a step changes in it, and the invariants.
+//! The state of the model, the changes that a step makes to it, and the invariants.
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::record::{Record, RunState};
 
-use crate::disturbance::{Cut, Disturbance};
+use crate::disturbance::{Partition, Disturbance};
 use crate::run::{ProcessState, Run};
 use crate::setting::{KILL_TIME, Rule, Setting};
 use crate::steps::Step;
 use crate::store::Store;
 use testkit::simulated_time::{MILLISECOND, Time};
 
-/// How long before the next timeout [`Step::AdvanceToJustBefore`] stops.
+/// The time that is left until the next timeout after [`Step::AdvanceToJustBefore`].
 pub const JUST_BEFORE: Time = MILLISECOND;
 
 /// The kind of a violated invariant.
@@ -26,18 +26,21 @@ pub enum ViolationKind {
     Outlived,
 }
 
+/// The state of the model. Two worlds with equal states are explored once.
 #[derive(Clone, Hash)]
 pub struct State {
     pub now: Time,
     pub store: Store,
     pub runs: Vec<Run>,
     /// The partition of each of the two machines, if any.
-    pub cuts: [Option<Cut>; 2],
+    pub partitions: [Option<Partition>; 2],
     pub disturbances_left: u8,
     pub greatest_token: u64,
+    /// The number of commands that were started.
     pub commands: usize,
 }
 
+/// A state, with the setting and the trace of the steps that led to it.
 #[derive(Clone)]
 pub struct World<'a> {
     pub setting: &'a Setting,
@@ -53,7 +56,7 @@ impl<'a> World<'a> {
             now: 0,
             store: Store::default(),
             runs: Vec::new(),
-            cuts: [None; 2],
+            partitions: [None; 2],
             disturbances_left: setting.max_disturbances,
             greatest_token: 0,
             commands: 0,
@@ -113,8 +116,8 @@ impl<'a> World<'a> {
             }
             Step::DeliverReply(run) => self.deliver_reply(run),
             Step::DeliverWatchEvent(run) => self.deliver_watch_event(run),
-            Step::CutOff(host, cut) => self.state.cuts[host] = Some(cut),
-            Step::EndCut(host) => self.state.cuts[host] = None,
+            Step::Partition(host, partition) => self.state.partitions[host] = Some(partition),
+            Step::EndPartition(host) => self.state.partitions[host] = None,
             Step::Freeze(run, role) => *self.state.runs[run].process_mut(role) = ProcessState::Frozen,
             Step::Thaw(run, role) => self.thaw(run, role),
             Step::Crash(run, role) => self.crash(run, role),
@@ -130,13 +133,13 @@ impl<'a> World<'a> {
         self.violation
     }
 
-    /// Advances the time to `before` the next timeout. Messages that are under way become late.
-    fn advance(&mut self, before: Time) {
+    /// Advances the time until `remaining` is left to the next timeout. Messages in flight become late.
+    fn advance(&mut self, remaining: Time) {
         for run in &mut self.state.runs {
             run.mark_pending_as_late();
         }
         let Some(next) = self.next_timeout() else { return };
-        self.state.now = next - before;
+        self.state.now = next - remaining;
         for run in 0..self.state.runs.len() {
             self.handle_timeouts(run);
         }
@@ -154,7 +157,7 @@ impl<'a> World<'a> {
 
     fn reply(&mut self, run: usize, reply: Reply, reply_is_immediate: bool) {
         let Run { host, elector_process, .. } = self.state.runs[run];
-        if Cut::inward(self.state.cuts[host]) {
+        if Partition::drops_inbound(self.state.partitions[host]) {
             return self.trace(|_| "the reply is lost".to_owned());
         }
         self.state.runs[run].reply = Some(reply);
@@ -196,10 +199,11 @@ impl<'a> World<'a> {
         self.publish();
     }
 
+    /// Sends the last change to all watches.
     fn publish(&mut self) {
         let event = self.state.store.last_event();
         for run in &mut self.state.runs {
-            let is_cut = Cut::inward(self.state.cuts[run.host]);
+            let is_cut = Partition::drops_inbound(self.state.partitions[run.host]);
             run.watch_is_dead |= is_cut;
             if let Some(events) = run.watch.as_mut().filter(|_| !run.watch_is_dead) {
                 events.push_back(event.clone());
@@ -218,7 +222,8 @@ impl<'a> World<'a> {
         format!("version {}, holder {:?}, {mark}", self.state.store.revision(), record.holder_identity)
     }
 
-    pub fn violate(&mut self, violation: ViolationKind) {
+    /// Records the first violation.
+    pub fn record_violation(&mut self, violation: ViolationKind) {
         self.violation = self.violation.or(Some(violation));
     }
 
@@ -227,10 +232,10 @@ impl<'a> World<'a> {
         self.state.commands += 1;
         self.trace(|world| format!("{} STARTS ITS COMMAND", world.state.runs[run].name()));
         if self.state.runs.iter().filter(|run| run.tree.is_any_alive()).count() > 1 {
-            self.violate(ViolationKind::Overlap);
+            self.record_violation(ViolationKind::Overlap);
         }
         if self.state.runs[run].token <= self.state.greatest_token {
-            self.violate(ViolationKind::Token);
+            self.record_violation(ViolationKind::Token);
         }
         self.state.greatest_token = self.state.greatest_token.max(self.state.runs[run].token);
     }
@@ -240,16 +245,17 @@ impl<'a> World<'a> {
         let (Request::Create(record) | Request::Update(_, record)) = request else { return };
         let releases = record.run.as_ref().is_none_or(|mark| mark.state == RunState::Released);
         if (releases || record.holder_identity.is_empty()) && self.state.runs[run].tree.is_any_alive() {
-            self.violate(ViolationKind::ReleasedAlive);
+            self.record_violation(ViolationKind::ReleasedAlive);
         }
     }
 
+    /// Checks that no process of the command is alive after the deadline by which all must be dead.
     fn check_outlived(&mut self, run: usize) {
         let now = self.boot(run);
         let Run { tree, supervisor, lost_at, .. } = &self.state.runs[run];
         let deadline = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
         if tree.is_any_alive() && deadline.is_some_and(|at| now > at + KILL_TIME) {
-            self.violate(ViolationKind::Outlived);
+            self.record_violation(ViolationKind::Outlived);
         }
     }
 

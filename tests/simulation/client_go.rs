@@ -12,10 +12,13 @@ use crate::trace;
 use crate::world::World;
 use testkit::simulated_time::{MILLISECOND, SECOND, Time, wall};
 
+/// The identity of the candidate.
 const NAME: &str = "client_go";
-/// How many earlier records are kept.
+
+/// The largest number of earlier records that are kept, from which a fault restores one.
 const MAX_ARCHIVED: usize = 64;
 
+/// The retry period of the candidate.
 const RETRY: Time = 2 * SECOND;
 
 /// A client-go candidate. It polls, reads before it writes, ignores marks, and its release empties the lease even if
@@ -24,7 +27,9 @@ const RETRY: Time = 2 * SECOND;
 pub struct ClientGo {
     observed: Option<Record>,
     observed_at: Time,
+    /// The time at which the candidate stops leading, if it leads.
     leading_until: Option<Time>,
+    /// `true` if the candidate releases the lock when it stops leading.
     releases: bool,
     lease_duration: Duration,
 }
@@ -52,9 +57,9 @@ impl World {
         if self.server_down_until > self.now {
             return;
         }
-        let present = self.store.record().cloned();
-        if present != client_go.observed {
-            client_go.observed = present.clone();
+        let current = self.store.record().cloned();
+        if current != client_go.observed {
+            client_go.observed = current.clone();
             client_go.observed_at = self.now;
         }
         let wall = wall(self.now);
@@ -64,26 +69,26 @@ impl World {
             lease_duration_seconds: Some(client_go.lease_duration.as_secs() as u32),
             acquire_time: Some(wall),
             renew_time: Some(wall),
-            ..present.clone().unwrap_or_default()
+            ..current.clone().unwrap_or_default()
         };
-        let holds = present.as_ref().is_some_and(|record| record.holder_identity == NAME);
+        let holds = current.as_ref().is_some_and(|record| record.holder_identity == NAME);
         match client_go.leading_until {
             Some(until) if self.now >= until => {
                 client_go.leading_until = None;
                 if client_go.releases {
-                    // The release is not checked against the present holder.
+                    // The release does not check the current holder.
                     let empty = Record { holder_identity: String::new(), lease_duration_seconds: Some(1), ..held };
                     self.outside_edit("releases the lease like client-go", |_| Some(empty));
                 }
             }
             Some(_) if holds => self.outside_edit("renews", |_| Some(held)),
             Some(_) => client_go.leading_until = None,
-            None => self.try_to_acquire(client_go, present, held),
+            None => self.try_to_acquire(client_go, current, held),
         }
     }
 
-    fn try_to_acquire(&mut self, client_go: &mut ClientGo, present: Option<Record>, held: Record) {
-        let holder = present.as_ref().filter(|record| !record.holder_identity.is_empty());
+    fn try_to_acquire(&mut self, client_go: &mut ClientGo, current: Option<Record>, held: Record) {
+        let holder = current.as_ref().filter(|record| !record.holder_identity.is_empty());
         let expires = holder.map(|record| {
             let duration = record.lease_duration(client_go.lease_duration);
             client_go.observed_at + duration.as_nanos() as Time
@@ -97,7 +102,7 @@ impl World {
         }
     }
 
-    /// Checks that the holder's command is dead when client-go takes over after it has waited for the record's duration.
+    /// Checks that the holder's command is dead when client-go takes over after waiting for the record's duration.
     fn check_client_go_takeover(&mut self) {
         for index in 0..self.living.len() {
             let run = self.living[index];
@@ -105,31 +110,31 @@ impl World {
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
             if holds && self.runs[run].tree.runs_command() && !self.is_not_covered(run) {
                 let description = format!("{} is alive when its lease has expired for others", self.name(run));
-                self.violate(crate::invariants::ViolationKind::Overlap, description);
+                self.record_violation(crate::invariants::ViolationKind::Overlap, description);
             }
         }
     }
 
-    /// Archives the present record, so that a fault can restore it later.
-    pub fn archive_present(&mut self) {
-        if let Some(present) = self.store.object() {
-            self.archive.push_back((present.record.clone(), present.version.uid.clone()));
+    /// Archives the current record, so that a fault can restore it later.
+    pub fn archive_current(&mut self) {
+        if let Some(current) = self.store.object() {
+            self.archive.push_back((current.record.clone(), current.version.uid.clone()));
             if self.archive.len() > MAX_ARCHIVED {
                 self.archive.pop_front();
             }
         }
     }
 
-    /// Edits the lease as another client.
+    /// Edits the lease as another client. `how` describes the edit in the trace.
     pub fn outside_edit(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
         self.not_due_before = 0;
-        let present = self.store.record().cloned();
-        let holder = present.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
+        let current = self.store.record().cloned();
+        let holder = current.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
         let held_by = |run: &usize| Some(&self.runs[*run].id) == holder.as_ref();
         let holder = self.living.iter().copied().find(held_by);
-        let before = present.clone();
-        self.archive_present();
-        match change(present) {
+        let before = current.clone();
+        self.archive_current();
+        match change(current) {
             Some(record) => drop(self.store.write(record)),
             None if self.store.object().is_some() => self.store.delete(),
             None => return,

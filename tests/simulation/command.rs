@@ -16,19 +16,19 @@ pub enum Parent {
 pub struct Process {
     pub parent: Parent,
     pub alive: bool,
-    /// The process has executed the command. A forked child has not until its exec.
+    /// `true` if the process runs the command, `false` for a forked child before its exec.
     pub executed: bool,
-    /// The process has its own session and process group.
+    /// `true` if the process has its own session and process group.
     pub has_own_group: bool,
-    /// How long the process takes to end on SIGTERM; `None` if it ignores it.
+    /// The time from SIGTERM to the end of the process; `None` if the process ignores SIGTERM.
     pub ends_on_term: Option<Time>,
-    /// The process got SIGTERM because the main process left it running.
+    /// `true` if the process was sent SIGTERM because the main process left it running.
     pub terminated: bool,
-    /// The process got SIGKILL.
+    /// `true` if the process was sent SIGKILL.
     pub killed: bool,
-    /// The process has been reaped.
+    /// `true` if the process has been reaped.
     pub reaped: bool,
-    /// The process was outside the process group when both of leaderrun's processes were killed.
+    /// `true` if the process was outside the process group when both of leaderrun's processes were killed.
     pub escaped: bool,
 }
 
@@ -60,8 +60,8 @@ impl Tree {
         self.processes.iter().any(|process| process.alive && process.executed)
     }
 
-    /// Returns whether nothing kills the living processes, because both of leaderrun's processes are dead and these
-    /// processes had left the process group.
+    /// Returns whether all living processes have escaped. Nothing kills them, because they had left the process group when
+    /// both of leaderrun's processes were killed.
     pub fn has_escaped(&self) -> bool {
         let mut living = self.processes.iter().filter(|process| process.alive).peekable();
         living.peek().is_some() && living.all(|process| process.escaped)

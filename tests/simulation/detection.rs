@@ -33,20 +33,20 @@ const PLAIN: Constraints = Constraints {
     second_unwritable: false,
 };
 
-const CUTS: &[Fault] = &[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward];
-const FREEZES: &[Fault] =
-    &[Fault::Process(ProcessFault::FreezeSupervisor), Fault::Process(ProcessFault::FreezeElector), Fault::CutOff];
-const STOPS: &[Fault] =
+const PARTITIONS: &[Fault] = &[Fault::Partition, Fault::PartitionRequests, Fault::PartitionReplies];
+const FREEZES_AND_PARTITIONS: &[Fault] =
+    &[Fault::Process(ProcessFault::FreezeSupervisor), Fault::Process(ProcessFault::FreezeElector), Fault::Partition];
+const PROCESS_FREEZES: &[Fault] =
     &[Fault::Process(ProcessFault::FreezeSupervisor), Fault::Process(ProcessFault::FreezeNetworkThread)];
 const CRASHES: &[Fault] = &[Fault::Process(ProcessFault::CrashSupervisor)];
-const SHORTENING: &[Fault] = &[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff];
-const POLICY: &[Fault] = &[Fault::AdmissionShortens, Fault::CutOff];
+const SHORTENING: &[Fault] = &[Fault::Edit(OutsideEdit::Shorten), Fault::Partition];
+const ADMISSION: &[Fault] = &[Fault::AdmissionShortens, Fault::Partition];
 const RESTORING: &[Fault] =
-    &[Fault::Edit(OutsideEdit::RestoreOldRecord), Fault::Process(ProcessFault::CrashBoth), Fault::CutOff];
-const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
+    &[Fault::Edit(OutsideEdit::RestoreOldRecord), Fault::Process(ProcessFault::CrashBoth), Fault::Partition];
+const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::Empty), Fault::Partition];
 
-fn assert_detects(rule: &MutationTest) {
-    let MutationTest { mutation, constraints, violations } = rule;
+fn assert_detects(test: &MutationTest) {
+    let MutationTest { mutation, constraints, violations } = test;
     let (found, _) = find_violation(0..SEEDS, constraints, *mutation);
     let (seed, violation) = found.unwrap_or_else(|| panic!("{mutation:?} was not detected"));
     println!("{mutation:?}: seed {seed}, {violation}");
@@ -68,14 +68,14 @@ macro_rules! mutation_tests {
 
 mutation_tests! {
     a_tenure_begins_before_its_request_is_sent:
-        TenureFromReply, Constraints { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
+        TenureFromReply, Constraints { faults: Some(PARTITIONS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
     the_tenure_of_a_write_that_a_read_confirms_begins_with_the_write:
         TenureFromRead,
-        Constraints { faults: Some(CUTS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
+        Constraints { faults: Some(PARTITIONS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
     writes_are_compare_and_swap:
-        NoCompareAndSwap, Constraints { faults: Some(CUTS), hosts: Some(4), ..PLAIN }, Overlap;
+        NoCompareAndSwap, Constraints { faults: Some(PARTITIONS), hosts: Some(4), ..PLAIN }, Overlap;
     a_release_is_compare_and_swap:
-        UncheckedRelease, Constraints { faults: Some(CUTS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
+        UncheckedRelease, Constraints { faults: Some(PARTITIONS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
     each_renewal_differs_from_the_one_before:
         EqualRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, LostWithoutFaults;
     a_write_that_changed_nothing_is_not_a_renewal:
@@ -86,37 +86,37 @@ mutation_tests! {
     the_lock_is_not_released_while_the_command_of_a_dead_supervisor_lives:
         ReleaseAfterSupervisorDeath, Constraints { faults: Some(CRASHES), reliable_network: true, ..PLAIN }, ReleasedAlive;
     candidates_wait_for_the_duration_in_the_record:
-        OwnLeaseDuration, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
+        OwnLeaseDuration, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Overlap;
     a_write_that_the_server_shortened_begins_no_tenure:
-        TenureOfShortenedWrite, Constraints { faults: Some(POLICY), ..PLAIN }, Overlap;
+        TenureOfShortenedWrite, Constraints { faults: Some(ADMISSION), ..PLAIN }, Overlap;
     candidates_wait_for_the_longest_duration_that_a_run_has_written:
         LatestWrittenDuration, Constraints { faults: Some(SHORTENING), ..PLAIN }, Overlap;
     the_remaining_time_is_checked_before_the_command_starts:
         NoCheckBeforeSpawn,
-        Constraints { faults: Some(STOPS), timing: Some(6), long_commands: false, ..PLAIN },
+        Constraints { faults: Some(PROCESS_FREEZES), timing: Some(6), long_commands: false, ..PLAIN },
         StartedLate | ReleasedAlive | Overlap;
     own_records_are_recognised_by_run_id:
         OwnByIdentity, Constraints { faults: Some(&[]), same_identity: true, ..PLAIN }, Overlap;
     renewals_are_applied_before_an_overdue_stop:
-        StopBeforeRenewals, Constraints { faults: Some(STOPS), ..PLAIN }, StoppedEarly;
+        StopBeforeRenewals, Constraints { faults: Some(PROCESS_FREEZES), ..PLAIN }, StoppedEarly;
     a_renewal_during_a_stop_does_not_delay_the_kill:
-        DelayedKill, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived;
+        DelayedKill, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived;
     candidates_wait_for_the_holder_of_an_emptied_record:
         IgnoreMarks, Constraints { faults: Some(EMPTYING), ..PLAIN }, Overlap;
     a_create_that_arrives_late_does_not_acquire_the_lock:
         LateCreateAcquires, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Delete)]), hosts: Some(5), ..PLAIN }, Overlap;
     the_grace_period_ends_before_the_lease:
-        GraceBeyondLease, Constraints { faults: Some(CUTS), ..PLAIN }, Overlap;
+        GraceBeyondLease, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Overlap;
     the_elector_kills_the_command_of_a_frozen_supervisor:
-        NoElectorKill, Constraints { faults: Some(FREEZES), ..PLAIN }, Outlived | Overlap;
+        NoElectorKill, Constraints { faults: Some(FREEZES_AND_PARTITIONS), ..PLAIN }, Outlived | Overlap;
     the_kill_includes_all_descendants:
-        KillMainOnly, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived;
+        KillMainOnly, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived;
     a_command_that_succeeded_is_not_started_before_it_is_due:
-        IgnoreNotBefore, Constraints { faults: Some(CUTS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
+        IgnoreNotBefore, Constraints { faults: Some(PARTITIONS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
     a_holder_in_either_object_of_a_pair_counts:
-        ReadFirstObjectOnly, Constraints { faults: Some(CUTS), migrating: true, ..PLAIN }, Overlap;
+        ReadFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
     a_pair_is_held_in_both_objects:
-        WriteFirstObjectOnly, Constraints { faults: Some(CUTS), migrating: true, ..PLAIN }, Overlap;
+        WriteFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
     a_half_claim_is_rolled_back:
         KeepHalfClaims,
         Constraints { faults: Some(&[]), reliable_network: true, migrating: true, second_unwritable: true, ..PLAIN },
@@ -126,14 +126,14 @@ mutation_tests! {
     a_restored_earlier_record_does_not_count_as_a_takeover:
         IgnoreReplacedVersions, Constraints { faults: Some(RESTORING), hosts: Some(5), ..PLAIN }, Overlap;
     deadlines_are_brought_forward_by_the_delay_of_a_kill:
-        IgnoreDelays, Constraints { faults: Some(CUTS), ..PLAIN }, Outlived | Overlap;
+        IgnoreDelays, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived | Overlap;
 }
 
 /// The clock rates differ by up to 1.3 times the tolerated difference.
 #[test]
 fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
-    let constraints = Constraints { faults: Some(CUTS), ..PLAIN };
-    let with_clock_rates = |share| Constraints { clock_rates: Some(share), ..constraints };
+    let constraints = Constraints { faults: Some(PARTITIONS), ..PLAIN };
+    let with_clock_rates = |fraction| Constraints { clock_rates: Some(fraction), ..constraints };
     let (found, _) = find_violation(0..SEEDS, &with_clock_rates(1.3), Mutation::None);
     let (seed, violation) = found.expect("an overlap");
     println!("clock rates beyond the tolerated ratio: seed {seed}, {violation}");

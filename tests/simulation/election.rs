@@ -31,14 +31,17 @@ pub struct ElectorProcess {
     pub network_frozen_until: Time,
     pub election: Election,
     pub election_finished: bool,
+    /// The number of requests that were sent.
     pub requests: u32,
     /// The client of a lock in two objects.
     pub pair: Option<PairClient>,
-    /// The number of the request under way.
-    pub request_under_way: Option<u32>,
-    /// The reply to the request under way, and the revision of the store that the reply reflects.
+    /// The number of the request in flight.
+    pub request_in_flight: Option<u32>,
+    /// The reply to the request in flight, and the revision of the store that the reply reflects.
     pub reply: Option<(Reply, u64)>,
+    /// The number of watches that were opened.
     pub watches: u32,
+    /// The number of the open watch.
     pub watch: Option<u32>,
     pub watch_events: VecDeque<WatchEvent>,
     pub command_gone: Option<CommandGone>,
@@ -47,23 +50,26 @@ pub struct ElectorProcess {
     pub reports: VecDeque<Report>,
     pub signals: VecDeque<i32>,
     pub elector: Elector,
+    /// `true` once the elector has noticed that the supervisor is dead.
     pub supervisor_gone: bool,
-    /// Traffic was routed away from the command.
+    /// `true` if traffic was routed away from the command, and the elector has not handled this yet.
     pub withdrawn: bool,
     /// `None` if no traffic is routed to the command.
     pub routing: Option<RoutingThread>,
-    /// If the elector kills the tree in place of the supervisor: the time of its next round.
+    /// The time of the next round of a kill, if the elector kills the tree in place of the supervisor.
     pub next_kill_at: Option<Instant>,
-    /// The election handles inputs without the reply to a write.
+    /// `true` while the election handles inputs that do not contain the reply to a write.
     handling_read: bool,
     /// The revision that the election last observed; 0 if there was no lease.
     pub observed_revision: u64,
     pub observed: Option<Stored>,
+    /// `true` while the election pays attention to the events of its watch.
     pub watch_is_current: bool,
-    /// The reply came from the pair client itself, without a request.
+    /// `true` if the reply came from the pair client itself, without a request.
     pair_replied: bool,
-    /// When the election drops the request under way. A later reply is ignored.
+    /// The time at which the election drops the request in flight. A later reply is ignored.
     gives_up_at: Option<Instant>,
+    /// `true` if the last reply arrived before the election dropped its request.
     pub reply_is_expected: bool,
 }
 
@@ -88,7 +94,7 @@ impl ElectorProcess {
             election_finished: false,
             requests: 0,
             pair,
-            request_under_way: None,
+            request_in_flight: None,
             reply: None,
             watches: 0,
             watch: None,
@@ -137,9 +143,9 @@ impl World {
                 elector.watch = None;
                 self.close_watch(run);
             }
-            let shown = watch_events.iter().map(|event| self.mutated_watch_event(run, event.clone())).collect();
+            let mutated_events = watch_events.iter().map(|event| self.mutated_watch_event(run, event.clone())).collect();
             let replied = reply.is_some();
-            let inputs = ElectionInputs { command_gone, stop, reply, watch_events: shown };
+            let inputs = ElectionInputs { command_gone, stop, reply, watch_events: mutated_events };
             let actions = self.runs[run].elector.election.step(now, inputs);
             let replaces_watch =
                 |action: &ElectionAction| matches!(action, ElectionAction::Watch(_) | ElectionAction::Unwatch);
@@ -170,9 +176,9 @@ impl World {
     fn reply_to_election(&mut self, run: usize, now: Now) -> Option<Option<Reply>> {
         let elector = &mut self.runs[run].elector;
         let Some((reply, revision)) = elector.reply.take() else { return Some(None) };
-        elector.request_under_way = None;
-        let is_whole = std::mem::take(&mut elector.pair_replied);
-        let pair = elector.pair.as_mut().filter(|_| !is_whole);
+        elector.request_in_flight = None;
+        let is_from_pair_client = std::mem::take(&mut elector.pair_replied);
+        let pair = elector.pair.as_mut().filter(|_| !is_from_pair_client);
         let reply = match pair.map(|pair| pair.handle_reply(reply.clone())) {
             Some(NextStep::Send(member, request)) => {
                 self.send_to(run, member, request);
@@ -252,7 +258,7 @@ impl World {
             ElectionAction::Notify(notice) => trace!(self, "{} logs {notice:?}", self.name(run)),
             ElectionAction::Finish(outcome) => {
                 self.runs[run].elector.election_finished = true;
-                self.runs[run].elector.request_under_way = None;
+                self.runs[run].elector.request_in_flight = None;
                 self.close_watch(run);
                 self.report_to_elector(run, ElectionReport::Finished(outcome));
             }
@@ -269,7 +275,7 @@ impl World {
             Some(NextStep::Send(member, request)) => self.send_to(run, member, request),
             Some(NextStep::Answer(reply)) => {
                 let elector = &mut self.runs[run].elector;
-                elector.request_under_way = Some(elector.requests);
+                elector.request_in_flight = Some(elector.requests);
                 elector.reply = Some((reply, 0));
                 elector.pair_replied = true;
                 self.wake_soon(run, Thread::Election);
@@ -283,14 +289,14 @@ impl World {
     fn send_to(&mut self, run: usize, member: Member, request: Request) {
         let elector = &mut self.runs[run].elector;
         elector.requests += 1;
-        elector.request_under_way = Some(elector.requests);
+        elector.request_in_flight = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
-        // The tenure begins now. A process that is frozen in between sends the request later.
+        // The tenure begins now, but the request is sent later if the process is frozen in between.
         self.schedule_within(MILLISECOND, Event::SendRequest { run, number, member, request: Box::new(request) });
     }
 
-    /// Returns the tenure that the mutation makes of this one.
+    /// Returns the tenure as changed by the mutation.
     fn mutated_tenure(&self, run: usize, tenure: Tenure, now: Now) -> Tenure {
         let timing = &self.hosts[self.runs[run].host].plan.timing;
         let by_read = self.runs[run].elector.handling_read;
@@ -304,15 +310,15 @@ impl World {
         }
     }
 
-    /// Returns the request that the mutation makes of this one.
+    /// Returns the request as changed by the mutation.
     pub fn mutated_request(&self, request: Request) -> Request {
         match (request, self.store.record()) {
-            (Request::Update(version, mut record), Some(present))
-                if self.mutation == Mutation::EqualRenewals && present.run.is_some() =>
+            (Request::Update(version, mut record), Some(current))
+                if self.mutation == Mutation::EqualRenewals && current.run.is_some() =>
             {
                 let run = |mark: &leaderrun_core::record::RunMark| (mark.run.clone(), mark.state);
-                if present.run.as_ref().map(run) == record.run.as_ref().map(run) {
-                    record = present.clone();
+                if current.run.as_ref().map(run) == record.run.as_ref().map(run) {
+                    record = current.clone();
                 }
                 Request::Update(version, record)
             }
@@ -321,7 +327,7 @@ impl World {
     }
 
     /// Returns the description of an outcome for the trace.
-    pub fn outcome(outcome: Outcome) -> &'static str {
+    pub fn describe_outcome(outcome: Outcome) -> &'static str {
         match outcome {
             Outcome::Released => "the lock was released",
             Outcome::NotReleased => "the lock could not be released",
@@ -333,7 +339,8 @@ impl World {
     }
 }
 
-/// Returns which of these events showed the write by which the election acquired the lock.
+/// Returns the index of the event for the write by which the election acquired the lock, if one of these events is for
+/// that write.
 fn acquired_by(events: &[WatchEvent], actions: &[ElectionAction]) -> Option<usize> {
     let acquired_in = actions.iter().find_map(|action| match action {
         ElectionAction::StartLeading(Leadership { resource_version, .. }) => Some(resource_version),

@@ -19,11 +19,12 @@ use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// The range of the pause before leaderrun is started again after its end.
-pub const RESTARTED_AFTER: Range<Time> = SECOND / 20..3 * SECOND;
+pub const RESTART_PAUSE: Range<Time> = SECOND / 20..3 * SECOND;
 
 /// The largest number of a command's processes. Each of them takes an equal share of the kill time.
 const MAX_PROCESSES: u32 = 9;
 
+/// The pause between two rounds of a kill by the elector.
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
 impl World {
@@ -37,7 +38,7 @@ impl World {
         let actions = self.runs[run].elector.elector.step(now, inputs);
         for action in actions {
             match action {
-                ElectorAction::Order(order) => self.order(run, order),
+                ElectorAction::Order(order) => self.send_order(run, order),
                 ElectorAction::CommandGone { succeeded } => self.command_gone(run, succeeded),
                 ElectorAction::StopElection => self.stop_election(run),
                 ElectorAction::KillAll(SupervisorFailure::Late) if self.mutation == Mutation::NoElectorKill => {}
@@ -98,7 +99,7 @@ impl World {
             }
             ElectionReport::Lose => self.require_death_within(run, Tenure::over(now).elector_kill_at().since(now)),
             ElectionReport::Finished(outcome) => {
-                trace!(self, "{} is finished: {}", self.name(run), Self::outcome(*outcome));
+                trace!(self, "{} is finished: {}", self.name(run), Self::describe_outcome(*outcome));
             }
             _ => {}
         }
@@ -135,14 +136,14 @@ impl World {
             self.supervisor_dies(run);
         }
         let rejoins = ending == (Ending::Lost { may_rejoin: true }) && self.hosts[self.runs[run].host].plan.rejoins;
-        self.elector_gone(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTARTED_AFTER });
+        self.elector_gone(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTART_PAUSE });
     }
 
     /// Lets the elector die, and schedules the next start of leaderrun.
     pub fn elector_gone(&mut self, run: usize, restart_after: Range<Time>) {
         let elector = &mut self.runs[run].elector;
         elector.alive = false;
-        elector.request_under_way = None;
+        elector.request_in_flight = None;
         self.close_watch(run);
         self.runs[run].tree.reparent(Parent::Elector, Parent::Init);
         self.wake_soon(run, Thread::Supervisor);
@@ -165,7 +166,7 @@ impl World {
         }
     }
 
-    fn order(&mut self, run: usize, order: Order) {
+    fn send_order(&mut self, run: usize, order: Order) {
         if !self.runs[run].supervisor.alive {
             return;
         }
@@ -181,6 +182,7 @@ impl World {
         self.wake_soon(run, Thread::Supervisor);
     }
 
+    /// Sets a deadline for the death of the command: `timeout`, and the time that a kill takes, from now.
     fn require_death_within(&mut self, run: usize, timeout: Duration) {
         let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME).min(SECOND);
         let advance = self.hosts[self.runs[run].host].plan.advance();

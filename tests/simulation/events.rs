@@ -18,6 +18,8 @@ pub enum Thread {
     Routing,
 }
 
+/// An event of the simulation. `number` is the number of a request, watch or routing step. An event is ignored if a later
+/// one has taken its place.
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
@@ -47,6 +49,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct ScheduledEvent {
     pub at: Time,
+    /// The number of events that had been scheduled, including this one.
     pub order: u64,
     pub event: Event,
 }

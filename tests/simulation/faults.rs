@@ -1,10 +1,10 @@
-//! The faults of the simulation, and how each is injected.
+//! The faults of the simulation, and their injection.
 
 use jiff::SignedDuration;
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::Record;
 
-use crate::elector::RESTARTED_AFTER;
+use crate::elector::RESTART_PAUSE;
 use crate::events::{Event, Thread};
 use crate::plan::host_name;
 use crate::trace;
@@ -14,9 +14,9 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 /// A fault that is injected once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    CutOff,
-    CutOffOutward,
-    CutOffInward,
+    Partition,
+    PartitionRequests,
+    PartitionReplies,
     ServerRestart,
     WatchesEnd,
     WatchesStall,
@@ -57,7 +57,7 @@ pub enum OutsideEdit {
     Shorten,
     /// Restores an earlier record, including its mark.
     RestoreOldRecord,
-    /// Replaces the record by that of another lock, including its mark.
+    /// Replaces the record with that of another lock. Its mark is not valid here.
     CopyAnotherLock,
     /// Requests the holder to step down.
     StepDown,
@@ -66,9 +66,9 @@ pub enum OutsideEdit {
 impl Fault {
     /// All faults that the promise covers.
     pub const COVERED: [Self; 27] = [
-        Self::CutOff,
-        Self::CutOffOutward,
-        Self::CutOffInward,
+        Self::Partition,
+        Self::PartitionRequests,
+        Self::PartitionReplies,
         Self::ServerRestart,
         Self::WatchesEnd,
         Self::WatchesStall,
@@ -110,7 +110,7 @@ impl World {
         self.statistics.faults += 1;
         let until = self.draw_fault_end();
         match fault {
-            Fault::CutOff | Fault::CutOffOutward | Fault::CutOffInward => self.cut_off(fault, until),
+            Fault::Partition | Fault::PartitionRequests | Fault::PartitionReplies => self.partition(fault, until),
             Fault::ServerRestart => {
                 trace!(self, "the API server restarts");
                 self.server_down_until = until.min(self.now + 5 * SECOND);
@@ -148,15 +148,15 @@ impl World {
         (self.now + self.rng.u64(..longest)).min(self.plan.healthy_from)
     }
 
-    fn cut_off(&mut self, fault: Fault, until: Time) {
+    fn partition(&mut self, fault: Fault, until: Time) {
         let index = self.rng.usize(..self.hosts.len());
         trace!(self, "machine {} is cut off until {} ({fault:?})", host_name(index), seconds(until));
         let host = &mut self.hosts[index];
-        if fault != Fault::CutOffInward {
-            host.out_cut_until = host.out_cut_until.max(until);
+        if fault != Fault::PartitionReplies {
+            host.outbound_cut_until = host.outbound_cut_until.max(until);
         }
-        if fault != Fault::CutOffOutward {
-            host.in_cut_until = host.in_cut_until.max(until);
+        if fault != Fault::PartitionRequests {
+            host.inbound_cut_until = host.inbound_cut_until.max(until);
         }
     }
 
@@ -188,7 +188,7 @@ impl World {
             }
             ProcessFault::CrashElector if self.supervisor_is_healthy(run) && self.runs[run].elector.alive => {
                 trace!(self, "{name}'s elector is killed");
-                self.elector_gone(run, RESTARTED_AFTER);
+                self.elector_gone(run, RESTART_PAUSE);
             }
             // The elector has sent SIGKILL to the supervisor, so both die.
             ProcessFault::CrashElector if self.runs[run].supervisor.is_killed && self.runs[run].elector.alive => {
@@ -218,7 +218,7 @@ impl World {
         }
     }
 
-    /// Draws a run, in half of the cases the leader.
+    /// Draws a run. With a probability of one half, it is the leader if there is one.
     fn draw_run(&mut self) -> Option<usize> {
         let leading = self.living.iter().copied().find(|run| self.runs[*run].led_since.is_some());
         if let Some(leading) = leading.filter(|_| self.rng.bool()) {
@@ -227,8 +227,8 @@ impl World {
         if self.living.is_empty() { None } else { Some(self.living[self.rng.usize(..self.living.len())]) }
     }
 
-    /// Returns whether the supervisor is healthy, so that the elector may fail: the promise covers the failure of one of
-    /// the two processes.
+    /// Returns whether the supervisor is healthy, so that the elector may fail. The promise covers the failure of one of the
+    /// two processes.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
         supervisor.alive
@@ -241,7 +241,8 @@ impl World {
         elector.alive && self.has_recovered(run, elector.frozen_until)
     }
 
-    /// Returns whether a process is running and has had time to handle everything since it was last blocked.
+    /// Returns whether a process that was frozen until then is running again, and has had time to handle everything that was
+    /// due.
     fn has_recovered(&self, run: usize, frozen_until: Time) -> bool {
         let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
         let until = frozen_until.max(*suspended_until);
@@ -282,7 +283,7 @@ impl World {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
                 // A mark is only valid in the object that it was written to.
                 let is_bound = old.lease_transitions > 0;
-                if is_bound && self.store.object().is_some_and(|present| present.version.uid != uid) {
+                if is_bound && self.store.object().is_some_and(|current| current.version.uid != uid) {
                     old.run = None;
                 }
                 self.outside_edit("restores an old record", |_| Some(old));
@@ -305,8 +306,8 @@ impl World {
 
     fn edit(&mut self, how: &str, change: impl FnOnce(&mut Record)) {
         if self.store.object().is_some() {
-            self.outside_edit(how, |present| {
-                let mut record = present?;
+            self.outside_edit(how, |current| {
+                let mut record = current?;
                 change(&mut record);
                 Some(record)
             });

@@ -1,4 +1,4 @@
-//! The invariants: what must never happen, and the progress that must be made without faults.
+//! The invariants: violations of the promise that must never happen, and the progress that must be made without faults.
 
 use std::fmt;
 
@@ -94,7 +94,7 @@ impl fmt::Display for Violation {
 
 impl World {
     /// Records the first violation, which ends the schedule.
-    pub fn violate(&mut self, kind: ViolationKind, description: String) {
+    pub fn record_violation(&mut self, kind: ViolationKind, description: String) {
         if self.violation.is_none() {
             trace!(self, "**** {kind:?}: {description} ****");
             self.violation = Some(Violation { kind, at: self.now, description });
@@ -105,7 +105,7 @@ impl World {
     pub fn check_start(&mut self, run: usize) {
         let now = self.clock(run).boot(self.now);
         if self.catches_up_by(run).is_none() && self.runs[run].supervisor.starts_late(now) {
-            self.violate(
+            self.record_violation(
                 ViolationKind::StartedLate,
                 format!("{} starts its command after the end of its tenure", self.name(run)),
             );
@@ -120,14 +120,14 @@ impl World {
         if self.now < self.not_due_before && !self.runs[run].displaced {
             let description =
                 format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
-            self.violate(ViolationKind::NotDue, description);
+            self.record_violation(ViolationKind::NotDue, description);
         }
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
         } else if !self.plan.migrating && !self.runs[run].token_may_be_exceeded && self.catches_up_by(run).is_none() {
             let description = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
-            self.violate(ViolationKind::Token, description);
+            self.record_violation(ViolationKind::Token, description);
         }
     }
 
@@ -149,7 +149,7 @@ impl World {
             return;
         }
         let description = format!("the commands of {} and {} are both alive", self.name(run), self.name(other));
-        self.violate(ViolationKind::Overlap, description);
+        self.record_violation(ViolationKind::Overlap, description);
     }
 
     /// Returns the excuse if `new_leader` could not know that the command of `holder` may be alive.
@@ -174,15 +174,15 @@ impl World {
         }
     }
 
-    /// Returns the time by which the processes of a resumed machine have handled everything that is due, if that time is
-    /// not over. Before it, they may not have killed a command that was frozen together with them.
+    /// Returns the time by which the processes of a resumed machine have handled everything that is due, if it has not
+    /// passed yet. Until then, a command that was frozen together with them may still be alive.
     fn catches_up_by(&self, run: usize) -> Option<Time> {
         let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
         let until = suspended_until + RESUME_TIME + plan.clock.true_time(plan.advance());
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
 
-    /// Returns whether the promise does not cover this run's command, independently of what other candidates have seen.
+    /// Returns whether the promise does not cover this run's command, whatever other candidates have observed.
     pub fn is_not_covered(&self, run: usize) -> bool {
         self.runs[run].displaced || self.catches_up_by(run).is_some() || self.runs[run].tree.has_escaped()
     }
@@ -191,17 +191,17 @@ impl World {
     pub fn check_release(&mut self, run: usize, released: bool) {
         if released && self.runs[run].tree.is_any_alive() {
             let description = format!("{} released the lock while its command had a process left", self.name(run));
-            self.violate(ViolationKind::ReleasedAlive, description);
+            self.record_violation(ViolationKind::ReleasedAlive, description);
         }
     }
 
-    /// Records, at the last write of a release, from when on `--min-hold` allows the next command.
+    /// Records the time from which `--min-hold` allows the next command. This is called after the last write of a release.
     pub fn record_due_time(&mut self, run: usize) {
         let Run { host, command_succeeded, .. } = self.runs[run];
         let hold = self.hosts[host].plan.min_hold.filter(|_| command_succeeded && self.plan.accurate_wall_clocks);
         let (store, other) = match self.plan.hosts[host].lock.last() {
-            Member::First => (&self.store, &self.second),
-            Member::Second => (&self.second, &self.store),
+            Member::First => (&self.store, &self.second_store),
+            Member::Second => (&self.second_store, &self.store),
         };
         let acquired = store.record().and_then(|record| record.acquire_time);
         // The other object of the pair may still name a dead holder, which hides the due time.
@@ -214,12 +214,13 @@ impl World {
 
     /// Sets the deadline for the death of the command. It can only become earlier.
     pub fn require_death_by(&mut self, run: usize, at: Time) {
-        if self.runs[run].death_deadline.is_none_or(|present| at < present) {
+        if self.runs[run].death_deadline.is_none_or(|current| at < current) {
             self.runs[run].death_deadline = Some(at);
             self.schedule(at, Event::CheckDeath { run });
         }
     }
 
+    /// Checks that no process of the command is alive after the deadline of the command's death.
     pub fn check_death(&mut self, run: usize) {
         let Run { tree, .. } = &self.runs[run];
         if !tree.runs_command() || tree.has_escaped() || self.runs[run].death_deadline.is_none_or(|at| at > self.now) {
@@ -229,7 +230,7 @@ impl World {
             return self.schedule(resumed, Event::CheckDeath { run });
         }
         let description = format!("the command of {} is still alive", self.name(run));
-        self.violate(ViolationKind::Outlived, description);
+        self.record_violation(ViolationKind::Outlived, description);
     }
 
     /// Checks that a command does not get the stop signal before the end of its tenure.
@@ -239,22 +240,23 @@ impl World {
         let is_early = |tenure: Tenure| now < tenure.earlier_by(advance).stop;
         if !supervisor.elector_gone && supervisor.received_tenure.is_some_and(is_early) {
             let description = format!("{} stops its command, whose tenure was extended", self.name(run));
-            self.violate(ViolationKind::StoppedEarly, description);
+            self.record_violation(ViolationKind::StoppedEarly, description);
         }
     }
 
     /// Checks that no tenure ends without a renewal while there are no faults.
     pub fn check_loss(&mut self, run: usize) {
-        // If the acquiring write was sent while there were faults, a late reply may leave too little time for a renewal.
+        // If the write that acquired the lock was sent during the faults, its late reply may leave too little time to renew.
         if self.runs[run].claimed_at > self.plan.healthy_from && self.runs[run].elector.alive {
             let description = format!("{} lost its lock although there were no faults", self.name(run));
-            self.violate(ViolationKind::LostWithoutFaults, description);
+            self.record_violation(ViolationKind::LostWithoutFaults, description);
         }
     }
 
+    /// Checks that a candidate leads since the faults have ended, and that none holds the lock without a command.
     pub fn check_leader(&mut self) {
         if self.last_leading_at <= self.plan.healthy_from {
-            self.violate(ViolationKind::NoLeader, "no candidate leads".to_owned());
+            self.record_violation(ViolationKind::NoLeader, "no candidate leads".to_owned());
         }
         for index in 0..self.living.len() {
             let run = self.living[index];
@@ -262,7 +264,7 @@ impl World {
             let idle_since = self.runs[run].led_since.max(self.runs[run].gone_since);
             if elector.alive && !tree.is_any_alive() && idle_since.is_some_and(|since| since < self.plan.healthy_from) {
                 let description = format!("{} holds the lock although its command is gone", self.name(run));
-                self.violate(ViolationKind::HeldWithoutCommand, description);
+                self.record_violation(ViolationKind::HeldWithoutCommand, description);
             }
         }
     }

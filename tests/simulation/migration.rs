@@ -27,7 +27,7 @@ fn holders_of_one_object_and_of_a_pair_exclude_each_other() {
 
 #[test]
 fn a_partition_between_the_writes_to_a_pair_causes_no_overlap() {
-    let faults = Some(&[Fault::CutOff, Fault::CutOffOutward, Fault::CutOffInward][..]);
+    let faults = Some(&[Fault::Partition, Fault::PartitionRequests, Fault::PartitionReplies][..]);
     expect_no_violation(&Constraints { faults, ignore_sigterm: true, long_commands: true, ..MIGRATING }, 2_000);
 }
 

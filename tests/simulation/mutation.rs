@@ -1,7 +1,7 @@
 //! Mutations: rules that are disabled, one at a time, to show that the simulation detects their absence.
 
-/// A disabled rule that leaderrun's promise depends on. Each variant describes the behaviour without its rule. A mutation
-/// changes the inputs and outputs of the state machines, because these are the production code.
+/// A disabled rule that leaderrun's promise depends on. Each variant describes the behaviour without its rule. A
+/// mutation changes the inputs and outputs of the state machines, which themselves are the production code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Every rule holds.

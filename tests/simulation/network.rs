@@ -16,10 +16,11 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 #[derive(Debug)]
 pub struct ServerWatch {
     run: usize,
+    /// The number of the watch.
     number: u32,
-    /// When the last event arrives. Later events arrive after it.
+    /// The time at which the last event arrives. Later events arrive after that time.
     last_delivery: Time,
-    /// The connection is dead: no events arrive, and the watch does not end.
+    /// `true` if the connection is dead: no events arrive, and the watch does not end.
     dead: bool,
 }
 
@@ -27,12 +28,12 @@ impl World {
     /// Sends a request from its machine.
     pub fn send_from_host(&mut self, run: usize, number: u32, member: Member, request: Box<Request>) {
         let elector = &self.runs[run].elector;
-        if !elector.alive || elector.request_under_way != Some(number) {
+        if !elector.alive || elector.request_in_flight != Some(number) {
             return;
         }
         self.statistics.requests += 1;
         let host = self.runs[run].host;
-        if self.hosts[host].out_cut_until > self.now || self.is_lost(self.plan.network.request_lost) {
+        if self.hosts[host].outbound_cut_until > self.now || self.is_lost(self.plan.network.request_lost) {
             trace!(self, "{} sends {}, which is lost", self.name(run), RequestSummary(&request));
             return;
         }
@@ -75,10 +76,10 @@ impl World {
 
     fn carry_out_in_second(&mut self, run: usize, request: Request) -> Reply {
         let released = releases(&request);
-        let before = self.second.revision();
-        let reply = self.second.answer(request, self.mutation);
-        if self.second.revision() != before {
-            let object = describe_object(self.second.object());
+        let before = self.second_store.revision();
+        let reply = self.second_store.answer(request, self.mutation);
+        if self.second_store.revision() != before {
+            let object = describe_object(self.second_store.object());
             trace!(self, "           {}'s write to the second object is carried out: {object}", self.name(run));
             self.check_release(run, released);
         }
@@ -108,7 +109,7 @@ impl World {
                     (self.runs[other].overtaken, self.runs[other].token_may_be_exceeded) = (true, true);
                 }
             }
-            self.archive_present();
+            self.archive_current();
             self.check_release(run, released);
             self.publish();
         }
@@ -117,7 +118,7 @@ impl World {
 
     fn reply(&mut self, run: usize, number: u32, reply: Reply) {
         let host = self.runs[run].host;
-        if self.hosts[host].in_cut_until > self.now || self.is_lost(self.plan.network.reply_lost) {
+        if self.hosts[host].inbound_cut_until > self.now || self.is_lost(self.plan.network.reply_lost) {
             trace!(self, "           the reply to {} is lost", self.name(run));
             return;
         }
@@ -129,7 +130,7 @@ impl World {
     /// Delivers a reply to its machine.
     pub fn deliver_reply(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
-        if elector.alive && elector.request_under_way == Some(number) && elector.reply.is_none() {
+        if elector.alive && elector.request_in_flight == Some(number) && elector.reply.is_none() {
             elector.reply = Some((reply, revision));
             self.wake_soon(run, Thread::Election);
         }
@@ -143,7 +144,7 @@ impl World {
         if !host.plan.may_watch || host.plan.lock != LockKind::One(Member::First) {
             return self.answer_watch_request(run, number, WatchEvent::Forbidden);
         }
-        let cut = host.out_cut_until.max(host.in_cut_until);
+        let cut = host.outbound_cut_until.max(host.inbound_cut_until);
         if cut > self.now || self.server_down_until > self.now {
             // A connection that cannot be established times out.
             let at = self.now + 2 * SECOND;
@@ -204,7 +205,7 @@ impl World {
             self.watches[index].dead = true;
             return;
         }
-        let cut_until = self.hosts[self.runs[run].host].in_cut_until;
+        let cut_until = self.hosts[self.runs[run].host].inbound_cut_until;
         if cut_until > self.now && self.rng.bool() {
             self.watches[index].dead = true;
             return;
@@ -219,11 +220,12 @@ impl World {
         self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
-    pub fn is_lost(&mut self, share: f64) -> bool {
-        !self.is_healthy() && self.chance(share)
+    /// Draws whether a message is lost. No message is lost after the end of the faults.
+    pub fn is_lost(&mut self, probability: f64) -> bool {
+        !self.is_healthy() && self.chance(probability)
     }
 
-    /// Draws when a message that is sent now arrives. No slow message arrives after the end of the faults.
+    /// Draws the arrival time of a message that is sent now. No slow message arrives after the end of the faults.
     fn draw_arrival(&mut self) -> Time {
         let typical = self.now + self.rng.u64(MILLISECOND / 5..15 * MILLISECOND);
         if self.is_healthy() || !self.chance(self.plan.network.slow) {
@@ -248,6 +250,7 @@ fn shortened(request: Request) -> Request {
     }
 }
 
+/// Returns whether a request releases the lock.
 fn releases(request: &Request) -> bool {
     let Request::Update(_, record) = request else { return false };
     record.holder_identity.is_empty() || record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released)
@@ -268,6 +271,7 @@ fn describe_object(object: Option<&Stored>) -> String {
     }
 }
 
+/// A request, displayed for the trace.
 struct RequestSummary<'a>(&'a Request);
 
 impl std::fmt::Display for RequestSummary<'_> {

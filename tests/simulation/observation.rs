@@ -1,4 +1,4 @@
-//! Records which records each election observes, for the invariants, and applies the mutations to them.
+//! Tracks the records that each election observes, for the invariants, and applies the mutations to these records.
 
 use leaderrun_core::election::{ElectionInputs, Now, Reply, WatchEvent};
 use leaderrun_core::record::{RunId, RunState, Stored};
@@ -7,6 +7,7 @@ use crate::mutation::Mutation;
 use crate::world::{ObservedMark, Run, World};
 
 impl World {
+    /// Tracks a reply, and returns it as changed by the mutation.
     pub fn observe_reply(&mut self, run: usize, reply: Reply, read_revision: u64) -> Reply {
         match reply {
             Reply::Read(stored) => {
@@ -36,7 +37,7 @@ impl World {
         }
     }
 
-    /// Records a watch event that the election has processed.
+    /// Tracks a watch event that the election has processed.
     pub fn observe_watch_event(&mut self, run: usize, event: &WatchEvent) {
         if !self.runs[run].elector.watch_is_current {
             return;
@@ -51,7 +52,7 @@ impl World {
         }
     }
 
-    /// Returns a record as the mutation shows it to this run.
+    /// Returns a record as changed by the mutation for this run.
     fn mutated_record(&self, run: usize, mut stored: Stored) -> Stored {
         if let (Mutation::ReadFirstObjectOnly, Some(pair)) = (self.mutation, &self.runs[run].elector.pair) {
             return Stored { record: pair.first_record(), ..stored };
@@ -82,7 +83,7 @@ impl World {
         stored
     }
 
-    /// Sends the election a watch event, according to which the record that its own write replaced had been released.
+    /// Sends the election a watch event that shows the record that its own write replaced as released.
     pub fn inject_release(&mut self, run: usize, reply: &Reply, now: Now) {
         let (Reply::Written(shown) | Reply::Read(Some(shown))) = reply else { return };
         let Run { id, elector, .. } = &mut self.runs[run];

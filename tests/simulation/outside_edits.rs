@@ -5,6 +5,7 @@ use crate::mutation::Mutation;
 use crate::plan::Constraints;
 use crate::runner::{find_violation, replay};
 
+/// Checks that no schedule of the first `seeds` seeds violates an invariant.
 pub fn expect_no_violation(constraints: &Constraints, seeds: u64) {
     if let (Some((seed, violation)), _) = find_violation(0..seeds, constraints, Mutation::None) {
         replay(seed, constraints, Mutation::None);
@@ -31,12 +32,12 @@ const OUTSIDE_EDITS: Constraints = Constraints {
 #[test]
 fn candidates_that_saw_the_longer_duration_wait_for_it_after_the_record_is_shortened() {
     expect_no_violation(
-        &Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Shorten), Fault::CutOff]), ..OUTSIDE_EDITS },
+        &Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Shorten), Fault::Partition]), ..OUTSIDE_EDITS },
         1_000,
     );
 }
 
-/// The released record of an earlier run does not release the lock of the present one.
+/// The released record of an earlier run does not release the lock of the current run.
 #[test]
 fn a_restored_old_record_does_not_release_the_lock() {
     expect_no_violation(
@@ -50,7 +51,7 @@ fn a_request_to_step_down_causes_no_overlap() {
     let faults = &[
         Fault::Edit(OutsideEdit::StepDown),
         Fault::Edit(OutsideEdit::StepDown),
-        Fault::CutOff,
+        Fault::Partition,
         Fault::Edit(OutsideEdit::Delete),
         Fault::Edit(OutsideEdit::Empty),
         Fault::Process(ProcessFault::FreezeSupervisor),
@@ -64,7 +65,7 @@ fn a_request_to_step_down_causes_no_overlap() {
 /// A candidate must remember a displaced holder while another holder is displaced and writes its record again.
 #[test]
 fn candidates_wait_for_several_displaced_holders() {
-    let faults = &[Fault::Edit(OutsideEdit::Delete), Fault::Edit(OutsideEdit::Empty), Fault::CutOff];
+    let faults = &[Fault::Edit(OutsideEdit::Delete), Fault::Edit(OutsideEdit::Empty), Fault::Partition];
     expect_no_violation(
         &Constraints { faults: Some(faults), hosts: Some(5), long_commands: false, ..OUTSIDE_EDITS },
         1_000,

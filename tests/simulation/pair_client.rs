@@ -10,17 +10,19 @@ use leaderrun_core::record::{Record, RunId, Stored};
 
 use crate::mutation::Mutation;
 
+/// The client of one candidate.
 #[derive(Debug)]
 pub struct PairClient {
     requests: PairRequests,
-    under_way: UnderWay,
+    in_flight: InFlight,
+    /// `true` if a claim that was written to only one object is not released. This is a mutation.
     keeps_half_claims: bool,
 }
 
-/// The request for one object that is under way.
+/// The kind of the request in flight, which is for one of the two objects.
 #[expect(clippy::large_enum_variant, reason = "a candidate has exactly one")]
 #[derive(Debug, Default)]
-enum UnderWay {
+enum InFlight {
     #[default]
     Write,
     FirstRead,
@@ -39,12 +41,12 @@ impl PairClient {
     pub fn new(run: RunId, attempt: Duration, mutation: Mutation) -> Self {
         Self {
             requests: PairRequests::new(run, attempt),
-            under_way: UnderWay::default(),
+            in_flight: InFlight::default(),
             keeps_half_claims: mutation == Mutation::KeepHalfClaims,
         }
     }
 
-    /// Begins a request, and drops the request under way.
+    /// Begins a request, and drops the request in flight.
     pub fn begin(&mut self, request: Request) -> NextStep {
         let step = self.requests.begin(request);
         self.next_step(step)
@@ -52,16 +54,16 @@ impl PairClient {
 
     /// Processes a reply from one of the two objects.
     pub fn handle_reply(&mut self, reply: Reply) -> NextStep {
-        let step = match (mem::take(&mut self.under_way), reply) {
-            (UnderWay::Write, reply) => self.requests.handle_reply(reply),
-            (UnderWay::FirstRead, Reply::Read(first)) => {
-                self.under_way = UnderWay::SecondRead { first };
+        let step = match (mem::take(&mut self.in_flight), reply) {
+            (InFlight::Write, reply) => self.requests.handle_reply(reply),
+            (InFlight::FirstRead, Reply::Read(first)) => {
+                self.in_flight = InFlight::SecondRead { first };
                 return NextStep::Send(Member::Second, Request::Get);
             }
-            (UnderWay::SecondRead { first }, Reply::Read(second)) => {
+            (InFlight::SecondRead { first }, Reply::Read(second)) => {
                 self.requests.handle_read(Ok(Pair::new(first, second)))
             }
-            (UnderWay::FirstRead | UnderWay::SecondRead { .. }, failure) => self.requests.handle_read(Err(failure)),
+            (InFlight::FirstRead | InFlight::SecondRead { .. }, failure) => self.requests.handle_read(Err(failure)),
         };
         if self.keeps_half_claims && matches!(step, PairStep::Write(Member::First, _)) {
             return NextStep::Answer(Reply::Unknown { retry_after: None });
@@ -77,11 +79,11 @@ impl PairClient {
     fn next_step(&mut self, step: PairStep) -> NextStep {
         match step {
             PairStep::ReadBoth => {
-                self.under_way = UnderWay::FirstRead;
+                self.in_flight = InFlight::FirstRead;
                 NextStep::Send(Member::First, Request::Get)
             }
             PairStep::Write(member, request) => {
-                self.under_way = UnderWay::Write;
+                self.in_flight = InFlight::Write;
                 NextStep::Send(member, request)
             }
             PairStep::Answer(reply) => NextStep::Answer(reply),

@@ -26,18 +26,23 @@ const TIMINGS: [(u64, u64, u64, Option<u64>); 7] = [
     (3_000, 1_500, 300, Some(500)),
 ];
 
-/// The probabilities with which messages are disturbed.
+/// The probabilities of faults that affect single messages.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     pub request_lost: f64,
     pub reply_lost: f64,
+    /// The probability that a request arrives twice.
     pub duplicated: f64,
+    /// The probability that a message takes up to `slowest` longer.
     pub slow: f64,
+    /// The probability that the server refuses a request because there are too many requests.
     pub too_many: f64,
+    /// The probability that a request fails with an internal error, whether or not it was carried out.
     pub server_error: f64,
     pub watch_event_lost: f64,
     /// The probability that an order from the elector to the supervisor is lost.
     pub order_lost: f64,
+    /// The probability that a report from the supervisor to the elector is lost.
     pub report_lost: f64,
     /// The longest delay of a slow message.
     pub slowest: Time,
@@ -54,25 +59,26 @@ pub struct HostPlan {
     pub max_run: Option<Duration>,
     pub min_hold: Option<Duration>,
     pub lock: LockKind,
-    /// Traffic is routed to the command.
+    /// `true` if traffic is routed to the command.
     pub routes: bool,
-    /// leaderrun rejoins after a loss (`--on-lost rejoin`).
+    /// `true` if leaderrun rejoins after a loss (`--on-lost rejoin`).
     pub rejoins: bool,
+    /// `true` if the candidate may watch the lock; otherwise it polls.
     pub may_watch: bool,
     /// The longest delay from the expiry of a timer until the supervisor or the elector runs.
     pub delay: Duration,
-    /// How long a kill of the whole command takes.
+    /// The time that a kill of the whole command takes.
     pub kill_time: Duration,
 }
 
 impl HostPlan {
-    /// Returns by how much stop and kill have to be brought forward.
+    /// Returns the time by which stop and kill have to be brought forward.
     pub fn advance(&self) -> Duration {
         self.delay + self.kill_time
     }
 
-    /// Draws how late the processes of this machine run, and how long a kill takes. The random numbers have their own
-    /// seed, so that the seeds of earlier failures still give the same schedules on machines without delays.
+    /// Draws the delay and the kill time of this machine. The random numbers have their own seed, so that the seeds of
+    /// earlier failures still give the same schedules on machines without delays.
     fn with_delays(self) -> Self {
         let mut rng = Rng::with_seed(self.clock.booted);
         let advance = if rng.f64() < 0.3 { self.timing.max_advance().mul_f64(rng.f64()) } else { Duration::ZERO };
@@ -111,9 +117,13 @@ impl LockKind {
 /// The distribution from which the behaviour of each command is drawn.
 #[derive(Clone, Debug)]
 pub struct Commands {
+    /// The longest time after which a command ends, if it ends by itself.
     pub longest: Time,
+    /// The probability that a command does not end by itself.
     pub endless: f64,
+    /// The probability that a process ignores SIGTERM.
     pub ignores_term: f64,
+    /// The largest number of forks that the start of a command schedules.
     pub descendants: usize,
 }
 
@@ -122,44 +132,51 @@ pub struct Plan {
     pub hosts: Vec<HostPlan>,
     pub network: Network,
     pub faults: Vec<Fault>,
-    /// Mean time between two faults.
+    /// The mean time between two faults.
     pub mean_fault_interval: Time,
-    /// A client-go candidate competes for the lock.
+    /// `true` if a client-go candidate competes for the lock.
     pub client_go: bool,
     pub commands: Commands,
-    /// Some candidates use a pair of objects.
+    /// `true` if some candidates use a pair of objects.
     pub migrating: bool,
-    /// Writes to the second object are neither carried out nor answered.
+    /// `true` if writes to the second object are neither carried out nor answered.
     pub second_unwritable: bool,
-    /// The wall clocks are correct and do not jump.
+    /// `true` if the wall clocks are correct and do not jump.
     pub accurate_wall_clocks: bool,
     /// The time at which all faults end.
     pub healthy_from: Time,
     /// The time without faults within which a candidate must lead; `None` if wrong wall clocks may delay it.
     pub leader_within: Option<Time>,
+    /// The time at which the schedule ends.
     pub ends: Time,
 }
 
-/// The constraints of a test on its schedules; the seed determines the rest.
+/// The constraints of a test on its schedules. The seed determines everything that is `None` or `false`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Constraints {
+    /// The number of machines.
     pub hosts: Option<usize>,
-    /// Only these faults are injected.
+    /// The only faults that are injected.
     pub faults: Option<&'static [Fault]>,
-    /// All candidates have this timing, an index into the table.
+    /// The timing of all candidates, as an index into [`TIMINGS`].
     pub timing: Option<usize>,
     /// The difference of the clock rates, as a fraction of the tolerated difference.
     pub clock_rates: Option<f64>,
+    /// `true` if no message is lost, duplicated, slow or refused.
     pub reliable_network: bool,
+    /// `true` if all candidates have the same identity.
     pub same_identity: bool,
+    /// `true` if there is no client-go candidate.
     pub no_client_go: bool,
+    /// `true` if all processes of commands ignore SIGTERM.
     pub ignore_sigterm: bool,
+    /// `true` if commands run for a long time, and most of them do not end by themselves.
     pub long_commands: bool,
-    /// Some candidates use a pair of objects, and the others one object of the pair. There are no outside edits.
+    /// `true` if some candidates use a pair of objects, and the others one object of the pair. There are no outside edits.
     pub migrating: bool,
-    /// The second object cannot be written, and the candidates on the first machine only use the first object.
+    /// `true` if the second object cannot be written, and the candidate on the first machine only uses the first object.
     pub second_unwritable: bool,
-    /// All candidates have `--min-hold`, and the wall clocks are correct.
+    /// `true` if all candidates have `--min-hold`, and the wall clocks are correct.
     pub min_hold: bool,
 }
 
@@ -225,7 +242,7 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
         .collect();
     let tolerated = timings.iter().map(tolerated_rate).fold(f64::MAX, f64::min);
     let rate_ratio = match constraints.clock_rates {
-        Some(share) => 1.0 + (tolerated - 1.0) * share,
+        Some(fraction) => 1.0 + (tolerated - 1.0) * fraction,
         None => 1.0 + (tolerated - 1.0) * [0.0, rng.f64(), 1.0][rng.usize(..3)],
     };
     timings
@@ -289,7 +306,7 @@ fn draw_network(rng: &mut Rng, constraints: &Constraints, longest_lease: Time) -
     if constraints.reliable_network {
         return Network::default();
     }
-    let mut draw_probability = |most: f64| if rng.bool() { rng.f64() * most } else { 0.0 };
+    let mut draw_probability = |max: f64| if rng.bool() { rng.f64() * max } else { 0.0 };
     Network {
         request_lost: draw_probability(0.15),
         reply_lost: draw_probability(0.25),

@@ -3,14 +3,14 @@
 use leaderrun_core::messages::Report;
 
 use crate::command::Parent;
-use crate::elector::RESTARTED_AFTER;
+use crate::elector::RESTART_PAUSE;
 use crate::events::{Event, Thread};
 use crate::trace;
 use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
-    /// Lets the forked child execute the command. From now on the command counts as alive.
+    /// Lets the forked child execute the command. From then on the command counts as alive.
     pub fn exec(&mut self, run: usize) {
         if !self.runs[run].tree.is_alive(0) {
             return;
@@ -80,7 +80,7 @@ impl World {
     /// Kills both of leaderrun's processes at the same instant: the kernel then kills the command's process group.
     pub fn both_die(&mut self, run: usize) {
         self.supervisor_dies(run);
-        self.elector_gone(run, RESTARTED_AFTER);
+        self.elector_gone(run, RESTART_PAUSE);
         for process in 0..self.runs[run].tree.processes.len() {
             if self.runs[run].tree.processes[process].has_own_group {
                 self.runs[run].tree.processes[process].escaped = true;
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// Draws how long a process takes to end on SIGTERM; `None` if it ignores it.
+    /// Draws the time from SIGTERM to the end of a process; `None` if the process ignores SIGTERM.
     pub fn draw_end_on_term(&mut self) -> Option<Time> {
         if self.chance(self.plan.commands.ignores_term) {
             return None;

@@ -10,11 +10,13 @@ use crate::plan::HostPlan;
 use crate::world::World;
 use testkit::simulated_time::{MILLISECOND, SECOND};
 
+/// The routing thread of one run.
 #[derive(Debug)]
 pub struct RoutingThread {
     route: Route,
-    /// The number of the step under way.
+    /// The number of the step in progress.
     step: Option<u32>,
+    /// The number of steps that were begun.
     steps: u32,
     updates: Vec<Update>,
     result: Option<StepResult>,

@@ -20,7 +20,9 @@ const BATCH: u64 = 16;
 pub struct Summary {
     schedules: u64,
     statistics: Statistics,
+    /// The simulated time of all schedules, in hours.
     hours: f64,
+    /// The time that the runs took, in seconds.
     seconds: f64,
 }
 
@@ -83,8 +85,8 @@ pub fn find_violation(
     search(seeds, run, Summary::merge)
 }
 
-/// Runs the schedules of these seeds on all processors. Returns the first seed with a violation, and the merged counts of
-/// all schedules that were run.
+/// Runs the schedules of these seeds on all processors. Returns the first seed with a violation, and the merged counts
+/// of all schedules that were run.
 pub fn search<V: Send, S: Default + Send>(
     seeds: Range<u64>,
     run: impl Fn(u64, &mut S) -> Option<V> + Sync,
@@ -93,14 +95,14 @@ pub fn search<V: Send, S: Default + Send>(
     let (next, stop_at) = (AtomicU64::new(seeds.start), AtomicU64::new(seeds.end));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
-        let (mut first, mut numbers) = (None::<(u64, V)>, S::default());
+        let (mut first, mut counts) = (None::<(u64, V)>, S::default());
         loop {
             let batch = next.fetch_add(BATCH, Ordering::Relaxed);
             for seed in batch..batch + BATCH {
                 if seed >= stop_at.load(Ordering::Relaxed) {
-                    return (first, numbers);
+                    return (first, counts);
                 }
-                if let Some(violation) = run(seed, &mut numbers) {
+                if let Some(violation) = run(seed, &mut counts) {
                     stop_at.fetch_min(seed, Ordering::Relaxed);
                     first = Some((seed, violation));
                 }
@@ -111,8 +113,8 @@ pub fn search<V: Send, S: Default + Send>(
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let mut all = (None::<(u64, V)>, S::default());
         for worker in workers {
-            let (first, numbers) = worker.join().expect("no schedule panics");
-            merge(&mut all.1, &numbers);
+            let (first, counts) = worker.join().expect("no schedule panics");
+            merge(&mut all.1, &counts);
             if let Some(found) = first
                 && all.0.as_ref().is_none_or(|(seed, _)| found.0 < *seed)
             {

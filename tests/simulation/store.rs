@@ -7,22 +7,26 @@ use leaderrun_core::record::{Record, RunState, Stored, Version};
 
 use crate::mutation::Mutation;
 
-/// How many changes are kept for watches to resume from.
+/// The number of changes that are kept, so that a watch can resume after an earlier one.
 const HISTORY: usize = 16;
 
 #[derive(Debug, Default)]
 pub struct Store {
     object: Option<Stored>,
     revision: u64,
+    /// The number of objects that were created.
     uids: u64,
+    /// The last changes: the revision of each, and the object after it.
     history: VecDeque<(u64, Option<Stored>)>,
+    /// The revision of the last change that is no longer in the history.
     compacted: u64,
+    /// The revisions in which the object was deleted.
     deletions: Vec<u64>,
 }
 
 impl Store {
     pub fn new() -> Self {
-        // Other objects have been written before, so revisions do not start at zero.
+        // Other objects were written earlier, so the revisions of this one do not start at zero.
         Self { revision: 100, ..Self::default() }
     }
 
@@ -45,35 +49,35 @@ impl Store {
     }
 
     fn update(&mut self, version: &Version, record: Record, mutation: Mutation) -> Reply {
-        let Some(present) = &self.object else { return Reply::Conflict };
+        let Some(current) = &self.object else { return Reply::Conflict };
         let released = record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released);
         let unchecked = match mutation {
             Mutation::NoCompareAndSwap => true,
             Mutation::UncheckedRelease => released,
             Mutation::AcceptUnchangedRenewals => {
                 let run = |record: &Record| record.run.as_ref().map(|mark| mark.run.clone());
-                if run(&present.record) == run(&record) && !released {
+                if run(&current.record) == run(&record) && !released {
                     // The reply names another version although nothing was written, so the candidate assumes a renewal.
-                    let resource_version = format!("{}0", present.version.resource_version);
+                    let resource_version = format!("{}0", current.version.resource_version);
                     return Reply::Written(Stored { record, version: Version { resource_version, ..version.clone() } });
                 }
-                run(&present.record) == run(&record)
+                run(&current.record) == run(&record)
             }
             _ => false,
         };
-        if present.version != *version && !unchecked {
+        if current.version != *version && !unchecked {
             return Reply::Conflict;
         }
         Reply::Written(self.write(record))
     }
 
-    /// Writes the record without a check; creates the object if there is none.
+    /// Writes the record without checking the version, and creates the object if there is none.
     pub fn write(&mut self, record: Record) -> Stored {
-        if let Some(present) = self.object.as_ref().filter(|present| present.record == record) {
-            return present.clone();
+        if let Some(current) = self.object.as_ref().filter(|current| current.record == record) {
+            return current.clone();
         }
         let uid = match &self.object {
-            Some(present) => present.version.uid.clone(),
+            Some(current) => current.version.uid.clone(),
             None => {
                 self.uids += 1;
                 self.uids.to_string()

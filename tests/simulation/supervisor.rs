@@ -1,4 +1,4 @@
-//! The supervisor process: the production state machine over a simulated process tree.
+//! The supervisor process: the production state machine, with a simulated process tree.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,42 +16,51 @@ use crate::trace;
 use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, Time};
 
+/// The number of SIGTERM.
 const TERM: i32 = 15;
+
 /// The shortest and the longest pause between two rounds of a kill, as in production.
 const KILL_PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 #[derive(Debug)]
 pub struct SupervisorProcess {
     pub alive: bool,
-    /// The elector has sent SIGKILL to this supervisor.
+    /// `true` if the elector has sent SIGKILL to this supervisor.
     pub is_killed: bool,
     pub frozen_until: Time,
     pub supervisor: Supervisor,
     pub orders: VecDeque<Order>,
     /// The tenure in the last order that was delivered.
     pub received_tenure: Option<Tenure>,
-    /// When an order was last lost.
+    /// The time at which an order was last lost.
     pub order_lost_at: Time,
     stop_options: StopOptions,
+    /// `true` once the supervisor has noticed that the elector is dead.
     pub elector_gone: bool,
-    /// The fork has been decided but not carried out yet.
+    /// `true` if the fork has been decided but not carried out yet.
     forking: bool,
     /// The result of the last start.
     start_result: Option<StartResult>,
     /// The tenure that the forked child checks before it executes the command.
     start_tenure: Option<Tenure>,
-    /// The command was started, and its end was not reported yet.
+    /// `true` from the start of the command until its end is reported.
     has_command: bool,
+    /// `true` if the forked child found that its tenure was over.
     child_was_late: bool,
+    /// The kill of the command, if it has begun.
     kill: Option<Kill>,
+    /// `true` while the processes that the main process left running are sent SIGTERM.
     terminates_leftovers: bool,
+    /// `true` once the tenure is over.
     stop_began: bool,
 }
 
 #[derive(Debug)]
 struct Kill {
     next_round_at: Instant,
+    /// The pause before the next round.
     pause: Duration,
+    /// The number of processes that died since the last round.
     killed: usize,
 }
 
@@ -143,7 +152,8 @@ impl World {
         self.wake_for_deadline(run, Thread::Supervisor, deadline, next_kill);
     }
 
-    /// Returns the time that the supervisor gets instead of the present if a mutation skips the check of the remaining time.
+    /// Returns the time that the supervisor gets instead of the current time, if a mutation skips the check of the remaining
+    /// time.
     fn mutated_start_time(&self, inputs: &SupervisorInputs) -> Option<Instant> {
         let start = |order: &Order| match order {
             Order::Start { tenure, .. } => Some(tenure.renewal_sent_at),
@@ -220,6 +230,7 @@ impl World {
         }
     }
 
+    /// Replaces a state machine that is stopping the command with one whose tenure has just been renewed.
     fn inject_delayed_kill(&mut self, run: usize, now: Instant, tenure: Tenure) {
         let supervisor = &mut self.runs[run].supervisor;
         if supervisor.stop_began && supervisor.has_command && supervisor.kill.is_none() {
@@ -353,8 +364,8 @@ impl World {
         if !self.runs[run].elector.alive {
             return;
         }
-        // The promise covers one fault. The loss of this report would be a second one beside a failed supervisor: the
-        // elector would not know that the deadline was brought forward.
+        // The promise covers one fault. If the supervisor failed as well, the loss of this report would be a second fault,
+        // because the elector would not know that the deadline was brought forward.
         let was_brought_forward = self.hosts[self.runs[run].host].plan.advance() > Duration::ZERO;
         let may_be_lost = !(was_brought_forward && matches!(report, Report::Enforcing(_)));
         if may_be_lost && self.is_lost(self.plan.network.report_lost) {

@@ -20,14 +20,15 @@ use crate::store::Store;
 use crate::supervisor::SupervisorProcess;
 use testkit::simulated_time::{Clock, MILLISECOND, SECOND, Time};
 
-/// How long the processes of a suspended machine take to handle everything that is due after it has resumed.
+/// The time that the processes of a resumed machine take to handle everything that is due.
 pub const RESUME_TIME: Time = 100 * MILLISECOND;
 
+/// A machine. Each `…_until` is the end of a fault.
 #[derive(Debug)]
 pub struct Host {
     pub plan: HostPlan,
-    pub out_cut_until: Time,
-    pub in_cut_until: Time,
+    pub outbound_cut_until: Time,
+    pub inbound_cut_until: Time,
     pub suspended_until: Time,
 }
 
@@ -39,23 +40,26 @@ pub struct Run {
     pub elector: ElectorProcess,
     pub supervisor: SupervisorProcess,
     pub tree: Tree,
+    /// The time of the next wake-up of each [`Thread`].
     pub wakes: [Option<Time>; 4],
+    /// The time at which this run acquired the lock.
     pub led_since: Option<Time>,
-    /// When this run sent the write that acquired the lock.
+    /// The time at which this run sent the write that acquired the lock.
     pub claimed_at: Time,
-    /// When the last process of its command died.
+    /// The time at which the last process of the command died.
     pub gone_since: Option<Time>,
-    /// The elector has reported that the command succeeded.
+    /// `true` if the elector has reported that the command succeeded.
     pub command_succeeded: bool,
     pub fencing_token: u64,
+    /// The marks that this run has observed, in order.
     pub observed_marks: Vec<ObservedMark>,
-    /// Another client has removed this run's mark from the record, or has shortened its duration.
+    /// `true` if another client has removed this run's mark from the record, or has shortened its duration.
     pub displaced: bool,
-    /// The API server has stored a record of this run with the whole lease duration.
+    /// `true` if the API server has stored a record of this run with the whole lease duration.
     pub has_written_in_full: bool,
-    /// While this run was displaced, another run acquired the lock that could not know that this run holds it.
+    /// `true` if this run was displaced, and a run that could not know that this run holds the lock acquired it.
     pub overtaken: bool,
-    /// This run was overtaken at least once, so another command may have a greater fencing token.
+    /// `true` if this run was overtaken at least once, so that another command may have a greater fencing token.
     pub token_may_be_exceeded: bool,
     /// The revision in which this run last wrote the record after a record of another client or run.
     pub acquired_in: u64,
@@ -63,15 +67,16 @@ pub struct Run {
     pub death_deadline: Option<Time>,
 }
 
-/// The mark of another run in a record that a run has observed.
+/// The mark of a run, which another run or the same run has observed in records.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedMark {
+    /// The run that the mark names.
     pub run: usize,
     /// The longest lease duration in a record with that mark, in seconds.
     pub longest_duration: u64,
-    /// The revision in which the run observed that the record no longer had the mark.
+    /// The revision in which the record was observed to have the mark no longer.
     pub gone_in: Option<u64>,
-    /// The record then had no mark of another run either.
+    /// `true` if the record was then observed without any mark, and not with the mark of another run.
     pub gone_without_successor: bool,
 }
 
@@ -98,7 +103,7 @@ pub struct World {
     pub living: Vec<usize>,
     pub store: Store,
     /// The store of the second object of a pair.
-    pub second: Store,
+    pub second_store: Store,
     pub server_down_until: Time,
     pub admission_shortens_until: Time,
     pub watches: Vec<ServerWatch>,
@@ -106,13 +111,14 @@ pub struct World {
     /// Earlier records, with the uid of their object.
     pub archive: VecDeque<(Record, String)>,
     pub greatest_token: u64,
-    /// When the next command may start, by the `--min-hold` of the last run that succeeded.
+    /// The time from which the `--min-hold` of the last successful run allows the next command.
     pub not_due_before: Time,
     pub last_leading_at: Time,
     pub violation: Option<Violation>,
     pub trace: Option<Vec<String>>,
     pub statistics: Statistics,
     queue: BinaryHeap<Reverse<ScheduledEvent>>,
+    /// The number of events that were scheduled.
     order: u64,
 }
 
@@ -133,8 +139,8 @@ impl World {
         let plan = Plan::draw(&mut rng, constraints);
         let hosts = plan.hosts.iter().map(|plan| Host {
             plan: plan.clone(),
-            out_cut_until: 0,
-            in_cut_until: 0,
+            outbound_cut_until: 0,
+            inbound_cut_until: 0,
             suspended_until: 0,
         });
         let mut world = Self {
@@ -145,7 +151,7 @@ impl World {
             runs: Vec::new(),
             living: Vec::new(),
             store: Store::new(),
-            second: Store::new(),
+            second_store: Store::new(),
             server_down_until: 0,
             admission_shortens_until: 0,
             watches: Vec::new(),
@@ -161,7 +167,7 @@ impl World {
             order: 0,
             plan,
         };
-        world.describe();
+        world.trace_plan();
         for host in 0..world.hosts.len() {
             let at = world.rng.u64(0..2 * SECOND);
             world.schedule(at, Event::StartRun { host });
@@ -242,7 +248,7 @@ impl World {
         }
     }
 
-    /// Returns until when an event is blocked, because its machine is suspended or its process is stopped.
+    /// Returns the time until which an event is blocked, because its machine is suspended or its process is stopped.
     fn blocked_until(&self, event: &Event) -> Option<Time> {
         let (run, stopped_until) = match *event {
             Event::Wake(run, Thread::Election) | Event::SendRequest { run, .. } => {
@@ -264,8 +270,9 @@ impl World {
         self.queue.push(Reverse(ScheduledEvent { at, order: self.order, event }));
     }
 
-    pub fn schedule_within(&mut self, most: Time, event: Event) {
-        let at = self.now + self.rng.u64(1..=most);
+    /// Schedules an event at a random time, at most `max` from now.
+    pub fn schedule_within(&mut self, max: Time, event: Event) {
+        let at = self.now + self.rng.u64(1..=max);
         self.schedule(at, event);
     }
 
@@ -275,8 +282,8 @@ impl World {
         self.wake(run, thread, at);
     }
 
-    /// Wakes a thread for its deadline, delayed by up to the lateness of this machine, and without delay for the next
-    /// round of a kill, because the kill time of the machine includes all rounds.
+    /// Wakes a thread for its deadline, delayed by up to the delay of its machine. The wake-up for the next round of a kill
+    /// is not delayed, because the kill time of the machine includes all rounds.
     pub fn wake_for_deadline(
         &mut self,
         run: usize,
@@ -297,7 +304,7 @@ impl World {
     pub fn wake(&mut self, run: usize, thread: Thread, at: Time) {
         let at = at.max(self.now + 1);
         let wake = &mut self.runs[run].wakes[thread as usize];
-        if wake.is_none_or(|present| at < present) {
+        if wake.is_none_or(|current| at < current) {
             *wake = Some(at);
             self.schedule(at, Event::Wake(run, thread));
         }
@@ -307,10 +314,12 @@ impl World {
         &self.hosts[self.runs[run].host].plan.clock
     }
 
-    pub fn chance(&mut self, share: f64) -> bool {
-        share > 0.0 && self.rng.f64() < share
+    /// Returns `true` with this probability.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.rng.f64() < probability
     }
 
+    /// Returns whether all faults have ended.
     pub fn is_healthy(&self) -> bool {
         self.now >= self.plan.healthy_from
     }
@@ -365,7 +374,8 @@ impl World {
         }
     }
 
-    fn describe(&mut self) {
+    /// Adds the plan to the trace.
+    fn trace_plan(&mut self) {
         for index in 0..self.hosts.len() {
             let HostPlan { clock, identity, timing, wait, min_hold, lock, may_watch, delay, kill_time, .. } =
                 self.hosts[index].plan.clone();

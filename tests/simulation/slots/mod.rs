@@ -1,9 +1,10 @@
 //! A simulation of candidates for several slots. It drives the production state machine
-//! [`leaderrun_core::slots::SlotElection`] as the production loop does: a candidate has one request under way at a time,
-//! for any of its slots.
+//! [`leaderrun_core::slots::SlotElection`] as the production loop does: a candidate has one request in flight at a time,
+//! which is for one of the slots.
 //!
-//! The invariants: no slot ever has two commands, and no candidate leads in two slots. With enough candidates, every
-//! slot is filled within a bound after the faults have ended. The start of many candidates causes few refused writes.
+//! The tests check these invariants: no slot ever has two commands, and no candidate leads in two slots. With enough
+//! candidates, every slot is filled within a bound after the faults have ended. The start of many candidates causes few
+//! refused writes.
 
 mod preference;
 mod world;
@@ -25,6 +26,7 @@ const FAULTS_END: Time = 60 * SECOND;
 /// The number of different claim delays of candidates that preempt: 0 s, 1 s and so on.
 const CLAIM_DELAYS: u64 = 3;
 
+/// The time for which a candidate waits before it preempts a leader with a longer claim delay.
 const PREEMPT_AFTER: Duration = Duration::from_secs(10);
 
 /// The pause between two checks of whether every slot is filled.
@@ -65,8 +67,8 @@ impl fmt::Display for Summary {
 /// Returns the first violation.
 pub fn run_all(seeds: std::ops::Range<u64>, mutation: Mutation) -> Result<Summary, String> {
     let run = |seed, summary: &mut Summary| {
-        let (numbers, violation) = run_schedule(seed, mutation);
-        summary.add(&numbers);
+        let (counts, violation) = run_schedule(seed, mutation);
+        summary.add(&counts);
         violation
     };
     match search(seeds, run, Summary::add) {
@@ -109,13 +111,13 @@ fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
         world.violation.get_or_insert_with(empty);
     }
     let World { commands, conflicts, requests_to_step_down, violation, .. } = world;
-    let numbers = Summary {
+    let counts = Summary {
         schedules: 1,
         commands: commands.into(),
         conflicts: conflicts.into(),
         requests_to_step_down: requests_to_step_down.into(),
     };
-    (numbers, violation)
+    (counts, violation)
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn writes_that_are_not_compare_and_swap_are_detected() {
 
 #[test]
 fn the_start_of_many_candidates_causes_few_refused_writes() {
-    for (slots, candidates, most) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
+    for (slots, candidates, max_conflicts) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
         let (mut conflicts, seeds) = (0, 200 / candidates as u64);
         for seed in 0..seeds {
             let mut world = World::new(seed, slots, candidates, 0);
@@ -145,6 +147,6 @@ fn the_start_of_many_candidates_causes_few_refused_writes() {
         }
         let each = f64::from(conflicts) / seeds as f64 / candidates as f64;
         println!("{each:.2} refused writes for each of {candidates} candidates on {slots} slots");
-        assert!(each < most, "{each} refused writes for each of {candidates} candidates on {slots} slots");
+        assert!(each < max_conflicts, "{each} refused writes for each of {candidates} candidates on {slots} slots");
     }
 }

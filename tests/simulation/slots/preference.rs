@@ -15,7 +15,7 @@ fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {
 }
 
 fn leader(world: &World) -> Option<usize> {
-    world.alive[0].map(|(candidate, _)| candidate)
+    world.living_commands[0].map(|(candidate, _)| candidate)
 }
 
 #[test]
@@ -65,6 +65,7 @@ fn flapping_candidates_send_at_most_one_request_in_the_configured_time() {
         let mut world = World::with_preferences(seed, 1, &preferences, 3600 * SECOND);
         world.run_until(3600 * SECOND);
         assert_eq!(world.violation, None, "seed {seed}");
+        // The configured time of ten seconds fits into the hour 360 times.
         assert!(world.requests_to_step_down <= 360, "seed {seed}: {}", world.requests_to_step_down);
         most = most.max(world.requests_to_step_down);
     }

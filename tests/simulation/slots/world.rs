@@ -49,16 +49,22 @@ pub enum Event {
     Crash,
 }
 
-/// The present run of a candidate. After a crash it is replaced by the next run.
+/// The current run of a candidate. After a crash it is replaced with the next run.
 struct Candidate {
     clock: Clock,
     election: SlotElection,
+    /// The inputs that have arrived since the last step.
     inputs: SlotInputs,
+    /// The requests that have not been sent yet, each with its slot.
     queue: VecDeque<(usize, Request)>,
-    under_way: Option<usize>,
+    /// The slot of the request in flight.
+    in_flight: Option<usize>,
+    /// The number of requests that were sent and watches that were opened.
     requests: u32,
+    /// The number of the open watch of each slot.
     watches: Vec<Option<u32>>,
     leads_slot: Option<usize>,
+    /// The kill instant of the tenure.
     kill: Instant,
     wakes_at: Option<Time>,
 }
@@ -70,11 +76,13 @@ pub struct World {
     mutation: Mutation,
     stores: Vec<Store>,
     /// The candidate and the run number of the living command in each slot.
-    pub alive: Vec<Option<(usize, u32)>>,
+    pub living_commands: Vec<Option<(usize, u32)>>,
     /// The first invariant that was violated.
     pub violation: Option<String>,
     candidates: Vec<Candidate>,
+    /// The number of the current run of each candidate.
     starts: Vec<u32>,
+    /// The time at which all faults end.
     healthy_from: Time,
     /// The preference of each candidate.
     preferences: Vec<Preference>,
@@ -83,7 +91,9 @@ pub struct World {
     pub requests_to_step_down: u32,
     /// The time and the number of each scheduled event, in order.
     queue: BinaryHeap<Reverse<(Time, u64)>>,
+    /// The scheduled events by their numbers, each with the candidate and the number of its run.
     events: BTreeMap<u64, (usize, u32, Event)>,
+    /// The number of events that were scheduled.
     order: u64,
 }
 
@@ -103,7 +113,7 @@ impl World {
             mutation: Mutation::None,
             violation: None,
             stores: (0..slots).map(|_| Store::new()).collect(),
-            alive: vec![None; slots],
+            living_commands: vec![None; slots],
             candidates: Vec::new(),
             starts: vec![0; candidates],
             healthy_from,
@@ -121,7 +131,7 @@ impl World {
             // The clock rates differ by less than the tolerated ratio.
             let rate = TRUE_RATE + world.rng.u64(0..50_000);
             let clock = Clock { rate, booted: world.rng.u64(0..1000 * SECOND), wall: jiff::SignedDuration::ZERO };
-            let candidate = world.candidate(number, clock);
+            let candidate = world.new_candidate(number, clock);
             world.candidates.push(candidate);
             let at = world.rng.u64(0..50 * MILLISECOND);
             world.schedule(at, number, Event::Begin);
@@ -134,7 +144,7 @@ impl World {
         Self { mutation, ..self }
     }
 
-    fn candidate(&mut self, number: usize, clock: Clock) -> Candidate {
+    fn new_candidate(&mut self, number: usize, clock: Clock) -> Candidate {
         let config = ElectionConfig {
             identity: number.to_string(),
             run: RunId::new(format!("{number}.{}", self.starts[number])),
@@ -150,7 +160,7 @@ impl World {
             clock,
             inputs: SlotInputs::default(),
             queue: VecDeque::new(),
-            under_way: None,
+            in_flight: None,
             requests: 0,
             watches: vec![None; self.stores.len()],
             leads_slot: None,
@@ -167,24 +177,24 @@ impl World {
 
     /// Returns whether every slot has a living command.
     pub fn is_filled(&self) -> bool {
-        self.alive.iter().all(Option::is_some)
+        self.living_commands.iter().all(Option::is_some)
     }
 
     /// Stops a candidate and its command, until [`restart_candidate`](Self::restart_candidate) is called.
     pub fn stop_candidate(&mut self, candidate: usize) {
         if let Some(slot) = self.candidates[candidate].leads_slot
-            && self.alive[slot] == Some((candidate, self.starts[candidate]))
+            && self.living_commands[slot] == Some((candidate, self.starts[candidate]))
         {
-            self.alive[slot] = None;
+            self.living_commands[slot] = None;
         }
         self.replace(candidate);
     }
 
-    /// Replaces a candidate by its next run, which does nothing before [`Event::Begin`].
+    /// Replaces a candidate with its next run, which does nothing before [`Event::Begin`].
     fn replace(&mut self, candidate: usize) {
         self.starts[candidate] += 1;
         let clock = self.candidates[candidate].clock.clone();
-        self.candidates[candidate] = self.candidate(candidate, clock);
+        self.candidates[candidate] = self.new_candidate(candidate, clock);
     }
 
     pub fn restart_candidate(&mut self, candidate: usize) {
@@ -200,14 +210,14 @@ impl World {
             }
             self.now = at;
             let (candidate, start, event) = self.events.remove(&order).expect("an event");
-            let is_present = start == self.starts[candidate];
+            let is_current = start == self.starts[candidate];
             match event {
                 // A request arrives, and the supervisor kills the command, even if the candidate has crashed.
                 Event::RequestArrives { number, slot, request } => {
                     self.receive_request(candidate, start, number, slot, *request)
                 }
                 Event::Kill { slot } => self.kill(candidate, start, slot),
-                event if is_present => self.handle_event(candidate, event),
+                event if is_current => self.handle_event(candidate, event),
                 _ => {}
             }
         }
@@ -224,8 +234,8 @@ impl World {
             }
             Event::ReplyArrives { number, slot, reply } => {
                 let state = &mut self.candidates[candidate];
-                if state.requests == number && state.under_way == Some(slot) {
-                    state.under_way = None;
+                if state.requests == number && state.in_flight == Some(slot) {
+                    state.in_flight = None;
                     state.inputs.slots.push((slot, ElectionInputs::reply(*reply)));
                     self.run(candidate);
                 }
@@ -269,7 +279,7 @@ impl World {
         let state = &mut self.candidates[candidate];
         if let Some(at) = state.election.next_timeout() {
             let at = state.clock.time_of(at).max(self.now + 1);
-            if state.wakes_at.is_none_or(|present| at < present || present <= self.now) {
+            if state.wakes_at.is_none_or(|current| at < current || current <= self.now) {
                 state.wakes_at = Some(at);
                 self.schedule(at, candidate, Event::Wake);
             }
@@ -280,7 +290,7 @@ impl World {
         let state = &mut self.candidates[candidate];
         match action {
             ElectionAction::Send(request) => {
-                state.under_way.take_if(|under_way| *under_way == slot);
+                state.in_flight.take_if(|in_flight| *in_flight == slot);
                 state.queue.retain(|(other, _)| *other != slot);
                 match request {
                     Request::Get => state.queue.push_back((slot, request)),
@@ -294,13 +304,13 @@ impl World {
                 state.watches[slot] = Some(number);
                 let events = self.stores[slot].events_since(from.as_ref());
                 for event in events.unwrap_or_else(|| vec![WatchEvent::Broken]) {
-                    let at = self.now + self.delay();
+                    let at = self.now + self.draw_delay();
                     self.schedule(at, candidate, Event::WatchEventArrives { number, slot, event: Box::new(event) });
                 }
             }
             ElectionAction::Unwatch => state.watches[slot] = None,
             ElectionAction::StartLeading(leadership) => {
-                if let Some((other, _)) = self.alive[slot] {
+                if let Some((other, _)) = self.living_commands[slot] {
                     self.violation =
                         Some(format!("the commands of {other} and {candidate} are both alive in slot {slot}"));
                 }
@@ -309,7 +319,7 @@ impl World {
                 }
                 (state.leads_slot, state.kill) = (Some(slot), leadership.tenure.kill);
                 let kill = state.clock.time_of(state.kill);
-                self.alive[slot] = Some((candidate, self.starts[candidate]));
+                self.living_commands[slot] = Some((candidate, self.starts[candidate]));
                 self.commands += 1;
                 self.schedule(kill, candidate, Event::Kill { slot });
                 if self.now < self.healthy_from {
@@ -338,14 +348,15 @@ impl World {
     fn kill(&mut self, candidate: usize, start: u32, slot: usize) {
         if start != self.starts[candidate] {
             // The candidate has crashed, so the last scheduled kill ends the command.
-            if self.alive[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
-                self.alive[slot] = None;
+            if self.living_commands[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
+                self.living_commands[slot] = None;
             }
         } else if self.candidates[candidate].clock.boot(self.now) >= self.candidates[candidate].kill {
             self.end(candidate, slot, false);
         }
     }
 
+    /// Returns whether another kill of this run's command in this slot is scheduled.
     fn is_killed_later(&self, candidate: usize, start: u32, slot: usize) -> bool {
         self.events.values().any(|(other, since, event)| {
             let is_kill = matches!(event, Event::Kill { slot: killed } if *killed == slot);
@@ -353,11 +364,12 @@ impl World {
         })
     }
 
+    /// Ends the candidate's command in this slot.
     fn end(&mut self, candidate: usize, slot: usize, succeeded: bool) {
-        if self.alive[slot] != Some((candidate, self.starts[candidate])) {
+        if self.living_commands[slot] != Some((candidate, self.starts[candidate])) {
             return;
         }
-        self.alive[slot] = None;
+        self.living_commands[slot] = None;
         self.candidates[candidate].inputs.command_gone = Some(CommandGone { succeeded });
         let at = self.now + 1;
         self.candidates[candidate].wakes_at = Some(at);

@@ -6,29 +6,33 @@ use super::{Event, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
+    /// Draws whether a fault with this probability happens. None happens after the end of the faults.
     fn is_faulty(&mut self, probability: f64) -> bool {
         self.now < self.healthy_from && self.rng.f64() < probability
     }
 
-    pub(super) fn delay(&mut self) -> Time {
-        let most = if self.is_faulty(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
-        self.rng.u64(MILLISECOND / 2..most)
+    /// Draws the delay of a message.
+    pub(super) fn draw_delay(&mut self) -> Time {
+        let longest = if self.is_faulty(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
+        self.rng.u64(MILLISECOND / 2..longest)
     }
 
+    /// Sends the next request in the candidate's queue if none is in flight. Requests whose replies the election no longer
+    /// awaits are dropped.
     pub(super) fn send_next(&mut self, candidate: usize) {
         let state = &mut self.candidates[candidate];
         let awaits_reply = |slot: usize| state.election.election(slot).awaits_reply();
-        state.under_way.take_if(|slot| !awaits_reply(*slot));
+        state.in_flight.take_if(|slot| !awaits_reply(*slot));
         state.queue.retain(|(slot, _)| awaits_reply(*slot));
-        if state.under_way.is_some() {
+        if state.in_flight.is_some() {
             return;
         }
         let Some((slot, request)) = state.queue.pop_front() else { return };
         state.requests += 1;
-        state.under_way = Some(slot);
+        state.in_flight = Some(slot);
         let number = state.requests;
         if !self.is_faulty(0.05) {
-            let at = self.now + self.delay();
+            let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::RequestArrives { number, slot, request: Box::new(request) });
         }
     }
@@ -41,7 +45,7 @@ impl World {
             self.send_watch_events(slot);
         }
         if start == self.starts[candidate] && !self.is_faulty(0.05) {
-            let at = self.now + self.delay();
+            let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::ReplyArrives { number, slot, reply: Box::new(reply) });
         }
     }
@@ -50,7 +54,7 @@ impl World {
         for candidate in 0..self.candidates.len() {
             let Some(number) = self.candidates[candidate].watches[slot] else { continue };
             let event = if self.is_faulty(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
-            let at = self.now + self.delay();
+            let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::WatchEventArrives { number, slot, event: Box::new(event) });
         }
     }
