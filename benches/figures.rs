@@ -125,8 +125,8 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     lifetimes.windows(2).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at)).collect()
 }
 
-/// Measures a lower bound for the duration of a hand-over: a release, its watch event, and a claim, by plain clients with
-/// open connections.
+/// Measures a lower bound for the duration of a hand-over: a release, its watch event, and a claim, by plain clients
+/// with open connections.
 fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let namespace = lock.namespace();
     let leases = || async {
@@ -252,8 +252,8 @@ fn kilobytes(process: Pid, fields: &[&str]) -> u64 {
     values.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
 
-/// Measures the time from the kill deadline to the end of leaderrun. The command consists of twenty generations of fifty
-/// processes that ignore SIGTERM.
+/// Measures the time from the kill deadline to the end of leaderrun. The command consists of twenty generations of
+/// fifty processes that ignore SIGTERM.
 fn kill_of_many(runs: usize) -> Vec<f64> {
     let script = "trap '' TERM; grow() { i=0; while [ $i -lt 49 ]; do sleep 1000 & i=$((i+1)); done; if [ $1 -gt 1 ]; then (grow $(($1 - 1))) & fi; [ $1 = 1 ] && echo grown; wait; }; grow 20 & sleep 1000";
     (0..runs)

@@ -186,7 +186,8 @@ async fn answer(stream: &mut TlsStream<TcpStream>, kind: ResponseKind, is_watch:
                 hostile_input::mutate(random, &mut status);
             }
             if is_watch && random.bool() {
-                return send_response(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status }))).await;
+                return send_response(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status })))
+                    .await;
             }
             // leaderrun would create a missing lock and acquire it.
             let code = if code == 404 && !is_watch { 403 } else { code };

@@ -384,8 +384,8 @@ impl World<'_> {
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// Returns the tenure as this run gets it when the setting disables a rule. `by_write` is true if the tenure follows
-    /// from the reply to a write.
+    /// Returns the tenure as this run gets it when the setting disables a rule. `by_write` is true if the tenure
+    /// follows from the reply to a write.
     fn tenure_without_rule(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled {

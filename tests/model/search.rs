@@ -102,8 +102,8 @@ fn fingerprint(world: &World) -> u64 {
     fingerprint.finish()
 }
 
-/// A hasher that mixes words like wyhash. With the standard hasher, hashing would take most of the time of a search in a
-/// debug build.
+/// A hasher that mixes words like wyhash. With the standard hasher, hashing would take most of the time of a search in
+/// a debug build.
 struct Fingerprint(u64);
 
 impl Fingerprint {

@@ -2,7 +2,7 @@
 
 use leaderrun_core::record::RunState;
 
-use crate::disturbance::{Partition, Disturbance, Role};
+use crate::disturbance::{Disturbance, Partition, Role};
 use crate::run::{ProcessState, Run};
 use crate::world::{JUST_BEFORE, World};
 
@@ -45,7 +45,9 @@ impl World<'_> {
         for host in 0..2 {
             match self.state.partitions[host] {
                 Some(_) => steps.push(Step::EndPartition(host)),
-                None if self.may_disturb(Disturbance::Partition) => steps.extend(Partition::ALL.map(|partition| Step::Partition(host, partition))),
+                None if self.may_disturb(Disturbance::Partition) => {
+                    steps.extend(Partition::ALL.map(|partition| Step::Partition(host, partition)))
+                }
                 None => {}
             }
             let is_free =

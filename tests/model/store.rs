@@ -33,8 +33,8 @@ impl Store {
             (Request::Get, current) => Reply::Read(current.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),
             (Request::Create(_), Some(_)) => Reply::Conflict,
-            // A PUT that names no uid creates a missing object. Without the uid check, the new object gets the uid of the
-            // deleted one.
+            // A PUT that names no uid creates a missing object. Without the uid check, the new object gets the uid of
+            // the deleted one.
             (Request::Update(version, record), None) if disabled == Some(Rule::UidCheck) => {
                 Reply::Written(self.write_as(version.uid, record))
             }

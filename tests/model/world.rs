@@ -3,7 +3,7 @@
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::record::{Record, RunState};
 
-use crate::disturbance::{Partition, Disturbance};
+use crate::disturbance::{Disturbance, Partition};
 use crate::run::{ProcessState, Run};
 use crate::setting::{KILL_TIME, Rule, Setting};
 use crate::steps::Step;

@@ -60,8 +60,8 @@ impl Tree {
         self.processes.iter().any(|process| process.alive && process.executed)
     }
 
-    /// Returns whether all living processes have escaped. Nothing kills them, because they had left the process group when
-    /// both of leaderrun's processes were killed.
+    /// Returns whether all living processes have escaped. Nothing kills them, because they had left the process group
+    /// when both of leaderrun's processes were killed.
     pub fn has_escaped(&self) -> bool {
         let mut living = self.processes.iter().filter(|process| process.alive).peekable();
         living.peek().is_some() && living.all(|process| process.escaped)

@@ -143,7 +143,8 @@ impl World {
                 elector.watch = None;
                 self.close_watch(run);
             }
-            let mutated_events = watch_events.iter().map(|event| self.mutated_watch_event(run, event.clone())).collect();
+            let mutated_events =
+                watch_events.iter().map(|event| self.mutated_watch_event(run, event.clone())).collect();
             let replied = reply.is_some();
             let inputs = ElectionInputs { command_gone, stop, reply, watch_events: mutated_events };
             let actions = self.runs[run].elector.election.step(now, inputs);

@@ -227,8 +227,8 @@ impl World {
         if self.living.is_empty() { None } else { Some(self.living[self.rng.usize(..self.living.len())]) }
     }
 
-    /// Returns whether the supervisor is healthy, so that the elector may fail. The promise covers the failure of one of the
-    /// two processes.
+    /// Returns whether the supervisor is healthy, so that the elector may fail. The promise covers the failure of one
+    /// of the two processes.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
         supervisor.alive
@@ -241,8 +241,8 @@ impl World {
         elector.alive && self.has_recovered(run, elector.frozen_until)
     }
 
-    /// Returns whether a process that was frozen until then is running again, and has had time to handle everything that was
-    /// due.
+    /// Returns whether a process that was frozen until then is running again, and has had time to handle everything
+    /// that was due.
     fn has_recovered(&self, run: usize, frozen_until: Time) -> bool {
         let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
         let until = frozen_until.max(*suspended_until);
@@ -281,9 +281,10 @@ impl World {
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
             OutsideEdit::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
-                // A mark is only valid in the object that it was written to.
-                let is_bound = old.lease_transitions > 0;
-                if is_bound && self.store.object().is_some_and(|current| current.version.uid != uid) {
+                // A mark is only valid in the object whose uid was written with it. The write that creates an object has
+                // no uid yet.
+                let has_uid = old.lease_transitions > 0;
+                if has_uid && self.store.object().is_some_and(|current| current.version.uid != uid) {
                     old.run = None;
                 }
                 self.outside_edit("restores an old record", |_| Some(old));

@@ -195,7 +195,8 @@ impl World {
         }
     }
 
-    /// Records the time from which `--min-hold` allows the next command. This is called after the last write of a release.
+    /// Records the time from which `--min-hold` allows the next command. This is called after the last write of a
+    /// release.
     pub fn record_due_time(&mut self, run: usize) {
         let Run { host, command_succeeded, .. } = self.runs[run];
         let hold = self.hosts[host].plan.min_hold.filter(|_| command_succeeded && self.plan.accurate_wall_clocks);
@@ -246,7 +247,8 @@ impl World {
 
     /// Checks that no tenure ends without a renewal while there are no faults.
     pub fn check_loss(&mut self, run: usize) {
-        // If the write that acquired the lock was sent during the faults, its late reply may leave too little time to renew.
+        // If the write that acquired the lock was sent during the faults, its late reply may leave too little time to
+        // renew.
         if self.runs[run].claimed_at > self.plan.healthy_from && self.runs[run].elector.alive {
             let description = format!("{} lost its lock although there were no faults", self.name(run));
             self.record_violation(ViolationKind::LostWithoutFaults, description);

@@ -172,9 +172,11 @@ pub struct Constraints {
     pub ignore_sigterm: bool,
     /// `true` if commands run for a long time, and most of them do not end by themselves.
     pub long_commands: bool,
-    /// `true` if some candidates use a pair of objects, and the others one object of the pair. There are no outside edits.
+    /// `true` if some candidates use a pair of objects, and the others one object of the pair. There are no outside
+    /// edits.
     pub migrating: bool,
-    /// `true` if the second object cannot be written, and the candidate on the first machine only uses the first object.
+    /// `true` if the second object cannot be written, and the candidate on the first machine only uses the first
+    /// object.
     pub second_unwritable: bool,
     /// `true` if all candidates have `--min-hold`, and the wall clocks are correct.
     pub min_hold: bool,

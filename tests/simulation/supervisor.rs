@@ -152,8 +152,8 @@ impl World {
         self.wake_for_deadline(run, Thread::Supervisor, deadline, next_kill);
     }
 
-    /// Returns the time that the supervisor gets instead of the current time, if a mutation skips the check of the remaining
-    /// time.
+    /// Returns the time that the supervisor gets instead of the current time, if a mutation skips the check of the
+    /// remaining time.
     fn mutated_start_time(&self, inputs: &SupervisorInputs) -> Option<Instant> {
         let start = |order: &Order| match order {
             Order::Start { tenure, .. } => Some(tenure.renewal_sent_at),
@@ -364,8 +364,8 @@ impl World {
         if !self.runs[run].elector.alive {
             return;
         }
-        // The promise covers one fault. If the supervisor failed as well, the loss of this report would be a second fault,
-        // because the elector would not know that the deadline was brought forward.
+        // The promise covers one fault. If the supervisor failed as well, the loss of this report would be a second
+        // fault, because the elector would not know that the deadline was brought forward.
         let was_brought_forward = self.hosts[self.runs[run].host].plan.advance() > Duration::ZERO;
         let may_be_lost = !(was_brought_forward && matches!(report, Report::Enforcing(_)));
         if may_be_lost && self.is_lost(self.plan.network.report_lost) {

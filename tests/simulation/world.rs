@@ -282,8 +282,8 @@ impl World {
         self.wake(run, thread, at);
     }
 
-    /// Wakes a thread for its deadline, delayed by up to the delay of its machine. The wake-up for the next round of a kill
-    /// is not delayed, because the kill time of the machine includes all rounds.
+    /// Wakes a thread for its deadline, delayed by up to the delay of its machine. The wake-up for the next round of a
+    /// kill is not delayed, because the kill time of the machine includes all rounds.
     pub fn wake_for_deadline(
         &mut self,
         run: usize,

@@ -176,8 +176,8 @@ impl Drop for Checker {
     }
 }
 
-/// Returns the margin between the last time that a run was seen alive and the expiry of its lease, in nanoseconds. Later
-/// renewals do not count.
+/// Returns the margin between the last time that a run was seen alive and the expiry of its lease, in nanoseconds.
+/// Later renewals do not count.
 fn margin(run: &Run, renewals: &[Renewals]) -> Option<i64> {
     let renewals = renewals_of(run, renewals)?;
     let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;

@@ -11,7 +11,7 @@ use testkit::{Match, Proxy, boot_time};
 
 use crate::arena::{Arena, CandidateSeries};
 use crate::candidate::{FaultyProcesses, LEASE_DURATION};
-use crate::plan::{Edit, Fault, NetworkFault, LeaderrunProcess, Step};
+use crate::plan::{Edit, Fault, LeaderrunProcess, NetworkFault, Step};
 use crate::record::{LockKind, Observation, RecordStore, acquire_write_lock};
 use crate::{processes, rules};
 

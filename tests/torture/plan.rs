@@ -192,8 +192,7 @@ impl Plan {
             ("flood", 20),
             ("closed", 15),
         ] {
-            if random.u8(..100) < percent && !(stays_in_process_group && rules::LEAVE_PROCESS_GROUP.contains(&word))
-            {
+            if random.u8(..100) < percent && !(stays_in_process_group && rules::LEAVE_PROCESS_GROUP.contains(&word)) {
                 words.push(word.into());
             }
         }

@@ -38,8 +38,8 @@ pub fn may_fail(candidate: &TorturedCandidate, process: LeaderrunProcess) -> boo
 /// The longest time for which both processes are frozen. It is shorter than the time between a kill and a takeover.
 pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
-/// The words of commands with a process that leaves the command's process group. That process survives if both processes
-/// of leaderrun are killed.
+/// The words of commands with a process that leaves the command's process group. That process survives if both
+/// processes of leaderrun are killed.
 pub const LEAVE_PROCESS_GROUP: [&str; 3] = ["hidden", "regroup", "descendants"];
 
 /// Returns whether both processes may be killed at once while a command with these words runs.
@@ -47,7 +47,8 @@ pub fn may_kill_both(words: &[String]) -> bool {
     !words.iter().any(|word| LEAVE_PROCESS_GROUP.contains(&word.as_str()))
 }
 
-/// Returns whether a candidate that only reads the edited record cannot know how long the holder's command may be alive.
+/// Returns whether a candidate that only reads the edited record cannot know how long the holder's command may be
+/// alive.
 pub fn hides_holder(edit: Edit) -> bool {
     match edit {
         Edit::Delete | Edit::Recreate | Edit::ClearHolder | Edit::ClearAll => true,

@@ -61,8 +61,8 @@ impl Candidate {
     /// Creates the process of another program, for example one that starts leaderrun.
     pub fn program(name: &str, program: &str) -> Self {
         let mut command = Command::new(program);
-        // The process must inherit neither ignored signals, which tests have under nohup or in the background of a script,
-        // nor descriptors, which tests have under make or in a pipeline.
+        // The process must inherit neither ignored signals, which tests have under nohup or in the background of a
+        // script, nor descriptors, which tests have under make or in a pipeline.
         // SAFETY: signal(2) and close_range(2) are async-signal-safe.
         unsafe {
             command.pre_exec(|| {

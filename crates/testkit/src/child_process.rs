@@ -51,8 +51,8 @@ fn end(child: &Mutex<Child>) {
     }
 }
 
-/// Spawns a child from a thread that never ends. The kernel sends the parent-death signal when the *thread* that spawned
-/// the child ends, so a child that a test's own thread spawns would be killed at the end of that test.
+/// Spawns a child from a thread that never ends. The kernel sends the parent-death signal when the *thread* that
+/// spawned the child ends, so a child that a test's own thread spawns would be killed at the end of that test.
 fn spawn_from_lasting_thread(mut command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<Sender<(Command, SyncSender<io::Result<Child>>)>> = LazyLock::new(|| {
         let (send, receive) = mpsc::channel::<(Command, SyncSender<io::Result<Child>>)>();

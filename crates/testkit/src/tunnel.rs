@@ -125,8 +125,8 @@ async fn accept_connect<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReade
     Ok(requested)
 }
 
-/// Accepts a SOCKS5 request (RFC 1928), with a password if the client offers one (RFC 1929). Returns its destination and
-/// credentials.
+/// Accepts a SOCKS5 request (RFC 1928), with a password if the client offers one (RFC 1929). Returns its destination
+/// and credentials.
 async fn accept_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     const VERSION: u8 = 5;
     const NO_PASSWORD: u8 = 0;

@@ -1,7 +1,7 @@
 //! A command that records when it is alive, and the evaluation of these records.
 //!
-//! Each process writes the current boot time into its own file, about every millisecond. Two commands were alive at once
-//! if the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
+//! Each process writes the current boot time into its own file, about every millisecond. Two commands were alive at
+//! once if the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -44,15 +44,16 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `life=MILLISECONDS`: the witness ends after that time.
 /// - `busy=NUMBER`: the witness has this many additional threads, which use all the CPU time that they get.
 /// - `threads=NUMBER`: the witness has this many additional threads, which do nothing.
-/// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: the witness belongs to this run. Otherwise the run is taken from the
-///   environment.
+/// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: the witness belongs to this run. Otherwise the run is taken from
+///   the environment.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(arguments.next().expect("the folder"));
     let words: Vec<String> = arguments.map(|word| word.into_string().expect("arguments in UTF-8")).collect();
     let has = |word: &str| words.iter().any(|other| other == word);
     let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
     let run = value("run=").unwrap_or_else(run_from_environment);
-    let ends_at = value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
+    let ends_at =
+        value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
     let mut lifetime = Lifetime::begin(run);
     if has("hidden") {
         start_hidden(&folder, &lifetime.run);
@@ -94,8 +95,8 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Returns the name of the run that this process belongs to. It consists of the fencing token, the holder and the slot in
-/// the environment.
+/// Returns the name of the run that this process belongs to. It consists of the fencing token, the holder and the slot
+/// in the environment.
 pub fn run_from_environment() -> String {
     let variable = |name| env::var(name).expect("run by leaderrun");
     let slot = env::var("LEADERRUN_SLOT").map(|slot| format!("@{slot}")).unwrap_or_default();

@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
-use testkit::client_go::{ClientGo, Ending, RecordPath, JsonFormat};
+use testkit::client_go::{ClientGo, Ending, JsonFormat, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
 /// Returns a lock of each kind that client-go supports. A ConfigMap is created first, because client-go does not create

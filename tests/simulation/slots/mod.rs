@@ -1,6 +1,6 @@
 //! A simulation of candidates for several slots. It drives the production state machine
-//! [`leaderrun_core::slots::SlotElection`] as the production loop does: a candidate has one request in flight at a time,
-//! which is for one of the slots.
+//! [`leaderrun_core::slots::SlotElection`] as the production loop does: a candidate has one request in flight at a
+//! time, which is for one of the slots.
 //!
 //! The tests check these invariants: no slot ever has two commands, and no candidate leads in two slots. With enough
 //! candidates, every slot is filled within a bound after the faults have ended. The start of many candidates causes few
@@ -26,7 +26,7 @@ const FAULTS_END: Time = 60 * SECOND;
 /// The number of different claim delays of candidates that preempt: 0 s, 1 s and so on.
 const CLAIM_DELAYS: u64 = 3;
 
-/// The time for which a candidate waits before it preempts a leader with a longer claim delay.
+/// The time for which a candidate is a standby before it asks a leader with a longer claim delay to step down.
 const PREEMPT_AFTER: Duration = Duration::from_secs(10);
 
 /// The pause between two checks of whether every slot is filled.

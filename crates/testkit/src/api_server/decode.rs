@@ -86,8 +86,8 @@ fn complete_lease(lease: &mut Value) {
     }
 }
 
-/// Fills in the defaults of a Service in a dual-stack cluster. No addresses are allocated, because nothing routes traffic
-/// to them.
+/// Fills in the defaults of a Service in a dual-stack cluster. No addresses are allocated, because nothing routes
+/// traffic to them.
 fn complete_service(service: &mut Value) {
     if !service["spec"].is_object() {
         service["spec"] = json!({});

@@ -3,8 +3,8 @@
 //! The server has the resources that leader election uses. It answers like a real kube-apiserver: `tests/api_server/`
 //! runs the same assertions against both.
 //!
-//! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or `watch`,
-//! which use the `store`. `resources` is the table of all resources.
+//! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or
+//! `watch`, which use the `store`. `resources` is the table of all resources.
 
 mod access_review;
 mod authentication;
@@ -104,8 +104,8 @@ impl ApiServer {
         self.store.forget_changes();
     }
 
-    /// Sets how many changes of each resource the watch cache holds. A watch that starts from a version before the oldest
-    /// of these changes only gets the event 410 Expired. Changes of other resources do not count.
+    /// Sets how many changes of each resource the watch cache holds. A watch that starts from a version before the
+    /// oldest of these changes only gets the event 410 Expired. Changes of other resources do not count.
     pub fn set_watch_cache_size(&self, changes: usize) {
         self.store.set_watch_cache_size(changes);
     }

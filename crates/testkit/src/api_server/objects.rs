@@ -105,7 +105,8 @@ impl Objects<'_> {
 
     /// Deletes an object, if it fulfils the preconditions in `options` (`DeleteOptions`).
     ///
-    /// Returns the object's last state, and `true` if the object is gone. Finalizers keep an object until they are removed.
+    /// Returns the object's last state, and `true` if the object is gone. Finalizers keep an object until they are
+    /// removed.
     pub fn delete(&self, name: &str, options: &Value) -> Result<(Value, bool)> {
         let is_namespace = self.resource.name == "namespaces";
         if is_namespace && matches!(name, "default" | "kube-system" | "kube-public") {

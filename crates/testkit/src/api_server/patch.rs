@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Merges `patch` into `target`. Objects are merged field by field, `null` removes a field, and any other value replaces
-/// the existing value.
+/// Merges `patch` into `target`. Objects are merged field by field, `null` removes a field, and any other value
+/// replaces the existing value.
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();

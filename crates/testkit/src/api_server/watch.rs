@@ -168,8 +168,8 @@ impl Watch {
         self.failed = true;
     }
 
-    /// Returns the event for a change, if the change concerns this watch. An object that begins to match the selector is
-    /// reported as added, and an object that no longer matches as deleted.
+    /// Returns the event for a change, if the change concerns this watch. An object that begins to match the selector
+    /// is reported as added, and an object that no longer matches as deleted.
     fn event_of(&self, change: &Change) -> Option<Value> {
         let Scope { resource, namespace, selector } = &self.scope;
         if change.key.collection != resource.name
@@ -205,8 +205,8 @@ impl Watch {
     }
 }
 
-/// Returns the time of the next bookmark: after `period`, but not later than shortly before the end. Returns `None` if no
-/// bookmark is left.
+/// Returns the time of the next bookmark: after `period`, but not later than shortly before the end. Returns `None` if
+/// no bookmark is left.
 fn next_bookmark(period: Duration, end: Instant) -> Option<Instant> {
     let now = Instant::now();
     let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;

@@ -25,7 +25,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::Shared;
 use super::faults::{Fault, Gate};
 use super::matching::ReceivedRequest;
-use super::wire::{Wire, LossyStream};
+use super::wire::{LossyStream, Wire};
 use crate::{credentials, runtime, tls, users};
 
 /// Serves a client's connection until either end closes it.

@@ -17,8 +17,8 @@ impl World {
         self.rng.u64(MILLISECOND / 2..longest)
     }
 
-    /// Sends the next request in the candidate's queue if none is in flight. Requests whose replies the election no longer
-    /// awaits are dropped.
+    /// Sends the next request in the candidate's queue if none is in flight. Requests whose replies the election no
+    /// longer awaits are dropped.
     pub(super) fn send_next(&mut self, candidate: usize) {
         let state = &mut self.candidates[candidate];
         let awaits_reply = |slot: usize| state.election.election(slot).awaits_reply();
