@@ -16,7 +16,7 @@ fn orders(orders: Vec<Order>) -> SupervisorInputs {
     SupervisorInputs { orders, ..SupervisorInputs::default() }
 }
 
-/// Returns whether an action affects the command, or reports its end.
+/// Returns `false` for an action that only announces a tenure, and `true` for every other action.
 fn affects_command(action: &SupervisorAction) -> bool {
     !matches!(action, SupervisorAction::SetHeldUntil(_) | SupervisorAction::Report(Report::Enforcing(_)))
 }

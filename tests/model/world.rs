@@ -148,6 +148,8 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Carries out a run's request, and replies. The reply is delivered in the same step if `reply_is_immediate` is
+    /// `true`.
     fn receive_request(&mut self, run: usize, reply_is_immediate: bool) {
         let Some(request) = self.state.runs[run].request.take() else { return };
         self.state.runs[run].request_is_late = false;

@@ -45,6 +45,7 @@ pub struct ElectorProcess {
     pub watch: Option<u32>,
     pub watch_events: VecDeque<WatchEvent>,
     pub command_gone: Option<CommandGone>,
+    /// `true` if the election must stop, and has not handled this yet.
     pub stop_requested: bool,
     pub election_reports: VecDeque<ElectionReport>,
     pub reports: VecDeque<Report>,

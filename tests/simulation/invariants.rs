@@ -188,6 +188,7 @@ impl World {
     }
 
     /// Checks that a write of this run, which was just carried out, does not release the lock of a living command.
+    /// `released` is `true` if the write was a release.
     pub fn check_release(&mut self, run: usize, released: bool) {
         if released && self.runs[run].tree.is_any_alive() {
             let description = format!("{} released the lock while its command had a process left", self.name(run));

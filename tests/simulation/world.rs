@@ -92,6 +92,7 @@ pub struct Statistics {
     pub excused: [u64; Excuse::ALL.len()],
 }
 
+/// The machines, the API server and the events of one schedule.
 pub struct World {
     pub rng: Rng,
     pub now: Time,
@@ -134,6 +135,7 @@ macro_rules! trace {
 }
 
 impl World {
+    /// Creates the world in which the schedule of this seed begins. Records a trace if `with_trace` is `true`.
     pub fn new(seed: u64, constraints: &Constraints, mutation: Mutation, with_trace: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng, constraints);

@@ -62,6 +62,7 @@ struct Run {
 }
 
 impl Checker {
+    /// Starts to list the processes with `folder` on their command line. `has_slots` is `true` if the lock has slots.
     pub fn start(folder: PathBuf, has_slots: bool) -> Self {
         let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
         let stopped = Arc::<AtomicBool>::default();

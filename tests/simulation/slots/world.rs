@@ -69,6 +69,7 @@ struct Candidate {
     wakes_at: Option<Time>,
 }
 
+/// The candidates, the stores and the events of one schedule.
 pub struct World {
     rng: Rng,
     pub now: Time,

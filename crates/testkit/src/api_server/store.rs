@@ -187,7 +187,7 @@ impl Store {
 }
 
 impl State {
-    /// Writes an object at the next revision and records the change.
+    /// Writes an object at the next revision, or deletes it if `deleted` is `true`, and records the change.
     fn write(&mut self, key: &Key, mut object: Value, deleted: bool) -> Arc<Value> {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = self.revision.to_string().into();

@@ -21,6 +21,7 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// All bytes are lost in both directions.
     pub const ALL: Losses = Losses { requests: true, replies: true };
 }
 
