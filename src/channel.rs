@@ -53,7 +53,7 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     }
 
     /// Returns all messages that have arrived, in order. It does not report that the other side is gone, because a
-    /// pidfd does that.
+    /// pidfd reports that.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
         // The buffer is on the stack because the supervisor must not wait for memory between a deadline and its signal.

@@ -38,7 +38,7 @@ pub enum Exit {
     Signal {
         signal: i32,
         /// Whether the signal is sent to leaderrun's whole process group, as the terminal does. While the command had
-        /// the terminal, only the command received the signal of Ctrl-C, but a shell only ends its script if it
+        /// the terminal, only the command received the signal of Ctrl-C, but a shell ends its script only if the shell
         /// receives the signal too.
         to_group: bool,
     },
@@ -50,8 +50,8 @@ impl Exit {
         match ending {
             Ending::Command(End::Exited(status)) => Self::Status(*status as u8),
             Ending::Command(End::Signaled(signal)) => {
-                let is_of_a_key = matches!(*signal, libc::SIGINT | libc::SIGQUIT);
-                Self::Signal { signal: *signal, to_group: command_had_terminal && is_of_a_key }
+                let is_keyboard_signal = matches!(*signal, libc::SIGINT | libc::SIGQUIT);
+                Self::Signal { signal: *signal, to_group: command_had_terminal && is_keyboard_signal }
             }
             Ending::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
             Ending::Command(End::TimedOut) => Self::Status(TIMED_OUT),
@@ -121,7 +121,7 @@ pub struct StatusDescription {
     pub status: &'static str,
     pub meaning: &'static str,
     /// The advice for scripts that see this status.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference says it"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference contains it"))]
     pub advice: &'static str,
 }
 

@@ -11,16 +11,17 @@
 //!
 //! Where to find other decisions, and the places that change often:
 //!
-//! | what | where |
-//! |---|---|
-//! | the exit status, for example 76 after a loss | `Exit::of` in `exit.rs` |
-//! | a signal to the command's process group | `Tree::signal_group` in `process/tree` |
-//! | the kill of all processes of the command | `Tree::kill` in `process/tree`, repeated by its `KillRounds` |
-//! | the kinds of [`lock`] | a type in `lock/` that implements `RecordFormat` or `LocalStore`, and a line of `KINDS` in `lock/kinds.rs`; CONTRIBUTING.md has the whole recipe |
-//! | log events | the table `log_events!` in `log_events.rs` of the module that logs them; those of the state machines and the supervisor in `elector/log_events.rs` |
-//! | metrics | `METRICS` in `telemetry/metrics.rs` |
-//! | help, man page, completions and reference | generated from the options by `cli/documents`; `the_documents_are_current` in its tests compares them |
-//! | a fault that the simulation injects | `Fault` and `inject_fault` in `tests/simulation/faults.rs` |
+//! - The exit status, for example 76 after a loss: `Exit::of` in `exit.rs`.
+//! - A signal to the command's process group: `Tree::signal_group` in `process/tree`.
+//! - The kill of all processes of the command: `Tree::kill` in `process/tree`, repeated by its `KillRounds`.
+//! - The kinds of [`lock`]: a type in `lock/` that implements `RecordFormat` or `LocalStore`, and a line of `KINDS` in
+//!   `lock/kinds.rs`. CONTRIBUTING.md has the whole recipe.
+//! - Log events: the table `log_events!` in `log_events.rs` of the module that logs them. The events of the state
+//!   machines and of the supervisor are in `elector/log_events.rs`.
+//! - Metrics: `METRICS` in `telemetry/metrics.rs`.
+//! - Help, man page, completions and reference: generated from the options by `cli/documents`. The test
+//!   `the_documents_are_current` compares them.
+//! - A fault that the simulation injects: `Fault` and `inject_fault` in `tests/simulation/faults.rs`.
 //!
 //! [`subcommands`] contains the commands that inspect or change a lock. [`routing`] routes traffic to the leader, and
 //! [`events`] writes Kubernetes Events about it.
@@ -69,8 +70,8 @@ fn main() -> ExitCode {
     ExitCode::from(exit.status())
 }
 
-/// Parses the command line and carries it out. It is never inlined into `main`, which checks that the stack is large
-/// enough before this function uses it.
+/// Parses the command line and carries it out. This function is never inlined into `main`, which checks that the stack
+/// is large enough before this function uses it.
 #[inline(never)]
 fn execute_command_line(blocked: BlockedSignals) -> Exit {
     match cli::parse(std::env::args_os()) {

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::process::clock;
 use crate::process::terminal::{Terminal, TerminalPolicy};
 
-/// How often it is checked whether a command that waits for the terminal may have it.
+/// The time between two checks whether a command that waits for the terminal may have it.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The terminal that a command has, has had, or waits for.
@@ -45,8 +45,8 @@ impl CommandTerminal {
         self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(group))
     }
 
-    /// Gives the terminal to the command's process group if it may have it, and returns whether it may.
-    /// `needs_terminal` says that the command needs it now.
+    /// Gives the terminal to the command's process group if the command may have it, and returns whether it did.
+    /// `needs_terminal` says that the command needs the terminal now.
     pub fn give_to(&mut self, main: Pid, needs_terminal: bool) -> bool {
         let Some(terminal) = Terminal::for_command(self.elector, self.policy, needs_terminal) else { return false };
         terminal.give_to(main);

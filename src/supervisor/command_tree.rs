@@ -214,7 +214,7 @@ impl CommandTree {
         kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now))
     }
 
-    /// Describes in a sentence why a process cannot be killed.
+    /// Returns the name of a process that cannot be killed, and the reason.
     pub fn describe(&self, failure: KillFailure) -> String {
         self.tree.describe(failure)
     }
@@ -225,7 +225,7 @@ impl CommandTree {
     }
 
     /// Prepares for the next command, when no process of the current command is left.
-    pub fn end(&mut self) {
+    pub fn reset(&mut self) {
         (self.kill, self.terminated, self.awaits_nested) = (None, None, false);
         (self.kill_time, self.kill_pace) = (Duration::ZERO, None);
         self.tree.begin_again();

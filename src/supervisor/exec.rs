@@ -16,7 +16,7 @@ use nix::unistd::{AccessFlags, access, execve};
 
 use super::file_format::FileFormat;
 
-/// The length of the longest encoded failure. A pipe accepts a message of this length atomically.
+/// The length of the longest encoded failure, in bytes. A pipe accepts a message of this length atomically.
 pub const MAX_MESSAGE: usize = 1024;
 
 /// The folders that are searched if PATH is not set, as by execvp(3).
@@ -112,7 +112,7 @@ fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> 
     }
     match (errno, FileFormat::of(path)) {
         (Errno::ENOENT, Some(format)) => match format.interpreter() {
-            Some(interpreter) => ExecFailure::not_executable(missing(interpreter)),
+            Some(interpreter) => ExecFailure::not_executable(missing_interpreter(interpreter)),
             None => errno.into(),
         },
         (Errno::ENOEXEC, Some(FileFormat::Text)) => {
@@ -161,8 +161,8 @@ fn closed_folder(path: &Path) -> Option<&Path> {
     folders.into_iter().find(|folder| access(*folder, AccessFlags::X_OK) == Err(Errno::EACCES))
 }
 
-/// Returns the reason why the interpreter of a file cannot be executed.
-fn missing(interpreter: &str) -> String {
+/// Returns the reason why a file with this interpreter cannot be executed, if the kernel did not find the interpreter.
+fn missing_interpreter(interpreter: &str) -> String {
     let path = Path::new(interpreter);
     if let Some(name) = interpreter.strip_suffix('\r') {
         return format!("its first line ends with a carriage return after the interpreter {name}; try dos2unix");

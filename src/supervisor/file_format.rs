@@ -5,8 +5,9 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// How many bytes at the start of a file the kernel reads to determine its format.
-const START: u64 = 256;
+/// The number of bytes at the start of a file that the kernel reads to determine its format. The path of an interpreter
+/// in an ELF file is limited to the same length.
+const MAX_READ: u64 = 256;
 
 /// The machine numbers of ELF headers, with their names.
 const MACHINES: [(u16, &str); 11] = [
@@ -53,7 +54,7 @@ impl FileFormat {
     pub fn of(path: &Path) -> Option<Self> {
         let file = File::open(path).ok()?;
         let mut start = Vec::new();
-        (&file).take(START).read_to_end(&mut start).ok()?;
+        (&file).take(MAX_READ).read_to_end(&mut start).ok()?;
         if start.starts_with(b"\x7fELF") {
             return Some(ElfProgram::read(&file).map_or(Self::Data, Self::Program));
         }
@@ -78,6 +79,7 @@ impl FileFormat {
 
 impl ElfProgram {
     fn read(file: &File) -> Option<Self> {
+        // The offsets are those of e_ident[EI_CLASS], e_ident[EI_DATA] and e_machine.
         let [class, order] = bytes(file, 4)?;
         let header = Header { file, is_64_bit: class == 2, is_big_endian: order == 2 };
         let machine = header.number(18, 2)?.try_into().ok()?;
@@ -103,6 +105,7 @@ struct Header<'a> {
 }
 
 impl Header<'_> {
+    /// Returns the number with this length, in bytes, at this offset in the file.
     fn number(&self, at: u64, length: usize) -> Option<u64> {
         let mut number = [0; 8];
         self.file.read_exact_at(&mut number[..length], at).ok()?;
@@ -113,13 +116,15 @@ impl Header<'_> {
     }
 
     fn interpreter(&self) -> Option<String> {
-        let (word, table, entry) = if self.is_64_bit { (8, 32, 54) } else { (4, 28, 42) };
-        let (offset_in_entry, size_in_entry) = if self.is_64_bit { (8, 32) } else { (4, 16) };
-        let (table, entry, entries) = (self.number(table, word)?, self.number(entry, 2)?, self.number(entry + 2, 2)?);
-        let mut segments = (0..entries).filter_map(|index| table.checked_add(index * entry));
+        // The length of an address, and the offsets of e_phoff and e_phentsize. The field after e_phentsize is e_phnum.
+        let (word, e_phoff, e_phentsize) = if self.is_64_bit { (8, 32, 54) } else { (4, 28, 42) };
+        let (p_offset, p_filesz) = if self.is_64_bit { (8, 32) } else { (4, 16) };
+        let table = self.number(e_phoff, word)?;
+        let (entry_size, entries) = (self.number(e_phentsize, 2)?, self.number(e_phentsize + 2, 2)?);
+        let mut segments = (0..entries).filter_map(|index| table.checked_add(index * entry_size));
         let segment = segments.find(|segment| self.number(*segment, 4) == Some(PT_INTERP))?;
-        let offset = self.number(segment.checked_add(offset_in_entry)?, word)?;
-        let size = self.number(segment.checked_add(size_in_entry)?, word)?.min(START);
+        let offset = self.number(segment.checked_add(p_offset)?, word)?;
+        let size = self.number(segment.checked_add(p_filesz)?, word)?.min(MAX_READ);
         let mut name = vec![0; size.try_into().ok()?];
         self.file.read_exact_at(&mut name, offset).ok()?;
         let name = name.split(|byte| *byte == 0).next()?;
@@ -157,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_test_program_is_recognised_as_a_program_for_this_machine() {
+    fn the_test_program_is_recognized_as_a_program_for_this_machine() {
         let Some(FileFormat::Program(program)) = FileFormat::of(Path::new("/proc/self/exe")) else { panic!("no ELF") };
         assert_eq!(program.other_machine(), None);
         if let Some(interpreter) = program.interpreter {
@@ -167,15 +172,15 @@ mod tests {
 
     #[test]
     fn damaged_programs_are_distinguished_from_other_files() {
-        let mut other = [0; 64];
-        other[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        other[18] = 22;
-        let FileFormat::Program(program) = format_of(&other) else { panic!("no ELF") };
+        let mut for_s390x = [0; 64];
+        for_s390x[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        for_s390x[18] = 22;
+        let FileFormat::Program(program) = format_of(&for_s390x) else { panic!("no ELF") };
         assert_eq!(program.other_machine().as_deref(), Some("s390x"));
         assert_eq!(format_of(b"\x7fELF"), FileFormat::Data);
-        let mut wild = [255; 64];
-        wild[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        assert_eq!(format_of(&wild).interpreter(), None);
+        let mut damaged = [255; 64];
+        damaged[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        assert_eq!(format_of(&damaged).interpreter(), None);
         assert_eq!(format_of(b"echo\n"), FileFormat::Text);
         assert_eq!(format_of(b""), FileFormat::Text);
         assert_eq!(format_of(b"a\0b\n"), FileFormat::Data);

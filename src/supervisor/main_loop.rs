@@ -20,7 +20,7 @@ use nix::unistd::{Pid, setpgid};
 use super::command_terminal::CommandTerminal;
 use super::command_tree::CommandTree;
 use super::relay::Relay;
-use super::spawn::{self, Exec, Program, Spawned};
+use super::spawn::{self, ExecState, Program, Spawned};
 use super::{SupervisorConfig, WaitFor};
 use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
@@ -47,7 +47,9 @@ pub struct MainLoop<'a> {
     relay: Relay,
     inherited: InheritedSignals,
     timer: Timer,
+    /// The main process of the command, from its fork until the command is gone.
     main: Option<Pid>,
+    /// The process that has not executed the command yet.
     exec: Option<Spawned>,
     /// The result of the last start, for the next step.
     start: Option<StartResult>,
@@ -96,8 +98,8 @@ impl<'a> MainLoop<'a> {
             let notice = SupervisorNotice::SwitchUnavailable { reason: reason.to_string() };
             let _ = channel.send(&Report::Notice(notice));
         }
-        // A command gets the terminal on demand when SIGTTIN stops it. A command that ignores SIGTTIN is not stopped,
-        // so it gets the terminal at the start.
+        // With `--kill-after`, the command gets the terminal only when SIGTTIN stops it, so that Ctrl-C reaches
+        // leaderrun until then. A command that ignores SIGTTIN is not stopped, so it gets the terminal at the start.
         let only_on_demand = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
         let terminal_policy = TerminalPolicy::new(config.foreground).only_on_demand(only_on_demand);
         Ok(Self {
@@ -179,14 +181,14 @@ impl<'a> MainLoop<'a> {
 
     fn check_exec(&mut self) {
         let Some(spawned) = &self.exec else { return };
-        match spawned.exec() {
-            Exec::Pending => return,
-            Exec::Executed => self.report(&Report::Started { pid: spawned.pid.as_raw() }),
-            Exec::Failed(failure) => {
-                self.notify(self.not_executed(failure.reason));
+        match spawned.exec_state() {
+            ExecState::Pending => return,
+            ExecState::Executed => self.report(&Report::Started { pid: spawned.pid.as_raw() }),
+            ExecState::Failed(failure) => {
+                self.notify(self.not_executed_notice(failure.reason));
                 self.not_executed = Some(End::NotExecuted(failure.errno as i32));
             }
-            Exec::TooLate => self.not_executed = Some(End::NotStarted),
+            ExecState::TooLate => self.not_executed = Some(End::NotStarted),
         }
         self.exec = None;
     }
@@ -225,7 +227,7 @@ impl<'a> MainLoop<'a> {
                 if is_termination_signal(signal) || signal == self.config.stop_options.stop_signal {
                     self.tree.scan(self.supervisor.next_timeout());
                 }
-                if let Some(signal) = self.relay.request(clock::now(), signal) {
+                if let Some(signal) = self.relay.accept(clock::now(), signal) {
                     self.signal(signal);
                 }
             }
@@ -283,7 +285,7 @@ impl<'a> MainLoop<'a> {
                 }
             }
             Err(error) => {
-                self.notify(self.not_executed(error.to_string()));
+                self.notify(self.not_executed_notice(error.to_string()));
                 self.not_forked = Some(End::NotExecuted(error.errno() as i32));
             }
         }
@@ -305,7 +307,7 @@ impl<'a> MainLoop<'a> {
     fn report_gone(&mut self, gone: Gone) {
         self.terminal.take_back(&gone.end);
         (self.main, self.priority) = (None, None);
-        self.tree.end();
+        self.tree.reset();
         self.report(&Report::Gone(gone));
     }
 
@@ -368,7 +370,7 @@ impl<'a> MainLoop<'a> {
         self.next_probe = clock::now() + probe_interval(self.main.is_some());
     }
 
-    fn not_executed(&self, reason: impl Into<String>) -> SupervisorNotice {
+    fn not_executed_notice(&self, reason: impl Into<String>) -> SupervisorNotice {
         let command = printable(&self.config.command[0].to_string_lossy());
         SupervisorNotice::NotExecuted { command, reason: reason.into() }
     }
@@ -377,8 +379,8 @@ impl<'a> MainLoop<'a> {
         self.report(&Report::Notice(notice));
     }
 
-    /// Sends a report. A report that cannot be sent is dropped, because the two processes do not depend on it: each
-    /// learns of the other's death by a pidfd, and of a frozen other process by deadlines.
+    /// Sends a report. A report that cannot be sent is dropped, because safety does not depend on it: each of the two
+    /// processes notices the death of the other by a pidfd, and a freeze of the other by a deadline.
     fn report(&self, report: &Report) {
         let _ = self.channel.send(report);
     }

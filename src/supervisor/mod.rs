@@ -44,15 +44,15 @@ pub struct SupervisorConfig {
     pub command: Vec<OsString>,
     pub stop_options: StopOptions,
     pub wait_for: WaitFor,
-    /// The command gets the terminal whenever leaderrun's job has it (`--foreground`).
+    /// Whether the command gets the terminal whenever leaderrun's job has it (`--foreground`).
     pub foreground: bool,
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
-    /// How long the elector may send no orders after a loss, when the command is gone, before the supervisor kills it.
-    /// If this is `None`, it is never killed.
+    /// If the elector sends no orders for this long after a loss, once the command is gone, the supervisor kills it.
+    /// `None` means never.
     pub frozen_elector_timeout: Option<Duration>,
-    /// The longest time by which the stop and the kill can be advanced.
+    /// The longest time by which the stop and the kill can be brought forward.
     pub max_advance: Duration,
 }
 
@@ -66,7 +66,7 @@ pub fn run(
 ) -> ! {
     // A panic prints no message: stderr is the command's, and might block. The elector logs the end of this process.
     std::panic::set_hook(Box::new(|_| process::abort()));
-    // If the kernel refuses this, it also refuses it to the elector, which logs it.
+    // A refusal is not reported, because the kernel refuses it to the elector as well, which logs it.
     let _ = memory::lock();
     let main_loop = MainLoop::new(config, &channel, elector, inherited, switch);
     let ended = main_loop.and_then(|mut main_loop| main_loop.run());

@@ -2,8 +2,8 @@
 //!
 //! A program that ends a whole systemd unit (`KillMode=control-group`) or a whole process tree signals each process:
 //! the elector, the supervisor and the command. The command has then received the signal before leaderrun relays it.
-//! The supervisor recognises this case because it receives the signal itself. It may be wrong, because a user may signal
-//! only leaderrun's two processes. Therefore the signal is still relayed if the command seems to have missed it,
+//! The supervisor recognizes this case because it receives the signal itself. This may be wrong, because a user may
+//! signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to have missed it,
 //! and a repeated signal is always relayed.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use leaderrun_core::elector::WITHDRAWAL_TIMEOUT;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::signal::is_termination_signal;
 
-/// How long a termination signal from the elector is held back in case the supervisor receives the same signal itself.
+/// How long a termination signal from the elector is held back, in case the supervisor receives the same signal itself.
 /// A program that signals a whole unit sends all copies within this time.
 const OWN_COPY_TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -35,7 +35,7 @@ pub struct Relay {
 struct PendingSignal {
     signal: i32,
     due: Instant,
-    /// The command seems to have received this signal already.
+    /// Whether the command seems to have received this signal already.
     seems_delivered: bool,
 }
 
@@ -50,7 +50,7 @@ pub enum RelayedSignal {
 
 impl Relay {
     /// Accepts a signal from the elector. Returns the signal if it can be relayed at once, or holds it back.
-    pub fn request(&mut self, now: Instant, signal: i32) -> Option<i32> {
+    pub fn accept(&mut self, now: Instant, signal: i32) -> Option<i32> {
         if !is_termination_signal(signal) {
             return Some(signal);
         }
@@ -101,8 +101,8 @@ mod tests {
     #[test]
     fn a_signal_that_only_the_elector_received_is_relayed() {
         let (mut relay, now) = (Relay::default(), start());
-        assert_eq!(relay.request(now, libc::SIGUSR1), Some(libc::SIGUSR1));
-        assert_eq!(relay.request(now, TERM), None);
+        assert_eq!(relay.accept(now, libc::SIGUSR1), Some(libc::SIGUSR1));
+        assert_eq!(relay.accept(now, TERM), None);
         assert_eq!(relay.due(now), []);
         let due = relay.next_timeout().unwrap();
         assert_eq!(relay.due(due), [RelayedSignal::Send(TERM)]);
@@ -117,9 +117,9 @@ mod tests {
             let mut relay = Relay::default();
             if own_first {
                 relay.handle_own_copy(now, TERM);
-                assert_eq!(relay.request(later, TERM), None);
+                assert_eq!(relay.accept(later, TERM), None);
             } else {
-                assert_eq!(relay.request(now, TERM), None);
+                assert_eq!(relay.accept(now, TERM), None);
                 relay.handle_own_copy(later, TERM);
             }
             assert_eq!(relay.due(later + OWN_COPY_TIMEOUT), []);
@@ -131,13 +131,13 @@ mod tests {
     fn each_copy_to_the_supervisor_holds_back_only_one_signal() {
         let (mut relay, now) = (Relay::default(), start());
         relay.handle_own_copy(now, TERM);
-        relay.request(now, TERM);
+        relay.accept(now, TERM);
         let repeated = now + Duration::from_millis(600);
         relay.due(repeated);
-        relay.request(repeated, TERM);
+        relay.accept(repeated, TERM);
         assert_eq!(relay.due(repeated + OWN_COPY_TIMEOUT), [RelayedSignal::Send(TERM)]);
         relay.handle_own_copy(now, libc::SIGINT);
-        relay.request(now + OWN_COPY_AGE, libc::SIGINT);
+        relay.accept(now + OWN_COPY_AGE, libc::SIGINT);
         assert_eq!(relay.due(now + OWN_COPY_AGE + OWN_COPY_TIMEOUT), [RelayedSignal::Send(libc::SIGINT)]);
     }
 }

@@ -1,5 +1,5 @@
-//! Starts the command by fork and exec. The supervisor calls both itself, so that an exec that hangs or fails does not
-//! block its main loop.
+//! Starts the command by fork and exec. The supervisor does not use `std::process::Command`, which waits until the exec
+//! has succeeded or failed: an exec that hangs must not block the main loop.
 
 use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
@@ -77,12 +77,13 @@ impl Program {
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
+    /// The read end of the pipe. A successful exec closes the write end.
     exec: OwnedFd,
 }
 
 /// The state of an exec.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exec {
+pub enum ExecState {
     Executed,
     Failed(ExecFailure),
     /// No time was left, so the child ended without executing the command.
@@ -93,12 +94,12 @@ pub enum Exec {
 
 impl Spawned {
     /// Returns the state of the exec. It changes when the descriptor becomes readable.
-    pub fn exec(&self) -> Exec {
+    pub fn exec_state(&self) -> ExecState {
         let mut message = [0; MAX_MESSAGE];
         match read(&self.exec, &mut message) {
-            Ok(0) => Exec::Executed,
-            Ok(length) => ExecFailure::decode(&message[..length]).map_or(Exec::TooLate, Exec::Failed),
-            Err(_) => Exec::Pending,
+            Ok(0) => ExecState::Executed,
+            Ok(length) => ExecFailure::decode(&message[..length]).map_or(ExecState::TooLate, ExecState::Failed),
+            Err(_) => ExecState::Pending,
         }
     }
 }
@@ -130,7 +131,7 @@ impl Start<'_> {
     /// # Errors
     /// Fails if the kernel refuses a pipe or a process.
     pub fn spawn(self) -> Result<Spawned, SystemCallError> {
-        let (exec, failure) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SystemCallError::of("pipe2"))?;
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SystemCallError::of("pipe2"))?;
         let supervisor = getpid();
         // SAFETY: this process has only one thread, so the child may call any function.
         match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
@@ -140,11 +141,11 @@ impl Start<'_> {
                 if let Some(terminal) = self.terminal {
                     terminal.give_to(child);
                 }
-                Ok(Spawned { pid: child, exec })
+                Ok(Spawned { pid: child, exec: reader })
             }
             ForkResult::Child => {
                 let message = self.execute(supervisor).map_or(TOO_LATE.to_vec(), |failure| failure.encode());
-                let _ = write(&failure, &message);
+                let _ = write(&writer, &message);
                 // SAFETY: the call ends this process without running the supervisor's destructors and exit handlers.
                 unsafe { libc::_exit(127) }
             }
