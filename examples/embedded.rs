@@ -15,7 +15,7 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
 use leaderrun_core::timing::Timing;
 
-/// The functions that the election calls in the surrounding program.
+/// The functions of the surrounding program that are called when the leadership changes.
 struct Callbacks {
     started_leading: fn(&str),
     stopped_leading: fn(&str),
@@ -29,13 +29,13 @@ impl Storage {
     fn carry_out(&self, request: Request) -> Reply {
         let mut stored = self.0.lock().expect("nothing panics while it is held");
         let version = |number: u64| Version { uid: "record".into(), resource_version: number.to_string() };
-        let present = stored.1.clone().map(|record| Stored { record, version: version(stored.0) });
+        let current = stored.1.clone().map(|record| Stored { record, version: version(stored.0) });
         let (replaced, record) = match request {
-            Request::Get => return Reply::Read(present),
+            Request::Get => return Reply::Read(current),
             Request::Create(record) => (None, record),
             Request::Update(version, record) => (Some(version), record),
         };
-        if present.map(|present| present.version) != replaced {
+        if current.map(|current| current.version) != replaced {
             return Reply::Conflict;
         }
         *stored = (stored.0 + 1, Some(record.clone()));
@@ -43,6 +43,7 @@ impl Storage {
     }
 }
 
+/// Takes part in the election until this candidate has led and has released the lock.
 fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
     let seconds = Duration::from_secs;
     let timing = Timing::new(seconds(6), seconds(4), seconds(1), None).expect("the durations fit");
@@ -55,7 +56,9 @@ fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
         ignores_min_hold: false,
         preference: Preference::default(),
     };
-    let mut election = Election::new(config, now(), name.len() as u64);
+    // The candidates have names of different lengths, so their seeds differ.
+    let seed = name.len() as u64;
+    let mut election = Election::new(config, now(), seed);
     let (mut inputs, mut leader, mut works_until) = (ElectionInputs::default(), String::new(), None);
     loop {
         for action in election.step(now(), mem::take(&mut inputs)) {

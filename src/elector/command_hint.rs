@@ -6,8 +6,7 @@ use std::path::Path;
 /// The characters with a special meaning in a shell, apart from those that separate words.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
-/// Returns a suggestion for a command that could not be executed. If its first word alone could be executed, the
-/// command and its arguments were probably quoted as one word.
+/// Returns a suggestion for a command that could not be executed.
 pub fn command_hint(command: &str) -> Option<String> {
     if command.starts_with('-') {
         return Some("options of leaderrun come before --".to_owned());
@@ -15,17 +14,19 @@ pub fn command_hint(command: &str) -> Option<String> {
     quoting_hint(command).or_else(|| path_hint(command))
 }
 
-/// Returns a suggestion with the folders in which a missing program was searched.
+/// Returns a suggestion with the folders in which a missing program was searched for.
 fn path_hint(command: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
-    let is_missing = !command.contains(['/', ' ']) && !is_executable(command);
+    let is_missing = !command.contains(['/', ' ']) && !is_found(command);
     is_missing.then(|| format!("PATH is {}; try its full path", path.display()))
 }
 
+/// Returns a suggestion if the command and its arguments were probably quoted as one word: it needs a shell, or its
+/// first word is the name of a program.
 fn quoting_hint(command: &str) -> Option<String> {
     let program = command.split_whitespace().next().filter(|program| *program != command)?;
     let needs_shell = command.contains(|character| SHELL_CHARACTERS.contains(character));
-    if !needs_shell && !is_executable(program) {
+    if !needs_shell && !is_found(program) {
         return None;
     }
     let words: Vec<&str> = command.split_whitespace().collect();
@@ -37,11 +38,12 @@ fn quoting_hint(command: &str) -> Option<String> {
 }
 
 /// Returns whether a program of this name can be found.
-fn is_executable(program: &str) -> bool {
+fn is_found(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    match program.contains('/') {
-        true => Path::new(program).is_file(),
-        false => env::split_paths(&path).any(|folder| folder.join(program).is_file()),
+    if program.contains('/') {
+        Path::new(program).is_file()
+    } else {
+        env::split_paths(&path).any(|folder| folder.join(program).is_file())
     }
 }
 

@@ -8,7 +8,7 @@ use leaderrun_core::election::{ElectionNotice, Outcome, Reply};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::timing::Timing;
 
-use super::error_throttle::{Access, ErrorThrottle};
+use super::error_throttle::{ErrorThrottle, RequestKind};
 use super::reminder::Reminder;
 use super::role_advice::{FailureMessage, Right, RoleAdvice};
 use super::{log_events, log_notices};
@@ -80,43 +80,43 @@ impl ElectionLog {
     pub fn answered(
         &mut self,
         slot: usize,
-        access: Access,
+        kind: RequestKind,
         answer: &Result<Reply, LockError>,
         stop_in: Option<Duration>,
     ) {
         match answer {
             Ok(_) => {
-                self.role_advice.handle_success(right(access));
+                self.role_advice.handle_success(right(kind));
                 self.last_failure = None;
-                if self.error_throttle.handle_success(access) {
+                if self.error_throttle.handle_success(kind) {
                     log_events::recovered(&self.slots[slot].name);
                 }
             }
             Err(error) if error.kind == LockErrorKind::Conflict => {}
             Err(error) => {
-                let message = self.role_advice.explain(&self.slots[slot].name, right(access), error);
+                let message = self.role_advice.explain(&self.slots[slot].name, right(kind), error);
                 self.last_failure = Some(error.message.clone());
-                self.log_failure(slot, access, &message, stop_in);
+                self.log_failure(slot, kind, &message, stop_in);
             }
         }
     }
 
     /// Logs that a request was not answered in time. If the request could not be sent yet, `pending` is what it waits
     /// for.
-    pub fn unanswered(&mut self, slot: usize, access: Access, pending: Option<String>, stop_in: Option<Duration>) {
+    pub fn unanswered(&mut self, slot: usize, kind: RequestKind, pending: Option<String>, stop_in: Option<Duration>) {
         let name = &self.slots[slot].name;
         let (failure, message) = match pending.map(|pending| still_waiting_for(&pending)) {
             Some(failure) => (failure.clone(), format!("cannot reach {name}: {failure}")),
             None => ("it does not answer".to_owned(), format!("{name} does not answer; trying again")),
         };
         self.last_failure = Some(failure);
-        self.log_failure(slot, access, &message.into(), stop_in);
+        self.log_failure(slot, kind, &message.into(), stop_in);
     }
 
-    fn log_failure(&mut self, slot: usize, access: Access, message: &FailureMessage, stop_in: Option<Duration>) {
+    fn log_failure(&mut self, slot: usize, kind: RequestKind, message: &FailureMessage, stop_in: Option<Duration>) {
         let FailureMessage { text, role } = message;
         let whole = format!("{text}{}", role.as_deref().unwrap_or_default());
-        let is_new = self.error_throttle.handle_failure(clock::now(), access, &whole);
+        let is_new = self.error_throttle.handle_failure(clock::now(), kind, &whole);
         let is_urgent = stop_in.is_some_and(|left| left < self.urgent_below);
         if is_new || is_urgent && self.error_throttle.handle_urgent_failure() {
             self.log_wait();
@@ -161,7 +161,7 @@ impl ElectionLog {
         let SlotLog { name, watch_failure, last_notice, .. } = &mut self.slots[slot];
         match notice {
             ElectionNotice::Polling => {
-                // Without a failure the reason is a missing permission, which was logged already.
+                // Without a failure, the reason is a missing permission, which `watch_failed` has logged.
                 let reason = watch_failure.take().map(|reason| format!(": {reason}")).unwrap_or_default();
                 log_events::polling(name, &reason);
             }
@@ -202,11 +202,11 @@ impl ElectionLog {
     }
 
     /// Returns how long the wait has lasted, if this should be logged now.
-    pub fn due_reminder(&mut self) -> Option<Duration> {
+    pub fn take_due_reminder(&mut self) -> Option<Duration> {
         self.reminder.as_mut()?.take_due(clock::now())
     }
 
-    /// Returns when to call [`due_reminder`](Self::due_reminder) next.
+    /// Returns when to call [`take_due_reminder`](Self::take_due_reminder) next.
     pub fn next_reminder(&self) -> Option<Instant> {
         self.reminder.as_ref().map(Reminder::next)
     }
@@ -235,10 +235,10 @@ fn still_waiting_for(pending: &str) -> String {
     format!("still waiting for {pending}")
 }
 
-fn right(access: Access) -> Right {
-    match access {
-        Access::Read => Right::Read,
-        Access::Write => Right::Write,
+fn right(kind: RequestKind) -> Right {
+    match kind {
+        RequestKind::Read => Right::Read,
+        RequestKind::Write => Right::Write,
     }
 }
 
@@ -254,7 +254,7 @@ mod tests {
         let message = "there is no namespace \"ns\"; try kubectl create namespace ns";
         let kind = LockErrorKind::Refused;
         let error = LockError { kind, message: message.to_owned(), retry_after: None, role: None };
-        log.answered(0, Access::Write, &Err(error), None);
+        log.answered(0, RequestKind::Write, &Err(error), None);
         assert_eq!(log.last_failure(), Some(message));
         let held = ElectionNotice::Held { holder: "b".to_owned(), since: None, lease_duration: 15 * second };
         log.notify(0, held);

@@ -19,8 +19,8 @@ use leaderrun_core::updates::Update;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::election_log::ElectionLog;
-use super::election_thread::{ElectionOrder, MainThread};
-use super::error_throttle::Access;
+use super::election_thread::{ElectionOrder, MainThreadChannel};
+use super::error_throttle::RequestKind;
 use super::observations::Observations;
 use super::open_lock::{name_with_slots, open_lock, still_opening};
 use super::outer_runs::OuterRuns;
@@ -35,8 +35,8 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The shortest time that is left of `--wait` after the lock was opened. It is not zero, because a wait of zero means
-/// something else: the candidate does not queue behind a holder.
+/// The shortest time that is left of `--wait` after the lock was opened. It is not zero, because with a wait of zero
+/// the candidate would not wait for a living holder at all.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The largest number of watch events in the inputs of one step.
@@ -50,7 +50,7 @@ pub async fn run(
     lock: LockConfig,
     access: ClusterAccess,
     mut config: ElectionConfig,
-    main_thread: &MainThread,
+    main_thread: &MainThreadChannel,
     inbox: UnboundedReceiver<ElectionOrder>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
@@ -113,7 +113,7 @@ struct ElectionLoop<'a> {
 }
 
 impl ElectionLoop<'_> {
-    async fn run(mut self, main_thread: &MainThread) -> anyhow::Result<Outcome> {
+    async fn run(mut self, main_thread: &MainThreadChannel) -> anyhow::Result<Outcome> {
         let mut inputs = SlotInputs::default();
         loop {
             let actions = self.election.step(now(), inputs);
@@ -131,7 +131,7 @@ impl ElectionLoop<'_> {
             self.requests.retain(|slot| self.election.election(slot).awaits_reply());
             self.send_next();
             self.observations.stepped(&self.election);
-            if let Some(waited) = self.log.due_reminder() {
+            if let Some(waited) = self.log.take_due_reminder() {
                 let (name, holders) = (self.log.name(), self.holders());
                 log_notices::still_waiting(name, holders.as_deref(), self.log.last_failure(), waited);
             }
@@ -142,7 +142,7 @@ impl ElectionLoop<'_> {
         }
     }
 
-    /// Fails if the lock is held by an outer run: this process runs inside the command of that run, so it would wait
+    /// Fails if outer runs hold the lock, or all of its slots. This process runs inside their command, so it would wait
     /// for itself.
     fn check_outer_runs(&self) -> anyhow::Result<()> {
         let is_held_outside = |slot| self.record(slot).is_some_and(|record| self.outer_runs.hold(record));
@@ -171,9 +171,9 @@ impl ElectionLoop<'_> {
             }
         }
         let mut slots = vec![ElectionInputs::default(); self.slots.len()];
-        while let Poll::Ready((slot, access, answer)) = self.requests.poll_answer(context) {
+        while let Poll::Ready((slot, kind, answer)) = self.requests.poll_answer(context) {
             self.observations.answered(&answer);
-            slots[slot].reply = Some(self.reply(slot, access, answer));
+            slots[slot].reply = Some(self.reply(slot, kind, answer));
             self.send_next();
         }
         for (slot, inputs) in slots.iter_mut().enumerate() {
@@ -207,12 +207,12 @@ impl ElectionLoop<'_> {
     }
 
     /// Carries out an action in a slot.
-    fn act(&mut self, slot: usize, action: ElectionAction, main_thread: &MainThread) {
+    fn act(&mut self, slot: usize, action: ElectionAction, main_thread: &MainThreadChannel) {
         match action {
             ElectionAction::Send(request) => {
-                if let Some(access) = self.requests.add(slot, request) {
+                if let Some(kind) = self.requests.add(slot, request) {
                     let pending = self.slots[slot].lock.pending();
-                    self.log.unanswered(slot, access, pending, self.observations.time_until_stop());
+                    self.log.unanswered(slot, kind, pending, self.observations.time_until_stop());
                 }
             }
             ElectionAction::Watch(from) => {
@@ -243,7 +243,7 @@ impl ElectionLoop<'_> {
         }
     }
 
-    fn start_leading(&mut self, slot: usize, leadership: Leadership, main_thread: &MainThread) {
+    fn start_leading(&mut self, slot: usize, leadership: Leadership, main_thread: &MainThreadChannel) {
         let Leadership { tenure, uid, resource_version, transitions } = leadership;
         let lock = self.slots[slot].lock;
         let fencing_token = lock.fencing_token(&resource_version);
@@ -285,8 +285,8 @@ impl ElectionLoop<'_> {
     }
 
     /// Logs the answer to a request, and converts it into a reply for the election.
-    fn reply(&mut self, slot: usize, access: Access, answer: Result<Reply, LockError>) -> Reply {
-        self.log.answered(slot, access, &answer, self.observations.time_until_stop());
+    fn reply(&mut self, slot: usize, kind: RequestKind, answer: Result<Reply, LockError>) -> Reply {
+        self.log.answered(slot, kind, &answer, self.observations.time_until_stop());
         answer.unwrap_or_else(|error| error.to_reply())
     }
 
@@ -320,8 +320,7 @@ fn request_name(request: &Request) -> &'static str {
     }
 }
 
-/// Returns the time for a step of the election. Its `boot` becomes T0 of the requests that the step
-/// sends.
+/// Returns the time for a step of the election. Its `boot` becomes T0 of the requests that the step sends.
 fn now() -> Now {
     Now { boot: clock::now(), wall: Timestamp::now() }
 }

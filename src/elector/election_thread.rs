@@ -35,6 +35,7 @@ pub enum ElectionOrder {
 #[derive(Debug)]
 pub struct ElectionThread {
     reports: mpsc::Receiver<ElectionReport>,
+    /// A descriptor that becomes readable when a report has arrived.
     arrived: Arc<EventFd>,
     orders: UnboundedSender<ElectionOrder>,
 }
@@ -53,7 +54,7 @@ impl ElectionThread {
         let arrived = Arc::new(event_fd::new()?);
         let (sender, reports) = mpsc::channel();
         let (orders, inbox) = unbounded_channel();
-        let main_thread = MainThread { reports: sender, arrived: Arc::clone(&arrived) };
+        let main_thread = MainThreadChannel { reports: sender, arrived: Arc::clone(&arrived) };
         let thread = thread::Builder::new().name("election".into());
         let spawned = thread.spawn(move || {
             // Renewals must be sent in time although the command's threads are busy.
@@ -101,12 +102,12 @@ impl AsFd for ElectionThread {
 }
 
 /// The election's channel to the elector's main thread.
-pub struct MainThread {
+pub struct MainThreadChannel {
     reports: mpsc::Sender<ElectionReport>,
     arrived: Arc<EventFd>,
 }
 
-impl MainThread {
+impl MainThreadChannel {
     /// Sends a report and wakes the main thread.
     pub fn send(&self, report: ElectionReport) {
         self.send_without_waking(report);

@@ -17,9 +17,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(600);
 /// The time without a failure after which errors and pauses are forgotten.
 const RESET_AFTER: Duration = Duration::from_secs(60);
 
-/// The kind of access of a request. Reads may succeed while writes fail.
+/// The kind of a request. Reads may succeed while writes fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum RequestKind {
     Read,
     Write,
 }
@@ -40,8 +40,8 @@ pub struct ErrorThrottle {
 
 impl ErrorThrottle {
     /// Records a failed request, and returns whether to log it.
-    pub fn handle_failure(&mut self, now: Instant, access: Access, error: &str) -> bool {
-        *self.is_failing(access) = true;
+    pub fn handle_failure(&mut self, now: Instant, kind: RequestKind, error: &str) -> bool {
+        *self.is_failing(kind) = true;
         if self.reset_at.is_none_or(|at| now >= at) {
             (self.logged, self.pause, self.pause_ends_at) = (Vec::new(), MIN_PAUSE, None);
         }
@@ -74,17 +74,17 @@ impl ErrorThrottle {
     }
 
     /// Records a successful request, and returns whether to log that the failure is over.
-    pub fn handle_success(&mut self, access: Access) -> bool {
-        *self.is_failing(access) = false;
+    pub fn handle_success(&mut self, kind: RequestKind) -> bool {
+        *self.is_failing(kind) = false;
         let is_over = self.is_logged_as_failing && !self.is_read_failing && !self.is_write_failing;
         self.is_logged_as_failing &= !is_over;
         is_over
     }
 
-    fn is_failing(&mut self, access: Access) -> &mut bool {
-        match access {
-            Access::Read => &mut self.is_read_failing,
-            Access::Write => &mut self.is_write_failing,
+    fn is_failing(&mut self, kind: RequestKind) -> &mut bool {
+        match kind {
+            RequestKind::Read => &mut self.is_read_failing,
+            RequestKind::Write => &mut self.is_write_failing,
         }
     }
 }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     /// Returns the number of lines logged in an hour in which `request` is made every second.
-    fn lines(request: impl Fn(&mut ErrorThrottle, u64) -> bool) -> usize {
+    fn logged_lines(request: impl Fn(&mut ErrorThrottle, u64) -> bool) -> usize {
         let mut throttle = ErrorThrottle::default();
         (0..3600).filter(|second| request(&mut throttle, *second)).count()
     }
@@ -107,30 +107,31 @@ mod tests {
     fn a_failure_that_lasts_is_logged_when_it_begins_and_when_it_ends() {
         let mut throttle = ErrorThrottle::default();
         let logged: Vec<bool> =
-            (0..900).map(|second| throttle.handle_failure(at(second), Access::Read, "no answer")).collect();
+            (0..900).map(|second| throttle.handle_failure(at(second), RequestKind::Read, "no answer")).collect();
         assert_eq!(logged.iter().filter(|logged| **logged).count(), 1);
-        assert!(logged[0] && throttle.handle_success(Access::Read) && !throttle.handle_success(Access::Read));
+        assert!(logged[0] && throttle.handle_success(RequestKind::Read) && !throttle.handle_success(RequestKind::Read));
     }
 
     #[test]
     fn a_successful_read_does_not_end_failing_writes() {
         let mut throttle = ErrorThrottle::default();
-        assert!(throttle.handle_failure(at(0), Access::Write, "refused"));
-        assert!(!throttle.handle_success(Access::Read));
-        assert!(!throttle.handle_failure(at(1), Access::Write, "refused"));
-        assert!(throttle.handle_success(Access::Write));
+        assert!(throttle.handle_failure(at(0), RequestKind::Write, "refused"));
+        assert!(!throttle.handle_success(RequestKind::Read));
+        assert!(!throttle.handle_failure(at(1), RequestKind::Write, "refused"));
+        assert!(throttle.handle_success(RequestKind::Write));
     }
 
     #[test]
     fn errors_that_vary_do_not_flood_the_log() {
-        let varying =
-            lines(|throttle, second| throttle.handle_failure(at(second), Access::Read, &format!("port {second}")));
-        let alternating = lines(|throttle, second| {
-            throttle.handle_failure(at(second), Access::Read, ["a", "b"][second as usize % 2])
+        let varying = logged_lines(|throttle, second| {
+            throttle.handle_failure(at(second), RequestKind::Read, &format!("port {second}"))
         });
-        let intermittent = lines(|throttle, second| match second % 2 {
-            0 => throttle.handle_failure(at(second), Access::Read, "no answer"),
-            _ => throttle.handle_success(Access::Read),
+        let alternating = logged_lines(|throttle, second| {
+            throttle.handle_failure(at(second), RequestKind::Read, ["a", "b"][second as usize % 2])
+        });
+        let intermittent = logged_lines(|throttle, second| match second % 2 {
+            0 => throttle.handle_failure(at(second), RequestKind::Read, "no answer"),
+            _ => throttle.handle_success(RequestKind::Read),
         });
         assert!(varying < 20 && alternating == 2 && intermittent < 30, "{varying} {alternating} {intermittent}");
     }
@@ -138,20 +139,20 @@ mod tests {
     #[test]
     fn an_urgent_failure_is_logged_even_within_the_pause() {
         let mut throttle = ErrorThrottle::default();
-        assert!(throttle.handle_failure(at(0), Access::Write, "no answer"));
+        assert!(throttle.handle_failure(at(0), RequestKind::Write, "no answer"));
         assert!(!throttle.handle_urgent_failure(), "it is logged already");
-        assert!(throttle.handle_success(Access::Write));
-        assert!(!throttle.handle_failure(at(1), Access::Write, "no answer"));
+        assert!(throttle.handle_success(RequestKind::Write));
+        assert!(!throttle.handle_failure(at(1), RequestKind::Write, "no answer"));
         assert!(throttle.handle_urgent_failure() && !throttle.handle_urgent_failure());
-        assert!(throttle.handle_success(Access::Write));
+        assert!(throttle.handle_success(RequestKind::Write));
     }
 
     #[test]
     fn an_error_that_recurs_much_later_is_logged_at_once() {
         let mut throttle = ErrorThrottle::default();
         for second in [0, 100, 200] {
-            assert!(throttle.handle_failure(at(second), Access::Read, "no answer"));
-            assert!(throttle.handle_success(Access::Read));
+            assert!(throttle.handle_failure(at(second), RequestKind::Read, "no answer"));
+            assert!(throttle.handle_success(RequestKind::Read));
         }
     }
 }

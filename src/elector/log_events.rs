@@ -6,11 +6,13 @@ log_events! {
     /// Logged when the name of an environment variable begins with `LEADERRUN_`, but the variable sets no option.
     warn unknown_variable(; sentence: &str) "{sentence}";
 
-    /// Logged when not all of the program could be locked in memory. If the program is on a network disk that fails, it might then not stop the command in time.
+    /// Logged when not all of the program could be locked in memory. If the program is on a network disk that fails, it
+    /// might then not stop the command in time.
     detail memory_not_locked(locked_kilobytes: usize, of_kilobytes: usize; reason: &str)
         "locked {locked_kilobytes} of {of_kilobytes} kB of leaderrun in memory: {reason}; raise the limit of locked memory (ulimit -l)";
 
-    /// Logged when leaderrun is root without the capabilities KILL and SETUID, so that it could not stop a command that changes to another user.
+    /// Logged when leaderrun is root without the capabilities KILL and SETUID, so that it could not stop a command that
+    /// changes to another user.
     detail cannot_signal_others()
         "leaderrun is root without CAP_KILL, so it could not stop a command that changes to another user; add the capability KILL, or run leaderrun as the command's user";
 
@@ -46,11 +48,13 @@ log_events! {
     warn displaced(lock: &str)
         "another program emptied or deleted the record of {lock} while the lock was held; waiting for the holder's lease duration";
 
-    /// Logged when another program emptied or deleted the record while this candidate held the lock. This candidate writes the record again.
+    /// Logged when another program emptied or deleted the record while this candidate held the lock. This candidate
+    /// writes the record again.
     warn restoring(lock: &str)
         "another program emptied or deleted the record of {lock} while this candidate held the lock; writing it again";
 
-    /// Logged when another program changed the record while this candidate held the lock. This candidate writes the record again.
+    /// Logged when another program changed the record while this candidate held the lock. This candidate writes the
+    /// record again.
     warn edited(lock: &str)
         "another program edited the record of {lock} while this candidate held the lock; writing it again";
 
@@ -71,7 +75,8 @@ log_events! {
     /// Logged when the command cannot be executed.
     error not_executed(command: &str; reason: &str) "cannot execute {command}: {reason}";
 
-    /// Logged when `leaderrun step-down`, or a candidate with a shorter `--claim-delay`, asks this holder to release the lock.
+    /// Logged when `leaderrun step-down`, or a candidate with a shorter `--claim-delay`, asks this holder to release
+    /// the lock.
     info step_down(lock: &str) "leaderrun step-down or a preferred candidate asks for the release of {lock}";
 
     /// Logged when this candidate asks a leader with a longer `--claim-delay` to release the lock, with `--preempt`.
@@ -83,14 +88,15 @@ log_events! {
     /// Logged when a termination signal ends the wait for the lock.
     info interrupted(signal: &str) "got {signal}; no longer waiting";
 
-    /// Logged when requests for the lock fail. `stop_in_seconds` is present while this candidate leads. `role` is present once if a right is missing.
+    /// Logged when requests for the lock fail. `stop_in_seconds` is present while this candidate leads. `role` is
+    /// present once if a right is missing.
     warn request_failed(lock: &str, stop_in_seconds: Option<f64>, role: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when requests for the lock succeed again.
     info recovered(lock: &str) "requests for {lock} succeed again";
 
-    /// Logged when leadership is lost. `reason` is `taken` or `not_renewed`; `lock` and `holder` are present if it is
-    /// `taken`.
+    /// Logged when leadership is lost. `reason` is `taken`, `not_renewed` or `too_slow`; `lock` and `holder` are
+    /// present if it is `taken`.
     warn lost(reason: &str, lock: Option<&str>, holder: Option<&str>; sentence: &str) "leadership lost: {sentence}";
 
     /// Logged when the command gets the stop signal because leadership is lost.
@@ -108,11 +114,13 @@ log_events! {
     warn runs_late(delay_seconds: f64)
         "leaderrun runs up to {delay_seconds:.1} s late, so after a loss it would stop the command that much earlier; give it more CPU";
 
-    /// Logged once, when killing the command would take long because of the number of its processes and threads, mostly under a CPU limit. `kill_seconds` is the estimate; it is left out if the CPU limit is too small for an estimate.
+    /// Logged once, when killing the command would take long because of the number of its processes and threads, mostly
+    /// under a CPU limit. `kill_seconds` is the estimate; it is left out if the CPU limit is too small for an estimate.
     warn slow_kill(kill_seconds: Option<f64>, processes: u32, threads: u32; estimate: &str)
         "killing the {threads} threads of the command would take {estimate}, so the command is stopped that much earlier if renewals fail; raise the CPU limit, or limit the number of threads";
 
-    /// Logged when no command is run, because leaderrun's delays and the time of a kill (together `advance_seconds`) are so long that the command might outlive the lease.
+    /// Logged when no command is run, because leaderrun's delays and the time of a kill (together `advance_seconds`)
+    /// are so long that the command might outlive the lease.
     warn too_slow(advance_seconds: Option<f64>, max_advance_seconds: f64; estimate: &str)
         "the command could not be killed in time if renewals failed: leaderrun's delays and the kill take {estimate} together, and at most {max_advance_seconds:.1} s are available; raise the CPU limit, limit the number of threads, or choose a longer --renew-deadline and --lease-duration";
 
@@ -120,7 +128,8 @@ log_events! {
     error signal_refused(signal: &str; reason: &str)
         "cannot send {signal} to the command: {reason}; run leaderrun as the command's user, or with CAP_KILL";
 
-    /// Logged when a process cannot be killed, or has not ended 10 seconds after it was killed. The lock stays held until the process is gone.
+    /// Logged when a process cannot be killed, or has not ended 10 seconds after it was killed. The lock stays held
+    /// until the process is gone.
     error cannot_kill(; processes: &str) "cannot kill {processes}; the lock is not released before the process is gone";
 
     /// Logged when leaderrun is process 1 of a container in which it cannot kill a process of the command.
@@ -146,7 +155,8 @@ log_events! {
     /// Logged when this candidate could not release the lock.
     warn release_failed(lock: &str) "cannot release {lock}: it will expire";
 
-    /// Logged when the lock was not acquired within `--wait`, because another candidate holds it or the command is not due.
+    /// Logged when the lock was not acquired within `--wait`, because another candidate holds it or the command is not
+    /// due.
     info not_acquired(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when the lock could not be reached or used within `--wait`.

@@ -19,9 +19,9 @@ use crate::process::rights::SignalRight;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
-/// The leadership, for log lines of the main thread. It is set at most once: after a loss this process exits or
-/// executes itself again.
-static LEADERSHIP: OnceLock<Leadership> = OnceLock::new();
+/// The leadership, for log lines of the main thread. It is set at most once, because a process leads at most once
+/// before it exits or executes itself again.
+static LEADERSHIP: OnceLock<LedLock> = OnceLock::new();
 
 /// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
@@ -32,8 +32,9 @@ static WARNED_OF_KILL_TIME: AtomicBool = AtomicBool::new(false);
 /// The shortest estimated time of a kill for which a warning is logged.
 const LONG_KILL: Duration = Duration::from_millis(500);
 
+/// The lock that this process leads.
 #[derive(Debug)]
-struct Leadership {
+struct LedLock {
     lock: String,
     fencing_token: String,
 }
@@ -52,7 +53,7 @@ fn options() -> &'static OptionNames {
 
 /// Stores which lock is led from now on.
 pub fn note_leadership(lock: &str, fencing_token: &str) {
-    let _ = LEADERSHIP.set(Leadership { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
+    let _ = LEADERSHIP.set(LedLock { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
 }
 
 /// Logs how much of the program is locked in memory, unless all of it is.

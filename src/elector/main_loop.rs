@@ -48,9 +48,9 @@ const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct EndOfLoop {
     pub ending: Ending,
-    /// leaderrun received a termination signal.
+    /// Whether leaderrun received a termination signal or a request to step down.
     pub end_was_requested: bool,
-    /// The command had the terminal, so signals from its keys reached only the command.
+    /// Whether the command had the terminal, so that signals from its keys reached only the command.
     pub command_had_terminal: bool,
 }
 
@@ -130,7 +130,7 @@ impl MainLoop {
     }
 
     /// Makes the loop close the standard streams once the command runs.
-    pub fn without_streams(self) -> Self {
+    pub fn releasing_streams(self) -> Self {
         Self { releases_streams: true, ..self }
     }
 
@@ -153,7 +153,7 @@ impl MainLoop {
             let ending = actions.find_map(|action| self.act(action));
             if let (Some(ElectorAction::KillAll(failure)), Some(killed)) = (kill, killed) {
                 log_notices::elector_kill(failure, &self.tree.names());
-                self.log_kill(killed);
+                self.handle_kill_result(killed);
             }
             if let Some(ending) = ending {
                 break ending;
@@ -242,9 +242,9 @@ impl MainLoop {
         self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
     }
 
-    /// Logs why a process cannot be killed. If this process is init, it then exits, so that the kernel kills all other
+    /// If the kill has failed, logs why. If this process is init, it then exits, so that the kernel kills all other
     /// processes.
-    fn log_kill(&self, killed: Result<(), KillFailure>) {
+    fn handle_kill_result(&self, killed: Result<(), KillFailure>) {
         let Err(failure) = killed else { return };
         if getpid() == INIT && failure.ends_with_init() {
             log_events::exiting_as_init(&self.tree.describe(failure));
@@ -313,7 +313,7 @@ impl MainLoop {
         let now = clock::now();
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
         let killed = kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now));
-        self.log_kill(killed);
+        self.handle_kill_result(killed);
         self.probe();
         Ok(())
     }

@@ -51,7 +51,7 @@ use crate::telemetry::systemd::NotifyBy;
 /// The environment variable that tells the command the number of its slot, if the lock has slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
-/// How long leaderrun waits before it exits until traffic is routed away and the last Event is written.
+/// How long the exit waits for traffic to be routed away and for the last Event to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The configuration of the elector, from the command line.
@@ -94,7 +94,7 @@ pub struct OptionNames {
     pub doctor: String,
 }
 
-/// What to do when the leadership was lost and the command is gone.
+/// The reaction to a loss of the leadership, once the command is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnLost {
     Exit,
@@ -177,8 +177,9 @@ fn observed_main_loop(
     let lock = LockConfig { name: config.lock, slots: config.slots, owner: config.owner };
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
+    // A later command of this process would need the standard streams.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
-    let main_loop = if runs_once { main_loop.without_streams() } else { main_loop };
+    let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };
     let ended = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
     observer.notify(Update::Exiting);
     let until = clock::now() + FLUSH_TIMEOUT;
@@ -196,7 +197,7 @@ fn router(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Opti
         namespace: lock.namespace.clone(),
         lock: lock.name.clone(),
         access: access.clone(),
-        timeout: election.timing.attempt(),
+        timeout: election.timing.request_timeout(),
     })?))
 }
 
@@ -210,6 +211,6 @@ fn events(config: &ElectorConfig, access: &ClusterAccess) -> anyhow::Result<Opti
         lock: lock.clone(),
         access: access.clone(),
         identity: election.identity.clone(),
-        timeout: election.timing.attempt(),
+        timeout: election.timing.request_timeout(),
     })?))
 }

@@ -1,4 +1,4 @@
-//! Starts the health checks, metrics and systemd notifications of this candidate, as far as they are configured.
+//! The health checks, metrics and systemd notifications of this candidate, as far as they are configured.
 
 use leaderrun_core::election::ElectionConfig;
 
@@ -62,7 +62,7 @@ fn candidate_state(config: &ElectorConfig) -> CandidateState {
         lease_duration: timing.lease_duration(),
         renew_deadline: timing.renew_deadline(),
         retry_period: timing.retry_period(),
-        request_timeout: timing.attempt(),
+        request_timeout: timing.request_timeout(),
         ready_when: config.ready_when,
         unhealthy_after: config.unhealthy_after,
     };

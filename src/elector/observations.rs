@@ -19,7 +19,7 @@ pub struct Observations {
     observer: Observer,
     /// How long this candidate waits before it claims a free lock.
     claim_delay: Duration,
-    /// The stop instant of the present tenure; `None` while this candidate does not lead.
+    /// The stop instant of the current tenure; `None` while this candidate does not lead.
     held_until: Option<Instant>,
     /// When the pending renewal was sent.
     renewal: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Opens the lock. This takes as long as the credentials and the file system take.
+//! Opens the lock. This may take long, for example because of a credential plugin or a network file system.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::lock::{self, Lock, LockConfig, LockName, SlotCount};
 /// How much longer than its own timeouts the opening of a lock may take, so that these timeouts come first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
 
-/// If the opening of the lock takes longer than this, what it waits for is logged.
+/// If the opening of a lock takes longer than this, leaderrun logs what the opening waits for.
 const SLOW_OPENING: Duration = Duration::from_secs(5);
 
-/// Opens the lock, or the locks of all its slots. It takes as long as necessary, unless the wait for the lock is
-/// limited, and returns `None` at the end of that limit. If it takes long, it logs what it waits for.
+/// Opens the lock, or the locks of all its slots. Returns `None` if `--wait` limits the wait for the lock and this time
+/// is over. If the opening takes long, this function logs what the opening waits for.
 ///
 /// # Errors
 /// Fails if the lock cannot be used.
@@ -27,14 +27,14 @@ pub async fn open_lock(
     config: &ElectionConfig,
 ) -> anyhow::Result<Option<(Vec<Box<dyn Lock>>, LockName)>> {
     let lock_name = name_with_slots(&lock.name, lock.slots);
-    let mut opening = pin!(lock::open_slots(lock, access, config.timing.attempt(), &config.run));
+    let mut opening = pin!(lock::open_slots(lock, access, config.timing.request_timeout(), &config.run));
     // With `--wait 0s`, the candidate does not wait for a holder, but the lock still needs time to be opened.
     let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN_TIMEOUT + OPEN_SLACK } else { wait });
-    let quiet = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
-    if let Ok(opened) = timeout(quiet, &mut opening).await {
+    let logged_after = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
+    if let Ok(opened) = timeout(logged_after, &mut opening).await {
         return opened.map(Some);
     }
-    match limit.map(|limit| limit - quiet) {
+    match limit.map(|limit| limit - logged_after) {
         Some(Duration::ZERO) => Ok(None),
         left => {
             log_notices::request_failed(&lock_name, &still_opening(access), None, None);

@@ -1,4 +1,4 @@
-//! The runs of leaderrun whose commands started this process.
+//! The runs of leaderrun inside whose commands this process was started.
 
 use std::env;
 
@@ -11,7 +11,7 @@ pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
 
 /// The run IDs of every leaderrun that this process was started under, the innermost one last.
 ///
-/// With a run ID, a lock is recognised even if it has another name, such as another path to its file or another name of
+/// With a run ID, a lock is recognized even if it has another name, such as another path to its file or another name of
 /// the API server.
 #[derive(Debug, Default)]
 pub struct OuterRuns(Vec<String>);

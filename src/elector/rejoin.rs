@@ -21,17 +21,16 @@ use crate::process::signals::{InheritedSignals, Signals};
 use crate::process::tree;
 use crate::telemetry::log::LOG_START_VARIABLE;
 
-/// The variable with the number of losses that followed each other quickly. It is not for users, and the command does
-/// not inherit it.
+/// The variable with the number of quick losses in a row. It is not for users, and the command does not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 
 /// The variable with the counters from before the loss. It is not for users, and the command does not inherit it.
 pub const COUNTED_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A loss counts as a quick one if it comes sooner than this after the program was executed.
-const MIN_HEALTHY_TENURE: Duration = Duration::from_secs(60);
+/// A loss counts as quick if it comes sooner than this after the program was executed.
+const QUICK_LOSS_LIMIT: Duration = Duration::from_secs(60);
 
-/// The pause after the first quick loss. It is doubled after each further one.
+/// The pause after the first quick loss. It is doubled after each further quick loss.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -52,7 +51,7 @@ pub enum NotRejoined {
     Failed(io::Error),
 }
 
-/// Executes this program again, after a pause that grows with the number of losses in a row.
+/// Executes this program again, after a pause that grows with the number of quick losses in a row.
 ///
 /// `since` is when the program was last executed, `log_start` is when the log began, and `counters` are the saved
 /// counters, which are continued.
@@ -63,9 +62,9 @@ pub fn rejoin(
     counters: Option<String>,
     log_start: Instant,
 ) -> Result<Infallible, NotRejoined> {
-    let before: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
-    let is_quick_loss = after == RejoinAfter::Loss && clock::now().since(since) < MIN_HEALTHY_TENURE;
-    let losses = if is_quick_loss { before.saturating_add(1) } else { 0 };
+    let previous_losses: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
+    let is_quick_loss = after == RejoinAfter::Loss && clock::now().since(since) < QUICK_LOSS_LIMIT;
+    let losses = if is_quick_loss { previous_losses.saturating_add(1) } else { 0 };
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
     }

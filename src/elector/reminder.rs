@@ -6,7 +6,7 @@ use leaderrun_core::instant::Instant;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The first two times. After them, the wait is logged each day.
+/// The times of the first two reminders after the beginning of the wait. Later reminders are due each day.
 const FIRST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 
 /// A reminder of a wait after a minute, an hour, and each day.

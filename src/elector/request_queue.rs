@@ -11,11 +11,11 @@ use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
 use leaderrun_core::election::{Reply, Request};
 
-use super::error_throttle::Access;
+use super::error_throttle::RequestKind;
 use crate::lock::{Lock, LockError};
 
 /// The answer to a request, with the slot and the kind of the request.
-pub type Answer = (usize, Access, Result<Reply, LockError>);
+pub type Answer = (usize, RequestKind, Result<Reply, LockError>);
 
 /// Sends one request after the other.
 pub struct RequestQueue<'a> {
@@ -26,7 +26,7 @@ pub struct RequestQueue<'a> {
 
 struct PendingRequest<'a> {
     slot: usize,
-    access: Access,
+    kind: RequestKind,
     answer: BoxFuture<'a, Result<Reply, LockError>>,
 }
 
@@ -36,15 +36,15 @@ impl<'a> RequestQueue<'a> {
         Self { locks, waiting: VecDeque::new(), pending: None }
     }
 
-    /// Adds a request of a slot, which replaces the slot's previous request. If that was pending, returns whether it
-    /// was a read or a write.
-    pub fn add(&mut self, slot: usize, request: Request) -> Option<Access> {
-        let cancelled = self.pending.take_if(|pending| pending.slot == slot).map(|cancelled| cancelled.access);
+    /// Adds a request of a slot, which replaces the slot's previous request. If the previous request was pending,
+    /// returns its kind.
+    pub fn add(&mut self, slot: usize, request: Request) -> Option<RequestKind> {
+        let cancelled = self.pending.take_if(|pending| pending.slot == slot).map(|cancelled| cancelled.kind);
         self.waiting.retain(|(other, _)| *other != slot);
         // Claims are more urgent than reads of other slots.
-        match access(&request) {
-            Access::Write => self.waiting.push_front((slot, request)),
-            Access::Read => self.waiting.push_back((slot, request)),
+        match kind_of(&request) {
+            RequestKind::Write => self.waiting.push_front((slot, request)),
+            RequestKind::Read => self.waiting.push_back((slot, request)),
         }
         cancelled
     }
@@ -68,24 +68,24 @@ impl<'a> RequestQueue<'a> {
             Request::Create(record) => lock.create(record).map_ok(Reply::Written).boxed(),
             Request::Update(version, record) => lock.update(version, record).map_ok(Reply::Written).boxed(),
         };
-        self.pending = Some(PendingRequest { slot, access: access(&request), answer });
+        self.pending = Some(PendingRequest { slot, kind: kind_of(&request), answer });
         Some((slot, request))
     }
 
     /// Returns the answer to the pending request, once it has arrived.
     pub fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
-        let Some(PendingRequest { slot, access, answer }) = &mut self.pending else { return Poll::Pending };
-        let (slot, access) = (*slot, *access);
+        let Some(PendingRequest { slot, kind, answer }) = &mut self.pending else { return Poll::Pending };
+        let (slot, kind) = (*slot, *kind);
         answer.poll_unpin(context).map(|answer| {
             self.pending = None;
-            (slot, access, answer)
+            (slot, kind, answer)
         })
     }
 }
 
-fn access(request: &Request) -> Access {
+fn kind_of(request: &Request) -> RequestKind {
     match request {
-        Request::Get => Access::Read,
-        Request::Create(_) | Request::Update(..) => Access::Write,
+        Request::Get => RequestKind::Read,
+        Request::Create(_) | Request::Update(..) => RequestKind::Write,
     }
 }

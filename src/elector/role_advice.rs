@@ -1,4 +1,4 @@
-//! Adds the Role that would grant a missing permission to the first error that needs it.
+//! Adds to the first error about a missing permission the Role that would grant it.
 
 use crate::lock::LockError;
 
@@ -38,8 +38,8 @@ impl From<String> for FailureMessage {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct RightState {
-    /// A request was permitted before. After that, a single refusal gets no advice, because it may come from an API
-    /// server that is just starting.
+    /// Whether a request was permitted before. After that, a single refusal gets no advice, because it may come from an
+    /// API server that is just starting.
     was_allowed: bool,
     was_just_refused: bool,
 }

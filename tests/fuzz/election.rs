@@ -198,7 +198,7 @@ impl Execution {
             self.now.wall = wall_clock(&mut self.random);
         }
         // A reply after this time is ignored.
-        self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.attempt());
+        self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.request_timeout());
         let action_count = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
         assert!(waits || action_count > 0, "the next timeout is due at once, but the election took no action");

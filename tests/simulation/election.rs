@@ -76,7 +76,7 @@ pub struct ElectorProcess {
 
 impl ElectorProcess {
     pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
-        let pair = || PairClient::new(run.clone(), plan.timing.attempt(), mutation);
+        let pair = || PairClient::new(run.clone(), plan.timing.request_timeout(), mutation);
         let pair = (plan.lock == LockKind::Pair && mutation != Mutation::WriteFirstObjectOnly).then(pair);
         let config = ElectionConfig {
             identity: plan.identity.clone(),
@@ -212,7 +212,7 @@ impl World {
     fn carry_out(&mut self, run: usize, action: ElectionAction, now: Now) {
         match action {
             ElectionAction::Send(request) => {
-                let attempt = self.hosts[self.runs[run].host].plan.timing.attempt();
+                let attempt = self.hosts[self.runs[run].host].plan.timing.request_timeout();
                 self.runs[run].elector.gives_up_at = Some(now.boot + attempt);
                 self.send(run, request);
             }

@@ -24,7 +24,7 @@ pub struct RoutingThread {
 
 impl RoutingThread {
     pub fn new(plan: &HostPlan) -> Self {
-        let route = Route::new(plan.timing.attempt());
+        let route = Route::new(plan.timing.request_timeout());
         Self { route, step: None, steps: 0, updates: Vec::new(), result: None }
     }
 }

@@ -1,9 +1,9 @@
 //! Estimates how long killed processes take to end.
 //!
-//! A killed thread needs CPU time to exit. Under a CPU limit, the kernel also throttles every killed thread that is
-//! left in each period of the limit, which takes CPU time from the same limit. With up to a few thousand threads, the
-//! duration of the kill is proportional to their number. With more threads, the kill hardly makes progress. Therefore
-//! [`CpuLimit::max_killed`] limits how many threads are killed at once.
+//! A killed thread needs CPU time to exit. Under a CPU limit, the kernel also throttles every killed thread that has
+//! not ended in each period of the limit, which takes CPU time from the same limit. With up to a few thousand threads,
+//! the duration of the kill is proportional to their number. With more threads, the kill hardly makes progress.
+//! Therefore [`CpuLimit::max_killed`] limits how many threads are killed at once.
 //!
 //! The constants were measured on Linux 6.18 on a busy machine and rounded up; `docs/safety.md` has the table.
 
@@ -33,7 +33,7 @@ pub struct TaskCount {
     /// The number of threads, including the first one of each process.
     pub threads: u32,
     /// The number of threads of the process with the most threads.
-    pub largest: u32,
+    pub most_in_one_process: u32,
 }
 
 impl TaskCount {
@@ -41,7 +41,7 @@ impl TaskCount {
     pub fn add(&mut self, threads: u32) {
         self.processes = self.processes.saturating_add(1);
         self.threads = self.threads.saturating_add(threads);
-        self.largest = self.largest.max(threads);
+        self.most_in_one_process = self.most_in_one_process.max(threads);
     }
 }
 
@@ -58,15 +58,15 @@ impl CpuLimit {
         self.quota.as_secs_f64() / self.period.as_secs_f64()
     }
 
-    /// Returns how many threads can be killed at once without slowing each other down. A process with more threads is
-    /// nevertheless killed.
+    /// Returns how many threads can be killed at once without slowing each other down. A single process with more
+    /// threads is killed nevertheless.
     pub fn max_killed(&self) -> u32 {
         let [quota, _] = self.in_seconds();
         (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
     }
 
     /// Returns how many threads of small processes end within this time after the kill has begun.
-    pub fn max_threads(&self, time: Duration) -> u32 {
+    pub fn threads_ended_within(&self, time: Duration) -> u32 {
         let [quota, period] = self.in_seconds();
         let usable_share = (1.0 - THROTTLING_SHARE) * quota / period;
         (time.as_secs_f64() * usable_share / THREAD_END.as_secs_f64()) as u32
@@ -88,7 +88,7 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
         None => work,
         Some(limit) => {
             let [quota, period] = limit.in_seconds();
-            let killed_at_once = tasks.threads.min(tasks.largest.max(limit.max_killed()));
+            let killed_at_once = tasks.threads.min(tasks.most_in_one_process.max(limit.max_killed()));
             let usable = quota - THREAD_IN_PERIOD.as_secs_f64() * f64::from(killed_at_once);
             if usable <= 0.0 {
                 return Duration::MAX;
@@ -99,7 +99,7 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     if time < NEGLIGIBLE { Duration::ZERO } else { time }
 }
 
-/// The pace of a gradual kill, which is faster than to kill all threads at once.
+/// The pace of a gradual kill, which takes less time than a kill of all threads at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KillPace {
     /// No further process is killed while this many killed threads have not ended.
@@ -131,9 +131,9 @@ impl KillAllowance {
         Self { max_killed, left: max_killed }
     }
 
-    /// Counts a process with this number of threads, and returns whether it may be killed in this round. After the
-    /// first process that may not, no other process may. A process with more threads than a round allows is killed in a
-    /// round of its own.
+    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once this has
+    /// returned false, no further process may be killed in the round. A process with more threads than a round allows
+    /// is killed alone in a round.
     pub fn take(&mut self, threads: impl FnOnce() -> u32) -> bool {
         if self.left == 0 {
             return false;
@@ -153,8 +153,9 @@ mod tests {
         CpuLimit { quota: Duration::from_millis(quota), period: Duration::from_millis(100) }
     }
 
-    /// Returns the kill time, in seconds, of this many processes with this many threads altogether.
-    fn time(processes: u32, threads: u32, quota: Option<u64>) -> f64 {
+    /// Returns the kill time, in seconds, of this many processes with this many threads altogether. `quota` is in
+    /// milliseconds of CPU time per 100 ms.
+    fn kill_seconds(processes: u32, threads: u32, quota: Option<u64>) -> f64 {
         let mut tasks = TaskCount::default();
         (0..processes).for_each(|_| tasks.add(threads / processes));
         kill_time(tasks, quota.map(limit)).as_secs_f64()
@@ -163,14 +164,14 @@ mod tests {
     #[test]
     fn the_kill_time_of_ordinary_commands_is_negligible() {
         for quota in [None, Some(10)] {
-            assert_eq!(time(1, 1, quota), 0.0);
-            assert_eq!(time(10, 200, quota), 0.0);
+            assert_eq!(kill_seconds(1, 1, quota), 0.0);
+            assert_eq!(kill_seconds(10, 200, quota), 0.0);
         }
     }
 
-    /// The times were measured on Linux 6.18, in seconds.
+    /// `measured` is the duration of a kill in seconds that was measured on Linux 6.18.
     #[test]
-    fn no_estimate_is_shorter_than_what_was_measured() {
+    fn no_estimated_kill_time_is_shorter_than_the_measured_one() {
         for (processes, threads, quota, measured) in [
             (7, 14_000, None, 0.2),
             (2000, 2000, None, 0.17),
@@ -179,7 +180,7 @@ mod tests {
             (1, 4000, Some(10), 0.9),
             (1, 8000, Some(10), 2.8),
         ] {
-            let estimate = time(processes, threads, quota);
+            let estimate = kill_seconds(processes, threads, quota);
             assert!(estimate >= measured, "{processes} {threads} {quota:?}: {estimate} s");
         }
     }
@@ -187,8 +188,8 @@ mod tests {
     #[test]
     fn the_number_of_threads_that_end_in_time_fits_the_kill_time() {
         for quota in [5, 10, 50, 400] {
-            let threads = limit(quota).max_threads(Duration::from_secs(1));
-            let estimate = time(threads / 500, threads, Some(quota));
+            let threads = limit(quota).threads_ended_within(Duration::from_secs(1));
+            let estimate = kill_seconds(threads / 500, threads, Some(quota));
             assert!((0.9..1.2).contains(&estimate), "{quota}: {threads} threads in {estimate} s");
         }
     }
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_kill_of_many_processes_ends_but_a_process_with_too_many_threads_never_does() {
-        assert!((3.0..5.0).contains(&time(7, 14_000, Some(10))));
+        assert!((3.0..5.0).contains(&kill_seconds(7, 14_000, Some(10))));
         let mut one = TaskCount::default();
         one.add(14_000);
         assert_eq!(kill_time(one, Some(limit(10))), Duration::MAX);

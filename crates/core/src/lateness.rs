@@ -5,18 +5,18 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::kill_time::CpuLimit;
 
-/// Shorter delays are covered by [`SUPERVISOR_KILL_TIMEOUT`](crate::tenure) and the margin for the kill.
+/// Shorter delays are ignored. `SUPERVISOR_KILL_TIMEOUT` and [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) leave
+/// time for them.
 const NEGLIGIBLE: Duration = Duration::from_millis(50);
 
 /// The length of a window. A delay counts in its window and in the next one.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// How long a thread keeps the CPU while others wait. This is a time slice of the scheduler, rounded up to a clock
-/// tick.
+/// How long a thread keeps the CPU while other threads wait: the scheduler's time slice, rounded up to a clock tick.
 const TIME_SLICE: Duration = Duration::from_millis(5);
 
-/// Returns how late a thread may be woken if a CPU limit is used up and this many threads are runnable. The longest
-/// delay cannot be predicted from measured delays, because most of them are much shorter.
+/// Returns how late a thread may be woken if a CPU limit is used up and this many threads are runnable. This is
+/// calculated, because most measured delays are much shorter than the longest one.
 pub fn expected_delay(runnable_threads: u32, limit: CpuLimit) -> Duration {
     let seconds = TIME_SLICE.as_secs_f64() * f64::from(runnable_threads) / limit.cpus();
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
@@ -27,14 +27,14 @@ pub fn probe_interval(command_runs: bool) -> Duration {
     if command_runs { Duration::from_millis(500) } else { Duration::from_secs(5) }
 }
 
-/// The delays of a thread. From them follows the delay that its deadlines have to allow for.
+/// The recent delays of a thread, which determine the delay that its deadlines must allow for.
 ///
 /// A thread that was late twice within a minute is expected to be late again, for example because of a CPU limit. A
-/// single delay does not count, because it may come from a suspend or a SIGSTOP.
+/// single delay does not count, because a suspend or a SIGSTOP may have caused it.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Lateness {
     window_began: Option<Instant>,
-    present: LongestDelays,
+    current: LongestDelays,
     previous: LongestDelays,
 }
 
@@ -56,21 +56,21 @@ impl LongestDelays {
 }
 
 impl Lateness {
-    /// Records that this thread was woken late by this delay. Returns the new allowance if it has changed.
+    /// Records that the thread was woken `delay` too late. Returns the new allowance if it has changed.
     pub fn add(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let before = self.allowance();
         let window_began = *self.window_began.get_or_insert(now);
         if now.since(window_began) >= WINDOW {
-            (self.previous, self.present) = (self.present, LongestDelays::default());
+            (self.previous, self.current) = (self.current, LongestDelays::default());
             self.window_began = Some(now);
         }
-        self.present.add(delay);
+        self.current.add(delay);
         Some(self.allowance()).filter(|allowance| *allowance != before)
     }
 
-    /// Returns the time by which deadlines have to be brought forward.
+    /// Returns the delay that the thread's deadlines must allow for.
     pub fn allowance(&self) -> Duration {
-        let mut longest = self.present;
+        let mut longest = self.current;
         longest.add(self.previous.first);
         longest.add(self.previous.second);
         if longest.second < NEGLIGIBLE { Duration::ZERO } else { longest.second }
@@ -87,9 +87,9 @@ mod tests {
         Instant::after_boot(Duration::from_secs(seconds))
     }
 
-    /// The longest delays that were measured on Linux 6.18 within a minute, in seconds.
+    /// `measured` is the longest delay in seconds that was measured within a minute, on Linux 6.18.
     #[test]
-    fn no_estimate_is_shorter_than_what_was_measured() {
+    fn no_expected_delay_is_shorter_than_the_longest_measured_delay() {
         for (runnable_threads, percent, measured) in
             [(2, 5, 0.2), (16, 5, 0.8), (64, 5, 6.0), (200, 5, 18.8), (16, 20, 0.4), (64, 20, 1.4)]
         {

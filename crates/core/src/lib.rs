@@ -2,31 +2,35 @@
 //!
 //! This crate contains the decisions of [leaderrun](https://crates.io/crates/leaderrun), which runs a command only
 //! while it is the leader. The crate is `no_std`, so it cannot do I/O: it has no clock, no file, no socket and no
-//! thread. The program that uses it passes the time and all inputs to it, and carries out the returned actions:
+//! thread. The program that uses it passes the time and all inputs to a state machine, and carries out the actions that
+//! the state machine returns. The state machines decide:
 //!
-//! | machine | decides | driven by |
-//! |---|---|---|
-//! | [`election::Election`] | which candidate leads, and until when | the client of one lock |
-//! | [`slots::SlotElection`] | which of several locks a candidate holds, and until when | the client of these locks |
-//! | [`elector::Elector`] | which orders are sent to the supervisor, and when it is killed together with the command | leaderrun's outer process |
-//! | [`supervisor::Supervisor`] | when the command is started, stopped and killed | leaderrun's inner process |
-//! | [`routing::Route`] | when traffic is routed to the command, and when it is routed away | the client that updates pods and Services |
+//! - [`election::Election`]: which candidate leads, and until when. The client of one lock drives it.
+//! - [`slots::SlotElection`]: which of several locks a candidate holds, and until when. The client of these locks
+//!   drives it.
+//! - [`elector::Elector`]: which orders are sent to the supervisor, and when the supervisor and the command are killed.
+//!   leaderrun's outer process drives it.
+//! - [`supervisor::Supervisor`]: when the command is started, stopped and killed. leaderrun's inner process drives it.
+//! - [`routing::Route`]: when traffic is routed to the command, and when it is routed away. The client that updates
+//!   pods and Services drives it.
 //!
-//! Each state machine has a method `step(now, inputs)`, which returns actions in order, and a method `next_timeout`. It
-//! decides itself in which order simultaneous inputs are processed, so the order is the same in production, in
-//! simulations and in model checkers.
+//! Each state machine has a method `step(now, inputs)`, which returns actions in order, and a method `next_timeout`.
+//! The state machine itself decides in which order simultaneous inputs are processed, so the order is the same in
+//! production, in simulations and in model checkers.
 //!
 //! The safety of a command depends on these decisions:
 //!
-//! | decision | where |
-//! |---|---|
-//! | the instant just before a renewal is sent (T0) | `Election::write` in `election/decide.rs`; leaderrun reads the clock in `now`, in its `elector/election_loop.rs` |
-//! | when an expired record may be taken over | `ObservedRecord::takeable_at` in `election/observed_record.rs` |
-//! | how the claims of many candidates are spread | `ClaimHistory` in `election/contention.rs` |
-//! | how long a command that succeeded is not run again (`--min-hold`) | `not_before` and `earliest_acquisition` in `election/min_hold.rs` |
-//! | the stop and kill instants of a renewal | [`tenure::Tenure::of_renewal`] |
-//! | by how much these instants are brought forward | `DeadlineAdvance` in `supervisor/deadline_advance.rs`, from [`lateness`] and [`kill_time`] |
-//! | when the command is stopped and killed | `Supervisor::handle_timeout` in `supervisor.rs`, and `supervisor/ending.rs` |
+//! - The instant just before a renewal is sent (T0): `Election::write` in `election/decide.rs`. leaderrun reads the
+//!   clock in the function `now` of its `elector/election_loop.rs`.
+//! - When an expired record may be taken over: `ObservedRecord::takeable_at` in `election/observed_record.rs`.
+//! - How the claims of many candidates are spread: `ClaimHistory` in `election/contention.rs`.
+//! - How long a command that succeeded is not run again (`--min-hold`): `not_before` and `earliest_acquisition` in
+//!   `election/min_hold.rs`.
+//! - The stop and kill instants of a renewal: [`tenure::Tenure::of_renewal`].
+//! - By how much these instants are brought forward: `DeadlineAdvance` in `supervisor/deadline_advance.rs`, which uses
+//!   [`lateness`] and [`kill_time`].
+//! - When the command is stopped and killed: `Supervisor::handle_timeout` in `supervisor.rs`, and
+//!   `supervisor/ending.rs`.
 //!
 //! To elect a leader in your own program you only need [`election`]. Its documentation explains how to call it, and
 //! `examples/embedded.rs` in leaderrun's repository is a complete program.

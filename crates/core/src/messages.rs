@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
-//! The transport may lose any message. Because of a lost message, a command may be ended earlier, but not later, with
-//! one exception: if the supervisor reports that it has brought the stop and the kill forward, this report is lost, and
-//! the supervisor then fails, the elector kills the command at the last deadline that was reported.
+//! The transport may lose any message. A lost message can end a command earlier, but not later, with one exception: if
+//! the supervisor brings the stop and the kill forward, its report of this is lost, and the supervisor then fails, the
+//! elector kills the command only at the deadline that was reported before.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,8 +22,8 @@ pub enum Order {
     Extend(Tenure),
     /// Another candidate holds the lock: kill the command at once.
     Lose,
-    /// The elector is woken late by this delay. If the supervisor fails, the elector kills the command late by this
-    /// delay.
+    /// The elector may be woken `delay` too late. If the supervisor fails, the elector kills the command that much
+    /// later.
     ElectorLate { delay: Duration },
     /// leaderrun received this signal.
     Signal(i32),
@@ -32,13 +32,15 @@ pub enum Order {
 /// A message from the supervisor to the elector.
 #[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Report {
-    /// The tenure that is now enforced. This is sent after every `Start` and `Extend` until the command is gone.
+    /// The tenure that is now enforced. This is sent after every `Start` and `Extend` until the command is gone, and
+    /// when the supervisor has moved the stop and the kill.
     Enforcing(Tenure),
     /// The command was executed.
     Started { pid: i32 },
-    /// No process of the command is left, or it was never started. This is repeated after every later `Extend`.
+    /// No process of the command is left, or the command was never started. This is repeated after every later
+    /// `Extend`.
     Gone(Gone),
-    /// An event that is logged.
+    /// An event to log.
     Notice(SupervisorNotice),
 }
 
@@ -49,17 +51,18 @@ pub enum SupervisorNotice {
     Stopping { signal: i32 },
     /// The command has run for `--max-run`, and this signal is sent to it.
     TimedOut { signal: i32 },
-    /// These processes and all of their descendants are killed.
+    /// All processes of the command are killed. `processes` names some of them.
     Killing { reason: KillReason, processes: String },
-    /// The supervisor is woken late by this delay, so it stops and kills the command earlier by this delay.
+    /// The supervisor may be woken `delay` too late, so it brings the stop and the kill forward by this time.
     RunsLate { delay: Duration },
-    /// Killing the command's processes and threads takes this long, so it is stopped and killed earlier by this time.
+    /// A kill of the command would take `kill_time`, so the stop and the kill are brought forward by this time.
     KillTime { kill_time: Duration, processes: u32, threads: u32, pace: Option<KillPace> },
-    /// Stop and kill would have to be brought forward by more than is possible, so no command is run.
+    /// The stop and the kill would have to be brought forward by `advance`, which is longer than `max_advance`, so no
+    /// command may run.
     TooSlow { advance: Duration, max_advance: Duration },
     /// This signal could not be sent to the command.
     SignalRefused { signal: i32, reason: String },
-    /// A process cannot be killed.
+    /// A process cannot be killed. The text names it and states the reason.
     CannotKill(String),
     /// The main process ended by itself and left these processes running; `awaited` states whether they now count
     /// as the command, so that leaderrun waits for their end (`--wait-for all`).

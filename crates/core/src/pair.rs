@@ -4,11 +4,11 @@
 //! [`Pair`] combines the records of the two objects into a single record. The lock is held if the record in either
 //! object is held:
 //!
-//! - If both objects contain the same write of a run, or a run is between its two writes, the result is that run's record.
-//!   It is held if either record is held, and the later `not_before` applies.
+//! - If both objects contain the same write of a run, or a run is between its two writes, the result is that run's
+//!   record. It is held if either record is held, and the later `not_before` applies.
 //! - If only one record is held, it is the result. A claim of this run that is in only one object is ignored.
-//! - If neither record is held, the result is the record with the later `not_before`, or the record that states who
-//!   released it.
+//! - If neither record is held, the result is the record with the later `not_before`, or the record that states which
+//!   run released it.
 //! - If both records are held, by different writes, the holder of the result is unknown, and its lease duration is the
 //!   longer one.
 //!
@@ -103,7 +103,7 @@ impl Pair {
                 .map(|stored| &stored.record)
                 .is_some_and(|record| viewer.has_written(record) && record.is_held() && !viewer.has_rolled_back(record))
         };
-        holds(&self.first) && holds(&self.second) && self.has_one_write()
+        holds(&self.first) && holds(&self.second) && self.both_contain_same_write()
     }
 
     /// Returns whether an object contains a claim of the viewer that is not in both objects, or that the viewer has
@@ -148,7 +148,7 @@ impl Pair {
         })
     }
 
-    fn has_one_write(&self) -> bool {
+    fn both_contain_same_write(&self) -> bool {
         self.first.as_ref().zip(self.second.as_ref()).is_some_and(
             |(Stored { record: first, .. }, Stored { record: second, .. })| {
                 first.mark().is_some()
@@ -162,13 +162,13 @@ impl Pair {
         let record_of =
             |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
         let (first, second) = (record_of(&self.first), record_of(&self.second));
-        if self.has_one_write() && !viewer.has_rolled_back(&first) {
+        if self.both_contain_same_write() && !viewer.has_rolled_back(&first) {
             return first;
         }
-        let is_one_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
-        let is_ours = is_one_run && viewer.has_written(&first);
+        let is_same_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
+        let is_ours = is_same_run && viewer.has_written(&first);
         let has_two_holders = !may_have_one_holder(&first, &second);
-        let is_between_writes = is_one_run && (!is_ours || viewer.may_lead && !has_two_holders);
+        let is_between_writes = is_same_run && (!is_ours || viewer.may_lead && !has_two_holders);
         if is_between_writes {
             // If both are writes of this run, the older one counts, because both objects have contained it.
             let takes_first =
@@ -176,8 +176,8 @@ impl Pair {
             let not_before = first.not_before.max(second.not_before);
             return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // If the records of this run name two holders, another client has edited one of them. If not, the record is a
-        // claim that is not in both objects.
+        // If the records of this run name two holders, another client has edited one of them. Otherwise, a record of
+        // this run is a claim that is not in both objects.
         let counts_ours = is_ours && (viewer.may_lead || has_two_holders);
         let is_held = |record: &Record| record.is_held() && (counts_ours || !viewer.has_written(record));
         match (is_held(&first), is_held(&second)) {
@@ -210,7 +210,7 @@ impl From<(Option<Stored>, Option<Stored>)> for Pair {
     }
 }
 
-/// Returns whether two records of the same run can have the same holder, because they do not name different ones.
+/// Returns whether two records of the same run can have the same holder, because they do not name different holders.
 fn may_have_one_holder(first: &Record, second: &Record) -> bool {
     first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
 }
@@ -282,16 +282,16 @@ mod tests {
             assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()), "between writes");
             assert!(!pair.stored(&viewer(false)).unwrap().record.is_held(), "the halves of two different claims");
         }
-        let handed_over = |mut stored: Option<Stored>| {
+        let with_edited_holder = |mut stored: Option<Stored>| {
             stored.as_mut().unwrap().record.holder_identity = "b".into();
             stored
         };
-        assert_eq!(holder(handed_over(stored("us", Held, 1)), stored("us", Held, 1)), UNKNOWN_HOLDER);
-        assert_eq!(holder(stored("us", Held, 1), handed_over(stored("us", Held, 1))), UNKNOWN_HOLDER);
+        assert_eq!(holder(with_edited_holder(stored("us", Held, 1)), stored("us", Held, 1)), UNKNOWN_HOLDER);
+        assert_eq!(holder(stored("us", Held, 1), with_edited_holder(stored("us", Held, 1))), UNKNOWN_HOLDER);
     }
 
     #[test]
-    fn a_run_recognises_its_claim_that_is_in_only_one_object() {
+    fn a_run_recognizes_its_claim_that_is_in_only_one_object() {
         use RunState::Held;
         let us = viewer(false);
         let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));

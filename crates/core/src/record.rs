@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::mark::{ParseRunMarkError, RunId, RunMark, RunState};
 
-/// The annotation that states how often the holder renews the record, in milliseconds: see [`Record::retry_period`].
+/// The annotation with the time between two renewals by the holder, in milliseconds: see [`Record::retry_period`].
 pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
 
 /// The annotation that marks a release by a user, in place of a holder that is known to be dead: see
@@ -32,7 +32,7 @@ pub const LOCK_ANNOTATION: &str = "leaderrun/lock";
 /// The annotation that states when a command that succeeded is due again: see [`Record::not_before`].
 pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
 
-/// The annotation that estimates how many candidates a release wakes: see [`Record::contenders`].
+/// The annotation with the estimated number of candidates that a release wakes: see [`Record::contenders`].
 pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 
 /// The annotation that requests the holder to step down: see [`Record::asks_to_step_down`].
@@ -58,8 +58,8 @@ pub struct Record {
     pub holder_identity: String,
     /// How long the record is valid without a renewal, in seconds. The holder chooses this duration.
     pub lease_duration_seconds: Option<u32>,
-    /// The time of the acquisition on the holder's wall clock. It is only for people, and is never compared with a
-    /// clock.
+    /// The time of the acquisition on the holder's wall clock. It is never compared with a clock: people read it, and
+    /// [`Record::min_hold`] begins at it.
     pub acquire_time: Option<Timestamp>,
     /// The time of the last renewal on the holder's wall clock. It is only checked for changes.
     pub renew_time: Option<Timestamp>,
@@ -75,10 +75,11 @@ pub struct Record {
     /// [`Record::valid_not_before`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Timestamp>,
-    /// The last winner's estimate of how many candidates a release wakes. It only determines the delay of claims.
+    /// The estimated number of candidates that a release wakes. Each acquisition corrects it. It only affects how long
+    /// claims are delayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contenders: Option<u32>,
-    /// How often the holder renews the record, in milliseconds; see [`Record::retry_period`].
+    /// The time between two renewals by the holder, in milliseconds; see [`Record::retry_period`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_period_millis: Option<u64>,
     /// The holder's claim delay in milliseconds; see [`Record::claim_delay`].
@@ -147,7 +148,7 @@ impl Record {
         self.forced.is_some() && self.forced == self.renew_time && !self.is_held()
     }
 
-    /// Returns how often the holder renews the record, if it states that.
+    /// Returns the time between two renewals by the holder, if the record contains it and has a valid mark.
     pub fn retry_period(&self) -> Option<Duration> {
         self.retry_period_millis.filter(|_| self.mark().is_some()).map(Duration::from_millis)
     }
@@ -183,8 +184,8 @@ impl Record {
     }
 
     /// Returns the `renewTime` of the next renewal, which is the time of the wall clock, but always later than the
-    /// previous `renewTime`. If it was not, the API server would drop the write because it changes nothing, and
-    /// standbys would consider the holder dead.
+    /// previous `renewTime`. With an unchanged time, the API server would drop the write because it changes nothing,
+    /// and standbys would consider the holder dead.
     pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
         let wall = to_microseconds(wall);
         match previous {
@@ -301,8 +302,8 @@ mod tests {
     #[test]
     fn renewals_always_differ() {
         let previous = time("2026-01-02T03:04:05.000001Z");
-        let stopped = Record::next_renew_time(Some(previous), previous);
-        assert_eq!(stopped, time("2026-01-02T03:04:05.000002Z"));
+        let unchanged = Record::next_renew_time(Some(previous), previous);
+        assert_eq!(unchanged, time("2026-01-02T03:04:05.000002Z"));
         let jumped_back = Record::next_renew_time(Some(previous), time("2026-01-02T02:04:05Z"));
         assert_eq!(jumped_back, time("2026-01-02T03:04:05.000002Z"));
         let jumped_ahead = Record::next_renew_time(Some(previous), time("2026-01-02T04:04:05.0000019Z"));

@@ -9,8 +9,8 @@
 //! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
 //! - A step that was dropped may nevertheless have been carried out.
-//! - A leader checks at growing intervals whether traffic is still routed to it, because a late write of a predecessor may
-//!   have changed that.
+//! - A leader checks at growing intervals whether traffic is still routed to it, because a late write of a predecessor
+//!   may have changed that.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -92,18 +92,19 @@ pub struct Route {
     withdrawal_time: Duration,
     /// The fencing token of the leadership.
     token: Option<String>,
+    /// When the stop signal is sent to the command.
     stop: Option<Instant>,
     started: bool,
-    /// The stop signal or a termination signal has been sent to the command, or is about to be sent.
+    /// Whether the stop signal or a termination signal was sent to the command, or is about to be sent.
     ending: bool,
     exiting: bool,
     known: KnownRoute,
     under_way: Option<RoutingStep>,
-    /// A withdrawal was begun, and its result is not known.
+    /// Whether a withdrawal was begun whose result is not known.
     may_be_withdrawn: bool,
     withdrawal_forbidden: bool,
-    /// A termination signal is deferred until the withdrawal is finished.
-    awaited: bool,
+    /// Whether a termination signal is deferred until the withdrawal is finished.
+    withdrawal_awaited: bool,
     check_interval: Duration,
     /// The number of steps in a row that failed.
     failures: u32,
@@ -126,7 +127,7 @@ impl Route {
             under_way: None,
             may_be_withdrawn: false,
             withdrawal_forbidden: false,
-            awaited: false,
+            withdrawal_awaited: false,
             check_interval: FIRST_CHECK_INTERVAL,
             failures: 0,
             retry_at: None,
@@ -151,7 +152,7 @@ impl Route {
             actions.push(RouteAction::Begin(next));
         }
         if !self.may_be_routed() {
-            if mem::take(&mut self.awaited) {
+            if mem::take(&mut self.withdrawal_awaited) {
                 actions.push(RouteAction::Withdrawn);
             }
             if self.exiting {
@@ -180,7 +181,7 @@ impl Route {
             Update::Leading { stop, .. } => return self.stop = Some(*stop),
             Update::Acquired { token, .. } => self.token = Some(token.clone()),
             Update::CommandStarted => self.started = true,
-            Update::Terminating => (self.ending, self.awaited) = (true, true),
+            Update::Terminating => (self.ending, self.withdrawal_awaited) = (true, true),
             Update::Lost(_) | Update::CommandGone => self.ending = true,
             Update::Exiting => (self.ending, self.exiting) = (true, true),
             _ => return,
@@ -232,6 +233,7 @@ impl Route {
         if self.under_way.as_ref().is_some_and(is_under_way) { None } else { Some(next) }
     }
 
+    /// Returns the instant from which traffic must be routed away, if the command may get traffic until then.
     fn route_until(&self) -> Option<Instant> {
         self.stop.filter(|_| self.started && !self.ending).map(|stop| stop - self.withdrawal_time)
     }

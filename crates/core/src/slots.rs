@@ -6,8 +6,8 @@
 //!
 //! # The rules
 //!
-//! - A candidate waits for all slots and claims any free slot. The seed determines which slot it tries first, so that the
-//!   candidates do not all claim the same slot.
+//! - A candidate waits for all slots and claims any free slot. The seed determines which slot it tries first, so that
+//!   the candidates do not all claim the same slot.
 //! - A candidate claims one slot at a time. While a claim is pending, it claims no other slot.
 //! - A candidate that leads in a slot ends its candidacy in all other slots.
 
@@ -22,9 +22,9 @@ use crate::record::RecordSlot;
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotInputs {
-    /// No process of the command is alive, or it was never started.
+    /// No process of the command is alive, or the command was never started.
     pub command_gone: Option<CommandGone>,
-    /// The candidacy is to end. A leader continues until its command is gone.
+    /// Whether the candidacy is to end. A leader continues until its command is gone.
     pub stop: bool,
     /// The replies and watch events of each slot, with the slot's number. The other fields of these inputs are ignored.
     pub slots: Vec<(usize, ElectionInputs)>,
@@ -54,7 +54,9 @@ pub struct SlotElection {
     first: usize,
     /// The slot in which a claim is pending, or in which this candidate leads.
     claimed: Option<usize>,
+    /// Whether this candidate leads in the claimed slot.
     leads: bool,
+    /// Whether [`SlotAction::Finish`] was returned.
     finished: bool,
     /// How late the scheduler wakes this candidate's thread.
     lateness: Lateness,
@@ -83,7 +85,7 @@ impl SlotElection {
         Self { slots, first, claimed: None, leads: false, finished: false, lateness: Lateness::default() }
     }
 
-    /// Records that this candidate was woken late by `delay`. Returns the time by which renewals are now sent earlier,
+    /// Records that this candidate was woken `delay` too late. Returns the time by which renewals are now sent earlier,
     /// if it has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
@@ -143,7 +145,7 @@ impl SlotElection {
                 ElectionAction::ClaimFailed => {
                     // Try another slot first from now on.
                     self.first = (number + 1) % self.slots.len();
-                    self.let_others_claim(number);
+                    self.allow_claims_in_other_slots(number);
                 }
                 ElectionAction::StartLeading(_) => {
                     (self.claimed, self.leads) = (Some(number), true);
@@ -151,7 +153,7 @@ impl SlotElection {
                 ElectionAction::Finish(outcome) => {
                     self.slots[number].outcome = Some(*outcome);
                     if self.claimed == Some(number) && !self.leads {
-                        self.let_others_claim(number);
+                        self.allow_claims_in_other_slots(number);
                     }
                 }
                 _ => {}
@@ -159,13 +161,13 @@ impl SlotElection {
             let starts_leading = matches!(action, ElectionAction::StartLeading(_));
             actions.push(SlotAction::In(number, action));
             if starts_leading {
-                self.stop_others(number, now, actions);
+                self.stop_other_slots(number, now, actions);
             }
         }
     }
 
-    /// Allows claims in the other slots again, from their next timeout on.
-    fn let_others_claim(&mut self, number: usize) {
+    /// Allows claims in all slots except this one, whose claim has failed. They are made at the next timeout.
+    fn allow_claims_in_other_slots(&mut self, number: usize) {
         self.claimed = None;
         for (other, slot) in self.slots.iter_mut().enumerate() {
             if other != number {
@@ -174,7 +176,7 @@ impl SlotElection {
         }
     }
 
-    fn stop_others(&mut self, number: usize, now: Now, actions: &mut Vec<SlotAction>) {
+    fn stop_other_slots(&mut self, number: usize, now: Now, actions: &mut Vec<SlotAction>) {
         for other in 0..self.slots.len() {
             if other == number || self.slots[other].outcome.is_some() {
                 continue;
@@ -185,8 +187,8 @@ impl SlotElection {
         }
     }
 
-    /// Finishes the candidacy when it is over in all slots. If this candidate leads in no slot and another candidate
-    /// held at least one, the outcome is `NotAcquired`.
+    /// Finishes the candidacy when it is over in all slots. If this candidate leads in no slot, and at least one slot
+    /// was held by another candidate or not due, the outcome is `NotAcquired`.
     fn finish_if_over(&mut self, actions: &mut Vec<SlotAction>) {
         if self.finished || self.slots.iter().any(|slot| slot.outcome.is_none()) {
             return;
@@ -266,7 +268,7 @@ mod tests {
         actions.iter().filter_map(write).collect()
     }
 
-    fn finishes(actions: &[SlotAction]) -> Option<Outcome> {
+    fn final_outcome(actions: &[SlotAction]) -> Option<Outcome> {
         actions.iter().find_map(|action| if let SlotAction::Finish(outcome) = action { Some(*outcome) } else { None })
     }
 
@@ -290,9 +292,9 @@ mod tests {
         election.step(now(100), arrived(vec![reply(0, Reply::Read(None)), reply(1, Reply::Read(None))]));
         let actions = election.step(now(100), arrived(vec![reply(0, Reply::Conflict)]));
         assert_eq!(writes(&actions), []);
-        let refused = election.step(now(100), arrived(vec![reply(0, Reply::Read(Some(stored(held(), 7))))]));
-        let later = election.step(now(100), SlotInputs::default());
-        let claims = writes(&[refused, later].concat());
+        let after_read = election.step(now(100), arrived(vec![reply(0, Reply::Read(Some(stored(held(), 7))))]));
+        let at_timeout = election.step(now(100), SlotInputs::default());
+        let claims = writes(&[after_read, at_timeout].concat());
         assert_eq!(claims.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [1]);
     }
 
@@ -302,7 +304,7 @@ mod tests {
         election.step(now(100), arrived(vec![reply(0, Reply::Read(None))]));
         let actions = election.step(now(100), arrived(vec![reply(1, Reply::Read(None))]));
         assert_eq!(writes(&actions), []);
-        // The unanswered claim is written again in its own slot, and nothing is written in the other one.
+        // The unanswered claim is written again in its own slot, and nothing is written in the other slot.
         let actions = election.step(now(103), SlotInputs::default());
         assert!(writes(&actions).iter().all(|(slot, _)| *slot == 0), "{actions:?}");
         assert!(election.next_timeout().is_some_and(|at| at > now(103).boot), "the next timeout is in the future");
@@ -320,14 +322,14 @@ mod tests {
         assert_eq!(actions[1..], [SlotAction::In(1, ElectionAction::Finish(Outcome::Stopped))]);
         assert_eq!(election.leading_slot(), Some(0));
         // The deletion of the other slot's object is ignored.
-        let released = ElectionInputs::watch_event(WatchEvent::Deleted);
-        assert_eq!(election.step(now(101), arrived(vec![(1, released)])), []);
+        let deleted = ElectionInputs::watch_event(WatchEvent::Deleted);
+        assert_eq!(election.step(now(101), arrived(vec![(1, deleted)])), []);
         let gone = SlotInputs { command_gone: Some(CommandGone { succeeded: true }), ..SlotInputs::default() };
         let actions = election.step(now(102), gone);
         let (slot, release) = writes(&actions).remove(0);
         assert!(slot == 0 && !release.is_held());
         let actions = election.step(now(102), arrived(vec![reply(0, Reply::Written(stored(release, 9)))]));
-        assert_eq!(finishes(&actions), Some(Outcome::Released));
+        assert_eq!(final_outcome(&actions), Some(Outcome::Released));
     }
 
     #[test]
@@ -335,8 +337,8 @@ mod tests {
         let (mut election, _) = candidate(2, Some(3 * SECOND), 0);
         election.step(now(100), arrived(vec![reply(0, Reply::Read(Some(stored(held(), 7))))]));
         let actions = election.step(now(103), SlotInputs::default());
-        assert_eq!(finishes(&actions), Some(Outcome::NotAcquired), "another candidate holds slot 0");
+        assert_eq!(final_outcome(&actions), Some(Outcome::NotAcquired), "another candidate holds slot 0");
         let (mut unreachable, _) = candidate(2, Some(3 * SECOND), 0);
-        assert_eq!(finishes(&unreachable.step(now(103), SlotInputs::default())), Some(Outcome::Unreachable));
+        assert_eq!(final_outcome(&unreachable.step(now(103), SlotInputs::default())), Some(Outcome::Unreachable));
     }
 }

@@ -6,20 +6,21 @@
 //!
 //! # The rules
 //!
-//! - When the tenure ends, the stop signal is sent to the command, and `lost_grace` later SIGKILL to the whole process tree.
-//! - Once a stop for loss has begun, later renewals do not save the command: they can keep the lock, but do not change the
-//!   kill instant.
+//! - When the tenure ends, the stop signal is sent to the command, and `lost_grace` later SIGKILL to the whole process
+//!   tree.
+//! - Once a stop for loss has begun, later renewals do not save the command: they can keep the lock, but do not change
+//!   the kill instant.
 //! - A kill instant can only become earlier.
 //! - Stop and kill are brought forward by the delay with which the supervisor or the elector is woken, and by the time
-//!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running command
-//!   is stopped while the lock is still held.
-//! - If a command has run for `max_run`, the stop signal is sent to it as well, and SIGKILL `kill_after` or `lost_grace`
-//!   later.
+//!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running
+//!   command is stopped while the lock is still held.
+//! - If a command has run for `max_run`, the stop signal is sent to it as well, and SIGKILL `kill_after` or
+//!   `lost_grace` later.
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
 //!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes count as the command until the last one has
 //!   ended.
-//! - If a frozen elector would block other candidates, the supervisor kills an elector that sends no orders after a loss,
-//!   but only long after its lease has expired.
+//! - If a frozen elector would block other candidates, the supervisor kills an elector that sends no orders after a
+//!   loss, but only long after its lease has expired.
 //! - After a termination signal, or when no time is left, no command is started.
 
 mod deadline_advance;
@@ -53,23 +54,29 @@ pub struct Supervisor {
     /// The tenure that was last reported as enforced.
     reported_tenure: Option<Tenure>,
     main: MainProcess,
+    /// Whether the command is to be started in this step.
     start_due: bool,
-    /// A stop for loss has begun.
+    /// Whether a stop for loss has begun.
     lost: bool,
-    /// The main process ended before the leadership was lost, so its exit status counts.
+    /// Whether the main process ended before the leadership was lost, so that its exit status counts.
     ended_as_leader: bool,
+    /// Whether a termination signal arrived before the command was started.
     terminated: bool,
     /// The end of `max_run`, if the time that the command may run is limited.
     runs_until: Option<Instant>,
-    /// The stop signal was sent to the command at the end of `max_run`.
+    /// Whether the stop signal was sent to the command at the end of `max_run`.
     timed_out: bool,
+    /// When the command is killed at the latest, and why.
     kill: Option<(Instant, KillReason)>,
+    /// Whether the kill has begun.
     killing: bool,
+    /// Whether the processes that the main process left running are to be terminated in this step.
     leftovers_due: bool,
-    /// The command counts as ended when its last process has ended, not when its main process has.
+    /// Whether the command counts as ended only when its last process has ended, and not when its main process has.
     waits_for_all: bool,
-    /// A signal that requests the end of the command was sent to it.
+    /// Whether a signal that requests the end of the command was sent to it.
     end_requested: bool,
+    /// The end of the command, once it was reported.
     reported: Option<Gone>,
     advance: DeadlineAdvance,
     /// After a loss, the elector is killed if it sends no orders for this long.
@@ -110,8 +117,8 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor was woken late by this delay. If this changes the time by which stop and kill are
-    /// brought forward for delays, it is returned.
+    /// Records that the supervisor was woken `delay` too late. Returns the delay that stop and kill now allow for, if
+    /// it has changed.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.advance.measure_delay(now, delay)
     }
@@ -130,8 +137,8 @@ impl Supervisor {
         self
     }
 
-    /// Makes the supervisor kill the elector if it sends no order for this long after a loss and when the command is
-    /// gone. This is for locks that are blocked for all candidates when a process is frozen while it writes.
+    /// Makes the supervisor kill an elector that sends no orders for this long, once the command is gone after a loss.
+    /// This is for locks that a frozen process can block for all candidates, if it is frozen while it writes.
     #[must_use]
     pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
         Self { frozen_elector_timeout: timeout, ..self }
@@ -168,7 +175,7 @@ impl Supervisor {
         }
         self.handle_orders(now, &orders);
         self.handle_timeout(now);
-        if self.elector_due().is_some_and(|due| now >= due) {
+        if self.elector_deadline().is_some_and(|at| now >= at) {
             self.frozen_elector_timeout = None;
             self.actions.push(SupervisorAction::KillElector);
         }
@@ -209,11 +216,11 @@ impl Supervisor {
         let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
         let timed_out = self.runs_until.filter(|_| self.may_time_out());
-        stop.into_iter().chain(kill).chain(self.elector_due()).chain(timed_out).min()
+        stop.into_iter().chain(kill).chain(self.elector_deadline()).chain(timed_out).min()
     }
 
     /// Returns the deadline for the elector's next order, once the command is gone after a loss.
-    fn elector_due(&self) -> Option<Instant> {
+    fn elector_deadline(&self) -> Option<Instant> {
         let timeout = self.frozen_elector_timeout.filter(|_| self.lost && self.reported.is_some())?;
         Some(self.elector_heard_at? + timeout)
     }
@@ -253,7 +260,7 @@ impl Supervisor {
                     self.start_due = true;
                 }
                 Order::Extend(tenure) if !self.lost => {
-                    let is_later = |present: Tenure| present.renewal_sent_at < tenure.renewal_sent_at;
+                    let is_later = |current: Tenure| current.renewal_sent_at < tenure.renewal_sent_at;
                     if self.granted.is_some_and(is_later) {
                         self.granted = Some(*tenure);
                     }
@@ -274,7 +281,8 @@ impl Supervisor {
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
         let is_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
         let answer = match (reported, self.tenure()) {
-            // An elector that still renews has not received the report that the command is gone, so it is repeated.
+            // An elector that still renews has not received the report that the command is gone, so the report is
+            // repeated.
             (Some(gone), _) => Some(Report::Gone(gone)).filter(|_| renewed),
             (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || is_moved),
             (None, None) => None,
@@ -316,7 +324,7 @@ impl Supervisor {
         }
     }
 
-    /// Relays a signal. If a stop is overdue, that comes first.
+    /// Relays a signal. An overdue stop comes first.
     fn handle_signal(&mut self, now: Instant, signal: i32) {
         self.handle_timeout(now);
         match self.main {

@@ -24,7 +24,7 @@ pub struct Tenure {
 }
 
 impl Tenure {
-    /// Returns the tenure of a renewal that was sent at this instant.
+    /// Returns the tenure of a renewal that was sent at `renewal_sent_at`.
     pub fn of_renewal(renewal_sent_at: Instant, timing: &Timing) -> Self {
         let stop = renewal_sent_at + timing.renew_deadline();
         Self { renewal_sent_at, stop, kill: stop + timing.lost_grace() }
@@ -35,14 +35,14 @@ impl Tenure {
         Self { renewal_sent_at: now, stop: now, kill: now }
     }
 
-    /// Returns this tenure with its deadlines earlier by this time.
+    /// Returns this tenure with the stop and the kill brought forward by `advance`.
     #[must_use]
     pub fn earlier_by(self, advance: Duration) -> Self {
         Self { stop: self.stop - advance, kill: self.kill - advance, ..self }
     }
 
-    /// Returns the instant at which the elector kills the command itself, unless the supervisor has reported that it is
-    /// gone.
+    /// Returns the instant at which the elector kills the command itself, unless the supervisor has reported by then
+    /// that the command is gone.
     pub fn elector_kill_at(&self) -> Instant {
         self.kill + SUPERVISOR_KILL_TIMEOUT
     }

@@ -7,12 +7,12 @@ use core::time::Duration;
 /// time.
 pub const MIN_KILL_MARGIN: Duration = Duration::from_secs(1);
 
-/// The number of requests that must fit between the first renewal that fails and the renew deadline. A dead connection
-/// then causes a failed request, but the lock is not lost.
+/// The number of requests that must fit between the first renewal that fails and the renew deadline, so that a dead
+/// connection makes a request fail but does not lose the lock.
 pub const ATTEMPTS: u32 = 3;
 
 /// The shortest timeout of a request.
-const MIN_ATTEMPT: Duration = Duration::from_millis(50);
+const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The longest duration that a lease can have: `leaseDurationSeconds` is an `int32`.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(i32::MAX as u64);
@@ -63,8 +63,8 @@ impl Timing {
             }
             return invalid(RenewDeadline, renew_deadline, BeyondKillMargin { lease_duration }, usual_deadline);
         }
-        let attempt = renew_deadline.saturating_sub(retry_period) / ATTEMPTS;
-        if retry_period.is_zero() || attempt < MIN_ATTEMPT {
+        let request_timeout = renew_deadline.saturating_sub(retry_period) / ATTEMPTS;
+        if retry_period.is_zero() || request_timeout < MIN_REQUEST_TIMEOUT {
             if renew_deadline < Duration::from_millis(200) {
                 return invalid(RenewDeadline, renew_deadline, TooShort, usual_deadline);
             }
@@ -81,7 +81,7 @@ impl Timing {
         Ok(Self { lease_duration, renew_deadline, retry_period, lost_grace })
     }
 
-    /// Returns how long a record is valid without a renewal, in whole seconds.
+    /// Returns how long a record is valid without a renewal. This is a whole number of seconds.
     pub fn lease_duration(&self) -> Duration {
         self.lease_duration
     }
@@ -103,14 +103,14 @@ impl Timing {
 
     /// Returns the timeout of one request. [`ATTEMPTS`] timeouts in a row fit between the first renewal that fails and
     /// the renew deadline.
-    pub fn attempt(&self) -> Duration {
+    pub fn request_timeout(&self) -> Duration {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
     /// Returns the longest time by which stop and kill can be brought forward. Even then, a renewal that is sent on
     /// time and takes as long as its timeout allows ends before the stop.
     pub fn max_advance(&self) -> Duration {
-        self.renew_deadline - self.retry_period - self.attempt()
+        self.renew_deadline - self.retry_period - self.request_timeout()
     }
 
     /// Returns the largest ratio of two candidates' clock rates with which their commands are never alive at the same
@@ -157,7 +157,7 @@ pub struct InvalidTiming {
     pub field: TimingField,
     pub value: Duration,
     pub problem: TimingProblem,
-    /// A value that fits the other durations, or makes the combination closer to valid.
+    /// A value that fits the other durations, or is a step towards a valid combination.
     pub suggestion: Duration,
 }
 
@@ -215,13 +215,13 @@ mod tests {
     fn the_default_grace_is_half_of_the_time_after_the_renew_deadline() {
         let defaults = timing(15_000, 10_000, 2_000, None).unwrap();
         assert_eq!(defaults.lost_grace(), Duration::from_millis(2500));
-        assert!(defaults.attempt() * ATTEMPTS + defaults.retry_period() <= defaults.renew_deadline());
+        assert!(defaults.request_timeout() * ATTEMPTS + defaults.retry_period() <= defaults.renew_deadline());
         assert_eq!(defaults.tolerated_clock_rate(), 1.2);
         assert_eq!(defaults.max_advance().as_millis(), 5333);
     }
 
     #[test]
-    fn without_grace_the_tolerated_rate_is_lease_duration_by_renew_deadline() {
+    fn without_grace_the_tolerated_clock_rate_is_the_lease_duration_divided_by_the_renew_deadline() {
         assert_eq!(timing(60_000, 30_000, 2_000, Some(0)).unwrap().tolerated_clock_rate(), 2.0);
     }
 
@@ -251,8 +251,8 @@ mod tests {
             ((15_000, 10_000, 2000, Some(4500)), LostGrace, BeyondKillMargin { lease_duration }),
         ] {
             let (lease, renew, retry, grace) = durations;
-            let refusal = timing(lease, renew, retry, grace).unwrap_err();
-            assert_eq!((refusal.field, refusal.problem), (field, problem), "{durations:?}");
+            let error = timing(lease, renew, retry, grace).unwrap_err();
+            assert_eq!((error.field, error.problem), (field, problem), "{durations:?}");
         }
     }
 
@@ -263,18 +263,19 @@ mod tests {
             for renew in values {
                 for retry in values {
                     for grace in [None, Some(0), Some(1500), Some(20_000)] {
-                        let (mut l, mut n, mut t, mut g) = (lease, renew, retry, grace);
-                        let mut refusals = 0;
-                        while let Err(refusal) = timing(l, n, t, g) {
-                            let suggestion = refusal.suggestion.as_millis() as u64;
-                            match refusal.field {
-                                TimingField::LeaseDuration => l = suggestion,
-                                TimingField::RenewDeadline => n = suggestion,
-                                TimingField::RetryPeriod => t = suggestion,
-                                TimingField::LostGrace => g = Some(suggestion),
+                        let given = (lease, renew, retry, grace);
+                        let (mut lease, mut renew, mut retry, mut grace) = given;
+                        let mut errors = 0;
+                        while let Err(error) = timing(lease, renew, retry, grace) {
+                            let suggestion = error.suggestion.as_millis() as u64;
+                            match error.field {
+                                TimingField::LeaseDuration => lease = suggestion,
+                                TimingField::RenewDeadline => renew = suggestion,
+                                TimingField::RetryPeriod => retry = suggestion,
+                                TimingField::LostGrace => grace = Some(suggestion),
                             }
-                            refusals += 1;
-                            assert!(refusals <= 5, "{lease} {renew} {retry} {grace:?}: {refusal}");
+                            errors += 1;
+                            assert!(errors <= 5, "{given:?}: {error}");
                         }
                     }
                 }

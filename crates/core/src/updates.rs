@@ -13,7 +13,7 @@ use crate::instant::Instant;
 pub enum Update {
     /// The full name of the lock, including the parts that the user left out.
     Lock(String),
-    /// The election does something by this instant. `None` means that it only waits for input.
+    /// The election's next timeout; `None` if the election only waits for input.
     ActsBy(Option<Instant>),
     Observed(Observed),
     /// A request was answered, or the watch delivered an event, so the lock is reachable.
@@ -38,6 +38,7 @@ pub enum Update {
         /// The uids of the objects that contain the record.
         uids: Vec<String>,
     },
+    /// The command may run. Sent again whenever its tenure changes.
     Leading {
         /// When the stop signal is sent to the command.
         stop: Instant,
@@ -80,6 +81,7 @@ pub enum MeasuredThread {
 pub struct Observed {
     /// The holder's identity; empty when nobody holds the lock.
     pub holder: String,
+    /// The time of the acquisition on the holder's wall clock.
     pub since: Option<Timestamp>,
     /// The record's number of transitions; `None` if there is no record.
     pub transitions: Option<u32>,

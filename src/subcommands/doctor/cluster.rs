@@ -57,7 +57,7 @@ impl Examined<'_> {
         let Self { lock, slots, owner, options, timing, target, routing, uses_clock } = self;
         let began = clock::now();
         let user = options.impersonate.clone().unwrap_or_default();
-        let cluster = match Cluster::open(&ClusterAccess::new(options), timing.attempt()).await {
+        let cluster = match Cluster::open(&ClusterAccess::new(options), timing.request_timeout()).await {
             Ok(cluster) => cluster,
             Err(reason) => {
                 let remedy =
@@ -151,7 +151,7 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
         slowest = slowest.max(clock::now().since(sent));
     }
     table.add(Row::ok("API server", format!("{address} answers")));
-    let limit = timing.attempt();
+    let limit = timing.request_timeout();
     let finding = format!(
         "the slowest of {SAMPLES} answers took {}; {} is the timeout of each of the {} attempts before the renew deadline",
         rounded(slowest),

@@ -39,7 +39,7 @@ fn cpu(cgroups: &CpuCgroups) -> Row {
         }
         None => String::new(),
     };
-    let (cpus, threads) = (limit.cpus(), limit.max_threads(MIN_KILL_MARGIN));
+    let (cpus, threads) = (limit.cpus(), limit.threads_ended_within(MIN_KILL_MARGIN));
     let finding = format!("limited to {cpus:.2} CPUs{throttled}");
     if cpus < ENOUGH_CPUS {
         let finding =

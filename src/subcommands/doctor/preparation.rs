@@ -22,7 +22,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Returns a row about the time until a request could be sent: a credential plugin may be slow.
 pub fn credentials(took: Duration, timing: &Timing) -> Row {
-    let limit = timing.attempt();
+    let limit = timing.request_timeout();
     let finding = format!("were ready after {}; a request may take {}", rounded(took), rounded(limit));
     let remedy = "use a credential plugin that caches its token, or a service account's token instead";
     if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
@@ -38,7 +38,7 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
     let found = timeout(ANSWER_TIMEOUT, lookup_host((host.as_str(), port))).await;
     let took = rounded(clock::now().since(began));
     let remedy = "check the name servers in /etc/resolv.conf, or give the API server's IP address";
-    let limit = timing.attempt();
+    let limit = timing.request_timeout();
     table.add(match found {
         Ok(Ok(_)) if clock::now().since(began) < limit / 2 => {
             Row::ok("name", format!("{host} was looked up in {took}"))

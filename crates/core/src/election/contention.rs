@@ -5,8 +5,8 @@
 //! candidate draws a random fraction of that time as its delay. Most candidates see the first claim in their watch
 //! before their own claim is due.
 //!
-//! A candidate does not know how many others there are. The record contains an estimate, which each winner corrects
-//! with the fraction that it drew, because the smallest of n fractions is about 1/n.
+//! A candidate does not know how many others there are. The record contains an estimate. Each candidate that acquires
+//! the lock corrects the estimate with the fraction that it drew, because the smallest of n fractions is about 1/n.
 
 use core::f64::consts::LN_2;
 use core::time::Duration;
@@ -17,8 +17,9 @@ use super::random::{Fraction, Random};
 pub const NO_SPREAD_MAX: u32 = 5;
 
 /// If the estimate is so small that there is no spread, every eighth acquisition replaces it by the smallest estimate
-/// with a spread, because without a spread a winner learns nothing about the number of candidates.
+/// with a spread, because without a spread an acquisition shows nothing about the number of candidates.
 const PROBE_INTERVAL: u32 = 8;
+
 /// The first acquisition at which the estimate is replaced. It is not the acquisition that creates the lock (number 0),
 /// because that candidate is usually alone.
 const FIRST_PROBE: u32 = 1;
@@ -32,9 +33,9 @@ const CLAIM_DISTANCE_PER_CONTENDER: Duration = Duration::from_micros(250);
 /// The largest factor by which a single fraction may increase the estimate, because it is only a small sample.
 const MAX_GROWTH: f64 = 16.0;
 
-/// Below this, an estimate grows by at most one. A candidate that is alone draws a fraction as small as the smallest of
-/// eight in one of twelve cases. A larger estimate would then delay the next hand-over although there are no
-/// contenders.
+/// Below this, an estimate grows by at most one. In one of twelve cases, a candidate that is alone draws a fraction
+/// that is as small as the typical smallest of eight. A larger estimate would then delay the next hand-over although
+/// there are no contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
 /// The smallest number of contenders that is indicated by a refused claim, as a multiple of the estimate.
@@ -42,7 +43,7 @@ const REFUSED_GROWTH: f64 = 4.0;
 
 /// How many acquisitions by others show, together with a recent refusal, that a small estimate is too low. The
 /// fractions do not show it, because the spread of a small estimate is shorter than the latency of a message.
-pub const MISSED_BY_MANY: u32 = 8;
+pub const MANY_MISSED: u32 = 8;
 
 /// From this estimate on, the spread is long enough that fractions contain information.
 const WIDE_SPREAD_MIN: u32 = 32;
@@ -56,7 +57,7 @@ pub(super) struct ClaimHistory {
     fraction: Option<Fraction>,
     /// The number of the last acquisition for which this candidate's claim was refused.
     refused: Option<u32>,
-    /// The number of acquisitions by others that this candidate has seen, up to [`MISSED_BY_MANY`].
+    /// The number of acquisitions by others that this candidate has seen, up to [`MANY_MISSED`].
     missed: u32,
 }
 
@@ -72,7 +73,8 @@ impl ClaimHistory {
         self.refused = transitions.or(self.refused);
     }
 
-    /// Records a change of the record, since which others have acquired the lock `acquired` more times.
+    /// Records a change of the record. `acquired` is how often others have acquired the lock since the previous
+    /// version, and `free_at_first` states whether the lock was free when it was first read.
     pub(super) fn note_change(
         &mut self,
         contenders: Option<u32>,
@@ -81,7 +83,7 @@ impl ClaimHistory {
         random: &mut Random,
     ) {
         self.contenders = contenders.unwrap_or(self.contenders);
-        self.missed = self.missed.saturating_add(acquired).min(MISSED_BY_MANY);
+        self.missed = self.missed.saturating_add(acquired).min(MANY_MISSED);
         self.fraction = (!free_at_first).then(|| random.fraction());
     }
 
@@ -90,8 +92,9 @@ impl ClaimHistory {
         spread(self.contenders, longest).mul_f64(self.fraction.unwrap_or_default().0)
     }
 
-    /// Returns the estimate that this candidate writes with its claim for an acquisition.
-    pub(super) fn estimate_of_winner(&self, transitions: u32, has_waited: bool) -> u32 {
+    /// Returns the estimate that this candidate writes with its claim for the acquisition with this number.
+    /// `has_waited` states whether the claim was delayed by the candidate's fraction of the spread.
+    pub(super) fn corrected_estimate(&self, transitions: u32, has_waited: bool) -> u32 {
         let evidence = Evidence {
             fraction: self.fraction.filter(|_| has_waited).map(|fraction| fraction.0),
             refused_ago: self.refused.map(|refused| transitions.saturating_sub(refused)),
@@ -110,26 +113,26 @@ fn spread(contenders: u32, longest: Duration) -> Duration {
     distance.saturating_mul(contenders).min(longest)
 }
 
-/// The observations with which a winner corrects the estimate.
+/// The observations with which a candidate that acquires the lock corrects the estimate.
 #[derive(Clone, Copy, Debug, Default)]
 struct Evidence {
-    /// The fraction of the spread that the winner drew, if it did.
+    /// The fraction of the spread that the candidate drew, if it did.
     fraction: Option<f64>,
-    /// How many acquisitions ago a claim of the winner was refused; 1 for the previous acquisition.
+    /// How many acquisitions ago a claim of the candidate was refused; 1 for the previous acquisition.
     refused_ago: Option<u32>,
-    /// The number of acquisitions by others that the winner has seen.
+    /// The number of acquisitions by others that the candidate has seen, up to [`MANY_MISSED`].
     missed: u32,
 }
 
-/// Returns the winner's estimate, given the estimate in the record, the evidence, and the number of the acquisition.
+/// Returns the corrected estimate, given the estimate in the record, the evidence, and the number of the acquisition.
 fn corrected(contenders: u32, evidence: Evidence, transitions: u32) -> u32 {
     if contenders <= NO_SPREAD_MAX {
         return if transitions % PROBE_INTERVAL == FIRST_PROBE { NO_SPREAD_MAX + 1 } else { contenders };
     }
     let Evidence { fraction: Some(fraction), refused_ago, missed } = evidence else { return contenders };
     // With a short spread there is little evidence, so an older refusal counts as well.
-    let max_refused_ago = if contenders < WIDE_SPREAD_MIN { MISSED_BY_MANY } else { 1 };
-    let is_one_of_many = missed >= MISSED_BY_MANY && refused_ago.is_some_and(|ago| ago <= max_refused_ago);
+    let max_refused_ago = if contenders < WIDE_SPREAD_MIN { MANY_MISSED } else { 1 };
+    let is_one_of_many = missed >= MANY_MISSED && refused_ago.is_some_and(|ago| ago <= max_refused_ago);
     let previous = f64::from(contenders);
     // The median of the smallest of n fractions is about LN_2/n.
     let by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_GROWTH);
@@ -183,11 +186,11 @@ mod tests {
         let learned = |missed, refused_ago, contenders| {
             corrected(contenders, Evidence { fraction: Some(0.9), refused_ago, missed }, 0)
         };
-        assert_eq!(learned(MISSED_BY_MANY, Some(8), 6), 12);
-        assert!(learned(MISSED_BY_MANY, None, 6) < 6, "without a refusal");
-        assert!(learned(MISSED_BY_MANY - 1, Some(1), 6) < 6, "after few missed acquisitions");
-        assert!(learned(MISSED_BY_MANY, Some(8), 100) < 100, "the refusal is too old for a long spread");
-        assert_eq!(learned(MISSED_BY_MANY, Some(1), 100), 200);
+        assert_eq!(learned(MANY_MISSED, Some(8), 6), 12);
+        assert!(learned(MANY_MISSED, None, 6) < 6, "without a refusal");
+        assert!(learned(MANY_MISSED - 1, Some(1), 6) < 6, "after few missed acquisitions");
+        assert!(learned(MANY_MISSED, Some(8), 100) < 100, "the refusal is too old for a long spread");
+        assert_eq!(learned(MANY_MISSED, Some(1), 100), 200);
     }
 
     #[test]

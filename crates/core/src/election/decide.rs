@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::timers::Timer;
-use super::{Attempt, Election, ElectionPhase, FIRST_ANSWER_TIMEOUT, SILENT_WATCH_LIMIT, WatchState, Write};
+use super::{Election, ElectionPhase, FIRST_ANSWER_TIMEOUT, PendingRequest, SILENT_WATCH_LIMIT, WatchState, Write};
 use crate::instant::Instant;
 use crate::record::{Record, RunMark, RunState};
 
@@ -19,16 +19,16 @@ impl Election {
             ElectionPhase::Releasing { .. } => self.decide_releasing(now),
             ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
         }
-        let undecided =
-            self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some()) || !self.unconfirmed_writes.is_empty();
-        if self.is_waiting() && self.claiming && !undecided {
+        let is_claim_pending = self.pending.as_ref().is_some_and(|pending| pending.write.is_some());
+        let may_still_acquire = is_claim_pending || !self.unconfirmed_writes.is_empty();
+        if self.is_waiting() && self.claiming && !may_still_acquire {
             self.claiming = false;
             self.actions.push(ElectionAction::ClaimFailed);
         }
     }
 
     fn decide_waiting(&mut self, now: Now) {
-        if self.attempt.is_some() {
+        if self.pending.is_some() {
             return;
         }
         self.open_watch_if_due(now);
@@ -69,7 +69,7 @@ impl Election {
 
     fn decide_holding(&mut self, now: Now) {
         let ElectionPhase::Holding { record, .. } = &self.phase else { return };
-        if self.attempt.is_some() || now.boot < self.send_at() {
+        if self.pending.is_some() || now.boot < self.send_at() {
             return;
         }
         if self.must_read {
@@ -84,7 +84,7 @@ impl Election {
         if self.timers.has_expired(Timer::Release, now.boot) {
             return self.finish(on_timeout);
         }
-        if self.attempt.is_some() || now.boot < self.send_at() {
+        if self.pending.is_some() || now.boot < self.send_at() {
             return;
         }
         if self.must_read {
@@ -117,7 +117,7 @@ impl Election {
             holder_identity: self.config.identity.clone(),
             lease_transitions,
             replaced_version: self.observed_version().map(|version| version.resource_version.clone()),
-            contenders: Some(self.claims.estimate_of_winner(lease_transitions, has_waited)),
+            contenders: Some(self.claims.corrected_estimate(lease_transitions, has_waited)),
             ..Record::default()
         };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
@@ -152,7 +152,7 @@ impl Election {
     }
 
     fn read(&mut self, now: Now) {
-        self.begin_attempt(now, None);
+        self.begin_request(now, None);
         self.actions.push(ElectionAction::Send(Request::Get));
     }
 
@@ -161,29 +161,29 @@ impl Election {
         let base = self.observed_version().cloned();
         self.last_renew_time = record.renew_time;
         let Record { lease_transitions: transitions, renew_time, .. } = record;
-        self.begin_attempt(now, Some(Write { base: base.clone(), transitions, renew_time, sent_at: now.boot }));
+        self.begin_request(now, Some(Write { base: base.clone(), transitions, renew_time, sent_at: now.boot }));
         self.actions.push(ElectionAction::Send(match base {
             Some(version) => Request::Update(version, record),
             None => Request::Create(record),
         }));
     }
 
-    /// Begins an attempt, which is given up if the reply does not arrive in time.
-    pub(super) fn begin_attempt(&mut self, now: Now, write: Option<Write>) {
+    /// Begins a request, which is given up if the reply does not arrive in time.
+    pub(super) fn begin_request(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
-        self.attempt = Some(Attempt { write, is_overtaken: false });
-        self.timers.set(Timer::GiveUp, now.boot + self.attempt_timeout(is_read));
+        self.pending = Some(PendingRequest { write, is_overtaken: false });
+        self.timers.set(Timer::GiveUp, now.boot + self.request_timeout(is_read));
     }
 
-    /// Returns the timeout of a request. The timeout of a standby's reads doubles with each unanswered read, because
-    /// the API server may just be slow, and it is safe for a standby to wait.
-    fn attempt_timeout(&self, is_read: bool) -> Duration {
+    /// Returns the timeout of a request. The timeout of a standby's reads doubles with each unanswered read,
+    /// because the API server may just be slow, and it is safe for a standby to wait.
+    fn request_timeout(&self, is_read: bool) -> Duration {
         let timing = &self.config.timing;
         if is_read && self.is_waiting() {
-            let doubled = timing.attempt().saturating_mul(1 << self.unanswered_reads.min(16));
-            doubled.min(timing.lease_duration().max(timing.attempt()))
+            let doubled = timing.request_timeout().saturating_mul(1 << self.unanswered_reads.min(16));
+            doubled.min(timing.lease_duration().max(timing.request_timeout()))
         } else {
-            timing.attempt()
+            timing.request_timeout()
         }
     }
 
@@ -194,6 +194,7 @@ impl Election {
         self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)
     }
 
+    /// Returns the earliest instant at which the next request may be sent.
     fn send_at(&self) -> Instant {
         self.timers.get(Timer::Send).unwrap_or(self.started)
     }
@@ -216,7 +217,7 @@ impl Election {
         }
     }
 
-    /// Returns when a candidate gives up waiting.
+    /// Returns when this candidate gives up waiting.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         let wait = self.config.wait?;
         if !wait.is_zero() {

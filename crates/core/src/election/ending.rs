@@ -33,7 +33,7 @@ impl Election {
             ElectionPhase::Waiting => self.stop_waiting(now, Outcome::Stopped),
             ElectionPhase::Releasing { .. } => {
                 let until = now.boot + RELEASE_TIMEOUT;
-                let until = self.timers.get(Timer::Release).map_or(until, |present| present.min(until));
+                let until = self.timers.get(Timer::Release).map_or(until, |current| current.min(until));
                 self.timers.set(Timer::Release, until);
             }
             ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
@@ -42,7 +42,7 @@ impl Election {
     }
 
     pub(super) fn stop_waiting(&mut self, now: Now, outcome: Outcome) {
-        let claimed = self.attempt.as_ref().is_some_and(|attempt| attempt.write.is_some());
+        let claimed = self.pending.as_ref().is_some_and(|pending| pending.write.is_some());
         let mine = self.observed.as_ref().is_some_and(|observed| self.observed_is_mine(observed));
         if !claimed && !mine && self.unconfirmed_writes.is_empty() {
             return self.finish(outcome);
@@ -72,7 +72,7 @@ impl Election {
 
     pub(super) fn finish(&mut self, outcome: Outcome) {
         self.phase = ElectionPhase::Finished;
-        self.attempt = None;
+        self.pending = None;
         self.actions.push(ElectionAction::Finish(outcome));
     }
 
@@ -82,7 +82,7 @@ impl Election {
         let Some(observed) = &self.observed else { return Outcome::Unreachable };
         let is_mine = self.observed_is_mine(observed);
         let is_held = observed.record().is_some_and(Record::is_held) && !is_mine;
-        let is_awaited = observed.is_displaced() || (!is_mine && observed.takeable_at() > now.boot);
+        let is_awaited = observed.has_displaced_holder() || (!is_mine && observed.takeable_at() > now.boot);
         if is_held || is_awaited { Outcome::NotAcquired } else { Outcome::Unreachable }
     }
 }

@@ -1,8 +1,8 @@
-//! The minimum hold (`--min-hold`): if the command succeeds, no candidate runs it again for this time after the lock
-//! was acquired.
+//! The minimum hold (`--min-hold`): after the command has succeeded, no candidate runs it again until this much time
+//! has passed since the lock was acquired.
 //!
-//! The release writes the wall-clock time at which this ends to the record. No command is alive at the release, so a
-//! wrong clock can shift the next run, but two runs cannot overlap.
+//! The release writes the wall-clock time at which the hold ends to the record. No command is alive at the release, so
+//! a wrong clock can shift the next run, but two runs cannot overlap.
 
 use core::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Ti
 pub(super) fn earliest_acquisition(record: &Record, now: Now, changed: Instant) -> Option<Instant> {
     let not_before = record.valid_not_before()?;
     let remaining = Duration::try_from(not_before.duration_since(now.wall)).ok()?;
-    // A wrong wall clock must not delay an acquisition by more than the hold itself.
+    // A wrong wall clock must not delay an acquisition by more than the minimum hold.
     let latest = record.min_hold().map(|hold| changed + hold);
     Some((now.boot + remaining).min(latest.unwrap_or(now.boot + remaining)))
 }

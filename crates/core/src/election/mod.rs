@@ -12,8 +12,8 @@
 //! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
 //!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
 //!    which order simultaneous inputs are processed.
-//! 4. Use a clock that only moves forward, and that continues while the machine is suspended. Its readings are never stored
-//!    in the record or compared with those of another machine.
+//! 4. Use a clock that only moves forward, and that continues while the machine is suspended. Its readings are never
+//!    stored in the record or compared with those of another machine.
 //! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
 //!    [`ElectionAction::Extend`] postpones that instant. At `kill` every process of the command must be dead. Report
 //!    [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then released.
@@ -27,7 +27,7 @@
 //! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last read.
 //! - Every renewal differs from the previous one.
 //! - A candidate whose thread the scheduler wakes late sends its renewals earlier by that delay.
-//! - A run recognises its own record by its mark. The holder's identity is not enough.
+//! - A run recognizes its own record by its mark. The holder's identity is not enough.
 //! - The outcome of an unanswered write is determined by a read, and its tenure begins at the T0 of the write.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
 //! - Only the run that holds a lock can release it. After another client has emptied, deleted or replaced the record,
@@ -67,7 +67,7 @@ use crate::instant::Instant;
 use crate::record::{Record, RecordSlot, Version};
 use crate::tenure::Tenure;
 
-/// The jitter of the pauses between polls, as a fraction of the retry period, like client-go's `JitterFactor`.
+/// The longest jitter of the pauses between polls, as a multiple of the retry period, like client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;
 
 /// How long a candidate polls after a watch was forbidden, before it tries again. A Role that permits it may have been
@@ -81,7 +81,7 @@ const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
 /// starting may refuse one.
 const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
 
-/// How many reads in a row must fail before a candidate with `wait` zero that has not read the record yet gives up.
+/// How many reads in a row must fail before a candidate with `wait` zero gives up, if it has not read the record yet.
 const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
 
 /// The longest pause between the requests of a candidate with `wait` zero.
@@ -95,11 +95,11 @@ const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
 /// A request whose reply is awaited.
 #[derive(Clone, Debug, Hash)]
-struct Attempt {
+struct PendingRequest {
     /// The claim, renewal or release; `None` for a read or a request to step down.
     write: Option<Write>,
-    /// The watch has delivered the record since this request was sent. If the request is a read, its reply may be older
-    /// than the delivered record.
+    /// Whether the watch has delivered the record since this request was sent. If the request is a read, its reply may
+    /// be older than the delivered record.
     is_overtaken: bool,
 }
 
@@ -119,10 +119,12 @@ struct Write {
 #[expect(clippy::large_enum_variant, reason = "each election has exactly one")]
 enum ElectionPhase {
     Waiting,
-    /// The lock is held, and a command may be alive.
+    /// The lock was acquired, and a command may be alive.
     Holding {
         tenure: Tenure,
+        /// The record as this run wrote it when it acquired the lock.
         record: Record,
+        /// Whether another candidate holds the lock.
         lost: bool,
     },
     /// No command is alive. The lock is being released, until [`Timer::Release`].
@@ -143,13 +145,15 @@ pub struct Election {
     config: ElectionConfig,
     slot: Option<RecordSlot>,
     phase: ElectionPhase,
+    /// When the candidacy began.
     started: Instant,
     observed: Option<ObservedRecord>,
-    /// The observed record is known to be outdated, so it is read again before the next write.
+    /// Whether the observed record is known to be outdated, so that it is read again before the next write.
     must_read: bool,
-    attempt: Option<Attempt>,
+    pending: Option<PendingRequest>,
     /// Writes without an answer that may have been, or may still be, carried out.
     unconfirmed_writes: VecDeque<Write>,
+    /// The `renewTime` of the last write of this run.
     last_renew_time: Option<Timestamp>,
     claims: ClaimHistory,
     /// Whether claims are allowed. A candidate for several locks claims one at a time.
@@ -157,23 +161,25 @@ pub struct Election {
     /// The leader that may be preempted.
     preemption: Option<Preemption>,
     timers: Timers,
-    /// When the last request was answered with a result or a conflict.
+    /// When a request was last answered with a result or a conflict.
     last_answer: Instant,
     /// The number of requests that were refused since the last answer.
     refusals: u32,
     /// The number of reads in a row that were not answered in time.
     unanswered_reads: u32,
     watch: WatchState,
-    /// The watch was replaced in this step. The remaining events in the inputs belong to the old watch and are ignored.
+    /// Whether the watch was replaced in this step. The remaining events in the inputs belong to the old watch and are
+    /// ignored.
     watch_replaced: bool,
     /// The number of watches in a row that broke within a lease duration.
     broken_watches: u32,
-    /// [`ElectionNotice::Polling`] was sent, and no [`ElectionNotice::Watching`] since.
+    /// Whether [`ElectionNotice::Polling`] was sent, and no [`ElectionNotice::Watching`] since.
     is_polling: bool,
-    /// [`ElectionAction::Claiming`] was returned, and the result of the claim is not known yet.
+    /// Whether [`ElectionAction::Claiming`] was returned, and the result of the claim is not known yet.
     claiming: bool,
     /// The number of conflicts in a row.
     conflicts: u32,
+    /// Whether [`ElectionAction::StepDown`] was returned.
     step_down_requested: bool,
     /// How late the scheduler wakes this candidate's thread.
     delay: Duration,
@@ -192,7 +198,7 @@ impl Election {
             started: now.boot,
             observed: None,
             must_read: true,
-            attempt: None,
+            pending: None,
             unconfirmed_writes: VecDeque::new(),
             last_renew_time: None,
             claims: ClaimHistory::default(),
@@ -254,7 +260,7 @@ impl Election {
             ElectionPhase::Holding { .. } => None,
             ElectionPhase::Releasing { .. } => self.timers.get(Timer::Release),
         };
-        let next = match &self.attempt {
+        let next = match &self.pending {
             Some(_) => self.timers.get(Timer::GiveUp),
             None => self.next_request(),
         };
@@ -269,7 +275,7 @@ impl Election {
 
     /// Returns whether the reply to the last request is still awaited. If not, the request can be dropped.
     pub fn awaits_reply(&self) -> bool {
-        self.attempt.is_some()
+        self.pending.is_some()
     }
 
     /// Allows or forbids new claims. Initially, they are allowed. This does not affect a pending claim or a lock that
@@ -290,7 +296,7 @@ impl Election {
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        if self.attempt.is_some() && self.timers.has_expired(Timer::GiveUp, now.boot) {
+        if self.pending.is_some() && self.timers.has_expired(Timer::GiveUp, now.boot) {
             // The connection is probably dead, so the request is retried at once on a new connection.
             self.apply_reply(now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
         }
@@ -306,6 +312,7 @@ impl Election {
         self.decide(now);
     }
 
+    /// Delays the next request, for as long as the server demands in `retry_after`, within limits.
     fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
         let does_not_wait = self.does_not_wait();
         let timing = &self.config.timing;
@@ -314,7 +321,8 @@ impl Election {
                 (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), MAX_DEMANDED_PAUSE)
             }
             ElectionPhase::Waiting => (self.jittered_retry(), MAX_DEMANDED_PAUSE),
-            _ => (timing.retry_period() / 4, timing.attempt()),
+            // A leader retries soon, because its tenure ends soon.
+            _ => (timing.retry_period() / 4, timing.request_timeout()),
         };
         let pause = match retry_after {
             Some(Duration::ZERO) => Duration::ZERO,
@@ -342,7 +350,7 @@ impl Election {
 
     /// Returns whether this run holds the lock, and no displaced holder may still be alive.
     fn already_holds(&self, observed: &ObservedRecord) -> bool {
-        !observed.is_displaced() && self.observed_is_mine(observed)
+        !observed.has_displaced_holder() && self.observed_is_mine(observed)
     }
 
     fn observed_is_mine(&self, observed: &ObservedRecord) -> bool {

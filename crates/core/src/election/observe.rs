@@ -14,16 +14,16 @@ use crate::record::{Record, RunId, Stored, Version};
 use crate::tenure::Tenure;
 
 /// After more than this many conflicts in a row, the next request is delayed, because another client keeps writing.
-const MAX_CONFLICTS_AT_ONCE: u32 = 3;
+const MAX_CONFLICTS_WITHOUT_PAUSE: u32 = 3;
 
 /// The largest number of unconfirmed writes that are remembered. If a write acquires the lock after it was forgotten,
 /// this candidate writes the record again to confirm it.
 const MAX_UNCONFIRMED_WRITES: usize = 16;
 
 impl Election {
-    /// Processes the reply to the request under way.
+    /// Processes the reply to the pending request.
     pub(super) fn apply_reply(&mut self, now: Now, reply: Reply) {
-        let Some(attempt) = self.attempt.take() else { return };
+        let Some(request) = self.pending.take() else { return };
         self.timers.stop(Timer::GiveUp);
         if !matches!(reply, Reply::Refused { .. } | Reply::Unknown { .. }) {
             (self.last_answer, self.refusals, self.unanswered_reads) = (now.boot, 0, 0);
@@ -31,8 +31,8 @@ impl Election {
         match reply {
             Reply::Read(stored) => {
                 self.must_read = false;
-                // The watch has delivered a later state than this one.
-                let is_outdated = attempt.is_overtaken
+                // The watch has delivered a later state than this read.
+                let is_outdated = request.is_overtaken
                     && stored
                         .as_ref()
                         .zip(self.observed_version())
@@ -58,14 +58,15 @@ impl Election {
             }
             Reply::Written(stored) => {
                 self.conflicts = 0;
+                // The API server answers a write that changes nothing with the version that is already stored.
                 let nothing_written =
-                    attempt.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
+                    request.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
                 let is_shortened = self.is_mine(&stored.record) && !self.has_full_lease_duration(&stored.record);
                 if nothing_written || is_shortened {
                     self.must_read = true;
                     self.back_off(now.boot, None);
                 } else {
-                    self.unconfirmed_writes.extend(attempt.write);
+                    self.unconfirmed_writes.extend(request.write);
                     self.observe(now, Some(stored));
                 }
             }
@@ -73,13 +74,13 @@ impl Election {
                 self.must_read = true;
                 self.timers.stop(Timer::Send);
                 if self.is_waiting() {
-                    if attempt.write.is_none() {
+                    if request.write.is_none() {
                         self.ask_again();
                     }
-                    self.claims.note_refusal(attempt.write.map(|write| write.transitions));
+                    self.claims.note_refusal(request.write.map(|write| write.transitions));
                 }
                 self.conflicts += 1;
-                if self.conflicts > MAX_CONFLICTS_AT_ONCE {
+                if self.conflicts > MAX_CONFLICTS_WITHOUT_PAUSE {
                     self.back_off(now.boot, None);
                 }
             }
@@ -91,7 +92,7 @@ impl Election {
                 self.back_off(now.boot, retry_after);
             }
             Reply::Unknown { retry_after } => {
-                if attempt.write.is_none() {
+                if request.write.is_none() {
                     self.unanswered_reads = self.unanswered_reads.saturating_add(1);
                 }
                 let knows_nothing = self.is_waiting() && self.observed.is_none();
@@ -99,8 +100,8 @@ impl Election {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
                 // Before the candidacy ends, read whether the unanswered write acquired or released the lock.
-                self.must_read |= attempt.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
-                self.unconfirmed_writes.extend(attempt.write);
+                self.must_read |= request.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
+                self.unconfirmed_writes.extend(request.write);
                 if self.unconfirmed_writes.len() > MAX_UNCONFIRMED_WRITES {
                     self.unconfirmed_writes.pop_front();
                 }
@@ -109,20 +110,20 @@ impl Election {
         }
     }
 
-    /// Processes the present record, from a reply or from the watch. Returns whether it changed.
+    /// Processes the current record, from a reply or from the watch. Returns whether it has changed.
     pub(super) fn observe(&mut self, now: Now, mut stored: Option<Stored>) -> bool {
         if let Some(stored) = stored.as_mut().filter(|_| self.config.ignores_min_hold) {
             stored.record.not_before = None;
         }
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let written = mine.and_then(|mine| self.write_of(&mine.record));
-        let mine_since = written
+        let own_sent_at = written
             .filter(|_| mine.is_some_and(|mine| self.has_full_lease_duration(&mine.record)))
             .map(|write| write.sent_at);
         // A delayed create of this run may be carried out after another run has created and renewed the record and
         // another client has deleted it, all without being observed by this run.
         let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
-        let (is_mine, known) = (mine.is_some(), self.observed.is_some());
+        let (is_mine, was_known) = (mine.is_some(), self.observed.is_some());
         let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();
         let changed = match &mut self.observed {
             Some(observed) => observed.update(now, stored.clone(), out_of_turn),
@@ -140,13 +141,13 @@ impl Election {
                 _ => 0,
             };
             let contenders = stored.as_ref().and_then(|stored| stored.record.contenders);
-            let free_at_first = !known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
+            let free_at_first = !was_known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
             self.claims.note_change(contenders, acquired, free_at_first, &mut self.random);
         }
-        let displaced = self.observed.as_ref().is_some_and(ObservedRecord::is_displaced);
+        let has_displaced_holder = self.observed.as_ref().is_some_and(ObservedRecord::has_displaced_holder);
         let renewal_interval = self.renewal_interval();
         match &mut self.phase {
-            ElectionPhase::Waiting => match (mine_since.filter(|_| !displaced), stored) {
+            ElectionPhase::Waiting => match (own_sent_at.filter(|_| !has_displaced_holder), stored) {
                 // If more than half of the renew deadline has passed since the claim was sent, too little time is left,
                 // so the lock is claimed again before the command starts.
                 (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
@@ -158,7 +159,7 @@ impl Election {
                     self.stop_waiting(now, Outcome::Unreachable);
                 }
                 (_, stored) if changed && !is_mine => {
-                    self.notify_of_change(before, stored.map(|stored| stored.record), known, now);
+                    self.notify_of_change(before, stored.map(|stored| stored.record), was_known, now);
                 }
                 _ => {}
             },
@@ -170,7 +171,7 @@ impl Election {
                         if is_edited(&stored.record, record) {
                             self.actions.push(ElectionAction::Notify(ElectionNotice::Edited));
                         }
-                        if let Some(sent) = mine_since.filter(|sent| *sent > tenure.renewal_sent_at) {
+                        if let Some(sent) = own_sent_at.filter(|sent| *sent > tenure.renewal_sent_at) {
                             *tenure = Tenure::of_renewal(sent, &self.config.timing);
                             self.actions.push(ElectionAction::Extend(*tenure));
                         }
@@ -207,7 +208,7 @@ impl Election {
         let tenure = Tenure::of_renewal(sent, &self.config.timing);
         self.stop_watching();
         // A read whose reply is awaited may return a record that is older than this one.
-        self.attempt = self.attempt.take().filter(|attempt| attempt.write.is_some());
+        self.pending = self.pending.take().filter(|pending| pending.write.is_some());
         self.claiming = false;
         self.timers.set(Timer::Send, sent + self.renewal_interval());
         let (Version { uid, resource_version }, transitions) = (stored.version, stored.record.lease_transitions);
@@ -218,16 +219,18 @@ impl Election {
 
     /// Drops the unconfirmed writes that can no longer be carried out, because the version they replace is gone.
     fn forget_settled_writes(&mut self) {
-        let present = self.observed_version().cloned();
-        self.unconfirmed_writes.retain(|write| write.base == present);
+        let current = self.observed_version().cloned();
+        self.unconfirmed_writes.retain(|write| write.base == current);
     }
 
-    fn notify_of_change(&mut self, before: Option<Record>, after: Option<Record>, known: bool, now: Now) {
+    /// Reports a change of the record. `was_known` states whether the record was read before the change. A candidate
+    /// that does not wait gives up if the change shows that the lock cannot be acquired.
+    fn notify_of_change(&mut self, before: Option<Record>, after: Option<Record>, was_known: bool, now: Now) {
         let takeable_at = self.observed.as_ref().map_or(now.boot, ObservedRecord::takeable_at);
         let does_not_wait = self.does_not_wait();
         let notice = match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
-                if known && does_not_wait {
+                if was_known && does_not_wait {
                     // The record changed since it was first read, so its holder is alive.
                     return self.stop_waiting(now, Outcome::NotAcquired);
                 }
@@ -260,13 +263,13 @@ impl Election {
 
     /// Returns the pending or unconfirmed write of this run that produced this record.
     fn write_of(&self, record: &Record) -> Option<&Write> {
-        let under_way = self.attempt.as_ref().and_then(|attempt| attempt.write.as_ref());
-        self.unconfirmed_writes.iter().chain(under_way).find(|write| write.renew_time == record.renew_time)
+        let pending = self.pending.as_ref().and_then(|pending| pending.write.as_ref());
+        self.unconfirmed_writes.iter().chain(pending).find(|write| write.renew_time == record.renew_time)
     }
 
-    /// Returns whether the lease duration in a record of this run is at least the lease duration of this run. If a server or another
-    /// client has shortened it, others may acquire the lock before the command of this run is dead, so no tenure
-    /// begins.
+    /// Returns whether the lease duration in a record of this run is at least the configured one. If a server or
+    /// another client has shortened it, others may acquire the lock before the command of this run is dead, so no
+    /// tenure begins.
     fn has_full_lease_duration(&self, mine: &Record) -> bool {
         mine.lease_duration(Duration::ZERO) >= self.config.timing.lease_duration()
     }
@@ -282,9 +285,9 @@ fn is_older(version: &Version, than: &Version) -> bool {
 }
 
 /// Returns whether another client edited a field of this run's record that renewals do not change.
-fn is_edited(present: &Record, written: &Record) -> bool {
-    let Record { renew_time, run, step_down, .. } = present.clone();
-    Record { renew_time, run, step_down, ..written.clone() } != *present
+fn is_edited(current: &Record, written: &Record) -> bool {
+    let Record { renew_time, run, step_down, .. } = current.clone();
+    Record { renew_time, run, step_down, ..written.clone() } != *current
 }
 
 /// Returns whether another candidate holds the lock according to a record that this run has not written.

@@ -1,4 +1,4 @@
-//! The record as a candidate has observed it. From this follows when the lock may be acquired: at once if the record is
+//! The record as a candidate has observed it, which determines when the lock may be acquired: at once if the record is
 //! free, or when it has expired.
 
 use alloc::vec::Vec;
@@ -20,7 +20,9 @@ const MAX_DISPLACED: usize = 16;
 pub(super) struct ObservedRecord {
     /// The record and its version; `None` when there is no record.
     pub(super) stored: Option<Stored>,
+    /// When this candidate saw the last change.
     changed: Instant,
+    /// When this candidate saw the record last, whether or not it had changed.
     confirmed: Instant,
     /// The lease duration of the record. If its run has stated different durations, this is the longest.
     holds_for: Duration,
@@ -36,7 +38,9 @@ pub(super) struct ObservedRecord {
 #[derive(Clone, Debug, Hash)]
 struct DisplacedHolder {
     run: Option<RunId>,
+    /// When its lease expires.
     until: Instant,
+    /// The longest lease duration that it has stated.
     holds_for: Duration,
 }
 
@@ -65,39 +69,39 @@ impl ObservedRecord {
     }
 
     /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` says that this run
-    /// wrote it over a different record than the previously seen one.
+    /// wrote the record over a different record than the one that was seen before.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.confirmed = now.boot;
-        // Another client deleted and recreated the object, so the holder may be alive.
+        // If another client has deleted and recreated the object, the holder may still be alive.
         let recreated = self
             .stored
             .as_ref()
             .zip(stored.as_ref())
             .is_some_and(|(before, after)| before.version.uid != after.version.uid);
-        let changed = recreated || renewed_part(self.record()) != renewed_part(record(&stored));
-        let writer = run(record(&stored));
+        let changed = recreated || renewed_part(self.record()) != renewed_part(record_in(&stored));
+        let writer = run_of(record_in(&stored));
         let forced =
-            record(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run(Some(record)));
+            record_in(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run_of(Some(record)));
         // After a release by force without a run, the displaced holders are no longer waited for. But if the record
         // before it was held, the release may be an old record that was restored, so it must not have this effect.
         let releases_all = forced == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
-            let (before, after) = (self.record(), record(&stored));
-            let stated = lease_duration(&stored, self.fallback);
-            let stated_before = if run(before).is_some() && run(before) == writer {
+            let (before, after) = (self.record(), record_in(&stored));
+            let duration = lease_duration(&stored, self.fallback);
+            let earlier_duration = if run_of(before).is_some() && run_of(before) == writer {
                 Some(self.holds_for)
             } else {
                 self.displaced.iter().find(|holder| holder.has_returned(writer)).map(|holder| holder.holds_for)
             };
-            let is_forced = forced.is_some() && run(before) == forced;
+            let is_forced = forced.is_some() && run_of(before) == forced;
             let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
             let out_of_turn = out_of_turn || recreated || is_copy;
             if !is_forced && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
                 let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
-                self.remember(DisplacedHolder { run: run(before).cloned(), until, holds_for });
+                self.remember(DisplacedHolder { run: run_of(before).cloned(), until, holds_for });
             }
             self.changed = now.boot;
-            self.holds_for = stated_before.map_or(stated, |before| before.max(stated));
+            self.holds_for = earlier_duration.map_or(duration, |earlier| earlier.max(duration));
         }
         self.displaced.retain(|holder| !releases_all && !holder.has_returned(writer));
         self.set_stored(now, stored);
@@ -116,7 +120,8 @@ impl ObservedRecord {
     }
 
     fn set_stored(&mut self, now: Now, stored: Option<Stored>) {
-        self.not_before = record(&stored).and_then(|record| min_hold::earliest_acquisition(record, now, self.changed));
+        self.not_before =
+            record_in(&stored).and_then(|record| min_hold::earliest_acquisition(record, now, self.changed));
         self.stored = stored;
     }
 
@@ -132,7 +137,7 @@ impl ObservedRecord {
 
     /// Returns the record, if there is one.
     pub(super) fn record(&self) -> Option<&Record> {
-        record(&self.stored)
+        record_in(&self.stored)
     }
 
     /// Returns when the lock may be acquired if the record does not change until then.
@@ -144,31 +149,31 @@ impl ObservedRecord {
     }
 
     /// Returns whether a displaced holder may still be alive.
-    pub(super) fn is_displaced(&self) -> bool {
+    pub(super) fn has_displaced_holder(&self) -> bool {
         self.displaced.iter().any(|holder| self.confirmed < holder.until)
     }
 
-    /// Returns whether the lock could already be acquired when the record was last confirmed. So a free lock can be
-    /// acquired at once, and an expired lock after another read.
+    /// Returns whether the lock could already be acquired when the record was last seen. Therefore a free lock can be
+    /// acquired at once, and an expired lock only after another read.
     pub(super) fn is_takeable(&self) -> bool {
         self.confirmed >= self.takeable_at()
     }
 }
 
-fn record(stored: &Option<Stored>) -> Option<&Record> {
+fn record_in(stored: &Option<Stored>) -> Option<&Record> {
     stored.as_ref().map(|stored| &stored.record)
 }
 
-/// Returns a record without its request to step down, because a change of that does not show that the holder is alive.
+/// Returns a record without its request to step down. A change of the request does not show that the holder is alive.
 fn renewed_part(record: Option<&Record>) -> Option<Record> {
     Some(Record { step_down: None, ..record?.clone() })
 }
 
 fn lease_duration(stored: &Option<Stored>, fallback: Duration) -> Duration {
-    record(stored).map_or(fallback, |record| record.lease_duration(fallback))
+    record_in(stored).map_or(fallback, |record| record.lease_duration(fallback))
 }
 
-fn run(record: Option<&Record>) -> Option<&RunId> {
+fn run_of(record: Option<&Record>) -> Option<&RunId> {
     Some(&record?.mark()?.run)
 }
 
@@ -190,7 +195,7 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 /// holder.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
-    let by_another = (!after.is_held() || out_of_turn) && run(Some(after)) != run(Some(before));
+    let by_another = (!after.is_held() || out_of_turn) && run_of(Some(after)) != run_of(Some(before));
     before.is_held() && before.mark().is_some() && (after.mark().is_none() || by_another)
 }
 

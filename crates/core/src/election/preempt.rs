@@ -15,6 +15,7 @@ pub(super) struct Preemption {
     leader: RunId,
     /// When this candidate became a standby of that leader.
     since: Instant,
+    /// Whether this candidate has asked that leader to step down.
     was_asked: bool,
 }
 
@@ -42,7 +43,7 @@ impl Election {
         let request = Record { step_down: Some(leader.clone()), ..stored.record };
         let holder = request.holder_identity.clone();
         // This write is not a claim, so it cannot acquire the lock.
-        self.begin_attempt(now, None);
+        self.begin_request(now, None);
         self.actions.push(ElectionAction::Notify(ElectionNotice::Preempting { holder }));
         self.actions.push(ElectionAction::Send(Request::Update(stored.version, request)));
     }

@@ -24,7 +24,7 @@ pub struct ElectionConfig {
     pub wait: Option<Duration>,
     /// The shortest time between the acquisition and the next run of the command, after it has succeeded.
     pub min_hold: Option<Duration>,
-    /// The lock is acquired although the last holder's `min_hold` is not over.
+    /// Whether the lock is acquired even if the last holder's `min_hold` is not over.
     pub ignores_min_hold: bool,
     pub preference: Preference,
 }
@@ -40,7 +40,7 @@ pub struct Preference {
     pub preempt_after: Option<Duration>,
 }
 
-/// The present time on both clocks.
+/// The current time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// The clock for deadlines. It only moves forward, and continues while the machine is suspended.
@@ -52,9 +52,9 @@ pub struct Now {
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ElectionInputs {
-    /// No process of the command is alive, or it was never started.
+    /// No process of the command is alive, or the command was never started.
     pub command_gone: Option<CommandGone>,
-    /// The candidacy must end. A leader continues until its command is gone.
+    /// Whether the candidacy is to end. A leader continues until its command is gone.
     pub stop: bool,
     /// The reply to the request that was sent last.
     pub reply: Option<Reply>,
@@ -109,7 +109,7 @@ pub enum Reply {
     Read(Option<Stored>),
     /// The write was carried out; this is the record as it is stored now.
     Written(Stored),
-    /// The write was refused, because it is not based on the present state.
+    /// The write was refused, because it is not based on the current version.
     Conflict,
     /// The request was certainly not carried out.
     Refused { retry_after: Option<Duration> },
@@ -125,7 +125,7 @@ pub enum WatchEvent {
     Opened,
     /// The watch is alive, and nothing has changed.
     Bookmark,
-    /// The record was created or changed; this is its present state.
+    /// The record was created or changed; this is its current state.
     Changed(Stored),
     /// The record was deleted.
     Deleted,
@@ -145,7 +145,7 @@ pub enum WatchEvent {
 pub enum ElectionAction {
     /// Send this request. If the previous request is still pending, drop it and close its connection.
     Send(Request),
-    /// Watch the record for changes since a version, or since its present state. Drop the previous watch.
+    /// Watch the record for changes since this version; `None` means since its current state. Drop the previous watch.
     Watch(Option<Version>),
     /// Drop the watch.
     Unwatch,
@@ -207,7 +207,7 @@ pub enum ElectionNotice {
         since: Option<Timestamp>,
         lease_duration: Duration,
     },
-    /// Another client released the lock in place of its holder, if it had one.
+    /// Another client released the lock in place of its holder. The holder is `None` if the lock had none.
     ReleasedByForce { holder: Option<String> },
     /// The holder released the lock.
     Released { holder: String },
@@ -222,7 +222,7 @@ pub enum ElectionNotice {
     Displaced,
     /// The lock is free, but the command succeeded and is not due again before this time.
     NotDue { not_before: Timestamp },
-    /// The record cannot be watched, so it is read in every retry period instead.
+    /// The record cannot be watched, so it is read every retry period instead.
     Polling,
     /// The record is watched again.
     Watching,

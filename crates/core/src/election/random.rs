@@ -1,5 +1,4 @@
-//! A random number generator whose state can be hashed, with which a model checker recognises states that it has
-//! visited.
+//! A random number generator whose state can be hashed, so that a model checker recognizes states that it has visited.
 
 use core::hash::{Hash, Hasher};
 
@@ -25,7 +24,7 @@ impl Hash for Random {
     }
 }
 
-/// A number from zero up to one.
+/// A number that is at least zero and less than one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fraction(pub f64);
 

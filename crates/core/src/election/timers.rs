@@ -5,7 +5,7 @@ use crate::instant::Instant;
 /// A timer, named after what happens when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Timer {
-    /// The request under way is given up.
+    /// The pending request is given up.
     GiveUp,
     /// The next request may be sent. While this timer is stopped, requests may be sent at any time.
     Send,

@@ -12,7 +12,7 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// The candidate reports that it polls after this many watches in a row have broken soon after they were opened.
+/// After this many watches in a row have broken soon after they were opened, the candidate reports that it polls.
 const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,8 +61,8 @@ impl Election {
     }
 
     fn observe_watched(&mut self, now: Now, stored: Option<Stored>) {
-        if let Some(attempt) = &mut self.attempt {
-            attempt.is_overtaken = true;
+        if let Some(pending) = &mut self.pending {
+            pending.is_overtaken = true;
         }
         self.observe(now, stored);
     }

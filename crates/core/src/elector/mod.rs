@@ -7,19 +7,19 @@
 //! # The rules
 //!
 //! - The supervisor must report that the command is gone by the kill instant of the tenure that it last reported as
-//!   enforced. If it does not, or dies, the elector kills the supervisor and then every descendant. If the supervisor kills
-//!   the processes gradually, the elector gives it more time. There is enough time because the supervisor has brought
-//!   the stop and the kill forward.
+//!   enforced. If the supervisor does not, or dies, the elector kills it and then every descendant. If the supervisor
+//!   kills the processes gradually, the elector gives it more time. There is enough time because the supervisor has
+//!   brought the stop and the kill forward.
 //! - The elector reports to the supervisor how late it runs. The supervisor allows for that delay, because the elector
 //!   kills the command if the supervisor fails.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
-//! - If traffic is routed to the command, it is routed away before a termination signal is sent to the command. The signal
-//!   is deferred for [`WITHDRAWAL_TIMEOUT`] at most. It is not deferred before the command has started, and a second
-//!   termination signal ends the deferral.
-//! - Copies of a termination signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the signal to a
-//!   process and then to its group.
+//! - If traffic is routed to the command, the traffic is routed away before a termination signal is sent to the
+//!   command. The signal is deferred for [`WITHDRAWAL_TIMEOUT`] at most. It is not deferred before the command has
+//!   started, and a second termination signal ends the deferral.
+//! - Copies of a termination signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the signal
+//!   to a process and then to its group.
 
 mod protocol;
 mod signals;
@@ -40,26 +40,30 @@ use crate::tenure::Tenure;
 use crate::timing::Timing;
 use crate::updates::Loss;
 
-/// How long the exit is delayed for the release of a lock that may just have been acquired. It is the election's own
-/// timeout of a second, plus slack.
+/// How long the exit is delayed for the release of a lock that may just have been acquired: the election's own timeout
+/// of a second, plus slack.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 
 /// How long the exit is delayed for an election that has nothing to release.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How much time the election thread gets in addition to the release itself, to notice that the command is gone.
+/// How much time the election thread gets to notice that the command is gone, in addition to the time for the release.
 const RELEASE_SLACK: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug, Hash)]
 enum ElectorPhase {
     /// No command was ever started.
-    Waiting { claiming: bool },
+    Waiting {
+        /// Whether a claim may be pending, so that the lock may have to be released before the exit.
+        claiming: bool,
+    },
     /// The supervisor was ordered to start the command and has not reported it gone.
     Leading {
         /// The tenure that the supervisor last reported as enforced.
         enforced: Tenure,
+        /// Whether another candidate is known to hold the lock.
         lost: bool,
-        /// The reason for the loss if the supervisor reports one.
+        /// The reason for the loss if the supervisor reports a loss.
         supervisor_loss: Loss,
         /// The time by which the supervisor's kill must be complete, if it kills the processes gradually.
         killed_by: Option<Instant>,
@@ -71,7 +75,7 @@ enum ElectorPhase {
 }
 
 impl ElectorPhase {
-    /// Returns when the elector kills the command itself, if the supervisor has not reported it gone by then.
+    /// Returns when the elector kills the command itself, if the supervisor has not reported the command gone by then.
     fn elector_kill_at(&self) -> Option<Instant> {
         let Self::Leading { enforced, killed_by, .. } = self else { return None };
         Some(enforced.elector_kill_at()).max(*killed_by)
@@ -87,14 +91,15 @@ pub struct Elector {
     stop_signal: i32,
     /// Whether traffic is routed to the command while it runs.
     routes: bool,
+    /// Whether the command has started.
     started: bool,
-    /// The withdrawal of traffic has begun.
+    /// Whether the withdrawal of traffic has begun.
     withdraws: bool,
     deferred: Option<DeferredSignal>,
-    /// The last termination signal that was relayed, and when.
-    last_request: Option<(i32, Instant)>,
+    /// The last termination signal that was not a copy, and when it arrived.
+    last_termination_signal: Option<(i32, Instant)>,
     /// The first termination signal since the lock was acquired.
-    termination_signal: Option<i32>,
+    first_termination_signal: Option<i32>,
     /// Whether the notice of the loss was sent.
     loss_notice_sent: bool,
     /// How late this elector runs.
@@ -116,8 +121,8 @@ impl Elector {
             started: false,
             withdraws: false,
             deferred: None,
-            last_request: None,
-            termination_signal: None,
+            last_termination_signal: None,
+            first_termination_signal: None,
             loss_notice_sent: false,
             lateness: Lateness::default(),
             kill_pace: None,
@@ -131,15 +136,16 @@ impl Elector {
         Self { stop_signal, ..self }
     }
 
-    /// Records that the elector was woken late by this delay. If the expected delay has changed, it is sent to the
-    /// supervisor and returned.
+    /// Records that the elector was woken `delay` too late. If the delay to allow for has changed, the new value is
+    /// sent to the supervisor and returned.
     pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.order(Order::ElectorLate { delay });
         Some(delay)
     }
 
-    /// Returns whether a command may be alive.
+    /// Returns whether the supervisor was ordered to start the command, has not failed, and has not reported the
+    /// command gone.
     pub fn is_leading(&self) -> bool {
         matches!(self.phase, ElectorPhase::Leading { .. })
     }
@@ -170,7 +176,7 @@ impl Elector {
             self.order(Order::Signal(libc::SIGWINCH));
         }
         if tree_empty && matches!(self.phase, ElectorPhase::Killing) {
-            self.end(now, Ending::Lost { may_rejoin: true }, false);
+            self.begin_release(now, Ending::Lost { may_rejoin: true }, false);
         }
         self.exit_if_due(now);
         mem::take(&mut self.actions)
@@ -188,7 +194,7 @@ impl Elector {
 
     /// Returns whether the end of the command was requested, by a termination signal or by a request to step down.
     pub fn end_was_requested(&self) -> bool {
-        self.termination_signal.is_some()
+        self.first_termination_signal.is_some()
     }
 
     fn handle_report(&mut self, now: Instant, report: Report) {
@@ -211,12 +217,12 @@ impl Elector {
                 let ending = match end {
                     _ if was_lost => Ending::Lost { may_rejoin: true },
                     End::NotStarted => {
-                        self.termination_signal.map_or(Ending::Lost { may_rejoin: true }, Ending::Signaled)
+                        self.first_termination_signal.map_or(Ending::Lost { may_rejoin: true }, Ending::Signaled)
                     }
                     ref end => Ending::Command(end.clone()),
                 };
                 self.notify(ElectorNotice::CommandEnded(end));
-                self.end(now, ending, succeeded);
+                self.begin_release(now, ending, succeeded);
             }
             Report::Started { .. } => self.started = true,
             Report::Notice(SupervisorNotice::TooSlow { .. }) => *supervisor_loss = Loss::TooSlow,
@@ -317,7 +323,7 @@ impl Elector {
     fn handle_claiming(&mut self, now: Instant) {
         match &mut self.phase {
             ElectorPhase::Waiting { claiming } => *claiming = true,
-            // The claim was sent before the election knew of the shutdown.
+            // The claim was sent before the order to stop reached the election.
             ElectorPhase::Ending { until, .. } => *until = (*until).max(now + RELEASE_TIMEOUT),
             ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
         }
@@ -340,7 +346,7 @@ impl Elector {
     }
 
     /// Begins the release of the lock, because no process of the command is left.
-    fn end(&mut self, now: Instant, ending: Ending, succeeded: bool) {
+    fn begin_release(&mut self, now: Instant, ending: Ending, succeeded: bool) {
         self.phase = ElectorPhase::Ending { ending, until: now + self.max_release_time };
         self.notify(ElectorNotice::CommandGone);
         self.actions.push(ElectorAction::CommandGone { succeeded });
@@ -352,7 +358,7 @@ impl Elector {
             return;
         }
         let ending = match ending {
-            Ending::Lost { .. } => Ending::Lost { may_rejoin: self.termination_signal.is_none() },
+            Ending::Lost { .. } => Ending::Lost { may_rejoin: self.first_termination_signal.is_none() },
             ending => ending.clone(),
         };
         self.actions.push(ElectorAction::Exit(ending));

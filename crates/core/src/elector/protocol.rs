@@ -17,13 +17,13 @@ pub struct ElectorInputs {
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,
     pub supervisor_died: bool,
-    /// Traffic has been routed away from the command, or cannot be routed away.
+    /// Whether traffic has been routed away from the command, or cannot be routed away.
     pub withdrawn: bool,
     /// The signals that leaderrun received, except for those that were ignored when it was started.
     pub signals: Vec<i32>,
-    /// The size of leaderrun's terminal has changed.
+    /// Whether the size of leaderrun's terminal has changed.
     pub resized: bool,
-    /// This process has no children left, not even zombies.
+    /// Whether the elector has no children left, not even zombies.
     pub tree_empty: bool,
 }
 
@@ -48,7 +48,7 @@ pub enum ElectionReport {
     Finished(Outcome),
     /// The election thread has failed, for a reason outside the election.
     Failed {
-        /// Another start may succeed.
+        /// Whether another start may succeed.
         is_transient: bool,
     },
 }
@@ -84,7 +84,8 @@ pub enum SupervisorFailure {
 pub enum Ending {
     /// The command ended.
     Command(End),
-    /// The leadership was lost. If nobody requested an end, leaderrun may wait for the lock again.
+    /// The leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again, because nobody
+    /// requested its end.
     Lost { may_rejoin: bool },
     /// The wait timed out while the lock was held, or while the command was not due.
     NotAcquired,
@@ -94,7 +95,7 @@ pub enum Ending {
     Signaled(i32),
     /// leaderrun itself failed.
     Failed {
-        /// Another start may succeed.
+        /// Whether another start may succeed.
         is_transient: bool,
     },
 }

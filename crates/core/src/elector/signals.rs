@@ -1,4 +1,4 @@
-//! Handles the signals that leaderrun receives.
+//! The handling of the signals that leaderrun receives.
 
 use core::mem;
 use core::time::Duration;
@@ -11,8 +11,8 @@ use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 /// The longest time for which a termination signal is deferred until traffic has been routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Copies of a termination signal within this time count as one signal. If a signal is repeated later, its
-/// sender does not want to wait.
+/// Copies of a termination signal within this time count as one signal. A signal that is repeated later is relayed
+/// again, because its sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
 /// A termination signal that is not relayed until traffic has been routed away.
@@ -34,11 +34,11 @@ impl Elector {
             }
             ElectorPhase::Ending { until, .. } if ends_candidate(signal) => {
                 *until = (*until).min(now + RELEASE_TIMEOUT);
-                self.termination_signal.get_or_insert(signal);
+                self.first_termination_signal.get_or_insert(signal);
                 self.actions.push(ElectorAction::StopElection);
             }
             ElectorPhase::Killing if ends_candidate(signal) => {
-                self.termination_signal.get_or_insert(signal);
+                self.first_termination_signal.get_or_insert(signal);
             }
             _ => {}
         }
@@ -51,13 +51,13 @@ impl Elector {
         let terminates = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
         if terminates {
             let is_copy = |(before, at): (i32, Instant)| signal == before && now.since(at) < REPEAT_WINDOW;
-            if self.last_request.is_some_and(is_copy) {
+            if self.last_termination_signal.is_some_and(is_copy) {
                 return;
             }
-            self.last_request = Some((signal, now));
+            self.last_termination_signal = Some((signal, now));
         }
-        if terminates && self.termination_signal.is_none() {
-            self.termination_signal = Some(signal);
+        if terminates && self.first_termination_signal.is_none() {
+            self.first_termination_signal = Some(signal);
             self.notify(ElectorNotice::TerminationSignal(signal));
         }
         if terminates && self.routes {

@@ -21,6 +21,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 pub struct PairRequests {
     seen: Pair,
     viewer: Viewer,
+    /// The pause after the next roll-back.
     pause: Duration,
     state: State,
 }
@@ -42,7 +43,8 @@ enum State {
     Reading,
     WritingFirst {
         record: Record,
-        second: Option<Version>,
+        /// The version that the write to the second object replaces; `None` if that write creates the object.
+        replaced_second: Option<Version>,
     },
     WritingSecond,
     /// The result of the second write of a claim is not known, so both objects are read again.
@@ -93,11 +95,11 @@ impl PairRequests {
             Request::Create(record) => (None, record),
             Request::Update(version, record) => (Some(version), record),
         };
-        let Some([first, second]) = self.seen.versions_to_replace(replaced.as_ref()) else {
+        let Some([replaced_first, replaced_second]) = self.seen.versions_to_replace(replaced.as_ref()) else {
             return self.answer(Reply::Conflict);
         };
-        self.state = State::WritingFirst { record: record.clone(), second };
-        PairStep::Write(Member::First, write(first, record))
+        self.state = State::WritingFirst { record: record.clone(), replaced_second };
+        PairStep::Write(Member::First, write_request(replaced_first, record))
     }
 
     /// Processes the result of a read of both objects, which is a failure if either read has failed.
@@ -106,7 +108,7 @@ impl PairRequests {
         let read_failure = match read {
             Ok(pair) => {
                 self.seen = pair;
-                self.update_leadership();
+                self.update_may_lead();
                 None
             }
             Err(failure) => Some(failure),
@@ -127,10 +129,10 @@ impl PairRequests {
     /// Processes the reply to a write to one object.
     pub fn handle_reply(&mut self, reply: Reply) -> PairStep {
         match (mem::replace(&mut self.state, State::Idle), reply) {
-            (State::WritingFirst { record, second }, Reply::Written(stored)) => {
+            (State::WritingFirst { record, replaced_second }, Reply::Written(stored)) => {
                 self.set_seen(Member::First, Some(stored));
                 self.state = State::WritingSecond;
-                PairStep::Write(Member::Second, write(second, record))
+                PairStep::Write(Member::Second, write_request(replaced_second, record))
             }
             (State::WritingSecond, Reply::Written(stored)) => {
                 self.set_seen(Member::Second, Some(stored));
@@ -149,8 +151,8 @@ impl PairRequests {
                 self.pause = pause * 2;
                 self.answer(with_pause(failure, pause))
             }
-            // The half claim was not rolled back. After an unknown result the election reads again, and that read rolls
-            // it back.
+            // The half claim may still be there. After an unknown result the election reads again, and that read rolls
+            // the claim back.
             (State::RollingBack { .. }, _) => self.answer(Reply::Unknown { retry_after: None }),
             (_, reply) => self.answer(reply),
         }
@@ -177,23 +179,23 @@ impl PairRequests {
 
     fn set_seen(&mut self, member: Member, stored: Option<Stored>) {
         self.seen.set(member, stored);
-        self.update_leadership();
+        self.update_may_lead();
     }
 
-    fn update_leadership(&mut self) {
+    fn update_may_lead(&mut self) {
         self.viewer.may_lead |= self.seen.is_held_in_both_by(&self.viewer);
     }
 }
 
-fn write(replaced: Option<Version>, record: Record) -> Request {
+fn write_request(replaced: Option<Version>, record: Record) -> Request {
     match replaced {
         Some(version) => Request::Update(version, record),
         None => Request::Create(record),
     }
 }
 
-/// Adds a pause before the next request to this failure. After a conflict there is no pause, because another client has
-/// written and the record is read at once.
+/// Adds to a failure a pause before the next request. A conflict gets no pause, because another client has written and
+/// the record is read at once.
 fn with_pause(failure: Reply, pause: Duration) -> Reply {
     match failure {
         Reply::Refused { retry_after } => {

@@ -41,7 +41,7 @@ pub struct RunMark {
     pub renew_time: Timestamp,
 }
 
-/// What the write that carries a mark does.
+/// The state of the lock after the write that carries the mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {
     Held,

@@ -42,17 +42,18 @@ fn timeout(route: &mut Route, now: u64) -> Option<RoutingStep> {
     step_to_begin(route.step(at(now), RouteInputs::default()))
 }
 
-fn acquired_lock() -> Route {
+/// Returns a leader whose command has not started and is stopped at second 10.
+fn before_the_start() -> Route {
     let mut route = Route::new(WITHDRAWAL_TIME);
-    for before in [acquired(), leading(10)] {
-        assert_eq!(update(&mut route, 1, before), None);
+    for first in [acquired(), leading(10)] {
+        assert_eq!(update(&mut route, 1, first), None);
     }
     route
 }
 
 /// Returns a leader to which traffic is routed from second 1 on, and whose command is stopped at second 10.
 fn routed() -> Route {
-    let mut route = acquired_lock();
+    let mut route = before_the_start();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
     assert_eq!(result(&mut route, 1, StepResult::Succeeded), []);
     route
@@ -99,7 +100,7 @@ fn a_failed_step_is_retried_with_growing_pauses_until_an_update_arrives() {
 
 #[test]
 fn traffic_is_routed_to_a_command_that_has_started() {
-    let mut route = acquired_lock();
+    let mut route = before_the_start();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
 }
 
@@ -163,7 +164,7 @@ fn a_leader_checks_at_growing_intervals() {
 
 #[test]
 fn traffic_is_withdrawn_even_if_the_step_that_routes_it_was_dropped() {
-    let mut route = acquired_lock();
+    let mut route = before_the_start();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
     assert_eq!(update(&mut route, 1, Update::Terminating), withdraw());
 }

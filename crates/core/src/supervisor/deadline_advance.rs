@@ -6,7 +6,8 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::lateness::Lateness;
 
-/// The time by which stop and kill are brought forward. It is the sum of the delays of a kill, and it has a limit.
+/// The time by which stop and kill are brought forward. It allows for the delay until a kill begins and for the time
+/// that the kill takes.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeadlineAdvance {
     /// How late the scheduler wakes this supervisor.
@@ -29,8 +30,8 @@ impl DeadlineAdvance {
         }
     }
 
-    /// Records that the supervisor was woken late by `delay`. Returns the delay that is expected from now on, if it has
-    /// changed.
+    /// Records that the supervisor was woken `delay` too late. Returns the delay that is expected from now on, if it
+    /// has changed.
     pub(super) fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.lateness.add(now, delay)
     }

@@ -7,8 +7,8 @@ use crate::messages::{End, Gone, KillReason, Report};
 
 impl Supervisor {
     pub(super) fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
-        // A process that dies together with the main process was not left running on purpose.
-        let is_unexpected = matches!(end, End::Exited(_)) && !self.lost && !self.end_requested && !tree_empty;
+        // Only processes that a main process leaves running when it exits by itself are reported.
+        let reports_leftovers = matches!(end, End::Exited(_)) && !self.lost && !self.end_requested && !tree_empty;
         let was_executed = matches!(end, End::Exited(_) | End::Signaled(_));
         self.main = MainProcess::Ended(if self.timed_out && was_executed { End::TimedOut } else { end });
         self.ended_as_leader = !self.lost;
@@ -16,7 +16,7 @@ impl Supervisor {
             return;
         }
         let awaited = self.waits_for_all && !self.lost && !self.end_requested;
-        if is_unexpected {
+        if reports_leftovers {
             self.actions.push(SupervisorAction::ReportLeftovers { awaited });
         }
         if !awaited {
@@ -31,9 +31,11 @@ impl Supervisor {
         self.waits_for_all && has_leftovers && !self.killing
     }
 
+    /// Begins the stop after a loss: sends the stop signal now and SIGKILL at `kill`. If the stop has begun already, it
+    /// only brings the kill forward.
     pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
         if self.lost {
-            self.bring_kill_forward(kill);
+            self.kill_for_loss_by(kill);
         } else {
             self.lose(kill);
             if self.main == MainProcess::Running {
@@ -43,23 +45,25 @@ impl Supervisor {
         }
     }
 
+    /// Records that the leadership is lost, without a stop signal. The command is killed at `kill`.
     pub(super) fn lose(&mut self, kill: Instant) {
         self.lost = true;
         if self.main == MainProcess::NotStarted {
             self.report_not_started();
         } else {
-            self.bring_kill_forward(kill);
+            self.kill_for_loss_by(kill);
         }
     }
 
-    pub(super) fn bring_kill_forward(&mut self, kill: Instant) {
+    /// Kills the command at `kill` at the latest, because the leadership is lost.
+    pub(super) fn kill_for_loss_by(&mut self, kill: Instant) {
         if self.main != MainProcess::NotStarted && self.reported.is_none() {
             self.kill_by(kill, KillReason::Lost);
         }
     }
 
     pub(super) fn kill_by(&mut self, at: Instant, reason: KillReason) {
-        if self.kill.is_none_or(|(present, _)| at < present) {
+        if self.kill.is_none_or(|(current, _)| at < current) {
             self.kill = Some((at, reason));
         }
     }

@@ -15,7 +15,8 @@ pub struct StopOptions {
     /// The time from the stop signal at a loss to the kill. If the main process ends and leaves other processes
     /// running, they are killed after the same time.
     pub lost_grace: Duration,
-    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill. If it is `None`, the command is not killed.
+    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill. If it is `None`, such a signal leads to no
+    /// kill.
     pub kill_after: Option<Duration>,
     /// The time from the start of the command to the stop signal, even if the lock is still held. If it is `None`, the
     /// time is not limited.
@@ -32,7 +33,7 @@ pub struct SupervisorInputs {
     pub elector_died: bool,
     /// The main process has ended.
     pub main_ended: Option<End>,
-    /// This process has no children left, not even zombies.
+    /// Whether the supervisor has no children left, not even zombies.
     pub tree_empty: bool,
 }
 

@@ -31,7 +31,7 @@ fn step(supervisor: &mut Supervisor, now: Instant, inputs: SupervisorInputs) -> 
     actions.filter(|action| !matches!(action, SupervisorAction::SetHeldUntil(_))).collect()
 }
 
-fn new() -> Supervisor {
+fn new_supervisor() -> Supervisor {
     Supervisor::new(StopOptions {
         stop_signal: libc::SIGTERM,
         lost_grace: Duration::from_secs(1),
@@ -115,8 +115,8 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
 }
 
 #[test]
-fn a_supervisor_that_is_woken_too_late_starts_no_command() {
-    let mut supervisor = new().with_max_advance(KILL_TIME);
+fn a_supervisor_that_runs_too_late_starts_no_command() {
+    let mut supervisor = new_supervisor().with_max_advance(KILL_TIME);
     let late = KILL_TIME * 2;
     supervisor.measure_delay(start(), late);
     supervisor.measure_delay(start(), late);
@@ -129,9 +129,9 @@ fn a_supervisor_that_is_woken_too_late_starts_no_command() {
 }
 
 #[test]
-fn an_elector_without_orders_is_killed_once_after_a_loss() {
+fn an_elector_that_sends_no_orders_after_a_loss_is_killed_once() {
     let timeout = Duration::from_secs(12);
-    let mut supervisor = new().with_frozen_elector_timeout(Some(timeout));
+    let mut supervisor = new_supervisor().with_frozen_elector_timeout(Some(timeout));
     let begin = start();
     let order = Order::Start { tenure: tenure(begin), environment: Vec::new() };
     step(&mut supervisor, begin, orders(&[order]));
@@ -160,7 +160,7 @@ fn an_elector_that_sends_orders_is_not_killed() {
 
 /// Returns the supervisor of a command that was started at this instant, when the lock was acquired.
 fn running(now: Instant) -> Supervisor {
-    let mut supervisor = new();
+    let mut supervisor = new_supervisor();
     assert_eq!(supervisor.held_until(), None);
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
     let actions = step(&mut supervisor, now, orders(&[start]));
@@ -186,7 +186,7 @@ fn a_loss_kills_nothing_if_no_process_is_left() {
     assert_eq!(step(&mut supervisor, now, ended(End::Exited(0), true)), [gone(End::Exited(0))]);
     assert_eq!(step(&mut supervisor, now, orders(&[LOSE])), []);
     assert_eq!(supervisor.next_timeout(), None);
-    let mut not_started = new();
+    let mut not_started = new_supervisor();
     assert_eq!((step(&mut not_started, now, orders(&[LOSE])), not_started.next_timeout()), (vec![], None));
 }
 
@@ -330,7 +330,7 @@ fn no_command_is_started_after_a_termination_signal_or_when_no_time_is_left() {
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
     let terminated = orders(&[start.clone(), Order::Signal(libc::SIGTERM)]);
     for (at, inputs) in [(now, terminated), (tenure(now).stop, orders(&[start]))] {
-        let mut supervisor = new();
+        let mut supervisor = new_supervisor();
         let actions = supervisor.step(at, inputs);
         assert!(!actions.iter().any(|action| matches!(action, SupervisorAction::Start(_))), "{actions:?}");
         let is_gone = |action: &SupervisorAction| {

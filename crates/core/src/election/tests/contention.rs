@@ -9,9 +9,9 @@ fn released(contenders: u32) -> Record {
 /// Returns a standby that has just seen a release of a lock with this many contenders.
 fn standby_of_a_released_lock(contenders: u32) -> Driver {
     let mut driver = Driver::start(None);
-    driver.read(Some(Record { contenders: Some(contenders), ..record_by("r", RunState::Held, T1, 15) }));
+    driver.answer_read(Some(Record { contenders: Some(contenders), ..record_by("r", RunState::Held, T1, 15) }));
     driver.actions();
-    driver.watched(released(contenders));
+    driver.watch_delivers(released(contenders));
     driver
 }
 
@@ -28,13 +28,13 @@ fn the_claims_of_many_candidates_are_delayed() {
     assert!(wait < 8 * SECOND, "{wait:?}");
     driver.advance(wait);
     let claim = driver.expect_write();
-    assert_ne!(claim.contenders, Some(1000), "the winner corrects the estimate");
+    assert_ne!(claim.contenders, Some(1000), "the claim corrects the estimate");
 }
 
 #[test]
 fn a_candidate_that_sees_another_claim_first_writes_nothing() {
     let mut driver = standby_of_a_released_lock(1000);
-    driver.watched(Record { contenders: Some(1000), ..record_by("s", RunState::Held, T1, 15) });
+    driver.watch_delivers(Record { contenders: Some(1000), ..record_by("s", RunState::Held, T1, 15) });
     driver.advance(8 * SECOND);
     assert_eq!(driver.actions(), []);
 }
@@ -42,7 +42,7 @@ fn a_candidate_that_sees_another_claim_first_writes_nothing() {
 #[test]
 fn a_new_candidate_claims_a_free_lock_without_a_delay() {
     let mut driver = Driver::start(None);
-    driver.read(Some(released(1000)));
+    driver.answer_read(Some(released(1000)));
     assert_eq!(driver.expect_write().contenders, Some(1000));
 }
 
@@ -50,11 +50,11 @@ fn a_new_candidate_claims_a_free_lock_without_a_delay() {
 fn many_candidates_claim_an_expired_lock_with_a_delay() {
     let mut driver = Driver::start(None);
     let held = Record { contenders: Some(1000), ..record_by("r", RunState::Held, T1, 15) };
-    driver.read(Some(held.clone()));
+    driver.answer_read(Some(held.clone()));
     driver.actions();
     driver.advance(15 * SECOND);
     assert_eq!(driver.actions(), []);
     driver.advance(driver.time_to_next_timeout());
-    driver.read(Some(held));
+    driver.answer_read(Some(held));
     driver.expect_write();
 }

@@ -12,7 +12,7 @@ fn a_record_that_names_another_holder_is_a_loss() {
         driver.advance(2 * SECOND);
         driver.expect_write();
         driver.reply(Reply::Conflict);
-        driver.read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
+        driver.answer_read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
         assert!(matches!(&driver.actions()[..], [ElectionAction::Lose { holder: by }] if by == holder));
         driver.step(ElectionInputs::command_gone(true));
         assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Lost)]);
@@ -26,10 +26,10 @@ fn a_holder_writes_an_emptied_or_deleted_record_again() {
         driver.advance(2 * SECOND);
         driver.expect_write();
         driver.reply(Reply::Conflict);
-        driver.read(edited);
+        driver.answer_read(edited);
         let second_write = driver.expect_write();
         assert_eq!(second_write.holder_identity, "me");
-        driver.written(second_write);
+        driver.answer_write(second_write);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
@@ -44,7 +44,7 @@ fn the_lock_is_released_only_after_the_command_is_gone() {
     assert_eq!(released.holder_identity, "");
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     assert_eq!(released.lease_duration_seconds, Some(15));
-    driver.written(released);
+    driver.answer_write(released);
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Released)]);
 }
 
@@ -63,41 +63,41 @@ fn a_release_that_stays_unanswered_times_out() {
 #[test]
 fn a_candidate_that_stops_releases_the_lock_if_its_pending_claim_acquires_it() {
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     let claim = driver.expect_write();
     driver.step(ElectionInputs::stop());
     assert_eq!(driver.actions(), []);
-    driver.written(claim);
+    driver.answer_write(claim);
     let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
-    driver.written(released);
+    driver.answer_write(released);
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
 #[test]
 fn a_candidate_that_stops_reads_the_outcome_of_an_unanswered_claim() {
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     let claim = driver.expect_write();
     driver.step(ElectionInputs::stop());
     driver.reply(Reply::Unknown { retry_after: Some(Duration::ZERO) });
-    driver.read(Some(claim));
+    driver.answer_read(Some(claim));
     assert_eq!(driver.expect_write().mark().unwrap().state, RunState::Released);
 }
 
 #[test]
 fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     let claim = driver.expect_write();
     driver.advance(SECOND);
     driver.step(ElectionInputs::stop());
     assert_eq!(driver.actions(), []);
     driver.advance(RELEASE_TIMEOUT / 2);
-    driver.read(Some(claim));
+    driver.answer_read(Some(claim));
     let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
-    driver.written(released);
+    driver.answer_write(released);
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
@@ -111,7 +111,7 @@ fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
 #[test]
 fn a_candidate_gives_up_when_its_wait_is_over() {
     let mut driver = Driver::start(Some(3 * SECOND));
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
     driver.advance(3 * SECOND);
@@ -121,11 +121,11 @@ fn a_candidate_gives_up_when_its_wait_is_over() {
 #[test]
 fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_the_holder_alive() {
     let mut driver = Driver::start(Some(Duration::ZERO));
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
     driver.advance(SECOND);
     assert_eq!(driver.actions(), [], "the holder may be dead");
-    driver.watched(record_by("r", RunState::Held, T2, 15));
+    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
@@ -142,11 +142,11 @@ fn a_command_that_succeeded_is_not_due_before_its_time() {
         for (ahead, waits) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
             let mut other = Driver::start(None);
             other.now.wall = acquired + SignedDuration::from_secs(ahead);
-            other.read(Some(released.clone()));
+            other.answer_read(Some(released.clone()));
             if succeeded {
                 assert_eq!(other.time_to_next_timeout().as_secs(), waits);
                 other.advance(SECOND / 2);
-                other.watched(Record { contenders: Some(7), ..released.clone() });
+                other.watch_delivers(Record { contenders: Some(7), ..released.clone() });
                 assert!(
                     other.time_to_next_timeout().as_secs() <= waits + 1,
                     "another change of the record does not extend the wait"
@@ -159,10 +159,10 @@ fn a_command_that_succeeded_is_not_due_before_its_time() {
 }
 
 #[test]
-fn a_leader_notifies_edits_of_its_record() {
+fn a_leader_reports_edits_of_its_record() {
     let mut driver = Driver::leading();
     let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
-    for (present, expected) in [
+    for (current, expected) in [
         (mine.clone(), vec![]),
         (Record { step_down: Some(RunId::new("other")), ..mine.clone() }, vec![]),
         (Record { lease_duration_seconds: Some(1), ..mine }, vec![ElectionNotice::Edited]),
@@ -171,7 +171,7 @@ fn a_leader_notifies_edits_of_its_record() {
         notices(&mut driver);
         driver.reply(Reply::Conflict);
         driver.version += 1;
-        let stored = driver.stored(present);
+        let stored = driver.stored(current);
         driver.reply(Reply::Read(Some(stored)));
         assert_eq!(notices(&mut driver), expected);
     }
@@ -181,14 +181,14 @@ fn a_leader_notifies_edits_of_its_record() {
 fn a_candidate_that_does_not_wait_ends_if_the_command_is_not_due() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     let not_before = Some(driver.now.wall + SECOND);
-    driver.read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
+    driver.answer_read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
 fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
     let mut held = Driver::start(Some(3 * SECOND));
-    held.read(Some(record_by("r", RunState::Held, T1, 15)));
+    held.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     held.advance(3 * SECOND);
     assert!(held.actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
 
@@ -197,7 +197,7 @@ fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
     assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 
     let mut unusable = Driver::start(Some(3 * SECOND));
-    unusable.read(None);
+    unusable.answer_read(None);
     unusable.reply(Reply::Refused { retry_after: None });
     unusable.advance(3 * SECOND);
     assert!(unusable.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
@@ -243,7 +243,7 @@ fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_answer() {
 #[test]
 fn a_candidate_that_does_not_wait_does_not_give_up_after_failed_reads_if_it_knows_the_record() {
     let mut driver = Driver::start(Some(Duration::ZERO));
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.watch_event(WatchEvent::Broken);
     for _ in 0..4 {
         driver.advance(driver.time_to_next_timeout());

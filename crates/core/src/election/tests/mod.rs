@@ -57,12 +57,12 @@ impl Driver {
         driver
     }
 
-    /// Starts a candidate and lets it acquire the lock with its first write, at the present instant.
+    /// Starts a candidate and lets it acquire the lock with its first write, without delay.
     fn leading() -> Self {
         let mut driver = Self::start(None);
-        driver.read(None);
+        driver.answer_read(None);
         let record = driver.expect_write();
-        driver.written(record);
+        driver.answer_write(record);
         assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]));
         driver
     }
@@ -108,21 +108,21 @@ impl Driver {
     }
 
     /// Answers a pending read with this record.
-    fn read(&mut self, record: Option<Record>) {
+    fn answer_read(&mut self, record: Option<Record>) {
         assert!(matches!(self.actions()[..], [.., ElectionAction::Send(Request::Get)]));
         let stored = record.map(|record| self.stored(record));
         self.reply(Reply::Read(stored));
     }
 
-    /// Answers a pending write as successful. It has stored this record.
-    fn written(&mut self, record: Record) {
+    /// Answers a pending write as successful, with this record as the one that is now stored.
+    fn answer_write(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
         self.reply(Reply::Written(stored));
     }
 
     /// Delivers a watch event about this record, which another client has stored.
-    fn watched(&mut self, record: Record) {
+    fn watch_delivers(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
         self.watch_event(WatchEvent::Changed(stored));

@@ -5,11 +5,11 @@ use super::*;
 #[test]
 fn a_tenure_begins_when_the_request_is_sent() {
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     let sent = driver.now.boot;
     let claim = driver.expect_write();
     driver.advance(2 * SECOND);
-    driver.written(claim);
+    driver.answer_write(claim);
     let [ElectionAction::StartLeading(leadership), ..] = &driver.actions()[..] else { panic!() };
     assert_eq!(leadership.tenure.renewal_sent_at, sent);
     assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
@@ -25,7 +25,7 @@ fn a_leader_sends_one_update_in_every_retry_period() {
         driver.advance(2 * SECOND);
         let sent = driver.now.boot;
         let renewal = driver.expect_write();
-        driver.written(renewal);
+        driver.answer_write(renewal);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(tenure)] if tenure.renewal_sent_at == sent));
     }
 }
@@ -39,7 +39,7 @@ fn a_leader_that_is_woken_late_renews_earlier_by_that_delay() {
         driver.election.expect_delay(delay);
         driver.advance(2 * SECOND);
         let renewal = driver.expect_write();
-        driver.written(renewal);
+        driver.answer_write(renewal);
         assert_eq!(driver.time_to_next_timeout(), pause, "{delay:?}");
     }
 }
@@ -55,7 +55,7 @@ fn a_wall_clock_that_stops_or_jumps_does_not_affect_renewals() {
         let renewal = driver.expect_write();
         assert!(renewal.renew_time > before, "each renewal is later than the previous renewal");
         before = renewal.renew_time;
-        driver.written(renewal);
+        driver.answer_write(renewal);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
@@ -66,7 +66,7 @@ fn a_reply_with_an_unchanged_version_renews_nothing() {
     driver.advance(2 * SECOND);
     let renewal = driver.expect_write();
     driver.version -= 1;
-    driver.written(renewal);
+    driver.answer_write(renewal);
     assert_eq!(driver.actions(), []);
 }
 
@@ -95,21 +95,21 @@ fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_it_was_sent() {
     driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.read(Some(renewal));
+    driver.answer_read(Some(renewal));
     let actions = driver.actions();
     let [ElectionAction::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(tenure.renewal_sent_at, sent);
 }
 
 #[test]
-fn a_claim_whose_reply_was_lost_is_recognised_by_a_read() {
+fn a_claim_whose_reply_was_lost_is_recognized_by_a_read() {
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     let (sent, claim) = (driver.now.boot, driver.expect_write());
     driver.advance(driver.time_to_next_timeout());
     driver.expect_write();
     driver.reply(Reply::Conflict);
-    driver.read(Some(claim));
+    driver.answer_read(Some(claim));
     let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
@@ -120,13 +120,13 @@ fn a_claim_whose_reply_was_lost_is_recognised_by_a_read() {
 #[test]
 fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     let claim = driver.expect_write();
     driver.now.boot = driver.now.boot + 9 * SECOND;
-    driver.written(claim);
+    driver.answer_write(claim);
     let sent = driver.now.boot;
     let renewal = driver.expect_write();
-    driver.written(renewal);
+    driver.answer_write(renewal);
     let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
@@ -141,7 +141,7 @@ fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
     for (stored_seconds, leads) in [(Some(14), false), (None, false), (Some(15), true), (Some(16), true)] {
         for by_watch in [false, true] {
             let mut driver = Driver::start(None);
-            driver.read(Some(record_by("other", RunState::Released, T1, 15)));
+            driver.answer_read(Some(record_by("other", RunState::Released, T1, 15)));
             let claim = shortened(driver.expect_write(), stored_seconds);
             driver.version += 1;
             let stored = driver.stored(claim);
@@ -157,7 +157,7 @@ fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
                 driver.advance(5 * SECOND);
                 driver.reply(Reply::Read(Some(stored)));
                 let claim = driver.expect_write();
-                driver.written(claim);
+                driver.answer_write(claim);
                 assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]), "without the policy");
             }
         }
@@ -178,7 +178,7 @@ fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure
     driver.reply(Reply::Read(Some(stored)));
     let renewal = driver.expect_write();
     assert_eq!(renewal.lease_duration_seconds, Some(15));
-    driver.written(renewal);
+    driver.answer_write(renewal);
     assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
 }
 
@@ -186,9 +186,9 @@ fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure
 fn a_candidate_gives_up_a_lock_whose_lease_duration_is_shortened() {
     for wait in [Duration::ZERO, 10 * SECOND] {
         let mut driver = Driver::start(Some(wait));
-        driver.read(None);
+        driver.answer_read(None);
         // The reply either contains the shortened duration, or says that the claim was refused.
-        let (mut replies, mut present) = (0, None);
+        let (mut replies, mut current) = (0, None);
         let finished = loop {
             let actions = driver.actions();
             if let Some(ElectionAction::Finish(outcome)) = actions.last() {
@@ -197,11 +197,11 @@ fn a_candidate_gives_up_a_lock_whose_lease_duration_is_shortened() {
             driver.version += 1;
             match actions.last() {
                 Some(ElectionAction::Send(Request::Get)) => {
-                    driver.reply(Reply::Read(present.clone()));
+                    driver.reply(Reply::Read(current.clone()));
                 }
                 Some(ElectionAction::Send(Request::Create(record) | Request::Update(_, record))) => {
                     let stored = driver.stored(Record { lease_duration_seconds: Some(5), ..record.clone() });
-                    present = Some(stored.clone());
+                    current = Some(stored.clone());
                     if replies % 2 == 0 {
                         driver.watch_event(WatchEvent::Changed(stored));
                         driver.reply(Reply::Refused { retry_after: None });

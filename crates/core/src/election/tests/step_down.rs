@@ -10,12 +10,12 @@ fn a_request_to_step_down_is_passed_on_once_and_removed() {
     driver.expect_write();
     driver.reply(Reply::Conflict);
     let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
-    driver.read(Some(step_down(&mine, "another-run")));
+    driver.answer_read(Some(step_down(&mine, "another-run")));
     assert!(!driver.actions().contains(&ElectionAction::StepDown), "the request names another run");
 
     driver.advance(2 * SECOND);
     driver.reply(Reply::Conflict);
-    driver.read(Some(step_down(&mine, "my-run")));
+    driver.answer_read(Some(step_down(&mine, "my-run")));
     let actions = driver.actions();
     assert_eq!(actions.iter().filter(|action| **action == ElectionAction::StepDown).count(), 1);
     let renewal = actions.into_iter().rev().find_map(|action| match action {
@@ -24,7 +24,7 @@ fn a_request_to_step_down_is_passed_on_once_and_removed() {
     });
     let renewal = renewal.expect("the lock is still renewed");
     assert_eq!((renewal.step_down.clone(), renewal.is_held()), (None, true));
-    driver.written(renewal);
+    driver.answer_write(renewal);
     driver.advance(2 * SECOND);
     assert!(!driver.actions().contains(&ElectionAction::StepDown));
 }
@@ -33,9 +33,9 @@ fn a_request_to_step_down_is_passed_on_once_and_removed() {
 fn a_request_to_a_dead_holder_does_not_extend_its_lease() {
     let mut driver = Driver::start(None);
     let dead = record_by("r", RunState::Held, T1, 15);
-    driver.read(Some(dead.clone()));
+    driver.answer_read(Some(dead.clone()));
     driver.advance(10 * SECOND);
-    driver.watched(Record { step_down: Some(RunId::new("r")), ..dead });
+    driver.watch_delivers(Record { step_down: Some(RunId::new("r")), ..dead });
     assert_eq!(driver.time_to_next_timeout(), 5 * SECOND);
 }
 
@@ -46,14 +46,14 @@ fn a_request_in_the_record_of_another_run_is_ignored() {
     driver.expect_write();
     driver.reply(Reply::Conflict);
     let others = Record { step_down: Some(RunId::new("my-run")), ..record_by("r", RunState::Held, T1, 15) };
-    driver.read(Some(others));
+    driver.answer_read(Some(others));
     assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]), "another run holds the lock");
 }
 
 #[test]
 fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     let mut driver = Driver::start_with_preference(5 * SECOND, None);
-    driver.read(None);
+    driver.answer_read(None);
     assert!(
         matches!(driver.actions()[..], [ElectionAction::Watch(_)]),
         "the candidate watches for claims of candidates with a shorter delay"
@@ -63,12 +63,12 @@ fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     driver.advance(SECOND);
     let claim = driver.expect_write();
     assert_eq!(claim.claim_delay(), 5 * SECOND, "the record contains the claim delay");
-    driver.written(claim);
+    driver.answer_write(claim);
     assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
     let mut slower = Driver::start_with_preference(5 * SECOND, None);
-    slower.read(None);
+    slower.answer_read(None);
     slower.advance(2 * SECOND);
-    slower.watched(record_by("r", RunState::Held, T1, 15));
+    slower.watch_delivers(record_by("r", RunState::Held, T1, 15));
     slower.advance(10 * SECOND);
     assert!(!slower.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
@@ -79,41 +79,41 @@ fn less_preferred(run: &str, renew_time: &str) -> Record {
 }
 
 #[test]
-fn a_leader_with_a_longer_delay_is_requested_to_step_down_once() {
+fn a_leader_with_a_longer_delay_is_asked_to_step_down_once() {
     let mut driver = Driver::start_with_preference(SECOND, Some(60 * SECOND));
-    driver.read(Some(less_preferred("r", T1)));
+    driver.answer_read(Some(less_preferred("r", T1)));
     // The leader renews.
     for second in 1..=6 {
         driver.actions();
         driver.advance(10 * SECOND - Duration::from_millis(1));
         assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
-        driver.watched(less_preferred("r", &format!("2026-01-01T00:01:0{second}Z")));
+        driver.watch_delivers(less_preferred("r", &format!("2026-01-01T00:01:0{second}Z")));
     }
     driver.advance(SECOND);
     assert_eq!(driver.expect_write().step_down, Some(RunId::new("r")));
     driver.reply(Reply::Conflict);
-    driver.read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
+    driver.answer_read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
     let asked = driver.expect_write();
     assert_eq!(asked.step_down, Some(RunId::new("r")), "the request is sent again after a conflict");
-    driver.written(asked);
+    driver.answer_write(asked);
     for second in 1..=9 {
         driver.advance(9 * SECOND);
-        driver.watched(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));
+        driver.watch_delivers(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));
         assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
     }
     // The time starts again with the next leader.
-    driver.watched(less_preferred("s", T2));
+    driver.watch_delivers(less_preferred("s", T2));
     driver.advance(9 * SECOND);
     assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
 
 #[test]
-fn a_leader_without_a_longer_delay_is_not_requested_to_step_down() {
+fn a_leader_without_a_longer_delay_is_not_asked_to_step_down() {
     for leader in
         [record_by("r", RunState::Held, T1, 600), Record { claim_delay_millis: Some(1000), ..less_preferred("r", T1) }]
     {
         let mut driver = Driver::start_with_preference(SECOND, Some(SECOND));
-        driver.read(Some(leader));
+        driver.answer_read(Some(leader));
         driver.actions();
         driver.advance(10 * SECOND);
         assert_eq!(driver.actions(), []);

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() {
     let mut driver = Driver::start(None);
-    driver.read(Some(record_by("r", RunState::Held, T1, 40)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 40)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
     driver.advance(39 * SECOND);
     assert_eq!(driver.actions(), []);
@@ -21,10 +21,10 @@ fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() 
 #[test]
 fn a_record_that_is_read_again_in_a_later_version_is_waited_for_again() {
     let mut driver = Driver::start(None);
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.advance(15 * SECOND);
     driver.version += 1;
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.advance(14 * SECOND);
     assert_eq!(driver.actions(), []);
@@ -37,10 +37,10 @@ fn a_record_that_is_read_again_in_a_later_version_is_waited_for_again() {
 #[test]
 fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
     let mut driver = Driver::start(None);
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.advance(10 * SECOND);
-    driver.watched(record_by("r", RunState::Held, T2, 15));
+    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
     driver.advance(14 * SECOND);
     assert_eq!(driver.actions(), []);
 }
@@ -48,10 +48,10 @@ fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
 #[test]
 fn a_lock_that_its_holder_released_is_claimed_at_once() {
     let mut driver = Driver::start(None);
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.advance(SECOND);
-    driver.watched(record_by("r", RunState::Released, T2, 15));
+    driver.watch_delivers(record_by("r", RunState::Released, T2, 15));
     assert_eq!(driver.expect_write().holder_identity, "me");
 }
 
@@ -62,11 +62,11 @@ fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease
         Record { renew_time: Some(T2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
     for edited in [Some(emptied), Some(overwritten), None] {
         let mut driver = Driver::start(None);
-        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
         driver.advance(5 * SECOND);
         match edited {
-            Some(record) => driver.watched(record),
+            Some(record) => driver.watch_delivers(record),
             None => driver.watch_event(WatchEvent::Deleted),
         }
         driver.advance(14 * SECOND);
@@ -82,9 +82,9 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
     let shortened = record_by("r", RunState::Held, T1, 1);
     for edited in [release_by_another_run, shortened] {
         let mut driver = Driver::start(None);
-        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
-        driver.watched(edited);
+        driver.watch_delivers(edited);
         assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
     }
 }
@@ -92,12 +92,12 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
 #[test]
 fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
     let mut driver = Driver::start(None);
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.watch_event(WatchEvent::Deleted);
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
-    driver.watched(record_by("r", RunState::Held, T2, 15));
-    driver.watched(record_by("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
+    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
+    driver.watch_delivers(record_by("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
     driver.expect_write();
 }
 
@@ -105,7 +105,7 @@ fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
 fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_again() {
     for displaced_for in [Duration::ZERO, 60 * SECOND] {
         let mut driver = Driver::start(None);
-        driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
         driver.watch_event(WatchEvent::Deleted);
         driver.advance(displaced_for);
@@ -113,7 +113,7 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
         driver.watch_event(WatchEvent::Deleted);
         // The holder has written the record again, which was not observed, and another client has shortened its
         // duration.
-        driver.watched(record_by("r", RunState::Held, T2, 1));
+        driver.watch_delivers(record_by("r", RunState::Held, T2, 1));
         let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
         assert_eq!(waits, 15 * SECOND, "displaced for {displaced_for:?}");
     }
@@ -122,7 +122,7 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
 #[test]
 fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder() {
     let mut driver = Driver::start(None);
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     let mut recreated = driver.stored(record_by("another", RunState::Held, T2, 3));
     recreated.version.uid = "another".into();
@@ -133,12 +133,12 @@ fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder
 /// Returns a candidate and its claim. The claim was not answered, and then the candidate has seen another holder.
 fn with_a_late_claim() -> (Driver, Record) {
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     let claim = driver.expect_write();
     driver.advance(driver.time_to_next_timeout());
     driver.expect_write();
     driver.reply(Reply::Conflict);
-    driver.read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     (driver, claim)
 }
@@ -146,9 +146,9 @@ fn with_a_late_claim() -> (Driver, Record) {
 /// Checks that the candidate acquires the lock with another write, although its late claim is stored.
 fn expect_another_claim(mut driver: Driver, claim: Record) {
     driver.advance(driver.time_to_next_timeout());
-    driver.read(Some(claim));
+    driver.answer_read(Some(claim));
     let second_claim = driver.expect_write();
-    driver.written(second_claim);
+    driver.answer_write(second_claim);
     assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
 }
 
@@ -156,7 +156,7 @@ fn expect_another_claim(mut driver: Driver, claim: Record) {
 fn a_late_claim_does_not_acquire_the_lock_while_a_displaced_holder_may_be_alive() {
     let (mut driver, claim) = with_a_late_claim();
     driver.watch_event(WatchEvent::Deleted);
-    driver.watched(claim.clone());
+    driver.watch_delivers(claim.clone());
     assert_eq!(driver.actions(), []);
     driver.advance(14 * SECOND);
     assert_eq!(driver.actions(), []);
@@ -170,7 +170,7 @@ fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expir
     let (mut driver, claim) = with_a_late_claim();
     driver.advance(15 * SECOND);
     driver.version += 2;
-    driver.read(Some(claim.clone()));
+    driver.answer_read(Some(claim.clone()));
     assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
     driver.advance(14 * SECOND);
     assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
@@ -182,7 +182,7 @@ fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expir
 fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its_own() {
     let mut driver = Driver::start(None);
     let same_identity = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
-    driver.read(Some(same_identity));
+    driver.answer_read(Some(same_identity));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
@@ -191,11 +191,11 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     for transitions in [6, 7] {
         let mut driver = Driver::start(None);
-        driver.read(Some(held.clone()));
+        driver.answer_read(Some(held.clone()));
         driver.advance(10 * SECOND);
         driver.actions();
         let old = record_by("earlier", RunState::Held, T2, 3);
-        driver.watched(Record { lease_transitions: transitions, ..old });
+        driver.watch_delivers(Record { lease_transitions: transitions, ..old });
         assert_eq!(driver.time_to_next_timeout(), 60 * SECOND);
     }
 }
@@ -204,7 +204,7 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
 fn after_an_old_record_was_restored_a_holder_whose_renewals_were_missed_is_waited_for() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);
-    driver.read(Some(held));
+    driver.answer_read(Some(held));
     driver.advance(60 * SECOND);
     driver.expect_read();
     let old = Record { lease_transitions: 6, ..record_by("earlier", RunState::Held, T2, 3) };
@@ -221,11 +221,11 @@ fn a_record_that_replaced_an_older_version_than_the_present_one_is_treated_as_a_
     for (replaced_version, expected) in [("1", 60), ("9", 60), ("10", 3), ("11", 3), ("unknown", 3)] {
         let mut driver = Driver::start(None);
         driver.version = 10;
-        driver.read(Some(held.clone()));
+        driver.answer_read(Some(held.clone()));
         driver.actions();
         let replaced_version = Some(replaced_version.into());
         let later = Record { lease_transitions: 4, replaced_version, ..record_by("later", RunState::Held, T2, 3) };
-        driver.watched(later);
+        driver.watch_delivers(later);
         assert_eq!(driver.time_to_next_timeout(), expected * SECOND);
     }
 }
@@ -233,11 +233,11 @@ fn a_record_that_replaced_an_older_version_than_the_present_one_is_treated_as_a_
 #[test]
 fn a_claim_states_the_version_that_it_replaces() {
     let mut driver = Driver::start(None);
-    driver.read(Some(record_by("r", RunState::Released, T1, 15)));
+    driver.answer_read(Some(record_by("r", RunState::Released, T1, 15)));
     let version = driver.version.to_string();
     assert_eq!(driver.expect_write().replaced_version, Some(version));
     let mut driver = Driver::start(None);
-    driver.read(None);
+    driver.answer_read(None);
     assert_eq!(driver.expect_write().replaced_version, None);
 }
 
@@ -245,10 +245,10 @@ fn a_claim_states_the_version_that_it_replaces() {
 fn a_successor_that_increments_the_transitions_replaces_the_holder() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);
-    driver.read(Some(held.clone()));
+    driver.answer_read(Some(held.clone()));
     driver.advance(50 * SECOND);
     driver.actions();
-    driver.watched(Record { lease_transitions: 8, ..record_by("successor", RunState::Held, T2, 3) });
+    driver.watch_delivers(Record { lease_transitions: 8, ..record_by("successor", RunState::Held, T2, 3) });
     assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
 }
 
@@ -257,16 +257,16 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
     let held = record_by("r", RunState::Held, T1, 3600);
     let now = Driver::start(None).now.wall;
     let mut standby = Driver::start(None);
-    standby.read(Some(held.clone()));
+    standby.answer_read(Some(held.clone()));
     standby.actions();
-    standby.watched(held.clone().released_by_force(now));
+    standby.watch_delivers(held.clone().released_by_force(now));
     standby.expect_write();
 
     for emptied in [Some(Record { holder_identity: String::new(), run: None, ..held.clone() }), None] {
         let mut standby = Driver::start(None);
-        standby.read(Some(held.clone()));
+        standby.answer_read(Some(held.clone()));
         match emptied.clone() {
-            Some(record) => standby.watched(record),
+            Some(record) => standby.watch_delivers(record),
             None => standby.watch_event(WatchEvent::Deleted),
         }
         standby.actions();
@@ -274,7 +274,7 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
             standby.time_to_next_timeout() > SECOND,
             "the candidate waits for the lease duration of the known holder"
         );
-        standby.watched(emptied.unwrap_or_default().released_by_force(now));
+        standby.watch_delivers(emptied.unwrap_or_default().released_by_force(now));
         standby.expect_write();
     }
 }
@@ -286,9 +286,9 @@ fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
     let of_no_run = Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
     for old in [of_another_run, of_no_run] {
         let mut standby = Driver::start(None);
-        standby.read(Some(record_by("r", RunState::Held, T1, 3600)));
+        standby.answer_read(Some(record_by("r", RunState::Held, T1, 3600)));
         standby.actions();
-        standby.watched(old);
+        standby.watch_delivers(old);
         standby.actions();
         assert!(standby.time_to_next_timeout() > SECOND, "the candidate waits for the holder's lease duration");
     }
@@ -300,6 +300,6 @@ fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
     assert!(forced.is_released_by_force() && !forced.is_held());
     assert!(!Record { renew_time: Some(T1.parse().unwrap()), ..forced.clone() }.is_released_by_force());
     let mut standby = Driver::start(None);
-    standby.read(Some(forced));
+    standby.answer_read(Some(forced));
     assert_eq!(standby.expect_write().forced, None, "the next claim removes the release by force");
 }

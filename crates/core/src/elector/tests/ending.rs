@@ -6,7 +6,7 @@ use super::*;
 fn the_exit_waits_for_the_release_up_to_a_timeout() {
     let now = start();
     let mut driver = leading(now);
-    driver.report(now, gone(End::Exited(0), false));
+    driver.supervisor_reports(now, gone(End::Exited(0), false));
     assert_eq!(driver.actions(), [command_gone(true)]);
     assert_eq!(driver.elector.next_timeout(), Some(now + Duration::from_millis(2500)));
     assert_eq!(driver.exit_at(now), None);
@@ -20,7 +20,7 @@ fn the_exit_waits_for_the_release_up_to_a_timeout() {
 fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
     let now = start();
     let mut driver = Driver::new(false);
-    driver.election(now, ElectionReport::Finished(Outcome::NotAcquired));
+    driver.election_reports(now, ElectionReport::Finished(Outcome::NotAcquired));
     assert_eq!(driver.exit_at(now), Some(Ending::NotAcquired));
 }
 
@@ -30,9 +30,9 @@ fn a_claim_that_is_sent_during_the_shutdown_extends_the_time_for_the_release() {
     let mut driver = Driver::new(false);
     driver.signal(now, libc::SIGTERM);
     assert_eq!(driver.elector.next_timeout(), Some(now + STOP_TIMEOUT));
-    driver.election(now, ElectionReport::Claiming);
+    driver.election_reports(now, ElectionReport::Claiming);
     assert_eq!(driver.elector.next_timeout(), Some(now + RELEASE_TIMEOUT));
-    driver.election(now, ElectionReport::Finished(Outcome::Stopped));
+    driver.election_reports(now, ElectionReport::Finished(Outcome::Stopped));
     assert_eq!(driver.exit_at(now), Some(Ending::Signaled(libc::SIGTERM)));
 }
 
@@ -41,10 +41,10 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     let now = start();
     let exit_after = |action: &dyn Fn(&mut Driver), status: i32, lost: bool| {
         let mut driver = leading(now);
-        driver.report(now, Report::Started { pid: 7 });
+        driver.supervisor_reports(now, Report::Started { pid: 7 });
         action(&mut driver);
-        driver.report(now, gone(End::Exited(status), lost));
-        driver.election(now, ElectionReport::Finished(Outcome::Lost));
+        driver.supervisor_reports(now, gone(End::Exited(status), lost));
+        driver.election_reports(now, ElectionReport::Finished(Outcome::Lost));
         driver.exit_at(now)
     };
     let without_rejoining = Some(LOST_WITHOUT_REJOINING);
@@ -59,18 +59,18 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     driver.supervisor_dies(now);
     driver.signal(now, libc::SIGTERM);
     driver.tree_empty(now);
-    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), without_rejoining);
 
     let mut driver = leading(now);
-    driver.report(now, gone(End::Exited(0), true));
+    driver.supervisor_reports(now, gone(End::Exited(0), true));
     driver.signal(now, libc::SIGTERM);
-    driver.election(now, ElectionReport::Finished(Outcome::Lost));
+    driver.election_reports(now, ElectionReport::Finished(Outcome::Lost));
     assert_eq!(driver.exit_at(now), without_rejoining);
 
     // The elector is frozen for a minute after the loss. When it is thawed, it sees both the loss and the signal.
     let mut driver = leading(now);
-    driver.report(now, gone(End::Exited(0), true));
+    driver.supervisor_reports(now, gone(End::Exited(0), true));
     let later = now + Duration::from_secs(60);
     driver.signal(later, libc::SIGTERM);
     assert_eq!(driver.exit_at(later), without_rejoining);

@@ -8,14 +8,14 @@ fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() 
     let mut driver = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
     // An order that is not confirmed does not extend the tenure.
-    driver.election(now, ElectionReport::Extend(second));
+    driver.election_reports(now, ElectionReport::Extend(second));
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::Extend(second))]);
     assert_eq!(driver.elector.next_timeout(), Some(first.elector_kill_at()));
-    driver.report(now, Report::Enforcing(second));
+    driver.supervisor_reports(now, Report::Enforcing(second));
     assert_eq!(driver.elector.next_timeout(), Some(second.elector_kill_at()));
-    driver.time(first.elector_kill_at());
+    driver.wake(first.elector_kill_at());
     assert_eq!(driver.actions(), []);
-    driver.time(second.elector_kill_at());
+    driver.wake(second.elector_kill_at());
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
 }
 
@@ -23,9 +23,9 @@ fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() 
 fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
     let now = start();
     let mut driver = leading(now);
-    driver.election(now, ElectionReport::Lose);
+    driver.election_reports(now, ElectionReport::Lose);
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::Lose)]);
-    driver.report(now, Report::Enforcing(tenure(now)));
+    driver.supervisor_reports(now, Report::Enforcing(tenure(now)));
     assert_eq!(driver.elector.next_timeout(), Some(Tenure::over(now).elector_kill_at()));
 }
 
@@ -34,8 +34,8 @@ fn there_is_one_notice_of_each_loss() {
     let now = start();
     for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
         let mut driver = leading(now);
-        lose.into_iter().for_each(|event| driver.election(now, event));
-        driver.report(now, gone(End::Signaled(libc::SIGKILL), true));
+        lose.into_iter().for_each(|event| driver.election_reports(now, event));
+        driver.supervisor_reports(now, gone(End::Signaled(libc::SIGKILL), true));
         let losses: Vec<ElectorNotice> =
             driver.notices().into_iter().filter(|notice| matches!(notice, ElectorNotice::Lost(_))).collect();
         assert_eq!(losses, [ElectorNotice::Lost(loss)]);
@@ -50,8 +50,8 @@ fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
     for notice in [stopping, killing] {
         let mut driver = leading(now);
-        driver.report(now, Report::Notice(notice.clone()));
-        driver.report(now, gone(End::Signaled(libc::SIGTERM), true));
+        driver.supervisor_reports(now, Report::Notice(notice.clone()));
+        driver.supervisor_reports(now, gone(End::Signaled(libc::SIGTERM), true));
         let notices = driver.notices();
         let lost = ElectorNotice::Lost(Loss::NotRenewed);
         assert_eq!(notices[..2], [lost.clone(), ElectorNotice::Supervisor(notice)]);
@@ -60,7 +60,7 @@ fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
     // After a termination signal, the supervisor kills the command without a loss.
     let killing = SupervisorNotice::Killing { reason: KillReason::Terminated, processes: String::new() };
     let mut driver = leading(now);
-    driver.report(now, Report::Notice(killing));
+    driver.supervisor_reports(now, Report::Notice(killing));
     assert!(!driver.notices().contains(&ElectorNotice::Lost(Loss::NotRenewed)));
 }
 
@@ -71,13 +71,13 @@ fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone()
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Died)]);
     // A late report and a second notice of the death are ignored.
-    driver.report(now, gone(End::Exited(0), false));
+    driver.supervisor_reports(now, gone(End::Exited(0), false));
     driver.supervisor_dies(now);
-    driver.time(now + Duration::from_secs(3600));
+    driver.wake(now + Duration::from_secs(3600));
     assert_eq!(driver.actions(), []);
     driver.tree_empty(now);
     assert_eq!(driver.actions(), [command_gone(false)]);
-    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), Some(LOST));
 }
 
@@ -85,10 +85,10 @@ fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone()
 fn a_report_sent_before_the_death_of_the_supervisor_counts() {
     let now = start();
     let mut driver = leading(now);
-    driver.report(now, gone(End::Exited(7), false));
+    driver.supervisor_reports(now, gone(End::Exited(7), false));
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [command_gone(false)]);
-    driver.election(now, ElectionReport::Finished(Outcome::Released));
+    driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), Some(Ending::Command(End::Exited(7))));
 }
 
@@ -115,17 +115,17 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     // Without a command, the elector exits at once.
     for is_transient in [true, false] {
         let mut waiting = Driver::new(false);
-        waiting.election(now, ElectionReport::Failed { is_transient });
+        waiting.election_reports(now, ElectionReport::Failed { is_transient });
         assert_eq!(waiting.exit_at(now), Some(Ending::Failed { is_transient }));
     }
 
     let mut driver = leading(now);
-    driver.election(now, ElectionReport::Failed { is_transient: true });
+    driver.election_reports(now, ElectionReport::Failed { is_transient: true });
     assert_eq!(driver.exit_at(now), None);
-    driver.time(tenure(now).elector_kill_at());
+    driver.wake(tenure(now).elector_kill_at());
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
     driver.tree_empty(now);
-    driver.election(now, ElectionReport::Failed { is_transient: true });
+    driver.election_reports(now, ElectionReport::Failed { is_transient: true });
     assert_eq!(driver.exit_at(now), Some(LOST));
 }
 
@@ -138,10 +138,10 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
     let elector_waits_for = |pace, has_begun: bool| {
         let mut driver = leading(now);
         let kill_time = SupervisorNotice::KillTime { kill_time: duration, processes: 7, threads: 14_000, pace };
-        driver.report(now, Report::Notice(kill_time));
+        driver.supervisor_reports(now, Report::Notice(kill_time));
         let kill = tenure(now).kill;
         if has_begun {
-            driver.report(kill, Report::Notice(killing.clone()));
+            driver.supervisor_reports(kill, Report::Notice(killing.clone()));
         }
         driver.elector.next_timeout().expect("the elector kills the command at some time").since(kill)
     };
@@ -157,7 +157,7 @@ fn the_delay_of_the_elector_is_sent_to_the_supervisor() {
     let mut driver = leading(now);
     assert_eq!(driver.elector.measure_delay(now, late), None);
     assert_eq!(driver.elector.measure_delay(now, late), Some(late));
-    driver.time(now);
+    driver.wake(now);
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::ElectorLate { delay: late })]);
 }
 
@@ -166,7 +166,7 @@ fn the_loss_of_a_command_that_could_not_be_killed_in_time_has_the_reason_too_slo
     let now = start();
     let mut driver = leading(now);
     let (advance, max_advance) = (Duration::from_secs(2), Duration::from_secs(1));
-    driver.report(now, Report::Notice(SupervisorNotice::TooSlow { advance, max_advance }));
-    driver.report(now, gone(End::Signaled(libc::SIGTERM), true));
+    driver.supervisor_reports(now, Report::Notice(SupervisorNotice::TooSlow { advance, max_advance }));
+    driver.supervisor_reports(now, gone(End::Signaled(libc::SIGTERM), true));
     assert!(driver.notices().contains(&ElectorNotice::Lost(Loss::TooSlow)));
 }

@@ -25,11 +25,11 @@ impl Driver {
         self.actions.extend(self.elector.step(now, inputs));
     }
 
-    fn report(&mut self, now: Instant, report: Report) {
+    fn supervisor_reports(&mut self, now: Instant, report: Report) {
         self.step(now, ElectorInputs { reports: vec![report], ..ElectorInputs::default() });
     }
 
-    fn election(&mut self, now: Instant, report: ElectionReport) {
+    fn election_reports(&mut self, now: Instant, report: ElectionReport) {
         self.step(now, ElectorInputs { election: vec![report], ..ElectorInputs::default() });
     }
 
@@ -49,11 +49,12 @@ impl Driver {
         self.step(now, ElectorInputs { tree_empty: true, ..ElectorInputs::default() });
     }
 
-    fn time(&mut self, now: Instant) {
+    /// Steps the elector although nothing has arrived.
+    fn wake(&mut self, now: Instant) {
         self.step(now, ElectorInputs::default());
     }
 
-    /// Returns the unread actions, without notices.
+    /// Returns the unchecked actions, without notices.
     fn actions(&mut self) -> Vec<ElectorAction> {
         let actions = self.actions.drain(..);
         actions.filter(|action| !matches!(action, ElectorAction::Notify(_))).collect()
@@ -66,7 +67,7 @@ impl Driver {
 
     /// Returns the reason for leaderrun's exit if it exits at this instant.
     fn exit_at(&mut self, now: Instant) -> Option<Ending> {
-        self.time(now);
+        self.wake(now);
         let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
         self.actions().into_iter().find_map(ending)
     }
@@ -92,8 +93,8 @@ fn acquired(now: Instant) -> ElectionReport {
 /// Returns a candidate that acquired the lock at this instant, with or without traffic routing.
 fn leading_with_routing(routes: bool, now: Instant) -> Driver {
     let mut driver = Driver::new(routes);
-    driver.election(now, ElectionReport::Claiming);
-    driver.election(now, acquired(now));
+    driver.election_reports(now, ElectionReport::Claiming);
+    driver.election_reports(now, acquired(now));
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
     assert_eq!(driver.actions(), [ElectorAction::Order(start)]);
     driver
@@ -106,11 +107,12 @@ fn leading(now: Instant) -> Driver {
 /// Returns a leader whose command has started and to which traffic is routed.
 fn routed(now: Instant) -> Driver {
     let mut driver = leading_with_routing(true, now);
-    driver.report(now, Report::Started { pid: 7 });
+    driver.supervisor_reports(now, Report::Started { pid: 7 });
     driver
 }
 
-fn signal(signal: i32) -> ElectorAction {
+/// Returns the order to send this signal to the command.
+fn relayed(signal: i32) -> ElectorAction {
     ElectorAction::Order(Order::Signal(signal))
 }
 

@@ -13,7 +13,7 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
         (vec![], STOP_TIMEOUT, real_time),
     ] {
         let mut driver = Driver::new(false);
-        events.into_iter().for_each(|event| driver.election(now, event));
+        events.into_iter().for_each(|event| driver.election_reports(now, event));
         for other in [libc::SIGCHLD, libc::SIGCONT, libc::SIGTSTP, libc::SIGURG] {
             driver.signal(now, other);
         }
@@ -23,7 +23,7 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
         assert_eq!(driver.actions(), [ElectorAction::StopElection]);
         assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
         // The lock is nevertheless acquired, but no command is started.
-        driver.election(now, acquired(now));
+        driver.election_reports(now, acquired(now));
         assert_eq!(driver.actions(), [command_gone(false)]);
         assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(signal)));
     }
@@ -36,11 +36,10 @@ fn a_leader_relays_signals_and_dies_of_the_first_termination_signal_if_the_comma
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
         driver.signal(now, signal);
     }
-    let relayed = [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT];
-    assert_eq!(driver.actions(), relayed.map(|signal| ElectorAction::Order(Order::Signal(signal))));
-    driver.report(now, gone(End::NotStarted, false));
-    driver.election(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.exit_at(now), Some(Ending::Signaled(15)));
+    assert_eq!(driver.actions(), [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT].map(relayed));
+    driver.supervisor_reports(now, gone(End::NotStarted, false));
+    driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
+    assert_eq!(driver.exit_at(now), Some(Ending::Signaled(libc::SIGTERM)));
 }
 
 #[test]
@@ -53,14 +52,14 @@ fn copies_of_a_termination_signal_are_relayed_once() {
     }
     assert_eq!(
         driver.actions(),
-        [libc::SIGUSR1; 3].map(signal),
+        [libc::SIGUSR1; 3].map(relayed),
         "the first SIGTERM is deferred, and its copies are dropped"
     );
     driver.withdrawn(now);
     driver.signal(now + Duration::from_millis(499), libc::SIGTERM);
-    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
     driver.signal(now + REPEAT_WINDOW, libc::SIGTERM);
-    assert_eq!(driver.actions(), [signal(libc::SIGTERM)], "the signal is repeated after the window");
+    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)], "the signal is repeated after the window");
 }
 
 #[test]
@@ -71,7 +70,7 @@ fn the_stop_signal_is_treated_like_sigterm() {
     driver.signal(now, libc::SIGUSR1);
     assert_eq!(driver.actions(), [], "the signal is deferred");
     driver.withdrawn(now);
-    assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
+    assert_eq!(driver.actions(), [relayed(libc::SIGUSR1)]);
     assert!(driver.elector.end_was_requested());
 }
 
@@ -79,8 +78,8 @@ fn the_stop_signal_is_treated_like_sigterm() {
 fn a_request_to_step_down_is_relayed_as_sigterm() {
     let now = start();
     let mut driver = leading(now);
-    driver.election(now, ElectionReport::StepDown);
-    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Signal(libc::SIGTERM))]);
+    driver.election_reports(now, ElectionReport::StepDown);
+    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
 }
 
 #[test]
@@ -90,7 +89,7 @@ fn sighup_and_sigquit_do_not_withdraw_traffic() {
     for other in [libc::SIGHUP, libc::SIGQUIT] {
         driver.signal(now, other);
         assert!(!driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
-        assert_eq!(driver.actions(), [signal(other)]);
+        assert_eq!(driver.actions(), [relayed(other)]);
     }
     driver.signal(now, libc::SIGTERM);
     assert_eq!(driver.notices(), [ElectorNotice::TerminationSignal(libc::SIGTERM), ElectorNotice::Terminating]);

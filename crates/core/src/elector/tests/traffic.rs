@@ -9,21 +9,21 @@ fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
     driver.signal(now, libc::SIGTERM);
     driver.signal(now, libc::SIGUSR1);
     assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
-    assert_eq!(driver.actions(), [signal(libc::SIGUSR1)]);
+    assert_eq!(driver.actions(), [relayed(libc::SIGUSR1)]);
     driver.withdrawn(now);
     driver.withdrawn(now);
-    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
 }
 
 #[test]
 fn the_deferral_of_a_termination_signal_times_out() {
     let now = start();
     let mut driver = routed(now);
-    driver.election(now, ElectionReport::StepDown);
+    driver.election_reports(now, ElectionReport::StepDown);
     assert_eq!(driver.actions(), []);
     assert_eq!(driver.elector.next_timeout(), Some(now + WITHDRAWAL_TIMEOUT));
-    driver.time(now + WITHDRAWAL_TIMEOUT);
-    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    driver.wake(now + WITHDRAWAL_TIMEOUT);
+    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
     assert_eq!(driver.elector.next_timeout(), Some(tenure(now).elector_kill_at()));
 }
 
@@ -34,7 +34,7 @@ fn a_second_termination_signal_ends_the_deferral() {
     for termination in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
         driver.signal(now, termination);
     }
-    assert_eq!(driver.actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(signal));
+    assert_eq!(driver.actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(relayed));
     driver.withdrawn(now);
     assert_eq!(driver.actions(), []);
 }
@@ -48,7 +48,7 @@ fn nothing_is_deferred_before_the_command_has_started() {
         driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)),
         "no traffic may be routed to the command later"
     );
-    assert_eq!(driver.actions(), [signal(libc::SIGTERM)]);
+    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
 }
 
 #[test]
@@ -56,8 +56,8 @@ fn a_command_that_is_gone_gets_no_termination_signal() {
     let now = start();
     let mut driver = routed(now);
     driver.signal(now, libc::SIGTERM);
-    driver.report(now, gone(End::Exited(0), false));
+    driver.supervisor_reports(now, gone(End::Exited(0), false));
     driver.withdrawn(now);
-    driver.time(now + WITHDRAWAL_TIMEOUT);
+    driver.wake(now + WITHDRAWAL_TIMEOUT);
     assert_eq!(driver.actions(), [command_gone(true)]);
 }

@@ -21,13 +21,13 @@ struct Store {
 
 impl Store {
     fn write(&mut self, member: Member, request: Request) -> Reply {
-        let present = self.objects.member(member).map(|stored| stored.version.clone());
+        let current = self.objects.member(member).map(|stored| stored.version.clone());
         let (replaced, record) = match request {
             Request::Get => unreachable!("reads are handled by `run`"),
             Request::Create(record) => (None, record),
             Request::Update(version, record) => (Some(version), record),
         };
-        if replaced != present {
+        if replaced != current {
             return Reply::Conflict;
         }
         self.writes += 1;
@@ -47,8 +47,9 @@ fn this_run() -> RunId {
     RunId::new("us")
 }
 
-fn record_of(run: &str, state: RunState, second: i64) -> Record {
-    let renew_time = Timestamp::from_second(second).unwrap();
+/// Returns a record that a run has written at this time, in seconds since 1970.
+fn record_of(run: &str, state: RunState, time: i64) -> Record {
+    let renew_time = Timestamp::from_second(time).unwrap();
     Record {
         holder_identity: if state == RunState::Held { run.into() } else { "".into() },
         renew_time: Some(renew_time),
@@ -57,13 +58,13 @@ fn record_of(run: &str, state: RunState, second: i64) -> Record {
     }
 }
 
-/// Carries out a request. `second` handles writes to the second object and returns their reply, or `None` to drop
-/// the request.
+/// Carries out a request. `write_second` handles writes to the second object. It returns the reply to the write, or
+/// `None` to drop the request.
 fn run(
     requests: &mut PairRequests,
     store: &mut Store,
     request: Request,
-    mut second: impl FnMut(&mut Store, Request) -> Option<Reply>,
+    mut write_second: impl FnMut(&mut Store, Request) -> Option<Reply>,
 ) -> Option<Reply> {
     let mut step = requests.begin(request);
     loop {
@@ -71,7 +72,7 @@ fn run(
             PairStep::Answer(reply) => return Some(reply),
             PairStep::ReadBoth => requests.handle_read(Ok(store.objects.clone())),
             PairStep::Write(Member::First, request) => requests.handle_reply(store.write(Member::First, request)),
-            PairStep::Write(Member::Second, request) => requests.handle_reply(second(store, request)?),
+            PairStep::Write(Member::Second, request) => requests.handle_reply(write_second(store, request)?),
         };
     }
 }
@@ -80,8 +81,9 @@ fn succeeds(store: &mut Store, request: Request) -> Option<Reply> {
     Some(store.write(Member::Second, request))
 }
 
-fn claim(requests: &PairRequests, second: i64) -> Request {
-    write(requests.stored().map(|stored| stored.version), record_of("us", RunState::Held, second))
+/// Returns a claim or a renewal by this run at this time, in seconds since 1970.
+fn claim(requests: &PairRequests, time: i64) -> Request {
+    write_request(requests.stored().map(|stored| stored.version), record_of("us", RunState::Held, time))
 }
 
 fn read(requests: &mut PairRequests, store: &mut Store) -> Reply {
@@ -98,8 +100,8 @@ fn fresh_requests() -> (PairRequests, Store) {
 fn a_claim_that_the_second_object_refuses_is_rolled_back_with_a_growing_pause() {
     let (mut requests, mut store) = fresh_requests();
     let mut pauses = Vec::new();
-    for second in 1..7 {
-        let claim = claim(&requests, second);
+    for time in 1..7 {
+        let claim = claim(&requests, time);
         let reply = run(&mut requests, &mut store, claim, |_, _| Some(REFUSED)).unwrap();
         let Reply::Refused { retry_after: Some(pause) } = reply else { panic!("{reply:?}") };
         pauses.push(pause.as_secs());
@@ -239,7 +241,7 @@ fn after_a_release_that_reached_only_one_object_the_lock_is_still_held() {
     let request = claim(&requests, 1);
     run(&mut requests, &mut store, request, succeeds);
     let version = requests.stored().map(|stored| stored.version);
-    let release = write(version, record_of("us", RunState::Released, 2));
+    let release = write_request(version, record_of("us", RunState::Released, 2));
     run(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
     let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
     assert!(stored.record.is_held_by_run(&this_run(), "us"));
