@@ -80,7 +80,7 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
 /// Returns which option does not fit, why, and what to do.
 fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
-    let longest = MAX_LOCK_NAME_LENGTH - slots.map_or(0, |_| format!("-{}", SlotCount::HIGHEST).len());
+    let longest = MAX_LOCK_NAME_LENGTH - slots.map_or(0, |_| format!("-{}", SlotCount::MAX_NUMBER).len());
     if !lock.kind.is_in_cluster() {
         let reason = "traffic is only routed to the leader of a lock in a cluster";
         return Err(UsageError::new(origin.given(), reason).for_example(origin.with("default/my-job")));

@@ -25,7 +25,7 @@ pub fn check_slots(
         let in_one_object = LockName { kind: default_kind(), ..lock.clone() };
         return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&in_one_object.to_string())));
     }
-    lock.kind.check_name(&lock.in_slot(SlotCount::HIGHEST).name).map_err(|problem| {
+    lock.kind.check_name(&lock.in_slot(SlotCount::MAX_NUMBER).name).map_err(|problem| {
         let (problem, _) = problem.split_once("; ").unwrap_or((&problem, ""));
         let reason = format!("the number of the slot is appended to the name, and then {problem}");
         UsageError::new(origin.given(), reason).for_example(origin.with("my-job"))
@@ -43,7 +43,7 @@ fn check_target(
         RoutingTarget::Service(name) => ("service", "a Service", format!("{name}-{{slot}}")),
     };
     let origin = origins.of(option);
-    match (slots, target.has_slot()) {
+    match (slots, target.has_slot_placeholder()) {
         (Some(_), false) => {
             let reason = format!("each slot needs {what} of its own");
             Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&example)))

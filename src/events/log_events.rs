@@ -3,6 +3,6 @@
 use crate::telemetry::log_event::log_events;
 
 log_events! {
-    /// Logged when a Kubernetes Event could not be written. It is left out.
+    /// Logged when a Kubernetes Event could not be written. The Event is dropped.
     debug event_not_written(; reason: &str) "no Event is written: {reason}";
 }

@@ -1,5 +1,4 @@
-//! Writes Kubernetes Events about the lock's objects, which `kubectl describe` shows. They have the form of
-//! client-go's.
+//! Writes Kubernetes Events about the lock's objects, in client-go's format. `kubectl describe` shows them.
 //!
 //! An Event that cannot be written is dropped. Events have their own thread and their own connection, so a slow API
 //! server or file system never delays a renewal.
@@ -29,13 +28,13 @@ use crate::process::{clock, runtime_thread};
 use crate::telemetry::log::printable_cause;
 use crate::telemetry::observer::Observer;
 
-/// The source that is stated in each Event.
+/// The component that each Event names as its source.
 const COMPONENT: &str = "leaderrun";
 
-/// How long after the start of the command the first Event is written. Requests of the hand-over are more urgent.
+/// The delay between the start of the command and the first Event. The requests of the hand-over are more urgent.
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(1);
 
-/// Returns the right that a candidate needs to write Events. The lock works without it.
+/// Returns the permission that a candidate needs to write Events. The lock works without it.
 pub fn rule(namespace: &str) -> Rule {
     EVENTS.rule(namespace, None, &[Verb::Create])
 }
@@ -61,12 +60,12 @@ impl Events {
     /// Starts the thread. It acts on the updates that the [`observer`](Self::observer) passes to it.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a thread.
+    /// Fails if the thread cannot be created.
     pub fn start(config: EventsConfig) -> io::Result<Self> {
         let (sender, updates) = unbounded_channel();
         let ended = runtime_thread::spawn("events", || Writer::new(config).run(updates))?;
         let observer = Observer::new(move |update| {
-            // Other updates do not wake the thread.
+            // The other updates would wake the thread for nothing.
             if matches!(
                 update,
                 Update::Slot(_) | Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting
@@ -91,13 +90,14 @@ impl Events {
 /// Writes the Events about the leaderships of this candidate.
 struct Writer {
     sink: Arc<Sink>,
-    /// The uids of the lock's objects, in the present leadership.
+    /// The uids of the lock's objects in the current leadership.
     uids: Vec<String>,
-    /// When the Event about the beginning of the leadership is due.
+    /// The instant at which the Event about the beginning of the leadership is due.
     first_due: Option<tokio::time::Instant>,
-    /// Whether an Event about the beginning of a leadership was queued, and none about its end.
+    /// Whether the Event about the beginning of the leadership has been queued, but not the one about its end.
     is_leading: bool,
     queue: VecDeque<BoxFuture<'static, ()>>,
+    /// Whether the candidate exits, so that no more updates follow.
     is_over: bool,
 }
 
@@ -133,7 +133,7 @@ impl Writer {
 
     fn handle(&mut self, update: &Update) {
         match update {
-            // This update comes before any Event is written.
+            // The sink can be replaced, because no Event is written before this update.
             Update::Slot(slot) => {
                 let mut config = self.sink.config.clone();
                 config.lock = config.lock.in_slot(*slot);

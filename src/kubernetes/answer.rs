@@ -1,4 +1,4 @@
-//! Interprets an answer, which is an object, an error of the API server, or the answer of another server.
+//! Interprets an answer: an object, an error of the API server, or the answer of a server that is not an API server.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Er
     } else {
         "text"
     };
-    // This is probably a proxy in front of the API server that is too busy, so it has not passed the request on.
+    // This is probably a busy proxy in front of the API server, which has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
     Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
 }
@@ -64,11 +64,11 @@ fn status_error(status: &Value, http_code: u16) -> Error {
     let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code != 0);
     let retry_after = status["details"]["retryAfterSeconds"].as_u64().filter(|seconds| *seconds > 0);
     let status = Status::failure(text("message"), text("reason")).with_code(code.unwrap_or(http_code));
-    Error { retry_after: retry_after.map(Duration::from_secs), ..Error::of_status(&status) }
+    Error { retry_after: retry_after.map(Duration::from_secs), ..Error::from_status(&status) }
 }
 
-/// Returns the pause that a header demands. The header contains a number of seconds or a time. A time is compared with
-/// the time in the answer itself, because this machine's clock may differ from the server's.
+/// Returns the pause that the `Retry-After` header demands. The header contains a number of seconds or a time. A time
+/// is compared with the `Date` header of the answer, because this machine's clock may differ from the server's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let retry_after = text(RETRY_AFTER)?;

@@ -22,7 +22,7 @@ use super::transport::{PooledBody, Resolver, Transport};
 
 type LayerError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What all threads of a process share to reach a cluster: its credentials and the addresses of its server.
+/// The access to a cluster, which all threads of a process share: the credentials and the addresses of the server.
 #[derive(Clone)]
 pub struct ClusterAccess {
     credentials: Credentials,
@@ -30,17 +30,17 @@ pub struct ClusterAccess {
 }
 
 impl ClusterAccess {
-    /// Creates the access to the cluster of these options. No file is read before it is used.
+    /// Creates the access to the cluster that these options describe. No file is read before the first use.
     pub fn new(options: ClusterOptions) -> Self {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }
 
-    /// Returns how the API server is reached, if the configuration has been read.
+    /// Returns the configuration of the connection, if it has been read.
     pub fn configuration(&self) -> Option<Arc<ConnectionConfig>> {
         self.credentials.known_configuration()
     }
 
-    /// Returns what the credentials wait for, if they take long at present.
+    /// Returns what the credentials are waiting for, if they have waited for long.
     pub fn pending(&self) -> Option<String> {
         self.credentials.pending()
     }
@@ -56,32 +56,32 @@ pub struct Cluster {
     transport: Transport,
     requests: Client,
     watches: Client,
-    attempt: Duration,
+    request_timeout: Duration,
 }
 
 impl Cluster {
     /// Opens a cluster: waits until its configuration has been read, but does not connect before the first request.
-    /// `attempt` is the timeout of one request. The clients belong to the tokio runtime of the current thread.
+    /// The clients belong to the tokio runtime of the current thread.
     ///
     /// # Errors
     /// Fails if the kubeconfig cannot be used, or there is none and this is not a pod.
-    pub async fn open(access: &ClusterAccess, attempt: Duration) -> Result<Self> {
+    pub async fn open(access: &ClusterAccess, request_timeout: Duration) -> Result<Self> {
         let config = access.credentials.configuration().await?;
-        let new_transport = || Transport::new(access.credentials.clone(), access.resolver.clone(), attempt);
+        let new_transport = || Transport::new(access.credentials.clone(), access.resolver.clone(), request_timeout);
         let transport = new_transport();
         let namespace = config.namespace.as_str();
-        let requests =
-            ClientBuilder::new(transport.clone(), namespace).with_layer(&MapResponseLayer::new(response_limit::whole));
-        let opened = {
+        let requests = ClientBuilder::new(transport.clone(), namespace)
+            .with_layer(&MapResponseLayer::new(response_limit::limit_whole));
+        let check_answer = {
             let config = Arc::clone(&config);
             move |answer| check_watch(answer, Arc::clone(&config))
         };
-        let watches = ClientBuilder::new(new_transport(), namespace).with_layer(&AndThenLayer::new(opened));
+        let watches = ClientBuilder::new(new_transport(), namespace).with_layer(&AndThenLayer::new(check_answer));
         let (requests, watches) = (requests.build(), watches.build());
-        Ok(Self { config, transport, requests, watches, attempt })
+        Ok(Self { config, transport, requests, watches, request_timeout })
     }
 
-    /// Returns the namespace of a lock that names none.
+    /// Returns the namespace of locks whose name does not include one.
     pub fn default_namespace(&self) -> &str {
         &self.config.namespace
     }
@@ -103,14 +103,14 @@ impl Cluster {
         self.watches.clone()
     }
 
-    /// Returns what requests wait for before they can be sent, if that takes long at present.
+    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
     pub fn pending(&self) -> Option<String> {
         self.transport.pending()
     }
 
     /// Sends a request and returns its answer, which may be an error of the API server.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, Error> {
-        let failed = |failure: kube::Error| Error::of_client(&failure, &self.address());
+        let failed = |failure: kube::Error| Error::from_client(&failure, &self.address());
         let (head, body) = self.requests.send(request.map(Body::from)).await.map_err(failed)?.into_parts();
         let body = body.collect().await.map_err(failed)?;
         Ok(Response::from_parts(head, body.to_bytes()))
@@ -124,10 +124,11 @@ impl Cluster {
         read_answer(answer, &self.config)
     }
 
-    /// Returns whether a namespace is known not to exist. Without the permission to read it, this returns false.
+    /// Returns whether a namespace is known not to exist, for messages. Returns false without the permission to read
+    /// it, or if the API server does not answer within two request timeouts.
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
-        let answer = timeout(self.attempt * 2, self.send(request)).await;
+        let answer = timeout(self.request_timeout * 2, self.send(request)).await;
         let Ok(Ok(answer)) = answer else { return false };
         answer::object(&answer, &self.address()).is_err_and(|error| error.kind == ErrorKind::NotFound)
     }
@@ -148,9 +149,9 @@ async fn check_watch(
     config: Arc<ConnectionConfig>,
 ) -> Result<Response<LimitedBody>, LayerError> {
     if answer.status().is_success() {
-        return Ok(response_limit::lines(answer));
+        return Ok(response_limit::limit_lines(answer));
     }
-    let (head, body) = response_limit::whole(answer).into_parts();
+    let (head, body) = response_limit::limit_whole(answer).into_parts();
     let answer = Response::from_parts(head, body.collect().await?.to_bytes());
     match read_answer(&answer, &config) {
         Err(error) => Err(error.into()),

@@ -15,7 +15,7 @@ use super::error::{Error, ErrorKind};
 use super::rbac::Verb;
 use super::resource::Resource;
 
-/// How long the API server keeps a watch open, in seconds: the longest time that kube allows.
+/// How long the API server keeps a watch open, in seconds. kube has the same default.
 const WATCH_SECONDS: u32 = 290;
 
 /// The number of objects in one page of a list.
@@ -39,7 +39,7 @@ pub struct Collection {
 /// A change of an object that is watched.
 #[derive(Clone, Debug)]
 pub enum ObjectEvent {
-    /// The object was created or changed, and this is its present state.
+    /// The object was created or changed, and this is its current state.
     Changed(Value),
     Deleted,
     /// Nothing has changed, and a later watch can start from this version.
@@ -49,7 +49,7 @@ pub enum ObjectEvent {
 }
 
 impl Collection {
-    /// Creates the collection of a kind in a namespace. A request has no timeout, but ends when its future is dropped.
+    /// Creates the collection of a kind in a namespace. Requests have no timeout, but end when their future is dropped.
     pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None }
     }
@@ -87,8 +87,8 @@ impl Collection {
         }
     }
 
-    /// Returns the objects that a label selector selects. The selector must be URL-encoded.
-    pub async fn labelled(&self, selector: &str) -> Result<Vec<Value>, Error> {
+    /// Returns the objects that match a label selector. The selector must be URL-encoded.
+    pub async fn list_matching(&self, selector: &str) -> Result<Vec<Value>, Error> {
         let list = self.send(Verb::List, "", Method::GET, &format!("?labelSelector={selector}"), None).await?;
         let items = list["items"].as_array().cloned().unwrap_or_default();
         Ok(items.into_iter().filter(is_object).collect())
@@ -115,23 +115,23 @@ impl Collection {
     }
 
     /// Watches the object with this name from a resourceVersion on. If `from` is empty, the watch begins with the
-    /// present state of the object.
+    /// current state of the object.
     pub async fn watch(
         &self,
         name: &str,
         from: &str,
     ) -> Result<impl Stream<Item = Result<ObjectEvent, Error>> + use<>, Error> {
         let path = self.resource.path(&self.namespace);
-        let only_this = format!("fieldSelector=metadata.name%3D{name}");
-        let from = format!("resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}");
-        let request = Request::get(format!("{path}?watch=true&{only_this}&{from}")).body(Vec::new());
+        let selector = format!("fieldSelector=metadata.name%3D{name}");
+        let options = format!("resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}");
+        let request = Request::get(format!("{path}?watch=true&{selector}&{options}")).body(Vec::new());
         let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
         let operation = self.operation(Verb::Watch, name);
         let (client, address) = (self.cluster.watches(), self.cluster.address());
         let events = client
             .request_events::<Value>(request)
             .await
-            .map_err(|failure| operation.failed(Error::of_client(&failure, &address)))?;
+            .map_err(|failure| operation.failed(Error::from_client(&failure, &address)))?;
         Ok(events.map(move |event| match event {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {
                 Ok(ObjectEvent::Changed(object))
@@ -145,11 +145,11 @@ impl Collection {
             }
             // The usual reason is that the requested version is too old.
             Ok(WatchEvent::Error(status)) => {
-                let error = Error::of_status(&status).context("the watch broke");
+                let error = Error::from_status(&status).context("the watch broke");
                 let is_too_old = status.code == StatusCode::GONE.as_u16();
                 Err(Error { kind: if is_too_old { ErrorKind::Expired } else { ErrorKind::Unknown }, ..error })
             }
-            Err(failure) => Err(operation.failed(Error::of_client(&failure, &address))),
+            Err(failure) => Err(operation.failed(Error::from_client(&failure, &address))),
         }))
     }
 
@@ -267,12 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_rbac_names_the_right_that_is_missing() {
+    fn a_refusal_by_rbac_names_the_permission_that_is_missing() {
         let create =
             Operation { verb: Verb::Create, resource: &LEASES, namespace: "default".into(), name: "job".into() };
         let refusal = |message: &str| {
             let status = Status { code: 403, message: message.into(), ..Status::default() };
-            let Error { message, lacks_role, .. } = create.failed(Error::of_status(&status));
+            let Error { message, lacks_role, .. } = create.failed(Error::from_status(&status));
             (message, lacks_role)
         };
         let rbac = refusal("leases is forbidden: User \"u\" cannot update resource \"leases\" in API group \"\"");

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::credentials::files;
 use super::proxy::Proxy;
 
-/// The options of the command line about the cluster.
+/// The command-line options about the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
     pub kubeconfig: Option<PathBuf>,
@@ -52,23 +52,23 @@ impl ConnectionConfig {
         parts(self) == parts(other)
     }
 
-    /// Checks that this configuration may replace the present one. It may not if parts of it are missing, because
+    /// Checks that this configuration may replace the current one. It may not if parts of it are missing, because
     /// another program may be in the middle of writing the files.
     ///
     /// # Errors
     /// Fails if parts are missing.
-    pub fn check_whole(&self, present: &Self) -> Result<(), ConfigError> {
+    pub fn check_complete(&self, current: &Self) -> Result<(), ConfigError> {
         let is_of_pod = |config: &Self| config.origin == ConfigOrigin::ServiceAccount;
-        let reason = if is_of_pod(self) && !is_of_pod(present) {
+        let reason = if is_of_pod(self) && !is_of_pod(current) {
             "the kubeconfig has become empty"
-        } else if is_of_pod(self) && self.tls.authority.is_none() && present.tls.authority.is_some() {
+        } else if is_of_pod(self) && self.tls.authority.is_none() && current.tls.authority.is_some() {
             "its ca.crt is missing"
-        } else if !self.user.has_credentials() && present.user.has_credentials() {
+        } else if !self.user.has_credentials() && current.user.has_credentials() {
             "its user no longer has credentials"
         } else {
             return Ok(());
         };
-        Err(ConfigError::new(&present.origin, reason))
+        Err(ConfigError::new(&current.origin, reason))
     }
 
     /// Returns the address of the API server for messages.
@@ -120,14 +120,14 @@ impl fmt::Display for UserOptions {
     }
 }
 
-/// Where a client certificate and its key are stored.
+/// The locations of a client certificate and its key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     pub certificate: Source,
     pub key: Source,
 }
 
-/// Where one part of a configuration is stored.
+/// The location of one part of a configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file, whose contents may change.
@@ -137,7 +137,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Returns the present contents.
+    /// Returns the current contents.
     ///
     /// # Errors
     /// Fails if the file cannot be read.
@@ -159,8 +159,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// Where a bearer token is stored. The file takes precedence over the fixed token while the file can be read and is not
-/// empty.
+/// The locations of a bearer token. The file takes precedence over the fixed token while the file can be read and is
+/// not empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSource {
     pub file: Option<PathBuf>,
@@ -202,7 +202,7 @@ pub struct ExecPlugin {
     pub cluster_config: Option<Value>,
 }
 
-/// When a plugin may use the terminal.
+/// The setting in the kubeconfig for whether a plugin may use the terminal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum InteractiveMode {
     Never,
@@ -219,7 +219,7 @@ pub struct Impersonation {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// The origin of a configuration.
+/// The files, or the service account, that a configuration was read from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ConfigOrigin {
     Kubeconfig {
@@ -265,7 +265,7 @@ impl ConfigError {
         Self { subject: subject.to_string(), reason: reason.to_string() }
     }
 
-    /// Adds in front of the error what the subject is a part of.
+    /// Returns the error with `whole` in front, for example the file that contains the subject.
     pub fn within(self, whole: impl fmt::Display) -> Self {
         Self::new(whole, self)
     }

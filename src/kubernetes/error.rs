@@ -14,15 +14,15 @@ use crate::telemetry::log::printable;
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: ErrorKind,
-    /// What failed and why, for users. Text from outside is made printable.
+    /// The message for users, which says what failed and why. Text from outside has been made printable.
     pub message: String,
     /// The pause before the next request that the API server demands.
     pub retry_after: Option<Duration>,
-    /// RBAC refused the request, so a Role would permit it.
+    /// Whether RBAC refused the request, so that a Role would permit it.
     pub lacks_role: bool,
 }
 
-/// What is known after a failed request, and what the next request must do.
+/// The kind of an error, which says what is known after the request and what the next request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The object has changed since it was read. Nothing was written; it must be read again.
@@ -31,7 +31,7 @@ pub enum ErrorKind {
     NotFound,
     /// The user lacks permission. Nothing was written; a later attempt may succeed, because permissions can be granted.
     Forbidden,
-    /// The resourceVersion of a watch is too old. The next watch must begin with the present state.
+    /// The resourceVersion of a watch is too old. The next watch must begin with the current state.
     Expired,
     /// The API server refused the request for another reason. Nothing was written.
     Refused,
@@ -50,8 +50,8 @@ impl Error {
         Self::new(ErrorKind::Unknown, message)
     }
 
-    /// Returns the error of kube, or of the layers below it, for a request to the API server at this address.
-    pub fn of_client(failure: &kube::Error, address: &str) -> Self {
+    /// Converts the error of kube, or of the layers below it, for a request to the API server at this address.
+    pub fn from_client(failure: &kube::Error, address: &str) -> Self {
         let not_an_event = || {
             let what = "is not the event of a watch; perhaps a proxy in between supports no watches";
             Self::unknown(format!("what {address} answered {what}"))
@@ -59,7 +59,7 @@ impl Error {
         match failure {
             kube::Error::SerdeError(_) => not_an_event(),
             kube::Error::Api(status) if status.code == 0 => not_an_event(),
-            kube::Error::Api(status) => Self::of_status(status),
+            kube::Error::Api(status) => Self::from_status(status),
             kube::Error::Service(failure) if failure.is::<Self>() => {
                 failure.downcast_ref::<Self>().cloned().unwrap_or_else(not_an_event)
             }
@@ -71,8 +71,8 @@ impl Error {
         }
     }
 
-    /// Returns the error for a `Status` of the API server.
-    pub fn of_status(status: &Status) -> Self {
+    /// Converts a `Status` of the API server.
+    pub fn from_status(status: &Status) -> Self {
         let kind = match status.code {
             409 => ErrorKind::Conflict,
             404 => ErrorKind::NotFound,
@@ -110,9 +110,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_that_answers_a_watch_is_not_shown_as_an_error_of_a_parser() {
+    fn a_page_of_html_in_answer_to_a_watch_is_not_reported_as_a_parse_error() {
         let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
-        let error = Error::of_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
+        let error = Error::from_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
         assert!(error.message.starts_with("what https://10.96.0.1 answered is not the event of a watch"), "{error}");
     }
 }

@@ -140,7 +140,7 @@ impl Proxy {
         let (_, exceptions) = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
         let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = server.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        if Exceptions::parse(&exceptions).contain(host, port) {
+        if Exceptions::parse(&exceptions).contains(host, port) {
             return Ok(None);
         }
         let proxy = Self::parse(&url, ProxyOrigin::Variable(name));

@@ -60,7 +60,7 @@ impl fmt::Display for Resource {
     }
 }
 
-/// The name of one object.
+/// The kind, namespace and name of one object.
 #[derive(Clone, Debug)]
 pub struct ObjectName {
     pub resource: &'static Resource,

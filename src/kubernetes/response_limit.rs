@@ -8,34 +8,35 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Response;
 use hyper::body::{Body, Bytes, Frame};
 
-/// The largest size of an answer or of a line of a watch. Objects are smaller, because etcd accepts at most 1.5 MiB.
-const LARGEST: usize = 4 * 1024 * 1024;
+/// The maximum size in bytes of an answer, or of a line of a watch. Objects are smaller, because etcd accepts at most
+/// 1.5 MiB.
+const MAX_SIZE: usize = 4 * 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A body whose size is limited.
 pub type LimitedBody = UnsyncBoxBody<Bytes, Failure>;
 
 /// Limits the size of an answer.
-pub fn whole<B>(response: Response<B>) -> Response<LimitedBody>
+pub fn limit_whole<B>(response: Response<B>) -> Response<LimitedBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
 {
-    response.map(|body| Limited::new(body, LARGEST).boxed_unsync())
+    response.map(|body| Limited::new(body, MAX_SIZE).boxed_unsync())
 }
 
 /// Limits the size of each line of a watch, because a watch as a whole has no end. If the answer is an error, its whole
 /// size is limited.
-pub fn lines<B>(response: Response<B>) -> Response<LimitedBody>
+pub fn limit_lines<B>(response: Response<B>) -> Response<LimitedBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,
 {
     if !response.status().is_success() {
-        return whole(response);
+        return limit_whole(response);
     }
     response.map(|body| Lines { body, length: 0 }.boxed_unsync())
 }
 
-/// A body whose lines are limited.
+/// A body in which the length of each line is limited.
 struct Lines<B> {
     body: B,
     /// The length of the line so far.
@@ -54,9 +55,10 @@ impl<B: Body<Data = Bytes, Error: Into<Failure>> + Unpin> Body for Lines<B> {
                 None => self.length + bytes.len(),
             };
         }
-        Poll::Ready(match self.length > LARGEST {
-            true => Some(Err("the API server sends a line that is too long".into())),
-            false => frame.map(Ok),
+        Poll::Ready(if self.length > MAX_SIZE {
+            Some(Err("the API server sends a line that is too long".into()))
+        } else {
+            frame.map(Ok)
         })
     }
 }

@@ -4,8 +4,8 @@
 //! Both libraries write JSON, with different fields:
 //!
 //! - client-go writes `leaseDurationSeconds`, a number, and reads times with any number of fractional digits.
-//! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with six
-//!   fractional digits, leaves out an empty holder, and rejects unknown fields.
+//! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with
+//!   six fractional digits, leaves out an empty holder, and rejects unknown fields.
 //!
 //! leaderrun reads both formats and writes both fields. Into a record that only has fabric8's field, it only writes
 //! that field.

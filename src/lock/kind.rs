@@ -33,23 +33,23 @@ pub trait LocalStore: Sync {
     /// Returns what is wrong, with an example.
     fn check_name(&self, name: &str) -> Result<(), String>;
 
-    /// Opens the lock of this name. `attempt` is the timeout of one request.
-    fn open<'a>(&'a self, name: &'a str, attempt: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>>;
+    /// Opens the lock of this name.
+    fn open<'a>(&'a self, name: &'a str, request_timeout: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>>;
 
     /// Returns whether a candidate that is frozen during a write keeps all others from writing.
     fn blocks_while_frozen(&self) -> bool;
 
-    /// Examines for `leaderrun doctor` what the lock of this name requires of the machine.
+    /// Examines for `leaderrun doctor` whether this machine meets the requirements of the lock of this name.
     fn examine(&self, name: &str) -> Vec<Finding>;
 }
 
-/// The result of the examination of one requirement of a lock.
+/// The result of examining one requirement of a lock.
 #[derive(Debug)]
 pub struct Finding {
     /// The requirement, in one or two words.
     pub subject: &'static str,
     pub text: String,
-    /// What to do if the requirement is not met.
+    /// The advice for users if the requirement is not met.
     pub remedy: Option<&'static str>,
 }
 

@@ -25,7 +25,7 @@ impl LocalStore for MemoryStore {
         if name.is_empty() { Err("the name is missing; for example memory:my-job".into()) } else { Ok(()) }
     }
 
-    fn open<'a>(&'a self, name: &'a str, _attempt: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>> {
+    fn open<'a>(&'a self, name: &'a str, _request_timeout: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>> {
         let lock = LOCKS
             .lock()
             .expect("no thread panics while it holds this lock")
@@ -49,7 +49,8 @@ impl LocalStore for MemoryStore {
 struct MemoryLock(Arc<watch::Sender<Option<Stored>>>);
 
 impl MemoryLock {
-    /// Writes the record, if the present one has this version.
+    /// Writes the record, if the current record has the version `expected`, or if there is none and `expected` is
+    /// `None`.
     fn write(&self, expected: Option<&Version>, record: Record) -> Result<Stored, LockError> {
         let mut written = Err(LockError::new(LockErrorKind::Conflict, "the record has changed"));
         self.0.send_if_modified(|stored| {

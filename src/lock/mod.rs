@@ -33,8 +33,8 @@ pub use self::two_objects::TwoObjectLock;
 
 /// A store of one record, with compare-and-swap and change notification.
 ///
-/// Only one request is sent at a time. If its future is dropped, its connection is closed, but the request may still be
-/// carried out later.
+/// Only one request is sent at a time. If the future of a request is dropped, its connection is closed, but the request
+/// may still be carried out later.
 pub trait Lock: Send + Sync {
     /// Reads the record with a consistent read, which reflects all earlier writes.
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>>;
@@ -45,11 +45,11 @@ pub trait Lock: Send + Sync {
     /// Replaces the record if it has this version.
     fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
 
-    /// Watches for changes since a version, or since the present state. When the stream ends without an error, the
+    /// Watches for changes since a version, or since the current state. When the stream ends without an error, the
     /// watch can be resumed from the last version that was seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
-    /// Returns what requests wait for before they can be sent, if that takes long at present.
+    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
     fn pending(&self) -> Option<String> {
         None
     }
@@ -77,10 +77,10 @@ pub struct LockError {
     pub role: Option<String>,
 }
 
-/// What the election knows after a failed request.
+/// The kind of an error, which says what the election knows after the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockErrorKind {
-    /// The write is not based on the present state.
+    /// The write is not based on the current state.
     Conflict,
     /// The request was not permitted, so it was certainly not carried out.
     Forbidden,

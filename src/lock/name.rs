@@ -15,8 +15,8 @@ pub struct SlotCount(u8);
 impl SlotCount {
     const RANGE: RangeInclusive<u8> = 2..=64;
 
-    /// The highest number of a slot.
-    pub const HIGHEST: usize = *Self::RANGE.end() as usize - 1;
+    /// The highest number that a slot can have.
+    pub const MAX_NUMBER: usize = *Self::RANGE.end() as usize - 1;
 
     /// Returns the numbers of the slots.
     pub fn numbers(self) -> Range<usize> {
@@ -24,7 +24,7 @@ impl SlotCount {
     }
 
     /// Returns the result of `in_slot` for each slot, or only `whole` if there are no slots.
-    pub fn for_each<T: Clone>(slots: Option<Self>, whole: &T, in_slot: impl Fn(&T, usize) -> T) -> Vec<T> {
+    pub fn expand<T: Clone>(slots: Option<Self>, whole: &T, in_slot: impl Fn(&T, usize) -> T) -> Vec<T> {
         match slots {
             None => vec![whole.clone()],
             Some(slots) => slots.numbers().map(|number| in_slot(whole, number)).collect(),
@@ -65,7 +65,7 @@ impl LockName {
 
     /// Returns the locks of all slots, or the lock itself if it has none.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
-        SlotCount::for_each(slots, self, Self::in_slot)
+        SlotCount::expand(slots, self, Self::in_slot)
     }
 
     /// Returns the objects in this namespace that contain the lock's record. A lock outside of a cluster has no
@@ -81,7 +81,7 @@ impl FromStr for LockName {
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, rest) = match text.split_once(':') {
             None => (default_kind(), text),
-            Some((word, rest)) => (kind(word)?, rest),
+            Some((word, rest)) => (kind_named(word)?, rest),
         };
         let (namespace, name) = match rest.split_once('/').filter(|_| kind.is_in_cluster()) {
             Some((namespace, name)) => (Some(namespace), name),
@@ -96,7 +96,7 @@ impl FromStr for LockName {
 }
 
 /// Returns the kind with this word.
-fn kind(word: &str) -> Result<&'static LockKind, String> {
+fn kind_named(word: &str) -> Result<&'static LockKind, String> {
     KINDS.iter().find(|kind| kind.word == word).ok_or_else(|| {
         let (last, others) = KINDS.split_last().expect("there is a default kind");
         let others = others.iter().map(|kind| kind.word).collect::<Vec<_>>().join(", ");
@@ -137,12 +137,12 @@ pub fn check_label(label: &str) -> Result<(), &'static str> {
 /// Returns what is wrong, as a phrase that follows the subject of a sentence.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    let ends_well = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+    let has_valid_ends = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
     match name {
         "" => Err("is empty"),
         _ if name.len() > 253 => Err("has more than 253 characters"),
         _ if !name.bytes().all(allowed) => Err("can contain only lower-case letters, digits, - and ."),
-        _ if !name.split('.').all(ends_well) => {
+        _ if !name.split('.').all(has_valid_ends) => {
             Err("must have a letter or digit at both ends and on both sides of each .")
         }
         _ => Ok(()),

@@ -67,13 +67,13 @@ fn is_written_for(written_for: &str, object: &Value) -> bool {
     lock.split_once('/') == Some((metadata("namespace"), metadata("name"))) && uid == metadata("uid")
 }
 
-/// Returns the rights that a candidate needs on an object that contains its record.
+/// Returns the permissions that a candidate needs for an object that contains its record.
 pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule> {
     let name = Some(name.clone());
     if resource.created_by_put {
         return vec![resource.rule(namespace, name, &[Verb::Get, Verb::Create, Verb::Update, Verb::Watch])];
     }
-    // RBAC cannot restrict a POST by name. The right is not needed if the object exists already.
+    // RBAC cannot restrict a POST by name. The permission to create is not needed if the object exists already.
     vec![
         resource.rule(namespace, name, &[Verb::Get, Verb::Update, Verb::Watch]),
         resource.rule(namespace, None, &[Verb::Create]),
@@ -82,7 +82,7 @@ pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule>
 
 /// The objects that the Role for a lock names: the object of the lock, or the objects of all its slots.
 #[derive(Debug)]
-pub struct RightsOfSlots {
+pub struct RoleScope {
     /// The name of the lock, which is part of the Role's name.
     pub lock: String,
     pub objects: Vec<String>,
@@ -93,12 +93,12 @@ pub struct ObjectLock {
     format: &'static RecordFormat,
     objects: Collection,
     name: ObjectName,
-    rights: Arc<RightsOfSlots>,
+    role_scope: Arc<RoleScope>,
     /// The owner to set on the object; `None` if the object gets no owner.
     owner: Option<Arc<Owner>>,
     /// The object as last seen. Writes keep its parts that leaderrun does not use.
     seen: Mutex<Option<Value>>,
-    /// Where the next watch starts, if that is not the object's own version. The version of an object that has not
+    /// The start of the next watch, if that is not the object's own version. The version of an object that has not
     /// changed for minutes may have left the API server's watch cache, and a watch from that version would break at
     /// once.
     resume: Mutex<Option<Resume>>,
@@ -107,7 +107,7 @@ pub struct ObjectLock {
 /// The start of the next watch while the object has the version `version`.
 struct Resume {
     version: Version,
-    /// The resourceVersion of a bookmark; empty for the present state.
+    /// The resourceVersion of a bookmark; empty for the current state.
     from: String,
 }
 
@@ -118,18 +118,18 @@ impl ObjectLock {
         format: &'static RecordFormat,
         namespace: &str,
         name: &str,
-        rights: Arc<RightsOfSlots>,
+        role_scope: Arc<RoleScope>,
         owner: Option<Arc<Owner>>,
     ) -> Self {
         let objects = Collection::new(cluster, format.resource, namespace);
         let name = ObjectName { resource: format.resource, namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { format, objects, name, rights, owner, seen: Mutex::new(None), resume: Mutex::new(None) }
+        Self { format, objects, name, role_scope, owner, seen: Mutex::new(None), resume: Mutex::new(None) }
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
         self.look_up_owner().await;
         let found = self.objects.get(&self.name.name).await;
-        let found = found.map_err(|error| self.error(error))?;
+        let found = found.map_err(|error| self.to_lock_error(error))?;
         self.owner.iter().for_each(|owner| owner.handle_success());
         if found.is_none() && self.seen.lock().expect("no thread panics while it holds this lock").is_some() {
             self.forget_owner();
@@ -162,7 +162,7 @@ impl ObjectLock {
         }
         self.look_up_owner().await;
         let created = self.write_with_owner(Verb::Create, object, &record).await;
-        let stored = self.remember(created.map_err(|error| self.error(error))?)?;
+        let stored = self.remember(created.map_err(|error| self.to_lock_error(error))?)?;
         self.owner.iter().for_each(|owner| owner.handle_success());
         self.check_stored(&record, stored)
     }
@@ -177,7 +177,7 @@ impl ObjectLock {
         let stored = self.remember(written.map_err(|error| match error.kind {
             // The object was deleted after it was read.
             ErrorKind::NotFound => LockError::new(LockErrorKind::Conflict, error.message),
-            _ => self.error(error),
+            _ => self.to_lock_error(error),
         })?)?;
         self.check_stored(&record, stored)
     }
@@ -212,7 +212,7 @@ impl ObjectLock {
             let mut owned = object.clone();
             if owner.add_to(&mut owned, record.is_held()) {
                 match self.write(verb, &owned).await {
-                    Err(error) if owner.is_refused(&error) => {}
+                    Err(error) if owner.handle_refusal(&error) => {}
                     answer => return answer,
                 }
             }
@@ -240,6 +240,7 @@ impl ObjectLock {
         Ok(stored)
     }
 
+    /// Returns the record and the version in an object.
     fn stored(&self, object: &Value) -> Result<Stored, LockError> {
         let no_version = || {
             LockError::new(
@@ -282,12 +283,13 @@ impl ObjectLock {
     }
 
     /// Returns the object last seen, if it has this version.
-    fn seen_with(&self, version_wanted: &Version) -> Option<Value> {
+    fn seen_with(&self, expected: &Version) -> Option<Value> {
         let seen = self.seen.lock().expect("no thread panics while it holds this lock").clone();
-        seen.filter(|object| version(object).as_ref() == Some(version_wanted))
+        seen.filter(|object| version(object).as_ref() == Some(expected))
     }
 
-    fn watched(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
+    /// Converts an event of the object's watch for the election, and remembers the object.
+    fn to_watch_event(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
         match event {
             Ok(ObjectEvent::Changed(object)) => Ok(WatchEvent::Changed(self.remember(object)?)),
             Ok(ObjectEvent::Deleted) => {
@@ -302,7 +304,7 @@ impl ObjectLock {
                 if error.kind == ErrorKind::Expired {
                     self.resume_from(String::new());
                 }
-                Err(self.error(error))
+                Err(self.to_lock_error(error))
             }
         }
     }
@@ -326,14 +328,14 @@ impl ObjectLock {
     }
 
     fn role(&self) -> String {
-        let RightsOfSlots { lock, objects } = &*self.rights;
+        let RoleScope { lock, objects } = &*self.role_scope;
         let object = |name: &String| ObjectName { name: name.clone(), ..self.name.clone() };
         let rules: Vec<Rule> = objects.iter().map(object).flat_map(|object| rules(&object)).collect();
         role(&self.name.namespace, lock, &rules)
     }
 
     /// Converts the error of a request, and adds the Role that would permit it.
-    fn error(&self, error: kubernetes::Error) -> LockError {
+    fn to_lock_error(&self, error: kubernetes::Error) -> LockError {
         let kind = match error.kind {
             ErrorKind::Conflict => LockErrorKind::Conflict,
             ErrorKind::Forbidden => LockErrorKind::Forbidden,
@@ -375,8 +377,8 @@ impl Lock for ObjectLock {
         let start = self.watch_start(from);
         async move {
             let opened = self.objects.watch(&self.name.name, &start).await;
-            let events = opened.map_err(|error| self.error(error))?;
-            Ok(iter([Ok(WatchEvent::Opened)]).chain(events.then(|event| ready(self.watched(event)))))
+            let events = opened.map_err(|error| self.to_lock_error(error))?;
+            Ok(iter([Ok(WatchEvent::Opened)]).chain(events.then(|event| ready(self.to_watch_event(event)))))
         }
         .into_stream()
         .try_flatten()

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use leaderrun_core::record::RunId;
 
 use super::kind::Store;
-use super::object::RightsOfSlots;
+use super::object::RoleScope;
 use super::owner::{Owner, OwnerConfig};
 use super::{Lock, LockName, ObjectLock, SlotCount, TwoObjectLock};
 use crate::kubernetes::{Cluster, ClusterAccess};
@@ -21,19 +21,19 @@ pub struct LockConfig {
     pub owner: Option<OwnerConfig>,
 }
 
-/// Opens the lock with this name. Returns it with its full name, which includes the namespace. `attempt` is the timeout
-/// of one request, and `run` identifies the writes of this run.
+/// Opens the lock with this name, and returns it with its full name, which includes the namespace. `run` identifies the
+/// writes of this run.
 ///
 /// # Errors
 /// Fails if the lock cannot be used. No request is sent to an API server yet.
 pub async fn open(
     name: LockName,
     access: &ClusterAccess,
-    attempt: Duration,
+    request_timeout: Duration,
     run: &RunId,
 ) -> Result<(Box<dyn Lock>, LockName)> {
     let config = LockConfig { name, slots: None, owner: None };
-    let (locks, name) = open_slots(config, access, attempt, run).await?;
+    let (locks, name) = open_slots(config, access, request_timeout, run).await?;
     let lock = locks.into_iter().next().context("a lock without slots is one lock")?;
     Ok((lock, name))
 }
@@ -43,29 +43,32 @@ pub async fn open(
 pub async fn open_slots(
     config: LockConfig,
     access: &ClusterAccess,
-    attempt: Duration,
+    request_timeout: Duration,
     run: &RunId,
 ) -> Result<(Vec<Box<dyn Lock>>, LockName)> {
     let LockConfig { name, slots, owner } = config;
     match name.kind.store {
         Store::Objects(first, second) => {
-            let cluster = Cluster::open(access, attempt).await?;
+            let cluster = Cluster::open(access, request_timeout).await?;
             let namespace = name.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
             let objects: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
-            let rights = Arc::new(RightsOfSlots { lock: name.name.clone(), objects: objects.clone() });
+            let role_scope = Arc::new(RoleScope { lock: name.name.clone(), objects: objects.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
             // The owner is looked up as part of a request. If the look-up gets no answer, there is time left for the
             // request itself.
-            let new_owner = |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), attempt / 2);
+            let new_owner =
+                |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), request_timeout / 2);
             let owner = owner.map(new_owner).map(Arc::new);
             let open = |object: &String| -> Box<dyn Lock> {
                 let lock = |format| {
-                    let rights = Arc::clone(&rights);
-                    Box::new(ObjectLock::new(&cluster, format, &namespace, object, rights, owner.clone()))
+                    let role_scope = Arc::clone(&role_scope);
+                    Box::new(ObjectLock::new(&cluster, format, &namespace, object, role_scope, owner.clone()))
                 };
                 match second {
                     None => lock(first),
-                    Some(second) => Box::new(TwoObjectLock::new(lock(first), lock(second), run.clone(), attempt)),
+                    Some(second) => {
+                        Box::new(TwoObjectLock::new(lock(first), lock(second), run.clone(), request_timeout))
+                    }
                 }
             };
             Ok((objects.iter().map(open).collect(), full_name))
@@ -73,7 +76,7 @@ pub async fn open_slots(
         Store::Local(store) => {
             let mut locks = Vec::new();
             for slot in name.in_slots(slots) {
-                locks.push(store.open(&slot.name, attempt).await?);
+                locks.push(store.open(&slot.name, request_timeout).await?);
             }
             Ok((locks, name))
         }

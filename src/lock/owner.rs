@@ -4,11 +4,12 @@
 //!
 //! # Rules
 //!
-//! - Kubernetes deletes an object whose owners do not exist. Therefore a held record only names an owner that was found
-//!   after the object was last seen to be deleted. If the owner is deleted while the lock is held, Kubernetes deletes the
-//!   object too. The holder then creates the object again without an owner, and adds the deleted owner when it releases
-//!   the lock, so that Kubernetes deletes the object.
-//! - Other owners of the object are kept. An earlier owner of the same name that was deleted and created again is replaced.
+//! - Kubernetes deletes an object whose owners do not exist. Therefore the object of a held lock only gets an owner
+//!   that was found since the object was last deleted. If the owner is deleted while the lock is held, Kubernetes
+//!   deletes the object too. The holder then creates the object again without an owner, and adds the deleted owner when
+//!   it releases the lock, so that Kubernetes deletes the object.
+//! - Other owners of the object are kept. If the owner was deleted and created again, its new reference replaces the
+//!   old one.
 //! - The reference never blocks the deletion of the owner.
 
 use std::fmt;
@@ -35,13 +36,13 @@ static KINDS: [(&Resource, &str); 6] = [
     (&CRON_JOBS, "cj"),
 ];
 
-/// The kinds of controllers that usually have a controller themselves: a Deployment or a CronJob.
+/// The kinds of controllers that usually have a controller themselves, which is a Deployment or a CronJob.
 static CONTROLLED_KINDS: [&Resource; 2] = [&REPLICA_SETS, &JOBS];
 
-/// The value of `--owner` for the controller of the pod.
+/// The value of `--owner` that means the controller of the pod.
 const AUTO: &str = "auto";
 
-/// The largest number of controllers in a chain that begins at the pod.
+/// The maximum number of controllers in a chain that begins at the pod.
 const MAX_CONTROLLERS: usize = 4;
 
 /// An owner, as `--owner` names it.
@@ -56,7 +57,7 @@ pub enum OwnerName {
 }
 
 impl OwnerName {
-    /// Returns the rights that are required to find the owner.
+    /// Returns the permissions that a candidate needs to find the owner.
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         let get = |resource: &'static Resource, name| resource.rule(namespace, name, &[Verb::Get]);
         match self {
@@ -119,7 +120,7 @@ impl OwnerConfig {
         match &self.name {
             OwnerName::Object { resource, name } => {
                 let object = finder.get(resource, name).await?;
-                OwnerReference::to(resource, &object)
+                OwnerReference::to_object(resource, &object)
                     .ok_or_else(|| Error::unknown("the API server returned it without a uid"))
             }
             OwnerName::Auto => finder.controller_of_pod(&self.pod).await,
@@ -185,7 +186,8 @@ pub struct OwnerReference {
 }
 
 impl OwnerReference {
-    fn to(resource: &Resource, object: &Value) -> Option<Self> {
+    /// Returns the reference to an object of this kind, if the object has a name and a uid.
+    fn to_object(resource: &Resource, object: &Value) -> Option<Self> {
         let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
         let (name, uid) = (metadata("name")?, metadata("uid")?);
         Some(Self { api_version: resource.api_version(), kind: resource.kind.to_owned(), name, uid })
@@ -244,6 +246,7 @@ pub struct Owner {
 
 #[derive(Default)]
 struct State {
+    /// Whether the last look-up has given a result that is kept, so that the owner is not looked up again.
     is_looked_up: bool,
     /// The owner that was found last.
     found: Option<OwnerReference>,
@@ -251,7 +254,7 @@ struct State {
     exists: bool,
     /// The error of the last look-up. It is kept until it is known whether the lock can be reached.
     failure: Option<Error>,
-    /// The API server does not permit this user to set owners.
+    /// Whether the API server has refused to let this user set owners.
     is_refused: bool,
     /// The last reason that was logged.
     logged_reason: Option<String>,
@@ -281,9 +284,9 @@ impl Owner {
         }
     }
 
-    /// Records that the lock could be reached. If the look-up of the owner failed, the reason is therefore not the
-    /// connection, and is logged. The owner is looked up again at the next read, unless it does not exist or this user
-    /// may not read it.
+    /// Records that the lock could be reached. If the look-up of the owner failed, the connection was therefore not the
+    /// reason, and the error is logged. The owner is looked up again at the next read, unless it does not exist or this
+    /// user may not read it.
     pub fn handle_success(&self) {
         let mut state = self.state();
         let Some(error) = state.failure.take() else { return };
@@ -304,15 +307,16 @@ impl Owner {
         self.state().is_looked_up = false;
     }
 
-    /// Adds the owner to an object. Returns whether it was added.
+    /// Adds the owner to an object. Returns whether it was added. `is_held` is whether the object's new record names a
+    /// holder. In that case the owner is only added if it exists.
     pub fn add_to(&self, object: &mut Value, is_held: bool) -> bool {
         let state = self.state();
         let may_add = !state.is_refused && (state.exists || !is_held);
         state.found.as_ref().filter(|_| may_add).is_some_and(|owner| owner.add_to(object))
     }
 
-    /// Returns whether a write failed because this user may not set owners. From then on no owner is added.
-    pub fn is_refused(&self, error: &Error) -> bool {
+    /// Returns whether a write failed because this user may not set owners. If so, no owner is added from then on.
+    pub fn handle_refusal(&self, error: &Error) -> bool {
         // The admission plugin OwnerReferencesPermissionEnforcement can only be recognised by its message.
         let is_refused = error.kind == ErrorKind::Forbidden && error.message.contains("ownerRef");
         if is_refused {

@@ -1,6 +1,6 @@
 //! A lock whose record is in two objects, for migrating a running system from one kind of lock to another.
 //!
-//! The holder of such a lock holds both objects, so candidates that use only one of them see it held.
+//! The holder of such a lock holds both objects, so candidates that use only one of them see that the lock is held.
 //! [`leaderrun_core::pair`] combines the two records and orders the writes.
 
 use std::sync::{Mutex, MutexGuard};
@@ -38,7 +38,7 @@ impl TwoObjectLock {
         loop {
             let is_half_claimed = self.requests().is_half_claimed();
             step = match step {
-                PairStep::Answer(reply) => return answer(reply, failure),
+                PairStep::Answer(reply) => return to_result(reply, failure),
                 PairStep::ReadBoth => {
                     let read = try_join(self.first.get(), self.second.get()).map(|read| read.map(Pair::from));
                     // A claim that reached only one object can be rolled back without the result of this read, so the
@@ -53,6 +53,7 @@ impl TwoObjectLock {
                 }
                 PairStep::Write(member, request) => {
                     let written = write(self.member(member), request);
+                    // If this write is not answered, both objects are read again and the claim may be rolled back.
                     let written = if is_half_claimed && member == Member::Second {
                         answered_by(started + self.request_timeout * 2 / 3, written).await
                     } else {
@@ -109,11 +110,11 @@ impl TwoObjectLock {
     }
 }
 
-/// Waits for an answer until `limit`.
-async fn answered_by<T>(limit: Instant, answer: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
+/// Waits for an answer until `deadline`.
+async fn answered_by<T>(deadline: Instant, answer: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
     let timeout_error =
         |_| LockError::new(LockErrorKind::Unknown, "a request to one of the two objects was not answered in time");
-    timeout_at(limit, answer).await.unwrap_or_else(|elapsed| Err(timeout_error(elapsed)))
+    timeout_at(deadline, answer).await.unwrap_or_else(|elapsed| Err(timeout_error(elapsed)))
 }
 
 async fn write(lock: &dyn Lock, request: Request) -> Result<Stored, LockError> {
@@ -131,7 +132,8 @@ fn to_reply(error: LockError, failure: &mut Option<LockError>) -> Reply {
     reply
 }
 
-fn answer(reply: Reply, failure: Option<LockError>) -> Result<Reply, LockError> {
+/// Converts the reply of the pair, with the first error of a request as the reason.
+fn to_result(reply: Reply, failure: Option<LockError>) -> Result<Reply, LockError> {
     let (kind, retry_after) = match reply {
         Reply::Read(_) | Reply::Written(_) => return Ok(reply),
         Reply::Conflict => (LockErrorKind::Conflict, None),

@@ -7,7 +7,7 @@ use futures_util::future::{join, try_join_all};
 use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 
-use super::mark::Mark;
+use super::mark::RouteMark;
 use super::service_definition::SlicePort;
 use super::service_route::{RouteReport, SERVICE_LABEL, Service, ServiceObjects, SliceEndpoint, family};
 use super::{MAX_TRIES, StepReport, too_many_conflicts};
@@ -15,21 +15,31 @@ use crate::kubernetes::{Collection, Error, ErrorKind};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
+/// The parameters of a step that routes a Service to this candidate.
+pub struct RouteRequest {
+    pub mark: RouteMark,
+    /// Nothing is sent after this instant.
+    pub until: Instant,
+    /// Whether the slices are written even if this candidate is the only endpoint already.
+    pub rewrite: bool,
+}
+
 impl Service {
-    /// Makes this candidate the only endpoint of the Service. Nothing is sent after `until`. Nothing is written if this
-    /// candidate is the only endpoint already, unless `rewrite` is set. The endpoints are stored in `endpoints` before
-    /// they are written.
+    /// Makes this candidate the only endpoint of the Service. The endpoints are stored in `endpoints` before they are
+    /// written.
     ///
     /// # Errors
-    /// Fails if a slice cannot be written, or if the Service would not route to this candidate although it was written.
+    /// Fails if a slice cannot be written, or if the Service would not route to this candidate although its slice was
+    /// written.
     pub async fn route_here(
         &self,
         objects: &ServiceObjects,
         addresses: &[IpAddr],
-        mark: &Mark,
-        (until, rewrite): (Instant, bool),
+        request: &RouteRequest,
         endpoints: &Mutex<Vec<SliceEndpoint>>,
     ) -> Result<StepReport, Error> {
+        let mark = &request.mark;
+        // The first slice is read at the same time as the Service, so that traffic follows sooner.
         let (route, first) = join(self.route(objects, addresses), objects.slices.get(&self.name.slice())).await;
         let route = match route {
             Ok(route) => route,
@@ -42,7 +52,7 @@ impl Service {
                 Some(present) => present,
                 None => objects.slices.get(&endpoint.slice).await,
             };
-            is_written |= self.put_in(objects, endpoint, &route.ports, present, mark, (until, rewrite)).await?;
+            is_written |= self.write_endpoint(objects, endpoint, &route.ports, present, request).await?;
         }
         if route.is_dual_stack {
             for slice in self.name.slices() {
@@ -51,26 +61,25 @@ impl Service {
                 }
             }
         }
-        let left_over = if is_written { None } else { self.left_over(objects).await };
-        let RouteReport { subject, except, warnings } = self.report(objects, &route);
-        let sentence = Some(format!("{subject} routes to this candidate{except}"));
-        Ok(StepReport { written: is_written, sentence, warnings }.with_warnings(left_over))
+        let warning = if is_written { None } else { self.leftover_warning(objects).await };
+        let RouteReport { subject, exception, warnings } = self.report(objects, &route);
+        let sentence = Some(format!("{subject} routes to this candidate{exception}"));
+        Ok(StepReport { written: is_written, sentence, warnings }.with_warnings(warning))
     }
 
     /// Writes an address into its slice, which was read as `present`. Returns whether anything was written.
-    async fn put_in(
+    async fn write_endpoint(
         &self,
         objects: &ServiceObjects,
         SliceEndpoint { slice: name, address }: &SliceEndpoint,
         ports: &[SlicePort],
         mut present: Result<Option<Value>, Error>,
-        mark: &Mark,
-        (until, rewrite): (Instant, bool),
+        RouteRequest { mark, until, rewrite }: &RouteRequest,
     ) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
             let slice = present?.unwrap_or_else(|| new_slice(name, *address));
             let routes_here = |slice: &Value| routes_to(slice, *address) && slice["ports"] == slice_ports(ports);
-            if !rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && routes_here(&slice) {
+            if !*rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && routes_here(&slice) {
                 return Ok(false);
             }
             if slice["addressType"] != family(*address) {
@@ -81,7 +90,7 @@ impl Service {
                     "{reason}; set --address to an address of that family, or delete the slice"
                 )));
             }
-            if clock::now() >= until {
+            if clock::now() >= *until {
                 return Err(Error::unknown("no time was left to route the Service to this candidate"));
             }
             let ports = slice_ports(ports);
@@ -98,21 +107,26 @@ impl Service {
         Err(too_many_conflicts())
     }
 
-    /// Removes the endpoints of the previous leader, which is dead. This is done if this candidate cannot be an
+    /// Removes the endpoints of the previous leader, which no longer leads. This is done if this candidate cannot be an
     /// endpoint.
-    pub async fn remove_predecessor(&self, objects: &ServiceObjects, mark: &Mark) -> Result<(), Error> {
+    pub async fn remove_predecessor(&self, objects: &ServiceObjects, mark: &RouteMark) -> Result<(), Error> {
         let [slice, second] = self.name.slices();
         self.remove_predecessor_from(objects, &slice, mark).await?;
         self.remove_predecessor_from(objects, &second, mark).await
     }
 
-    async fn remove_predecessor_from(&self, objects: &ServiceObjects, slice: &str, mark: &Mark) -> Result<(), Error> {
+    async fn remove_predecessor_from(
+        &self,
+        objects: &ServiceObjects,
+        slice: &str,
+        mark: &RouteMark,
+    ) -> Result<(), Error> {
         match objects.slices.get(slice).await {
             Ok(Some(present)) if present["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
                 self.withdraw_from(objects, slice, None, mark).await.map(drop)
             }
-            // A candidate without the permission to read the second slice has not written it.
-            Err(error) if error.kind == ErrorKind::Forbidden && slice == self.name.second_slice() => Ok(()),
+            // A candidate without the permission to read the IPv6 slice has not written it.
+            Err(error) if error.kind == ErrorKind::Forbidden && slice == self.name.ipv6_slice() => Ok(()),
             present => present.map(drop),
         }
     }
@@ -124,7 +138,7 @@ impl Service {
         &self,
         objects: &ServiceObjects,
         endpoints: &[SliceEndpoint],
-        mark: &Mark,
+        mark: &RouteMark,
     ) -> Result<bool, Error> {
         if endpoints.is_empty() {
             return self.withdraw_from(objects, &self.name.slice(), None, mark).await;
@@ -141,7 +155,7 @@ impl Service {
         objects: &ServiceObjects,
         name: &str,
         address: Option<IpAddr>,
-        mark: &Mark,
+        mark: &RouteMark,
     ) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
             let present = objects.slices.get(name).await?;
@@ -168,7 +182,7 @@ impl Service {
         mut slice: Value,
         endpoints: Value,
         ports: Option<Value>,
-        mark: &Mark,
+        mark: &RouteMark,
     ) -> Result<Value, Error> {
         let is_new = slice["metadata"]["resourceVersion"].is_null();
         slice["metadata"]["labels"][SERVICE_LABEL] = self.name.as_str().into();
@@ -210,6 +224,6 @@ fn endpoint(address: IpAddr) -> Value {
 }
 
 /// Returns the mark of the same lock on a slice.
-fn mark_of(slice: &Value, mark: &Mark) -> Option<Mark> {
-    mark.of_same_lock(&slice["metadata"]["annotations"])
+fn mark_of(slice: &Value, mark: &RouteMark) -> Option<RouteMark> {
+    mark.find_in(&slice["metadata"]["annotations"])
 }

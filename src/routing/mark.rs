@@ -1,18 +1,18 @@
-//! The label or annotation with which an object that routes traffic is marked. It names the lock and the leadership.
+//! The label or annotation that marks an object that routes traffic with the lock and the leadership.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The suffix of the lock's name in the key of a [`Mark`], as in `my-job.leaderrun/token`.
+/// The suffix of the lock's name in the key of a [`RouteMark`], as in `my-job.leaderrun/token`.
 pub const SUFFIX: &str = ".leaderrun";
 
-/// The largest length of a lock's name. With the suffix, it is the prefix of a key. The prefix is a DNS-1123 subdomain,
-/// which has at most 253 characters.
+/// The maximum length of a lock's name. The name and the suffix are the prefix of a key, which is a DNS-1123 subdomain
+/// of at most 253 characters.
 pub const MAX_LOCK_NAME_LENGTH: usize = 253 - SUFFIX.len();
 
 /// The leadership in which an object routes traffic, or the last one in which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct RouteMark {
     /// The lock's name without its kind, so that the mark remains valid when the lock is moved to another kind. The
     /// lock is in the same namespace as the object.
     pub lock: String,
@@ -20,7 +20,7 @@ pub struct Mark {
     pub token: String,
 }
 
-impl Mark {
+impl RouteMark {
     /// Returns the key of the label or annotation.
     pub fn key(&self) -> String {
         self.key_of("token")
@@ -39,7 +39,7 @@ impl Mark {
     }
 
     /// Returns the mark of the same lock in an object's labels or annotations.
-    pub fn of_same_lock(&self, present: &Value) -> Option<Self> {
+    pub fn find_in(&self, present: &Value) -> Option<Self> {
         let (token, _) = present[self.key()].as_str()?.split_once('.')?;
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })
     }
@@ -56,20 +56,20 @@ mod tests {
 
     use super::*;
 
-    fn mark(token: &str) -> Mark {
-        Mark { lock: "job".into(), token: token.into() }
+    fn mark(token: &str) -> RouteMark {
+        RouteMark { lock: "job".into(), token: token.into() }
     }
 
     #[test]
     fn a_mark_is_found_among_others() {
-        let other = Mark { lock: "other".into(), token: "8".into() };
+        let other = RouteMark { lock: "other".into(), token: "8".into() };
         let present = json!({ mark("7").key(): mark("7").stamp(), other.key(): other.stamp(), "app": "worker" });
-        assert_eq!(mark("9").of_same_lock(&present), Some(mark("7")));
-        assert_eq!(other.of_same_lock(&present), Some(other));
+        assert_eq!(mark("9").find_in(&present), Some(mark("7")));
+        assert_eq!(other.find_in(&present), Some(other));
         for garbage in
             [json!(null), json!({}), json!({ "job.leaderrun/token": 7 }), json!({ "job.leaderrun/token": "" })]
         {
-            assert_eq!(mark("9").of_same_lock(&garbage), None);
+            assert_eq!(mark("9").find_in(&garbage), None);
         }
     }
 
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_longest_lock_name_still_fits_into_a_label() {
-        let mark = Mark { lock: "a".repeat(MAX_LOCK_NAME_LENGTH), token: u64::MAX.to_string() };
+        let mark = RouteMark { lock: "a".repeat(MAX_LOCK_NAME_LENGTH), token: u64::MAX.to_string() };
         assert_eq!(mark.key().split_once('/').expect("a prefix").0.len(), 253);
         assert!(mark.stamp().len() <= 63, "{}", mark.stamp());
     }

@@ -65,16 +65,16 @@ impl RoutingTarget {
     }
 
     /// Returns whether the target contains the placeholder for the number of the slot.
-    pub fn has_slot(&self) -> bool {
+    pub fn has_slot_placeholder(&self) -> bool {
         match self {
             Self::PodLabel(label) => label.value.contains(SLOT_PLACEHOLDER),
-            Self::Service(service) => service.has_slot(),
+            Self::Service(service) => service.has_slot_placeholder(),
         }
     }
 
     /// Returns the targets of all slots, or the target itself if there are no slots.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
-        SlotCount::for_each(slots, self, Self::in_slot)
+        SlotCount::expand(slots, self, Self::in_slot)
     }
 
     /// Returns the target of the slot with this number.
@@ -114,7 +114,7 @@ pub enum Routing {
 impl Routing {
     /// Returns the routing of each slot, or this routing if there are no slots.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
-        SlotCount::for_each(slots, self, Self::in_slot)
+        SlotCount::expand(slots, self, Self::in_slot)
     }
 
     fn in_slot(&self, slot: usize) -> Self {
@@ -160,7 +160,9 @@ impl RouterConfig {
 #[derive(Debug)]
 pub struct Router {
     observer: Observer,
+    /// The descriptor that [`withdrawn`](Self::withdrawn) returns.
     withdrawn: Arc<EventFd>,
+    /// Whether traffic may be routed to this candidate. The thread sets it.
     may_be_routed: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
 }
@@ -169,7 +171,7 @@ impl Router {
     /// Starts the thread. It acts on the updates that the [`observer`](Self::observer) passes to it.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a descriptor or a thread.
+    /// Fails if a descriptor or the thread cannot be created.
     pub fn start(config: RouterConfig) -> io::Result<Self> {
         let withdrawn = Arc::new(event_fd::new()?);
         let may_be_routed = Arc::<AtomicBool>::default();
@@ -183,7 +185,7 @@ impl Router {
             result
         })?;
         let observer = Observer::new(move |update| {
-            // Updates that do not concern routing do not wake the thread.
+            // The other updates would wake the thread for nothing.
             if is_about_routing(update) {
                 let _ = sender.send(update.clone());
             }
@@ -228,6 +230,7 @@ fn is_about_routing(update: &Update) -> bool {
 /// The report of a step that succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
+    /// Whether the step has written the route to this candidate, or has removed it.
     written: bool,
     /// The sentence about the route that is logged, if it is more precise than the configuration.
     sentence: Option<String>,

@@ -6,15 +6,15 @@ use std::str::FromStr;
 use leaderrun_core::instant::Instant;
 use serde_json::{Value, json};
 
-use super::mark::{Mark, SUFFIX};
+use super::mark::{RouteMark, SUFFIX};
 use super::{MAX_TRIES, fill_in, log_events, too_many_conflicts};
 use crate::kubernetes::{Collection, Error, ErrorKind, PODS, Rule, Verb};
 use crate::lock::{SlotCount, check_name};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The name of the annotation for the label that the pod has or is about to get. It follows the prefix of the lock.
-const LABEL: &str = "label";
+/// The last part of the key of an annotation, which contains the label that the pod has or is about to get.
+const LABEL_ANNOTATION: &str = "label";
 
 /// The label in `--pod-label`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl FromStr for Label {
             }
         }
         check_word(name).map_err(|reason| format!("the key {reason}; for example role=leader"))?;
-        check_word(&fill_in(value, SlotCount::HIGHEST))
+        check_word(&fill_in(value, SlotCount::MAX_NUMBER))
             .map_err(|reason| format!("the value {reason}; for example role=leader"))?;
         Ok(Self { key: key.to_owned(), value: value.to_owned() })
     }
@@ -61,15 +61,15 @@ impl Label {
     }
 }
 
-/// Checks the name or the value of a label. An empty value is refused too.
+/// Checks the name or the value of a label. Unlike in Kubernetes, the value must not be empty.
 fn check_word(word: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let ends_well = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let is_valid_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     match word.as_bytes() {
         [] => Err("is empty"),
         bytes if bytes.len() > 63 => Err("has more than 63 characters"),
         bytes if !bytes.iter().copied().all(allowed) => Err("can contain only letters, digits, -, _ and ."),
-        bytes if !ends_well(bytes.first()) || !ends_well(bytes.last()) => {
+        bytes if !is_valid_end(bytes.first()) || !is_valid_end(bytes.last()) => {
             Err("must begin and end with a letter or digit")
         }
         _ => Ok(()),
@@ -95,20 +95,20 @@ impl PodLabel {
     /// sent after `until`. Nothing is written if this pod has the label already, unless `rewrite` is set. Returns
     /// whether anything was written.
     ///
-    /// The label is only added after the [`Mark`] was seen on the pod. A later leader therefore finds, by their marks,
-    /// all pods to which delayed requests may still add the label. Removing the mark changes the pod's version, so
-    /// those requests fail.
+    /// The label is only added after the [`RouteMark`] was seen on the pod. A later leader therefore finds, by their
+    /// marks, all pods to which delayed requests may still add the label. Removing the mark changes the pod's version,
+    /// so those requests fail.
     pub async fn route_here(
         &self,
         pods: &Collection,
-        mark: &Mark,
+        mark: &RouteMark,
         until: Instant,
         mut rewrite: bool,
     ) -> Result<bool, Error> {
         let mut written = false;
         for _ in 0..MAX_TRIES {
             let (own, others): (Vec<_>, Vec<_>) =
-                pods.labelled(&mark.key()).await?.into_iter().partition(|pod| name(pod) == self.pod);
+                pods.list_matching(&mark.key()).await?.into_iter().partition(|pod| name(pod) == self.pod);
             let mut conflict = false;
             for other in &others {
                 check_time(until)?;
@@ -131,7 +131,7 @@ impl PodLabel {
             self.check_label(&pod, mark)?;
             if rewrite || mark_of(&pod, mark).as_ref() != Some(mark) {
                 check_time(until)?;
-                let Some(marked) = change(pods, &pod, self.marking(&pod, mark)).await? else { continue };
+                let Some(marked) = change(pods, &pod, self.mark_patch(&pod, mark)).await? else { continue };
                 (pod, rewrite, written) = (marked, false, true);
             }
             if self.label.is_set_on(&pod) {
@@ -148,7 +148,7 @@ impl PodLabel {
 
     /// Removes the label from this pod after the leadership of this mark, so that pending writes of that leadership
     /// have no effect. The label of a later leadership is kept. Returns whether the pod had the label.
-    pub async fn withdraw(&self, pods: &Collection, mark: &Mark) -> Result<bool, Error> {
+    pub async fn withdraw(&self, pods: &Collection, mark: &RouteMark) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
             // A pod that was deleted has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
@@ -177,7 +177,7 @@ impl PodLabel {
     }
 
     /// Checks that the label does not replace a label of another program.
-    fn check_label(&self, pod: &Value, mark: &Mark) -> Result<(), Error> {
+    fn check_label(&self, pod: &Value, mark: &RouteMark) -> Result<(), Error> {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
             Some(value) if label_on(pod, mark).is_none_or(|ours| ours.key != *key) => {
@@ -189,12 +189,12 @@ impl PodLabel {
 
     /// Returns the patch that adds to this pod the mark and the annotation for the label. A different label of an
     /// earlier leader is removed.
-    fn marking(&self, pod: &Value, mark: &Mark) -> Value {
+    fn mark_patch(&self, pod: &Value, mark: &RouteMark) -> Value {
         let mut labels = json!({ mark.key(): mark.stamp() });
         if let Some(Label { key, .. }) = label_on(pod, mark).filter(|earlier| *earlier != self.label) {
             labels[key] = Value::Null;
         }
-        json!({ "labels": labels, "annotations": { mark.key_of(LABEL): self.label.to_string() } })
+        json!({ "labels": labels, "annotations": { mark.key_of(LABEL_ANNOTATION): self.label.to_string() } })
     }
 }
 
@@ -203,23 +203,23 @@ fn name(pod: &Value) -> &str {
 }
 
 /// Returns the mark of the same lock on a pod.
-fn mark_of(pod: &Value, mark: &Mark) -> Option<Mark> {
-    mark.of_same_lock(&pod["metadata"]["labels"])
+fn mark_of(pod: &Value, mark: &RouteMark) -> Option<RouteMark> {
+    mark.find_in(&pod["metadata"]["labels"])
 }
 
 /// Returns the label that a leader of the same lock has added to a pod, which may differ from the configured one.
-fn label_on(pod: &Value, mark: &Mark) -> Option<Label> {
-    let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL)].as_str()?.parse().ok()?;
+fn label_on(pod: &Value, mark: &RouteMark) -> Option<Label> {
+    let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL_ANNOTATION)].as_str()?.parse().ok()?;
     Some(label).filter(|label| label.is_set_on(pod))
 }
 
 /// Removes the mark and the label from a pod; see [`change`].
-async fn clear(pods: &Collection, pod: &Value, mark: &Mark) -> Result<Option<Value>, Error> {
+async fn clear(pods: &Collection, pod: &Value, mark: &RouteMark) -> Result<Option<Value>, Error> {
     let mut labels = json!({ mark.key(): null });
     if let Some(Label { key, .. }) = label_on(pod, mark) {
         labels[key] = Value::Null;
     }
-    change(pods, pod, json!({ "labels": labels, "annotations": { mark.key_of(LABEL): null } })).await
+    change(pods, pod, json!({ "labels": labels, "annotations": { mark.key_of(LABEL_ANNOTATION): null } })).await
 }
 
 /// Changes the metadata of a pod; `null` removes a field. Returns the pod as it is stored, or `None` if the pod was

@@ -89,6 +89,7 @@ pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String>
     unambiguous(ports.collect())
 }
 
+/// Returns the ports, if their names differ.
 fn unambiguous(ports: Vec<SlicePort>) -> Result<Vec<SlicePort>, String> {
     let is_twice = |(index, port): (usize, &SlicePort)| ports[..index].iter().any(|other| other.name == port.name);
     if ports.iter().enumerate().any(is_twice) {
@@ -104,8 +105,11 @@ pub struct ServiceDefinition {
     full_name: String,
     name: String,
     namespace: String,
+    /// Whether the Service selects pods, so that Kubernetes writes its slices.
     has_selector: bool,
-    is_external: bool,
+    /// Whether the Service is an alias for a DNS name, which has no endpoints.
+    is_external_name: bool,
+    /// Whether the Service has no cluster IP.
     is_headless: bool,
     families: Vec<String>,
     ports: Vec<DefinedPort>,
@@ -138,7 +142,7 @@ impl ServiceDefinition {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             has_selector: spec["selector"].as_object().is_some_and(|selector| !selector.is_empty()),
-            is_external: spec["type"] == "ExternalName",
+            is_external_name: spec["type"] == "ExternalName",
             is_headless: spec["clusterIP"] == "None",
             families: families.map(printable).collect(),
             ports: spec["ports"].as_array().into_iter().flatten().filter_map(DefinedPort::new).collect(),
@@ -151,7 +155,7 @@ impl ServiceDefinition {
     /// Returns why it does not, and what to do.
     pub fn check(&self) -> Result<(), String> {
         let Self { full_name, name, namespace, .. } = self;
-        if self.is_external {
+        if self.is_external_name {
             return Err(format!("the Service {full_name} is an ExternalName, which has no endpoints; use a ClusterIP"));
         }
         if self.has_selector {
@@ -223,6 +227,7 @@ impl ServiceDefinition {
         self.ports.iter().filter(|port| !is_served(port)).map(|port| port.name.as_str()).collect()
     }
 
+    /// Returns the port of the slice for a port of the Service whose target port is a number.
     fn by_target(&self, port: &DefinedPort) -> Result<SlicePort, String> {
         let DefinedPort { name, protocol, target } = port;
         match target {
@@ -230,13 +235,15 @@ impl ServiceDefinition {
             Target::Name(target) => Err(format!(
                 "{} of the Service {} has the targetPort {target:?}, whose number only the container defines; set the number, \
                  for example {}",
-                port.shown(),
+                port.phrase(),
                 self.full_name,
                 port.option(8080)
             )),
         }
     }
 
+    /// Returns the ports of the Service that a `--port` selects: by their name, by their target port, or because the
+    /// Service has only one port.
     fn matching(&self, wanted: &ServicePort) -> Result<Vec<&DefinedPort>, String> {
         let ServicePort { name, number, protocol } = wanted;
         let has_protocol = |port: &&DefinedPort| protocol.is_none_or(|protocol| protocol == port.protocol);
@@ -260,7 +267,7 @@ impl ServiceDefinition {
                 let (service, has) = (&self.full_name, &other.protocol);
                 Err(format!(
                     "{wanted}: {} of the Service {service} is for {has}; try {}",
-                    other.shown(),
+                    other.phrase(),
                     other.option(*number)
                 ))
             }
@@ -268,6 +275,7 @@ impl ServiceDefinition {
         }
     }
 
+    /// Returns the message about a `--port` that selects no port of the Service.
     fn unmatched(&self, wanted: &ServicePort) -> String {
         let service = &self.full_name;
         let is_targeted = |port: &&DefinedPort| port.target == Target::Number(wanted.number);
@@ -310,7 +318,8 @@ impl DefinedPort {
         format!("--port {name}{number}{protocol}")
     }
 
-    fn shown(&self) -> String {
+    /// Describes the port within a sentence.
+    fn phrase(&self) -> String {
         if self.name.is_empty() { "the port".to_owned() } else { format!("the port {:?}", self.name) }
     }
 }

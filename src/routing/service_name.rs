@@ -15,7 +15,7 @@ impl FromStr for ServiceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        check_label(&fill_in(text, SlotCount::HIGHEST))
+        check_label(&fill_in(text, SlotCount::MAX_NUMBER))
             .map_err(|reason| format!("the name {reason}; for example my-service"))?;
         Ok(Self(text.to_owned()))
     }
@@ -34,7 +34,7 @@ impl ServiceName {
     }
 
     /// Returns whether the name contains the placeholder for the number of the slot.
-    pub fn has_slot(&self) -> bool {
+    pub fn has_slot_placeholder(&self) -> bool {
         self.0.contains(SLOT_PLACEHOLDER)
     }
 
@@ -43,19 +43,20 @@ impl ServiceName {
         Self(fill_in(&self.0, slot))
     }
 
-    /// Returns the name of the EndpointSlice. All candidates write the same slice, so it never contains two leaders.
+    /// Returns the name of the EndpointSlice, for all addresses except the IPv6 addresses of a dual-stack Service. All
+    /// candidates write the same slice, so it never contains two leaders.
     pub fn slice(&self) -> String {
         format!("{}-leader", self.0)
     }
 
     /// Returns the name of the slice for IPv6 addresses of a dual-stack Service.
-    pub fn second_slice(&self) -> String {
+    pub fn ipv6_slice(&self) -> String {
         format!("{}-leader-ipv6", self.0)
     }
 
     /// Returns the names of both slices.
     pub fn slices(&self) -> [String; 2] {
-        [self.slice(), self.second_slice()]
+        [self.slice(), self.ipv6_slice()]
     }
 
     /// Returns the permissions that a candidate needs to route the Service to itself. Only a dual-stack Service

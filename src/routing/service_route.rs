@@ -55,7 +55,7 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
 }
 
-/// The contents of the slices, and what is known about the Service.
+/// The contents that the slices must have, and the definition of the Service.
 pub struct ServiceRoute {
     pub endpoints: Vec<SliceEndpoint>,
     pub ports: Vec<SlicePort>,
@@ -65,12 +65,12 @@ pub struct ServiceRoute {
     definition: Result<ServiceDefinition, Error>,
 }
 
-/// What is known about a route.
+/// A description of a route, for messages.
 pub struct RouteReport {
     /// The object that routes to the leader: the Service, or its slices if the Service could not be read.
     pub subject: String,
     /// The end of the sentence about the route, which names the ports that are not served; empty if all are served.
-    pub except: String,
+    pub exception: String,
     pub warnings: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ impl Service {
     /// Returns these addresses, each with the slice that it belongs in.
     fn endpoints(&self, addresses: &[IpAddr], is_dual_stack: bool) -> Vec<SliceEndpoint> {
         let slice = |address: &IpAddr| {
-            if is_dual_stack && address.is_ipv6() { self.name.second_slice() } else { self.name.slice() }
+            if is_dual_stack && address.is_ipv6() { self.name.ipv6_slice() } else { self.name.slice() }
         };
         addresses.iter().map(|address| SliceEndpoint { slice: slice(address), address: *address }).collect()
     }
@@ -163,26 +163,26 @@ impl Service {
                      {error}; leaderrun manifest with --service {service} prints a Role that allows it"
                 );
                 let subject = format!("the EndpointSlice {}", slices.join(" and "));
-                return RouteReport { subject, except: String::new(), warnings: vec![warning] };
+                return RouteReport { subject, exception: String::new(), warnings: vec![warning] };
             }
         };
         let unserved = definition.unserved_ports(ports);
-        let except = match &unserved[..] {
+        let exception = match &unserved[..] {
             [] => String::new(),
             [port] => format!(", but not on its port {port}"),
             ports => format!(", but not on its ports {}", ports.join(", ")),
         };
         let families: Vec<&str> = endpoints.iter().map(|endpoint| family(endpoint.address)).collect();
         let warnings = definition.unserved_family(&families).into_iter().collect();
-        RouteReport { subject: format!("the Service {}", self.name), except, warnings }
+        RouteReport { subject: format!("the Service {}", self.name), exception, warnings }
     }
 
     /// Returns a warning if the Service also routes to endpoints that are not the leader's. Such endpoints remain when
     /// the selector of a Service is removed. Returns `None` without the permission to read them.
-    pub async fn left_over(&self, objects: &ServiceObjects) -> Option<String> {
+    pub async fn leftover_warning(&self, objects: &ServiceObjects) -> Option<String> {
         let ServiceObjects { slices, endpoints, namespace, .. } = objects;
         let (service, ours) = (self.name.as_str(), self.name.slices());
-        let slices = slices.labelled(&format!("{SERVICE_LABEL}%3D{service}")).await.unwrap_or_default();
+        let slices = slices.list_matching(&format!("{SERVICE_LABEL}%3D{service}")).await.unwrap_or_default();
         let name = |slice: &Value| printable(slice["metadata"]["name"].as_str().unwrap_or_default());
         let has_endpoints = |slice: &&Value| slice["endpoints"].as_array().is_some_and(|all| !all.is_empty());
         let others: Vec<String> =

@@ -16,7 +16,8 @@ use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
-use super::mark::Mark;
+use super::endpoint_slice::RouteRequest;
+use super::mark::RouteMark;
 use super::service_route::{Service, ServiceObjects, SliceEndpoint};
 use super::{RouterConfig, Routing, StepReport, log_events};
 use crate::kubernetes::{Cluster, Collection, Error, ErrorKind, PODS};
@@ -24,10 +25,11 @@ use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_cause;
 
-/// If a withdrawal takes longer than this, it is started a second time. The end of the command waits for the
-/// withdrawal, and after a long idle time the connection of the first attempt may be dead.
+/// The time after which a slow withdrawal is started a second time. The end of the command waits for the withdrawal,
+/// and after a long idle time the connection of the first attempt may be dead.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
 
+/// Routes traffic to this candidate while it leads.
 pub struct Worker {
     steps: Arc<Steps>,
     route: Route,
@@ -37,11 +39,13 @@ pub struct Worker {
     is_logged_as_routed: bool,
     /// The last failure that was logged.
     logged_failure: Option<String>,
-    /// The present warnings, all of which were logged.
+    /// The current warnings, all of which were logged.
     logged_warnings: Vec<String>,
+    /// The descriptor that [`Router::withdrawn`](super::Router::withdrawn) returns.
     withdrawn: Arc<EventFd>,
-    /// The result of [`Route::may_be_routed`], for another thread.
+    /// The result of [`Route::may_be_routed`], for the main thread.
     may_be_routed: Arc<AtomicBool>,
+    /// Whether the candidate exits, so that no more updates follow.
     is_exiting: bool,
 }
 
@@ -197,7 +201,7 @@ impl Steps {
     async fn carry_out(&self, step: &RoutingStep) -> Result<StepReport, Error> {
         let (cluster, namespace) = self.cluster().await?;
         let RouterConfig { routing, lock, timeout, .. } = &self.config;
-        let mark = |token: &str| Mark { lock: lock.clone(), token: token.to_owned() };
+        let mark = |token: &str| RouteMark { lock: lock.clone(), token: token.to_owned() };
         match routing {
             Routing::PodLabel(label) => {
                 let pods = Collection::new(cluster, &PODS, &namespace).with_timeout(*timeout);
@@ -214,8 +218,8 @@ impl Steps {
                 match step {
                     RoutingStep::RouteHere { token, until, rewrite } => match self.addresses(service, cluster).await {
                         Ok(addresses) => {
-                            let (mark, when) = (mark(token), (*until, *rewrite));
-                            service.route_here(&objects, addresses, &mark, when, &self.endpoints).await
+                            let request = RouteRequest { mark: mark(token), until: *until, rewrite: *rewrite };
+                            service.route_here(&objects, addresses, &request, &self.endpoints).await
                         }
                         Err(error) => service.remove_predecessor(&objects, &mark(token)).await.and(Err(error)),
                     },

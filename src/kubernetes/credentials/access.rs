@@ -52,14 +52,14 @@ impl Access {
         self.tls.is_some() == other.tls.is_some() && self.identity == other.identity
     }
 
-    /// Returns whether these older credentials can be used instead of the others. They cannot if the trusted
-    /// authorities have changed since, because a server that is no longer trusted must not be reached.
-    pub fn can_replace(&self, other: &Self) -> bool {
-        !self.has_expired() && self.config.tls == other.config.tls && self.authority == other.authority
+    /// Returns whether these older credentials can be used instead of `newer`. They cannot if the trusted authorities
+    /// have changed since, because a server that is no longer trusted must not be reached.
+    pub fn can_replace(&self, newer: &Self) -> bool {
+        !self.has_expired() && self.config.tls == newer.config.tls && self.authority == newer.authority
     }
 
-    /// Returns these credentials with the proxy of others, if that is a different one. The other proxy may still answer
-    /// if the address of this one comes from a half-written kubeconfig.
+    /// Returns these credentials with the proxy of `other`, if their proxies differ and the server has TLS. If the
+    /// kubeconfig is half written, its proxy address may be wrong, while the other proxy still answers.
     pub fn with_proxy_of(&self, other: &Self) -> Option<Self> {
         let differs = self.tls.is_some() && self.config.proxy != other.config.proxy;
         let config = || ConnectionConfig { proxy: other.config.proxy.clone(), ..ConnectionConfig::clone(&self.config) };
@@ -70,7 +70,7 @@ impl Access {
     }
 
     /// Returns whether new connections have the same TLS configuration as with the other credentials.
-    pub fn connects_like(&self, other: &Self) -> bool {
+    pub fn has_same_tls(&self, other: &Self) -> bool {
         match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (None, None) => true,
@@ -90,8 +90,8 @@ impl fmt::Debug for Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     pub expires: Timestamp,
-    /// When newer credentials are requested: after two thirds of the remaining time, but at most a minute before the
-    /// expiry.
+    /// The time at which newer credentials are requested: a third of the lifetime before the expiry, but at most a
+    /// minute before it.
     pub renew_at: Timestamp,
 }
 

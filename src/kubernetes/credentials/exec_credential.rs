@@ -40,7 +40,7 @@ impl fmt::Debug for IssuedCredentials {
     }
 }
 
-/// Checks that a plugin's version is supported.
+/// Checks that a plugin's version of the protocol is supported.
 ///
 /// # Errors
 /// Returns the reason and what to do, as a phrase about the plugin.
@@ -53,7 +53,7 @@ pub fn check_version(plugin: &ExecPlugin) -> Result<(), String> {
 }
 
 /// Returns the value of the variable `KUBERNETES_EXEC_INFO` for the plugin. `authority` is the certificate authority of
-/// the cluster, as PEM.
+/// the cluster, as PEM; `interactive` is whether the plugin may use the terminal.
 pub fn exec_info(
     plugin: &ExecPlugin,
     config: &ConnectionConfig,
@@ -122,7 +122,7 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
     }
     let expires = unless_blank(status.expiration_timestamp);
     let expires = expires.map(|time| match time.trim() {
-        // jiff cannot represent all of the last days of the year 9999, which stand for "never".
+        // An expiry in the last days of the year 9999 means "never". jiff cannot represent all of those days.
         time if time.starts_with("9999-12-3") => Ok(Timestamp::MAX),
         time => time.parse().map_err(|_| format!("printed an expirationTimestamp that is not a time: {time:?}")),
     });

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::super::log_events;
 use super::access::Access;
 
-/// Keeps the credentials that the server has accepted last, and notes which newer credentials do not work.
+/// Keeps the credentials that the server accepted last, and notes which newer credentials do not work.
 #[derive(Default)]
 pub struct Fallback(Mutex<State>);
 
@@ -50,7 +50,7 @@ impl Fallback {
     pub fn rejected(&self, access: &Access) -> Option<Arc<Access>> {
         let mut state = self.state();
         let reason = format!("the API server rejects {}", access.config.user);
-        let earlier = state.earlier_than(access, &reason);
+        let earlier = state.fall_back_from(access, &reason);
         if earlier.is_none() {
             (state.accepted, state.not_working) = (None, None);
         }
@@ -58,11 +58,11 @@ impl Fallback {
     }
 
     /// Records that a request with these credentials failed, perhaps because of the credentials. This must not be
-    /// called for a request that only takes long, because other credentials may need a new connection, which would take
-    /// as long.
+    /// called for a request that is only slow, because other credentials may need a new connection, which would be as
+    /// slow.
     pub fn unanswered(&self, access: &Access, failure: &str) {
         let mut state = self.state();
-        if state.earlier_than(access, failure).is_none() {
+        if state.fall_back_from(access, failure).is_none() {
             // The newer credentials are tried again.
             state.not_working = None;
         }
@@ -74,9 +74,9 @@ impl Fallback {
 }
 
 impl State {
-    /// Returns earlier credentials that can replace these, if there are any. In that case these are noted as not
-    /// working.
-    fn earlier_than(&mut self, access: &Access, reason: &str) -> Option<Arc<Access>> {
+    /// Returns earlier credentials that can replace `access`, if there are any. If so, this notes and logs that
+    /// `access` does not work.
+    fn fall_back_from(&mut self, access: &Access, reason: &str) -> Option<Arc<Access>> {
         let accepted = self.accepted.clone();
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;

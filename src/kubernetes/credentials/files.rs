@@ -10,12 +10,13 @@ use std::time::Instant;
 
 use super::Activity;
 
-/// The largest size of a file. No useful file is as large.
+/// The maximum size of a file in bytes. No useful file is that large.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
+/// The file that is being read, and when the read began.
 static BEING_READ: Mutex<Option<(PathBuf, Instant)>> = Mutex::new(None);
 
-/// Reads a file. Until it is read, [`pending_read`] returns it.
+/// Reads a file. During the read, [`pending_read`] returns the file.
 ///
 /// # Errors
 /// Fails if the file cannot be read.
@@ -36,7 +37,7 @@ fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Returns the file that is being read at present.
+/// Returns the file that is currently being read.
 pub(super) fn pending_read() -> Option<Activity> {
     let (path, since) = BEING_READ.lock().expect("no thread panics while it holds this lock").clone()?;
     Some(Activity { description: format!("the contents of {}", path.display()), since })
@@ -46,7 +47,7 @@ pub(super) fn pending_read() -> Option<Activity> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp(Option<[i64; 6]>);
 
-/// Returns the present stamps of these files.
+/// Returns the current stamps of these files.
 pub fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |file: Metadata| {
         [file.dev() as i64, file.ino() as i64, file.size() as i64, file.mtime(), file.ctime(), file.ctime_nsec()]

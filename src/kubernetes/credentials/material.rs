@@ -11,6 +11,9 @@ use super::super::tls;
 use super::exec_credential::IssuedCredentials;
 use super::files;
 
+/// The configuration and the credentials that were read before.
+type Previous<'a> = Option<(&'a ConnectionConfig, &'a Material)>;
+
 /// All credentials that were read. Two values are equal if nothing has changed.
 #[derive(PartialEq, Eq)]
 pub struct Material {
@@ -35,64 +38,88 @@ impl Material {
     pub fn read(
         config: &ConnectionConfig,
         issued: Option<&IssuedCredentials>,
-        previous: Option<(&ConnectionConfig, &Self)>,
+        previous: Previous<'_>,
     ) -> Result<(Self, Option<ConfigError>), ConfigError> {
-        let (user, is_tls, mut failure) = (&config.user, config.has_tls(), None);
-        let issued_certificate = issued.and_then(|issued| issued.certificate.clone());
-        let certificate = match (issued_certificate, &user.certificate) {
-            (Some(issued), _) => Some((issued.certificate.into_bytes(), issued.key.into_bytes())),
-            (None, Some(files)) => {
-                let before = previous.filter(|(before, _)| before.user.certificate == user.certificate);
-                let before = before.and_then(|(_, before)| before.tls.certificate.clone());
-                let pair = read(&files.certificate).and_then(|certificate| Ok((certificate, read(&files.key)?)));
-                let pair = pair.and_then(|(certificate, key)| {
-                    if is_tls {
-                        let within = |error: ConfigError| error.within(&files.certificate);
-                        tls::check_certificate(&certificate, &key).map_err(within)?;
-                    }
-                    Ok((certificate, key))
-                });
-                Some(or_previous(pair, before, &mut failure)?)
-            }
-            (None, None) => None,
-        };
-        let before = previous.filter(|(before, _)| before.tls.authority == config.tls.authority);
-        let before = before.and_then(|(_, before)| before.tls.authority.clone());
-        let authority = config.tls.authority.as_ref().map(|source| {
-            let pem = read(source).and_then(|pem| {
-                if is_tls {
-                    tls::check_authority(&pem).map_err(|error| error.within(source))?;
-                }
-                Ok(pem)
-            });
-            or_previous(pem, before, &mut failure)
-        });
-        let authority = authority.transpose()?;
-        let authorization = match (&user.token, &user.basic, issued.and_then(|issued| issued.token.as_ref())) {
-            (Some(source), ..) => {
-                let before = previous.filter(|(before, _)| before.user.token == user.token);
-                let before = before.and_then(|(_, before)| before.authorization.clone());
-                let token = token(source).and_then(|token| bearer(&token, &source.to_string()));
-                Some(or_previous(token, before, &mut failure)?)
-            }
-            (None, Some(basic), _) => Some(basic_authorization(basic)?),
-            (None, None, Some(issued)) => Some(bearer(issued, "the token")?),
-            (None, None, None) => None,
-        };
+        let mut failure = None;
+        let certificate = read_certificate(config, issued, previous, &mut failure)?;
+        let authority = read_authority(config, previous, &mut failure)?;
+        let authorization = read_authorization(config, issued, previous, &mut failure)?;
         Ok((Self { tls: TlsMaterial { authority, certificate }, authorization }, failure))
+    }
+}
+
+/// Returns the client certificate and its key, from the plugin or from files.
+fn read_certificate(
+    config: &ConnectionConfig,
+    issued: Option<&IssuedCredentials>,
+    previous: Previous<'_>,
+    failure: &mut Option<ConfigError>,
+) -> Result<Option<(Vec<u8>, Vec<u8>)>, ConfigError> {
+    if let Some(issued) = issued.and_then(|issued| issued.certificate.clone()) {
+        return Ok(Some((issued.certificate.into_bytes(), issued.key.into_bytes())));
+    }
+    let Some(files) = &config.user.certificate else { return Ok(None) };
+    let pair = read(&files.certificate).and_then(|certificate| Ok((certificate, read(&files.key)?)));
+    let pair = pair.and_then(|(certificate, key)| {
+        if config.has_tls() {
+            tls::check_certificate(&certificate, &key).map_err(|error| error.within(&files.certificate))?;
+        }
+        Ok((certificate, key))
+    });
+    let earlier = previous.filter(|(earlier, _)| earlier.user.certificate == config.user.certificate);
+    let earlier = earlier.and_then(|(_, material)| material.tls.certificate.clone());
+    or_previous(pair, earlier, failure).map(Some)
+}
+
+/// Returns the trusted certificate authorities, if the configuration names them.
+fn read_authority(
+    config: &ConnectionConfig,
+    previous: Previous<'_>,
+    failure: &mut Option<ConfigError>,
+) -> Result<Option<Vec<u8>>, ConfigError> {
+    let Some(source) = &config.tls.authority else { return Ok(None) };
+    let pem = read(source).and_then(|pem| {
+        if config.has_tls() {
+            tls::check_authority(&pem).map_err(|error| error.within(source))?;
+        }
+        Ok(pem)
+    });
+    let earlier = previous.filter(|(earlier, _)| earlier.tls.authority == config.tls.authority);
+    let earlier = earlier.and_then(|(_, material)| material.tls.authority.clone());
+    or_previous(pem, earlier, failure).map(Some)
+}
+
+/// Returns the value of the `Authorization` header, if the user has a token or a password.
+fn read_authorization(
+    config: &ConnectionConfig,
+    issued: Option<&IssuedCredentials>,
+    previous: Previous<'_>,
+    failure: &mut Option<ConfigError>,
+) -> Result<Option<HeaderValue>, ConfigError> {
+    let user = &config.user;
+    match (&user.token, &user.basic, issued.and_then(|issued| issued.token.as_ref())) {
+        (Some(source), ..) => {
+            let header = token(source).and_then(|token| bearer(&token, &source.to_string()));
+            let earlier = previous.filter(|(earlier, _)| earlier.user.token == user.token);
+            let earlier = earlier.and_then(|(_, material)| material.authorization.clone());
+            or_previous(header, earlier, failure).map(Some)
+        }
+        (None, Some(basic), _) => basic_authorization(basic).map(Some),
+        (None, None, Some(issued)) => bearer(issued, "the token").map(Some),
+        (None, None, None) => Ok(None),
     }
 }
 
 /// Returns what was read. If reading failed, returns the previous contents and stores the first error in `failure`.
 fn or_previous<T>(
     read: Result<T, ConfigError>,
-    before: Option<T>,
+    earlier: Option<T>,
     failure: &mut Option<ConfigError>,
 ) -> Result<T, ConfigError> {
-    match (read, before) {
-        (Err(error), Some(before)) => {
+    match (read, earlier) {
+        (Err(error), Some(earlier)) => {
             failure.get_or_insert(error);
-            Ok(before)
+            Ok(earlier)
         }
         (read, _) => read,
     }
@@ -130,17 +157,17 @@ fn token(TokenSource { file, fixed }: &TokenSource) -> Result<String, ConfigErro
 }
 
 fn bearer(token: &str, source: &str) -> Result<HeaderValue, ConfigError> {
-    secret(&format!("Bearer {token}"))
+    sensitive_header(&format!("Bearer {token}"))
         .ok_or_else(|| ConfigError::new(source, "it contains characters that a token cannot have; remove them"))
 }
 
 fn basic_authorization(BasicCredentials { username, password }: &BasicCredentials) -> Result<HeaderValue, ConfigError> {
     let encoded = BASE64_STANDARD.encode(format!("{username}:{password}"));
-    secret(&format!("Basic {encoded}")).ok_or_else(|| ConfigError::new("the user name", "cannot be sent"))
+    sensitive_header(&format!("Basic {encoded}")).ok_or_else(|| ConfigError::new("the user name", "cannot be sent"))
 }
 
 /// Returns the value of a header, marked as secret.
-fn secret(value: &str) -> Option<HeaderValue> {
+fn sensitive_header(value: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(value).ok()?;
     header.set_sensitive(true);
     Some(header)

@@ -3,10 +3,10 @@
 //! A dedicated thread reads the files and runs the plugin. A hanging file system or plugin therefore does not delay
 //! clients that have credentials, and at most one plugin runs at a time. Credentials are kept until they are replaced:
 //!
-//! - While credentials are in use, their files are checked every few seconds, and after a failed request. They are read
-//!   again when they have changed, and every minute. A file that cannot be read keeps its earlier contents.
-//! - Credentials from a plugin are renewed before they expire, while they are in use. Expired credentials are used until
-//!   there are newer ones.
+//! - While credentials are in use, their files are checked every ten seconds, and after a failed request. They are read
+//!   again when they have changed, and every minute. If a file cannot be read, its earlier contents are used.
+//! - While credentials from a plugin are in use, they are renewed before they expire. Expired credentials are used
+//!   until there are newer ones.
 //! - When the API server answers 401, the files are read again. If that does not help, the plugin is run again.
 //! - While the newest credentials do not work, earlier credentials are used: see [`fallback`].
 
@@ -40,8 +40,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the thread is asked to renew credentials that are about to expire.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The time after which a wait for credentials is reported.
-pub const MIN_PENDING: Duration = Duration::from_secs(1);
+/// The time after which a wait for credentials or for a connection is reported.
+pub const REPORT_WAIT_AFTER: Duration = Duration::from_secs(1);
 
 /// The credentials of this process. Clones share them.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ struct Order {
     rejected: Option<u64>,
 }
 
-/// The present activity of the thread.
+/// A step of the thread that may take long, for messages.
 #[derive(Clone, Debug)]
 struct Activity {
     description: String,
@@ -117,16 +117,16 @@ impl Credentials {
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Returns the present credentials, and waits until there are any. If they have expired according to this machine's
-    /// clock, this waits up to `patience` for newer credentials and then returns the expired ones, because the clock
+    /// Returns the current credentials, and waits until there are any. If they have expired according to this machine's
+    /// clock, this waits up to `max_wait` for newer credentials and then returns the expired ones, because the clock
     /// may be wrong and the API server decides.
     ///
     /// # Errors
     /// Fails if there are no credentials.
-    pub async fn current(&self, patience: Duration) -> Result<Arc<Access>, CredentialsError> {
+    pub async fn current(&self, max_wait: Duration) -> Result<Arc<Access>, CredentialsError> {
         let Some(access) = self.shared.state.borrow().access.clone() else { return self.recheck(None).await };
         if access.has_expired() {
-            let newest = timeout(patience, self.recheck(None)).await;
+            let newest = timeout(max_wait, self.recheck(None)).await;
             return Ok(newest.ok().and_then(Result::ok).unwrap_or_else(|| self.shared.fallback.choose(access)));
         }
         if self.is_check_due(&access) {
@@ -135,7 +135,8 @@ impl Credentials {
         Ok(self.shared.fallback.choose(access))
     }
 
-    /// Waits until the credentials were obtained or have failed, and returns the configuration of the connection.
+    /// Returns the configuration of the connection, even if no credentials can be obtained. If there are no credentials
+    /// yet, this waits for the result of an attempt to obtain them.
     ///
     /// # Errors
     /// Fails if there is no usable configuration.
@@ -188,7 +189,7 @@ impl Credentials {
     pub fn pending(&self) -> Option<String> {
         let activity = self.shared.activity.lock().expect("no thread panics while it holds this lock");
         let Activity { description, since } = activity.clone().or_else(files::pending_read)?;
-        (since.elapsed() >= MIN_PENDING).then_some(description)
+        (since.elapsed() >= REPORT_WAIT_AFTER).then_some(description)
     }
 
     /// Orders the thread to check the credentials, and waits for the result.
@@ -209,8 +210,9 @@ impl Credentials {
     fn is_check_due(&self, access: &Access) -> bool {
         let mut next_check = self.shared.next_check.lock().expect("no thread panics while it holds this lock");
         let now = Instant::now();
-        let is_due =
-            now >= *next_check || access.is_renewal_due() && *next_check - now < CHECK_INTERVAL - RENEWAL_INTERVAL;
+        let until_next = next_check.saturating_duration_since(now);
+        let was_just_checked = until_next >= CHECK_INTERVAL - RENEWAL_INTERVAL;
+        let is_due = until_next.is_zero() || access.is_renewal_due() && !was_just_checked;
         if is_due {
             *next_check = now + CHECK_INTERVAL;
         }
@@ -238,7 +240,7 @@ impl Credentials {
         });
         if is_first {
             let spawned = thread::Builder::new().name("credentials".into()).spawn(move || {
-                // This thread starts the plugins.
+                // The plugins, which this thread starts, inherit its time slice.
                 priority::reset_time_slice();
                 worker.run(&orders);
             });

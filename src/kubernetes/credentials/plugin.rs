@@ -22,10 +22,11 @@ use crate::telemetry::log::printable;
 /// The time after which a plugin is considered hung and is killed.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// The same limit for a plugin that may interact with the user.
+/// The time after which a plugin that may interact with the user is killed.
 const INTERACTIVE_TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs the plugin once and returns the credentials that it has issued. The calling thread must outlive the plugin.
+/// Runs the plugin once and returns the credentials that it has issued. If the calling thread ends, the kernel kills
+/// the plugin.
 ///
 /// # Errors
 /// Returns a sentence that names the plugin, the reason, and what to do.
@@ -57,7 +58,7 @@ pub fn run(
     let output = output.map_err(|error| match error {
         HelperError::NotStarted(error) => failed(&not_started(plugin, &error)),
         HelperError::TimedOut { last_message } => {
-            failed(&format!("it did not end within {}{}", format_duration(limit), quoted(&last_message)))
+            failed(&format!("it did not end within {}{}", format_duration(limit), with_colon(&last_message)))
         }
         HelperError::TooMuchOutput => failed(&"it printed too much"),
         HelperError::Failed(error) => failed(&error),
@@ -67,10 +68,10 @@ pub fn run(
             Some(signal) => format!("it was ended by {}", signals::name(signal)),
             None => format!("it ended with status {}", output.status.code().unwrap_or_default()),
         };
-        return Err(failed(&format!("{how}{}", quoted(&output.last_message))));
+        return Err(failed(&format!("{how}{}", with_colon(&output.last_message))));
     }
     exec_credential::parse(plugin, &output.stdout)
-        .map_err(|reason| failed(&format!("it {}{}", printable(&reason), quoted(&output.last_message))))
+        .map_err(|reason| failed(&format!("it {}{}", printable(&reason), with_colon(&output.last_message))))
 }
 
 /// Returns the path of the plugin's program. A bare name is looked up in leaderrun's own `PATH`, even if the plugin is
@@ -99,7 +100,8 @@ fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
     }
 }
 
-fn quoted(message: &str) -> String {
+/// Returns the last message of a plugin as the end of a sentence, or nothing if there is none.
+fn with_colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {}", printable(message)) }
 }
 

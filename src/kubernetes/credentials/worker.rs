@@ -21,7 +21,7 @@ use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 /// How often files are read again although they seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause after the first run of the plugin that issued no usable credentials. It doubles with each further one.
+/// The pause after the first run of the plugin that issued no usable credentials. It doubles with each such run.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause between runs of the plugin that issue no usable credentials.
@@ -32,14 +32,16 @@ pub struct Worker {
     shared: Arc<Shared>,
     loaded: Option<Loaded>,
     issued: Option<Issued>,
+    /// The pause after the last run of the plugin; zero unless its credentials were unusable or replaced rejected ones.
     pause: Duration,
     /// The instant before which the plugin is not run again.
     plugin_may_run_at: Option<Instant>,
     /// The reason why the last run of the plugin issued no credentials.
     plugin_failure: Option<String>,
-    /// The reason why a file could not be read again, as it was logged.
+    /// The reason why a file could not be read again, which has been logged.
     read_failure: Option<String>,
     access: Option<Arc<Access>>,
+    /// Whether it has been logged that the kubeconfig now names another server.
     is_server_change_logged: bool,
 }
 
@@ -85,7 +87,7 @@ impl Worker {
         }
     }
 
-    /// Checks the files and the plugin's credentials, and renews what has changed, expires or was rejected.
+    /// Checks the files and the plugin's credentials, and renews those that have changed, expire soon or were rejected.
     fn recheck(&mut self, rejected: Option<u64>) -> Result<(), CredentialsError> {
         let generation = self.access.as_ref().map(|access| access.generation);
         let is_rejected = generation.is_some() && rejected >= generation;
@@ -97,7 +99,7 @@ impl Worker {
             Some(plugin) if self.is_plugin_due(&plugin, is_rejected && !is_newer) => {
                 self.run_plugin(&plugin, is_rejected)
             }
-            Some(_) => self.plugin_failure.clone().map_or(Ok(()), |message| Err(missing(message))),
+            Some(_) => self.plugin_failure.clone().map_or(Ok(()), |message| Err(CredentialsError(message))),
             None => Ok(()),
         }
     }
@@ -126,21 +128,21 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads the configuration that replaces the present one. If it names another server, the present one is returned.
+    /// Reads the new configuration. If it names another server, returns the current configuration instead.
     fn read_configuration(&mut self) -> Result<ConnectionConfig, ConfigError> {
         let config = kubeconfig::load(&self.shared.options)?;
         if let Some(plugin) = &config.user.exec {
             exec_credential::check_version(plugin)
                 .map_err(|reason| ConfigError::new(plugin.command.display(), reason))?;
         }
-        let Some(Loaded { config: present, .. }) = &self.loaded else { return Ok(config) };
-        config.check_whole(present)?;
-        if !config.has_same_server(present) {
+        let Some(Loaded { config: current, .. }) = &self.loaded else { return Ok(config) };
+        config.check_complete(current)?;
+        if !config.has_same_server(current) {
             // The lock is on the previous server. A lock of this name on another server would be a different lock.
             if !std::mem::replace(&mut self.is_server_change_logged, true) {
-                log_events::server_changed(&present.address(), &config.address());
+                log_events::server_changed(&current.address(), &config.address());
             }
-            return Ok(ConnectionConfig::clone(present));
+            return Ok(ConnectionConfig::clone(current));
         }
         self.is_server_change_logged = false;
         Ok(config)
@@ -186,7 +188,7 @@ impl Worker {
             self.issued = None;
         }
         if self.plugin().is_some() && !has_issued {
-            // The configuration has no credentials yet.
+            // The plugin has not issued credentials yet.
             return Ok(read_failure);
         }
         let present = self.access.as_ref();
@@ -202,8 +204,8 @@ impl Worker {
         Ok(read_failure)
     }
 
-    /// Returns the TLS configuration. The previous one is kept if nothing in it has changed, so that connections are
-    /// kept.
+    /// Returns the TLS configuration of connections to the server. If it has not changed, this returns the same
+    /// instance again, so that connections that are being opened are kept.
     fn tls(&self, config: &ConnectionConfig, material: &Material) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
         if !config.has_tls() {
             return Ok(None);
@@ -217,7 +219,8 @@ impl Worker {
         tls::client_config(&config.tls, authority.as_deref(), pair(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns the TLS configuration of connections to the proxy, like [`tls`](Self::tls).
+    /// Returns the TLS configuration of connections to the proxy: the same instance if it has not changed, like
+    /// [`tls`](Self::tls).
     fn proxy_tls(
         &self,
         config: &ConnectionConfig,
@@ -241,17 +244,21 @@ impl Worker {
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
     }
 
+    /// Returns whether the plugin must be run now. `is_rejected` is whether the server has rejected the credentials.
     fn is_plugin_due(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> bool {
         let issued = self.issued.as_ref().filter(|issued| issued.plugin == *plugin);
         let is_needed = is_rejected
             || issued
                 .is_none_or(|issued| issued.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now()));
+        // Credentials worked since the last rejection, so the plugin has not failed repeatedly and needs no pause.
         if is_rejected && self.shared.was_accepted.swap(false, Ordering::Relaxed) {
             (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);
         }
         is_needed && self.plugin_may_run_at.is_none_or(|at| Instant::now() >= at)
     }
 
+    /// Runs the plugin, and builds the credentials from its output. `is_rejected` is whether the server has rejected
+    /// the previous credentials.
     fn run_plugin(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> Result<(), CredentialsError> {
         let Some(loaded) = &self.loaded else { return Ok(()) };
         let config = ConnectionConfig::clone(&loaded.config);
@@ -261,12 +268,12 @@ impl Worker {
         self.set_activity(None);
         let result = issued.and_then(|credentials| {
             let lifetime = credentials.expires.and_then(|expires| Lifetime::until(expires, Timestamp::now()));
-            let is_lasting = lifetime.is_some() || credentials.expires.is_none();
+            let is_unexpired = lifetime.is_some() || credentials.expires.is_none();
             let previous = self.issued.replace(Issued { plugin: plugin.clone(), credentials, lifetime });
             match self.load(config) {
                 Ok(failure) => {
                     self.note_read_failure(failure);
-                    Ok(is_lasting)
+                    Ok(is_unexpired)
                 }
                 Err(error) => {
                     self.issued = previous;
@@ -281,7 +288,7 @@ impl Worker {
             self.pause = (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE);
             self.plugin_may_run_at = Some(Instant::now() + self.pause);
         }
-        result.map(drop).map_err(missing)
+        result.map(drop).map_err(CredentialsError)
     }
 
     fn set_activity(&self, activity: Option<Activity>) {
@@ -304,8 +311,4 @@ impl Worker {
 
 fn pair(certificate: &Option<(Vec<u8>, Vec<u8>)>) -> Option<(&[u8], &[u8])> {
     certificate.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()))
-}
-
-fn missing(message: String) -> CredentialsError {
-    CredentialsError(message)
 }

@@ -161,7 +161,7 @@ impl KubeconfigFile {
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
-        let text = decoded(text)?;
+        let text = decode(text)?;
         let document = first_document(&text);
         merge_keys::check(document)?;
         let options = serde_saphyr::options! {
@@ -191,9 +191,9 @@ impl KubeconfigFile {
                 "it has kind {kind:?} and apiVersion {version:?}, but a kubeconfig has kind Config and apiVersion v1"
             ));
         }
-        check_names("context", contexts.iter().flatten().map(|entry| &entry.name))?;
-        check_names("cluster", clusters.iter().flatten().map(|entry| &entry.name))?;
-        check_names("user", users.iter().flatten().map(|entry| &entry.name))
+        check_unique_names("context", contexts.iter().flatten().map(|entry| &entry.name))?;
+        check_unique_names("cluster", clusters.iter().flatten().map(|entry| &entry.name))?;
+        check_unique_names("user", users.iter().flatten().map(|entry| &entry.name))
     }
 
     /// Returns whether the file defines nothing.
@@ -207,7 +207,7 @@ impl KubeconfigFile {
     }
 }
 
-fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<String>>) -> Result<(), String> {
+fn check_unique_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<String>>) -> Result<(), String> {
     let mut seen = HashSet::new();
     for name in names.map(|name| name.as_deref().unwrap_or_default()) {
         if !seen.insert(name) {
@@ -220,8 +220,8 @@ fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<String>>) 
 /// A character that ends a line in YAML 1.1, the version that client-go reads.
 const NEXT_LINE: char = '\u{85}';
 
-/// Decodes a file in UTF-8, or in UTF-16 with a byte order mark, which PowerShell writes.
-fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+/// Decodes a file in UTF-8, or in UTF-16 with a byte order mark, which PowerShell writes. Replaces each [`NEXT_LINE`].
+fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     let utf16 = |unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes.as_chunks().0.iter().copied().map(unit).collect();
         String::from_utf16(&units).map(Cow::from).map_err(|failure| failure.to_string())
@@ -238,13 +238,13 @@ fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
 pub fn first_document(text: &str) -> &str {
     let (mut end, mut has_begun) = (0, false);
     for line in text.split_inclusive('\n') {
-        let words = line.trim_end();
-        let is_marker = words == "---" || line.starts_with("--- ");
-        let is_end = words == "...";
+        let trimmed = line.trim_end();
+        let is_marker = trimmed == "---" || line.starts_with("--- ");
+        let is_end = trimmed == "...";
         if (is_marker || is_end) && has_begun {
             break;
         }
-        let is_blank = words.is_empty() || words.starts_with(['#', '%', '\u{feff}']) && !is_marker;
+        let is_blank = trimmed.is_empty() || trimmed.starts_with(['#', '%', '\u{feff}']) && !is_marker;
         has_begun |= !is_blank;
         end += line.len();
     }

@@ -14,6 +14,7 @@ use super::server;
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 
+/// The folder in which the kubelet provides the service account.
 const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Returns the configuration with which this pod reaches its API server.

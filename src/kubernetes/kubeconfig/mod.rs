@@ -7,7 +7,7 @@ mod file;
 mod in_cluster;
 mod merge;
 mod merge_keys;
-mod normalize;
+mod resolve;
 mod server;
 
 use std::env;

@@ -52,7 +52,7 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     // An empty port means the default port of the scheme.
     let authority = bracketed(authority.strip_suffix(':').unwrap_or(authority));
     // Messages leave out the user name and the password.
-    let shown = format!("{scheme}://{authority}{}", cleaned(path));
+    let shown = format!("{scheme}://{authority}{}", clean_path(path));
     if scheme != "http" && scheme != "https" {
         return Err(format!("server {shown:?} begins with {scheme}://, neither with http:// nor with https://"));
     }
@@ -86,7 +86,7 @@ fn bracketed(authority: &str) -> Cow<'_, str> {
 }
 
 /// Removes empty parts, `.` and `..` from a path, and encodes it as Go does.
-fn cleaned(path: &str) -> String {
+fn clean_path(path: &str) -> String {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
     let mut parts = Vec::new();
     for part in decoded.split(|byte| *byte == b'/') {

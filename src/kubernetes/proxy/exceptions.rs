@@ -33,7 +33,7 @@ impl Exceptions {
     }
 
     /// Returns whether the server at this address is reached without a proxy. This is always true for this machine.
-    pub fn contain(&self, host: &str, port: u16) -> bool {
+    pub fn contains(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();
         let address = address.map(|address| address.to_canonical());
@@ -133,7 +133,7 @@ mod tests {
             ("svc,.cluster.local", "kubernetes.default.svc", 443, reached_directly),
             ("https://api.example.com", "api.example.com", 443, proxied),
         ] {
-            assert_eq!(Exceptions::parse(list).contain(host, port), expected, "{list:?} {host} {port}");
+            assert_eq!(Exceptions::parse(list).contains(host, port), expected, "{list:?} {host} {port}");
         }
     }
 }

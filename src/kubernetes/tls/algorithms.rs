@@ -11,8 +11,8 @@ use webpki::ring::{
 
 use super::ecdsa::{ECDSA_P256_SHA512, ECDSA_P384_SHA512, ECDSA_P521_SHA256, ECDSA_P521_SHA384, ECDSA_P521_SHA512};
 
-/// The supported algorithms. In TLS 1.2 an ECDSA scheme does not determine the curve, so each has an algorithm for
-/// every curve. TLS 1.3 only uses the first algorithm of a scheme.
+/// The supported algorithms. In TLS 1.2 an ECDSA scheme does not determine the curve, so each ECDSA scheme has an
+/// algorithm for every curve. TLS 1.3 only uses the first algorithm of a scheme.
 pub static SUPPORTED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         ECDSA_P256_SHA256,

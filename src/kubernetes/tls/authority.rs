@@ -12,8 +12,8 @@ use super::pem;
 #[derive(Debug)]
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
-    /// The system's authorities are trusted, because none are configured.
-    pub are_of_system: bool,
+    /// Whether these are the system's authorities, because none are configured.
+    pub is_system_store: bool,
 }
 
 impl Authorities {
@@ -21,14 +21,14 @@ impl Authorities {
     ///
     /// # Errors
     /// Fails if there are no certificates.
-    pub fn configured(text: &[u8]) -> Result<Self, ConfigError> {
+    pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
         let blocks = pem::blocks(text).into_iter();
         let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
         let certificates = certificates.map(|block| CertificateDer::from(block.der));
         let (certificates, unreadable): (Vec<_>, Vec<_>) =
             certificates.partition(|certificate| Certificate::parse(certificate).is_some());
         match unreadable.first() {
-            _ if !certificates.is_empty() => Ok(Self { certificates, are_of_system: false }),
+            _ if !certificates.is_empty() => Ok(Self { certificates, is_system_store: false }),
             Some(der) => Err(ConfigError::new("certificate-authority", Certificate::parse_failure(der))),
             None => Err(ConfigError::new("certificate-authority", "there is no certificate in it")),
         }
@@ -38,9 +38,9 @@ impl Authorities {
     ///
     /// # Errors
     /// Fails if there are no certificates.
-    pub fn of_system_and(text: Option<&[u8]>) -> Result<Self, ConfigError> {
-        let Some(text) = text else { return Self::of_system() };
-        let mut authorities = Self::configured(text)?;
+    pub fn from_system_and(text: Option<&[u8]>) -> Result<Self, ConfigError> {
+        let Some(text) = text else { return Self::from_system() };
+        let mut authorities = Self::from_pem(text)?;
         authorities.certificates.extend(rustls_native_certs::load_native_certs().certs);
         Ok(authorities)
     }
@@ -49,7 +49,7 @@ impl Authorities {
     ///
     /// # Errors
     /// Fails if there are no certificates.
-    pub fn of_system() -> Result<Self, ConfigError> {
+    pub fn from_system() -> Result<Self, ConfigError> {
         let loaded = rustls_native_certs::load_native_certs();
         if loaded.certs.is_empty() {
             let failure = loaded.errors.first().map(|failure| format!(" ({failure})")).unwrap_or_default();
@@ -59,11 +59,11 @@ impl Authorities {
             );
             return Err(ConfigError::new("the server's certificate cannot be verified", reason));
         }
-        Ok(Self { certificates: loaded.certs, are_of_system: true })
+        Ok(Self { certificates: loaded.certs, is_system_store: true })
     }
 
     /// Returns whether this certificate is one of the authorities'.
-    pub fn contain(&self, certificate: &CertificateDer<'_>) -> bool {
+    pub fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.contains(certificate)
     }
 
@@ -81,8 +81,8 @@ impl Authorities {
     /// Returns whether this authority allows this many intermediate authorities between itself and a server. webpki
     /// does not check that.
     pub fn allow_intermediates(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
-        let is_this_one = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
-        let mut certificates = self.certificates.iter().filter(is_this_one);
+        let is_anchor = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
+        let mut certificates = self.certificates.iter().filter(is_anchor);
         certificates
             .any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_intermediates(count)))
     }
@@ -90,7 +90,7 @@ impl Authorities {
     /// Returns whether the certificate was issued directly by one of the authorities that may issue certificates for
     /// any name.
     pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
-        let Some((message, algorithm, signature)) = certificate.signed() else { return false };
+        let Some((message, algorithm, signature)) = certificate.signed_parts() else { return false };
         let has_signed = |der: &CertificateDer<'_>| {
             let Ok(issuer) = EndEntityCert::try_from(der) else { return false };
             let mut algorithms = SUPPORTED.all.iter().filter(|known| *known.signature_alg_id() == algorithm[..]);
@@ -103,8 +103,8 @@ impl Authorities {
         })
     }
 
-    /// Returns why the certificate of the only authority is not valid at this time. Returns `None` if it is valid, or if
-    /// there are several authorities.
+    /// Returns why the certificate of the only authority is not valid at this time. Returns `None` if it is valid, or
+    /// if there are several authorities.
     pub fn reason_invalid(&self, now: UnixTime) -> Option<String> {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;

@@ -17,20 +17,20 @@ const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1
 
 /// The critical extensions that are allowed in the certificate of an authority. Go evaluates these extensions.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
-    ObjectIdentifier::new_unwrap("2.5.29.14"),
-    ObjectIdentifier::new_unwrap("2.5.29.15"),
-    ObjectIdentifier::new_unwrap("2.5.29.17"),
-    ObjectIdentifier::new_unwrap("2.5.29.19"),
-    ObjectIdentifier::new_unwrap("2.5.29.30"),
-    ObjectIdentifier::new_unwrap("2.5.29.31"),
-    ObjectIdentifier::new_unwrap("2.5.29.32"),
-    ObjectIdentifier::new_unwrap("2.5.29.35"),
-    ObjectIdentifier::new_unwrap("2.5.29.37"),
+    ObjectIdentifier::new_unwrap("2.5.29.14"), // subject key identifier
+    ObjectIdentifier::new_unwrap("2.5.29.15"), // key usage
+    ObjectIdentifier::new_unwrap("2.5.29.17"), // subject alternative name
+    ObjectIdentifier::new_unwrap("2.5.29.19"), // basic constraints
+    ObjectIdentifier::new_unwrap("2.5.29.30"), // name constraints
+    ObjectIdentifier::new_unwrap("2.5.29.31"), // CRL distribution points
+    ObjectIdentifier::new_unwrap("2.5.29.32"), // certificate policies
+    ObjectIdentifier::new_unwrap("2.5.29.35"), // authority key identifier
+    ObjectIdentifier::new_unwrap("2.5.29.37"), // extended key usage
 ];
 
 /// The length in bytes of the modulus of the shortest RSA key that is considered secure. Like ring, leaderrun rounds
 /// the length up to whole bytes.
-const MIN_MODULUS: usize = 2048 / 8;
+const MIN_RSA_MODULUS_SIZE: usize = 2048 / 8;
 
 /// A certificate of any version.
 pub struct Certificate(CertificateInner<Raw>);
@@ -61,7 +61,7 @@ impl Certificate {
         let algorithm = &self.0.tbs_certificate().subject_public_key_info().algorithm;
         let numbers = || Vec::<Uint>::from_der(self.public_key()).ok();
         let modulus = || Some(numbers()?.first()?.as_bytes().len());
-        algorithm.oid == RSA && modulus().is_none_or(|length| length < MIN_MODULUS)
+        algorithm.oid == RSA && modulus().is_none_or(|length| length < MIN_RSA_MODULUS_SIZE)
     }
 
     /// Returns whether this certificate may issue certificates for servers.
@@ -70,9 +70,9 @@ impl Certificate {
     }
 
     /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 are
-    /// accepted, because they cannot contain it.
+    /// accepted, because they cannot state this.
     fn is_authority(&self) -> bool {
-        match self.constraints() {
+        match self.basic_constraints() {
             Ok(Some(constraints)) => constraints.ca,
             Ok(None) => self.0.tbs_certificate().version() != Version::V3,
             Err(_) => false,
@@ -96,11 +96,11 @@ impl Certificate {
 
     /// Returns whether this many intermediate authorities are allowed between this authority and a server.
     pub fn allows_intermediates(&self, count: usize) -> bool {
-        let limit = self.constraints().ok().flatten().and_then(|constraints| constraints.path_len_constraint);
+        let limit = self.basic_constraints().ok().flatten().and_then(|constraints| constraints.path_len_constraint);
         limit.is_none_or(|limit| count <= limit.into())
     }
 
-    fn constraints(&self) -> x509_cert::der::Result<Option<BasicConstraints>> {
+    fn basic_constraints(&self) -> x509_cert::der::Result<Option<BasicConstraints>> {
         Ok(self.0.tbs_certificate().get_extension()?.map(|(_, constraints)| constraints))
     }
 
@@ -114,10 +114,10 @@ impl Certificate {
         self.0.tbs_certificate().issuer() == issuer.0.tbs_certificate().subject()
     }
 
-    /// Returns the signed part, the algorithm as encoded in a signature, and the signature.
-    pub fn signed(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
+    /// Returns the signed part, the DER contents of the algorithm's identifier, and the signature.
+    pub fn signed_parts(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
         let message = self.0.tbs_certificate().to_der().ok()?;
-        // The first two bytes are the tag and the length.
+        // The first two bytes are the tag and the length, which webpki leaves out.
         let algorithm = self.0.signature_algorithm().to_der().ok()?.split_off(2);
         Some((message, algorithm, self.0.signature().raw_bytes()))
     }

@@ -23,6 +23,7 @@ macro_rules! verify {
 const P256: Verify = verify!(p256);
 const P384: Verify = verify!(p384);
 const P521: Verify = |public_key, digest, signature| {
+    /// The length of a scalar in bytes.
     const SIZE: usize = 66;
     let verify: Verify = verify!(p521);
     // p521 refuses digests that are too short. Leading zeros do not change the number that is verified.

@@ -16,8 +16,8 @@ use super::certificate::Certificate;
 use super::p521::ClientKey;
 use super::pem;
 
-/// Offers the same certificate to every server that requests one. The resolver of rustls refuses certificates of
-/// version 1.
+/// Offers the same certificate to every server that requests one. It replaces the resolver of rustls, which refuses
+/// certificates of version 1.
 #[derive(Debug)]
 pub struct ClientIdentity(Arc<CertifiedKey>);
 
@@ -31,11 +31,11 @@ impl ResolvesClientCert for ClientIdentity {
     }
 }
 
-/// Creates the identity from a certificate and its key, both as PEM.
+/// Parses a certificate and its key, both as PEM.
 ///
 /// # Errors
 /// Fails if one of them cannot be used, or they do not belong together.
-pub fn resolver(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigError> {
+pub fn parse(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigError> {
     let refused = |reason: String| ConfigError::new("client-certificate", reason);
     let blocks = pem::blocks(certificate).into_iter().filter(|block| block.label == "CERTIFICATE");
     let chain: Vec<_> = blocks.map(|block| CertificateDer::from(block.der)).collect();
@@ -58,12 +58,12 @@ fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     if block.has_headers || block.label.contains("ENCRYPTED") {
         return Err("the key is encrypted; decrypt it, for example with openssl pkey".to_owned());
     }
-    let forms: [fn(Vec<u8>) -> PrivateKeyDer<'static>; 3] = [
+    let formats: [fn(Vec<u8>) -> PrivateKeyDer<'static>; 3] = [
         |der| PrivateKeyDer::Pkcs8(der.into()),
         |der| PrivateKeyDer::Pkcs1(der.into()),
         |der| PrivateKeyDer::Sec1(der.into()),
     ];
-    let known = forms.iter().find_map(|form| any_supported_type(&form(block.der.clone())).ok());
+    let known = formats.iter().find_map(|format| any_supported_type(&format(block.der.clone())).ok());
     let known = known.or_else(|| any_supported_type(&with_public_key(&block.der)?.into()).ok());
     let known = known.or_else(|| ClientKey::parse(&block.der).map(|key| Arc::new(key) as _));
     known.ok_or_else(|| {

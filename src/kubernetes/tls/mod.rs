@@ -59,8 +59,8 @@ pub fn client_config(
 ) -> Result<ClientConfig, ConfigError> {
     let verifier: Arc<dyn ServerCertVerifier> = match authority {
         _ if options.insecure => Arc::new(InsecureVerifier),
-        Some(pem) => Arc::new(ServerVerifier::new(Peer::Server, Authorities::configured(pem)?)),
-        None => Arc::new(ServerVerifier::new(Peer::Server, Authorities::of_system()?)),
+        Some(pem) => Arc::new(ServerVerifier::new(Peer::Server, Authorities::from_pem(pem)?)),
+        None => Arc::new(ServerVerifier::new(Peer::Server, Authorities::from_system()?)),
     };
     config_with(verifier, certificate)
 }
@@ -70,7 +70,7 @@ pub fn client_config(
 /// # Errors
 /// Fails if there is no certificate that can be used.
 pub fn check_authority(pem: &[u8]) -> Result<(), ConfigError> {
-    Authorities::configured(pem).map(drop)
+    Authorities::from_pem(pem).map(drop)
 }
 
 /// Checks that this client certificate can be used with this key.
@@ -78,7 +78,7 @@ pub fn check_authority(pem: &[u8]) -> Result<(), ConfigError> {
 /// # Errors
 /// Fails if one of them cannot be used, or they do not belong together.
 pub fn check_certificate(certificate: &[u8], key: &[u8]) -> Result<(), ConfigError> {
-    identity::resolver(certificate, key).map(drop)
+    identity::parse(certificate, key).map(drop)
 }
 
 /// Returns the TLS configuration of a connection to a proxy. As in kubectl, the same authorities are trusted as for the
@@ -94,7 +94,7 @@ pub fn proxy_config(
     let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
         Arc::new(InsecureVerifier)
     } else {
-        Arc::new(ServerVerifier::new(Peer::Proxy, Authorities::of_system_and(authority)?))
+        Arc::new(ServerVerifier::new(Peer::Proxy, Authorities::from_system_and(authority)?))
     };
     config_with(verifier, certificate)
 }
@@ -112,7 +112,7 @@ fn config_with(
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match certificate {
-        Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(identity::resolver(certificate, key)?)),
+        Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(identity::parse(certificate, key)?)),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];

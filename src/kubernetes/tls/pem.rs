@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 pub struct Block {
     /// The text between `-----BEGIN ` and `-----`.
     pub label: String,
-    /// The block has headers, as only encrypted keys do.
+    /// Whether the block has headers, which only encrypted keys have.
     pub has_headers: bool,
     pub der: Vec<u8>,
 }

@@ -8,7 +8,7 @@ use super::certificate::Certificate;
 use super::reason::Peer;
 use crate::telemetry::log::printable;
 
-/// The largest number of a certificate's names in a message.
+/// The maximum number of a certificate's names in a message.
 const MAX_NAMES: usize = 10;
 
 /// Returns why the certificate is refused.
@@ -40,7 +40,7 @@ pub fn reason(
         }
         Error::UnknownIssuer => match authorities.reason_invalid(now) {
             Some(invalidity) => invalidity,
-            None if authorities.are_of_system => {
+            None if authorities.is_system_store => {
                 "its issuer is not one that this system trusts; set certificate-authority in the kubeconfig".into()
             }
             None => "its issuer is not the configured authority (certificate-authority)".into(),

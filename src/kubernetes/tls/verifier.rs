@@ -41,6 +41,8 @@ impl ServerVerifier {
         Self { peer, authorities }
     }
 
+    /// Verifies that a server may use this certificate, that a trusted authority has issued it, and that it is for the
+    /// name of the server. Returns the reason if not.
     fn verify(
         &self,
         der: &CertificateDer<'_>,
@@ -57,7 +59,7 @@ impl ServerVerifier {
         }
         match self.verify_issuer(&certificate, intermediates, now) {
             // Unlike Go, webpki does not accept the certificate of an authority as that of a server.
-            _ if authorities.contain(der) => parsed.check_server(now)?,
+            _ if authorities.contains(der) => parsed.check_server(now)?,
             Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&parsed, now) => {
                 parsed.check_server(now)?;
             }

@@ -57,7 +57,7 @@ async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> 
     let Some(proxy) = &access.config.proxy else {
         let port = if server.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
         let (host, port) = (server.host().unwrap_or_default(), server.port_u16().unwrap_or(port));
-        let stream = tcp::connect(resolver, host, port, skip).await.map_err(|failure| reason(&failure))?;
+        let stream = tcp::connect(resolver, host, port, skip).await.map_err(|failure| server_failure(&failure))?;
         return start_http(stream, access).await;
     };
     let connected = tcp::connect(resolver, &proxy.host, proxy.port, skip).await;
@@ -71,11 +71,12 @@ async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> 
             connect_through(encrypted, proxy, access).await
         }
         (ProxyProtocol::Socks5, _) => {
-            let mut connected = Some(TokioIo::new(stream));
-            let connected = service_fn(move |_: Uri| {
-                ready(connected.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+            // SocksV5 opens its connections with a service. This service returns the stream that is already open.
+            let mut stream = Some(TokioIo::new(stream));
+            let connector = service_fn(move |_: Uri| {
+                ready(stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
             });
-            let mut socks = SocksV5::new(Uri::from_static("socks5://proxy"), connected);
+            let mut socks = SocksV5::new(Uri::from_static("socks5://proxy"), connector);
             if let Some((user, password)) = &proxy.credentials {
                 socks = socks.with_auth(user.clone(), password.clone());
             }
@@ -86,7 +87,7 @@ async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> 
     }
 }
 
-fn reason(failure: &(dyn Error + 'static)) -> String {
+fn server_failure(failure: &(dyn Error + 'static)) -> String {
     failure_reason(failure, Peer::Server)
 }
 
@@ -115,15 +116,15 @@ where
             let host = config.server.host().unwrap_or_default();
             let name = certificate_name(config.tls.server_name.as_deref().unwrap_or(host), config.tls.insecure)?;
             let encrypted = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
-            let encrypted = encrypted.map_err(|failure| reason(&failure))?;
+            let encrypted = encrypted.map_err(|failure| server_failure(&failure))?;
             Connection::handshake(TokioIo::new(encrypted), Arc::clone(access)).await
         }
     };
-    handshaken.map_err(|failure| reason(&failure))
+    handshaken.map_err(|failure| server_failure(&failure))
 }
 
 /// Returns the name that the certificate must be for. As in Go, an address may be in brackets, and an IPv4 address may
-/// be written as IPv6.
+/// be written as IPv6. `insecure` is whether the certificate is not verified; then any name is accepted.
 fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, String> {
     let unbracketed = name.trim_matches(['[', ']']);
     let address =

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::super::credentials::Access;
 use super::pool::Pool;
 
-/// The largest number of headers in an answer.
+/// The maximum number of headers in an answer.
 const MAX_HEADERS: usize = 1000;
 
 /// A connection for one request at a time. It is closed when it is dropped.
@@ -23,6 +23,7 @@ pub struct Connection {
     sender: SendRequest<RequestBody>,
     /// The credentials that the connection was opened with.
     access: Arc<Access>,
+    /// The task that reads from the stream and writes to it.
     driver: JoinHandle<()>,
 }
 

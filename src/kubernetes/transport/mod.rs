@@ -30,15 +30,15 @@ pub use self::connect::ConnectError;
 pub use self::connection::PooledBody;
 use self::pool::Pool;
 pub use self::resolver::Resolver;
-use super::credentials::{Access, Credentials, MIN_PENDING};
+use super::credentials::{Access, Credentials, REPORT_WAIT_AFTER};
 use super::impersonation;
 use super::tls::{Peer, failure_reason};
 
-/// The largest number of credentials that are tried for a request, one after the other.
+/// The maximum number of credentials that are tried for a request, one after the other.
 const MAX_CREDENTIALS: usize = 3;
 
-/// The largest size of an unused answer. It is read to its end, so that its connection can be used again.
-const MAX_UNUSED: usize = 64 * 1024;
+/// The maximum size in bytes of a discarded answer that is read to its end, so that its connection can be used again.
+const MAX_DISCARDED: usize = 64 * 1024;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -50,14 +50,14 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Creates a transport without a connection. `attempt` is the timeout of one request.
-    pub fn new(credentials: Credentials, resolver: Resolver, attempt: Duration) -> Self {
-        Self { credentials, pool: Arc::new(Pool::new(resolver, attempt)) }
+    /// Creates a transport without a connection.
+    pub fn new(credentials: Credentials, resolver: Resolver, request_timeout: Duration) -> Self {
+        Self { credentials, pool: Arc::new(Pool::new(resolver, request_timeout)) }
     }
 
     /// Returns what requests are waiting for before they can be sent, if they have waited for long.
     pub fn pending(&self) -> Option<String> {
-        let connection = || Some(format!("a connection to {}", self.pool.pending(MIN_PENDING)?));
+        let connection = || Some(format!("a connection to {}", self.pool.pending(REPORT_WAIT_AFTER)?));
         self.credentials.pending().or_else(connection)
     }
 
@@ -66,7 +66,8 @@ impl Transport {
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
-        let mut access = self.credentials.current(self.pool.attempt() / 2).await?;
+        // Half of the timeout is left for the request.
+        let mut access = self.credentials.current(self.pool.request_timeout() / 2).await?;
         for _ in 1..MAX_CREDENTIALS {
             let answer = self.send_as(&access, head.clone(), body.clone().into()).await?;
             if answer.status() != StatusCode::UNAUTHORIZED {
@@ -83,10 +84,11 @@ impl Transport {
         self.send_as(&access, head, body.into()).await
     }
 
-    /// Reads an answer that is not needed to its end, so that its connection can be used again.
+    /// Reads the rest of a discarded answer, so that its connection can be used again. Gives up after a quarter of the
+    /// request's timeout.
     async fn keep_connection(&self, answer: Response<PooledBody>) {
-        let rest = Limited::new(answer.into_body(), MAX_UNUSED).collect();
-        drop(timeout(self.pool.attempt() / 4, rest).await);
+        let rest = Limited::new(answer.into_body(), MAX_DISCARDED).collect();
+        drop(timeout(self.pool.request_timeout() / 4, rest).await);
     }
 
     async fn send_as(&self, access: &Arc<Access>, head: Parts, body: Body) -> Result<Response<PooledBody>, Failure> {
@@ -105,7 +107,7 @@ impl Transport {
         head: Parts,
         body: Body,
     ) -> Result<Response<PooledBody>, Failure> {
-        let mut request = Request::from_parts(addressed(access, head)?, body);
+        let mut request = Request::from_parts(complete_head(access, head)?, body);
         loop {
             let connection = self.pool.connection(access).await?;
             let mut failure = match connection.send(request, &self.pool).await {
@@ -136,7 +138,7 @@ impl Service<Request<Body>> for Transport {
 }
 
 /// Completes the head of a request with the server's path and host, and the user's credentials.
-fn addressed(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
+fn complete_head(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     let server = &access.config.server;
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     head.uri = format!("{}{path}", server.path().trim_end_matches('/')).parse::<Uri>()?;

@@ -18,7 +18,7 @@ use super::connect::{self, ConnectError, connect};
 use super::connection::Connection;
 use super::resolver::Resolver;
 
-/// The largest number of connections that are being opened at the same time.
+/// The maximum number of connections that are being opened at the same time.
 const MAX_PENDING: usize = 2;
 
 /// The timeout for opening a connection.
@@ -27,8 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The connections of one client.
 pub struct Pool {
     resolver: Resolver,
-    /// The timeout of one request.
-    attempt: Duration,
+    request_timeout: Duration,
     state: Mutex<State>,
 }
 
@@ -55,14 +54,14 @@ struct PendingConnection {
 }
 
 impl Pool {
-    /// Creates an empty pool. `attempt` is the timeout of one request.
-    pub fn new(resolver: Resolver, attempt: Duration) -> Self {
-        Self { resolver, attempt, state: Mutex::default() }
+    /// Creates an empty pool.
+    pub fn new(resolver: Resolver, request_timeout: Duration) -> Self {
+        Self { resolver, request_timeout, state: Mutex::default() }
     }
 
     /// Returns the timeout of one request.
-    pub fn attempt(&self) -> Duration {
-        self.attempt
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
     }
 
     /// Puts back a connection on which a request was answered.
@@ -77,6 +76,7 @@ impl Pool {
     /// Adds a connection on which a request can be sent.
     fn add(&self, connection: Connection) {
         let replaced = self.state().idle.replace(connection);
+        // The state is no longer locked while the connection is closed.
         drop(replaced);
     }
 
@@ -111,32 +111,33 @@ impl Pool {
         state.pending.iter().find(is_slow).map(|pending| connect::target(&pending.access))
     }
 
-    /// Begins to open a connection, unless that was begun recently.
+    /// Starts to open a connection, unless another one was started recently.
     fn begin(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
-        state.pending.retain(|pending| pending.access.connects_like(access) && !pending.task.is_finished());
-        // A request that times out has waited this long for a connection. The next request then begins another one.
-        let is_recent = |pending: &PendingConnection| pending.began.elapsed() < self.attempt * 9 / 10;
+        state.pending.retain(|pending| pending.access.has_same_tls(access) && !pending.task.is_finished());
+        // After a request has timed out, the next request starts another connection. The margin of a tenth is for the
+        // time before the request waited for a connection.
+        let is_recent = |pending: &PendingConnection| pending.began.elapsed() < self.request_timeout * 9 / 10;
         if state.pending.last().is_some_and(is_recent) {
             return;
         }
-        // The oldest pending connection continues, because it may be slow and not dead.
+        // The oldest pending connection continues, because it may only be slow.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, ended) = watch::channel(None);
-        // If the proxy has changed, the previous one and the new one are used in turn.
+        // If the proxy has changed, the previous proxy and the new proxy are used in turn.
         let (pending_access, skip) = match state.last_useful.as_ref().and_then(|last| access.with_proxy_of(last)) {
             Some(previous) if state.unanswered % 2 == 1 => (Arc::new(previous), state.unanswered / 2),
             Some(_) => (Arc::clone(access), state.unanswered / 2),
             None => (Arc::clone(access), state.unanswered),
         };
-        let (pool, target) = (Arc::clone(self), Arc::clone(&pending_access));
+        let (pool, task_access) = (Arc::clone(self), Arc::clone(&pending_access));
         state.unanswered = state.unanswered.wrapping_add(1);
         let task = tokio::spawn(async move {
-            let connecting = connect(Arc::clone(&pending_access), pool.resolver.clone(), skip);
-            let made = timeout(CONNECT_TIMEOUT, connecting).await;
-            let made = made.unwrap_or_else(|_| Err(ConnectError::timed_out(&pending_access, CONNECT_TIMEOUT)));
-            sender.send_replace(Some(made.map(|connection| pool.add(connection))));
+            let connecting = connect(Arc::clone(&task_access), pool.resolver.clone(), skip);
+            let opened = timeout(CONNECT_TIMEOUT, connecting).await;
+            let opened = opened.unwrap_or_else(|_| Err(ConnectError::timed_out(&task_access, CONNECT_TIMEOUT)));
+            sender.send_replace(Some(opened.map(|connection| pool.add(connection))));
         });
-        state.pending.push(PendingConnection { access: target, began: Instant::now(), ended, task });
+        state.pending.push(PendingConnection { access: pending_access, began: Instant::now(), ended, task });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -39,16 +39,17 @@ fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 
+/// The addresses of a name that were found last, and the look-up that is pending.
 #[derive(Debug, Default)]
 struct KnownName {
     addresses: Vec<IpAddr>,
     found_at: Option<Instant>,
-    /// The pending look-up.
+    /// The result of the pending look-up, once there is one.
     pending: Option<watch::Receiver<Option<Lookup>>>,
 }
 
 impl Resolver {
-    /// Creates a resolver for tests.
+    /// Creates a resolver that looks up names with this function.
     #[cfg(test)]
     pub fn with(look_up: fn(&str) -> io::Result<Vec<IpAddr>>) -> Self {
         Self { look_up, ..Self::default() }
@@ -70,7 +71,7 @@ impl Resolver {
             }
             let pending = match entry.pending.clone().map_or_else(|| self.begin(name), Ok) {
                 Ok(pending) => pending,
-                // The command may have used up the limit of processes.
+                // No thread could be started, perhaps because the command has used up the limit of processes.
                 Err(_) if !entry.addresses.is_empty() => return Ok(entry.addresses.clone()),
                 Err(failure) => return Err(failure),
             };

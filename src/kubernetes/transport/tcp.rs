@@ -36,8 +36,8 @@ pub async fn connect(resolver: &Resolver, host: &str, port: u16, skip: usize) ->
     Ok(stream)
 }
 
-/// Returns the result of the first attempt that succeeds. An attempt begins when the previous attempt has failed or
-/// takes long. Slow attempts continue.
+/// Returns the result of the first attempt that succeeds. An attempt begins when the previous attempt has failed, or
+/// has run for [`ADDRESS_DELAY`]. Slow attempts continue.
 async fn first_success<T>(
     mut attempts: impl ExactSizeIterator<Item = impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {

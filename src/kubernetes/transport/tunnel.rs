@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::super::proxy::Proxy;
 use crate::telemetry::log::printable;
 
-/// The largest size of the head of a proxy's answer, without the page of HTML that may follow it.
+/// The maximum size in bytes of the head of a proxy's answer, without the page of HTML that may follow the head.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Asks the proxy at the other end of a stream for a tunnel to a server.

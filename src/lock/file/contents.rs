@@ -1,20 +1,20 @@
 //! The two layouts of a record file.
 //!
 //! A file that is replaced as a whole contains one JSON document. A file that cannot be replaced is written in place
-//! and has two slots of fixed size. Each write goes to the slot that does not contain the present record, so the
-//! present record stays intact if a kill or a power failure interrupts the write. Both slots fit into one block of the
+//! and has two slots of fixed size. Each write goes to the slot that does not contain the current record, so the
+//! current record stays intact if a kill or a power failure interrupts the write. Both slots fit into one block of the
 //! file system, so a record can be written in place even if the disk is full.
 
 use leaderrun_core::record::{Record, Stored, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
-/// The size of a slot. The first slot is at the start of the file, and the second slot follows it.
+/// The size of a slot in bytes. The first slot is at the start of the file, and the second slot follows it.
 pub const SLOT_SIZE: usize = 2048;
 
 /// The first word of a slot. The length and the checksum of the document follow on the same line, and the document on
 /// the next line.
-const SLOT_MARK: &str = "leaderrun-slot";
+const SLOT_MAGIC: &str = "leaderrun-slot";
 
 /// A record with its version, as stored in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl Contents {
     /// Returns the bytes of a slot; `None` if the document is too long for a slot.
     pub fn to_slot(&self) -> Option<Vec<u8>> {
         let document = self.to_document();
-        let mut slot = format!("{SLOT_MARK} {} {:016x}\n", document.len(), checksum(&document)).into_bytes();
+        let mut slot = format!("{SLOT_MAGIC} {} {:016x}\n", document.len(), checksum(&document)).into_bytes();
         slot.extend(document);
         slot.push(b'\n');
         (slot.len() <= SLOT_SIZE).then_some(slot)
@@ -71,10 +71,11 @@ impl Layout {
             return Ok(Self { contents: None, free_slot: Some(0) });
         }
         let (first, second) = bytes.split_at(bytes.len().min(SLOT_SIZE));
-        let first_document = match first.starts_with(SLOT_MARK.as_bytes()) {
-            true => None,
+        let first_document = if first.starts_with(SLOT_MAGIC.as_bytes()) {
+            None
+        } else {
             // Zero bytes follow the document if the second slot was written later.
-            false => Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default()),
+            Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
         };
         let first = match first_document {
             None => parse_slot(first),
@@ -100,7 +101,7 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
     let incomplete = || "its slots are incomplete".to_owned();
     let end_of_header = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(incomplete)?;
     let header = std::str::from_utf8(&bytes[..end_of_header]).map_err(|_| incomplete())?;
-    let [SLOT_MARK, length, sum] = header.split(' ').collect::<Vec<_>>()[..] else { return Err(incomplete()) };
+    let [SLOT_MAGIC, length, sum] = header.split(' ').collect::<Vec<_>>()[..] else { return Err(incomplete()) };
     let length: usize = length.parse().map_err(|_| incomplete())?;
     let document = bytes[end_of_header + 1..].get(..length).ok_or_else(incomplete)?;
     if u64::from_str_radix(sum, 16) != Ok(checksum(document)) {
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_is_interrupted_at_any_byte_leaves_the_present_record_intact() {
+    fn a_write_that_is_interrupted_at_any_byte_leaves_the_current_record_intact() {
         let mut before_last = contents(1).to_document();
         write(&mut before_last, SLOT_SIZE as u64, &contents(2).to_slot().unwrap(), usize::MAX);
         let mut slots = before_last.clone();

@@ -1,4 +1,4 @@
-//! Examines what a lock file requires of the machine.
+//! Examines whether this machine meets the requirements of a lock file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub fn examine(path: &Path) -> Vec<Finding> {
     match FileLock::new(path, UNUSED_TIMEOUT) {
         Ok(lock) => {
             findings.push(no_remedy("record", format!("{} can be read or created", path.display())));
-            findings.extend(examine_companion(lock.lock_file()));
+            findings.extend(examine_companion(lock.companion()));
         }
         Err(reason) => findings.push(Finding {
             subject: "record",
@@ -46,7 +46,8 @@ fn examine_folder(path: &Path) -> Finding {
     }
 }
 
-/// Examines the file that is locked while the record is written. It may be missing, because candidates create it.
+/// Examines the companion, which is locked while the record is written. It may be missing, because candidates create
+/// it.
 fn examine_companion(path: &Path) -> Option<Finding> {
     let errno = access(path, AccessFlags::R_OK).err().filter(|errno| *errno != Errno::ENOENT)?;
     Some(Finding {

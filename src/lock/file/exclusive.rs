@@ -1,8 +1,8 @@
 //! Mutual exclusion between the writers of a record file.
 //!
-//! Two advisory locks are held during the write itself: one on the record file, and one on `PATH.lock` beside it. Older
-//! releases of leaderrun only use the lock on `PATH.lock`. That file may be deleted at any time, because the safety of
-//! a write does not depend on it: a write only replaces the file that it has checked.
+//! Two advisory locks are held during the write itself: one on the record file, and one on its companion, `PATH.lock`.
+//! Older releases of leaderrun only use the lock on the companion. The companion may be deleted at any time, because
+//! the safety of a write does not depend on it: a write only replaces the file that it has checked.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
@@ -20,9 +20,9 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use super::access::{self, Access};
+use super::file_error::{self, FileOperation};
 use super::file_id::FileId;
-use super::lock_holder::{self, Awaited, LockHolder};
+use super::locking_process::{self, LockingProcess, WaitReason};
 use super::{SAFE_OPEN_FLAGS, record_file};
 use crate::lock::LockError;
 use crate::process::clock;
@@ -33,11 +33,12 @@ const MIN_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause between attempts to lock a file.
 const MAX_PAUSE: Duration = Duration::from_millis(16);
 
-/// How long the locks may be held, as a multiple of the request timeout. This is twice as long as a leader can go
-/// without a renewal.
-const TIMEOUTS_WITH_LOCKS: u32 = 2 * ATTEMPTS;
+/// The time for which the locks may be held, as a multiple of the request timeout. This is twice as long as a leader
+/// can go without a renewal.
+const TIME_LIMIT_FACTOR: u32 = 2 * ATTEMPTS;
 
-/// The shortest time for which the locks may be held. A busy process must not be mistaken for a frozen process.
+/// The minimum of the time for which the locks may be held, so that a busy process is not mistaken for a frozen
+/// process.
 const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The locks during a write. They end when this is dropped or released.
@@ -52,7 +53,7 @@ pub struct Exclusive {
 
 impl Exclusive {
     /// Locks `companion`, which is `PATH.lock`, and the record file at `path` if it exists. While that takes long,
-    /// `awaited` contains the reason.
+    /// `wait_reason` names the process that is in the way.
     ///
     /// # Errors
     /// Fails if another process keeps a file locked for most of `request_timeout`, or a file cannot be locked.
@@ -60,24 +61,24 @@ impl Exclusive {
         path: &Path,
         companion: &Path,
         request_timeout: Duration,
-        awaited: &Awaited,
+        wait_reason: &WaitReason,
     ) -> Result<Self, LockError> {
-        let limit = MIN_TIME_LIMIT.max(request_timeout * TIMEOUTS_WITH_LOCKS);
-        Self::acquire_for(path, companion, request_timeout, limit, awaited)
+        let time_limit = MIN_TIME_LIMIT.max(request_timeout * TIME_LIMIT_FACTOR);
+        Self::acquire_for(path, companion, request_timeout, time_limit, wait_reason)
     }
 
     fn acquire_for(
         path: &Path,
         companion: &Path,
         request_timeout: Duration,
-        limit: Duration,
-        awaited: &Awaited,
+        time_limit: Duration,
+        wait_reason: &WaitReason,
     ) -> Result<Self, LockError> {
-        // This timeout is shorter than that of the whole request, because the error of the whole request has no reason.
+        // This ends before the timeout of the whole request, whose error would not name the process that is in the way.
         let give_up_at = clock::now() + request_timeout * 3 / 4;
-        let time_limit = TimeLimit::start(limit);
-        let companion = lock_at_path(companion, give_up_at, awaited, open_companion)?;
-        let record_file = lock_at_path(path, give_up_at, awaited, record_file::open)?;
+        let time_limit = TimeLimit::start(time_limit);
+        let companion = lock_at_path(companion, give_up_at, wait_reason, open_companion)?;
+        let record_file = lock_at_path(path, give_up_at, wait_reason, record_file::open)?;
         Ok(Self { record_file, companion, _time_limit: time_limit })
     }
 
@@ -101,18 +102,18 @@ impl Exclusive {
     }
 }
 
-/// Locks the file at a path. If the file was replaced while its lock was waited for, the new file is locked. Returns
+/// Locks the file at a path. If the file is replaced during the wait for its lock, the new file is locked. Returns
 /// `None` if there is no file.
 fn lock_at_path(
     path: &Path,
     give_up_at: Instant,
-    awaited: &Awaited,
+    wait_reason: &WaitReason,
     open: impl Fn(&Path) -> Result<Option<File>, LockError>,
 ) -> Result<Option<File>, LockError> {
     loop {
         let Some(file) = open(path)? else { return Ok(None) };
-        let file = lock(file, path, give_up_at, awaited);
-        awaited.set(None);
+        let file = lock(file, path, give_up_at, wait_reason);
+        wait_reason.set(None);
         let file = file?;
         let is_at_path = match (FileId::of(&file), FileId::at(path)) {
             (Ok(locked), Ok(present)) => locked == present,
@@ -122,7 +123,7 @@ fn lock_at_path(
             return Ok(Some(file));
         }
         if clock::now() >= give_up_at {
-            return Err(lock_holder::locked_by_another(path, None));
+            return Err(locking_process::locked_by_another(path, None));
         }
     }
 }
@@ -147,7 +148,7 @@ fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
 }
 
 /// Locks an open file. Returns the locked descriptor, which may be another descriptor of the same file.
-fn lock(mut file: File, path: &Path, give_up_at: Instant, awaited: &Awaited) -> Result<File, LockError> {
+fn lock(mut file: File, path: &Path, give_up_at: Instant, wait_reason: &WaitReason) -> Result<File, LockError> {
     let mut pause = MIN_PAUSE;
     let mut is_writable = false;
     loop {
@@ -157,20 +158,20 @@ fn lock(mut file: File, path: &Path, give_up_at: Instant, awaited: &Awaited) -> 
                 thread::sleep(pause);
                 if pause < MAX_PAUSE {
                     pause *= 2;
-                } else if awaited.get().is_none() {
-                    awaited.set(Some(lock_holder::description(path, LockHolder::of(&file).as_ref())));
+                } else if wait_reason.get().is_none() {
+                    wait_reason.set(Some(locking_process::wait_reason(path, LockingProcess::of(&file).as_ref())));
                 }
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(lock_holder::locked_by_another(path, LockHolder::of(&file).as_ref()));
+                return Err(locking_process::locked_by_another(path, LockingProcess::of(&file).as_ref()));
             }
             // NFS can lock only files that are open for writing.
             Err(TryLockError::Error(failure)) if is_bad_descriptor(&failure) && !is_writable => {
                 file = record_file::open_for_writing(path)
-                    .map_err(|failure| access::failed(Access::Write, path, &failure))?;
+                    .map_err(|failure| file_error::failed(FileOperation::Write, path, &failure))?;
                 is_writable = true;
             }
-            Err(TryLockError::Error(failure)) => return Err(access::failed(Access::Lock, path, &failure)),
+            Err(TryLockError::Error(failure)) => return Err(file_error::failed(FileOperation::Lock, path, &failure)),
         }
     }
 }
@@ -216,7 +217,7 @@ mod tests {
         if let Some(folder) = std::env::var_os(FREEZE_FOLDER) {
             let (path, companion) = (Path::new(&folder).join("job"), Path::new(&folder).join("job.lock"));
             let limit = Duration::from_secs(1);
-            let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit, &Awaited::default()).unwrap();
+            let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit, &WaitReason::default()).unwrap();
             raise(Signal::SIGSTOP).unwrap();
             unreachable!("this process is killed while it is stopped");
         }
@@ -231,7 +232,7 @@ mod tests {
         while File::open(&companion).is_ok_and(|file| file.try_lock().is_ok()) || !companion.exists() {
             thread::sleep(Duration::from_millis(1));
         }
-        let exclusive = Exclusive::acquire(&path, &companion, Duration::from_secs(60), &Awaited::default()).unwrap();
+        let exclusive = Exclusive::acquire(&path, &companion, Duration::from_secs(60), &WaitReason::default()).unwrap();
         assert!(exclusive.record_file().is_some());
         assert_eq!(frozen.wait().unwrap().signal(), Some(libc::SIGKILL));
     }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use rustix::fs::statfs;
 
-use super::access::{self, Access};
+use super::file_error::{self, FileOperation};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::readable::Readable;
 
@@ -47,7 +47,8 @@ impl FolderWatch {
     /// Fails if the folder cannot be watched, or its file system does not report all changes.
     pub fn new(path: &Path) -> Result<Self, LockError> {
         let folder = path.parent().unwrap_or(path);
-        let failed = |failure: io::Error| access::failed(Access::Watch, folder, &failure);
+        let failed = |failure: io::Error| file_error::failed(FileOperation::Watch, folder, &failure);
+        // Only the lower 32 bits are the type. The others may repeat its highest bit as a sign.
         let kind = statfs(folder).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
         if NETWORK_FILE_SYSTEMS.contains(&kind) {
             let message = format!(

@@ -1,5 +1,5 @@
-//! Tests with lock files whose contents were not written by leaderrun. Reading and writing them fails, unless the file
-//! is empty or missing.
+//! Tests with record files whose contents were not written by leaderrun. A record can only be created if the file is
+//! empty or missing, and all errors are printable.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use testkit::{fuzz, hostile_input, scratch};
 use super::FileLock;
 use crate::lock::{Lock, LockError};
 
-const ATTEMPT: Duration = Duration::from_millis(200);
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[test]
 fn any_content_of_a_lock_file_is_read_or_refused() {
@@ -23,7 +23,7 @@ fn any_content_of_a_lock_file_is_read_or_refused() {
     fuzz("files", 400, |mut random| {
         let path = folder.join("job.lease");
         clear(&path);
-        let lock = FileLock::new(&path, ATTEMPT).expect("a lock without a file");
+        let lock = FileLock::new(&path, REQUEST_TIMEOUT).expect("a lock without a file");
         let created = runtime.block_on(lock.create(hostile_input::record(&mut random))).expect("a new record");
         let is_free = replace_file(&mut random, &path);
         let outcome = run_with_timeout(&runtime, async {
@@ -36,7 +36,7 @@ fn any_content_of_a_lock_file_is_read_or_refused() {
             [read.err(), written.err(), replaced.err()]
         });
         outcome.iter().flatten().for_each(assert_printable);
-        if let Err(refusal) = FileLock::new(&path, ATTEMPT) {
+        if let Err(refusal) = FileLock::new(&path, REQUEST_TIMEOUT) {
             let text = format!("{refusal:#}");
             assert!(!text.chars().any(is_dangerous), "{text:?}");
         }

@@ -1,14 +1,14 @@
 //! A lock whose record is in a local file. It is for processes on one machine, without a cluster.
 
-mod access;
 mod contents;
 mod examine;
 mod exclusive;
+mod file_error;
 mod file_id;
 mod folder_watch;
 #[cfg(test)]
 mod fuzz_tests;
-mod lock_holder;
+mod locking_process;
 mod new_file;
 mod record_file;
 
@@ -28,8 +28,8 @@ use nix::errno::Errno;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use self::access::Access;
 use self::contents::Contents;
+use self::file_error::FileOperation;
 use self::folder_watch::{FolderEvent, FolderWatch};
 use self::record_file::RecordFile;
 use super::kind::LocalStore;
@@ -61,8 +61,8 @@ impl LocalStore for FileStore {
         }
     }
 
-    fn open<'a>(&'a self, path: &'a str, attempt: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>> {
-        async move { Ok(Box::new(open(path, attempt).await?) as _) }.boxed()
+    fn open<'a>(&'a self, path: &'a str, request_timeout: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>> {
+        async move { Ok(Box::new(open(path, request_timeout).await?) as _) }.boxed()
     }
 
     /// Candidates lock a second file while they write the record. A frozen candidate may keep that file locked.
@@ -76,10 +76,10 @@ impl LocalStore for FileStore {
 }
 
 /// Opens a lock file, unless its file system takes too long.
-async fn open(path: &str, attempt: Duration) -> anyhow::Result<FileLock> {
+async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock> {
     let opened = spawn_blocking({
         let path = path.to_owned();
-        move || FileLock::new(Path::new(&path), attempt)
+        move || FileLock::new(Path::new(&path), request_timeout)
     });
     let opened = timeout(OPEN_TIMEOUT, opened)
         .await
@@ -107,30 +107,30 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Opens the lock in the file at `path`. `attempt` is the timeout of each request.
+    /// Opens the lock in the file at `path`.
     ///
     /// # Errors
     /// Fails if the folder does not exist, or the file is not a record.
-    pub fn new(path: &Path, attempt: Duration) -> anyhow::Result<Self> {
+    pub fn new(path: &Path, request_timeout: Duration) -> anyhow::Result<Self> {
         // Symbolic links in the path of the folder are followed at each access. Otherwise a candidate could keep
         // leading in a folder to which the link no longer leads.
         let path = std::path::absolute(path).context("the current folder cannot be used")?;
         let (folder, _) = path.parent().zip(path.file_name()).context("the path has no file name")?;
-        fs::metadata(folder).map_err(|failure| access::failed(Access::Read, &path, &failure))?;
+        fs::metadata(folder).map_err(|failure| file_error::failed(FileOperation::Read, &path, &failure))?;
         match fs::symlink_metadata(&path).map(|found| found.file_type()) {
             Ok(found) if found.is_symlink() => {
-                return Err(access::failed(Access::Read, &path, &Errno::ELOOP.into()).into());
+                return Err(file_error::failed(FileOperation::Read, &path, &Errno::ELOOP.into()).into());
             }
             Ok(found) if !found.is_file() => anyhow::bail!("it is {}, not a regular file", kind_of(found)),
             _ => {}
         }
-        let record_file = RecordFile::new(path, attempt);
+        let record_file = RecordFile::new(path, request_timeout);
         record_file.read()?;
         Ok(Self { record_file: Arc::new(record_file) })
     }
 
-    /// Returns the path of the file that is locked while the record is written.
-    fn lock_file(&self) -> &Path {
+    /// Returns the path of the companion, which is also locked while the record is written.
+    fn companion(&self) -> &Path {
         self.record_file.companion()
     }
 
@@ -167,7 +167,7 @@ impl Lock for FileLock {
     }
 
     fn pending(&self) -> Option<String> {
-        self.record_file.awaited()
+        self.record_file.wait_reason()
     }
 
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
@@ -182,7 +182,7 @@ impl Lock for FileLock {
             let event = match watch.next().await {
                 Ok(FolderEvent::Changed) => self.read_as_event().await,
                 Ok(FolderEvent::Ended) => Ok(WatchEvent::Ended),
-                Err(failure) => Err(access::failed(Access::Watch, path, &failure)),
+                Err(failure) => Err(file_error::failed(FileOperation::Watch, path, &failure)),
             };
             Some((event, watch))
         });

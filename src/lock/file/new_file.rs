@@ -15,8 +15,8 @@ use super::file_id::FileId;
 /// The suffix of the name of a new file. It follows the name of the record file and a random number.
 const SUFFIX: &str = ".new";
 
-/// A new file that is older than this was left behind by a process that was killed.
-const LEFT_BEHIND: Duration = Duration::from_secs(60);
+/// The age above which a new file is considered left behind by a process that was killed.
+const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60);
 
 /// A new file. When this is dropped, the file with the temporary name is deleted. That is the new file itself if it did
 /// not become the record file, or the replaced record file after an exchange of the names.
@@ -24,6 +24,7 @@ const LEFT_BEHIND: Duration = Duration::from_secs(60);
 pub struct NewFile {
     path: PathBuf,
     file: File,
+    /// Whether a rename has removed the temporary name.
     has_moved: bool,
 }
 
@@ -78,7 +79,7 @@ impl NewFile {
 
     /// Replaces the record file, if it is still the file `replaced`. Returns false if it is not.
     ///
-    /// No system call can rename a file only if the replaced file is a certain one. Therefore the two files exchange
+    /// No system call renames a file on the condition that it replaces a certain file. Therefore the two files exchange
     /// their names. This shows which file was replaced, and can be undone if it was another file, so no file is lost.
     ///
     /// # Errors
@@ -93,6 +94,7 @@ impl NewFile {
             }
             Err(Errno::NOENT) => Ok(false),
             Err(errno) if is_unsupported(errno) => {
+                // On this file system, only the locks ensure that no other file is replaced.
                 fs::rename(&self.path, path)?;
                 self.has_moved = true;
                 Ok(true)
@@ -142,12 +144,13 @@ fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
 pub fn delete_left_behind(path: &Path) {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
     let is_left_behind = |entry: &DirEntry| {
-        let random = entry.file_name().as_encoded_bytes().strip_prefix(name.as_encoded_bytes()).and_then(|rest| {
-            let number = rest.strip_prefix(b".")?.strip_suffix(SUFFIX.as_bytes())?;
-            Some(number.len() == 8 && number.iter().all(u8::is_ascii_hexdigit))
-        });
+        let has_new_name =
+            entry.file_name().as_encoded_bytes().strip_prefix(name.as_encoded_bytes()).and_then(|rest| {
+                let number = rest.strip_prefix(b".")?.strip_suffix(SUFFIX.as_bytes())?;
+                Some(number.len() == 8 && number.iter().all(u8::is_ascii_hexdigit))
+            });
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
-        random == Some(true) && age().is_some_and(|age| age > LEFT_BEHIND)
+        has_new_name == Some(true) && age().is_some_and(|age| age > LEFT_BEHIND_AGE)
     };
     for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_left_behind) {
         let _ = fs::remove_file(entry.path());
@@ -187,18 +190,18 @@ mod tests {
     #[test]
     fn a_file_is_not_replaced_if_another_file_has_its_name_by_now() {
         let (folder, path) = fixture();
-        fs::write(&path, "meant").unwrap();
-        let meant = FileId::at(&path).unwrap();
+        fs::write(&path, "expected").unwrap();
+        let expected = FileId::at(&path).unwrap();
         let mut new = NewFile::create(&path, b"new", None).unwrap();
         // The file is deleted between the check and the exchange, and another candidate creates a new one.
         fs::rename(&path, folder.path().join("kept")).unwrap();
         fs::write(&path, "another's").unwrap();
-        assert!(!new.replace(&path, meant).unwrap());
+        assert!(!new.replace(&path, expected).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
         fs::remove_file(&path).unwrap();
-        assert!(!new.replace(&path, meant).unwrap(), "deleted");
+        assert!(!new.replace(&path, expected).unwrap(), "deleted");
         fs::rename(folder.path().join("kept"), &path).unwrap();
-        assert!(new.replace(&path, meant).unwrap());
+        assert!(new.replace(&path, expected).unwrap());
         drop(new);
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(folder.path())), ("new", vec!["job".into()]));
     }
@@ -217,7 +220,7 @@ mod tests {
     #[test]
     fn only_new_files_of_killed_processes_are_deleted() {
         let (folder, path) = fixture();
-        let old = SystemTime::now() - LEFT_BEHIND * 2;
+        let old = SystemTime::now() - LEFT_BEHIND_AGE * 2;
         for (name, modified) in [
             ("job", old),
             ("job.lock", old),

@@ -25,16 +25,16 @@ use nix::errno::Errno;
 use uuid::Uuid;
 
 use super::SAFE_OPEN_FLAGS;
-use super::access::{self, Access, Class};
 use super::contents::{Contents, Layout};
 use super::exclusive::Exclusive;
+use super::file_error::{self, Class, FileOperation};
 use super::file_id::FileId;
-use super::lock_holder::Awaited;
+use super::locking_process::WaitReason;
 use super::new_file::{NewFile, delete_left_behind};
 use crate::lock::{LockError, LockErrorKind};
 
-/// The largest size of a record file. A larger file is not a record.
-const LARGEST_RECORD: u64 = 64 * 1024;
+/// The maximum size of a record file in bytes. A larger file is not a record.
+const MAX_SIZE: u64 = 64 * 1024;
 
 /// A file for a record, which may not exist yet.
 #[derive(Debug)]
@@ -48,8 +48,9 @@ pub struct RecordFile {
     highest_version: AtomicU64,
     /// Whether the last write was in place because replacing the file was refused.
     is_written_in_place: AtomicBool,
+    /// Whether this candidate has written a record.
     has_written: AtomicBool,
-    awaited: Awaited,
+    wait_reason: WaitReason,
 }
 
 /// A record file that was opened and read.
@@ -77,11 +78,11 @@ enum Method {
 }
 
 impl Method {
-    /// Returns the permission that the method requires.
-    fn access(self) -> Access {
+    /// Returns the operation on the file or its folder that the method requires.
+    fn operation(self) -> FileOperation {
         match self {
-            Self::Create | Self::Replace => Access::Create,
-            Self::InPlace => Access::Write,
+            Self::Create | Self::Replace => FileOperation::Create,
+            Self::InPlace => FileOperation::Write,
         }
     }
 }
@@ -133,7 +134,7 @@ impl RecordFile {
             highest_version: AtomicU64::new(0),
             is_written_in_place: AtomicBool::new(false),
             has_written: AtomicBool::new(false),
-            awaited: Awaited::default(),
+            wait_reason: WaitReason::default(),
         }
     }
 
@@ -142,14 +143,14 @@ impl RecordFile {
         &self.path
     }
 
-    /// Returns the path of the lock file, `PATH.lock`.
+    /// Returns the path of the companion, `PATH.lock`.
     pub fn companion(&self) -> &Path {
         &self.companion
     }
 
     /// Returns what a write is waiting for, if it has waited for long.
-    pub fn awaited(&self) -> Option<String> {
-        self.awaited.get()
+    pub fn wait_reason(&self) -> Option<String> {
+        self.wait_reason.get()
     }
 
     /// Reads the record.
@@ -163,14 +164,14 @@ impl RecordFile {
     /// Replaces the record with the version `expected`, or creates the record if `expected` is `None`.
     ///
     /// # Errors
-    /// Fails with [`LockErrorKind::Conflict`] if the present version differs from `expected`.
+    /// Fails with [`LockErrorKind::Conflict`] if the current version differs from `expected`.
     pub fn write(&self, expected: Option<&Version>, record: Record) -> Result<Stored, LockError> {
         let found = self.find()?;
         if found.as_ref().and_then(Found::version).as_ref() != expected {
             return Err(conflict());
         }
         let next = self.next_contents(found.as_ref(), record)?;
-        let (first, otherwise) = match &found {
+        let (first, fallback) = match &found {
             None => (Method::Create, None),
             Some(found) if self.prefers_in_place(found) => (Method::InPlace, Some(Method::Replace)),
             Some(_) => (Method::Replace, Some(Method::InPlace)),
@@ -178,15 +179,15 @@ impl RecordFile {
         match self.write_by(first, found.as_ref(), &next, expected)? {
             Ok(()) => {}
             Err(refusal) => {
-                let refused = |method: Method, failure| access::failed(method.access(), &self.path, failure);
-                let Some(otherwise) = otherwise else { return Err(refused(first, &refusal)) };
-                if let Err(second) = self.write_by(otherwise, found.as_ref(), &next, expected)? {
+                let refused = |method: Method, failure| file_error::failed(method.operation(), &self.path, failure);
+                let Some(fallback) = fallback else { return Err(refused(first, &refusal)) };
+                if let Err(second) = self.write_by(fallback, found.as_ref(), &next, expected)? {
                     // If only the mode of the file prevents the write, the error names the file, because chmod can mend
                     // it.
-                    let by_mode = otherwise == Method::InPlace && refusal.kind() == ErrorKind::PermissionDenied;
-                    return Err(if by_mode { refused(otherwise, &second) } else { refused(first, &refusal) });
+                    let by_mode = fallback == Method::InPlace && refusal.kind() == ErrorKind::PermissionDenied;
+                    return Err(if by_mode { refused(fallback, &second) } else { refused(first, &refusal) });
                 }
-                self.is_written_in_place.store(otherwise == Method::InPlace, Ordering::Relaxed);
+                self.is_written_in_place.store(fallback == Method::InPlace, Ordering::Relaxed);
             }
         }
         self.highest_version.fetch_max(next.version, Ordering::Relaxed);
@@ -197,33 +198,38 @@ impl RecordFile {
         Ok(next.into_stored())
     }
 
-    /// Returns whether a record file should not be replaced.
+    /// Returns whether a record file should be written in place rather than replaced.
     fn prefers_in_place(&self, found: &Found) -> bool {
-        // A replacement would cut off the other names (hard links) of the file. An empty file with other names is
-        // replaced, because another user may have created the link with bad intent.
+        // A replacement would separate the file from its other names (hard links). An empty file with other names is
+        // replaced nevertheless, because another user may have created the link with bad intent.
         let has_other_names = found.metadata.nlink() > 1 && found.layout.contents.is_some();
-        // This user cannot give a new file to the group that may use the present one.
-        let group_would_lose_it = Class::of_this_user(&found.metadata) == Class::Others
+        // This user cannot give a new file to the group that may use the current file.
+        let group_would_lose_access = Class::of_current_user(&found.metadata) == Class::Others
             && Class::Group.permissions(&found.metadata) & !Class::Others.permissions(&found.metadata) != 0;
-        has_other_names || group_would_lose_it || self.is_written_in_place.load(Ordering::Relaxed)
+        has_other_names || group_would_lose_access || self.is_written_in_place.load(Ordering::Relaxed)
     }
 
+    /// Opens and reads the file, if it exists.
     fn find(&self) -> Result<Option<Found>, LockError> {
         let Some(file) = open(&self.path)? else { return Ok(None) };
         // A read that coincides with two writes in place can find no valid record, so it is repeated once.
         let layout = self.layout_of(&file).or_else(|_| self.layout_of(&file))?;
         let version = layout.contents.as_ref().map_or(0, |contents| contents.version);
         self.highest_version.fetch_max(version, Ordering::Relaxed);
-        let metadata = file.metadata().map_err(|failure| access::failed(Access::Read, &self.path, &failure))?;
+        let metadata =
+            file.metadata().map_err(|failure| file_error::failed(FileOperation::Read, &self.path, &failure))?;
         Ok(Some(Found { metadata, layout }))
     }
 
+    /// Reads and parses an open file.
     fn layout_of(&self, file: &File) -> Result<Layout, LockError> {
-        let bytes = read_from_start(file).map_err(|failure| access::failed(Access::Read, &self.path, &failure))?;
-        if bytes.len() as u64 > LARGEST_RECORD {
-            return Err(access::unusable(&self.path, "it is larger than a record of leaderrun can be"));
+        let bytes =
+            read_from_start(file).map_err(|failure| file_error::failed(FileOperation::Read, &self.path, &failure))?;
+        if bytes.len() as u64 > MAX_SIZE {
+            return Err(file_error::unusable(&self.path, "it is larger than a record of leaderrun can be"));
         }
-        let not_a_record = |reason| access::unusable(&self.path, &format!("it is not a record of leaderrun: {reason}"));
+        let not_a_record =
+            |reason| file_error::unusable(&self.path, &format!("it is not a record of leaderrun: {reason}"));
         Layout::parse(&bytes).map_err(not_a_record)
     }
 
@@ -235,7 +241,7 @@ impl RecordFile {
             Some(Contents { uid, version, .. }) => {
                 let version = version.checked_add(1);
                 let version = version
-                    .ok_or_else(|| access::unusable(&self.path, "its version is the largest possible number"))?;
+                    .ok_or_else(|| file_error::unusable(&self.path, "its version is the largest possible number"))?;
                 Ok(Contents { uid: uid.clone(), version, record })
             }
             None => {
@@ -254,11 +260,11 @@ impl RecordFile {
         next: &Contents,
         expected: Option<&Version>,
     ) -> Result<io::Result<()>, LockError> {
-        let unknown = |failure| access::unknown(Access::Write, &self.path, &failure);
+        let unknown = |failure| file_error::unknown(FileOperation::Write, &self.path, &failure);
         let mut prepared = match self.prepare(method, found, next) {
             Ok(prepared) => prepared,
             Err(failure) if is_refusal(&failure) => return Ok(Err(failure)),
-            Err(failure) => return Err(access::failed(method.access(), &self.path, &failure)),
+            Err(failure) => return Err(file_error::failed(method.operation(), &self.path, &failure)),
         };
         match self.commit(&mut prepared, expected)? {
             Ok(true) => {}
@@ -269,6 +275,7 @@ impl RecordFile {
         prepared.sync().map(Ok).map_err(unknown)
     }
 
+    /// Prepares a write by one method.
     fn prepare(&self, method: Method, found: Option<&Found>, next: &Contents) -> io::Result<PreparedWrite> {
         let new_file = || NewFile::create(&self.path, &next.to_document(), found.map(|found| &found.metadata));
         match method {
@@ -279,7 +286,7 @@ impl RecordFile {
                 let offset = found.and_then(|found| found.layout.free_slot);
                 let (offset, slot) = offset.zip(next.to_slot()).ok_or(ErrorKind::FileTooLarge)?;
                 // After a power failure during the write, only the other slot is valid, so it must be on the disk
-                // before.
+                // before the write begins.
                 file.sync_data()?;
                 Ok(PreparedWrite::InPlace { file, offset, slot })
             }
@@ -288,7 +295,7 @@ impl RecordFile {
 
     /// Carries out a prepared write under the locks, if the record still has the expected version.
     fn commit(&self, prepared: &mut PreparedWrite, expected: Option<&Version>) -> Result<io::Result<bool>, LockError> {
-        let exclusive = Exclusive::acquire(&self.path, &self.companion, self.request_timeout, &self.awaited)?;
+        let exclusive = Exclusive::acquire(&self.path, &self.companion, self.request_timeout, &self.wait_reason)?;
         let mut replaced = None;
         if let Some(file) = exclusive.record_file() {
             if self.layout_of(file)?.contents.as_ref().map(Contents::version).as_ref() != expected {
@@ -309,9 +316,9 @@ impl RecordFile {
 pub fn open(path: &Path) -> Result<Option<File>, LockError> {
     match OpenOptions::new().read(true).custom_flags(SAFE_OPEN_FLAGS).open(path) {
         Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
-        Ok(_) => Err(access::unusable(path, "it is not a regular file")),
+        Ok(_) => Err(file_error::unusable(path, "it is not a regular file")),
         Err(failure) if failure.kind() == ErrorKind::NotFound && has_folder(path) => Ok(None),
-        Err(failure) => Err(access::failed(Access::Read, path, &failure)),
+        Err(failure) => Err(file_error::failed(FileOperation::Read, path, &failure)),
     }
 }
 
@@ -330,13 +337,13 @@ fn has_folder(path: &Path) -> bool {
 fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.rewind()?;
-    file.take(LARGEST_RECORD + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Returns whether a failed write has certainly changed nothing, and another [`Method`] may succeed.
 fn is_refusal(failure: &io::Error) -> bool {
-    let is_special = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
+    let is_too_large_or_long = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
     let refuses = [
         Errno::EACCES,
         Errno::EPERM,
@@ -347,7 +354,7 @@ fn is_refusal(failure: &io::Error) -> bool {
         Errno::ENOSYS,
         Errno::EOPNOTSUPP,
     ];
-    is_special || failure.raw_os_error().is_some_and(|errno| refuses.contains(&Errno::from_raw(errno)))
+    is_too_large_or_long || failure.raw_os_error().is_some_and(|errno| refuses.contains(&Errno::from_raw(errno)))
 }
 
 fn conflict() -> LockError {

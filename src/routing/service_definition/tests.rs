@@ -17,7 +17,7 @@ fn served(name: &str, number: u16, protocol: &str) -> (String, u16, String) {
 }
 
 #[test]
-fn a_port_is_matched_by_the_definition() {
+fn an_option_names_ports_that_the_service_defines() {
     let server = json!([{ "name": "server", "port": 80, "targetPort": "http" }]);
     assert_eq!(ports(server.clone(), &["8080"]), Ok(vec![served("server", 8080, "TCP")]));
     assert_eq!(ports(server.clone(), &["server:8080"]), Ok(vec![served("server", 8080, "TCP")]));
@@ -84,5 +84,5 @@ fn an_address_must_have_a_family_of_the_service() {
     assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);
     assert!(dual.unserved_family(&["IPv4"]).is_some_and(|sentence| sentence.contains("no IPv6 address")));
     let headless = definition(json!({ "clusterIP": "None", "ipFamilies": ["IPv4", "IPv6"] }));
-    assert_eq!(headless.unserved_family(&["IPv4"]), None, "a headless Service has no address of its own");
+    assert_eq!(headless.unserved_family(&["IPv4"]), None, "a headless Service has no cluster IP");
 }

@@ -59,9 +59,9 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
         // The row about the permission to read the Service says so.
         return route.is_dual_stack;
     }
-    let RouteReport { subject, except, warnings } = service.report(&objects, &route);
-    table.add(Row::ok("Service", format!("{subject} follows the leader{except}")));
-    for warning in warnings.into_iter().chain(service.left_over(&objects).await) {
+    let RouteReport { subject, exception, warnings } = service.report(&objects, &route);
+    table.add(Row::ok("Service", format!("{subject} follows the leader{exception}")));
+    for warning in warnings.into_iter().chain(service.leftover_warning(&objects).await) {
         table.add(note("Service", &warning));
     }
     route.is_dual_stack

@@ -13,7 +13,7 @@ use super::super::contents::SLOT_SIZE;
 use super::*;
 
 /// A timeout that is long enough for a busy machine.
-const ATTEMPT: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -28,12 +28,12 @@ impl Fixture {
         self.folder.path().join("job")
     }
 
-    fn lock_file(&self) -> PathBuf {
+    fn companion(&self) -> PathBuf {
         self.folder.path().join("job.lock")
     }
 
     fn candidate(&self) -> RecordFile {
-        RecordFile::new(self.path(), ATTEMPT)
+        RecordFile::new(self.path(), REQUEST_TIMEOUT)
     }
 
     fn candidate_with_short_timeout(&self) -> RecordFile {
@@ -136,7 +136,7 @@ fn a_new_token_is_greater_than_all_observed_tokens_even_if_the_clock_was_set_bac
 fn a_write_is_refused_while_another_process_holds_either_lock() {
     let fixture = Fixture::new();
     let first = fixture.candidate().write(None, Record::default()).unwrap();
-    for path in [fixture.path(), fixture.lock_file()] {
+    for path in [fixture.path(), fixture.companion()] {
         let other = File::open(path).unwrap();
         other.lock().unwrap();
         let refusal =
@@ -196,7 +196,7 @@ fn a_write_in_place_to_a_deleted_file_is_a_conflict() {
 }
 
 #[test]
-fn one_of_many_concurrent_writes_succeeds_while_the_lock_file_is_deleted_repeatedly() {
+fn one_of_many_concurrent_writes_succeeds_while_the_companion_is_deleted_repeatedly() {
     let fixture = Fixture::new();
     let mut present = None;
     for _ in 0..20 {
@@ -205,7 +205,7 @@ fn one_of_many_concurrent_writes_succeeds_while_the_lock_file_is_deleted_repeate
             let write = |_| scope.spawn(|| fixture.candidate().write(expected.as_ref(), Record::default()));
             let writers: Vec<_> = (0..4).map(write).collect();
             while writers.iter().any(|writer| !writer.is_finished()) {
-                let _ = fs::remove_file(fixture.lock_file());
+                let _ = fs::remove_file(fixture.companion());
                 thread::yield_now();
             }
             writers.into_iter().filter_map(|writer| writer.join().unwrap().ok()).collect()
@@ -223,7 +223,7 @@ fn a_file_with_two_hard_links_keeps_both() {
     let mut stored = a.write(None, held_by("a")).unwrap();
     let other = fixture.folder.path().join("other");
     fs::hard_link(fixture.path(), &other).unwrap();
-    let b = RecordFile::new(other, ATTEMPT);
+    let b = RecordFile::new(other, REQUEST_TIMEOUT);
     for (candidate, name) in [(&b, "b"), (&a, "a"), (&b, "b"), (&a, "a")] {
         stored = candidate.write(Some(&stored.version), held_by(name)).unwrap();
         assert_eq!([holder(&a), holder(&b)], [name, name]);
@@ -254,16 +254,16 @@ fn an_empty_file_with_another_hard_link_is_not_overwritten() {
 }
 
 #[test]
-fn a_lock_file_that_is_a_link_or_a_fifo_is_refused() {
+fn a_companion_that_is_a_link_or_a_fifo_is_refused() {
     let fixture = Fixture::new();
     let victim = fixture.folder.path().join("victim");
     fs::write(&victim, "precious").unwrap();
-    symlink(&victim, fixture.lock_file()).unwrap();
+    symlink(&victim, fixture.companion()).unwrap();
     let refusal = fixture.candidate().write(None, Record::default()).unwrap_err();
     assert_eq!(refusal.kind, LockErrorKind::Forbidden);
     assert!(refusal.message.contains("symbolic link"), "{refusal}");
-    fs::remove_file(fixture.lock_file()).unwrap();
-    mkfifo(&fixture.lock_file(), Mode::S_IRWXU).unwrap();
+    fs::remove_file(fixture.companion()).unwrap();
+    mkfifo(&fixture.companion(), Mode::S_IRWXU).unwrap();
     let refusal = fixture.candidate().write(None, Record::default()).unwrap_err();
     assert!(refusal.message.contains("it is not a regular file"), "{refusal}");
     assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
@@ -276,14 +276,14 @@ fn a_path_that_is_not_a_regular_file_is_refused() {
     let link = fixture.folder.path().join("link");
     symlink(fixture.path(), &link).unwrap();
     for not_a_file in [link.as_path(), fixture.folder.path()] {
-        assert!(FileLock::new(not_a_file, ATTEMPT).is_err());
+        assert!(FileLock::new(not_a_file, REQUEST_TIMEOUT).is_err());
     }
 }
 
 #[test]
 fn a_missing_folder_is_an_error_and_not_a_free_record() {
     let folder = tempfile::tempdir().unwrap();
-    let candidate = RecordFile::new(folder.path().join("inside").join("job"), ATTEMPT);
+    let candidate = RecordFile::new(folder.path().join("inside").join("job"), REQUEST_TIMEOUT);
     for refusal in [candidate.read().unwrap_err(), candidate.write(None, Record::default()).unwrap_err()] {
         assert_eq!(refusal.kind, LockErrorKind::Forbidden);
         assert!(refusal.message.contains("its folder") && refusal.message.contains("does not exist"), "{refusal}");
@@ -291,24 +291,24 @@ fn a_missing_folder_is_an_error_and_not_a_free_record() {
 }
 
 #[test]
-fn a_read_only_lock_file_can_be_locked() {
+fn a_read_only_companion_can_be_locked() {
     let fixture = Fixture::new();
-    File::create(fixture.lock_file()).unwrap();
-    fs::set_permissions(fixture.lock_file(), Permissions::from_mode(0o444)).unwrap();
+    File::create(fixture.companion()).unwrap();
+    fs::set_permissions(fixture.companion(), Permissions::from_mode(0o444)).unwrap();
     fixture.candidate().write(None, Record::default()).unwrap();
 }
 
 /// Programs such as systemd-tmpfiles delete files that were not used for days.
 #[test]
-fn every_write_updates_the_times_of_the_lock_file() {
+fn every_write_updates_the_times_of_the_companion() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let first = candidate.write(None, Record::default()).unwrap();
     let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     let times = std::fs::FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
-    File::options().write(true).open(fixture.lock_file()).unwrap().set_times(times).unwrap();
+    File::options().write(true).open(fixture.companion()).unwrap().set_times(times).unwrap();
     candidate.write(Some(&first.version), Record::default()).unwrap();
-    let metadata = fs::metadata(fixture.lock_file()).unwrap();
+    let metadata = fs::metadata(fixture.companion()).unwrap();
     assert!(metadata.modified().unwrap() > long_ago && metadata.accessed().unwrap() > long_ago);
 }
 

@@ -103,7 +103,7 @@ fn trimmed(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Resolves a path in a kubeconfig, whose folder is `folder`. As in Go, `..` removes the part before it, even if that
+/// Resolves a path from a kubeconfig in the folder `folder`. As in Go, `..` removes the part before it, even if that
 /// part does not exist or is a symbolic link.
 fn resolved(folder: &Path, path: &str) -> PathBuf {
     if Path::new(path).is_absolute() {
@@ -152,7 +152,7 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
         return Err("it has both a token and a user name with a password; remove one of them".to_owned());
     }
     let token =
-        token.map_or_else(|| user.auth_provider.as_ref().map(provided_token).transpose(), |token| Ok(Some(token)))?;
+        token.map_or_else(|| user.auth_provider.as_ref().map(oidc_token).transpose(), |token| Ok(Some(token)))?;
     if user.exec.is_some() && user.auth_provider.is_some() {
         return Err("it has both an exec plugin and an auth-provider; remove one of them".to_owned());
     }
@@ -161,7 +161,7 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
 }
 
 /// Returns the token that kubectl has stored for an OpenID Connect provider. leaderrun does not refresh it.
-fn provided_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSource, String> {
+fn oidc_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSource, String> {
     let id_token = config.as_ref().and_then(|config| trimmed(&config.get("id-token").cloned()));
     match (trimmed(name).as_deref(), id_token) {
         (Some("oidc"), Some(token)) => {

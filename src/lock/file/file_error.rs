@@ -13,7 +13,7 @@ use crate::lock::{LockError, LockErrorKind};
 
 /// An operation on a file or its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum FileOperation {
     Read,
     Write,
     /// Create the file, which requires write permission for its folder.
@@ -23,7 +23,7 @@ pub enum Access {
     Watch,
 }
 
-impl Access {
+impl FileOperation {
     fn verb(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -34,8 +34,8 @@ impl Access {
         }
     }
 
-    /// Returns the permission that the mode of the file must grant. For [`Access::Create`], the mode of the folder must
-    /// grant it.
+    /// Returns the permission that the mode of the file must grant. For [`FileOperation::Create`], the mode of the
+    /// folder must grant it.
     fn permission(self) -> Permission {
         match self {
             Self::Read | Self::Lock | Self::Watch => Permission::Read,
@@ -45,7 +45,7 @@ impl Access {
 }
 
 /// Returns the error of a system call that has certainly changed nothing.
-pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
+pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> LockError {
     let errno = failure.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let kind = match errno {
         Errno::EACCES | Errno::EPERM | Errno::EROFS => LockErrorKind::Forbidden,
@@ -54,7 +54,7 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
     };
     let folder = path.parent().unwrap_or(path);
     let reason = match errno {
-        Errno::EACCES | Errno::EPERM => not_permitted(access, path, folder),
+        Errno::EACCES | Errno::EPERM => not_permitted(operation, path, folder),
         Errno::ELOOP if fs::metadata(folder).is_err() => {
             format!("its folder {} is a symbolic link that leads to itself", folder.display())
         }
@@ -79,12 +79,12 @@ pub fn failed(access: Access, path: &Path, failure: &io::Error) -> LockError {
         Errno::EROFS => "its file system is read-only; try a file elsewhere".to_owned(),
         _ => errno.desc().to_owned(),
     };
-    LockError::new(kind, format!("cannot {} {}: {reason}", access.verb(), path.display()))
+    LockError::new(kind, format!("cannot {} {}: {reason}", operation.verb(), path.display()))
 }
 
 /// Returns the error of a system call that may have changed something.
-pub fn unknown(access: Access, path: &Path, failure: &io::Error) -> LockError {
-    LockError { kind: LockErrorKind::Unknown, ..failed(access, path, failure) }
+pub fn unknown(operation: FileOperation, path: &Path, failure: &io::Error) -> LockError {
+    LockError { kind: LockErrorKind::Unknown, ..failed(operation, path, failure) }
 }
 
 /// Returns the error of a file that is not a valid record file.
@@ -96,16 +96,16 @@ pub fn unusable(path: &Path, reason: &str) -> LockError {
 }
 
 /// Returns why this user may not access a file, and what to change.
-fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
+fn not_permitted(operation: FileOperation, path: &Path, folder: &Path) -> String {
     let user = User(geteuid().as_raw());
-    let permission = access.permission();
-    let about = if access == Access::Create { folder } else { path };
+    let permission = operation.permission();
+    let about = if operation == FileOperation::Create { folder } else { path };
     let Ok(found) = fs::symlink_metadata(about) else {
         return format!("{user} may not search its folder {} or a parent of it", folder.display());
     };
-    let class = Class::of_this_user(&found);
+    let class = Class::of_current_user(&found);
     if geteuid().is_root() || class.is_granted(permission, &found) {
-        return if access == Access::Create && !may_replace(path, folder) {
+        return if operation == FileOperation::Create && !may_replace(path, folder) {
             "its folder is sticky, so only the owner of a file can replace it".to_owned()
         } else {
             "the kernel refuses it although the mode allows it; look for an access control list, an immutable file, \
@@ -115,8 +115,8 @@ fn not_permitted(access: Access, path: &Path, folder: &Path) -> String {
     }
     let (owner, mode, verb) = (User(found.uid()), found.mode() & 0o7777, permission.verb());
     let quoted_path = quoted(path);
-    match access {
-        Access::Create => format!(
+    match operation {
+        FileOperation::Create => format!(
             "{} belongs to {owner} and has mode {mode:04o}, so {user} may not {verb} to it; try as root: install -m 644 -o {} /dev/null {quoted_path}",
             folder.display(),
             user.0
@@ -135,7 +135,7 @@ fn may_replace(path: &Path, folder: &Path) -> bool {
     !is_sticky || geteuid().is_root() || owns(path) || owns(folder) || !path.exists()
 }
 
-/// A user. Messages show only the number, because a lookup of the name may block on a directory service.
+/// A user. Messages show only the number, because looking up the name may block on a directory service.
 struct User(u32);
 
 impl fmt::Display for User {
@@ -170,7 +170,7 @@ impl Permission {
         }
     }
 
-    /// Returns the bit of a mode, in the class of others.
+    /// Returns the bit of this permission within the three bits of a class.
     fn bit(self) -> u32 {
         match self {
             Self::Read => 0o4,
@@ -189,13 +189,13 @@ pub enum Class {
 
 impl Class {
     /// Returns the class that applies to this process for this file.
-    pub fn of_this_user(file: &Metadata) -> Self {
+    pub fn of_current_user(file: &Metadata) -> Self {
         let is_member = |group: u32| {
             getegid().as_raw() == group
                 || getgroups().is_ok_and(|groups| groups.iter().any(|other| other.as_raw() == group))
         };
         let user = geteuid();
-        // Root has the rights of the owner.
+        // Root has the permissions of the owner.
         if user.is_root() || file.uid() == user.as_raw() {
             Self::Owner
         } else if is_member(file.gid()) {

@@ -6,53 +6,56 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::access;
+use super::file_error;
 use crate::lock::{LockError, LockErrorKind};
 use crate::telemetry::log::printable;
 
-/// A description of what a write waits for, if that takes long. The election reads it while another thread waits.
+/// A description of what a write is waiting for, if it has waited for long. The election reads it while another thread
+/// waits.
 #[derive(Debug, Default)]
-pub struct Awaited(Mutex<Option<String>>);
+pub struct WaitReason(Mutex<Option<String>>);
 
-impl Awaited {
+impl WaitReason {
     pub fn get(&self) -> Option<String> {
         self.0.lock().expect("no thread panics while it holds this lock").clone()
     }
 
-    pub fn set(&self, awaited: Option<String>) {
-        *self.0.lock().expect("no thread panics while it holds this lock") = awaited;
+    pub fn set(&self, wait_reason: Option<String>) {
+        *self.0.lock().expect("no thread panics while it holds this lock") = wait_reason;
     }
 }
 
 /// A process that has locked a file.
 #[derive(Debug, PartialEq, Eq)]
-pub struct LockHolder {
+pub struct LockingProcess {
     pid: i32,
     name: String,
 }
 
-impl LockHolder {
+impl LockingProcess {
     /// Returns the process that has locked an open file, if that is known. The kernel does not name a process of
-    /// another PID namespace. If a process has passed the descriptor to another one and died, the kernel still names
-    /// the dead one, and this returns `None`.
+    /// another PID namespace. If a process has passed the descriptor to another process and died, the kernel still
+    /// names the dead process, and this returns `None`.
     pub fn of(file: &File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
         let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
-        let pid =
-            locker(&fs::read_to_string("/proc/locks").ok()?, &format!("{major:02x}:{minor:02x}:{}", metadata.ino()))?;
+        let pid = locking_pid(
+            &fs::read_to_string("/proc/locks").ok()?,
+            &format!("{major:02x}:{minor:02x}:{}", metadata.ino()),
+        )?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         Some(Self { pid, name: printable(name.trim_end()) })
     }
 }
 
-impl fmt::Display for LockHolder {
+impl fmt::Display for LockingProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} ({})", self.pid, self.name)
     }
 }
 
 /// Returns the pid in the line of /proc/locks about a lock by flock(2) on this file.
-fn locker(locks: &str, file: &str) -> Option<i32> {
+fn locking_pid(locks: &str, file: &str) -> Option<i32> {
     locks.lines().find_map(|line| {
         // Lines with `->` are about processes that wait for the lock.
         let words: Vec<_> = line.split_ascii_whitespace().collect();
@@ -61,23 +64,23 @@ fn locker(locks: &str, file: &str) -> Option<i32> {
     })
 }
 
-/// Returns what a write waits for: the file, and who keeps it locked.
-pub fn description(path: &Path, holder: Option<&LockHolder>) -> String {
-    format!("{}, which {} keeps locked", path.display(), named(holder))
+/// Describes what a write is waiting for: the file, and the process that keeps it locked.
+pub fn wait_reason(path: &Path, process: Option<&LockingProcess>) -> String {
+    format!("{}, which {} keeps locked", path.display(), process_name(process))
 }
 
 /// Returns the error of a write that has waited for too long.
-pub fn locked_by_another(path: &Path, holder: Option<&LockHolder>) -> LockError {
-    let remedy = match holder {
-        Some(LockHolder { pid, .. }) => format!("ps -fp {pid} to see what it does"),
-        None => format!("fuser -v {} to see which", access::quoted(path)),
+pub fn locked_by_another(path: &Path, process: Option<&LockingProcess>) -> LockError {
+    let remedy = match process {
+        Some(LockingProcess { pid, .. }) => format!("ps -fp {pid} to see what it does"),
+        None => format!("fuser -v {} to see which", file_error::quoted(path)),
     };
-    let message = format!("cannot lock {}: {} keeps it locked; try {remedy}", path.display(), named(holder));
+    let message = format!("cannot lock {}: {} keeps it locked; try {remedy}", path.display(), process_name(process));
     LockError::new(LockErrorKind::Refused, message)
 }
 
-fn named(holder: Option<&LockHolder>) -> String {
-    holder.map_or("another process".to_owned(), LockHolder::to_string)
+fn process_name(process: Option<&LockingProcess>) -> String {
+    process.map_or("another process".to_owned(), LockingProcess::to_string)
 }
 
 #[cfg(test)]
@@ -85,22 +88,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_names_the_process_that_has_locked_a_file() {
+    fn a_line_of_proc_locks_names_the_process_that_has_locked_a_file() {
         let locks = "1: POSIX  ADVISORY  WRITE 7 fe:00:12 0 EOF\n\
                      2: FLOCK  ADVISORY  WRITE 8 fe:00:1 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 9 fe:00:12 0 EOF\n\
                      3: -> FLOCK  ADVISORY  WRITE 10 fe:00:12 0 EOF\n\
                      4: FLOCK  ADVISORY  WRITE 0 fe:00:13 0 EOF\n";
-        assert_eq!(locker(locks, "fe:00:12"), Some(9));
-        assert_eq!(locker(locks, "fe:00:13"), None, "the process is in another PID namespace");
-        assert_eq!(locker(locks, "fe:00:14"), None);
+        assert_eq!(locking_pid(locks, "fe:00:12"), Some(9));
+        assert_eq!(locking_pid(locks, "fe:00:13"), None, "the process is in another PID namespace");
+        assert_eq!(locking_pid(locks, "fe:00:14"), None);
     }
 
     #[test]
-    fn a_locked_file_names_this_process() {
+    fn the_process_that_has_locked_a_file_is_found() {
         let file = tempfile::tempfile().unwrap();
-        assert_eq!(LockHolder::of(&file), None);
+        assert_eq!(LockingProcess::of(&file), None);
         file.lock().unwrap();
-        assert_eq!(LockHolder::of(&file).map(|holder| holder.pid), Some(std::process::id() as i32));
+        assert_eq!(LockingProcess::of(&file).map(|process| process.pid), Some(std::process::id() as i32));
     }
 }
