@@ -14,6 +14,9 @@ use super::files;
 /// The configuration and the credentials that were read before.
 type Previous<'a> = Option<(&'a ConnectionConfig, &'a Material)>;
 
+/// A client certificate and its key, as PEM.
+pub type CertificateAndKey = (Vec<u8>, Vec<u8>);
+
 /// All credentials that were read. Two values are equal if nothing has changed.
 #[derive(PartialEq, Eq)]
 pub struct Material {
@@ -25,8 +28,7 @@ pub struct Material {
 #[derive(PartialEq, Eq)]
 pub struct TlsMaterial {
     pub authority: Option<Vec<u8>>,
-    /// The client certificate and its key.
-    pub certificate: Option<(Vec<u8>, Vec<u8>)>,
+    pub certificate: Option<CertificateAndKey>,
 }
 
 impl Material {
@@ -54,7 +56,7 @@ fn read_certificate(
     issued: Option<&IssuedCredentials>,
     previous: Previous<'_>,
     failure: &mut Option<ConfigError>,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, ConfigError> {
+) -> Result<Option<CertificateAndKey>, ConfigError> {
     if let Some(issued) = issued.and_then(|issued| issued.certificate.clone()) {
         return Ok(Some((issued.certificate.into_bytes(), issued.key.into_bytes())));
     }

@@ -15,7 +15,7 @@ use super::super::{kubeconfig, log_events, tls};
 use super::access::{Access, Lifetime};
 use super::exec_credential::{self, IssuedCredentials};
 use super::files::{self, Stamp};
-use super::material::{self, Material, TlsMaterial};
+use super::material::{self, CertificateAndKey, Material, TlsMaterial};
 use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 
 /// How often files are read again although they seem unchanged.
@@ -309,6 +309,6 @@ impl Worker {
     }
 }
 
-fn pair(certificate: &Option<(Vec<u8>, Vec<u8>)>) -> Option<(&[u8], &[u8])> {
+fn pair(certificate: &Option<CertificateAndKey>) -> Option<(&[u8], &[u8])> {
     certificate.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()))
 }
