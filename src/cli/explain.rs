@@ -9,7 +9,7 @@ use super::arguments::subcommand_names;
 use super::arguments::values::InvalidValue;
 use super::origin::{Origin, given_name, option_name, shell_word};
 use super::usage_error::UsageError;
-use super::{Line, Refusal, suggest};
+use super::{CommandLine, Refusal, suggest};
 
 /// A command line that works on every machine.
 const EXAMPLE: &str = "leaderrun --lock file:/tmp/my-job.lease -- echo leading";
@@ -42,14 +42,14 @@ fn example_value(option: &clap::Arg) -> &'static str {
     }
 }
 
-/// Explains an error of the parser for this line.
-pub fn explain(error: &clap::Error, line: &Line) -> UsageError {
-    Explanation { error, line, options: line.options() }.explain()
+/// Explains an error that the parser found in this command line.
+pub fn explain(error: &clap::Error, command_line: &CommandLine) -> UsageError {
+    Explanation { error, command_line, options: command_line.options() }.explain()
 }
 
 struct Explanation<'a> {
     error: &'a clap::Error,
-    line: &'a Line,
+    command_line: &'a CommandLine,
     options: clap::Command,
 }
 
@@ -76,7 +76,7 @@ impl Explanation<'_> {
     fn invalid_value(&self) -> UsageError {
         let (value, name) = (self.value(), self.name());
         let Some(option) = self.option(&name) else { return self.invalid_word(&name) };
-        let origin = Origin::of_refused(option, &self.line.arguments, &value);
+        let origin = Origin::of_refused(option, &self.command_line.arguments, &value);
         let example = origin.with(&example_of(option));
         if self.value_is_missing(&value, &origin) {
             return UsageError::new(origin.name(), "the value is missing").for_example(example);
@@ -118,14 +118,15 @@ impl Explanation<'_> {
     }
 
     fn has_empty_argument(&self) -> bool {
-        self.line.arguments.iter().any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
+        self.command_line.arguments.iter().any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
     }
 
-    /// Returns whether the option would be accepted with this value. The line may still be refused for another reason.
+    /// Returns whether the option would be accepted with this value. The command line may still be refused for another
+    /// reason.
     fn is_accepted(&self, option: &clap::Arg, value: &str) -> bool {
         let name = option_name(option);
-        let own = self.line.arguments.iter().take_while(|argument| *argument != "--").count();
-        let (own, command) = self.line.arguments.split_at(own);
+        let own = self.command_line.arguments.iter().take_while(|argument| *argument != "--").count();
+        let (own, command) = self.command_line.arguments.split_at(own);
         let mut arguments: Vec<OsString> = Vec::new();
         let mut is_value = false;
         for argument in own {
@@ -140,7 +141,7 @@ impl Explanation<'_> {
         }
         arguments.push(format!("{name}={value}").into());
         arguments.extend(command.iter().cloned());
-        match Line::new(arguments).plan() {
+        match CommandLine::new(arguments).plan() {
             Ok(_) => true,
             Err(Refusal::Usage(error)) => !error.subject.contains(&name),
             Err(Refusal::Clap(error)) => first_word(context(&error, ContextKind::InvalidArg)) != name,
@@ -150,15 +151,15 @@ impl Explanation<'_> {
     fn unknown_argument(&self) -> UsageError {
         let name = self.name();
         let known = self.options.get_arguments().map(option_name).filter(|option| !option.is_empty());
-        let built_in: &[&str] = if self.line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
+        let built_in: &[&str] = if self.command_line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
         let known: Vec<String> = known.chain(built_in.iter().map(|option| (*option).to_owned())).collect();
         if name.starts_with('-') {
             // The parser reads `-lock` as the short option -l with a value.
-            let with_one_dash = self.line.arguments.iter().filter_map(|argument| argument.to_str());
-            let mut with_one_dash =
-                with_one_dash.filter(|argument| !name.starts_with("--") && argument.starts_with(&name));
-            let with_two = with_one_dash.next().map(|argument| format!("-{}", first_word(argument)));
-            if let Some(meant) = with_two.filter(|meant| known.contains(meant)) {
+            let is_read_as_short = |argument: &&str| !name.starts_with("--") && argument.starts_with(&name);
+            let mut arguments = self.command_line.arguments.iter().filter_map(|argument| argument.to_str());
+            let with_one_dash = arguments.find(is_read_as_short);
+            let with_two_dashes = with_one_dash.map(|argument| format!("-{}", first_word(argument)));
+            if let Some(meant) = with_two_dashes.filter(|meant| known.contains(meant)) {
                 return UsageError::new(&meant[1..], "a long option begins with --").try_instead(meant);
             }
             let error = UsageError::new(&name, format!("{} has no such option", self.program()));
@@ -168,17 +169,17 @@ impl Explanation<'_> {
             };
         }
         let word = shell_word(&name);
-        if self.line.subcommand.is_some() {
+        if self.command_line.subcommand.is_some() {
             let error = UsageError::new(word, format!("{} takes only options", self.program()));
             return error.remedy(format!("see {}", self.help()));
         }
         if let Some(option) = self.option_before_double_dash() {
-            let origin = Origin::of_refused(option, &self.line.arguments, "");
+            let origin = Origin::of_refused(option, &self.command_line.arguments, "");
             return UsageError::new(origin.name(), "the value is missing")
                 .for_example(origin.with(&example_of(option)));
         }
         let subcommands = subcommand_names();
-        let is_first = self.line.arguments.get(1).is_some_and(|first| *first == *name);
+        let is_first = self.command_line.arguments.get(1).is_some_and(|first| *first == *name);
         match suggest::nearest(&name, subcommands.iter().map(String::as_str)) {
             _ if is_first && known.contains(&format!("--{name}")) => {
                 UsageError::new(word, "leaderrun has no such subcommand").try_instead(format!("leaderrun --{name}"))
@@ -200,25 +201,25 @@ impl Explanation<'_> {
 
     /// Returns the option that expects a value right before `--`, if there is one.
     fn option_before_double_dash(&self) -> Option<&clap::Arg> {
-        let index = self.line.arguments.iter().position(|argument| argument == "--")?;
-        let before = self.line.arguments.get(index.checked_sub(1)?)?.to_str()?;
+        let index = self.command_line.arguments.iter().position(|argument| argument == "--")?;
+        let before = self.command_line.arguments.get(index.checked_sub(1)?)?.to_str()?;
         let is_before = |option: &&clap::Arg| {
-            given_name(option, &self.line.arguments[index - 1..]).is_some_and(|name| name == before)
+            given_name(option, &self.command_line.arguments[index - 1..]).is_some_and(|name| name == before)
         };
         self.options.get_arguments().find(is_before).filter(|option| option.get_action().takes_values())
     }
 
-    /// Returns whether the line would be valid with `--` before this word.
+    /// Returns whether the command line would be valid with `--` before this word.
     fn runs_with_double_dash(&self, word: &str) -> bool {
-        let Some(index) = self.line.arguments.iter().position(|argument| argument == word) else { return false };
-        let mut arguments = self.line.arguments.clone();
+        let Some(index) = self.command_line.arguments.iter().position(|argument| argument == word) else { return false };
+        let mut arguments = self.command_line.arguments.clone();
         arguments.insert(index, "--".into());
-        Line::new(arguments).plan().is_ok()
+        CommandLine::new(arguments).plan().is_ok()
     }
 
-    /// Returns the line without this word, and with a subcommand as the first argument.
+    /// Returns the command line without this word, and with a subcommand as the first argument.
     fn as_subcommand(&self, subcommand: &str, word: &str) -> String {
-        let others = self.line.arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
+        let others = self.command_line.arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
         let others = others.filter(|argument| argument != word).map(|argument| shell_word(&argument));
         ["leaderrun".to_owned(), subcommand.to_owned()].into_iter().chain(others).collect::<Vec<_>>().join(" ")
     }
@@ -254,7 +255,7 @@ impl Explanation<'_> {
             _ => name.as_str(),
         };
         let shown = |name: &str| match self.option(name) {
-            Some(option) => Origin::of_refused(option, &self.line.arguments, "").name(),
+            Some(option) => Origin::of_refused(option, &self.command_line.arguments, "").name(),
             None => name.to_owned(),
         };
         match other == name {
@@ -266,7 +267,7 @@ impl Explanation<'_> {
 
     /// Returns the argument or the variable that is not UTF-8.
     fn not_unicode(&self) -> String {
-        let pairs = self.line.arguments.windows(2);
+        let pairs = self.command_line.arguments.windows(2);
         let argument = pairs.filter(|pair| pair[1].to_str().is_none()).map(|pair| pair.join(OsStr::new(" "))).next();
         let variables = self.options.get_arguments().filter_map(|option| option.get_env());
         let mut variables =
@@ -282,16 +283,18 @@ impl Explanation<'_> {
         self.options.get_arguments().find(|option| option_name(option) == name)
     }
 
+    /// Returns the option or the word that the error is about.
     fn name(&self) -> String {
         first_word(context(self.error, ContextKind::InvalidArg)).to_owned()
     }
 
+    /// Returns the value that the parser refused; empty if the error is not about a value.
     fn value(&self) -> String {
         context(self.error, ContextKind::InvalidValue).to_owned()
     }
 
     fn program(&self) -> String {
-        self.line.subcommand.as_ref().map_or("leaderrun".to_owned(), |name| format!("leaderrun {name}"))
+        self.command_line.subcommand.as_ref().map_or("leaderrun".to_owned(), |name| format!("leaderrun {name}"))
     }
 
     fn help(&self) -> String {
@@ -306,6 +309,7 @@ fn example_of(option: &clap::Arg) -> String {
     default.or_else(possible).unwrap_or_else(|| example_value(option).to_owned())
 }
 
+/// Returns the first text of this kind that the error contains.
 fn context(error: &clap::Error, kind: ContextKind) -> &str {
     match error.get(kind) {
         Some(ContextValue::String(text)) => text,

@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! [`arguments`] contains the options as they were given, in one struct for each topic, and `plan` turns them into the
-//! configuration of the two processes. The error for an invalid command line is one sentence, with a suggestion that
+//! configuration of the two processes. The error for an invalid command line is one sentence, and what it suggests
 //! works when it is pasted.
 
 mod arguments;
@@ -28,14 +28,14 @@ use crate::elector::ElectorConfig;
 use crate::subcommands::Subcommand;
 use crate::supervisor::SupervisorConfig;
 
-/// What the command line requests.
+/// The action that a command line requests.
 #[derive(Debug)]
 pub enum Invocation {
     /// Run a command. The fields configure the elector and the supervisor.
     Run(Box<ElectorConfig>, SupervisorConfig),
     /// Carry out a subcommand.
     Subcommand(Subcommand),
-    /// Print this text: the help, the version, or another document.
+    /// Print this text: the help, the version, a completion script or the man page.
     Print(String),
 }
 
@@ -44,12 +44,12 @@ pub enum Invocation {
 /// # Errors
 /// Returns one sentence that names the option or variable as it was given, the reason, and what to do.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
-    let line = Line::new(arguments.into_iter().collect());
-    match line.plan() {
+    let command_line = CommandLine::new(arguments.into_iter().collect());
+    match command_line.plan() {
         Ok(invocation) => Ok(invocation),
         Err(Refusal::Usage(error)) => Err(error),
         Err(Refusal::Clap(error)) if !error.use_stderr() => Ok(Invocation::Print(error.render().to_string())),
-        Err(Refusal::Clap(error)) => Err(explain::explain(&error, &line)),
+        Err(Refusal::Clap(error)) => Err(explain::explain(&error, &command_line)),
     }
 }
 
@@ -59,7 +59,7 @@ pub fn definition() -> clap::Command {
 }
 
 /// A command line as it was given.
-struct Line {
+struct CommandLine {
     arguments: Vec<OsString>,
     subcommand: Option<String>,
 }
@@ -84,7 +84,7 @@ impl From<clap::Error> for Refusal {
     }
 }
 
-impl Line {
+impl CommandLine {
     fn new(arguments: Vec<OsString>) -> Self {
         // Only the first argument can be a subcommand. A later one may be the value of an option.
         let first = arguments.get(1).and_then(|first| first.to_str());
@@ -92,7 +92,7 @@ impl Line {
         Self { arguments, subcommand }
     }
 
-    /// Returns the definition of the options that are permitted on this line.
+    /// Returns the definition of the options that are permitted on this command line.
     fn options(&self) -> clap::Command {
         match &self.subcommand {
             None => definition(),

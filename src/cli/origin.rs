@@ -12,12 +12,13 @@ pub struct Origin<'a> {
     source: ValueSource,
     /// The option's name as it was given, `-E` or `--conflict-exit-code`.
     name: String,
-    /// The value as it was given. Several values have commas between them.
+    /// The value as it was given. Several values are joined by commas.
     value: String,
 }
 
 impl<'a> Origin<'a> {
-    /// Returns the origin of a value that was refused. In this case clap returns no matches.
+    /// Returns the origin of a value that the parser refused. clap returns no matches for such a command line, so the
+    /// source of the value is determined from the arguments and the environment.
     pub fn of_refused(option: &'a clap::Arg, arguments: &[OsString], value: &str) -> Self {
         let given = given_name(option, arguments);
         let source = match given {
@@ -27,7 +28,7 @@ impl<'a> Origin<'a> {
         Self { option, source, name: given.unwrap_or_else(|| option_name(option)), value: value.to_owned() }
     }
 
-    /// Returns whether the value was given, so that it is not the default.
+    /// Returns whether the user has set the value, so that it is not the default.
     pub fn is_chosen(&self) -> bool {
         self.source != ValueSource::DefaultValue
     }
@@ -106,7 +107,7 @@ pub fn option_name(option: &clap::Arg) -> String {
     option.get_long().map(|long| format!("--{long}")).unwrap_or_default()
 }
 
-/// Returns a word in the form in which a shell reads it, quoted if necessary.
+/// Returns a word for a shell, quoted if necessary.
 pub fn shell_word(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "_./:=@%+,-".contains(character);
     match word {

@@ -6,7 +6,7 @@ use super::routing::pod_name;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, OwnerConfig, OwnerName};
 
-/// Plans the owner of the lock's objects, if one is configured. `pod` is the name in `--pod`.
+/// Plans the owner of the lock's objects, if one is configured. `pod` is the value of `--pod`.
 ///
 /// # Errors
 /// Returns which option does not fit, why, and what to do.

@@ -221,12 +221,13 @@ fn lock_name(arguments: LockArguments, origins: Origins<'_>) -> Result<LockName,
     Ok(lock)
 }
 
-fn is_overruled(variable: &Origin<'_>, other: &Origin<'_>) -> bool {
-    !variable.is_on_command_line() && other.is_on_command_line()
+/// Returns whether only `other` was given on the command line, so that it takes precedence over `origin`.
+fn is_overruled(origin: &Origin<'_>, other: &Origin<'_>) -> bool {
+    !origin.is_on_command_line() && other.is_on_command_line()
 }
 
-/// Returns the log level. `-q` and `-v` contradict each other, unless one of them is a variable: the command line takes
-/// precedence.
+/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line,
+/// which takes precedence over variables.
 fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
     let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
     let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));

@@ -1,11 +1,11 @@
-//! Checks that the other options can be used with a lock with slots.
+//! Checks that the lock and the routing fit the number of slots.
 
 use super::origin::Origins;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, SlotCount, default_kind};
 use crate::routing::RoutingTarget;
 
-/// Checks that each slot can have its own lock, and its own label or Service if traffic is routed.
+/// Checks that each slot can have its own lock and, if traffic is routed, its own label or Service.
 ///
 /// # Errors
 /// Returns which option does not fit, why, and what to do.

@@ -1,6 +1,6 @@
 //! Suggestions for mistyped words.
 
-/// Returns the known word that was probably meant by a mistyped one: it differs in a few letters, or it is the only one
+/// Returns the known word that a mistyped word probably stands for: one that differs in a few letters, or the only one
 /// that begins with the mistyped word.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();

@@ -161,7 +161,7 @@ fn suggestions_work_when_they_are_pasted() {
             let suggestion = message.split_once("; try ").or(message.split_once("; for example "));
             let Some((_, suggestion)) = suggestion else { continue };
             let pasted = pasted(&line, suggestion);
-            plan(&pasted).unwrap_or_else(|again| panic!("{message} leads to {again}: {pasted:?}"));
+            plan(&pasted).unwrap_or_else(|error| panic!("{message} leads to {error}: {pasted:?}"));
             accepted += 1;
         }
     }

@@ -11,7 +11,7 @@ use super::arguments::TimeArguments;
 use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
 
-/// The maximum number of changes that are tried before no suggestion is made. In practice fewer are enough.
+/// The maximum number of changes to the durations that are tried. If they are not enough, no suggestion is made.
 const MAX_CHANGES: usize = 8;
 
 /// The ratio of a suggested renew deadline to the retry period, as with the defaults (10s and 2s).
@@ -20,8 +20,8 @@ const RETRY_PERIODS_PER_DEADLINE: u32 = 5;
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// Returns the option or variable that does not fit, the reason, and values for all options that must change. If an option
-/// that the user has set conflicts with a default, the option is named, not the default.
+/// Returns the option or variable that does not fit, the reason, and values for all options that must change. If an
+/// option that the user has set conflicts with a default, the option is named, not the default.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {
         lease_duration: times.lease_duration,
@@ -29,7 +29,7 @@ pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, Usa
         retry_period: times.retry_period,
         lost_grace: times.lost_grace,
     };
-    durations.timing().map_err(|invalid| Explanation { origins, durations }.explain(&invalid))
+    durations.timing().map_err(|invalid| TimingExplanation { origins, durations }.explain(&invalid))
 }
 
 #[derive(Clone, Copy)]
@@ -55,8 +55,8 @@ impl Durations {
     }
 }
 
-/// Returns the id of the option for a field.
-fn id(field: TimingField) -> &'static str {
+/// Returns the id of the option that sets a field.
+fn option_id(field: TimingField) -> &'static str {
     match field {
         TimingField::LeaseDuration => "lease_duration",
         TimingField::RenewDeadline => "renew_deadline",
@@ -65,12 +65,12 @@ fn id(field: TimingField) -> &'static str {
     }
 }
 
-struct Explanation<'a> {
+struct TimingExplanation<'a> {
     origins: Origins<'a>,
     durations: Durations,
 }
 
-impl Explanation<'_> {
+impl TimingExplanation<'_> {
     fn explain(&self, invalid: &InvalidTiming) -> UsageError {
         let field = invalid.field;
         let blamed = match self.conflicting_fields(invalid).iter().find(|other| self.is_chosen(**other)) {
@@ -85,7 +85,7 @@ impl Explanation<'_> {
     }
 
     fn origin(&self, field: TimingField) -> Origin<'_> {
-        self.origins.of(id(field))
+        self.origins.of(option_id(field))
     }
 
     fn is_chosen(&self, field: TimingField) -> bool {
@@ -156,6 +156,8 @@ impl Explanation<'_> {
         None
     }
 
+    /// Returns the duration to change so that it no longer conflicts as `invalid` states, with its new value. If the
+    /// invalid duration is fixed, another duration of the conflict that is not fixed is changed instead.
     fn change(
         &self,
         invalid: &InvalidTiming,
@@ -185,8 +187,8 @@ impl Explanation<'_> {
         }
     }
 
-    /// Returns the options with values that fit. If the option that is named as the cause keeps its value, it is
-    /// included.
+    /// Returns the changed options with their new values. The option that the error names is included even if it keeps
+    /// its value.
     fn assignments(&self, blamed: TimingField, changes: &[(TimingField, Duration)]) -> String {
         let kept = changes.iter().all(|(field, _)| *field != blamed).then(|| self.origin(blamed).given());
         let changed = changes.iter().map(|(field, value)| self.origin(*field).with(&compact(*value)));
@@ -254,12 +256,12 @@ mod tests {
         let values = ["0s", "1ms", "40ms", "150ms", "1s", "1500ms", "2s", "4s", "10s", "15s", "1d", "100y"];
         let options = ["--lease-duration", "--renew-deadline", "--retry-period", "--lost-grace"];
         let mut refused = 0;
-        for (first, one) in options.iter().enumerate() {
-            for other in &options[first..] {
+        for (index, option) in options.iter().enumerate() {
+            for other in &options[index..] {
                 for value in values {
                     for other_value in values {
-                        let mut given = vec![(*one, value)];
-                        if one != other {
+                        let mut given = vec![(*option, value)];
+                        if option != other {
                             given.push((*other, other_value));
                         }
                         let line = |given: &[(&str, &str)]| {
@@ -276,7 +278,7 @@ mod tests {
                         let suggested: Vec<(&str, &str)> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
                         given.retain(|(option, _)| suggested.iter().all(|(other, _)| option != other));
                         given.extend(&suggested);
-                        parse(&line(&given)).unwrap_or_else(|again| panic!("{message} leads to: {again}"));
+                        parse(&line(&given)).unwrap_or_else(|error| panic!("{message} leads to: {error}"));
                     }
                 }
             }

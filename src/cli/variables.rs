@@ -63,9 +63,9 @@ pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec
     let unknown = variables.filter(|(name, value)| {
         name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name, &value.to_string_lossy())
     });
-    let own_part = |name: &str| name.trim_start_matches(PREFIX).to_owned();
-    let parts: Vec<String> = known.iter().map(|known| own_part(known)).collect();
-    let sentence = |name: &str| match suggest::nearest(&own_part(name), parts.iter().map(String::as_str)) {
+    let without_prefix = |name: &str| name.trim_start_matches(PREFIX).to_owned();
+    let known: Vec<String> = known.iter().map(|name| without_prefix(name)).collect();
+    let sentence = |name: &str| match suggest::nearest(&without_prefix(name), known.iter().map(String::as_str)) {
         Some(meant) => format!("{name}: this variable sets no option; try {PREFIX}{meant}"),
         None => format!("{name}: this variable sets no option"),
     };

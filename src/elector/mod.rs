@@ -44,7 +44,7 @@ use crate::process::tree::{self, Tree};
 use crate::process::{clock, memory, rights};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
-use crate::telemetry::log::{self, Format, LogTime};
+use crate::telemetry::log::{self, LogFormat, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
@@ -77,7 +77,7 @@ pub struct ElectorConfig {
     /// The time after which a candidate that could not have led is unhealthy; `None` means never.
     pub unhealthy_after: Option<Duration>,
     pub notify_by: NotifyBy,
-    pub log_format: Format,
+    pub log_format: LogFormat,
     pub log_time: LogTime,
     pub log_level: LevelFilter,
     /// A warning for each variable whose name begins with `LEADERRUN_` and that sets no option.

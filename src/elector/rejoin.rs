@@ -83,7 +83,7 @@ fn execute_again(
     let counters = counters.map(|counters| (COUNTED_VARIABLE.into(), counters));
     let losses = (LOSSES_VARIABLE.into(), losses.to_string());
     let log_start = (LOG_START_VARIABLE.into(), log_start.as_nanos().to_string());
-    let added: Vec<_> = [losses, log_start, inherited.hand_down()?].into_iter().chain(counters).collect();
+    let added: Vec<_> = [losses, log_start, inherited.prepare_exec()?].into_iter().chain(counters).collect();
     let environment = environment::with(|_| false, &added);
     tree::kill_helpers();
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)

@@ -1,4 +1,4 @@
-//! The clock of all deadlines, `CLOCK_BOOTTIME`. It also counts the time of a suspend, and cannot be set.
+//! The clock of all deadlines, `CLOCK_BOOTTIME`. It continues during a suspend, and cannot be set.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use nix::time::{ClockId as Clock, clock_gettime};
 
 use super::system_call::SystemCallError;
 
-/// Returns the present instant. It cannot fail, and a forked child may call it.
+/// Returns the current instant. It cannot fail, and a forked child may call it.
 pub fn now() -> Instant {
     let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
     Instant::after_boot(Duration::from(time))
@@ -89,7 +89,7 @@ impl Timer {
     }
 }
 
-/// An instant later than any uptime, which the kernel still accepts.
+/// An instant later than any uptime (136 years), which the kernel still accepts.
 const FAR_AWAY: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl AsFd for Timer {

@@ -10,10 +10,10 @@ use std::time::Duration;
 use leaderrun_core::kill_time::CpuLimit;
 
 /// The mount points of cgroup v2, and of the CPU controller of cgroup v1.
-const ROOTS: [(Version, &str); 2] = [(Version::V2, "/sys/fs/cgroup"), (Version::V1, "/sys/fs/cgroup/cpu")];
+const ROOTS: [(CgroupVersion, &str); 2] = [(CgroupVersion::V2, "/sys/fs/cgroup"), (CgroupVersion::V1, "/sys/fs/cgroup/cpu")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+enum CgroupVersion {
     V1,
     V2,
 }
@@ -24,14 +24,14 @@ pub struct CpuCgroups(Vec<CpuCgroup>);
 
 #[derive(Debug)]
 struct CpuCgroup {
-    version: Version,
+    version: CgroupVersion,
     folder: PathBuf,
 }
 
 /// How often a limit has throttled processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttling {
-    /// The number of periods so far.
+    /// The number of periods of the limit so far.
     pub periods: u64,
     /// The number of periods in which the limit was used up.
     pub throttled: u64,
@@ -73,8 +73,8 @@ impl CpuCgroup {
     /// Returns a quota and a period in the format of `cpu.max`.
     fn read_max(&self) -> Option<String> {
         match self.version {
-            Version::V2 => self.read("cpu.max"),
-            Version::V1 => {
+            CgroupVersion::V2 => self.read("cpu.max"),
+            CgroupVersion::V1 => {
                 Some(format!("{} {}", self.read("cpu.cfs_quota_us")?.trim(), self.read("cpu.cfs_period_us")?))
             }
         }
@@ -82,13 +82,13 @@ impl CpuCgroup {
 }
 
 /// Returns the path of this process's cgroup below the root, from the contents of `/proc/self/cgroup`.
-fn path_in(cgroup_file: &str, version: Version) -> Option<&str> {
+fn path_in(cgroup_file: &str, version: CgroupVersion) -> Option<&str> {
     cgroup_file.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         let is_of_version = match version {
-            Version::V1 => controllers.split(',').any(|controller| controller == "cpu"),
-            Version::V2 => controllers.is_empty(),
+            CgroupVersion::V1 => controllers.split(',').any(|controller| controller == "cpu"),
+            CgroupVersion::V2 => controllers.is_empty(),
         };
         is_of_version.then_some(path)
     })
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn the_cgroup_is_found_in_both_versions() {
         let cgroup_file = "3:cpuset:/\n1:cpu,cpuacct:/docker/1\n0::/system.slice/job.service\n";
-        assert_eq!(path_in(cgroup_file, Version::V1), Some("/docker/1"));
-        assert_eq!(path_in(cgroup_file, Version::V2), Some("/system.slice/job.service"));
-        assert_eq!(path_in("3:cpuset:/\n", Version::V1), None);
+        assert_eq!(path_in(cgroup_file, CgroupVersion::V1), Some("/docker/1"));
+        assert_eq!(path_in(cgroup_file, CgroupVersion::V2), Some("/system.slice/job.service"));
+        assert_eq!(path_in("3:cpuset:/\n", CgroupVersion::V1), None);
     }
 
     #[test]

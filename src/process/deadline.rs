@@ -1,7 +1,7 @@
 //! The deadline of the tenure, which the command and its descendants can read, and only the supervisor can change.
 //!
-//! It is stored in a sealed memory file, whose descriptor is inherited, so it does not depend on a pid, which could be
-//! used again. The run ID in the file distinguishes it from the file of another run.
+//! It is stored in a sealed memory file, whose descriptor the command inherits. The run ID in the file distinguishes it
+//! from the file of another run.
 
 use std::env;
 use std::fs::File;
@@ -30,10 +30,10 @@ pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
 /// The environment variable with the run ID.
 pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
 
-/// The greatest length of a run ID. A UUID is shorter.
-const LONGEST_RUN: usize = 56;
+/// The maximum length of a run ID, in bytes. A UUID is shorter.
+const MAX_RUN_ID_LENGTH: usize = 56;
 
-const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<Contents>()).expect("the length is not zero");
+const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<DeadlineContents>()).expect("the length is not zero");
 
 /// The seals of the memory file. The existing mapping stays writable, but new writable mappings and writes are refused.
 const SEALS: SealFlag = SealFlag::F_SEAL_GROW
@@ -45,7 +45,7 @@ const SEALS: SealFlag = SealFlag::F_SEAL_GROW
 #[derive(Debug)]
 pub struct Deadline {
     memory: OwnedFd,
-    mapping: Mapping,
+    mapping: DeadlineMapping,
     /// How many nanoseconds the boot clock of this time namespace is ahead of the machine's.
     clock_offset: i64,
 }
@@ -60,8 +60,8 @@ impl Deadline {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create("leaderrun-tenure", flags).map_err(SystemCallError::of("memfd_create"))?);
         file.set_len(LENGTH.get() as u64).map_err(SystemCallError::of("ftruncate"))?;
-        file.write_all_at(&padded(run), offset_of!(Contents, run) as u64)?;
-        let mapping = Mapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        file.write_all_at(&padded(run), offset_of!(DeadlineContents, run) as u64)?;
+        let mapping = DeadlineMapping::new(file.as_fd(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).map_err(SystemCallError::of("fcntl"))?;
         Ok(Self { memory: inherited_fd::move_up(file.into())?, mapping, clock_offset })
     }
@@ -107,7 +107,7 @@ pub fn read() -> Result<Instant> {
     // A sealed file cannot become shorter.
     let has_full_length = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
     let mapping = match seals.contains(SEALS) && has_full_length() {
-        true => Mapping::new(memory, ProtFlags::PROT_READ)?,
+        true => DeadlineMapping::new(memory, ProtFlags::PROT_READ)?,
         false => bail!("descriptor {number} is not leaderrun's any more; the command must not close or replace it"),
     };
     let contents = mapping.contents();
@@ -121,25 +121,26 @@ pub fn read() -> Result<Instant> {
     Ok(Instant::from_nanos(contents.deadline.load(Ordering::SeqCst).saturating_add_signed(clock_offset)))
 }
 
-fn padded(run: &str) -> [u8; LONGEST_RUN] {
-    let mut bytes = [0; LONGEST_RUN];
+/// Returns a run ID in the form in which the memory file contains it, with zeros at its end.
+fn padded(run: &str) -> [u8; MAX_RUN_ID_LENGTH] {
+    let mut bytes = [0; MAX_RUN_ID_LENGTH];
     bytes.iter_mut().zip(run.bytes()).for_each(|(to, from)| *to = from);
     bytes
 }
 
 /// The contents of the memory file.
 #[repr(C)]
-struct Contents {
+struct DeadlineContents {
     /// The deadline, in nanoseconds on the machine's boot clock.
     deadline: AtomicU64,
-    run: [u8; LONGEST_RUN],
+    run: [u8; MAX_RUN_ID_LENGTH],
 }
 
 /// A mapping of the memory file.
 #[derive(Debug)]
-struct Mapping(NonNull<Contents>);
+struct DeadlineMapping(NonNull<DeadlineContents>);
 
-impl Mapping {
+impl DeadlineMapping {
     /// Maps the memory file. The file must be as long as the contents, and must be sealed against shrinking before
     /// other processes get it.
     fn new(memory: BorrowedFd<'_>, protection: ProtFlags) -> nix::Result<Self> {
@@ -148,14 +149,14 @@ impl Mapping {
         Ok(Self(address?.cast()))
     }
 
-    fn contents(&self) -> &Contents {
+    fn contents(&self) -> &DeadlineContents {
         // SAFETY: the mapping lives as long as this, is page-aligned and long enough. Any bytes are valid, and other
         // processes change nothing but the atomic.
         unsafe { self.0.as_ref() }
     }
 }
 
-impl Drop for Mapping {
+impl Drop for DeadlineMapping {
     fn drop(&mut self) {
         // SAFETY: `new` has mapped this address, and every reference into the mapping borrows from this.
         let _ = unsafe { munmap(self.0.cast(), LENGTH.get()) };
@@ -171,7 +172,7 @@ mod tests {
     use crate::process::clock;
 
     fn seen(memory: BorrowedFd<'_>) -> Instant {
-        let mapping = Mapping::new(memory, ProtFlags::PROT_READ).unwrap();
+        let mapping = DeadlineMapping::new(memory, ProtFlags::PROT_READ).unwrap();
         Instant::from_nanos(mapping.contents().deadline.load(Ordering::SeqCst))
     }
 
@@ -189,13 +190,13 @@ mod tests {
     #[test]
     fn only_the_supervisor_can_change_the_deadline() {
         let deadline = Deadline::new("run").unwrap();
-        let by_another_way = format!("/proc/self/fd/{}", deadline.as_fd().as_raw_fd());
-        let reopened = File::options().read(true).write(true).open(by_another_way).unwrap();
+        let path = format!("/proc/self/fd/{}", deadline.as_fd().as_raw_fd());
+        let reopened = File::options().read(true).write(true).open(path).unwrap();
         for memory in [deadline.as_fd(), reopened.as_fd()] {
             let file = File::from(memory.try_clone_to_owned().unwrap());
             assert!(file.write_all_at(&[255; 8], 0).is_err());
             assert!(file.set_len(0).is_err());
-            assert!(Mapping::new(memory, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).is_err());
+            assert!(DeadlineMapping::new(memory, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).is_err());
         }
         deadline.set(Some(clock::now()));
         assert_ne!(seen(reopened.as_fd()), Instant::after_boot(Duration::ZERO));

@@ -18,18 +18,19 @@ use nix::unistd::{Pid, getpid, getppid, setsid};
 
 use super::pidfd::PidFd;
 
-/// The greatest size of a helper's stdout, and of its stderr. It is large, because stderr may include a long trace.
+/// The maximum size of a helper's stdout, and of its stderr, in bytes. It is large, because stderr may include a long
+/// trace.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 
-/// The time after which the messages of a running helper are passed on. They may say what it waits for.
+/// The time after which the messages of a running helper are passed on, because they may say what the helper waits for.
 const PASS_ON_AFTER: Duration = Duration::from_secs(2);
 
 /// The access of a helper to the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Terminal {
+pub enum TerminalAccess {
     /// The helper has no terminal: it has its own session and an empty input, and its messages are captured.
     Detached,
-    /// The helper may interact with the user at the terminal, where leaderrun is the foreground job.
+    /// The helper may interact with the user at the terminal, whose foreground job is leaderrun.
     Shared,
 }
 
@@ -64,12 +65,12 @@ pub enum HelperError {
 /// Fails if the program cannot be started, does not end in time, or writes too much.
 pub fn run(
     mut command: Command,
-    terminal: Terminal,
+    terminal: TerminalAccess,
     limit: Duration,
     pass_on: &dyn Fn(&str),
 ) -> Result<HelperOutput, HelperError> {
     command.stdout(Stdio::piped());
-    if terminal == Terminal::Detached {
+    if terminal == TerminalAccess::Detached {
         command.stdin(Stdio::null()).stderr(Stdio::piped());
     }
     let leaderrun = getpid();
@@ -80,7 +81,7 @@ pub fn run(
             if getppid() != leaderrun {
                 return Err(Errno::ECHILD.into());
             }
-            if terminal == Terminal::Detached {
+            if terminal == TerminalAccess::Detached {
                 setsid()?;
             }
             Ok(())
@@ -92,7 +93,7 @@ pub fn run(
 
 struct Helper {
     child: Child,
-    terminal: Terminal,
+    terminal: TerminalAccess,
     has_ended: bool,
 }
 
@@ -130,12 +131,12 @@ impl Helper {
             if elapsed >= limit {
                 return Err(HelperError::TimedOut { last_message: last_line(&stderr.bytes) });
             }
-            let next = if elapsed < PASS_ON_AFTER { PASS_ON_AFTER.min(limit) } else { limit };
+            let next_timeout = if elapsed < PASS_ON_AFTER { PASS_ON_AFTER.min(limit) } else { limit };
             let pipes = [&stdout.pipe, &stderr.pipe].into_iter().flatten().map(AsFd::as_fd);
-            let mut any: Vec<PollFd<'_>> =
+            let mut descriptors: Vec<PollFd<'_>> =
                 pipes.chain([ended.as_fd()]).map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
-            let timeout = PollTimeout::try_from(next - elapsed + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-            let _ = poll(&mut any, timeout);
+            let timeout = next_timeout - elapsed + Duration::from_millis(1);
+            let _ = poll(&mut descriptors, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
         }
     }
 
@@ -148,8 +149,8 @@ impl Drop for Helper {
     fn drop(&mut self) {
         if !self.has_ended {
             let _ = match self.terminal {
-                Terminal::Detached => killpg(self.pid(), Signal::SIGKILL),
-                Terminal::Shared => kill(self.pid(), Signal::SIGKILL),
+                TerminalAccess::Detached => killpg(self.pid(), Signal::SIGKILL),
+                TerminalAccess::Shared => kill(self.pid(), Signal::SIGKILL),
             };
             let _ = self.child.wait();
         }
@@ -210,7 +211,7 @@ mod tests {
     }
 
     fn run_shell(script: &str, limit: Duration) -> Result<HelperOutput, HelperError> {
-        run(shell(script), Terminal::Detached, limit, &|_| {})
+        run(shell(script), TerminalAccess::Detached, limit, &|_| {})
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -268,7 +269,7 @@ mod tests {
             std::fs::write(&seen, "").unwrap();
         };
         // The script only ends when its line was passed on.
-        run(shell(&script), Terminal::Detached, LONG, &pass_on).unwrap();
+        run(shell(&script), TerminalAccess::Detached, LONG, &pass_on).unwrap();
         assert_eq!(*lines.borrow(), ["open https://example.com"]);
     }
 

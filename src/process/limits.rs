@@ -5,7 +5,7 @@ use std::fmt;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The number of files that leaderrun may have open at once, with a reserve. With a lower limit, libraries panic.
+/// The number of open files that leaderrun needs at most, with a reserve. With a lower limit, libraries panic.
 const MIN_OPEN_FILES: u64 = 40;
 
 /// The kilobytes of stack that are needed to parse the command line, with a reserve. With a lower limit, leaderrun
@@ -15,11 +15,11 @@ const MIN_STACK: u64 = 512;
 /// The error of a limit that is too low.
 #[derive(Debug)]
 pub struct LimitTooLow {
-    /// What is limited.
+    /// The unit of the limit, such as `open files`.
     name: &'static str,
     limit: u64,
     needed: u64,
-    /// What raises the limit.
+    /// The commands and settings that raise the limit.
     remedy: &'static str,
 }
 

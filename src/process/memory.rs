@@ -7,7 +7,7 @@ use std::fs;
 
 use nix::errno::Errno;
 
-/// How much of the program is locked in memory.
+/// The part of the program that is locked in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locked {
     Everything,
@@ -19,8 +19,8 @@ pub enum Locked {
     },
 }
 
-/// Locks the present mappings, as far as that is permitted: all of the program's code, and the used parts of the heap
-/// and the stack. The unused parts are locked when they are first used, for which nothing is read from the disk.
+/// Locks the current mappings, as far as that is permitted: all of the program's code, and the used parts of the heap
+/// and the stack. The unused parts are locked when they are first used, which needs no disk.
 pub fn lock() -> Locked {
     // SAFETY: the call takes an integer, and does not change the contents of the memory.
     let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
@@ -41,7 +41,7 @@ pub fn lock() -> Locked {
 }
 
 struct Mapping {
-    /// The memory contains a part of a file.
+    /// Whether the memory contains a part of a file.
     is_file: bool,
     start: usize,
     length: usize,
@@ -64,6 +64,7 @@ fn mappings() -> Vec<Mapping> {
                 _ => 2,
             };
             let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+            // [vdso], [vvar] and [vsyscall] belong to the kernel.
             let is_special = name.starts_with("[v");
             (is_accessible && !is_special).then_some((rank, Mapping { is_file: rank < 2, start, length: end - start }))
         })
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_comes_first() {
+    fn the_mappings_of_the_program_come_first() {
         let here = mappings as fn() -> Vec<Mapping> as usize;
         assert!(
             mappings().iter().take(4).any(|mapping| (mapping.start..mapping.start + mapping.length).contains(&here))

@@ -1,4 +1,4 @@
-//! The system calls without which no command can be run.
+//! The system calls without which leaderrun cannot run a command.
 //!
 //! They are tried before anything is started. If a sandbox refused one of them later, leaderrun might end while it
 //! starts the command, or hold the lock without a command.
@@ -10,8 +10,8 @@ use nix::errno::Errno;
 
 use super::system_call::SystemCallError;
 
-/// A system call with arguments.
-type Attempt = (&'static str, c_long, [c_long; 4]);
+/// A system call: its name, its number and its arguments.
+type TestCall = (&'static str, c_long, [c_long; 4]);
 
 /// An argument that the kernel does not accept.
 const INVALID: c_long = -1;
@@ -19,9 +19,9 @@ const INVALID: c_long = -1;
 /// A clock that can only be read with a system call.
 const CPU_CLOCK: c_long = libc::CLOCK_THREAD_CPUTIME_ID as c_long;
 
-/// Calls that change nothing. Calls that the C library or Rust's runtime also needs are left out, because without them
-/// leaderrun would not have got this far.
-const ATTEMPTS: [Attempt; 20] = [
+/// The calls that are tried, with arguments by which they change nothing. Calls that the C library or Rust's runtime also
+/// needs are left out, because without them leaderrun would not have got this far.
+const TEST_CALLS: [TestCall; 20] = [
     ("clock_gettime", libc::SYS_clock_gettime, [CPU_CLOCK, 0, 0, 0]),
     ("epoll_create1", libc::SYS_epoll_create1, [INVALID, 0, 0, 0]),
     ("epoll_ctl", libc::SYS_epoll_ctl, [INVALID, 0, 0, 0]),
@@ -49,12 +49,12 @@ const ATTEMPTS: [Attempt; 20] = [
 /// # Errors
 /// Fails with the first call that the kernel does not have, or that a sandbox refuses.
 pub fn check() -> Result<(), SystemCallError> {
-    for (name, number, [first, second, third, fourth]) in ATTEMPTS {
+    for (name, number, [first, second, third, fourth]) in TEST_CALLS {
         // SAFETY: every pointer is null, which the kernel refuses or does not use.
         let result = unsafe { libc::syscall(number, first, second, third, fourth, 0, 0) };
         check_result(name, result)?;
     }
-    // Which system call this is depends on the machine and the C library.
+    // Which system call `epoll_wait` makes depends on the machine and the C library, so the function itself is called.
     // SAFETY: the descriptor is invalid, so the kernel writes nothing.
     let result = unsafe { libc::epoll_wait(-1, ptr::null_mut(), 1, 0) };
     check_result("epoll_wait", result.into())
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_has_every_call() {
+    fn no_needed_call_is_refused_on_this_machine() {
         check().unwrap();
     }
 }

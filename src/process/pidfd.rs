@@ -1,4 +1,4 @@
-//! References to other processes that stay valid when their pids are used again.
+//! References to other processes that stay valid when their pids are reused.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -14,7 +14,7 @@ use super::system_call::SystemCallError;
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
-    /// Opens the process that has this pid now. The caller must know that it has not been reaped.
+    /// Opens the process that has this pid now. The caller must make sure that the pid has not been reused.
     ///
     /// # Errors
     /// Fails if there is no such process, or the kernel has no pidfds (before Linux 5.3).

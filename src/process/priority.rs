@@ -1,7 +1,7 @@
 //! The scheduling of the threads that must run in time while the command runs.
 //!
-//! If the command has hundreds of busy threads, or if they have used up a CPU limit, the scheduler lets an ordinary thread
-//! wait for seconds after it was woken, so leaderrun could not kill the command in time.
+//! If the command has hundreds of busy threads, or if they have used up a CPU limit, the scheduler lets an ordinary
+//! thread wait for seconds after it was woken, so leaderrun could not kill the command in time.
 
 use std::mem;
 
@@ -17,19 +17,22 @@ const REAL_TIME_POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
 /// The shortest time slice that the kernel grants, in nanoseconds. The default is about 3 ms.
 const SHORT_TIME_SLICE: u64 = 100_000;
 
-/// What makes the thread that has acquired it run soon after it is woken, until this value is dropped.
+/// A change to the scheduling of the current thread that makes it run soon after it is woken. Dropping the value undoes
+/// the change.
 #[derive(Debug)]
 pub enum Priority {
     /// The thread runs before all ordinary threads.
     RealTime,
-    /// The thread has a short time slice. The scheduler first runs the thread whose slice would end first, of those that
-    /// have had less than their share of CPU time. Linux 6.12 and later grant it to everyone; earlier kernels ignore it.
+    /// The thread has a short time slice. Of the threads that have had less than their share of CPU time, the scheduler
+    /// runs the one whose slice ends first. Linux 6.12 and later permit a short slice to every process; earlier kernels
+    /// ignore it.
     ShortTimeSlice,
 }
 
 impl Priority {
     /// Gives this thread a real-time priority. If this process may not do so because it lacks CAP_SYS_NICE, the thread
-    /// gets a short time slice. Returns `None` if the thread already has a scheduling policy of its own.
+    /// gets a short time slice. Returns `None` if nothing was changed, because the thread does not have the default
+    /// scheduling policy or the kernel refused both.
     pub fn acquire() -> Option<Self> {
         // SAFETY: the call takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
@@ -57,8 +60,8 @@ impl Drop for Priority {
     }
 }
 
-/// Gives this ordinary thread the default time slice. Threads and processes inherit a short one, which costs a program that
-/// computes much CPU time for switches.
+/// Gives this ordinary thread the default time slice. Otherwise its new threads and processes would inherit a short
+/// time slice, with which a program that computes for long spends more CPU time on context switches.
 pub fn reset_time_slice() {
     let _ = set_time_slice(0);
 }
@@ -68,8 +71,8 @@ fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
     // SAFETY: all zeros are a valid value; some C libraries have more fields.
     let mut parameters: libc::sched_param = unsafe { mem::zeroed() };
     parameters.sched_priority = priority;
-    // SAFETY: the kernel reads the parameters during the call; zero is this thread. Not the C library's function, which
-    // musl does not have.
+    // SAFETY: the kernel reads the parameters during the call; zero is this thread. The C library's function is not
+    // used, because it always fails in musl.
     let set = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
     Errno::result(set).map(drop)
 }

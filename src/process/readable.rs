@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A value with a descriptor that is registered with the tokio runtime of the present thread.
+/// A value with a descriptor that is registered with the tokio runtime of the current thread.
 #[derive(Debug)]
-pub struct Readable<T: AsFd>(AsyncFd<Owner<T>>);
+pub struct Readable<T: AsFd>(AsyncFd<FdOwner<T>>);
 
 #[derive(Debug)]
-struct Owner<T>(T);
+struct FdOwner<T>(T);
 
-impl<T: AsFd> AsRawFd for Owner<T> {
+impl<T: AsFd> AsRawFd for FdOwner<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
@@ -27,7 +27,7 @@ impl<T: AsFd> Readable<T> {
     /// Fails if the descriptor cannot be polled.
     pub fn new(inner: T) -> io::Result<Self> {
         // SAFETY: `inner` owns its descriptor, is never replaced, and closes it only when dropped.
-        let registered = unsafe { AsyncFd::register_with_interest(Owner(inner), Interest::READABLE) };
+        let registered = unsafe { AsyncFd::register_with_interest(FdOwner(inner), Interest::READABLE) };
         Ok(Self(registered?))
     }
 

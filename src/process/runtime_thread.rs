@@ -10,14 +10,14 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::system_call::SystemCallError;
 
-/// How long an idle thread for blocking calls is kept. In effect, it is kept forever, because it may not be possible to
-/// start a new one later.
+/// How long an idle thread for blocking calls is kept. In effect, the thread is kept forever, because it may not be
+/// possible to start a new one later.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Builds a runtime for the current thread, with another thread for blocking calls such as name look-ups.
 ///
-/// That thread is started at once, because tokio panics later if it needs a first thread and cannot start it, for
-/// example because the command has used up the process limit. If there is one, blocking calls wait for it instead.
+/// That thread is started at once, because tokio panics if it cannot start the first one when a blocking call needs it,
+/// for example because the command has used up the process limit. If there is one, blocking calls wait for it instead.
 ///
 /// # Errors
 /// Fails if the kernel refuses a thread or a descriptor.
@@ -30,7 +30,7 @@ pub fn runtime() -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Runs `work` to its end on a new thread with this name. Its result can be received from the returned receiver.
+/// Runs `work` to its end on a new thread with this name. The returned receiver delivers its result.
 ///
 /// # Errors
 /// Fails if the kernel refuses a thread.

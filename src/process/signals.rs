@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::system_call::SystemCallError;
 
-/// The variable that passes the signal mask on when leaderrun executes itself again. It is not for users.
+/// The internal variable that passes the signal mask on when leaderrun executes itself again.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 
 /// The signals of a crash. They are not blocked, because that would hide the crash.
@@ -102,7 +102,7 @@ impl InheritedSignals {
         // Rust's runtime ignores SIGPIPE before main, so its previous disposition is unknown.
         ignored.remove(Signal::SIGPIPE);
         let mask = blocked.before?;
-        let mask = std::env::var(MASK_VARIABLE).ok().map_or(mask, |handed_down| mask_from(&handed_down));
+        let mask = std::env::var(MASK_VARIABLE).ok().map_or(mask, |passed_on| mask_from(&passed_on));
         let mut reserved = [KernelAction::default(); RESERVED.len()];
         for (signal, before) in RESERVED.into_iter().zip(&mut reserved) {
             *before = KernelAction::IGNORE.install(signal)?;
@@ -123,12 +123,12 @@ impl InheritedSignals {
     }
 
     /// Prepares for executing leaderrun again, so that [`take`](Self::take) finds the same state in the new program.
-    /// Signals stay blocked until then, so that no signal is lost and no signal ends this process. Returns the variable
-    /// that passes the mask on.
+    /// Signals stay blocked until then, so that no signal is lost and no signal ends this process. Returns the name and
+    /// the value of the variable that passes the mask on.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.
-    pub fn hand_down(&self) -> nix::Result<(String, String)> {
+    pub fn prepare_exec(&self) -> nix::Result<(String, String)> {
         self.restore_dispositions()?;
         Ok((MASK_VARIABLE.to_owned(), mask_as_text(&self.mask)))
     }
@@ -144,8 +144,8 @@ impl InheritedSignals {
     /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
     ///
     /// It returns false for SIGINT and SIGQUIT. A shell starts background jobs with these signals ignored, to protect
-    /// them from the keys of the terminal. leaderrun therefore ignores them only if a key caused them: they are left
-    /// out by [`Signals::receive`].
+    /// them from the keys of the terminal. Therefore leaderrun ignores these two signals only if a key caused them:
+    /// [`Signals::receive`] leaves them out.
     pub fn ignores(&self, signal: i32) -> bool {
         !KEY_SIGNALS.contains(&signal) && is_in(&self.ignored, signal)
     }
@@ -174,10 +174,10 @@ fn is_in(signals: &SigSet, number: i32) -> bool {
 
 fn is_ignored(signal: Signal) -> io::Result<bool> {
     // SAFETY: all zeros are a valid sigaction.
-    let mut present: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: the call installs no handler, and writes the present action to a valid address.
-    match unsafe { libc::sigaction(signal as i32, std::ptr::null(), &mut present) } {
-        0 => Ok(present.sa_sigaction == libc::SIG_IGN),
+    let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the call installs no handler, and writes the current action to a valid address.
+    match unsafe { libc::sigaction(signal as i32, std::ptr::null(), &mut current) } {
+        0 => Ok(current.sa_sigaction == libc::SIG_IGN),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -210,9 +210,9 @@ pub struct ReceivedSignals {
     /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z is not among them, because relaying it would stop the
     /// command while leaderrun continues; see `suspended`. A SIGWINCH of the terminal sets `resized` instead.
     pub sent: Vec<i32>,
-    /// The size of the terminal has changed.
+    /// Whether the size of the terminal has changed.
     pub resized: bool,
-    /// Ctrl-Z was pressed.
+    /// Whether Ctrl-Z was pressed.
     pub suspended: bool,
 }
 
@@ -255,8 +255,9 @@ impl AsFd for Signals {
     }
 }
 
-/// Kills this process, or its whole process group, with a signal. No core file is written, because leaderrun has not
-/// crashed. The function returns if the signal cannot kill this process, for example if it is process 1 of a container.
+/// Kills this process with a signal or, with `to_group`, its whole process group. No core file is written, because
+/// leaderrun has not crashed. The function returns if the signal cannot kill this process, for example if it is
+/// process 1 of a container.
 pub fn kill_self(signal: i32, to_group: bool) {
     let mut unblocked = *SigSet::empty().as_ref();
     // SAFETY: the set is valid, no handler is installed, and a process may signal itself.

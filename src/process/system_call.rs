@@ -14,7 +14,7 @@ const STACK: NonZeroUsize = NonZeroUsize::new(2 << 20).expect("the size is not z
 /// The error of a system call that leaderrun needs.
 #[derive(Debug)]
 pub struct SystemCallError {
-    /// The name of the call in a seccomp profile.
+    /// The name of the call, as in seccomp profiles.
     call: &'static str,
     cause: io::Error,
 }
@@ -25,8 +25,8 @@ impl SystemCallError {
         move |cause| Self { call, cause: cause.into() }
     }
 
-    /// Returns the error of a thread that could not be started. The C library returns EAGAIN even if there was no
-    /// memory for the stack, so this is tried here.
+    /// Returns the error of a thread that could not be started. The C library returns EAGAIN also if there was no
+    /// memory for the stack, so this function tries to map a stack to find out the cause.
     pub fn of_thread(cause: io::Error) -> Self {
         let is_again = cause.raw_os_error() == Some(Errno::EAGAIN as i32);
         match map_stack() {
@@ -50,7 +50,7 @@ impl fmt::Display for SystemCallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = match self.errno() {
             Errno::UnknownErrno => self.cause.to_string(),
-            // nix would describe it as "Try again", which says less.
+            // nix describes it as "Try again", which does not name the cause.
             Errno::EAGAIN => "Resource temporarily unavailable".to_owned(),
             errno => errno.desc().to_owned(),
         };

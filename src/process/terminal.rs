@@ -8,19 +8,20 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 
-/// The cases in which the command gets the terminal.
+/// Determines when the command gets the terminal.
 #[derive(Clone, Copy, Debug)]
 pub struct TerminalPolicy {
-    /// The command gets the terminal whenever leaderrun's job has it (`--foreground`).
+    /// Whether the command gets the terminal whenever leaderrun's job has it (`--foreground`).
     always: bool,
-    /// leaderrun is part of a pipeline, so other processes may need the terminal.
+    /// Whether leaderrun is part of a pipeline, so that other processes may need the terminal.
     in_pipeline: bool,
-    /// Signals such as that of Ctrl-C must reach leaderrun, so the command gets the terminal only when it needs it.
+    /// Whether the command gets the terminal only when it needs it, because signals such as that of Ctrl-C must reach
+    /// leaderrun.
     only_on_demand: bool,
 }
 
 impl TerminalPolicy {
-    /// Creates the policy from the standard streams, before leaderrun releases them.
+    /// Creates the policy from the standard streams. This must be called before leaderrun releases them.
     pub fn new(always: bool) -> Self {
         Self { always, in_pipeline: !io::stdin().is_terminal() || stdout_is_a_pipe(), only_on_demand: false }
     }
@@ -42,6 +43,7 @@ impl TerminalPolicy {
 #[derive(Debug)]
 pub struct Terminal {
     tty: File,
+    /// The process group of leaderrun's job.
     job: Pid,
     /// The modes of the terminal before the start of the command.
     modes: Option<Termios>,
@@ -57,14 +59,15 @@ impl Terminal {
     }
 
     /// Returns the terminal if the elector's job is its foreground job and the command may have it.
-    /// `needs_terminal` says that the command needs it now.
+    /// `needs_terminal` says whether the command needs the terminal now.
     pub fn for_command(elector: Pid, policy: TerminalPolicy, needs_terminal: bool) -> Option<Self> {
         let terminal = Self::of(elector)?;
         (terminal.belongs_to(terminal.job) && policy.allows(terminal.job == elector, needs_terminal))
             .then_some(terminal)
     }
 
-    /// Makes a process group the foreground group. The caller must block SIGTTOU, which would stop it.
+    /// Makes a process group the foreground group. The caller must block SIGTTOU, which would otherwise stop its
+    /// process.
     pub fn give_to(&self, group: Pid) {
         let _ = tcsetpgrp(&self.tty, group);
     }

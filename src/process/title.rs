@@ -8,8 +8,8 @@ use nix::sys::prctl;
 
 use super::system_call::SystemCallError;
 
-/// The elector's name, which is that of the program. It has to be set because it is `exe` after an execution of
-/// /proc/self/exe.
+/// The elector's name, which is that of the program. It is set explicitly, because the kernel names the process `exe`
+/// when leaderrun executes /proc/self/exe.
 pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
 
 /// The supervisor's name. It differs from the elector's, so that a program that kills leaderrun by name leaves the
@@ -24,8 +24,9 @@ pub fn set_name(name: &std::ffi::CStr) -> Result<(), SystemCallError> {
     prctl::set_name(name).map_err(SystemCallError::of("prctl"))
 }
 
-/// Replaces this process's command line by its name, so that `pkill -f leaderrun` and similar programs do not find it.
-/// After that the arguments must not be read. If /proc does not say where the command line is, it is not changed.
+/// Replaces this process's command line by `name`, so that `pkill -f leaderrun` and similar commands do not find the
+/// process. After that the arguments must not be read. If /proc does not say where the command line is in memory, the
+/// command line is not changed.
 pub fn replace_command_line(name: &std::ffi::CStr) {
     let Ok((start, length)) = command_line() else { return };
     let name = name.to_bytes();
@@ -37,7 +38,7 @@ pub fn replace_command_line(name: &std::ffi::CStr) {
     }
 }
 
-/// Returns where the kernel reads this process's command line, and how long it is.
+/// Returns the address from which the kernel reads this process's command line, and its length.
 fn command_line() -> io::Result<(*mut u8, usize)> {
     /// In proc_pid_stat(5), `arg_start` is field 48, and the first field after the name is field 3.
     const ARG_START: usize = 48 - 3;

@@ -8,7 +8,7 @@ use super::CommandOutput;
 use crate::process::clock;
 use crate::process::deadline;
 
-/// Compares the present time with the deadline in the memory that the supervisor shares. It sends no request.
+/// Compares the current time with the deadline in the memory that the supervisor shares. It sends no request.
 pub fn check(min_remaining: Duration) -> Result<CommandOutput> {
     let held_until = deadline::read()?;
     let holds = clock::now() + min_remaining < held_until;

@@ -9,14 +9,14 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::lock_status::{LockStatus, State, escaped_json, formatted_seconds};
+use super::lock_status::{LockStatus, LockState, escaped_json, formatted_seconds};
 use super::output::{print, warn};
-use super::{ANSWER_TIMEOUT, CommandOutput, Output, opened};
+use super::{ANSWER_TIMEOUT, CommandOutput, OutputFormat, with_open_timeout};
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};
 use crate::lock::{KINDS, LockKind, LockName, RecordFormat, default_kind};
 use crate::telemetry::log::printable;
 
-/// The interval of reads for `--watch`.
+/// The interval at which `--watch` reads the locks.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The arguments of `leaderrun list`.
@@ -25,15 +25,17 @@ pub struct ListRequest {
     /// The namespace. The default is the namespace of the kubeconfig's context or of the pod.
     pub namespace: Option<String>,
     pub all_namespaces: bool,
+    /// The API server and the user.
     pub cluster: ClusterOptions,
-    pub output: Output,
+    pub output: OutputFormat,
+    /// Whether to also print each change.
     pub watch: bool,
 }
 
 /// A lock with its state.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Row {
+struct LockRow {
     namespace: String,
     name: String,
     kind: &'static str,
@@ -48,7 +50,7 @@ type Key = (String, String, Option<u64>, String, &'static str);
 /// Lists the locks once, or with `--watch` continuously.
 pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     let access = ClusterAccess::new(request.cluster);
-    let cluster = opened(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await?;
+    let cluster = with_open_timeout(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await?;
     let namespace = match (request.all_namespaces, request.namespace) {
         (true, _) => String::new(),
         (false, Some(namespace)) => namespace,
@@ -63,17 +65,17 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     }
     let shows_namespace = request.all_namespaces;
     let text = match request.output {
-        Output::Text => table(&rows, shows_namespace) + &summary(&rows),
-        Output::Json if request.watch => rows.values().map(json).collect::<Result<_>>()?,
-        Output::Json => escaped_json(&serde_json::to_string(&rows.values().collect::<Vec<_>>())?) + "\n",
+        OutputFormat::Text => table(&rows, shows_namespace) + &summary(&rows),
+        OutputFormat::Json if request.watch => rows.values().map(json).collect::<Result<_>>()?,
+        OutputFormat::Json => escaped_json(&serde_json::to_string(&rows.values().collect::<Vec<_>>())?) + "\n",
     };
     if !request.watch {
         return Ok(CommandOutput { text, status: 0 });
     }
-    let mut reads_on = print(&text)?;
+    let mut stdout_is_read = print(&text)?;
     let mut seen = rows;
     let mut logged_error = None;
-    while reads_on {
+    while stdout_is_read {
         sleep(POLL_INTERVAL).await;
         let rows = match lister.read().await {
             Ok(rows) => rows,
@@ -88,15 +90,15 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
         };
         logged_error = None;
         for row in changes(&seen, &rows) {
-            reads_on = print(&match request.output {
-                Output::Text => line(&row, shows_namespace),
-                Output::Json => json(&row)?,
+            stdout_is_read = print(&match request.output {
+                OutputFormat::Text => line(&row, shows_namespace),
+                OutputFormat::Json => json(&row)?,
             })?;
         }
-        if request.output == Output::Text {
-            let before = slot_sums(&seen);
-            for (lock, sum) in slot_sums(&rows).into_iter().filter(|(lock, sum)| before.get(lock) != Some(sum)) {
-                reads_on = print(&format!("{lock}: {sum}\n"))?;
+        if request.output == OutputFormat::Text {
+            let before = held_slots(&seen);
+            for (lock, held) in held_slots(&rows).into_iter().filter(|(lock, held)| before.get(lock) != Some(held)) {
+                stdout_is_read = print(&format!("{lock}: {held}\n"))?;
             }
         }
         seen = rows;
@@ -114,7 +116,7 @@ struct Lister {
 }
 
 impl Lister {
-    async fn read(&mut self) -> Result<BTreeMap<Key, Row>> {
+    async fn read(&mut self) -> Result<BTreeMap<Key, LockRow>> {
         let mut rows = BTreeMap::new();
         for (kind, format) in self.kinds.clone() {
             match self.objects(format).await {
@@ -149,7 +151,7 @@ impl Lister {
 }
 
 /// Returns the row of a lock. A lock whose record cannot be parsed is left out with a warning.
-fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option<(Key, Row)> {
+fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option<(Key, LockRow)> {
     let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
     let (namespace, name) = (metadata("namespace")?, metadata("name")?);
     let lock = LockName { kind, namespace: Some(namespace.clone()), name: name.clone() }.to_string();
@@ -161,7 +163,7 @@ fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option
         }
     };
     let status = LockStatus::new(lock, Some(&record), Timestamp::now());
-    Some((key(&namespace, &name, kind), Row { namespace, name, kind: kind.word, status }))
+    Some((key(&namespace, &name, kind), LockRow { namespace, name, kind: kind.word, status }))
 }
 
 /// Returns a key that sorts `job-10` after `job-9`.
@@ -172,10 +174,10 @@ fn key(namespace: &str, name: &str, kind: &LockKind) -> Key {
 }
 
 /// Returns rows for locks that are new, changed or deleted. Deleted locks are shown as free.
-fn changes(before: &BTreeMap<Key, Row>, after: &BTreeMap<Key, Row>) -> Vec<Row> {
+fn changes(before: &BTreeMap<Key, LockRow>, after: &BTreeMap<Key, LockRow>) -> Vec<LockRow> {
     let differs =
-        |(key, row): &(&Key, &Row)| before.get(*key).is_none_or(|other| row.status.differs_from(&other.status));
-    let row = |row: &Row, status: LockStatus| Row {
+        |(key, row): &(&Key, &LockRow)| before.get(*key).is_none_or(|other| row.status.differs_from(&other.status));
+    let row = |row: &LockRow, status: LockStatus| LockRow {
         namespace: row.namespace.clone(),
         name: row.name.clone(),
         kind: row.kind,
@@ -204,8 +206,8 @@ const HEADINGS: [&str; COLUMNS] = [
     "TRANSITIONS",
 ];
 
-fn cells(row: &Row) -> [String; COLUMNS] {
-    let Row { namespace, name, kind, status } = row;
+fn cells(row: &LockRow) -> [String; COLUMNS] {
+    let LockRow { namespace, name, kind, status } = row;
     let or_none = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     let ago = |seconds: f64| format!("{} ago", formatted_seconds(seconds));
     let state = match status.not_before.filter(|_| status.state.word() == "not due") {
@@ -227,7 +229,7 @@ fn cells(row: &Row) -> [String; COLUMNS] {
     ]
 }
 
-fn table(rows: &BTreeMap<Key, Row>, shows_namespace: bool) -> String {
+fn table(rows: &BTreeMap<Key, LockRow>, shows_namespace: bool) -> String {
     let skipped = usize::from(!shows_namespace);
     let lines: Vec<[String; COLUMNS]> =
         [HEADINGS.map(str::to_owned)].into_iter().chain(rows.values().map(cells)).collect();
@@ -241,33 +243,33 @@ fn table(rows: &BTreeMap<Key, Row>, shows_namespace: bool) -> String {
 }
 
 /// Returns, for each lock with slots, a line with the number of held slots.
-fn summary(rows: &BTreeMap<Key, Row>) -> String {
-    let lines: String = slot_sums(rows).into_iter().map(|(lock, sum)| format!("{lock}: {sum}\n")).collect();
+fn summary(rows: &BTreeMap<Key, LockRow>) -> String {
+    let lines: String = held_slots(rows).into_iter().map(|(lock, held)| format!("{lock}: {held}\n")).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
-/// Returns how many slots of each lock with slots are held.
-fn slot_sums(rows: &BTreeMap<Key, Row>) -> BTreeMap<String, String> {
-    // A slot that was never held has no row, so the number of slots is taken from the rows of the others.
+/// Returns, for each lock with slots, a phrase that states how many of them are held.
+fn held_slots(rows: &BTreeMap<Key, LockRow>) -> BTreeMap<String, String> {
+    // A slot that was never held has no row, so the number of slots is taken from the rows of the other slots.
     let mut locks: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-    for Row { namespace, name, kind, status } in rows.values() {
+    for LockRow { namespace, name, kind, status } in rows.values() {
         let Some(slot) = status.record_slot() else { continue };
         let Some(lock) = name.strip_suffix(&format!("-{}", slot.number)) else { continue };
         let kind = if *kind == default_kind().word { String::new() } else { format!("{kind}:") };
         let (held, count) = locks.entry(format!("{kind}{namespace}/{lock}")).or_default();
-        *held += u32::from(status.state == State::Held);
+        *held += u32::from(status.state == LockState::Held);
         *count = slot.count.max(*count);
     }
-    let sum = |(lock, (held, count))| (lock, format!("{held} of {count} slots are held"));
-    locks.into_iter().map(sum).collect()
+    let phrase = |(lock, (held, count))| (lock, format!("{held} of {count} slots are held"));
+    locks.into_iter().map(phrase).collect()
 }
 
 /// Returns a line about a change.
-fn line(row: &Row, shows_namespace: bool) -> String {
+fn line(row: &LockRow, shows_namespace: bool) -> String {
     let cells = cells(row);
     cells[usize::from(!shows_namespace)..].join("   ") + "\n"
 }
 
-fn json(row: &Row) -> Result<String> {
+fn json(row: &LockRow) -> Result<String> {
     Ok(escaped_json(&serde_json::to_string(row)?) + "\n")
 }

@@ -23,7 +23,7 @@ pub struct LockStatus {
     slot: Option<u32>,
     /// How many slots the lock has.
     slots: Option<u32>,
-    pub state: State,
+    pub state: LockState,
     /// Whether there is a record. A lock without a record was never held, or its record was deleted.
     has_record: bool,
     pub holder: Option<String>,
@@ -44,7 +44,7 @@ pub struct LockStatus {
 /// The state of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum LockState {
     Held,
     Free,
     /// The lock is held, but was not renewed in time by this machine's clock.
@@ -63,10 +63,10 @@ impl LockStatus {
         let acquired = record.acquire_time.filter(|_| is_held);
         let expires = expires(record);
         let state = match expires {
-            _ if !is_held && record.valid_not_before().is_some_and(|not_before| not_before > now) => State::NotDue,
-            _ if !is_held => State::Free,
-            Some(expires) if expires <= now => State::Expired,
-            _ => State::Held,
+            _ if !is_held && record.valid_not_before().is_some_and(|not_before| not_before > now) => LockState::NotDue,
+            _ if !is_held => LockState::Free,
+            Some(expires) if expires <= now => LockState::Expired,
+            _ => LockState::Held,
         };
         let since = |time: Timestamp| seconds(now.duration_since(time));
         Self {
@@ -113,11 +113,11 @@ impl LockStatus {
         let Self { lock, state, holder, transitions, not_before, .. } = self;
         let holder = holder.as_deref().map(shown).unwrap_or_default();
         match state {
-            State::Held => format!("{}, transitions {transitions}", self.held_by()),
-            State::Expired => format!("{lock} expired by this machine's clock: {holder} does not renew it"),
-            State::Free if !self.has_record => format!("{lock} is free: it has no record"),
-            State::Free => format!("{lock} is free, transitions {transitions}"),
-            State::NotDue => {
+            LockState::Held => format!("{}, transitions {transitions}", self.held_by()),
+            LockState::Expired => format!("{lock} expired by this machine's clock: {holder} does not renew it"),
+            LockState::Free if !self.has_record => format!("{lock} is free: it has no record"),
+            LockState::Free => format!("{lock} is free, transitions {transitions}"),
+            LockState::NotDue => {
                 let not_before = not_before.map(|time| format!(" before {time:.0}")).unwrap_or_default();
                 format!("{lock} is free, but its command is not due{not_before}")
             }
@@ -168,11 +168,11 @@ impl fmt::Display for LockStatus {
             line("slot", slot.to_string())?;
         }
         let state = match self.state {
-            State::Held => "held",
-            State::Free if self.has_record => "free",
-            State::Free => "free: it has no record, so it was never held, or its record was deleted",
-            State::Expired => "expired, by this machine's clock",
-            State::NotDue => "free, but its command is not due",
+            LockState::Held => "held",
+            LockState::Free if self.has_record => "free",
+            LockState::Free => "free: it has no record, so it was never held, or its record was deleted",
+            LockState::Expired => "expired, by this machine's clock",
+            LockState::NotDue => "free, but its command is not due",
         };
         line("state", state.to_owned())?;
         if let Some(holder) = &self.holder {
@@ -182,12 +182,12 @@ impl fmt::Display for LockStatus {
             line("held for", self.held_for_seconds.map_or(unknown.clone(), formatted_seconds))?;
         }
         match (self.state, self.renewed_seconds_ago) {
-            (State::Free | State::NotDue, None) => {}
-            (State::Free | State::NotDue, Some(ago)) => line("released", formatted_ago(ago))?,
+            (LockState::Free | LockState::NotDue, None) => {}
+            (LockState::Free | LockState::NotDue, Some(ago)) => line("released", formatted_ago(ago))?,
             (_, ago) => line("last renewed", ago.map_or(unknown.clone(), formatted_ago))?,
         }
         match self.expires_in_seconds {
-            _ if matches!(self.state, State::Free | State::NotDue) => {}
+            _ if matches!(self.state, LockState::Free | LockState::NotDue) => {}
             Some(left) if left > 0.0 => line("expires in", formatted_seconds(left))?,
             Some(left) => line("expired", formatted_ago(-left))?,
             None => line("expires in", unknown)?,
@@ -202,7 +202,7 @@ impl fmt::Display for LockStatus {
     }
 }
 
-impl State {
+impl LockState {
     /// Returns the exit status of `leaderrun status`.
     pub fn exit_status(self) -> u8 {
         match self {
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_record_that_is_renewed_is_held() {
         let status = after(Some(&held()), 1250);
-        assert_eq!(status.state, State::Held);
+        assert_eq!(status.state, LockState::Held);
         assert_eq!((status.held_for_seconds, status.expires_in_seconds), (Some(186.25), Some(13.75)));
         let text = "\
 lock          a/b
@@ -285,9 +285,9 @@ transitions   3
 
     #[test]
     fn a_record_that_is_not_renewed_expires() {
-        assert_eq!(after(Some(&held()), 14_999).state, State::Held);
+        assert_eq!(after(Some(&held()), 14_999).state, LockState::Held);
         let status = after(Some(&held()), 16_000);
-        assert_eq!(status.state, State::Expired);
+        assert_eq!(status.state, LockState::Expired);
         assert!(status.to_string().contains("expired       1s ago"), "{status}");
     }
 
@@ -296,10 +296,10 @@ transitions   3
         let mut released = Record { holder_identity: String::new(), ..held() };
         released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
         let status = after(Some(&released), 2000);
-        assert_eq!((status.state, status.holder.clone(), status.expires_in_seconds), (State::Free, None, None));
+        assert_eq!((status.state, status.holder.clone(), status.expires_in_seconds), (LockState::Free, None, None));
         assert!(status.to_string().contains("released      2s ago"), "{status}");
         let never = after(None, 0);
-        assert_eq!(never.state, State::Free);
+        assert_eq!(never.state, LockState::Free);
         assert_eq!(
             never.to_string(),
             "lock          a/b\nstate         free: it has no record, so it was never held, or its record was deleted\ntransitions   0\n"
@@ -311,12 +311,12 @@ transitions   3
         let due = RENEWED.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(10);
         let mut released = Record { holder_identity: String::new(), not_before: Some(due), ..held() };
         released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
-        assert_eq!(after(Some(&released), 9999).state, State::NotDue);
+        assert_eq!(after(Some(&released), 9999).state, LockState::NotDue);
         assert_eq!(
             after(Some(&released), 9999).sentence(),
             "a/b is free, but its command is not due before 2026-01-02T03:04:15Z"
         );
-        assert_eq!(after(Some(&released), 10_000).state, State::Free);
+        assert_eq!(after(Some(&released), 10_000).state, LockState::Free);
     }
 
     #[test]

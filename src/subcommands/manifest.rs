@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{ANSWER_TIMEOUT, CommandOutput, LockTarget, ManifestRequest, opened};
+use super::{ANSWER_TIMEOUT, CommandOutput, LockTarget, ManifestRequest, with_open_timeout};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rule, role, yaml};
 use crate::lock::{self, check_name};
@@ -22,7 +22,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
         Some(namespace) => namespace.clone(),
         None => {
             let access = ClusterAccess::new(cluster);
-            let found = opened(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await;
+            let found = with_open_timeout(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await;
             let found = found.map_err(|reason| {
                 let reason = printable_cause(&reason);
                 anyhow!("--lock {lock}: its namespace is not known: {reason}; try --namespace default")
@@ -69,14 +69,15 @@ metadata:
     Ok(CommandOutput { text, status: 0 })
 }
 
-/// A service account, with its name as YAML.
+/// A service account.
 struct Account<'a> {
     namespace: &'a str,
+    /// The name, quoted for YAML if necessary.
     name: &'a str,
 }
 
 impl Account<'_> {
-    /// Returns a Role with this name and its binding to this account.
+    /// Returns the Role `leaderrun-NAME` and its binding to this account.
     fn role_and_binding(&self, name: &str, rules: &[Rule]) -> String {
         let (role, namespace, account) = (role(self.namespace, name, rules), yaml(self.namespace), self.name);
         format!(

@@ -53,7 +53,7 @@ pub enum Subcommand {
     Release(LockTarget, Option<Duration>),
     /// Check whether a run with these options would work.
     Doctor(Box<DoctorRequest>),
-    /// Report by the exit status whether the run that this process belongs to holds the lock for at least this long.
+    /// Report by the exit status whether the run to which this process belongs holds the lock for at least this long.
     Check(Duration),
 }
 
@@ -69,8 +69,8 @@ pub struct LockTarget {
 pub struct StatusRequest {
     pub target: LockTarget,
     pub slots: Option<SlotCount>,
-    pub output: Output,
-    /// Also show each change.
+    pub output: OutputFormat,
+    /// Whether to also show each change.
     pub watch: bool,
 }
 
@@ -104,7 +104,7 @@ pub struct DoctorRequest {
 
 /// Opens a lock. Fails after [`OPEN_TIMEOUT`].
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
-    opened(access, lock::open(lock, access, ANSWER_TIMEOUT, &RunId::new(""))).await
+    with_open_timeout(access, lock::open(lock, access, ANSWER_TIMEOUT, &RunId::new(""))).await
 }
 
 /// Opens the locks of all slots, or the lock itself if it has no slots. Returns each lock with its name.
@@ -114,11 +114,12 @@ async fn open_slots(
     access: &ClusterAccess,
 ) -> Result<Vec<(Box<dyn Lock>, LockName)>> {
     let config = LockConfig { name, slots, owner: None };
-    let (locks, name) = opened(access, lock::open_slots(config, access, ANSWER_TIMEOUT, &RunId::new(""))).await?;
+    let (locks, name) = with_open_timeout(access, lock::open_slots(config, access, ANSWER_TIMEOUT, &RunId::new(""))).await?;
     Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
 }
 
-/// Warns if a lock without a record has slots, according to the record of the first slot. Returns whether it has slots.
+/// Prints a warning if a lock without a record has slots, according to the record of the first slot. Returns whether it
+/// has slots.
 async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     let Ok((first, _)) = open(lock.in_slot(0), access).await else { return false };
     let Ok(Ok(Some(stored))) = timeout(ANSWER_TIMEOUT, first.get()).await else { return false };
@@ -129,7 +130,7 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
 }
 
 /// Waits until a lock or a cluster has been opened, for at most [`OPEN_TIMEOUT`].
-async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
+async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let timeout_error = |_| {
         let pending = access.pending().unwrap_or_else(|| "an answer of the file system".to_owned());
         anyhow!("still waiting for {pending} after {}", format_duration(OPEN_TIMEOUT))
@@ -138,7 +139,7 @@ async fn opened<T>(access: &ClusterAccess, opening: impl Future<Output = Result<
 }
 
 /// Waits for the answer to a request for the lock with this name, for at most [`ANSWER_TIMEOUT`].
-async fn answered<T, E>(name: &LockName, lock: &dyn Lock, answer: impl Future<Output = Result<T, E>>) -> Result<T>
+async fn with_answer_timeout<T, E>(name: &LockName, lock: &dyn Lock, answer: impl Future<Output = Result<T, E>>) -> Result<T>
 where
     anyhow::Error: From<E>,
 {
@@ -160,7 +161,7 @@ where
 
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
+pub enum OutputFormat {
     Text,
     Json,
 }
@@ -190,19 +191,19 @@ impl CommandOutput {
 /// Fails if the subcommand cannot be carried out.
 pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
     match subcommand {
-        Subcommand::Status(request) if request.watch => wait_for(Box::pin(status::watch(request))),
-        Subcommand::Status(request) => wait_for(Box::pin(status::status(request))),
-        Subcommand::List(request) => wait_for(Box::pin(list::list(request))),
-        Subcommand::Manifest(request) => wait_for(Box::pin(manifest::manifest(request))),
-        Subcommand::StepDown(target, wait) => wait_for(Box::pin(step_down::step_down(target, wait))),
-        Subcommand::Release(target, observe) => wait_for(Box::pin(release::release(target, observe))),
-        Subcommand::Doctor(request) => wait_for(Box::pin(doctor::doctor(*request))),
+        Subcommand::Status(request) if request.watch => block_on(Box::pin(status::watch(request))),
+        Subcommand::Status(request) => block_on(Box::pin(status::status(request))),
+        Subcommand::List(request) => block_on(Box::pin(list::list(request))),
+        Subcommand::Manifest(request) => block_on(Box::pin(manifest::manifest(request))),
+        Subcommand::StepDown(target, wait) => block_on(Box::pin(step_down::step_down(target, wait))),
+        Subcommand::Release(target, observe) => block_on(Box::pin(release::release(target, observe))),
+        Subcommand::Doctor(request) => block_on(Box::pin(doctor::doctor(*request))),
         Subcommand::Check(min_remaining) => check::check(min_remaining),
     }
 }
 
 /// Runs the future of a subcommand. The parameter is a trait object, so that this function is compiled only once.
-fn wait_for(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
+fn block_on(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot prepare for requests")?;
     let answer = runtime.block_on(answer);

@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 
 use crate::telemetry::log::in_one_line;
 
-/// Writes to stdout at once. Returns false if no process reads it any more, which is not an error.
+/// Writes to stdout without buffering. Returns false if no process reads the output any more, which is not an error.
 ///
 /// # Errors
-/// Fails if it cannot be written for another reason.
+/// Fails if stdout cannot be written to for another reason.
 pub fn print(text: &str) -> Result<bool> {
     let mut stdout = io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

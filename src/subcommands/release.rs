@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::lock_status::LockStatus;
 use super::output::print;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, answered, hint_at_slots, open};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, with_answer_timeout, hint_at_slots, open};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
@@ -22,11 +22,11 @@ const FREE: u8 = 1;
 /// The exit status if the holder renews the lock.
 const RENEWED: u8 = 2;
 
-/// How many of the holder's retry periods to wait for a renewal. One renewal may be late.
+/// How many of the holder's retry periods to wait for a renewal. It is more than one, because a renewal may be late.
 const RETRY_PERIODS: u32 = 2;
 
 /// The shortest wait for a renewal.
-const MIN_OBSERVATION: Duration = Duration::from_secs(2);
+const MIN_OBSERVATION_TIME: Duration = Duration::from_secs(2);
 
 /// The lease duration that is assumed if the record contains none.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -35,11 +35,11 @@ const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 /// by this number.
 const LEASE_DIVISOR: u32 = 3;
 
-/// Releases the lock, unless its holder renews it within `observe`. The default is [`observation`].
+/// Releases the lock, unless its holder renews it within `observe`. The default is [`observation_time`].
 pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
-    let before = answered(&name, &*lock, lock.get()).await?;
+    let before = with_answer_timeout(&name, &*lock, lock.get()).await?;
     if before.is_none() && hint_at_slots(&name, &access).await {
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
@@ -47,21 +47,21 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     if record.is_some_and(|record| !record.is_held() && record.mark().is_some()) {
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
-    let observe = observe.unwrap_or_else(|| observation(record));
+    let observe = observe.unwrap_or_else(|| observation_time(record));
     let held = describe(&name, record);
     print(&format!("{}; waiting {} for a renewal\n", in_one_line(&held), format_duration(observe)))?;
     let until = clock::now() + observe;
-    let mut present = before.clone();
+    let mut latest = before.clone();
     while clock::now() < until {
         sleep(READ_INTERVAL.min(until.since(clock::now()))).await;
-        present = answered(&name, &*lock, lock.get()).await?;
-        if renewed_part(present.as_ref()) != renewed_part(before.as_ref()) {
+        latest = with_answer_timeout(&name, &*lock, lock.get()).await?;
+        if renewed_part(latest.as_ref()) != renewed_part(before.as_ref()) {
             return Ok(refused(&name));
         }
     }
-    let released = present.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
+    let released = latest.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
     let released = released.released_by_force(Timestamp::now());
-    match answered(&name, &*lock, write(&*lock, present, released)).await? {
+    match with_answer_timeout(&name, &*lock, write(&*lock, latest, released)).await? {
         false => Ok(refused(&name)),
         true => {
             let sentence = format!(
@@ -92,13 +92,13 @@ fn renewed_part(stored: Option<&Stored>) -> Option<(Record, &str)> {
 }
 
 /// Returns how long to wait for a renewal.
-fn observation(record: Option<&Record>) -> Duration {
+fn observation_time(record: Option<&Record>) -> Duration {
     let by_record = record.and_then(Record::retry_period).map(|period| period.saturating_mul(RETRY_PERIODS));
     let lease = record.map_or(USUAL_LEASE_DURATION, |record| record.lease_duration(USUAL_LEASE_DURATION));
-    by_record.unwrap_or(lease / LEASE_DIVISOR).max(MIN_OBSERVATION)
+    by_record.unwrap_or(lease / LEASE_DIVISOR).max(MIN_OBSERVATION_TIME)
 }
 
-/// Describes the present state of the lock, which the release overrides.
+/// Describes the current state of the lock, which the release overrides.
 fn describe(name: &LockName, record: Option<&Record>) -> String {
     let status = LockStatus::new(name.to_string(), record, Timestamp::now());
     match record.filter(|record| record.is_held()) {
@@ -129,7 +129,7 @@ mod tests {
         let observation_with = |lease_duration_seconds, retry_period_millis| {
             let renew_time = Some(renew_time);
             let run = Some(mark.clone());
-            observation(Some(&Record {
+            observation_time(Some(&Record {
                 lease_duration_seconds,
                 retry_period_millis,
                 renew_time,
@@ -143,7 +143,7 @@ mod tests {
             Duration::from_secs(1200),
             "another program's, or an older release's"
         );
-        assert_eq!(observation_with(Some(6), Some(100)), MIN_OBSERVATION);
-        assert_eq!(observation(None), Duration::from_secs(5));
+        assert_eq!(observation_with(Some(6), Some(100)), MIN_OBSERVATION_TIME);
+        assert_eq!(observation_time(None), Duration::from_secs(5));
     }
 }

@@ -10,9 +10,9 @@ use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{Record, Stored};
 use tokio::time::timeout;
 
-use super::lock_status::{LockStatus, State, escaped_json, expires};
+use super::lock_status::{LockStatus, LockState, escaped_json, expires};
 use super::output::{print, warn};
-use super::{ANSWER_TIMEOUT, CommandOutput, Output, StatusRequest, answered, hint_at_slots, open, open_slots};
+use super::{ANSWER_TIMEOUT, CommandOutput, OutputFormat, StatusRequest, with_answer_timeout, hint_at_slots, open, open_slots};
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
 use crate::telemetry::log::in_one_line;
@@ -31,7 +31,7 @@ pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
         return status_of_slots(target.lock, slots, &access, output).await;
     }
     let (lock, name) = open(target.lock, &access).await?;
-    let stored = answered(&name, &*lock, lock.get()).await?;
+    let stored = with_answer_timeout(&name, &*lock, lock.get()).await?;
     if stored.is_none() {
         hint_at_slots(&name, &access).await;
     }
@@ -45,8 +45,8 @@ pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
     let record = stored.map(|stored| stored.record);
     let status = LockStatus::new(name.to_string(), record.as_ref(), Timestamp::now());
     let text = match output {
-        Output::Text => status.to_string(),
-        Output::Json => status.json()?,
+        OutputFormat::Text => status.to_string(),
+        OutputFormat::Json => status.json()?,
     };
     Ok(CommandOutput { text, status: status.state.exit_status() })
 }
@@ -55,32 +55,32 @@ async fn status_of_slots(
     lock: LockName,
     slots: SlotCount,
     access: &ClusterAccess,
-    output: Output,
+    output: OutputFormat,
 ) -> Result<CommandOutput> {
     let mut statuses = Vec::new();
     for (lock, name) in open_slots(lock, Some(slots), access).await? {
-        let record = answered(&name, &*lock, lock.get()).await?.map(|stored| stored.record);
+        let record = with_answer_timeout(&name, &*lock, lock.get()).await?.map(|stored| stored.record);
         statuses.push(LockStatus::new(name.to_string(), record.as_ref(), Timestamp::now()));
     }
-    let count = |state: State| statuses.iter().filter(|status| status.state == state).count();
-    let (held, expired) = (count(State::Held), count(State::Expired));
+    let count = |state: LockState| statuses.iter().filter(|status| status.state == state).count();
+    let (held, expired) = (count(LockState::Held), count(LockState::Expired));
     let text = match output {
-        Output::Text => {
+        OutputFormat::Text => {
             let lines: String = statuses.iter().map(|status| status.sentence() + "\n").collect();
             format!("{lines}{held} of {slots} slots are held\n")
         }
-        Output::Json => escaped_json(&serde_json::to_string(&statuses)?) + "\n",
+        OutputFormat::Json => escaped_json(&serde_json::to_string(&statuses)?) + "\n",
     };
     let status = match held {
-        held if held == statuses.len() => State::Held,
-        held if held + expired == statuses.len() => State::Expired,
-        _ => State::Free,
+        held if held == statuses.len() => LockState::Held,
+        held if held + expired == statuses.len() => LockState::Expired,
+        _ => LockState::Free,
     };
     Ok(CommandOutput { text, status: status.exit_status() })
 }
 
-/// Prints a line about the record, or about the records of all slots, and a line for each change, until stdout is
-/// closed.
+/// Prints a line about the record, or about the records of all slots, and a line for each change, until no process
+/// reads stdout any more.
 pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
     let StatusRequest { target, slots, output, watch: _ } = request;
     let locks = open_slots(target.lock, slots, &ClusterAccess::new(target.cluster)).await?;
@@ -88,9 +88,9 @@ pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
     Ok(CommandOutput::nothing())
 }
 
-async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<()> {
+async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Result<()> {
     let mut printer = Printer { name: name.to_string(), output, last: None };
-    let mut stored = answered(name, lock, lock.get()).await?;
+    let mut stored = with_answer_timeout(name, lock, lock.get()).await?;
     let mut logged_error = None;
     while printer.print(stored.as_ref())? {
         match changed(lock, stored.as_ref(), &mut printer).await {
@@ -114,8 +114,8 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: Output) -> Result<(
     Ok(())
 }
 
-/// Waits for a change of the record. If the record expires before it changes, that is printed. Returns the changed
-/// record, or `None` when stdout is closed.
+/// Waits for a change of the record. If the record expires before it changes, that is printed. Returns the record after
+/// the change, which is `Some(None)` if it was deleted. Returns `None` if no process reads stdout any more.
 async fn changed(
     lock: &dyn Lock,
     stored: Option<&Stored>,
@@ -146,12 +146,12 @@ async fn changed(
 /// Prints a line for each change.
 struct Printer {
     name: String,
-    output: Output,
+    output: OutputFormat,
     last: Option<LockStatus>,
 }
 
 impl Printer {
-    /// Prints the present status if it is new. Returns false if stdout is closed.
+    /// Prints the current status if it differs from the last one. Returns false if no process reads stdout any more.
     fn print(&mut self, stored: Option<&Stored>) -> Result<bool> {
         let now = Timestamp::now();
         let status = LockStatus::new(self.name.clone(), stored.map(|stored| &stored.record), now);
@@ -159,8 +159,8 @@ impl Printer {
             return Ok(true);
         }
         let line = match self.output {
-            Output::Text => format!("{now:.0} {}\n", in_one_line(&status.sentence())),
-            Output::Json => status.json()?,
+            OutputFormat::Text => format!("{now:.0} {}\n", in_one_line(&status.sentence())),
+            OutputFormat::Json => status.json()?,
         };
         self.last = Some(status);
         print(&line)

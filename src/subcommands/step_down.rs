@@ -1,4 +1,4 @@
-//! `leaderrun step-down`: asks the holder of a lock to hand it over.
+//! `leaderrun step-down`: asks the holder of a lock to release it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use leaderrun_core::record::{Record, RunMark, Stored};
 use tokio::time::sleep;
 
 use super::lock_status::expires;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, answered, hint_at_slots, open};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, with_answer_timeout, hint_at_slots, open};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
@@ -22,10 +22,10 @@ const FREE: u8 = 1;
 /// The exit status if the holder still holds the lock at the end of the wait.
 const STILL_HELD: u8 = 2;
 
-/// How long to wait for the next holder after the release, to name it.
+/// How long to wait after the release for the next holder, whose name is printed.
 const NEXT_HOLDER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to wait for the holder to hand over.
+/// Whether and how long to wait until the holder has released the lock.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {
     Not,
@@ -33,19 +33,19 @@ pub enum Wait {
     Forever,
 }
 
-/// Writes the request into the record and keeps everything else. The holder reads it when it renews.
+/// Asks the holder to step down and, if requested, waits until it has released the lock.
 pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
-    let Some(asked) = answered(&name, &*lock, ask(&*lock)).await? else {
+    let Some(asked) = with_answer_timeout(&name, &*lock, ask(&*lock)).await? else {
         hint_at_slots(&name, &access).await;
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     };
     let end = match wait {
         Wait::Not => {
             let holder = printable(&asked.holder_identity);
-            let dead = if has_expired(&asked) { ", which expired by this machine's clock: it may be dead" } else { "" };
-            return Ok(CommandOutput::sentence(&format!("asked {holder} to step down from {name}{dead}"), 0));
+            let hint = if has_expired(&asked) { ", which expired by this machine's clock: it may be dead" } else { "" };
+            return Ok(CommandOutput::sentence(&format!("asked {holder} to step down from {name}{hint}"), 0));
         }
         Wait::For(limit) => Some(clock::now() + limit),
         Wait::Forever => None,
@@ -57,7 +57,8 @@ fn has_expired(record: &Record) -> bool {
     expires(record).is_some_and(|at| at <= Timestamp::now())
 }
 
-/// Writes the request. Returns the record of the holder, if there is one.
+/// Writes the request to step down into the record, and changes nothing else. The holder finds the request at its next
+/// renewal. Returns the record of the holder, if there is one.
 async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
     loop {
         let Some(Stored { record, version }) = lock.get().await? else { return Ok(None) };
@@ -93,7 +94,7 @@ async fn wait_for_hand_over(
     let run = asked.mark().map(|mark| mark.run.clone());
     let mut released = None;
     loop {
-        let record = answered(name, lock, lock.get()).await?.map(|stored| stored.record);
+        let record = with_answer_timeout(name, lock, lock.get()).await?.map(|stored| stored.record);
         let now = clock::now();
         let Some(record) = record.filter(Record::is_held) else {
             if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT {
@@ -109,11 +110,11 @@ async fn wait_for_hand_over(
         }
         if end.is_some_and(|end| now >= end) {
             let waited = format_duration(Duration::from_secs(now.since(began).as_secs()));
-            let dead = match has_expired(&record) {
+            let hint = match has_expired(&record) {
                 true => format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}"),
                 false => String::new(),
             };
-            let sentence = format!("{holder} still holds {name} after {waited}{dead}");
+            let sentence = format!("{holder} still holds {name} after {waited}{hint}");
             return Ok(CommandOutput::sentence(&sentence, STILL_HELD));
         }
         sleep(READ_INTERVAL).await;

@@ -228,6 +228,6 @@ impl CommandTree {
     pub fn reset(&mut self) {
         (self.kill, self.terminated, self.awaits_nested) = (None, None, false);
         (self.kill_time, self.kill_pace) = (Duration::ZERO, None);
-        self.tree.begin_again();
+        self.tree.reset();
     }
 }

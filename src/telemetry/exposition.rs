@@ -7,10 +7,11 @@ use super::histogram::Histogram;
 /// The content type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A text in the format. All its samples have the common labels.
+/// A text in the Prometheus format.
 #[derive(Debug)]
 pub struct Exposition {
     text: String,
+    /// The labels that all samples have.
     common_labels: String,
 }
 
@@ -26,7 +27,7 @@ impl Exposition {
         self.text
     }
 
-    /// Begins a metric; its samples follow.
+    /// Begins a metric. Its samples must be added next.
     pub fn begin(&mut self, metric: &str, kind: &str, help: &str) {
         let _ = writeln!(self.text, "# HELP {metric} {help}\n# TYPE {metric} {kind}");
     }

@@ -1,6 +1,7 @@
 //! The definition of log events: each has a level, a name, fields, a sentence, and a description of when it is logged.
 
-/// The target of events that the text format only shows with `-v`, because the other events are enough for people.
+/// The target of events of level `detail`, which the text format only shows with `-v`, because the other events are
+/// enough for people.
 pub const DETAIL_TARGET: &str = "leaderrun::detail";
 
 /// The description of an event for the reference.
@@ -22,7 +23,8 @@ pub struct LogEvent {
 macro_rules! log_events {
     ($(
         $(#[doc = $meaning:literal])+
-        $level:ident $name:ident($($field:ident: $type:ty),* $(; $($argument:ident: $argument_type:ty),+)?) $sentence:literal;
+        $level:ident $name:ident($($field:ident: $type:ty),* $(; $($argument:ident: $argument_type:ty),+)?)
+            $sentence:literal;
     )+) => {
         $(
             $(#[doc = $meaning])+

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use super::log_event::log_events;
 
 log_events! {
-    /// Logged when leaderrun listens at the address of `--http`.
+    /// Logged when leaderrun listens on the address of `--http`.
     info http(; address: SocketAddr) "answering at http://{address}";
 
-    /// Logged when leaderrun cannot listen at the address of `--http`. If the address is in use, it is retried every second.
+    /// Logged when leaderrun cannot listen on the address of `--http`. If the address is not available, leaderrun tries
+    /// again every second.
     warn http_failed(; sentence: &str) "{sentence}";
 
-    /// Logged when systemd cannot be notified, once.
+    /// Logged once, when systemd cannot be notified.
     warn notify_failed(; failure: &str) "cannot notify systemd: {failure}; check NOTIFY_SOCKET";
 
-    /// Logged when leaderrun panicked, before it aborts.
+    /// Logged when leaderrun panics, before it aborts.
     error panicked(; panic: &str) "leaderrun panicked; this is a bug: {panic}";
 }

@@ -1,9 +1,10 @@
 //! The table of metrics, from which `/metrics` and the reference are generated.
 //!
 //! leaderrun has its own implementation because metrics must survive `--on-lost rejoin`, for which leaderrun executes
-//! itself again. For Prometheus it is still the same target, and a reset of the counters would hide the loss that was
-//! counted last. Therefore [`Counters`](super::counters::Counters) are plain data that serde saves and restores. The
-//! crates `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a histogram.
+//! itself again. For Prometheus, leaderrun is still the same target, and a reset of the counters would hide the loss
+//! that was counted last. Therefore [`Counters`](super::counters::Counters) are plain data that serde saves and
+//! restores. The crates `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a
+//! histogram.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,13 +29,14 @@ pub struct MetricDescription {
     reading: Reading,
 }
 
-/// A label and its values. If `is_open` is set, other values are possible too.
+/// A label and its values.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricLabel {
     pub name: &'static str,
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference says it"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only docs/reference.md states the values"))]
     pub values: &'static [&'static str],
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference says it"))]
+    /// Whether other values are possible too.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only docs/reference.md states the values"))]
     pub is_open: bool,
 }
 
@@ -96,8 +98,8 @@ pub const METRICS: &[MetricDescription] = &[
         help: "What this candidate does: 1 for one of the states, 0 for the others.",
         label: Some(MetricLabel { name: "state", values: Activity::LABELS, is_open: false }),
         reading: Reading::GaugeByLabel(|state, now| {
-            let present = state.activity(now).label();
-            Activity::LABELS.iter().map(|label| ((*label).into(), f64::from(u8::from(*label == present)))).collect()
+            let current = state.activity(now).label();
+            Activity::LABELS.iter().map(|label| ((*label).into(), f64::from(u8::from(*label == current)))).collect()
         }),
     },
     MetricDescription {
@@ -191,7 +193,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_kill_seconds",
-        help: "Estimated time of killing the command, from its number of threads and the CPU limit; absent while it is less than 50 ms.",
+        help: "Estimated time of killing the command, from its number of threads and the CPU limit; absent while it is less than 75 ms.",
         label: None,
         reading: Reading::Gauge(|state, _| state.kill_time().map(|time| time.as_secs_f64())),
     },

@@ -1,6 +1,6 @@
 //! The monitoring thread, which maintains the state of this candidate and reports it.
 //!
-//! It has its own runtime and shares no lock with the elector's threads, which send it each [`Update`]. So a slow or
+//! It has its own runtime and shares no mutex with the elector's threads, which send it each [`Update`]. So a slow or
 //! stopped monitoring thread does not delay them.
 
 use std::cell::RefCell;
@@ -36,8 +36,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts the thread, which serves HTTP and notifies systemd, if requested. If the address is in use, the thread
-    /// tries again until it is free.
+    /// Starts the thread, which serves HTTP and notifies systemd, if requested. If the address is not available, the
+    /// thread tries again until it can listen on it.
     ///
     /// # Errors
     /// Fails if the address can never be listened on, or the thread cannot be created.
@@ -69,7 +69,7 @@ impl Monitor {
 /// The HTTP server as it is set up before the thread starts.
 enum HttpService {
     Listening(TcpListener),
-    AddressInUse(HttpAddress, ListenError),
+    AddressUnavailable(HttpAddress, ListenError),
 }
 
 impl HttpService {
@@ -79,7 +79,7 @@ impl HttpService {
                 http::log_listening(&listener)?;
                 Ok(Self::Listening(listener))
             }
-            Err(failure) if failure.is_transient() => Ok(Self::AddressInUse(address, failure)),
+            Err(failure) if failure.is_transient() => Ok(Self::AddressUnavailable(address, failure)),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -87,7 +87,7 @@ impl HttpService {
     async fn serve(self, state: Rc<RefCell<CandidateState>>) {
         match self {
             Self::Listening(listener) => http::serve(listener, state).await,
-            Self::AddressInUse(address, failure) => http::serve_when_free(address, failure, state).await,
+            Self::AddressUnavailable(address, failure) => http::serve_when_free(address, failure, state).await,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! leaderrun only while it waits.
 //!
 //! The crate `sd-notify` is not used, because it blocks while systemd's queue is full, for example while systemd
-//! executes itself again. leaderrun must never wait for systemd.
+//! re-executes itself. leaderrun must never wait for systemd.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -68,11 +68,13 @@ impl NotifySocket {
 pub struct ServiceNotifier {
     socket: NotifySocket,
     notify_by: NotifyBy,
+    /// The last report that systemd has received.
     sent: ServiceReport,
+    /// Whether a failure was logged. Later ones are not.
     has_failed: bool,
 }
 
-/// The state that was reported to systemd.
+/// A state of the candidate as it is reported to systemd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ServiceReport {
     is_ready: bool,
@@ -150,7 +152,7 @@ struct WatchdogView {
 }
 
 impl Watchdog {
-    /// Returns the watchdog that `WATCHDOG_USEC` requests, if it is meant for this process.
+    /// Returns the watchdog that `WATCHDOG_USEC` requests, unless `WATCHDOG_PID` names another process.
     pub fn from_environment(socket: NotifySocket, notify_by: NotifyBy, now: Instant) -> Option<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());

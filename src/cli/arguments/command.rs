@@ -1,4 +1,4 @@
-//! The options for the end of the command and for its terminal.
+//! The options that determine how the command ends, and whether it gets the terminal.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 use super::{COMMAND, values};
 use crate::supervisor::WaitFor;
 
-/// The end of the command, and its terminal.
+/// The options that determine how the command ends, and whether it gets the terminal.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = COMMAND)]
 pub struct CommandArguments {

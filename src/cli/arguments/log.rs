@@ -4,7 +4,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::{LOG, values};
-use crate::telemetry::log::{Format, LogTime};
+use crate::telemetry::log::{LogFormat, LogTime};
 
 /// The contents and the format of the log on stderr.
 #[derive(Clone, Debug, Args)]
@@ -18,7 +18,7 @@ pub struct LogArguments {
         default_value = "text",
         hide_possible_values = true
     )]
-    pub log_format: Format,
+    pub log_format: LogFormat,
 
     /// The time at the beginning of a line in the text format: elapsed (since the start), wall (the clock, in UTC), or none
     #[arg(

@@ -1,7 +1,7 @@
 //! The options as they were given, in one struct for each topic.
 //!
-//! Nothing here depends on this machine: [`plan`](super::plan) decides what the options mean on it. The parser, the help,
-//! the man page, the completions and `docs/reference.md` are all generated from these definitions.
+//! The definitions do not depend on this machine: [`plan`](super::plan) decides what the options mean on it. The parser,
+//! the help, the man page, the completions and `docs/reference.md` are all generated from them.
 
 mod cluster;
 mod command;
@@ -27,7 +27,7 @@ pub use self::subcommands::{SubcommandArguments, SubcommandLine, add_subcommands
 pub use self::times::TimeArguments;
 use crate::exit::{STATUSES, StatusDescription};
 
-// The headings of the help, in its order.
+// The headings in the help, in the order in which they appear there.
 const LOCK: &str = "Lock";
 const TIMES: &str = "Times";
 const COMMAND: &str = "Command";

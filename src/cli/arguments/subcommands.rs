@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::documents::Shell;
 use crate::lock::SlotCount;
-use crate::subcommands::Output;
+use crate::subcommands::OutputFormat;
 
 /// A command line that begins with a subcommand.
 #[derive(Clone, Debug, Parser)]
@@ -45,7 +45,7 @@ Exit status:
 
         /// The format of the answer: text or json
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
-        output: Output,
+        output: OutputFormat,
 
         /// Continue and print a line for each change, until Ctrl-C
         #[arg(short, long)]
@@ -76,7 +76,7 @@ Exit status:
 
         /// The format of the answer: text or json
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
-        output: Output,
+        output: OutputFormat,
 
         /// Continue and print a line for each lock that changes, until Ctrl-C
         #[arg(short, long)]

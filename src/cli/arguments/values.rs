@@ -13,8 +13,8 @@ use crate::process::signals;
 use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
 use crate::telemetry::http::HttpAddress;
 
-/// The greatest length of an identity in bytes. The name of a pod with a UUID is always shorter.
-const LONGEST_IDENTITY: usize = 1024;
+/// The maximum length of an identity, in bytes. The name of a pod with a UUID is always shorter.
+const MAX_IDENTITY_LENGTH: usize = 1024;
 
 /// The reason why a value is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl InvalidValue {
         Self { reason: reason.into(), suggestion: None }
     }
 
-    /// Adds the first of the values that `parse` accepts as the suggestion.
+    /// Suggests the first of the values that `parse` accepts, if there is one.
     fn suggest<T, E>(
         mut self,
         parse: impl Fn(&str) -> Result<T, E>,
@@ -48,7 +48,7 @@ impl fmt::Display for InvalidValue {
 
 impl Error for InvalidValue {}
 
-/// Parses a text. An error has the reason, and the first of the `suggestions` that is valid.
+/// Parses a text. An error contains the reason, and the first of the `suggestions` that is valid.
 fn parsed<T: FromStr<Err: fmt::Display>>(
     text: &str,
     suggestions: impl IntoIterator<Item = Option<String>>,
@@ -63,7 +63,7 @@ fn reason(error: &impl fmt::Display) -> String {
     text
 }
 
-/// Parses a lock. If the text is a path or nearly a valid name, the error suggests a lock.
+/// Parses a lock. If the text is a path or resembles a valid name, the error suggests a lock.
 pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let (kind, rest) = text.split_once(':').unwrap_or(("", text));
     let is_path = text.starts_with(['/', '.']) && kind.is_empty();
@@ -71,14 +71,14 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let in_folder = (kind == "file" && rest.ends_with('/')).then(|| format!("{text}my-job.lease"));
     let in_home = rest.strip_prefix("~/").filter(|_| kind == "file");
     let in_home = in_home.and_then(|rest| Some(format!("file:{}/{rest}", env::var("HOME").ok()?)));
-    let parts = |text: &str| {
+    let nearest_valid = |text: &str| {
         let (namespace, name) = text.split_once('/').map_or((None, text), |(space, name)| (Some(space), name));
         let namespace = namespace.map(|namespace| suggest::nearest_label(namespace).map(|label| format!("{label}/")));
         Some(format!("{}{}", namespace.unwrap_or(Some(String::new()))?, suggest::nearest_name(name)?))
     };
     let with_kind = suggest::nearest(kind, KINDS.iter().map(|kind| kind.word)).filter(|_| !kind.is_empty());
-    let with_kind = with_kind.and_then(|kind| Some(format!("{kind}:{}", parts(rest)?)));
-    let without_kind = if kind.is_empty() { parts(text) } else { None };
+    let with_kind = with_kind.and_then(|kind| Some(format!("{kind}:{}", nearest_valid(rest)?)));
+    let without_kind = if kind.is_empty() { nearest_valid(text) } else { None };
     match as_file {
         Some(file) if file.parse::<LockName>().is_ok() => {
             Err(InvalidValue { reason: "the path of a lock begins with file:".into(), suggestion: Some(file) })
@@ -145,7 +145,7 @@ fn read_duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Parses the value of the variable for an option that can be given more than once.
+/// Parses the value of `LEADERRUN_VERBOSE`, which is the number of times that `-v` would be given.
 pub fn verbosity(text: &str) -> Result<u8, InvalidValue> {
     text.parse().map_err(|_| InvalidValue { reason: "not a number from 0 to 255".into(), suggestion: Some("1".into()) })
 }
@@ -157,16 +157,17 @@ pub fn exit_status(text: &str) -> Result<u8, InvalidValue> {
 
 /// Parses the identity of a candidate.
 pub fn identity(text: &str) -> Result<String, InvalidValue> {
-    let harmless = text.chars().filter(|character| !character.is_control()).collect();
-    check_identity(text).map_err(|reason| InvalidValue::new(reason).suggest(check_identity, [Some(harmless)]))?;
+    let without_control_characters = text.chars().filter(|character| !character.is_control()).collect();
+    let suggestions = [Some(without_control_characters)];
+    check_identity(text).map_err(|reason| InvalidValue::new(reason).suggest(check_identity, suggestions))?;
     Ok(text.to_owned())
 }
 
 fn check_identity(text: &str) -> Result<(), String> {
     match text.len() {
         0 => Err("an identity cannot be empty".to_owned()),
-        length if length > LONGEST_IDENTITY => {
-            Err(format!("an identity can have at most {LONGEST_IDENTITY} bytes, and this one has {length}"))
+        length if length > MAX_IDENTITY_LENGTH => {
+            Err(format!("an identity can have at most {MAX_IDENTITY_LENGTH} bytes, and this one has {length}"))
         }
         _ if text.chars().any(char::is_control) => Err("an identity cannot contain control characters".to_owned()),
         _ => Ok(()),

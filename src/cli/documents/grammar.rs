@@ -1,4 +1,4 @@
-//! The command line for completions: words, options and the kinds of their values.
+//! The syntax of the command line as completions need it: words, options and the kinds of their values.
 
 use clap::builder::ValueHint;
 
@@ -7,7 +7,7 @@ use crate::cli::definition;
 /// The signals that are offered for an option whose value is a signal.
 const SIGNALS: [&str; 6] = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"];
 
-/// Everything that can be completed.
+/// The syntax of all command lines.
 pub struct Grammar {
     /// A run, which has no subcommand.
     pub run: Syntax,
@@ -16,34 +16,34 @@ pub struct Grammar {
 
 /// The syntax of a run or of one subcommand.
 pub struct Syntax {
-    /// The subcommand; empty for a run.
+    /// The name of the subcommand; empty for a run.
     pub name: String,
     pub about: String,
-    pub options: Vec<CompletedOption>,
+    pub options: Vec<OptionSyntax>,
     /// The words that can follow without an option, such as the names of shells.
     pub words: Vec<String>,
-    /// A command with its arguments follows after `--`.
+    /// Whether a command with its arguments can follow after `--`.
     pub takes_command: bool,
 }
 
-/// An option.
-pub struct CompletedOption {
+/// The syntax of an option.
+pub struct OptionSyntax {
     pub short: Option<char>,
     pub long: String,
     pub about: String,
-    pub value: Value,
-    /// The option can be given more than once.
+    pub value: OptionValue,
+    /// Whether the option can be given more than once.
     pub repeats: bool,
 }
 
 /// The kind of the value of an option.
-pub enum Value {
+pub enum OptionValue {
     /// The option has no value.
     None,
     /// The value is one of these words.
     OneOf(Vec<String>),
     File,
-    /// The value cannot be completed. It has this name in the help.
+    /// The value cannot be completed. The string is its name in the help.
     Other(String),
 }
 
@@ -69,33 +69,24 @@ impl Syntax {
     fn new(command: &clap::Command, name: &str) -> Self {
         let positionals = || command.get_positionals();
         let words = positionals().flat_map(clap::Arg::get_possible_values);
+        let options = command.get_arguments().filter(|argument| !argument.is_positional());
         Self {
             name: name.to_owned(),
             about: command.get_about().map(ToString::to_string).unwrap_or_default(),
-            options: command.get_opts_and_flags().filter_map(CompletedOption::new).collect(),
+            options: options.filter_map(OptionSyntax::new).collect(),
             words: words.map(|word| word.get_name().to_owned()).collect(),
             takes_command: positionals().any(clap::Arg::is_last_set),
         }
     }
 }
 
-trait OptionsAndFlags {
-    fn get_opts_and_flags(&self) -> impl Iterator<Item = &clap::Arg>;
-}
-
-impl OptionsAndFlags for clap::Command {
-    fn get_opts_and_flags(&self) -> impl Iterator<Item = &clap::Arg> {
-        self.get_arguments().filter(|argument| !argument.is_positional())
-    }
-}
-
-impl CompletedOption {
+impl OptionSyntax {
     fn new(option: &clap::Arg) -> Option<Self> {
         Some(Self {
             short: option.get_short(),
             long: option.get_long()?.to_owned(),
             about: first_phrase(&option.get_help().map(ToString::to_string).unwrap_or_default()),
-            value: Value::new(option),
+            value: OptionValue::new(option),
             repeats: matches!(option.get_action(), clap::ArgAction::Append | clap::ArgAction::Count),
         })
     }
@@ -106,7 +97,7 @@ impl CompletedOption {
     }
 }
 
-impl Value {
+impl OptionValue {
     fn new(option: &clap::Arg) -> Self {
         if !option.get_action().takes_values() {
             return Self::None;

@@ -94,7 +94,7 @@ fn option_row(option: &clap::Arg, with_variable: bool) -> String {
 
 fn subcommands() -> String {
     let definition = definition();
-    let of_run: Vec<&str> = definition.get_arguments().map(|option| option.get_id().as_str()).collect();
+    let run_options: Vec<&str> = definition.get_arguments().map(|option| option.get_id().as_str()).collect();
     let mut text = "## Subcommands\n\nA subcommand is the first argument.\n".to_owned();
     for subcommand in definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         let shown = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
@@ -107,13 +107,14 @@ fn subcommands() -> String {
         let (shared, own): (Vec<_>, Vec<_>) = subcommand
             .get_arguments()
             .filter(|option| !option.is_positional())
-            .partition(|option| of_run.contains(&option.get_id().as_str()));
+            .partition(|option| run_options.contains(&option.get_id().as_str()));
         let shared: Vec<String> =
             shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
         match shared.len() {
             0 => {}
-            // The notes of this subcommand state that it has all options of a run.
-            count if count == of_run.len() - 1 => {}
+            // The notes of this subcommand state that it accepts all options of a run. The list of a run also contains
+            // the command.
+            count if count == run_options.len() - 1 => {}
             _ => text += &format!("\nIt accepts these options of a run: {}.\n", shared.join(", ")),
         }
         if !own.is_empty() {

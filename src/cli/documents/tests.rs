@@ -18,7 +18,7 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// With `UPDATE` in the environment, the files are written.
+/// Writes the files before it compares them if the variable `UPDATE` is set.
 #[test]
 fn the_documents_are_current() {
     let is_update = std::env::var_os("UPDATE").is_some();
@@ -34,7 +34,7 @@ fn the_documents_are_current() {
 }
 
 #[test]
-fn completions_contain_nothing_else() {
+fn the_folder_completions_contains_only_generated_files() {
     for entry in fs::read_dir(package().join("completions")).unwrap() {
         let name = format!("completions/{}", entry.unwrap().file_name().display());
         assert!(files().iter().any(|(known, _)| *known == name), "nothing makes {name}");

@@ -14,7 +14,7 @@ use nix::unistd::{AccessFlags, access};
 use super::super::connection::{ConnectionConfig, ExecPlugin, InteractiveMode};
 use super::super::log_events;
 use super::exec_credential::{self, IssuedCredentials};
-use crate::process::helper::{self, HelperError, Terminal};
+use crate::process::helper::{self, HelperError, TerminalAccess};
 use crate::process::signals;
 use crate::process::terminal::is_foreground_job;
 use crate::telemetry::log::printable;
@@ -38,15 +38,15 @@ pub fn run(
     let failed = |reason: &dyn fmt::Display| failure(plugin, reason);
     let has_terminal = is_foreground_job();
     let terminal = match plugin.interactive_mode {
-        InteractiveMode::Always | InteractiveMode::IfAvailable if has_terminal => Terminal::Shared,
+        InteractiveMode::Always | InteractiveMode::IfAvailable if has_terminal => TerminalAccess::Shared,
         InteractiveMode::Always => {
             return Err(failed(
                 &"it needs a terminal (interactiveMode Always), and leaderrun is not the foreground job of one",
             ));
         }
-        InteractiveMode::Never | InteractiveMode::IfAvailable => Terminal::Detached,
+        InteractiveMode::Never | InteractiveMode::IfAvailable => TerminalAccess::Detached,
     };
-    let is_interactive = terminal == Terminal::Shared;
+    let is_interactive = terminal == TerminalAccess::Shared;
     let mut command = Command::new(program(&plugin.command));
     command
         .args(&plugin.args)

@@ -22,21 +22,21 @@ const DEATH_TIMEOUT: u16 = 1000;
 /// The largest number of searches. The search is repeated after a kill, because killed processes may have forked.
 const MAX_SCANS: usize = 100;
 
-/// Returns the mark by which processes of a run are recognised: the variable with the run ID, with a NUL before and
-/// after it.
-pub fn mark(run: &str) -> Vec<u8> {
+/// Returns the tag by which processes of a run are recognised in their environment: the variable with the run ID, with
+/// a NUL before and after it.
+pub fn tag(run: &str) -> Vec<u8> {
     format!("\0{RUN_VARIABLE}={run}\0").into_bytes()
 }
 
-/// Forks a child that kills every process with this mark in a nested PID namespace, and returns its pid. Returns `None`
-/// if no process could have the mark. The tree must be empty.
-pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
-    let mut may_have_marked = false;
+/// Forks a child that kills every process with this tag in a nested PID namespace, and returns the child's pid. Returns
+/// `None` if no process could have the tag. The tree must be empty.
+pub fn start_search(proc: &Proc, tag: &[u8]) -> Option<Pid> {
+    let mut any_possible = false;
     proc.for_each_process(|number| {
-        may_have_marked |= possibly_marked(proc, number).is_some();
-        !may_have_marked
+        any_possible |= possibly_tagged(proc, number).is_some();
+        !any_possible
     });
-    if !may_have_marked {
+    if !any_possible {
         return None;
     }
     let parent = nix::unistd::getpid();
@@ -46,7 +46,7 @@ pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
         Ok(ForkResult::Child) => {
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
             if getppid() == parent {
-                kill_marked(proc, mark);
+                kill_tagged(proc, tag);
             }
             // SAFETY: the call ends this process without running the parent's destructors and exit handlers.
             unsafe { libc::_exit(0) }
@@ -55,12 +55,12 @@ pub fn start_search(proc: &Proc, mark: &[u8]) -> Option<Pid> {
     }
 }
 
-fn kill_marked(proc: &Proc, mark: &[u8]) {
+fn kill_tagged(proc: &Proc, tag: &[u8]) {
     for _ in 0..MAX_SCANS {
         let mut found = false;
         proc.for_each_process(|number| {
             found |=
-                possibly_marked(proc, number).is_some_and(|(identity, pid)| kill_if_marked(proc, mark, identity, pid));
+                possibly_tagged(proc, number).is_some_and(|(identity, pid)| kill_if_tagged(proc, tag, identity, pid));
             true
         });
         if !found {
@@ -69,24 +69,25 @@ fn kill_marked(proc: &Proc, mark: &[u8]) {
     }
 }
 
-/// Returns a process if it is younger than this process and in a nested PID namespace, so that it may have the mark.
-fn possibly_marked(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
+/// Returns a process if it is younger than this process and in a nested PID namespace, so that it may have the tag.
+fn possibly_tagged(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
     let stat = proc.stat(number).ok().filter(|stat| stat.started >= proc.own_start() && !stat.is_dead())?;
     let numbers = proc.numbers(number).filter(|numbers| numbers.is_nested)?;
     Some((Identity { number, started: stat.started }, numbers.pid))
 }
 
-fn kill_if_marked(proc: &Proc, mark: &[u8], process: Identity, pid: Pid) -> bool {
+/// Kills a process if it has the tag, and waits for its death. Returns whether it was killed.
+fn kill_if_tagged(proc: &Proc, tag: &[u8], process: Identity, pid: Pid) -> bool {
     let Ok(fd) = PidFd::open(pid) else { return false };
-    if !has_mark(proc, process.number, mark) || !proc.is_alive(process) || fd.signal(Signal::SIGKILL).is_err() {
+    if !has_tag(proc, process.number, tag) || !proc.is_alive(process) || fd.signal(Signal::SIGKILL).is_err() {
         return false;
     }
     let _ = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], DEATH_TIMEOUT);
     true
 }
 
-/// Returns whether the environment of a process contains the mark.
-fn has_mark(proc: &Proc, number: i32, mark: &[u8]) -> bool {
+/// Returns whether the environment of a process contains the tag.
+fn has_tag(proc: &Proc, number: i32, tag: &[u8]) -> bool {
     let Ok(environment) = proc.open_file(number, "environ") else { return false };
     let mut buffer = [0; 16 * 1024];
     // The first variable has no NUL before it, so the buffer begins with one.
@@ -96,11 +97,11 @@ fn has_mark(proc: &Proc, number: i32, mark: &[u8]) -> bool {
             Ok(length @ 1..) => kept + length,
             Ok(0) | Err(_) => return false,
         };
-        if buffer[..length].windows(mark.len()).any(|window| window == mark) {
+        if buffer[..length].windows(tag.len()).any(|window| window == tag) {
             return true;
         }
-        // A mark may begin at the end of this part.
-        kept = length.min(mark.len());
+        // The tag may begin at the end of this part.
+        kept = length.min(tag.len());
         buffer.copy_within(length - kept..length, 0);
     }
 }
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_found_anywhere_in_an_environment() {
+    fn a_tag_is_found_anywhere_in_an_environment() {
         let proc = Proc::open().unwrap();
         let filler = "x".repeat(16 * 1024 - 20);
         for (variables, expected) in [
@@ -130,7 +131,7 @@ mod tests {
             // The child has executed the program when it answers. Only then does /proc show its environment.
             child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
             child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-            assert_eq!(has_mark(&proc, child.id() as i32, &mark("this")), expected, "{variables:?}");
+            assert_eq!(has_tag(&proc, child.id() as i32, &tag("this")), expected, "{variables:?}");
             child.kill().unwrap();
             child.wait().unwrap();
         }

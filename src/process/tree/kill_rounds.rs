@@ -13,18 +13,20 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// If no process has ended for this long, one is reported. The time is long enough for a busy machine.
+/// If no process has ended for this long, one of those that are left is reported as stuck. The time is long enough for
+/// a busy machine.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// A kill that is under way, and when its next round is due.
 #[derive(Debug)]
 pub struct KillRounds {
-    /// The pace that limits how many threads are killed at once, and the time until which it does.
+    /// The pace that limits how many threads are killed at once, and the instant until which it applies.
     pace: Option<(KillPace, Instant)>,
     next_round: Instant,
     pause: Duration,
     /// When the last process ended, or when the kill began if none has.
     progress_at: Instant,
+    /// Whether a failure was returned. Later ones are not.
     has_failed: bool,
 }
 

@@ -25,7 +25,7 @@ pub struct Member {
     pub identity: Identity,
     pub stat: Stat,
     pub numbers: Numbers,
-    /// The process was [added](Members::add) before the scan.
+    /// Whether the process was [added](Members::add) before the scan.
     pub is_added: bool,
 }
 
@@ -50,7 +50,7 @@ impl Members {
         self.0.is_empty()
     }
 
-    /// Adds a process whose descendants are searched, if there is room.
+    /// Adds a process whose descendants a scan searches for, if the list is not full.
     pub fn add(&mut self, number: i32) {
         if self.0.len() < CAPACITY
             && let Err(index) = self.0.binary_search(&number)
@@ -64,17 +64,17 @@ impl Members {
         &self.0
     }
 
-    /// Reads every process once, in the order of their numbers, and calls `visit` with the processes that were
+    /// Reads every process once, in ascending order of the numbers, and calls `visit` with the processes that were
     /// [added](Self::add) and with their descendants.
     ///
     /// A parent almost always has a lower number than its child. A child with a lower number is found by the next scan.
     ///
-    /// A process that started after the scan began is left for the next scan. A number of the list may have been given
-    /// to another process in the meantime, but the children of that process are then younger than the scan and are not
+    /// A process that started after the scan began is left for the next scan. A number in the list may have been reused
+    /// by another process in the meantime, but the children of that process are then younger than the scan and are not
     /// mistaken for descendants.
     ///
-    /// The scan ends at `until`, and after [`MAX_SCAN_TIME`] at the latest: it might never end if processes were forked
-    /// faster than they are read. Returns whether it has read every process.
+    /// The scan ends at `until`, and after [`MAX_SCAN_TIME`] at the latest: otherwise it might never end if processes
+    /// are forked faster than they are read. Returns whether the scan has read every process.
     pub fn scan(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) -> bool {
         let began = clock::now();
         let longest = began + MAX_SCAN_TIME;

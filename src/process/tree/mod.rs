@@ -1,14 +1,14 @@
-//! The processes below this one, and the kill of all of them.
+//! The tree of processes below this one, and how all of them are killed.
 //!
 //! The caller is a subreaper (or PID 1): when a process below it dies, the children of that process become children of
 //! the caller. Killing the direct children, reaping them and listing the children again therefore ends the whole tree,
 //! including processes in other sessions and process groups. It never signals the wrong process, because the pid of an
-//! unreaped child is not used again. [`Members`] makes the kill faster by finding all descendants in one scan.
+//! unreaped child is not reused. [`Members`] makes the kill faster by finding all descendants in one scan.
 //!
 //! Processes in a PID namespace below this one are different. Their orphans become children of the init process of
 //! their namespace, which may not be a descendant of the caller (`nsenter`, `runc exec`). Such processes are remembered
 //! when they are seen, stopped before any process above them is killed, and killed from the leaves up. The tree does
-//! not count as empty before they are dead.
+//! not count as empty until they are dead.
 //!
 //! Children of *other threads* of the caller, such as credential plugins, are not part of the tree.
 
@@ -86,7 +86,7 @@ impl KillFailure {
     }
 }
 
-/// The processes below the thread that opened this.
+/// The processes below the thread that opened the tree.
 #[derive(Debug)]
 pub struct Tree {
     proc: Proc,
@@ -94,13 +94,13 @@ pub struct Tree {
     nested: Nested,
     /// The processes and threads that were counted last.
     count: TaskCount,
-    /// A kill checks for each child whether it is in a nested PID namespace.
+    /// Whether a kill checks for each child whether it is in a nested PID namespace.
     checks_namespaces: bool,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
-    /// The environment variable by which processes of this run are recognised.
-    mark: Vec<u8>,
-    /// Whether processes with the mark were searched for since the command was started.
+    /// The tag in the environment by which processes of this run are recognised.
+    tag: Vec<u8>,
+    /// Whether processes with the tag were searched for since the command was started.
     was_searched: bool,
 }
 
@@ -123,7 +123,7 @@ impl Tree {
             count: TaskCount::default(),
             checks_namespaces: false,
             next_scan: clock::now(),
-            mark: escaped::mark(run),
+            tag: escaped::tag(run),
             was_searched: false,
         })
     }
@@ -194,8 +194,8 @@ impl Tree {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, at most this many killed threads have
-    /// not ended yet, but at least one process is killed.
+    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, it kills at least one process, but no
+    /// further process while this many killed threads have not ended.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///
@@ -214,11 +214,11 @@ impl Tree {
         nested.forget_dead(proc);
         let checks_namespaces = *checks_namespaces || !nested.is_empty();
         let mut killed = Ok(());
-        let mut note = |number: i32, sent: nix::Result<()>| {
+        let mut record_result = |number: i32, sent: nix::Result<()>| {
             killed = killed.and(sent.map_err(|errno| KillFailure::Refused { number, errno }));
         };
         if !nested.is_empty() {
-            nested.kill(proc, members, &mut note);
+            nested.kill(proc, members, &mut record_result);
         }
         let mut found_nested = false;
         // Children that were killed before and have not ended come first in the list, so they use up the allowance.
@@ -231,7 +231,7 @@ impl Tree {
             if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
                 found_nested = true;
             } else if is_allowed(&|| proc.stat(number).map_or(1, |stat| stat.threads)) {
-                note(number, proc.signal_child(number, Signal::SIGKILL));
+                record_result(number, proc.signal_child(number, Signal::SIGKILL));
             }
         });
         let began = clock::now();
@@ -240,14 +240,14 @@ impl Tree {
                 if member.numbers.is_nested {
                     found_nested = true;
                 } else if !member.is_added && is_allowed(&|| member.stat.threads) {
-                    note(member.identity.number, proc.signal(member.identity, member.pid(), Signal::SIGKILL));
+                    record_result(member.identity.number, proc.signal(member.identity, member.pid(), Signal::SIGKILL));
                 }
             });
             let now = clock::now();
             *next_scan = now + now.since(began) * SCAN_PAUSE;
         }
         if found_nested {
-            nested.kill(proc, members, &mut note);
+            nested.kill(proc, members, &mut record_result);
         }
         listed.map_err(KillFailure::NotListed).and(killed)
     }
@@ -255,7 +255,7 @@ impl Tree {
     /// Checks that all processes that the last [`kill`](Self::kill) has killed are gone.
     ///
     /// # Errors
-    /// Returns the first process that is not.
+    /// Returns the first process that is left.
     pub fn check_progress(&self) -> Result<(), KillFailure> {
         let mut numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
         let stuck = numbers.find(|number| self.proc.stat(*number).is_ok_and(|stat| !stat.is_dead()));
@@ -298,11 +298,11 @@ impl Tree {
         if !self.nested.is_empty() {
             return false;
         }
-        mem::replace(&mut self.was_searched, true) || escaped::start_search(&self.proc, &self.mark).is_none()
+        mem::replace(&mut self.was_searched, true) || escaped::start_search(&self.proc, &self.tag).is_none()
     }
 
-    /// Prepares for another command.
-    pub fn begin_again(&mut self) {
+    /// Prepares for the next command.
+    pub fn reset(&mut self) {
         (self.was_searched, self.count) = (false, TaskCount::default());
     }
 

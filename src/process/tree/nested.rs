@@ -11,8 +11,8 @@ use super::proc::{Identity, Proc};
 /// The largest number of remembered processes.
 const CAPACITY: usize = 2048;
 
-/// The largest number of scans that wait until all remembered processes have stopped. After that they are killed even
-/// if one still runs. A scan takes tens of microseconds for each process of the machine.
+/// The largest number of scans in which a kill waits until all remembered processes have stopped. After that they are
+/// killed even if one still runs. A scan takes tens of microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 
 /// The remembered processes. Each comes after the one that it descends from.
@@ -22,6 +22,7 @@ pub struct Nested(Vec<Remembered>);
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
     identity: Identity,
+    /// Whether SIGTERM was sent to the process.
     terminated: bool,
 }
 
@@ -50,7 +51,8 @@ impl Nested {
     }
 
     /// Remembers every descendant in a namespace below the supervisor's, and the descendants of those that were
-    /// remembered before. Returns the number of their threads, or `last` if the scan was incomplete and found fewer.
+    /// remembered before. Returns how many descendants and threads there are in all namespaces, or `last` if the scan
+    /// was incomplete and found fewer.
     pub fn remember(
         &mut self,
         proc: &Proc,

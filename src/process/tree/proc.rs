@@ -20,7 +20,7 @@ use rustix::fs::{RawDir, SeekFrom, seek};
 
 use crate::process::pidfd::PidFd;
 
-/// How many bytes of `stat` and `status` are read. The required fields come earlier, unless a user is in hundreds of
+/// How many bytes of `stat` and `status` are read. The required fields are among them, unless a user is in hundreds of
 /// groups.
 const READ_SIZE: usize = 4096;
 
@@ -44,7 +44,7 @@ pub struct Proc {
     own_start: u64,
 }
 
-/// A process, identified by its number and its start time, because numbers are used again.
+/// A process, identified by its number and its start time, because numbers are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub number: i32,
@@ -83,12 +83,12 @@ impl Stat {
 pub struct Numbers {
     /// The number in the PID namespace of this process.
     pub pid: Pid,
-    /// The process is in a PID namespace below that of this process.
+    /// Whether the process is in a PID namespace below that of this process.
     pub is_nested: bool,
 }
 
 impl Proc {
-    /// Opens /proc for the present thread, whose children [`for_each_child`](Self::for_each_child) lists.
+    /// Opens /proc for the current thread, whose children [`for_each_child`](Self::for_each_child) lists.
     ///
     /// # Errors
     /// Fails if /proc is not mounted, or the kernel does not list children.
@@ -257,12 +257,13 @@ impl Proc {
     /// # Errors
     /// Fails if the signal is not permitted.
     pub fn signal_child(&self, number: i32, signal: Signal) -> nix::Result<()> {
-        // A helper that kills for its parent is itself one of the children.
+        // If `as_user` has forked this process to kill on behalf of its parent, this process is itself in the parent's
+        // list of children.
         let pid = self.pid(number).filter(|pid| *pid != getpid());
         ignore_dead(pid.map_or(Ok(()), |pid| kill(pid, signal)))
     }
 
-    /// Sends a signal to this process, and not to a later one with the same number.
+    /// Sends a signal to `process`, but not to a later process with the same number.
     ///
     /// # Errors
     /// Fails if the signal is not permitted, or there is no descriptor.
@@ -329,7 +330,7 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let state = *fields.next()?.first()?;
     let parent = parse_number(fields.next()?)?;
     let parse = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
-    // These skip the fields from the process group to the nice value, and the field of the interval timer.
+    // 15 skips the fields from the process group to the nice value, and 1 skips the interval timer.
     let threads = u32::try_from(parse(fields.nth(15)?)?).ok()?;
     let started = parse(fields.nth(1)?)?;
     Some(Stat { state, parent, threads, started })
@@ -375,7 +376,7 @@ mod tests {
         assert!(found);
     }
 
-    /// The supervisor reads the states of many threads, possibly under a CPU limit.
+    /// Tests the time of a read, because the supervisor reads the states of many threads, possibly under a CPU limit.
     #[test]
     fn reading_the_state_of_a_process_does_not_visit_all_its_threads() {
         const THREADS: usize = 1000;

@@ -7,8 +7,8 @@ use nix::unistd::Pid;
 /// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
-/// The largest number of children that are reaped at once during a kill. It is larger because dead children that are
-/// left delay the next round of the kill, which has to read them before it finds the living ones.
+/// The largest number of children that are reaped at once during a kill. It is larger, because the next round of the
+/// kill has to read the dead children that are left before it finds the living ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 
 /// How a child ended.
@@ -35,16 +35,16 @@ pub struct Reaped {
     pub main_ended: Option<Ended>,
     /// The signal that stopped the main process, if one did.
     pub main_stopped: Option<i32>,
-    /// At least one child has ended.
+    /// Whether at least one child has ended.
     pub has_ended: bool,
-    /// No child is left, dead or alive.
+    /// Whether no child is left, dead or alive.
     pub none_left: bool,
-    /// More dead children may be left. No further SIGCHLD arrives for them.
+    /// Whether more dead children may be left, for which no further SIGCHLD arrives.
     pub is_partial: bool,
 }
 
-/// Reaps a limited number of dead children of this thread. Returns whether and how the child `main` has ended. It
-/// allocates no memory, because it runs before every kill.
+/// Reaps a limited number of dead children of this thread. During a kill (`is_killing`) the limit is higher. Returns
+/// whether and how the child `main` has ended. The function allocates no memory, because it runs before every kill.
 pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::__WALL | libc::__WNOTHREAD;
     let mut reaped = Reaped::default();

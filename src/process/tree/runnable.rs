@@ -5,12 +5,12 @@ use super::proc::Proc;
 /// The largest number of threads from which a sample is taken.
 const MAX_LISTED: usize = 4096;
 
-/// The number of runnable threads after which the sample ends. If the threads use up a CPU limit, reading more would
-/// delay this process further.
-const ENOUGH: u32 = 16;
+/// The number of runnable threads after which the sample ends. If the threads use up a CPU limit, reading more threads
+/// would delay this process further.
+const ENOUGH_RUNNABLE: u32 = 16;
 
 /// The largest number of threads in the sample.
-const MAX_READ: u32 = 256;
+const MAX_SAMPLE: u32 = 256;
 
 /// Returns an estimate of how many threads of these processes are runnable.
 pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
@@ -27,7 +27,7 @@ pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     let all_threads = all_threads.max(u32::try_from(threads.len()).unwrap_or(u32::MAX));
     let (mut read, mut runnable) = (0, 0);
     // The sample is random, because similar threads have neighbouring numbers.
-    while !threads.is_empty() && runnable < ENOUGH && read < MAX_READ {
+    while !threads.is_empty() && runnable < ENOUGH_RUNNABLE && read < MAX_SAMPLE {
         let thread = threads.swap_remove(fastrand::usize(..threads.len()));
         if let Ok(stat) = proc.stat(thread) {
             read += 1;
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(extrapolate(0, 0, 0), 0);
     }
 
-    /// Other tests of this process may run meanwhile.
+    /// Tolerates a few more runnable threads, because other tests may run in this process at the same time.
     #[test]
     fn sleeping_threads_do_not_count() {
         let (idle, busy) = (200, 2);

@@ -2,7 +2,7 @@
 //!
 //! In a container whose root user has no `CAP_KILL`, an entry point that changes to another user cannot be signalled.
 //! But the entry point needed `CAP_SETUID` for that, so a child of the supervisor can become the same user and signal
-//! it.
+//! the entry point.
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -30,7 +30,7 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
     }
 }
 
-/// Waits for a child. It ends soon, because it only makes system calls that do not block.
+/// Waits for a child. The child ends soon, because it only makes system calls that do not block.
 fn wait_for(child: Pid) -> nix::Result<()> {
     let mut status = 0;
     // SAFETY: the kernel writes one int to `status`.

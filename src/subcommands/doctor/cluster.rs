@@ -37,8 +37,8 @@ const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylev
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// The lock in a cluster that is examined, and the options of the run.
-pub struct Examined<'a> {
+/// The lock in a cluster, and the options of the run that is examined.
+pub struct ClusterExamination<'a> {
     pub lock: LockName,
     pub slots: Option<SlotCount>,
     pub owner: Option<&'a OwnerConfig>,
@@ -51,9 +51,9 @@ pub struct Examined<'a> {
     pub uses_clock: bool,
 }
 
-impl Examined<'_> {
+impl ClusterExamination<'_> {
     /// Examines the connection to the API server, the permissions, and the priority of requests.
-    pub async fn examine(self, table: &mut Table) {
+    pub async fn run(self, table: &mut Table) {
         let Self { lock, slots, owner, options, timing, target, routing, uses_clock } = self;
         let began = clock::now();
         let user = options.impersonate.clone().unwrap_or_default();
@@ -233,12 +233,12 @@ pub async fn examine_rules(
         verb => if_denied(verb),
     };
     for rule in rules {
-        permissions(table, cluster, rule, if_denied, manifest).await;
+        examine_rule(table, cluster, rule, if_denied, manifest).await;
     }
 }
 
 /// Adds a row for each verb of a rule. `manifest` is the command that prints a Role with the rule.
-async fn permissions(
+async fn examine_rule(
     table: &mut Table,
     cluster: &Cluster,
     rule: &Rule,
@@ -313,7 +313,7 @@ async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
     level["metadata"]["name"].as_str().map(printable)
 }
 
-/// Sends a request to the API server and returns its answer, which may be an error.
+/// Sends a request to the API server and returns the answer, whose status may be that of an error.
 pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
     let request = match body {
         None => Request::get(path).body(Vec::new()),

@@ -13,6 +13,7 @@ use anyhow::Result;
 use humantime::format_duration;
 use leaderrun_core::timing::Timing;
 
+use self::cluster::ClusterExamination;
 use self::table::{Row, Table};
 use super::{CommandOutput, DoctorRequest, LockTarget};
 use crate::lock::Store;
@@ -39,7 +40,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
     }
     match lock.kind.store {
         Store::Objects(..) => {
-            let cluster = cluster::Examined {
+            let examination = ClusterExamination {
                 lock,
                 slots,
                 owner: owner.as_ref(),
@@ -49,7 +50,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
                 routing: routing.as_ref(),
                 uses_clock,
             };
-            cluster.examine(&mut table).await;
+            examination.run(&mut table).await;
         }
         Store::Local(store) => store.examine(&lock.name).into_iter().for_each(|finding| table.add(finding.into())),
     }

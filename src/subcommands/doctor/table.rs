@@ -1,4 +1,4 @@
-//! The table of results. It has a line for each result, and below the line what to do about it.
+//! The table of results. It has a line for each result, followed by a line with the remedy if there is one.
 
 use std::fmt;
 

@@ -37,8 +37,8 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
     examine_rules(table, cluster, &checking_rules, if_denied, manifest).await;
 }
 
-/// Adds rows about whether the Service can be routed to this candidate and to nobody else. Returns whether it needs two
-/// EndpointSlices.
+/// Adds rows about whether the Service can be routed to this candidate and to no other pod. Returns whether the Service
+/// needs two EndpointSlices.
 async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, service: &Service) -> bool {
     let addresses = service.addresses(cluster).await.unwrap_or_else(|error| {
         // The doctor may run on a different machine from the candidate.

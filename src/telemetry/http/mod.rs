@@ -52,9 +52,9 @@ pub fn log_listening(listener: &std::net::TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries again to listen on an address that was not available when leaderrun started, and serves HTTP once it is.
-pub async fn serve_when_free(address: HttpAddress, first: ListenError, state: Rc<RefCell<CandidateState>>) {
-    log_events::http_failed(&format!("{first}; retrying every second"));
+/// Tries every second to listen on an address that was not available when leaderrun started, and then serves HTTP.
+pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc<RefCell<CandidateState>>) {
+    log_events::http_failed(&format!("{error}; retrying every second"));
     loop {
         sleep(LISTEN_PAUSE).await;
         if let Ok(listener) = address.listen()

@@ -22,8 +22,8 @@ pub fn respond<B>(request: &Request<B>, state: &CandidateState, now: Instant) ->
         return refusal;
     }
     match request.uri().path() {
-        "/healthz" => verdict(state.health(now)),
-        "/readyz" => verdict(state.readiness(now)),
+        "/healthz" => probe_response(state.health(now)),
+        "/readyz" => probe_response(state.readiness(now)),
         "/leader" => response(StatusCode::OK, "application/json", state.leader(now)),
         "/metrics" => response(StatusCode::OK, exposition::CONTENT_TYPE, metrics::exposition(state, now)),
         "/" => text(StatusCode::OK, PATHS),
@@ -31,8 +31,8 @@ pub fn respond<B>(request: &Request<B>, state: &CandidateState, now: Instant) ->
     }
 }
 
-fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
-    match verdict {
+fn probe_response(result: Result<(), String>) -> Response<Full<Bytes>> {
+    match result {
         Ok(()) => text(StatusCode::OK, "ok"),
         Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, &reason),
     }

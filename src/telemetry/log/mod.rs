@@ -32,11 +32,11 @@ use crate::process::system_call::SystemCallError;
 /// The largest number of lines in the queue for stderr.
 const BACKLOG: usize = 1024;
 
-/// How long leaderrun waits before it exits until the last lines are written to stderr.
+/// How long leaderrun waits, before it exits, for the last lines to be written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How many times [`FLUSH_TIMEOUT`] is waited for while stderr accepts output, because only a busy machine delays the
-/// lines then.
+/// How many times leaderrun waits for [`FLUSH_TIMEOUT`] while stderr accepts output, because in that case only a busy
+/// machine delays the lines.
 const FLUSH_ATTEMPTS: u32 = 25;
 
 /// The internal variable that passes the start time of the log on when leaderrun executes itself again.
@@ -44,7 +44,7 @@ pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum LogFormat {
     Text,
     Json,
 }
@@ -64,16 +64,16 @@ pub enum LogTime {
 ///
 /// # Errors
 /// Fails if the thread cannot be created. In that case no log is set up, and this may be called again.
-pub fn start(format: Format, time: LogTime, level: LevelFilter) -> io::Result<Log> {
+pub fn start(format: LogFormat, time: LogTime, level: LevelFilter) -> io::Result<Log> {
     let (lines, backlog) = sync_channel(BACKLOG);
     let (done, written) = sync_channel(1);
-    let writer = Lines { lines: lines.clone(), dropped: Arc::default(), format };
+    let writer = LogWriter { lines: lines.clone(), dropped: Arc::default(), format };
     let thread = thread::Builder::new().name("log".into());
     thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of_thread)?;
     // Events of libraries are only logged for debugging, with -v -v.
     let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
     // The text format leaves out events of level `detail`. The JSON format has all events.
-    let details = if format == Format::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
+    let details = if format == LogFormat::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
     let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, details);
     let targets = targets.with_default(others);
     let inherited = std::env::var(LOG_START_VARIABLE).ok().and_then(|nanos| nanos.parse().ok());
@@ -81,14 +81,14 @@ pub fn start(format: Format, time: LogTime, level: LevelFilter) -> io::Result<Lo
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        Format::Text => registry
+        LogFormat::Text => registry
             .with(layer.event_format(TextFormat::new(
                 started_at,
                 time,
                 io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             )))
             .init(),
-        Format::Json => registry
+        LogFormat::Json => registry
             .with(layer.json().flatten_event(true).with_target(false).with_current_span(false).with_span_list(false))
             .init(),
     }
@@ -99,15 +99,15 @@ pub fn start(format: Format, time: LogTime, level: LevelFilter) -> io::Result<Lo
 #[derive(Debug)]
 pub struct Log {
     started_at: Instant,
-    lines: SyncSender<Line>,
+    lines: SyncSender<QueueItem>,
     written: Receiver<()>,
 }
 
 impl Log {
-    /// Waits until the last lines are written, up to [`FLUSH_TIMEOUT`] if stderr is blocked. Returns when the log
-    /// began.
+    /// Waits until the last lines are written, for at most [`FLUSH_TIMEOUT`] if stderr is blocked. Returns the instant
+    /// from which the elapsed times in the log are counted.
     pub fn finish(self) -> Instant {
-        if self.lines.try_send(Line::Flush).is_ok() {
+        if self.lines.try_send(QueueItem::Flush).is_ok() {
             for _ in 0..FLUSH_ATTEMPTS {
                 let result = self.written.recv_timeout(FLUSH_TIMEOUT);
                 if result != Err(RecvTimeoutError::Timeout) || !accepts_output(io::stderr()) {
@@ -123,46 +123,47 @@ fn accepts_output(stream: impl AsFd) -> bool {
     poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO) == Ok(1)
 }
 
+/// An item in the queue of the thread that writes to stderr.
 #[derive(Debug)]
-enum Line {
-    Text(Vec<u8>),
+enum QueueItem {
+    Line(Vec<u8>),
     /// A request to signal that all earlier lines are written.
     Flush,
 }
 
-fn write_lines(backlog: &Receiver<Line>, done: &SyncSender<()>) {
+fn write_lines(backlog: &Receiver<QueueItem>, done: &SyncSender<()>) {
     for line in backlog {
         match line {
-            Line::Text(text) => {
+            QueueItem::Line(text) => {
                 let _ = io::stderr().write_all(&text);
             }
-            Line::Flush => {
+            QueueItem::Flush => {
                 let _ = done.send(());
             }
         }
     }
 }
 
-/// A writer that queues each line for the thread, or drops it if the queue is full.
+/// A writer that queues each line for the thread that writes to stderr, or drops the line if the queue is full.
 #[derive(Clone, Debug)]
-struct Lines {
-    lines: SyncSender<Line>,
+struct LogWriter {
+    lines: SyncSender<QueueItem>,
     dropped: Arc<AtomicUsize>,
-    format: Format,
+    format: LogFormat,
 }
 
-impl Write for Lines {
+impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut text = line.to_vec();
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let gap = match self.format {
-                Format::Text => format!("leaderrun: {dropped} log lines were dropped here\n"),
-                Format::Json => format!("{{\"level\":\"WARN\",\"event\":\"dropped\",\"lines\":{dropped}}}\n"),
+                LogFormat::Text => format!("leaderrun: {dropped} log lines were dropped here\n"),
+                LogFormat::Json => format!("{{\"level\":\"WARN\",\"event\":\"dropped\",\"lines\":{dropped}}}\n"),
             };
             text.splice(0..0, gap.into_bytes());
         }
-        if self.lines.try_send(Line::Text(text)).is_err() {
+        if self.lines.try_send(QueueItem::Line(text)).is_err() {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -173,7 +174,7 @@ impl Write for Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {

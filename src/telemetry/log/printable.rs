@@ -3,6 +3,8 @@
 use std::error::Error;
 
 /// Returns untrusted text, such as another holder's identity, in a form that is safe for logs and terminals.
+///
+/// Only its first 200 characters are returned.
 pub fn printable(text: &str) -> String {
     const MAX_LENGTH: usize = 200;
     match text.char_indices().nth(MAX_LENGTH) {

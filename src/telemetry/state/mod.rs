@@ -18,9 +18,10 @@ use crate::telemetry::log::printable;
 /// How late the election may act before it is considered stuck. The limit is long because the machine may be busy.
 pub const ELECTION_DELAY_LIMIT: Duration = Duration::from_secs(1);
 
-/// The configuration of a candidate from the command line. The lock's name is completed later.
+/// The configuration of a candidate.
 #[derive(Clone, Debug)]
 pub struct CandidateConfig {
+    /// The name of the lock. Its namespace may be missing until the lock has been opened.
     pub lock: String,
     /// The number of slots of the lock; `None` if it has one leader.
     pub slots: Option<usize>,
@@ -31,7 +32,7 @@ pub struct CandidateConfig {
     /// The timeout of a request.
     pub request_timeout: Duration,
     pub ready_when: ReadyWhen,
-    /// How long a candidate may be unable to take over before it is unhealthy; `None` means any time.
+    /// How long a candidate may be unable to take over before it is unhealthy; `None` means without a limit.
     pub unhealthy_after: Option<Duration>,
 }
 
@@ -52,6 +53,7 @@ struct LeadershipState {
     /// When every process of the command must be dead.
     gone: Instant,
     command_started: bool,
+    /// Whether the lock was lost.
     lost: bool,
     /// Whether a termination signal for the command was received.
     is_ending: bool,
@@ -75,7 +77,7 @@ pub struct CandidateState {
     /// Whether the lock was lost before the command ended.
     was_lost: bool,
     scheduling_delays: SchedulingDelays,
-    /// How long a kill of the command takes.
+    /// The estimated duration of a kill of the command, unless it is negligible.
     kill_time: Option<Duration>,
 }
 
@@ -251,7 +253,7 @@ impl CandidateState {
         delays.into_iter().filter_map(|(thread, delay)| Some((thread, delay?)))
     }
 
-    /// Returns the estimated time of killing the command, unless it is negligible.
+    /// Returns the estimated duration of a kill of the command, unless it is negligible.
     pub fn kill_time(&self) -> Option<Duration> {
         self.kill_time
     }
