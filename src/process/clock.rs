@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_fires_at_once_for_the_past_and_setting_it_again_clears_that() {
+    fn a_timer_set_to_the_past_fires_at_once_and_setting_it_again_clears_the_expiry() {
         let timer = Timer::new().unwrap();
         timer.set(Some(Instant::after_boot(Duration::ZERO))).unwrap();
         assert!(fires(&timer, PollTimeout::NONE));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_saturate() {
+    fn instants_saturate_instead_of_overflowing() {
         let now = now();
         assert!(now + Duration::MAX > now);
         assert_eq!((now - Duration::MAX).since(now), Duration::ZERO);

@@ -41,7 +41,8 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     rules.extend(owner.iter().flat_map(|owner| owner.rules(&namespace)));
     // This rule comes last, because the lock works without it.
     rules.push(events::rule(&namespace));
-    let (own, others): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);
+    let (namespace_rules, cluster_admin_rules): (Vec<Rule>, Vec<Rule>) =
+        rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);
     let service_account = yaml(service_account.as_ref().unwrap_or(name));
     let account = Account { namespace: &namespace, name: &service_account };
     let yaml_namespace = yaml(&namespace);
@@ -54,14 +55,14 @@ metadata:
   namespace: {yaml_namespace}
 ---
 {}",
-        account.role_and_binding(name, &own)
+        account.role_and_binding(name, &namespace_rules)
     );
-    if !others.is_empty() {
+    if !cluster_admin_rules.is_empty() {
         text += "---
 # Only a cluster administrator can apply this: the ClusterRole admin does not let an administrator of the namespace grant
 # rights to EndpointSlices.
 ";
-        text += &account.role_and_binding(&format!("{name}-service"), &others);
+        text += &account.role_and_binding(&format!("{name}-service"), &cluster_admin_rules);
     }
     if priority {
         text += &flow_schema(&account, name, &lock.objects(&namespace))?;

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_changes_are_sent() {
+    fn only_changes_are_sent_to_systemd() {
         let waiting = ServiceReport { is_ready: true, is_stopping: false, status: "standby".into() };
         let first = waiting.message_after(&ServiceReport::default());
         assert_eq!(first.as_deref(), Some("READY=1\nSTATUS=standby\n"));

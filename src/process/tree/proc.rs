@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_found() {
+    fn this_process_is_listed_and_is_not_nested() {
         let proc = Proc::open().unwrap();
         let numbers = proc.numbers(getpid().as_raw()).unwrap();
         assert!(!numbers.is_nested && numbers.pid == getpid());

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_is_extrapolated() {
+    fn a_sample_is_extrapolated_to_all_threads() {
         assert_eq!(extrapolate(16, 16, 200), 200);
         assert_eq!(extrapolate(2, 202, 202), 2);
         assert_eq!(extrapolate(0, 0, 0), 0);
@@ -63,7 +63,7 @@ mod tests {
 
     /// Tolerates a few more runnable threads, because other tests may run in this process at the same time.
     #[test]
-    fn sleeping_threads_do_not_count() {
+    fn sleeping_threads_do_not_count_as_runnable() {
         let (idle, busy) = (200, 2);
         let (ends, asleep) = (AtomicBool::new(false), Barrier::new(idle + 1));
         let proc = Proc::open().unwrap();

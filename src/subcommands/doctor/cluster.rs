@@ -198,7 +198,7 @@ async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, ow
     });
 }
 
-/// The consequence of a missing permission.
+/// The consequence of a missing permission, with the words about it that are appended to the finding.
 pub enum IfDenied {
     /// The candidate does not work as configured.
     Fails(&'static str),
@@ -267,8 +267,12 @@ async fn examine_rule(
         let label = verb.name();
         table.add(match (allowed, if_denied(verb)) {
             (Ok(true), _) => Row::ok(label, format!("{what}: allowed")),
-            (Ok(false), IfDenied::Fails(then)) => Row::failed(label, format!("{what}: not allowed{then}"), &remedy),
-            (Ok(false), IfDenied::Degraded(then)) => Row::note(label, format!("{what}: not allowed{then}"), &remedy),
+            (Ok(false), IfDenied::Fails(consequence)) => {
+                Row::failed(label, format!("{what}: not allowed{consequence}"), &remedy)
+            }
+            (Ok(false), IfDenied::Degraded(consequence)) => {
+                Row::note(label, format!("{what}: not allowed{consequence}"), &remedy)
+            }
             (Err(error), if_denied) => {
                 let finding = format!("{what}: the API server does not say whether it is allowed: {error}");
                 match if_denied {
