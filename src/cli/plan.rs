@@ -26,6 +26,9 @@ use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
+/// How many lease durations after a loss a frozen elector is killed, because it may block the lock for all candidates.
+const FROZEN_ELECTOR_LEASE_DURATIONS: u32 = 2;
+
 /// Plans a run.
 ///
 /// # Errors
@@ -88,7 +91,9 @@ pub fn plan_run(
         log_level,
         unknown_variables: variables::unknown(std::env::vars_os()),
     };
-    let frozen_elector_timeout = elector.lock.kind.blocks_while_frozen().then(|| timing.lease_duration() * 2);
+    let blocks_while_frozen = elector.lock.kind.blocks_while_frozen();
+    let frozen_elector_timeout =
+        blocks_while_frozen.then(|| timing.lease_duration() * FROZEN_ELECTOR_LEASE_DURATIONS);
     let stop_options = StopOptions {
         stop_signal: arguments.command.stop_signal,
         lost_grace: timing.lost_grace(),

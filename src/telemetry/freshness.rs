@@ -5,8 +5,8 @@
 //! lock. If the lock is free but not due, the API server sends about one bookmark a minute, and the election reads the
 //! lock if the watch is silent for longer. While everything works, the longest time without a response is therefore:
 //!
-//! - until the record expires, or one lease duration, whichever is longer,
-//! - but at most [`SILENT_WATCH_LIMIT`] for a lock that is not expected to change,
+//! - until the record expires, but at most [`SILENT_WATCH_LIMIT`],
+//! - or one lease duration, if that is longer,
 //! - plus the timeout of one request, for the read that follows.
 
 use std::time::Duration;
