@@ -56,7 +56,7 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
         }
     };
     if !route.is_checked() {
-        // The row about the permission to read the Service says so.
+        // Another row reports that the permission to read the Service is missing.
         return route.is_dual_stack;
     }
     let RouteReport { subject, exception, warnings } = service.report(&objects, &route);
