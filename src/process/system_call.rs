@@ -25,7 +25,7 @@ impl SystemCallError {
         move |cause| Self { call, cause: cause.into() }
     }
 
-    /// Returns the error of a thread that could not be started. The C library returns EAGAIN also if there was no
+    /// Returns the error of a thread that could not be started. The C library also returns EAGAIN if there was no
     /// memory for the stack, so this function tries to map a stack to find out the cause.
     pub fn of_thread(cause: io::Error) -> Self {
         let is_again = cause.raw_os_error() == Some(Errno::EAGAIN as i32);

@@ -94,7 +94,7 @@ pub struct Tree {
     nested: Nested,
     /// The processes and threads that were counted last.
     count: TaskCount,
-    /// Whether a kill checks for each child whether it is in a nested PID namespace.
+    /// If true, a kill checks for each child whether it is in a nested PID namespace.
     checks_namespaces: bool,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
