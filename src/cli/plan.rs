@@ -26,7 +26,8 @@ use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
-/// How many lease durations after a loss a frozen elector is killed, because it may block the lock for all candidates.
+/// The number of lease durations for which the elector may send no orders after a loss. After that it counts as frozen
+/// and is killed, because it may block the lock for all candidates.
 const FROZEN_ELECTOR_LEASE_DURATIONS: u32 = 2;
 
 /// Plans a run.

@@ -33,7 +33,7 @@ mod tests {
     const OPTIONS: [&str; 5] = ["--lock", "--as", "--lease-duration", "--log-format", "--log-time"];
 
     #[test]
-    fn a_word_with_a_few_wrong_letters_is_recognised() {
+    fn a_word_with_a_few_wrong_letters_is_recognized() {
         assert_eq!(nearest("--lokc", OPTIONS), Some("--lock"));
         assert_eq!(nearest("--leaseduration", OPTIONS), Some("--lease-duration"));
         assert_eq!(nearest("--namespace", OPTIONS), None, "--as is a different option");

@@ -214,7 +214,7 @@ impl MetricDescription {
         let Self { name, help, label, reading } = self;
         let kind = self.kind().to_string();
         let single = |value: Option<f64>| value.map(|value| (None, value)).into_iter().collect();
-        let labelled = |value, sample: f64| (label.as_ref().map(|label| (label.name, value)), sample);
+        let labeled = |value, sample: f64| (label.as_ref().map(|label| (label.name, value)), sample);
         let samples: Vec<Sample<'_>> = match reading {
             Reading::Histogram(read) => {
                 text.begin(name, &kind, help);
@@ -223,10 +223,10 @@ impl MetricDescription {
             Reading::Counter(read) => single(read(state).map(|count| count as f64)),
             Reading::Gauge(read) => single(read(state, now)),
             Reading::CounterByLabel(read) => {
-                read(state).iter().map(|(value, count)| labelled(value.into(), count as f64)).collect()
+                read(state).iter().map(|(value, count)| labeled(value.into(), count as f64)).collect()
             }
             Reading::GaugeByLabel(read) => {
-                read(state, now).into_iter().map(|(value, gauge)| labelled(value, gauge)).collect()
+                read(state, now).into_iter().map(|(value, gauge)| labeled(value, gauge)).collect()
             }
         };
         if !samples.is_empty() {

@@ -1,7 +1,7 @@
 //! Searches for processes of the command that left the tree before they were seen in it.
 //!
 //! In a PID namespace that another program has created (`nsenter`, `runc exec`), orphans become children of the init
-//! process of that namespace. Such processes are recognised by the run ID in their environment. Reading the environment
+//! process of that namespace. Such processes are recognized by the run ID in their environment. Reading the environment
 //! can block while the kernel waits for a page of that process, so a child process reads it. The child is part of the
 //! tree until it ends.
 
@@ -22,7 +22,7 @@ const DEATH_TIMEOUT: u16 = 1000;
 /// The largest number of scans. The scan is repeated after a kill, because killed processes may have forked.
 const MAX_SCANS: usize = 100;
 
-/// Returns the tag by which processes of a run are recognised in their environment: the variable with the run ID, with
+/// Returns the tag by which processes of a run are recognized in their environment: the variable with the run ID, with
 /// a NUL before and after it.
 pub fn tag(run: &str) -> Vec<u8> {
     format!("\0{RUN_VARIABLE}={run}\0").into_bytes()

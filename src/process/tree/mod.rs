@@ -64,7 +64,7 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// The reason why some process could not be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillFailure {
-    /// The process with this number in /proc could not be signalled.
+    /// The process with this number in /proc could not be signaled.
     Refused { number: i32, errno: Errno },
     /// The children could not be listed.
     NotListed(Errno),
@@ -98,7 +98,7 @@ pub struct Tree {
     checks_namespaces: bool,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
-    /// The tag in the environment by which processes of this run are recognised.
+    /// The tag in the environment by which processes of this run are recognized.
     tag: Vec<u8>,
     /// Whether processes with the tag were searched for since the command was started.
     was_searched: bool,

@@ -1,6 +1,6 @@
 //! Signals to processes of another user.
 //!
-//! In a container whose root user has no `CAP_KILL`, an entry point that changes to another user cannot be signalled.
+//! In a container whose root user has no `CAP_KILL`, an entry point that changes to another user cannot be signaled.
 //! But the entry point needed `CAP_SETUID` for that, so a child of the supervisor can become the same user and signal
 //! the entry point.
 

@@ -6,7 +6,7 @@ use crate::kubernetes::{Cluster, PODS};
 use crate::routing::{PodLabel, RouteReport, Routing, Service, ServiceObjects};
 use crate::subcommands::ANSWER_TIMEOUT;
 
-/// Adds a row about whether the pod to be labelled exists.
+/// Adds a row about whether the pod to be labeled exists.
 async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod: &str) {
     let answer = ask(cluster, &format!("{}/{pod}", PODS.path(namespace)), None).await;
     if answer.is_ok_and(|answer| answer.status() == 404) {
