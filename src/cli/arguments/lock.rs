@@ -73,7 +73,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_PREEMPT", value_name = "DURATION", value_parser = values::period)]
     pub preempt: Option<Duration>,
 
-    /// Run the command again and again, once in this time over all candidates: leaderrun waits again after a run that ended with status 0, and exits with any other status; counted from the acquisition of the lock
+    /// Run the command repeatedly, once per this interval on one of the candidates, counted from the acquisition of the lock: after status 0 leaderrun waits for the next run, and after any other status it exits with that status
     #[arg(long, env = "LEADERRUN_EVERY", value_name = "DURATION", value_parser = values::period, conflicts_with_all = ["min_hold", "wait"])]
     pub every: Option<Duration>,
 

@@ -13,7 +13,7 @@ use crate::telemetry::systemd::NotifyBy;
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = MONITORING)]
 pub struct MonitoringArguments {
-    /// Answer HTTP at this address, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: no HTTP server]
+    /// Serve HTTP on this address, with /healthz, /readyz, /leader and /metrics: IP:PORT, or :PORT for all addresses [default: no HTTP server]
     #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDRESS", value_parser = values::http_address)]
     pub http: Option<HttpAddress>,
 
