@@ -118,7 +118,10 @@ impl Explanation<'_> {
     }
 
     fn has_empty_argument(&self) -> bool {
-        self.command_line.arguments.iter().any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
+        self.command_line
+            .arguments
+            .iter()
+            .any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
     }
 
     /// Returns whether the option would be accepted with this value. The command line may still be refused for another
@@ -151,7 +154,8 @@ impl Explanation<'_> {
     fn unknown_argument(&self) -> UsageError {
         let name = self.name();
         let known = self.options.get_arguments().map(option_name).filter(|option| !option.is_empty());
-        let built_in: &[&str] = if self.command_line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
+        let built_in: &[&str] =
+            if self.command_line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
         let known: Vec<String> = known.chain(built_in.iter().map(|option| (*option).to_owned())).collect();
         if name.starts_with('-') {
             // The parser reads `-lock` as the short option -l with a value.
@@ -211,7 +215,9 @@ impl Explanation<'_> {
 
     /// Returns whether the command line would be valid with `--` before this word.
     fn runs_with_double_dash(&self, word: &str) -> bool {
-        let Some(index) = self.command_line.arguments.iter().position(|argument| argument == word) else { return false };
+        let Some(index) = self.command_line.arguments.iter().position(|argument| argument == word) else {
+            return false;
+        };
         let mut arguments = self.command_line.arguments.clone();
         arguments.insert(index, "--".into());
         CommandLine::new(arguments).plan().is_ok()

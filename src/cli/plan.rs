@@ -93,8 +93,7 @@ pub fn plan_run(
         unknown_variables: variables::unknown(std::env::vars_os()),
     };
     let blocks_while_frozen = elector.lock.kind.blocks_while_frozen();
-    let frozen_elector_timeout =
-        blocks_while_frozen.then(|| timing.lease_duration() * FROZEN_ELECTOR_LEASE_DURATIONS);
+    let frozen_elector_timeout = blocks_while_frozen.then(|| timing.lease_duration() * FROZEN_ELECTOR_LEASE_DURATIONS);
     let stop_options = StopOptions {
         stop_signal: arguments.command.stop_signal,
         lost_grace: timing.lost_grace(),

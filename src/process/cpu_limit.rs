@@ -10,7 +10,8 @@ use std::time::Duration;
 use leaderrun_core::kill_time::CpuLimit;
 
 /// The mount points of cgroup v2, and of the CPU controller of cgroup v1.
-const ROOTS: [(CgroupVersion, &str); 2] = [(CgroupVersion::V2, "/sys/fs/cgroup"), (CgroupVersion::V1, "/sys/fs/cgroup/cpu")];
+const ROOTS: [(CgroupVersion, &str); 2] =
+    [(CgroupVersion::V2, "/sys/fs/cgroup"), (CgroupVersion::V1, "/sys/fs/cgroup/cpu")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CgroupVersion {

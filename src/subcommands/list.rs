@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::lock_status::{LockStatus, LockState, escaped_json, formatted_seconds};
+use super::lock_status::{LockState, LockStatus, escaped_json, formatted_seconds};
 use super::output::{print, warn};
 use super::{ANSWER_TIMEOUT, CommandOutput, OutputFormat, with_open_timeout};
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};

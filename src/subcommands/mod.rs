@@ -114,7 +114,8 @@ async fn open_slots(
     access: &ClusterAccess,
 ) -> Result<Vec<(Box<dyn Lock>, LockName)>> {
     let config = LockConfig { name, slots, owner: None };
-    let (locks, name) = with_open_timeout(access, lock::open_slots(config, access, ANSWER_TIMEOUT, &RunId::new(""))).await?;
+    let (locks, name) =
+        with_open_timeout(access, lock::open_slots(config, access, ANSWER_TIMEOUT, &RunId::new(""))).await?;
     Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
 }
 
@@ -139,7 +140,11 @@ async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Outpu
 }
 
 /// Waits for the answer to a request for the lock with this name, for at most [`ANSWER_TIMEOUT`].
-async fn with_answer_timeout<T, E>(name: &LockName, lock: &dyn Lock, answer: impl Future<Output = Result<T, E>>) -> Result<T>
+async fn with_answer_timeout<T, E>(
+    name: &LockName,
+    lock: &dyn Lock,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T>
 where
     anyhow::Error: From<E>,
 {

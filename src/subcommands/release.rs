@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::lock_status::LockStatus;
 use super::output::print;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, with_answer_timeout, hint_at_slots, open};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_answer_timeout};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;

@@ -10,9 +10,11 @@ use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{Record, Stored};
 use tokio::time::timeout;
 
-use super::lock_status::{LockStatus, LockState, escaped_json, expires};
+use super::lock_status::{LockState, LockStatus, escaped_json, expires};
 use super::output::{print, warn};
-use super::{ANSWER_TIMEOUT, CommandOutput, OutputFormat, StatusRequest, with_answer_timeout, hint_at_slots, open, open_slots};
+use super::{
+    ANSWER_TIMEOUT, CommandOutput, OutputFormat, StatusRequest, hint_at_slots, open, open_slots, with_answer_timeout,
+};
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
 use crate::telemetry::log::in_one_line;
