@@ -149,6 +149,7 @@ impl KillAllowance {
 mod tests {
     use super::*;
 
+    /// Returns the limit with this quota, in milliseconds of CPU time per 100 ms.
     fn limit(quota: u64) -> CpuLimit {
         CpuLimit { quota: Duration::from_millis(quota), period: Duration::from_millis(100) }
     }

@@ -231,8 +231,9 @@ mod tests {
     use super::*;
     use crate::record::{RunMark, RunState};
 
-    fn stored(run: &str, state: RunState, second: i64) -> Option<Stored> {
-        let renew_time = Timestamp::from_second(second).unwrap();
+    /// Returns an object with the record that a run has written at this time, in seconds since 1970.
+    fn stored(run: &str, state: RunState, time: i64) -> Option<Stored> {
+        let renew_time = Timestamp::from_second(time).unwrap();
         let record = Record {
             holder_identity: if state == RunState::Held { run.into() } else { String::new() },
             lease_duration_seconds: Some(15),
@@ -240,7 +241,7 @@ mod tests {
             run: Some(RunMark { run: RunId::new(run), state, renew_time }),
             ..Record::default()
         };
-        Some(Stored { record, version: Version { uid: "u".into(), resource_version: second.to_string() } })
+        Some(Stored { record, version: Version { uid: "u".into(), resource_version: time.to_string() } })
     }
 
     /// Returns the viewer for the run "us".

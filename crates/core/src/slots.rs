@@ -166,7 +166,7 @@ impl SlotElection {
         }
     }
 
-    /// Allows claims in all slots except this one, whose claim has failed. They are made at the next timeout.
+    /// Allows claims again in all slots except `number`. Each of them claims at its next timeout.
     fn allow_claims_in_other_slots(&mut self, number: usize) {
         self.claimed = None;
         for (other, slot) in self.slots.iter_mut().enumerate() {

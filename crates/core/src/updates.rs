@@ -15,17 +15,19 @@ pub enum Update {
     Lock(String),
     /// The election's next timeout; `None` if the election only waits for input.
     ActsBy(Option<Instant>),
+    /// The record was observed.
     Observed(Observed),
     /// A request was answered, or the watch delivered an event, so the lock is reachable.
     LockAnswered,
     /// A claim of the free lock was refused, so the lock can be read but not acquired.
     ClaimRefused,
     WatchRestarted,
+    /// A request to renew the lock ended with this result, after this time.
     Renewal {
         result: RenewalResult,
         took: Duration,
     },
-    /// A renewal succeeded, with this much time left before the renew deadline.
+    /// The tenure was extended, with this much time left before the stop.
     Renewed {
         margin: Duration,
     },

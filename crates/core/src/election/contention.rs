@@ -30,7 +30,8 @@ const MAX_CLAIM_DISTANCE: Duration = Duration::from_millis(20);
 /// The average time between two claims grows by this for each contender, up to [`MAX_CLAIM_DISTANCE`].
 const CLAIM_DISTANCE_PER_CONTENDER: Duration = Duration::from_micros(250);
 
-/// The largest factor by which a single fraction may increase the estimate, because it is only a small sample.
+/// How many times the previous estimate a single fraction may indicate at most, because it is only a small sample. The
+/// new estimate is the geometric mean of both, so it grows by at most the square root of this.
 const MAX_GROWTH: f64 = 16.0;
 
 /// Below this, an estimate grows by at most one. In one of twelve cases, a candidate that is alone draws a fraction
@@ -48,7 +49,7 @@ pub const MANY_MISSED: u32 = 8;
 /// From this estimate on, the spread is long enough that fractions contain information.
 const WIDE_SPREAD_MIN: u32 = 32;
 
-/// What a candidate has learnt about the number of candidates that claim the same lock.
+/// The observations of one candidate that show how many candidates claim the same lock.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ClaimHistory {
     /// The estimated number of candidates that the next release wakes, from the last record that contains it.
@@ -137,6 +138,7 @@ fn corrected(contenders: u32, evidence: Evidence, transitions: u32) -> u32 {
     // The median of the smallest of n fractions is about LN_2/n.
     let by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_GROWTH);
     let by_refusal = if is_one_of_many { previous * REFUSED_GROWTH } else { 1.0 };
+    // The geometric mean of the previous estimate and of what the evidence indicates.
     let estimate = rounded_sqrt(previous * by_fraction.max(by_refusal));
     if contenders < SLOW_GROWTH_MAX && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }
@@ -183,14 +185,14 @@ mod tests {
 
     #[test]
     fn a_recent_refusal_and_many_missed_acquisitions_raise_a_small_estimate() {
-        let learned = |missed, refused_ago, contenders| {
+        let estimate_after = |missed, refused_ago, contenders| {
             corrected(contenders, Evidence { fraction: Some(0.9), refused_ago, missed }, 0)
         };
-        assert_eq!(learned(MANY_MISSED, Some(8), 6), 12);
-        assert!(learned(MANY_MISSED, None, 6) < 6, "without a refusal");
-        assert!(learned(MANY_MISSED - 1, Some(1), 6) < 6, "after few missed acquisitions");
-        assert!(learned(MANY_MISSED, Some(8), 100) < 100, "the refusal is too old for a long spread");
-        assert_eq!(learned(MANY_MISSED, Some(1), 100), 200);
+        assert_eq!(estimate_after(MANY_MISSED, Some(8), 6), 12);
+        assert!(estimate_after(MANY_MISSED, None, 6) < 6, "without a refusal");
+        assert!(estimate_after(MANY_MISSED - 1, Some(1), 6) < 6, "after few missed acquisitions");
+        assert!(estimate_after(MANY_MISSED, Some(8), 100) < 100, "the refusal is too old for a long spread");
+        assert_eq!(estimate_after(MANY_MISSED, Some(1), 100), 200);
     }
 
     #[test]

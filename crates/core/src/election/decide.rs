@@ -38,11 +38,11 @@ impl Election {
         if !self.must_read && self.preempt_at().is_some_and(|at| now.boot >= at) {
             return self.preempt(now);
         }
-        let may_claim = |observed: &ObservedRecord| {
+        let is_claim_due = |observed: &ObservedRecord| {
             let is_due = observed.is_takeable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
             self.already_holds(observed) || is_due
         };
-        if !self.must_read && self.observed.as_ref().is_some_and(may_claim) {
+        if !self.must_read && self.observed.as_ref().is_some_and(is_claim_due) {
             self.claim(now);
         } else {
             self.read(now);

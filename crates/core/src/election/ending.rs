@@ -41,10 +41,11 @@ impl Election {
         self.decide(now);
     }
 
+    /// Ends the candidacy with this outcome, after a release if the lock may have been acquired.
     pub(super) fn stop_waiting(&mut self, now: Now, outcome: Outcome) {
-        let claimed = self.pending.as_ref().is_some_and(|pending| pending.write.is_some());
-        let mine = self.observed.as_ref().is_some_and(|observed| self.observed_is_mine(observed));
-        if !claimed && !mine && self.unconfirmed_writes.is_empty() {
+        let is_claim_pending = self.pending.as_ref().is_some_and(|pending| pending.write.is_some());
+        let is_mine = self.observed.as_ref().is_some_and(|observed| self.observed_is_mine(observed));
+        if !is_claim_pending && !is_mine && self.unconfirmed_writes.is_empty() {
             return self.finish(outcome);
         }
         self.stop_watching();

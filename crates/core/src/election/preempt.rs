@@ -1,8 +1,8 @@
 //! Preemption: a standby asks a less preferred leader to step down.
 //!
-//! The standby sends the same request as `leaderrun step-down`. It sends it to each leader once, after it has been a
-//! standby of that leader for a configured time. The time starts again when the candidate restarts or the leader
-//! changes, so there is at most one request in that time even if candidates restart often.
+//! The standby sends the same request as `leaderrun step-down`, once to each leader, after it has been a standby of
+//! that leader for a configured time. The time starts again when the candidate restarts or the leader changes, so there
+//! is at most one request in that time even if candidates restart often.
 
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::{Election, ObservedRecord};
@@ -35,7 +35,7 @@ impl Election {
         (!was_asked).then(|| *since + after)
     }
 
-    /// Sends a request to the leader to step down.
+    /// Asks the leader to step down.
     pub(super) fn preempt(&mut self, now: Now) {
         let Some(stored) = self.observed.as_ref().and_then(|observed| observed.stored.clone()) else { return };
         let Some(Preemption { leader, was_asked, .. }) = &mut self.preemption else { return };
@@ -55,6 +55,7 @@ impl Election {
         }
     }
 
+    /// Returns the run that leads, if it is another run with a longer claim delay.
     fn less_preferred_leader(&self) -> Option<&RunId> {
         let record = self.observed.as_ref().and_then(ObservedRecord::record)?;
         let RunMark { run, state, .. } = record.mark()?;
