@@ -4,10 +4,14 @@ use super::*;
 
 const LOSE: Order = Order::Lose;
 
-fn start() -> Instant {
+/// How long the processes of the command take to end after SIGKILL, in the tests of slow kills.
+const KILL_TIME: Duration = Duration::from_millis(1500);
+
+fn start_time() -> Instant {
     Instant::after_boot(Duration::from_secs(100))
 }
 
+/// Returns a tenure whose stop is after 4 seconds, and whose kill is after 5 seconds.
 fn tenure(renewal_sent_at: Instant) -> Tenure {
     let stop = renewal_sent_at + Duration::from_secs(4);
     Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }
@@ -43,10 +47,10 @@ fn new_supervisor() -> Supervisor {
 #[test]
 fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
     let late = Duration::from_millis(300);
-    let mut supervisor = running(start());
-    assert_eq!(supervisor.measure_delay(start(), late), None);
-    assert_eq!(supervisor.measure_delay(start(), late), Some(late));
-    let renewed = start() + Duration::from_secs(1);
+    let mut supervisor = running(start_time());
+    assert_eq!(supervisor.measure_delay(start_time(), late), None);
+    assert_eq!(supervisor.measure_delay(start_time(), late), Some(late));
+    let renewed = start_time() + Duration::from_secs(1);
     let actions = step(&mut supervisor, renewed, orders(&[Order::Extend(tenure(renewed))]));
     let enforced = tenure(renewed).earlier_by(late);
     assert_eq!(
@@ -62,25 +66,23 @@ fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
 #[test]
 fn stop_and_kill_allow_for_the_longer_delay_of_the_elector_and_the_supervisor() {
     let (supervisor_delay, elector_delay) = (Duration::from_millis(300), Duration::from_millis(400));
-    let mut supervisor = running(start());
-    supervisor.measure_delay(start(), supervisor_delay);
-    supervisor.measure_delay(start(), supervisor_delay);
-    step(&mut supervisor, start(), orders(&[Order::ElectorLate { delay: elector_delay }]));
-    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(elector_delay).stop));
-    step(&mut supervisor, start(), orders(&[Order::ElectorLate { delay: Duration::ZERO }]));
-    assert_eq!(supervisor.next_timeout(), Some(tenure(start()).earlier_by(supervisor_delay).stop));
+    let mut supervisor = running(start_time());
+    supervisor.measure_delay(start_time(), supervisor_delay);
+    supervisor.measure_delay(start_time(), supervisor_delay);
+    step(&mut supervisor, start_time(), orders(&[Order::ElectorLate { delay: elector_delay }]));
+    assert_eq!(supervisor.next_timeout(), Some(tenure(start_time()).earlier_by(elector_delay).stop));
+    step(&mut supervisor, start_time(), orders(&[Order::ElectorLate { delay: Duration::ZERO }]));
+    assert_eq!(supervisor.next_timeout(), Some(tenure(start_time()).earlier_by(supervisor_delay).stop));
 }
-
-const KILL_TIME: Duration = Duration::from_millis(1500);
 
 #[test]
 fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
-    let mut supervisor = running(start());
+    let mut supervisor = running(start_time());
     assert!(supervisor.expect_kill_time(KILL_TIME) && !supervisor.expect_kill_time(KILL_TIME));
-    let enforced = tenure(start()).earlier_by(KILL_TIME);
-    let moved = step(&mut supervisor, start(), SupervisorInputs::default());
+    let enforced = tenure(start_time()).earlier_by(KILL_TIME);
+    let moved = step(&mut supervisor, start_time(), SupervisorInputs::default());
     assert_eq!(moved, [SupervisorAction::Report(Report::Enforcing(enforced))], "this is reported at once");
-    assert_eq!(step(&mut supervisor, start(), SupervisorInputs::default()), [], "this is reported once");
+    assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), [], "this is reported once");
     assert_eq!(supervisor.next_timeout(), Some(enforced.stop));
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), [SupervisorAction::Stop]);
     let sooner = Duration::from_millis(200);
@@ -91,20 +93,22 @@ fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     assert_eq!(kill, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
 }
 
+/// Returns the notice that stop and kill would have to be brought forward by this time, but only [`KILL_TIME`] is
+/// possible.
 fn too_slow(advance: Duration) -> SupervisorAction {
     SupervisorAction::Report(Report::Notice(SupervisorNotice::TooSlow { advance, max_advance: KILL_TIME }))
 }
 
 #[test]
 fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held() {
-    let mut supervisor = running(start()).with_max_advance(KILL_TIME);
+    let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
     supervisor.expect_kill_time(KILL_TIME);
-    step(&mut supervisor, start(), SupervisorInputs::default());
+    step(&mut supervisor, start_time(), SupervisorInputs::default());
     // The result is the same whether the earlier stop instant is still in the future or has passed.
     for longer in [KILL_TIME + Duration::from_millis(1), KILL_TIME * 2] {
         let mut supervisor = supervisor.clone();
         supervisor.expect_kill_time(longer);
-        let renewed = start() + Duration::from_secs(1);
+        let renewed = start_time() + Duration::from_secs(1);
         let now = renewed + Duration::from_millis(500);
         let actions = step(&mut supervisor, now, orders(&[Order::Extend(tenure(renewed))]));
         let enforced = tenure(renewed).earlier_by(longer);
@@ -118,12 +122,12 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
 fn a_supervisor_that_runs_too_late_starts_no_command() {
     let mut supervisor = new_supervisor().with_max_advance(KILL_TIME);
     let late = KILL_TIME * 2;
-    supervisor.measure_delay(start(), late);
-    supervisor.measure_delay(start(), late);
-    let order = Order::Start { tenure: tenure(start()), environment: Vec::new() };
-    let actions = step(&mut supervisor, start(), orders(&[order]));
+    supervisor.measure_delay(start_time(), late);
+    supervisor.measure_delay(start_time(), late);
+    let order = Order::Start { tenure: tenure(start_time()), environment: Vec::new() };
+    let actions = step(&mut supervisor, start_time(), orders(&[order]));
     let gone = Report::Gone(Gone { end: End::NotStarted, lost: true });
-    let enforced = Report::Enforcing(tenure(start()).earlier_by(late));
+    let enforced = Report::Enforcing(tenure(start_time()).earlier_by(late));
     let expected = [SupervisorAction::Report(enforced), too_slow(late), SupervisorAction::Report(gone)];
     assert_eq!(actions, expected);
 }
@@ -132,15 +136,15 @@ fn a_supervisor_that_runs_too_late_starts_no_command() {
 fn an_elector_that_sends_no_orders_after_a_loss_is_killed_once() {
     let timeout = Duration::from_secs(12);
     let mut supervisor = new_supervisor().with_frozen_elector_timeout(Some(timeout));
-    let begin = start();
+    let begin = start_time();
     let order = Order::Start { tenure: tenure(begin), environment: Vec::new() };
     step(&mut supervisor, begin, orders(&[order]));
     let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
     step(&mut supervisor, begin, forked);
-    let kill = begin + Duration::from_secs(5);
+    let kill = tenure(begin).kill;
     step(&mut supervisor, kill, SupervisorInputs::default());
     assert_eq!(supervisor.next_timeout(), None, "not before the command is gone");
-    step(&mut supervisor, kill, ended(End::Signaled(9), true));
+    step(&mut supervisor, kill, ended(End::Signaled(libc::SIGKILL), true));
     assert_eq!(supervisor.next_timeout(), Some(begin + timeout));
     let late = step(&mut supervisor, begin + timeout, SupervisorInputs::default());
     assert_eq!(late, [SupervisorAction::KillElector]);
@@ -150,10 +154,10 @@ fn an_elector_that_sends_no_orders_after_a_loss_is_killed_once() {
 #[test]
 fn an_elector_that_sends_orders_is_not_killed() {
     let timeout = Duration::from_secs(12);
-    let mut supervisor = running(start()).with_frozen_elector_timeout(Some(timeout));
-    let kill = start() + Duration::from_secs(5);
+    let mut supervisor = running(start_time()).with_frozen_elector_timeout(Some(timeout));
+    let kill = tenure(start_time()).kill;
     step(&mut supervisor, kill, SupervisorInputs::default());
-    step(&mut supervisor, kill, ended(End::Signaled(9), true));
+    step(&mut supervisor, kill, ended(End::Signaled(libc::SIGKILL), true));
     step(&mut supervisor, kill, orders(&[Order::Extend(tenure(kill))]));
     assert_eq!(supervisor.next_timeout(), Some(kill + timeout));
 }
@@ -173,7 +177,7 @@ fn running(now: Instant) -> Supervisor {
 
 #[test]
 fn an_overdue_stop_comes_before_a_queued_signal() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running(now);
     let actions = step(&mut supervisor, tenure(now).stop, orders(&[Order::Signal(libc::SIGUSR1)]));
     assert_eq!(actions, [SupervisorAction::Stop, SupervisorAction::Signal(libc::SIGUSR1)]);
@@ -181,7 +185,7 @@ fn an_overdue_stop_comes_before_a_queued_signal() {
 
 #[test]
 fn a_loss_kills_nothing_if_no_process_is_left() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running(now);
     assert_eq!(step(&mut supervisor, now, ended(End::Exited(0), true)), [gone(End::Exited(0))]);
     assert_eq!(step(&mut supervisor, now, orders(&[LOSE])), []);
@@ -192,7 +196,7 @@ fn a_loss_kills_nothing_if_no_process_is_left() {
 
 #[test]
 fn a_queued_renewal_comes_before_an_overdue_stop() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running(now);
     let renewed = tenure(now + Duration::from_secs(2));
     let queued = [Order::Signal(libc::SIGUSR1), Order::Extend(renewed)];
@@ -203,7 +207,7 @@ fn a_queued_renewal_comes_before_an_overdue_stop() {
 
 #[test]
 fn an_elector_that_renews_after_the_end_of_the_command_gets_the_report_again() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running(now);
     assert_eq!(step(&mut supervisor, now, ended(End::Exited(7), true)), [gone(End::Exited(7))]);
     assert_eq!(step(&mut supervisor, now, orders(&[Order::Signal(libc::SIGTERM)])), []);
@@ -213,7 +217,7 @@ fn an_elector_that_renews_after_the_end_of_the_command_gets_the_report_again() {
 
 #[test]
 fn the_published_deadline_is_removed_before_the_stop_signal_is_sent() {
-    let now = start();
+    let now = start_time();
     let late = now + Duration::from_secs(5);
     let elector_died = SupervisorInputs { elector_died: true, ..SupervisorInputs::default() };
     for (at, loss) in [(late, SupervisorInputs::default()), (now, orders(&[LOSE])), (now, elector_died)] {
@@ -230,7 +234,7 @@ fn the_published_deadline_is_removed_before_the_stop_signal_is_sent() {
 
 #[test]
 fn kill_after_begins_with_any_signal_that_requests_the_end() {
-    let now = start();
+    let now = start_time();
     let after = Duration::from_millis(300);
     for (signal, stop_signal) in
         [(libc::SIGTERM, libc::SIGTERM), (libc::SIGINT, libc::SIGTERM), (libc::SIGUSR1, libc::SIGUSR1)]
@@ -260,7 +264,7 @@ fn tree_empty() -> SupervisorInputs {
 
 #[test]
 fn with_wait_for_all_the_command_runs_until_its_last_process_has_ended() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = waiting_for_daemon(now);
     assert_eq!(supervisor.next_timeout(), Some(tenure(now).stop), "only the tenure limits the command");
     assert_eq!(step(&mut supervisor, now, tree_empty()), [gone(End::Exited(0))]);
@@ -268,7 +272,7 @@ fn with_wait_for_all_the_command_runs_until_its_last_process_has_ended() {
 
 #[test]
 fn with_wait_for_all_signals_are_relayed_to_the_processes_that_are_left_running() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = waiting_for_daemon(now);
     let reload = orders(&[Order::Signal(libc::SIGHUP)]);
     assert_eq!(step(&mut supervisor, now, reload), [SupervisorAction::SignalLeftovers(libc::SIGHUP)]);
@@ -276,7 +280,7 @@ fn with_wait_for_all_signals_are_relayed_to_the_processes_that_are_left_running(
 
 #[test]
 fn with_wait_for_all_a_termination_signal_terminates_the_processes_that_are_left_running() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = waiting_for_daemon(now);
     supervisor.stop_options.kill_after = Some(Duration::from_millis(300));
     let term = orders(&[Order::Signal(libc::SIGTERM)]);
@@ -288,7 +292,7 @@ fn with_wait_for_all_a_termination_signal_terminates_the_processes_that_are_left
 
 #[test]
 fn with_wait_for_all_a_loss_ends_the_processes_that_are_left_running() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = waiting_for_daemon(now);
     let actions = step(&mut supervisor, tenure(now).stop, SupervisorInputs::default());
     assert_eq!(actions, [SupervisorAction::TerminateLeftovers]);
@@ -300,10 +304,10 @@ fn with_wait_for_all_a_loss_ends_the_processes_that_are_left_running() {
 
 #[test]
 fn processes_are_not_reported_as_left_running_if_the_end_was_requested_or_the_main_process_was_killed() {
-    let (now, term) = (start(), orders(&[Order::Signal(libc::SIGTERM)]));
+    let (now, term) = (start_time(), orders(&[Order::Signal(libc::SIGTERM)]));
     let report = SupervisorAction::ReportLeftovers { awaited: false };
     for (end_was_requested, end, expected) in
-        [(false, End::Exited(0), true), (true, End::Exited(0), false), (false, End::Signaled(9), false)]
+        [(false, End::Exited(0), true), (true, End::Exited(0), false), (false, End::Signaled(libc::SIGKILL), false)]
     {
         let mut supervisor = running(now);
         if end_was_requested {
@@ -315,7 +319,7 @@ fn processes_are_not_reported_as_left_running_if_the_end_was_requested_or_the_ma
 
 #[test]
 fn processes_that_the_main_process_left_running_are_terminated() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running(now);
     let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
     let report = SupervisorAction::ReportLeftovers { awaited: false };
@@ -326,7 +330,7 @@ fn processes_that_the_main_process_left_running_are_terminated() {
 
 #[test]
 fn no_command_is_started_after_a_termination_signal_or_when_no_time_is_left() {
-    let now = start();
+    let now = start_time();
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
     let terminated = orders(&[start.clone(), Order::Signal(libc::SIGTERM)]);
     for (at, inputs) in [(now, terminated), (tenure(now).stop, orders(&[start]))] {
@@ -350,7 +354,7 @@ fn running_with_max_run(now: Instant) -> Supervisor {
 
 #[test]
 fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running_with_max_run(now);
     let second = Duration::from_secs(1);
     assert_eq!(supervisor.next_timeout(), Some(now + second * 2));
@@ -363,7 +367,7 @@ fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
 
 #[test]
 fn a_command_that_exits_on_the_stop_signal_of_max_run_has_timed_out() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running_with_max_run(now);
     step(&mut supervisor, now + Duration::from_secs(2), SupervisorInputs::default());
     let ended = step(&mut supervisor, now + Duration::from_secs(2), ended(End::Exited(0), true));
@@ -373,7 +377,7 @@ fn a_command_that_exits_on_the_stop_signal_of_max_run_has_timed_out() {
 
 #[test]
 fn max_run_also_limits_the_processes_that_the_main_process_left_running() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running_with_max_run(now).with_wait_for_all(true);
     step(&mut supervisor, now, ended(End::Exited(0), false));
     let later = now + Duration::from_secs(2);
@@ -384,7 +388,7 @@ fn max_run_also_limits_the_processes_that_the_main_process_left_running() {
 
 #[test]
 fn a_loss_takes_precedence_over_max_run() {
-    let now = start();
+    let now = start_time();
     let mut supervisor = running_with_max_run(now);
     step(&mut supervisor, now, orders(&[LOSE]));
     let later = now + Duration::from_secs(2);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_exit_waits_for_the_release_up_to_a_timeout() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     driver.supervisor_reports(now, gone(End::Exited(0), false));
     assert_eq!(driver.actions(), [command_gone(true)]);
@@ -18,7 +18,7 @@ fn the_exit_waits_for_the_release_up_to_a_timeout() {
 
 #[test]
 fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
-    let now = start();
+    let now = start_time();
     let mut driver = Driver::new(false);
     driver.election_reports(now, ElectionReport::Finished(Outcome::NotAcquired));
     assert_eq!(driver.exit_at(now), Some(Ending::NotAcquired));
@@ -26,7 +26,7 @@ fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
 
 #[test]
 fn a_claim_that_is_sent_during_the_shutdown_extends_the_time_for_the_release() {
-    let now = start();
+    let now = start_time();
     let mut driver = Driver::new(false);
     driver.signal(now, libc::SIGTERM);
     assert_eq!(driver.elector.next_timeout(), Some(now + STOP_TIMEOUT));
@@ -38,7 +38,7 @@ fn a_claim_that_is_sent_during_the_shutdown_extends_the_time_for_the_release() {
 
 #[test]
 fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
-    let now = start();
+    let now = start_time();
     let exit_after = |action: &dyn Fn(&mut Driver), status: i32, lost: bool| {
         let mut driver = leading(now);
         driver.supervisor_reports(now, Report::Started { pid: 7 });

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
     // An order that is not confirmed does not extend the tenure.
@@ -21,7 +21,7 @@ fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() 
 
 #[test]
 fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     driver.election_reports(now, ElectionReport::Lose);
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::Lose)]);
@@ -31,7 +31,7 @@ fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
 
 #[test]
 fn there_is_one_notice_of_each_loss() {
-    let now = start();
+    let now = start_time();
     for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
         let mut driver = leading(now);
         lose.into_iter().for_each(|event| driver.election_reports(now, event));
@@ -45,7 +45,7 @@ fn there_is_one_notice_of_each_loss() {
 /// In the log, a cause must come before its effect.
 #[test]
 fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
-    let now = start();
+    let now = start_time();
     let stopping = SupervisorNotice::Stopping { signal: libc::SIGTERM };
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
     for notice in [stopping, killing] {
@@ -66,7 +66,7 @@ fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
 
 #[test]
 fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Died)]);
@@ -83,7 +83,7 @@ fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone()
 
 #[test]
 fn a_report_sent_before_the_death_of_the_supervisor_counts() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     driver.supervisor_reports(now, gone(End::Exited(7), false));
     driver.supervisor_dies(now);
@@ -94,7 +94,7 @@ fn a_report_sent_before_the_death_of_the_supervisor_counts() {
 
 #[test]
 fn an_empty_tree_is_ignored_while_the_supervisor_is_alive() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     driver.tree_empty(now);
     assert_eq!(driver.actions(), []);
@@ -102,7 +102,7 @@ fn an_empty_tree_is_ignored_while_the_supervisor_is_alive() {
 
 #[test]
 fn a_candidate_without_a_supervisor_stops_waiting() {
-    let now = start();
+    let now = start_time();
     let mut driver = Driver::new(false);
     driver.supervisor_dies(now);
     assert_eq!(driver.actions(), [ElectorAction::StopElection]);
@@ -111,7 +111,7 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
 
 #[test]
 fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
-    let now = start();
+    let now = start_time();
     // Without a command, the elector exits at once.
     for is_transient in [true, false] {
         let mut waiting = Driver::new(false);
@@ -131,7 +131,7 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
 
 #[test]
 fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
-    let (now, duration) = (start(), Duration::from_secs(3));
+    let (now, duration) = (start_time(), Duration::from_secs(3));
     let pace = Some(KillPace { max_killed: 10, duration });
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
     // The time from the kill instant of the tenure until the elector itself kills the command.
@@ -153,7 +153,7 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
 
 #[test]
 fn the_delay_of_the_elector_is_sent_to_the_supervisor() {
-    let (now, late) = (start(), Duration::from_millis(300));
+    let (now, late) = (start_time(), Duration::from_millis(300));
     let mut driver = leading(now);
     assert_eq!(driver.elector.measure_delay(now, late), None);
     assert_eq!(driver.elector.measure_delay(now, late), Some(late));
@@ -163,7 +163,7 @@ fn the_delay_of_the_elector_is_sent_to_the_supervisor() {
 
 #[test]
 fn the_loss_of_a_command_that_could_not_be_killed_in_time_has_the_reason_too_slow() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     let (advance, max_advance) = (Duration::from_secs(2), Duration::from_secs(1));
     driver.supervisor_reports(now, Report::Notice(SupervisorNotice::TooSlow { advance, max_advance }));

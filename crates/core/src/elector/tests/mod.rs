@@ -73,10 +73,11 @@ impl Driver {
     }
 }
 
-fn start() -> Instant {
+fn start_time() -> Instant {
     Instant::after_boot(Duration::from_secs(100))
 }
 
+/// Returns a tenure whose stop is after 4 seconds, and whose kill is after 5 seconds.
 fn tenure(renewal_sent_at: Instant) -> Tenure {
     let stop = renewal_sent_at + Duration::from_secs(4);
     Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
-    let now = start();
+    let now = start_time();
     let real_time = libc::SIGRTMIN() + 3;
     for (events, timeout, signal) in [
         (vec![], STOP_TIMEOUT, libc::SIGINT),
@@ -31,7 +31,7 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
 
 #[test]
 fn a_leader_relays_signals_and_dies_of_the_first_termination_signal_if_the_command_was_not_started() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
         driver.signal(now, signal);
@@ -44,7 +44,7 @@ fn a_leader_relays_signals_and_dies_of_the_first_termination_signal_if_the_comma
 
 #[test]
 fn copies_of_a_termination_signal_are_relayed_once() {
-    let now = start();
+    let now = start_time();
     let mut driver = routed(now);
     for _ in 0..3 {
         driver.signal(now, libc::SIGTERM);
@@ -64,7 +64,7 @@ fn copies_of_a_termination_signal_are_relayed_once() {
 
 #[test]
 fn the_stop_signal_is_treated_like_sigterm() {
-    let now = start();
+    let now = start_time();
     let mut driver = routed(now);
     driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);
     driver.signal(now, libc::SIGUSR1);
@@ -76,7 +76,7 @@ fn the_stop_signal_is_treated_like_sigterm() {
 
 #[test]
 fn a_request_to_step_down_is_relayed_as_sigterm() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading(now);
     driver.election_reports(now, ElectionReport::StepDown);
     assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
@@ -84,7 +84,7 @@ fn a_request_to_step_down_is_relayed_as_sigterm() {
 
 #[test]
 fn sighup_and_sigquit_do_not_withdraw_traffic() {
-    let now = start();
+    let now = start_time();
     let mut driver = routed(now);
     for other in [libc::SIGHUP, libc::SIGQUIT] {
         driver.signal(now, other);

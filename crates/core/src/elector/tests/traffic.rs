@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
-    let now = start();
+    let now = start_time();
     let mut driver = routed(now);
     driver.signal(now, libc::SIGTERM);
     driver.signal(now, libc::SIGUSR1);
@@ -17,7 +17,7 @@ fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
 
 #[test]
 fn the_deferral_of_a_termination_signal_times_out() {
-    let now = start();
+    let now = start_time();
     let mut driver = routed(now);
     driver.election_reports(now, ElectionReport::StepDown);
     assert_eq!(driver.actions(), []);
@@ -29,7 +29,7 @@ fn the_deferral_of_a_termination_signal_times_out() {
 
 #[test]
 fn a_second_termination_signal_ends_the_deferral() {
-    let now = start();
+    let now = start_time();
     let mut driver = routed(now);
     for termination in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
         driver.signal(now, termination);
@@ -41,7 +41,7 @@ fn a_second_termination_signal_ends_the_deferral() {
 
 #[test]
 fn nothing_is_deferred_before_the_command_has_started() {
-    let now = start();
+    let now = start_time();
     let mut driver = leading_with_routing(true, now);
     driver.signal(now, libc::SIGTERM);
     assert!(
@@ -53,7 +53,7 @@ fn nothing_is_deferred_before_the_command_has_started() {
 
 #[test]
 fn a_command_that_is_gone_gets_no_termination_signal() {
-    let now = start();
+    let now = start_time();
     let mut driver = routed(now);
     driver.signal(now, libc::SIGTERM);
     driver.supervisor_reports(now, gone(End::Exited(0), false));
