@@ -65,7 +65,7 @@ impl Events {
         let (sender, updates) = unbounded_channel();
         let ended = runtime_thread::spawn("events", || Writer::new(config).run(updates))?;
         let observer = Observer::new(move |update| {
-            // The other updates would wake the thread for nothing.
+            // The thread need not wake up for the other updates.
             if matches!(
                 update,
                 Update::Slot(_) | Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn answers_of_other_servers_are_recognised() {
-        for (code, headers, body, says) in [
+        for (code, headers, body, expected) in [
             (
                 200,
                 &[("content-type", "text/html; charset=utf-8")][..],
@@ -112,7 +112,7 @@ mod tests {
         ] {
             let error = object(&answer(code, headers, body), ADDRESS).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown, "{body}");
-            assert!(error.message.contains(says) && error.message.contains(ADDRESS), "{body}: {error}");
+            assert!(error.message.contains(expected) && error.message.contains(ADDRESS), "{body}: {error}");
         }
     }
 
@@ -121,8 +121,8 @@ mod tests {
         for (code, location) in [(301, "https://other.example/"), (307, "/login?x")] {
             let error = object(&answer(code, &[("location", location)], "<html>"), ADDRESS).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown);
-            let says = format!("{ADDRESS} redirects to {location} with HTTP status {code}");
-            assert!(error.message.contains(&says), "{error}");
+            let expected = format!("{ADDRESS} redirects to {location} with HTTP status {code}");
+            assert!(error.message.contains(&expected), "{error}");
         }
     }
 
@@ -149,12 +149,12 @@ mod tests {
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))
         };
         let header = &[("retry-after", "7")][..];
-        let without = r#"{"kind":"Status","code":429,"message":"busy"}"#;
-        let with = r#"{"kind":"Status","code":429,"message":"busy","details":{"retryAfterSeconds":3}}"#;
+        let body_without_pause = r#"{"kind":"Status","code":429,"message":"busy"}"#;
+        let body_with_pause = r#"{"kind":"Status","code":429,"message":"busy","details":{"retryAfterSeconds":3}}"#;
         assert_eq!(pause(header, "busy"), (ErrorKind::Refused, Some(7)));
-        assert_eq!(pause(header, without), (ErrorKind::Refused, Some(7)));
-        assert_eq!(pause(header, with), (ErrorKind::Refused, Some(3)));
-        assert_eq!(pause(&[], with), (ErrorKind::Refused, Some(3)));
+        assert_eq!(pause(header, body_without_pause), (ErrorKind::Refused, Some(7)));
+        assert_eq!(pause(header, body_with_pause), (ErrorKind::Refused, Some(3)));
+        assert_eq!(pause(&[], body_with_pause), (ErrorKind::Refused, Some(3)));
         let at = |time: &str| pause(&[("retry-after", time), ("date", "Wed, 21 Oct 2026 07:28:00 GMT")], "busy").1;
         assert_eq!(at("Wed, 21 Oct 2026 07:28:30 GMT"), Some(30));
         assert_eq!(["Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:27:00 GMT", "soon"].map(at), [None; 3]);

@@ -229,8 +229,8 @@ impl Operation {
         }
         // A PUT requires the permission to `update`, or to `create` if the object does not exist. The answer names the
         // permission that is missing.
-        let says = |verb: &Verb| error.message.contains(&format!(" cannot {verb} "));
-        let verb = [Verb::Create, Verb::Update].into_iter().find(says).unwrap_or(self.verb);
+        let is_missing = |verb: &Verb| error.message.contains(&format!(" cannot {verb} "));
+        let verb = [Verb::Create, Verb::Update].into_iter().find(is_missing).unwrap_or(self.verb);
         let Self { resource, namespace, name, .. } = self;
         let name = if name.is_empty() { String::new() } else { format!(" {name:?}") };
         let place = if namespace.is_empty() { "all namespaces".into() } else { format!("namespace {namespace:?}") };
@@ -281,7 +281,7 @@ mod tests {
             ("not allowed to update leases.coordination.k8s.io \"job\" in namespace \"default\"".into(), true)
         );
         let quota = refusal("leases \"job\" is forbidden: exceeded quota: leases=1");
-        let says = "cannot create the Lease default/job: leases \"job\" is forbidden: exceeded quota: leases=1";
-        assert_eq!(quota, (says.into(), false));
+        let expected = "cannot create the Lease default/job: leases \"job\" is forbidden: exceeded quota: leases=1";
+        assert_eq!(quota, (expected.into(), false));
     }
 }

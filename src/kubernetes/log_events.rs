@@ -3,7 +3,7 @@
 use crate::telemetry::log_event::log_events;
 
 log_events! {
-    /// Logged when a credential plugin that takes long writes to stderr, which may say what it waits for.
+    /// Logged when a slow credential plugin writes a line to stderr, which may say what the plugin is waiting for.
     info plugin_message(plugin: &str; message: &str) "the credential plugin {plugin} says: {message}";
 
     /// Logged when new credentials cannot be obtained and the previous ones are still used.

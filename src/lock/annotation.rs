@@ -7,7 +7,7 @@
 //! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with
 //!   six fractional digits, leaves out an empty holder, and rejects unknown fields.
 //!
-//! leaderrun reads both formats and writes both fields. Into a record that only has fabric8's field, it only writes
+//! leaderrun reads both formats and writes both fields. If a record only has fabric8's field, leaderrun only writes
 //! that field.
 
 use jiff::{SignedDuration, Timestamp};

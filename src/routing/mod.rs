@@ -185,7 +185,7 @@ impl Router {
             result
         })?;
         let observer = Observer::new(move |update| {
-            // The other updates would wake the thread for nothing.
+            // The thread need not wake up for the other updates.
             if is_about_routing(update) {
                 let _ = sender.send(update.clone());
             }

@@ -92,13 +92,13 @@ impl Service {
             return Ok(self.addresses.clone());
         }
         let server = cluster.host_and_port();
-        let found =
+        let reason =
             match spawn_blocking(move || local_address(&server)).await.unwrap_or_else(|failure| Err(failure.into())) {
                 Ok(local) if is_reachable(&local) => return Ok(vec![local]),
                 Ok(local) => format!("other machines cannot reach this candidate at {local}"),
                 Err(failure) => format!("found no route to the API server: {failure}"),
             };
-        Err(Error::unknown(format!("{found}; set --address to this candidate's address")))
+        Err(Error::unknown(format!("{reason}; set --address to this candidate's address")))
     }
 
     /// Determines the contents that the slices must have for the Service to route to these addresses. Without

@@ -46,8 +46,8 @@ impl Access {
     /// Returns whether connections that were opened with the other credentials can be used with these, because they
     /// present the same client certificate.
     ///
-    /// As in client-go, the trusted authorities may differ. An open connection still works, while a new one perhaps
-    /// fails because the server does not use its new certificate yet.
+    /// As in client-go, the trusted authorities may differ. An open connection still works, while a new connection may
+    /// fail because the server does not use its new certificate yet.
     pub fn shares_connections_with(&self, other: &Self) -> bool {
         self.tls.is_some() == other.tls.is_some() && self.identity == other.identity
     }

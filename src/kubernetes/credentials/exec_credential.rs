@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_a_certificate_or_both_are_issued() {
+    fn a_token_or_a_client_certificate_is_issued() {
         let token = parsed(r#"{"token":" abc\n","expirationTimestamp":"2026-01-02T03:04:05Z"}"#).unwrap();
         assert_eq!(token.token.as_deref(), Some("abc"));
         assert_eq!(token.expires, Some("2026-01-02T03:04:05Z".parse().unwrap()));

@@ -75,7 +75,7 @@ pub fn run(
 }
 
 /// Returns the path of the plugin's program. A bare name is looked up in leaderrun's own `PATH`, even if the plugin is
-/// started with a different one.
+/// started with a different `PATH`.
 fn program(command: &Path) -> PathBuf {
     let paths = env::var_os("PATH").filter(|_| command.components().count() == 1);
     let mut programs = paths.iter().flat_map(env::split_paths).map(|folder| folder.join(command));

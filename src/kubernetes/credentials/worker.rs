@@ -38,7 +38,7 @@ pub struct Worker {
     plugin_may_run_at: Option<Instant>,
     /// The reason why the last run of the plugin issued no credentials.
     plugin_failure: Option<String>,
-    /// The reason why a file could not be read again, which has been logged.
+    /// The last reason why a file could not be read again. It has been logged.
     read_failure: Option<String>,
     access: Option<Arc<Access>>,
     /// Whether it has been logged that the kubeconfig now names another server.

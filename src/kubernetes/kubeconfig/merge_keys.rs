@@ -20,6 +20,7 @@ pub fn check(document: &str) -> Result<(), String> {
     if !document.contains(MERGE_KEY) {
         return Ok(());
     }
+    // Apart from the keys, these are the options with which the kubeconfig itself is parsed.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -161,8 +162,8 @@ mod tests {
             "{a: [{server: three, <<: *a}]}",
         ] {
             let refusal = check(&format!("{ANCHORS}c: {map}\n")).expect_err(map);
-            let says = "the key \"server\" is also in the map that << merges after it";
-            assert!(refusal.contains(says) && refusal.contains("line 3"), "{map}: {refusal}");
+            let expected = "the key \"server\" is also in the map that << merges after it";
+            assert!(refusal.contains(expected) && refusal.contains("line 3"), "{map}: {refusal}");
         }
     }
 }

@@ -36,7 +36,7 @@ impl MergedKubeconfig {
         let Some(Entry { value: chosen, .. }) = self.context(name) else {
             return Err(match context {
                 Some(name) => ConfigError::new(format_args!("--context {name:?}"), self.no_such_context()),
-                None if name.is_empty() => ConfigError::new(files, self.without_context()),
+                None if name.is_empty() => ConfigError::new(files, self.no_current_context()),
                 None => ConfigError::new(format_args!("{files}: current-context {name:?}"), self.no_such_context()),
             });
         };
@@ -83,13 +83,15 @@ impl MergedKubeconfig {
         Ok(config)
     }
 
-    fn without_context(&self) -> String {
+    /// Returns the reason for the error that no context is chosen.
+    fn no_current_context(&self) -> String {
         match self.context_names().next() {
             Some(known) => format!("it has no current-context; try --context {known:?}"),
             None => "it has no contexts; use another kubeconfig".to_owned(),
         }
     }
 
+    /// Returns the reason for the error that the chosen context does not exist.
     fn no_such_context(&self) -> String {
         match self.context_names().next() {
             Some(known) => format!("the kubeconfig has no such context; try --context {known:?}"),

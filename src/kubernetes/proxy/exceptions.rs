@@ -25,7 +25,7 @@ enum Exception {
 }
 
 impl Exceptions {
-    /// Parses a list. Invalid entries are left out.
+    /// Parses a list. Invalid entries are ignored.
     pub fn parse(list: &str) -> Self {
         // Unlike Go, leaderrun also splits the list at spaces, because names cannot contain spaces.
         let entries = list.split([',', ' ', '\t', '\n', '\r']).filter_map(Exception::parse).collect();

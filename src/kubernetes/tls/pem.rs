@@ -21,7 +21,8 @@ pub fn blocks(pem: &[u8]) -> Vec<Block> {
         if let Some(label) = delimiter(line, "-----BEGIN ") {
             open = Some((label, Vec::new()));
         } else if let Some(label) = delimiter(line, "-----END ") {
-            blocks.extend(open.take().filter(|(begun, _)| *begun == label).and_then(|(_, lines)| block(label, &lines)));
+            let opened = open.take().filter(|(open_label, _)| *open_label == label);
+            blocks.extend(opened.and_then(|(_, lines)| block(label, &lines)));
         } else if let Some((_, lines)) = &mut open {
             lines.push(line);
         }

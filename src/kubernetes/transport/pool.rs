@@ -97,7 +97,8 @@ impl Pool {
             let ended = pending
                 .into_iter()
                 .map(|mut ended| async move { ended.wait_for(Option::is_some).await.ok()?.clone() }.boxed());
-            // The opened connection is idle now. If another request has taken it, the loop waits for a further one.
+            // The opened connection is idle now. If another request has taken it, the loop waits for the next
+            // connection.
             if let (Some(Err(error)), ..) = select_all(ended).await {
                 return Err(error);
             }

@@ -18,7 +18,7 @@ pub fn examine(path: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     match FileLock::new(path, UNUSED_TIMEOUT) {
         Ok(lock) => {
-            findings.push(no_remedy("record", format!("{} can be read or created", path.display())));
+            findings.push(met("record", format!("{} can be read or created", path.display())));
             findings.extend(examine_companion(lock.companion()));
         }
         Err(reason) => findings.push(Finding {
@@ -36,8 +36,8 @@ fn examine_folder(path: &Path) -> Finding {
     let can_write = access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
     let (path, shown) = (path.display(), folder.display());
     match access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
-        Ok(()) => no_remedy("folder", format!("{shown} can be written to")),
-        Err(_) if can_write => no_remedy("folder", format!("{shown} cannot be written to, but its file {path} can")),
+        Ok(()) => met("folder", format!("{shown} can be written to")),
+        Err(_) if can_write => met("folder", format!("{shown} cannot be written to, but its file {path} can")),
         Err(errno) => Finding {
             subject: "folder",
             text: format!("{shown} cannot be written to: {}", errno.desc()),
@@ -57,6 +57,7 @@ fn examine_companion(path: &Path) -> Option<Finding> {
     })
 }
 
-fn no_remedy(subject: &'static str, text: String) -> Finding {
+/// Returns the finding that a requirement is met.
+fn met(subject: &'static str, text: String) -> Finding {
     Finding { subject, text, remedy: None }
 }

@@ -99,8 +99,8 @@ pub fn unusable(path: &Path, reason: &str) -> LockError {
 fn not_permitted(operation: FileOperation, path: &Path, folder: &Path) -> String {
     let user = User(geteuid().as_raw());
     let permission = operation.permission();
-    let about = if operation == FileOperation::Create { folder } else { path };
-    let Ok(found) = fs::symlink_metadata(about) else {
+    let target = if operation == FileOperation::Create { folder } else { path };
+    let Ok(found) = fs::symlink_metadata(target) else {
         return format!("{user} may not search its folder {} or a parent of it", folder.display());
     };
     let class = Class::of_current_user(&found);
@@ -128,7 +128,7 @@ fn not_permitted(operation: FileOperation, path: &Path, folder: &Path) -> String
     }
 }
 
-/// Returns whether this user may replace a file, if its folder is sticky.
+/// Returns whether this user may replace a file, as far as the sticky bit of its folder is concerned.
 fn may_replace(path: &Path, folder: &Path) -> bool {
     let is_sticky = fs::metadata(folder).is_ok_and(|folder| folder.mode() & libc::S_ISVTX != 0);
     let owns = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.uid() == geteuid().as_raw());
@@ -147,6 +147,7 @@ impl fmt::Display for User {
     }
 }
 
+/// A permission in the mode of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Permission {
     Read,

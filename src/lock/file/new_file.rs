@@ -1,4 +1,4 @@
-//! A file that is written beside the record file and then replaces it.
+//! A file that is written next to the record file and then replaces it.
 
 use std::fs::{self, DirEntry, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -29,7 +29,7 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Writes a new file beside the record file at `path`, and syncs it to the disk. The new file gets the owner and
+    /// Writes a new file next to the record file at `path`, and syncs it to the disk. The new file gets the owner and
     /// the mode of the file that it will replace, as far as this user may set them.
     ///
     /// # Errors

@@ -200,8 +200,8 @@ impl RecordFile {
 
     /// Returns whether a record file should be written in place rather than replaced.
     fn prefers_in_place(&self, found: &Found) -> bool {
-        // A replacement would separate the file from its other names (hard links). An empty file with other names is
-        // replaced nevertheless, because another user may have created the link with bad intent.
+        // A replacement would separate the file from its other names (hard links). An empty file is replaced even if it
+        // has other names, because another user may have created the link with bad intent.
         let has_other_names = found.metadata.nlink() > 1 && found.layout.contents.is_some();
         // This user cannot give a new file to the group that may use the current file.
         let group_would_lose_access = Class::of_current_user(&found.metadata) == Class::Others
