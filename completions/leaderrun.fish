@@ -131,7 +131,7 @@ complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -s v -l verbose -d 
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -s q -l quiet -d 'Log only warnings and errors'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -s h -l help -d 'Print help (see more with \'--help\')'
 
-complete -c leaderrun -n '__leaderrun_has_subcommand check' -l min-remaining -x -d 'How long the lock must remain held at least'
+complete -c leaderrun -n '__leaderrun_has_subcommand check' -l min-remaining -x -d 'The minimum time for which the lock must still be held'
 complete -c leaderrun -n '__leaderrun_has_subcommand check' -s h -l help -d 'Print help'
 
 complete -c leaderrun -n '__leaderrun_has_subcommand completion' -s h -l help -d 'Print help'

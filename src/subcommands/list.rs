@@ -208,9 +208,9 @@ const HEADINGS: [&str; COLUMNS] = [
 
 fn cells(row: &LockRow) -> [String; COLUMNS] {
     let LockRow { namespace, name, kind, status } = row;
-    let or_none = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+    let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     let ago = |seconds: f64| format!("{} ago", formatted_seconds(seconds));
-    let state = match status.not_before.filter(|_| status.state.word() == "not due") {
+    let state = match status.not_before.filter(|_| status.state == LockState::NotDue) {
         Some(not_before) => format!("not due before {not_before:.0}"),
         None => status.state.word().to_owned(),
     };
@@ -218,19 +218,25 @@ fn cells(row: &LockRow) -> [String; COLUMNS] {
         namespace.clone(),
         name.clone(),
         (*kind).to_owned(),
-        or_none(status.record_slot().map(|slot| slot.to_string())),
+        or_dash(status.record_slot().map(|slot| slot.to_string())),
         state,
-        or_none(status.holder.as_deref().map(printable)),
-        or_none(status.held_for_seconds.map(formatted_seconds)),
-        or_none(status.renewed_seconds_ago.map(ago)),
-        or_none(status.expires_in_seconds.filter(|left| *left > 0.0).map(formatted_seconds)),
-        or_none(status.claim_delay_seconds.map(formatted_seconds)),
+        or_dash(status.holder.as_deref().map(printable)),
+        or_dash(status.held_for_seconds.map(formatted_seconds)),
+        or_dash(status.renewed_seconds_ago.map(ago)),
+        or_dash(status.expires_in_seconds.filter(|left| *left > 0.0).map(formatted_seconds)),
+        or_dash(status.claim_delay_seconds.map(formatted_seconds)),
         status.transitions.to_string(),
     ]
 }
 
+/// Returns the index of the first column that is shown. The namespace, in column 0, is only shown if locks of all
+/// namespaces are listed.
+fn first_column(shows_namespace: bool) -> usize {
+    usize::from(!shows_namespace)
+}
+
 fn table(rows: &BTreeMap<Key, LockRow>, shows_namespace: bool) -> String {
-    let skipped = usize::from(!shows_namespace);
+    let skipped = first_column(shows_namespace);
     let lines: Vec<[String; COLUMNS]> =
         [HEADINGS.map(str::to_owned)].into_iter().chain(rows.values().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or_default();
@@ -267,7 +273,7 @@ fn held_slots(rows: &BTreeMap<Key, LockRow>) -> BTreeMap<String, String> {
 /// Returns a line about a change.
 fn line(row: &LockRow, shows_namespace: bool) -> String {
     let cells = cells(row);
-    cells[usize::from(!shows_namespace)..].join("   ") + "\n"
+    cells[first_column(shows_namespace)..].join("   ") + "\n"
 }
 
 fn json(row: &LockRow) -> Result<String> {

@@ -133,7 +133,7 @@ Exit status:
   125  not asked: the holder is another program, or the lock cannot be reached"
     )]
     StepDown {
-        /// Wait until the holder has released the lock, for at most this long, and print the next leader [default: without a limit]
+        /// Wait until the holder has released the lock, for at most DURATION if it is given, and print the next leader [default: do not wait]
         #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = values::duration)]
         wait: Option<Option<Duration>>,
 
@@ -201,7 +201,7 @@ Exit status:
   125  unknown: the descriptor or the variables are missing"
     )]
     Check {
-        /// How long the lock must remain held at least
+        /// The minimum time for which the lock must still be held
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
         min_remaining: Duration,
     },

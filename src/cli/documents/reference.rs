@@ -94,10 +94,15 @@ fn option_row(option: &clap::Arg, with_variable: bool) -> String {
 
 fn subcommands() -> String {
     let definition = definition();
-    let run_options: Vec<&str> = definition.get_arguments().map(|option| option.get_id().as_str()).collect();
+    let shown = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
+    let run_options: Vec<&clap::Arg> = definition.get_arguments().collect();
+    // `step-down --wait`, for example, has the name of an option of a run, but another meaning.
+    let is_run_option = |option: &&clap::Arg| {
+        let is_same = |other: &&clap::Arg| other.get_id() == option.get_id() && other.get_help() == option.get_help();
+        run_options.iter().any(is_same)
+    };
     let mut text = "## Subcommands\n\nA subcommand is the first argument.\n".to_owned();
     for subcommand in definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
-        let shown = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
         let usage = subcommand.clone().render_usage().to_string();
         let usage = usage.trim_start_matches("Usage: ");
         let name = subcommand.get_name();
@@ -107,7 +112,7 @@ fn subcommands() -> String {
         let (shared, own): (Vec<_>, Vec<_>) = subcommand
             .get_arguments()
             .filter(|option| !option.is_positional())
-            .partition(|option| run_options.contains(&option.get_id().as_str()));
+            .partition(is_run_option);
         let shared: Vec<String> =
             shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
         match shared.len() {
