@@ -109,10 +109,8 @@ fn subcommands() -> String {
         let about = shown(subcommand.get_about());
         let end = if about.ends_with('?') { "" } else { "." };
         text += &format!("\n### {name}\n\n{about}{end}\n\n```\n{usage}\n```\n");
-        let (shared, own): (Vec<_>, Vec<_>) = subcommand
-            .get_arguments()
-            .filter(|option| !option.is_positional())
-            .partition(is_run_option);
+        let (shared, own): (Vec<_>, Vec<_>) =
+            subcommand.get_arguments().filter(|option| !option.is_positional()).partition(is_run_option);
         let shared: Vec<String> =
             shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
         match shared.len() {
