@@ -1,4 +1,4 @@
-//! Tests of the operations that an election needs: creation by PUT, compare-and-swap, and growing versions.
+//! Tests of the operations that an election needs: creation by PUT, compare-and-swap, and versions that grow.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::json;
 
 use super::{Namespace, held_by, put, version, without};
-use testkit::{Client, Cluster};
+use testkit::Cluster;
 
 #[testkit::test]
 fn a_put_creates_a_missing_lease() {
@@ -25,7 +25,7 @@ fn a_put_creates_a_missing_lease() {
 }
 
 #[testkit::test]
-fn exactly_one_of_several_concurrent_puts_creates() {
+fn exactly_one_of_several_concurrent_puts_creates_the_lease() {
     const WRITERS: usize = 6;
     for round in 0..5 {
         let namespace = Namespace::new();
@@ -49,7 +49,7 @@ fn exactly_one_of_several_concurrent_puts_creates() {
 }
 
 #[testkit::test]
-fn an_update_must_name_the_present_version() {
+fn an_update_must_name_the_current_version() {
     let namespace = Namespace::new();
     let old = namespace.put("job", "a");
     namespace.set_holder("job", "b");
@@ -134,7 +134,7 @@ fn a_recreated_lease_has_a_greater_version() {
 
 #[testkit::test]
 fn versions_grow_beyond_a_power_of_ten() {
-    // In a new cluster the first version is near zero on a real server, and just below ten thousand on the testkit's.
+    // The first version in a new cluster is near zero on a real server, and just below ten thousand on the testkit's.
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let mut last = version(&namespace.put("job", "a"));
@@ -160,7 +160,7 @@ fn an_update_that_changes_nothing_keeps_the_version() {
     assert_eq!((reply.status, version(&reply.json())), (200, version(&lease)));
     let changed = namespace.set_holder("job", "b");
     let event = watch.next_change().expect("an event");
-    assert_eq!(version(&event["object"]), version(&changed), "the first event reports the first change");
+    assert_eq!(version(&event["object"]), version(&changed), "the first event should report the first change");
 }
 
 #[testkit::test]
@@ -195,6 +195,5 @@ fn a_restart_keeps_the_data_and_breaks_connections() {
 fn clusters_do_not_share_objects() {
     let (one, other) = (Namespace::new(), Cluster::start());
     one.put("job", "a");
-    let admin_of_other: Client = other.admin();
-    assert_eq!(admin_of_other.get(&one.lease("job")).unwrap_err().code, 404);
+    assert_eq!(other.admin().get(&one.lease("job")).unwrap_err().code, 404);
 }

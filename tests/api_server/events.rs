@@ -1,4 +1,4 @@
-//! Tests of events. Two API groups serve the same events.
+//! Tests of Events, which two API groups serve.
 
 use serde_json::{Value, json};
 
@@ -18,12 +18,13 @@ fn event(namespace: &Namespace) -> Value {
     })
 }
 
-fn path(namespace: &Namespace, api: &str) -> String {
-    format!("/{api}/v1/namespaces/{}/events", namespace.name)
+/// Returns the path of the Events in an API group.
+fn path(namespace: &Namespace, group: &str) -> String {
+    format!("/{group}/v1/namespaces/{}/events", namespace.name)
 }
 
 #[testkit::test]
-fn an_event_that_is_created_in_one_api_can_be_read_in_the_other() {
+fn an_event_that_is_created_in_one_group_can_be_read_in_the_other() {
     let namespace = Namespace::new();
     namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event(&namespace)).expect("an event");
     let read = namespace.admin.get(&format!("{}/won", path(&namespace, "api"))).expect("the same event");
@@ -35,7 +36,7 @@ fn an_event_that_is_created_in_one_api_can_be_read_in_the_other() {
 }
 
 #[testkit::test]
-fn the_new_api_requires_complete_events() {
+fn the_group_events_k8s_io_requires_complete_events() {
     let namespace = Namespace::new();
     let complete = event(&namespace);
     for (field, value, expected) in [

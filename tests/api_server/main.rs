@@ -1,5 +1,5 @@
-//! Tests of the API server behaviour that leaderrun relies on, and of the fault proxy. They run against the testkit's
-//! API server or, if `KUBEBUILDER_ASSETS` is set, against a real kube-apiserver.
+//! Tests of the API server's behaviour that leaderrun relies on, and of the fault proxy. They run against the testkit's
+//! API server, or against a real kube-apiserver if `KUBEBUILDER_ASSETS` is set.
 
 automod::dir!("tests/api_server");
 
@@ -16,10 +16,10 @@ fn main() -> std::process::ExitCode {
     testkit::harness!().run()
 }
 
-/// How long a test waits to check that nothing happens.
+/// How long a test waits before it concludes that nothing happens.
 const QUIET_TIME: Duration = Duration::from_millis(400);
 
-/// A namespace of one test, with an administrator's client.
+/// A namespace that only one test uses, with an administrator's client. `lease`, `leases` and `configmap` return paths.
 struct Namespace {
     name: String,
     admin: Client,
@@ -58,10 +58,12 @@ impl Namespace {
     }
 }
 
+/// Returns a Lease with this name and this holder.
 fn held_by(name: &str, holder: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "holderIdentity": holder, "leaseDurationSeconds": 15 } })
 }
 
+/// Sends a PUT and returns the reply, whatever its status is.
 fn put(client: &Client, path: &str, object: &Value) -> Reply {
     client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a reply")
 }
@@ -71,6 +73,7 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().expect("a version").parse().expect("a decimal version")
 }
 
+/// Returns a copy of an object without this field of its metadata.
 fn without(object: &Value, field: &str) -> Value {
     let mut object = object.clone();
     object["metadata"].as_object_mut().expect("metadata").remove(field);

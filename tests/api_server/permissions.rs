@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Namespace, held_by, put};
 use testkit::{Client, Cluster, users::ADMIN};
 
-/// Returns the rights of a candidate: verbs on one name.
+/// Returns the rules of a Role that permits these verbs on the Lease `job`.
 fn rights_for_one_name(verbs: &[&str]) -> Value {
     json!([{
         "apiGroups": ["coordination.k8s.io"],
@@ -15,6 +15,7 @@ fn rights_for_one_name(verbs: &[&str]) -> Value {
     }])
 }
 
+/// Returns a namespace in which the user `candidate` has these rights, and a client for that user.
 fn namespace_with_rights(rules: Value) -> (Namespace, Client) {
     let namespace = Namespace::new();
     let cluster = Cluster::shared();
@@ -63,9 +64,9 @@ fn a_forbidden_request_names_the_missing_right() {
         let refused = refused.unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str(), refused.message), (403, "Forbidden", message));
     }
-    let nodes = stranger.get("/api/v1/namespaces").unwrap_err().message.clone();
+    let at_cluster_scope = stranger.get("/api/v1/namespaces").unwrap_err().message.clone();
     assert_eq!(
-        nodes,
+        at_cluster_scope,
         "namespaces is forbidden: User \"stranger\" cannot list resource \"namespaces\" in API group \"\" at the cluster scope"
     );
     let path = stranger.get("/metrics").unwrap_err().message.clone();
@@ -83,7 +84,7 @@ fn every_user_may_use_discovery() {
 }
 
 #[testkit::test]
-fn a_candidate_needs_four_verbs_rights_for_one_name() {
+fn a_candidate_needs_four_verbs_for_one_name() {
     let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get", "create", "update", "watch"]));
     let one = format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases());
     let watch = candidate.watch(&one).expect("a watch before the object exists");
@@ -107,7 +108,7 @@ fn a_resource_name_restricts_all_requests_for_one_object() {
     assert_eq!(candidate.get(&namespace.leases()).unwrap_err().code, 403);
     assert!(candidate.get(&format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases())).is_ok());
     let post = candidate.create(&namespace.leases(), &held_by("job", "a")).unwrap_err();
-    assert_eq!(post.code, 403, "a creation by POST has no name that a Role could allow");
+    assert_eq!(post.code, 403, "a Role cannot permit a POST by name, because its path has no name");
 }
 
 #[testkit::test]
@@ -123,7 +124,7 @@ fn creation_by_put_requires_update_and_create() {
 }
 
 #[testkit::test]
-fn rights_can_be_revoked() {
+fn revoked_rights_are_refused() {
     let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get", "update"]));
     namespace.put("job", "a");
     assert!(candidate.get(&namespace.lease("job")).is_ok());
@@ -151,8 +152,9 @@ fn a_user_may_review_its_own_rights() {
     let allowed = ask("get", "job");
     assert_eq!(allowed["allowed"], true);
     let name = &namespace.name;
-    let why = format!("RBAC: allowed by RoleBinding \"candidate/{name}\" of Role \"candidate\" to User \"candidate\"");
-    assert_eq!(allowed["reason"], why);
+    let reason =
+        format!("RBAC: allowed by RoleBinding \"candidate/{name}\" of Role \"candidate\" to User \"candidate\"");
+    assert_eq!(allowed["reason"], reason);
     assert_eq!(ask("get", "")["allowed"], false);
     assert_eq!(ask("update", "job")["allowed"], false);
 }
@@ -168,14 +170,14 @@ fn a_user_with_the_right_can_impersonate_another() {
     assert!(refused.message.contains("User \"candidate\" cannot delete"), "{}", refused.message);
 
     assert_eq!(as_candidate("deputy").get(&namespace.lease("job")).unwrap_err().code, 403);
-    allow_deputy(&namespace.admin);
+    permit_impersonation(&namespace.admin);
     testkit::eventually("the deputy may impersonate", || as_candidate("deputy").get(&namespace.lease("job")).is_ok());
     let masters = candidate.with_header("impersonate-user", "x").with_header("impersonate-group", "system:masters");
     assert_eq!(masters.get(&namespace.lease("job")).unwrap_err().code, 403);
 }
 
 /// Permits the user `deputy` to impersonate the user `candidate`.
-fn allow_deputy(admin: &Client) {
+fn permit_impersonation(admin: &Client) {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let rule =
         json!({ "apiGroups": [""], "resources": ["users"], "resourceNames": ["candidate"], "verbs": ["impersonate"] });
@@ -191,7 +193,7 @@ fn allow_deputy(admin: &Client) {
 }
 
 #[testkit::test]
-fn a_server_that_is_starting_refuses_permitted_requests() {
+fn a_server_that_has_not_read_the_roles_yet_refuses_permitted_requests() {
     let cluster = Cluster::start_in_process();
     let namespace = Namespace::on(&cluster);
     cluster.grant(&namespace.name, "candidate", rights_for_one_name(&["get", "create", "update", "watch"]));
@@ -203,9 +205,13 @@ fn a_server_that_is_starting_refuses_permitted_requests() {
     cluster.api_server().forget_roles();
     let refused = get().unwrap_err();
     let unknown = cluster.client_for("stranger").get(&namespace.lease("job")).unwrap_err();
-    assert_eq!(refused.message, unknown.message.replace("stranger", "candidate"), "it looks like any other refusal");
+    assert_eq!(
+        refused.message,
+        unknown.message.replace("stranger", "candidate"),
+        "the refusal should look like any other"
+    );
     assert_eq!((refused.code, &refused.details), (403, &unknown.details));
-    assert!(namespace.admin.get(&namespace.lease("job")).is_ok(), "an administrator needs no Role");
+    assert!(namespace.admin.get(&namespace.lease("job")).is_ok(), "an administrator should need no Role");
     cluster.api_server().read_roles();
     assert!(get().is_ok());
 

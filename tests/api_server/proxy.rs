@@ -29,7 +29,7 @@ impl Fixture {
         Fixture { namespace: Namespace::new(), proxy, client }
     }
 
-    /// Returns a watch through the proxy that has delivered an event.
+    /// Returns a watch through the proxy, after it has delivered an event.
     fn watch(&self) -> Watch {
         let watch = self.client.watch(&self.namespace.leases()).expect("a watch");
         self.namespace.put("watched", "a");
@@ -37,29 +37,31 @@ impl Fixture {
         watch
     }
 
-    /// Returns a connection through the proxy that has served a request.
+    /// Returns a connection through the proxy, after it has served a request.
     fn session(&self) -> Session {
         let session = self.client.open().expect("a connection");
-        assert_eq!(self.read_by(&session, TIMEOUT), Ok(200));
+        assert_eq!(self.read_on(&session, TIMEOUT), Ok(200));
         session
     }
 
-    fn read_by(&self, session: &Session, limit: Duration) -> Result<u16, ErrorKind> {
-        let reply = session.send(Method::GET, &self.namespace.leases(), None, limit);
+    /// Lists the Leases on an existing connection, and returns the status.
+    fn read_on(&self, session: &Session, timeout: Duration) -> Result<u16, ErrorKind> {
+        let reply = session.send(Method::GET, &self.namespace.leases(), None, timeout);
         reply.map(|reply| reply.status).map_err(|error| error.kind())
     }
 
-    /// Reads on a new connection.
-    fn read(&self, limit: Duration) -> Result<u16, ErrorKind> {
-        let reply = self.client.send(Method::GET, &self.namespace.leases(), None, limit);
+    /// Lists the Leases on a new connection, and returns the status.
+    fn read(&self, timeout: Duration) -> Result<u16, ErrorKind> {
+        let reply = self.client.send(Method::GET, &self.namespace.leases(), None, timeout);
         reply.map(|reply| reply.status).map_err(|error| error.kind())
     }
 
+    /// Returns whether a read on a new connection succeeds.
     fn works(&self) -> bool {
         self.read(TIMEOUT) == Ok(200)
     }
 
-    /// Sends a PUT that gets no reply, calls `check` meanwhile, and then closes the connection.
+    /// Sends a PUT that gets no reply, calls `check` with its path while it waits, and then breaks the connection.
     fn while_a_put_waits(&self, check: impl FnOnce(&str)) {
         let path = self.namespace.lease("job");
         thread::scope(|scope| {
@@ -69,7 +71,7 @@ impl Fixture {
             });
             check(&path);
             thread::sleep(QUIET_TIME);
-            assert!(!put.is_finished(), "the PUT got a reply, or its connection ended");
+            assert!(!put.is_finished(), "the PUT should get no reply, and its connection should stay open");
             self.proxy.break_existing();
             put.join().expect("a request").expect_err("no reply");
         });
@@ -98,7 +100,7 @@ fn requests_are_recorded() {
     let is_read = |request: &ReceivedRequest| request.received_at > before && !request.is_watch();
     let request = fixture.proxy.wait_for_request(is_read, TIMEOUT);
     assert_eq!((request.method, request.path, request.user), (Method::GET, fixture.namespace.leases(), Some("admin")));
-    assert_eq!(fixture.read_by(&session, TIMEOUT), Ok(200));
+    assert_eq!(fixture.read_on(&session, TIMEOUT), Ok(200));
     let requests = fixture.proxy.requests();
     let connections: Vec<usize> = requests.iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 1, 1]);
@@ -112,36 +114,36 @@ fn a_partition_loses_all_bytes_and_closes_no_connection() {
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition();
     fixture.namespace.set_holder("watched", "b");
-    assert!(watch.is_silent_for(QUIET_TIME), "a partition silences a running watch");
-    assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
+    assert!(watch.is_silent_for(QUIET_TIME), "a partition should silence a running watch");
+    assert_eq!(fixture.read_on(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
 
     fixture.proxy.heal();
     assert!(fixture.works());
-    assert!(watch.is_silent_for(QUIET_TIME), "a connection that was silenced stays silent and open");
+    assert!(watch.is_silent_for(QUIET_TIME), "a connection that was silenced should stay silent and open");
 }
 
 #[testkit::test]
-fn only_requests_can_be_lost() {
+fn requests_can_be_lost_while_replies_arrive() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition_requests();
     let requests = fixture.proxy.requests().len();
-    assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
-    assert_eq!(fixture.proxy.requests().len(), requests, "a lost request was recorded as received");
+    assert_eq!(fixture.read_on(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.proxy.requests().len(), requests, "a lost request should not be recorded as received");
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
     fixture.namespace.set_holder("watched", "b");
     assert_eq!(watch.next_change().expect("an event")["type"], "MODIFIED");
 }
 
 #[testkit::test]
-fn only_replies_can_be_lost() {
+fn replies_can_be_lost_while_requests_arrive() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition_replies();
     let start = Instant::now();
     thread::scope(|scope| {
-        let read = scope.spawn(|| fixture.read_by(&session, TIMEOUT));
+        let read = scope.spawn(|| fixture.read_on(&session, TIMEOUT));
         fixture.proxy.wait_for_request(|request| request.received_at > start, TIMEOUT);
         fixture.namespace.set_holder("watched", "b");
         assert!(watch.is_silent_for(QUIET_TIME));
@@ -157,7 +159,7 @@ fn existing_connections_can_be_silenced_while_new_ones_work() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.silence_existing();
-    assert_eq!(fixture.read_by(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
+    assert_eq!(fixture.read_on(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
     assert!(fixture.works());
     fixture.namespace.set_holder("watched", "b");
     assert!(watch.is_silent_for(QUIET_TIME));
@@ -168,11 +170,12 @@ fn a_silent_connection_hides_a_restart_of_the_server() {
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let (silent, open) = (Proxy::start(&cluster), Proxy::start(&cluster));
-    let watches = [&silent, &open].map(|proxy| proxy.client_for("admin").watch(&namespace.leases()).expect("a watch"));
+    let watch = |proxy: &Proxy| proxy.client_for("admin").watch(&namespace.leases()).expect("a watch");
+    let (silent_watch, open_watch) = (watch(&silent), watch(&open));
     silent.partition();
     cluster.restart();
-    watches[1].wait_until_over();
-    assert!(watches[0].is_silent_for(QUIET_TIME));
+    open_watch.wait_until_over();
+    assert!(silent_watch.is_silent_for(QUIET_TIME));
     silent.heal();
     assert!(silent.client_for("admin").get(&namespace.leases()).is_ok());
 }
@@ -207,9 +210,9 @@ fn silent_connections_can_be_closed() {
 #[testkit::test]
 fn requests_and_replies_can_be_delayed() {
     const DELAY: Duration = Duration::from_millis(200);
-    for slow in [Proxy::delay, Proxy::delay_replies] {
+    for add_delay in [Proxy::delay, Proxy::delay_replies] {
         let fixture = Fixture::new();
-        slow(&fixture.proxy, DELAY);
+        add_delay(&fixture.proxy, DELAY);
         let start = Instant::now();
         assert!(fixture.works());
         assert!(start.elapsed() >= DELAY);
@@ -222,10 +225,10 @@ fn a_reply_can_be_lost() {
     fixture.proxy.lose_replies(Match::put().next(1));
     fixture.while_a_put_waits(|path| {
         eventually("the server has carried out the PUT", || fixture.namespace.admin.get(path).is_ok());
-        assert!(fixture.works(), "the fault applies to a read");
+        assert!(fixture.works(), "the fault should not apply to a read");
     });
     let second_reply = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
-    assert_eq!(second_reply.expect_err("a PUT without a version").code, 422, "the next PUT gets its reply");
+    assert_eq!(second_reply.expect_err("a PUT without a version").code, 422, "the next PUT should get its reply");
 }
 
 #[testkit::test]
@@ -237,7 +240,7 @@ fn the_proxy_can_answer_in_place_of_the_server() {
     let reply = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
-    assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server got the request");
+    assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server should not get the request");
 
     fixture.proxy.answer(Match::any(), 503, None);
     for _ in 0..3 {
@@ -282,7 +285,7 @@ fn a_reply_can_be_held() {
     thread::scope(|scope| {
         let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();
-        assert!(fixture.namespace.admin.get(&path).is_ok(), "the server has carried out the request");
+        assert!(fixture.namespace.admin.get(&path).is_ok(), "the server should have carried out the request");
         assert!(!put.is_finished());
         fixture.proxy.heal();
         put.join().expect("a request").expect("a new Lease");

@@ -1,11 +1,11 @@
-//! Tests of validation: which objects the server accepts, which it refuses, and which fields it drops.
+//! Tests of validation: which objects the server accepts or refuses, and which fields it drops.
 
 use serde_json::{Value, json};
 
 use super::{Namespace, put};
 
-/// Sends a PUT of a new Lease with this spec.
-fn new_lease(spec: &Value) -> (u16, Value) {
+/// Sends a PUT of a new Lease with this spec. Returns the status and the body of the reply.
+fn put_lease_with_spec(spec: &Value) -> (u16, Value) {
     let namespace = Namespace::new();
     let reply = put(&namespace.admin, &namespace.lease("job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
     (reply.status, reply.json())
@@ -18,7 +18,7 @@ fn durations_and_transitions_have_bounds() {
         ("leaseDurationSeconds", -5, "Invalid value: -5: must be greater than 0"),
         ("leaseTransitions", -1, "Invalid value: -1: must be greater than or equal to 0"),
     ] {
-        let (status, body) = new_lease(&json!({ field: number }));
+        let (status, body) = put_lease_with_spec(&json!({ field: number }));
         assert_eq!((status, &body["reason"]), (422, &json!("Invalid")));
         let cause = &body["details"]["causes"][0];
         assert_eq!(cause["field"], format!("spec.{field}"));
@@ -26,7 +26,7 @@ fn durations_and_transitions_have_bounds() {
         assert_eq!(body["message"], format!("Lease.coordination.k8s.io \"job\" is invalid: spec.{field}: {message}"));
     }
     for spec in [json!({ "leaseDurationSeconds": 3_000_000_000_u32 }), json!({ "leaseDurationSeconds": 1.5 })] {
-        assert_eq!(new_lease(&spec).0, 400, "{spec}");
+        assert_eq!(put_lease_with_spec(&spec).0, 400, "{spec}");
     }
 }
 
@@ -40,26 +40,26 @@ fn times_require_exactly_six_fractional_digits() {
         ("", r#"cannot parse "" as "2006""#),
     ] {
         for field in ["renewTime", "acquireTime"] {
-            let (status, body) = new_lease(&json!({ field: time }));
+            let (status, body) = put_lease_with_spec(&json!({ field: time }));
             assert_eq!((status, &body["reason"]), (400, &json!("BadRequest")), "{time}");
             let message = body["message"].as_str().expect("a message");
             assert!(message.starts_with("Lease in version \"v1\" cannot be handled as a Lease: "), "{message}");
             assert!(message.ends_with(expected), "{message}");
         }
     }
-    let (status, lease) = new_lease(&json!({ "renewTime": "2026-01-01T02:00:00.000001+02:00" }));
+    let (status, lease) = put_lease_with_spec(&json!({ "renewTime": "2026-01-01T02:00:00.000001+02:00" }));
     assert_eq!((status, &lease["spec"]["renewTime"]), (201, &json!("2026-01-01T00:00:00.000001Z")));
 }
 
 #[testkit::test]
 fn an_empty_holder_is_kept_and_an_empty_spec_stays_empty() {
-    let (status, lease) = new_lease(&json!({ "holderIdentity": "", "renewTime": null }));
+    let (status, lease) = put_lease_with_spec(&json!({ "holderIdentity": "", "renewTime": null }));
     assert_eq!((status, &lease["spec"]), (201, &json!({ "holderIdentity": "" })));
 }
 
 #[testkit::test]
 fn fields_that_are_unknown_or_not_enabled_are_dropped() {
-    let (status, lease) = new_lease(&json!({
+    let (status, lease) = put_lease_with_spec(&json!({
         "holderIdentity": "a",
         "strategy": "OldestEmulationVersion",
         "preferredHolder": "b",
@@ -122,8 +122,8 @@ fn invalid_names_and_keys_are_refused() {
         let causes = &refused.details.as_ref().expect("details").causes;
         assert_eq!(causes[0].field, field);
     }
-    let fine = json!({ "metadata": { "name": "a.b-c.9", "annotations": { "Example.COM/Some_key": "any text: {}" } } });
-    namespace.admin.create(&namespace.leases(), &fine).expect("a new Lease");
+    let valid = json!({ "metadata": { "name": "a.b-c.9", "annotations": { "Example.COM/Some_key": "any text: {}" } } });
+    namespace.admin.create(&namespace.leases(), &valid).expect("a new Lease");
     let dotted = namespace.admin.create("/api/v1/namespaces", &json!({ "metadata": { "name": "a.b" } })).unwrap_err();
     assert!(dotted.message.contains("must not contain dots"), "{}", dotted.message);
 }
@@ -169,7 +169,7 @@ fn an_endpointslice_has_one_address_family() {
 }
 
 #[testkit::test]
-fn a_service_has_the_families_that_its_policy_says() {
+fn a_service_gets_the_address_families_of_its_policy() {
     let namespace = Namespace::new();
     let services = format!("/api/v1/namespaces/{}/services", namespace.name);
     let port = json!([{ "port": 80 }]);

@@ -9,16 +9,17 @@ use testkit::{Cluster, Watch};
 
 /// Returns the type and the holder of an event.
 fn summary(event: &Value) -> (&str, &str) {
-    let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned().leak() as &str;
-    (text(&event["type"]), text(&event["object"]["spec"]["holderIdentity"]))
+    let holder = &event["object"]["spec"]["holderIdentity"];
+    (event["type"].as_str().unwrap_or_default(), holder.as_str().unwrap_or_default())
 }
 
+/// Returns the next event of a watch that is not a bookmark.
 fn next(watch: &Watch) -> Value {
     watch.next_change().expect("an open watch")
 }
 
 #[testkit::test]
-fn a_watch_without_a_version_starts_with_the_present_state() {
+fn a_watch_without_a_version_starts_with_the_current_state() {
     let namespace = Namespace::new();
     namespace.put("job", "a");
     for query in ["", "resourceVersion=", "resourceVersion=0"] {
@@ -41,7 +42,7 @@ fn a_watch_delivers_all_changes_in_order() {
     assert_eq!((summary(&added), &added["object"]), (("ADDED", "a"), &created));
     assert_eq!((summary(&modified), &modified["object"]), (("MODIFIED", "b"), &changed));
     assert_eq!(summary(&deleted), ("DELETED", "b"));
-    assert!(version(&deleted["object"]) > version(&changed), "a deletion has a new version");
+    assert!(version(&deleted["object"]) > version(&changed), "a deletion should have a new version");
     assert_eq!((summary(&added_again), &added_again["object"]), (("ADDED", "c"), &created_again));
 }
 
@@ -51,13 +52,13 @@ fn a_watch_delivers_events_immediately() {
     let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
     namespace.put("job", "a");
     next(&watch);
-    // This is long enough for a busy machine, but much shorter than the delay of an unflushed buffer.
     let start = Instant::now();
     for round in 0..20 {
         namespace.set_holder("job", &format!("holder-{round}"));
         next(&watch);
     }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?} for 20 changes", start.elapsed());
+    // This is enough time on a busy machine, but too little if the server did not flush each event.
+    assert!(start.elapsed() < Duration::from_secs(10), "20 changes took {:?}", start.elapsed());
 }
 
 #[testkit::test]
@@ -109,8 +110,8 @@ fn a_watch_by_label_delivers_label_changes_as_additions_and_deletions() {
 fn a_bookmark_ends_the_initial_events() {
     let namespace = Namespace::new();
     let one = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
-    for how in ["", "&resourceVersion=0", "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"] {
-        let watch = namespace.admin.watch(&format!("{}?{one}{how}", namespace.leases())).expect("a watch");
+    for query in ["", "&resourceVersion=0", "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"] {
+        let watch = namespace.admin.watch(&format!("{}?{one}{query}", namespace.leases())).expect("a watch");
         let event = watch.next().expect("a bookmark");
         assert_eq!(event["type"], "BOOKMARK");
         let object = &event["object"];
@@ -128,7 +129,7 @@ fn a_bookmark_ends_the_initial_events() {
 }
 
 #[testkit::test]
-fn a_watch_ends_regularly_at_its_timeout() {
+fn a_watch_ends_without_an_error_at_its_timeout() {
     let namespace = Namespace::new();
     namespace.put("job", "a");
     let start = Instant::now();
@@ -139,7 +140,7 @@ fn a_watch_ends_regularly_at_its_timeout() {
 }
 
 #[testkit::test]
-fn a_version_that_is_too_old_is_an_error_event() {
+fn a_watch_from_a_version_that_is_too_old_gets_an_error_event() {
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let created = namespace.put("job", "a");
@@ -158,7 +159,7 @@ fn a_version_that_is_too_old_is_an_error_event() {
 }
 
 #[testkit::test]
-fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
+fn newer_changes_of_the_same_resource_push_a_version_out_of_the_watch_cache() {
     let cluster = Cluster::start_in_process();
     cluster.api_server().set_watch_cache_size(3);
     let namespace = Namespace::on(&cluster);
@@ -172,7 +173,11 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     for holder in ["b", "c"] {
         namespace.put(&format!("busy-{holder}"), holder);
         let watch = namespace.admin.watch(&from_quiet).expect("a watch");
-        assert_eq!(summary(&next(&watch)), ("ADDED", "b"), "the watch cache still has the changes after the version");
+        assert_eq!(
+            summary(&next(&watch)),
+            ("ADDED", "b"),
+            "the watch cache should still have the changes after the version"
+        );
     }
     let running = namespace.admin.watch(&from_quiet).expect("a watch");
     namespace.put("busy-d", "d");
@@ -182,7 +187,7 @@ fn a_version_leaves_the_watch_cache_with_newer_changes_of_its_resource() {
     let without_version = namespace.admin.watch(&namespace.leases()).expect("a watch");
     assert_eq!(summary(&next(&without_version)).0, "ADDED");
     let events: Vec<Value> = (0..3).map(|_| next(&running)).collect();
-    assert_eq!(summary(&events[2]), ("ADDED", "d"), "a running watch misses no change");
+    assert_eq!(summary(&events[2]), ("ADDED", "d"), "a running watch should miss no change");
 }
 
 #[testkit::test]
@@ -201,17 +206,17 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
         assert_eq!(
             event["object"]["metadata"].get("annotations"),
             None,
-            "a watch from a version has no initial events"
+            "a watch from a version should have no initial events"
         );
         if version(&event["object"]) >= newest {
             break event;
         }
     };
-    let from_there = format!("{one}&resourceVersion={}", version(&bookmark["object"]));
-    let resumed = namespace.admin.watch(&from_there).expect("a watch");
+    let from_bookmark = format!("{one}&resourceVersion={}", version(&bookmark["object"]));
+    let resumed = namespace.admin.watch(&from_bookmark).expect("a watch");
     namespace.set_holder("quiet", "c");
     assert_eq!(summary(&next(&resumed)), ("MODIFIED", "c"));
-    let silent = namespace.admin.watch(&from_there.replace("&allowWatchBookmarks=true", "")).expect("a watch");
+    let silent = namespace.admin.watch(&from_bookmark.replace("&allowWatchBookmarks=true", "")).expect("a watch");
     assert_eq!(silent.next().expect("an event")["type"], "MODIFIED");
-    assert!(silent.is_silent_for(QUIET_TIME), "a watch gets bookmarks only if it asks for them");
+    assert!(silent.is_silent_for(QUIET_TIME), "a watch should get bookmarks only if it asks for them");
 }

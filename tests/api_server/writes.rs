@@ -1,4 +1,4 @@
-//! Tests of writes that are not part of an election, of other kinds of objects, and of the errors.
+//! Tests of writes that an election does not need, of other kinds of object, and of errors.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -22,8 +22,8 @@ fn a_missing_object_is_not_found() {
 fn unknown_paths_and_methods_are_refused() {
     let namespace = Namespace::new();
     let (name, admin) = (&namespace.name, &namespace.admin);
-    let resource = admin.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{name}/nothings")).unwrap_err();
-    assert_eq!(resource.message, "the server could not find the requested resource");
+    let unknown = admin.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{name}/nothings")).unwrap_err();
+    assert_eq!(unknown.message, "the server could not find the requested resource");
     assert_eq!(admin.get("/apis/nothing.example.com/v1/nothings").unwrap_err().code, 404);
     let post = admin.send(Method::POST, &namespace.lease("job"), None, TIMEOUT).expect("a reply");
     assert_eq!((post.status, &post.json()["reason"]), (405, &json!("MethodNotAllowed")));
@@ -76,14 +76,14 @@ fn the_namespace_must_exist() {
 fn a_deletion_can_have_preconditions() {
     let namespace = Namespace::new();
     let lease = namespace.put("job", "a");
-    for (preconditions, what) in [
+    for (preconditions, field) in [
         (json!({ "uid": "11111111-1111-1111-1111-111111111111" }), "UID"),
         (json!({ "resourceVersion": "1" }), "ResourceVersion"),
     ] {
         let options = json!({ "preconditions": preconditions });
         let refused = namespace.admin.delete_with(&namespace.lease("job"), &options).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (409, "Conflict"));
-        assert!(refused.message.contains(&format!("the {what} in the precondition")), "{}", refused.message);
+        assert!(refused.message.contains(&format!("the {field} in the precondition")), "{}", refused.message);
     }
     let options = json!({ "preconditions": { "uid": lease["metadata"]["uid"] } });
     namespace.admin.delete_with(&namespace.lease("job"), &options).expect("a deletion");
@@ -95,16 +95,12 @@ fn finalizers_keep_a_deleted_object() {
     namespace.put("job", "a");
     let finalizers = json!({ "metadata": { "finalizers": ["example.com/hold"] } });
     namespace.admin.merge_patch(&namespace.lease("job"), &finalizers).expect("a finalizer");
-    let kept = namespace.admin.delete(&namespace.lease("job")).expect("a deletion begun");
+    let kept = namespace.admin.delete(&namespace.lease("job")).expect("a deletion that has begun");
     assert!(kept["metadata"]["deletionTimestamp"].is_string());
-    assert_eq!(
-        namespace.admin.get(&namespace.lease("job")).expect("the Lease, still there")["metadata"]["deletionGracePeriodSeconds"],
-        0
-    );
-    namespace
-        .admin
-        .merge_patch(&namespace.lease("job"), &json!({ "metadata": { "finalizers": null } }))
-        .expect("the end");
+    let still_there = namespace.admin.get(&namespace.lease("job")).expect("the Lease");
+    assert_eq!(still_there["metadata"]["deletionGracePeriodSeconds"], 0);
+    let no_finalizers = json!({ "metadata": { "finalizers": null } });
+    namespace.admin.merge_patch(&namespace.lease("job"), &no_finalizers).expect("no finalizer");
     assert_eq!(namespace.admin.get(&namespace.lease("job")).unwrap_err().code, 404);
 }
 
@@ -128,10 +124,10 @@ fn a_merge_patch_only_changes_the_fields_in_it() {
 }
 
 #[testkit::test]
-fn a_json_patch_can_test_before_it_changes() {
+fn a_json_patch_changes_nothing_if_its_test_fails() {
     let namespace = Namespace::new();
     namespace.put("job", "a");
-    let take_from = |holder: &str| {
+    let take_over_from = |holder: &str| {
         json!([
             { "op": "test", "path": "/spec/holderIdentity", "value": holder },
             { "op": "replace", "path": "/spec/holderIdentity", "value": "b" },
@@ -139,9 +135,9 @@ fn a_json_patch_can_test_before_it_changes() {
             { "op": "add", "path": "/metadata/annotations/example.com~1taken", "value": "yes" },
         ])
     };
-    let wrong = namespace.admin.json_patch(&namespace.lease("job"), &take_from("nobody")).unwrap_err();
+    let wrong = namespace.admin.json_patch(&namespace.lease("job"), &take_over_from("nobody")).unwrap_err();
     assert_eq!((wrong.code, wrong.reason.as_str()), (422, "Invalid"));
-    let taken = namespace.admin.json_patch(&namespace.lease("job"), &take_from("a")).expect("a patched Lease");
+    let taken = namespace.admin.json_patch(&namespace.lease("job"), &take_over_from("a")).expect("a patched Lease");
     assert_eq!(taken["spec"]["holderIdentity"], "b");
     assert_eq!(taken["metadata"]["annotations"]["example.com/taken"], "yes");
     assert_eq!(namespace.admin.json_patch(&namespace.lease("job"), &json!({})).unwrap_err().code, 400);
@@ -188,8 +184,8 @@ fn endpoints_are_created_by_put_and_need_no_version() {
 fn a_dry_run_writes_nothing() {
     let namespace = Namespace::new();
     let path = format!("{}?dryRun=All", namespace.lease("job"));
-    let planned = namespace.admin.replace(&path, &held_by("job", "a")).expect("a plan");
-    assert_eq!(planned["spec"]["holderIdentity"], "a");
+    let not_stored = namespace.admin.replace(&path, &held_by("job", "a")).expect("a dry run");
+    assert_eq!(not_stored["spec"]["holderIdentity"], "a");
     assert_eq!(namespace.admin.get(&namespace.lease("job")).unwrap_err().code, 404);
 }
 

@@ -1,4 +1,4 @@
-//! Containers that run leaderrun.
+//! Starts and inspects Docker containers that run leaderrun.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,16 +7,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::LazyLock;
 
-use testkit::{TestLock, Witnesses, eventually, leaderrun, scratch};
+use testkit::{TIMING, TestLock, Witnesses, eventually, leaderrun, scratch};
 
-/// An image without any file.
+/// The name of an image without files.
 const EMPTY_IMAGE: &str = "leaderrun-empty";
 
-/// The folders with this machine's programs, which are mounted into the empty image.
+/// The folders with this machine's programs and libraries, which are mounted into the empty image.
 const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
-
-/// The same durations as in the tests without containers.
-const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// Checks whether containers can run the programs of this machine.
 pub fn can_run_containers() -> Result<(), String> {
@@ -28,13 +25,13 @@ pub fn can_run_containers() -> Result<(), String> {
             Ok(output) if output.status.success() => {}
             _ => return Err("no Docker engine".to_owned()),
         }
-        // An engine on another machine would mount the files of that machine.
+        // This fails if the engine is on another machine, because it would mount the files of that machine.
         let mut version = Command::new("docker");
         version.args(["run", "--rm"]).args(mounts()).args([EMPTY_IMAGE, leaderrun(), "--version"]);
         match version.output() {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            Err(failure) => Err(failure.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     });
     RESULT.clone()
@@ -65,7 +62,7 @@ fn docker_output(arguments: &[&str]) -> Output {
 pub struct Candidate {
     identity: String,
     network: String,
-    docker: Vec<String>,
+    docker_options: Vec<String>,
     program: Vec<String>,
     options: Vec<String>,
 }
@@ -79,10 +76,10 @@ impl Candidate {
             options.extend(["--kubeconfig".to_owned(), kubeconfig.display().to_string()]);
         }
         let program = vec![leaderrun().to_owned()];
-        Self { identity: identity.to_owned(), network: "host".to_owned(), docker: mounts(), program, options }
+        Self { identity: identity.to_owned(), network: "host".to_owned(), docker_options: mounts(), program, options }
     }
 
-    /// Starts leaderrun by a shell script, in which `"$@"` are leaderrun's arguments.
+    /// Runs this shell script instead of leaderrun. The script starts leaderrun with the arguments `"$@"`.
     pub fn started_by(self, script: &str) -> Self {
         let program = ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec();
         Self { program, ..self }
@@ -94,8 +91,8 @@ impl Candidate {
     }
 
     /// Adds options of `docker run`.
-    pub fn docker(mut self, options: &[&str]) -> Self {
-        self.docker.extend(options.iter().map(|option| (*option).to_owned()));
+    pub fn docker_options(mut self, options: &[&str]) -> Self {
+        self.docker_options.extend(options.iter().map(|option| (*option).to_owned()));
         self
     }
 
@@ -105,12 +102,13 @@ impl Candidate {
         self
     }
 
-    /// Starts the container. leaderrun's command is a witness.
+    /// Starts the container with a witness as leaderrun's command. `words` select the witness's behaviour (see
+    /// [`testkit::witness::run`]).
     pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Container {
         self.run(&witnesses.command(words), witnesses)
     }
 
-    /// Starts the container. leaderrun's command is a shell script, in which `$WITNESS` starts a witness.
+    /// Starts the container with a shell script as leaderrun's command. In the script, `$WITNESS` starts a witness.
     pub fn run_script(self, witnesses: &Witnesses, words: &[&str], script: &str) -> Container {
         let witness = witnesses.command(words).join(" ".as_ref());
         let script = script.replace("$WITNESS", &witness.to_string_lossy());
@@ -118,18 +116,19 @@ impl Candidate {
     }
 
     fn run(self, command: &[OsString], witnesses: &Witnesses) -> Container {
-        let Self { identity, network, docker, program, options } = self;
+        let Self { identity, network, docker_options, program, options } = self;
         let name = format!("leaderrun-test-{}-{identity}-{:x}", std::process::id(), fastrand::u32(..));
-        // This folder contains the locks, the kubeconfigs and the files of the witnesses. Containers may run as any
-        // user.
+        // The folder contains the locks, the kubeconfigs and the files of the witnesses. Every user needs access,
+        // because a container may run as any user.
         let folder = witnesses.folder().parent().expect("the folder of this test process");
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("a mode");
-        fs::set_permissions(witnesses.folder(), fs::Permissions::from_mode(0o777)).expect("a mode");
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
+        fs::set_permissions(witnesses.folder(), fs::Permissions::from_mode(0o777))
+            .expect("the file mode can be changed");
         let mut run = Command::new("docker");
-        run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker);
+        run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker_options);
         run.arg(format!("--volume={0}:{0}", folder.display()));
         run.arg(EMPTY_IMAGE).args(program).args(options).arg("--").args(command);
-        // Even a container that cannot be started exists, and must be removed.
+        // `docker run` may create the container and then fail to start it. It must be removed even then.
         let container = Container { name };
         let output = run.output().expect("docker");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -137,19 +136,19 @@ impl Candidate {
     }
 }
 
-/// A container that was started. It is removed when dropped.
+/// A started container, which is removed when this is dropped.
 pub struct Container {
     pub name: String,
 }
 
 impl Container {
-    /// Runs `docker WORDS NAME` and returns its output.
+    /// Runs `docker ARGUMENTS NAME` and returns its output.
     #[track_caller]
-    pub fn docker(&self, words: &[&str]) -> String {
-        docker(&[words, &[&self.name]].concat())
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        docker(&[arguments, &[&self.name]].concat())
     }
 
-    /// Runs a command in the container.
+    /// Runs a command in the container and returns its output.
     #[track_caller]
     pub fn exec(&self, command: &[&str]) -> String {
         docker(&[&["exec", &self.name], command].concat())
@@ -176,11 +175,12 @@ impl Container {
         self.inspect("{{.State.ExitCode}}").parse().expect("a status")
     }
 
+    /// Returns a property of the container, as a Go template for `docker inspect` selects it.
     pub fn inspect(&self, format: &str) -> String {
         self.docker(&["inspect", "--format", format])
     }
 
-    /// Returns the pid that the process with this name has inside the container.
+    /// Returns the pid of the process with this name, as seen inside the container.
     pub fn pid_of(&self, comm: &str) -> String {
         let script =
             format!("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = {comm} ] && echo ${{p#/proc/}}; done; :");
@@ -197,9 +197,9 @@ impl Drop for Container {
     }
 }
 
-/// Returns a lock file that containers of any user may use.
+/// Returns a lock file that containers can use as any user.
 pub fn shared_file() -> TestLock {
     let folder = scratch::folder("lock");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("a mode");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");
     TestLock { name: format!("file:{}", folder.join("job.lease").display()), kubeconfig: None }
 }

@@ -27,10 +27,10 @@ fn the_image_has_one_layer_and_runs_without_root() {
     fs::copy(static_binary(), folder.join("leaderrun")).expect("the binary");
     let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
     fs::copy(dockerfile, context.join("Dockerfile")).expect("the Dockerfile");
-    let platform = format!("TARGETARCH={}", architecture.display());
+    let build_argument = format!("TARGETARCH={}", architecture.display());
     let context = context.to_str().expect("a path in UTF-8");
     let tag = format!("leaderrun-test-image:{}", std::process::id());
-    docker(&["build", "--quiet", "--target", "prebuilt", "--build-arg", &platform, "--tag", &tag, context]);
+    docker(&["build", "--quiet", "--target", "prebuilt", "--build-arg", &build_argument, "--tag", &tag, context]);
 
     let version = docker(&["run", "--rm", &tag, "--version"]);
     assert_eq!(version, format!("leaderrun {}", env!("CARGO_PKG_VERSION")));

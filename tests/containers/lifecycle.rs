@@ -1,5 +1,6 @@
-//! Tests of what an operator does with a container: stop, kill, restart and pause it.
+//! Tests of containers that an operator stops, kills, restarts or pauses.
 
+use testkit::exit_status::LOST;
 use testkit::{TestLock, Witnesses, eventually};
 
 use crate::engine::{Candidate, Container, can_run_containers};
@@ -27,7 +28,7 @@ fn docker_stop_hands_over_when_the_command_has_ended() {
     let Pair { witnesses, leader, standby } = Pair::start(&["linger"], &[]);
     leader.docker(&["stop", "--time=20"]);
     witnesses.wait_for("b", 1);
-    assert_eq!(leader.wait(), 0, "the command's own status");
+    assert_eq!(leader.wait(), 0, "the status should be the command's own");
     standby.wait_for_log("a released");
     witnesses.assert_one_at_a_time(2);
 }
@@ -52,7 +53,7 @@ fn after_docker_kill_another_candidate_leads_when_the_lease_expires() {
 }
 
 #[testkit::test(requires = can_run_containers())]
-fn docker_restart_makes_a_standby_of_the_leader() {
+fn a_leader_is_a_standby_after_docker_restart() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&[], &[]);
     leader.docker(&["restart", "--time=20"]);
     witnesses.wait_for("b", 1);
@@ -60,17 +61,17 @@ fn docker_restart_makes_a_standby_of_the_leader() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// While all processes are frozen, none of them can end the command. After that the command runs for a moment, until
-/// the first signal reaches it. The promise does not cover that moment.
+/// While all processes are frozen, none of them can end the command. When they continue, the command runs until the
+/// first signal reaches it. leaderrun does not promise to prevent this short overlap.
 #[testkit::test(requires = can_run_containers())]
 fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["pause"]);
     witnesses.wait_for("b", 1);
     leader.docker(&["unpause"]);
-    assert_eq!(leader.wait(), 76);
-    let ended = |holder| witnesses.lifetimes_of(holder).iter().map(|life| life.last_seen_at).max();
-    let (before, after) = (ended("a"), ended("b"));
-    eventually("the command of b continues", || ended("b") > after);
-    assert_eq!(ended("a"), before, "no process of the command of a is left");
+    assert_eq!(leader.wait(), LOST);
+    let last_seen = |holder| witnesses.lifetimes_of(holder).iter().map(|life| life.last_seen_at).max();
+    let (last_of_a, last_of_b) = (last_seen("a"), last_seen("b"));
+    eventually("the command of b continues", || last_seen("b") > last_of_b);
+    assert_eq!(last_seen("a"), last_of_a, "no process of the command of a should be left");
 }

@@ -1,8 +1,8 @@
-//! Tests of leaderrun in Docker containers: as PID 1, under limits, and under the commands of an operator.
+//! Tests of leaderrun in Docker containers: as PID 1, under limits, and while an operator stops or kills the container.
 //!
-//! They are skipped without a Docker engine on this machine. They build two images: that of the Dockerfile, and an empty
-//! one, into which this machine's programs are mounted. The records of the commands themselves show whether two
-//! commands overlap (see [`testkit::witness`]).
+//! They are skipped without a Docker engine on this machine. They use two images: that of the Dockerfile, and an empty
+//! one, into which this machine's programs are mounted. Whether two commands overlapped is decided by the times that
+//! the commands themselves wrote to files (see [`testkit::witness`]).
 
 mod engine;
 mod image;

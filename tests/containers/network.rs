@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::thread;
 
 use serde_json::Value;
+use testkit::exit_status::LOST;
 use testkit::{Cluster, TestLock, Witnesses, scratch};
 
 use crate::engine::{Candidate, can_run_containers, docker};
 
-/// A Docker network. It is removed when dropped. The containers in it must be dropped first.
+/// A Docker network, which is removed when this is dropped. Its containers must be dropped first.
 struct Network(String);
 
 impl Network {
@@ -33,8 +34,8 @@ impl Drop for Network {
     }
 }
 
-/// Forwards connections from containers to the API server, which only listens on the loopback device. Returns the
-/// address that containers connect to.
+/// Forwards connections from containers to the API server, which only listens on the loopback interface. Returns
+/// the address that containers connect to.
 fn forward(gateway: &str, server: SocketAddr) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((gateway, 0))?;
     let address = listener.local_addr()?;
@@ -56,8 +57,8 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
 
 /// Writes a copy of the administrator's kubeconfig in which the API server has this address. Returns its path.
 fn kubeconfig_through(address: SocketAddr) -> PathBuf {
-    let present = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
-    let mut kubeconfig: Value = serde_json::from_str(&present).expect("JSON is YAML");
+    let original = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    let mut kubeconfig: Value = serde_json::from_str(&original).expect("the testkit writes kubeconfigs in JSON");
     let cluster = &mut kubeconfig["clusters"][0]["cluster"];
     cluster["server"] = format!("https://{address}").into();
     cluster["tls-server-name"] = "localhost".into();
@@ -78,10 +79,10 @@ fn the_command_of_a_disconnected_leader_is_dead_before_another_starts() {
     b.wait_for_log("held by a");
     docker(&["network", "disconnect", &network.0, &a.name]);
     witnesses.wait_for("b", 2);
-    assert_eq!(a.wait(), 76, "{}", a.log());
+    assert_eq!(a.wait(), LOST, "{}", a.log());
     witnesses.assert_one_at_a_time(2);
 
-    // The new leader is disconnected as well. It leads again after it has been connected again.
+    // The new leader is disconnected as well. It leads again once it is reconnected.
     docker(&["network", "disconnect", &network.0, &b.name]);
     b.wait_for_log("waiting for the lock again");
     docker(&["network", "connect", &network.0, &b.name]);

@@ -1,4 +1,5 @@
-//! Installs the Debian package in a container of the image that `tests/systemd/build-image` builds, and removes it.
+//! Tests that the Debian package can be installed and removed, in a container of the image that
+//! `tests/systemd/build-image` builds.
 
 use std::fs;
 use std::process::Command;
@@ -22,7 +23,8 @@ fn can_build_package() -> Result<(), String> {
     Ok(())
 }
 
-/// A script that types the beginning of a line and Tab, and prints the completed line. zsh only completes on a terminal.
+/// A zsh script that types the beginning of a line and Tab into a terminal, and prints the completed line. zsh only
+/// completes words on a terminal.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 zpty shell zsh -f -i
@@ -37,11 +39,12 @@ done
 cat /tmp/line
 "#;
 
+/// Quotes a script for a shell.
 fn quoted(script: &str) -> String {
     format!("'{}'", script.replace('\'', r"'\''"))
 }
 
-/// A container with Debian. It is removed when dropped.
+/// A container with Debian, which is removed when this is dropped.
 struct Debian(String);
 
 impl Debian {
@@ -51,12 +54,13 @@ impl Debian {
         Self(name)
     }
 
+    /// Runs a script with bash and returns its output.
     #[track_caller]
     fn run(&self, script: &str) -> String {
         docker(&["exec", &self.0, "bash", "-c", script])
     }
 
-    /// Returns the paths of all files, except those of dpkg's own database and logs.
+    /// Returns the paths of all files, except temporary files and the files that dpkg itself writes.
     fn files(&self) -> String {
         self.run("find / -xdev \\( -path /proc -o -path /var/lib/dpkg -o -path /var/log -o -path /tmp -o -path /var/cache \\) -prune -o -print | sort")
     }
@@ -81,7 +85,7 @@ fn the_debian_package_is_installed_and_removed_without_a_trace() {
     docker(&["cp", &folder.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
     debian.run("dpkg --install /tmp/leaderrun.deb");
     assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
-    // man and the shells find the files of the package.
+    // man and the shells find the package's man page and completions.
     let manual = debian.run("MANWIDTH=100 man --warnings leaderrun 2>&1");
     assert!(manual.starts_with("LEADERRUN(1) ") && manual.contains("\n       --lease-duration "), "{manual}");
     assert!(debian.run("whatis leaderrun").starts_with("leaderrun (1) "));
@@ -100,7 +104,7 @@ fn the_debian_package_is_installed_and_removed_without_a_trace() {
         "/usr/share/doc/leaderrun/docs/safety.md",
         "/usr/share/doc/leaderrun/examples/failover.service",
     ] {
-        // Large files are compressed.
+        // A large file is compressed, so its name ends in .gz.
         debian.run(&format!("ls {file}*"));
     }
     debian.run("dpkg --purge leaderrun");

@@ -1,5 +1,5 @@
-//! Tests of leaderrun's processes in a container. They run as PID 1, below an init, or beside other containers, or are
-//! killed.
+//! Tests of leaderrun's processes in a container: as PID 1, under an init process, next to other containers, and when
+//! one of them is killed.
 
 use nix::sys::signal::Signal;
 use testkit::{TestLock, Witnesses};
@@ -12,14 +12,15 @@ fn leaderrun_as_pid_1_reaps_orphans_and_exits_with_the_commands_status() {
     let witnesses = Witnesses::new();
     let a = Candidate::new("a", &shared_file()).run_script(&witnesses, &[], script);
     assert_eq!(a.wait(), 7, "{}", a.log());
-    assert_eq!(docker(&["logs", &a.name]), "", "no zombie is left");
+    assert_eq!(docker(&["logs", &a.name]), "", "no zombie should be left");
 }
 
 #[testkit::test(requires = can_run_containers())]
 fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_file_system() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
     let options = ["--user=65532:65532", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
-    let candidate = |identity: &str| Candidate::new(identity, &lock).docker(&options).args(&["--kill-after", "1s"]);
+    let candidate =
+        |identity: &str| Candidate::new(identity, &lock).docker_options(&options).args(&["--kill-after", "1s"]);
     let a = candidate("a").run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
     let b = candidate("b").run_witness(&witnesses, &[]);
@@ -47,7 +48,7 @@ fn a_command_that_becomes_a_daemon_ends_before_the_release() {
 /// candidate's command starts.
 fn assert_command_ends_after_kill(comm: &str, options: &[&str]) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let a = Candidate::new("a", &lock).docker(options).run_witness(&witnesses, &["ignore", "hidden"]);
+    let a = Candidate::new("a", &lock).docker_options(options).run_witness(&witnesses, &["ignore", "hidden"]);
     witnesses.wait_for("a", 2);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
@@ -63,7 +64,7 @@ fn the_command_ends_when_the_supervisor_is_killed() {
     assert_command_ends_after_kill("lr-supervisor", &[]);
 }
 
-/// PID 1 cannot be killed from inside its container, but below an init the elector is not PID 1.
+/// PID 1 cannot be killed from inside its container. Under an init process, the elector is not PID 1.
 #[testkit::test(requires = can_run_containers())]
 fn the_command_ends_when_the_elector_is_killed() {
     assert_command_ends_after_kill("leaderrun", &["--init"]);
@@ -74,8 +75,9 @@ fn processes_of_other_containers_are_left_alone() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
     let neighbour = Candidate::new("neighbour", &shared_file()).run_script(&witnesses, &[], "exec sleep 1000");
     neighbour.wait_for_log("started the command");
-    let pid = format!("--pid=container:{}", neighbour.name);
-    let a = Candidate::new("a", &lock).docker(&[&pid]).run_witness(&witnesses, &["hidden", "ends"]);
+    let shared_namespace = format!("--pid=container:{}", neighbour.name);
+    let a =
+        Candidate::new("a", &lock).docker_options(&[&shared_namespace]).run_witness(&witnesses, &["hidden", "ends"]);
     assert_eq!(a.wait(), 0, "{}", a.log());
     assert!(neighbour.is_running());
     assert!(!neighbour.log().contains("ended"), "{}", neighbour.log());

@@ -1,12 +1,13 @@
-//! The fenced blocks of the documents.
+//! Finds the fenced code blocks in the documents.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A fenced block.
+/// A fenced code block.
 pub struct Block {
     pub file: PathBuf,
+    /// The number of the block's first line, which names its language.
     pub line: usize,
     pub language: String,
     pub text: String,
@@ -18,24 +19,25 @@ impl fmt::Display for Block {
     }
 }
 
-/// The languages that blocks may have. For each of them a test checks the blocks.
+/// The languages that blocks may have. Tests check all blocks, except those in `text` outside of the README.
 const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
 
-pub fn package() -> &'static Path {
+/// Returns the folder of the package.
+pub fn package_folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Returns the text of a file of the package.
 pub fn read(file: impl AsRef<Path>) -> String {
-    let file = package().join(file);
-    fs::read_to_string(&file).unwrap_or_else(|failure| panic!("{}: {failure}", file.display()))
+    let file = package_folder().join(file);
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Returns the documents that are written by hand: all except the reference, which is generated.
+/// Returns the paths of the documents that are written by hand: all except the reference, which is generated.
 pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
-    let pages = fs::read_dir(package().join("docs")).expect("docs/").flatten().map(|entry| entry.file_name());
+    let pages = fs::read_dir(package_folder().join("docs")).expect("docs/").flatten().map(|entry| entry.file_name());
     documents.extend(pages.filter_map(|name| {
         let name = name.into_string().expect("a name in UTF-8");
         (name.ends_with(".md") && name != "reference.md").then(|| Path::new("docs").join(name))
@@ -60,13 +62,13 @@ pub fn blocks_of(file: &Path) -> Vec<Block> {
 
 /// Returns all blocks in this language.
 pub fn blocks_in(language: &str) -> Vec<Block> {
-    assert!(LANGUAGES.contains(&language), "{language} is missing in LANGUAGES");
+    assert!(LANGUAGES.contains(&language), "{language} is missing from LANGUAGES");
     let all = documents().into_iter().flat_map(|file| blocks_of(&file));
     all.filter(|block| block.language == language).collect()
 }
 
 #[testkit::test]
-fn every_block_is_in_a_language_that_a_test_checks() {
+fn every_block_is_in_a_known_language() {
     for block in documents().iter().flat_map(|file| blocks_of(file)) {
         assert!(LANGUAGES.contains(&&*block.language), "{block}: {:?}", block.language);
     }

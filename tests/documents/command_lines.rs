@@ -1,19 +1,17 @@
-//! Checks leaderrun's command lines in transcripts, cron tables and Dockerfiles, which are not run as a whole.
+//! Checks the leaderrun command lines in transcripts, cron tables and Dockerfiles. These blocks are not run as a whole.
 
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use testkit::exit_status::FAILED;
 use testkit::{Cluster, leaderrun};
 
 use crate::blocks::blocks_in;
 
-/// The exit status for a command line that is refused.
-const WRONG_USAGE: i32 = 125;
-
 /// Fails the test if leaderrun refuses this command line. No command is run and nothing is written: `doctor` checks the
 /// options of a run, and the subcommands in the documents only read.
 #[track_caller]
-pub fn assert_accepted(words: &[&str]) {
+fn assert_accepted(words: &[&str]) {
     let mut command = Command::new(leaderrun());
     match words.split_first() {
         Some((&first, rest)) if !first.starts_with('-') => command.arg(first).args(rest),
@@ -22,12 +20,12 @@ pub fn assert_accepted(words: &[&str]) {
     command.env("KUBECONFIG", Cluster::shared().kubeconfig()).stdin(Stdio::null());
     let output = command.output().expect("leaderrun");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_ne!(output.status.code(), Some(WRONG_USAGE), "leaderrun {}: {stderr}", words.join(" "));
+    assert_ne!(output.status.code(), Some(FAILED), "leaderrun {}: {stderr}", words.join(" "));
 }
 
-/// Checks the command line of leaderrun at the end of a line. In a cron table, other words come before it. Returns false
-/// if the line does not contain leaderrun.
-fn is_checked(line: &str) -> bool {
+/// Checks the leaderrun command line at the end of a line. In a cron table, other words precede it. Returns false if
+/// the line does not run leaderrun.
+fn check_line(line: &str) -> bool {
     let words = shlex::split(line).unwrap_or_else(|| panic!("a shell could not parse {line}"));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let Some(at) = words.iter().position(|word| *word == "leaderrun") else { return false };
@@ -41,7 +39,7 @@ fn the_command_lines_in_transcripts_are_accepted() {
     for block in blocks_in("console") {
         let prompted: Vec<&str> = block.text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
         let lines = if prompted.is_empty() { block.text.lines().collect() } else { prompted };
-        checked += lines.into_iter().filter(|line| line.starts_with("leaderrun ") && is_checked(line)).count();
+        checked += lines.into_iter().filter(|line| line.starts_with("leaderrun ") && check_line(line)).count();
     }
     assert!(checked >= 4, "{checked}");
 }
@@ -50,7 +48,7 @@ fn the_command_lines_in_transcripts_are_accepted() {
 fn the_command_lines_in_cron_tables_are_accepted() {
     let mut checked = 0;
     for block in blocks_in("crontab") {
-        checked += block.text.lines().filter(|line| !line.starts_with("PATH=") && is_checked(line)).count();
+        checked += block.text.lines().filter(|line| !line.starts_with("PATH=") && check_line(line)).count();
     }
     assert!(checked >= 2, "{checked}");
 }

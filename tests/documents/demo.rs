@@ -6,9 +6,9 @@ use std::process::Command;
 
 use testkit::{leaderrun, scratch};
 
-use crate::blocks::{blocks_in, package, read};
+use crate::blocks::{blocks_in, package_folder, read};
 
-/// Replaces each number by `0`, because times, pids and tokens differ each time.
+/// Replaces each number with `0`, because times, pids and tokens differ each time.
 fn without_numbers(text: &str) -> String {
     let mut result = String::new();
     for character in text.chars() {
@@ -32,27 +32,32 @@ fn by_candidate(text: &str) -> Vec<String> {
     lines.into_iter().map(str::to_owned).collect()
 }
 
-fn find_pgrep() -> Result<(), String> {
+fn has_pgrep() -> Result<(), String> {
     match Command::new("pgrep").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
         _ => Err("no pgrep".to_owned()),
     }
 }
 
-/// If the variable `UPDATE` is set, the test writes the present output into the README.
-#[testkit::test(requires = find_pgrep())]
+/// If the variable `UPDATE` is set, the test writes the script's output into the README.
+#[testkit::test(requires = has_pgrep())]
 fn the_readme_shows_what_the_script_prints() {
     let programs = scratch::folder("programs");
     symlink(leaderrun(), programs.join("leaderrun")).expect("a link");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
-    let output = Command::new(package().join("docs/demo.sh")).env("PATH", path).output().expect("the script");
+    let output = Command::new(package_folder().join("docs/demo.sh")).env("PATH", path).output().expect("the script");
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{}: {printed}", output.status);
     let blocks = blocks_in("text");
     let shown = blocks.iter().find(|block| block.file.ends_with("README.md")).expect("a demonstration");
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(package().join("README.md"), read("README.md").replace(&shown.text, &printed)).expect("the README");
+        fs::write(package_folder().join("README.md"), read("README.md").replace(&shown.text, &printed))
+            .expect("the README");
     } else {
-        assert_eq!(by_candidate(&printed), by_candidate(&shown.text), "UPDATE=1 updates the README");
+        assert_eq!(
+            by_candidate(&printed),
+            by_candidate(&shown.text),
+            "the README should show this; UPDATE=1 updates it"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of the documents: every block works as it stands, and all files and events that are referred to exist.
+//! Tests of the documents: every code block works as it stands, and the files and log events that they mention exist.
 
 mod blocks;
 mod command_lines;

@@ -1,5 +1,5 @@
-//! Checks the manifests in the documents and examples. An API server must accept them unchanged, and their candidates
-//! must lead with the permissions in them.
+//! Checks the manifests in the documents and examples: an API server must accept them unchanged, and the permissions in
+//! them must be enough for their candidates to lead.
 
 use serde_json::Value;
 use testkit::{Candidate, Cluster};
@@ -9,16 +9,16 @@ use crate::blocks::{blocks_in, read};
 /// The namespace of objects whose manifest has no namespace.
 const NAMESPACE: &str = "default";
 
-/// The command that replaces the one in the manifest, whose image is not available.
+/// The command that the candidates run, because the images in the manifests are not available.
 const COMMAND: [&str; 3] = ["sh", "-c", "exec sleep 1000"];
 
-/// The variable whose value a manifest takes from the status of the pod.
+/// The variable whose value a manifest takes from the pod's status.
 const ADDRESS: &str = "LEADERRUN_ADDRESS";
 
-/// The examples for an API server. Another test checks the examples for Prometheus.
+/// The examples that are manifests for an API server. Another test checks the examples for Prometheus.
 const EXAMPLES: [&str; 5] = ["deployment", "migration", "ready", "service", "tick"];
 
-/// Creates the objects with strict validation. `name` is that of the manifest, for failures.
+/// Creates the objects with strict validation. `name` names the manifest in failure messages.
 fn apply(cluster: &Cluster, name: &str, objects: &[Value]) {
     for object in objects {
         let field = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{name}: {object}")).to_owned();
@@ -32,7 +32,7 @@ fn apply(cluster: &Cluster, name: &str, objects: &[Value]) {
     }
 }
 
-/// Returns leaderrun's options in the command line of a container; `None` if it does not run leaderrun.
+/// Returns leaderrun's options in the command line of a container, or `None` if the container does not run leaderrun.
 fn options(container: &Value) -> Option<Vec<String>> {
     let words: Vec<&str> = container["command"].as_array()?.iter().filter_map(Value::as_str).collect();
     let (program, words) = words.split_first()?;
@@ -41,13 +41,13 @@ fn options(container: &Value) -> Option<Vec<String>> {
     }
     let mut options: Vec<String> = words.iter().take_while(|word| **word != "--").map(|word| (*word).into()).collect();
     if let Some(http) = options.iter().position(|word| word == "--http") {
-        // The port may be taken on this machine.
+        // Another program on this machine may use the port in the manifest.
         options[http + 1] = "127.0.0.1:0".to_owned();
     }
     Some(options)
 }
 
-/// Applies the objects to a new cluster, and runs the candidates of their pods, each as its service account. Returns the
+/// Applies a manifest to a new cluster, and runs the candidates of its pods, each as its service account. Returns the
 /// number of candidates.
 fn apply_and_run(name: &str, text: &str) -> usize {
     let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use crate::blocks::{documents, package, read};
+use crate::blocks::{documents, package_folder, read};
 
-/// Returns the targets of links to files of this repository. Each has its path from the package's folder and its section.
+/// Returns the targets of a document's links to files of this repository: the path relative to the package's folder,
+/// and the section, which is empty for a whole file.
 fn links(file: &Path) -> Vec<(PathBuf, String)> {
     let text = read(file);
     let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
@@ -49,7 +50,7 @@ fn the_targets_of_links_exist() {
     let mut checked = 0;
     for file in documents() {
         for (target, section) in links(&file) {
-            assert!(package().join(&target).exists(), "{}: {} does not exist", file.display(), target.display());
+            assert!(package_folder().join(&target).exists(), "{}: {} does not exist", file.display(), target.display());
             if !section.is_empty() {
                 let sections = sections(&target);
                 assert!(sections.contains(&section), "{}: {}#{section}", file.display(), target.display());
@@ -69,7 +70,11 @@ fn the_files_that_the_documents_name_exist() {
                 .any(|folder| quoted.starts_with(folder));
             let path = quoted.split(['*', ' ']).next().unwrap_or_default();
             let is_template = path.chars().any(|letter| letter.is_uppercase());
-            assert!(!is_file_name || is_template || package().join(path).exists(), "{}: {quoted}", file.display());
+            assert!(
+                !is_file_name || is_template || package_folder().join(path).exists(),
+                "{}: {quoted}",
+                file.display()
+            );
         }
     }
 }
@@ -92,9 +97,9 @@ fn troubleshooting_explains_every_warning() {
     }
 }
 
-/// Returns the text of all source files. Strings that continue on the next line are joined.
+/// Returns the text of all files in a folder. String literals that continue on the next line are joined.
 fn source(folder: &Path) -> String {
-    let entries = std::fs::read_dir(package().join(folder)).expect("a folder").flatten();
+    let entries = std::fs::read_dir(package_folder().join(folder)).expect("a folder").flatten();
     let text: String = entries
         .map(|entry| {
             let path = entry.path();
@@ -106,8 +111,8 @@ fn source(folder: &Path) -> String {
     lines.fold(first, |text, line| text + line.trim_start())
 }
 
-/// In a quoted line, `…` stands for text that varies. Parts that a colon joins may come from different places of the
-/// source.
+/// In a quoted line, `…` stands for text that varies. The parts before and after a colon may come from different places
+/// in the source. Parts of up to three characters are not checked.
 #[testkit::test]
 fn the_lines_in_troubleshooting_are_logged() {
     let (document, source) = (read("docs/troubleshooting.md"), source(Path::new("src")));

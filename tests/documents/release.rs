@@ -1,14 +1,14 @@
-//! Tests of the parts of a release that can be checked without a release.
+//! Tests of the parts of a release that can be checked without publishing one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::blocks::{package, read};
+use crate::blocks::{package_folder, read};
 
 fn release_notes(version: &str) -> Output {
-    Command::new(package().join("packaging/release-notes")).arg(version).output().expect("the script")
+    Command::new(package_folder().join("packaging/release-notes")).arg(version).output().expect("the script")
 }
 
 #[testkit::test]
@@ -23,7 +23,7 @@ fn the_release_notes_are_the_section_of_the_changelog() {
 }
 
 #[testkit::test]
-fn a_tag_that_is_not_the_version_is_refused() {
+fn a_tag_that_differs_from_the_version_is_refused() {
     let output = release_notes("999.0.0");
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && message.contains("Cargo.toml has"), "{message}");
@@ -38,10 +38,10 @@ fn git(folder: &Path, arguments: &[&str]) {
 }
 
 #[testkit::test]
-fn a_release_counts_as_later_than_its_candidates() {
+fn a_release_counts_as_later_than_its_release_candidates() {
     let folder = testkit::scratch::folder("releases");
     git(&folder, &["init", "--quiet"]);
-    let script = package().join("packaging/last-release");
+    let script = package_folder().join("packaging/last-release");
     let last = || {
         let output = Command::new(&script).current_dir(&folder).output().expect("the script");
         assert!(output.status.success(), "{output:?}");
@@ -66,7 +66,7 @@ fn workflows_run_scripts_that_exist() {
     let scripts: Vec<&str> = scripts.collect();
     assert!(scripts.len() >= 4, "{scripts:?}");
     for script in scripts {
-        assert!(package().join(script).exists(), "{script}");
+        assert!(package_folder().join(script).exists(), "{script}");
     }
 }
 
@@ -79,18 +79,18 @@ fn packages_contain_files_that_exist() {
     assert!(names.len() > 20, "{names:?}");
     for name in names {
         let folder = name.rsplit_once("/*").map_or(name, |(folder, _)| folder);
-        assert!(package().join(folder).exists(), "{name}");
+        assert!(package_folder().join(folder).exists(), "{name}");
     }
 }
 
 #[testkit::test]
 fn the_debian_package_and_the_rpm_contain_the_same_files() {
     let manifest = read("Cargo.toml");
-    let sources = |table: &str, first: &str| -> Vec<String> {
+    let sources = |table: &str, prefix: &str| -> Vec<String> {
         let (_, table) = manifest.split_once(table).expect("the table of a package");
         let (_, assets) = table.split_once("assets = [\n").expect("its assets");
         let (assets, _) = assets.split_once("\n]").expect("the end of its assets");
-        assets.lines().filter_map(|line| Some(line.split_once(first)?.1.split_once('"')?.0.to_owned())).collect()
+        assets.lines().filter_map(|line| Some(line.split_once(prefix)?.1.split_once('"')?.0.to_owned())).collect()
     };
     let debian = sources("[package.metadata.deb]", "[\"");
     let rpm = sources("[package.metadata.generate-rpm]", "source = \"");
@@ -103,8 +103,8 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     }
 }
 
-/// A program that replaces `gh` and `cargo`. It publishes by writing files into `$STATE`, and fails at the change number
-/// `$FAILS`.
+/// A program that replaces `gh` and `cargo`. It publishes by writing files into `$STATE`, and fails during change
+/// number `$FAILS`.
 const FAKE_PUBLISHER: &str = r#"#!/bin/sh
 change() {
     echo "$1" >>"$STATE/changes"
@@ -121,15 +121,21 @@ case "$(basename "$0") $1 $2" in
 esac
 "#;
 
-/// Runs `packaging/publish` with the fake programs, which fail at the change number `fails`. Returns whether the script
-/// succeeded.
-fn publish(folder: &Path, fails: usize) -> bool {
+/// Runs `packaging/publish` with the fake programs. They fail during change number `failing_change`, counted from 1,
+/// and never fail if it is 0. Returns whether the script succeeded.
+fn publish(folder: &Path, failing_change: usize) -> bool {
     let version = env!("CARGO_PKG_VERSION");
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("PATH"));
-    let mut script = Command::new(package().join("packaging/publish"));
+    let mut script = Command::new(package_folder().join("packaging/publish"));
     script.arg(format!("v{version}")).arg(folder.join("dist"));
     script.env("PATH", path).env("STATE", folder.join("state"));
-    script.env("VERSION", version).env("FAILS", fails.to_string()).output().expect("the script").status.success()
+    script
+        .env("VERSION", version)
+        .env("FAILS", failing_change.to_string())
+        .output()
+        .expect("the script")
+        .status
+        .success()
 }
 
 #[testkit::test]
@@ -149,7 +155,11 @@ fn a_second_run_completes_a_publication_that_failed() {
             fs::write(folder.join(file), text).expect("a file");
         }
         let succeeded = publish(&folder, failures + 1);
-        assert!(succeeded || publish(&folder, 0), "after a failure of change {}", failures + 1);
+        assert!(
+            succeeded || publish(&folder, 0),
+            "the second run should succeed after change {} has failed",
+            failures + 1
+        );
         let state = |name: &str| fs::read_to_string(folder.join("state").join(name)).expect(name);
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(state("crates"), format!("leaderrun-core@{version}\nleaderrun@{version}\n"));
@@ -158,17 +168,17 @@ fn a_second_run_completes_a_publication_that_failed() {
         assert!(sums.contains("  a.deb\n") && sums.contains("  b.tar.gz\n") && sums.lines().count() == 2, "{sums}");
         assert_eq!(state("draft").trim(), "false");
         let changes = state("changes");
-        assert!(publish(&folder, 0), "a third run");
-        assert_eq!(state("changes"), changes, "a run after a complete one changes nothing");
+        assert!(publish(&folder, 0), "a third run should succeed");
+        assert_eq!(state("changes"), changes, "a run after a complete one should change nothing");
         if succeeded {
             break;
         }
         failures += 1;
     }
-    assert_eq!(failures, 5, "create, upload, edit, and two crates");
+    assert_eq!(failures, 5, "the changes should be create, upload, edit, and two crates");
 }
 
-/// `cargo binstall` downloads the archive of a release, and takes the program from the folder in the archive.
+/// `cargo binstall` downloads the archive at `pkg-url`, and takes the program from the path `bin-dir` in the archive.
 #[testkit::test]
 fn binstall_finds_the_archive_of_a_release() {
     let script = read("packaging/build");
@@ -186,11 +196,12 @@ fn binstall_finds_the_archive_of_a_release() {
         filled.collect()
     };
     for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
-        assert!(workflow.contains(&format!("target: {target}")), "{target} is built");
+        assert!(workflow.contains(&format!("target: {target}")), "{target} should be built");
         let url = format!("{{ repo }}/releases/download/v1.2.3/leaderrun-1.2.3-{target}{{ archive-suffix }}");
         assert!(values("pkg-url").contains(&url), "{url}: {:?}", values("pkg-url"));
         let program = format!("leaderrun-1.2.3-{target}/leaderrun");
         assert!(values("bin-dir").contains(&program), "{program}: {:?}", values("bin-dir"));
     }
+    // There is one entry for all targets, and one for each GNU target, which has no archive of its own.
     assert_eq!((values("pkg-url").len(), values("bin-dir").len()), (3, 3));
 }

@@ -9,7 +9,7 @@ use testkit::{Cluster, leaderrun, scratch};
 
 use crate::blocks::{Block, blocks_of, documents};
 
-/// A replacement for cargo that uses the leaderrun under test, rather than building and installing it.
+/// A replacement for cargo that runs the leaderrun under test instead of building and installing it.
 const CARGO: &str = r#"#!/bin/sh
 case "$1" in
 install) exit ;;
@@ -25,8 +25,8 @@ fn has_kubectl() -> Result<(), String> {
     }
 }
 
-/// Creates a folder with programs that the blocks find first in `PATH`.
-fn programs() -> PathBuf {
+/// Creates a folder with the programs that the blocks find first in `PATH`. Returns the folder.
+fn create_programs() -> PathBuf {
     let folder = scratch::folder("programs");
     symlink(leaderrun(), folder.join("leaderrun")).expect("a link");
     let cargo = folder.join("cargo");
@@ -48,9 +48,10 @@ fn run(block: &Block, folder: &Path, programs: &Path, cluster: &Cluster) {
     fs::remove_file(script).expect("the script");
 }
 
-/// Runs the shell blocks of the documents that use kubectl, or of those that do not.
+/// Runs the shell blocks of the documents that use kubectl if `with_kubectl` is true, and otherwise those of the other
+/// documents.
 fn run_documents(with_kubectl: bool) {
-    let programs = programs();
+    let programs = create_programs();
     let mut count = 0;
     for file in documents() {
         let blocks = blocks_of(&file);

@@ -1,32 +1,32 @@
 //! Tests of leaderrun with real processes, sockets and signals.
 //!
-//! Overlaps of two commands are detected from the records of the commands themselves (see [`testkit::witness`]), never
-//! from leaderrun's log. The API server is the testkit's own, or a real one if `KUBEBUILDER_ASSETS` names a folder with
-//! its programs. A proxy in front of it injects faults.
+//! Whether two commands overlapped is decided by the times that the commands themselves wrote to files (see
+//! [`testkit::witness`]), never by leaderrun's log. The API server is the testkit's own, or a real one if
+//! `KUBEBUILDER_ASSETS` names a folder with its programs. A proxy in front of the API server injects faults.
 //!
-//! All files in these folders are part of this binary.
+//! All files in the folders below are part of this binary.
 
 /// The command line and the subcommands.
 mod cli {
     automod::dir!("tests/processes/cli");
 }
 
-/// RBAC, traffic to the leader, and Events.
+/// Permissions, credentials, owners, Events, and traffic to the leader.
 mod cluster {
     automod::dir!("tests/processes/cluster");
 }
 
-/// The start, the stop and the kill of the command, and its terminal.
+/// How the command is started, stopped and killed, and its terminal.
 mod command {
     automod::dir!("tests/processes/command");
 }
 
-/// How the API server is reached: kubeconfigs, TLS, proxies.
+/// How leaderrun connects to the API server: kubeconfigs, TLS, proxies.
 mod connection {
     automod::dir!("tests/processes/connection");
 }
 
-/// The election, under single faults.
+/// The election, without faults and with single faults.
 mod election {
     automod::dir!("tests/processes/election");
 }
@@ -44,6 +44,6 @@ mod monitoring {
 mod other_users;
 
 fn main() -> std::process::ExitCode {
-    // Most tests wait for a lease to expire.
+    // Most of these tests wait for a lease to expire, so many can run at once.
     testkit::harness!().test_threads(8).rerun_after_stalls().run()
 }

@@ -1,4 +1,4 @@
-//! Runs candidates as other users.
+//! Runs candidates as other users. Only root can do that.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,14 +11,15 @@ use nix::unistd::geteuid;
 
 use testkit::scratch;
 
+// The user IDs of root and of two ordinary users, which need no entry in /etc/passwd.
 pub const ROOT: u32 = 0;
 pub const ANN: u32 = 20_001;
 pub const BEN: u32 = 20_002;
-/// A group of all these users except root.
+/// The ID of a group that both ordinary users belong to.
 pub const GROUP: u32 = 20_100;
 
-/// Checks whether candidates can be run as other users.
-pub fn root() -> Result<(), String> {
+/// Returns an error if this process is not root, which alone can run candidates as other users.
+pub fn is_root() -> Result<(), String> {
     if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
 }
 
@@ -28,17 +29,17 @@ pub fn program() -> &'static str {
     &PROGRAM
 }
 
-/// Copies leaderrun to a folder of its own that every user can reach. Returns the path of the copy.
+/// Copies leaderrun to a new folder that every user can reach. Returns the path of the copy.
 pub fn copy_of_program(folder: &str) -> String {
     let program = open_folder(folder, 0o755).join("leaderrun");
-    // `cp` copies the file, because a file that is open for writing cannot be executed. If this process had it open, a
-    // child of another test could inherit the descriptor.
+    // A file that is open for writing cannot be executed. If this process wrote the copy itself, a child that another
+    // test starts could inherit the descriptor and keep the file open.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
     assert!(copied.success(), "cp: {copied}");
     program.into_os_string().into_string().expect("a path in UTF-8")
 }
 
-/// Creates a folder that every user can reach.
+/// Creates a folder with this mode that every user can reach.
 pub fn open_folder(name: &str, mode: u32) -> PathBuf {
     let folder = scratch::folder(name);
     let parent = folder.parent().expect("the scratch folder");
@@ -47,7 +48,7 @@ pub fn open_folder(name: &str, mode: u32) -> PathBuf {
     folder
 }
 
-/// Runs a command as this user, who is in their own group and in the common one.
+/// Makes a command run as this user. An ordinary user belongs to a group with the same ID, and to [`GROUP`].
 pub fn become_user(command: &mut Command, user: u32) {
     command.current_dir("/");
     // SAFETY: only system calls are made between fork and exec.

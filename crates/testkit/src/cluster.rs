@@ -11,6 +11,7 @@ use crate::api_server::ApiServer;
 use crate::client::Client;
 use crate::envtest::{self, Envtest};
 use crate::kubeconfig::Kubeconfigs;
+use crate::lock::TestLock;
 use crate::users::{self, ADMIN};
 use crate::wait::eventually;
 
@@ -103,6 +104,15 @@ impl Cluster {
         let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.admin().create("/api/v1/namespaces", &json!({ "metadata": { "name": name } })).expect("a new namespace");
         name
+    }
+
+    /// Waits until the holder of a Lease on this server has renewed it `count` times.
+    pub fn wait_for_renewals(&self, lock: &TestLock, count: usize) {
+        let renew_time = || self.admin().get(&lock.lease_path()).expect("the Lease")["spec"]["renewTime"].clone();
+        for _ in 0..count {
+            let before = renew_time();
+            eventually("the Lease is renewed", || renew_time() != before);
+        }
     }
 
     /// Replaces the rights of `user` in `namespace` with `rules`, the rules of an RBAC Role. Empty rules revoke all

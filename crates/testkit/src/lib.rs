@@ -19,6 +19,7 @@ pub mod client_go;
 mod cluster;
 pub mod credentials;
 mod envtest;
+pub mod exit_status;
 mod fuzz;
 pub mod harness;
 pub mod hostile_input;

@@ -1,17 +1,18 @@
-//! `leaderrun check`, run by commands.
+//! Tests of `leaderrun check`, which commands run.
 
 use nix::sys::signal::{Signal, kill};
 
-use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, leaderrun};
+use testkit::exit_status::{FAILED, LOST};
+use testkit::{Candidate, Cluster, Proxy, TIMING, TestLock, eventually, leaderrun};
 
-use crate::other_users::root;
+use crate::other_users::is_root;
 
-/// Returns a script in which `check` runs `leaderrun check` and prints its exit status.
+/// Returns this script with a function `check`, which runs `leaderrun check` and prints its exit status.
 fn script(text: &str) -> String {
     format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
 }
 
-/// Starts a leader with this script, behind a proxy.
+/// Starts a leader behind a proxy. Its command is this script with the function `check`.
 fn start_leader_behind_proxy(text: &str) -> (Proxy, testkit::Running) {
     let proxy = Proxy::start(Cluster::shared());
     let a = Candidate::new("a", &TestLock::lease_through(proxy.kubeconfig())).run_script(&script(text));
@@ -19,18 +20,18 @@ fn start_leader_behind_proxy(text: &str) -> (Proxy, testkit::Running) {
 }
 
 #[testkit::test]
-fn check_fails_before_the_stop_signal() {
+fn check_with_min_remaining_fails_before_the_stop_signal() {
     let (proxy, mut a) =
         start_leader_behind_proxy("trap 'echo TERM; check; exit' TERM; while :; do check --min-remaining 2s; done");
     eventually("the lock is held", || a.output().contains("check 0\n"));
     proxy.partition();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     let output = a.output();
     let (before, after) = output.split_once("TERM\n").expect("the stop signal");
-    // A check that was running got the stop signal as well.
+    // The stop signal may also have ended a check that was running.
     let before = before.trim_end_matches("check 143\n");
     assert!(before.ends_with("check 1\n"), "{output}");
-    assert_eq!(after, "check 1\n", "the lock no longer counts as held once the stop signal has arrived");
+    assert_eq!(after, "check 1\n", "check should fail once the stop signal has arrived");
 }
 
 #[testkit::test]
@@ -41,13 +42,13 @@ fn check_keeps_failing_when_renewals_succeed_again() {
     proxy.partition();
     eventually("the stop signal arrives", || a.output().contains("TERM\n"));
     proxy.heal();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     let output = a.output();
     let (_, after) = output.split_once("TERM\n").expect("the stop signal");
     assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
 }
 
-#[testkit::test(requires = root())]
+#[testkit::test(requires = is_root())]
 fn check_without_proc_says_what_to_mount() {
     let without_proc = "umount -l /proc && check";
     let a = Candidate::program("a", "unshare").args(["--mount", leaderrun(), "--lock", &TestLock::file().name]);
@@ -64,7 +65,7 @@ fn check_fails_when_both_processes_are_frozen() {
     let supervisor = a.supervisor();
     kill(supervisor, Signal::SIGSTOP).expect("the supervisor is alive");
     a.signal(Signal::SIGSTOP);
-    eventually("the tenure ends without a renewal", || a.output().ends_with("check 1\n"));
+    eventually("the lock is no longer held", || a.output().ends_with("check 1\n"));
     a.signal(Signal::SIGCONT);
     kill(supervisor, Signal::SIGCONT).expect("the supervisor is alive");
 }
@@ -94,7 +95,7 @@ fn check_works_in_an_orphan_in_another_session() {
 fn check_fails_if_less_time_is_left_than_required() {
     let mut long = Candidate::new("a", &TestLock::file()).run_script(&script("check --min-remaining 1h"));
     long.wait_for_exit(0);
-    assert_eq!(long.output(), "check 1\n", "no lease is held for an hour");
+    assert_eq!(long.output(), "check 1\n", "no lock is held for an hour");
 }
 
 #[testkit::test]
@@ -118,7 +119,7 @@ fn check_reports_a_missing_descriptor() {
         assert!(a.log().contains(expected), "{change}: {}", a.log());
     }
     let mut outside = Candidate::without_options("check").args(["check"]).start();
-    outside.wait_for_exit(125);
+    outside.wait_for_exit(FAILED);
     let expected = "leaderrun: LEADERRUN_TENURE_FD is not set: only a command that leaderrun runs can use this\n";
     assert_eq!(outside.log(), expected);
 }
@@ -129,7 +130,7 @@ fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
     let (outer, inner) = (TestLock::file(), TestLock::lease_through(proxy.kubeconfig()));
     let program = leaderrun();
     let kubeconfig = inner.kubeconfig.as_ref().expect("a kubeconfig").display();
-    let timing = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
+    let timing = TIMING.join(" ");
     let inner_script = format!(
         "trap \"echo TERM; {program} check; echo inner \\$?; exit\" TERM; {program} check; echo inner $?; while :; do sleep 0.1; done"
     );
@@ -150,7 +151,7 @@ fn can_create_time_namespaces() -> Result<(), String> {
     match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(failure) => Err(format!("unshare: {failure}")),
+        Err(error) => Err(format!("unshare: {error}")),
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
+use testkit::exit_status::{FAILED, NOT_EXECUTABLE, NOT_FOUND, UNAVAILABLE};
 use testkit::{Candidate, TestLock, os_string, scratch};
 
 #[testkit::test]
@@ -21,58 +22,67 @@ fn the_exit_status_says_how_the_command_ended() {
         (["sh", "-c", "kill -KILL $$"], 137),
         (["sh", "-c", "kill -TERM $$"], 143),
         (["sh", "-c", "kill -40 $$"], 168),
-        (["/no/such/program", "", ""], 127),
-        (["no-such-program", "", ""], 127),
-        ([not_executable, "", ""], 126),
-        (["/", "", ""], 126),
+        (["/no/such/program", "", ""], NOT_FOUND),
+        (["no-such-program", "", ""], NOT_FOUND),
+        ([not_executable, "", ""], NOT_EXECUTABLE),
+        (["/", "", ""], NOT_EXECUTABLE),
     ] {
         Candidate::new("a", &lock).run(command).wait_for_exit(status);
     }
 }
 
 #[testkit::test]
-fn an_invalid_command_line_is_refused_with_a_sentence() {
-    let f = "file:/tmp/never-made.lease";
+fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
+    let file = "file:/tmp/never-made.lease";
     for (arguments, expected) in [
-        (&["--lock", f][..], "no command is given; for example -- echo leading"),
+        (&["--lock", file][..], "no command is given; for example -- echo leading"),
         (&["--", "true"], "--lock is missing; for example --lock default/my-job"),
-        (&["--lock", f, "true"], "true: the command must come after --; try -- true"),
+        (&["--lock", file, "true"], "true: the command must come after --; try -- true"),
         (&["--lock", "a/B", "--", "true"], "--lock a/B: the name can contain only lower-case"),
         (&["--lock", "", "--", "true"], "--lock '': the name is empty"),
         (&["--lock", "pod:a/b", "--", "true"], "--lock pod:a/b: the kind of a lock is"),
-        (&["--lock", f, "--identity", "", "--", "true"], "--identity '': "),
-        (&["--lock", f, "--identity", "a\nb", "--", "true"], "--identity \"a\\nb\": "),
-        (&["--lock", f, "--lease-duration", "soon", "--", "true"], "--lease-duration soon: "),
+        (&["--lock", file, "--identity", "", "--", "true"], "--identity '': "),
+        (&["--lock", file, "--identity", "a\nb", "--", "true"], "--identity \"a\\nb\": "),
+        (&["--lock", file, "--lease-duration", "soon", "--", "true"], "--lease-duration soon: "),
         (
-            &["--lock", f, "--lease-duration", "1500ms", "--", "true"],
+            &["--lock", file, "--lease-duration", "1500ms", "--", "true"],
             "--lease-duration 1500ms: it must be a whole number of seconds",
         ),
-        (&["--lock", f, "--renew-deadline", "15s", "--", "true"], "--renew-deadline 15s: "),
-        (&["--lock", f, "--retry-period", "10s", "--", "true"], "--retry-period 10s: "),
-        (&["--lock", f, "--lost-grace", "5s", "--", "true"], "--lost-grace 5s: "),
-        (&["--lock", f, "--stop-signal", "BYE", "--", "true"], "--stop-signal BYE: there is no such signal"),
-        (&["--lock", f, "--wait", "-1s", "--", "true"], "--wait -1s: "),
-        (&["--lock", f, "--log-format", "xml", "--", "true"], "--log-format xml: "),
-        (&["--lock", f, "--http", "8080", "--", "true"], "--http 8080: "),
-        (&["--lock", f, "--http", ":http", "--", "true"], "--http :http: "),
-        (&["--lock", f, "--http", "localhost:80", "--", "true"], "--http localhost:80: "),
-        (&["--lock", f, "--ready-when", "always", "--", "true"], "--ready-when always: the value must be waiting or"),
-        (&["--lock", f, "--lokc", "x", "--", "true"], "--lokc: leaderrun has no such option; try --lock"),
-        (&["--lock", f, "--", ""], "-- '': the name of the command is empty"),
-        (&["--lock", f, "status"], "status: a subcommand must be the first argument; try leaderrun status --lock"),
-        (&["status", "--lock", f, "--", "true"], "true: leaderrun status takes only options; see leaderrun status -"),
+        (&["--lock", file, "--renew-deadline", "15s", "--", "true"], "--renew-deadline 15s: "),
+        (&["--lock", file, "--retry-period", "10s", "--", "true"], "--retry-period 10s: "),
+        (&["--lock", file, "--lost-grace", "5s", "--", "true"], "--lost-grace 5s: "),
+        (&["--lock", file, "--stop-signal", "BYE", "--", "true"], "--stop-signal BYE: there is no such signal"),
+        (&["--lock", file, "--wait", "-1s", "--", "true"], "--wait -1s: "),
+        (&["--lock", file, "--log-format", "xml", "--", "true"], "--log-format xml: "),
+        (&["--lock", file, "--http", "8080", "--", "true"], "--http 8080: "),
+        (&["--lock", file, "--http", ":http", "--", "true"], "--http :http: "),
+        (&["--lock", file, "--http", "localhost:80", "--", "true"], "--http localhost:80: "),
+        (
+            &["--lock", file, "--ready-when", "always", "--", "true"],
+            "--ready-when always: the value must be waiting or",
+        ),
+        (&["--lock", file, "--lokc", "x", "--", "true"], "--lokc: leaderrun has no such option; try --lock"),
+        (&["--lock", file, "--", ""], "-- '': the name of the command is empty"),
+        (&["--lock", file, "status"], "status: a subcommand must be the first argument; try leaderrun status --lock"),
+        (
+            &["status", "--lock", file, "--", "true"],
+            "true: leaderrun status takes only options; see leaderrun status -",
+        ),
         (&["status"], "--lock is missing; for example --lock default/my-job"),
-        (&["status", "--lock", f, "-o", "xml"], "-o xml: "),
-        (&["doctor", "--lock", f, "--renew-deadline", "15s"], "--renew-deadline 15s: it must be at least 1s shorter"),
+        (&["status", "--lock", file, "-o", "xml"], "-o xml: "),
+        (
+            &["doctor", "--lock", file, "--renew-deadline", "15s"],
+            "--renew-deadline 15s: it must be at least 1s shorter",
+        ),
         (&["check", "--min-remaining", "soon"], "--min-remaining soon: not a valid duration; for example --min-rem"),
-        (&["check", "--lock", f], "--lock: leaderrun check has no such option; see leaderrun check --help"),
+        (&["check", "--lock", file], "--lock: leaderrun check has no such option; see leaderrun check --help"),
         (&["check", "now"], "now: leaderrun check takes only options; see leaderrun check --help"),
     ] {
-        assert_refused(arguments, 125, expected);
+        assert_refused(arguments, FAILED, expected);
     }
 }
 
-/// With status 69 systemd starts a unit again, because the file may be written soon.
+/// The file may be written later, so the status is 69, after which systemd starts the unit again.
 #[testkit::test]
 fn a_missing_file_or_context_is_not_a_usage_error() {
     let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
@@ -97,10 +107,11 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
         ),
         (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "it has no contexts; use another kubeconfig"),
     ] {
-        assert_refused(arguments, 69, expected);
+        assert_refused(arguments, UNAVAILABLE, expected);
     }
 }
 
+/// Checks that leaderrun refuses these arguments with this status and this text in its message.
 #[track_caller]
 fn assert_refused(arguments: &[&str], status: i32, expected: &str) {
     let mut refused = Candidate::without_options("a").args(arguments).start();
@@ -129,17 +140,17 @@ fn the_message_about_an_invalid_variable_names_the_variable() {
     ] {
         let arguments = ["--lock", "job", "--pod-label", "role=leader", "--pod", "a"];
         let mut refused = Candidate::without_options("a").args(arguments).env(name, value).run(["true"]);
-        refused.wait_for_exit(125);
+        refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{name}={value}: {}", refused.log());
     }
     let quiet = Candidate::new("a", &TestLock::file()).args(["--quiet"]).env("LEADERRUN_VERBOSE", "1");
     let mut quiet = quiet.run_script("true");
     quiet.wait_for_exit(0);
-    assert_eq!(quiet.log(), "", "the command line takes precedence over a variable");
+    assert_eq!(quiet.log(), "", "the command line should take precedence over a variable");
 }
 
 #[testkit::test]
-fn a_mistyped_variable_is_reported() {
+fn a_variable_whose_name_is_mistyped_is_reported() {
     let mut a = Candidate::new("a", &TestLock::file())
         .env("LEADERRUN_WIAT", "1m")
         .env("LEADERRUN_SERVICE_HOST", "10.0.0.1")
@@ -154,7 +165,7 @@ fn a_mistyped_variable_is_reported() {
 }
 
 #[testkit::test]
-fn the_option_namespace_completes_the_name_of_a_lock() {
+fn the_namespace_option_completes_the_name_of_a_lock() {
     let lock = TestLock::lease();
     let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("a kubeconfig"));
     let candidate = || Candidate::without_options("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
@@ -175,7 +186,7 @@ fn the_option_namespace_completes_the_name_of_a_lock() {
 }
 
 #[testkit::test]
-fn a_command_that_was_quoted_as_one_word_is_recognised() {
+fn the_message_recognises_a_command_that_was_quoted_as_one_word() {
     let lock = TestLock::file();
     for (command, hint) in [
         (
@@ -187,7 +198,7 @@ fn a_command_that_was_quoted_as_one_word_is_recognised() {
         ("--wait", "error: cannot execute --wait: No such file or directory; options of leaderrun come before --"),
     ] {
         let mut a = Candidate::new("a", &lock).run([command]);
-        a.wait_for_exit(127);
+        a.wait_for_exit(NOT_FOUND);
         assert!(a.log().contains(hint), "{command}: {}", a.log());
     }
     Candidate::new("a", &lock).run(["sleep", "0"]).wait_for_exit(0);
@@ -230,7 +241,7 @@ fn the_command_gets_variables_about_its_leadership_but_not_those_of_options() {
 }
 
 #[testkit::test]
-fn the_environment_sets_options_and_the_command_line_wins() {
+fn the_environment_sets_options_and_the_command_line_takes_precedence() {
     let lock = TestLock::file();
     let by_environment =
         || Candidate::without_options("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_IDENTITY", "environment");
@@ -248,7 +259,8 @@ fn the_environment_sets_options_and_the_command_line_wins() {
     assert!(not_quiet.log().contains("leader of"));
 }
 
-/// The test runs the same command without leaderrun, in the same unusual signal state, and compares the output.
+/// The test compares the output with that of the same command without leaderrun. Both start in the same unusual signal
+/// state.
 #[testkit::test]
 fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderrun() {
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; ps -o sid= -p $$ >/dev/null; echo end";
@@ -311,7 +323,7 @@ fn the_exit_status_is_known_even_if_the_parent_ignores_sigchld() {
     let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
     assert!(
         ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0),
-        "the command ignores it, too: {}",
+        "the command should ignore SIGCHLD, too: {}",
         a.output()
     );
 }
@@ -323,7 +335,7 @@ fn a_refusal_whose_message_cannot_be_written_keeps_its_status() {
     let unread = Candidate::without_options("a").args(["--wait"]).configure(move |command| {
         command.stderr(writer);
     });
-    unread.start().wait_for_exit(125);
+    unread.start().wait_for_exit(FAILED);
 }
 
 #[testkit::test]
@@ -336,21 +348,21 @@ fn a_command_can_have_the_name_of_a_subcommand() {
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     let mut a = Candidate::new("a", &lock).env("PATH", &path).run(["status", "--lock", "x"]);
     a.wait_for_exit(0);
-    assert_eq!(a.output(), "--lock x\n", "a command of that name");
+    assert_eq!(a.output(), "--lock x\n", "the command should have run, not the subcommand");
     let mut a =
         Candidate::without_options("a").env("LEADERRUN_LOCK", &lock.name).env("PATH", &path).run(["status", "status"]);
     a.wait_for_exit(0);
-    assert_eq!(a.output(), "status\n", "also as the first argument after --");
+    assert_eq!(a.output(), "status\n", "the first word after -- should be the command");
     let mut named = Candidate::without_options("a")
         .args(["--lock", &lock.name, "--identity", "status"])
         .run_script("echo $LEADERRUN_HOLDER");
     named.wait_for_exit(0);
-    assert_eq!(named.output(), "status\n", "a value of that name");
-    let mut help = Candidate::without_options("a")
+    assert_eq!(named.output(), "status\n", "the value of an option should not be taken for a subcommand");
+    let mut subcommand = Candidate::without_options("a")
         .env("LEADERRUN_LOCK", &lock.name)
         .env("LEADERRUN_WAIT", "soon")
         .args(["status"])
         .start();
-    help.wait_for_exit(1);
-    assert_eq!(help.log(), "", "variables for options of a run are not checked");
+    subcommand.wait_for_exit(1);
+    assert_eq!(subcommand.log(), "", "a subcommand should not check the variables for the options of a run");
 }

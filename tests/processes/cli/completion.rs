@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use testkit::scratch;
 
-/// A script for bash that prints the completions of each command line on one line.
+/// A bash script that prints the completions of each command line on one line.
 const BASH: &str = r#"
 source "$1"; shift
 for line; do
@@ -23,7 +23,7 @@ for line; do
 done
 "#;
 
-/// A script for fish that prints the completions of each command line on one line.
+/// A fish script that prints the completions of each command line on one line.
 const FISH: &str = r#"
 source $argv[1]
 for line in $argv[2..]
@@ -31,8 +31,8 @@ for line in $argv[2..]
 end
 "#;
 
-/// A script for zsh that prints the completions of each command line on one line. zsh only completes on a terminal, so
-/// the script types each line and Tab into one.
+/// A zsh script that prints the completions of each command line on one line. zsh only completes words on a terminal,
+/// so the script types each line and Tab into a terminal.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 script=$1 offered=$2; shift 2
@@ -100,7 +100,7 @@ fn fish_completes_words() {
     });
 }
 
-/// The words that must be offered, and some that must not be.
+/// Command lines, each with words that must be offered and words that must not be offered.
 const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
     ("leaderrun ", &["status", "doctor", "step-down", "completion", "man"], &["bash"]),
     ("leaderrun sta", &["status"], &["doctor"]),
@@ -120,9 +120,11 @@ const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
     ("leaderrun doctor --lock a/b -- unam", &["uname"], &["--lock"]),
 ];
 
+/// Checks the completions of one shell. `shell` returns the command that prints the completions of some command lines,
+/// given the completion script.
 fn assert_completes(name: &str, shell: impl Fn(&PathBuf, &[&str]) -> Command) {
     let script = scratch::folder("completion").join(name);
-    let printed = Command::new(testkit::harness::leaderrun()).args(["completion", name]).output().expect("leaderrun");
+    let printed = Command::new(testkit::leaderrun()).args(["completion", name]).output().expect("leaderrun");
     fs::write(&script, printed.stdout).expect("a script");
     let lines = EXPECTED.map(|(line, ..)| line);
     let mut command = shell(&script, &lines);

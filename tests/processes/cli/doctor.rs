@@ -1,4 +1,4 @@
-//! `leaderrun doctor`.
+//! Tests of `leaderrun doctor`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use testkit::exit_status::FAILED;
 use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Proxy, Running, TestLock, rbac_rule, scratch};
 
+/// Runs `leaderrun doctor` with these arguments. It must exit with this status and without messages.
 fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     let mut doctor = Candidate::subcommand("doctor", lock).args(arguments).start();
     doctor.wait_for_exit(status);
@@ -15,7 +17,8 @@ fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     doctor
 }
 
-fn lines(doctor: &Running, grade: &str) -> Vec<String> {
+/// Returns the subjects of the lines with this grade in a report.
+fn subjects(doctor: &Running, grade: &str) -> Vec<String> {
     let output = doctor.output();
     let lines = output.lines().filter_map(|line| line.strip_prefix(grade));
     lines.map(|line| line.split_whitespace().next().expect("the subject of the line").to_owned()).collect()
@@ -26,17 +29,17 @@ fn the_doctor_confirms_what_works() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let doctor = doctor(&lock, &["--lease-duration", "60s", "--renew-deadline", "30s", "--retry-period", "2s"], 0);
-    let ok = lines(&doctor, "ok ");
-    for what in ["API", "latency", "get", "create", "update", "watch", "clocks"] {
-        assert!(ok.iter().any(|line| line == what), "{what}: {}", doctor.output());
+    let ok = subjects(&doctor, "ok ");
+    for subject in ["API", "latency", "get", "create", "update", "watch", "clocks"] {
+        assert!(ok.iter().any(|line| line == subject), "{subject}: {}", doctor.output());
     }
     assert!(
         doctor.output().contains("clocks      tolerates clock rates that differ by up to 1.33x"),
         "{}",
         doctor.output()
     );
-    let nothing = Cluster::shared().admin().get(&lock.lease_path()).unwrap_err();
-    assert_eq!(nothing.code, 404, "nothing is written");
+    let missing = Cluster::shared().admin().get(&lock.lease_path()).unwrap_err();
+    assert_eq!(missing.code, 404, "the doctor should write nothing");
 }
 
 #[testkit::test]
@@ -46,19 +49,23 @@ fn the_doctor_names_each_missing_verb() {
         let rest: Vec<&str> = CANDIDATE_VERBS.into_iter().filter(|verb| *verb != missing).collect();
         Cluster::shared().grant(lock.namespace(), "standby", json!([rbac_rule("leases", &["job"], &rest)]));
         let doctor = doctor(&lock, &[], 1);
-        assert_eq!(lines(&doctor, "FAILED "), [missing], "{}", doctor.output());
+        assert_eq!(subjects(&doctor, "FAILED "), [missing], "{}", doctor.output());
         let remedy = format!("remedy: leaderrun manifest --lock {} prints a Role", lock.name);
         assert!(doctor.output().contains(&remedy), "{}", doctor.output());
     }
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
-    assert_eq!(lines(&doctor(&nowhere, &[], 1), "FAILED "), ["namespace"]);
+    assert_eq!(subjects(&doctor(&nowhere, &[], 1), "FAILED "), ["namespace"]);
     let elsewhere = TestLock::lease_through(Cluster::shared().kubeconfig_for("standby"));
     Cluster::shared().grant(
         elsewhere.namespace(),
         "standby",
         json!([rbac_rule("leases", &["other"], &CANDIDATE_VERBS)]),
     );
-    assert_eq!(lines(&doctor(&elsewhere, &[], 1), "FAILED "), CANDIDATE_VERBS, "rights for another name do not count");
+    assert_eq!(
+        subjects(&doctor(&elsewhere, &[], 1), "FAILED "),
+        CANDIDATE_VERBS,
+        "rights for another name should not count"
+    );
 }
 
 #[testkit::test]
@@ -66,7 +73,7 @@ fn the_doctor_reports_that_creating_a_configmap_needs_a_rule_without_names() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let named = rbac_rule("configmaps", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "deputy", json!([named]));
-    assert_eq!(lines(&doctor(&lock, &[], 1), "FAILED "), ["create"]);
+    assert_eq!(subjects(&doctor(&lock, &[], 1), "FAILED "), ["create"]);
     Cluster::shared().grant(lock.namespace(), "deputy", json!([named, rbac_rule("configmaps", &[], &["create"])]));
     doctor(&lock, &[], 0);
 }
@@ -77,7 +84,7 @@ fn the_doctor_checks_the_rights_for_both_objects_of_a_lock() {
     let endpoints = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints]));
     let without = doctor(&lock, &[], 1);
-    assert_eq!(lines(&without, "FAILED "), CANDIDATE_VERBS, "{}", without.output());
+    assert_eq!(subjects(&without, "FAILED "), CANDIDATE_VERBS, "{}", without.output());
     assert!(without.output().contains("leases \"job\" in namespace"), "{}", without.output());
     Cluster::shared().grant(
         lock.namespace(),
@@ -93,7 +100,7 @@ fn the_doctor_reports_a_slow_api_server() {
     let lock = TestLock::lease_through(proxy.kubeconfig());
     proxy.delay_replies(Duration::from_millis(600));
     let short = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "500ms"];
-    assert_eq!(lines(&doctor(&lock, &short, 1), "FAILED "), ["latency"]);
+    assert_eq!(subjects(&doctor(&lock, &short, 1), "FAILED "), ["latency"]);
 }
 
 #[testkit::test]
@@ -121,27 +128,27 @@ fn the_doctor_prints_a_remedy_for_an_unreachable_server() {
 fn the_doctor_reports_a_lock_file_whose_folder_cannot_be_written_to() {
     doctor(&TestLock::file(), &[], 0);
     let missing = TestLock { name: "file:/no/such/folder/x".into(), kubeconfig: None };
-    assert_eq!(lines(&doctor(&missing, &[], 1), "FAILED "), ["record", "folder"]);
+    assert_eq!(subjects(&doctor(&missing, &[], 1), "FAILED "), ["record", "folder"]);
     let folder = scratch::folder("read-only");
     let inside = TestLock { name: format!("file:{}", folder.join("x").display()), kubeconfig: None };
     doctor(&inside, &[], 0);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
-    // root may write to any file.
+    // root may write to any folder.
     if !nix::unistd::geteuid().is_root() {
-        assert_eq!(lines(&doctor(&inside, &[], 1), "FAILED "), ["folder"]);
-        let beside = TestLock::file();
-        let lock_file = format!("{}.lock", beside.name.strip_prefix("file:").expect("a file"));
+        assert_eq!(subjects(&doctor(&inside, &[], 1), "FAILED "), ["folder"]);
+        let usable = TestLock::file();
+        let lock_file = format!("{}.lock", usable.name.strip_prefix("file:").expect("a file"));
         fs::write(&lock_file, "").expect("a file");
         fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o400)).expect("the file mode can be changed");
-        doctor(&beside, &[], 0);
+        doctor(&usable, &[], 0);
         fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o000)).expect("the file mode can be changed");
-        assert_eq!(lines(&doctor(&beside, &[], 1), "FAILED "), ["lock"]);
-        // The folder does not matter if the file can be written.
-        let made = TestLock { name: format!("file:{}", folder.join("made").display()), kubeconfig: None };
+        assert_eq!(subjects(&doctor(&usable, &[], 1), "FAILED "), ["lock"]);
+        // The permissions of the folder do not matter if the file can be written to.
+        let existing = TestLock { name: format!("file:{}", folder.join("existing").display()), kubeconfig: None };
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a folder");
-        fs::write(folder.join("made"), "").expect("a file");
+        fs::write(folder.join("existing"), "").expect("a file");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
-        doctor(&made, &[], 0);
+        doctor(&existing, &[], 0);
     }
 }
 
@@ -158,30 +165,34 @@ fn the_doctor_shows_the_priority_of_requests() {
         );
         return;
     }
-    let level = |name: &str| {
+    let level_uid = |name: &str| {
         let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/{name}");
         Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
     };
     assert!(report.output().contains("ok      priority    level exempt"), "{}", report.output());
-    // Neither account has any rights, but the API server still assigns their requests to a level.
-    for (account, of) in
+    // Neither account has any rights, but the API server assigns its requests to a priority level nevertheless.
+    for (account, level_name) in
         [(format!("{}:job", lock.namespace()), "workload-low"), ("kube-system:job".into(), "leader-election")]
     {
         let account = format!("system:serviceaccount:{account}");
         let mut doctor = Candidate::subcommand("doctor", &lock).args(["--as", &account]).start();
         doctor.wait_for_exit(1);
-        assert!(doctor.output().contains(&format!("level {}", level(of))), "{account}: {}", doctor.output());
+        assert!(
+            doctor.output().contains(&format!("level {}", level_uid(level_name))),
+            "{account}: {}",
+            doctor.output()
+        );
     }
 }
 
 #[testkit::test]
-fn the_doctor_explains_a_command_line_that_does_not_work() {
+fn the_doctor_reports_the_errors_in_a_command_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("its address").to_string();
     let lock = TestLock::file();
-    let line = ["--wait", "0s", "--http", &address, "--kill-after", "5s", "--", "sleep 1"];
-    let report = doctor(&lock, &line, 1);
-    assert_eq!(lines(&report, "FAILED "), ["command", "http"], "{}", report.output());
+    let arguments = ["--wait", "0s", "--http", &address, "--kill-after", "5s", "--", "sleep 1"];
+    let report = doctor(&lock, &arguments, 1);
+    assert_eq!(subjects(&report, "FAILED "), ["command", "http"], "{}", report.output());
     assert!(
         report.output().contains("remedy: the command and its arguments were quoted as one word; try -- sleep 1"),
         "{}",
@@ -194,10 +205,10 @@ fn the_doctor_explains_a_command_line_that_does_not_work() {
     let report = doctor(&lock, &["--", "no-such-program"], 1);
     assert!(report.output().contains("no-such-program cannot be found"), "{}", report.output());
     let mut refused = Candidate::subcommand("doctor", &lock).args(["--port", "80"]).start();
-    refused.wait_for_exit(125);
+    refused.wait_for_exit(FAILED);
     assert!(
         refused.log().contains("--port 80: this option requires --service"),
-        "the same message as for a run: {}",
+        "the message should be the same as for a run: {}",
         refused.log()
     );
 }
@@ -233,7 +244,7 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
     let service = ["--service", "web", "--port", "8080"];
     let missing = doctor(&lock, &service, 1);
-    assert_eq!(lines(&missing, "FAILED "), ["Service"], "{}", missing.output());
+    assert_eq!(subjects(&missing, "FAILED "), ["Service"], "{}", missing.output());
     let spec = json!({ "selector": { "app": "x" }, "ports": [{ "port": 80, "targetPort": 8080, "protocol": "TCP" }] });
     let admin = Cluster::shared().admin();
     admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
@@ -245,16 +256,16 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
     assert!(
         follows.output().contains("note    address     other machines cannot reach this candidate at 127.0.0.1"),
-        "the same warning as in a run"
+        "the report should contain the warning that a run logs"
     );
-    let left = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });
+    let leftover = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
-    admin.create(&endpoints, &left).expect("Endpoints");
-    let beside = doctor(&lock, &service, 0);
-    assert!(beside.output().contains("remedy: delete them: kubectl delete endpoints web"), "{}", beside.output());
+    admin.create(&endpoints, &leftover).expect("Endpoints");
+    let report = doctor(&lock, &service, 0);
+    assert!(report.output().contains("remedy: delete them: kubectl delete endpoints web"), "{}", report.output());
 }
 
-/// Only a Service with both address families needs the second slice.
+/// Only a Service with both address families needs a second EndpointSlice.
 #[testkit::test]
 fn the_doctor_checks_the_rights_for_the_second_slice_of_a_dual_stack_service() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
@@ -270,27 +281,27 @@ fn the_doctor_checks_the_rights_for_the_second_slice_of_a_dual_stack_service() {
         ])
     };
     let services = format!("/api/v1/namespaces/{namespace}/services");
-    let define = |policy: &str| {
+    let create_service = |policy: &str| {
         let spec = json!({ "ipFamilyPolicy": policy, "ports": [{ "port": 80 }] });
         admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
     };
-    let exists = |name: &str, family: &str| {
+    let create_slice = |name: &str, family: &str| {
         let slice = json!({ "metadata": { "name": name }, "addressType": family, "endpoints": [], "ports": [] });
         let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
         admin.create(&path, &slice).expect("a slice");
     };
     let routing = ["--service", "web", "--address", "10.1.2.3,fd00::3"];
-    exists("web-leader", "IPv4");
+    create_slice("web-leader", "IPv4");
     Cluster::shared().grant(namespace, "candidate", rules(&["web-leader"]));
-    define("SingleStack");
+    create_service("SingleStack");
     let single = doctor(&lock, &routing, 0);
     assert!(!single.output().contains("web-leader-ipv6"), "{}", single.output());
     admin.delete(&format!("{services}/web")).expect("the Service");
-    define("RequireDualStack");
-    assert_eq!(lines(&doctor(&lock, &routing, 1), "FAILED "), ["get", "update", "create"]);
+    create_service("RequireDualStack");
+    assert_eq!(subjects(&doctor(&lock, &routing, 1), "FAILED "), ["get", "update", "create"]);
     Cluster::shared().grant(namespace, "candidate", rules(&["web-leader", "web-leader-ipv6"]));
-    assert_eq!(lines(&doctor(&lock, &routing, 1), "FAILED "), ["create"]);
-    exists("web-leader-ipv6", "IPv6");
+    assert_eq!(subjects(&doctor(&lock, &routing, 1), "FAILED "), ["create"]);
+    create_slice("web-leader-ipv6", "IPv6");
     doctor(&lock, &routing, 0);
 }
 
@@ -308,11 +319,11 @@ fn the_doctor_reports_a_pod_that_does_not_exist() {
 #[testkit::test]
 fn the_doctor_does_not_comment_on_valid_durations() {
     let lock = TestLock::lease();
-    // These durations are as short as they may be.
+    // The differences between these durations are the smallest that leaderrun accepts.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
     let report = doctor(&lock, &tight, 0);
     // An ordinary user may not be permitted to lock all of the memory.
-    let notes = lines(&report, "note ").into_iter().filter(|line| line != "memory");
+    let notes = subjects(&report, "note ").into_iter().filter(|line| line != "memory");
     assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", report.output());
     assert!(report.output().contains("ok      wall clock  "), "{}", report.output());
 }

@@ -1,32 +1,35 @@
-//! `leaderrun list`.
+//! Tests of `leaderrun list`.
 
 use serde_json::{Value, json};
 
+use testkit::exit_status::FAILED;
 use testkit::{Candidate, Cluster, TestLock, rbac_rule};
 
-/// Returns `leaderrun list` for the namespace and the user of a lock.
+/// Creates the process of `leaderrun list` for the namespace and the user of a lock.
 fn list(lock: &TestLock) -> Candidate {
     let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig");
     Candidate::without_options("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
 }
 
+/// Returns the JSON objects that `leaderrun list` prints for the namespace of a lock.
 fn listed(lock: &TestLock) -> Vec<Value> {
     let mut list = list(lock).args(["-o", "json"]).start();
     list.wait_for_exit(0);
     serde_json::from_str(&list.output()).expect("an array")
 }
 
-fn other_name(lock: &TestLock, kind: &str, name: &str) -> TestLock {
+/// Returns another lock in the namespace of a lock. `kind` is the prefix of its name, and may be empty.
+fn other_lock(lock: &TestLock, kind: &str, name: &str) -> TestLock {
     TestLock { name: format!("{kind}{}/{name}", lock.namespace()), ..lock.clone() }
 }
 
 #[testkit::test]
 fn every_lock_is_listed_with_its_state() {
     let lock = TestLock::lease();
-    Candidate::new("past", &other_name(&lock, "", "free")).run(["true"]).wait_for_exit(0);
-    let not_due = Candidate::new("past", &other_name(&lock, "", "tick")).args(["--min-hold", "1h"]);
+    Candidate::new("past", &other_lock(&lock, "", "free")).run(["true"]).wait_for_exit(0);
+    let not_due = Candidate::new("past", &other_lock(&lock, "", "tick")).args(["--min-hold", "1h"]);
     not_due.run(["true"]).wait_for_exit(0);
-    let a = Candidate::new("a", &other_name(&lock, "configmap:", "held")).args(["--claim-delay", "2s"]);
+    let a = Candidate::new("a", &other_lock(&lock, "configmap:", "held")).args(["--claim-delay", "2s"]);
     let a = a.run_script("echo held; exec sleep 1000");
     let spec = json!({
         "holderIdentity": "gone\u{1b}[2J", "leaseDurationSeconds": 15, "leaseTransitions": 3,
@@ -63,7 +66,11 @@ fn every_lock_is_listed_with_its_state() {
     let objects = listed(&lock);
     let values = |field: &str| objects.iter().map(|object| object[field].clone()).collect::<Vec<_>>();
     assert_eq!(values("state"), ["free", "held", "expired", "not-due"]);
-    assert_eq!(objects[1]["lock"], format!("configmap:{}/held", lock.namespace()), "as --lock takes it");
+    assert_eq!(
+        objects[1]["lock"],
+        format!("configmap:{}/held", lock.namespace()),
+        "the name should be in the form that --lock accepts"
+    );
     assert_eq!((&objects[1]["namespace"], &objects[1]["holder"]), (&lock.namespace().into(), &"a".into()));
     assert_eq!((&objects[1]["claimDelaySeconds"], &objects[1]["slot"]), (&json!(2.0), &Value::Null));
 }
@@ -86,7 +93,7 @@ fn each_slot_has_a_row_and_each_lock_with_slots_a_summary() {
     assert_eq!(
         listed_slots,
         expected.each_ref().map(|[slot, slots, holder]| [slot, slots, holder]),
-        "in the order of slots"
+        "the objects should be in the order of the slots"
     );
     let summary = |held: u32| format!("\n\nconfigmap:{}/job: {held} of 11 slots are held\n", lock.namespace());
     let table = || {
@@ -121,7 +128,7 @@ fn a_list_of_all_namespaces_has_a_namespace_column() {
         assert!(table.lines().any(|line| line.starts_with(&format!("{} ", lock.namespace()))), "{table}");
     }
     let mut both = all().args(["-n", "x"]).start();
-    both.wait_for_exit(125);
+    both.wait_for_exit(FAILED);
     assert_eq!(both.log(), "leaderrun: -n x: cannot be used together with -A; leave one of them out\n");
 }
 
@@ -129,13 +136,15 @@ fn a_list_of_all_namespaces_has_a_namespace_column() {
 fn list_watch_prints_one_line_for_each_change() {
     let lock = TestLock::lease();
     let watching = list(&lock).args(["--watch"]).start();
-    testkit::eventually("the table is there", || watching.output().contains("TRANSITIONS"));
+    testkit::eventually("the table is printed", || watching.output().contains("TRANSITIONS"));
     let mut a = Candidate::new("a", &lock).run_script("exec sleep 1000");
-    testkit::eventually("a is seen", || watching.output().contains("job   lease   -   held   a   "));
+    testkit::eventually("the acquisition by a is printed", || {
+        watching.output().contains("job   lease   -   held   a   ")
+    });
     a.stop();
-    testkit::eventually("its release is seen", || watching.output().contains("job   lease   -   free   -   "));
+    testkit::eventually("the release by a is printed", || watching.output().contains("job   lease   -   free   -   "));
     let lines = watching.output().lines().count();
-    assert_eq!(lines, 3, "renewals are not shown: {}", watching.output());
+    assert_eq!(lines, 3, "renewals should not be shown: {}", watching.output());
 }
 
 #[testkit::test]
@@ -146,36 +155,36 @@ fn list_watch_prints_the_number_of_held_slots_after_each_change() {
     testkit::eventually("a leads", || !a.output().is_empty());
     let watching = list(&lock).args(["--watch"]).start();
     let sum = |held: u32| format!("{}: {held} of 3 slots are held\n", lock.name);
-    testkit::eventually("the sum is there", || watching.output().ends_with(&format!("\n\n{}", sum(1))));
+    testkit::eventually("the sum is printed", || watching.output().ends_with(&format!("\n\n{}", sum(1))));
     let mut b = run("b");
-    testkit::eventually("b counts", || watching.output().ends_with(&sum(2)));
+    testkit::eventually("b is counted", || watching.output().ends_with(&sum(2)));
     a.stop();
-    testkit::eventually("a no longer counts", || watching.output().ends_with(&sum(1)));
+    testkit::eventually("a is no longer counted", || watching.output().ends_with(&sum(1)));
     b.stop();
-    testkit::eventually("b no longer counts", || watching.output().ends_with(&sum(0)));
+    testkit::eventually("b is no longer counted", || watching.output().ends_with(&sum(0)));
     let sums = watching.output().lines().filter(|line| line.ends_with("slots are held")).count();
-    assert_eq!(sums, 4, "renewals change no sum: {}", watching.output());
+    assert_eq!(sums, 4, "renewals should not change the sum: {}", watching.output());
 }
 
 #[testkit::test]
 fn the_message_about_a_missing_right_to_list_names_it() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut refused = list(&lock).start();
-    refused.wait_for_exit(125);
+    refused.wait_for_exit(FAILED);
     let expected = format!(
         "not allowed to list leases.coordination.k8s.io in namespace \"{}\"; try kubectl create role ",
         lock.namespace()
     );
     assert!(refused.log().contains(&expected), "{}", refused.log());
     Cluster::shared().grant(lock.namespace(), "stranger", json!([rbac_rule("leases", &[], &["list"])]));
-    let mut partly = list(&lock).start();
-    partly.wait_for_exit(0);
-    assert!(partly.log().contains("warning: not allowed to list configmaps"), "{}", partly.log());
-    assert!(partly.output().starts_with("NAME"), "{}", partly.output());
+    let mut partial = list(&lock).start();
+    partial.wait_for_exit(0);
+    assert!(partial.log().contains("warning: not allowed to list configmaps"), "{}", partial.log());
+    assert!(partial.output().starts_with("NAME"), "{}", partial.output());
 }
 
 #[testkit::test]
-fn a_namespace_that_does_not_exist_is_warned_of() {
+fn list_warns_about_a_namespace_that_does_not_exist() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     let mut empty = list(&nowhere).start();
     empty.wait_for_exit(0);

@@ -1,9 +1,11 @@
-//! `leaderrun manifest`.
+//! Tests of `leaderrun manifest`.
 
 use serde_json::Value;
 
+use testkit::exit_status::FAILED;
 use testkit::{Candidate, Client, Cluster, TestLock, Witnesses, eventually};
 
+/// Returns the documents that `leaderrun manifest` prints for the lock with this name.
 fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     let mut printed = Candidate::without_options("manifest").args(["manifest", "--lock", name]).args(arguments).start();
     printed.wait_for_exit(0);
@@ -11,7 +13,7 @@ fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     serde_saphyr::from_multiple(&printed.output()).expect("YAML")
 }
 
-/// Creates the object of each document like `kubectl apply`, if the server has its kind.
+/// Creates the object of each document as `kubectl apply` does. Kinds that the testkit's API server lacks are left out.
 fn apply(documents: &[Value]) {
     let cluster = Cluster::shared();
     for document in documents {
@@ -21,7 +23,6 @@ fn apply(documents: &[Value]) {
         let path = match kind {
             "Role" => format!("{rbac}/roles"),
             "RoleBinding" => format!("{rbac}/rolebindings"),
-            // The testkit's API server has neither kind.
             "ServiceAccount" | "FlowSchema" if !cluster.is_real() => continue,
             "ServiceAccount" => format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
             "FlowSchema" => "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas".to_owned(),
@@ -32,7 +33,7 @@ fn apply(documents: &[Value]) {
     }
 }
 
-/// Returns a client by which the administrator acts as a service account.
+/// Returns a client with which the administrator impersonates a service account.
 fn client_for(namespace: &str, account: &str) -> Client {
     Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
 }
@@ -63,7 +64,7 @@ fn the_manifest_grants_all_rights_that_a_candidate_needs() {
     }
 }
 
-/// Applies the manifest of a lock, and waits until its rights are in force.
+/// Applies the manifest of a lock, and waits until the account has the rights in it.
 fn apply_and_wait(lock: &TestLock, account: &str, documents: &[Value]) {
     apply(documents);
     for role in documents.iter().filter(|document| document["kind"] == "Role") {
@@ -91,15 +92,15 @@ fn the_manifest_grants_all_rights_that_routing_needs() {
             doctor.output()
         };
         let without = doctor(1);
-        let by_hand = [&arguments[..2], &["--service-account", "worker"]].concat();
-        let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, by_hand.join(" "));
+        let options = [&arguments[..2], &["--service-account", "worker"]].concat();
+        let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, options.join(" "));
         assert!(without.contains("not allowed; traffic is not routed to the leader"), "{without}");
         // An ordinary user may not be permitted to lock all of the memory.
         let is_about_rights = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
         for line in without.lines().filter(is_about_rights) {
             assert!(line.contains(&remedy), "{line}");
         }
-        apply_and_wait(&lock, "worker", &documents(&lock.name, &by_hand));
+        apply_and_wait(&lock, "worker", &documents(&lock.name, &options));
         let with = doctor(0);
         assert!(!with.contains("not allowed"), "{with}");
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).run_witness(&witnesses, &[]);
@@ -110,6 +111,7 @@ fn the_manifest_grants_all_rights_that_routing_needs() {
     }
 }
 
+/// Checks that the API server applies the manifest's FlowSchema to requests for the lock's object.
 fn assert_requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]) {
     let admin = Cluster::shared().admin();
     let schema = documents.iter().find(|document| document["kind"] == "FlowSchema").expect("a FlowSchema");
@@ -148,7 +150,7 @@ fn names_that_look_like_numbers_are_quoted() {
 }
 
 #[testkit::test]
-fn a_service_account_can_be_chosen() {
+fn the_manifest_uses_the_chosen_service_account() {
     let documents = documents("default/job", &["--service-account", "worker", "--priority"]);
     assert_eq!(documents[0]["metadata"]["name"], "worker");
     assert_eq!(documents[1]["metadata"]["name"], "leaderrun-job");
@@ -157,7 +159,7 @@ fn a_service_account_can_be_chosen() {
 }
 
 #[testkit::test]
-fn manifest_refuses_a_lock_file_and_a_lock_without_a_known_namespace() {
+fn manifest_refuses_a_lock_file_and_a_lock_whose_namespace_is_not_known() {
     for (lock, expected) in [
         (
             "file:/run/x",
@@ -168,7 +170,7 @@ fn manifest_refuses_a_lock_file_and_a_lock_without_a_known_namespace() {
         let manifest =
             Candidate::without_options("manifest").env("HOME", "/nonexistent").args(["manifest", "--lock", lock]);
         let mut refused = manifest.start();
-        refused.wait_for_exit(125);
+        refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{}", refused.log());
     }
 }
@@ -183,7 +185,7 @@ fn the_manifest_has_the_namespace_of_the_context_or_of_the_option() {
     assert!(chosen.iter().all(|document| document["metadata"]["namespace"] == "prod"), "{chosen:?}");
 }
 
-/// An administrator of one namespace can apply the default manifest without a failure.
+/// The administrator of one namespace must be able to apply the default manifest.
 #[testkit::test]
 fn rights_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_separate_role() {
     let kinds = |arguments: &[&str]| -> Vec<String> {
@@ -198,7 +200,7 @@ fn rights_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_separ
             .as_array()
             .expect("rules")
             .iter()
-            .map(|rule| rule["resources"][0].as_str().expect("one").to_owned())
+            .map(|rule| rule["resources"][0].as_str().expect("a resource").to_owned())
             .collect()
     };
     let [_, main_role, _, separate_role, binding] = &service[..] else { panic!("{service:?}") };

@@ -1,4 +1,4 @@
-//! Tests of the messages about failures. Those about refused command lines are in `src/cli/tests.rs`.
+//! Tests of the messages about failures. The messages about command lines are tested in `src/cli/tests.rs`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use testkit::exit_status::{NOT_ACQUIRED, NOT_FOUND, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually, scratch};
 
-/// Returns the sentence of the last line of the log.
+/// Returns the last line of the log without its prefix.
 fn last_sentence_of(running: &Running) -> String {
     let log = running.log();
     let line = log.lines().last().unwrap_or_default();
     line.split_once(": ").map_or(line, |(_, sentence)| sentence).to_owned()
 }
 
-/// Returns the last sentence of a candidate that gives up.
+/// Runs a candidate that gives up with this status. Returns the last line of its log without the prefix.
 fn last_sentence(candidate: Candidate, status: i32) -> String {
     let mut running = candidate.run(["true"]);
     running.wait_for_exit(status);
@@ -34,14 +35,14 @@ fn the_last_line_says_why_a_candidate_gave_up() {
 
     let nowhere = TestLock { name: "nowhere/job".into(), ..lease.clone() };
     assert_eq!(
-        last_sentence(candidate(&nowhere), 69),
+        last_sentence(candidate(&nowhere), UNAVAILABLE),
         "warning: could not use nowhere/job within --wait 0s: there is no namespace \"nowhere\"; try kubectl create namespace \
          nowhere, or use an existing namespace for the lock"
     );
 
     let stranger = lease.through(Cluster::shared().kubeconfig_for("stranger"));
     assert_eq!(
-        last_sentence(candidate(&stranger), 69),
+        last_sentence(candidate(&stranger), UNAVAILABLE),
         format!(
             "warning: could not use {name} within --wait 0s: not allowed to get leases.coordination.k8s.io \"job\" in namespace \
              {:?}",
@@ -52,38 +53,38 @@ fn the_last_line_says_why_a_candidate_gave_up() {
     let a = Candidate::new("a", &lease).run_script("echo leads; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
     assert_eq!(
-        last_sentence(candidate(&lease), 75),
+        last_sentence(candidate(&lease), NOT_ACQUIRED),
         format!("could not acquire {name} within --wait 0s: it is held by a")
     );
     drop(a);
 
     fs::write(path(&file), "some text").expect("a file");
-    let sentence = last_sentence(candidate(&file), 69);
+    let sentence = last_sentence(candidate(&file), UNAVAILABLE);
     assert!(
         sentence.contains("it is not a record of leaderrun: its contents are not JSON; move it away"),
         "{sentence}"
     );
     let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
-    let sentence = last_sentence(candidate(&link), 69);
+    let sentence = last_sentence(candidate(&link), UNAVAILABLE);
     assert!(sentence.contains("it is a symbolic link; try the path that it leads to"), "{sentence}");
 
     let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
-    quoted.wait_for_exit(127);
+    quoted.wait_for_exit(NOT_FOUND);
     assert_eq!(
         last_sentence_of(&quoted),
         "error: cannot execute sleep 1: No such file or directory; the command and its arguments were quoted as one word; try -- sleep 1"
     );
 }
 
-/// The Role takes many lines, so it is not repeated when another right is missing.
+/// The Role has many lines, so it is not printed again when another right is missing.
 #[testkit::test]
 fn the_missing_role_is_printed_once() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut b = Candidate::new("b", &lock).args(["--wait", "4s"]).run(["true"]);
     b.wait_for_log("kind: Role");
     Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
-    b.wait_for_exit(69);
+    b.wait_for_exit(UNAVAILABLE);
     let log = b.log();
     assert_eq!(log.matches("kind: Role\n").count(), 1, "{log}");
     let manifest = format!("; leaderrun manifest --lock {} prints the whole Role", lock.name);
@@ -135,6 +136,7 @@ fn verbose_logs_are_sentences() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).args(["-v"]).run_script("exit 0");
     a.wait_for_exit(0);
+    // Parts of Rust values as `{:?}` prints them.
     for fragment in ["Some(", "None", "Ok(", "Err(", "{ ", "::", "=\""] {
         assert!(!a.log().contains(fragment), "{fragment:?}: {}", a.log());
     }

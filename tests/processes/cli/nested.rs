@@ -1,27 +1,28 @@
-//! Tests of a leaderrun inside the command of another one.
+//! Tests of a leaderrun that runs inside the command of another leaderrun.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use testkit::{Candidate, Cluster, Proxy, TestLock, leaderrun, scratch};
+use testkit::exit_status::FAILED;
+use testkit::{Candidate, Cluster, Proxy, TIMING, TestLock, leaderrun, scratch};
 
-/// Returns the options for a lock, for a leaderrun that a script starts.
+/// Returns the options with which a script can start leaderrun for a lock.
 fn options(lock: &TestLock) -> String {
     let kubeconfig = lock.kubeconfig.as_ref().map(|path| format!(" --kubeconfig {}", path.display()));
-    let times = "--lease-duration 6s --renew-deadline 4s --retry-period 1s";
-    format!("--lock {}{} {times}", lock.name, kubeconfig.unwrap_or_default())
+    format!("--lock {}{} {}", lock.name, kubeconfig.unwrap_or_default(), TIMING.join(" "))
 }
 
+/// Checks that a run inside the command of `outer` is refused. `inner` contains the options of the inner run.
 fn assert_refused(outer: &TestLock, inner: &str) {
     let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
-    a.wait_for_exit(125);
+    a.wait_for_exit(FAILED);
     assert_eq!(a.output(), "");
     let expected = "this process runs inside the command for which a holds it, so it would wait for itself; remove the inner leaderrun";
     assert!(a.log().contains(expected), "{inner}: {}", a.log());
 }
 
 #[testkit::test]
-fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_that_it_is_part_of() {
+fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_that_it_runs_in() {
     for lock in ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind).into_iter().chain([TestLock::file()]) {
         assert_refused(&lock, &options(&lock));
         assert_refused(&lock, &format!("{} --wait 0s", options(&lock)));
@@ -51,9 +52,9 @@ fn a_nested_run_recognises_the_same_lock_by_another_name() {
 fn a_run_recognises_the_lock_of_a_command_two_levels_above() {
     let (outer, middle) = (TestLock::file(), TestLock::file());
     let program = leaderrun();
-    let inside = format!("{program} {} -- {program} {} -- echo ran", options(&middle), options(&outer));
-    let mut a = Candidate::new("a", &outer).run_script(&inside);
-    a.wait_for_exit(125);
+    let nested = format!("{program} {} -- {program} {} -- echo ran", options(&middle), options(&outer));
+    let mut a = Candidate::new("a", &outer).run_script(&nested);
+    a.wait_for_exit(FAILED);
     assert!(a.log().contains("it would wait for itself"), "{}", a.log());
 }
 

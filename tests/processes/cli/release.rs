@@ -1,12 +1,14 @@
-//! `leaderrun release --force`.
+//! Tests of `leaderrun release --force`.
 
 use nix::sys::signal::{Signal, kill};
 
+use testkit::exit_status::{FAILED, LOST};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
-/// Durations with a lease that does not expire during a test.
+/// Durations with which the lease does not expire during a test.
 const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
 
+/// Runs `leaderrun release --force` with these additional arguments. It must exit with this status.
 fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     let mut release = Candidate::subcommand("release", lock).args(["--force"]).args(arguments).start();
     release.wait_for_exit(status);
@@ -54,12 +56,12 @@ fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
 #[testkit::test]
 fn a_release_by_force_ends_the_wait_after_the_record_was_deleted_or_emptied() {
     let emptied = serde_json::json!({ "spec": { "holderIdentity": "" } });
-    for deletes in [true, false] {
+    for is_deleted in [true, false] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut b = start_standby_behind_dead_holder(&lock, &witnesses);
         let admin = Cluster::shared().admin();
         let edited =
-            if deletes { admin.delete(&lock.lease_path()) } else { admin.merge_patch(&lock.lease_path(), &emptied) };
+            if is_deleted { admin.delete(&lock.lease_path()) } else { admin.merge_patch(&lock.lease_path(), &emptied) };
         edited.expect("a Lease");
         b.wait_for_log("while the lock was held");
         release(&lock, &["--observe", "1s"], 0);
@@ -84,23 +86,22 @@ fn a_release_by_force_is_refused_while_the_holder_renews() {
 }
 
 #[testkit::test]
-fn the_command_of_a_frozen_holder_that_was_taken_for_dead_is_killed_when_it_is_thawed() {
+fn a_frozen_holder_whose_lock_was_released_by_force_kills_its_command_when_it_is_thawed() {
     let lock = TestLock::lease();
-    let a = Candidate::with_timing("a", &lock, LONG).run_script("echo runs; exec sleep 1000");
-    testkit::eventually("a runs", || !a.output().is_empty());
+    let mut a = Candidate::with_timing("a", &lock, LONG).run_script("echo runs; exec sleep 1000");
+    testkit::eventually("the command of a runs", || !a.output().is_empty());
     a.signal(Signal::SIGSTOP);
     release(&lock, &[], 0);
     let b = Candidate::with_timing("b", &lock, LONG).run_script("echo runs; exec sleep 1000");
-    testkit::eventually("b runs", || !b.output().is_empty());
-    let mut a = a;
+    testkit::eventually("the command of b runs", || !b.output().is_empty());
     a.signal(Signal::SIGCONT);
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     assert!(a.log().contains("held by b"), "{}", a.log());
 }
 
 #[testkit::test]
-fn a_release_must_be_confirmed_by_force() {
+fn release_requires_the_option_force() {
     let mut refused = Candidate::subcommand("release", &TestLock::file()).start();
-    refused.wait_for_exit(125);
+    refused.wait_for_exit(FAILED);
     assert_eq!(refused.log(), "leaderrun: --force is missing; for example --force\n");
 }

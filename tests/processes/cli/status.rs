@@ -1,8 +1,9 @@
-//! `leaderrun status`.
+//! Tests of `leaderrun status`.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use testkit::exit_status::FAILED;
 use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, scratch};
 
 /// Returns the exit status and the JSON document of `leaderrun status`.
@@ -17,7 +18,7 @@ fn status(lock: &TestLock) -> (i32, Value) {
 }
 
 #[testkit::test]
-fn locks_of_every_kind_are_shown_as_held_and_then_as_free() {
+fn a_lock_of_every_kind_is_shown_as_held_and_then_as_free() {
     let kinds = ["endpoints", "configmap", "endpoints+lease", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file(), TestLock::lease()].into_iter().chain(kinds) {
         let (code, never) = status(&lock);
@@ -54,7 +55,7 @@ fn a_lock_that_is_not_renewed_is_shown_as_expired() {
     let a = Candidate::new("a", &lock).run_script("echo started; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
     a.signal(Signal::SIGSTOP);
-    eventually("its lease expires", || status(&lock).0 == 2);
+    eventually("the lock expires", || status(&lock).0 == 2);
     let (_, expired) = status(&lock);
     assert_eq!((&expired["state"], &expired["holder"]), (&json!("expired"), &json!("a")));
     a.signal(Signal::SIGCONT);
@@ -77,24 +78,24 @@ fn status_shows_the_record_of_another_program() {
 fn status_fails_if_the_lock_cannot_be_read() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut forbidden = Candidate::subcommand("status", &lock).start();
-    forbidden.wait_for_exit(125);
+    forbidden.wait_for_exit(FAILED);
     assert!(forbidden.log().contains("not allowed to get leases"), "{}", forbidden.log());
 
     let no_record = scratch::folder("lock").join("text");
     std::fs::write(&no_record, "text").expect("a file");
-    let mut nothing = Candidate::without_options("status")
+    let mut unreadable = Candidate::without_options("status")
         .args(["status", "--lock", &format!("file:{}", no_record.display())])
         .start();
-    nothing.wait_for_exit(125);
-    assert!(nothing.log().contains("it is not a record of leaderrun"), "{}", nothing.log());
+    unreadable.wait_for_exit(FAILED);
+    assert!(unreadable.log().contains("it is not a record of leaderrun"), "{}", unreadable.log());
 
     let proxy = Proxy::start(Cluster::shared());
     let lock = lock.through(proxy.kubeconfig());
     proxy.partition();
-    let mut silence = Candidate::subcommand("status", &lock).start();
-    silence.wait_for_exit(125);
-    assert!(silence.log().contains("does not answer within 10s"), "{}", silence.log());
-    assert_eq!(silence.output(), "");
+    let mut unanswered = Candidate::subcommand("status", &lock).start();
+    unanswered.wait_for_exit(FAILED);
+    assert!(unanswered.log().contains("does not answer within 10s"), "{}", unanswered.log());
+    assert_eq!(unanswered.output(), "");
 }
 
 #[testkit::test]
@@ -110,7 +111,7 @@ fn status_says_that_a_lock_without_a_record_was_never_held() {
     }
 }
 
-/// Returns the lines so far, without their times.
+/// Returns the lines that were printed so far, without their times.
 fn lines(watching: &testkit::Running) -> Vec<String> {
     watching.output().lines().map(|line| line.split_once("Z ").expect("a time").1.to_owned()).collect()
 }
@@ -120,14 +121,18 @@ fn status_watch_prints_one_line_for_each_change() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap+lease")] {
         let name = &lock.name;
         let mut watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
-        eventually("it begins", || lines(&watching) == [format!("{name} is free: it has no record")]);
+        eventually("the state at the start is printed", || {
+            lines(&watching) == [format!("{name} is free: it has no record")]
+        });
         let a = Candidate::new("a", &lock).run_script("echo held; exec sleep 1000");
-        eventually("a is seen", || lines(&watching).get(1) == Some(&format!("{name} is held by a, transitions 0")));
+        eventually("the acquisition by a is printed", || {
+            lines(&watching).get(1) == Some(&format!("{name} is held by a, transitions 0"))
+        });
         a.signal(Signal::SIGSTOP);
         let expired = format!("{name} expired by this machine's clock: a does not renew it");
-        eventually("the lock expires", || lines(&watching).get(2) == Some(&expired));
+        eventually("the expiry is printed", || lines(&watching).get(2) == Some(&expired));
         a.signal(Signal::SIGCONT);
-        eventually("a renews", || lines(&watching).len() > 3);
+        eventually("the renewal after the expiry is printed", || lines(&watching).len() > 3);
         drop(a);
         watching.signal(Signal::SIGINT);
         watching.wait_until_killed_by(Signal::SIGINT);
@@ -141,7 +146,7 @@ fn status_watch_reads_a_lock_repeatedly_if_it_may_not_be_watched() {
     let watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
     watching.wait_for_log("not allowed to watch leases");
     let _a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_script("exec sleep 1000");
-    eventually("a is seen", || watching.output().contains("held by a"));
+    eventually("the acquisition by a is printed", || watching.output().contains("held by a"));
 }
 
 #[testkit::test]
@@ -156,10 +161,10 @@ fn all_slots_are_shown_together() {
         let (code, never, _) = shown(&slots);
         assert!(code == 1 && never.ends_with("0 of 2 slots are held\n"), "{never}");
         let mut watching = Candidate::subcommand("status", &lock).args(["--watch", "--slots", "2"]).start();
-        eventually("it begins", || lines(&watching).len() == 2);
+        eventually("the state at the start is printed", || lines(&watching).len() == 2);
         let mut leaders = ["a", "b"].map(|name| {
             let leader = Candidate::new(name, &lock).args(slots).run_script("echo $LEADERRUN_SLOT; exec sleep 1000");
-            eventually("it leads", || leader.output().ends_with('\n'));
+            eventually("the candidate leads", || leader.output().ends_with('\n'));
             leader
         });
         let slot = leaders[0].output().trim().to_owned();
@@ -169,7 +174,7 @@ fn all_slots_are_shown_together() {
         let (_, json, _) = shown(&[&slots[..], &["-o", "json"]].concat());
         let json: Value = serde_json::from_str(&json).expect("an array");
         assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
-        // Only the slots have records, not the lock that the option names.
+        // Without --slots, the name is that of a lock without a record.
         let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);
         for (subcommand, options) in [("status", &[][..]), ("step-down", &[]), ("release", &["--force"])] {
             let mut free = Candidate::subcommand(subcommand, &lock).args(options).start();
@@ -180,7 +185,7 @@ fn all_slots_are_shown_together() {
         let (code, one, _) = shown(&slots);
         assert!(code == 1 && one.ends_with("1 of 2 slots are held\n"), "{one}");
         let has_line = |sentence: String| lines(&watching).iter().any(|line| line.starts_with(&sentence));
-        eventually("the hand-over is seen", || {
+        eventually("the changes of the slots are printed", || {
             has_line(held.trim().to_owned()) && has_line(format!("{}-{slot} is free, ", lock.name))
         });
         watching.signal(Signal::SIGINT);

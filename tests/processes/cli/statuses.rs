@@ -1,4 +1,4 @@
-//! The exit statuses by which a script distinguishes a lock that is held from a failure.
+//! Tests of the exit statuses with which a script can distinguish a lock that is held from a failure.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use testkit::exit_status::{NOT_ACQUIRED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
 
-/// Durations with a lease that does not expire during a test.
+/// Durations with which the lease does not expire during a test.
 const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
 
 /// Returns a candidate that does not wait, as in a cron table.
@@ -17,11 +18,12 @@ fn candidate_that_does_not_wait(lock: &TestLock) -> Candidate {
     Candidate::with_timing("b", lock, LONG).args(["--quiet", "--wait", "0s"])
 }
 
+/// Checks that a candidate for this lock gives up with the status of an unusable lock, and names the reason.
 #[track_caller]
 fn assert_unusable(lock: &TestLock, reason: &str) {
     let start = Instant::now();
     let mut b = candidate_that_does_not_wait(lock).run(["echo", "ran"]);
-    b.wait_for_exit(69);
+    b.wait_for_exit(UNAVAILABLE);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     assert_eq!(b.output(), "");
     let last = b.log().lines().last().unwrap_or_default().to_owned();
@@ -29,15 +31,16 @@ fn assert_unusable(lock: &TestLock, reason: &str) {
     assert!(last.contains(&expected) && last.contains(reason), "{reason:?}: {}", b.log());
 }
 
-/// Writes a kubeconfig in which a text is replaced. Returns its path.
-fn kubeconfig_with(text: &str, other: &str) -> PathBuf {
+/// Writes a kubeconfig in which `text` is replaced with `replacement`. Returns its path.
+fn kubeconfig_with(text: &str, replacement: &str) -> PathBuf {
     let real = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     assert!(real.contains(text), "{real}");
     let path = scratch::folder("kubeconfig").join("changed");
-    fs::write(&path, real.replace(text, other)).expect("a kubeconfig");
+    fs::write(&path, real.replace(text, replacement)).expect("a kubeconfig");
     path
 }
 
+/// Starts the candidate `a`, which holds the lock until both returned values are dropped.
 fn start_holder(lock: &TestLock) -> (Running, Witnesses) {
     let witnesses = Witnesses::new();
     let a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
@@ -49,10 +52,14 @@ fn start_holder(lock: &TestLock) -> (Running, Witnesses) {
 fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let (_a, _witnesses) = start_holder(&lock);
-        for (option, status) in [(&[][..], 75), (&["-E", "0"], 0), (&["--conflict-exit-code=3"], 3)] {
+        for (option, status) in [(&[][..], NOT_ACQUIRED), (&["-E", "0"], 0), (&["--conflict-exit-code=3"], 3)] {
             let mut b = candidate_that_does_not_wait(&lock).args(option).run(["echo", "ran"]);
             b.wait_for_exit(status);
-            assert_eq!((b.output(), b.log()), (String::new(), String::new()), "neither output nor a log");
+            assert_eq!(
+                (b.output(), b.log()),
+                (String::new(), String::new()),
+                "there should be neither output nor a log"
+            );
         }
         let variables =
             Candidate::without_options("b").env("LEADERRUN_CONFLICT_EXIT_CODE", "4").env("LEADERRUN_WAIT", "0s");
@@ -91,10 +98,11 @@ fn a_missing_right_is_not_a_conflict() {
 #[testkit::test]
 fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     let address = Cluster::shared().address().to_string();
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
+    // The listener is dropped at once, so nothing listens at this address.
+    let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
     for (kubeconfig, reason) in [
         (kubeconfig_with("token-of-admin", "nonsense"), "nauthorized"),
-        (kubeconfig_with(&address, &nobody), "onnection refused"),
+        (kubeconfig_with(&address, &unused), "onnection refused"),
         (kubeconfig_with(&format!("https://{address}"), "https://no.such.host.invalid"), ""),
         (kubeconfig_with("certificate-authority-data", "ignored"), ""),
     ] {
@@ -102,7 +110,7 @@ fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     }
 }
 
-#[testkit::test(requires = ordinary_user())]
+#[testkit::test(requires = is_ordinary_user())]
 fn a_folder_that_cannot_be_written_to_is_not_a_conflict() {
     let folder = scratch::folder("read-only");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
@@ -110,7 +118,7 @@ fn a_folder_that_cannot_be_written_to_is_not_a_conflict() {
     assert_unusable(&lock, "may not write to it");
 }
 
-/// Returns an error if this user is root, who may write to any file.
-fn ordinary_user() -> Result<(), String> {
+/// Returns an error if this user is root, who may write to any folder.
+fn is_ordinary_user() -> Result<(), String> {
     if nix::unistd::geteuid().is_root() { Err("root may write everywhere".to_owned()) } else { Ok(()) }
 }

@@ -8,17 +8,18 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 
+use testkit::exit_status::UNAVAILABLE;
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Screen, TestLock, Witnesses, eventually, is_alive, kubeconfig, scratch};
 
-/// A kubeconfig whose plugin is a shell script, in a folder of its own.
+/// A folder with a credential plugin, which is a shell script, and a kubeconfig that names it.
 struct Plugin {
     folder: PathBuf,
 }
 
 impl Plugin {
-    /// Creates a plugin that runs `script` in its folder and then prints the administrator's token, which expires after
-    /// `lifetime` seconds if that is given.
+    /// Creates a plugin that runs `script` in its folder, and then prints the administrator's token. The token expires
+    /// after `lifetime` seconds, or never.
     fn new(script: &str, lifetime: Option<u32>) -> Self {
         let expires = match lifetime {
             Some(lifetime) => format!(r#","expirationTimestamp":"'$(date -u -d '+{lifetime} seconds' +%FT%TZ)'""#),
@@ -32,7 +33,7 @@ impl Plugin {
         Self::without_credential(&format!("{script}\necho '{credential}'"))
     }
 
-    /// Creates a plugin that runs `script` in its folder, and prints nothing else. Its runs are counted.
+    /// Creates a plugin that runs `script` in its folder, and prints only what the script prints. Its runs are counted.
     fn without_credential(script: &str) -> Self {
         let folder = scratch::folder("plugin");
         let program = folder.join("plugin");
@@ -44,7 +45,7 @@ impl Plugin {
         plugin
     }
 
-    /// Writes the kubeconfig, with these fields of `exec`.
+    /// Writes the kubeconfig, with these additional fields of `exec`.
     fn configure(&self, fields: &Value) {
         let mut exec = json!({ "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "IfAvailable" });
         exec.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
@@ -60,13 +61,15 @@ impl Plugin {
         TestLock::lease_through(self.file("kubeconfig"))
     }
 
+    /// Returns how often the plugin has run.
     fn runs(&self) -> usize {
         fs::read_to_string(self.file("runs")).map_or(0, |runs| runs.lines().count())
     }
 }
 
+/// Waits until a file contains a pid. Returns the pid.
 fn read_pid(path: &Path) -> Pid {
-    eventually("a pid", || fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n')));
+    eventually("the file contains a pid", || fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n')));
     Pid::from_raw(fs::read_to_string(path).expect("a pid").trim().parse().expect("a number"))
 }
 
@@ -94,12 +97,12 @@ fn a_plugin_does_not_read_the_input_of_the_command() {
 
 #[testkit::test]
 fn a_plugin_that_takes_longer_than_the_request_timeout_does_not_cause_a_loss() {
-    // With the durations of the tests the request timeout is one second.
+    // With the durations of the tests, the request timeout is one second.
     let (plugin, witnesses) = (Plugin::new("sleep 2", Some(6)), Witnesses::new());
     let mut a = Candidate::new("a", &plugin.lock()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    eventually("three renewals of the token", || plugin.runs() >= 4);
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    eventually("the token is renewed three times", || plugin.runs() >= 4);
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
     witnesses.assert_one_at_a_time(1);
 }
@@ -109,15 +112,15 @@ fn a_plugin_that_hangs_is_logged_and_killed_when_leaderrun_ends() {
     let plugin = Plugin::without_credential("echo $$ > pid; sleep 1000 & echo $! > child; wait");
     let mut a = Candidate::new("a", &plugin.lock()).args(["--wait", "2s"]).run_script("echo started");
     let processes = [read_pid(&plugin.file("pid")), read_pid(&plugin.file("child"))];
-    a.wait_for_exit(69);
-    let named = format!("still waiting for the credential plugin {}", plugin.file("plugin").display());
-    assert!(a.log().contains(&named), "{}", a.log());
+    a.wait_for_exit(UNAVAILABLE);
+    let expected = format!("still waiting for the credential plugin {}", plugin.file("plugin").display());
+    assert!(a.log().contains(&expected), "{}", a.log());
     assert_eq!((a.output().as_str(), plugin.runs()), ("", 1));
-    eventually("the plugin is gone", || !processes.iter().any(|process| is_alive(*process)));
+    eventually("the plugin is dead", || !processes.iter().any(|process| is_alive(*process)));
 }
 
 #[testkit::test]
-fn the_error_for_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() {
+fn the_message_about_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() {
     let status = |plugin: &Plugin| {
         let mut status = Candidate::subcommand("status", &plugin.lock()).start();
         status.wait();
@@ -136,9 +139,9 @@ fn the_error_for_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() {
         assert!(log.contains(&failure), "{script}: {log}");
         assert!(log.contains("; check exec of the user in the kubeconfig"), "{script}: {log}");
     }
-    let uninterpreted = Plugin::without_credential("");
-    fs::write(uninterpreted.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
-    let log = status(&uninterpreted);
+    let without_interpreter = Plugin::without_credential("");
+    fs::write(without_interpreter.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
+    let log = status(&without_interpreter);
     assert!(log.contains("failed: the interpreter that its first line names does not exist"), "{log}");
     let missing = Plugin::without_credential("");
     missing.configure(&json!({ "command": "no-such-plugin", "installHint": "run: install no-such-plugin" }));
@@ -180,10 +183,10 @@ fn long_output_of_a_plugin_is_accepted_but_endless_output_is_refused() {
 
 #[testkit::test]
 fn a_plugin_that_fails_is_run_again_until_it_succeeds() {
-    let plugin = Plugin::new("[ -e mended ] || { echo no network >&2; exit 1; }", None);
+    let plugin = Plugin::new("[ -e network ] || { echo no network >&2; exit 1; }", None);
     let mut a = Candidate::new("a", &plugin.lock()).run_script("echo started");
     a.wait_for_log("it ended with status 1: no network");
-    fs::write(plugin.file("mended"), "").expect("a file");
+    fs::write(plugin.file("network"), "").expect("a file");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "started\n");
 }
@@ -202,12 +205,12 @@ fn a_plugin_gets_information_about_the_cluster_if_that_is_configured() {
 }
 
 #[testkit::test]
-fn a_kubeconfig_that_blocks_readers_is_logged() {
+fn a_wait_for_the_contents_of_the_kubeconfig_is_logged() {
     let fifo = scratch::folder("kubeconfig").join("fifo");
     mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a named pipe");
     let lock = TestLock { name: "default/job".to_owned(), kubeconfig: Some(fifo.clone()) };
     let mut a = Candidate::new("a", &lock).args(["--wait", "2s"]).run_script("echo started");
-    a.wait_for_exit(69);
+    a.wait_for_exit(UNAVAILABLE);
     assert!(a.log().contains(&format!("still waiting for the contents of {}", fifo.display())), "{}", a.log());
     let mut b = Candidate::new("b", &lock).run_script("echo started");
     b.wait_for_log(&format!("still waiting for the contents of {}", fifo.display()));
@@ -223,11 +226,11 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     witnesses.wait_for("a", 1);
     fs::remove_file(plugin.file("kubeconfig")).expect("a kubeconfig");
     let before = plugin.runs();
-    eventually("two renewals of the token", || plugin.runs() >= before + 2);
+    eventually("the token is renewed twice", || plugin.runs() >= before + 2);
     a.wait_for_log("still using the previous credentials: --kubeconfig");
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
-    // A run of the plugin that is killed at the end may be logged as well.
+    // If a run of the plugin is killed at the end, that is logged as well, with another message.
     assert_eq!(a.log().matches("still using the previous credentials: --kubeconfig").count(), 1, "{}", a.log());
 }
 

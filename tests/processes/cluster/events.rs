@@ -1,4 +1,4 @@
-//! Kubernetes Events about the lock.
+//! Tests of Kubernetes Events about the lock.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -8,16 +8,19 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use testkit::exit_status::LOST;
 use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TIMING, TestLock, Witnesses, eventually, rbac_rule};
 
-use crate::other_users::{become_user, open_folder, program, root};
+use crate::other_users::{become_user, is_root, open_folder, program};
 
+/// Returns the Events in the namespace of a lock.
 fn events(lock: &TestLock) -> Vec<Value> {
     let path = format!("/api/v1/namespaces/{}/events", lock.namespace());
     let list = Cluster::shared().admin().get(&path).expect("events");
     list["items"].as_array().cloned().unwrap_or_default()
 }
 
+/// Returns the messages of the Events in the namespace of a lock.
 fn messages(lock: &TestLock) -> Vec<String> {
     events(lock).iter().map(|event| event["message"].as_str().expect("a message").to_owned()).collect()
 }
@@ -57,7 +60,7 @@ fn events_are_written_for_each_object_of_a_lock() {
     for (kind, path) in [("Lease", lock.lease_path()), ("ConfigMap", lock.object_path("configmaps"))] {
         let uid = admin.get(&path).expect("the object")["metadata"]["uid"].clone();
         let about = |event: &Value| event["involvedObject"]["kind"] == kind && event["involvedObject"]["uid"] == uid;
-        eventually("two Events", || events(&lock).iter().filter(|event| about(event)).count() == 2);
+        eventually("two Events are written", || events(&lock).iter().filter(|event| about(event)).count() == 2);
     }
 }
 
@@ -69,7 +72,7 @@ fn a_loss_is_recorded_as_an_event() {
     let taken =
         json!({ "spec": { "holderIdentity": "b", "leaseDurationSeconds": 60 }, "metadata": { "annotations": null } });
     Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("the lease");
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     eventually("the Event is written", || messages(&lock).contains(&"a stopped leading".to_owned()));
 }
 
@@ -95,16 +98,16 @@ fn events_that_are_not_answered_delay_neither_renewals_nor_the_exit() {
     eventually("the lock is still renewed", || renewals() >= before + 6);
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
-    let by_event =
+    let event_connection =
         proxy.requests().iter().find(|request| request.path.contains("/events")).map(|request| request.connection);
-    let by_renewal = |connection| {
+    let carries_renewals = |connection| {
         proxy.requests().iter().any(|request| request.method == Method::PUT && request.connection == connection)
     };
-    assert!(!by_event.is_some_and(by_renewal), "Events have a connection of their own");
+    assert!(!event_connection.is_some_and(carries_renewals), "Events should have a connection of their own");
     assert!(!a.log().contains("warning"), "{}", a.log());
 }
 
-/// A Python program that uses up the limit of processes, and ends with status 7 on SIGTERM.
+/// A Python program that starts as many processes as the limit permits, and ends with status 7 on SIGTERM.
 const FORK_UNTIL_REFUSED: &str = "
 import os, signal, time
 signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
@@ -116,14 +119,14 @@ print('no more processes', flush=True)
 while True: signal.pause()
 ";
 
-/// Looking up the name of the API server for a new connection needs a thread, which the limit may refuse.
-#[testkit::test(requires = root())]
-fn a_command_that_uses_up_the_limit_of_processes_does_not_prevent_renewals_or_its_end() {
+/// The look-up of the API server's name for a new connection needs a thread, which the limit may refuse.
+#[testkit::test(requires = is_root())]
+fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
     let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));
     let kubeconfig = open_folder("by-name", 0o755).join("kubeconfig");
     let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
-    // This user has no other processes, which would count for the limit.
+    // This user has no other processes, which would count towards the limit.
     let user = 100_000 + 16 * std::process::id();
     let mut a = Candidate::program("a", program())
         .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])
@@ -136,12 +139,10 @@ fn a_command_that_uses_up_the_limit_of_processes_does_not_prevent_renewals_or_it
         })
         .run(["python3", "-c", FORK_UNTIL_REFUSED]);
     eventually("the limit is reached", || a.output().contains("no more processes"));
-    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-    // The addresses that were looked up at the start are used for longer than the five seconds for which they are fresh.
+    // The look-up is only repeated after five seconds. When it fails, the addresses from the start are still used.
     for _ in 0..10 {
         proxy.break_existing();
-        let before = renewed();
-        eventually("a renewal", || renewed() != before);
+        Cluster::shared().wait_for_renewals(&lock, 1);
     }
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(7);

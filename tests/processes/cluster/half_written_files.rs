@@ -1,5 +1,5 @@
-//! Tests of files that another program writes in parts while a leader uses them: it empties the file, writes a part of
-//! it, and then completes it.
+//! Tests of files that another program rewrites in place while a leader uses them: the program empties the file, writes
+//! a part of the new contents, and then the rest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use testkit::credentials;
 use testkit::users::ADMIN;
-use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, scratch, tls};
+use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, scratch, tls};
 
 use super::credential_rotation::TIMING;
 
-/// The number of renewals between two parts of a file.
+/// How many renewals must succeed after each part of a file is written.
 const RENEWALS: usize = 3;
 
 /// A leader behind a proxy, with the files of its credentials.
@@ -42,7 +42,7 @@ impl Leader {
     }
 
     /// Writes the kubeconfig, with these fields of the user.
-    fn configure(&self, user: &Value) {
+    fn write_kubeconfig(&self, user: &Value) {
         let config = json!({
             "clusters": [{ "name": "c", "cluster": {
                 "server": format!("https://{}", self.proxy.address()), "certificate-authority": "ca.crt",
@@ -59,34 +59,31 @@ impl Leader {
         self.witnesses.wait_for("a", 1);
     }
 
-    /// Waits until the lease was renewed several times.
+    /// Waits for [`RENEWALS`] renewals.
     fn wait_for_renewals(&self) {
-        let admin = self.cluster.admin();
-        let renewed = || admin.get(&self.lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-        for _ in 0..RENEWALS {
-            let before = renewed();
-            eventually("a renewal", || renewed() != before);
-        }
+        self.cluster.wait_for_renewals(&self.lock, RENEWALS);
     }
 
-    /// Writes a part of a file, and makes leaderrun read all files again.
+    /// Writes `part` to a file, makes leaderrun read all files again, and waits for renewals.
     fn write_part(&self, name: &str, part: &str) {
         fs::write(self.file(name), part).expect("a part of a file");
         self.proxy.answer(Match::put().next(1), 401, None);
         self.wait_for_renewals();
     }
 
-    /// Checks that the lock was never lost, and that the log names this reason.
-    fn assert_held(mut self, reason: &str) {
+    /// Checks that the lock was never lost, and that the log gives this reason why the previous credentials stayed in
+    /// use.
+    fn assert_lock_was_kept(mut self, reason: &str) {
         let mut running = self.running.take().expect("a leader");
         let log = running.log();
-        assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {log}");
+        assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {log}");
         let lines = log.lines().filter(|line| line.contains("still using the previous credentials"));
         assert!(lines.clone().any(|line| line.contains(reason)), "{reason}: {log}");
         running.stop();
     }
 }
 
+/// Returns the first half of a text.
 fn half(text: &str) -> &str {
     &text[..text.len() / 2]
 }
@@ -96,7 +93,7 @@ fn a_leader_keeps_the_lock_while_its_token_file_is_written_in_parts() {
     let mut leader = Leader::new();
     let (old, new) = (credentials::issue_token(ADMIN), credentials::issue_token(ADMIN));
     fs::write(leader.file("token"), &old).expect("a token");
-    leader.configure(&json!({ "tokenFile": "token" }));
+    leader.write_kubeconfig(&json!({ "tokenFile": "token" }));
     leader.start();
     leader.write_part("token", "");
     leader.write_part("token", half(&new));
@@ -104,7 +101,7 @@ fn a_leader_keeps_the_lock_while_its_token_file_is_written_in_parts() {
     credentials::revoke_token(&old);
     leader.wait_for_renewals();
     let reason = format!("the API server rejects the token in {}", leader.file("token").display());
-    leader.assert_held(&reason);
+    leader.assert_lock_was_kept(&reason);
 }
 
 #[testkit::test]
@@ -114,7 +111,7 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
     let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
     write("me.crt", &old.certificate);
     write("me.key", &old.key);
-    leader.configure(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
+    leader.write_kubeconfig(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
     leader.start();
     leader.write_part("me.key", "");
     leader.write_part("me.key", half(&new.key));
@@ -123,29 +120,30 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
     fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
     credentials::revoke_certificate(&old);
     leader.wait_for_renewals();
-    leader.assert_held("does not belong to the key in client-key");
+    leader.assert_lock_was_kept("does not belong to the key in client-key");
 }
 
 #[testkit::test]
-fn a_leader_keeps_the_lock_while_its_certificate_file_lacks_the_intermediate_authority() {
+fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_authority() {
     let mut leader = Leader::new();
     let (old, new) = (credentials::issue_certificate(ADMIN), credentials::issue_certificate_chain(ADMIN));
     let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
     write("me.crt", &old.certificate);
     write("me.key", &old.key);
-    leader.configure(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
+    leader.write_kubeconfig(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
     leader.start();
     leader.write_part("me.key", &new.key);
     const END: &str = "-----END CERTIFICATE-----\n";
-    let first = new.certificate.find(END).expect("a certificate") + END.len();
-    leader.write_part("me.crt", &new.certificate[..first]);
+    let end_of_first = new.certificate.find(END).expect("a certificate") + END.len();
+    leader.write_part("me.crt", &new.certificate[..end_of_first]);
     fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
     credentials::revoke_certificate(&old);
     leader.wait_for_renewals();
-    leader.assert_held("the server refused the client certificate");
+    leader.assert_lock_was_kept("the server refused the client certificate");
 }
 
-/// Rotates credentials while the file of authorities is half written.
+/// Replaces and revokes tokens while the file of authorities is half written, and checks that the lock is kept.
+/// `publish` writes a token to a folder.
 fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish: impl Fn(&Path, &str)) {
     let mut token = credentials::issue_token(ADMIN);
     publish(&leader.folder, &token);
@@ -157,19 +155,19 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
         credentials::revoke_token(&token);
         token = next;
         leader.wait_for_renewals();
-        // New connections are possible, too.
+        // New connections must also succeed.
         leader.proxy.break_existing();
         leader.wait_for_renewals();
     }
     fs::write(leader.file("ca.crt"), tls::authority()).expect("an authority");
     leader.wait_for_renewals();
-    leader.assert_held("ca.crt: certificate-authority: there is no certificate in it");
+    leader.assert_lock_was_kept("ca.crt: certificate-authority: there is no certificate in it");
 }
 
 #[testkit::test]
 fn a_replaced_token_file_is_read_while_the_file_of_authorities_is_half_written() {
     let leader = Leader::new();
-    leader.configure(&json!({ "tokenFile": "token" }));
+    leader.write_kubeconfig(&json!({ "tokenFile": "token" }));
     assert_lock_is_kept_with_half_written_authorities(leader, |folder, token| {
         fs::write(folder.join("token"), token).expect("a token");
     });
@@ -181,7 +179,7 @@ fn a_plugin_is_run_while_the_file_of_authorities_is_half_written() {
     let version = "client.authentication.k8s.io/v1";
     let script = format!("cat {}", leader.file("issued").display());
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
-    leader.configure(&json!({ "exec": exec }));
+    leader.write_kubeconfig(&json!({ "exec": exec }));
     assert_lock_is_kept_with_half_written_authorities(leader, |folder, token| {
         let credential = json!({ "apiVersion": version, "kind": "ExecCredential", "status": { "token": token } });
         fs::write(folder.join("issued"), credential.to_string()).expect("a credential");
@@ -211,7 +209,7 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     fs::write(leader.file("kubeconfig"), &new_text).expect("a kubeconfig");
     credentials::revoke_token(&old);
     leader.wait_for_renewals();
-    leader.assert_held("its user no longer has credentials");
+    leader.assert_lock_was_kept("its user no longer has credentials");
 }
 
 #[testkit::test]
@@ -226,7 +224,7 @@ fn a_plugin_runs_again_after_it_has_printed_half_a_certificate() {
     fs::write(leader.file("issued"), credential(half(&certificate.certificate), &certificate.key)).expect("a file");
     let script = format!("cat {}", leader.file("issued").display());
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
-    leader.configure(&json!({ "exec": exec }));
+    leader.write_kubeconfig(&json!({ "exec": exec }));
     let mut a = Candidate::new("a", &leader.lock).run_script("echo started");
     a.wait_for_log("its output cannot be used: client-certificate: there is no certificate in it");
     fs::write(leader.file("issued"), credential(&certificate.certificate, &certificate.key)).expect("a file");

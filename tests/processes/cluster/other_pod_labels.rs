@@ -1,22 +1,25 @@
-//! Tests of the leader's label on pods that also have labels of other leaders, locks and programs.
+//! Tests of the leader's label on pods that also have labels from other leaders, locks or programs.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use testkit::exit_status::NOT_FOUND;
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
 
 use super::pod_label::{LABEL, Pods, candidate};
 
-/// The label with the fencing token of the leadership that has set the leader's label.
-const MARK: &str = "job.leaderrun/token";
+/// The label with the fencing token of the leader that added its label to the pod.
+const TOKEN_LABEL: &str = "job.leaderrun/token";
 
-fn mark(pod: &Value) -> Option<String> {
-    pod["metadata"]["labels"][MARK].as_str().map(str::to_owned)
+/// Returns the fencing token in a pod's labels.
+fn token_label(pod: &Value) -> Option<String> {
+    pod["metadata"]["labels"][TOKEN_LABEL].as_str().map(str::to_owned)
 }
 
-/// The two leaders are configured with different labels. The requests of the first leader to remove its label are delayed.
+/// The two leaders are configured with different labels, and the first leader's requests to remove its label are
+/// delayed.
 #[testkit::test]
-fn a_label_of_another_value_is_removed() {
+fn a_leader_removes_the_different_label_of_the_leader_before_it() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);
@@ -39,7 +42,7 @@ fn a_label_of_another_value_is_removed() {
 }
 
 #[testkit::test]
-fn a_label_that_the_pod_had_before_is_left_alone() {
+fn a_label_that_the_pod_already_had_is_left_alone() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     pods.label("a", "leader");
@@ -49,8 +52,8 @@ fn a_label_that_the_pod_had_before_is_left_alone() {
     assert_eq!(pods.labelled(), ["a"]);
 }
 
-/// Both candidates are in the same pod. The first leader's request to remove its label arrives after the second leader has
-/// added its own.
+/// Both candidates are in the same pod. The first leader's request to remove its label arrives after the second leader
+/// has added its label.
 #[testkit::test]
 fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
@@ -59,12 +62,12 @@ fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     pods.wait_until_labelled(&["a"]);
     a.wait_for_log("routes to this candidate");
-    let earlier = mark(&pods.get("a")).expect("a mark");
+    let first_token = token_label(&pods.get("a")).expect("a token");
     let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
-    eventually("b has marked the pod", || mark(&pods.get("a")).is_some_and(|mark| mark != earlier));
+    eventually("the pod has b's token", || token_label(&pods.get("a")).is_some_and(|token| token != first_token));
     late.release();
     a.wait();
     assert_eq!(pods.labelled(), ["a"]);
@@ -96,7 +99,7 @@ fn a_leader_does_not_remove_the_label_of_another_lock() {
 fn labels_of_earlier_leaders_are_removed() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "c"]);
-    let labels = json!({ "role": "leader", MARK: "7.1767323045000000000" });
+    let labels = json!({ "role": "leader", TOKEN_LABEL: "7.1767323045000000000" });
     let annotations = json!({ "job.leaderrun/label": "role=leader" });
     let stale = json!({ "metadata": { "labels": labels, "annotations": annotations } });
     for pod in ["a", "b"] {
@@ -105,10 +108,10 @@ fn labels_of_earlier_leaders_are_removed() {
     let mut c = candidate("c", &lock).run_witness(&witnesses, &[]);
     pods.wait_until_labelled(&["c"]);
     c.stop();
-    // A leader whose command cannot be started removes such a label from its own pod.
+    // A leader whose command cannot be started removes an earlier leader's label from its own pod.
     pods.patch("a", &stale);
     let mut a = candidate("a", &lock).run(["/no/such/program"]);
-    a.wait_for_exit(127);
+    a.wait_for_exit(NOT_FOUND);
     pods.wait_until_labelled(&[]);
 }
 

@@ -1,19 +1,20 @@
-//! Tests of the owner of a lock's objects: `--owner`.
+//! Tests of `--owner`, which sets the owner of a lock's objects.
 
 use serde_json::{Value, json};
 
+use testkit::exit_status::FAILED;
 use testkit::{CANDIDATE_VERBS, Candidate, Client, Cluster, TestLock, eventually, rbac_rule};
 
 const DEPLOYMENT: [&str; 2] = ["--owner", "deployment/web"];
 
-/// Durations that are long enough for a busy machine to answer each request in time.
+/// Durations with which each request is answered in time even on a busy machine.
 const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "1s"];
 
 fn candidate(lock: &TestLock) -> Candidate {
     Candidate::with_timing("a", lock, TIMING)
 }
 
-/// The objects of a namespace that may be owners.
+/// Creates objects in the namespace of a lock that can be owners.
 struct Owners {
     client: Client,
     namespace: String,
@@ -24,6 +25,7 @@ impl Owners {
         Self { client: Cluster::shared().admin(), namespace: lock.namespace().to_owned() }
     }
 
+    /// Returns the path of the objects of this kind.
     fn path(&self, kind: &str) -> String {
         let group = match kind {
             "Pod" => "/api/v1",
@@ -33,7 +35,7 @@ impl Owners {
         format!("{group}/namespaces/{}/{}s", self.namespace, kind.to_lowercase())
     }
 
-    /// Creates an object that is controlled by another one, and returns the reference to it.
+    /// Creates an object, which is controlled by `controller` if there is one. Returns a reference to the new object.
     fn create(&self, kind: &str, name: &str, controller: Option<&Value>) -> Value {
         let labels = json!({ "app": "web" });
         let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
@@ -56,19 +58,20 @@ impl Owners {
     }
 }
 
-/// Returns the reference to an object as a controller.
+/// Returns a reference that says that its object is the controller.
 fn controlling(reference: &Value) -> Value {
     let mut reference = reference.clone();
     reference["controller"] = true.into();
     reference
 }
 
-/// Returns the owners of the object at this path.
+/// Returns the owner references of the object at this path.
 fn owners_at(path: &str) -> Value {
     Cluster::shared().admin().get(path).expect("an object")["metadata"]["ownerReferences"].clone()
 }
 
-fn lease_of(lock: &TestLock, name: &str) -> String {
+/// Returns the path of a Lease in the namespace of a lock.
+fn lease_path(lock: &TestLock, name: &str) -> String {
     format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases/{name}", lock.namespace())
 }
 
@@ -82,13 +85,13 @@ fn every_object_of_a_lock_gets_the_owner() {
         run.wait_for_exit(0);
         let lease = if slots.is_empty() { "job".to_owned() } else { format!("job-{}", run.output().trim()) };
         let paths = match kind {
-            "lease" => vec![lease_of(&lock, &lease)],
+            "lease" => vec![lease_path(&lock, &lease)],
             "configmap" => vec![lock.object_path("configmaps")],
-            _ => vec![lock.object_path("endpoints"), lease_of(&lock, "job")],
+            _ => vec![lock.object_path("endpoints"), lease_path(&lock, "job")],
         };
         for path in paths {
-            // The reference has no further fields: the owner does not control the lock, and its deletion does not wait for
-            // the lock's deletion.
+            // The reference has no other fields: the owner does not control the lock, and the deletion of the owner
+            // does not wait for the deletion of the lock.
             assert_eq!(owners_at(&path), json!([deployment]), "{path}");
         }
         assert!(!run.log().contains("has no owner"), "{}", run.log());
@@ -99,7 +102,7 @@ fn every_object_of_a_lock_gets_the_owner() {
 fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
     let lock = TestLock::lease();
     candidate(&lock).run(["true"]).wait_for_exit(0);
-    assert_eq!(owners_at(&lock.lease_path()), json!(null), "it is off by default");
+    assert_eq!(owners_at(&lock.lease_path()), json!(null), "there should be no owner by default");
     let owners = Owners::new(&lock);
     let other = owners.create("StatefulSet", "other", None);
     let first = owners.create("Deployment", "web", None);
@@ -119,7 +122,7 @@ fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
 
 #[testkit::test]
 fn with_owner_auto_the_controller_of_the_pod_becomes_the_owner() {
-    // Each chain begins with the owner and ends with the controller of the pod.
+    // Each chain begins with the expected owner and ends with the controller of the pod.
     let chains: [&[(&str, &str)]; 5] = [
         &[("Deployment", "web"), ("ReplicaSet", "web-1")],
         &[("CronJob", "web"), ("Job", "web-1")],
@@ -152,7 +155,7 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
     let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
     let pod = json!({ "metadata": { "name": "alone" }, "spec": pod });
     cluster.admin().create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).expect("a pod");
-    let admin = TestLock { name: format!("{namespace}/other"), ..lock.through(cluster.kubeconfig()) };
+    let as_admin = TestLock { name: format!("{namespace}/other"), ..lock.through(cluster.kubeconfig()) };
     for (lock, options, expected) in [
         (
             &lock,
@@ -163,22 +166,22 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
             ),
         ),
         (
-            &admin,
+            &as_admin,
             &DEPLOYMENT,
             format!("there is no Deployment \"web\" in namespace \"{namespace}\"; set --owner to an existing object"),
         ),
-        (&admin, &["--owner", "auto", "--pod", "none"], "there is no Pod \"none\"".to_owned()),
-        (&admin, &["--owner", "auto", "--pod", "alone"], "no controller created the pod \"alone\"".to_owned()),
+        (&as_admin, &["--owner", "auto", "--pod", "none"], "there is no Pod \"none\"".to_owned()),
+        (&as_admin, &["--owner", "auto", "--pod", "alone"], "no controller created the pod \"alone\"".to_owned()),
     ] {
         let mut run = candidate(lock).args(options).run(["true"]);
         run.wait_for_exit(0);
         assert!(run.log().contains(&expected), "{expected}: {}", run.log());
-        assert_eq!(run.log().matches("has no owner").count(), 1, "logged once: {}", run.log());
+        assert_eq!(run.log().matches("has no owner").count(), 1, "the warning should be logged once: {}", run.log());
     }
 }
 
 #[testkit::test]
-fn the_manifest_for_an_owner_grants_enough_rights_and_the_doctor_confirms_it() {
+fn the_manifest_for_an_owner_grants_enough_rights_and_the_doctor_confirms_that() {
     let cluster = Cluster::shared();
     for options in [&DEPLOYMENT[..], &["--owner", "auto"]] {
         let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
@@ -216,7 +219,7 @@ fn the_manifest_for_an_owner_grants_enough_rights_and_the_doctor_confirms_it() {
     }
 }
 
-/// The test deletes the Lease as Kubernetes does after its owner was deleted.
+/// Kubernetes deletes an object after its owner was deleted. Here, the test does that.
 #[testkit::test]
 fn a_held_lock_outlives_its_owner_and_a_released_lock_does_not() {
     let lock = TestLock::lease();
@@ -229,11 +232,15 @@ fn a_held_lock_outlives_its_owner_and_a_released_lock_does_not() {
     admin.delete(&format!("{}/web", owners.path("Deployment"))).expect("the Deployment is deleted");
     admin.delete(&lock.lease_path()).expect("the Lease is deleted");
     let lease = || admin.get(&lock.lease_path()).unwrap_or_default();
-    eventually("the holder writes it again", || lease()["spec"]["holderIdentity"] == "a");
-    assert_eq!(owners_at(&lock.lease_path()), json!(null), "with a deleted owner it would be deleted again");
+    eventually("the holder writes the Lease again", || lease()["spec"]["holderIdentity"] == "a");
+    assert_eq!(
+        owners_at(&lock.lease_path()),
+        json!(null),
+        "with the deleted owner, Kubernetes would delete the Lease again"
+    );
     a.wait_for_log("has no owner: there is no Deployment");
     a.stop();
-    assert_eq!(owners_at(&lock.lease_path()), json!([deployment]), "a released lock may be deleted");
+    assert_eq!(owners_at(&lock.lease_path()), json!([deployment]), "a released lock should have its owner again");
 }
 
 #[testkit::test]
@@ -257,7 +264,7 @@ fn an_owner_that_the_api_server_refuses_is_left_out() {
     assert_eq!(refused.log().matches("has no owner").count(), 1, "{}", refused.log());
     let owners = || cluster.admin().get(&lock.lease_path()).expect("the Lease")["metadata"]["ownerReferences"].clone();
     assert_eq!(owners(), json!(null));
-    // Creating an object with an owner is allowed.
+    // The API server permits the creation of an object with an owner.
     cluster.admin().delete(&lock.lease_path()).expect("the object is deleted");
     let mut created = run();
     created.wait_for_exit(0);
@@ -283,7 +290,7 @@ fn invalid_owners_are_refused() {
         ),
     ] {
         let mut refused = Candidate::without_options("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);
-        refused.wait_for_exit(125);
+        refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{owner}: {}", refused.log());
     }
 }

@@ -2,18 +2,21 @@
 
 use serde_json::{Value, json};
 
+use testkit::exit_status::UNAVAILABLE;
 use testkit::{CANDIDATE_VERBS, Candidate, Cluster, TestLock, Witnesses, rbac_rule};
 
+/// Returns the rules of a Role that permits these verbs on the Lease `job`.
 fn rules(verbs: &[&str]) -> Value {
     json!([rbac_rule("leases", &["job"], verbs)])
 }
 
+/// Returns a lock that is accessed as this user.
 fn lock_for(user: &str) -> TestLock {
     TestLock::lease_through(Cluster::shared().kubeconfig_for(user))
 }
 
 #[testkit::test]
-fn the_rights_in_the_printed_role_are_enough() {
+fn four_verbs_on_the_lease_are_all_the_rights_that_candidates_need() {
     let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "candidate", rules(&CANDIDATE_VERBS));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -34,7 +37,7 @@ fn a_candidate_prints_the_missing_role_and_waits_for_it() {
     a.wait_for_log("verbs: [get, create, update, watch]");
     Cluster::shared().grant(lock.namespace(), "stranger", rules(&CANDIDATE_VERBS));
     a.wait_for_exit(0);
-    assert_eq!(a.log().matches("not allowed").count(), 1, "logged once: {}", a.log());
+    assert_eq!(a.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", a.log());
 }
 
 #[testkit::test]
@@ -47,7 +50,7 @@ fn the_log_names_a_missing_right_to_create() {
 }
 
 #[testkit::test]
-fn a_candidate_without_watch_polls() {
+fn a_candidate_without_the_right_to_watch_polls() {
     let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "standby", rules(&["get", "create", "update"]));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -57,7 +60,7 @@ fn a_candidate_without_watch_polls() {
     b.wait_for_log("reading it every retry period instead");
     a.stop();
     b.wait_for_exit(0);
-    assert_eq!(b.log().matches("not allowed").count(), 1, "logged once: {}", b.log());
+    assert_eq!(b.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", b.log());
     witnesses.assert_one_at_a_time(2);
 }
 
@@ -66,7 +69,7 @@ fn the_log_reports_a_missing_namespace() {
     for kind in ["lease", "configmap"] {
         let lock = TestLock { name: format!("{kind}:nowhere/job"), ..TestLock::lease() };
         let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_script("echo started");
-        a.wait_for_exit(69);
+        a.wait_for_exit(UNAVAILABLE);
         assert!(a.log().contains("there is no namespace \"nowhere\"; try"), "{}", a.log());
         assert_eq!(a.output(), "");
     }

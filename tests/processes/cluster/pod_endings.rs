@@ -1,14 +1,14 @@
-//! Tests of the leadership when a pod ends. The tests send the same signals to the processes as the kubelet sends to those
-//! of a container, in the same order.
+//! Tests of hand-overs and takeovers when a pod ends. The tests send the signals that the kubelet sends to the
+//! processes of a container, in the same order.
 
 use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, descendants};
 
-/// Starts a leader with a witness, and a standby.
-fn pair(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
+/// Starts the leader `a`, whose command is a witness with these words, and the standby `b`.
+fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
-    // This is longer than any grace period of a pod.
+    // Ten minutes are longer than the grace period of a pod.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
     let a = candidate("a").run_witness(witnesses, words);
     witnesses.wait_for("a", 1);
@@ -26,11 +26,11 @@ fn kill_container(leaderrun: &Running) {
     }
 }
 
-/// A pod gets a grace period in a rolling update, when its node is drained, and on `kubectl delete pod`.
+/// A pod gets a grace period in a rolling update, when its node is drained, and after `kubectl delete pod`.
 #[testkit::test]
 fn a_command_that_ends_within_the_grace_period_hands_over() {
     let witnesses = Witnesses::new();
-    let [mut a, mut b] = pair(&witnesses, &["linger"]);
+    let [mut a, mut b] = start_leader_and_standby(&witnesses, &["linger"]);
     a.signal(Signal::SIGTERM);
     witnesses.wait_for("b", 1);
     a.wait();
@@ -43,7 +43,7 @@ fn a_command_that_ends_within_the_grace_period_hands_over() {
 #[testkit::test]
 fn a_container_that_is_killed_at_the_end_of_its_grace_period_leaves_the_lock_to_expire() {
     let witnesses = Witnesses::new();
-    let [mut a, mut b] = pair(&witnesses, &["ignore"]);
+    let [mut a, mut b] = start_leader_and_standby(&witnesses, &["ignore"]);
     a.signal(Signal::SIGTERM);
     a.wait_for_log("got SIGTERM");
     kill_container(&a);
@@ -55,11 +55,11 @@ fn a_container_that_is_killed_at_the_end_of_its_grace_period_leaves_the_lock_to_
     witnesses.assert_one_at_a_time(2);
 }
 
-/// The container is out of memory, or its node has failed.
+/// For example, the container is out of memory, or its node has failed.
 #[testkit::test]
 fn a_container_that_is_killed_without_notice_leaves_the_lock_to_expire() {
     let witnesses = Witnesses::new();
-    let [mut a, mut b] = pair(&witnesses, &[]);
+    let [mut a, mut b] = start_leader_and_standby(&witnesses, &[]);
     kill_container(&a);
     a.wait();
     witnesses.wait_for("b", 1);

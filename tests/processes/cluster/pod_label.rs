@@ -4,14 +4,16 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use testkit::exit_status::LOST;
 use testkit::{
     CANDIDATE_VERBS, Candidate, Client, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually,
     proxy::Hold, rbac_rule,
 };
 
+/// The option for the leader's label.
 pub const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
 
-/// The pods in the namespace of a lock, each named after the candidate in it.
+/// Pods in the namespace of a lock. Each has the name of the candidate in it.
 pub struct Pods {
     client: Client,
     path: String,
@@ -44,7 +46,7 @@ impl Pods {
         self.patch(name, &label);
     }
 
-    /// Returns the pods that have the label.
+    /// Returns the names of the pods that have the label.
     pub fn labelled(&self) -> Vec<String> {
         let list = self.client.get(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("pods");
         let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
@@ -55,32 +57,33 @@ impl Pods {
         eventually(&format!("{names:?} have the label"), || self.labelled() == names);
     }
 
-    /// Starts to record which pods have the label. The returned function ends the recording and returns the labelled pods
-    /// after each change.
-    fn watch(&self) -> impl FnOnce() -> Vec<Vec<String>> {
+    /// Starts to record which pods have the label. The returned function ends the recording, and returns the names of
+    /// the labelled pods after each change. There must be a pod `end`, which no candidate uses.
+    fn record_labels(&self) -> impl FnOnce() -> Vec<Vec<String>> {
         let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
         let pods = Self { client: self.client.clone(), path: self.path.clone() };
         move || {
-            // All earlier changes have arrived when this change arrives.
+            // When this change has arrived, all earlier changes have arrived too.
             let end = json!({ "metadata": { "labels": { "role": "leader", "end": "yes" } } });
             pods.patch("end", &end);
-            let (mut present, mut history) = (Vec::<String>::new(), Vec::new());
+            let (mut labelled, mut history) = (Vec::<String>::new(), Vec::new());
             loop {
                 let event = watch.next_change().expect("a change");
                 let name = event["object"]["metadata"]["name"].as_str().expect("a name").to_owned();
                 if name == "end" {
                     return history;
                 }
-                present.retain(|other| *other != name);
+                labelled.retain(|other| *other != name);
                 if event["type"] != "DELETED" {
-                    present.push(name);
+                    labelled.push(name);
                 }
-                history.push(present.clone());
+                history.push(labelled.clone());
             }
         }
     }
 }
 
+/// Creates a candidate that labels the pod with its own name.
 pub fn candidate(name: &str, lock: &TestLock) -> Candidate {
     Candidate::new(name, lock).args(LABEL).args(["--pod", name])
 }
@@ -89,7 +92,7 @@ pub fn candidate(name: &str, lock: &TestLock) -> Candidate {
 fn the_label_is_on_the_leaders_pod_only() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
-    let history = pods.watch();
+    let history = pods.record_labels();
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     pods.wait_until_labelled(&["a"]);
@@ -100,7 +103,7 @@ fn the_label_is_on_the_leaders_pod_only() {
     pods.wait_until_labelled(&["b"]);
     b.stop();
     pods.wait_until_labelled(&[]);
-    assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }), "other labels stay");
+    assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }), "other labels should be kept");
     let history = history();
     let names: Vec<Vec<&str>> = history.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
     assert_eq!(names, [vec!["a"], vec![], vec!["b"], vec![]]);
@@ -119,15 +122,19 @@ fn the_label_is_removed_before_the_termination_signal() {
     let held = proxy.hold_replies(Match::method(Method::PATCH));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
-    assert_eq!(pods.labelled(), [""; 0], "the label is removed, but the reply is held");
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "so the command has got no signal yet");
+    assert_eq!(pods.labelled(), [""; 0], "the label should already be removed while the reply is held");
+    assert_eq!(
+        witnesses.lifetimes_of("a")[0].signaled_at,
+        0,
+        "the command should get no signal before leaderrun has the reply"
+    );
     held.release();
     a.wait();
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
 }
 
 #[testkit::test]
-fn a_command_is_signaled_although_its_label_cannot_be_removed() {
+fn a_command_gets_the_signal_even_if_the_label_cannot_be_removed() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -138,11 +145,11 @@ fn a_command_is_signaled_although_its_label_cannot_be_removed() {
     a.wait();
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
     let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
-    assert_eq!(lease["spec"]["holderIdentity"], "", "the lease is released");
+    assert_eq!(lease["spec"]["holderIdentity"], "", "the lease should be released");
 }
 
 #[testkit::test]
-fn a_second_signal_does_not_wait_for_the_withdrawal() {
+fn a_second_signal_does_not_wait_for_the_removal_of_the_label() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -158,14 +165,14 @@ fn a_second_signal_does_not_wait_for_the_withdrawal() {
 }
 
 #[testkit::test]
-fn a_dead_leaders_label_is_removed_by_the_next() {
+fn the_next_leader_removes_the_label_of_a_dead_leader() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
     pods.wait_until_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    let history = pods.watch();
+    let history = pods.record_labels();
     // All processes are killed at once, as when the node fails.
     drop(a);
     witnesses.wait_for("b", 1);
@@ -184,7 +191,7 @@ fn a_partition_never_leaves_two_labels() {
     pods.wait_until_labelled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    let history = pods.watch();
+    let history = pods.record_labels();
     proxy.partition();
     witnesses.wait_for("b", 1);
     pods.wait_until_labelled(&["b"]);
@@ -211,12 +218,13 @@ fn a_delayed_label_request_of_a_former_leader_is_refused() {
     pods.wait_until_labelled(&["b"]);
     let conflicts = proxy.conflicts();
     late.release();
-    eventually("it has arrived", || proxy.conflicts() > conflicts);
+    eventually("the late request has arrived", || proxy.conflicts() > conflicts);
     assert_eq!(pods.labelled(), ["b"]);
     b.stop();
 }
 
-/// Releases the first write, which adds the token to the pod, and holds the next write, which adds the label.
+/// Releases the first write, which adds the token to the pod, and holds the next write, which adds the label. Returns
+/// the latter.
 fn hold_label_request(proxy: &Proxy, first: Hold) -> Hold {
     first.wait_until_held();
     let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
@@ -225,38 +233,38 @@ fn hold_label_request(proxy: &Proxy, first: Hold) -> Hold {
     late
 }
 
-/// The request is sent before the partition, and arrives after the next leader has labelled its pod.
+/// The request is sent before the partition and arrives after the next leader has labelled its pod.
 #[testkit::test]
 fn a_label_request_that_a_partition_delayed_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
-    let history = pods.watch();
+    let history = pods.record_labels();
     let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let late = hold_label_request(&proxy, first);
-    // Later requests of a for pods are refused.
+    // Later requests of `a` for pods fail.
     proxy.answer(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     proxy.partition_replies();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     pods.wait_until_labelled(&["b"]);
     let conflicts = proxy.conflicts();
     late.release();
-    eventually("it has arrived", || proxy.conflicts() > conflicts || pods.labelled().len() > 1);
+    eventually("the late request has arrived", || proxy.conflicts() > conflicts || pods.labelled().len() > 1);
     b.stop();
     assert!(history().iter().all(|names| names.len() < 2));
 }
 
 #[testkit::test]
-fn the_label_is_removed_when_the_command_ends_by_another_signal() {
+fn the_label_is_removed_when_another_signal_than_a_termination_signal_ends_the_command() {
     let lock = TestLock::lease();
     let pods = Pods::new(&lock, &["a"]);
-    let mut a = candidate("a", &lock).run_script("trap 'echo shown' QUIT; while :; do sleep 0.01; done");
+    let mut a = candidate("a", &lock).run_script("trap 'echo handled' QUIT; while :; do sleep 0.01; done");
     a.wait_for_log("routes to this candidate");
     a.signal(Signal::SIGQUIT);
-    eventually("the command has handled SIGQUIT", || a.output().contains("shown"));
+    eventually("the command has handled SIGQUIT", || a.output().contains("handled"));
     a.signal(Signal::SIGUSR1);
     a.wait_for_exit(138);
     assert!(!a.log().contains("terminating"), "{}", a.log());
@@ -276,9 +284,9 @@ fn events_that_hang_are_not_reported_as_a_failure_of_the_label() {
     assert!(!a.log().contains("traffic may still be routed here"), "{}", a.log());
 }
 
-/// A second request is sent while the slow request continues.
+/// leaderrun sends a second request while it still waits for the reply to the first one.
 #[testkit::test]
-fn a_slow_api_server_has_time_to_remove_the_label() {
+fn a_late_reply_is_still_used_to_remove_the_label() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -292,7 +300,7 @@ fn a_slow_api_server_has_time_to_remove_the_label() {
         proxy.requests().iter().filter(|request| is_pod_read(request)).count() > 2
     });
     slow.release();
-    eventually("the first answer counts", || pods.labelled().is_empty());
+    eventually("the label is removed after the late reply", || pods.labelled().is_empty());
     a.wait();
 }
 

@@ -1,4 +1,4 @@
-//! Tests of credentials that expire or are rejected while nothing better can be obtained.
+//! Tests of credentials that expire or are rejected while no others can be obtained.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +12,9 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 
 use super::credential_rotation::{TIMING, replace};
 
-/// Returns a user whose plugin is a shell script. It runs in `folder` and counts its runs there. It can use `$run`, the number
-/// of the run, and the function `issue TOKEN [EXPIRY]`, which prints a credential.
+/// Returns the fields of a user whose plugin is a shell script. The script runs in `folder`, where its runs are
+/// counted. It can use `$run`, the number of the run, and the function `issue TOKEN [EXPIRY]`, which prints a
+/// credential.
 fn exec_user(folder: &Path, script: &str) -> Value {
     let version = "client.authentication.k8s.io/v1";
     let script = format!(
@@ -41,8 +42,8 @@ struct Leader {
 }
 
 impl Leader {
-    /// Starts a leader whose user is the one that `user` returns for a new folder. Only a server in this process knows
-    /// the tokens that the tests issue.
+    /// Starts a leader with the fields of a user that `user` returns for a new folder. The server is in this process,
+    /// because a real one does not know the tokens that the tests issue.
     fn start(user: impl Fn(&Path) -> Value) -> Self {
         let cluster = Cluster::start_in_process();
         let (proxy, folder) = (Proxy::start(&cluster), scratch::folder("rejected"));
@@ -54,25 +55,20 @@ impl Leader {
         Self { cluster, proxy, folder, witnesses, lock, running }
     }
 
+    /// Returns how often the plugin has run.
     fn plugin_runs(&self) -> usize {
         fs::read_to_string(self.folder.join("runs")).map_or(0, |runs| runs.lines().count())
     }
 
     fn wait_for_renewals(&self, count: usize) {
-        let admin = self.cluster.admin();
-        let renewed = || admin.get(&self.lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-        for _ in 0..count {
-            let before = renewed();
-            eventually("a renewal", || renewed() != before);
-        }
+        self.cluster.wait_for_renewals(&self.lock, count);
     }
 
-    /// Checks that the lock was never lost.
-    fn stop(mut self) -> String {
+    /// Checks that the lock was never lost, and stops the leader.
+    fn assert_lock_was_kept(mut self) {
         let log = self.running.log();
-        assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {log}");
+        assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {log}");
         self.running.stop();
-        log
     }
 }
 
@@ -83,15 +79,15 @@ fn expired_credentials_are_used_while_the_plugin_fails_or_hangs() {
             let issue = format!("issue {} $(date -u -d '+3 seconds' +%FT%TZ)", ADMIN.token);
             exec_user(folder, &format!("[ $run = 1 ] || {{ {after_first_run}; }}; {issue}"))
         });
-        eventually("another run of the plugin", || leader.plugin_runs() >= 2);
-        // A renewal a second: the credentials have expired by the last one.
+        eventually("the plugin runs again", || leader.plugin_runs() >= 2);
+        // There is a renewal every second, so the credentials have expired before the last one.
         leader.wait_for_renewals(6);
-        leader.stop();
+        leader.assert_lock_was_kept();
     }
 }
 
 #[testkit::test]
-fn a_rejected_token_costs_no_connection() {
+fn a_rejected_token_is_replaced_on_the_same_connection() {
     let leader = Leader::start(|folder| {
         replace(&folder.join("token"), &credentials::issue_token(ADMIN));
         json!({ "tokenFile": folder.join("token") })
@@ -100,8 +96,8 @@ fn a_rejected_token_costs_no_connection() {
     replace(&leader.folder.join("token"), &credentials::issue_token(ADMIN));
     leader.proxy.answer(Match::put().next(1), 401, None);
     leader.wait_for_renewals(2);
-    let requests = leader.proxy.requests().into_iter().filter(|seen| seen.method == "PUT");
-    let connections: BTreeSet<usize> = requests.map(|seen| seen.connection).collect();
+    let requests = leader.proxy.requests().into_iter().filter(|request| request.method == "PUT");
+    let connections: BTreeSet<usize> = requests.map(|request| request.connection).collect();
     assert_eq!(connections.len(), 1, "{connections:?}: {}", leader.running.log());
-    leader.stop();
+    leader.assert_lock_was_kept();
 }

@@ -4,8 +4,10 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use testkit::exit_status::FAILED;
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
 
+/// Returns the leader's EndpointSlice for IPv4, if it exists.
 fn endpoint_slice(lock: &TestLock) -> Option<Value> {
     endpoint_slice_named(lock, "web-leader")
 }
@@ -15,6 +17,7 @@ fn endpoint_slice_named(lock: &TestLock, name: &str) -> Option<Value> {
     Cluster::shared().admin().get(&path).ok()
 }
 
+/// Returns the IPv4 addresses that the Service routes to.
 fn addresses(lock: &TestLock) -> Vec<String> {
     addresses_in(lock, "web-leader")
 }
@@ -25,8 +28,8 @@ fn addresses_in(lock: &TestLock, name: &str) -> Vec<String> {
     endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
 }
 
-fn wait_for_addresses(lock: &TestLock, wanted: &[&str]) {
-    eventually(&format!("the Service routes to {wanted:?}"), || addresses(lock) == wanted);
+fn wait_for_addresses(lock: &TestLock, expected: &[&str]) {
+    eventually(&format!("the Service routes to {expected:?}"), || addresses(lock) == expected);
 }
 
 fn services_path(lock: &TestLock) -> String {
@@ -46,6 +49,7 @@ fn lock_with_service() -> TestLock {
     lock
 }
 
+/// Returns the spec of a Service with a TCP port and a UDP port.
 fn two_ports() -> Value {
     json!({ "ports": [
         { "name": "http", "port": 80, "targetPort": 8080 },
@@ -130,7 +134,7 @@ fn a_late_request_does_not_restore_a_withdrawn_address() {
     assert_eq!(addresses(&lock), [""; 0]);
 }
 
-/// The first leader's request to remove its address arrives after the second leader has written its own address.
+/// The first leader's request to remove its address arrives after the second leader has added its own address.
 #[testkit::test]
 fn a_late_withdrawal_keeps_the_address_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
@@ -149,8 +153,8 @@ fn a_late_withdrawal_keeps_the_address_of_the_next_leader() {
     wait_for_addresses(&lock, &[]);
 }
 
-/// The second leader has an address of the wrong family. Or it has no `--address`, and reaches the API server from a
-/// loopback address, which other machines cannot use.
+/// In one case, the second leader has an address of the wrong family. In the other case, it has no `--address`, and
+/// reaches the API server from a loopback address, which other machines cannot use.
 #[testkit::test]
 fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_one() {
     for (options, expected) in [
@@ -178,7 +182,7 @@ fn a_dual_stack_service_routes_to_an_address_of_each_family() {
     let mut spec = two_ports();
     spec["ipFamilyPolicy"] = "RequireDualStack".into();
     spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
-    // A cluster with one address family refuses a dual-stack Service.
+    // The test is skipped if the cluster has one address family and refuses a dual-stack Service.
     let Ok(_) = admin.create(&services_path(&lock), &json!({ "metadata": { "name": "web" }, "spec": spec })) else {
         return;
     };
@@ -242,20 +246,20 @@ fn invalid_routing_options_are_refused() {
             refused = Candidate::without_options("refused").args(&arguments);
         }
         let mut refused = refused.run_script("echo started");
-        refused.wait_for_exit(125);
+        refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());
         assert_eq!(refused.output(), "");
     }
 }
 
-/// Each case has the definition of a Service, the value of `--port`, the ports that traffic is routed to (null if traffic
-/// is not routed), and a part of the log.
+/// Each case consists of the spec of a Service, the value of `--port` if there is one, the ports that traffic is routed
+/// to (null if no traffic is routed), and a part of the log.
 #[testkit::test]
 fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let headless = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 8080 }] });
     let unnamed = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });
     let server = json!({ "ports": [{ "name": "server", "port": 80, "targetPort": 8080 }] });
-    let in_pods = json!({ "ports": [{ "name": "server", "port": 80, "targetPort": "http" }] });
+    let target_by_name = json!({ "ports": [{ "name": "server", "port": 80, "targetPort": "http" }] });
     let selecting = json!({ "selector": { "app": "web" }, "ports": [{ "port": 80 }] });
     let external = json!({ "type": "ExternalName", "externalName": "example.com" });
     let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "protocol": protocol });
@@ -269,8 +273,8 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
         (&unnamed, &[], json!([port("", 8080, "TCP")]), routed.to_owned()),
         (&unnamed, &["9090"], json!([port("", 9090, "TCP")]), routed.to_owned()),
         (&server, &["8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
-        (&in_pods, &["http:8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
-        (&in_pods, &[], Value::Null, "set the number, for example --port server:8080".to_owned()),
+        (&target_by_name, &["http:8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
+        (&target_by_name, &[], Value::Null, "set the number, for example --port server:8080".to_owned()),
         (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
         (&two_ports(), &["9090"], Value::Null, "it has http (targetPort 8080), dns (targetPort 53)".to_owned()),
         (
@@ -289,9 +293,13 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
         let mut a = candidate.run_script("sleep inf");
         a.wait_for_log(&expected);
         assert_eq!(a.log().contains(routed), !ports.is_null(), "{}", a.log());
-        let present = endpoint_slice(&lock)
+        let slice_with_endpoints = endpoint_slice(&lock)
             .filter(|slice| slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()));
-        assert_eq!(present.map(|slice| slice["ports"].clone()).unwrap_or_default(), ports, "{spec} {options:?}");
+        assert_eq!(
+            slice_with_endpoints.map(|slice| slice["ports"].clone()).unwrap_or_default(),
+            ports,
+            "{spec} {options:?}"
+        );
         a.stop();
         wait_for_addresses(&lock, &[]);
         Cluster::shared().admin().delete(&format!("{}/web", services_path(&lock))).expect("the Service");
@@ -329,7 +337,7 @@ fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     a.stop();
 }
 
-/// Such endpoints remain when the selector of a Service is removed.
+/// For example, other endpoints are left behind when the selector of a Service is removed.
 #[testkit::test]
 fn endpoints_other_than_the_leaders_cause_a_warning() {
     let lock = lock_with_service();

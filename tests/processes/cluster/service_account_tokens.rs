@@ -1,4 +1,5 @@
-//! Tests with a real API server's service account tokens. The tests replace the token file as the kubelet does in a pod.
+//! Tests with service account tokens of a real API server. The tests replace the token file as the kubelet does in a
+//! pod.
 
 use std::cell::Cell;
 use std::fs;
@@ -12,7 +13,7 @@ use testkit::{Client, Cluster, eventually};
 
 use super::credential_rotation::{Candidates, ROTATIONS, replace};
 
-/// The shortest time for which an API server issues a token.
+/// The shortest lifetime for which an API server issues a token.
 const EXPIRATION: Duration = Duration::from_secs(600);
 
 const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/candidate";
@@ -20,7 +21,9 @@ const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/candidate";
 /// Issues and revokes the tokens of a service account that has all rights.
 struct Issuer {
     admin: Client,
+    /// The file that each new token is written to.
     file: PathBuf,
+    /// The number of tokens that were issued.
     issued: Cell<usize>,
 }
 
@@ -40,7 +43,7 @@ impl Issuer {
         Self { admin, file, issued: Cell::new(0) }
     }
 
-    /// Writes a new token into the file. It is valid for ten minutes, and only while its own Secret exists.
+    /// Writes a new token to the file. The token is valid for ten minutes, but only while its Secret exists.
     fn issue(&self) {
         self.issued.set(self.issued.get() + 1);
         let secret = json!({ "metadata": { "name": self.secret() } });
@@ -56,7 +59,7 @@ impl Issuer {
         replace(&self.file, reply["status"]["token"].as_str().expect("a token"));
     }
 
-    /// Replaces the token in the file, and revokes it.
+    /// Replaces the token in the file, and revokes the previous token by deleting its Secret.
     fn replace_and_revoke(&self) {
         let (revoked, secret) = (fs::read_to_string(&self.file).expect("a token"), self.secret());
         self.issue();
@@ -65,18 +68,20 @@ impl Issuer {
         eventually("the token is revoked", || !self.is_valid(&revoked));
     }
 
+    /// Returns whether the API server accepts a token.
     fn is_valid(&self, token: &str) -> bool {
         let review = json!({ "spec": { "token": token } });
         let review = self.admin.create("/apis/authentication.k8s.io/v1/tokenreviews", &review).expect("a TokenReview");
         review["status"]["authenticated"] == Value::Bool(true)
     }
 
+    /// Returns the name of the Secret of the last token.
     fn secret(&self) -> String {
         format!("token-{}", self.issued.get())
     }
 }
 
-/// Runs a leader and a standby during the rotations of their token file, and checks that the lock is not lost.
+/// Runs a leader and a standby whose token file `rotate` replaces repeatedly, and checks that the lock is not lost.
 fn assert_lock_is_kept_during(rotate: impl Fn(&Issuer)) {
     let candidates = Candidates::in_cluster(Cluster::start());
     let file = candidates.file("token");
@@ -92,30 +97,32 @@ fn assert_lock_is_kept_during(rotate: impl Fn(&Issuer)) {
     candidates.assert_lock_is_kept_during(|| rotate(&issuer));
 }
 
-fn real_api_server() -> Result<(), String> {
+/// Returns an error if the tests do not use a real API server.
+fn has_real_api_server() -> Result<(), String> {
     match std::env::var_os("KUBEBUILDER_ASSETS") {
         Some(_) => Ok(()),
         None => Err("KUBEBUILDER_ASSETS is not set".to_owned()),
     }
 }
 
-#[testkit::test(requires = real_api_server())]
+#[testkit::test(requires = has_real_api_server())]
 fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_revoked() {
     assert_lock_is_kept_during(Issuer::replace_and_revoke);
 }
 
-fn run_explicitly() -> Result<(), String> {
+/// Returns an error in any case, so that the test only runs with `--ignored`.
+fn only_explicitly() -> Result<(), String> {
     Err("takes a quarter of an hour, and KUBEBUILDER_ASSETS".to_owned())
 }
 
 /// The first tokens expire during the test.
-#[testkit::test(requires = run_explicitly())]
+#[testkit::test(requires = only_explicitly())]
 fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_expire() {
-    real_api_server().expect("a real API server");
+    has_real_api_server().expect("a real API server");
     let start = Instant::now();
     assert_lock_is_kept_during(|issuer| {
-        let duration = EXPIRATION + Duration::from_secs(150);
-        thread::sleep(duration / u32::try_from(ROTATIONS).expect("a few"));
+        let duration_of_test = EXPIRATION + Duration::from_secs(150);
+        thread::sleep(duration_of_test / u32::try_from(ROTATIONS).expect("a small number"));
         issuer.issue();
     });
     assert!(start.elapsed() > EXPIRATION);

@@ -1,5 +1,5 @@
-//! Tests of each kind of Service: the messages, and that a connection arrives where leaderrun reports that traffic is
-//! routed.
+//! Tests that connections arrive at the leader if leaderrun reports that it routes the traffic of a Service, for
+//! Services of each kind.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,25 +8,27 @@ use serde_json::{Value, json};
 
 use testkit::{Candidate, Cluster, TIMEOUT, TestLock, eventually};
 
-/// Returns the address at which other machines would reach this one by IPv4. This sends nothing.
+/// Returns the IPv4 address at which other machines would reach this machine.
 fn own_address() -> Result<IpAddr, String> {
     address_towards("0.0.0.0:0", "192.0.2.1:9").map_err(|_| "this machine has no address besides its own".to_owned())
 }
 
-/// Returns the IPv4 and the IPv6 address at which other machines would reach this machine.
+/// Returns the IPv4 address and the IPv6 address at which other machines would reach this machine.
 fn own_addresses() -> Result<[IpAddr; 2], String> {
     let second = address_towards("[::]:0", "[2001:db8::1]:9");
     let second = second.map_err(|_| "this machine has no IPv6 address besides its own".to_owned())?;
     Ok([own_address()?, second])
 }
 
-fn address_towards(any: &str, other: &str) -> io::Result<IpAddr> {
+/// Returns the local address from which this machine would send to `remote`. `any` is the wildcard address of its
+/// family. Connecting a UDP socket sends nothing.
+fn address_towards(any: &str, remote: &str) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind(any)?;
-    socket.connect(other)?;
+    socket.connect(remote)?;
     Ok(socket.local_addr()?.ip())
 }
 
-/// A TCP and a UDP port to which the Services of the tests lead. They stay open for all cases.
+/// A TCP port and a UDP port that the Services of the tests route to.
 struct Listeners {
     address: IpAddr,
     tcp: TcpListener,
@@ -40,12 +42,13 @@ impl Listeners {
         Self { address, tcp: TcpListener::bind((address, 0)).expect("a TCP port"), udp }
     }
 
+    /// Returns the TCP port and the UDP port.
     fn ports(&self) -> (u16, u16) {
         let (tcp, udp) = (self.tcp.local_addr(), self.udp.local_addr());
         (tcp.expect("its address").port(), udp.expect("its address").port())
     }
 
-    /// Connects to an address by a protocol, and checks that the connection arrives here.
+    /// Connects to an address, or sends a packet to it, and checks that the connection or the packet arrives here.
     fn assert_reached(&self, to: SocketAddr, protocol: &str) {
         if protocol == "UDP" {
             let from = UdpSocket::bind((self.address, 0)).expect("a socket");
@@ -79,28 +82,29 @@ impl Listeners {
     }
 }
 
-/// A Service, the options, and the expected outcome.
+/// A Service, the options of leaderrun, and the expected outcome.
 struct Case {
-    what: &'static str,
-    /// The Service, if there is one.
+    description: &'static str,
+    /// The spec of the Service, if the Service exists.
     spec: Option<Value>,
     options: Vec<String>,
-    /// The names of the ports at which connections arrive, and the message in the log; or the message about the
-    /// failure.
+    /// The names of the ports at which connections arrive, and a part of the log; or the part of the log that says why
+    /// no traffic is routed.
     outcome: Result<(&'static [&'static str], &'static str), &'static str>,
-    /// The message of `doctor` about the Service, if it differs.
+    /// A part of the output of `leaderrun doctor`.
     doctor: &'static str,
 }
 
+/// Returns the cases for these two ports.
 fn cases(tcp: u16, udp: u16) -> Vec<Case> {
     let http = json!({ "name": "http", "port": 80, "targetPort": tcp });
     let dns = json!({ "name": "dns", "port": 53, "protocol": "UDP", "targetPort": udp });
     let unnamed = json!({ "port": 80, "targetPort": tcp });
     let by_name = json!({ "name": "http", "port": 80, "targetPort": "web" });
     let ports = |ports: &[&Value]| Some(json!({ "ports": ports }));
-    let case = |what, spec, option: String, outcome, doctor| {
-        let options = if option.is_empty() { vec![] } else { vec!["--port".to_owned(), option] };
-        Case { what, spec, options, outcome, doctor }
+    let case = |description, spec, port_option: String, outcome, doctor| {
+        let options = if port_option.is_empty() { vec![] } else { vec!["--port".to_owned(), port_option] };
+        Case { description, spec, options, outcome, doctor }
     };
     let (routed, follows) = ("the Service web routes to this candidate", "web follows the leader");
     let headless = Some(json!({ "clusterIP": "None", "ports": [http] }));
@@ -152,11 +156,11 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
     ]
 }
 
-/// Returns the output of `doctor`.
+/// Returns the output of `leaderrun doctor`.
 fn doctor_output(lock: &TestLock, routing: &[&str], options: &[String]) -> String {
-    let mut doctor_output = Candidate::subcommand("doctor", lock).args(routing).args(options).start();
-    doctor_output.wait();
-    doctor_output.output()
+    let mut doctor = Candidate::subcommand("doctor", lock).args(routing).args(options).start();
+    doctor.wait();
+    doctor.output()
 }
 
 #[testkit::test(requires = own_address().map(drop))]
@@ -171,48 +175,48 @@ fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
         slice["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()).then_some(slice)
     };
     let (tcp, udp) = listeners.ports();
-    for Case { what, spec, options, outcome, doctor } in cases(tcp, udp) {
+    for Case { description, spec, options, outcome, doctor } in cases(tcp, udp) {
         if let Some(spec) = &spec {
             admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
         }
         let routing = ["--service", "web", "--address", &address];
-        let row = doctor_output(&lock, &routing, &options);
+        let report = doctor_output(&lock, &routing, &options);
         let grade = if outcome.is_ok() { "ok " } else { "FAILED " };
-        let found = row.lines().any(|line| line.starts_with(grade) && line.contains(" Service "));
-        assert!(found && row.contains(doctor), "{what}: {row}");
+        let found = report.lines().any(|line| line.starts_with(grade) && line.contains(" Service "));
+        assert!(found && report.contains(doctor), "{description}: {report}");
         let mut a = Candidate::new("a", &lock).args(routing).args(&options).run_script("sleep inf");
         match outcome {
             Ok((names, expected)) => {
                 a.wait_for_log(expected);
-                assert_eq!(listeners.follow(&slice().expect("a slice")), names, "{what}");
+                assert_eq!(listeners.follow(&slice().expect("a slice")), names, "{description}");
             }
             Err(reason) => {
                 a.wait_for_log(reason);
-                assert_eq!(slice(), None, "{what}");
-                assert!(!a.log().contains("routes to this candidate"), "{what}: {}", a.log());
+                assert_eq!(slice(), None, "{description}");
+                assert!(!a.log().contains("routes to this candidate"), "{description}: {}", a.log());
             }
         }
         a.stop();
-        eventually("traffic is routed away", || slice().is_none());
+        eventually("traffic is no longer routed", || slice().is_none());
         if spec.is_some() {
             admin.delete(&format!("{services}/web")).expect("the Service");
         }
     }
 }
 
-/// Returns the addresses in a slice at which a connection arrives at this listener.
+/// Connects to each address in a slice, checks that the connection arrives at this listener, and returns the addresses.
 fn reached_addresses_of(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
     let port = slice["ports"][0]["port"].as_u64().and_then(|number| u16::try_from(number).ok()).expect("a port");
     let endpoints = slice["endpoints"].as_array().into_iter().flatten();
     let addresses =
         endpoints.map(|endpoint| endpoint["addresses"][0].as_str().expect("text").parse().expect("an address"));
-    let arrive = |address: IpAddr| {
+    let assert_reached = |address: IpAddr| {
         let from = TcpStream::connect((address, port)).expect("a connection").local_addr().expect("its address");
         let (_, sender) = listener.accept().expect("a connection");
         assert_eq!((sender.ip().to_canonical(), sender.port()), (from.ip(), from.port()));
         address
     };
-    addresses.map(arrive).collect()
+    addresses.map(assert_reached).collect()
 }
 
 #[testkit::test(requires = own_addresses().map(drop))]
@@ -230,21 +234,21 @@ fn traffic_of_a_dual_stack_service_arrives_by_both_families() {
     for (addresses, missing) in [(vec![ipv4, ipv6], None), (vec![ipv4], Some("IPv6")), (vec![ipv6], Some("IPv4"))] {
         let given = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let routing = ["--service", "web", "--address", &given];
-        let rows = doctor_output(&lock, &routing, &[]);
+        let report = doctor_output(&lock, &routing, &[]);
         let mut a = Candidate::new("a", &lock).args(routing).run_script("sleep inf");
         a.wait_for_log("the Service web routes to this candidate");
         let addresses_of =
             |is_ipv6| addresses.iter().copied().filter(|address| address.is_ipv6() == is_ipv6).collect::<Vec<_>>();
         assert_eq!(reached_addresses("web-leader"), addresses_of(false));
         assert_eq!(reached_addresses("web-leader-ipv6"), addresses_of(true));
-        assert!(rows.contains("ok      Service     the Service web follows the leader\n"), "{rows}");
+        assert!(report.contains("ok      Service     the Service web follows the leader\n"), "{report}");
         let warning = missing.map(|family| format!("has no {family} address; "));
         assert_eq!(a.log().contains("this candidate has no "), missing.is_some(), "{}", a.log());
-        assert_eq!(rows.contains("note    Service "), missing.is_some(), "{rows}");
+        assert_eq!(report.contains("note    Service "), missing.is_some(), "{report}");
         assert!(warning.is_none_or(|warning| a.log().contains(&warning)), "{}", a.log());
         a.stop();
         for slice in ["web-leader", "web-leader-ipv6"] {
-            eventually("traffic is routed away", || reached_addresses(slice).is_empty());
+            eventually("traffic is no longer routed", || reached_addresses(slice).is_empty());
         }
     }
 }

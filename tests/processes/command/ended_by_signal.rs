@@ -1,4 +1,5 @@
-//! leaderrun kills itself with the signal that killed its command. A standby kills itself with the signal that it received.
+//! Tests that leaderrun kills itself with the signal that killed its command, or with the signal that it received as a
+//! standby.
 
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use nix::sys::signal::Signal;
 use testkit::{Candidate, TestLock, Witnesses, scratch};
 
 #[testkit::test]
-fn leaderrun_ends_by_the_signal_that_ended_the_command() {
+fn leaderrun_kills_itself_with_the_signal_that_killed_the_command() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL, Signal::SIGUSR1, Signal::SIGSEGV] {
         let script = format!("kill -{} $$", signal as i32);
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&script);
@@ -16,13 +17,13 @@ fn leaderrun_ends_by_the_signal_that_ended_the_command() {
 }
 
 #[testkit::test]
-fn leaderrun_ends_by_the_real_time_signal_that_ended_the_command() {
+fn leaderrun_kills_itself_with_the_real_time_signal_that_killed_the_command() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("kill -37 $$");
     a.wait_for_exit(128 + 37);
 }
 
 #[testkit::test]
-fn a_standby_ends_by_the_signal_that_it_got() {
+fn a_standby_kills_itself_with_the_signal_that_it_received() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -40,7 +41,7 @@ fn no_core_file_is_written_for_a_command_that_crashed() {
     let in_folder = |command: &mut Command| {
         command.current_dir(&folder);
     };
-    // The command itself has a limit that prevents a core file.
+    // The command itself writes no core file because of its own limit.
     let script = "ulimit -c 0; kill -SEGV $$";
     let mut a = Candidate::program("a", "sh")
         .args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\"", testkit::leaderrun()])

@@ -7,10 +7,12 @@ use std::ptr;
 
 use nix::errno::Errno;
 
+use testkit::exit_status::{NOT_EXECUTABLE, NOT_FOUND};
 use testkit::{Candidate, TestLock, eventually, scratch};
 
-use crate::other_users::{self, ANN, become_user, open_folder, root};
+use crate::other_users::{self, ANN, become_user, is_root, open_folder};
 
+/// Creates an executable file. Returns its path.
 fn executable(contents: &[u8]) -> PathBuf {
     let file = scratch::folder("program").join("program");
     fs::write(&file, contents).expect("a file");
@@ -18,6 +20,7 @@ fn executable(contents: &[u8]) -> PathBuf {
     file
 }
 
+/// Checks that a file with these contents is not executed, whether it is named by its path or found in `PATH`.
 #[track_caller]
 fn assert_not_executed(contents: &[u8], reason: &str) {
     let file = executable(contents);
@@ -25,20 +28,22 @@ fn assert_not_executed(contents: &[u8], reason: &str) {
     let path = format!("{folder}:{}", std::env::var("PATH").expect("a PATH"));
     for (name, path) in [(file.to_str().expect("UTF-8"), ""), ("program", path.as_str())] {
         let mut a = Candidate::new("a", &TestLock::file()).env("PATH", path).run([name]);
-        a.wait_for_exit(126);
+        a.wait_for_exit(NOT_EXECUTABLE);
         assert!(a.log().contains(reason), "{}", a.log());
-        assert_eq!(a.output(), "", "nothing was executed");
+        assert_eq!(a.output(), "", "nothing should be executed");
     }
 }
 
 #[testkit::test]
 fn a_program_for_another_machine_is_not_given_to_the_shell() {
-    let machine = if cfg!(target_arch = "s390x") { (62, "x86_64") } else { (22, "s390x") };
+    let (machine, name) = if cfg!(target_arch = "s390x") { (62, "x86_64") } else { (22, "s390x") };
+    // The beginning of an ELF file with 64-bit, little-endian data.
     let mut program = [0; 128];
     program[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    // The type (executable file) and the machine.
     program[16] = 2;
-    program[18] = machine.0;
-    assert_not_executed(&program, &format!("it is a program for another machine: {}", machine.1));
+    program[18] = machine;
+    assert_not_executed(&program, &format!("it is a program for another machine: {name}"));
 }
 
 #[testkit::test]
@@ -77,14 +82,14 @@ fn the_message_names_a_missing_execute_permission() {
         (&folder, "it is a folder"),
     ] {
         let mut a = Candidate::new("a", &TestLock::file()).run([file]);
-        a.wait_for_exit(126);
+        a.wait_for_exit(NOT_EXECUTABLE);
         let expected = format!("cannot execute {}: {reason}\n", file.display());
         assert!(a.log().contains(&expected), "{}", a.log());
     }
 }
 
-#[testkit::test(requires = root())]
-fn the_message_names_the_folders_that_may_not_be_searched() {
+#[testkit::test(requires = is_root())]
+fn the_message_names_the_folders_that_this_user_may_not_search() {
     let (closed, lock) = (open_folder("closed", 0o700), open_folder("lock", 0o777).join("job"));
     let file = closed.join("program");
     fs::write(&file, "#!/bin/sh\n").expect("a file");
@@ -98,17 +103,17 @@ fn the_message_names_the_folders_that_may_not_be_searched() {
     let path = format!("{folder}:/usr/bin:/bin");
     run(&path, "true").wait_for_exit(0);
     let mut missing = run(&path, "program");
-    missing.wait_for_exit(127);
+    missing.wait_for_exit(NOT_FOUND);
     let expected =
         format!("cannot execute program: No such file or directory, and this user may not search {folder}; PATH is");
     assert!(missing.log().contains(&expected), "{}", missing.log());
     let mut named = run(&path, file.to_str().expect("UTF-8"));
-    named.wait_for_exit(126);
+    named.wait_for_exit(NOT_EXECUTABLE);
     let expected = format!("cannot execute {}: this user may not search the folder {folder}\n", file.display());
     assert!(named.log().contains(&expected), "{}", named.log());
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the folder is ours");
     let mut others = run(&path, "program");
-    others.wait_for_exit(126);
+    others.wait_for_exit(NOT_EXECUTABLE);
     assert!(others.log().contains("its mode 0700 does not let this user execute it"), "{}", others.log());
 }
 
@@ -117,7 +122,7 @@ fn a_program_that_is_open_for_writing_is_not_executed() {
     let file = executable(b"\x7fELF");
     let _writing = fs::File::options().append(true).open(&file).expect("the file");
     let mut a = Candidate::new("a", &TestLock::file()).run([&file]);
-    a.wait_for_exit(126);
+    a.wait_for_exit(NOT_EXECUTABLE);
     assert!(a.log().contains("a process has it open for writing"), "{}", a.log());
 }
 
@@ -129,12 +134,13 @@ fn the_message_says_that_a_command_line_is_too_long() {
     let long = vec!["x".repeat(100_000); 10];
     let mut b = Candidate::new("b", &lock).run([&["true".to_owned()], &long[..]].concat());
     b.wait_for_log("held by a");
-    // The kernel limits the size of arguments to a quarter of the stack.
-    let small = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    // The kernel limits the size of the arguments and the environment to a quarter of the stack limit.
+    let small_stack = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     // SAFETY: the limit is read and nothing is written.
-    let set = unsafe { libc::prlimit(b.supervisor().as_raw(), libc::RLIMIT_STACK, &raw const small, ptr::null_mut()) };
+    let set =
+        unsafe { libc::prlimit(b.supervisor().as_raw(), libc::RLIMIT_STACK, &raw const small_stack, ptr::null_mut()) };
     Errno::result(set).expect("the limit can be lowered");
     a.stop();
-    b.wait_for_exit(126);
+    b.wait_for_exit(NOT_EXECUTABLE);
     assert!(b.log().contains("its arguments and environment are longer than the kernel allows"), "{}", b.log());
 }

@@ -14,7 +14,7 @@ fn run_with_systemds_variables(script: &str) -> Running {
 }
 
 #[testkit::test]
-fn variables_of_systemd_that_named_leaderrun_name_the_command() {
+fn systemds_variables_that_named_leaderrun_name_the_command() {
     let mut a = run_with_systemds_variables("echo \"$LISTEN_FDS $LISTEN_PID $WATCHDOG_PID ${LISTEN_PIDFDID-none} $$\"");
     a.wait_for_exit(0);
     let output = a.output();
@@ -34,7 +34,7 @@ fn a_variable_that_names_another_process_is_left_alone() {
 }
 
 #[testkit::test]
-fn a_reader_sees_the_end_of_the_output_when_the_command_closes_it() {
+fn a_reader_sees_the_end_of_the_output_when_the_command_closes_its_stdout() {
     let (reader, mut hold) = std::io::pipe().expect("a pipe");
     let a = Candidate::new("a", &TestLock::file())
         .configure(|command| {
@@ -53,8 +53,8 @@ fn a_writer_notices_that_the_command_has_closed_its_input() {
             command.stdin(reader);
         })
         .run_script("exec <&-; echo closed; trap 'exit 0' TERM; while :; do sleep 0.02; done");
-    eventually("the command has closed it", || a.output().contains("closed"));
-    eventually("nobody reads it", || (&writer).write_all(b"x").is_err());
+    eventually("the command has closed its input", || a.output().contains("closed"));
+    eventually("a write to the pipe fails", || (&writer).write_all(b"x").is_err());
     a.stop();
 }
 
@@ -63,5 +63,5 @@ fn the_command_has_the_standard_streams_after_a_rejoin() {
     // With --every, leaderrun keeps its own copies of the streams for the next run.
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).args(["--every", "1s"]).run_script("echo run");
-    eventually("it has run twice", || a.output().matches("run").count() >= 2);
+    eventually("the command has run twice", || a.output().matches("run").count() >= 2);
 }

@@ -1,4 +1,4 @@
-//! Tests in which both of leaderrun's processes are killed at the same instant, so that the kernel kills the command.
+//! Tests in which both of leaderrun's processes are killed at the same instant, so the kernel must kill the command.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -7,11 +7,12 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid};
 
+use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TIMING, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-use crate::other_users::{ANN, become_user, copy_of_program, open_folder, program, root};
+use crate::other_users::{ANN, become_user, copy_of_program, is_root, open_folder, program};
 
-/// Scripts that start several processes and then print `ready`, with the number of their processes.
+/// Scripts that start some processes and then print `ready`. Each has the number of processes, including the shell.
 const COMMANDS: [(&str, usize); 4] = [
     ("echo ready; exec sleep 1000", 1),
     ("sleep 1000 & echo ready; wait", 2),
@@ -19,8 +20,8 @@ const COMMANDS: [(&str, usize); 4] = [
     ("sh -c 'sleep 1000; true' & sleep 1000 | cat | sleep 1000 & echo ready; sleep 1000; true", 6),
 ];
 
-/// Kills both processes. They are frozen first, so that neither process sees the death of the other. The supervisor is
-/// killed first, because the kernel continues a stopped process whose parent dies.
+/// Kills the supervisor and the elector. Both are stopped first, so that neither can react to the death of the other.
+/// The supervisor is killed first, because the kernel continues a stopped process whose parent dies.
 fn kill_both(running: &Running) {
     let both = [running.supervisor(), running.elector()];
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
@@ -32,14 +33,15 @@ fn send(signal: Signal, processes: &[Pid]) {
     processes.iter().for_each(|process| kill(*process, signal).expect("the process is alive"));
 }
 
-/// Waits until the command is ready and has this many processes, and returns them.
+/// Waits until the command is ready and has this many processes. Returns these processes.
 fn command_processes(running: &Running, processes: usize) -> Vec<Pid> {
     eventually("the command is ready", || running.output().contains("ready"));
     let supervisor = running.supervisor();
-    eventually("it has all its processes", || descendants(supervisor).len() >= processes);
+    eventually("the command has all its processes", || descendants(supervisor).len() >= processes);
     descendants(supervisor)
 }
 
+/// Checks that the command, which has this many processes, dies when both of leaderrun's processes are killed.
 #[track_caller]
 fn assert_killed_with_both(running: Running, processes: usize) {
     let command = command_processes(&running, processes);
@@ -47,6 +49,7 @@ fn assert_killed_with_both(running: Running, processes: usize) {
     assert_dies(running, &command);
 }
 
+/// Waits until all of these processes of the command are dead and leaderrun has ended.
 #[track_caller]
 fn assert_dies(mut running: Running, command: &[Pid]) {
     eventually("all processes of the command are dead", || command.iter().all(|process| !is_alive(process)));
@@ -70,14 +73,14 @@ fn start_as_ordinary_user(script: &str) -> Running {
         .run_script(script)
 }
 
-#[testkit::test(requires = root())]
+#[testkit::test(requires = is_root())]
 fn a_command_of_an_ordinary_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
         assert_killed_with_both(start_as_ordinary_user(script), processes);
     }
 }
 
-#[testkit::test(requires = root().and_then(|()| has_program("pkill")))]
+#[testkit::test(requires = is_root().and_then(|()| has_program("pkill")))]
 fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
     for name in OWN_NAMES {
         let leaders = COMMANDS.map(|(script, processes)| {
@@ -90,7 +93,7 @@ fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
     }
 }
 
-#[testkit::test(requires = root())]
+#[testkit::test(requires = is_root())]
 fn a_command_that_has_changed_its_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
         let other = ["setpriv", "--reuid", "20001", "--regid", "20001", "--clear-groups", "sh", "-c", script];
@@ -124,15 +127,15 @@ fn processes_that_a_daemon_left_behind_die_with_both_processes() {
 }
 
 #[testkit::test]
-fn a_command_does_not_inherit_the_socket_of_the_switch() {
+fn a_command_does_not_inherit_a_socket_of_the_dead_mans_switch() {
     let script = "for file in /proc/self/fd/*; do [ -S $file ] && ls -l $file; done; exit 7";
     let mut running = Candidate::new("a", &TestLock::file()).run_script(script);
     running.wait_for_exit(7);
-    assert_eq!(running.output(), "", "no socket");
+    assert_eq!(running.output(), "", "the command should have no socket");
 }
 
 #[testkit::test]
-fn a_command_is_stopped_in_order_while_one_process_is_alive() {
+fn the_process_that_survives_ends_the_command() {
     for kills_elector in [false, true] {
         let script =
             "trap 'echo stopping; sleep 0.3; echo stopped; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
@@ -142,23 +145,25 @@ fn a_command_is_stopped_in_order_while_one_process_is_alive() {
         let (killed, survivor) = if kills_elector { (elector, supervisor) } else { (supervisor, elector) };
         kill(killed, Signal::SIGKILL).expect("the process is alive");
         if kills_elector {
-            eventually("the command was stopped in order", || running.output().contains("stopped"));
+            eventually("the supervisor lets the command handle the stop signal", || {
+                running.output().contains("stopped")
+            });
         } else {
-            // The elector can only kill the command.
-            running.wait_for_exit(76);
+            // The elector kills the command at once.
+            running.wait_for_exit(LOST);
         }
         eventually("the other process ends", || !is_alive(survivor));
     }
 }
 
-/// Patterns by which pkill finds the elector, the supervisor, and both.
+/// Patterns with which pkill finds the elector, the supervisor, or both.
 const OWN_NAMES: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-supervisor"];
 
-/// Scripts that run a witness in the foreground, in a pipeline or in the background, with the number of witnesses.
+/// Scripts that run a witness in the foreground, in a pipeline or in the background. Each has the number of witnesses.
 const COMMAND_SHAPES: [(&str, usize); 4] =
     [(r#"exec "$@""#, 1), (r#""$@"; true"#, 1), (r#""$@" | "$@""#, 2), (r#""$@" & wait"#, 1)];
 
-/// A leader whose command is alive, and its standby.
+/// A leader whose command runs, and a standby for the same lock.
 struct LeaderWithStandby {
     witnesses: Witnesses,
     leader: Running,
@@ -166,8 +171,8 @@ struct LeaderWithStandby {
 }
 
 impl LeaderWithStandby {
-    /// Starts a leader with a standby for each of [`COMMAND_SHAPES`]. The witnesses ignore SIGTERM. `lock` creates the lock
-    /// of each pair, and the leader executes `program`.
+    /// Starts a leader and a standby for each of [`COMMAND_SHAPES`]. The witnesses ignore SIGTERM. `lock` creates the
+    /// lock of each pair, and `program` is the path of the leader's leaderrun.
     fn start_for_each_shape(lock: fn() -> TestLock, program: &str) -> Vec<Self> {
         let start = |(script, processes): (&str, usize)| {
             let (lock, witnesses) = (lock(), Witnesses::new());
@@ -200,25 +205,28 @@ fn pkill(leader: &Running, name: &str) {
     assert!(killed.success(), "pkill found no {name}");
 }
 
-/// Sends SIGKILL with killall, which selects processes by these arguments.
+/// Sends SIGKILL to the processes that killall finds with these arguments.
 fn killall(arguments: &[&str]) {
     let killed = Command::new("killall").arg("--signal=KILL").args(arguments).status().expect("killall");
     assert!(killed.success(), "killall found nothing for {arguments:?}");
 }
 
+/// Returns an error if this program is not installed.
 fn has_program(name: &str) -> Result<(), String> {
-    Command::new(name).arg("--version").output().map(drop).map_err(|failure| format!("{name}: {failure}"))
+    Command::new(name).arg("--version").output().map(drop).map_err(|error| format!("{name}: {error}"))
 }
 
+/// Calls `kill` for the leader of each shape, and checks that its command is dead before the standby's command starts.
 #[track_caller]
 fn assert_one_command_at_a_time(lock: fn() -> TestLock, kill: impl Fn(&Running)) {
     let pairs = LeaderWithStandby::start_for_each_shape(lock, leaderrun());
     pairs.iter().for_each(|pair| kill(&pair.leader));
-    assert_handed_over(pairs);
+    assert_standbys_lead(pairs);
 }
 
+/// Checks that each standby leads after the leader's command is dead.
 #[track_caller]
-fn assert_handed_over(pairs: Vec<LeaderWithStandby>) {
+fn assert_standbys_lead(pairs: Vec<LeaderWithStandby>) {
     for mut pair in pairs {
         pair.witnesses.wait_for("b", 1);
         assert!(pair.command_is_dead());
@@ -253,12 +261,12 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
         let program = copy_of_program("killed-by-path");
         let pairs = LeaderWithStandby::start_for_each_shape(lock, &program);
         killall(&[&program]);
-        assert_handed_over(pairs);
+        assert_standbys_lead(pairs);
     }
 }
 
 /// killall with a name kills all processes of that name, so the test runs leaderrun in a separate PID namespace.
-#[testkit::test(requires = root().and_then(|()| has_program("killall")))]
+#[testkit::test(requires = is_root().and_then(|()| has_program("killall")))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_in_its_namespace() {
     for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -278,8 +286,8 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
     }
 }
 
-/// While both processes are frozen, the command continues although another candidate leads. The promise does not cover
-/// this.
+/// While both processes are frozen, the command continues although another candidate leads. leaderrun does not promise
+/// to prevent that.
 #[testkit::test]
 fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both_are_killed() {
     enum End {
@@ -295,13 +303,12 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
     let ends = [End::ElectorContinues, End::SupervisorContinues, End::BothContinue, End::BothDie];
     for (pair, end) in pairs.iter().zip(ends) {
         pair.witnesses.wait_for("b", 1);
-        assert!(!pair.command_is_dead(), "the command continues");
+        assert!(!pair.command_is_dead(), "the command should continue while both processes are frozen");
         let (elector, supervisor) = (pair.leader.elector(), pair.leader.supervisor());
         match end {
             End::ElectorContinues => send(Signal::SIGCONT, &[elector]),
             End::SupervisorContinues => send(Signal::SIGCONT, &[supervisor]),
-            // The supervisor must continue first: if the elector continued first, it would kill the supervisor for being
-            // late.
+            // If the elector continued first, it would kill the supervisor for being late.
             End::BothContinue => send(Signal::SIGCONT, &[supervisor, elector]),
             End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),
         }
@@ -309,8 +316,9 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
     }
 }
 
+/// The names differ so that `pkill leaderrun` finds only the elector, and the supervisor ends the command.
 #[testkit::test]
-fn killing_leaderrun_by_name_leaves_the_supervisor_alive() {
+fn the_elector_and_the_supervisor_have_different_names() {
     let running = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
     eventually("the command is ready", || running.output().contains("ready"));
     let read = |process: Pid, file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("a name");

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
-/// A script that leaves a daemon running in its own session. The daemon prints which signals it gets.
+/// A script that leaves a daemon running in a session of its own. The daemon prints which signals it receives.
 const DAEMON: &str = r#"
 setsid sh -c 'trap "echo reloaded" HUP; trap "echo stopping; exit 0" TERM; echo up; while :; do sleep 0.02; done' &
 sleep 0.3

@@ -1,5 +1,5 @@
-//! Tests that leaderrun's two processes are locked in memory. The disk with the program may fail together with the
-//! network, and then leaderrun must still be able to end the command.
+//! Tests that leaderrun's two processes are locked in memory. If the disk with the program fails together with the
+//! network, leaderrun must still be able to end the command.
 
 use std::fs;
 
@@ -7,7 +7,8 @@ use nix::unistd::{Pid, geteuid};
 
 use testkit::{Candidate, TestLock, eventually, leaderrun};
 
-/// Returns the size of the program's executable mapping in kilobytes, its resident part, and whether it is locked.
+/// Returns the size of the program's executable mapping, the size of its resident part, both in kilobytes, and whether
+/// it is locked.
 fn program_text(process: Pid) -> (u64, u64, bool) {
     let maps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("the process is alive");
     let program = fs::canonicalize(leaderrun()).expect("the program").display().to_string();
@@ -26,11 +27,12 @@ fn program_text(process: Pid) -> (u64, u64, bool) {
     (size, resident, is_locked)
 }
 
-fn is_root() -> Result<(), String> {
+/// Returns an error if this user may lock too little memory.
+fn can_lock_memory() -> Result<(), String> {
     geteuid().is_root().then_some(()).ok_or_else(|| "an ordinary user may lock too little memory".to_owned())
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = can_lock_memory())]
 fn both_processes_are_locked_in_memory() {
     let a = Candidate::new("a", &TestLock::file()).run_script("echo ready; sleep 1000");
     eventually("a leads", || a.output().contains("ready"));

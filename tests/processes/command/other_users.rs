@@ -1,4 +1,4 @@
-//! A command that changes its user, which leaderrun may not signal directly.
+//! Tests of commands that change their user, so that leaderrun may not signal them directly.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,11 @@ use std::sync::LazyLock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
+use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// Checks whether users can be changed in a new PID namespace.
-static USERS: LazyLock<Result<(), String>> = LazyLock::new(|| {
+/// Whether this user can change to another user in a new PID namespace, or why not.
+static CAN_CHANGE_USER: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may change users".to_owned());
     }
@@ -20,15 +21,16 @@ static USERS: LazyLock<Result<(), String>> = LazyLock::new(|| {
     match tried {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(failure) => Err(format!("unshare: {failure}")),
+        Err(error) => Err(format!("unshare: {error}")),
     }
 });
 
+/// The beginning of a command line that runs as user 1000.
 const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups";
 
-/// Starts leaderrun as process 1, as root without CAP_KILL, with a command that changes its user and then runs this
-/// script.
-fn container(script: &str) -> Running {
+/// Starts leaderrun as PID 1 of a namespace, as root but without CAP_KILL. Its command runs this script as another
+/// user.
+fn start_as_pid_1(script: &str) -> Running {
     let lock = TestLock::file();
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     let without_kill = ["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill"];
@@ -38,30 +40,30 @@ fn container(script: &str) -> Running {
     Candidate::program("a", "unshare").args(arguments).start()
 }
 
-/// Sends a signal to leaderrun, which is a child of `unshare`.
-fn signal(container: &Running, signal: Signal) {
-    kill(children(container.elector())[0], signal).expect("leaderrun is alive");
+/// Sends a signal to the leaderrun that `unshare` has started.
+fn signal_leaderrun(unshare: &Running, signal: Signal) {
+    kill(children(unshare.elector())[0], signal).expect("leaderrun is alive");
 }
 
-#[testkit::test(requires = USERS.clone())]
+#[testkit::test(requires = CAN_CHANGE_USER.clone())]
 fn a_signal_reaches_a_command_of_another_user() {
-    let mut a = container("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
-    eventually("it is ready", || a.output().contains("ready"));
-    signal(&a, Signal::SIGTERM);
+    let mut a = start_as_pid_1("trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
+    eventually("the command is ready", || a.output().contains("ready"));
+    signal_leaderrun(&a, Signal::SIGTERM);
     a.wait_for_exit(3);
     assert_eq!(a.output(), "ready\ngot it\n", "{}", a.log());
 }
 
-#[testkit::test(requires = USERS.clone())]
+#[testkit::test(requires = CAN_CHANGE_USER.clone())]
 fn a_command_of_another_user_is_killed() {
-    let a = container("trap '' TERM; (setsid sleep 1000 &); echo ready; while :; do sleep 0.05; done");
-    eventually("it is ready", || a.output().contains("ready"));
-    signal(&a, Signal::SIGTERM);
+    let a = start_as_pid_1("trap '' TERM; (setsid sleep 1000 &); echo ready; while :; do sleep 0.05; done");
+    eventually("the command is ready", || a.output().contains("ready"));
+    signal_leaderrun(&a, Signal::SIGTERM);
     a.wait_for_log("ended by SIGKILL, and none of its processes is left");
     assert!(!a.log().contains("cannot"), "{}", a.log());
 }
 
-/// A folder for all users, with a set-user-ID copy of `setpriv`.
+/// A folder that all users can write to, with a copy of leaderrun and a set-user-ID copy of `setpriv`.
 struct PublicFolder(PathBuf);
 
 impl PublicFolder {
@@ -90,9 +92,9 @@ impl Drop for PublicFolder {
     }
 }
 
-/// When process 1 exits, the kernel kills all processes of the namespace, also those of other users.
-#[testkit::test(requires = USERS.clone())]
-fn process_1_exits_when_it_may_not_kill() {
+/// When PID 1 exits, the kernel kills all processes of the namespace, including those of other users.
+#[testkit::test(requires = CAN_CHANGE_USER.clone())]
+fn leaderrun_as_pid_1_exits_if_it_may_not_kill_the_command() {
     let folder = PublicFolder::new();
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"].map(str::to_owned);
     let user = AS_USER.split(' ').map(str::to_owned);
@@ -102,11 +104,11 @@ fn process_1_exits_when_it_may_not_kill() {
     let as_root = [folder.path("setpriv"), "--reuid".into(), "0".into(), "sh".into(), "-c".into(), script.into()];
     let arguments = namespace.into_iter().chain(user).chain(options).chain(as_root);
     let mut a = Candidate::program("a", "unshare").args(arguments).start();
-    eventually("it is ready", || a.output().contains("ready"));
-    signal(&a, Signal::SIGTERM);
+    eventually("the command is ready", || a.output().contains("ready"));
+    signal_leaderrun(&a, Signal::SIGTERM);
     a.wait_for_log("cannot send SIGTERM to the command: Operation not permitted; run leaderrun as");
     let elector: Pid = children(a.elector())[0];
     kill(children(elector)[0], Signal::SIGKILL).expect("the supervisor is alive");
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     assert!(a.log().contains("exiting as process 1, so that the kernel kills"), "{}", a.log());
 }

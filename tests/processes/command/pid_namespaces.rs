@@ -1,5 +1,5 @@
-//! Tests of a command that starts processes in an existing PID namespace, as `nsenter` and `runc exec` do. The init of
-//! that namespace adopts orphans, so they are no longer descendants of leaderrun.
+//! Tests of commands that start processes in an existing PID namespace, as `nsenter` and `runc exec` do. The init
+//! process of that namespace adopts orphans, which are then no longer descendants of leaderrun.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -10,28 +10,29 @@ use nix::unistd::{Pid, geteuid};
 
 use testkit::{Candidate, Running, TestLock, Witnesses, children, eventually, scratch};
 
-/// Checks whether this user may enter PID namespaces.
-static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
+/// Whether this user can enter PID namespaces, or why not.
+static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may enter a PID namespace".to_owned());
     }
     let tried = Command::new("unshare").args(["--pid", "--fork", "nsenter", "--version"]).output();
-    tried.map(drop).map_err(|failure| format!("unshare: {failure}"))
+    tried.map(drop).map_err(|error| format!("unshare: {error}"))
 });
 
-/// Starts a PID namespace, and returns its init.
+/// Creates a PID namespace. Returns the process that keeps it alive, and its init process.
 fn start_namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
-    eventually("the namespace has an init", || !children(running.elector()).is_empty());
+    eventually("the namespace has an init process", || !children(running.elector()).is_empty());
     let init = children(running.elector())[0];
-    eventually("the init is a sleep", || {
+    eventually("the init process runs sleep", || {
         std::fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|comm| comm.trim_end() == "sleep")
     });
     (running, init)
 }
 
-/// Returns a command that runs `script` in the namespace, with a witness that ignores SIGTERM as `$@`.
+/// Returns a command that runs `script` in the namespace of `init`. `environment` is the beginning of a command
+/// line that changes the environment; it may be empty. In the script, `"$@"` starts a witness that ignores SIGTERM.
 fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
@@ -40,7 +41,8 @@ fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str)
     words.map(OsString::from).chain(witnesses.command(&["ignore", run])).collect()
 }
 
-/// Ends the command of leader A with `end`, and checks that standby B leads after all of A's processes are dead.
+/// Runs a command from [`command`] in the leader `a`, and ends it with `end`. Checks that the standby `b` leads after
+/// all of `a`'s processes are dead.
 fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -54,10 +56,10 @@ fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Runni
     witnesses.assert_one_at_a_time(2);
 }
 
-/// Removes the run ID from the environment, by which leaderrun could find an orphan.
+/// The beginning of a command line without the run ID in its environment, which leaderrun uses to find orphans.
 const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
-#[testkit::test(requires = NAMESPACES.clone())]
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_starts() {
     let end = scratch::folder("end").join("now");
     let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
@@ -65,19 +67,19 @@ fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_
     assert_hands_over(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
 }
 
-#[testkit::test(requires = NAMESPACES.clone())]
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_that_was_seen_as_a_descendant_is_dead_before_the_next_command_starts() {
     assert_hands_over(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
 }
 
-#[testkit::test(requires = NAMESPACES.clone())]
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
     assert_hands_over(&[], r#"setsid "$@" & sleep 1000"#, |a| {
         kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });
 }
 
-#[testkit::test(requires = NAMESPACES.clone())]
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn processes_that_ignore_all_signals_are_killed_from_the_leaves_up() {
     // The shell ignores SIGTERM as well, so all processes are still alive when they are killed.
     assert_hands_over(&WITHOUT_RUN_ID, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| {

@@ -1,4 +1,4 @@
-//! leaderrun as PID 1, as in a container.
+//! Tests of leaderrun as PID 1, as in a container.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,18 +13,19 @@ use nix::unistd::Pid;
 
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// Checks whether this user may create PID namespaces.
-static NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
+/// Whether this user can create PID namespaces, or why not.
+static CAN_CREATE_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     let tried =
         Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"]).output();
     match tried {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(failure) => Err(format!("unshare: {failure}")),
+        Err(error) => Err(format!("unshare: {error}")),
     }
 });
 
-fn in_namespace(mount_proc: &[&str], script: &str) -> Running {
+/// Starts leaderrun as PID 1 of a new namespace. `mount_proc` is the option of `unshare` that mounts /proc, or empty.
+fn start_as_pid_1(mount_proc: &[&str], script: &str) -> Running {
     let mut arguments = vec!["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
     arguments.extend(mount_proc);
     let lock = TestLock::file();
@@ -33,32 +34,33 @@ fn in_namespace(mount_proc: &[&str], script: &str) -> Running {
     Candidate::program("a", "unshare").args(arguments).start()
 }
 
-#[testkit::test(requires = NAMESPACES.clone())]
-fn process_1_forwards_signals_and_reaps_orphans() {
-    // The grandchild ends after its parent, so leaderrun must reap it.
+#[testkit::test(requires = CAN_CREATE_NAMESPACES.clone())]
+fn leaderrun_as_pid_1_relays_signals_and_reaps_orphans() {
+    // The orphan ends after its parent, so leaderrun must reap it.
     let script = r#"
         zombies() { grep -l '^State:.Z' /proc/[0-9]*/status; }
         trap 'while [ "$(zombies)" ]; do sleep 0.05; done; exit 9' TERM
         (setsid sh -c 'sleep 0.2; echo orphan ends' &)
         while :; do sleep 0.05; done
     "#;
-    let mut a = in_namespace(&["--mount-proc"], script);
+    let mut a = start_as_pid_1(&["--mount-proc"], script);
     eventually("the orphan ends", || a.output().contains("orphan ends"));
     let leaderrun = children(a.elector())[0];
     kill(leaderrun, Signal::SIGTERM).expect("the process is alive");
     a.wait_for_exit(9);
 }
 
-/// `unshare` without `--mount-proc`, or a container with its host's /proc, shows other pids.
-#[testkit::test(requires = NAMESPACES.clone())]
-fn process_1_kills_all_processes_even_if_proc_shows_an_outer_namespace() {
+/// /proc shows the pids of another namespace after `unshare` without `--mount-proc`, or in a container with the host's
+/// /proc.
+#[testkit::test(requires = CAN_CREATE_NAMESPACES.clone())]
+fn leaderrun_as_pid_1_kills_all_processes_even_if_proc_shows_another_namespace() {
     let mut a =
-        in_namespace(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
+        start_as_pid_1(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
     a.wait_for_exit(5);
 }
 
-/// Process 1 loses a signal that it has neither blocked nor handled. The host name, which is part of the default
-/// identity, is read while the command line is parsed.
+/// PID 1 loses a signal that it has neither blocked nor handled. While leaderrun parses the command line, it reads the
+/// host name, which is part of the default identity. The test waits for that system call.
 #[testkit::test]
 fn signals_are_blocked_before_the_command_line_is_parsed() {
     let mut command = Command::new(leaderrun());
@@ -74,7 +76,10 @@ fn signals_are_blocked_before_the_command_line_is_parsed() {
     let read = |file: &str| fs::read_to_string(format!("/proc/{traced}/{file}")).expect("the process is stopped");
     loop {
         let stopped = waitpid(traced, None).expect("a child");
-        assert!(matches!(stopped, WaitStatus::Stopped(..)), "it did not read the host name: {stopped:?}");
+        assert!(
+            matches!(stopped, WaitStatus::Stopped(..)),
+            "leaderrun ended without reading the host name: {stopped:?}"
+        );
         if read("syscall").split(' ').next() == Some(&libc::SYS_uname.to_string()) {
             break;
         }
@@ -84,7 +89,7 @@ fn signals_are_blocked_before_the_command_line_is_parsed() {
     }
     let status = read("status");
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("the blocked signals");
-    let blocked = u64::from_str_radix(blocked.trim(), 16).expect("a mask");
+    let blocked = u64::from_str_radix(blocked.trim(), 16).expect("a signal mask");
     kill(traced, Signal::SIGKILL).expect("the process is stopped");
     waitpid(traced, None).expect("a child");
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {

@@ -1,4 +1,4 @@
-//! The priority of leaderrun while its command runs.
+//! Tests of leaderrun's scheduling while its command runs: its real-time priority, or its time slice without one.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -8,16 +8,20 @@ use nix::unistd::Pid;
 
 use testkit::{Candidate, TestLock, eventually};
 
-/// Returns the nice value and the scheduling policy of a process, from /proc.
+/// Returns the nice value and the scheduling policy of a process.
 fn scheduling(process: Pid) -> (i32, i32) {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
     let fields: Vec<i32> =
         stat.rsplit(')').next().expect("fields").split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
-    // Fields are numbered from 1, and the first one after the name is field 3.
+    // proc(5) numbers the fields from 1. The first field after the name is field 3.
     (fields[19 - 3], fields[41 - 3])
 }
 
-/// Returns the time slice of a thread in nanoseconds. It is zero before Linux 6.12, which has no time slices for threads.
+/// The shortest time slice that the kernel grants, in nanoseconds.
+const SHORTEST_TIME_SLICE: u64 = 100_000;
+
+/// Returns the time slice of a thread in nanoseconds. It is 0 before Linux 6.12, in which threads have no time slices
+/// of their own.
 fn time_slice(thread: i32) -> u64 {
     let mut attributes = [0_u64; 6];
     let size = size_of_val(&attributes);
@@ -28,13 +32,14 @@ fn time_slice(thread: i32) -> u64 {
     attributes[3]
 }
 
-fn time_slices() -> Result<(), String> {
-    if time_slice(0) > 0 { Ok(()) } else { Err("Linux 6.12".to_owned()) }
+/// Returns an error if the kernel does not support time slices of threads.
+fn has_time_slices() -> Result<(), String> {
+    if time_slice(0) > 0 { Ok(()) } else { Err("no time slices before Linux 6.12".to_owned()) }
 }
 
-/// Without the right to a real-time priority, which most containers do not have.
-#[testkit::test(requires = time_slices())]
-fn leaderrun_without_a_real_time_priority_has_a_short_time_slice_and_its_command_has_not() {
+/// The test takes away the right to a real-time priority, which most containers do not have either.
+#[testkit::test(requires = has_time_slices())]
+fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command_does_not() {
     const CAP_SYS_NICE: libc::c_ulong = 23;
     let candidate = Candidate::new("a", &TestLock::file()).configure(|command| {
         // SAFETY: only system calls are made between fork and exec.
@@ -48,20 +53,20 @@ fn leaderrun_without_a_real_time_priority_has_a_short_time_slice_and_its_command
     let mut a = candidate.run_script("echo $$; exec sleep 1000");
     eventually("the command runs", || !a.output().is_empty());
     let command: i32 = a.output().trim().parse().expect("a pid");
-    assert_eq!(time_slice(command), time_slice(0), "the command has the default time slice");
+    assert_eq!(time_slice(command), time_slice(0), "the command should have the default time slice");
     let threads = fs::read_dir(format!("/proc/{}/task", a.elector())).expect("threads").flatten();
     let election = threads
         .into_iter()
         .find(|thread| fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim() == "election"));
     let election = election.expect("the election thread").file_name().into_string().expect("a number");
     for thread in [a.elector().as_raw(), a.supervisor().as_raw(), election.parse().expect("a number")] {
-        eventually("the shortest time slice", || time_slice(thread) == 100_000);
+        eventually("the thread has the shortest time slice", || time_slice(thread) == SHORTEST_TIME_SLICE);
     }
     a.stop();
 }
 
-/// Checks whether this process may set a real-time priority.
-fn real_time() -> Result<(), String> {
+/// Returns an error if this user may not set a real-time priority.
+fn can_set_real_time_priority() -> Result<(), String> {
     // SAFETY: all zeros are a valid value.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = 1;
@@ -79,14 +84,14 @@ fn real_time() -> Result<(), String> {
     if allowed { Ok(()) } else { Err("no right to a real-time priority".to_owned()) }
 }
 
-#[testkit::test(requires = real_time())]
+#[testkit::test(requires = can_set_real_time_priority())]
 fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo $$; exec sleep 1000");
     eventually("the command runs", || !a.output().is_empty());
     let command = Pid::from_raw(a.output().trim().parse().expect("a pid"));
     let own = scheduling(Pid::this());
-    assert_eq!(scheduling(command), own, "the command has the priority that leaderrun was started with");
+    assert_eq!(scheduling(command), own, "the command should have the priority that leaderrun was started with");
     for process in [a.elector(), a.supervisor()] {
         assert_eq!(scheduling(process).1, libc::SCHED_RR);
     }

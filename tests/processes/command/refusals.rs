@@ -1,4 +1,4 @@
-//! Tests of system calls and resources that the kernel, a sandbox or a limit refuses.
+//! Tests of system calls and resources that a sandbox or a resource limit refuses.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, setrlimit};
 
+use testkit::exit_status::{FAILED, UNAVAILABLE};
 use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
 
-use crate::other_users::{ROOT, become_user, open_folder, program, root};
+use crate::other_users::{ROOT, become_user, is_root, open_folder, program};
 
 /// Makes one system call of a command fail, as a container runtime's seccomp profile does.
 fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
@@ -33,6 +34,7 @@ fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
     }
 }
 
+/// Runs leaderrun with a system call that fails with this error.
 fn run_without(call: libc::c_long, errno: i32) -> Running {
     let candidate = Candidate::new("a", &TestLock::file()).args(["--wait", "5s"]);
     candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran")
@@ -66,19 +68,19 @@ fn the_message_about_a_refused_system_call_names_it() {
         ] {
             let mut a = run_without(call, errno);
             let status = a.wait().code();
-            assert_eq!(status, Some(125), "{name}: {}", a.log());
+            assert_eq!(status, Some(FAILED), "{name}: {}", a.log());
             let expected = format!("leaderrun: the system call {name} failed: ");
             assert!(a.log().starts_with(&expected) && a.log().lines().count() == 1, "{name}: {}", a.log());
-            assert_eq!(a.output(), "", "{name}: no command was run");
+            assert_eq!(a.output(), "", "{name}: no command should be run");
         }
     }
 }
 
-/// Old container runtimes refuse the unknown call clone3 with EPERM, after which the C library does not try clone.
+/// Old container runtimes do not know clone3 and refuse it with EPERM. The C library only tries clone after ENOSYS.
 #[testkit::test]
 fn no_command_is_run_if_threads_cannot_be_started() {
     let mut a = run_without(libc::SYS_clone3, libc::EPERM);
-    a.wait_for_exit(125);
+    a.wait_for_exit(FAILED);
     let expected = "the system call clone3 failed: Operation not permitted; allow it in the seccomp profile";
     assert!(a.log().contains(expected), "{}", a.log());
 }
@@ -109,22 +111,22 @@ fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
     }
 }
 
-/// The message must not guess another reason, such as the owner of the folder.
+/// The message must not give another reason, such as the owner of the folder.
 #[testkit::test]
-fn the_message_about_a_lock_file_that_a_sandbox_refuses_says_so() {
+fn the_message_about_a_lock_file_that_a_sandbox_refuses_names_the_seccomp_profile() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         for call in [libc::SYS_flock, libc::SYS_fsync] {
             let lock = format!("file:{}", open_folder("sticky", 0o1777).join("job").display());
             let candidate = Candidate::without_options("a").args(["--lock", &lock, "--wait", "10s"]);
             let mut a = candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran");
-            a.wait_for_exit(69);
+            a.wait_for_exit(UNAVAILABLE);
             assert!(a.log().contains("seccomp profile"), "{call}: {}", a.log());
         }
     }
 }
 
-/// Runs leaderrun with this limit of open files. Only the standard streams are open.
-fn with_open_files(limit: u32, arguments: &[&str]) -> Running {
+/// Runs leaderrun with this limit of open files. Only the standard streams are open at the start.
+fn run_with_open_files(limit: u32, arguments: &[&str]) -> Running {
     let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
     Candidate::program("a", "sh")
         .args(["-c", &script, leaderrun()])
@@ -148,8 +150,8 @@ fn with_open_files(limit: u32, arguments: &[&str]) -> Running {
 fn the_message_about_a_low_limit_of_open_files_names_the_required_limit() {
     for limit in [4, 8, 12, 20, 39] {
         for arguments in [&["--lock", &TestLock::file().name, "--", "true"][..], &["status", "--lock", "default/x"]] {
-            let mut a = with_open_files(limit, arguments);
-            a.wait_for_exit(125);
+            let mut a = run_with_open_files(limit, arguments);
+            a.wait_for_exit(FAILED);
             let expected = format!("leaderrun: the limit of open files is {limit}, and leaderrun needs 40; raise it");
             assert!(a.log().starts_with(&expected), "{}", a.log());
         }
@@ -163,13 +165,13 @@ fn the_required_limit_of_open_files_is_enough() {
         let mut arguments = vec!["--lock", &lock.name, "--http", "127.0.0.1:0"];
         arguments.extend(kubeconfig.as_deref());
         arguments.extend(["--", "sh", "-c", "ulimit -n"]);
-        let mut a = with_open_files(40, &arguments);
+        let mut a = run_with_open_files(40, &arguments);
         a.wait_for_exit(0);
         assert_eq!(a.output(), "40\n", "{}", a.log());
     }
 }
 
-/// Packages that contain their own dynamic loader start programs like this.
+/// Packages that contain a dynamic loader start their programs like this.
 #[testkit::test(requires = has_loader())]
 fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
@@ -179,11 +181,13 @@ fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let mut a = Candidate::program("a", &loader)
         .args(["--inhibit-cache", leaderrun(), "--lock", &lock.name, "--every", "1s", "--", "sh", "-c", &script])
         .start();
-    eventually("it has run twice", || std::fs::read_to_string(&runs).is_ok_and(|runs| runs.lines().count() >= 2));
+    eventually("the command has run twice", || {
+        std::fs::read_to_string(&runs).is_ok_and(|runs| runs.lines().count() >= 2)
+    });
     a.stop();
 }
 
-/// Returns the dynamic loader of leaderrun.
+/// Returns the path of leaderrun's dynamic loader, or `None` if leaderrun is linked statically.
 fn loader() -> Option<String> {
     let program = std::fs::read(leaderrun()).ok()?;
     let start = program.windows(4).take(4096).position(|bytes| bytes == b"/lib")?;
@@ -198,8 +202,8 @@ fn has_loader() -> Result<(), String> {
     }
 }
 
-/// Runs leaderrun as this user with a limit of a resource.
-fn with_limit(user: u32, resource: Resource, limit: u64) -> Running {
+/// Runs leaderrun as this user with a limit on a resource. The command exits with status 7.
+fn run_with_limit(user: u32, resource: Resource, limit: u64) -> Running {
     let lock = format!("file:{}", open_folder("limited", 0o777).join("job").display());
     let candidate = Candidate::program("a", program()).args(["--lock", &lock, "--wait", "10s"]);
     let candidate = candidate.configure(|command| {
@@ -213,42 +217,43 @@ fn with_limit(user: u32, resource: Resource, limit: u64) -> Running {
 #[testkit::test]
 fn the_message_about_a_small_stack_says_how_much_is_needed() {
     for kilobytes in [64, 128, 384] {
-        let mut a = with_limit(ROOT, Resource::RLIMIT_STACK, kilobytes * 1024);
-        a.wait_for_exit(125);
+        let mut a = run_with_limit(ROOT, Resource::RLIMIT_STACK, kilobytes * 1024);
+        a.wait_for_exit(FAILED);
         let expected = format!("the limit of kilobytes of stack is {kilobytes}, and leaderrun needs 512; raise it");
         assert!(a.log().contains(&expected), "{}", a.log());
     }
-    with_limit(ROOT, Resource::RLIMIT_STACK, 512 * 1024).wait_for_exit(7);
+    run_with_limit(ROOT, Resource::RLIMIT_STACK, 512 * 1024).wait_for_exit(7);
 }
 
 #[testkit::test]
 fn the_message_about_too_little_memory_says_which_limit_to_raise() {
     let mut refused = 0;
     for megabytes in 2..16 {
-        let mut a = with_limit(ROOT, Resource::RLIMIT_DATA, megabytes << 20);
+        let mut a = run_with_limit(ROOT, Resource::RLIMIT_DATA, megabytes << 20);
         let status = a.wait().code();
-        // With very little memory the kernel does not execute the program.
+        // With very little memory, the kernel kills leaderrun while it executes the program, so there is no status.
         if status.is_some_and(|status| status != 7) {
-            assert_eq!(status, Some(69), "{megabytes} MB: {}", a.log());
+            assert_eq!(status, Some(UNAVAILABLE), "{megabytes} MB: {}", a.log());
             assert!(a.log().contains("raise the limit of memory: ulimit -d"), "{megabytes} MB: {}", a.log());
             refused += 1;
         }
     }
+    // Of these 14 limits, the low ones must be refused, and the high ones must be enough.
     assert!((1..14).contains(&refused), "{refused}");
 }
 
-#[testkit::test(requires = root())]
+#[testkit::test(requires = is_root())]
 fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
-        // This user has no other processes, not even processes that have just died, which would count for the limit.
+        // Each user has no other processes, not even dead ones that would still count towards the limit.
         let user = 100_000 + 16 * std::process::id() + limit as u32;
-        let mut a = with_limit(user, Resource::RLIMIT_NPROC, limit);
+        let mut a = run_with_limit(user, Resource::RLIMIT_NPROC, limit);
         has_run = a.wait().code() == Some(7);
         if !has_run {
-            a.wait_for_exit(69);
+            a.wait_for_exit(UNAVAILABLE);
             assert!(a.log().contains("; raise the limit of processes: ulimit -u"), "{limit}: {}", a.log());
         }
     }
-    assert!(has_run, "16 processes are enough");
+    assert!(has_run, "the highest limit should be enough");
 }

@@ -3,9 +3,10 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use testkit::exit_status::TIMED_OUT;
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-/// A script that counts its termination signals, and ends a second after the first one.
+/// A script that counts the SIGTERM and SIGINT that it receives, and ends a second after the first of them.
 const COUNTING_SCRIPT: &str = r#"
 n=0
 trap 'n=$((n+1)); echo "got $n"' TERM INT
@@ -30,7 +31,7 @@ fn send(processes: &[Pid], signal: i32) {
     }
 }
 
-/// With `KillMode=control-group`, systemd signals all processes, in any order.
+/// With `KillMode=control-group`, systemd sends a signal to all processes, in any order.
 #[testkit::test]
 fn a_command_gets_a_signal_once_if_it_is_sent_to_all_processes() {
     for order in 0..4 {
@@ -48,7 +49,7 @@ fn a_command_gets_a_signal_once_if_it_is_sent_to_all_processes() {
 
 #[testkit::test]
 fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
-    // start-stop-daemon --exec sends a signal to these two processes.
+    // `start-stop-daemon --exec` sends the signal to these two processes.
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
     eventually("the command runs", || a.output().contains("ready"));
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
@@ -58,7 +59,7 @@ fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
     std::thread::sleep(std::time::Duration::from_millis(700));
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
-    assert_eq!(a.output().matches("got").count(), 1, "a repeated signal is relayed: {}", a.output());
+    assert_eq!(a.output().matches("got").count(), 1, "only the second signal should be relayed: {}", a.output());
 }
 
 /// timeout(1) sends the signal to leaderrun, and then to its process group.
@@ -68,12 +69,12 @@ fn a_command_under_timeout_gets_one_signal() {
     let mut a = Candidate::program("timeout", "timeout")
         .args(["1", leaderrun(), "--lock", &lock.name, "--", "sh", "-c", COUNTING_SCRIPT])
         .start();
-    assert_eq!(a.wait().code(), Some(124));
+    assert_eq!(a.wait().code(), Some(TIMED_OUT));
     assert_eq!(a.output().matches("got").count(), 1, "{}", a.output());
 }
 
 #[testkit::test]
-fn a_standby_ends_by_any_stop_signal_of_a_container() {
+fn a_standby_ends_on_any_stop_signal_of_a_container() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -81,7 +82,7 @@ fn a_standby_ends_by_any_stop_signal_of_a_container() {
         (libc::SIGUSR1, 128 + libc::SIGUSR1),
         (libc::SIGUSR2, 128 + libc::SIGUSR2),
         (libc::SIGRTMIN() + 3, 128 + libc::SIGRTMIN() + 3),
-        // This signal ends no process by default, so leaderrun exits with the status instead.
+        // By default this signal ends no process, so leaderrun exits with the status instead.
         (libc::SIGWINCH, 128 + libc::SIGWINCH),
     ] {
         let mut b = Candidate::new("b", &lock).run_script("true");
@@ -108,7 +109,7 @@ fn the_log_says_that_a_stopped_command_keeps_the_lock() {
 }
 
 #[testkit::test]
-fn the_time_to_the_kill_begins_with_the_stop_signal() {
+fn kill_after_is_counted_from_the_configured_stop_signal() {
     let script = "trap '' USR1; echo ready; while :; do sleep 0.02; done";
     let mut a = Candidate::new("a", &TestLock::file())
         .args(["--stop-signal", "USR1", "--kill-after", "300ms"])
@@ -126,6 +127,7 @@ fn the_signals_of_the_c_library_do_not_end_leaderrun() {
     let mut b = Candidate::new("b", &lock).run_script("true");
     b.wait_for_log("held by a");
     for process in [a.elector(), a.supervisor(), b.elector(), b.supervisor()] {
+        // glibc uses the signals 32 and 33 for its own threads.
         send(&[process], 32);
         send(&[process], 33);
         assert!(is_alive(process));
@@ -136,7 +138,7 @@ fn the_signals_of_the_c_library_do_not_end_leaderrun() {
 }
 
 #[testkit::test]
-fn the_command_has_the_dispositions_of_the_c_librarys_signals_that_leaderrun_was_started_with() {
+fn the_command_inherits_the_dispositions_of_the_c_librarys_signals() {
     let ignored = "grep SigIgn /proc/self/status";
     let script = format!("{ignored}; exec {} --lock {} -- {ignored}", leaderrun(), TestLock::file().name);
     let mut a = Candidate::program("a", "sh").args(["-c", &script]).start();

@@ -1,15 +1,16 @@
-//! Tests of an orderly stop: no other candidate leads before all processes of the command are dead.
+//! Tests of how a command is stopped on request: no other candidate leads before all of its processes are dead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
-/// Sends a signal to leader A, and waits until standby B leads and ends.
+/// Sends a signal to the leader `a`, and checks that the standby `b` leads after `a`'s command is dead.
 fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running, Running) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
@@ -31,20 +32,23 @@ fn the_lease_is_renewed_while_the_command_ends() {
         let (witnesses, mut a, _) = hand_over(&lock, &["linger"], &[], Signal::SIGTERM);
         a.wait_for_exit(0);
         let life = &witnesses.lifetimes_of("a")[0];
-        assert!(life.last_seen_at - life.signaled_at > 2_900_000_000, "the command ended in less than three seconds");
+        // The witness takes three seconds to end.
+        let lived_on = Duration::from_nanos(life.last_seen_at - life.signaled_at);
+        assert!(lived_on > Duration::from_millis(2900), "the command was only alive for {lived_on:?}");
     }
 }
 
-/// A cgroup whose processes are frozen, even if they were killed, until this is dropped.
+/// A cgroup whose processes stay frozen until this is dropped, even if they are killed.
 struct Freezer(PathBuf);
 
 impl Freezer {
     const ROOT: &str = "/sys/fs/cgroup/freezer";
 
+    /// Returns an error if this machine has no freezer of cgroup v1.
     fn check_available() -> Result<(), String> {
         let probe = Path::new(Self::ROOT).join(format!("leaderrun-probe-{}", std::process::id()));
-        fs::create_dir(&probe).map_err(|failure| format!("no freezer of cgroup v1: {failure}"))?;
-        fs::remove_dir(probe).map_err(|failure| failure.to_string())
+        fs::create_dir(&probe).map_err(|error| format!("no freezer of cgroup v1: {error}"))?;
+        fs::remove_dir(probe).map_err(|error| error.to_string())
     }
 
     fn freeze(processes: &[Pid]) -> Self {
@@ -64,10 +68,10 @@ impl Freezer {
 impl Drop for Freezer {
     fn drop(&mut self) {
         self.write("freezer.state", "THAWED");
-        // If the test has failed, the processes may be alive. They are killed later.
+        // If the test has failed, the processes may still be alive, and are killed later.
         let is_removed = || fs::remove_dir(&self.0).is_ok();
         if !is_removed() && !thread::panicking() {
-            eventually("its processes are dead", is_removed);
+            eventually("the frozen processes are dead", is_removed);
         }
     }
 }
@@ -77,7 +81,7 @@ fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
     let lock = TestLock::file();
     let script = "trap '' TERM; echo ready; while :; do sleep 1000; done";
     let mut a = Candidate::new("a", &lock).args(["--kill-after", "100ms"]).run_script(script);
-    eventually("it is ready", || a.output().contains("ready") && descendants(a.supervisor()).len() == 2);
+    eventually("the command is ready", || a.output().contains("ready") && descendants(a.supervisor()).len() == 2);
     let freezer = Freezer::freeze(&descendants(a.supervisor()));
     let b = Candidate::new("b", &lock).run_script("exit 0");
     b.wait_for_log("held by a");
@@ -86,7 +90,7 @@ fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
     let log = a.log();
     assert!(log.contains("a cgroup freezer stops it; thaw its cgroup; the lock is not released before"), "{log}");
     assert_eq!(log.matches("cannot kill").count(), 1, "{log}");
-    assert!(!b.log().contains("started") && a.is_running(), "the lock is held");
+    assert!(!b.log().contains("started") && a.is_running(), "the lock should still be held");
     drop(freezer);
     a.wait_until_killed_by(Signal::SIGKILL);
     b.wait_for_log("started the command");
@@ -96,7 +100,10 @@ fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
 fn processes_that_the_command_left_running_are_dead_before_the_release() {
     let (witnesses, mut a, _) = hand_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.wait_for_exit(0);
-    assert!(witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0), "no SIGTERM before the kill");
+    assert!(
+        witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0),
+        "every process should get SIGTERM before it is killed"
+    );
     assert!(a.log().contains("killing what the command left running"), "{}", a.log());
 }
 
@@ -141,14 +148,14 @@ fn kill_after_kills_a_command_that_ignores_the_signal() {
 }
 
 #[testkit::test]
-fn a_second_signal_does_not_extend_the_deadline() {
+fn repeated_signals_do_not_delay_the_kill() {
     let witnesses = Witnesses::new();
     let mut a =
         Candidate::new("a", &TestLock::file()).args(["--kill-after", "2s"]).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
-    eventually("the deadline passes", || {
+    eventually("the kill is due", || {
         a.signal(Signal::SIGTERM);
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         a.log().contains("killing")
     });
     a.wait_for_exit(137);
@@ -156,7 +163,7 @@ fn a_second_signal_does_not_extend_the_deadline() {
 
 #[testkit::test]
 fn a_tree_of_many_processes_is_killed() {
-    // Each shell has seven children, in three generations, all of which ignore SIGTERM.
+    // Each shell has seven children, for three generations. All processes ignore SIGTERM.
     let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & read line; exit 3";
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let mut a = Candidate::new("a", &TestLock::file()).args(["--lost-grace", "500ms"]);

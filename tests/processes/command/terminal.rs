@@ -5,6 +5,7 @@ use nix::unistd::tcgetpgrp;
 
 use testkit::{Candidate, Running, Screen, TestLock, eventually, leaderrun};
 
+/// Starts leaderrun on a terminal, with this script as its command.
 fn run_on(screen: &Screen, script: &str) -> Running {
     Candidate::new("a", &TestLock::file()).configure(|command| screen.attach(command)).run_script(script)
 }
@@ -20,8 +21,8 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
     screen.wait_for("read <typed>");
     screen.type_keys(b"\n");
     a.wait_for_exit(4);
-    // This leaderrun was the leader of its session, which has ended with it. That the terminal is restored can only be
-    // seen in a session that continues, such as that of a shell.
+    // The first leaderrun led its session, which ended with it. Whether the terminal is restored can only be seen in a
+    // session that continues, such as that of a shell.
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'exit 5'; read line; echo \"status $?, <$line>\"",
@@ -42,7 +43,7 @@ fn ctrl_c_reaches_the_command() {
     screen.type_keys(b"\x03");
     a.wait_for_exit(6);
     screen.wait_for("interrupted");
-    assert_eq!(screen.text().matches("interrupted").count(), 1, "one signal: {}", screen.text());
+    assert_eq!(screen.text().matches("interrupted").count(), 1, "the command should get one signal: {}", screen.text());
 }
 
 #[testkit::test]
@@ -105,8 +106,8 @@ fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
     shell.wait();
 }
 
+/// Starts a shell on a terminal. It reads no startup files, because they may take long or wait for input.
 fn shell(screen: &Screen, arguments: &[&str]) -> Running {
-    // Startup files are not read, because they may take long or wait for input.
     Candidate::program("shell", "bash")
         .args(["--norc"])
         .args(arguments)
@@ -114,6 +115,7 @@ fn shell(screen: &Screen, arguments: &[&str]) -> Running {
         .start()
 }
 
+/// Returns a shell command that runs leaderrun with `script` as its command.
 fn job(script: &str) -> String {
     format!("{} --lock {} -- sh -c '{script}'", leaderrun(), TestLock::file().name)
 }
@@ -145,7 +147,8 @@ fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     shell.wait();
 }
 
-fn script(screen: &Screen, shell: &str, script: &str) -> Running {
+/// Starts a shell script on a terminal.
+fn start_script(screen: &Screen, shell: &str, script: &str) -> Running {
     Candidate::program("script", shell).args(["-c", script]).configure(|command| screen.attach(command)).start()
 }
 
@@ -154,7 +157,7 @@ fn in_a_script_a_command_can_read_from_the_terminal() {
     for shell in ["bash", "dash"] {
         let mut screen = Screen::new();
         let lines = format!("{}; echo \"status $?\"", job("printf \"go on? \"; read line; echo \"<$line>\""));
-        let mut script = script(&screen, shell, &lines);
+        let mut script = start_script(&screen, shell, &lines);
         screen.wait_for("go on?");
         screen.type_keys(b"yes\n");
         screen.wait_for("<yes>");
@@ -163,20 +166,20 @@ fn in_a_script_a_command_can_read_from_the_terminal() {
     }
 }
 
-/// Ctrl-C ends the whole script, as it does without leaderrun, even while only the command has the terminal.
+/// As without leaderrun, Ctrl-C ends the whole script, even while only the command has the terminal.
 #[testkit::test]
 fn ctrl_c_ends_a_script() {
     for shell in ["bash", "dash"] {
         for command in ["echo ready; exec sleep 1000", "echo ready; read line"] {
             let mut screen = Screen::new();
             let lines = format!("for i in 1 2 3; do {}; done; echo went on", job(command));
-            let mut script = script(&screen, shell, &lines);
+            let mut script = start_script(&screen, shell, &lines);
             screen.wait_for("ready");
             screen.wait_for("started the command");
             if command.contains("read line") {
-                let of_script = script.elector();
+                let script_group = script.elector();
                 eventually("the command has the terminal", || {
-                    tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != of_script)
+                    tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != script_group)
                 });
             }
             screen.type_keys(b"\x03");
@@ -214,7 +217,8 @@ fn kill_after_is_counted_from_ctrl_c() {
         let mut screen = Screen::new();
         let ignoring = job("trap \"\" INT; echo ready; while :; do sleep 0.02; done");
         let line = format!("{}; echo \"status $?\"", ignoring.replace(" --lock", " --kill-after 300ms --lock"));
-        let mut shell = if in_script { script(&screen, "bash", &line) } else { shell(&screen, &["-i", "-c", &line]) };
+        let mut shell =
+            if in_script { start_script(&screen, "bash", &line) } else { shell(&screen, &["-i", "-c", &line]) };
         screen.wait_for("ready");
         screen.type_keys(b"\x03");
         screen.wait_for("the command did not end within --kill-after");
@@ -225,7 +229,7 @@ fn kill_after_is_counted_from_ctrl_c() {
 #[testkit::test]
 fn with_kill_after_a_command_can_read_from_the_terminal() {
     let line = job("printf \"go on? \"; read line; echo \"<$line>\"").replace(" --lock", " --kill-after 5s --lock");
-    // For the first line, the shell replaces itself by leaderrun, and SIGTTIN stays ignored.
+    // The first line makes the shell replace itself with leaderrun, which then ignores SIGTTIN like the shell.
     for line in [line.clone(), format!("{line}; true")] {
         let mut screen = Screen::new();
         let mut shell = shell(&screen, &["-i", "-c", &line]);

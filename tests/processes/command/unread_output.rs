@@ -1,14 +1,15 @@
-//! An unread stderr does not delay renewals, the stop or the kill.
+//! Tests that a stderr that nobody reads delays neither renewals nor the kill.
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use nix::sys::termios::{FlowArg, tcflow};
 
+use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Proxy, Pty, TestLock, Witnesses, is_alive};
 
-/// Checks that a blocked stderr does not delay leader A: it renews its lock, and after a partition it kills its command
-/// before B takes over.
+/// Checks that the leader `a` with this stderr renews its lock, and that after a partition its command is dead before
+/// `b` takes over. `fill` is true if the test must fill stderr first, so that writes to it block.
 fn assert_not_delayed_by(stderr: OwnedFd, fill: bool) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
@@ -26,13 +27,9 @@ fn assert_not_delayed_by(stderr: OwnedFd, fill: bool) {
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-    for _ in 0..3 {
-        let before = renewed();
-        testkit::eventually("a renewal", || renewed() != before);
-    }
+    Cluster::shared().wait_for_renewals(&lock, 3);
     proxy.partition();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     witnesses.wait_for("b", 1);
     b.stop();

@@ -1,4 +1,4 @@
-//! Tests of the messages about the API server: its address, the user, and its errors.
+//! Tests of the messages about the API server: its address, the credentials, and its errors.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -20,6 +20,7 @@ fn kubeconfig(server: SocketAddr) -> PathBuf {
     file
 }
 
+/// Runs `leaderrun status` for a lock on this server.
 fn run_status(server: SocketAddr) -> Running {
     let kubeconfig = kubeconfig(server);
     let mut status =
@@ -43,8 +44,8 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
 }
 
 #[testkit::test]
-fn a_pod_whose_environment_is_incomplete_is_recognised() {
-    let refusal = |variables: &[(&str, &str)]| {
+fn the_message_recognises_a_pod_whose_environment_is_incomplete() {
+    let log_with = |variables: &[(&str, &str)]| {
         let mut candidate = Candidate::without_options("a").args(["--lock", "probe"]).configure(|command| {
             for name in ["HOME", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
                 command.env_remove(name);
@@ -58,10 +59,10 @@ fn a_pod_whose_environment_is_incomplete_is_recognised() {
     };
     let (host, port) = (("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443"));
     for (variables, missing) in [([host], port.0), ([port], host.0)] {
-        let log = refusal(&variables);
+        let log = log_with(&variables);
         assert!(log.contains(&format!("this is a pod, and its environment lacks {missing}; ")), "{log}");
     }
-    assert!(refusal(&[]).contains("this is not a pod"));
+    assert!(log_with(&[]).contains("this is not a pod"));
 }
 
 #[testkit::test]
@@ -98,7 +99,7 @@ fn a_lasting_failure_suggests_the_doctor_once() {
     assert_eq!(candidate.log().matches("leaderrun doctor --lock").count(), 1, "{}", candidate.log());
 }
 
-/// Starts a server that sends these bytes to each client and closes the connection.
+/// Starts a server that sends this answer to each request and closes the connection. Returns its address.
 fn server_sending(answer: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -112,7 +113,7 @@ fn server_sending(answer: String) -> SocketAddr {
     address
 }
 
-/// Returns an answer with a Lease and these headers.
+/// Returns an HTTP response with a Lease and these additional headers.
 fn lease_with(headers: &str) -> String {
     let lease = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"probe","uid":"1","resourceVersion":"1"},"spec":{"holderIdentity":"the holder"}}"#;
     format!(
@@ -124,7 +125,7 @@ fn lease_with(headers: &str) -> String {
 #[testkit::test]
 fn headers_that_go_accepts_are_accepted() {
     let headers = |count: usize| (0..count).map(|number| format!("X-Header-{number}: a\r\n")).collect::<String>();
-    for (what, headers) in [
+    for (description, headers) in [
         ("500 headers", headers(500)),
         ("a header in several lines", "X-A: b\r\n  c\r\n".to_owned()),
         ("white space after a name", "X-A : b\r\n".to_owned()),
@@ -132,12 +133,14 @@ fn headers_that_go_accepts_are_accepted() {
         ("a long value", format!("X-A: {}\r\n", "a".repeat(100_000))),
     ] {
         let status = run_status(server_sending(lease_with(&headers)));
-        assert!(status.output().contains("the holder"), "{what}: {}", status.log());
+        assert!(status.output().contains("the holder"), "{description}: {}", status.log());
     }
-    for (what, headers) in [("2000 headers", headers(2000)), ("a length twice", "Content-Length: 1\r\n".to_owned())] {
+    for (description, headers) in
+        [("2000 headers", headers(2000)), ("a length twice", "Content-Length: 1\r\n".to_owned())]
+    {
         let server = server_sending(lease_with(&headers));
         let log = run_status(server).log();
-        assert!(log.contains(&format!("no answer from http://{server}: ")), "{what}: {log}");
+        assert!(log.contains(&format!("no answer from http://{server}: ")), "{description}: {log}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tests of keys, certificates and curves that the servers of the other tests do not support. These tests create them with
+//! Tests of keys and certificates that the servers of the other tests do not support. These tests create them with
 //! openssl, and run openssl as the server.
 
 use std::fs::{self, File};
@@ -8,14 +8,16 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use testkit::{Candidate, ChildProcess, eventually, scratch};
 
+/// The path of the Lease that the server has.
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/probe";
 
-fn openssl() -> Result<(), String> {
+/// Returns an error if openssl is not installed.
+fn has_openssl() -> Result<(), String> {
     let run = Command::new("openssl").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     run.map(drop).map_err(|_| "openssl is not installed".to_owned())
 }
 
-/// A folder with an authority and the certificates that it has issued.
+/// A folder with an authority, the certificates that it has issued, and the files of the server.
 struct Site {
     folder: PathBuf,
 }
@@ -38,7 +40,7 @@ impl Site {
         Self { folder }
     }
 
-    /// Runs openssl with these arguments, separated by white space.
+    /// Runs openssl with these arguments, which are separated by white space. Returns its output.
     #[track_caller]
     fn openssl(&self, arguments: &str) -> String {
         let mut openssl = Command::new("openssl");
@@ -48,29 +50,29 @@ impl Site {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn make_key(&self, name: &str, curve: &str) {
+    fn create_key(&self, name: &str, curve: &str) {
         self.openssl(&format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:{curve} -out {name}.key"));
     }
 
-    fn make_authority(&self, curve: &str) {
-        self.make_key("ca", curve);
+    fn create_authority(&self, curve: &str) {
+        self.create_key("ca", curve);
         let constraints = "-addext basicConstraints=critical,CA:TRUE";
         self.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
     }
 
-    /// Issues a certificate for the key of that name.
-    fn issue(&self, name: &str, options: &str) {
+    /// Issues a certificate for the key with this name.
+    fn issue_certificate(&self, name: &str, options: &str) {
         self.openssl(&format!("req -new -key {name}.key -out {name}.csr -subj /CN={name} -config config"));
         let authority = "-CA ca.crt -CAkey ca.key -CAcreateserial";
         self.openssl(&format!("x509 -req -in {name}.csr {authority} -days 2 -out {name}.crt {options}"));
     }
 
-    /// Creates an authority and a server with P-256 keys.
+    /// Creates a site whose authority and server have P-256 keys.
     fn with_server() -> Self {
         let site = Self::new();
-        site.make_authority("P-256");
-        site.make_key("server", "P-256");
-        site.issue("server", "-extfile names");
+        site.create_authority("P-256");
+        site.create_key("server", "P-256");
+        site.issue_certificate("server", "-extfile names");
         site
     }
 
@@ -91,26 +93,26 @@ impl Site {
         Server { port: port().expect("a port"), _process: process }
     }
 
-    /// Checks that leaderrun, and kubectl if it is installed, get an answer from a server with these options. `user` is the
-    /// user in the kubeconfig.
+    /// Checks that leaderrun, and kubectl if it is installed, accept a server with these options. `user` contains the
+    /// fields of the user in the kubeconfig, and `description` describes the case in failure messages.
     #[track_caller]
-    fn assert_accepted(&self, what: &str, options: &str, user: &str) {
-        let (output, log) = self.read_lease(what, options, user);
-        assert!(output.contains("the holder"), "{what} is refused: {log}");
+    fn assert_accepted(&self, description: &str, options: &str, user: &str) {
+        let (output, log) = self.read_lease(description, options, user);
+        assert!(output.contains("the holder"), "{description} is refused: {log}");
     }
 
-    /// Checks that leaderrun refuses, for this reason, a server with these options, which kubectl accepts.
+    /// Checks that leaderrun refuses a server with these options for this reason, although kubectl accepts the server.
     #[track_caller]
-    fn assert_refused_on_purpose(&self, what: &str, options: &str, user: &str, reason: &str) {
-        let (output, log) = self.read_lease(what, options, user);
-        assert!(!output.contains("the holder"), "{what} is accepted");
-        assert!(log.contains(reason), "{what}: {log} does not say {reason:?}");
+    fn assert_only_leaderrun_refuses(&self, description: &str, options: &str, user: &str, reason: &str) {
+        let (output, log) = self.read_lease(description, options, user);
+        assert!(!output.contains("the holder"), "{description} is accepted");
+        assert!(log.contains(reason), "{description}: {log} does not say {reason:?}");
     }
 
-    /// Reads a Lease from a server with these options, and returns the output and the log of leaderrun. kubectl must get an
-    /// answer.
+    /// Reads the Lease from a server with these options, and returns the output and the log of leaderrun. kubectl, if
+    /// it is installed, must accept the server.
     #[track_caller]
-    fn read_lease(&self, what: &str, options: &str, user: &str) -> (String, String) {
+    fn read_lease(&self, description: &str, options: &str, user: &str) -> (String, String) {
         let server = self.start(options);
         let kubeconfig = self.folder.join("kubeconfig");
         let text = format!(
@@ -120,8 +122,8 @@ impl Site {
             server.port
         );
         fs::write(&kubeconfig, text).expect("a kubeconfig");
-        if let Some(output) = read_lease_by_kubectl(&kubeconfig) {
-            assert!(output.contains("the holder"), "kubectl refuses {what}: {output}");
+        if let Some(output) = read_lease_with_kubectl(&kubeconfig) {
+            assert!(output.contains("the holder"), "kubectl refuses {description}: {output}");
         }
         let mut status =
             Candidate::without_options("status").args(["status", "--lock", "default/probe", "--kubeconfig"]);
@@ -132,58 +134,62 @@ impl Site {
     }
 }
 
+/// A running openssl server, which is stopped when this is dropped.
 struct Server {
     port: String,
     _process: ChildProcess,
 }
 
-fn read_lease_by_kubectl(kubeconfig: &Path) -> Option<String> {
+/// Reads the Lease with kubectl. Returns what kubectl prints, or `None` if it is not installed.
+fn read_lease_with_kubectl(kubeconfig: &Path) -> Option<String> {
     let mut kubectl = Command::new("kubectl");
     kubectl.args(["get", "--raw", LEASE]).env("KUBECONFIG", kubeconfig);
     let output = kubectl.stdin(Stdio::null()).output().ok()?;
     Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
+/// The fields of a user with a token, and of a user with a client certificate.
 const TOKEN: &str = "{token: secret}";
 const CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me.key}";
-const REQUEST_CLIENT_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
+/// The options with which the server requires a client certificate.
+const REQUIRE_CLIENT_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
 
-#[testkit::test(requires = openssl())]
+#[testkit::test(requires = has_openssl())]
 fn a_client_certificate_of_version_1_is_presented() {
     let site = Site::with_server();
-    site.make_key("me", "P-256");
-    // Newer releases of openssl only create version 1 with an option.
+    site.create_key("me", "P-256");
+    // Newer releases of openssl need an option to create a certificate of version 1.
     let help = Command::new("openssl").args(["x509", "-help"]).output().expect("openssl");
     let has_option = String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("-x509v1");
-    site.issue("me", if has_option { "-x509v1" } else { "" });
+    site.issue_certificate("me", if has_option { "-x509v1" } else { "" });
     let text = site.openssl("x509 -in me.crt -noout -text");
     assert!(text.contains("Version: 1 "), "{text}");
     for version in ["-tls1_2", "-tls1_3"] {
-        site.assert_accepted("version 1", &format!("{REQUEST_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
+        site.assert_accepted("version 1", &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
     }
 }
 
-#[testkit::test(requires = openssl())]
+#[testkit::test(requires = has_openssl())]
 fn a_client_key_of_each_curve_is_used() {
     let site = Site::with_server();
     for curve in ["P-256", "P-384", "P-521"] {
-        site.make_key("me", curve);
-        site.issue("me", "");
+        site.create_key("me", curve);
+        site.issue_certificate("me", "");
         for version in ["-tls1_2", "-tls1_3"] {
-            site.assert_accepted(curve, &format!("{REQUEST_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
+            site.assert_accepted(curve, &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
         }
         site.openssl("ec -in me.key -no_public -out me.key");
-        site.assert_accepted(&format!("{curve} without its public key"), REQUEST_CLIENT_CERTIFICATE, CERTIFICATE);
+        site.assert_accepted(&format!("{curve} without its public key"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
     }
 }
 
-#[testkit::test(requires = openssl())]
+#[testkit::test(requires = has_openssl())]
 fn a_server_key_of_each_curve_is_accepted() {
     let site = Site::new();
-    site.make_authority("P-521");
+    site.create_authority("P-521");
     for curve in ["P-384", "P-521"] {
-        site.make_key("server", curve);
-        site.issue("server", "-extfile names");
+        site.create_key("server", curve);
+        site.issue_certificate("server", "-extfile names");
         for version in ["-tls1_2", "-tls1_3"] {
             site.assert_accepted(curve, version, TOKEN);
         }
@@ -193,60 +199,65 @@ fn a_server_key_of_each_curve_is_accepted() {
     }
 }
 
-#[testkit::test(requires = openssl())]
-fn an_authority_may_use_any_digest_with_any_curve() {
+#[testkit::test(requires = has_openssl())]
+fn an_authority_can_use_any_digest_with_any_curve() {
     for curve in ["P-256", "P-384", "P-521"] {
         let site = Site::new();
-        site.make_authority(curve);
-        site.make_key("server", "P-256");
+        site.create_authority(curve);
+        site.create_key("server", "P-256");
         for digest in ["sha256", "sha384", "sha512"] {
-            site.issue("server", &format!("-extfile names -{digest}"));
+            site.issue_certificate("server", &format!("-extfile names -{digest}"));
             site.assert_accepted(&format!("{curve} with {digest}"), "", TOKEN);
         }
     }
 }
 
-/// The option by which openssl accepts keys that are too weak to be secure.
+/// The option with which openssl accepts keys that are too weak to be secure.
 const ANY_STRENGTH: &str = "-cipher DEFAULT:@SECLEVEL=0";
 
-#[testkit::test(requires = openssl())]
+#[testkit::test(requires = has_openssl())]
 fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     let site = Site::new();
-    site.make_authority("P-256");
+    site.create_authority("P-256");
     for bits in [2048, 2049, 2056, 3072, 4096] {
         site.openssl(&format!("genrsa -out server.key {bits}"));
-        site.issue("server", "-extfile names");
+        site.issue_certificate("server", "-extfile names");
         site.assert_accepted(&format!("{bits} bits"), "", TOKEN);
     }
     for bits in [1024, 1984, 2040] {
         site.openssl(&format!("genrsa -out server.key {bits}"));
-        site.issue("server", "-extfile names");
-        let what = format!("{bits} bits");
-        site.assert_refused_on_purpose(&what, ANY_STRENGTH, TOKEN, "is refused: its RSA key has less than 2048 bits");
+        site.issue_certificate("server", "-extfile names");
+        let description = format!("{bits} bits");
+        site.assert_only_leaderrun_refuses(
+            &description,
+            ANY_STRENGTH,
+            TOKEN,
+            "is refused: its RSA key has less than 2048 bits",
+        );
     }
     site.openssl("genrsa -out ca.key 1984");
     let constraints = "-addext basicConstraints=critical,CA:TRUE";
     site.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
-    site.make_key("server", "P-256");
-    site.issue("server", "-extfile names");
+    site.create_key("server", "P-256");
+    site.issue_certificate("server", "-extfile names");
     let reason = "or that is an RSA key of less than 2048 bits";
-    site.assert_refused_on_purpose("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
+    site.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
 }
 
-#[testkit::test(requires = openssl())]
+#[testkit::test(requires = has_openssl())]
 fn rsa_keys_of_clients_with_other_lengths_than_2048_3072_or_4096_bits_are_refused() {
     let site = Site::with_server();
     for bits in [2048, 3072, 4096] {
         site.openssl(&format!("genrsa -out me.key {bits}"));
-        site.issue("me", "");
-        site.assert_accepted(&format!("{bits} bits"), REQUEST_CLIENT_CERTIFICATE, CERTIFICATE);
+        site.issue_certificate("me", "");
+        site.assert_accepted(&format!("{bits} bits"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
     }
-    let options = format!("{REQUEST_CLIENT_CERTIFICATE} {ANY_STRENGTH}");
+    let options = format!("{REQUIRE_CLIENT_CERTIFICATE} {ANY_STRENGTH}");
     for arguments in ["1984", "2056", "2560", "6144", "-3 2048"] {
         let (exponent, bits) = arguments.rsplit_once(' ').unwrap_or(("", arguments));
         site.openssl(&format!("genrsa {exponent} -out me.key {bits}"));
-        site.issue("me", "");
+        site.issue_certificate("me", "");
         let reason = "client-key: the key cannot be used; try one of P-256, P-384, P-521 or Ed25519, or an RSA key of";
-        site.assert_refused_on_purpose(arguments, &options, CERTIFICATE, reason);
+        site.assert_only_leaderrun_refuses(arguments, &options, CERTIFICATE, reason);
     }
 }

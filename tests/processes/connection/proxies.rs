@@ -1,4 +1,4 @@
-//! Tests of proxies: which proxy is used, for which servers, and with which credentials.
+//! Tests of proxies: which proxy is used for which server, and with which credentials.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -11,29 +11,29 @@ use serde_json::json;
 use testkit::recording_server::RecordingServer;
 use testkit::tunnel::{TunnelProtocol, TunnelProxy};
 use testkit::users::ADMIN;
-use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually, scratch, tls};
+use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, scratch, tls};
 
 /// Durations that leave time for three requests of which two are not answered.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
-/// A name that does not exist. Requests to it can only arrive at a proxy.
+/// A server whose name does not exist, so only a proxy can receive requests to it.
 const SERVER: &str = "https://api.leaderrun.invalid:6443";
 
-/// The fields of a user.
+/// The fields of a user with a token.
 const TOKEN: &str = "{token: secret}";
 
-/// Writes a kubeconfig for a server, with additional fields of the cluster. Returns its path.
-fn kubeconfig(server: &str, more: &str) -> PathBuf {
+/// Writes a kubeconfig for a server, with additional fields of the cluster, which begin with a comma. Returns its path.
+fn kubeconfig(server: &str, more_fields: &str) -> PathBuf {
     let file = scratch::folder("proxies").join("config");
     let text = format!(
-        "{{clusters: [{{name: c, cluster: {{server: '{server}', insecure-skip-tls-verify: true{more}}}}}], \
+        "{{clusters: [{{name: c, cluster: {{server: '{server}', insecure-skip-tls-verify: true{more_fields}}}}}], \
          contexts: [{{name: x, context: {{cluster: c}}}}], current-context: x}}"
     );
     fs::write(&file, text).expect("a kubeconfig");
     file
 }
 
-/// Runs leaderrun with these variables, and returns the requests to the proxy.
+/// Runs leaderrun with these variables. Returns the method, target and credentials of the requests to the proxy.
 fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
     let mut status =
         Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
@@ -56,21 +56,22 @@ fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str
 }
 
 #[testkit::test]
-fn the_proxy_from_before_is_used_while_a_new_one_hangs_or_fails() {
-    // They accept connections; the one answers nothing, and the other refuses.
+fn the_previous_proxy_is_used_while_the_new_one_hangs_or_refuses() {
+    // Both accept connections, but the first never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let refusing = RecordingServer::answering(None, || (407, Vec::new(), String::new()));
-    for new in [silent.local_addr().expect("its address"), refusing.address()] {
-        use_previous_proxy(new);
+    for unusable_proxy in [silent.local_addr().expect("its address"), refusing.address()] {
+        assert_previous_proxy_is_used(unusable_proxy);
     }
 }
 
-/// Runs a leader through a proxy while its kubeconfig names a new one that is of no use.
-fn use_previous_proxy(new: SocketAddr) {
+/// Changes the proxy in a leader's kubeconfig to one that cannot be used. Checks that the leader keeps the lock through
+/// the previous proxy.
+fn assert_previous_proxy_is_used(unusable_proxy: SocketAddr) {
     let cluster = Cluster::shared();
     let (faults, witnesses) = (Proxy::start(cluster), Witnesses::new());
     let proxy = TunnelProxy::start(TunnelProtocol::Http, faults.address());
-    let write = |file: &Path, proxy: SocketAddr| {
+    let write_kubeconfig = |file: &Path, proxy: SocketAddr| {
         let config = json!({
             "clusters": [{ "name": "c", "cluster": {
                 "server": format!("https://{}", cluster.address()), "insecure-skip-tls-verify": true,
@@ -83,26 +84,19 @@ fn use_previous_proxy(new: SocketAddr) {
         fs::write(file, config.to_string()).expect("a kubeconfig");
     };
     let file = scratch::folder("proxies").join("config");
-    write(&file, proxy.address());
+    write_kubeconfig(&file, proxy.address());
     let lock = TestLock::lease_through(file.clone());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    write(&file, new);
-    let renewals = |count| {
-        let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-        for _ in 0..count {
-            let before = renewed();
-            eventually("a renewal", || renewed() != before);
-        }
-    };
-    // After a 401 the kubeconfig is read again.
+    write_kubeconfig(&file, unusable_proxy);
+    // After a 401, leaderrun reads the kubeconfig again.
     faults.answer(Match::put().next(1), 401, None);
-    renewals(2);
+    cluster.wait_for_renewals(&lock, 2);
     proxy.take_requested();
     faults.break_existing();
-    renewals(3);
+    cluster.wait_for_renewals(&lock, 3);
     assert!(!proxy.take_requested().is_empty());
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
 }
 
@@ -127,7 +121,7 @@ fn the_proxy_in_the_environment_is_used() {
 }
 
 #[testkit::test]
-fn the_variable_no_proxy_is_compared_with_the_server_not_with_the_proxy() {
+fn the_variable_no_proxy_applies_to_the_server_and_not_to_the_proxy() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig(SERVER, "");
     let is_used = |exceptions: &str| {
@@ -158,8 +152,8 @@ fn this_machine_is_never_reached_through_a_proxy() {
     assert!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
 }
 
-/// Writes a kubeconfig that trusts the authority of the tests' servers, with these fields of the user. Returns its
-/// path.
+/// Writes a kubeconfig for [`SERVER`] that trusts the authority of the tests' servers, with these fields of the user.
+/// Returns its path.
 fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
     let authority = BASE64_STANDARD.encode(tls::authority());
     let file = scratch::folder("proxies").join("config");
@@ -172,6 +166,7 @@ fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
     file
 }
 
+/// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
 fn request_of_leaderrun_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
     let mut status =
         Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
@@ -181,6 +176,7 @@ fn request_of_leaderrun_arrives(server: &RecordingServer, kubeconfig: &Path) -> 
     (!server.take_requests().is_empty(), status.log())
 }
 
+/// Returns whether kubectl's request arrives at the server; `None` if kubectl is not installed.
 fn request_of_kubectl_arrives(server: &RecordingServer, kubeconfig: &Path) -> Option<bool> {
     let mut kubectl = Command::new("kubectl");
     kubectl.args(["version", "--request-timeout", "20s"]).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
@@ -198,7 +194,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
         for (credentials, as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
             let kubeconfig = trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), TOKEN);
             if let Some(arrived) = request_of_kubectl_arrives(&server, &kubeconfig) {
-                assert!(arrived, "kubectl through {scheme}");
+                assert!(arrived, "the request of kubectl should arrive through {scheme}");
             }
             proxy.take_requested();
             let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
@@ -219,12 +215,16 @@ fn requests_arrive_through_proxies_of_each_kind() {
 fn an_https_proxy_gets_the_client_certificate() {
     let server = RecordingServer::start(Some(tls::server_config()));
     let proxy = TunnelProxy::start(TunnelProtocol::MutualHttps, server.address());
-    let me = tls::client_identity("me");
-    let [certificate, key] = [me.certificate, me.key].map(|pem| BASE64_STANDARD.encode(pem));
+    let client = tls::client_identity("me");
+    let [certificate, key] = [client.certificate, client.key].map(|pem| BASE64_STANDARD.encode(pem));
     let user = format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}");
     let proxy_url = format!("https://{}", proxy.address());
     let kubeconfig = trusting_kubeconfig(&proxy_url, &user);
-    assert_ne!(request_of_kubectl_arrives(&server, &kubeconfig), Some(false), "kubectl does not present it");
+    assert_ne!(
+        request_of_kubectl_arrives(&server, &kubeconfig),
+        Some(false),
+        "kubectl should present the certificate, too"
+    );
     let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
     assert!(arrived, "{log}");
     let (arrived, log) = request_of_leaderrun_arrives(&server, &trusting_kubeconfig(&proxy_url, TOKEN));
@@ -269,7 +269,7 @@ fn the_message_names_a_proxy_that_cannot_be_reached() {
 }
 
 #[testkit::test]
-fn the_message_names_a_proxy_that_refuses_and_its_reason() {
+fn the_message_names_a_proxy_that_refuses_and_the_reason() {
     for (code, credentials, reason) in [
         (403, "", "the proxy refused the tunnel with 403 Forbidden"),
         (502, "", "the proxy refused the tunnel with 502 Bad Gateway"),

@@ -1,4 +1,4 @@
-//! The table of [`spellings`](super::spellings).
+//! The table of kubeconfigs for the tests in [`spellings`](super::spellings).
 
 use super::spellings::Spelling;
 
@@ -8,13 +8,14 @@ use self::users::{certificates, plugins, users};
 
 /// The outcome of most spellings: a request over TLS with the token `secret`.
 const PLAIN: &str = "https as secret in default";
+// Other outcomes.
 const CERTIFIED: &str = "https as certified in default";
 const BY_PLUGIN: &str = "https as from-plugin in default";
 const ANONYMOUS: &str = "https as nobody in default";
-const ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
 const REFUSED: &str = "refused";
 
 // The reasons for which leaderrun differs from kubectl.
+const ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
 const WHITE_SPACE: &str = "nobody intends the white space around the value";
 const PLAIN_HTTP: &str = "a server without TLS may ask for credentials, too";
 const TYPES: &str = "nobody intends the type that YAML infers for the value";
@@ -22,8 +23,9 @@ const MERGED: &str = "by the YAML standard the other server counts, where the lo
 const UNKNOWN: &str = "leaderrun does not read the field";
 const HALF: &str = "the file may consist of parts of two files";
 const LIMITS: &str = "no kubeconfig is so large or so deeply nested";
-const DATA_WIN: &str = "data in the kubeconfig take precedence over a file";
+const DATA_TAKE_PRECEDENCE: &str = "data in the kubeconfig take precedence over a file";
 
+// The fields of a valid cluster, user and context.
 const CLUSTER: &str = "{server: '$HTTPS', certificate-authority-data: $CA}";
 const USER: &str = "{token: secret}";
 const CONTEXT: &str = "{cluster: c, user: u}";
@@ -31,26 +33,29 @@ const CONTEXT: &str = "{cluster: c, user: u}";
 /// The YAML anchor `b`, which stands for a cluster whose server does not answer.
 const OTHER: &str = "x-b: &b {server: 'https://127.0.0.1:1', certificate-authority-data: $CA}\n";
 
-/// Returns all spellings.
+/// Returns all spellings of the table.
 pub fn spellings() -> Vec<Spelling> {
     [files(), authorities(), clusters(), users(), certificates(), plugins(), contexts(), merged()].concat()
 }
 
+/// Returns a spelling with one file.
 fn single(name: &'static str, text: impl Into<String>, outcome: &'static str) -> Spelling {
     Spelling { name, files: vec![("config", text.into())], context: None, outcome, differs: None }
 }
 
 impl Spelling {
+    /// Chooses a context, as with `--context`.
     fn with_context(self, context: &'static str) -> Self {
         Self { context: Some(context), ..self }
     }
 
-    /// Sets the outcome of leaderrun, which differs from kubectl's on purpose.
+    /// Sets leaderrun's outcome, which differs from kubectl's on purpose, and the reason.
     fn but_leaderrun(self, outcome: &'static str, why: &'static str) -> Self {
         Self { differs: Some((outcome, why)), ..self }
     }
 }
 
+/// Returns a kubeconfig with these fields of its cluster, user and context.
 fn config(cluster: &str, user: &str, context: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {cluster}\nusers:\n- name: u\n  user: {user}\n\
@@ -58,22 +63,27 @@ fn config(cluster: &str, user: &str, context: &str) -> String {
     )
 }
 
+/// Returns a kubeconfig in the usual form.
 fn plain() -> String {
     config(CLUSTER, USER, CONTEXT)
 }
 
+/// Returns a spelling with these fields of the cluster.
 fn cluster(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
     single(name, config(text, USER, CONTEXT), outcome)
 }
 
+/// Returns a spelling with these fields of the user.
 fn user(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
     single(name, config(CLUSTER, text, CONTEXT), outcome)
 }
 
+/// Returns a spelling with these fields of the context.
 fn context(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
     single(name, config(CLUSTER, USER, text), outcome)
 }
 
+/// Returns a spelling whose files are merged.
 fn several_files<const N: usize>(
     name: &'static str,
     files: [(&'static str, String); N],
@@ -82,7 +92,7 @@ fn several_files<const N: usize>(
     Spelling { files: files.to_vec(), ..single(name, "", outcome) }
 }
 
-/// Returns the spellings of the file as a whole.
+/// Returns spellings of the file as a whole.
 fn files() -> Vec<Spelling> {
     let json = concat!(
         r#"{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":"#,
@@ -98,7 +108,7 @@ fn files() -> Vec<Spelling> {
         single("comments", format!("# comment\n\n{}# end", plain()), PLAIN),
         single("a YAML directive", format!("%YAML 1.1\n---\n{}", plain()), PLAIN),
         single("a second document", format!("{}---\nkind: Other\n", plain()), PLAIN),
-        single("text behind the end of the document", format!("{}...\n{{{{ text", plain()), PLAIN),
+        single("text after the end of the document", format!("{}...\n{{{{ text", plain()), PLAIN),
         single("null in the lists", plain().replace("users:", "- null\nusers:\n- null"), PLAIN),
         single("an empty document first", format!("---\n---\n{}", plain()), REFUSED),
         single("JSON", json, PLAIN),
@@ -130,7 +140,7 @@ fn files() -> Vec<Spelling> {
         )
         .but_leaderrun(REFUSED, MERGED),
         single(
-            "a merge key behind others",
+            "a merge key after others",
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
             PLAIN,
         ),
@@ -138,7 +148,7 @@ fn files() -> Vec<Spelling> {
         single("a number that is too large", format!("x-n: 1e400\n{}", plain()), PLAIN),
         single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(PLAIN, UNKNOWN),
         single("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), PLAIN),
-        single("text behind JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, HALF),
+        single("text after JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, HALF),
         single("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), PLAIN)
             .but_leaderrun(REFUSED, LIMITS),
         single("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), PLAIN),
@@ -172,6 +182,7 @@ fn one_user_with_hundreds_of_names() -> String {
     plain().replace("  user: {token", "  user: &u {token").replace("contexts:", &format!("{users}contexts:"))
 }
 
+/// Returns spellings of the cluster's certificate authority.
 fn authorities() -> Vec<Spelling> {
     let data = |data: &str| format!("\n    server: $HTTPS\n    certificate-authority-data: {data}");
     let file = |rest: &str| format!("{{server: '$HTTPS', certificate-authority: {rest}}}");
@@ -179,7 +190,7 @@ fn authorities() -> Vec<Spelling> {
         cluster("CA wrapped into lines", &data("|\n$WRAPPED_CA"), PLAIN),
         cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         cluster("CA quoted with newlines", &data("\"$ESCAPED_CA\""), PLAIN),
-        cluster("CA with spaces around", &data("' $CA '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster("CA with spaces around it", &data("' $CA '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         cluster("CA with text between", &data("$TWO_CAS"), PLAIN),
         cluster("a bad CA before a good one", &data("$BAD_THEN_GOOD_CA"), PLAIN),
         cluster("no certificate in the CA", &data("$NOT_A_CERTIFICATE"), REFUSED),
@@ -193,7 +204,7 @@ fn authorities() -> Vec<Spelling> {
         cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), PLAIN),
         cluster("empty CA file with data", &file("'', certificate-authority-data: $CA"), PLAIN),
         cluster("missing CA file with data", &file("none, certificate-authority-data: $CA"), REFUSED)
-            .but_leaderrun(PLAIN, DATA_WIN),
+            .but_leaderrun(PLAIN, DATA_TAKE_PRECEDENCE),
         cluster("CA file is missing", &file("none"), REFUSED),
         cluster("CA file is empty", &file("empty"), REFUSED),
         cluster("CA file is a folder", &file("$DIR"), REFUSED),
@@ -230,6 +241,7 @@ fn authorities() -> Vec<Spelling> {
     ]
 }
 
+/// Returns spellings of the cluster's other fields.
 fn clusters() -> Vec<Spelling> {
     let server = |server: &str| format!("{{server: {server}, certificate-authority-data: $CA}}");
     let with = |extra: &str| format!("{{server: '$HTTPS', certificate-authority-data: $CA, {extra}}}");
@@ -254,7 +266,7 @@ fn clusters() -> Vec<Spelling> {
         cluster("server with a broken escape", &server("'$HTTPS/a%zz'"), REFUSED),
         cluster("server with an IPv6 address without brackets", &server("'https://::1:1'"), REFUSED),
         cluster("server with a query", &server("'$HTTPS/k8s?a=b#c'"), "https/k8s as secret in default"),
-        cluster("server with spaces around", &server("' $HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster("server with spaces around it", &server("' $HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         cluster(
             "server with a space in its path",
@@ -295,6 +307,7 @@ fn clusters() -> Vec<Spelling> {
     ]
 }
 
+/// Returns spellings of contexts and of names.
 fn contexts() -> Vec<Spelling> {
     let other = "- name: second\n  context: {cluster: c, user: u, namespace: other}\ncurrent-context: x";
     let two = plain().replace("current-context: x", other);
@@ -324,7 +337,7 @@ fn contexts() -> Vec<Spelling> {
         single("empty chosen context", two, PLAIN).with_context(""),
         single("numbers for names", by_name("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
         single("names with spaces", by_name("a user"), PLAIN),
-        single("names with spaces around", by_name("' u '"), PLAIN),
+        single("names with spaces around them", by_name("' u '"), PLAIN),
         context("another name's spaces", "{cluster: 'c ', user: u}", REFUSED),
         context("another user's spaces", "{cluster: c, user: ' u'}", REFUSED),
         single("empty names", by_name("''"), PLAIN),
@@ -334,6 +347,7 @@ fn contexts() -> Vec<Spelling> {
     ]
 }
 
+/// Returns spellings in several files.
 fn merged() -> Vec<Spelling> {
     let users = |user: &str| format!("users: [{{name: u, user: {user}}}]\n");
     let current = || "current-context: x\n".to_owned();

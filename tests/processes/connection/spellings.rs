@@ -1,9 +1,10 @@
-//! Tests with many spellings of kubeconfigs, which leaderrun must understand like kubectl.
+//! Tests with many spellings of kubeconfigs, which leaderrun must understand in the same way as kubectl.
 //!
 //! The table is in [`spelling_table`](super::spelling_table). The outcome of a spelling is taken from the request that
-//! arrives at a server: its URL, its user and its namespace. If kubectl is installed, it must have the outcomes in the
-//! table as well.
+//! arrives at a server: its URL, its user and its namespace. If kubectl is installed, its outcomes are compared with
+//! the table as well.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -27,13 +28,14 @@ const THREADS: usize = 4;
 #[derive(Clone)]
 pub struct Spelling {
     pub name: &'static str,
-    /// The kubeconfig, or several that are merged. Placeholders like `$HTTPS` are replaced by values of a [`Site`]. A file
-    /// whose text is `MISSING` is not written.
+    /// The names and texts of the kubeconfigs, which are merged. Placeholders like `$HTTPS` are replaced with the
+    /// values of a [`Site`]. A file whose text is `MISSING` is not written.
     pub files: Vec<(&'static str, String)>,
+    /// The value of `--context`.
     pub context: Option<&'static str>,
     /// The outcome of kubectl: `https/PREFIX as USER in NAMESPACE`, or `refused`.
     pub outcome: &'static str,
-    /// The outcome of leaderrun if it differs, and the reason.
+    /// The outcome of leaderrun and the reason, if it differs from kubectl's.
     pub differs: Option<(&'static str, &'static str)>,
 }
 
@@ -45,21 +47,22 @@ fn leaderrun_reads_every_spelling_as_in_the_table() {
     );
 }
 
-#[testkit::test(requires = kubectl())]
+#[testkit::test(requires = has_kubectl())]
 fn kubectl_reads_every_spelling_as_in_the_table() {
     assert_outcomes(|spelling| spelling.outcome, Site::outcome_of_kubectl);
 }
 
-fn kubectl() -> Result<(), String> {
+/// Returns an error if kubectl is not installed.
+fn has_kubectl() -> Result<(), String> {
     let run =
         Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     run.map(drop).map_err(|_| "kubectl is not installed".to_owned())
 }
 
-/// Tries all spellings, and fails the test if the outcome of any of them is not the expected one.
+/// Checks that every spelling has its expected outcome. `run` returns the actual outcome and the program's output.
 fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Site, &Spelling) -> (String, String)) {
     let spellings = spellings();
-    assert!(spellings.len() >= 100, "there are only {}", spellings.len());
+    assert!(spellings.len() >= 100, "there should be at least 100 spellings, not {}", spellings.len());
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -84,6 +87,7 @@ fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Site, &Spel
 struct Site {
     https: RecordingServer,
     http: RecordingServer,
+    /// The client certificate in `me.crt`.
     client: tls::ClientIdentity,
     folder: PathBuf,
     placeholders: BTreeMap<&'static str, String>,
@@ -142,9 +146,9 @@ impl Site {
     }
 
     fn fill_in_placeholders(&self, text: &str) -> String {
-        // Longer names are replaced first, because one name may be the beginning of another name.
+        // Longer names are replaced first, because one name may be the beginning of another.
         let mut names: Vec<_> = self.placeholders.iter().collect();
-        names.sort_by_key(|(name, _)| usize::MAX - name.len());
+        names.sort_by_key(|(name, _)| Reverse(name.len()));
         names.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 
@@ -160,12 +164,14 @@ impl Site {
         paths.collect::<Vec<_>>().join(":")
     }
 
+    /// Removes the kubeconfigs.
     fn remove(&self, spelling: &Spelling) {
         for (name, _) in &spelling.files {
             let _ = fs::remove_file(self.folder.join(name));
         }
     }
 
+    /// Writes the kubeconfigs, and returns the variables with which a program reads them.
     fn variables(&self, spelling: &Spelling) -> [(&'static str, String); 2] {
         [("HOME", self.folder.display().to_string()), ("KUBECONFIG", self.write(spelling))]
     }
@@ -205,8 +211,8 @@ impl Site {
         (self.outcome(prefix), output)
     }
 
-    /// Returns the outcome of a spelling from the requests that were recorded. For a request, `parse` returns the part of
-    /// the URL before the API's own path, and the namespace. It returns `None` for a request to be ignored.
+    /// Returns the outcome of a spelling from the recorded requests. For the target of a request, `parse` returns the
+    /// path before the API's own path, and the namespace. It returns `None` if the request is to be ignored.
     fn outcome(&self, parse: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));
@@ -223,19 +229,20 @@ impl Site {
         }
     }
 
+    /// Returns the user of a request: its credentials, and the user that it impersonates.
     fn user(&self, request: &RecordedRequest) -> String {
-        let mut who = Vec::new();
+        let mut parts = Vec::new();
         if request.client_certificate.as_ref() == Some(&self.client.der) {
-            who.push("certified".to_owned());
+            parts.push("certified".to_owned());
         }
-        who.extend(request.headers.get("authorization").map(|authorization| {
+        parts.extend(request.headers.get("authorization").map(|authorization| {
             let basic = authorization.strip_prefix("Basic ").and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
             let basic = basic.map(|decoded| format!("basic {}", String::from_utf8_lossy(&decoded)));
             basic.unwrap_or_else(|| authorization.trim_start_matches("Bearer ").to_owned())
         }));
-        let acting =
+        let impersonation =
             request.headers.iter().filter_map(|(name, value)| Some((name.strip_prefix("impersonate-")?, value)));
-        who.extend(acting.map(|(name, value)| format!("{name}={value}")));
-        if who.is_empty() { "nobody".to_owned() } else { who.join(",") }
+        parts.extend(impersonation.map(|(name, value)| format!("{name}={value}")));
+        if parts.is_empty() { "nobody".to_owned() } else { parts.join(",") }
     }
 }

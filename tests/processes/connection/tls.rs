@@ -1,5 +1,5 @@
-//! Tests of TLS: leaderrun accepts the certificates that Go accepts, and refuses the certificates that Go refuses. If
-//! kubectl is installed, the tests compare leaderrun with it.
+//! Tests of TLS: leaderrun accepts the certificates that Go accepts, and refuses those that Go refuses. If kubectl is
+//! installed, the tests compare leaderrun with kubectl.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ fn new_key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
-/// Returns the contents of an authority's certificate.
-fn authority(name: &str) -> CertificateParams {
+/// Returns the contents of the certificate of an authority with this name.
+fn authority_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,24 +36,25 @@ fn self_signed(params: CertificateParams) -> Issuer {
     CertifiedIssuer::self_signed(params, new_key()).expect("an authority")
 }
 
-/// Returns the contents of a server's certificate.
-fn server() -> CertificateParams {
+/// Returns the contents of the certificate of a server at 127.0.0.1.
+fn server_params() -> CertificateParams {
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
     params.distinguished_name.push(DnType::CommonName, "the server");
     params
 }
 
-/// A server with a certificate, and the certificates that the client trusts.
+/// A server's certificate chain and key, and the authorities in the kubeconfig.
 struct Site {
     chain: Vec<CertificateDer<'static>>,
     key: String,
+    /// The authorities in the kubeconfig.
     trusted: String,
     /// The `tls-server-name` in the kubeconfig; empty if there is none.
     server_name: &'static str,
 }
 
 impl Site {
-    /// Returns a server with a certificate that this authority has issued. The client trusts the authority.
+    /// Returns a site whose server has a certificate from this authority. The kubeconfig contains the authority.
     fn issued(params: CertificateParams, issuer: &Issuer) -> Self {
         let key = new_key();
         let certificate = params.signed_by(&key, issuer).expect("a certificate");
@@ -65,7 +66,7 @@ impl Site {
         }
     }
 
-    /// Returns a server with a self-signed certificate. The client trusts this certificate.
+    /// Returns a site whose server has a self-signed certificate. The kubeconfig contains this certificate.
     fn self_signed(params: CertificateParams) -> Self {
         let key = new_key();
         let certificate = params.self_signed(&key).expect("a certificate");
@@ -78,11 +79,11 @@ impl Site {
     }
 
     fn start(&self) -> RecordingServer {
-        self.start_with(&[])
+        self.start_with_protocols(&[])
     }
 
-    /// Starts the server with these protocols.
-    fn start_with(&self, protocols: &[&str]) -> RecordingServer {
+    /// Starts the server with these application protocols.
+    fn start_with_protocols(&self, protocols: &[&str]) -> RecordingServer {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
         let config = ServerConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
@@ -92,7 +93,7 @@ impl Site {
         RecordingServer::start(Some(Arc::new(config)))
     }
 
-    /// Returns a kubeconfig for a server.
+    /// Writes a kubeconfig for a server. Returns its path.
     fn kubeconfig(&self, server: &RecordingServer) -> PathBuf {
         let folder = scratch::folder("tls");
         fs::write(folder.join("ca.crt"), &self.trusted).expect("a certificate");
@@ -109,7 +110,7 @@ impl Site {
 }
 
 /// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
-fn connects(site: &Site) -> (bool, String) {
+fn leaderrun_connects(site: &Site) -> (bool, String) {
     let server = site.start();
     let kubeconfig = site.kubeconfig(&server);
     let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
@@ -128,42 +129,46 @@ fn kubectl_connects(site: &Site) -> Option<bool> {
     Some(!server.take_requests().is_empty())
 }
 
+/// Checks that leaderrun and kubectl accept the server. `description` describes the case in failure messages.
 #[track_caller]
-fn assert_accepted(what: &str, site: &Site) {
-    let (arrived, log) = connects(site);
-    assert!(arrived, "{what} is refused: {log}");
-    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {what}");
+fn assert_accepted(description: &str, site: &Site) {
+    let (arrived, log) = leaderrun_connects(site);
+    assert!(arrived, "{description} is refused: {log}");
+    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {description}");
 }
 
+/// Checks that leaderrun refuses the server for this reason, and that kubectl refuses it as well.
 #[track_caller]
-fn assert_refused(what: &str, site: &Site, reason: &str) {
-    let (arrived, log) = connects(site);
-    assert!(!arrived, "{what} is accepted");
-    assert!(log.contains(reason), "{what}: {log:?} does not say {reason:?}");
-    assert_ne!(kubectl_connects(site), Some(true), "kubectl accepts {what}");
+fn assert_refused(description: &str, site: &Site, reason: &str) {
+    let (arrived, log) = leaderrun_connects(site);
+    assert!(!arrived, "{description} is accepted");
+    assert!(log.contains(reason), "{description}: {log:?} does not say {reason:?}");
+    assert_ne!(kubectl_connects(site), Some(true), "kubectl accepts {description}");
 }
 
-/// Checks that leaderrun refuses a server that kubectl accepts, for a reason that `docs/kubernetes.md` names.
+/// Checks that leaderrun refuses the server for this reason, although kubectl accepts it. `docs/kubernetes.md` lists
+/// these cases.
 #[track_caller]
-fn assert_refused_on_purpose(what: &str, site: &Site, reason: &str) {
-    let (arrived, log) = connects(site);
-    assert!(!arrived, "{what} is accepted");
-    assert!(log.contains(reason), "{what}: {log:?} does not say {reason:?}");
-    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {what}, too");
+fn assert_only_leaderrun_refuses(description: &str, site: &Site, reason: &str) {
+    let (arrived, log) = leaderrun_connects(site);
+    assert!(!arrived, "{description} is accepted");
+    assert!(log.contains(reason), "{description}: {log:?} does not say {reason:?}");
+    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {description}, too");
 }
 
 #[testkit::test]
 fn a_certificate_of_the_configured_authority_is_accepted() {
-    let issuer = self_signed(authority("one"));
-    assert_accepted("a certificate", &Site::issued(server(), &issuer));
-    let mut for_servers = server();
+    let issuer = self_signed(authority_params("one"));
+    assert_accepted("a certificate", &Site::issued(server_params(), &issuer));
+    let mut for_servers = server_params();
     for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     assert_accepted("a certificate for servers and clients", &Site::issued(for_servers, &issuer));
-    let mut for_anything = server();
+    let mut for_anything = server_params();
     for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
     assert_accepted("a certificate for any purpose", &Site::issued(for_anything, &issuer));
-    let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), new_key(), &issuer).expect("an authority");
-    let mut with_chain = Site::issued(server(), &intermediate);
+    let intermediate =
+        CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &issuer).expect("an authority");
+    let mut with_chain = Site::issued(server_params(), &intermediate);
     with_chain.chain.push(intermediate.der().clone());
     assert_accepted("the certificate of a trusted intermediate authority", &with_chain);
     with_chain.trusted = issuer.pem();
@@ -174,10 +179,10 @@ fn a_certificate_of_the_configured_authority_is_accepted() {
 
 #[testkit::test]
 fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
-    let mut params = authority("self-made");
-    params.subject_alt_names = server().subject_alt_names;
+    let mut params = authority_params("self-made");
+    params.subject_alt_names = server_params().subject_alt_names;
     assert_accepted("an authority as the server", &Site::self_signed(params.clone()));
-    assert_accepted("a self-signed certificate", &Site::self_signed(server()));
+    assert_accepted("a self-signed certificate", &Site::self_signed(server_params()));
     let mut expired = params.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
     assert_refused("an expired authority as the server", &Site::self_signed(expired), "it expired at 2020-01-01");
@@ -189,18 +194,18 @@ fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
         &Site::self_signed(for_other_host),
         "it is for other.example, not for 127.0.0.1",
     );
-    let mut for_clients = server();
+    let mut for_clients = server_params();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     assert_refused("a certificate for clients", &Site::self_signed(for_clients), "it is not for servers");
 }
 
 #[testkit::test]
 fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issued() {
-    let issuer = self_signed(authority("one"));
-    let mut both = authority("both");
-    both.subject_alt_names = server().subject_alt_names;
+    let issuer = self_signed(authority_params("one"));
+    let mut both = authority_params("both");
+    both.subject_alt_names = server_params().subject_alt_names;
     assert_accepted("an authority that the configured authority issued", &Site::issued(both.clone(), &issuer));
-    let mut forged = Site::issued(both.clone(), &self_signed(authority("one")));
+    let mut forged = Site::issued(both.clone(), &self_signed(authority_params("one")));
     forged.trusted = issuer.pem();
     assert_refused(
         "a certificate of another authority with the same name",
@@ -218,7 +223,7 @@ fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issue
         &Site::issued(for_other_host, &issuer),
         "it is for other.example, not for 127.0.0.1",
     );
-    let mut constrained = authority("constrained");
+    let mut constrained = authority_params("constrained");
     let other_network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
     constrained.name_constraints =
         Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
@@ -227,56 +232,61 @@ fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issue
 }
 
 #[testkit::test]
-fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
-    let issuer = self_signed(authority("one"));
+fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
+    let issuer = self_signed(authority_params("one"));
     let valid = |mut params: CertificateParams, from, until| {
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(until, 12, 31);
         params
     };
     for (from, until) in [(1970, 2049), (2020, 2050), (2020, 9999)] {
-        assert_accepted(&format!("{from} to {until}"), &Site::issued(valid(server(), from, until), &issuer));
-        let lasting = self_signed(valid(authority("lasting"), from, until));
-        assert_accepted(&format!("an authority from {from} to {until}"), &Site::issued(server(), &lasting));
+        assert_accepted(&format!("{from} to {until}"), &Site::issued(valid(server_params(), from, until), &issuer));
+        let lasting = self_signed(valid(authority_params("lasting"), from, until));
+        assert_accepted(&format!("an authority from {from} to {until}"), &Site::issued(server_params(), &lasting));
     }
     let reason = "has a date before 1970, which the TLS library does not support";
-    assert_refused_on_purpose("an old server certificate", &Site::issued(valid(server(), 1960, 2049), &issuer), reason);
-    let old = self_signed(valid(authority("old"), 1960, 2049));
-    let mut below_old = Site::issued(server(), &old);
-    assert_refused_on_purpose("an old authority", &below_old, reason);
+    assert_only_leaderrun_refuses(
+        "an old server certificate",
+        &Site::issued(valid(server_params(), 1960, 2049), &issuer),
+        reason,
+    );
+    let old = self_signed(valid(authority_params("old"), 1960, 2049));
+    let mut below_old = Site::issued(server_params(), &old);
+    assert_only_leaderrun_refuses("an old authority", &below_old, reason);
     below_old.trusted += &issuer.pem();
-    assert_refused_on_purpose(
+    assert_only_leaderrun_refuses(
         "an old authority beside another one",
         &below_old,
         "its issuer is not the configured authority",
     );
-    let mut beside_old = Site::issued(server(), &issuer);
+    let mut beside_old = Site::issued(server_params(), &issuer);
     beside_old.trusted += &old.pem();
     assert_accepted("an old authority that is not needed", &beside_old);
-    let intermediate = CertifiedIssuer::signed_by(valid(authority("intermediate"), 1960, 2049), new_key(), &issuer);
+    let intermediate =
+        CertifiedIssuer::signed_by(valid(authority_params("intermediate"), 1960, 2049), new_key(), &issuer);
     let intermediate = intermediate.expect("an authority");
-    let mut below = Site::issued(server(), &intermediate);
+    let mut below = Site::issued(server_params(), &intermediate);
     below.chain.push(intermediate.der().clone());
     below.trusted = issuer.pem();
-    assert_refused_on_purpose("an old intermediate authority", &below, reason);
+    assert_only_leaderrun_refuses("an old intermediate authority", &below, reason);
 }
 
 #[testkit::test]
-fn an_ipv4_address_may_be_written_as_ipv6() {
-    let issuer = self_signed(authority("one"));
-    let called = |name: &str| Site::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
-    assert_accepted("the address as IPv6", &called("::ffff:127.0.0.1"));
+fn an_ipv4_address_in_a_certificate_may_be_written_as_ipv6() {
+    let issuer = self_signed(authority_params("one"));
+    let site_with_name = |name: &str| Site::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
+    assert_accepted("the address as IPv6", &site_with_name("::ffff:127.0.0.1"));
     assert_refused(
         "another address as IPv6",
-        &called("::ffff:127.0.0.2"),
+        &site_with_name("::ffff:127.0.0.2"),
         "not for 127.0.0.1; perhaps set tls-server-name",
     );
 }
 
 #[testkit::test]
 fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
-    let site = Site::issued(server(), &self_signed(authority("one")));
-    let server = site.start_with(&["h2"]);
+    let site = Site::issued(server_params(), &self_signed(authority_params("one")));
+    let server = site.start_with_protocols(&["h2"]);
     let mut status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
     status = status.args([site.kubeconfig(&server)]);
     let mut status = status.start();
@@ -287,74 +297,79 @@ fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
 
 #[testkit::test]
 fn a_wildcard_in_a_certificate_matches_exactly_one_label() {
-    let issuer = self_signed(authority("one"));
-    let called = |server_name, name: &str| {
+    let issuer = self_signed(authority_params("one"));
+    let site_with_names = |server_name, name: &str| {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         Site { server_name, ..Site::issued(params, &issuer) }
     };
     for (server_name, name) in [("api.example.com", "*.example.com"), ("api.lan", "*.lan"), ("API.lan", "*.LAN")] {
-        assert_accepted(&format!("{name} for {server_name}"), &called(server_name, name));
+        assert_accepted(&format!("{name} for {server_name}"), &site_with_names(server_name, name));
     }
     for (server_name, name) in [("a.b.lan", "*.lan"), ("lan", "*.lan"), ("api.other", "*.lan"), ("a.b", "*")] {
-        assert_refused(&format!("{name} for {server_name}"), &called(server_name, name), "perhaps set tls-server-name");
+        assert_refused(
+            &format!("{name} for {server_name}"),
+            &site_with_names(server_name, name),
+            "perhaps set tls-server-name",
+        );
     }
 }
 
 #[testkit::test]
 fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
-    let issuer = self_signed(authority("one"));
-    let mut signs_nothing = authority("signs nothing");
+    let issuer = self_signed(authority_params("one"));
+    let mut signs_nothing = authority_params("signs nothing");
     signs_nothing.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    let mut for_clients = authority("for clients");
+    let mut for_clients = authority_params("for clients");
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     for (params, reason) in [(&signs_nothing, "may not issue certificates"), (&for_clients, "it is not for servers")] {
-        let what = format!("{:?}", params.distinguished_name);
+        let description = format!("{:?}", params.distinguished_name);
         assert_refused(
-            &what,
-            &Site::issued(server(), &self_signed(params.clone())),
+            &description,
+            &Site::issued(server_params(), &self_signed(params.clone())),
             "its issuer is not the configured",
         );
         let intermediate = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
-        let mut below = Site::issued(server(), &intermediate);
+        let mut below = Site::issued(server_params(), &intermediate);
         below.chain.push(intermediate.der().clone());
         below.trusted = issuer.pem();
-        assert_refused(&format!("{what} as an intermediate authority"), &below, reason);
+        assert_refused(&format!("{description} as an intermediate authority"), &below, reason);
     }
-    let mut direct = authority("direct");
+    let mut direct = authority_params("direct");
     direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let direct = self_signed(direct);
-    assert_accepted("an authority without intermediate authorities", &Site::issued(server(), &direct));
-    let intermediate = CertifiedIssuer::signed_by(authority("intermediate"), new_key(), &direct).expect("an authority");
-    let mut below = Site::issued(server(), &intermediate);
+    assert_accepted("an authority without intermediate authorities", &Site::issued(server_params(), &direct));
+    let intermediate =
+        CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &direct).expect("an authority");
+    let mut below = Site::issued(server_params(), &intermediate);
     below.chain.push(intermediate.der().clone());
     below.trusted = direct.pem();
     assert_refused("a forbidden intermediate authority", &below, "may not have this many authorities below it");
-    let mut unknown = authority("unknown");
+    let mut unknown = authority_params("unknown");
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);
     unknown.custom_extensions.push(extension);
     assert_refused(
         "an authority with an unknown critical extension",
-        &Site::issued(server(), &self_signed(unknown)),
+        &Site::issued(server_params(), &self_signed(unknown)),
         "is refused",
     );
 }
 
 #[testkit::test]
 fn certificates_that_go_refuses_are_refused_with_a_reason() {
-    let issuer = self_signed(authority("one"));
-    let mut expired = server();
+    let issuer = self_signed(authority_params("one"));
+    let mut expired = server_params();
     expired.not_after = date_time_ymd(2020, 1, 1);
     let reason =
         "the server's certificate \"CN=the server\", issued by \"CN=one\", is refused: it expired at 2020-01-01";
     assert_refused("an expired certificate", &Site::issued(expired, &issuer), reason);
-    let mut early = server();
+    let mut early = server_params();
     early.not_before = date_time_ymd(2090, 1, 1);
     assert_refused("a not yet valid certificate", &Site::issued(early, &issuer), "it is not valid before 2090-01-01");
-    let mut other = Site::issued(server(), &self_signed(authority("one")));
+    let mut other = Site::issued(server_params(), &self_signed(authority_params("one")));
     other.trusted = issuer.pem();
     assert_refused("a certificate of another authority with the same name", &other, "is refused");
-    let mut unknown = Site::issued(server(), &self_signed(authority("two")));
+    let mut unknown = Site::issued(server_params(), &self_signed(authority_params("two")));
     unknown.trusted = issuer.pem();
     assert_refused("an unknown authority", &unknown, "its issuer is not the configured authority");
     let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("a name");
@@ -364,24 +379,24 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
         &Site::issued(for_other_host, &issuer),
         "it is for other.example, not for 127.0.0.1",
     );
-    let mut nameless = server();
+    let mut nameless = server_params();
     nameless.subject_alt_names.clear();
     assert_refused("a certificate for no host", &Site::issued(nameless, &issuer), "it names no host");
-    let mut for_clients = server();
+    let mut for_clients = server_params();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     assert_refused("a certificate for clients", &Site::issued(for_clients, &issuer), "it is not for servers");
-    let mut expired_authority = authority("past");
+    let mut expired_authority = authority_params("past");
     expired_authority.not_after = date_time_ymd(2020, 1, 1);
     assert_refused(
         "an expired authority",
-        &Site::issued(server(), &self_signed(expired_authority)),
+        &Site::issued(server_params(), &self_signed(expired_authority)),
         "cannot be used: it expired",
     );
-    let mut no_authority = authority("no_authority");
+    let mut no_authority = authority_params("no_authority");
     no_authority.is_ca = IsCa::ExplicitNoCa;
     assert_refused(
         "a certificate that is not an authority",
-        &Site::issued(server(), &self_signed(no_authority)),
+        &Site::issued(server_params(), &self_signed(no_authority)),
         "is refused",
     );
 }

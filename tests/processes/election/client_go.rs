@@ -6,8 +6,8 @@ use serde_json::json;
 use testkit::client_go::{ClientGo, Ending, JsonFormat, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
-/// Returns a lock of each kind that client-go supports. A ConfigMap is created first, because client-go does not create
-/// the object whose annotation it writes.
+/// Returns a lock of each kind that client-go supports, and where its record is. The ConfigMap already exists, because
+/// client-go does not create the object whose annotation it writes.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
     let path = configmap.object_path("configmaps");
@@ -17,7 +17,8 @@ fn locks() -> Vec<(TestLock, RecordPath)> {
     vec![(lease, lease_path), (configmap, RecordPath::Annotation(path))]
 }
 
-fn assert_leaderrun_follows_client_go(ending: Ending) {
+/// Checks that leaderrun takes over from client-go after this ending, for each kind of lock.
+fn assert_leaderrun_takes_over_from_client_go(ending: Ending) {
     for (lock, path) in locks() {
         let witnesses = Witnesses::new();
         let client_go = ClientGo::start(path, JsonFormat::ClientGo);
@@ -31,7 +32,8 @@ fn assert_leaderrun_follows_client_go(ending: Ending) {
     }
 }
 
-fn assert_other_follows_leaderrun_after_a_release(lock: &TestLock, path: RecordPath, format: JsonFormat) {
+/// Checks that a candidate which writes records in this format takes over after leaderrun has released the lock.
+fn assert_other_takes_over_from_leaderrun_after_a_release(lock: &TestLock, path: RecordPath, format: JsonFormat) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
@@ -44,18 +46,18 @@ fn assert_other_follows_leaderrun_after_a_release(lock: &TestLock, path: RecordP
 
 #[testkit::test]
 fn leaderrun_takes_over_from_a_client_go_that_releases() {
-    assert_leaderrun_follows_client_go(Ending::Release);
+    assert_leaderrun_takes_over_from_client_go(Ending::Release);
 }
 
 #[testkit::test]
 fn leaderrun_takes_over_from_a_client_go_that_crashes() {
-    assert_leaderrun_follows_client_go(Ending::Crash);
+    assert_leaderrun_takes_over_from_client_go(Ending::Crash);
 }
 
 #[testkit::test]
 fn client_go_takes_over_from_a_leaderrun_that_releases() {
     for (lock, path) in locks() {
-        assert_other_follows_leaderrun_after_a_release(&lock, path, JsonFormat::ClientGo);
+        assert_other_takes_over_from_leaderrun_after_a_release(&lock, path, JsonFormat::ClientGo);
     }
 }
 
@@ -78,7 +80,7 @@ fn client_go_takes_over_from_a_leaderrun_that_crashes() {
 fn fabric8_takes_over_from_leaderrun_and_back() {
     let lock = TestLock::of_kind("configmap");
     let path = RecordPath::Annotation(lock.object_path("configmaps"));
-    assert_other_follows_leaderrun_after_a_release(&lock, path.clone(), JsonFormat::Fabric8);
+    assert_other_takes_over_from_leaderrun_after_a_release(&lock, path.clone(), JsonFormat::Fabric8);
     let fabric8 = ClientGo::start(path, JsonFormat::Fabric8);
     fabric8.wait_until_leading();
     let witnesses = Witnesses::new();

@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use serde_json::Value;
+use testkit::exit_status::LOST;
 use testkit::witness::boot_time;
 use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, eventually};
 
 /// The CPU limits of the table, in percent of one CPU. `None` means no limit.
 const LIMITS: [Option<u32>; 5] = [Some(5), Some(10), Some(20), Some(50), None];
 
+/// The numbers of busy threads in the table.
 const BUSY_THREADS: [u32; 4] = [0, 16, 64, 200];
 
 /// leaderrun's default durations. The other tests use shorter ones.
@@ -31,28 +33,41 @@ const TIMING: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s",
 /// How long the load lasts before the partition.
 const LOAD_TIME: Duration = Duration::from_secs(15);
 
-/// The bit of SIGKILL in a set of signals.
-const KILL: u64 = 1 << (libc::SIGKILL - 1);
+/// The bit of SIGKILL in a signal mask.
+const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// For each version of cgroups: the folder for new cgroups, the name of the file with the CPU limit, the name of the
-/// file with the CPU weight, and the largest weight. The cgroups of the tests get the largest weight, so that other
-/// programs on this machine do not take their CPU time.
-const CGROUP_VERSIONS: [(&str, &str, &str, &str); 2] = [
-    ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "cpu.shares", "262144"),
-    ("/sys/fs/cgroup", "cpu.max", "cpu.weight", "10000"),
+/// The files of one version of cgroups.
+struct CgroupVersion {
+    /// The folder in which cgroups are created.
+    root: &'static str,
+    limit_file: &'static str,
+    weight_file: &'static str,
+    /// The largest CPU weight. The tests' cgroups get it, so that other programs do not take their CPU time.
+    max_weight: &'static str,
+}
+
+const CGROUP_VERSIONS: [CgroupVersion; 2] = [
+    CgroupVersion {
+        root: "/sys/fs/cgroup/cpu",
+        limit_file: "cpu.cfs_quota_us",
+        weight_file: "cpu.shares",
+        max_weight: "262144",
+    },
+    CgroupVersion { root: "/sys/fs/cgroup", limit_file: "cpu.max", weight_file: "cpu.weight", max_weight: "10000" },
 ];
 
-/// A cgroup with a CPU limit, which is removed when this is dropped.
+/// A cgroup, which is removed when this is dropped.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn new() -> Self {
-        let (root, _, weight_file, weight) = Self::root();
-        let folder = Path::new(root).join(format!("leaderrun-test-{}-{:x}", std::process::id(), fastrand::u32(..)));
+        let version = Self::version();
+        let folder =
+            Path::new(version.root).join(format!("leaderrun-test-{}-{:x}", std::process::id(), fastrand::u32(..)));
         fs::create_dir(&folder).expect("a cgroup");
-        fs::write(folder.join(weight_file), weight).expect("a weight");
+        fs::write(folder.join(version.weight_file), version.max_weight).expect("a weight");
         Self(folder)
     }
 
@@ -62,16 +77,18 @@ impl Cgroup {
         cgroup
     }
 
+    /// Limits the CPU time to a percentage of one CPU.
     fn limit_to(&self, percent: u32) {
-        let (_, file, ..) = Self::root();
-        fs::write(self.0.join(file), (percent * 1000).to_string()).expect("a limit");
+        // The limit is in microseconds for each period of 100 ms.
+        let microseconds = percent * 1000;
+        fs::write(self.0.join(Self::version().limit_file), microseconds.to_string()).expect("a limit");
     }
 
     /// Removes the limit, because killed threads may take minutes to end under it.
     fn unlimit(&self) {
-        let (_, file, ..) = Self::root();
-        // cgroup v1 accepts -1, and v2 accepts max.
-        let _ = ["-1", "max"].map(|unlimited| fs::write(self.0.join(file), unlimited));
+        let file = self.0.join(Self::version().limit_file);
+        // Version 1 accepts -1, and version 2 accepts max.
+        let _ = ["-1", "max"].map(|unlimited| fs::write(&file, unlimited));
     }
 
     /// Returns the thread IDs in this cgroup, including those of killed threads that have not ended yet.
@@ -81,8 +98,9 @@ impl Cgroup {
         list.lines().map(str::to_owned).collect()
     }
 
-    fn root() -> (&'static str, &'static str, &'static str, &'static str) {
-        CGROUP_VERSIONS.into_iter().find(|(root, ..)| Path::new(root).exists()).expect("a cgroup file system")
+    /// Returns the version that this machine has.
+    fn version() -> CgroupVersion {
+        CGROUP_VERSIONS.into_iter().find(|version| Path::new(version.root).exists()).expect("a cgroup file system")
     }
 }
 
@@ -93,17 +111,19 @@ impl Drop for Cgroup {
     }
 }
 
-fn repetitions() -> Option<u32> {
+/// Returns the number of trials for each row, or `None` if no measurement is requested.
+fn trials() -> Option<u32> {
     std::env::var("LEADERRUN_CPU_LIMITS").ok()?.parse().ok()
 }
 
-fn check_requested() -> Result<(), String> {
-    repetitions().ok_or("LEADERRUN_CPU_LIMITS is not set")?;
-    crate::other_users::root()
+/// Returns an error if no measurement is requested, or if this user cannot limit the CPU time.
+fn can_measure() -> Result<(), String> {
+    trials().ok_or("LEADERRUN_CPU_LIMITS is not set")?;
+    crate::other_users::is_root()
 }
 
-/// Moves the candidate into this cgroup, and removes the right to a real-time priority, as in most containers.
-fn limit(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
+/// Makes a candidate start in this cgroup, without the right to a real-time priority, as in most containers.
+fn in_container(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     const CAP_SYS_NICE: libc::c_ulong = 23;
     let members = cgroup.map(|Cgroup(folder)| CString::new(folder.join("cgroup.procs").into_os_string().into_vec()));
     let members = members.map(|path| path.expect("a path"));
@@ -122,16 +142,19 @@ fn limit(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     })
 }
 
-/// The result of one trial: a candidate with a busy command was cut off from the API server.
+/// The result of one trial, in which a candidate with a busy command was cut off from the API server.
 struct Outcome {
+    /// By how many seconds leaderrun ran late according to its warnings; 0 without a warning.
     lateness: f64,
-    /// The seconds from the end of the command to the next start; `None` if there was no command.
+    /// The seconds from the end of the command to the next start; `None` if the command never started.
     margin: Option<f64>,
+    /// Whether the candidate still led when it was cut off.
     led: bool,
 }
 
-/// Waits until a process has received SIGKILL or has ended, and returns that time in nanoseconds since boot. A process
-/// with a pending SIGKILL executes nothing any more, although its threads may need a while to end.
+/// Starts a thread that waits until a process has received SIGKILL or has ended, and that returns this time in
+/// nanoseconds since boot. After a process has received SIGKILL, it executes no more code, although its threads take a
+/// while to end.
 fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
     thread::spawn(move || {
         loop {
@@ -139,7 +162,7 @@ fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
             let field = |name| status.lines().find_map(|line: &str| line.strip_prefix(name));
             let pending = field("SigPnd:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
             let is_zombie = field("State:").is_some_and(|state| state.trim().starts_with('Z'));
-            if is_zombie || pending.is_none_or(|pending| pending & KILL != 0) {
+            if is_zombie || pending.is_none_or(|pending| pending & SIGKILL_BIT != 0) {
                 return boot_time();
             }
             thread::sleep(POLL_INTERVAL);
@@ -147,13 +170,13 @@ fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
     })
 }
 
-/// Runs a candidate with a busy command under a limit, and cuts it off from the API server.
+/// Runs a candidate with a busy command under a CPU limit, and cuts it off from the API server.
 fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let cgroup = percent.map(Cgroup::limited_to);
     let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), TIMING).args(["--log-format", "json"]);
-    let mut a = limit(a, cgroup.as_ref()).run_witness(&witnesses, &["ignore", &format!("busy={busy_threads}")]);
+    let mut a = in_container(a, cgroup.as_ref()).run_witness(&witnesses, &["ignore", &format!("busy={busy_threads}")]);
     let start = Instant::now();
     while witnesses.lifetimes_of("a").is_empty() && start.elapsed() < TIMEOUT {
         thread::sleep(POLL_INTERVAL);
@@ -170,12 +193,13 @@ fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     });
     a.wait();
     b.stop();
-    Outcome { lateness: logged(&a, "runs_late", "delay_seconds"), margin, led }
+    Outcome { lateness: greatest_logged(&a, "runs_late", "delay_seconds"), margin, led }
 }
 
-/// Measures a row of the table, and prints it with the worst outcome. Returns the row if two commands were alive at once.
+/// Measures a row of the table, and prints it with the worst outcome. Returns the row only if two commands were alive
+/// at once.
 fn measure_row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
-    let outcomes: Vec<Outcome> = (0..repetitions()?).map(|_| cut_off_busy_candidate(percent, busy_threads)).collect();
+    let outcomes: Vec<Outcome> = (0..trials()?).map(|_| cut_off_busy_candidate(percent, busy_threads)).collect();
     let lateness = outcomes.iter().map(|outcome| outcome.lateness).fold(0.0, f64::max);
     let margin = outcomes.iter().filter_map(|outcome| outcome.margin).min_by(f64::total_cmp);
     let led = outcomes.iter().filter(|outcome| outcome.led).count();
@@ -189,16 +213,16 @@ fn measure_row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
     margin.filter(|margin| *margin <= 0.0).map(|_| row)
 }
 
-/// Returns the greatest number that was logged in this field of this event, or zero if the event was not logged.
-fn logged(candidate: &Running, event: &str, field: &str) -> f64 {
+/// Returns the greatest number in this field of this log event, or 0 if the event was not logged.
+fn greatest_logged(candidate: &Running, event: &str, field: &str) -> f64 {
     let log = candidate.log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     events.filter(|logged| logged["event"] == event).filter_map(|logged| logged[field].as_f64()).fold(0.0, f64::max)
 }
 
-/// Killed threads need CPU time to end, and the limit applies to that time too. If all of these 14000 threads were
-/// killed at once, that would take minutes.
-#[testkit::test(requires = check_requested())]
+/// Killed threads need CPU time to end, and the limit applies to that time too. The 14,000 threads of this test would
+/// take minutes to end if they were only killed at the kill deadline.
+#[testkit::test(requires = can_measure())]
 fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -206,7 +230,7 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), TIMING);
     let process = witnesses.command(&["ignore", "threads=2000"]);
     let seven_copies = ["sh", "-c", "for i in 1 2 3 4 5 6; do \"$@\" & done; exec \"$@\"", "sh"].map(OsString::from);
-    let mut a = limit(a, Some(&cgroup)).run(seven_copies.into_iter().chain(process));
+    let mut a = in_container(a, Some(&cgroup)).run(seven_copies.into_iter().chain(process));
     witnesses.wait_for("a", 7);
     cgroup.limit_to(10);
     let mut b = Candidate::with_timing("b", &lock, TIMING).run_witness(&witnesses, &[]);
@@ -217,20 +241,20 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let leaderrun = [a.elector(), a.supervisor()].map(|process| process.to_string());
     proxy.partition();
     witnesses.wait_for("b", 1);
-    let is_of_command = |thread: &String| {
+    let belongs_to_command = |thread: &String| {
         let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
         let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
         process.is_some_and(|process| !leaderrun.contains(&process.trim().to_owned()))
     };
-    let left = cgroup.threads().iter().filter(|thread| is_of_command(thread)).count();
+    let left = cgroup.threads().iter().filter(|thread| belongs_to_command(thread)).count();
     cgroup.unlimit();
-    assert_eq!(left, 0, "threads of the command are left: {}", a.log());
-    a.wait_for_exit(76);
+    assert_eq!(left, 0, "no threads of the command should be left: {}", a.log());
+    a.wait_for_exit(LOST);
     b.stop();
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = check_requested())]
+#[testkit::test(requires = can_measure())]
 fn two_commands_are_never_alive_at_once_under_any_cpu_limit_and_load() {
     println!(
         "| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |"

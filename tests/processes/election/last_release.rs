@@ -1,4 +1,4 @@
-//! Hand-overs of a lock from this build to the last release and back, with faults in the network.
+//! Tests of hand-overs from this build to the last release and back, with faults of processes and of the network.
 //!
 //! `LEADERRUN_LAST_RELEASE` names the program of the last release.
 
@@ -8,9 +8,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
+use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, leaderrun};
 
-/// Durations twice as long as in other tests, because the tests run `status` twice before the leader ends.
+/// Durations that are twice as long as in other tests, because these tests run `leaderrun status` twice before the
+/// leader ends.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
 
 fn last_release() -> Result<String, String> {
@@ -21,11 +23,11 @@ fn last_release() -> Result<String, String> {
     }
 }
 
-fn require_last_release() -> Result<(), String> {
+fn has_last_release() -> Result<(), String> {
     last_release().map(drop)
 }
 
-/// A candidate of one build behind a proxy of its own.
+/// A build of leaderrun, and the proxy between its processes and the API server.
 struct Build {
     program: String,
     proxy: Proxy,
@@ -58,14 +60,14 @@ impl Build {
     }
 }
 
-/// Returns leader and standby for both directions.
+/// Returns the builds of the leader and of the standby, for both directions.
 fn directions() -> [[Build; 2]; 2] {
     let last_release = last_release().expect("the last release");
     let build = |program: &str| Build { program: program.to_owned(), proxy: Proxy::start(Cluster::shared()) };
     [[leaderrun(), &last_release], [&last_release, leaderrun()]].map(|builds| builds.map(build))
 }
 
-/// Checks that a standby of one build takes over from a leader of the other build, in both directions. `end` ends the
+/// Checks in both directions that a standby of one build takes over from a leader of the other build. `end` ends the
 /// leader.
 fn assert_hands_over_in_both_directions(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Build)) {
     for [leader, standby] in directions() {
@@ -88,7 +90,7 @@ fn assert_hands_over_in_both_directions(lock: impl Fn() -> TestLock, end: impl F
     }
 }
 
-#[testkit::test(requires = require_last_release())]
+#[testkit::test(requires = has_last_release())]
 fn the_other_version_acquires_every_kind_of_lock_after_a_release() {
     assert_hands_over_in_both_directions(TestLock::file, |a, _| a.stop());
     for kind in ["lease", "endpoints", "configmap", "configmap+lease", "endpoints+lease"] {
@@ -96,7 +98,7 @@ fn the_other_version_acquires_every_kind_of_lock_after_a_release() {
     }
 }
 
-#[testkit::test(requires = require_last_release())]
+#[testkit::test(requires = has_last_release())]
 fn the_other_version_takes_over_expired_records_in_annotations_and_two_objects() {
     for kind in ["configmap", "endpoints+lease"] {
         assert_hands_over_in_both_directions(|| TestLock::of_kind(kind), lose_the_lock_by_a_partition);
@@ -105,20 +107,20 @@ fn the_other_version_takes_over_expired_records_in_annotations_and_two_objects()
 
 fn lose_the_lock_by_a_partition(a: &mut Running, leader: &Build) {
     leader.proxy.partition();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     leader.proxy.heal();
 }
 
-#[testkit::test(requires = require_last_release())]
+#[testkit::test(requires = has_last_release())]
 fn the_other_version_takes_over_when_renewals_have_no_reply() {
     assert_hands_over_in_both_directions(TestLock::lease, |a, leader| {
         leader.proxy.partition_replies();
-        a.wait_for_exit(76);
+        a.wait_for_exit(LOST);
         leader.proxy.heal();
     });
 }
 
-#[testkit::test(requires = require_last_release())]
+#[testkit::test(requires = has_last_release())]
 fn the_other_version_takes_over_after_the_death_of_the_elector() {
     for lock in [TestLock::file, TestLock::lease] {
         assert_hands_over_in_both_directions(lock, |a, _| {
@@ -128,17 +130,17 @@ fn the_other_version_takes_over_after_the_death_of_the_elector() {
     }
 }
 
-#[testkit::test(requires = require_last_release())]
+#[testkit::test(requires = has_last_release())]
 fn the_other_version_takes_over_after_the_death_of_the_supervisor() {
     for lock in [TestLock::file, TestLock::lease] {
         assert_hands_over_in_both_directions(lock, |a, _| {
             kill(a.supervisor(), Signal::SIGKILL).expect("the supervisor is alive");
-            a.wait_for_exit(76);
+            a.wait_for_exit(LOST);
         });
     }
 }
 
-#[testkit::test(requires = require_last_release())]
+#[testkit::test(requires = has_last_release())]
 fn the_other_version_asks_the_leader_to_step_down() {
     for kind in ["lease", "endpoints", "configmap+lease"] {
         for [leader, standby] in directions() {
@@ -156,7 +158,7 @@ fn the_other_version_asks_the_leader_to_step_down() {
     }
 }
 
-#[testkit::test(requires = require_last_release())]
+#[testkit::test(requires = has_last_release())]
 fn the_other_version_waits_until_the_lock_is_due() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -166,18 +168,19 @@ fn the_other_version_waits_until_the_lock_is_due() {
         b.wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let [first, second] = ["a", "b"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
-        // Times in the record are rounded to seconds, and on a busy machine the first command starts late.
+        // This is less than ten seconds, because the record rounds times to seconds, and because the first command may
+        // start late on a busy machine.
         let interval = Duration::from_nanos(second - first);
         assert!(interval >= Duration::from_secs(6), "{interval:?}:\n{}", b.log());
     }
 }
 
-/// Neither version takes over a lock whose renewals only succeed after failures.
-#[testkit::test(requires = require_last_release())]
+/// A standby of either version must not take over a lock whose renewals succeed only after failures.
+#[testkit::test(requires = has_last_release())]
 fn a_leader_on_a_bad_network_keeps_the_lock() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-        // No lease may expire, even on a busy machine.
+        // With these durations, the lease does not expire even on a busy machine.
         let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
         let mut a = leader.with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
@@ -191,22 +194,14 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         ] {
             fault(&leader.proxy);
             standby.proxy.break_existing();
-            wait_for_renewal(&lock);
-            wait_for_renewal(&lock);
+            Cluster::shared().wait_for_renewals(&lock, 2);
         }
-        let wrote = |request: &ReceivedRequest| Match::put().covers(request);
-        assert!(!standby.proxy.requests().iter().any(wrote), "the standby wrote:\n{}", b.log());
+        let is_put = |request: &ReceivedRequest| Match::put().covers(request);
+        assert!(!standby.proxy.requests().iter().any(is_put), "the standby wrote to the lock:\n{}", b.log());
         assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal:\n{}", a.log());
         a.stop();
         witnesses.wait_for("b", 1);
         b.stop();
         witnesses.assert_one_at_a_time(2);
     }
-}
-
-/// Waits for a renewal.
-fn wait_for_renewal(lock: &TestLock) {
-    let time = || Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease")["spec"]["renewTime"].clone();
-    let before = time();
-    testkit::eventually("a renewal", || time() != before);
 }

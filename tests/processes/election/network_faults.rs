@@ -1,4 +1,4 @@
-//! Faults of the network and of the API server that must not make a leader lose its lock.
+//! Tests of faults of the network and of the API server that must not make a leader lose its lock.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, eventually};
 
-/// Starts a leader behind a proxy.
+/// Starts the leader `a` behind a proxy. Returns its lock as well.
 fn start_leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let a = Candidate::new("a", &lock).run_witness(witnesses, &[]);
@@ -14,15 +14,7 @@ fn start_leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
     (lock, a)
 }
 
-/// Waits until this many renewals have arrived at the API server.
-fn wait_for_renewals(lock: &TestLock, count: usize) {
-    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-    for _ in 0..count {
-        let before = renewed();
-        eventually("a renewal", || renewed() != before);
-    }
-}
-
+/// Checks that `a` has led all the time, and stops it.
 fn assert_still_leads(mut a: Running, witnesses: &Witnesses) {
     witnesses.assert_one_at_a_time(1);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
@@ -40,7 +32,7 @@ fn silent_connections_are_replaced_by_new_ones() {
     let (lock, a) = start_leader(&proxy, &witnesses);
     for _ in 0..3 {
         proxy.silence_existing();
-        wait_for_renewals(&lock, 3);
+        Cluster::shared().wait_for_renewals(&lock, 3);
     }
     assert_still_leads(a, &witnesses);
 }
@@ -49,11 +41,11 @@ fn silent_connections_are_replaced_by_new_ones() {
 fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
-    wait_for_renewals(&lock, 1);
+    Cluster::shared().wait_for_renewals(&lock, 1);
     proxy.refuse();
     std::thread::sleep(Duration::from_secs(2));
     proxy.heal();
-    wait_for_renewals(&lock, 3);
+    Cluster::shared().wait_for_renewals(&lock, 3);
     assert_still_leads(a, &witnesses);
 }
 
@@ -62,11 +54,11 @@ fn a_claim_whose_reply_is_lost_is_confirmed_by_a_read() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.lose_replies(Match::put().next(1));
     let (lock, a) = start_leader(&proxy, &witnesses);
-    wait_for_renewals(&lock, 2);
+    Cluster::shared().wait_for_renewals(&lock, 2);
     assert_eq!(
         Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["leaseTransitions"],
         0,
-        "the lock was acquired more than once"
+        "the lock should be acquired once"
     );
     assert_still_leads(a, &witnesses);
 }
@@ -76,7 +68,7 @@ fn a_renewal_whose_reply_is_lost_is_confirmed_by_a_read() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     proxy.lose_replies(Match::put().next(1));
-    wait_for_renewals(&lock, 3);
+    Cluster::shared().wait_for_renewals(&lock, 3);
     assert_still_leads(a, &witnesses);
 }
 
@@ -86,7 +78,7 @@ fn a_leader_survives_an_overloaded_api_server() {
     let (lock, a) = start_leader(&proxy, &witnesses);
     for (status, retry_after) in [(429, Some(1)), (500, None), (503, None), (504, None)] {
         proxy.answer(Match::put().next(2), status, retry_after);
-        wait_for_renewals(&lock, 2);
+        Cluster::shared().wait_for_renewals(&lock, 2);
     }
     assert_still_leads(a, &witnesses);
 }
@@ -96,7 +88,7 @@ fn a_leader_survives_a_slow_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.delay(Duration::from_millis(400));
     let (lock, a) = start_leader(&proxy, &witnesses);
-    wait_for_renewals(&lock, 4);
+    Cluster::shared().wait_for_renewals(&lock, 4);
     assert_still_leads(a, &witnesses);
 }
 
@@ -109,7 +101,7 @@ fn a_standby_whose_watch_died_silently_takes_over() {
     let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let watch = proxy.wait_for_request(ReceivedRequest::is_watch, testkit::TIMEOUT);
     proxy.silence_existing();
-    // The standby reads the lock when the lease should have expired, and opens the watch again.
+    // When the lease seems to have expired, the standby reads the lock and opens the watch again.
     proxy.wait_for_request(|request| request.is_watch() && request.received_at > watch.received_at, testkit::TIMEOUT);
     assert!(!proxy.requests().iter().any(is_put), "the standby wrote to a lock whose holder is alive");
     a.stop();
@@ -119,7 +111,7 @@ fn a_standby_whose_watch_died_silently_takes_over() {
 }
 
 #[testkit::test]
-fn a_standby_opens_a_refused_watch_only_after_the_demanded_pause() {
+fn a_standby_opens_a_refused_watch_again_only_after_the_time_in_retry_after() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -129,11 +121,11 @@ fn a_standby_opens_a_refused_watch_only_after_the_demanded_pause() {
     let refused_at = Instant::now();
     proxy.answer(Match::watch(), 429, Some(60));
     proxy.break_existing();
-    let since = |predicate: fn(&ReceivedRequest) -> bool| {
-        proxy.requests().iter().filter(|seen| seen.received_at > refused_at && predicate(seen)).count()
+    let count_after_refusal = |predicate: fn(&ReceivedRequest) -> bool| {
+        proxy.requests().iter().filter(|request| request.received_at > refused_at && predicate(request)).count()
     };
-    eventually("the standby reads the record", || since(|seen| !seen.is_watch()) >= 5);
-    assert_eq!(since(ReceivedRequest::is_watch), 1, "{}", b.log());
+    eventually("the standby reads the record", || count_after_refusal(|request| !request.is_watch()) >= 5);
+    assert_eq!(count_after_refusal(ReceivedRequest::is_watch), 1, "{}", b.log());
 }
 
 #[testkit::test]
@@ -141,15 +133,13 @@ fn a_leader_survives_a_restart_of_the_api_server() {
     let (cluster, witnesses) = (Cluster::start(), Witnesses::new());
     let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) };
     // A real API server takes some seconds to restart.
-    let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-    let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &[]);
+    let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+    let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let mut b = Candidate::with_timing("b", &lock, times).run_witness(&witnesses, &[]);
+    let mut b = Candidate::with_timing("b", &lock, timing).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     cluster.restart();
-    let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-    let before = renewed();
-    eventually("a renewal", || renewed() != before);
+    cluster.wait_for_renewals(&lock, 1);
     a.stop();
     witnesses.wait_for("b", 1);
     b.stop();

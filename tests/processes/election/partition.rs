@@ -1,8 +1,12 @@
-//! A leader that is cut off from the API server: its command is dead before another candidate's starts.
+//! Tests that the command of a leader that is cut off from the API server is dead before another candidate's command
+//! starts.
 
-use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, is_alive};
+use std::time::Duration;
 
-/// Cuts off leader A, which is behind a proxy, and checks that standby B leads after A's command is dead.
+use testkit::exit_status::LOST;
+use testkit::{Candidate, Cluster, Lifetime, Proxy, TestLock, Witnesses, is_alive};
+
+/// Cuts off the leader `a`, and checks that the standby `b` leads after `a`'s command is dead.
 fn partition_leader(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -11,7 +15,7 @@ fn partition_leader(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     partition(&proxy);
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     witnesses.wait_for("b", 1);
     b.stop();
@@ -19,18 +23,24 @@ fn partition_leader(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
     witnesses
 }
 
+/// Returns how long a command lived after its stop signal.
+fn life_after_signal(life: &Lifetime) -> Duration {
+    Duration::from_nanos(life.last_seen_at.saturating_sub(life.signaled_at))
+}
+
 #[testkit::test]
 fn a_command_that_obeys_the_stop_signal_is_dead_before_the_next_starts() {
     let life = partition_leader(&[], Proxy::partition).lifetimes_of("a").remove(0);
-    assert!(life.signaled_at > 0, "no stop signal");
-    assert!(life.last_seen_at.saturating_sub(life.signaled_at) < 900_000_000, "it did not end by the stop signal");
+    assert!(life.signaled_at > 0, "the command should get a stop signal");
+    // The kill is due one second after the stop signal.
+    assert!(life_after_signal(&life) < Duration::from_millis(900), "the stop signal should end the command");
 }
 
 #[testkit::test]
 fn a_command_that_ignores_sigterm_is_dead_before_the_next_starts() {
     let life = partition_leader(&["ignore"], Proxy::partition).lifetimes_of("a").remove(0);
-    assert!(life.signaled_at > 0, "no stop signal");
-    assert!(life.last_seen_at - life.signaled_at > 500_000_000, "no grace period");
+    assert!(life.signaled_at > 0, "the command should get a stop signal");
+    assert!(life_after_signal(&life) > Duration::from_millis(500), "the command should get a grace period");
 }
 
 #[testkit::test]
@@ -50,7 +60,7 @@ fn a_stopped_command_is_dead_before_the_next_starts() {
             .expect("the process is alive");
     }
     proxy.partition();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
 }
 
@@ -61,14 +71,14 @@ fn the_command_is_stopped_if_the_replies_to_renewals_are_lost() {
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     proxy.partition_replies();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_exit(0);
     witnesses.assert_one_at_a_time(2);
 }
 
 #[testkit::test]
-fn a_standby_that_is_cut_off_does_not_take_a_renewed_lease() {
+fn a_standby_that_is_cut_off_does_not_take_over_a_renewed_lease() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -90,20 +100,18 @@ fn a_standby_that_is_cut_off_does_not_take_a_renewed_lease() {
 fn renewals_during_the_stop_do_not_delay_the_kill() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    // The grace period of four seconds is long enough for many renewals.
-    let times = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
-    let mut a = Candidate::with_timing("a", &lock, times).run_witness(&witnesses, &["ignore"]);
+    // The grace period of four seconds, half of the time from the renew deadline to the expiry, is enough for many
+    // renewals.
+    let timing = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
+    let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
     proxy.partition();
     a.wait_for_log("leadership lost: sending SIGTERM");
     proxy.heal();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     let life = witnesses.lifetimes_of("a").remove(0);
-    assert!(
-        life.last_seen_at - life.signaled_at < 5_000_000_000,
-        "killed {} ns after the stop",
-        life.last_seen_at - life.signaled_at
-    );
+    let lived_on = life_after_signal(&life);
+    assert!(lived_on < Duration::from_secs(5), "the command was killed {lived_on:?} after its stop signal");
     let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
-    assert_eq!(spec["holderIdentity"], "", "the lease was renewed during the stop, and then released");
+    assert_eq!(spec["holderIdentity"], "", "the lease should be renewed until the command is dead, and then released");
 }

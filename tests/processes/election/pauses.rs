@@ -1,18 +1,21 @@
-//! Processes that are frozen for a while, and machines that are suspended.
+//! Tests of processes that are frozen for a while, as when a machine is suspended.
 
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, boot_time, eventually};
 
+/// A second in the unit of [`boot_time`].
 const SECOND: u64 = 1_000_000_000;
 
-/// Durations with the stop 4 s and the kill 7 s after a renewal.
+/// Durations with which the stop signal is due 4 s after the last renewal, and the kill 7 s after it.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
-fn life(witnesses: &Witnesses) -> Lifetime {
+/// Returns the lifetime of the command of `a`, and waits until it exists.
+fn command_lifetime(witnesses: &Witnesses) -> Lifetime {
     witnesses.wait_for("a", 1);
     witnesses.lifetimes_of("a").remove(0)
 }
@@ -25,28 +28,30 @@ fn sleep_until(time: u64) {
     std::thread::sleep(Duration::from_nanos(time.saturating_sub(boot_time())));
 }
 
-/// Without the queued renewals the stop signal would be due 4 s after the last renewal that the supervisor received.
+/// Without the queued renewals, the stop signal would be due 4 s after the last renewal that the supervisor has
+/// received.
 #[testkit::test]
 fn queued_renewals_are_applied_before_the_deadline() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
-    let started_at = life(&witnesses).started_at;
+    let started_at = command_lifetime(&witnesses).started_at;
     send(a.supervisor(), Signal::SIGSTOP);
     sleep_until(started_at + 45 * SECOND / 10);
     send(a.supervisor(), Signal::SIGCONT);
     sleep_until(started_at + 9 * SECOND);
-    let life = life(&witnesses);
+    let life = command_lifetime(&witnesses);
     assert!(life.signaled_at == 0 && life.last_seen_at > started_at + 8 * SECOND, "{}", a.log());
     a.stop();
 }
 
-/// Cuts off leader A, freezes some of its processes with `freeze`, and sends leaderrun a signal. Thaws all processes
-/// `thaw_after` the last renewal, and returns the time of that.
+/// Cuts off the leader `a`, freezes some of its processes with `freeze`, and sends leaderrun SIGUSR1. Thaws all
+/// processes when `thaw_after` nanoseconds have passed since the last renewal. The returned number is the time of the
+/// thaw.
 fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_after: u64) -> (Witnesses, Running, u64) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, words);
-    let life = life(&witnesses);
+    let life = command_lifetime(&witnesses);
     proxy.partition();
     let last_renewal = boot_time();
     freeze(&a, &life);
@@ -56,17 +61,17 @@ fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_af
     send(Pid::from_raw(life.pid as i32), Signal::SIGCONT);
     let _ = kill(a.supervisor(), Signal::SIGCONT);
     send(a.elector(), Signal::SIGCONT);
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     (witnesses, a, thawed_at)
 }
 
 #[testkit::test]
 fn an_overdue_stop_is_carried_out_before_a_queued_signal() {
-    // SIGUSR1 does not affect the witness. The supervisor is thawed between the stop and the kill.
+    // The supervisor is thawed between the stop signal and the kill. SIGUSR1 does not affect the witness.
     let freeze = |a: &Running, _: &Lifetime| send(a.supervisor(), Signal::SIGSTOP);
     let (witnesses, a, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 45 * SECOND / 10);
-    let life = life(&witnesses);
-    assert!(life.signaled_at >= thawed_at, "no stop signal: {}", a.log());
+    let life = command_lifetime(&witnesses);
+    assert!(life.signaled_at >= thawed_at, "the command should get the stop signal after the thaw: {}", a.log());
 }
 
 /// All processes are frozen and thawed together, as when a machine is suspended and resumed.
@@ -78,7 +83,7 @@ fn a_leader_that_is_thawed_after_a_takeover_kills_its_command() {
         }
     };
     let (witnesses, _, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 11 * SECOND);
-    eventually("the command is dead", || !testkit::is_alive(life(&witnesses).pid));
-    let lived_on = life(&witnesses).last_seen_at.saturating_sub(thawed_at);
+    eventually("the command is dead", || !testkit::is_alive(command_lifetime(&witnesses).pid));
+    let lived_on = command_lifetime(&witnesses).last_seen_at.saturating_sub(thawed_at);
     assert!(lived_on < 2 * SECOND, "the command lived for {lived_on} ns after it was thawed");
 }

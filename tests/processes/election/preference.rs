@@ -1,5 +1,6 @@
-//! The preference of candidates: `--claim-delay` and `--preempt`.
+//! Tests of preferred candidates: `--claim-delay` and `--preempt`.
 
+use testkit::exit_status::FAILED;
 use testkit::{Candidate, TestLock, Witnesses};
 
 #[testkit::test]
@@ -29,7 +30,7 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
 }
 
 #[testkit::test]
-fn a_preferred_candidate_preempts_the_other_one() {
+fn a_preferred_candidate_preempts_a_leader_with_a_longer_delay() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let candidate = |name, delay| {
@@ -59,7 +60,7 @@ fn a_wait_that_is_too_short_to_lead_is_refused() {
     let lock = TestLock::file();
     let mut refused =
         Candidate::new("a", &lock).args(["--claim-delay", "30s", "--wait", "10s"]).run_script("echo started");
-    refused.wait_for_exit(125);
+    refused.wait_for_exit(FAILED);
     let expected =
         "--wait 10s: the wait ends before --claim-delay 30s, so this candidate would never lead; try --wait 1m";
     assert!(refused.log().contains(expected), "{}", refused.log());

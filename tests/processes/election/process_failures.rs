@@ -8,17 +8,18 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use serde_json::json;
 
+use testkit::exit_status::{LOST, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually, is_alive};
 
-/// Durations with four seconds between the stop and the kill.
+/// Durations with four seconds between the stop signal and the kill.
 const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
 
-/// The options of a witness that ignores SIGTERM and has a grandchild outside of its process group.
+/// The words for a witness that ignores SIGTERM and has a grandchild outside of its process group.
 const IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD: [&str; 2] = ["hidden", "ignore"];
 
-/// Injects `fault` into leader A, which is behind a proxy and has a stubborn command, and checks that standby B leads
-/// after A's command is dead.
-fn take_over_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
+/// Injects `fault` into the leader `a`, which is behind a proxy and whose command ignores SIGTERM. Checks that the
+/// standby `b` leads after `a`'s command is dead.
+fn assert_takeover_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
     let proxy = Proxy::start(Cluster::shared());
     let witnesses = Witnesses::new();
     let proxied_lock = if lock.kubeconfig.is_some() { lock.through(proxy.kubeconfig()) } else { lock.clone() };
@@ -41,8 +42,8 @@ fn send(process: nix::unistd::Pid, signal: Signal) {
 #[testkit::test]
 fn a_killed_supervisor_leaves_nothing_alive() {
     for lock in [TestLock::lease(), TestLock::file()] {
-        let (_, mut a) = take_over_after(&lock, |a, _| send(a.supervisor(), Signal::SIGKILL));
-        a.wait_for_exit(76);
+        let (_, mut a) = assert_takeover_after(&lock, |a, _| send(a.supervisor(), Signal::SIGKILL));
+        a.wait_for_exit(LOST);
     }
 }
 
@@ -50,7 +51,7 @@ fn a_killed_supervisor_leaves_nothing_alive() {
 fn a_killed_elector_leaves_nothing_alive() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let mut supervisor = None;
-        take_over_after(&lock, |a, _| {
+        assert_takeover_after(&lock, |a, _| {
             supervisor = Some(a.supervisor());
             send(a.elector(), Signal::SIGKILL);
         });
@@ -58,11 +59,11 @@ fn a_killed_elector_leaves_nothing_alive() {
     }
 }
 
-/// A system call fails in the elector's main loop. The supervisor must then end the command.
+/// A system call fails in the main loop. The supervisor must then end the command.
 #[testkit::test]
-fn a_main_thread_that_fails_leaves_nothing_alive() {
-    let (_, mut a) = take_over_after(&TestLock::lease(), |a, _| {
-        // poll(2) fails for more descriptors than the process may open.
+fn an_elector_whose_main_loop_fails_leaves_nothing_alive() {
+    let (_, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| {
+        // poll(2) fails if it is called with more descriptors than the process may open.
         let too_few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
         // SAFETY: the limit is read and nothing is written.
         let set =
@@ -70,39 +71,43 @@ fn a_main_thread_that_fails_leaves_nothing_alive() {
         Errno::result(set).expect("the limit can be lowered");
         send(a.elector(), Signal::SIGUSR1);
     });
-    a.wait_for_exit(69);
+    a.wait_for_exit(UNAVAILABLE);
 }
 
 /// The elector continues to renew the lock, so no other candidate takes over before the elector kills the supervisor.
 #[testkit::test]
 fn a_stopped_supervisor_is_killed_with_the_command() {
-    let (_, mut a) = take_over_after(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
-    a.wait_for_exit(76);
+    let (_, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
+    a.wait_for_exit(LOST);
     assert!(a.log().contains("the supervisor is late; killing the command"), "{}", a.log());
-    assert!(!a.log().contains("lr-supervisor"), "it is no process of the command: {}", a.log());
+    assert!(
+        !a.log().contains("lr-supervisor"),
+        "the supervisor should not be listed as a process of the command: {}",
+        a.log()
+    );
 }
 
 #[testkit::test]
 fn a_stopped_supervisor_in_a_partition_is_killed_with_the_command() {
-    let (_, mut a) = take_over_after(&TestLock::lease(), |a, proxy| {
+    let (_, mut a) = assert_takeover_after(&TestLock::lease(), |a, proxy| {
         send(a.supervisor(), Signal::SIGSTOP);
         proxy.partition();
     });
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
 }
 
 #[testkit::test]
 fn the_command_of_a_stopped_elector_is_killed_in_time() {
     for lock in [TestLock::lease(), TestLock::file()] {
-        take_over_after(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
+        assert_takeover_after(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
     }
 }
 
 #[testkit::test]
-fn a_stopped_elector_that_continues_after_a_takeover_changes_nothing() {
-    let (witnesses, mut a) = take_over_after(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
+fn a_stopped_elector_that_continues_after_a_takeover_exits() {
+    let (witnesses, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
     send(a.elector(), Signal::SIGCONT);
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     witnesses.assert_one_at_a_time(2);
 }
 
@@ -124,7 +129,7 @@ fn a_supervisor_that_is_stopped_before_the_spawn_starts_no_command_late() {
     proxy.partition();
     witnesses.wait_for("b", 1);
     let _ = kill(supervisor, Signal::SIGCONT);
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     b.stop();
     assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started late");
     witnesses.assert_one_at_a_time(1);
@@ -138,18 +143,18 @@ fn a_standby_exits_when_its_supervisor_is_killed() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     send(b.supervisor(), Signal::SIGKILL);
-    b.wait_for_exit(69);
+    b.wait_for_exit(UNAVAILABLE);
 }
 
-/// The signal is sent as by `kill -9 -- -PGID`. The supervisor survives, because it has its own process group.
+/// The supervisor survives `kill -9 -- -PGID`, because it has its own process group.
 #[testkit::test]
 fn a_killed_process_group_leaves_nothing_alive() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-    let in_a_group = |command: &mut std::process::Command| {
+    let in_new_group = |command: &mut std::process::Command| {
         command.process_group(0);
     };
     let a = Candidate::new("a", &lock)
-        .configure(in_a_group)
+        .configure(in_new_group)
         .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
@@ -161,9 +166,9 @@ fn a_killed_process_group_leaves_nothing_alive() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// When the supervisor continues, it finds both an overdue stop and the renewals in its queue.
+/// When the supervisor continues, the stop signal seems overdue, but there are renewals in its queue.
 #[testkit::test]
-fn a_supervisor_stopped_for_less_than_the_grace_still_sends_the_stop_signal() {
+fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_first() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
@@ -172,13 +177,18 @@ fn a_supervisor_stopped_for_less_than_the_grace_still_sends_the_stop_signal() {
     std::thread::sleep(Duration::from_secs(5));
     send(supervisor, Signal::SIGCONT);
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the lease was renewed all the time: {}", a.log());
+    assert_eq!(
+        witnesses.lifetimes_of("a")[0].signaled_at,
+        0,
+        "the command should get no stop signal, because the lease was renewed: {}",
+        a.log()
+    );
     a.stop();
     witnesses.assert_one_at_a_time(1);
 }
 
 #[testkit::test]
-fn a_supervisor_that_continues_within_the_grace_starts_no_command() {
+fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put().next(1));
@@ -193,8 +203,8 @@ fn a_supervisor_that_continues_within_the_grace_starts_no_command() {
     proxy.partition();
     std::thread::sleep(Duration::from_secs(5));
     let _ = kill(supervisor, Signal::SIGCONT);
-    a.wait_for_exit(76);
-    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started after the stop instant");
+    a.wait_for_exit(LOST);
+    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started after the stop signal was due");
 }
 
 #[testkit::test]
@@ -207,8 +217,8 @@ fn no_command_is_started_after_a_termination_signal() {
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
     held.release();
-    let written = proxy.requests().len();
-    eventually("a has renewed, so it has ordered the start", || proxy.requests().len() > written);
+    let requests = proxy.requests().len();
+    eventually("a has renewed, so it has ordered the start", || proxy.requests().len() > requests);
     a.signal(Signal::SIGTERM);
     eventually("the elector has received the signal", || !is_pending(a.elector(), Signal::SIGTERM));
     std::thread::sleep(Duration::from_millis(500));
@@ -217,13 +227,14 @@ fn no_command_is_started_after_a_termination_signal() {
     assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started after a termination signal");
 }
 
+/// Returns whether this signal is pending for a process.
 fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive");
     let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("pending signals");
     u64::from_str_radix(pending.trim(), 16).expect("a mask") & 1 << (signal as i32 - 1) != 0
 }
 
-/// The elector does not wait for the end of the tenure that the supervisor reported.
+/// The elector learns of the loss itself, so it does not wait until the kill is due.
 #[testkit::test]
 fn a_stopped_supervisor_is_killed_at_once_when_another_candidate_takes_the_lease() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
@@ -233,19 +244,20 @@ fn a_stopped_supervisor_is_killed_at_once_when_another_candidate_takes_the_lease
     send(a.supervisor(), Signal::SIGSTOP);
     admin.merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("the lease");
     let taken_at = testkit::boot_time();
-    a.wait_for_exit(76);
-    let last = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lives");
-    assert!(last < taken_at + 4_000_000_000, "killed {} ns after it was known to be lost", last - taken_at);
+    a.wait_for_exit(LOST);
+    let last_seen = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lifetimes");
+    let lived_on = Duration::from_nanos(last_seen.saturating_sub(taken_at));
+    assert!(lived_on < Duration::from_secs(4), "the command was alive {lived_on:?} after the lease was taken");
 }
 
-/// An elector that is frozen while it writes the record would keep the file locked until its death.
+/// While an elector is frozen in a write of the record, it keeps the file locked, so no other candidate could lead.
 #[testkit::test]
-fn an_elector_that_stays_frozen_is_killed_after_its_lease() {
-    let (_, mut a) = take_over_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
+fn an_elector_that_stays_frozen_is_killed_after_the_lease_duration() {
+    let (_, mut a) = assert_takeover_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
     a.wait_for_exit(137);
 }
 
-/// The test stops the supervisor repeatedly, which delays it as a CPU limit does.
+/// The test stops the supervisor repeatedly, which has the same effect as a CPU limit.
 #[testkit::test]
 fn a_supervisor_that_is_late_repeatedly_warns_and_stops_the_command_earlier() {
     let proxy = Proxy::start(Cluster::shared());
@@ -262,10 +274,11 @@ fn a_supervisor_that_is_late_repeatedly_warns_and_stops_the_command_earlier() {
     a.wait_for_log("leaderrun runs up to 1.");
     // The next renewal brings the deadlines forward.
     let renewals = proxy.requests().len();
-    eventually("it has renewed", || proxy.requests().len() > renewals + 1);
+    eventually("a has renewed", || proxy.requests().len() > renewals + 1);
     proxy.partition();
-    let cut = testkit::boot_time();
-    a.wait_for_exit(76);
-    let stopped = witnesses.lifetimes_of("a")[0].signaled_at - cut;
-    assert!(stopped < 3_500_000_000, "stopped {stopped} ns after the last renewal, instead of 4 s: {}", a.log());
+    let last_renewal = testkit::boot_time();
+    a.wait_for_exit(LOST);
+    let until_stop = Duration::from_nanos(witnesses.lifetimes_of("a")[0].signaled_at - last_renewal);
+    // Without the warnings, the stop signal would be sent four seconds after the last renewal.
+    assert!(until_stop < Duration::from_millis(3500), "the stop signal came after {until_stop:?}: {}", a.log());
 }

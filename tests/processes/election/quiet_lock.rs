@@ -1,4 +1,5 @@
-//! Tests of watches of a lock that has not changed for so long that its version has left the API server's watch cache.
+//! Tests of watches on a lock whose record has not changed for so long that its version has left the API server's watch
+//! cache.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use testkit::{Candidate, Client, Cluster, Match, Proxy, Running, TestLock, Witne
 struct Fixture {
     admin: Client,
     proxy: Proxy,
-    lease: String,
+    lease_path: String,
     standby: Running,
     _cluster: Cluster,
 }
@@ -27,14 +28,14 @@ impl Fixture {
         last.wait_for_exit(0);
         let standby = Candidate::new("standby", &lock).run_witness(&witnesses, &[]);
         standby.wait_for_log("not due");
-        let fixture = Self { admin: cluster.admin(), proxy, lease: lock.lease_path(), standby, _cluster: cluster };
-        eventually("the standby watches", || !fixture.watches().is_empty());
+        let fixture = Self { admin: cluster.admin(), proxy, lease_path: lock.lease_path(), standby, _cluster: cluster };
+        eventually("the standby watches", || !fixture.watched_versions().is_empty());
         fixture
     }
 
-    /// Advances the watch cache by a change of another lease.
+    /// Changes another lease so often that the version of the lock leaves the watch cache.
     fn change_another_lease(&self) {
-        let another = self.lease.replace("/job", "/another");
+        let another = self.lease_path.replace("/job", "/another");
         for holder in ["x", "y", "z"] {
             let _ = self.admin.delete(&another);
             let lease = json!({ "metadata": { "name": "another" }, "spec": { "holderIdentity": holder } });
@@ -42,13 +43,14 @@ impl Fixture {
         }
     }
 
+    /// Returns the version of the lock.
     fn version(&self) -> String {
-        let lease: Value = self.admin.get(&self.lease).expect("the lease");
+        let lease: Value = self.admin.get(&self.lease_path).expect("the lease");
         lease["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
     }
 
-    /// Returns the resourceVersions from which watches were started.
-    fn watches(&self) -> Vec<String> {
+    /// Returns the version from which each watch was started.
+    fn watched_versions(&self) -> Vec<String> {
         let watches = self.proxy.requests().into_iter().filter(|request| Match::watch().covers(request));
         let version = |path: String| {
             let (_, after) = path.split_once("resourceVersion=").expect("a version, or an empty one");
@@ -57,12 +59,12 @@ impl Fixture {
         watches.map(|watch| version(watch.path)).collect()
     }
 
-    /// Breaks the watch, and returns the versions of the watches after it once there are `count` of them.
-    fn watches_after_break(&self, count: usize) -> Vec<String> {
-        let before = self.watches().len();
+    /// Breaks the watch and waits for `count` new watches. Returns the versions from which they were started.
+    fn versions_after_break(&self, count: usize) -> Vec<String> {
+        let before = self.watched_versions().len();
         self.proxy.break_existing();
-        eventually("the watch is opened again", || self.watches().len() >= before + count);
-        self.watches().split_off(before)
+        eventually("the watch is opened again", || self.watched_versions().len() >= before + count);
+        self.watched_versions().split_off(before)
     }
 }
 
@@ -71,9 +73,9 @@ fn a_watch_is_resumed_from_a_bookmark() {
     let mut fixture = Fixture::new(Duration::from_millis(20));
     fixture.change_another_lease();
     let version = fixture.version();
-    // The first break may come before a bookmark.
+    // The first watch may be broken before it gets a bookmark.
     eventually("the watch resumes from a version later than the lock's own", || {
-        fixture.watches_after_break(1)[0].parse::<u64>().unwrap_or_default() > version.parse().expect("a number")
+        fixture.versions_after_break(1)[0].parse::<u64>().unwrap_or_default() > version.parse().expect("a number")
     });
     fixture.standby.stop();
 }
@@ -82,7 +84,7 @@ fn a_watch_is_resumed_from_a_bookmark() {
 fn a_version_that_has_left_the_watch_cache_is_requested_once() {
     let mut fixture = Fixture::new(Duration::from_secs(3600));
     fixture.change_another_lease();
-    assert_eq!(fixture.watches_after_break(2), [fixture.version(), String::new()]);
+    assert_eq!(fixture.versions_after_break(2), [fixture.version(), String::new()]);
     let polls = fixture.standby.log().matches("cannot watch").count();
     assert!(polls <= 1, "{}", fixture.standby.log());
     fixture.standby.stop();

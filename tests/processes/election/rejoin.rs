@@ -1,4 +1,4 @@
-//! Tests of the options by which a command runs again: `--min-hold`, `--every` and `--on-lost rejoin`.
+//! Tests of the options that determine when a command runs again: `--min-hold`, `--every` and `--on-lost rejoin`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use testkit::exit_status::{LOST, NOT_ACQUIRED};
 use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, eventually, is_alive};
 
 #[testkit::test]
@@ -15,16 +16,15 @@ fn a_command_that_succeeded_runs_once_per_min_hold() {
         let witnesses = Witnesses::new();
         let run_job = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
         run_job("a").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]).wait_for_exit(0);
-        let mut late = run_job("b").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
-        late.wait_for_exit(75);
-        assert!(late.log().contains("not due before"), "{}", late.log());
+        let mut early = run_job("b").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
+        early.wait_for_exit(NOT_ACQUIRED);
+        assert!(early.log().contains("not due before"), "{}", early.log());
         run_job("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
-        let between = witnesses.lifetimes_of("c")[0].started_at - witnesses.lifetimes_of("a")[0].started_at;
-        assert!(
-            between > 4_000_000_000,
-            "the second run came {between} ns after the first, but is due five seconds after the acquisition"
-        );
+        let [first, second] = ["a", "c"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
+        let interval = Duration::from_nanos(second - first);
+        // The five seconds begin with the acquisition, so before the first command starts.
+        assert!(interval > Duration::from_secs(4), "the second run came {interval:?} after the first");
     }
 }
 
@@ -35,7 +35,7 @@ fn a_command_that_failed_runs_again_at_once() {
     run_job("a").run_script("exit 1").wait_for_exit(1);
     run_job("b").run_script("kill -TERM $$").wait_for_exit(143);
     run_job("c").run_script("exit 0").wait_for_exit(0);
-    run_job("d").run_script("exit 0").wait_for_exit(75);
+    run_job("d").run_script("exit 0").wait_for_exit(NOT_ACQUIRED);
 }
 
 #[testkit::test]
@@ -49,8 +49,8 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     for round in 1..=2 {
-        let first = witnesses.lifetimes_of("a").len() - 2;
-        let lives = witnesses.lifetimes_of("a").split_off(first);
+        let ended = witnesses.lifetimes_of("a").len() - 2;
+        let lives = witnesses.lifetimes_of("a").split_off(ended);
         proxy.partition();
         eventually("the command is dead", || lives.iter().all(|life| !is_alive(life.pid)));
         proxy.heal();
@@ -67,13 +67,15 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
 
 #[testkit::test]
 fn a_command_that_exits_with_the_status_of_a_loss_is_not_a_loss() {
-    let mut a = Candidate::new("a", &TestLock::file()).args(["--on-lost", "rejoin"]).run_script("echo ran; exit 76");
-    a.wait_for_exit(76);
+    let mut a = Candidate::new("a", &TestLock::file())
+        .args(["--on-lost", "rejoin"])
+        .run_script(&format!("echo ran; exit {LOST}"));
+    a.wait_for_exit(LOST);
     assert_eq!(a.output(), "ran\n");
 }
 
 #[testkit::test]
-fn a_leader_that_got_sigterm_does_not_rejoin() {
+fn a_leader_that_received_sigterm_does_not_rejoin() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &["ignore"]);
@@ -81,7 +83,7 @@ fn a_leader_that_got_sigterm_does_not_rejoin() {
     a.signal(Signal::SIGTERM);
     a.wait_for_log("terminating the command");
     proxy.partition();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     assert!(!a.log().contains("waiting for the lock again"), "{}", a.log());
 }
 
@@ -90,6 +92,7 @@ fn a_signal_ends_the_pause_before_rejoining() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock)
         .args(["--on-lost", "rejoin"])
+        // After nine losses in a row, the pause is long enough for the signal.
         .env("LEADERRUN_LOSSES_IN_A_ROW", "9")
         .run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -100,7 +103,7 @@ fn a_signal_ends_the_pause_before_rejoining() {
 }
 
 #[testkit::test]
-fn a_signal_during_the_re_execution_is_handled() {
+fn a_signal_during_a_rejoin_does_not_end_leaderrun() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -108,17 +111,17 @@ fn a_signal_during_the_re_execution_is_handled() {
     b.wait_for_log("held by a");
     nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
     a.wait_for_log("waiting for the lock again");
-    // The default action of this signal would end the process. A standby ignores it.
+    // To rejoin, leaderrun executes itself again. The default action of this signal would end it; a standby ignores it.
     while a.is_running() && !a.log().contains("held by b") {
         a.signal(Signal::SIGPIPE);
     }
     assert!(a.is_running(), "{}", a.log());
     b.stop();
-    eventually("it leads again", || witnesses.lifetimes_of("a").len() == 2);
+    eventually("a leads again", || witnesses.lifetimes_of("a").len() == 2);
     a.stop();
 }
 
-/// Returns when the lock is due, if this line of `leaderrun status -o json` states it.
+/// Returns the time at which the lock is due, if this line of `leaderrun status -o json` states it.
 fn due_time(line: &str) -> Option<Timestamp> {
     let status: Value = serde_json::from_str(line).expect("a JSON document");
     Some(status["notBefore"].as_str()?.parse().expect("a time"))
@@ -151,12 +154,12 @@ fn with_every_the_command_runs_once_per_interval_on_all_candidates_together() {
 }
 
 #[testkit::test]
-fn with_every_leaderrun_ends_after_a_failure_or_on_request() {
+fn with_every_leaderrun_ends_when_the_command_fails_or_on_a_signal() {
     let every = |lock| Candidate::new("a", lock).args(["--every", "1h"]);
     let lock = TestLock::lease();
     every(&lock).run_script("exit 3").wait_for_exit(3);
     let mut a = every(&lock).run_script("trap 'exit 0' TERM; echo runs; while :; do sleep 0.01; done");
-    eventually("it runs", || a.output().contains("runs"));
+    eventually("the command runs", || a.output().contains("runs"));
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
     let lock = TestLock::file();
@@ -167,15 +170,15 @@ fn with_every_leaderrun_ends_after_a_failure_or_on_request() {
     waiting.wait_for_exit(143);
 }
 
-/// The command decides by its exit status whether its work is done, even after SIGTERM.
+/// The exit status decides whether the command has done its work, even after SIGTERM.
 #[testkit::test]
-fn a_command_that_ends_with_status_0_on_request_has_succeeded() {
+fn a_command_that_ends_with_status_0_after_sigterm_has_succeeded() {
     for option in ["--min-hold", "--every"] {
-        for (reaction, next_status) in [("exit 0", 75), ("exit 3", 0), ("trap - TERM; kill -TERM $$", 0)] {
+        for (reaction, next_status) in [("exit 0", NOT_ACQUIRED), ("exit 3", 0), ("trap - TERM; kill -TERM $$", 0)] {
             let lock = TestLock::file();
             let script = format!("trap '{reaction}' TERM; echo runs; while :; do sleep 0.01; done");
             let mut a = Candidate::new("a", &lock).args([option, "1h"]).run_script(&script);
-            eventually("it runs", || a.output().contains("runs"));
+            eventually("the command runs", || a.output().contains("runs"));
             a.stop();
             Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(next_status);
         }

@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use testkit::exit_status::{FAILED, LOST, NOT_ACQUIRED};
 use testkit::http::{samples, wait_for_leader};
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, is_alive};
 
-/// The witnesses of each slot, in which there must be one command at a time.
+/// A lock with slots, and separate witnesses for each slot, because commands of different slots may be alive at once.
 struct Slots {
     lock: TestLock,
     witnesses: Vec<Witnesses>,
@@ -20,12 +21,12 @@ impl Slots {
         Self { lock, witnesses: (0..count).map(|_| Witnesses::new()).collect() }
     }
 
-    /// Creates a candidate for all slots.
+    /// Creates a candidate for all slots of `lock`, which may be reached through a proxy.
     fn candidate(&self, name: &str, lock: &TestLock) -> Candidate {
         Candidate::new(name, lock).args(["--slots", &self.witnesses.len().to_string()])
     }
 
-    /// Returns the command of all slots, which writes to the witnesses of its slot.
+    /// Returns a command that becomes a witness of the slot in which it runs.
     fn command(&self) -> Vec<OsString> {
         let words = |witnesses: &Witnesses| {
             let words: Vec<String> = witnesses.command(&[]).iter().map(|word| word.to_string_lossy().into()).collect();
@@ -41,13 +42,13 @@ impl Slots {
         self.candidate(name, &self.lock).run(self.command())
     }
 
-    /// Returns the candidate that runs the command of a slot now.
+    /// Returns the candidate whose command runs in a slot now.
     fn holder(&self, slot: usize) -> Option<String> {
         let lifetimes = self.witnesses[slot].lifetimes();
         lifetimes.iter().find(|life| is_alive(life.pid)).map(|life| life.holder().to_owned())
     }
 
-    /// Waits until every slot has a command, each of another candidate, and returns the holders.
+    /// Waits until every slot has a different leader and these leaders meet `condition`. Returns the leaders.
     #[track_caller]
     fn wait_until_filled(&self, condition: impl Fn(&[String]) -> bool) -> Vec<String> {
         let holders = || (0..self.witnesses.len()).map(|slot| self.holder(slot)).collect::<Option<Vec<_>>>();
@@ -58,7 +59,7 @@ impl Slots {
         holders().expect("holders")
     }
 
-    /// Fails the test unless each slot had one command at a time, this many altogether.
+    /// Checks that each slot had one command at a time. `runs` contains the expected number of runs in each slot.
     fn assert_one_at_a_time(&self, runs: &[usize]) {
         for (witnesses, runs) in self.witnesses.iter().zip(runs) {
             witnesses.assert_one_at_a_time(*runs);
@@ -70,13 +71,14 @@ impl Slots {
     }
 }
 
+/// Returns the candidate with this name, which is its index.
 fn by_name<'a>(candidates: &'a mut [Running], name: &str) -> &'a mut Running {
     let index: usize = name.parse().expect("candidates are numbered");
     &mut candidates[index]
 }
 
 #[testkit::test]
-fn three_slots_have_three_of_five_candidates_and_are_filled_again() {
+fn three_of_five_candidates_lead_and_a_slot_without_a_leader_is_filled_again() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
         let slots = Slots::new(lock, 3);
         let mut candidates: Vec<Running> = (0..5).map(|number| slots.run(&number.to_string())).collect();
@@ -85,7 +87,7 @@ fn three_slots_have_three_of_five_candidates_and_are_filled_again() {
         // The supervisor ends the command, and the slot expires.
         by_name(&mut candidates, &first[0]).signal(Signal::SIGKILL);
         let second = slots.wait_until_filled(|holders| holders[0] != first[0]);
-        assert_eq!(second[1..], first[1..], "the other leaders are not affected");
+        assert_eq!(second[1..], first[1..], "the other leaders should not be affected");
 
         let mut step_down = Candidate::subcommand("step-down", &slots.lock_of_slot(1)).start();
         step_down.wait_for_exit(0);
@@ -112,11 +114,11 @@ fn a_rolling_restart_fills_every_slot_again() {
             holders = slots.wait_until_filled(|holders| !holders.contains(&old));
         }
         assert!(holders.iter().all(|holder| holder.starts_with("new-")), "{holders:?}");
-        let runs_in = |witnesses: &Witnesses| {
+        let count_runs = |witnesses: &Witnesses| {
             witnesses.lifetimes().into_iter().map(|lifetime| lifetime.run).collect::<BTreeSet<_>>().len()
         };
-        let in_each: Vec<usize> = slots.witnesses.iter().map(runs_in).collect();
-        slots.assert_one_at_a_time(&in_each);
+        let runs: Vec<usize> = slots.witnesses.iter().map(count_runs).collect();
+        slots.assert_one_at_a_time(&runs);
     }
 }
 
@@ -125,14 +127,14 @@ fn the_slot_of_a_leader_that_is_cut_off_is_taken_over() {
     let proxy = Proxy::start(Cluster::shared());
     let slots = Slots::new(TestLock::lease(), 2);
     let mut cut_off = slots.candidate("0", &slots.lock.through(proxy.kubeconfig())).run(slots.command());
-    eventually("it leads in one slot", || (0..2).any(|slot| slots.holder(slot).is_some()));
+    eventually("candidate 0 leads in one slot", || (0..2).any(|slot| slots.holder(slot).is_some()));
     let mut others: Vec<Running> = ["1", "2"].map(|name| slots.run(name)).into();
     let before = slots.wait_until_filled(|holders| holders.contains(&"0".to_owned()));
     proxy.partition();
     let after = slots.wait_until_filled(|holders| !holders.contains(&"0".to_owned()));
-    cut_off.wait_for_exit(76);
+    cut_off.wait_for_exit(LOST);
     let slot = before.iter().position(|holder| holder == "0").expect("its slot");
-    assert_eq!(after[1 - slot], before[1 - slot], "the other leader is not affected");
+    assert_eq!(after[1 - slot], before[1 - slot], "the other leader should not be affected");
     others.iter_mut().for_each(Running::stop);
     let runs = if slot == 0 { [2, 1] } else { [1, 2] };
     slots.assert_one_at_a_time(&runs);
@@ -145,7 +147,7 @@ fn the_command_and_the_monitoring_see_the_slot() {
         .args(["--slots", "2", "--http", "127.0.0.1:0"])
         .env("LEADERRUN_SLOT", "7")
         .run_script("echo $LEADERRUN_SLOT $LEADERRUN_HELD_LOCK; sleep inf");
-    let report = wait_for_leader(&a, "it leads", |leader| leader["leading"] == true);
+    let report = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
     let slot = report["slot"].as_u64().expect("a slot");
     assert_eq!((&report["lock"], &report["slots"]), (&json!(lock.name), &json!(2)));
     let held = format!("{}-{slot}", lock.name);
@@ -157,7 +159,7 @@ fn the_command_and_the_monitoring_see_the_slot() {
     }
     assert!(a.log().contains(&format!("as leader of {held}")), "{}", a.log());
     a.stop();
-    // Without slots the command gets no slot, not even that of an outer run.
+    // Without slots, the command gets no slot, not even that of an outer run.
     let mut without = Candidate::new("a", &lock).env("LEADERRUN_SLOT", "7").run_script("echo [$LEADERRUN_SLOT]");
     without.wait_for_exit(0);
     assert_eq!(without.output(), "[]\n");
@@ -171,7 +173,7 @@ fn each_slot_has_its_own_min_hold() {
     run_job("0").wait_for_exit(0);
     run_job("1").wait_for_exit(0);
     let mut third = run_job("2");
-    third.wait_for_exit(75);
+    third.wait_for_exit(NOT_ACQUIRED);
     assert!(third.log().contains("not due before"), "{}", third.log());
 }
 
@@ -179,8 +181,8 @@ fn each_slot_has_its_own_min_hold() {
 fn the_role_names_the_objects_of_all_slots() {
     let (lock, cluster) = (TestLock::lease(), Cluster::shared());
     cluster.grant(lock.namespace(), "candidate", json!([]));
-    let stranger = lock.through(cluster.kubeconfig_for("candidate"));
-    let refused = Candidate::new("a", &stranger).args(["--slots", "3"]).run_script("true");
+    let restricted = lock.through(cluster.kubeconfig_for("candidate"));
+    let refused = Candidate::new("a", &restricted).args(["--slots", "3"]).run_script("true");
     refused.wait_for_log("resourceNames: [job-0, job-1, job-2]");
     assert_eq!(refused.log().matches("kind: Role").count(), 1, "{}", refused.log());
     drop(refused);
@@ -192,7 +194,7 @@ fn the_role_names_the_objects_of_all_slots() {
         .start();
     printed.wait_for_exit(0);
     let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
-    // Permissions that only a cluster administrator may grant are in a Role of their own.
+    // Permissions that only a cluster administrator may grant are in a separate Role.
     let roles = documents.iter().filter(|document| document["kind"] == "Role");
     let rules: Vec<Value> = roles.flat_map(|role| role["rules"].as_array().expect("rules").clone()).collect();
     let names = |plural: &str| {
@@ -219,7 +221,7 @@ fn the_role_names_the_objects_of_all_slots() {
         cluster.admin().create(&services, &service_object).expect("a Service");
     }
     let serve = |name, address| {
-        let candidate = Candidate::new(name, &stranger).args(["--slots", "3", "--address", address]).args(service);
+        let candidate = Candidate::new(name, &restricted).args(["--slots", "3", "--address", address]).args(service);
         candidate.run_script("sleep inf")
     };
     let mut all = [serve("a", "10.1.2.3"), serve("b", "10.1.2.4"), serve("c", "10.1.2.5")];
@@ -232,6 +234,7 @@ fn the_role_names_the_objects_of_all_slots() {
     all.iter_mut().for_each(Running::stop);
 }
 
+/// Returns the address that traffic for a slot is routed to.
 fn address_in(lock: &TestLock, slot: usize) -> String {
     let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
     let slice = Cluster::shared().admin().get(&format!("{slices}/web-{slot}-leader")).expect("a slice");
@@ -256,7 +259,7 @@ fn options_that_do_not_fit_slots_are_refused() {
         ),
     ] {
         let mut refused = Candidate::without_options("refused").args(arguments).run_script("echo started");
-        refused.wait_for_exit(125);
+        refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());
     }
 }

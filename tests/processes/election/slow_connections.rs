@@ -11,16 +11,16 @@ use serde_json::json;
 
 use testkit::credentials::{self, ClientCertificate};
 use testkit::users::ADMIN;
-use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually, kubeconfig, scratch};
+use testkit::{Candidate, Cluster, TestLock, Witnesses, kubeconfig, scratch};
 
-/// Durations with which the timeout of a request is two seconds: a third of the
-/// difference between the renew deadline and the retry period.
+/// Durations with which the timeout of a request is two seconds: a third of the difference between the renew deadline
+/// and the retry period.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "7s", "--retry-period", "1s"];
 
-/// The time to open a connection, which is longer than the timeout of a request.
+/// How long it takes to open a connection: longer than the timeout of a request.
 const DELAY: Duration = Duration::from_millis(2500);
 
-/// A proxy that passes on the bytes of each connection with a delay.
+/// A proxy that connects to the server only [`DELAY`] after a client has connected.
 struct SlowProxy {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<TcpStream>>>,
@@ -63,21 +63,17 @@ fn copy_stream(mut from: TcpStream, mut to: TcpStream) {
 
 #[testkit::test]
 fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
-    let (path, witnesses) = (SlowProxy::start(Cluster::shared().address()), Witnesses::new());
+    let (proxy, witnesses) = (SlowProxy::start(Cluster::shared().address()), Witnesses::new());
     let file = scratch::folder("slow").join("kubeconfig");
-    kubeconfig::write_with(&file, path.address, ADMIN.name, &json!({ "token": ADMIN.token }));
+    kubeconfig::write_with(&file, proxy.address, ADMIN.name, &json!({ "token": ADMIN.token }));
     let lock = TestLock::lease_through(file);
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let renewed = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
     for _ in 0..2 {
-        path.break_existing();
-        for _ in 0..2 {
-            let before = renewed();
-            eventually("a renewal", || renewed() != before);
-        }
+        proxy.break_existing();
+        Cluster::shared().wait_for_renewals(&lock, 2);
     }
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     assert!(a.log().contains("still waiting for a connection to https://127.0.0.1:"), "{}", a.log());
     a.stop();
     witnesses.assert_one_at_a_time(1);
@@ -86,7 +82,7 @@ fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
 #[testkit::test]
 fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
     let cluster = Cluster::start_in_process();
-    let (path, witnesses, folder) = (SlowProxy::start(cluster.address()), Witnesses::new(), scratch::folder("slow"));
+    let (proxy, witnesses, folder) = (SlowProxy::start(cluster.address()), Witnesses::new(), scratch::folder("slow"));
     let [kubeconfig, certificate, key] = ["kubeconfig", "me.crt", "me.key"].map(|name| folder.join(name));
     let write = |issued: &ClientCertificate| {
         fs::write(&key, &issued.key).expect("a key");
@@ -95,18 +91,14 @@ fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
     let old = credentials::issue_certificate(ADMIN);
     write(&old);
     let user = json!({ "client-certificate": certificate, "client-key": key });
-    kubeconfig::write_with(&kubeconfig, path.address, ADMIN.name, &user);
+    kubeconfig::write_with(&kubeconfig, proxy.address, ADMIN.name, &user);
     let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(kubeconfig) };
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     write(&credentials::issue_certificate(ADMIN));
     credentials::revoke_certificate(&old);
-    let renewed = || cluster.admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-    for _ in 0..3 {
-        let before = renewed();
-        eventually("a renewal", || renewed() != before);
-    }
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it got no stop signal: {}", a.log());
+    cluster.wait_for_renewals(&lock, 3);
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
     witnesses.assert_one_at_a_time(1);
 }

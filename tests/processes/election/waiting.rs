@@ -1,9 +1,10 @@
-//! Standbys: signals, and the end of the wait.
+//! Tests of standbys that receive a signal or whose wait ends.
 
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
+use testkit::exit_status::{NOT_ACQUIRED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, is_alive};
 
 #[testkit::test]
@@ -18,14 +19,14 @@ fn termination_signals_end_a_standby() {
             let supervisor = b.supervisor();
             b.signal(signal);
             b.wait_for_exit(128 + signal as i32);
-            assert!(!is_alive(supervisor), "the supervisor is left behind");
+            assert!(!is_alive(supervisor), "the supervisor should not be left behind");
         }
         witnesses.assert_one_at_a_time(1);
     }
 }
 
 #[testkit::test]
-fn a_pending_claim_is_released_at_the_exit() {
+fn a_claim_that_is_pending_when_a_standby_ends_is_released() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held = proxy.hold_replies(Match::put());
@@ -41,7 +42,7 @@ fn a_pending_claim_is_released_at_the_exit() {
 }
 
 #[testkit::test]
-fn a_signal_ignored_at_the_start_stays_ignored() {
+fn a_signal_that_was_ignored_at_the_start_does_not_end_a_standby() {
     let lock = TestLock::file();
     let witnesses = Witnesses::new();
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -63,8 +64,8 @@ fn a_signal_ignored_at_the_start_stays_ignored() {
     b.wait_for_exit(143);
 }
 
-/// A shell without job control starts its background jobs with these signals ignored. They may be a container's stop
-/// signal.
+/// A shell without job control starts its background jobs with these signals ignored. Each of them may also be the stop
+/// signal of a container.
 #[testkit::test]
 fn sigint_and_sigquit_end_a_standby_that_was_started_with_them_ignored() {
     let lock = TestLock::file();
@@ -96,7 +97,7 @@ fn a_standby_gives_up_after_the_wait_duration() {
         let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(["--wait", "300ms"]).run_witness(&witnesses, &[]);
-        b.wait_for_exit(75);
+        b.wait_for_exit(NOT_ACQUIRED);
         witnesses.assert_one_at_a_time(1);
     }
 }
@@ -107,12 +108,12 @@ fn wait_zero_gives_up_on_a_living_holder() {
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
-    b.wait_for_exit(75);
+    b.wait_for_exit(NOT_ACQUIRED);
     witnesses.assert_one_at_a_time(1);
 }
 
 #[testkit::test]
-fn wait_zero_still_replaces_a_dead_holder() {
+fn wait_zero_still_takes_over_from_a_dead_holder() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -138,7 +139,7 @@ fn wait_zero_gives_up_if_the_api_server_does_not_answer() {
     proxy.partition();
     let start = Instant::now();
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &[]);
-    a.wait_for_exit(69);
+    a.wait_for_exit(UNAVAILABLE);
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     let expected = format!("cannot reach {}: still waiting for a connection to https://", lock.name);
     assert!(a.log().contains(&expected), "{}", a.log());
@@ -146,7 +147,7 @@ fn wait_zero_gives_up_if_the_api_server_does_not_answer() {
     witnesses.assert_one_at_a_time(0);
 }
 
-/// The test replaces the file by a FIFO: opening it blocks, like a file on a file system that does not respond.
+/// The test replaces the file with a FIFO. Opening it blocks, as on a file system that does not respond.
 #[testkit::test]
 fn a_standby_gives_up_in_time_if_the_lock_file_blocks() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -157,6 +158,6 @@ fn a_standby_gives_up_in_time_if_the_lock_file_blocks() {
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let pipe = path.with_extension("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    std::fs::rename(&pipe, path).expect("replaced");
-    b.wait_for_exit(75);
+    std::fs::rename(&pipe, path).expect("the file is replaced");
+    b.wait_for_exit(NOT_ACQUIRED);
 }

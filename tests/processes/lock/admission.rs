@@ -1,15 +1,16 @@
-//! Clusters whose admission webhooks or policies change every Lease that is written.
+//! Tests in clusters where an admission webhook or policy changes every Lease that is written.
 
 use serde_json::Value;
 
-use testkit::{Candidate, Cluster, TestLock, Witnesses, eventually};
+use testkit::exit_status::{LOST, NOT_ACQUIRED, UNAVAILABLE};
+use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
 /// Returns a Lease in a cluster that no other test uses.
 fn lease_in(cluster: &Cluster) -> TestLock {
     TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) }
 }
 
-fn shorten(lease: &mut Value) {
+fn shorten_duration(lease: &mut Value) {
     lease["spec"]["leaseDurationSeconds"] = 3.into();
 }
 
@@ -25,29 +26,29 @@ fn rename_holder(lease: &mut Value) {
     }
 }
 
-fn add_label(lease: &mut Value) {
+fn add_label_and_annotation(lease: &mut Value) {
     lease["metadata"]["labels"]["team"] = "blue".into();
     lease["metadata"]["annotations"]["audited"] = "yes".into();
 }
 
 #[testkit::test]
-fn a_record_that_is_not_stored_as_it_was_written_is_no_acquisition() {
+fn a_lock_is_not_acquired_if_the_record_is_stored_with_changes() {
     let cluster = Cluster::start_in_process();
-    // Without its mark, or under another name, the record looks like that of another holder.
-    for (change, wait, says, status) in [
-        (shorten as fn(&mut Value), "4s", "with a lease duration of 3 s instead of 6 s", 69),
-        (shorten, "0s", "with a lease duration of 3 s instead of 6 s", 69),
-        (remove_annotations, "4s", "with a different annotation leaderrun/run or renewTime", 75),
-        (rename_holder, "0s", "with the holder someone", 75),
+    // Without its mark, or with another name, the record looks like that of another holder.
+    for (change, wait, expected, status) in [
+        (shorten_duration as fn(&mut Value), "4s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),
+        (shorten_duration, "0s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),
+        (remove_annotations, "4s", "with a different annotation leaderrun/run or renewTime", NOT_ACQUIRED),
+        (rename_holder, "0s", "with the holder someone", NOT_ACQUIRED),
     ] {
         let lock = lease_in(&cluster);
         cluster.api_server().set_admission(Some(change));
         let mut candidate = Candidate::new("a", &lock).args(["--wait", wait]).run(["echo", "running"]);
-        candidate.wait_for_log(says);
+        candidate.wait_for_log(expected);
         candidate.wait_for_log("look for an admission webhook or policy that changes it");
         candidate.wait_for_exit(status);
         assert_eq!(candidate.output(), "", "{}", candidate.log());
-        // Without the change the lock can be used as soon as the last write has expired.
+        // Once records are stored unchanged, the lock can be acquired as soon as the last record has expired.
         cluster.api_server().set_admission(None);
         let mut candidate = Candidate::new("b", &lock).run(["echo", "running"]);
         candidate.wait_for_exit(0);
@@ -55,26 +56,25 @@ fn a_record_that_is_not_stored_as_it_was_written_is_no_acquisition() {
 }
 
 #[testkit::test]
-fn a_leader_stops_if_its_lease_durations_are_shortened() {
+fn a_leader_loses_the_lock_if_its_lease_duration_is_shortened() {
     let (cluster, witnesses) = (Cluster::start_in_process(), Witnesses::new());
     let lock = lease_in(&cluster);
     let mut candidate = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    cluster.api_server().set_admission(Some(shorten));
+    cluster.api_server().set_admission(Some(shorten_duration));
     candidate.wait_for_log("with a lease duration of 3 s instead of 6 s");
-    candidate.wait_for_exit(76);
+    candidate.wait_for_exit(LOST);
 }
 
 #[testkit::test]
-fn what_a_policy_adds_to_a_lease_is_kept() {
+fn labels_that_a_policy_adds_to_a_lease_are_kept() {
     let (cluster, witnesses) = (Cluster::start_in_process(), Witnesses::new());
     let lock = lease_in(&cluster);
-    cluster.api_server().set_admission(Some(add_label));
+    cluster.api_server().set_admission(Some(add_label_and_annotation));
     let mut candidate = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let lease = || cluster.admin().get(&lock.lease_path()).expect("the Lease");
-    let renewed = lease()["spec"]["renewTime"].clone();
-    eventually("it is renewed", || lease()["spec"]["renewTime"] != renewed);
+    cluster.wait_for_renewals(&lock, 1);
     assert_eq!(lease()["metadata"]["labels"]["team"], "blue");
     candidate.stop();
     assert!(!candidate.log().contains("edited"), "{}", candidate.log());

@@ -1,14 +1,18 @@
-//! Locks whose record is in an annotation.
+//! Tests of locks whose record is in an annotation.
 
 use serde_json::{Value, json};
 
+use testkit::exit_status::{LOST, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
 
-pub const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
+/// The annotation that contains the record.
+pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-pub fn annotation(lock: &TestLock, plural: &str) -> Value {
+/// Returns the record in the annotation of the lock's object.
+pub fn record_in_annotation(lock: &TestLock, plural: &str) -> Value {
     let object = Cluster::shared().admin().get(&lock.object_path(plural)).expect("the object");
-    serde_json::from_str(object["metadata"]["annotations"][LEADER].as_str().expect("the annotation")).expect("JSON")
+    serde_json::from_str(object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the annotation"))
+        .expect("JSON")
 }
 
 #[testkit::test]
@@ -17,24 +21,23 @@ fn a_lock_in_an_annotation_is_handed_over() {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let held = annotation(&lock, plural);
+        let held = record_in_annotation(&lock, plural);
         assert_eq!((&held["holderIdentity"], &held["leaseDurationSeconds"]), (&json!("a"), &json!(6)));
         assert_eq!(held["leaseDuration"], "PT6S");
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        eventually("it is renewed", || annotation(&lock, plural)["renewTime"] != held["renewTime"]);
+        eventually("the record is renewed", || record_in_annotation(&lock, plural)["renewTime"] != held["renewTime"]);
         a.stop();
         witnesses.wait_for("b", 1);
         b.stop();
-        let released = annotation(&lock, plural);
+        let released = record_in_annotation(&lock, plural);
         assert_eq!((&released["holderIdentity"], &released["leaseDuration"]), (&json!(""), &json!("PT6S")));
         witnesses.assert_one_at_a_time(2);
     }
 }
 
-/// Another program continuously writes to the same ConfigMap.
 #[testkit::test]
-fn a_leader_keeps_the_lock_and_other_content_while_another_program_writes_to_the_object() {
+fn a_leader_keeps_its_lock_and_all_other_content_while_another_program_writes_to_the_object() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let (admin, path) = (Cluster::shared().admin(), lock.object_path("configmaps"));
     let metadata = json!({ "name": "job", "annotations": { "kept": "yes" } });
@@ -50,7 +53,7 @@ fn a_leader_keeps_the_lock_and_other_content_while_another_program_writes_to_the
         setting += 1;
         admin.merge_patch(&path, &json!({ "data": { "setting": setting.to_string() } })).expect("a setting");
         assert_eq!(admin.get(&path).expect("the ConfigMap")["data"]["setting"], setting.to_string());
-        // Without this pause, on a busy machine every renewal could conflict with one of these writes.
+        // Without this pause, every renewal could conflict with one of these writes on a busy machine.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
@@ -65,19 +68,19 @@ fn a_leader_keeps_the_lock_and_other_content_while_another_program_writes_to_the
 #[testkit::test]
 fn an_annotation_that_is_not_a_record_is_never_overwritten() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
-    let metadata = json!({ "name": "job", "annotations": { LEADER: "what\u{1b}[2J is this" } });
+    let metadata = json!({ "name": "job", "annotations": { LEADER_ANNOTATION: "not a record \u{1b}[2J" } });
     let path = lock.object_path("configmaps");
     let admin = Cluster::shared().admin();
     admin.create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("a ConfigMap");
     let mut a = Candidate::new("a", &lock).args(["--wait", "3s"]).run_witness(&witnesses, &[]);
-    a.wait_for_exit(69);
+    a.wait_for_exit(UNAVAILABLE);
     assert!(a.log().contains("has no leader election record"), "{}", a.log());
     assert!(!a.log().contains('\u{1b}'));
     witnesses.assert_one_at_a_time(0);
 }
 
 #[testkit::test]
-fn the_holder_of_an_annotation_is_dead_before_the_next_starts() {
+fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_starts() {
     for kind in ["endpoints", "endpoints+lease"] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -87,7 +90,7 @@ fn the_holder_of_an_annotation_is_dead_before_the_next_starts() {
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
         proxy.partition();
-        a.wait_for_exit(76);
+        a.wait_for_exit(LOST);
         witnesses.wait_for("b", 1);
         b.stop();
         witnesses.assert_one_at_a_time(2);
@@ -101,23 +104,23 @@ fn the_printed_role_of_a_configmap_is_enough() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("not allowed to get configmaps \"job\"");
     a.wait_for_log("verbs: [create]");
-    let named = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["job"], "verbs": ["get", "update", "watch"] });
-    let open = json!({ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] });
-    Cluster::shared().grant(lock.namespace(), "deputy", json!([named, open]));
+    let for_one_name = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["job"], "verbs": ["get", "update", "watch"] });
+    let for_any_name = json!({ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] });
+    Cluster::shared().grant(lock.namespace(), "deputy", json!([for_one_name, for_any_name]));
     a.wait_for_exit(0);
 }
 
-/// All candidates try to create the object.
+/// All candidates try to create the object at the same time.
 #[testkit::test]
 fn one_of_many_candidates_that_start_at_once_leads() {
     for kind in ["endpoints", "endpoints+lease", "configmap", "lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let names = ["a", "b", "c", "d"];
         let candidates = names.map(|name| Candidate::new(name, &lock).run_witness(&witnesses, &[]));
-        eventually("all but one wait", || {
+        eventually("all candidates but one wait", || {
             candidates.iter().filter(|candidate| candidate.log().contains("held by")).count() == names.len() - 1
         });
-        eventually("one leads", || !witnesses.lifetimes().is_empty());
+        eventually("one candidate leads", || !witnesses.lifetimes().is_empty());
         witnesses.assert_one_at_a_time(1);
     }
 }
@@ -134,7 +137,7 @@ fn a_late_create_does_not_replace_an_existing_object() {
         witnesses.wait_for("a", 1);
         let conflicts = proxy.conflicts();
         late.release();
-        eventually("it has arrived", || proxy.conflicts() > conflicts);
+        eventually("the late request has arrived", || proxy.conflicts() > conflicts);
         b.wait_for_log("held by a");
         a.stop();
         assert!(!a.log().contains("warning"), "{}", a.log());
@@ -146,7 +149,7 @@ fn a_record_that_fabric8_created_keeps_its_format() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
     let times = r#""acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z""#;
     let record = format!(r#"{{"leaseDuration":15.000000000,{times},"leaderTransitions":3}}"#);
-    let metadata = json!({ "name": "job", "annotations": { LEADER: record } });
+    let metadata = json!({ "name": "job", "annotations": { LEADER_ANNOTATION: record } });
     let path = lock.object_path("configmaps");
     Cluster::shared()
         .admin()
@@ -154,7 +157,7 @@ fn a_record_that_fabric8_created_keeps_its_format() {
         .expect("a ConfigMap");
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let held = annotation(&lock, "configmaps");
+    let held = record_in_annotation(&lock, "configmaps");
     // fabric8 rejects a record with unknown fields.
     let mut fields: Vec<&str> = held.as_object().expect("a record").keys().map(String::as_str).collect();
     fields.sort_unstable();

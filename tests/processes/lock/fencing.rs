@@ -8,12 +8,14 @@ use std::process::{Command, Stdio};
 
 use testkit::{Candidate, TestLock, scratch};
 
-fn has(program: &str) -> Result<(), String> {
+/// Returns an error if this program is not in `PATH`.
+fn has_program(program: &str) -> Result<(), String> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).any(|folder| folder.join(program).is_file());
     found.then_some(()).ok_or_else(|| format!("{program} is missing"))
 }
 
+/// Returns the path of a recipe.
 fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fencing").join(name)
 }
@@ -23,13 +25,13 @@ fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
     recipe.env("LEADERRUN_FENCING_TOKEN", token).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = recipe.spawn().expect("the recipe");
     let _ = child.stdin.take().expect("stdin").write_all(input.as_bytes());
-    let ended = child.wait_with_output().expect("its end");
+    let ended = child.wait_with_output().expect("the output of the recipe");
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success() || stderr.contains("a later leader has "), "{stderr}");
     ended.status.success()
 }
 
-#[testkit::test(requires = has("sqlite3"))]
+#[testkit::test(requires = has_program("sqlite3"))]
 fn a_table_refuses_an_older_leader() {
     let database = scratch::folder("sql").join("report.db");
     let write = |token: &str, total: &str| {
@@ -46,7 +48,7 @@ fn a_table_refuses_an_older_leader() {
     }
 }
 
-#[testkit::test(requires = has("flock"))]
+#[testkit::test(requires = has_program("flock"))]
 fn a_file_refuses_an_older_leader() {
     let file = scratch::folder("file").join("report");
     let write = |token: &str, text: &str| write_is_accepted(Command::new(recipe("file.sh")).arg(&file), token, text);
@@ -64,8 +66,9 @@ fn a_file_refuses_an_older_leader() {
     assert_eq!(fs::read_to_string(file.with_file_name("led")).expect("the file can be read"), "led\n");
 }
 
-/// A store of one object with the conditional writes of S3, for the two requests that the recipe sends.
-const AWS: &str = r#"#!/bin/sh
+/// A replacement for `aws` that stores one object in the folder `$STORE`. It supports the two requests that the recipe
+/// sends, with the conditional writes of S3. If the file `race` exists, the object changes after each read.
+const FAKE_AWS: &str = r#"#!/bin/sh
 set -eu
 cd "$STORE"
 request=$2
@@ -88,7 +91,7 @@ esac
 fn object_storage_refuses_an_older_leader() {
     let store = scratch::folder("store");
     let programs = scratch::folder("programs");
-    fs::write(programs.join("aws"), AWS).expect("a program");
+    fs::write(programs.join("aws"), FAKE_AWS).expect("a program");
     fs::set_permissions(programs.join("aws"), fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let body = scratch::folder("body").join("text");
@@ -104,7 +107,7 @@ fn object_storage_refuses_an_older_leader() {
     {
         assert_eq!((put(token, text), object().as_str()), (accepted, expected), "token {token}");
     }
-    fs::write(store.join("race"), "").expect("a mark");
-    assert!(!put("11", "e"), "the object has changed in between");
+    fs::write(store.join("race"), "").expect("a file");
+    assert!(!put("11", "e"), "a write should be refused if the object has changed since the read");
     assert_eq!(object(), "d");
 }

@@ -1,4 +1,4 @@
-//! Tests of lock files with other users, clean-up programs and full disks.
+//! Tests of lock files that several users share, that clean-up programs delete, or whose disk is full.
 
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -12,17 +12,16 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 
-use testkit::Witnesses;
-use testkit::scratch;
-use testkit::{Candidate, Running, TestLock, eventually};
+use testkit::exit_status::{LOST, UNAVAILABLE};
+use testkit::{Candidate, Running, TestLock, Witnesses, eventually, scratch};
 
-use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, open_folder, program, root};
+use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, is_root, open_folder, program};
 
 fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
 }
 
-/// Starts a candidate as another user. The user is in a group of its own and in [`GROUP`].
+/// Starts a candidate as another user. Its command prints the fencing token.
 fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
     Candidate::program(&user.to_string(), program())
         .args(["--lock", &lock.name])
@@ -31,9 +30,10 @@ fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
         .run_script("echo $LEADERRUN_FENCING_TOKEN")
 }
 
-/// Runs a candidate of each of these users, one after the other, and returns the fencing tokens.
+/// Runs a candidate as each of these users, one after the other. Checks that each fencing token is greater than the one
+/// before.
 #[track_caller]
-fn run_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
+fn run_as_each(users: &[u32], lock: &TestLock) {
     let run = |user: &u32| {
         let mut candidate = candidate_of(*user, lock, &["--wait", "10s"]);
         candidate.wait_for_exit(0);
@@ -41,10 +41,9 @@ fn run_for_each(users: &[u32], lock: &TestLock) -> Vec<u64> {
     };
     let tokens: Vec<u64> = users.iter().map(run).collect();
     assert!(tokens.is_sorted_by(|before, after| before < after), "{tokens:?}");
-    tokens
 }
 
-/// Ends the thread that deletes files, also when the test fails.
+/// Sets a flag when dropped, which ends the thread that deletes files even if the test fails.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -53,14 +52,16 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// For example, start scripts and clean-up programs may delete `*.lock`.
+/// For example, start-up scripts and clean-up programs may delete `*.lock`.
 #[testkit::test]
 fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let path = Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let folder = path.parent().expect("a folder");
+    let names = ["a", "b", "c", "d"];
+    let rounds = 3;
     let is_over = AtomicBool::new(false);
-    let runs = thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 for entry in fs::read_dir(folder).expect("the folder").flatten() {
@@ -68,20 +69,19 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
                         let _ = fs::remove_file(entry.path());
                     }
                 }
-                // A write that always loses its temporary file never succeeds.
+                // Without this pause, every write would lose its temporary file.
                 thread::sleep(Duration::from_millis(30));
             }
         });
         let _end = SetOnDrop(&is_over);
-        for round in 0..3 {
+        for round in 1..=rounds {
             let start = |name: &str| Candidate::new(name, &lock).run_witness(&witnesses, &["life=300"]);
-            let mut candidates = ["a", "b", "c", "d"].map(start);
+            let mut candidates = names.map(start);
             candidates.iter_mut().for_each(|candidate| candidate.wait_for_exit(0));
-            assert_eq!(witnesses.lifetimes().len(), 4 * (round + 1));
+            assert_eq!(witnesses.lifetimes().len(), names.len() * round);
         }
-        12
     });
-    witnesses.assert_one_at_a_time(runs);
+    witnesses.assert_one_at_a_time(names.len() * rounds);
 }
 
 #[testkit::test]
@@ -104,7 +104,7 @@ fn an_unusable_lock_file_is_refused_with_a_reason_and_a_remedy() {
         (&circular.join("record"), "is a symbolic link that leads to itself"),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
-        candidate.wait_for_exit(69);
+        candidate.wait_for_exit(UNAVAILABLE);
         assert!(candidate.log().contains(expected), "{}", candidate.log());
     }
 }
@@ -117,11 +117,11 @@ fn the_message_names_the_process_that_keeps_the_file_locked() {
         let file = fs::File::options().append(true).create(true).open(&locked).expect("a file");
         file.lock().expect("nobody else locks it");
         let keeps_it_locked = format!("process {} (", std::process::id());
-        // With these durations, the wait ends before the first attempt to lock the file.
+        // With these durations, the wait ends before the first attempt to lock the file gives up.
         let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
         let short_wait = Candidate::with_timing("b", &lock, timing).args(["--wait", "500ms"]);
         let mut short_wait = short_wait.run(["true"]);
-        short_wait.wait_for_exit(69);
+        short_wait.wait_for_exit(UNAVAILABLE);
         let still_waiting = format!("within --wait 500ms: still waiting for {locked}, which {keeps_it_locked}");
         assert!(short_wait.log().contains(&still_waiting), "{}", short_wait.log());
         let mut long_wait = Candidate::new("a", &lock).run(["true"]);
@@ -131,7 +131,8 @@ fn the_message_names_the_process_that_keeps_the_file_locked() {
     }
 }
 
-/// The kernel names the process that called flock(2), which has handed its descriptor on and died.
+/// The kernel only knows the process that called flock(2). That process has ended, and the shell that it inherited the
+/// descriptor from keeps the file locked.
 #[testkit::test]
 fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
@@ -148,60 +149,62 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
     a.wait_for_exit(0);
 }
 
-/// Such a link may lead to the present release of an application.
+/// For example, the link may lead to the current release of an application.
 #[testkit::test]
 fn a_leader_follows_a_changed_link_to_the_folder_of_its_lock_file() {
     let folder = scratch::folder("releases");
-    let (link, next) = (folder.join("current"), folder.join("next"));
+    let (link, next_link) = (folder.join("current"), folder.join("next"));
     for release in ["1", "2"] {
         fs::create_dir(folder.join(release)).expect("a folder");
     }
     symlink("1", &link).expect("a link");
     let lock = lock_at(&link.join("job"));
     let a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
-    eventually("it leads", || a.output().contains("ready"));
-    symlink("2", &next).expect("a link");
-    fs::rename(&next, &link).expect("a link is replaced");
+    eventually("a leads", || a.output().contains("ready"));
+    symlink("2", &next_link).expect("a link");
+    fs::rename(&next_link, &link).expect("a link is replaced");
     let b = Candidate::new("b", &lock).run_script("sleep 1000");
     // The leader may have written its record to the new folder before the other candidate looked there.
-    eventually("they see each other", || a.log().contains("held by b") || b.log().contains("held by a"));
+    eventually("one of the candidates sees that the other holds the lock", || {
+        a.log().contains("held by b") || b.log().contains("held by a")
+    });
 }
 
 #[testkit::test]
 fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
-    eventually("it leads", || a.output().contains("ready"));
+    eventually("a leads", || a.output().contains("ready"));
     fs::write(lock.name.strip_prefix("file:").expect("a file"), "not a record").expect("the write succeeds");
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     assert!(a.log().contains("it is not a record of leaderrun") && !a.log().contains("waiting for"), "{}", a.log());
 }
 
-/// Such a file exists if an administrator has run the job manually as root.
-#[testkit::test(requires = root())]
+/// The file belongs to root if an administrator has run the job as root by hand.
+#[testkit::test(requires = is_root())]
 fn a_file_created_by_root_can_be_used_by_the_owner_of_its_folder() {
     let folder = open_folder("of-a-user", 0o755);
-    chown(&folder, Some(ANN), Some(ANN)).expect("root may give it away");
-    run_for_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
+    chown(&folder, Some(ANN), Some(ANN)).expect("root may change the owner");
+    run_as_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
 }
 
-/// In a sticky folder such as /tmp, a run as root must not make the file unusable for its owner.
-#[testkit::test(requires = root())]
+/// In a sticky folder such as /tmp, the owner of the file must still be able to use it after a run as root.
+#[testkit::test(requires = is_root())]
 fn a_file_in_a_sticky_folder_keeps_its_owner() {
     let path = open_folder("sticky", 0o1777).join("job");
-    run_for_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
+    run_as_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
     let found = fs::metadata(&path).expect("the record");
     assert_eq!((found.uid(), found.mode() & 0o777), (ANN, 0o644));
 }
 
-#[testkit::test(requires = root())]
+#[testkit::test(requires = is_root())]
 fn a_world_writable_file_can_be_used_by_all_users() {
     for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
         let path = open_folder("shared", mode).join("job");
         fs::write(&path, "").expect("a file");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
-        run_for_each(users, &lock_at(&path));
-        // `status` only needs the permission to read.
+        run_as_each(users, &lock_at(&path));
+        // `leaderrun status` only needs permission to read.
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
         let mut status = Candidate::program("status", program())
             .args(["status", "--lock", &lock_at(&path).name])
@@ -212,41 +215,43 @@ fn a_world_writable_file_can_be_used_by_all_users() {
     }
 }
 
-#[testkit::test(requires = root())]
+#[testkit::test(requires = is_root())]
 fn two_users_of_a_group_share_a_folder() {
     for mode in [0o775, 0o2775, 0o3775] {
         let folder = open_folder("of-a-group", mode);
-        chown(&folder, None, Some(GROUP)).expect("root may give it away");
+        chown(&folder, None, Some(GROUP)).expect("root may change the owner");
         fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
         let path = folder.join("job");
         if mode & 0o1000 != 0 {
             fs::write(&path, "").expect("a file");
-            chown(&path, Some(ANN), Some(GROUP)).expect("root may give it away");
+            chown(&path, Some(ANN), Some(GROUP)).expect("root may change the owner");
             fs::set_permissions(&path, Permissions::from_mode(0o660)).expect("the file is ours");
         }
-        run_for_each(&[ANN, BEN, ANN, BEN, BEN, ANN], &lock_at(&path));
+        run_as_each(&[ANN, BEN, ANN, BEN, BEN, ANN], &lock_at(&path));
     }
 }
 
-/// The message names the owner of the file, and ends with a shell command, which the test runs.
-#[testkit::test(requires = root())]
+/// The message names the file's owner and ends with a shell command. The test runs that command.
+#[testkit::test(requires = is_root())]
 fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
     let sticky = open_folder("sticky", 0o1777);
     let closed = open_folder("closed", 0o755);
     let unreadable = open_folder("unreadable", 0o777).join("it's one's");
     for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
-        run_for_each(&[ROOT], &lock_at(&path));
+        run_as_each(&[ROOT], &lock_at(&path));
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
         assert_suggestion_helps(&path, "it belongs to root and has mode");
     }
     assert_suggestion_helps(&closed.join("job"), "belongs to root and has mode 0755");
 }
 
+/// Checks that a candidate of [`ANN`] is refused with a log line that contains `expected`, and that the lock file can
+/// be used after the command at the end of that line.
 #[track_caller]
 fn assert_suggestion_helps(path: &Path, expected: &str) {
     let lock = lock_at(path);
     let refused = candidate_of(ANN, &lock, &["--wait", "10s"]);
-    eventually("it is refused", || refused.log().contains(expected));
+    eventually("the candidate is refused", || refused.log().contains(expected));
     let log = refused.log();
     let refusal = log.lines().find(|line| line.contains(expected)).expect("the refusal");
     let (_, suggestion) = refusal.rsplit_once(": ").expect("a suggestion");
@@ -254,10 +259,11 @@ fn assert_suggestion_helps(path: &Path, expected: &str) {
     let suggestion = suggestion.split("; file:").next().expect("a suggestion");
     let done = Command::new("sh").args(["-c", suggestion]).status().expect("a shell");
     assert!(done.success(), "{suggestion}");
-    run_for_each(&[ANN, ANN], &lock);
+    run_as_each(&[ANN, ANN], &lock);
 }
 
-fn may_mount() -> Result<(), String> {
+/// Returns an error if this user cannot mount a file system.
+fn can_mount() -> Result<(), String> {
     let folder = scratch::folder("mount");
     mount_small_file_system(&folder).map_err(|errno| format!("no file system can be mounted: {}", errno.desc()))?;
     umount2(&folder, MntFlags::MNT_DETACH).map_err(|errno| errno.to_string())
@@ -267,10 +273,10 @@ fn mount_small_file_system(folder: &Path) -> nix::Result<()> {
     mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
 }
 
-#[testkit::test(requires = may_mount())]
+#[testkit::test(requires = can_mount())]
 fn a_leader_survives_a_full_disk() {
     let folder = scratch::folder("small");
-    mount_small_file_system(&folder).expect("a small file system");
+    mount_small_file_system(&folder).expect("the file system can be mounted");
     let mounted = folder.clone();
     scratch::at_exit(move || {
         let _ = umount2(&mounted, MntFlags::MNT_DETACH);
@@ -280,7 +286,7 @@ fn a_leader_survives_a_full_disk() {
     witnesses.wait_for("a", 1);
     let fill = folder.join("fill");
     let _ = fs::write(&fill, vec![b'x'; 256 * 1024]);
-    assert!(fs::write(folder.join("more"), "x").is_err(), "the disk is full");
+    assert!(fs::write(folder.join("more"), "x").is_err(), "the disk should be full");
     let status = || -> Value {
         let mut status_command = Candidate::subcommand("status", &lock).args(["-o", "json"]).start();
         status_command.wait();
@@ -290,9 +296,9 @@ fn a_leader_survives_a_full_disk() {
     b.wait_for_log("held by a");
     for _ in 0..3 {
         let renewed = status()["renewed"].clone();
-        eventually("it is renewed", || status()["renewed"] != renewed);
+        eventually("the record is renewed", || status()["renewed"] != renewed);
     }
-    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "it still leads: {}", a.log());
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
     witnesses.wait_for("b", 1);
     fs::remove_file(fill).expect("it existed");

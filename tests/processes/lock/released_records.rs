@@ -1,27 +1,29 @@
-//! Records that released versions of leaderrun have written keep their meaning.
+//! Tests that records written by released versions of leaderrun keep their meaning.
 //!
-//! The folder `released_records` has a folder for each version that changed the format of the record. Its files are never
-//! removed.
+//! The folder `released_records` has a folder for each version that changed the format of the record. These files are
+//! never removed.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use testkit::exit_status::NOT_ACQUIRED;
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
 const VERSIONS: [&str; 1] = ["0.1.0"];
 
-/// The lease duration in all of these records.
+/// The lease duration in all of the records.
 const LEASE_DURATION: Duration = Duration::from_secs(3);
 
+/// Returns a record that a version wrote.
 fn record(version: &str, name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
     let text = fs::read_to_string(folder.join(version).join(name)).expect("a record");
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Returns a lock whose object or file contains that record.
+/// Returns a lock whose object or file contains a record that a version wrote.
 fn lock_with(version: &str, name: &str) -> TestLock {
     let record = record(version, name);
     let (lock, path) = match record["kind"].as_str() {
@@ -51,7 +53,7 @@ fn status(lock: &TestLock) -> Value {
     serde_json::from_str(&status.output()).expect("JSON")
 }
 
-/// Starts a candidate, and waits until its command runs. Returns the candidate and the time that this took.
+/// Starts a candidate and waits until its command runs. Returns the candidate, and how long this took.
 fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
     let start = Instant::now();
     let a = Candidate::new("a", lock).run_witness(witnesses, &[]);
@@ -91,27 +93,32 @@ fn a_record_that_is_not_due_is_not_acquired() {
     for version in VERSIONS {
         let (lock, witnesses) = (lock_with(version, "lease-not-due.json"), Witnesses::new());
         let mut a = Candidate::new("a", &lock).args(["--wait", "4s"]).run_witness(&witnesses, &[]);
-        a.wait_for_exit(75);
+        a.wait_for_exit(NOT_ACQUIRED);
         assert!(a.log().contains("not due before 2099-01-01"), "{version}:\n{}", a.log());
     }
 }
 
-/// The present version still writes all fields of older versions, in the same format.
+/// Older versions must be able to read the records of this version.
 #[testkit::test]
-fn a_present_record_contains_all_fields_of_older_versions() {
+fn a_new_record_contains_all_fields_of_older_versions_in_the_same_format() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let (_a, _) = acquire(&lock, &witnesses);
-    let present = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");
+    let new = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");
     for version in VERSIONS {
         let old = record(version, "lease-held.json");
         for field in old["spec"].as_object().expect("fields").keys() {
-            assert!(!present["spec"][field].is_null(), "{version}: spec.{field}: {present}");
+            assert!(!new["spec"][field].is_null(), "{version}: spec.{field}: {new}");
         }
         let mark =
             |lease: &Value| lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("a mark").to_owned();
         let words = |mark: String| mark.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let (old, new) = (words(mark(&old)), words(mark(&present)));
-        assert_eq!((new.len(), new[0].len(), &new[1]), (old.len(), old[0].len(), &old[1]), "{version}: {present}");
-        assert_eq!(present["spec"]["renewTime"], new[2].as_str(), "{version}: {present}");
+        // A mark consists of the run ID, the state and the renewal time.
+        let (old_mark, new_mark) = (words(mark(&old)), words(mark(&new)));
+        assert_eq!(
+            (new_mark.len(), new_mark[0].len(), &new_mark[1]),
+            (old_mark.len(), old_mark[0].len(), &old_mark[1]),
+            "{version}: {new}"
+        );
+        assert_eq!(new["spec"]["renewTime"], new_mark[2].as_str(), "{version}: {new}");
     }
 }

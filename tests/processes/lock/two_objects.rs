@@ -1,9 +1,15 @@
-//! Tests of locks in two objects, and of faults between the two writes.
+//! Tests of locks whose record is in two objects, and of faults between the two writes.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use testkit::exit_status::LOST;
 use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Watch, Witnesses, eventually, rbac_rule};
 
+use super::annotations::{LEADER_ANNOTATION, record_in_annotation};
+
+/// The kind of lock with an Endpoints object and a Lease.
 const BOTH: &str = "endpoints+lease";
 
 fn lease_holder(lock: &TestLock) -> Value {
@@ -11,10 +17,10 @@ fn lease_holder(lock: &TestLock) -> Value {
 }
 
 fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
-    super::annotations::annotation(lock, plural)["holderIdentity"].clone()
+    record_in_annotation(lock, plural)["holderIdentity"].clone()
 }
 
-/// Returns a lock of another kind in the same objects.
+/// Returns a lock of another kind whose record is in the same objects.
 fn with_kind(lock: &TestLock, kind: &str) -> TestLock {
     let (_, name) = lock.name.split_once(':').expect("a kind");
     TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
@@ -38,8 +44,8 @@ fn a_hand_over_changes_the_holder_in_both_objects() {
     }
 }
 
-/// The candidates first use the Endpoints, then both objects, then the Lease. Each candidate takes over from the previous
-/// one as in a rolling update.
+/// The candidates first use the Endpoints, then both objects, then the Lease. As in a rolling update, each candidate
+/// takes over from the one before.
 #[testkit::test]
 fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
@@ -50,7 +56,7 @@ fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
         let next = Candidate::new("a", &with_kind(&old, kind)).run_witness(&witnesses, &[]);
         next.wait_for_log("held by a");
         leader.stop();
-        eventually("the next one leads", || witnesses.lifetimes().len() > step);
+        eventually("the next candidate leads", || witnesses.lifetimes().len() > step);
         leader = next;
     }
     leader.stop();
@@ -71,13 +77,11 @@ fn a_holder_of_one_of_two_objects_blocks_the_lock() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("held by x");
     a.wait_for_exit(0);
-    assert!(
-        witnesses.lifetimes_of("a")[0].started_at - start > 2_900_000_000,
-        "the lock was acquired before the lease expired"
-    );
+    let waited = Duration::from_nanos(witnesses.lifetimes_of("a")[0].started_at - start);
+    assert!(waited > Duration::from_millis(2900), "the lock was acquired before the lease expired: after {waited:?}");
 }
 
-/// This happens if the second step of a migration is rolled out before its Role.
+/// A candidate has such rights if the second step of a migration is rolled out before its Role is applied.
 #[testkit::test]
 fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
@@ -93,10 +97,10 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     a.signal(nix::sys::signal::Signal::SIGTERM);
     a.wait_for_exit(143);
     assert_eq!(annotation_holder(&old, "endpoints"), "");
-    assert_eq!(a.log().matches("not allowed").count(), 1, "logged once: {}", a.log());
+    assert_eq!(a.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", a.log());
 }
 
-/// For example, a webhook for one of the two kinds may hang, fail or refuse.
+/// For example, a webhook for one of the two kinds of object may hang, fail or refuse.
 #[testkit::test]
 fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
     for status in [None, Some(500), Some(403)] {
@@ -111,7 +115,7 @@ fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
         proxy.wait_for_request(|request| writes.covers(request), testkit::TIMEOUT);
         let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
         witnesses.wait_for("b", 1);
-        assert!(!b.log().contains("expired"), "{status:?}: it waited for a candidate that does not lead: {}", b.log());
+        assert!(!b.log().contains("expired"), "{status:?}: b waited for a candidate that does not lead: {}", b.log());
         drop(hanging);
         b.stop();
         a.signal(nix::sys::signal::Signal::SIGTERM);
@@ -122,20 +126,17 @@ fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
 
 #[testkit::test]
 fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
-    // A lost reply costs nearly half of the renew deadline.
+    // A lost reply takes up nearly half of the time until the renew deadline.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
-    for on in ["endpoints", "leases"] {
+    for plural in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        proxy.lose_replies(Match::put().on(on).next(1));
+        proxy.lose_replies(Match::put().on(plural).next(1));
         a.wait_for_log("does not answer; trying again");
         a.wait_for_log("succeed again");
-        let renewed =
-            || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["renewTime"].clone();
-        let before = renewed();
-        eventually("it is renewed", || renewed() != before);
+        Cluster::shared().wait_for_renewals(&lock, 1);
         a.stop();
         assert!(!a.log().contains("another program"), "{}", a.log());
     }
@@ -143,15 +144,15 @@ fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
 
 #[testkit::test]
 fn a_lock_is_lost_when_one_object_names_another_holder() {
-    for edits_first in [true, false] {
+    for edits_endpoints in [true, false] {
         let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
         let admin = Cluster::shared().admin();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        if edits_first {
-            let mut record = super::annotations::annotation(&lock, "endpoints");
+        if edits_endpoints {
+            let mut record = record_in_annotation(&lock, "endpoints");
             record["holderIdentity"] = json!("nobody");
-            let annotations = json!({ super::annotations::LEADER: record.to_string() });
+            let annotations = json!({ LEADER_ANNOTATION: record.to_string() });
             let patch = json!({ "metadata": { "annotations": annotations } });
             admin.merge_patch(&lock.object_path("endpoints"), &patch).expect("the record names another holder");
         } else {
@@ -159,7 +160,7 @@ fn a_lock_is_lost_when_one_object_names_another_holder() {
                 .merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } }))
                 .expect("the record names another holder");
         }
-        a.wait_for_exit(76);
+        a.wait_for_exit(LOST);
         assert_eq!(
             witnesses.lifetimes_of("a")[0].signaled_at,
             0,
@@ -190,7 +191,7 @@ fn a_crashed_holder_delays_a_takeover_by_one_lease_duration() {
     }
 }
 
-/// The crashed holder was client-go's multilock.
+/// The crashed holder used client-go's multilock.
 #[testkit::test]
 fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
@@ -198,12 +199,12 @@ fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     let held = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
     let spec = held("2026-01-01T00:00:00.123456Z");
     admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
-    let annotations = json!({ super::annotations::LEADER: held("2026-01-01T00:00:00Z").to_string() });
+    let annotations = json!({ LEADER_ANNOTATION: held("2026-01-01T00:00:00Z").to_string() });
     let endpoints = json!({ "metadata": { "name": "job", "annotations": annotations } });
     admin.replace(&lock.object_path("endpoints"), &endpoints).expect("endpoints");
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
     a.wait_for_exit(0);
-    assert!(a.log().contains("held by x"), "by its name, where both agree: {}", a.log());
+    assert!(a.log().contains("held by x"), "the log should name the holder that both objects name: {}", a.log());
 }
 
 #[testkit::test]
@@ -213,7 +214,7 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);
         witnesses.wait_for("a", 1);
-        // The Endpoints are released first, so later requests to them fail.
+        // The Endpoints are released first. The release of the Lease then fails once.
         let first = proxy.hold_replies(Match::put().on("endpoints").next(1));
         a.signal(nix::sys::signal::Signal::SIGTERM);
         first.wait_until_held();
@@ -224,13 +225,14 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
     }
 }
 
+/// Watches the Endpoints object of a lock.
 fn watch_endpoints(lock: &TestLock) -> Watch {
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
     let only_this = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
     Cluster::shared().admin().watch(&only_this).expect("a watch")
 }
 
-/// The holder is killed first, because its renewals would also write to the objects.
+/// The holder is killed first, so that its renewals do not write to the objects as well.
 #[testkit::test]
 fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock() {
     let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
@@ -240,8 +242,8 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
     let changes = watch_endpoints(&lock);
     let proxy = Proxy::start(Cluster::shared());
     proxy.answer(Match::put().on("/leases").next(1), 409, None);
-    let mut tool = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
-    tool.wait_for_exit(0);
+    let mut step_down = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
+    step_down.wait_for_exit(0);
     let end = json!({ "metadata": { "labels": { "end": "yes" } } });
     admin.merge_patch(&lock.object_path("endpoints"), &end).expect("the last change");
     loop {
@@ -249,7 +251,7 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
         if object["metadata"]["labels"]["end"] == "yes" {
             break;
         }
-        let record = object["metadata"]["annotations"]["control-plane.alpha.kubernetes.io/leader"].as_str();
+        let record = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str();
         let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
         assert_eq!(record["holderIdentity"], "a");
     }
@@ -264,7 +266,7 @@ fn a_claim_that_reached_one_of_two_objects_is_released() {
     let mut a = Candidate::new("a", &lock).run_script("true");
     for holder in ["a", "", "a", "", "a", ""] {
         let change = changes.next_change().expect("a change");
-        let record = change["object"]["metadata"]["annotations"]["control-plane.alpha.kubernetes.io/leader"].as_str();
+        let record = change["object"]["metadata"]["annotations"][LEADER_ANNOTATION].as_str();
         let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
         assert_eq!(record["holderIdentity"], holder);
     }
@@ -287,7 +289,7 @@ fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock()
         Cluster::shared().admin().delete(&path).expect("it existed");
     }
     witnesses.wait_for("b", 1);
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     b.stop();
     witnesses.assert_one_at_a_time(2);
 }

@@ -1,12 +1,14 @@
-//! A standby is ready only while it could take over.
+//! Tests that a standby is ready only while it could take over.
 
 use serde_json::json;
 
 use testkit::http::{get, leader, samples, status, wait_for_samples, wait_for_status};
 use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, rbac_rule};
 
+/// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
+/// The metric with the time since the lock was last read, written or watched successfully.
 const AGE: &str = "leaderrun_last_success_age_seconds";
 
 /// Waits until a path answers 503 with this reason.
@@ -41,7 +43,7 @@ impl Pair {
     fn assert_recovers(self) {
         self.proxy.heal();
         wait_for_status(&self.standby, "/readyz", 200);
-        wait_for_samples(&self.standby, "it has heard from the lock", |samples| samples.value(AGE) < 6.0);
+        wait_for_samples(&self.standby, "the standby has read the lock", |samples| samples.value(AGE) < 6.0);
         self.witnesses.assert_one_at_a_time(1);
     }
 }
@@ -51,8 +53,15 @@ fn a_standby_in_a_partition_is_not_ready() {
     let pair = Pair::start(&[]);
     pair.proxy.partition();
     wait_for_failure(&pair.standby, "/readyz", "no answer from test-");
-    assert!(samples(&pair.standby).value(AGE) > 6.0, "the standby became unready before the lease duration had passed");
-    assert_eq!(status(&pair.standby, "/healthz"), 200, "a restart would not help");
+    assert!(
+        samples(&pair.standby).value(AGE) > 6.0,
+        "the standby should stay ready until the lease duration has passed"
+    );
+    assert_eq!(
+        status(&pair.standby, "/healthz"),
+        200,
+        "the standby should be healthy, because a restart would not help"
+    );
     pair.assert_recovers();
 }
 
@@ -65,7 +74,7 @@ fn a_standby_whose_api_server_is_down_is_not_ready() {
 }
 
 #[testkit::test]
-fn a_standby_that_lost_the_right_to_read_is_not_ready() {
+fn a_standby_that_has_lost_the_right_to_read_is_not_ready() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let witnesses = Witnesses::new();

@@ -1,4 +1,4 @@
-//! `--http`: health, readiness and the leader.
+//! Tests of `--http`: health, readiness, and who leads.
 
 use std::fs;
 use std::io::Write;
@@ -7,9 +7,11 @@ use std::net::{TcpListener, TcpStream};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use testkit::exit_status::LOST;
 use testkit::http::{address, get, leader, request, samples, status, wait_for_leader, wait_for_status};
 use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, children, eventually};
 
+/// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 #[testkit::test]
@@ -32,8 +34,8 @@ fn leader_and_standby_report_who_leads() {
         }
         assert!(of_a["since"].is_string(), "{of_a}");
         let left = |leader: &serde_json::Value| leader["remainingSeconds"].as_f64().expect("a number");
-        assert!((0.0..=4.0).contains(&left(&of_a)), "until the stop: {of_a}");
-        assert!((0.0..=6.0).contains(&left(&of_b)), "until the takeover: {of_b}");
+        assert!((0.0..=4.0).contains(&left(&of_a)), "the leader should report the time until the stop signal: {of_a}");
+        assert!((0.0..=6.0).contains(&left(&of_b)), "the standby should report the time until the takeover: {of_b}");
         for healthy in [&a, &b] {
             assert_eq!(status(healthy, "/healthz"), 200);
         }
@@ -62,7 +64,7 @@ fn a_standby_is_only_ready_with_ready_when_waiting() {
     wait_for_status(&ready_standby, "/readyz", 200);
     let not_ready = get(&unready_standby, "/readyz");
     assert_eq!((not_ready.status, not_ready.body.as_str()), (503, "not leading\n"));
-    assert_eq!(status(&unready_standby, "/healthz"), 200, "a standby is healthy");
+    assert_eq!(status(&unready_standby, "/healthz"), 200, "a standby should be healthy");
     drop(ready_standby);
     a.stop();
     wait_for_status(&unready_standby, "/readyz", 200);
@@ -83,23 +85,27 @@ fn a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready() {
 fn a_leader_is_not_ready_after_its_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
-    // Durations with four seconds between the stop and the kill.
-    let times = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
-    let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &["ignore"]);
+    // Durations with four seconds between the stop signal and the kill.
+    let timing = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
+    let mut a = Candidate::with_timing("a", &lock, timing).args(HTTP).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
     wait_for_status(&a, "/readyz", 200);
     proxy.partition();
     wait_for_status(&a, "/readyz", 503);
-    assert_eq!(status(&a, "/healthz"), 200, "a leader is healthy during the grace period");
-    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the command is alive");
-    a.wait_for_exit(76);
+    assert_eq!(status(&a, "/healthz"), 200, "a leader should be healthy during the grace period");
+    assert_eq!(
+        samples(&a).value("leader_election_master_status"),
+        1.0,
+        "a leader should count as leading while its command is alive"
+    );
+    a.wait_for_exit(LOST);
 }
 
 #[testkit::test]
 fn a_port_that_is_taken_is_retried_until_it_is_free() {
-    for (at, suggestion) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("127.0.0.1:0", ":0")] {
+    for (taken_address, suggestion) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("127.0.0.1:0", ":0")] {
         // This case is skipped without IPv6.
-        let Ok(taken) = TcpListener::bind(at) else { continue };
+        let Ok(taken) = TcpListener::bind(taken_address) else { continue };
         let bound = taken.local_addr().expect("its address");
         let address = if suggestion == ":0" { format!(":{}", bound.port()) } else { bound.to_string() };
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -127,31 +133,32 @@ fn only_the_elector_has_the_listening_socket() {
         descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy() == listening)
     };
     assert!(has_socket(a.elector()));
-    assert!(!has_socket(a.supervisor()), "the supervisor has the socket, which would outlive the elector");
+    assert!(!has_socket(a.supervisor()), "the socket in the supervisor would outlive the elector");
     let command = children(a.supervisor())[0];
     assert!(!has_socket(command));
 }
 
-/// Returns the name of the listening socket in /proc/PID/fd.
+/// Returns the name that the listening socket of this port has in /proc/PID/fd.
 fn listening_socket(port: u16) -> String {
     let table = fs::read_to_string("/proc/net/tcp").expect("the sockets");
+    // A listening socket has no peer, and its state is 0A.
     let local = format!(":{port:04X} 00000000:0000 0A");
     let line = table.lines().find(|line| line.contains(&local)).expect("a listening socket");
     format!("socket:[{}]", line.split_whitespace().nth(9).expect("an inode"))
 }
 
 #[testkit::test]
-fn silent_clients_do_not_delay_renewals() {
+fn hundreds_of_silent_clients_do_not_delay_renewals() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let at = address(&a);
+    let address = address(&a);
     let renewals = |a: &Running| samples(a).value("leaderrun_renewals_total{result=\"success\"}");
     let before = renewals(&a);
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", a.elector())).expect("a process").count();
     let mut silent: Vec<TcpStream> = Vec::new();
     while silent.len() < 500 {
-        let mut stream = TcpStream::connect(at).expect("a connection");
+        let mut stream = TcpStream::connect(address).expect("a connection");
         match silent.len() % 3 {
             0 => {}
             1 => stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").expect("the write succeeds"),
@@ -159,9 +166,9 @@ fn silent_clients_do_not_delay_renewals() {
         }
         silent.push(stream);
     }
-    assert_eq!(status(&a, "/healthz"), 200, "other clients are answered");
+    assert_eq!(status(&a, "/healthz"), 200, "other clients should be answered");
     assert!(descriptors() < 150, "{} descriptors", descriptors());
-    eventually("it renews", || renewals(&a) >= before + 3.0);
+    eventually("the leader renews", || renewals(&a) >= before + 3.0);
     drop(silent);
     assert_eq!(samples(&a).value("leaderrun_renewals_total{result=\"timeout\"}"), 0.0);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
@@ -172,7 +179,7 @@ fn silent_clients_do_not_delay_renewals() {
 #[testkit::test]
 fn invalid_requests_are_refused() {
     let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
-    let at = address(&a);
+    let address = address(&a);
     for (head, expected) in [
         ("GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         ("POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
@@ -180,12 +187,12 @@ fn invalid_requests_are_refused() {
         ("GET /healthz?verbose HTTP/1.0\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
     ] {
-        let page = request(at, head, TIMEOUT).expect("an answer");
+        let page = request(address, head, TIMEOUT).expect("an answer");
         assert_eq!(page.status, expected, "{page:?} to {}", &head[..head.len().min(40)]);
     }
-    // If part of the request is left unread, the connection may be reset before the client reads the response.
-    let endless = format!("GET /metrics HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
-    assert!(request(at, &endless, TIMEOUT).map_or(true, |page| page.status == 431));
-    let head = request(at, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("an answer");
+    // The server does not read the whole request, so the connection may be reset before the client reads the response.
+    let too_long = format!("GET /metrics HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
+    assert!(request(address, &too_long, TIMEOUT).map_or(true, |page| page.status == 431));
+    let head = request(address, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("an answer");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
 }

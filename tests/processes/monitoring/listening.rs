@@ -1,7 +1,8 @@
-//! `--http` on machines with an unusual network configuration.
+//! Tests of `--http` on machines with an unusual network configuration.
 
 use std::process::Command;
 
+use testkit::exit_status::FAILED;
 use testkit::{Candidate, TestLock, Witnesses, harness};
 
 fn can_create_user_namespaces() -> Result<(), String> {
@@ -12,32 +13,33 @@ fn can_create_network_namespaces() -> Result<(), String> {
     unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{LOOPBACK_UP} test -e {BINDV6ONLY}")])
 }
 
-/// Checks whether namespaces of this kind can be created.
+/// Runs `unshare` with these arguments. Returns an error if it fails.
 fn unshare(arguments: &[&str]) -> Result<(), String> {
     match Command::new("unshare").args(arguments).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(failure) => Err(format!("unshare: {failure}")),
+        Err(error) => Err(format!("unshare: {error}")),
     }
 }
 
-/// In a new user namespace even root has no right to low ports.
+/// In a new user namespace, even root may not listen on low ports.
 #[testkit::test(requires = can_create_user_namespaces())]
 fn no_command_is_started_if_the_port_is_not_permitted() {
     let witnesses = Witnesses::new();
     let candidate =
         Candidate::program("a", "unshare").args(["--user", harness::leaderrun(), "--lock", &TestLock::file().name]);
     let mut a = candidate.args(["--http", "127.0.0.1:1"]).run_witness(&witnesses, &[]);
-    a.wait_for_exit(125);
+    a.wait_for_exit(FAILED);
     let expected =
         "error: --http 127.0.0.1:1: cannot listen: Permission denied; try --http 127.0.0.1:0 for any free port\n";
     assert!(a.log().ends_with(expected) && a.log().lines().count() == 1, "{}", a.log());
     witnesses.assert_one_at_a_time(0);
 }
 
+/// The file that says whether an IPv6 socket accepts only IPv6 connections by default.
 const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 
-/// The beginning of a script in a new network namespace: it brings up the loopback interface, the only one there.
+/// The beginning of a script in a new network namespace. It brings up the loopback interface, the only interface there.
 const LOOPBACK_UP: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
 #[testkit::test(requires = can_create_network_namespaces())]

@@ -1,4 +1,4 @@
-//! The log in its text and JSON formats.
+//! Tests of the log in its text and JSON formats.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,9 +6,10 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use testkit::exit_status::{LOST, NOT_FOUND};
 use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses, scratch};
 
-/// Returns the sentences of the log, without the prefix of each line.
+/// Returns the lines of the log without their prefixes.
 fn sentences(running: &Running) -> Vec<String> {
     let log = running.log();
     let sentence = |line: &str| {
@@ -49,7 +50,7 @@ fn a_hand_over_is_logged_in_sentences() {
     assert_eq!(lease["spec"]["holderIdentity"], "");
 }
 
-/// Paths, names of variables and folders in PATH may contain any characters.
+/// Paths and names of variables may contain any characters.
 #[testkit::test]
 fn text_from_outside_cannot_forge_a_line() {
     let hostile = "x\nleaderrun +0.0s: error: forged\r\u{1b}[2J";
@@ -61,7 +62,7 @@ fn text_from_outside_cannot_forge_a_line() {
         .env("NOTIFY_SOCKET", &format!("/{hostile}"))
         .args(["-v", "--http", "127.0.0.1:0"])
         .run(["no-such-program"]);
-    a.wait_for_exit(127);
+    a.wait_for_exit(NOT_FOUND);
     let mut texts = vec![a.log()];
     for subcommand in [&["status"][..], &["doctor"], &["step-down"], &["release", "--force"]] {
         let mut run = Candidate::subcommand(subcommand[0], &lock).args(&subcommand[1..]).start();
@@ -74,10 +75,11 @@ fn text_from_outside_cannot_forge_a_line() {
     }
 }
 
-/// Such a run logs one line at its start and one at its end, and, for a lock in a cluster, one about the API server.
+/// The run logs one line when the command starts and one when it ends. For a lock in a cluster, another line names the
+/// API server.
 #[testkit::test]
 fn a_run_that_acquires_the_lock_at_once_logs_few_lines() {
-    // Requests may take long on a busy machine.
+    // With these durations, slow requests on a busy machine are not reported.
     const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "300s", "--renew-deadline", "200s", "--retry-period", "1s"];
     for (lock, lines) in [(TestLock::file(), 2), (TestLock::lease(), 3)] {
         let mut a = Candidate::with_timing("a", &lock, LONG_DURATIONS).run_script("exit 3");
@@ -91,10 +93,11 @@ fn a_run_that_acquires_the_lock_at_once_logs_few_lines() {
         {
             assert!(verbose.log().contains(expected), "{expected}: {}", verbose.log());
         }
-        assert!(!verbose.log().contains("Record"), "a type name of the source: {}", verbose.log());
+        assert!(!verbose.log().contains("Record"), "the log should contain no type names: {}", verbose.log());
     }
 }
 
+/// Returns the objects of a log in JSON.
 fn objects(running: &Running) -> Vec<Value> {
     running.log().lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
 }
@@ -168,12 +171,12 @@ fn a_lasting_failure_is_logged_once() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
     proxy.partition();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     let sentences = sentences(&a);
     let count = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
     assert_eq!(count("does not answer; trying again; the command is stopped in "), 1, "{}", a.log());
     assert_eq!(count("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
-    // On a busy machine the elector may have to kill the supervisor with its command, and logs another line.
+    // On a busy machine, the elector may have to kill the supervisor with its command, and logs another line instead.
     let late = count("the supervisor is late; killing the command: ");
     assert_eq!(count("killing what is left of the command: ").max(late), 1, "{}", a.log());
     assert_eq!(count("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());
@@ -181,19 +184,19 @@ fn a_lasting_failure_is_logged_once() {
 
 #[testkit::test]
 fn the_format_of_times_in_the_log_can_be_chosen() {
-    for (time, begins) in [("wall", "leaderrun 20"), ("none", "leaderrun: started"), ("elapsed", "leaderrun +")] {
+    for (time, prefix) in [("wall", "leaderrun 20"), ("none", "leaderrun: started"), ("elapsed", "leaderrun +")] {
         let mut a = Candidate::new("a", &TestLock::file()).args(["--log-time", time]).run(["true"]);
         a.wait_for_exit(0);
         assert!(
-            a.log().lines().all(|line| line.starts_with(begins) || line.starts_with("leaderrun: the command")),
+            a.log().lines().all(|line| line.starts_with(prefix) || line.starts_with("leaderrun: the command")),
             "{}",
             a.log()
         );
         if time == "wall" {
-            let (first, _) =
-                a.log().split_once(": ").map(|(first, rest)| (first.to_owned(), rest.to_owned())).expect("a line");
-            let logged_time: jiff::Timestamp = first.trim_start_matches("leaderrun ").parse().expect("a time");
-            assert!(jiff::Timestamp::now().duration_since(logged_time).as_secs() < 60, "{first}");
+            let log = a.log();
+            let (prefix, _) = log.split_once(": ").expect("a line");
+            let logged_time: jiff::Timestamp = prefix.trim_start_matches("leaderrun ").parse().expect("a time");
+            assert!(jiff::Timestamp::now().duration_since(logged_time).as_secs() < 60, "{prefix}");
         }
     }
 }

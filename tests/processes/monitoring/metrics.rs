@@ -1,4 +1,4 @@
-//! `/metrics`: the values that alerts use, and the rules of the format.
+//! Tests of `/metrics`: the values that alerts use, and the rules for names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,17 +12,18 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 
 const REFERENCE: &str = include_str!("../../../docs/reference.md");
 
+/// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 #[testkit::test]
-fn a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost() {
+fn the_renewal_margin_shrinks_before_a_slow_api_server_causes_a_loss() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
-    let times = ["--lease-duration", "40s", "--renew-deadline", "20s", "--retry-period", "1s"];
-    let a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &[]);
+    let timing = ["--lease-duration", "40s", "--renew-deadline", "20s", "--retry-period", "1s"];
+    let a = Candidate::with_timing("a", &lock, timing).args(HTTP).run_witness(&witnesses, &[]);
     let minimum = "leaderrun_renewal_margin_minimum_seconds";
     let late = "leaderrun_renewal_margin_seconds_bucket{le=\"16\"}";
-    let slow = |samples: &testkit::http::Samples| {
+    let slow_renewals = |samples: &testkit::http::Samples| {
         samples.value("leaderrun_renewal_duration_seconds_count")
             - samples.value("leaderrun_renewal_duration_seconds_bucket{le=\"2.5\"}")
     };
@@ -30,7 +31,7 @@ fn a_slow_api_server_shrinks_the_margin_before_the_lease_is_lost() {
     proxy.delay(Duration::from_secs(3));
     let after = wait_for_samples(&a, "two late renewals", |samples| samples.value(late) >= before.value(late) + 2.0);
     assert!(after.value(minimum) <= 16.0, "{}", after.value(minimum));
-    assert!(slow(&after) >= slow(&before) + 2.0);
+    assert!(slow_renewals(&after) >= slow_renewals(&before) + 2.0);
     assert_eq!(after.value("leader_election_master_status"), 1.0);
     assert_eq!(after.value("leaderrun_losses_total{reason=\"not_renewed\"}"), 0.0);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
@@ -42,27 +43,27 @@ fn renewals_are_counted_by_their_results() {
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let next = || Match::put().next(1);
-    let counted = |result: &str| {
+    let next_renewal = || Match::put().next(1);
+    let wait_until_counted = |result: &str| {
         let series = format!("leaderrun_renewals_total{{result=\"{result}\"}}");
         wait_for_samples(&a, &format!("a renewal with {result}"), |samples| samples.value(&series) >= 1.0);
     };
-    counted("success");
+    wait_until_counted("success");
     for (status, result) in [(409, "conflict"), (429, "refused"), (500, "error")] {
-        proxy.answer(next(), status, None);
-        counted(result);
+        proxy.answer(next_renewal(), status, None);
+        wait_until_counted(result);
     }
-    proxy.lose_replies(next());
-    counted("timeout");
+    proxy.lose_replies(next_renewal());
+    wait_until_counted("timeout");
 }
 
 /// Waits until a candidate has rejoined this many times.
 fn wait_for_rejoins(running: &Running, times: usize) {
-    eventually("it has rejoined", || running.log().matches("answering at").count() == times + 1);
+    eventually("the candidate has rejoined", || running.log().matches("answering at").count() == times + 1);
 }
 
 #[testkit::test]
-fn losses_are_counted_across_rejoining() {
+fn losses_are_counted_across_rejoins() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
@@ -83,17 +84,17 @@ fn losses_are_counted_across_rejoining() {
     assert_eq!(
         counted.value("leaderrun_command_ends_total{status=\"0\"}"),
         1.0,
-        "the stop signal ended the first command"
+        "the first command should be ended by the stop signal"
     );
-    // On a busy machine the elector may have to kill the supervisor with its command. The status of the command is then
-    // not known.
+    // On a busy machine, the elector may have to kill the supervisor with its command. The status of the command is
+    // then not known.
     assert!(
         a.log().contains("the supervisor is late; killing the command")
             || counted.value("leaderrun_command_ends_total{status=\"137\"}") == 1.0,
-        "the second command was killed without a grace period: {}",
+        "the second command should be killed without a grace period: {}",
         a.log()
     );
-    // The two transitions are from its own earlier run and from another holder.
+    // There was a transition from the candidate's own earlier run, and one from another holder.
     assert_eq!(counted.value("leaderrun_transitions_total"), 2.0);
 }
 
@@ -101,12 +102,12 @@ fn losses_are_counted_across_rejoining() {
 fn failures_of_the_supervisor_are_counted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
-    for (count, (signal, reason)) in
+    for (rejoins, (signal, reason)) in
         [(Signal::SIGKILL, "supervisor_died"), (Signal::SIGSTOP, "supervisor_late")].into_iter().enumerate()
     {
-        witnesses.wait_for("a", count + 1);
+        witnesses.wait_for("a", rejoins + 1);
         kill(a.supervisor(), signal).expect("the process is alive");
-        wait_for_rejoins(&a, count + 1);
+        wait_for_rejoins(&a, rejoins + 1);
         assert_eq!(samples(&a).value(&format!("leaderrun_losses_total{{reason=\"{reason}\"}}")), 1.0);
     }
 }
@@ -124,14 +125,14 @@ fn restarts_of_a_watch_are_counted() {
     wait_for_samples(&b, "another watch", |samples| samples.value("leaderrun_watch_restarts_total") >= 1.0);
 }
 
-/// Returns `/metrics` of a leader after its first renewal.
+/// Returns the metrics of a leader after its first renewal.
 fn leader_metrics() -> String {
     let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
     wait_for_samples(&a, "a renewal", |samples| samples.value("leaderrun_renewal_margin_seconds_count") >= 1.0);
     get(&a, "/metrics").body
 }
 
-/// A metric family: its HELP and TYPE lines, and the names of its samples.
+/// A metric family: the texts of its HELP and TYPE lines, and the names of its samples and labels.
 #[derive(Debug, Default)]
 struct Family {
     help: String,
@@ -140,19 +141,19 @@ struct Family {
     labels: BTreeSet<String>,
 }
 
-/// Parses the text, and checks that the lines of each family are together, with HELP and TYPE first.
+/// Parses metrics in the text format. Checks that the lines of each family are together, with HELP and TYPE first.
 fn families(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
-    let mut present = String::new();
+    let mut current = String::new();
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
             let family = Family { help: help.to_owned(), ..Family::default() };
             assert!(families.insert(name.to_owned(), family).is_none(), "{name} twice");
-            present = name.to_owned();
+            current = name.to_owned();
             continue;
         }
-        let family = families.get_mut(&present).expect("HELP comes first");
-        if let Some(kind) = line.strip_prefix(&format!("# TYPE {present} ")) {
+        let family = families.get_mut(&current).expect("HELP comes first");
+        if let Some(kind) = line.strip_prefix(&format!("# TYPE {current} ")) {
             assert!(family.kind.is_empty() && family.samples.is_empty(), "{line}");
             family.kind = kind.to_owned();
             continue;
@@ -167,25 +168,29 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
-/// The rules of client_golang's promlint, in its order.
+/// The test checks the rules of client_golang's promlint, in the order of promlint.
 #[testkit::test]
 fn the_names_follow_the_rules_of_promlint() {
     let families = families(&leader_metrics());
     assert!(families.len() > 10, "{families:#?}");
     for (name, Family { help, kind, samples, labels }) in &families {
         assert!(REFERENCE.contains(&format!("`{name}`")), "docs/reference.md does not list {name}");
-        assert!(!help.trim().is_empty(), "{name}: no help text");
+        assert!(!help.trim().is_empty(), "{name} should have a help text");
         let words: Vec<&str> = name.split('_').collect();
         for unit in ["milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "weeks", "percent"] {
-            assert!(!words.contains(&unit), "{name}: use base units");
+            assert!(!words.contains(&unit), "{name} should use base units");
         }
         for short in ["s", "ms", "us", "ns", "sec", "b", "kb", "mb", "m", "h", "d"] {
-            assert!(!words.contains(&short), "{name}: abbreviated unit");
+            assert!(!words.contains(&short), "{name} should not abbreviate its unit");
         }
         if words.contains(&"seconds") {
-            assert_eq!(words.last(), Some(&"seconds"), "{name}: the unit comes last");
+            assert_eq!(words.last(), Some(&"seconds"), "{name} should end in its unit");
         }
-        assert_eq!(kind == "counter", name.ends_with("_total"), "{name}: counters, and only they, end in _total");
+        assert_eq!(
+            kind == "counter",
+            name.ends_with("_total"),
+            "{name}: counters, and only counters, should end in _total"
+        );
         if kind == "histogram" {
             let expected = ["bucket", "sum", "count"].map(|suffix| format!("{name}_{suffix}"));
             assert_eq!(*samples, BTreeSet::from(expected));
@@ -197,11 +202,14 @@ fn the_names_follow_the_rules_of_promlint() {
         }
         assert!(["counter", "gauge", "histogram"].contains(&kind.as_str()), "{name}: {kind}");
         for kind in ["counter", "gauge", "histogram", "summary", "untyped", "metric"] {
-            assert!(!words.contains(&kind), "{name}: no type in names");
+            assert!(!words.contains(&kind), "{name} should not contain a type");
         }
         let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        assert!(plain(name) && labels.iter().all(|label| plain(label)), "{name}, {labels:?}: snake_case, no colons");
-        assert!(labels.contains("name"), "{name}: there is no label with the name of the lock");
+        assert!(
+            plain(name) && labels.iter().all(|label| plain(label)),
+            "{name}, {labels:?}: names should be in snake_case, without colons"
+        );
+        assert!(labels.contains("name"), "{name} should have a label with the name of the lock");
     }
 }
 
@@ -233,7 +241,7 @@ fn the_alerts_only_use_metrics_that_exist() {
     let rules: Vec<Rule> = rules.spec.groups.into_iter().flat_map(|group| group.rules).collect();
     let mut samples: BTreeSet<String> =
         families(&leader_metrics()).into_values().flat_map(|family| family.samples).collect();
-    // These metrics are only present once they were measured, or with --slots.
+    // These metrics are only present after a measurement or with --slots.
     let conditional_metrics =
         ["leaderrun_scheduling_delay_seconds", "leaderrun_kill_seconds", "leaderrun_slot_leading"];
     samples.extend(conditional_metrics.map(str::to_owned));

@@ -1,4 +1,4 @@
-//! Tests of the metrics with real Prometheus programs, from Debian's package `prometheus`.
+//! Tests of the metrics, alerts and dashboard with Prometheus and promtool, from Debian's package `prometheus`.
 
 use std::fs;
 use std::io::Write;
@@ -16,6 +16,7 @@ const ALERTS: &str = include_str!("../../../examples/alerts.yaml");
 const ALERT_TESTS: &str = include_str!("../../../examples/alerts.test.yaml");
 const DASHBOARD: &str = include_str!("../../../examples/dashboard.json");
 
+/// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
 fn has_promtool() -> Result<(), String> {
@@ -56,7 +57,7 @@ fn promtool_accepts_the_metrics() {
     }
 }
 
-/// Writes the rules without the fields of the operator's resource. JSON is valid YAML.
+/// Writes the alerting rules without the fields that only the Prometheus operator reads. JSON is valid YAML.
 fn write_rules(folder: &Path) {
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
     fs::write(folder.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
@@ -70,7 +71,6 @@ fn the_alerts_fire_under_their_conditions() {
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]] {
         assert_success(&Command::new("promtool").args(arguments).current_dir(&folder).output().expect("promtool"));
     }
-    // There is a test for each alert.
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
     let tests: Value = serde_saphyr::from_str(ALERT_TESTS).expect("tests");
     let tests = tests["tests"].as_array().expect("tests").iter();
@@ -78,7 +78,10 @@ fn the_alerts_fire_under_their_conditions() {
     for rule in rules["spec"]["groups"][0]["rules"].as_array().expect("rules") {
         let alert = &rule["alert"];
         let fires = |case: &Value| case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
-        assert!(cases.iter().any(|case| case["alertname"] == *alert && fires(case)), "{alert} is not tested");
+        assert!(
+            cases.iter().any(|case| case["alertname"] == *alert && fires(case)),
+            "{alert} should have a test in which it fires"
+        );
     }
 }
 
@@ -93,7 +96,7 @@ fn the_dashboard_and_the_alerts_use_every_metric() {
     assert_eq!(unused.collect::<Vec<_>>(), [""; 0]);
 }
 
-/// A Prometheus that scrapes some candidates every second.
+/// A Prometheus server that scrapes candidates every second.
 struct Prometheus {
     process: Child,
     port: u16,
@@ -123,7 +126,7 @@ impl Prometheus {
         Self { process, port }
     }
 
-    /// Returns the present samples of a query; none until Prometheus answers.
+    /// Returns the current samples of a query, or none if Prometheus is not ready yet.
     fn query(&self, query: &str) -> Vec<Value> {
         let path = format!("/api/v1/query?query={}", encoded(query));
         let head = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
@@ -136,7 +139,7 @@ impl Prometheus {
         answer["data"]["result"].as_array().expect("samples").clone()
     }
 
-    /// Waits until a query has samples.
+    /// Waits until a query has samples. Returns the samples.
     #[track_caller]
     fn wait_for(&self, query: &str) -> Vec<Value> {
         eventually(query, || !self.query(query).is_empty());
@@ -151,12 +154,13 @@ impl Drop for Prometheus {
     }
 }
 
+/// Encodes a query for a URL.
 fn encoded(query: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric();
     query.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Returns the queries of the dashboard's panels, as Grafana sends them for one lock.
+/// Returns the titles and queries of the dashboard's panels, as Grafana sends the queries for one lock.
 fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();
@@ -172,7 +176,7 @@ fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
 }
 
 #[testkit::test(requires = has_prometheus())]
-fn the_metrics_in_prometheus_show_a_hand_over() {
+fn prometheus_shows_a_hand_over() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -189,13 +193,13 @@ fn the_metrics_in_prometheus_show_a_hand_over() {
     witnesses.wait_for("b", 1);
     prometheus.wait_for(&leads(of_b));
     prometheus.wait_for(&format!("leaderrun_transitions_total{{name=\"{}\"}} == 1", lock.name));
-    // Until the next scrape both candidates seem to lead.
+    // Until the next scrape, both candidates seem to lead.
     prometheus.wait_for(&format!("sum(leader_election_master_status{{name=\"{}\"}}) == 1", lock.name));
     prometheus.wait_for("count(leaderrun_renewal_margin_seconds_bucket) > 0");
     assert!(prometheus.query("ALERTS{alertstate=\"firing\",severity=\"critical\"}").is_empty());
-    let may_be_empty = ["Scheduling delay", "Time that a kill would take", "Slots"];
+    let panels_that_may_be_empty = ["Scheduling delay", "Time that a kill would take", "Slots"];
     for (title, query) in dashboard_queries(&lock.name) {
-        if may_be_empty.contains(&&*title) {
+        if panels_that_may_be_empty.contains(&&*title) {
             prometheus.query(&query);
         } else {
             prometheus.wait_for(&query);

@@ -1,4 +1,4 @@
-//! `/healthz` of an elector that is stuck.
+//! Tests of `/healthz` while the elector is stuck.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,18 +11,21 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use testkit::StoppedThread;
+use testkit::exit_status::{LOST, UNAVAILABLE};
 use testkit::http::{get, samples, status, wait_for_status};
 use testkit::{
     Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, children, eventually, is_alive,
     scratch,
 };
 
+/// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
-/// Checks whether this user may stop threads.
-static PTRACE: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
+/// Whether this user may stop threads, or why not.
+static CAN_STOP_THREADS: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
-/// Returns a kubeconfig with a credential plugin that hangs while the file `hang` exists in its folder.
+/// Writes a copy of a kubeconfig with a credential plugin that hangs while the file `hang` exists in its folder.
+/// Returns the path of the copy.
 fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
     let folder = scratch::folder("plugin");
     let (plugin, hang) = (folder.join("plugin"), folder.join("hang"));
@@ -41,11 +44,12 @@ fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
     kubeconfig
 }
 
-/// Makes the plugin hang from now on.
+/// Makes the plugin of this kubeconfig hang from now on.
 fn make_plugin_hang(kubeconfig: &Path) {
     fs::write(kubeconfig.with_file_name("hang"), "").expect("a file");
 }
 
+/// Returns the running plugins: the elector's children other than the supervisor.
 fn plugins(running: &Running) -> Vec<Pid> {
     let supervisor = running.supervisor();
     children(running.elector()).into_iter().filter(|child| *child != supervisor).collect()
@@ -59,23 +63,27 @@ fn wait_until_reported_stuck(running: &Running) {
 }
 
 #[testkit::test]
-fn a_hung_plugin_at_the_start_is_reported() {
+fn a_plugin_that_hangs_at_the_start_is_reported() {
     let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
     let a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(HTTP).run_script("true");
-    assert_eq!(status(&a, "/healthz"), 200, "a plugin may take some time");
+    assert_eq!(
+        status(&a, "/healthz"),
+        200,
+        "leaderrun should be healthy at first, because a plugin may take some time"
+    );
     wait_until_reported_stuck(&a);
 }
 
 #[testkit::test]
-fn a_hung_plugin_does_not_extend_the_wait() {
+fn a_plugin_that_hangs_does_not_extend_the_wait() {
     let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
     let mut a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(["--wait", "0s"]).run_script("true");
     eventually("the plugin runs", || !plugins(&a).is_empty());
-    let left = plugins(&a);
-    a.wait_for_exit(69);
-    eventually("the plugin is dead", || !left.iter().any(is_alive));
+    let running_plugins = plugins(&a);
+    a.wait_for_exit(UNAVAILABLE);
+    eventually("the plugin is dead", || !running_plugins.iter().any(is_alive));
     assert!(a.log().contains("within --wait 0s: still waiting for the credential plugin"), "{}", a.log());
 }
 
@@ -87,14 +95,14 @@ fn the_wait_includes_the_credential_plugin() {
     witnesses.wait_for("a", 1);
     let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
-    let began = Instant::now();
+    let start = Instant::now();
     let mut b = Candidate::new("b", &lock.through(kubeconfig)).args(["--wait", "4s"]).run_script("true");
-    b.wait_for_exit(69);
-    assert!(began.elapsed() < 2 * WAIT, "it has waited once more: {}", b.log());
+    b.wait_for_exit(UNAVAILABLE);
+    assert!(start.elapsed() < 2 * WAIT, "b waited for longer than --wait: {}", b.log());
 }
 
 #[testkit::test]
-fn a_plugin_that_would_hang_is_not_run_again_for_the_watch() {
+fn the_plugin_is_not_run_again_for_the_watch() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -113,15 +121,15 @@ fn a_plugin_that_would_hang_is_not_run_again_for_the_watch() {
     b.stop();
 }
 
-#[testkit::test(requires = PTRACE.clone())]
+#[testkit::test(requires = CAN_STOP_THREADS.clone())]
 fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-    let mut a = Candidate::with_timing("a", &lock, times).args(HTTP).run_witness(&witnesses, &[]);
+    let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+    let mut a = Candidate::with_timing("a", &lock, timing).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
     wait_until_reported_stuck(&a);
-    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the leader has time left");
+    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the leader should still lead");
     drop(stopped);
     wait_for_status(&a, "/healthz", 200);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
@@ -129,8 +137,8 @@ fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
     a.wait_for_exit(0);
 }
 
-/// Both the supervisor and the elector's main thread are stopped.
-#[testkit::test(requires = PTRACE.clone())]
+/// The supervisor and the elector's main thread are stopped, so neither can end the command.
+#[testkit::test(requires = CAN_STOP_THREADS.clone())]
 fn a_leadership_that_should_have_ended_is_reported() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
@@ -138,12 +146,16 @@ fn a_leadership_that_should_have_ended_is_reported() {
     witnesses.wait_for("a", 1);
     wait_for_status(&a, "/readyz", 200);
     kill(a.supervisor(), Signal::SIGSTOP).expect("the process is alive");
-    let guard = StoppedThread::stop(a.elector(), "leaderrun").expect("a thread");
+    let stopped = StoppedThread::stop(a.elector(), "leaderrun").expect("a thread");
     proxy.partition();
     wait_for_status(&a, "/healthz", 503);
     let body = get(&a, "/healthz").body;
     assert!(body.starts_with("leadership should have ended "), "{body}");
-    assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the command is alive");
-    drop(guard);
-    a.wait_for_exit(76);
+    assert_eq!(
+        samples(&a).value("leader_election_master_status"),
+        1.0,
+        "a leader should count as leading while its command is alive"
+    );
+    drop(stopped);
+    a.wait_for_exit(LOST);
 }

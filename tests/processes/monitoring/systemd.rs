@@ -1,4 +1,4 @@
-//! Notifications to a socket that stands in for systemd, and the syntax of the example units.
+//! Tests of the notifications to systemd, which a socket replaces here, and of the syntax of the example units.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use testkit::{Candidate, StoppedThread, TIMEOUT, TestLock, Witnesses, eventually, harness, scratch};
 
-/// A notification socket that stands in for systemd's.
+/// A socket that receives the notifications in place of systemd.
 struct ServiceManager {
     socket: UnixDatagram,
     name: String,
@@ -23,7 +23,7 @@ impl ServiceManager {
         Self::with_socket(socket, path.display().to_string())
     }
 
-    /// Creates a socket with an abstract name.
+    /// Creates a socket with a name in the abstract namespace.
     fn with_abstract_name() -> Self {
         let name = format!("leaderrun-test-{}-{}", std::process::id(), fastrand::u64(..));
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
@@ -40,6 +40,7 @@ impl ServiceManager {
         candidate.env("NOTIFY_SOCKET", &self.name)
     }
 
+    /// Receives one message.
     fn receive(&self) -> io::Result<String> {
         let mut message = [0; 4096];
         let length = self.socket.recv(&mut message)?;
@@ -51,13 +52,13 @@ impl ServiceManager {
     fn wait_for(&self, line: &str) -> Vec<String> {
         let mut lines = Vec::new();
         while !lines.iter().any(|received| received == line) {
-            let message = self.receive().unwrap_or_else(|failure| panic!("no {line}: {failure}; only {lines:?}"));
+            let message = self.receive().unwrap_or_else(|error| panic!("no {line}: {error}; only {lines:?}"));
             lines.extend(message.lines().map(str::to_owned));
         }
         lines
     }
 
-    /// Returns the lines that have arrived and were not waited for.
+    /// Returns the lines that have arrived but have not been received yet.
     fn remaining_lines(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).expect("the socket accepts the flag");
         let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
@@ -82,7 +83,7 @@ fn a_standby_is_ready_and_reports_the_leader() {
         systemd.wait_for("STOPPING=1");
         b.wait();
         let has_watchdog = systemd.remaining_lines().iter().any(|line| line.starts_with("WATCHDOG"));
-        assert!(!has_watchdog, "a watchdog notification without WATCHDOG_USEC");
+        assert!(!has_watchdog, "without WATCHDOG_USEC, there should be no watchdog notification");
     }
 }
 
@@ -103,7 +104,7 @@ fn only_a_leader_is_ready_with_ready_when_leading() {
     drop(b);
 }
 
-/// A command that notifies systemd itself, for two seconds.
+/// A command that sends its own notifications to systemd for two seconds.
 const NOTIFYING_COMMAND: &str = r#"exec python3 -c '
 import os, socket, time
 name = os.environ["NOTIFY_SOCKET"]
@@ -115,8 +116,9 @@ systemd.sendto(b"X_COMMAND=done", name)
 time.sleep(1000)'"#;
 
 #[testkit::test]
-fn with_notify_command_only_the_command_notifies() {
-    let started = |notify: &str, ready_when: &str| {
+fn with_notify_command_the_command_sends_the_notifications() {
+    // Returns the lines before the command's first notification, and those until its last one.
+    let notifications = |notify: &str, ready_when: &str| {
         let systemd = ServiceManager::new();
         let candidate =
             systemd.receive_notifications_of(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
@@ -126,19 +128,19 @@ fn with_notify_command_only_the_command_notifies() {
         drop(running);
         (before, during)
     };
-    let has = |lines: &[String], start: &str| lines.iter().any(|line| line.starts_with(start));
+    let has = |lines: &[String], prefix: &str| lines.iter().any(|line| line.starts_with(prefix));
 
-    let (before, during) = started("leaderrun", "leading");
+    let (before, during) = notifications("leaderrun", "leading");
     assert!(has(&before, "READY=1") || has(&during, "READY=1"), "{before:?} {during:?}");
     assert!(has(&during, "WATCHDOG=1"), "{during:?}");
 
-    let (before, during) = started("command", "leading");
+    let (before, during) = notifications("command", "leading");
     assert!(!has(&before, "READY=1") && has(&before, "WATCHDOG=1"), "{before:?}");
     let from_leaderrun: Vec<_> = during.iter().skip(1).filter(|line| !line.starts_with("X_COMMAND")).collect();
     assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
 }
 
-/// The queue of the socket is full because nothing receives, so a blocking send would not return.
+/// The queue of the socket fills up because nothing receives the messages. A blocking send would then not return.
 #[testkit::test]
 fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
@@ -152,13 +154,9 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let sender = UnixDatagram::unbound().expect("a socket");
     sender.set_nonblocking(true).expect("the socket accepts the flag");
     eventually("the queue is full", || sender.send_to(b"X=1", &systemd.name).is_err());
+    // This is longer than the lease duration.
     std::thread::sleep(Duration::from_secs(7));
-    assert_eq!(
-        witnesses.lifetimes_of("a")[0].signaled_at,
-        0,
-        "the leader did not renew for longer than the lease: {}",
-        a.log()
-    );
+    assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
     witnesses.wait_for("b", 1);
@@ -169,8 +167,8 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
 #[testkit::test(requires = StoppedThread::check_permitted())]
 fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
-    let times = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-    let a = systemd.receive_notifications_of(Candidate::with_timing("a", &lock, times)).env("WATCHDOG_USEC", "200000");
+    let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
+    let a = systemd.receive_notifications_of(Candidate::with_timing("a", &lock, timing)).env("WATCHDOG_USEC", "200000");
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");
@@ -185,15 +183,15 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     systemd.wait_for("WATCHDOG=1");
 }
 
-fn systemd_analyze() -> Result<(), String> {
+fn has_systemd_analyze() -> Result<(), String> {
     match Command::new("systemd-analyze").arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
         _ => Err("no systemd-analyze".to_owned()),
     }
 }
 
-/// The programs in the units are replaced by existing ones, because `systemd-analyze` checks that they exist.
-#[testkit::test(requires = systemd_analyze())]
+/// The programs in the units are replaced with existing ones, because `systemd-analyze` checks that they exist.
+#[testkit::test(requires = has_systemd_analyze())]
 fn the_example_units_are_valid() {
     let folder = scratch::folder("units");
     let examples = fs::read_dir(format!("{}/examples", env!("CARGO_MANIFEST_DIR"))).expect("the examples").flatten();

@@ -1,6 +1,6 @@
-//! The example units under a real systemd, booted in a container.
+//! Tests of the example units with a real systemd, which boots in a container.
 //!
-//! They are skipped without a Docker engine or the image, which `tests/systemd/build-image` creates.
+//! They are skipped without a Docker engine, and without the image that `tests/systemd/build-image` creates.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -9,15 +9,15 @@ use testkit::{eventually, harness, scratch};
 
 const IMAGE: &str = "leaderrun-systemd";
 
-fn find_docker_image() -> Result<(), String> {
+fn has_docker_image() -> Result<(), String> {
     match Command::new("docker").args(["image", "inspect", IMAGE]).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(failure) => Err(format!("docker: {failure}")),
+        Err(error) => Err(format!("docker: {error}")),
     }
 }
 
-/// A container with systemd and leaderrun. It is removed when dropped.
+/// A container with systemd and leaderrun, which is removed when this is dropped.
 struct Machine(String);
 
 impl Machine {
@@ -66,11 +66,12 @@ impl Machine {
     }
 
     #[track_caller]
-    fn wait_for_status(&self, unit: &str, property: &str, expected: &str) {
+    fn wait_for_property(&self, unit: &str, property: &str, expected: &str) {
         eventually(&format!("{property} of {unit} is {expected:?}"), || self.property(unit, property) == expected);
     }
 
-    /// Installs an example under another name, with a lock file and these changes.
+    /// Installs an example as the unit `unit`, with a lock file instead of a Lease. Each of the changes replaces a
+    /// text.
     fn install(&self, example: &str, unit: &str, changes: &[(&str, &str)]) {
         let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
         let mut text = fs::read_to_string(path).expect("an example");
@@ -110,43 +111,44 @@ fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The status text of a unit that leads.
 const LEADING: &str = "leading file:/run/failover.lease";
 
-#[testkit::test(requires = find_docker_image())]
+#[testkit::test(requires = has_docker_image())]
 fn two_units_fail_over() {
     let machine = Machine::boot();
     for (unit, identity) in [("a.service", "--identity a"), ("b.service", "--identity b")] {
         machine.install("failover.service", unit, &[("--on-lost rejoin", identity)]);
         machine.systemctl(&["start", unit]);
     }
-    machine.wait_for_status("a.service", "StatusText", LEADING);
-    machine.wait_for_status("b.service", "StatusText", "standby: file:/run/failover.lease is held by a");
-    assert_eq!(machine.property("b.service", "ActiveState"), "active", "a standby is ready");
+    machine.wait_for_property("a.service", "StatusText", LEADING);
+    machine.wait_for_property("b.service", "StatusText", "standby: file:/run/failover.lease is held by a");
+    assert_eq!(machine.property("b.service", "ActiveState"), "active", "a standby should be ready");
     machine.systemctl(&["stop", "a.service"]);
     assert_eq!(machine.property("a.service", "ActiveState"), "inactive");
-    assert_eq!(machine.property("a.service", "Result"), "success", "a unit that was stopped has not failed");
-    machine.wait_for_status("b.service", "StatusText", LEADING);
+    assert_eq!(machine.property("a.service", "Result"), "success", "a unit that was stopped should not have failed");
+    machine.wait_for_property("b.service", "StatusText", LEADING);
     let commands = machine.output_of(&["sh", "-c", "grep -lx sleep /proc/[0-9]*/comm"]);
     assert!(commands.lines().count() <= 1, "{commands}");
     machine.systemctl(&["stop", "b.service"]);
     assert_eq!(machine.property("b.service", "Result"), "success");
 }
 
-#[testkit::test(requires = find_docker_image())]
+#[testkit::test(requires = has_docker_image())]
 fn a_unit_that_hangs_is_restarted() {
     let machine = Machine::boot();
     machine.install("failover.service", "a.service", &[("WatchdogSec=30", "WatchdogSec=2\nTimeoutAbortSec=1")]);
     machine.systemctl(&["start", "a.service"]);
-    machine.wait_for_status("a.service", "StatusText", LEADING);
+    machine.wait_for_property("a.service", "StatusText", LEADING);
     let before = machine.property("a.service", "MainPID");
     assert_eq!(machine.property("a.service", "NRestarts"), "0");
     machine.systemctl(&["kill", "--kill-who=main", "--signal=STOP", "a.service"]);
-    eventually("it is restarted", || machine.property("a.service", "NRestarts") != "0");
-    machine.wait_for_status("a.service", "StatusText", LEADING);
+    eventually("the unit is restarted", || machine.property("a.service", "NRestarts") != "0");
+    machine.wait_for_property("a.service", "StatusText", LEADING);
     assert_ne!(machine.property("a.service", "MainPID"), before);
 }
 
-#[testkit::test(requires = find_docker_image())]
+#[testkit::test(requires = has_docker_image())]
 fn a_timer_whose_run_does_not_acquire_the_lock_has_not_failed() {
     let machine = Machine::boot();
     machine.install("nightly.service", "a.service", &[("Type=oneshot", "Type=exec")]);

@@ -1,14 +1,14 @@
-//! The spellings of users and their credentials.
+//! Spellings of users and their credentials.
 
 use super::*;
 
-/// Returns the spellings of users.
+/// Returns spellings of users.
 pub(super) fn users() -> Vec<Spelling> {
     let from_file = "https as from-file in default";
     let acting = "https as secret,user=jane in default";
     vec![
         user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
-        user("token with spaces around", "{token: ' secret '}", "https as  secret in default")
+        user("token with spaces around it", "{token: ' secret '}", "https as  secret in default")
             .but_leaderrun(PLAIN, WHITE_SPACE),
         user("token that is a number", "{token: 123}", REFUSED).but_leaderrun("https as 123 in default", TYPES),
         user("token file", "{tokenFile: $DIR/token}", from_file),
@@ -75,13 +75,13 @@ pub(super) fn users() -> Vec<Spelling> {
     ]
 }
 
-/// Returns a user with a token of an OpenID Connect provider.
+/// Returns the fields of a user with a token of an OpenID Connect provider.
 fn oidc(id_token: &str) -> String {
     let config = format!("{{id-token: {id_token}, idp-issuer-url: 'https://127.0.0.1:1', client-id: c}}");
     format!("{{auth-provider: {{name: oidc, config: {config}}}}}")
 }
 
-/// Returns the spellings of client certificates.
+/// Returns spellings of client certificates.
 pub(super) fn certificates() -> Vec<Spelling> {
     let data = |rest: &str| format!("{{client-certificate-data: $CERT, client-key-data: $KEY{rest}}}");
     vec![
@@ -92,7 +92,7 @@ pub(super) fn certificates() -> Vec<Spelling> {
         user("certificate and a token", &data(", token: secret"), "https as certified,secret in default"),
         user("certificate data with empty files", &data(", client-certificate: '', client-key: ''"), CERTIFIED),
         user("certificate data with missing files", &data(", client-certificate: none, client-key: none"), REFUSED)
-            .but_leaderrun(CERTIFIED, DATA_WIN),
+            .but_leaderrun(CERTIFIED, DATA_TAKE_PRECEDENCE),
         user("certificate without a key", "{client-certificate: me.crt}", REFUSED),
         user("key without a certificate", "{client-key: me.key}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
         user("certificate of another key", "{client-certificate-data: $CERT, client-key-data: $OTHER_KEY}", REFUSED),
@@ -103,7 +103,7 @@ pub(super) fn certificates() -> Vec<Spelling> {
     ]
 }
 
-/// Returns the spellings of credential plugins.
+/// Returns spellings of credential plugins.
 pub(super) fn plugins() -> Vec<Spelling> {
     const V1BETA1: &str = "apiVersion: client.authentication.k8s.io/v1beta1";
     let plugin = |rest: &str| format!("{{exec: {{command: ./plugin, {rest}}}}}");
