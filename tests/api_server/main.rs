@@ -1,4 +1,4 @@
-//! Tests of the API server's behaviour that leaderrun relies on, and of the fault proxy. They run against the testkit's
+//! Tests of the API server's behavior that leaderrun relies on, and of the fault proxy. They run against the testkit's
 //! API server, or against a real kube-apiserver if `KUBEBUILDER_ASSETS` is set.
 
 automod::dir!("tests/api_server");

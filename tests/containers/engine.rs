@@ -102,7 +102,7 @@ impl Candidate {
         self
     }
 
-    /// Starts the container with a witness as leaderrun's command. `words` select the witness's behaviour (see
+    /// Starts the container with a witness as leaderrun's command. `words` select the witness's behavior (see
     /// [`testkit::witness::run`]).
     pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Container {
         self.run(&witnesses.command(words), witnesses)

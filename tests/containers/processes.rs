@@ -73,12 +73,12 @@ fn the_command_ends_when_the_elector_is_killed() {
 #[testkit::test(requires = can_run_containers())]
 fn processes_of_other_containers_are_left_alone() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
-    let neighbour = Candidate::new("neighbour", &shared_file()).run_script(&witnesses, &[], "exec sleep 1000");
-    neighbour.wait_for_log("started the command");
-    let shared_namespace = format!("--pid=container:{}", neighbour.name);
+    let neighbor = Candidate::new("neighbor", &shared_file()).run_script(&witnesses, &[], "exec sleep 1000");
+    neighbor.wait_for_log("started the command");
+    let shared_namespace = format!("--pid=container:{}", neighbor.name);
     let a =
         Candidate::new("a", &lock).docker_options(&[&shared_namespace]).run_witness(&witnesses, &["hidden", "ends"]);
     assert_eq!(a.wait(), 0, "{}", a.log());
-    assert!(neighbour.is_running());
-    assert!(!neighbour.log().contains("ended"), "{}", neighbour.log());
+    assert!(neighbor.is_running());
+    assert!(!neighbor.log().contains("ended"), "{}", neighbor.log());
 }

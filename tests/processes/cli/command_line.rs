@@ -186,7 +186,7 @@ fn the_namespace_option_completes_the_name_of_a_lock() {
 }
 
 #[testkit::test]
-fn the_message_recognises_a_command_that_was_quoted_as_one_word() {
+fn the_message_recognizes_a_command_that_was_quoted_as_one_word() {
     let lock = TestLock::file();
     for (command, hint) in [
         (

@@ -192,7 +192,7 @@ fn list_warns_about_a_namespace_that_does_not_exist() {
 }
 
 #[testkit::test]
-fn new_objects_are_labelled_with_the_program_that_created_them() {
+fn new_objects_are_labeled_with_the_program_that_created_them() {
     for (kind, plural) in [("lease", ""), ("configmap", "configmaps"), ("endpoints", "endpoints")] {
         let lock = TestLock::of_kind(kind);
         let path = if plural.is_empty() { lock.lease_path() } else { lock.object_path(plural) };

@@ -30,7 +30,7 @@ fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_that_it_runs_in() {
 }
 
 #[testkit::test]
-fn a_nested_run_recognises_the_same_lock_by_another_name() {
+fn a_nested_run_recognizes_the_same_lock_by_another_name() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("a file");
     let (folder, name) = path.rsplit_once('/').expect("a folder");
@@ -49,7 +49,7 @@ fn a_nested_run_recognises_the_same_lock_by_another_name() {
 }
 
 #[testkit::test]
-fn a_run_recognises_the_lock_of_a_command_two_levels_above() {
+fn a_run_recognizes_the_lock_of_a_command_two_levels_above() {
     let (outer, middle) = (TestLock::file(), TestLock::file());
     let program = leaderrun();
     let nested = format!("{program} {} -- {program} {} -- echo ran", options(&middle), options(&outer));

@@ -24,14 +24,14 @@ fn a_leader_removes_the_different_label_of_the_leader_before_it() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     a.wait_for_log("routes to this candidate");
     let mut b =
         Candidate::new("b", &lock).args(["--pod-label", "part=first", "--pod", "b"]).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
-    eventually("b is labelled", || pods.get("b")["metadata"]["labels"]["part"] == "first");
+    eventually("b is labeled", || pods.get("b")["metadata"]["labels"]["part"] == "first");
     late.release();
     a.wait();
     b.stop();
@@ -49,7 +49,7 @@ fn a_label_that_the_pod_already_had_is_left_alone() {
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("the pod has role=leader from another program; try another key");
     a.stop();
-    assert_eq!(pods.labelled(), ["a"]);
+    assert_eq!(pods.labeled(), ["a"]);
 }
 
 /// Both candidates are in the same pod. The first leader's request to remove its label arrives after the second leader
@@ -60,7 +60,7 @@ fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     a.wait_for_log("routes to this candidate");
     let first_token = token_label(&pods.get("a")).expect("a token");
     let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
@@ -70,9 +70,9 @@ fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     eventually("the pod has b's token", || token_label(&pods.get("a")).is_some_and(|token| token != first_token));
     late.release();
     a.wait();
-    assert_eq!(pods.labelled(), ["a"]);
+    assert_eq!(pods.labeled(), ["a"]);
     b.stop();
-    pods.wait_until_labelled(&[]);
+    pods.wait_until_labeled(&[]);
 }
 
 #[testkit::test]
@@ -81,14 +81,14 @@ fn a_leader_does_not_remove_the_label_of_another_lock() {
     let other = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
     let pods = Pods::new(&lock, &["a", "b"]);
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     let mut second =
         Candidate::new("second", &other).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
     second.wait_for_log("routes to this candidate");
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     drop(a);
-    pods.wait_until_labelled(&["b"]);
+    pods.wait_until_labeled(&["b"]);
     assert_eq!(pods.get("a")["metadata"]["labels"]["shard"], "one");
     b.stop();
     second.stop();
@@ -106,13 +106,13 @@ fn labels_of_earlier_leaders_are_removed() {
         pods.patch(pod, &stale);
     }
     let mut c = candidate("c", &lock).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["c"]);
+    pods.wait_until_labeled(&["c"]);
     c.stop();
     // A leader whose command cannot be started removes an earlier leader's label from its own pod.
     pods.patch("a", &stale);
     let mut a = candidate("a", &lock).run(["/no/such/program"]);
     a.wait_for_exit(NOT_FOUND);
-    pods.wait_until_labelled(&[]);
+    pods.wait_until_labeled(&[]);
 }
 
 #[testkit::test]
@@ -126,9 +126,9 @@ fn labels_that_another_program_has_set_are_left_alone() {
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("held by b");
     b.stop();
-    pods.wait_until_labelled(&["a", "redis"]);
+    pods.wait_until_labeled(&["a", "redis"]);
     a.stop();
-    pods.wait_until_labelled(&["redis"]);
+    pods.wait_until_labeled(&["redis"]);
     assert_eq!(pods.get("b")["metadata"]["labels"]["role"], "worker");
 }
 
@@ -142,6 +142,6 @@ fn a_standby_in_the_pod_of_the_leader_does_not_remove_its_label() {
     second.wait_for_log("held by a");
     second.signal(Signal::SIGTERM);
     second.wait_for_exit(143);
-    assert_eq!(pods.labelled(), ["a"]);
+    assert_eq!(pods.labeled(), ["a"]);
     a.stop();
 }

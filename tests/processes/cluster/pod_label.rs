@@ -47,18 +47,18 @@ impl Pods {
     }
 
     /// Returns the names of the pods that have the label.
-    pub fn labelled(&self) -> Vec<String> {
+    pub fn labeled(&self) -> Vec<String> {
         let list = self.client.get(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("pods");
         let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
         list["items"].as_array().expect("a list").iter().map(name).collect()
     }
 
-    pub fn wait_until_labelled(&self, names: &[&str]) {
-        eventually(&format!("{names:?} have the label"), || self.labelled() == names);
+    pub fn wait_until_labeled(&self, names: &[&str]) {
+        eventually(&format!("{names:?} have the label"), || self.labeled() == names);
     }
 
     /// Starts to record which pods have the label. The returned function ends the recording, and returns the names of
-    /// the labelled pods after each change. There must be a pod `end`, which no candidate uses.
+    /// the labeled pods after each change. There must be a pod `end`, which no candidate uses.
     fn record_labels(&self) -> impl FnOnce() -> Vec<Vec<String>> {
         let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
         let pods = Self { client: self.client.clone(), path: self.path.clone() };
@@ -66,18 +66,18 @@ impl Pods {
             // When this change has arrived, all earlier changes have arrived too.
             let end = json!({ "metadata": { "labels": { "role": "leader", "end": "yes" } } });
             pods.patch("end", &end);
-            let (mut labelled, mut history) = (Vec::<String>::new(), Vec::new());
+            let (mut labeled, mut history) = (Vec::<String>::new(), Vec::new());
             loop {
                 let event = watch.next_change().expect("a change");
                 let name = event["object"]["metadata"]["name"].as_str().expect("a name").to_owned();
                 if name == "end" {
                     return history;
                 }
-                labelled.retain(|other| *other != name);
+                labeled.retain(|other| *other != name);
                 if event["type"] != "DELETED" {
-                    labelled.push(name);
+                    labeled.push(name);
                 }
-                history.push(labelled.clone());
+                history.push(labeled.clone());
             }
         }
     }
@@ -95,14 +95,14 @@ fn the_label_is_on_the_leaders_pod_only() {
     let history = pods.record_labels();
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    pods.wait_until_labelled(&["b"]);
+    pods.wait_until_labeled(&["b"]);
     b.stop();
-    pods.wait_until_labelled(&[]);
+    pods.wait_until_labeled(&[]);
     assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }), "other labels should be kept");
     let history = history();
     let names: Vec<Vec<&str>> = history.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
@@ -117,12 +117,12 @@ fn the_label_is_removed_before_the_termination_signal() {
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     a.wait_for_log("routes to this candidate");
     let held = proxy.hold_replies(Match::method(Method::PATCH));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
-    assert_eq!(pods.labelled(), [""; 0], "the label should already be removed while the reply is held");
+    assert_eq!(pods.labeled(), [""; 0], "the label should already be removed while the reply is held");
     assert_eq!(
         witnesses.lifetimes_of("a")[0].signaled_at,
         0,
@@ -139,7 +139,7 @@ fn a_command_gets_the_signal_even_if_the_label_cannot_be_removed() {
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     let _held = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
     a.wait();
@@ -154,7 +154,7 @@ fn a_second_signal_does_not_wait_for_the_removal_of_the_label() {
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &["linger"]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     let held = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
@@ -169,14 +169,14 @@ fn the_next_leader_removes_the_label_of_a_dead_leader() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let history = pods.record_labels();
     // All processes are killed at once, as when the node fails.
     drop(a);
     witnesses.wait_for("b", 1);
-    pods.wait_until_labelled(&["b"]);
+    pods.wait_until_labeled(&["b"]);
     b.stop();
     assert!(history().iter().all(|names| names.len() < 2));
 }
@@ -188,18 +188,18 @@ fn a_partition_never_leaves_two_labels() {
     let pods = Pods::new(&lock, &["a", "b", "end"]);
     let mut a =
         candidate("a", &lock.through(proxy.kubeconfig())).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let history = pods.record_labels();
     proxy.partition();
     witnesses.wait_for("b", 1);
-    pods.wait_until_labelled(&["b"]);
+    pods.wait_until_labeled(&["b"]);
     proxy.heal();
     a.wait_for_log("held by b");
     b.stop();
     eventually("a leads again", || witnesses.lifetimes_of("a").len() == 2);
-    pods.wait_until_labelled(&["a"]);
+    pods.wait_until_labeled(&["a"]);
     a.stop();
     assert!(history().iter().all(|names| names.len() < 2));
     witnesses.assert_one_at_a_time(3);
@@ -215,11 +215,11 @@ fn a_delayed_label_request_of_a_former_leader_is_refused() {
     let late = hold_label_request(&proxy, first);
     a.stop();
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
-    pods.wait_until_labelled(&["b"]);
+    pods.wait_until_labeled(&["b"]);
     let conflicts = proxy.conflicts();
     late.release();
     eventually("the late request has arrived", || proxy.conflicts() > conflicts);
-    assert_eq!(pods.labelled(), ["b"]);
+    assert_eq!(pods.labeled(), ["b"]);
     b.stop();
 }
 
@@ -233,7 +233,7 @@ fn hold_label_request(proxy: &Proxy, first: Hold) -> Hold {
     late
 }
 
-/// The request is sent before the partition and arrives after the next leader has labelled its pod.
+/// The request is sent before the partition and arrives after the next leader has labeled its pod.
 #[testkit::test]
 fn a_label_request_that_a_partition_delayed_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
@@ -249,10 +249,10 @@ fn a_label_request_that_a_partition_delayed_is_refused() {
     b.wait_for_log("held by a");
     proxy.partition_replies();
     a.wait_for_exit(LOST);
-    pods.wait_until_labelled(&["b"]);
+    pods.wait_until_labeled(&["b"]);
     let conflicts = proxy.conflicts();
     late.release();
-    eventually("the late request has arrived", || proxy.conflicts() > conflicts || pods.labelled().len() > 1);
+    eventually("the late request has arrived", || proxy.conflicts() > conflicts || pods.labeled().len() > 1);
     b.stop();
     assert!(history().iter().all(|names| names.len() < 2));
 }
@@ -268,7 +268,7 @@ fn the_label_is_removed_when_another_signal_than_a_termination_signal_ends_the_c
     a.signal(Signal::SIGUSR1);
     a.wait_for_exit(138);
     assert!(!a.log().contains("terminating"), "{}", a.log());
-    pods.wait_until_labelled(&[]);
+    pods.wait_until_labeled(&[]);
 }
 
 #[testkit::test]
@@ -280,7 +280,7 @@ fn events_that_hang_are_not_reported_as_a_failure_of_the_label() {
     a.wait_for_log("routes to this candidate");
     let _held = proxy.hold_requests(Match::any().on("/events"));
     a.stop();
-    assert_eq!(pods.labelled(), [""; 0]);
+    assert_eq!(pods.labeled(), [""; 0]);
     assert!(!a.log().contains("traffic may still be routed here"), "{}", a.log());
 }
 
@@ -300,7 +300,7 @@ fn a_late_reply_is_still_used_to_remove_the_label() {
         proxy.requests().iter().filter(|request| is_pod_read(request)).count() > 2
     });
     slow.release();
-    eventually("the label is removed after the late reply", || pods.labelled().is_empty());
+    eventually("the label is removed after the late reply", || pods.labeled().is_empty());
     a.wait();
 }
 

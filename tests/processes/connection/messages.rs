@@ -44,7 +44,7 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
 }
 
 #[testkit::test]
-fn the_message_recognises_a_pod_whose_environment_is_incomplete() {
+fn the_message_recognizes_a_pod_whose_environment_is_incomplete() {
     let log_with = |variables: &[(&str, &str)]| {
         let mut candidate = Candidate::without_options("a").args(["--lock", "probe"]).configure(|command| {
             for name in ["HOME", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {

@@ -155,7 +155,7 @@ fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
 #[testkit::test]
 fn a_label_on_the_lease_is_kept() {
     let edited = edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labelled"))
+        drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labeled"))
     });
     let (admin, path) = (Cluster::shared().admin(), edited.lock.lease_path());
     edited.assert_holder_restores_the_lease();
