@@ -47,7 +47,7 @@ impl Tree {
 
 #[derive(Clone, Hash)]
 pub struct Run {
-    pub host: usize,
+    pub machine: usize,
     pub id: RunId,
     pub elector_process: ProcessState,
     pub supervisor_process: ProcessState,
@@ -97,7 +97,7 @@ pub struct Run {
 
 impl Run {
     pub fn name(&self) -> String {
-        format!("{}/{}", ["A", "B"][self.host], self.id)
+        format!("{}/{}", ["A", "B"][self.machine], self.id)
     }
 
     /// Returns whether a new candidate could not know that this run may hold the lock.
@@ -147,11 +147,11 @@ impl Run {
 }
 
 impl World<'_> {
-    pub fn start_run(&mut self, host: usize) {
+    pub fn start_run(&mut self, machine: usize) {
         let timing = self.setting.timing.clone();
         let number = self.state.runs.len();
         let id = RunId::new(number.to_string());
-        let identity = if self.setting.same_identity { "same" } else { ["A", "B"][host] };
+        let identity = if self.setting.same_identity { "same" } else { ["A", "B"][machine] };
         let config = ElectionConfig {
             identity: identity.to_owned(),
             run: id.clone(),
@@ -161,8 +161,8 @@ impl World<'_> {
             ignores_min_hold: false,
             preference: Preference::default(),
         };
-        let now = self.setting.clocks[host].now(self.state.now);
-        let now = Now { wall: self.setting.clocks[host].now(0).wall, ..now };
+        let now = self.setting.clocks[machine].now(self.state.now);
+        let now = Now { wall: self.setting.clocks[machine].now(0).wall, ..now };
         let stop_options = StopOptions {
             stop_signal: TERM,
             lost_grace: self.setting.timing.lost_grace(),
@@ -170,7 +170,7 @@ impl World<'_> {
             max_run: None,
         };
         self.state.runs.push(Run {
-            host,
+            machine,
             id,
             elector_process: ProcessState::Running,
             supervisor_process: ProcessState::Running,
@@ -204,7 +204,7 @@ impl World<'_> {
 
     fn now(&self, run: usize) -> Now {
         // Nothing depends on wall clocks, so they do not advance, which makes more states equal.
-        let clock = &self.setting.clocks[self.state.runs[run].host];
+        let clock = &self.setting.clocks[self.state.runs[run].machine];
         Now { boot: clock.boot(self.state.now), wall: clock.now(0).wall }
     }
 
@@ -214,11 +214,11 @@ impl World<'_> {
 
     /// Returns the true time at which a duration on this run's clock is over.
     pub fn true_time_after(&self, run: usize, duration: Duration) -> Time {
-        self.state.now + self.setting.clocks[self.state.runs[run].host].true_time(duration)
+        self.state.now + self.setting.clocks[self.state.runs[run].machine].true_time(duration)
     }
 
     pub fn next_timeout_of(&self, run: usize) -> Option<Time> {
-        let Run { host, elector_process, supervisor_process, election, supervisor, elector, tree, .. } =
+        let Run { machine, elector_process, supervisor_process, election, supervisor, elector, tree, .. } =
             &self.state.runs[run];
         let (mut instants, mut at) = (Vec::new(), tree.dies_at);
         if *elector_process == ProcessState::Running {
@@ -228,7 +228,7 @@ impl World<'_> {
         if *supervisor_process == ProcessState::Running {
             instants.extend(supervisor.next_timeout());
         }
-        at = instants.into_iter().map(|instant| self.setting.clocks[*host].time_of(instant)).chain(at).min();
+        at = instants.into_iter().map(|instant| self.setting.clocks[*machine].time_of(instant)).chain(at).min();
         at
     }
 
@@ -317,7 +317,7 @@ impl World<'_> {
             match action {
                 ElectionAction::Send(request) => self.send(run, request),
                 ElectionAction::Watch(from) => {
-                    let partition = self.state.partitions[self.state.runs[run].host];
+                    let partition = self.state.partitions[self.state.runs[run].machine];
                     let events = if self.setting.may_watch {
                         self.events_since(from.as_ref()).into()
                     } else {
@@ -374,7 +374,7 @@ impl World<'_> {
             };
             format!("{} sends {state}", world.state.runs[run].name())
         });
-        let is_cut = Partition::drops_outbound(self.state.partitions[self.state.runs[run].host]);
+        let is_cut = Partition::drops_outbound(self.state.partitions[self.state.runs[run].machine]);
         let run = &mut self.state.runs[run];
         run.reply = None;
         run.reply_is_late = false;

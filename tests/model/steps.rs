@@ -42,23 +42,23 @@ impl World<'_> {
         for (index, run) in self.state.runs.iter().enumerate() {
             self.steps_of_run(index, run, &mut steps);
         }
-        for host in 0..2 {
-            match self.state.partitions[host] {
-                Some(_) => steps.push(Step::EndPartition(host)),
+        for machine in 0..2 {
+            match self.state.partitions[machine] {
+                Some(_) => steps.push(Step::EndPartition(machine)),
                 None if self.may_disturb(Disturbance::Partition) => {
-                    steps.extend(Partition::ALL.map(|partition| Step::Partition(host, partition)))
+                    steps.extend(Partition::ALL.map(|partition| Step::Partition(machine, partition)))
                 }
                 None => {}
             }
             let is_free =
-                !self.state.runs.iter().any(|run| run.host == host && run.elector_process != ProcessState::Dead);
+                !self.state.runs.iter().any(|run| run.machine == machine && run.elector_process != ProcessState::Dead);
             let may_start = self.state.runs.len() < self.setting.runs;
             if is_free
                 && may_start
                 && self.may_disturb(Disturbance::Restart)
                 && !self.state.runs.iter().any(Run::is_displaced)
             {
-                steps.push(Step::StartRun(host));
+                steps.push(Step::StartRun(machine));
             }
         }
         let outside_edits =
@@ -169,15 +169,15 @@ impl World<'_> {
             Step::RefuseRequest(run) => format!("{}'s request is refused", name(run)),
             Step::DeliverReply(run) => format!("{} receives the reply", name(run)),
             Step::DeliverWatchEvent(run) => format!("{} receives a watch event", name(run)),
-            Step::Partition(host, partition) => format!("machine {} is cut off: {partition:?}", ["A", "B"][host]),
-            Step::EndPartition(host) => format!("machine {} is connected again", ["A", "B"][host]),
+            Step::Partition(machine, partition) => format!("machine {} is cut off: {partition:?}", ["A", "B"][machine]),
+            Step::EndPartition(machine) => format!("machine {} is connected again", ["A", "B"][machine]),
             Step::Freeze(run, role) => format!("{}'s {role:?} is frozen", name(run)),
             Step::Thaw(run, role) => format!("{}'s {role:?} is thawed", name(run)),
             Step::Crash(run, role) => format!("{}'s {role:?} is killed", name(run)),
             Step::CommandEnds(run) => format!("{}'s main process ends", name(run)),
             Step::SendSigterm(run) => format!("{} gets SIGTERM", name(run)),
             Step::EndWithdrawal(run) => format!("traffic is routed away from {}", name(run)),
-            Step::StartRun(host) => format!("leaderrun is started again on machine {}", ["A", "B"][host]),
+            Step::StartRun(machine) => format!("leaderrun is started again on machine {}", ["A", "B"][machine]),
             Step::OutsideEdit(kind) => format!("another client: {kind:?}"),
         }
     }

@@ -116,8 +116,8 @@ impl<'a> World<'a> {
             }
             Step::DeliverReply(run) => self.deliver_reply(run),
             Step::DeliverWatchEvent(run) => self.deliver_watch_event(run),
-            Step::Partition(host, partition) => self.state.partitions[host] = Some(partition),
-            Step::EndPartition(host) => self.state.partitions[host] = None,
+            Step::Partition(machine, partition) => self.state.partitions[machine] = Some(partition),
+            Step::EndPartition(machine) => self.state.partitions[machine] = None,
             Step::Freeze(run, role) => *self.state.runs[run].process_mut(role) = ProcessState::Frozen,
             Step::Thaw(run, role) => self.thaw(run, role),
             Step::Crash(run, role) => self.crash(run, role),
@@ -127,7 +127,7 @@ impl<'a> World<'a> {
             }
             Step::SendSigterm(run) => self.send_sigterm(run),
             Step::EndWithdrawal(run) => self.end_withdrawal(run),
-            Step::StartRun(host) => self.start_run(host),
+            Step::StartRun(machine) => self.start_run(machine),
             Step::OutsideEdit(kind) => self.outside_edit(kind),
         }
         self.violation
@@ -158,8 +158,8 @@ impl<'a> World<'a> {
     }
 
     fn reply(&mut self, run: usize, reply: Reply, reply_is_immediate: bool) {
-        let Run { host, elector_process, .. } = self.state.runs[run];
-        if Partition::drops_inbound(self.state.partitions[host]) {
+        let Run { machine, elector_process, .. } = self.state.runs[run];
+        if Partition::drops_inbound(self.state.partitions[machine]) {
             return self.trace(|_| "the reply is lost".to_owned());
         }
         self.state.runs[run].reply = Some(reply);
@@ -205,7 +205,7 @@ impl<'a> World<'a> {
     fn publish(&mut self) {
         let event = self.state.store.last_event();
         for run in &mut self.state.runs {
-            let is_cut = Partition::drops_inbound(self.state.partitions[run.host]);
+            let is_cut = Partition::drops_inbound(self.state.partitions[run.machine]);
             run.watch_is_dead |= is_cut;
             if let Some(events) = run.watch.as_mut().filter(|_| !run.watch_is_dead) {
                 events.push_back(event.clone());

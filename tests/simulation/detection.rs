@@ -19,7 +19,7 @@ const SEEDS: u64 = 10_000;
 
 /// Constraints without other clients, in which each command lives until it is killed.
 const PLAIN: Constraints = Constraints {
-    hosts: Some(3),
+    machines: Some(3),
     faults: None,
     timing: None,
     clock_rates: None,
@@ -68,14 +68,14 @@ macro_rules! mutation_tests {
 
 mutation_tests! {
     a_tenure_begins_before_its_request_is_sent:
-        TenureFromReply, Constraints { faults: Some(PARTITIONS), clock_rates: Some(1.0), timing: Some(5), hosts: Some(5), ..PLAIN }, Overlap;
+        TenureFromReply, Constraints { faults: Some(PARTITIONS), clock_rates: Some(1.0), timing: Some(5), machines: Some(5), ..PLAIN }, Overlap;
     the_tenure_of_a_write_that_a_read_confirms_begins_with_the_write:
         TenureFromRead,
         Constraints { faults: Some(PARTITIONS), clock_rates: Some(1.0), timing: Some(5), ..PLAIN }, Overlap;
     writes_are_compare_and_swap:
-        NoCompareAndSwap, Constraints { faults: Some(PARTITIONS), hosts: Some(4), ..PLAIN }, Overlap;
+        NoCompareAndSwap, Constraints { faults: Some(PARTITIONS), machines: Some(4), ..PLAIN }, Overlap;
     a_release_is_compare_and_swap:
-        UncheckedRelease, Constraints { faults: Some(PARTITIONS), hosts: Some(4), long_commands: false, ..PLAIN }, Overlap;
+        UncheckedRelease, Constraints { faults: Some(PARTITIONS), machines: Some(4), long_commands: false, ..PLAIN }, Overlap;
     each_renewal_differs_from_the_one_before:
         EqualRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, LostWithoutFaults;
     a_write_that_changed_nothing_is_not_a_renewal:
@@ -104,7 +104,7 @@ mutation_tests! {
     candidates_wait_for_the_holder_of_an_emptied_record:
         IgnoreMarks, Constraints { faults: Some(EMPTYING), ..PLAIN }, Overlap;
     a_create_that_arrives_late_does_not_acquire_the_lock:
-        LateCreateAcquires, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Delete)]), hosts: Some(5), ..PLAIN }, Overlap;
+        LateCreateAcquires, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::Delete)]), machines: Some(5), ..PLAIN }, Overlap;
     the_grace_period_ends_before_the_lease:
         GraceBeyondLease, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Overlap;
     the_elector_kills_the_command_of_a_frozen_supervisor:
@@ -124,7 +124,7 @@ mutation_tests! {
     the_command_gets_no_grace_period_after_a_takeover:
         GraceAfterTakeover, Constraints { faults: Some(&[Fault::Edit(OutsideEdit::EditHolder)]), ..PLAIN }, Outlived;
     a_restored_earlier_record_does_not_count_as_a_takeover:
-        IgnoreReplacedVersions, Constraints { faults: Some(RESTORING), hosts: Some(5), ..PLAIN }, Overlap;
+        IgnoreReplacedVersions, Constraints { faults: Some(RESTORING), machines: Some(5), ..PLAIN }, Overlap;
     deadlines_are_brought_forward_by_the_delay_of_a_kill:
         IgnoreDelays, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived | Overlap;
 }

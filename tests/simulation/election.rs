@@ -17,7 +17,7 @@ use leaderrun_core::updates::Update;
 use crate::events::{Event, Thread};
 use crate::mutation::Mutation;
 use crate::pair_client::{NextStep, PairClient};
-use crate::plan::{HostPlan, LockKind};
+use crate::plan::{LockKind, MachinePlan};
 use crate::routing::RoutingThread;
 use crate::trace;
 use crate::world::World;
@@ -75,7 +75,7 @@ pub struct ElectorProcess {
 }
 
 impl ElectorProcess {
-    pub fn new(plan: &HostPlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
+    pub fn new(plan: &MachinePlan, run: RunId, now: Now, seed: u64, mutation: Mutation) -> Self {
         let pair = || PairClient::new(run.clone(), plan.timing.request_timeout(), mutation);
         let pair = (plan.lock == LockKind::Pair && mutation != Mutation::WriteFirstObjectOnly).then(pair);
         let config = ElectionConfig {
@@ -212,7 +212,7 @@ impl World {
     fn carry_out(&mut self, run: usize, action: ElectionAction, now: Now) {
         match action {
             ElectionAction::Send(request) => {
-                let attempt = self.hosts[self.runs[run].host].plan.timing.request_timeout();
+                let attempt = self.machines[self.runs[run].machine].plan.timing.request_timeout();
                 self.runs[run].elector.gives_up_at = Some(now.boot + attempt);
                 self.send(run, request);
             }
@@ -283,7 +283,7 @@ impl World {
                 self.wake_soon(run, Thread::Election);
             }
             None => {
-                self.send_to(run, self.hosts[self.runs[run].host].plan.lock.first(), request);
+                self.send_to(run, self.machines[self.runs[run].machine].plan.lock.first(), request);
             }
         }
     }
@@ -300,7 +300,7 @@ impl World {
 
     /// Returns the tenure as changed by the mutation.
     fn mutated_tenure(&self, run: usize, tenure: Tenure, now: Now) -> Tenure {
-        let timing = &self.hosts[self.runs[run].host].plan.timing;
+        let timing = &self.machines[self.runs[run].machine].plan.timing;
         let by_read = self.runs[run].elector.handling_read;
         match self.mutation {
             Mutation::TenureFromReply if !by_read => Tenure::of_renewal(now.boot, timing),

@@ -135,7 +135,8 @@ impl World {
         if self.runs[run].supervisor.alive {
             self.supervisor_dies(run);
         }
-        let rejoins = ending == (Ending::Lost { may_rejoin: true }) && self.hosts[self.runs[run].host].plan.rejoins;
+        let rejoins =
+            ending == (Ending::Lost { may_rejoin: true }) && self.machines[self.runs[run].machine].plan.rejoins;
         self.elector_gone(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTART_PAUSE });
     }
 
@@ -147,16 +148,16 @@ impl World {
         self.close_watch(run);
         self.runs[run].tree.reparent(Parent::Elector, Parent::Init);
         self.wake_soon(run, Thread::Supervisor);
-        let host = self.runs[run].host;
+        let machine = self.runs[run].machine;
         let pause = self.rng.u64(restart_after);
-        self.schedule(self.now + pause, events::Event::StartRun { host });
+        self.schedule(self.now + pause, events::Event::StartRun { machine });
         self.remove_if_dead(run);
     }
 
     /// Sends SIGKILL to every child of `killer`.
     pub fn kill_children(&mut self, run: usize, killer: Parent) {
         let children: Vec<usize> = self.runs[run].tree.living_children(killer).collect();
-        let kill_time = self.hosts[self.runs[run].host].plan.kill_time / MAX_PROCESSES;
+        let kill_time = self.machines[self.runs[run].machine].plan.kill_time / MAX_PROCESSES;
         let dies_after = self.clock(run).true_time(kill_time) + self.rng.u64(1..=2 * MILLISECOND);
         for process in children {
             let is_target = process == 0 || self.mutation != Mutation::KillMainOnly;
@@ -185,7 +186,7 @@ impl World {
     /// Sets a deadline for the death of the command: `timeout`, and the time that a kill takes, from now.
     fn require_death_within(&mut self, run: usize, timeout: Duration) {
         let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME).min(SECOND);
-        let advance = self.hosts[self.runs[run].host].plan.advance();
+        let advance = self.machines[self.runs[run].machine].plan.advance();
         self.require_death_by(run, at + self.clock(run).true_time(advance));
     }
 }

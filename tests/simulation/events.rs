@@ -37,7 +37,7 @@ pub enum Event {
     RoutingStepEnds { run: usize, number: u32, result: StepResult },
     CheckDeath { run: usize },
     CheckOverlap { run: usize, other: usize },
-    StartRun { host: usize },
+    StartRun { machine: usize },
     InjectFault,
     RecreateLease(Box<Record>),
     ClientGo,

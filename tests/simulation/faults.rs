@@ -6,9 +6,9 @@ use leaderrun_core::record::Record;
 
 use crate::elector::RESTART_PAUSE;
 use crate::events::{Event, Thread};
-use crate::plan::host_name;
+use crate::plan::machine_name;
 use crate::trace;
-use crate::world::{Host, RESUME_TIME, World};
+use crate::world::{Machine, RESUME_TIME, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// A fault that is injected once.
@@ -128,8 +128,8 @@ impl World {
             }
             Fault::HistoryCompacted => self.store.compact_all(),
             Fault::WallClockJumps => {
-                let host = self.rng.usize(..self.hosts.len());
-                self.hosts[host].plan.clock.wall = SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
+                let machine = self.rng.usize(..self.machines.len());
+                self.machines[machine].plan.clock.wall = SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
             }
             Fault::Suspend => self.suspend(until),
             Fault::AdmissionShortens => {
@@ -149,22 +149,22 @@ impl World {
     }
 
     fn partition(&mut self, fault: Fault, until: Time) {
-        let index = self.rng.usize(..self.hosts.len());
-        trace!(self, "machine {} is cut off until {} ({fault:?})", host_name(index), seconds(until));
-        let host = &mut self.hosts[index];
+        let index = self.rng.usize(..self.machines.len());
+        trace!(self, "machine {} is cut off until {} ({fault:?})", machine_name(index), seconds(until));
+        let machine = &mut self.machines[index];
         if fault != Fault::PartitionReplies {
-            host.outbound_cut_until = host.outbound_cut_until.max(until);
+            machine.outbound_cut_until = machine.outbound_cut_until.max(until);
         }
         if fault != Fault::PartitionRequests {
-            host.inbound_cut_until = host.inbound_cut_until.max(until);
+            machine.inbound_cut_until = machine.inbound_cut_until.max(until);
         }
     }
 
     fn suspend(&mut self, until: Time) {
-        let index = self.rng.usize(..self.hosts.len());
-        trace!(self, "machine {} is suspended until {}", host_name(index), seconds(until));
-        let host = &mut self.hosts[index];
-        host.suspended_until = host.suspended_until.max(until);
+        let index = self.rng.usize(..self.machines.len());
+        trace!(self, "machine {} is suspended until {}", machine_name(index), seconds(until));
+        let machine = &mut self.machines[index];
+        machine.suspended_until = machine.suspended_until.max(until);
     }
 
     fn inject_process_fault(&mut self, fault: ProcessFault, until: Time) {
@@ -244,7 +244,7 @@ impl World {
     /// Returns whether a process that was frozen until then is running again, and has had time to handle everything
     /// that was due.
     fn has_recovered(&self, run: usize, frozen_until: Time) -> bool {
-        let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
+        let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
         let until = frozen_until.max(*suspended_until);
         until == 0 || self.now > until + RESUME_TIME + plan.clock.true_time(plan.advance())
     }
@@ -281,8 +281,8 @@ impl World {
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
             OutsideEdit::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
-                // A mark is only valid in the object whose uid was written with it. The write that creates an object has
-                // no uid yet.
+                // A mark is only valid in the object whose uid was written with it. The write that creates an object
+                // has no uid yet.
                 let has_uid = old.lease_transitions > 0;
                 if has_uid && self.store.object().is_some_and(|current| current.version.uid != uid) {
                     old.run = None;

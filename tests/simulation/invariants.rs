@@ -9,7 +9,7 @@ use leaderrun_core::tenure::Tenure;
 
 use crate::events::Event;
 use crate::trace;
-use crate::world::{Host, ObservedMark, RESUME_TIME, Run, World};
+use crate::world::{Machine, ObservedMark, RESUME_TIME, Run, World};
 use testkit::simulated_time::{SECOND, Time, wall};
 
 /// The kind of a violated invariant.
@@ -154,11 +154,11 @@ impl World {
 
     /// Returns the excuse if `new_leader` could not know that the command of `holder` may be alive.
     pub fn excuse_for(&self, new_leader: usize, holder: usize) -> Option<Excuse> {
-        let Run { host, displaced, overtaken, acquired_in, .. } = self.runs[holder];
+        let Run { machine, displaced, overtaken, acquired_in, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
-        let lease_duration = self.hosts[host].plan.timing.lease_duration().as_secs();
+        let lease_duration = self.machines[machine].plan.timing.lease_duration().as_secs();
         let observed_marks = &self.runs[new_leader].observed_marks;
         match observed_marks.iter().rfind(|seen| seen.run == holder) {
             None if observed_marks.iter().all(|seen| seen.run == new_leader) => Some(Excuse::NeverSawTheLock),
@@ -177,7 +177,7 @@ impl World {
     /// Returns the time by which the processes of a resumed machine have handled everything that is due, if it has not
     /// passed yet. Until then, a command that was frozen together with them may still be alive.
     fn catches_up_by(&self, run: usize) -> Option<Time> {
-        let Host { plan, suspended_until, .. } = &self.hosts[self.runs[run].host];
+        let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
         let until = suspended_until + RESUME_TIME + plan.clock.true_time(plan.advance());
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
@@ -199,9 +199,9 @@ impl World {
     /// Records the time from which `--min-hold` allows the next command. This is called after the last write of a
     /// release.
     pub fn record_due_time(&mut self, run: usize) {
-        let Run { host, command_succeeded, .. } = self.runs[run];
-        let hold = self.hosts[host].plan.min_hold.filter(|_| command_succeeded && self.plan.accurate_wall_clocks);
-        let (store, other) = match self.plan.hosts[host].lock.last() {
+        let Run { machine, command_succeeded, .. } = self.runs[run];
+        let hold = self.machines[machine].plan.min_hold.filter(|_| command_succeeded && self.plan.accurate_wall_clocks);
+        let (store, other) = match self.plan.machines[machine].lock.last() {
             Member::First => (&self.store, &self.second_store),
             Member::Second => (&self.second_store, &self.store),
         };
@@ -238,7 +238,7 @@ impl World {
     /// Checks that a command does not get the stop signal before the end of its tenure.
     pub fn check_stop(&mut self, run: usize, now: Instant) {
         let supervisor = &self.runs[run].supervisor;
-        let advance = self.hosts[self.runs[run].host].plan.advance();
+        let advance = self.machines[self.runs[run].machine].plan.advance();
         let is_early = |tenure: Tenure| now < tenure.earlier_by(advance).stop;
         if !supervisor.elector_gone && supervisor.received_tenure.is_some_and(is_early) {
             let description = format!("{} stops its command, whose tenure was extended", self.name(run));

@@ -6,7 +6,7 @@ use crate::outside_edits::expect_no_violation;
 use crate::plan::Constraints;
 
 const MIGRATING: Constraints = Constraints {
-    hosts: None,
+    machines: None,
     faults: None,
     timing: None,
     clock_rates: None,

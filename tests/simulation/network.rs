@@ -26,14 +26,14 @@ pub struct ServerWatch {
 
 impl World {
     /// Sends a request from its machine.
-    pub fn send_from_host(&mut self, run: usize, number: u32, member: Member, request: Box<Request>) {
+    pub fn send_from_machine(&mut self, run: usize, number: u32, member: Member, request: Box<Request>) {
         let elector = &self.runs[run].elector;
         if !elector.alive || elector.request_in_flight != Some(number) {
             return;
         }
         self.statistics.requests += 1;
-        let host = self.runs[run].host;
-        if self.hosts[host].outbound_cut_until > self.now || self.is_lost(self.plan.network.request_lost) {
+        let machine = self.runs[run].machine;
+        if self.machines[machine].outbound_cut_until > self.now || self.is_lost(self.plan.network.request_lost) {
             trace!(self, "{} sends {}, which is lost", self.name(run), RequestSummary(&request));
             return;
         }
@@ -67,7 +67,9 @@ impl World {
             Member::First => self.carry_out_in_first(run, request),
             Member::Second => self.carry_out_in_second(run, request),
         };
-        if released && matches!(reply, Reply::Written(_)) && member == self.plan.hosts[self.runs[run].host].lock.last()
+        if released
+            && matches!(reply, Reply::Written(_))
+            && member == self.plan.machines[self.runs[run].machine].lock.last()
         {
             self.record_due_time(run);
         }
@@ -117,8 +119,8 @@ impl World {
     }
 
     fn reply(&mut self, run: usize, number: u32, reply: Reply) {
-        let host = self.runs[run].host;
-        if self.hosts[host].inbound_cut_until > self.now || self.is_lost(self.plan.network.reply_lost) {
+        let machine = self.runs[run].machine;
+        if self.machines[machine].inbound_cut_until > self.now || self.is_lost(self.plan.network.reply_lost) {
             trace!(self, "           the reply to {} is lost", self.name(run));
             return;
         }
@@ -140,11 +142,11 @@ impl World {
         if !self.runs[run].elector.alive {
             return;
         }
-        let host = &self.hosts[self.runs[run].host];
-        if !host.plan.may_watch || host.plan.lock != LockKind::One(Member::First) {
+        let machine = &self.machines[self.runs[run].machine];
+        if !machine.plan.may_watch || machine.plan.lock != LockKind::One(Member::First) {
             return self.answer_watch_request(run, number, WatchEvent::Forbidden);
         }
-        let cut = host.outbound_cut_until.max(host.inbound_cut_until);
+        let cut = machine.outbound_cut_until.max(machine.inbound_cut_until);
         if cut > self.now || self.server_down_until > self.now {
             // A connection that cannot be established times out.
             let at = self.now + 2 * SECOND;
@@ -205,7 +207,7 @@ impl World {
             self.watches[index].dead = true;
             return;
         }
-        let cut_until = self.hosts[self.runs[run].host].inbound_cut_until;
+        let cut_until = self.machines[self.runs[run].machine].inbound_cut_until;
         if cut_until > self.now && self.rng.bool() {
             self.watches[index].dead = true;
             return;

@@ -57,7 +57,7 @@ impl World {
         if let (Mutation::ReadFirstObjectOnly, Some(pair)) = (self.mutation, &self.runs[run].elector.pair) {
             return Stored { record: pair.first_record(), ..stored };
         }
-        let timing = &self.hosts[self.runs[run].host].plan.timing;
+        let timing = &self.machines[self.runs[run].machine].plan.timing;
         let id = &self.runs[run].id;
         let written_duration = stored.record.lease_duration_seconds.unwrap_or_default();
         match (self.mutation, &mut stored.record.run) {
@@ -68,7 +68,7 @@ impl World {
                 stored.record.lease_duration_seconds = Some(timing.lease_duration().as_secs() as u32);
             }
             (Mutation::OwnByIdentity, Some(mark))
-                if stored.record.holder_identity == self.hosts[self.runs[run].host].plan.identity =>
+                if stored.record.holder_identity == self.machines[self.runs[run].machine].plan.identity =>
             {
                 mark.run = id.clone();
             }
@@ -101,7 +101,7 @@ impl World {
     /// Returns the lease duration that a run writes, in seconds.
     fn duration_written_by(&self, run: &RunId) -> u32 {
         let run = run.to_string().parse().ok().and_then(|run: usize| self.runs.get(run));
-        run.map_or(0, |run| self.hosts[run.host].plan.timing.lease_duration().as_secs() as u32)
+        run.map_or(0, |run| self.machines[run.machine].plan.timing.lease_duration().as_secs() as u32)
     }
 
     /// Records which mark a run has observed in a revision.

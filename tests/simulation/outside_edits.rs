@@ -14,7 +14,7 @@ pub fn expect_no_violation(constraints: &Constraints, seeds: u64) {
 }
 
 const OUTSIDE_EDITS: Constraints = Constraints {
-    hosts: None,
+    machines: None,
     faults: None,
     timing: None,
     clock_rates: None,
@@ -67,7 +67,7 @@ fn a_request_to_step_down_causes_no_overlap() {
 fn candidates_wait_for_several_displaced_holders() {
     let faults = &[Fault::Edit(OutsideEdit::Delete), Fault::Edit(OutsideEdit::Empty), Fault::Partition];
     expect_no_violation(
-        &Constraints { faults: Some(faults), hosts: Some(5), long_commands: false, ..OUTSIDE_EDITS },
+        &Constraints { faults: Some(faults), machines: Some(5), long_commands: false, ..OUTSIDE_EDITS },
         1_000,
     );
 }
@@ -77,7 +77,7 @@ fn candidates_wait_for_several_displaced_holders() {
 fn a_create_that_arrives_late_causes_no_overlap() {
     let faults = &[Fault::Edit(OutsideEdit::Delete)];
     expect_no_violation(
-        &Constraints { faults: Some(faults), hosts: Some(5), reliable_network: false, ..OUTSIDE_EDITS },
+        &Constraints { faults: Some(faults), machines: Some(5), reliable_network: false, ..OUTSIDE_EDITS },
         1_000,
     );
 }

@@ -50,7 +50,7 @@ pub struct Network {
 
 /// One machine and the configuration of leaderrun on it.
 #[derive(Clone, Debug)]
-pub struct HostPlan {
+pub struct MachinePlan {
     pub clock: Clock,
     pub identity: String,
     pub timing: Timing,
@@ -71,7 +71,7 @@ pub struct HostPlan {
     pub kill_time: Duration,
 }
 
-impl HostPlan {
+impl MachinePlan {
     /// Returns the time by which stop and kill have to be brought forward.
     pub fn advance(&self) -> Duration {
         self.delay + self.kill_time
@@ -129,7 +129,7 @@ pub struct Commands {
 
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub hosts: Vec<HostPlan>,
+    pub machines: Vec<MachinePlan>,
     pub network: Network,
     pub faults: Vec<Fault>,
     /// The mean time between two faults.
@@ -155,7 +155,7 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Constraints {
     /// The number of machines.
-    pub hosts: Option<usize>,
+    pub machines: Option<usize>,
     /// The only faults that are injected.
     pub faults: Option<&'static [Fault]>,
     /// The timing of all candidates, as an index into [`TIMINGS`].
@@ -186,15 +186,17 @@ impl Plan {
     pub fn draw(rng: &mut Rng, constraints: &Constraints) -> Self {
         let accurate_wall_clocks = constraints.min_hold || rng.f64() < 0.3;
         let migrating = constraints.migrating || (constraints.faults.is_none() && rng.f64() < 0.1);
-        let hosts = draw_hosts(rng, constraints, accurate_wall_clocks, migrating);
-        let longest_lease = hosts.iter().map(|host| host.clock.true_time(host.timing.lease_duration())).max();
+        let machines = draw_machines(rng, constraints, accurate_wall_clocks, migrating);
+        let longest_lease =
+            machines.iter().map(|machine| machine.clock.true_time(machine.timing.lease_duration())).max();
         let longest_lease = longest_lease.unwrap_or_default();
-        let longest_retry = hosts.iter().map(|host| host.clock.true_time(host.timing.retry_period())).max();
+        let longest_retry = machines.iter().map(|machine| machine.clock.true_time(machine.timing.retry_period())).max();
         let healthy_from = longest_lease * rng.u64(3..8);
         // This covers the lease durations of the holder and of a displaced holder, the polls in between, the restarts,
         // and a Retry-After.
         let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
-        let longest_hold = hosts.iter().filter_map(|host| host.min_hold).max().map(|hold| hold.as_nanos() as Time);
+        let longest_hold =
+            machines.iter().filter_map(|machine| machine.min_hold).max().map(|hold| hold.as_nanos() as Time);
         let leader_within = match longest_hold {
             Some(hold) if accurate_wall_clocks => Some(leader_within + hold),
             Some(_) => None,
@@ -218,7 +220,7 @@ impl Plan {
                 ignores_term: if constraints.ignore_sigterm { 1.0 } else { rng.f64() },
                 descendants: rng.usize(0..5),
             },
-            hosts,
+            machines,
             migrating,
             second_unwritable: constraints.second_unwritable,
             accurate_wall_clocks,
@@ -229,8 +231,13 @@ impl Plan {
     }
 }
 
-fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bool, migrating: bool) -> Vec<HostPlan> {
-    let count = constraints.hosts.unwrap_or_else(|| rng.usize(2..6));
+fn draw_machines(
+    rng: &mut Rng,
+    constraints: &Constraints,
+    accurate_wall_clocks: bool,
+    migrating: bool,
+) -> Vec<MachinePlan> {
+    let count = constraints.machines.unwrap_or_else(|| rng.usize(2..6));
     let same_timing = rng.f64() < 0.7;
     let common_timing = constraints.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
     let single_object =
@@ -250,7 +257,7 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
     timings
         .into_iter()
         .enumerate()
-        .map(|(index, timing)| HostPlan {
+        .map(|(index, timing)| MachinePlan {
             // This value is not random, so that the seeds of earlier failures still give the same schedules.
             max_run: (index % 2 == 1).then(|| timing.lease_duration() * 2),
             clock: Clock {
@@ -260,7 +267,7 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
                 booted: rng.u64(1..1_000_000) * SECOND,
                 wall: SignedDuration::from_secs(if accurate_wall_clocks { 0 } else { rng.i64(-100_000..100_000) }),
             },
-            identity: if same_identity { "same".to_owned() } else { host_name(index).to_string() },
+            identity: if same_identity { "same".to_owned() } else { machine_name(index).to_string() },
             wait: match rng.usize(..8) {
                 // One candidate must wait long enough to take over from a holder that died.
                 _ if index == 0 => None,
@@ -282,12 +289,12 @@ fn draw_hosts(rng: &mut Rng, constraints: &Constraints, accurate_wall_clocks: bo
             kill_time: Duration::ZERO,
             timing,
         })
-        .map(HostPlan::with_delays)
+        .map(MachinePlan::with_delays)
         .collect()
 }
 
 /// Returns the name of a machine.
-pub fn host_name(index: usize) -> char {
+pub fn machine_name(index: usize) -> char {
     (b'A' + index as u8) as char
 }
 

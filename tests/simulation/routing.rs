@@ -6,7 +6,7 @@ use leaderrun_core::routing::{Route, RouteAction, RouteInputs, RoutingStep, Step
 use leaderrun_core::updates::Update;
 
 use crate::events::{Event, Thread};
-use crate::plan::HostPlan;
+use crate::plan::MachinePlan;
 use crate::world::World;
 use testkit::simulated_time::{MILLISECOND, SECOND};
 
@@ -23,7 +23,7 @@ pub struct RoutingThread {
 }
 
 impl RoutingThread {
-    pub fn new(plan: &HostPlan) -> Self {
+    pub fn new(plan: &MachinePlan) -> Self {
         let route = Route::new(plan.timing.request_timeout());
         Self { route, step: None, steps: 0, updates: Vec::new(), result: None }
     }

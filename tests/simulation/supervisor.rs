@@ -11,7 +11,7 @@ use leaderrun_core::tenure::Tenure;
 use crate::command::Parent;
 use crate::events::{Event, Thread};
 use crate::mutation::Mutation;
-use crate::plan::{HostPlan, KILL_TIME};
+use crate::plan::{KILL_TIME, MachinePlan};
 use crate::trace;
 use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, Time};
@@ -65,7 +65,7 @@ struct Kill {
 }
 
 impl SupervisorProcess {
-    pub fn new(plan: &HostPlan, now: Instant, mutation: Mutation) -> Self {
+    pub fn new(plan: &MachinePlan, now: Instant, mutation: Mutation) -> Self {
         let stop_options = StopOptions {
             stop_signal: TERM,
             lost_grace: plan.timing.lost_grace(),
@@ -117,7 +117,7 @@ impl World {
         }
         let now = self.clock(run).boot(self.now);
         if self.mutation != Mutation::IgnoreDelays {
-            let delay = self.hosts[self.runs[run].host].plan.delay;
+            let delay = self.machines[self.runs[run].machine].plan.delay;
             self.runs[run].supervisor.supervisor.measure_delay(now, delay);
         }
         if self.mutation == Mutation::StopBeforeRenewals {
@@ -254,7 +254,7 @@ impl World {
         trace!(self, "{}'s tenure is over", self.name(run));
         if self.runs[run].tree.runs_command() {
             self.check_loss(run);
-            let advance = self.hosts[self.runs[run].host].plan.advance();
+            let advance = self.machines[self.runs[run].machine].plan.advance();
             let advance = if self.mutation == Mutation::IgnoreDelays { Duration::ZERO } else { advance };
             let by = self.clock(run).time_of(tenure.kill + advance + KILL_TIME);
             self.require_death_by(run, by);
@@ -366,7 +366,7 @@ impl World {
         }
         // The promise covers one fault. If the supervisor failed as well, the loss of this report would be a second
         // fault, because the elector would not know that the deadline was brought forward.
-        let was_brought_forward = self.hosts[self.runs[run].host].plan.advance() > Duration::ZERO;
+        let was_brought_forward = self.machines[self.runs[run].machine].plan.advance() > Duration::ZERO;
         let may_be_lost = !(was_brought_forward && matches!(report, Report::Enforcing(_)));
         if may_be_lost && self.is_lost(self.plan.network.report_lost) {
             return trace!(self, "{}'s report is lost: {report:?}", self.name(run));

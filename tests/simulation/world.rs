@@ -15,7 +15,7 @@ use crate::events::{Event, ScheduledEvent, Thread};
 use crate::invariants::{Excuse, Violation};
 use crate::mutation::Mutation;
 use crate::network::ServerWatch;
-use crate::plan::{Constraints, HostPlan, Plan, host_name};
+use crate::plan::{Constraints, MachinePlan, Plan, machine_name};
 use crate::store::Store;
 use crate::supervisor::SupervisorProcess;
 use testkit::simulated_time::{Clock, MILLISECOND, SECOND, Time};
@@ -25,8 +25,8 @@ pub const RESUME_TIME: Time = 100 * MILLISECOND;
 
 /// A machine. Each `…_until` is the end of a fault.
 #[derive(Debug)]
-pub struct Host {
-    pub plan: HostPlan,
+pub struct Machine {
+    pub plan: MachinePlan,
     pub outbound_cut_until: Time,
     pub inbound_cut_until: Time,
     pub suspended_until: Time,
@@ -35,7 +35,7 @@ pub struct Host {
 /// One run of leaderrun: its two processes and its command.
 #[derive(Debug)]
 pub struct Run {
-    pub host: usize,
+    pub machine: usize,
     pub id: RunId,
     pub elector: ElectorProcess,
     pub supervisor: SupervisorProcess,
@@ -98,7 +98,7 @@ pub struct World {
     pub now: Time,
     pub plan: Plan,
     pub mutation: Mutation,
-    pub hosts: Vec<Host>,
+    pub machines: Vec<Machine>,
     pub runs: Vec<Run>,
     /// The runs that have a living process.
     pub living: Vec<usize>,
@@ -139,14 +139,14 @@ impl World {
     pub fn new(seed: u64, constraints: &Constraints, mutation: Mutation, with_trace: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng, constraints);
-        let hosts = plan.hosts.iter().map(|plan| Host {
+        let machines = plan.machines.iter().map(|plan| Machine {
             plan: plan.clone(),
             outbound_cut_until: 0,
             inbound_cut_until: 0,
             suspended_until: 0,
         });
         let mut world = Self {
-            hosts: hosts.collect(),
+            machines: machines.collect(),
             rng,
             now: 0,
             mutation,
@@ -170,12 +170,13 @@ impl World {
             plan,
         };
         world.trace_plan();
-        for host in 0..world.hosts.len() {
+        for machine in 0..world.machines.len() {
             let at = world.rng.u64(0..2 * SECOND);
-            world.schedule(at, Event::StartRun { host });
+            world.schedule(at, Event::StartRun { machine });
         }
         if world.plan.client_go {
-            let longest = world.plan.hosts.iter().map(|host| host.timing.lease_duration()).max().unwrap_or_default();
+            let longest =
+                world.plan.machines.iter().map(|machine| machine.timing.lease_duration()).max().unwrap_or_default();
             world.client_go = Some(ClientGo::draw(&mut world.rng, longest));
             world.schedule(SECOND, Event::ClientGo);
         }
@@ -225,7 +226,7 @@ impl World {
                     Thread::Routing => self.run_routing(run),
                 }
             }
-            Event::SendRequest { run, number, member, request } => self.send_from_host(run, number, member, request),
+            Event::SendRequest { run, number, member, request } => self.send_from_machine(run, number, member, request),
             Event::RequestArrives { run, number, member, request } => {
                 self.receive_request(run, number, member, *request)
             }
@@ -241,7 +242,7 @@ impl World {
             Event::RoutingStepEnds { run, number, result } => self.deliver_routing_result(run, number, result),
             Event::CheckDeath { run } => self.check_death(run),
             Event::CheckOverlap { run, other } => self.check_overlap(run, other),
-            Event::StartRun { host } => self.start_run(host),
+            Event::StartRun { machine } => self.start_run(machine),
             Event::InjectFault => self.inject_fault(),
             Event::RecreateLease(record) => self.outside_edit("recreates the lease", |_| Some(*record)),
             Event::ClientGo => self.run_client_go(),
@@ -263,7 +264,7 @@ impl World {
             Event::ProcessDies { run, .. } | Event::ForkChild { run, .. } => (run, 0),
             _ => return None,
         };
-        let until = self.hosts[self.runs[run].host].suspended_until.max(stopped_until);
+        let until = self.machines[self.runs[run].machine].suspended_until.max(stopped_until);
         (until > self.now).then_some(until)
     }
 
@@ -293,7 +294,7 @@ impl World {
         deadline: Option<Instant>,
         next_kill: Option<Instant>,
     ) {
-        let delay = self.hosts[self.runs[run].host].plan.delay;
+        let delay = self.machines[self.runs[run].machine].plan.delay;
         for (at, delay) in [(deadline, delay), (next_kill, Duration::ZERO)] {
             if let Some(at) = at {
                 let longest = MILLISECOND + self.clock(run).true_time(delay);
@@ -313,7 +314,7 @@ impl World {
     }
 
     pub fn clock(&self, run: usize) -> &Clock {
-        &self.hosts[self.runs[run].host].plan.clock
+        &self.machines[self.runs[run].machine].plan.clock
     }
 
     /// Returns `true` with this probability.
@@ -326,14 +327,15 @@ impl World {
         self.now >= self.plan.healthy_from
     }
 
-    fn start_run(&mut self, host: usize) {
+    fn start_run(&mut self, machine: usize) {
         let run = self.runs.len();
-        let now = self.hosts[host].plan.clock.now(self.now);
+        let now = self.machines[machine].plan.clock.now(self.now);
         let id = RunId::new(run.to_string());
-        let elector = ElectorProcess::new(&self.hosts[host].plan, id.clone(), now, self.rng.u64(..), self.mutation);
-        let supervisor = SupervisorProcess::new(&self.hosts[host].plan, now.boot, self.mutation);
+        let elector =
+            ElectorProcess::new(&self.machines[machine].plan, id.clone(), now, self.rng.u64(..), self.mutation);
+        let supervisor = SupervisorProcess::new(&self.machines[machine].plan, now.boot, self.mutation);
         self.runs.push(Run {
-            host,
+            machine,
             id,
             elector,
             supervisor,
@@ -366,7 +368,7 @@ impl World {
     }
 
     pub fn name(&self, run: usize) -> String {
-        format!("{}/{run}", host_name(self.runs[run].host))
+        format!("{}/{run}", machine_name(self.runs[run].machine))
     }
 
     pub fn push_trace(&mut self, line: String) {
@@ -378,13 +380,13 @@ impl World {
 
     /// Adds the plan to the trace.
     fn trace_plan(&mut self) {
-        for index in 0..self.hosts.len() {
-            let HostPlan { clock, identity, timing, wait, min_hold, lock, may_watch, delay, kill_time, .. } =
-                self.hosts[index].plan.clone();
+        for index in 0..self.machines.len() {
+            let MachinePlan { clock, identity, timing, wait, min_hold, lock, may_watch, delay, kill_time, .. } =
+                self.machines[index].plan.clone();
             trace!(
                 self,
                 "machine {}: clock rate {:.3}, identity {identity}, lease {:?}, deadline {:?}, retry {:?}, grace {:?}, wait {wait:?}, min hold {min_hold:?}, {lock:?}{}, delay {delay:?}, kill time {kill_time:?}",
-                host_name(index),
+                machine_name(index),
                 clock.rate as f64 / 1e6,
                 timing.lease_duration(),
                 timing.renew_deadline(),
