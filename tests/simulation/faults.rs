@@ -55,6 +55,10 @@ pub enum OutsideEdit {
     EmptyKeepingMark,
     /// Sets the record's duration to one second.
     Shorten,
+    /// Sets the record's duration to the longest lease duration of all candidates.
+    Lengthen,
+    /// Removes leaderrun's annotations, and keeps the fields that all implementations share.
+    RemoveAnnotations,
     /// Restores an earlier record, including its mark.
     RestoreOldRecord,
     /// Replaces the record with that of another lock. Its mark is not valid here.
@@ -65,7 +69,7 @@ pub enum OutsideEdit {
 
 impl Fault {
     /// All faults that the promise covers.
-    pub const COVERED: [Self; 27] = [
+    pub const COVERED: [Self; 29] = [
         Self::Partition,
         Self::PartitionRequests,
         Self::PartitionReplies,
@@ -90,6 +94,8 @@ impl Fault {
         Self::Edit(OutsideEdit::Empty),
         Self::Edit(OutsideEdit::EmptyKeepingMark),
         Self::Edit(OutsideEdit::Shorten),
+        Self::Edit(OutsideEdit::Lengthen),
+        Self::Edit(OutsideEdit::RemoveAnnotations),
         Self::Edit(OutsideEdit::RestoreOldRecord),
         Self::Edit(OutsideEdit::CopyAnotherLock),
         Self::Edit(OutsideEdit::StepDown),
@@ -279,6 +285,20 @@ impl World {
             }),
             OutsideEdit::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
+            OutsideEdit::Lengthen => {
+                let longest = self.plan.hosts.iter().map(|host| host.timing.lease_duration().as_secs() as u32).max();
+                self.edit("lengthens the lease", |record| record.lease_duration_seconds = longest);
+            }
+            OutsideEdit::RemoveAnnotations => self.edit("removes the annotations", |record| {
+                *record = Record {
+                    holder_identity: std::mem::take(&mut record.holder_identity),
+                    lease_duration_seconds: record.lease_duration_seconds,
+                    acquire_time: record.acquire_time,
+                    renew_time: record.renew_time,
+                    lease_transitions: record.lease_transitions,
+                    ..Record::default()
+                }
+            }),
             OutsideEdit::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
                 // A mark is only valid in the object whose uid was written with it. The write that creates an object

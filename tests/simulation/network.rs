@@ -62,6 +62,7 @@ impl World {
         if self.plan.second_unwritable && member == Member::Second && request != Request::Get {
             return;
         }
+        let is_write = request != Request::Get;
         let released = releases(&request);
         let reply = match member {
             Member::First => self.carry_out_in_first(run, request),
@@ -73,7 +74,15 @@ impl World {
         {
             self.record_due_time(run);
         }
-        self.reply(run, number, if failing { Reply::Unknown { retry_after: None } } else { reply });
+        // A proxy that sends a write twice passes on the reply to the second request, which is a conflict.
+        let reply = if failing && is_write && self.rng.bool() {
+            Reply::Conflict
+        } else if failing {
+            Reply::Unknown { retry_after: None }
+        } else {
+            reply
+        };
+        self.reply(run, number, reply);
     }
 
     fn carry_out_in_second(&mut self, run: usize, request: Request) -> Reply {

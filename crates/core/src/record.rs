@@ -160,8 +160,7 @@ impl Record {
 
     /// Returns whether `run` wrote this record and holds the lock.
     pub fn is_held_by_run(&self, run: &RunId, identity: &str) -> bool {
-        self.holder_identity == identity
-            && self.mark().is_some_and(|mark| mark.run == *run && mark.state == RunState::Held)
+        self.holder_identity == identity && self.marked_holder() == Some(run)
     }
 
     /// Returns whether `run` is asked to end its command and to release the lock. The next write of `run` removes the
@@ -171,11 +170,16 @@ impl Record {
     }
 
     /// Returns whether the lock is held, so that the holder's command may be alive.
+    ///
+    /// A record may name a holder although its mark says `released`: another program has acquired the lock without
+    /// changing `renewTime`. leaderrun itself removes the holder when it releases the lock.
     pub fn is_held(&self) -> bool {
-        match self.mark() {
-            Some(mark) => mark.state == RunState::Held,
-            None => !self.holder_identity.is_empty(),
-        }
+        self.marked_holder().is_some() || !self.holder_identity.is_empty()
+    }
+
+    /// Returns the run that holds the lock according to a valid mark.
+    pub fn marked_holder(&self) -> Option<&RunId> {
+        self.mark().filter(|mark| mark.state == RunState::Held).map(|mark| &mark.run)
     }
 
     /// Returns how long the record is valid without a renewal; `fallback` if it does not contain a lease duration.
@@ -297,6 +301,15 @@ mod tests {
     fn an_emptied_record_with_a_valid_mark_is_held() {
         let record = Record { holder_identity: String::new(), ..held("r1") };
         assert!(record.is_held());
+    }
+
+    #[test]
+    fn a_released_record_that_names_a_holder_again_is_held() {
+        let mark = held("r1").run.map(|mark| RunMark { state: RunState::Released, ..mark });
+        let taken = Record { run: mark, ..held("r1") };
+        assert!(taken.is_held());
+        assert_eq!(taken.marked_holder(), None);
+        assert!(!Record { holder_identity: String::new(), ..taken }.is_held());
     }
 
     #[test]

@@ -77,8 +77,11 @@ impl Election {
                     if request.write.is_none() {
                         self.ask_again();
                     }
-                    self.claims.note_refusal(request.write.map(|write| write.transitions));
+                    self.claims.note_refusal(request.write.as_ref().map(|write| write.transitions));
                 }
+                // A proxy may have sent the write twice. Then it was carried out, and this is the reply to the second
+                // request. The read shows whether it was.
+                self.remember_unconfirmed(request.write);
                 self.conflicts += 1;
                 if self.conflicts > MAX_CONFLICTS_WITHOUT_PAUSE {
                     self.back_off(now.boot, None);
@@ -101,12 +104,16 @@ impl Election {
                 }
                 // Before the candidacy ends, read whether the unanswered write acquired or released the lock.
                 self.must_read |= request.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
-                self.unconfirmed_writes.extend(request.write);
-                if self.unconfirmed_writes.len() > MAX_UNCONFIRMED_WRITES {
-                    self.unconfirmed_writes.pop_front();
-                }
+                self.remember_unconfirmed(request.write);
                 self.back_off(now.boot, retry_after);
             }
+        }
+    }
+
+    fn remember_unconfirmed(&mut self, write: Option<Write>) {
+        self.unconfirmed_writes.extend(write);
+        if self.unconfirmed_writes.len() > MAX_UNCONFIRMED_WRITES {
+            self.unconfirmed_writes.pop_front();
         }
     }
 
@@ -172,10 +179,16 @@ impl Election {
                             self.actions.push(ElectionAction::Notify(ElectionNotice::Edited));
                         }
                         if let Some(sent) = own_sent_at.filter(|sent| *sent > tenure.renewal_sent_at) {
+                            self.conflicts = 0;
                             *tenure = Tenure::of_renewal(sent, &self.config.timing);
                             self.actions.push(ElectionAction::Extend(*tenure));
                         }
                         self.timers.set(Timer::Send, tenure.renewal_sent_at + renewal_interval);
+                    }
+                    Some(Stored { record, .. })
+                        if before.as_ref().is_some_and(|before| has_lost_its_mark(&record, before)) =>
+                    {
+                        self.actions.push(ElectionAction::Notify(ElectionNotice::Edited));
                     }
                     Some(Stored { record, .. }) if is_held_by_another(&record, &self.config.run) => {
                         *lost = true;
@@ -288,6 +301,14 @@ fn is_older(version: &Version, than: &Version) -> bool {
 fn is_edited(current: &Record, written: &Record) -> bool {
     let Record { renew_time, run, step_down, .. } = current.clone();
     Record { renew_time, run, step_down, ..written.clone() } != *current
+}
+
+/// Returns whether `current` is the record `before` without its mark, which another client has removed. A candidate
+/// that acquires or renews the lock changes the times of the record.
+fn has_lost_its_mark(current: &Record, before: &Record) -> bool {
+    let is_same_holder = current.holder_identity == before.holder_identity;
+    let has_same_times = current.acquire_time == before.acquire_time && current.renew_time == before.renew_time;
+    current.run.is_none() && is_same_holder && has_same_times
 }
 
 /// Returns whether another candidate holds the lock according to a record that this run has not written.

@@ -4,6 +4,8 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use jiff::Timestamp;
+
 use super::min_hold;
 use super::protocol::Now;
 use crate::instant::Instant;
@@ -24,8 +26,9 @@ pub(super) struct ObservedRecord {
     changed: Instant,
     /// When this candidate saw the record last, whether or not it had changed.
     confirmed: Instant,
-    /// The lease duration of the record. If its run has stated different durations, this is the longest.
-    holds_for: Duration,
+    /// The longest lease duration that the record's run has written with a renewal. The duration in the record may
+    /// differ, because other programs can edit it.
+    longest_written: Duration,
     displaced: Vec<DisplacedHolder>,
     /// The instant before which the release does not allow an acquisition, if it states one.
     not_before: Option<Instant>,
@@ -40,8 +43,8 @@ struct DisplacedHolder {
     run: Option<RunId>,
     /// When its lease expires.
     until: Instant,
-    /// The longest lease duration that it has stated.
-    holds_for: Duration,
+    /// The longest lease duration that it has written.
+    longest_written: Duration,
 }
 
 impl DisplacedHolder {
@@ -58,7 +61,7 @@ impl ObservedRecord {
         let mut observed = Self {
             changed: now.boot,
             confirmed: now.boot,
-            holds_for: lease_duration(&stored, fallback),
+            longest_written: lease_duration(&stored, fallback),
             displaced: Vec::new(),
             not_before: None,
             stored: None,
@@ -88,20 +91,26 @@ impl ObservedRecord {
         if changed {
             let (before, after) = (self.record(), record_in(&stored));
             let duration = lease_duration(&stored, self.fallback);
-            let earlier_duration = if run_of(before).is_some() && run_of(before) == writer {
-                Some(self.holds_for)
+            let is_same_run = run_of(before).is_some() && run_of(before) == writer;
+            let earlier_duration = if is_same_run {
+                Some(self.longest_written)
             } else {
-                self.displaced.iter().find(|holder| holder.has_returned(writer)).map(|holder| holder.holds_for)
+                self.displaced.iter().find(|holder| holder.has_returned(writer)).map(|holder| holder.longest_written)
             };
+            // Every write of a run changes `renewTime`, so this is an edit by another program.
+            let is_edit = is_same_run && renew_time_of(before) == renew_time_of(after);
             let is_forced = forced.is_some() && run_of(before) == forced;
             let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
             let out_of_turn = out_of_turn || recreated || is_copy;
             if !is_forced && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
-                let (until, holds_for) = (now.boot + self.holds_for, self.holds_for);
-                self.remember(DisplacedHolder { run: run_of(before).cloned(), until, holds_for });
+                let (until, longest_written) = (now.boot + self.holds_for(), self.longest_written);
+                let run = before.and_then(Record::marked_holder).cloned();
+                self.remember(DisplacedHolder { run, until, longest_written });
             }
             self.changed = now.boot;
-            self.holds_for = earlier_duration.map_or(duration, |earlier| earlier.max(duration));
+            if !is_edit {
+                self.longest_written = earlier_duration.map_or(duration, |earlier| earlier.max(duration));
+            }
         }
         self.displaced.retain(|holder| !releases_all && !holder.has_returned(writer));
         self.set_stored(now, stored);
@@ -140,10 +149,16 @@ impl ObservedRecord {
         record_in(&self.stored)
     }
 
+    /// Returns how long the lock stays held without a change of the record: the duration in the record, or a longer
+    /// one that the holder has written.
+    fn holds_for(&self) -> Duration {
+        self.longest_written.max(lease_duration(&self.stored, self.fallback))
+    }
+
     /// Returns when the lock may be acquired if the record does not change until then.
     pub(super) fn takeable_at(&self) -> Instant {
         let is_held = self.record().is_some_and(Record::is_held);
-        let holds_until = if is_held { self.changed + self.holds_for } else { self.changed };
+        let holds_until = if is_held { self.changed + self.holds_for() } else { self.changed };
         let displaced_until = self.displaced.iter().map(|holder| holder.until);
         displaced_until.chain(self.not_before).fold(holds_until, Instant::max)
     }
@@ -177,6 +192,10 @@ fn run_of(record: Option<&Record>) -> Option<&RunId> {
     Some(&record?.mark()?.run)
 }
 
+fn renew_time_of(record: Option<&Record>) -> Option<Timestamp> {
+    record?.renew_time
+}
+
 /// Returns whether the mark in `after` is not that of a successor of `before`. It must then be a copy of an older
 /// record, such as a restored backup.
 ///
@@ -196,7 +215,7 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || out_of_turn) && run_of(Some(after)) != run_of(Some(before));
-    before.is_held() && before.mark().is_some() && (after.mark().is_none() || by_another)
+    before.marked_holder().is_some() && (after.mark().is_none() || by_another)
 }
 
 /// Returns whether a resourceVersion precedes another one. Returns false if they are not numbers, as with some kinds of

@@ -117,6 +117,80 @@ fn a_claim_whose_reply_was_lost_is_recognized_by_a_read() {
     );
 }
 
+/// A proxy that sends a write twice passes on the reply to the second request.
+#[test]
+fn a_write_that_was_carried_out_counts_although_its_reply_is_a_conflict() {
+    let mut driver = Driver::start(None);
+    driver.answer_read(None);
+    let (sent, claim) = (driver.now.boot, driver.expect_write());
+    driver.advance(SECOND);
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.answer_read(Some(claim));
+    let actions = driver.actions();
+    assert!(
+        matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
+        "{actions:?}"
+    );
+    for _ in 0..10 {
+        driver.advance(driver.time_to_next_timeout());
+        let (sent, renewal) = (driver.now.boot, driver.expect_write());
+        driver.reply(Reply::Conflict);
+        driver.version += 1;
+        driver.answer_read(Some(renewal));
+        let actions = driver.actions();
+        assert!(
+            matches!(actions[..], [ElectionAction::Extend(tenure), ..] if tenure.renewal_sent_at == sent),
+            "{actions:?}"
+        );
+    }
+}
+
+#[test]
+fn a_claim_that_was_answered_with_a_conflict_is_released_at_the_end() {
+    let mut driver = Driver::start(None);
+    driver.answer_read(None);
+    let claim = driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.expect_read();
+    driver.step(ElectionInputs::stop());
+    driver.version += 1;
+    let stored = driver.stored(claim);
+    driver.reply(Reply::Read(Some(stored)));
+    assert_eq!(driver.expect_write().holder_identity, "");
+}
+
+/// `kubectl annotate` can remove annotations, and so does a client that replaces the object without knowing them.
+#[test]
+fn a_holder_whose_mark_was_removed_writes_it_again() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    let renewal = driver.expect_write();
+    driver.answer_write(renewal.clone());
+    driver.advance(2 * SECOND);
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.answer_read(Some(Record { run: None, retry_period_millis: None, replaced_version: None, ..renewal }));
+    let notice = ElectionAction::Notify(ElectionNotice::Edited);
+    assert!(driver.unread.contains(&notice), "{:?}", driver.unread);
+    let restored = driver.expect_write();
+    assert!(restored.run.is_some());
+    driver.answer_write(restored);
+    assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+}
+
+#[test]
+fn a_renewal_by_a_client_of_the_same_name_without_a_mark_is_a_loss() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    let renewal = driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.answer_read(Some(Record { run: None, renew_time: Some(T2.parse().unwrap()), ..renewal }));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]));
+}
+
 #[test]
 fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     let mut driver = Driver::start(None);

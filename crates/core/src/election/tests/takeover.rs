@@ -89,6 +89,41 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
     }
 }
 
+/// A script may acquire a released lock by only writing the holder's name.
+#[test]
+fn a_holder_that_kept_the_time_of_a_release_is_waited_for() {
+    let released = record_by("r", RunState::Released, T1, 15);
+    let mut driver = Driver::start(None);
+    driver.answer_read(Some(released.clone()));
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    let taken = Record { holder_identity: "script".into(), ..released.clone() };
+    driver.answer_read(Some(taken.clone()));
+    assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
+    driver.watch_delivers(released);
+    assert_eq!(driver.expect_write().holder_identity, "me", "the script has released the lock");
+}
+
+#[test]
+fn a_lease_duration_that_another_program_wrote_counts_until_the_holder_renews() {
+    let waits = |driver: &Driver| driver.election.observed().expect("a record").1.since(driver.now.boot);
+    let mut driver = Driver::start(None);
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.watch_delivers(record_by("r", RunState::Held, T1, 86_400));
+    assert_eq!(waits(&driver), 86_400 * SECOND);
+    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
+    assert_eq!(waits(&driver), 15 * SECOND);
+}
+
+#[test]
+fn a_lease_duration_that_another_program_restored_counts() {
+    let mut driver = Driver::start(None);
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 1)));
+    driver.watch_delivers(record_by("r", RunState::Held, T1, 15));
+    let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
+    assert_eq!(waits, 15 * SECOND);
+}
+
 #[test]
 fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
     let mut driver = Driver::start(None);
