@@ -316,7 +316,8 @@ impl<'a> MainLoop<'a> {
         let probe = Some(self.next_probe);
         let timeouts = [self.tree.next_timeout(), self.terminal.next_check(), self.relay.next_timeout(), probe];
         self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
-        // This is an array, because a Vec would allocate. The timer takes the place of descriptors that do not exist.
+        // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place of
+        // descriptors that do not exist.
         let timer = self.timer.as_fd();
         let [channel, elector] =
             if self.elector_gone { [timer; 2] } else { [self.channel.as_fd(), self.elector.as_fd()] };
