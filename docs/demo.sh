@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the demonstration in README.md: two candidates for one lock, of which one is stopped and the other one crashes.
+# Prints the demonstration in README.md: two candidates compete for a lock; one is stopped, and then the other crashes.
 # Needs leaderrun in the PATH and takes half a minute.
 set -eu
 folder=$(mktemp -d)

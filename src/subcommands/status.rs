@@ -168,7 +168,7 @@ impl Printer {
         print(&line)
     }
 
-    /// Returns the time until the status changes even if the record is not written: it expires, or becomes due.
+    /// Returns the time until the status changes although the record does not: the lock expires, or becomes due.
     fn next_change(&self, stored: Option<&Stored>) -> Duration {
         let now = Timestamp::now();
         let record = stored.map(|stored| &stored.record);

@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 use super::proc::{Identity, Numbers, Proc, Stat};
 use crate::process::clock;
 
-/// The largest number of processes that one scan can find. The next scan finds the others: by then the first ones have
-/// been killed, and their children have become children of the supervisor.
+/// The largest number of processes that one scan can find. The next scan finds the others, because in the meantime the
+/// first ones have been killed and their children have become children of the supervisor.
 const CAPACITY: usize = 8192;
 
 /// The longest duration of one scan.

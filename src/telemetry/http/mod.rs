@@ -88,7 +88,7 @@ pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateS
     }
 }
 
-/// Answers one request. Errors only concern the client and are ignored.
+/// Answers one request. Errors only affect the client and are ignored.
 async fn handle_connection(stream: TcpStream, state: Rc<RefCell<CandidateState>>) {
     let service = service_fn(|request| {
         let response = routes::respond(&request, &state.borrow(), clock::now());

@@ -29,7 +29,7 @@ pub fn in_one_line(text: &str) -> String {
 }
 
 /// Returns an error in one line: its context, followed by its innermost cause if the context does not contain it. The
-/// causes in between mostly repeat one of the two.
+/// causes in between usually repeat one of the two.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
     let all = match inner.lines().next() {
