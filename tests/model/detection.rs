@@ -47,7 +47,7 @@ rule_tests! {
 }
 
 #[test]
-fn own_records_are_recognised_by_run_id() {
+fn own_records_are_recognized_by_run_id() {
     let setting = Setting {
         same_identity: true,
         max_disturbances: 0,

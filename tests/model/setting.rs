@@ -28,7 +28,7 @@ pub enum Rule {
     ReleaseAfterLastProcess,
     /// The lock is released when no process is left, not when the supervisor has died.
     ReleaseAfterKill,
-    /// A run recognises its own records by its run ID, not by its identity.
+    /// A run recognizes its own records by its run ID, not by its identity.
     RecognizeByRunId,
     /// Candidates wait for a holder whose mark was removed.
     WaitForDisplacedHolder,

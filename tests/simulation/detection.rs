@@ -95,7 +95,7 @@ mutation_tests! {
         NoCheckBeforeSpawn,
         Constraints { faults: Some(PROCESS_FREEZES), timing: Some(6), long_commands: false, ..PLAIN },
         StartedLate | ReleasedAlive | Overlap;
-    own_records_are_recognised_by_run_id:
+    own_records_are_recognized_by_run_id:
         OwnByIdentity, Constraints { faults: Some(&[]), same_identity: true, ..PLAIN }, Overlap;
     renewals_are_applied_before_an_overdue_stop:
         StopBeforeRenewals, Constraints { faults: Some(PROCESS_FREEZES), ..PLAIN }, StoppedEarly;

@@ -52,11 +52,11 @@ pub enum Excuse {
     Thawed,
     /// The holder's record was deleted, emptied, overwritten or shortened, and the new leader had never observed a
     /// record.
-    NeverSawTheLock,
+    NeverObservedLock,
     /// The holder was displaced, and the new leader had observed other records but never this holder's.
-    NeverSawTheHolder,
+    NeverObservedHolder,
     /// The new leader had only observed the holder's record with a shorter duration than the holder had written.
-    SawShorterDuration,
+    ObservedShorterDuration,
     /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
     /// next edit.
     MissedReacquisition,
@@ -69,9 +69,9 @@ pub enum Excuse {
 impl Excuse {
     pub const ALL: [Self; 7] = [
         Self::Thawed,
-        Self::NeverSawTheLock,
-        Self::NeverSawTheHolder,
-        Self::SawShorterDuration,
+        Self::NeverObservedLock,
+        Self::NeverObservedHolder,
+        Self::ObservedShorterDuration,
         Self::MissedReacquisition,
         Self::OvertakenByExcused,
         Self::LeftProcessGroup,
@@ -160,11 +160,11 @@ impl World {
         }
         let lease_duration = self.machines[machine].plan.timing.lease_duration().as_secs();
         let observed_marks = &self.runs[new_leader].observed_marks;
-        match observed_marks.iter().rfind(|seen| seen.run == holder) {
-            None if observed_marks.iter().all(|seen| seen.run == new_leader) => Some(Excuse::NeverSawTheLock),
-            None => Some(Excuse::NeverSawTheHolder),
+        match observed_marks.iter().rfind(|observed| observed.run == holder) {
+            None if observed_marks.iter().all(|observed| observed.run == new_leader) => Some(Excuse::NeverObservedLock),
+            None => Some(Excuse::NeverObservedHolder),
             Some(ObservedMark { longest_duration, .. }) if *longest_duration < lease_duration => {
-                Some(Excuse::SawShorterDuration)
+                Some(Excuse::ObservedShorterDuration)
             }
             Some(ObservedMark { gone_in: Some(gone_in), .. }) if *gone_in < acquired_in => {
                 Some(Excuse::MissedReacquisition)

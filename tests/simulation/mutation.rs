@@ -1,6 +1,6 @@
 //! Mutations: rules that are disabled, one at a time, to show that the simulation detects their absence.
 
-/// A disabled rule that leaderrun's promise depends on. Each variant describes the behaviour without its rule. A
+/// A disabled rule that leaderrun's promise depends on. Each variant describes the behavior without its rule. A
 /// mutation changes the inputs and outputs of the state machines, which themselves are the production code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
@@ -30,7 +30,7 @@ pub enum Mutation {
     LatestWrittenDuration,
     /// The command is started although its tenure may be over.
     NoCheckBeforeSpawn,
-    /// A run recognises its own records by its identity, not by its run ID.
+    /// A run recognizes its own records by its identity, not by its run ID.
     OwnByIdentity,
     /// The supervisor carries out an overdue stop before it reads the renewals that have arrived.
     StopBeforeRenewals,

@@ -114,7 +114,7 @@ impl LockKind {
     }
 }
 
-/// The distribution from which the behaviour of each command is drawn.
+/// The distribution from which the behavior of each command is drawn.
 #[derive(Clone, Debug)]
 pub struct Commands {
     /// The longest time after which a command ends, if it ends by itself.

@@ -1,4 +1,4 @@
-//! Commands that try to outlive leaderrun. Each is a [`witness`] with additional behaviours.
+//! Commands that try to outlive leaderrun. Each is a [`witness`] with additional behaviors.
 
 use std::env::ArgsOs;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ const GENERATIONS_AFTER_DEATH: u32 = 300;
 /// The number of bytes that a flood writes to each of stdout and stderr, which is more than a pipe can buffer.
 const FLOOD: usize = 256 * 1024;
 
-/// Runs a command whose behaviour is selected by the words on its command line. It supports the words of
+/// Runs a command whose behavior is selected by the words on its command line. It supports the words of
 /// [`witness::run`] and these:
 ///
 /// - `exec`: it executes itself again.

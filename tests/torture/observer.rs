@@ -37,7 +37,7 @@ impl Observer {
             let mut holders = HashMap::new();
             while !stop.load(Ordering::Relaxed) {
                 let observation = store.read();
-                // Outside edits are not renewals. They are recognised by a different duration or another run's mark.
+                // Outside edits are not renewals. They are recognized by a different duration or another run's mark.
                 let mut is_renewal = |observed: &Observation| {
                     let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
                     let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());

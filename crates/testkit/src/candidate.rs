@@ -97,7 +97,7 @@ impl Candidate {
         self
     }
 
-    /// Starts the process with a witness as its command. `words` select the witness's behaviour (see
+    /// Starts the process with a witness as its command. `words` select the witness's behavior (see
     /// [`witness::run`](crate::witness::run)).
     pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Running {
         self.run(witnesses.command(words))

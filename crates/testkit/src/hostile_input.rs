@@ -135,7 +135,7 @@ pub fn garble(random: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Returns whether a character can move the cursor, change colours, hide text, or end a line.
+/// Returns whether a character can move the cursor, change colors, hide text, or end a line.
 pub fn is_dangerous(character: char) -> bool {
     let invisible = matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
     character.is_control() || invisible || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')

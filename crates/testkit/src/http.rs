@@ -64,7 +64,7 @@ pub fn leader(running: &Running) -> Value {
     serde_json::from_str(&get(running, "/leader").body).expect("JSON")
 }
 
-/// Waits until the document at `/leader` fulfils `condition`, and returns it. `what` describes the condition in the
+/// Waits until the document at `/leader` satisfies `condition`, and returns it. `what` describes the condition in the
 /// message of a timeout.
 #[track_caller]
 pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
@@ -99,7 +99,7 @@ impl Samples {
     }
 }
 
-/// Waits until the samples fulfil `condition`, and returns them. `what` describes the condition in the message of a
+/// Waits until the samples satisfy `condition`, and returns them. `what` describes the condition in the message of a
 /// timeout.
 #[track_caller]
 pub fn wait_for_samples(running: &Running, what: &str, condition: impl Fn(&Samples) -> bool) -> Samples {

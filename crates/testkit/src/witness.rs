@@ -35,7 +35,7 @@ const SMALL_STACK: usize = 16 * 1024;
 /// The time from the first stop signal to the end of a witness with the word `linger`.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs a witness. The first argument is the folder that it writes to; the others select its behaviour:
+/// Runs a witness. The first argument is the folder that it writes to; the others select its behavior:
 ///
 /// - `ignore`: the witness ignores SIGTERM and SIGINT. Otherwise these signals end it with status 0.
 /// - `linger`: the witness takes three seconds to end after SIGTERM.
@@ -221,7 +221,7 @@ impl Witnesses {
         &self.0
     }
 
-    /// Returns the command line of a witness whose behaviour `words` selects (see [`run`]).
+    /// Returns the command line of a witness whose behavior `words` selects (see [`run`]).
     pub fn command(&self, words: &[&str]) -> Vec<OsString> {
         let fixed = [this_program().into_os_string(), FLAG.into(), self.0.clone().into_os_string()];
         fixed.into_iter().chain(words.iter().map(OsString::from)).collect()

@@ -135,7 +135,7 @@ pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, be
     ))
 }
 
-/// Refuses a deletion whose `preconditions` (of `DeleteOptions`) the object does not fulfil.
+/// Refuses a deletion whose `preconditions` (of `DeleteOptions`) the object does not meet.
 pub fn check_preconditions(resource: &Resource, name: &str, preconditions: &Value, before: &Value) -> Result<()> {
     for (field, what, hint) in
         [("uid", "UID", "deleted and then recreated"), ("resourceVersion", "ResourceVersion", "modified")]

@@ -103,7 +103,7 @@ impl Objects<'_> {
         })
     }
 
-    /// Deletes an object, if it fulfils the preconditions in `options` (`DeleteOptions`).
+    /// Deletes an object, if it meets the preconditions in `options` (`DeleteOptions`).
     ///
     /// Returns the object's last state, and `true` if the object is gone. Finalizers keep an object until they are
     /// removed.

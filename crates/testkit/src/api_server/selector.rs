@@ -6,7 +6,7 @@ use super::request::Query;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// The conditions that an object must fulfil to be listed.
+/// The conditions that an object must meet to be listed.
 #[derive(Clone, Debug, Default)]
 pub struct Selector(Vec<Requirement>);
 

@@ -78,7 +78,7 @@ impl Match {
         Match { remaining: Some(count), ..self }
     }
 
-    /// Returns whether the request fulfils the condition, even if the limit of requests is reached.
+    /// Returns whether the request meets the condition, even if the limit of requests is reached.
     pub fn covers(&self, request: &ReceivedRequest) -> bool {
         (self.method.as_ref()).is_none_or(|method| *method == request.method)
             && self.watch.is_none_or(|watch| watch == request.is_watch())

@@ -171,7 +171,7 @@ impl Proxy {
         connections.iter().map(|connection| connection.opened_at).collect()
     }
 
-    /// Waits for a request that fulfils `predicate`, and returns it. This may be a request that the proxy received
+    /// Waits for a request that satisfies `predicate`, and returns it. This may be a request that the proxy received
     /// before this call, unless `predicate` checks `received_at`.
     pub fn wait_for_request(&self, predicate: impl Fn(&ReceivedRequest) -> bool, timeout: Duration) -> ReceivedRequest {
         let mut checked = 0;
