@@ -286,7 +286,8 @@ impl World {
             OutsideEdit::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
             OutsideEdit::Lengthen => {
-                let longest = self.plan.hosts.iter().map(|host| host.timing.lease_duration().as_secs() as u32).max();
+                let longest =
+                    self.plan.machines.iter().map(|machine| machine.timing.lease_duration().as_secs() as u32).max();
                 self.edit("lengthens the lease", |record| record.lease_duration_seconds = longest);
             }
             OutsideEdit::RemoveAnnotations => self.edit("removes the annotations", |record| {
