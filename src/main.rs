@@ -14,14 +14,16 @@
 //! - The exit status, for example 76 after a loss: `Exit::of` in `exit.rs`.
 //! - A signal to the command's process group: `Tree::signal_group` in `process/tree`.
 //! - The kill of all processes of the command: `Tree::kill` in `process/tree`, repeated by its `KillRounds`.
-//! - The kinds of [`lock`]: a type in `lock/` that implements `RecordFormat` or `LocalStore`, and a line of `KINDS` in
-//!   `lock/kinds.rs`. CONTRIBUTING.md has the whole recipe.
+//! - The kinds of [`lock`]: a `static` of type `RecordFormat` for a kind of object in the cluster, or an implementation
+//!   of `LocalStore` for a kind on this machine, in a file of `lock/`; and a line of `KINDS` in `lock/kinds.rs`, where
+//!   all other code looks up what a kind can do. CONTRIBUTING.md adds the tests and documents.
 //! - Log events: the table `log_events!` in `log_events.rs` of the module that logs them. The events of the state
-//!   machines and of the supervisor are in `elector/log_events.rs`.
+//!   machines and of the supervisor are in `elector/log_events.rs`; `elector/log_notices.rs` logs them.
 //! - Metrics: `METRICS` in `telemetry/metrics.rs`.
 //! - Help, man page, completions and reference: generated from the options by `cli/documents`. The test
 //!   `the_documents_are_current` compares them.
-//! - A fault that the simulation injects: `Fault` and `inject_fault` in `tests/simulation/faults.rs`.
+//! - A fault that the simulation injects: `Fault`, its list `COVERED`, and `inject_fault` in
+//!   `tests/simulation/faults.rs`.
 //!
 //! [`subcommands`] contains the commands that inspect or change a lock. [`routing`] routes traffic to the leader, and
 //! [`events`] writes Kubernetes Events about it.

@@ -29,7 +29,7 @@
 //! - The stop and kill instants of a renewal: [`tenure::Tenure::of_renewal`].
 //! - By how much these instants are brought forward: `DeadlineAdvance` in `supervisor/deadline_advance.rs`, which uses
 //!   [`lateness`] and [`kill_time`].
-//! - When the command is stopped and killed: `Supervisor::handle_timeout` in `supervisor.rs`, and
+//! - When the command is stopped and killed: `Supervisor::step` and `handle_timeout` in `supervisor.rs`, and
 //!   `supervisor/ending.rs`.
 //!
 //! To elect a leader in your own program you only need [`election`]. Its documentation explains how to call it, and

@@ -60,7 +60,7 @@ pub fn has_group(group: &str, version: &str) -> bool {
 
 pub const EVENTS_GROUP: &str = "events.k8s.io";
 
-pub static RESOURCES: [Resource; 21] = [
+pub static RESOURCES: &[Resource] = &[
     Resource {
         short_names: &["ns"],
         namespaced: false,
