@@ -90,8 +90,12 @@ impl CommandTree {
     }
 
     /// Scans for processes in nested PID namespaces and remembers them, because they may get a parent outside of this
-    /// tree when their own parent dies. Also estimates how long a kill takes. The scan ends early at `until`.
+    /// tree when their own parent dies. Also estimates how long a kill takes. The scan ends early at `until`. Does nothing
+    /// during a kill, which has its own scans.
     pub fn scan(&mut self, until: Option<Instant>) {
+        if self.kill.is_some() {
+            return;
+        }
         let (began, before) = (clock::cpu_time(), self.tree.count());
         self.tree.scan(until);
         let took = clock::cpu_time().saturating_sub(began);

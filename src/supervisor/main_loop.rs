@@ -233,6 +233,7 @@ impl<'a> MainLoop<'a> {
             }
             SupervisorAction::Stop => {
                 let signal = self.config.stop_options.stop_signal;
+                self.tree.scan(self.supervisor.next_timeout());
                 if self.signal(signal) {
                     self.notify(SupervisorNotice::Stopping { signal });
                 }

@@ -40,6 +40,7 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `ignore`: the witness ignores SIGTERM and SIGINT. Otherwise these signals end it with status 0.
 /// - `linger`: the witness takes three seconds to end after SIGTERM.
 /// - `hidden`: the witness has a grandchild in a separate session, with an empty environment, that ignores SIGTERM.
+/// - `worker`: the main thread ends, and another thread continues. /proc then shows the process as a zombie.
 /// - `ends`: the witness ends at once and leaves its descendants running.
 /// - `life=MILLISECONDS`: the witness ends after that time.
 /// - `busy=NUMBER`: the witness has this many additional threads, which use all the CPU time that they get.
@@ -49,6 +50,9 @@ const LINGER: Duration = Duration::from_secs(3);
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let folder = PathBuf::from(arguments.next().expect("the folder"));
     let words: Vec<String> = arguments.map(|word| word.into_string().expect("arguments in UTF-8")).collect();
+    if words.iter().any(|word| word == "worker") {
+        continue_in_worker(folder, words);
+    }
     let has = |word: &str| words.iter().any(|other| other == word);
     let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
     let run = value("run=").unwrap_or_else(run_from_environment);
@@ -93,6 +97,18 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
+}
+
+/// Runs a witness in a new thread, and ends the main thread.
+fn continue_in_worker(folder: PathBuf, words: Vec<String>) -> ! {
+    let words = words.into_iter().filter(|word| word != "worker").map(OsString::from).collect::<Vec<_>>();
+    thread::spawn(move || {
+        run([folder.into_os_string()].into_iter().chain(words));
+        process::exit(0);
+    });
+    // SAFETY: the call ends only this thread, and other threads use nothing of its stack.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("this thread has ended")
 }
 
 /// Returns the name of the run that this process belongs to. It consists of the fencing token, the holder and the slot

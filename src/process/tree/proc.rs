@@ -62,9 +62,10 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Returns whether the process is dead and only remains to be reaped.
+    /// Returns whether the process is dead and only remains to be reaped. A process whose main thread has ended while
+    /// other threads continue is alive, although /proc shows it as a zombie.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }
 
     /// Returns whether the thread runs or waits for a CPU.
@@ -354,6 +355,13 @@ mod tests {
     fn stat_is_parsed_even_if_the_process_name_contains_parentheses_and_line_breaks() {
         let stat = b"42 (a) S 1 (b\n) R 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 14 0 12345 0 0";
         assert_eq!(parse_stat(stat), Some(Stat { state: b'R', parent: 7, threads: 14, started: 12345 }));
+    }
+
+    #[test]
+    fn a_process_is_alive_while_a_thread_continues_after_the_main_thread() {
+        let stat = |state, threads| Stat { state, parent: 1, threads, started: 1 };
+        assert!(stat(b'Z', 1).is_dead() && stat(b'X', 0).is_dead());
+        assert!(!stat(b'Z', 2).is_dead() && !stat(b'Z', 2).is_dead_or_stopped() && !stat(b'S', 1).is_dead());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use testkit::{Candidate, Running, TestLock, Witnesses, children, eventually, scratch};
+use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, eventually, scratch};
 
 /// Whether this user can enter PID namespaces, or why not.
 static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
@@ -34,19 +34,28 @@ fn start_namespace() -> (Running, Pid) {
 /// Returns a command that runs `script` in the namespace of `init`. `environment` is the beginning of a command
 /// line that changes the environment; it may be empty. In the script, `"$@"` starts a witness that ignores SIGTERM.
 fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str) -> Vec<OsString> {
+    command_of(init, witnesses.command(&["ignore", "run=1.a"]), environment, script)
+}
+
+/// Returns a command that runs `script` in the namespace, with `witness` as `$@`.
+fn command_of(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
     let words = enter.into_iter().chain(environment.iter().map(|word| (*word).to_owned())).chain(shell);
-    let run = "run=1.a";
-    words.map(OsString::from).chain(witnesses.command(&["ignore", run])).collect()
+    words.map(OsString::from).chain(witness).collect()
 }
 
 /// Runs a command from [`command`] in the leader `a`, and ends it with `end`. Checks that the standby `b` leads after
 /// all of `a`'s processes are dead.
 fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
+    assert_witness_hands_over(&["ignore", "run=1.a"], environment, script, end);
+}
+
+fn assert_witness_hands_over(words: &[&str], environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-    let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(command(init, &witnesses, environment, script));
+    let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]);
+    let a = a.run(command_of(init, witnesses.command(words), environment, script));
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");
@@ -85,4 +94,34 @@ fn processes_that_ignore_all_signals_are_killed_from_the_leaves_up() {
     assert_hands_over(&WITHOUT_RUN_ID, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| {
         a.signal(Signal::SIGTERM)
     });
+}
+
+#[testkit::test(requires = NAMESPACES.clone())]
+fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts() {
+    let words = ["ignore", "worker", "run=1.a"];
+    assert_witness_hands_over(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
+    assert_witness_hands_over(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+        kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
+    });
+}
+
+/// leaderrun's own stop signal ends the parent of the process.
+#[testkit::test(requires = NAMESPACES.clone())]
+fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command_starts() {
+    let (_namespace, init) = start_namespace();
+    let (lock, witnesses, proxy) = (TestLock::lease(), Witnesses::new(), Proxy::start(Cluster::shared()));
+    let late = r#"while "$0" check --min-remaining 800ms; do sleep 0.02; done; exec "$@""#;
+    let mut words: Vec<OsString> = ["sh", "-c", late, env!("CARGO_BIN_EXE_leaderrun")].map(OsString::from).to_vec();
+    words.extend(command(init, &witnesses, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#));
+    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run(words);
+    a.wait_for_log("started the command");
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
+    b.wait_for_log("held by a");
+    proxy.partition();
+    a.wait_for_exit(76);
+    witnesses.wait_for("b", 1);
+    b.stop();
+    // On a busy machine, the witness may be killed before it has started.
+    let runs = if witnesses.lifetimes_of("a").is_empty() { 1 } else { 2 };
+    witnesses.assert_one_at_a_time(runs);
 }
