@@ -87,7 +87,12 @@ impl NewFile {
     pub fn replace(&mut self, path: &Path, replaced: FileId) -> io::Result<bool> {
         let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
         match exchange() {
-            Ok(()) if FileId::at(&self.path)? == replaced => Ok(true),
+            Ok(()) if FileId::at(&self.path)? == replaced => {
+                // The replaced file loses its last name while it is locked. A container in which only this file is
+                // mounted still sees it, and recognises by that that it was replaced.
+                self.has_moved = fs::remove_file(&self.path).is_ok();
+                Ok(true)
+            }
             Ok(()) => {
                 exchange()?;
                 Ok(false)

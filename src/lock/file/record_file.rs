@@ -212,6 +212,7 @@ impl RecordFile {
     /// Opens and reads the file, if it exists.
     fn find(&self) -> Result<Option<Found>, LockError> {
         let Some(file) = open(&self.path)? else { return Ok(None) };
+        self.check_not_deleted(&file)?;
         // A read that coincides with two writes in place can find no valid record, so it is repeated once.
         let layout = self.layout_of(&file).or_else(|_| self.layout_of(&file))?;
         let version = layout.contents.as_ref().map_or(0, |contents| contents.version);
@@ -219,6 +220,21 @@ impl RecordFile {
         let metadata =
             file.metadata().map_err(|failure| file_error::failed(FileOperation::Read, &self.path, &failure))?;
         Ok(Some(Found { metadata, layout }))
+    }
+
+    /// Checks that this is not a mounted file that was replaced outside of this container. Its record is outdated, and
+    /// other candidates do not see what is written to it.
+    fn check_not_deleted(&self, file: &File) -> Result<(), LockError> {
+        if !FileId::is_deleted_but_mounted(file, &self.path) {
+            return Ok(());
+        }
+        Err(LockError::new(
+            LockErrorKind::Forbidden,
+            format!(
+                "cannot use {}: the file itself is mounted there, and was replaced or deleted outside of this container; mount its folder instead",
+                self.path.display()
+            ),
+        ))
     }
 
     /// Reads and parses an open file.
@@ -298,6 +314,7 @@ impl RecordFile {
         let exclusive = Exclusive::acquire(&self.path, &self.companion, self.request_timeout, &self.wait_reason)?;
         let mut replaced = None;
         if let Some(file) = exclusive.record_file() {
+            self.check_not_deleted(file)?;
             if self.layout_of(file)?.contents.as_ref().map(Contents::version).as_ref() != expected {
                 return Err(conflict());
             }
@@ -350,6 +367,8 @@ fn is_refusal(failure: &io::Error) -> bool {
         Errno::EROFS,
         Errno::ENOSPC,
         Errno::EDQUOT,
+        // The file itself is mounted at its path, so it cannot be replaced there.
+        Errno::EBUSY,
         // Some network and user-space file systems cannot change the mode of a new file.
         Errno::ENOSYS,
         Errno::EOPNOTSUPP,

@@ -306,3 +306,41 @@ fn a_leader_survives_a_full_disk() {
     witnesses.assert_one_at_a_time(2);
     let _ = umount2(&folder, MntFlags::MNT_DETACH);
 }
+
+/// For example, with `docker run --read-only --volume /srv/job:/job` the lock file cannot be replaced, so it is written
+/// in place. A candidate outside of the container replaces it.
+#[testkit::test(requires = may_mount())]
+fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_by_itself_and_was_replaced() {
+    let [outside, inside] = ["outside", "inside"].map(scratch::folder);
+    let [outside_file, inside_file] = [&outside, &inside].map(|folder| folder.join("job"));
+    fs::write(&outside_file, "").expect("a file");
+    mount_small_file_system(&inside).expect("a small file system");
+    fs::write(&inside_file, "").expect("a file");
+    let nothing = None::<&str>;
+    mount(Some(&outside_file), &inside_file, nothing, MsFlags::MS_BIND, nothing).expect("the file is mounted");
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(nothing, &inside, nothing, read_only, nothing).expect("the folder is read-only");
+    let mounted = [inside_file.clone(), inside];
+    scratch::at_exit(move || {
+        for mounted in mounted {
+            let _ = umount2(&mounted, MntFlags::MNT_DETACH);
+        }
+    });
+    let witnesses = Witnesses::new();
+    let [a, b, c] = ["a", "b", "c"].map(|name| {
+        let lock = lock_at(if name == "b" { &outside_file } else { &inside_file });
+        Candidate::new(name, &lock)
+    });
+    let mut a = a.run_witness(&witnesses, &[]);
+    witnesses.wait_for("a", 1);
+    let mut b = b.run_witness(&witnesses, &[]);
+    b.wait_for_log("held by a");
+    a.stop();
+    witnesses.wait_for("b", 1);
+    // The wait is longer than the lease duration.
+    let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
+    c.wait_for_exit(69);
+    assert!(c.log().contains("mount its folder instead"), "{}", c.log());
+    b.stop();
+    witnesses.assert_one_at_a_time(2);
+}
