@@ -1,14 +1,19 @@
 //! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go and fabric8's
 //! kubernetes-client write it.
 //!
-//! Both libraries write JSON, with different fields:
+//! The libraries write JSON, with different fields:
 //!
 //! - client-go writes `leaseDurationSeconds`, a number, and reads times with any number of fractional digits.
 //! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with
 //!   six fractional digits, leaves out an empty holder, and rejects unknown fields.
 //!
-//! leaderrun reads both formats and writes both fields. If a record only has fabric8's field, leaderrun only writes
+//! - The leader election of the Python client writes client-go's fields, but the duration in a string, and local times
+//!   without an offset. It accepts client-go's formats.
+//!
+//! leaderrun reads all formats and writes both fields. If a record only has fabric8's field, leaderrun only writes
 //! that field.
+
+use std::fmt::Display;
 
 use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::record::Record;
@@ -16,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::object::RecordFormat;
+use super::record_time;
 use crate::kubernetes;
 
 /// The annotation in which client-go and fabric8 store the record.
@@ -33,12 +39,30 @@ pub static CONFIGMAP: RecordFormat = RecordFormat { resource: &kubernetes::CONFI
 struct Annotation {
     holder_identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    lease_duration_seconds: Option<i64>,
+    lease_duration_seconds: Option<Seconds>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_duration: Option<Fabric8Duration>,
     acquire_time: Option<String>,
     renew_time: Option<String>,
     leader_transitions: i64,
+}
+
+/// The lease duration in the formats of client-go and the Python client.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(i64),
+    Text(String),
+}
+
+impl Seconds {
+    /// Returns the number of seconds.
+    fn number(&self) -> Result<i64, String> {
+        match self {
+            Self::Number(number) => Ok(*number),
+            Self::Text(text) => text.parse().map_err(|_| format!("leaseDurationSeconds {text:?} is not a number")),
+        }
+    }
 }
 
 /// The lease duration in fabric8's formats.
@@ -66,19 +90,23 @@ fn is_lock(object: &Value) -> bool {
 /// Parses the annotation, if it is there.
 fn annotation(object: &Value) -> Result<Option<Annotation>, String> {
     let Some(text) = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str() else { return Ok(None) };
-    let invalid = |reason| format!("its annotation {LEADER_ANNOTATION} has no leader election record: {reason}");
     serde_json::from_str(text).map(Some).map_err(invalid)
+}
+
+/// Returns the error for an annotation that is not a record.
+fn invalid(reason: impl Display) -> String {
+    format!("its annotation {LEADER_ANNOTATION} has no leader election record: {reason}")
 }
 
 fn read(object: &Value) -> Result<Record, String> {
     let Some(annotation) = annotation(object)? else { return Ok(Record::default()) };
     let fabric8 = annotation.lease_duration.map(|duration| duration.seconds());
-    let seconds = annotation.lease_duration_seconds.max(fabric8).filter(|seconds| *seconds > 0);
+    let client_go = annotation.lease_duration_seconds.map(|seconds| seconds.number()).transpose().map_err(invalid)?;
+    let seconds = client_go.max(fabric8).filter(|seconds| *seconds > 0);
     // An invalid time is an error. If it were ignored, a renewal would look like the previous record.
     let time = |text: Option<String>| match text {
         None => Ok(None),
-        Some(text) => text
-            .parse()
+        Some(text) => record_time::parse(&text)
             .map(Some)
             .map_err(|failure| format!("its annotation {LEADER_ANNOTATION} has a time that cannot be read: {failure}")),
     };
@@ -100,7 +128,7 @@ fn write(object: &mut Value, record: &Record) {
         present.is_some_and(|present| present.lease_duration.is_some() && present.lease_duration_seconds.is_none());
     let annotation = Annotation {
         holder_identity: Some(record.holder_identity.clone()),
-        lease_duration_seconds: seconds.filter(|_| !is_written_by_fabric8),
+        lease_duration_seconds: seconds.filter(|_| !is_written_by_fabric8).map(Seconds::Number),
         lease_duration: seconds.map(SignedDuration::from_secs).map(Fabric8Duration::Iso),
         acquire_time: time(record.acquire_time),
         renew_time: time(record.renew_time),
@@ -147,6 +175,14 @@ mod tests {
         assert_eq!((record.holder_identity.as_str(), record.lease_duration_seconds), ("a", Some(15)));
         assert_eq!(record.renew_time, Some("2026-01-02T03:04:06Z".parse().unwrap()));
         assert_eq!(record.lease_transitions, 3);
+    }
+
+    #[test]
+    fn a_record_of_the_python_client_is_read() {
+        let text = r#"{"holderIdentity": "a", "leaseDurationSeconds": "6", "acquireTime": "2026-01-02 03:04:05.000001", "renewTime": "2026-01-02 03:04:06"}"#;
+        let record = read(&object(Some(text))).unwrap();
+        assert_eq!((record.is_held(), record.lease_duration_seconds), (true, Some(6)));
+        assert_eq!(record.renew_time, Some("2026-01-02T03:04:06Z".parse().unwrap()));
     }
 
     #[test]

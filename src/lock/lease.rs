@@ -7,16 +7,23 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::object::RecordFormat;
+use super::record_time;
 use crate::kubernetes::LEASES;
 
 /// The format of a record in a Lease, the kind of object that Kubernetes has for leader election.
 pub static LEASE: RecordFormat = RecordFormat { resource: &LEASES, is_lock: |_| true, read, write };
 
 fn spec(lease: &Value) -> Result<LeaseSpec, serde_json::Error> {
-    match &lease["spec"] {
-        Value::Null => Ok(LeaseSpec::default()),
-        spec => LeaseSpec::deserialize(spec),
+    let mut spec = lease["spec"].clone();
+    if spec.is_null() {
+        return Ok(LeaseSpec::default());
     }
+    for name in ["acquireTime", "renewTime"] {
+        if let Some(time) = spec[name].as_str().and_then(|text| record_time::parse(text).ok()) {
+            spec[name] = time.to_string().into();
+        }
+    }
+    LeaseSpec::deserialize(spec)
 }
 
 fn read(lease: &Value) -> Result<Record, String> {
@@ -41,4 +48,20 @@ fn write(lease: &mut Value, record: &Record) {
         ..spec(lease).unwrap_or_default()
     };
     lease["spec"] = serde_json::to_value(spec).unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_later_than_any_timestamp_is_read() {
+        let late = "9999-12-31T23:59:59.000000Z";
+        let lease = json!({ "spec": { "holderIdentity": "a", "renewTime": late, "acquireTime": late } });
+        let record = read(&lease).unwrap();
+        assert_eq!((record.renew_time, record.acquire_time), (Some(Timestamp::MAX), Some(Timestamp::MAX)));
+    }
 }

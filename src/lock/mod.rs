@@ -12,6 +12,7 @@ mod name;
 mod object;
 mod open;
 mod owner;
+mod record_time;
 mod two_objects;
 
 use std::fmt;

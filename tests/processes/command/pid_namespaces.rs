@@ -51,6 +51,7 @@ fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Runni
     assert_witness_hands_over(&["ignore", "run=1.a"], environment, script, end);
 }
 
+/// Does the same as [`assert_hands_over`], for a witness with these words.
 fn assert_witness_hands_over(words: &[&str], environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -96,7 +97,7 @@ fn processes_that_ignore_all_signals_are_killed_from_the_leaves_up() {
     });
 }
 
-#[testkit::test(requires = NAMESPACES.clone())]
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts() {
     let words = ["ignore", "worker", "run=1.a"];
     assert_witness_hands_over(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
@@ -106,7 +107,7 @@ fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts(
 }
 
 /// leaderrun's own stop signal ends the parent of the process.
-#[testkit::test(requires = NAMESPACES.clone())]
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command_starts() {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses, proxy) = (TestLock::lease(), Witnesses::new(), Proxy::start(Cluster::shared()));

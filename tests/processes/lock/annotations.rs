@@ -79,6 +79,33 @@ fn an_annotation_that_is_not_a_record_is_never_overwritten() {
     witnesses.assert_one_at_a_time(0);
 }
 
+/// The Python client writes the duration as text, and local times without an offset. The year 9999 is a common way to
+/// write "forever".
+#[testkit::test]
+fn a_record_of_another_program_with_unusual_times_expires() {
+    for (duration, acquired, renewed) in [
+        (r#""2""#, "2026-01-02 03:04:05.000001", "2026-01-02 03:04:06.000002"),
+        ("2", "2026-01-02T03:04:05Z", "9999-12-31T23:59:59Z"),
+    ] {
+        let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
+        let times = format!(r#""acquireTime": "{acquired}", "renewTime": "{renewed}""#);
+        let record = format!(r#"{{"holderIdentity": "x", "leaseDurationSeconds": {duration}, {times}}}"#);
+        let metadata = json!({ "name": "job", "annotations": { LEADER_ANNOTATION: record } });
+        let path = lock.object_path("configmaps");
+        let admin = Cluster::shared().admin();
+        admin.create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("a ConfigMap");
+        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+        a.wait_for_log("held by x");
+        witnesses.wait_for("a", 1);
+        let renewed = || record_in_annotation(&lock, "configmaps")["renewTime"].clone();
+        let before = renewed();
+        eventually("a renews the record", || renewed() != before);
+        a.stop();
+        assert!(a.log().contains("it expires 2s after"), "{}", a.log());
+        witnesses.assert_one_at_a_time(1);
+    }
+}
+
 #[testkit::test]
 fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_starts() {
     for kind in ["endpoints", "endpoints+lease"] {

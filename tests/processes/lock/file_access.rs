@@ -309,7 +309,7 @@ fn a_leader_survives_a_full_disk() {
 
 /// For example, with `docker run --read-only --volume /srv/job:/job` the lock file cannot be replaced, so it is written
 /// in place. A candidate outside of the container replaces it.
-#[testkit::test(requires = may_mount())]
+#[testkit::test(requires = can_mount())]
 fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_by_itself_and_was_replaced() {
     let [outside, inside] = ["outside", "inside"].map(scratch::folder);
     let [outside_file, inside_file] = [&outside, &inside].map(|folder| folder.join("job"));

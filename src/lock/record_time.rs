@@ -1,0 +1,49 @@
+//! The times in the records of other programs.
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::Offset;
+
+/// Parses a time of a record. In addition to RFC 3339, it accepts what other programs write:
+///
+/// - A time that is later than any timestamp, such as `9999-12-31T23:59:59Z` for "forever", counts as the latest one.
+/// - A time without an offset counts as UTC. The Python client writes the local time in this way. leaderrun does not
+///   compare the times of records with a clock, so only a change matters.
+///
+/// # Errors
+/// Fails if the text is not a time.
+pub fn parse(text: &str) -> Result<Timestamp, jiff::Error> {
+    text.parse().or_else(|failure| parse_unusual(text).ok_or(failure))
+}
+
+/// Parses a time that is not a timestamp of RFC 3339.
+fn parse_unusual(text: &str) -> Option<Timestamp> {
+    let pieces = Pieces::parse(text).ok()?;
+    let time = pieces.date().to_datetime(pieces.time()?);
+    let offset = pieces.to_numeric_offset().unwrap_or(Offset::UTC);
+    let is_late = time.year() == 9999;
+    offset.to_timestamp(time).ok().or_else(|| is_late.then_some(Timestamp::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_other_programs_are_parsed() {
+        let parsed = |text: &str| parse(text).unwrap();
+        assert_eq!(parsed("2026-01-02T03:04:05.000006Z").as_microsecond(), 1_767_323_045_000_006);
+        assert_eq!(parsed("2026-01-02 03:04:05.000006"), parsed("2026-01-02T03:04:05.000006Z"));
+        assert_eq!(parsed("2026-01-02 05:04:05+02:00"), parsed("2026-01-02T03:04:05Z"));
+        for late in ["9999-12-31T23:59:59.000000Z", "9999-12-31 23:59:59", "9999-12-31T23:59:59+00:00"] {
+            assert_eq!(parsed(late), Timestamp::MAX, "{late}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_a_time_is_an_error() {
+        for text in ["", "soon", "2026-01-02", "1767323045", "20260102", "03:04:05", "12026-01-02T03:04:05Z"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}
