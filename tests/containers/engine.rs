@@ -25,7 +25,7 @@ pub fn can_run_containers() -> Result<(), String> {
             Ok(output) if output.status.success() => {}
             _ => return Err("no Docker engine".to_owned()),
         }
-        // This fails if the engine is on another machine, because it would mount the files of that machine.
+        // An engine on another machine mounts the files of its own machine, so this fails.
         let mut version = Command::new("docker");
         version.args(["run", "--rm"]).args(mounts()).args([EMPTY_IMAGE, leaderrun(), "--version"]);
         match version.output() {

@@ -33,7 +33,7 @@ fn send(signal: Signal, processes: &[Pid]) {
     processes.iter().for_each(|process| kill(*process, signal).expect("the process is alive"));
 }
 
-/// Waits until the command is ready and has this many processes. Returns these processes.
+/// Waits until the command is ready and has at least this many processes. Returns its processes.
 fn command_processes(running: &Running, processes: usize) -> Vec<Pid> {
     eventually("the command is ready", || running.output().contains("ready"));
     let supervisor = running.supervisor();

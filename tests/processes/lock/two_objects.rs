@@ -214,7 +214,7 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);
         witnesses.wait_for("a", 1);
-        // The Endpoints are released first. The release of the Lease then fails once.
+        // A write to the Endpoints succeeds, and the write to the Lease that follows it fails once.
         let first = proxy.hold_replies(Match::put().on("endpoints").next(1));
         a.signal(nix::sys::signal::Signal::SIGTERM);
         first.wait_until_held();
