@@ -37,7 +37,7 @@ pub struct Network {
     pub slow: f64,
     /// The probability that the server refuses a request because there are too many requests.
     pub too_many: f64,
-    /// The probability that a request fails with an internal error, whether or not it was carried out.
+    /// The probability that the reply is an error or a conflict although the server may have carried out the request.
     pub server_error: f64,
     pub watch_event_lost: f64,
     /// The probability that an order from the elector to the supervisor is lost.
