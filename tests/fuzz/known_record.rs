@@ -16,6 +16,8 @@ pub struct KnownRecord {
     observed: bool,
     /// The time at which a change of the record was last observed.
     changed_at: Instant,
+    /// `true` if another program has removed the mark from the record of the candidate's own run, and has left the rest.
+    own_mark_removed: bool,
     /// The instant until which a run that was observed to hold the lock may be alive, even if the record no longer
     /// names it.
     may_live_until: Instant,
@@ -23,7 +25,15 @@ pub struct KnownRecord {
 
 impl KnownRecord {
     pub fn new(run: RunId, fallback: Duration, now: Instant) -> Self {
-        Self { run, fallback, last: None, observed: false, changed_at: now, may_live_until: now }
+        Self {
+            run,
+            fallback,
+            last: None,
+            observed: false,
+            changed_at: now,
+            own_mark_removed: false,
+            may_live_until: now,
+        }
     }
 
     /// Observes the record. Returns whether it has changed.
@@ -40,6 +50,7 @@ impl KnownRecord {
         if changed {
             self.changed_at = now;
         }
+        // A holder without a mark that says `held` is another program, which empties the record to release the lock.
         let new_mark = after.as_ref().and_then(|after| after.record.mark());
         let old_mark = before.as_ref().and_then(|before| before.record.mark());
         if new_mark.is_some() && new_mark != old_mark {
@@ -47,10 +58,17 @@ impl KnownRecord {
         } else if let Some(before) = before.as_ref().filter(|_| changed)
             && before.record.is_held()
             && !self.is_own(&before.record)
-            && (old_mark.is_some() || after.is_none())
+            && (before.record.marked_holder().is_some() || after.is_none())
         {
             self.may_live_until = self.may_live_until.max(now + before.record.lease_duration(self.fallback));
         }
+        let is_without_mark = |before: &Record, after: &Record| {
+            let content = |record: &Record| (record.holder_identity.clone(), record.acquire_time, record.renew_time);
+            after.run.is_none() && content(before) == content(after)
+        };
+        self.own_mark_removed = before.zip(after.as_ref()).is_some_and(|(before, after)| {
+            (self.is_own(&before.record) || self.own_mark_removed) && is_without_mark(&before.record, &after.record)
+        });
         (self.last, self.observed) = (after, true);
         changed
     }
@@ -65,9 +83,10 @@ impl KnownRecord {
         record.mark().is_some_and(|mark| mark.run == self.run && mark.state == RunState::Held)
     }
 
-    /// Returns whether another run holds the lock.
+    /// Returns whether another run or another program holds the lock.
     pub fn is_held_by_other(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| last.record.is_held() && !self.is_own(&last.record))
+        let is_own = |record: &Record| self.is_own(record) || self.own_mark_removed;
+        self.last.as_ref().is_some_and(|last| last.record.is_held() && !is_own(&last.record))
     }
 
     /// Returns the earliest instant at which the candidate may write.
