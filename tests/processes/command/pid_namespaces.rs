@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
+use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, eventually, scratch};
 
 /// Whether this user can enter PID namespaces, or why not.
@@ -31,32 +32,30 @@ fn start_namespace() -> (Running, Pid) {
     (running, init)
 }
 
-/// Returns a command that runs `script` in the namespace of `init`. `environment` is the beginning of a command
-/// line that changes the environment; it may be empty. In the script, `"$@"` starts a witness that ignores SIGTERM.
-fn command(init: Pid, witnesses: &Witnesses, environment: &[&str], script: &str) -> Vec<OsString> {
-    command_of(init, witnesses.command(&["ignore", "run=1.a"]), environment, script)
-}
+/// The words for a witness of the leader `a` that ignores SIGTERM.
+const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 
-/// Returns a command that runs `script` in the namespace, with `witness` as `$@`.
-fn command_of(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
+/// Returns a command that runs `script` in the namespace of `init`. `environment` is the beginning of a command line
+/// that changes the environment; it may be empty. In the script, `"$@"` is the command line `witness`.
+fn command(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
     let words = enter.into_iter().chain(environment.iter().map(|word| (*word).to_owned())).chain(shell);
     words.map(OsString::from).chain(witness).collect()
 }
 
-/// Runs a command from [`command`] in the leader `a`, and ends it with `end`. Checks that the standby `b` leads after
-/// all of `a`'s processes are dead.
+/// Checks a hand-over like [`assert_witness_hands_over`], with a witness that ignores SIGTERM.
 fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
-    assert_witness_hands_over(&["ignore", "run=1.a"], environment, script, end);
+    assert_witness_hands_over(&IGNORES_SIGTERM, environment, script, end);
 }
 
-/// Does the same as [`assert_hands_over`], for a witness with these words.
+/// Runs a command from [`command`], whose witness gets `words`, in the leader `a`, and ends it with `end`. Checks that
+/// the standby `b` leads after all of `a`'s processes are dead.
 fn assert_witness_hands_over(words: &[&str], environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]);
-    let a = a.run(command_of(init, witnesses.command(words), environment, script));
+    let a = a.run(command(init, witnesses.command(words), environment, script));
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");
@@ -106,20 +105,21 @@ fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts(
     });
 }
 
-/// leaderrun's own stop signal ends the parent of the process.
+/// The stop signal for the loss ends the parent of the process, which is then an orphan.
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command_starts() {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses, proxy) = (TestLock::lease(), Witnesses::new(), Proxy::start(Cluster::shared()));
+    // The process is started less than 800 ms before the stop signal.
     let late = r#"while "$0" check --min-remaining 800ms; do sleep 0.02; done; exec "$@""#;
     let mut words: Vec<OsString> = ["sh", "-c", late, env!("CARGO_BIN_EXE_leaderrun")].map(OsString::from).to_vec();
-    words.extend(command(init, &witnesses, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#));
+    words.extend(command(init, witnesses.command(&IGNORES_SIGTERM), &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#));
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run(words);
     a.wait_for_log("started the command");
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");
     proxy.partition();
-    a.wait_for_exit(76);
+    a.wait_for_exit(LOST);
     witnesses.wait_for("b", 1);
     b.stop();
     // On a busy machine, the witness may be killed before it has started.

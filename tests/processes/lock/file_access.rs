@@ -307,8 +307,8 @@ fn a_leader_survives_a_full_disk() {
     let _ = umount2(&folder, MntFlags::MNT_DETACH);
 }
 
-/// For example, with `docker run --read-only --volume /srv/job:/job` the lock file cannot be replaced, so it is written
-/// in place. A candidate outside of the container replaces it.
+/// With `docker run --read-only --volume /srv/job:/job`, for example, a candidate in the container cannot replace the
+/// lock file, so it writes the file in place. A candidate outside of the container replaces the file.
 #[testkit::test(requires = can_mount())]
 fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_by_itself_and_was_replaced() {
     let [outside, inside] = ["outside", "inside"].map(scratch::folder);
@@ -316,10 +316,10 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_by_itself_and_was_repla
     fs::write(&outside_file, "").expect("a file");
     mount_small_file_system(&inside).expect("a small file system");
     fs::write(&inside_file, "").expect("a file");
-    let nothing = None::<&str>;
-    mount(Some(&outside_file), &inside_file, nothing, MsFlags::MS_BIND, nothing).expect("the file is mounted");
+    let unused = None::<&str>;
+    mount(Some(&outside_file), &inside_file, unused, MsFlags::MS_BIND, unused).expect("the file is mounted");
     let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    mount(nothing, &inside, nothing, read_only, nothing).expect("the folder is read-only");
+    mount(unused, &inside, unused, read_only, unused).expect("the folder is read-only");
     let mounted = [inside_file.clone(), inside];
     scratch::at_exit(move || {
         for mounted in mounted {
@@ -339,7 +339,7 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_by_itself_and_was_repla
     witnesses.wait_for("b", 1);
     // The wait is longer than the lease duration.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
-    c.wait_for_exit(69);
+    c.wait_for_exit(UNAVAILABLE);
     assert!(c.log().contains("mount its folder instead"), "{}", c.log());
     b.stop();
     witnesses.assert_one_at_a_time(2);
