@@ -16,6 +16,8 @@ pub struct KnownRecord {
     observed: bool,
     /// The time at which a change of the record was last observed.
     changed_at: Instant,
+    /// The longest lease duration that the record's run has written with a renewal.
+    longest_written: Duration,
     /// `true` if another program has removed the mark from the record of the candidate's own run, and has left the rest.
     own_mark_removed: bool,
     /// The instant until which a run that was observed to hold the lock may be alive, even if the record no longer
@@ -31,6 +33,7 @@ impl KnownRecord {
             last: None,
             observed: false,
             changed_at: now,
+            longest_written: Duration::ZERO,
             own_mark_removed: false,
             may_live_until: now,
         }
@@ -60,7 +63,18 @@ impl KnownRecord {
             && !self.is_own(&before.record)
             && (before.record.marked_holder().is_some() || after.is_none())
         {
-            self.may_live_until = self.may_live_until.max(now + before.record.lease_duration(self.fallback));
+            // An edit that leaves the mark valid ends the effect of an earlier edit of the duration.
+            let is_edit = new_mark.is_some();
+            let duration = if is_edit { self.longest_written } else { before.record.lease_duration(self.fallback) };
+            self.may_live_until = self.may_live_until.max(now + duration);
+        }
+        if let (Some(mark), Some(after)) = (new_mark, &after) {
+            let duration = after.record.lease_duration(self.fallback);
+            match old_mark.filter(|old| old.run == mark.run) {
+                Some(old) if old.renew_time == mark.renew_time => {}
+                Some(_) => self.longest_written = self.longest_written.max(duration),
+                None => self.longest_written = duration,
+            }
         }
         let is_without_mark = |before: &Record, after: &Record| {
             let content = |record: &Record| (record.holder_identity.clone(), record.acquire_time, record.renew_time);
