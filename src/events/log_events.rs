@@ -4,5 +4,5 @@ use crate::telemetry::log_event::log_events;
 
 log_events! {
     /// Logged when a Kubernetes Event could not be written. The Event is dropped.
-    debug event_not_written(; reason: &str) "no Event is written: {reason}";
+    debug event_not_written(; reason: &str) "the Event was not written: {reason}";
 }

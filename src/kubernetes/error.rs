@@ -53,8 +53,9 @@ impl Error {
     /// Converts the error of kube, or of the layers below it, for a request to the API server at this address.
     pub fn from_client(failure: &kube::Error, address: &str) -> Self {
         let not_an_event = || {
-            let what = "is not the event of a watch; perhaps a proxy in between supports no watches";
-            Self::unknown(format!("what {address} answered {what}"))
+            Self::unknown(format!(
+                "the answer of {address} is not a watch event; perhaps a proxy in between does not support watches"
+            ))
         };
         match failure {
             kube::Error::SerdeError(_) => not_an_event(),
@@ -113,6 +114,6 @@ mod tests {
     fn a_page_of_html_in_answer_to_a_watch_is_not_reported_as_a_parse_error() {
         let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
         let error = Error::from_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
-        assert!(error.message.starts_with("what https://10.96.0.1 answered is not the event of a watch"), "{error}");
+        assert!(error.message.starts_with("the answer of https://10.96.0.1 is not a watch event"), "{error}");
     }
 }

@@ -56,7 +56,7 @@ impl<B: Body<Data = Bytes, Error: Into<Failure>> + Unpin> Body for Lines<B> {
             };
         }
         Poll::Ready(if self.length > MAX_SIZE {
-            Some(Err("the API server sends a line that is too long".into()))
+            Some(Err("a line of the API server's answer is longer than 4 MiB".into()))
         } else {
             frame.map(Ok)
         })

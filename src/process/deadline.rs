@@ -108,7 +108,9 @@ pub fn read() -> Result<Instant> {
     let has_full_length = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
     let mapping = match seals.contains(SEALS) && has_full_length() {
         true => DeadlineMapping::new(memory, ProtFlags::PROT_READ)?,
-        false => bail!("descriptor {number} is not leaderrun's any more; the command must not close or replace it"),
+        false => bail!(
+            "descriptor {number} no longer refers to leaderrun's memory; the command must not close or replace it"
+        ),
     };
     let contents = mapping.contents();
     if contents.run != padded(&run) {

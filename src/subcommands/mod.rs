@@ -210,7 +210,7 @@ pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
 /// Runs the future of a subcommand. The parameter is a trait object, so that this function is compiled only once.
 fn block_on(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot prepare for requests")?;
+    let runtime = runtime.context("cannot start the runtime for requests")?;
     let answer = runtime.block_on(answer);
     // Dropping the runtime would wait for blocking calls, such as a name look-up, which may never return.
     runtime.shutdown_background();

@@ -6,7 +6,7 @@ use super::log_event::log_events;
 
 log_events! {
     /// Logged when leaderrun listens on the address of `--http`.
-    info http(; address: SocketAddr) "answering at http://{address}";
+    info http(; address: SocketAddr) "serving HTTP on http://{address}";
 
     /// Logged when leaderrun cannot listen on the address of `--http`. If the address is not available, leaderrun tries
     /// again every second.

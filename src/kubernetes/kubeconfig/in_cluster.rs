@@ -31,7 +31,8 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
     let [Some(host), Some(port)] = address else {
         let reason = if missing.len() < 2 || token.exists() {
             format!(
-                "this is a pod, and its environment lacks {}; keep its variables, which cron, su and sudo may remove",
+                "this is a pod, but its environment lacks {}; pass the container's variables on, because cron, su and sudo \
+                 may remove them",
                 missing.join(" and ")
             )
         } else {

@@ -30,7 +30,7 @@ pub fn reason(
             let presented = names.presented.iter().take(MAX_NAMES);
             let presented: Vec<String> = presented.map(|name| printable(unqualified(name))).collect();
             if presented.is_empty() {
-                return format!("it names no host in subjectAltName, so it is not for {name}");
+                return format!("it has no host name in subjectAltName, so it is not valid for {name}");
             }
             let remedy = match peer {
                 Peer::Server => "perhaps set tls-server-name",
@@ -50,18 +50,18 @@ pub fn reason(
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
         Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
         Error::NameConstraintViolation => "one of its authorities may not issue certificates for its names".into(),
-        Error::PathLenConstraintViolated => "one of its authorities may not have this many authorities below it".into(),
+        Error::PathLenConstraintViolated => "one of its authorities may not have so many authorities below it".into(),
         Error::MaximumPathDepthExceeded => "there are more than six certificates between it and the authority".into(),
         Error::UnsupportedCriticalExtension => {
             "it, or its issuer, has a critical extension that is not supported".into()
         }
         Error::BadDerTime => "it, or its issuer, has a date before 1970, which the TLS library does not support".into(),
         Error::InvalidSignatureForPublicKey => {
-            "it is not signed with its issuer's key, or that is an RSA key of less than 2048 bits".into()
+            "it is not signed with its issuer's key, or the issuer's key is an RSA key of less than 2048 bits".into()
         }
         Error::UnsupportedSignatureAlgorithmContext(_) | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            "it, or its issuer, is signed in a way that is not supported; RSA and ECDSA with SHA-256 or more, and \
-             Ed25519 are"
+            "it, or its issuer, has a signature algorithm that is not supported; supported are RSA and ECDSA with SHA-256 \
+             or more, and Ed25519"
                 .into()
         }
         other => other.to_string(),

@@ -137,7 +137,7 @@ fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, S
         // The certificate is not verified, so any address will do. For an address, TLS sends no server name.
         Err(_) if insecure => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
         Err(_) => Err(format!(
-            "no certificate can be for the name {name:?}; set tls-server-name to a name in the certificate"
+            "{name:?} is not a host name that a certificate can contain; set tls-server-name to a name in the certificate"
         )),
     }
 }

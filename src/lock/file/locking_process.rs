@@ -73,7 +73,7 @@ pub fn wait_reason(path: &Path, process: Option<&LockingProcess>) -> String {
 pub fn locked_by_another(path: &Path, process: Option<&LockingProcess>) -> LockError {
     let remedy = match process {
         Some(LockingProcess { pid, .. }) => format!("ps -fp {pid} to see what it does"),
-        None => format!("fuser -v {} to see which", file_error::quoted(path)),
+        None => format!("fuser -v {} to see which one", file_error::quoted(path)),
     };
     let message = format!("cannot lock {}: {} keeps it locked; try {remedy}", path.display(), process_name(process));
     LockError::new(LockErrorKind::Refused, message)

@@ -52,7 +52,7 @@ fn find(name: &OsStr) -> Result<PathBuf, Errno> {
 /// Adds a row for the address of `--http`: whether it can be listened on now.
 pub fn examine_http(table: &mut Table, address: HttpAddress) {
     table.add(match address.listen() {
-        Ok(_) => Row::ok("http", format!("leaderrun can listen at {address}")),
+        Ok(_) => Row::ok("http", format!("leaderrun can listen on {address}")),
         Err(error) => {
             let sentence = error.to_string();
             let (finding, remedy) = finding_and_remedy(&sentence, "choose another address");

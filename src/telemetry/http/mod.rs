@@ -69,7 +69,7 @@ pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc
 pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateState>>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(failure) => return log_events::http_failed(&format!("--http does not answer: {failure}")),
+        Err(failure) => return log_events::http_failed(&format!("--http stopped serving: {failure}")),
     };
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {

@@ -240,7 +240,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     site.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
     site.create_key("server", "P-256");
     site.issue_certificate("server", "-extfile names");
-    let reason = "or that is an RSA key of less than 2048 bits";
+    let reason = "or the issuer's key is an RSA key of less than 2048 bits";
     site.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
 }
 

@@ -343,7 +343,7 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     let mut below = Site::issued(server_params(), &intermediate);
     below.chain.push(intermediate.der().clone());
     below.trusted = direct.pem();
-    assert_refused("a forbidden intermediate authority", &below, "may not have this many authorities below it");
+    assert_refused("a forbidden intermediate authority", &below, "may not have so many authorities below it");
     let mut unknown = authority_params("unknown");
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);
@@ -381,7 +381,7 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     );
     let mut nameless = server_params();
     nameless.subject_alt_names.clear();
-    assert_refused("a certificate for no host", &Site::issued(nameless, &issuer), "it names no host");
+    assert_refused("a certificate for no host", &Site::issued(nameless, &issuer), "it has no host name");
     let mut for_clients = server_params();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     assert_refused("a certificate for clients", &Site::issued(for_clients, &issuer), "it is not for servers");
