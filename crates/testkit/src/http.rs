@@ -19,7 +19,7 @@ pub struct Response {
 /// Returns the address that leaderrun listens on, which it logs when it was started with `--http` and port 0.
 #[track_caller]
 pub fn address(running: &Running) -> SocketAddr {
-    const ANNOUNCEMENT: &str = "answering at http://";
+    const ANNOUNCEMENT: &str = "serving HTTP on http://";
     running.wait_for_log(ANNOUNCEMENT);
     let log = running.log();
     // After a rejoin there is a later line with another address.

@@ -59,7 +59,7 @@ fn renewals_are_counted_by_their_results() {
 
 /// Waits until a candidate has rejoined this many times.
 fn wait_for_rejoins(running: &Running, times: usize) {
-    eventually("the candidate has rejoined", || running.log().matches("answering at").count() == times + 1);
+    eventually("the candidate has rejoined", || running.log().matches("serving HTTP on").count() == times + 1);
 }
 
 #[testkit::test]

@@ -29,6 +29,8 @@ pub(super) struct ObservedRecord {
     /// The longest lease duration that the record's run has written with a renewal. The duration in the record may
     /// differ, because other programs can edit it.
     longest_written: Duration,
+    /// The longest lease duration that the record has contained since the last renewal.
+    longest_since_renewal: Duration,
     displaced: Vec<DisplacedHolder>,
     /// The instant before which the release does not allow an acquisition, if it states one.
     not_before: Option<Instant>,
@@ -62,6 +64,7 @@ impl ObservedRecord {
             changed: now.boot,
             confirmed: now.boot,
             longest_written: lease_duration(&stored, fallback),
+            longest_since_renewal: lease_duration(&stored, fallback),
             displaced: Vec::new(),
             not_before: None,
             stored: None,
@@ -108,8 +111,11 @@ impl ObservedRecord {
                 self.remember(DisplacedHolder { run, until, longest_written });
             }
             self.changed = now.boot;
-            if !is_edit {
+            if is_edit {
+                self.longest_since_renewal = self.longest_since_renewal.max(duration);
+            } else {
                 self.longest_written = earlier_duration.map_or(duration, |earlier| earlier.max(duration));
+                self.longest_since_renewal = duration;
             }
         }
         self.displaced.retain(|holder| !releases_all && !holder.has_returned(writer));
@@ -149,10 +155,10 @@ impl ObservedRecord {
         record_in(&self.stored)
     }
 
-    /// Returns how long the lock stays held without a change of the record: the duration in the record, or a longer
-    /// one that the holder has written.
+    /// Returns how long the lock stays held without a renewal: the longest duration that the holder has written, or a
+    /// longer one that another program has written since then.
     fn holds_for(&self) -> Duration {
-        self.longest_written.max(lease_duration(&self.stored, self.fallback))
+        self.longest_written.max(self.longest_since_renewal)
     }
 
     /// Returns when the lock may be acquired if the record does not change until then.

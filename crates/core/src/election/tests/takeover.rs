@@ -120,6 +120,7 @@ fn a_lease_duration_that_another_program_restored_counts() {
     let mut driver = Driver::start(None);
     driver.answer_read(Some(record_by("r", RunState::Held, T1, 1)));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 15));
+    driver.watch_delivers(record_by("r", RunState::Held, T1, 1));
     let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
     assert_eq!(waits, 15 * SECOND);
 }
