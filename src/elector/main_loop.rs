@@ -200,7 +200,10 @@ impl MainLoop {
         if let Some(kill) = self.kill.as_mut().filter(|_| reaped.has_ended) {
             kill.handle_ended(clock::now());
         }
-        let none_left = reaped.none_left && (self.kill.is_none() || self.tree.is_empty());
+        let may_be_unreapable = !reaped.none_left && !reaped.is_partial;
+        let kill = self.kill.as_mut().filter(|_| may_be_unreapable);
+        let only_unreapable_left = kill.is_some_and(|kill| kill.only_unreapable_left(&self.tree, clock::now()));
+        let none_left = (reaped.none_left || only_unreapable_left) && (self.kill.is_none() || self.tree.is_empty());
         if none_left
             && self.kill.take().is_some()
             && let Some(terminal) = self.terminal.take().filter(|_| self.command_had_terminal)

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::process::clock;
 use crate::process::cpu_limit::CpuCgroups;
-use crate::process::tree::{self, KillFailure, KillRounds, Reaped, Tree};
+use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 
 /// The shortest time between two scans for processes in nested PID namespaces.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,6 +68,14 @@ impl CommandTree {
         self.is_partly_reaped = reaped.is_partial;
         if let Some(kill) = self.kill.as_mut().filter(|_| reaped.has_ended) {
             kill.handle_ended(clock::now());
+        }
+        let may_be_unreapable = !reaped.none_left && !reaped.is_partial;
+        let kill = self.kill.as_mut().filter(|_| may_be_unreapable);
+        if kill.is_some_and(|kill| kill.only_unreapable_left(&self.tree, clock::now())) {
+            reaped.none_left = true;
+            if main.is_some_and(|main| self.tree.children().contains(&main)) {
+                reaped.main_ended = Some(Ended::Signaled(libc::SIGKILL));
+            }
         }
         self.awaits_nested = main.is_some() && reaped.none_left && !self.tree.is_empty();
         reaped.none_left &= !self.awaits_nested;

@@ -17,6 +17,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// a busy machine.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
+/// How long all children must have been dead without being reaped until they are no longer waited for. Other dead
+/// children are reaped within milliseconds.
+const UNREAPED_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A kill that is under way, and when its next round is due.
 #[derive(Debug)]
 pub struct KillRounds {
@@ -26,6 +30,8 @@ pub struct KillRounds {
     pause: Duration,
     /// When the last process ended, or when the kill began if none has.
     progress_at: Instant,
+    /// Since when all children have been dead without being reaped.
+    all_dead_since: Option<Instant>,
     /// Whether a failure was returned. Later ones are not.
     has_failed: bool,
 }
@@ -34,7 +40,7 @@ impl KillRounds {
     /// Creates a kill at this pace. Its first round is due at once.
     pub fn begin(now: Instant, pace: Option<KillPace>) -> Self {
         let pace = pace.map(|pace| (pace, now + pace.duration));
-        Self { pace, next_round: now, pause: SHORTEST_PAUSE, progress_at: now, has_failed: false }
+        Self { pace, next_round: now, pause: SHORTEST_PAUSE, progress_at: now, all_dead_since: None, has_failed: false }
     }
 
     /// Returns when to call [`run_round`](Self::run_round) again.
@@ -46,6 +52,17 @@ impl KillRounds {
     /// this process.
     pub fn handle_ended(&mut self, now: Instant) {
         (self.next_round, self.pause, self.progress_at) = (now, SHORTEST_PAUSE, now);
+    }
+
+    /// Returns whether only dead children are left, which cannot be reaped. A debugger that is attached to a process and
+    /// does not wait for it keeps the dead process from its parent. Such a process runs no more, so the lock must not
+    /// stay held because of it.
+    pub fn only_unreapable_left(&mut self, tree: &Tree, now: Instant) -> bool {
+        if !tree.has_only_dead_children() {
+            self.all_dead_since = None;
+            return false;
+        }
+        now >= *self.all_dead_since.get_or_insert(now) + UNREAPED_TIMEOUT
     }
 
     /// Kills every descendant that one scan finds, as far as the pace allows.

@@ -151,6 +151,15 @@ impl Tree {
         children
     }
 
+    /// Returns whether this thread has no child that is alive, so that all of its children remain to be reaped.
+    pub fn has_only_dead_children(&self) -> bool {
+        let mut has_living = false;
+        let listed = self.proc.for_each_child(|number| {
+            has_living = has_living || self.proc.stat(number).is_ok_and(|stat| !stat.is_dead());
+        });
+        listed.is_ok() && !has_living
+    }
+
     /// Makes a kill check the PID namespace of every child. This is for a process that has not [remembered](Self::scan)
     /// the processes in nested PID namespaces.
     pub fn with_namespace_checks(self) -> Self {

@@ -190,3 +190,33 @@ fn a_stopped_command_receives_the_termination_signal() {
     a.wait_for_exit(0);
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
 }
+
+/// A debugger that does not wait for the dead command keeps it from being reaped, like gdb at its prompt.
+#[testkit::test]
+fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
+    for kills_supervisor in [false, true] {
+        let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
+        let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run_witness(&witnesses, &["ignore"]);
+        witnesses.wait_for("a", 1);
+        let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+        b.wait_for_log("held by a");
+        let pid = witnesses.lifetimes_of("a")[0].pid as libc::pid_t;
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the call attaches to another process and uses no memory of this one.
+        assert_eq!(
+            unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) },
+            0,
+            "this process may debug the command"
+        );
+        if kills_supervisor {
+            nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
+        } else {
+            a.signal(Signal::SIGTERM);
+        }
+        witnesses.wait_for("b", 1);
+        b.stop();
+        witnesses.assert_one_at_a_time(2);
+        // SAFETY: a null status is allowed.
+        assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) }, pid, "it is still a zombie");
+    }
+}
