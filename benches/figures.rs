@@ -1,25 +1,24 @@
-//! Measures the performance and the resource usage of leaderrun. `cargo bench` prints a table of medians and worst
-//! values.
+//! Measures the performance and the resource usage of leaderrun. `cargo bench` prints a table of medians, 99th
+//! percentiles and worst values.
 //!
 //! The benchmark runs real processes and sockets. The API server is that of the tests or, with `KUBEBUILDER_ASSETS`, a
-//! real one. `LEADERRUN_BENCH_RUNS` sets how often each figure is measured; slow figures are measured less often.
-//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over".
+//! real one. `LEADERRUN_BENCH_RUNS` sets how many times each figure is measured; slow figures are measured fewer times.
+//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". Figures that are measured
+//! together have one name: "memory", "per minute" and "200 candidates".
 
 use std::fs;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
-use kube::api::{PostParams, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::WatchEvent;
+use hyper::Method;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
+use testkit::client::{JSON, Session};
 use testkit::{
-    Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, boot_time, descendants, eventually, leaderrun,
+    Candidate, Cluster, Lifetime, Proxy, Running, TIMEOUT, TestLock, Witnesses, boot_time, descendants, eventually,
+    leaderrun,
 };
 
 /// The default durations of leaderrun. A [`Candidate`] has shorter ones.
@@ -54,10 +53,10 @@ fn main() -> ExitCode {
     }
     measure("hand-over of a plain client, lease", &|| plain_hand_over(&TestLock::lease(), runs));
     measure("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
-    if is_selected("a minute") {
+    if is_selected("per minute") {
         one_minute();
     }
-    if is_selected("contention") {
+    if is_selected("200 candidates") {
         contention(200);
     }
     let size = fs::metadata(leaderrun()).expect("the program").len();
@@ -73,12 +72,12 @@ fn show(figure: &str, unit: &str, mut values: Vec<f64>) {
     println!("{figure:<44} {:>12} {:>12} {:>12}", cell(quantile(0.5)), cell(quantile(0.99)), cell(quantile(1.0)));
 }
 
-/// Returns the time between two boot times, which are in nanoseconds.
+/// Returns the milliseconds between two instants, which are in nanoseconds since boot.
 fn milliseconds(from: u64, to: u64) -> f64 {
     (to as f64 - from as f64) / 1e6
 }
 
-/// Returns the last boot time at which a command was known to be alive, in nanoseconds.
+/// Returns the last instant at which a command was known to be alive, in nanoseconds since boot.
 fn ended_at(lifetime: &Lifetime) -> u64 {
     lifetime.last_seen_at.max(lifetime.signaled_at)
 }
@@ -128,38 +127,37 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
 /// Measures a lower bound for the duration of a hand-over: a release, its watch event, and a claim, by plain clients
 /// with open connections.
 fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
-    let namespace = lock.namespace();
-    let leases = || async {
-        let kubeconfig = Kubeconfig::read_from(Cluster::shared().kubeconfig()).expect("a kubeconfig");
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("a configuration");
-        Api::<Lease>::namespaced(kube::Client::try_from(config).expect("a client"), namespace)
+    let client = Cluster::shared().admin();
+    let session = || client.open().expect("a connection");
+    let (leader, standby) = (session(), session());
+    let path = lock.lease_path();
+    let replace = |session: &Session, lease: &mut Value, holder: &str| {
+        lease["spec"]["holderIdentity"] = json!(holder);
+        let reply = session.send(Method::PUT, &path, Some((JSON, lease)), TIMEOUT).expect("a reply");
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.json()
     };
-    let held_by = |holder: &str, lease: Option<Lease>| {
-        let mut lease = lease.unwrap_or_default();
-        lease.metadata.name = Some("job".to_owned());
-        lease.spec.get_or_insert_default().holder_identity = Some(holder.to_owned());
-        lease
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let (leader, standby, watcher) = (leases().await, leases().await, leases().await);
-        let mut lease = leader.create(&PostParams::default(), &held_by("leader", None)).await.expect("a lease");
-        let watched = WatchParams::default().fields("metadata.name=job");
-        let version = lease.metadata.resource_version.clone().expect("a version");
-        let mut events = watcher.watch(&watched, &version).await.expect("a watch").boxed();
-        let mut durations = Vec::new();
-        for _ in 0..runs {
-            let released_at = boot_time();
-            leader.replace("job", &PostParams::default(), &held_by("", Some(lease))).await.expect("a release");
-            let Some(Ok(WatchEvent::Modified(released))) = events.next().await else { panic!("no event") };
-            let claim = held_by("standby", Some(released));
-            lease = standby.replace("job", &PostParams::default(), &claim).await.expect("a claim");
-            durations.push(milliseconds(released_at, boot_time()));
-            events.next().await.expect("the event of the claim").expect("an event");
-        }
-        durations
-    })
+    let collection = path.strip_suffix("/job").expect("the path of the lease");
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "job"},
+        "spec": {"holderIdentity": "leader"},
+    });
+    let mut lease = client.create(collection, &lease).expect("a lease");
+    let version = lease["metadata"]["resourceVersion"].as_str().expect("a version");
+    let query = format!("{collection}?fieldSelector=metadata.name%3Djob&resourceVersion={version}");
+    let watch = client.watch(&query).expect("a watch");
+    let mut durations = Vec::new();
+    for _ in 0..runs {
+        let released_at = boot_time();
+        replace(&leader, &mut lease, "");
+        let mut released = watch.next_change().expect("the event of the release")["object"].take();
+        lease = replace(&standby, &mut released, "standby");
+        durations.push(milliseconds(released_at, boot_time()));
+        watch.next_change().expect("the event of the claim");
+    }
+    durations
 }
 
 /// Measures the time from the expiry of a lease to the start of the next command, after the holder was stopped with
@@ -186,7 +184,7 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Waits for a renewal, and returns the boot time at which it was observed, in nanoseconds.
+/// Waits for a renewal, and returns the instant at which it was observed, in nanoseconds since boot.
 fn wait_for_renewal(lock: &TestLock) -> u64 {
     let record = || match lock.name.strip_prefix("file:") {
         Some(path) => fs::read_to_string(path).expect("the record"),
@@ -204,7 +202,7 @@ fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
     let witnesses = Witnesses::new();
     let mut leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let ends = (0..runs)
+    let durations = (0..runs)
         .map(|_| {
             let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
             b.wait_for_log("held by");
@@ -215,7 +213,7 @@ fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
         })
         .collect();
     leader.stop();
-    ends
+    durations
 }
 
 /// Prints the memory of the processes of a leader and of a standby.
@@ -264,9 +262,9 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
             eventually("the tree is complete", || descendants(supervisor).len() >= 1000);
             a.signal(Signal::SIGTERM);
             a.wait_for_log("did not end in time");
-            let signaled_at = boot_time();
+            let kill_began_at = boot_time();
             a.wait_for_exit(137);
-            milliseconds(signaled_at, boot_time())
+            milliseconds(kill_began_at, boot_time())
         })
         .collect()
 }
@@ -308,7 +306,8 @@ fn cpu_time(process: Pid) -> Duration {
     Duration::from_nanos(spent.sum())
 }
 
-/// Measures the memory of many candidates for one lock, and the duration and the refused writes of their hand-overs.
+/// Measures the memory of many candidates for one lock, how long their hand-overs take, and how many writes are refused
+/// meanwhile.
 fn contention(size: usize) {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
