@@ -285,6 +285,8 @@ impl World {
             }),
             OutsideEdit::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
+            // An admission policy would also shorten this write.
+            OutsideEdit::Lengthen if self.admission_shortens_until > 0 => {}
             OutsideEdit::Lengthen => {
                 let longest =
                     self.plan.machines.iter().map(|machine| machine.timing.lease_duration().as_secs() as u32).max();
