@@ -203,11 +203,8 @@ fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
         let pid = witnesses.lifetimes_of("a")[0].pid as libc::pid_t;
         let none = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: the call attaches to another process and uses no memory of this one.
-        assert_eq!(
-            unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) },
-            0,
-            "this process may debug the command"
-        );
+        let attached = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) };
+        assert_eq!(attached, 0, "this process may debug the command");
         if kills_supervisor {
             nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
         } else {
@@ -217,6 +214,7 @@ fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
         b.stop();
         witnesses.assert_one_at_a_time(2);
         // SAFETY: a null status is allowed.
-        assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) }, pid, "it is still a zombie");
+        let reaped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+        assert_eq!(reaped, pid, "it is still a zombie");
     }
 }
