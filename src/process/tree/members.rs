@@ -10,7 +10,7 @@ use crate::process::clock;
 
 /// The largest number of processes that one scan can find. The next scan finds the others, because in the meantime the
 /// first ones have been killed and their children have become children of the supervisor.
-const CAPACITY: usize = 8192;
+pub const CAPACITY: usize = 8192;
 
 /// The longest duration of one scan.
 const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
@@ -73,12 +73,15 @@ impl Members {
     /// by another process in the meantime, but the children of that process are then younger than the scan and are not
     /// mistaken for descendants.
     ///
-    /// The scan ends at `until`, and after [`MAX_SCAN_TIME`] at the latest: otherwise it might never end if processes
-    /// are forked faster than they are read. Returns whether the scan has read every process.
-    pub fn scan(&mut self, proc: &Proc, until: Option<Instant>, mut visit: impl FnMut(Member)) -> bool {
+    /// The scan ends after [`MAX_SCAN_TIME`] at the latest: otherwise it might never end if processes are forked faster
+    /// than they are read. Returns whether the scan has read every process.
+    pub fn scan(&mut self, proc: &Proc, visit: impl FnMut(Member)) -> bool {
+        self.scan_until(proc, clock::now() + MAX_SCAN_TIME, visit)
+    }
+
+    /// Does the same as [`scan`](Self::scan), but ends at `until`.
+    pub fn scan_until(&mut self, proc: &Proc, until: Instant, mut visit: impl FnMut(Member)) -> bool {
         let began = clock::now();
-        let longest = began + MAX_SCAN_TIME;
-        let until = until.map_or(longest, |until| until.min(longest));
         let began_ticks = proc.ticks(began);
         let mut is_complete = true;
         proc.for_each_process(|number| {

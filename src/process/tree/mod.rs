@@ -245,7 +245,7 @@ impl Tree {
         });
         let began = clock::now();
         if !members.is_empty() && began >= *next_scan {
-            members.scan(proc, None, |member| {
+            members.scan(proc, |member| {
                 if member.numbers.is_nested {
                     found_nested = true;
                 } else if !member.is_added && is_allowed(&|| member.stat.threads) {

@@ -1,23 +1,38 @@
 //! Descendants in a PID namespace below the supervisor's. When their parent dies, they become children of the init
 //! process of that namespace and not of the supervisor, so they have to be remembered.
 
+use std::time::Duration;
+
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::TaskCount;
 use nix::sys::signal::Signal;
 
-use super::members::{Member, Members};
+use super::members::{self, Member, Members};
 use super::proc::{Identity, Proc};
+use crate::process::clock;
 
 /// The largest number of remembered processes.
-const CAPACITY: usize = 2048;
+const CAPACITY: usize = members::CAPACITY;
+
+/// The longest duration of a scan for processes to remember. A scan that ends early never finds the processes with the
+/// highest numbers, so this is enough for tens of thousands of processes on the machine.
+const MAX_SCAN_TIME: Duration = Duration::from_millis(500);
 
 /// The largest number of scans in which a kill waits until all remembered processes have stopped. After that they are
 /// killed even if one still runs. A scan takes tens of microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 
-/// The remembered processes. Each comes after the one that it descends from.
+/// The longest time that a kill takes to stop all processes.
+const MAX_STOP_TIME: Duration = Duration::from_secs(1);
+
+/// The remembered processes.
 #[derive(Debug)]
-pub struct Nested(Vec<Remembered>);
+pub struct Nested {
+    /// The processes, each after the one that it descends from.
+    processes: Vec<Remembered>,
+    /// The numbers of the processes, in ascending order.
+    numbers: Vec<i32>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
@@ -29,25 +44,28 @@ struct Remembered {
 impl Nested {
     /// Allocates the memory for the processes.
     pub fn new() -> Self {
-        Self(Vec::with_capacity(CAPACITY))
+        Self { processes: Vec::with_capacity(CAPACITY), numbers: Vec::with_capacity(CAPACITY) }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.processes.is_empty()
     }
 
     /// Returns the numbers of the remembered processes.
     pub fn numbers(&self) -> impl Iterator<Item = i32> {
-        self.0.iter().map(|remembered| remembered.identity.number)
+        self.processes.iter().map(|remembered| remembered.identity.number)
     }
 
     pub fn contains(&self, number: i32) -> bool {
-        self.numbers().any(|other| other == number)
+        self.numbers.binary_search(&number).is_ok()
     }
 
     /// Forgets the processes that are dead.
     pub fn forget_dead(&mut self, proc: &Proc) {
-        self.0.retain(|remembered| proc.is_alive(remembered.identity));
+        self.processes.retain(|remembered| proc.is_alive(remembered.identity));
+        self.numbers.clear();
+        self.numbers.extend(self.processes.iter().map(|remembered| remembered.identity.number));
+        self.numbers.sort_unstable();
     }
 
     /// Remembers every descendant in a namespace below the supervisor's, and the descendants of those that were
@@ -69,7 +87,7 @@ impl Nested {
 
     /// Sends SIGTERM to the remembered processes that have not received it yet.
     pub fn terminate(&mut self, proc: &Proc) {
-        for remembered in self.0.iter_mut().filter(|remembered| !remembered.terminated) {
+        for remembered in self.processes.iter_mut().filter(|remembered| !remembered.terminated) {
             remembered.terminated = true;
             for signal in [Signal::SIGTERM, Signal::SIGCONT] {
                 let _ = send(proc, remembered.identity, signal);
@@ -80,20 +98,21 @@ impl Nested {
     /// Stops the remembered processes, so that none can fork during the search, and kills them with children before
     /// parents, so that none becomes an orphan. Calls `report` with each process and the result of its kill.
     pub fn kill(&mut self, proc: &Proc, members: &mut Members, report: &mut impl FnMut(i32, nix::Result<()>)) {
+        let until = clock::now() + MAX_STOP_TIME;
         for _ in 0..MAX_SCANS {
             let mut all_stopped = true;
-            let count = self.0.len();
-            self.scan(proc, members, None, |member| {
+            let count = self.processes.len();
+            self.scan(proc, members, Some(until), |member| {
                 if is_nested(member) && !member.stat.is_dead_or_stopped() {
                     all_stopped = false;
                     let _ = send(proc, member.identity, Signal::SIGSTOP);
                 }
             });
-            if all_stopped && self.0.len() == count {
+            if all_stopped && self.processes.len() == count || clock::now() >= until {
                 break;
             }
         }
-        for Remembered { identity, .. } in self.0.iter().rev() {
+        for Remembered { identity, .. } in self.processes.iter().rev() {
             report(identity.number, send(proc, *identity, Signal::SIGKILL));
         }
     }
@@ -110,14 +129,19 @@ impl Nested {
         self.forget_dead(proc);
         members.clear();
         let _ = proc.for_each_child(|number| members.add(number));
-        self.0.iter().for_each(|remembered| members.add(remembered.identity.number));
+        self.processes.iter().for_each(|remembered| members.add(remembered.identity.number));
         if members.is_empty() {
             return true;
         }
-        members.scan(proc, until, |member| {
-            let is_known = || self.0.iter().any(|remembered| remembered.identity == member.identity);
-            if is_nested(&member) && self.0.len() < CAPACITY && !is_known() {
-                self.0.push(Remembered { identity: member.identity, terminated: false });
+        let longest = clock::now() + MAX_SCAN_TIME;
+        members.scan_until(proc, until.map_or(longest, |until| until.min(longest)), |member| {
+            let number = member.identity.number;
+            if is_nested(&member)
+                && self.processes.len() < CAPACITY
+                && let Err(index) = self.numbers.binary_search(&number)
+            {
+                self.numbers.insert(index, number);
+                self.processes.push(Remembered { identity: member.identity, terminated: false });
             }
             visit(&member);
         })

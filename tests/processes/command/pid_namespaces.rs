@@ -111,7 +111,7 @@ fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command
     let (_namespace, init) = start_namespace();
     let (lock, witnesses, proxy) = (TestLock::lease(), Witnesses::new(), Proxy::start(Cluster::shared()));
     // The process is started less than 800 ms before the stop signal.
-    let late = r#"while "$0" check --min-remaining 800ms; do sleep 0.02; done; exec "$@""#;
+    let late = r#"while "$0" check --min-remaining 1500ms; do sleep 0.02; done; exec "$@""#;
     let mut words: Vec<OsString> = ["sh", "-c", late, env!("CARGO_BIN_EXE_leaderrun")].map(OsString::from).to_vec();
     words.extend(command(init, witnesses.command(&IGNORES_SIGTERM), &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#));
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run(words);
