@@ -42,7 +42,7 @@ fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Er
              address of the API server itself"
         ));
     }
-    let what = if body.is_empty() {
+    let body_type = if body.is_empty() {
         "an empty answer"
     } else if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         "a compressed answer, although leaderrun did not ask for one"
@@ -55,7 +55,7 @@ fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Er
     };
     // This is probably a busy proxy in front of the API server, which has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
-    Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {what}, with HTTP status {code}"))
+    Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {body_type}, with HTTP status {code}"))
 }
 
 /// Returns the error for a `Status`. Fields with a wrong type are ignored.

@@ -48,8 +48,8 @@ impl ClusterAccess {
 
 /// A cluster, with one client for requests and another for watches.
 ///
-/// When a request times out, its connection is closed. With a single client, the next request could get the connection
-/// of the watch, which is probably dead as well.
+/// When a request times out, its connection is closed. With a single client, the next request could be sent on the
+/// connection of a watch that has just ended, which is probably dead as well.
 #[derive(Clone)]
 pub struct Cluster {
     config: Arc<ConnectionConfig>,

@@ -109,13 +109,13 @@ impl Collection {
         self.send(Verb::Update, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await
     }
 
-    /// Merges a patch into the object, in which `null` removes a field, and returns the object as it is stored.
+    /// Merges a patch into the object, and returns the object as it is stored. A `null` in the patch removes a field.
     pub async fn merge(&self, name: &str, patch: &Value) -> Result<Value, Error> {
         self.send(Verb::Patch, name, Method::PATCH, &format!("/{name}"), Some((MERGE_PATCH, patch))).await
     }
 
-    /// Watches the object with this name from a resourceVersion on. If `from` is empty, the watch begins with the
-    /// current state of the object.
+    /// Watches the object with this name for changes since the resourceVersion `from`. If `from` is empty, the watch
+    /// begins with the current state of the object.
     pub async fn watch(
         &self,
         name: &str,
@@ -227,8 +227,8 @@ impl Operation {
         if !error.lacks_role {
             return error.context(format_args!("cannot {self}"));
         }
-        // A PUT requires the permission to `update`, or to `create` if the object does not exist. The answer names the
-        // permission that is missing.
+        // A PUT requires the permission to `update`, and also to `create` if the object does not exist. The answer
+        // names the permission that is missing.
         let is_missing = |verb: &Verb| error.message.contains(&format!(" cannot {verb} "));
         let verb = [Verb::Create, Verb::Update].into_iter().find(is_missing).unwrap_or(self.verb);
         let Self { resource, namespace, name, .. } = self;

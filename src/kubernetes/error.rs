@@ -87,7 +87,8 @@ impl Error {
         };
         let retry_after = status.details.as_ref().map(|details| details.retry_after_seconds);
         let retry_after = retry_after.filter(|seconds| *seconds > 0);
-        // A 403 can have other reasons: a quota, a webhook, a namespace that is being deleted. RBAC names the user.
+        // A 403 can have other reasons: a quota, a webhook, a namespace that is being deleted. Only the message of RBAC
+        // says `User "NAME" cannot VERB`.
         let lacks_role = status.code == 403 && status.message.contains("\" cannot ");
         Self { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())), lacks_role }
     }

@@ -132,12 +132,12 @@ impl Proxy {
     }
 
     fn from_variables(server: &Uri, variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
-        let first =
+        let first_set =
             |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, unless_empty(variable(name))?)));
         let is_https = server.scheme() == Some(&Scheme::HTTPS);
         let names = if is_https { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
-        let Some((name, url)) = first(names) else { return Ok(None) };
-        let (_, exceptions) = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+        let Some((name, url)) = first_set(names) else { return Ok(None) };
+        let (_, exceptions) = first_set(["NO_PROXY", "no_proxy"]).unwrap_or_default();
         let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = server.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         if Exceptions::parse(&exceptions).contains(host, port) {

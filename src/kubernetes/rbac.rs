@@ -71,7 +71,8 @@ impl<'a> MergedRule<'a> {
         Self { first, names: first.name.as_deref().into_iter().collect() }
     }
 
-    /// Adds another rule if it differs only in the name, and returns whether it does.
+    /// Merges another rule into this one, if they differ only in the names of their objects. Returns false if they
+    /// differ in more.
     fn merge(&mut self, other: &'a Rule) -> bool {
         let Rule { resource, namespace, name, verbs } = self.first;
         let is_alike = (*resource, namespace, *verbs) == (other.resource, &other.namespace, other.verbs)
@@ -121,7 +122,7 @@ rules:
     )
 }
 
-/// Returns a name as YAML, quoted if it would be read as a number or a boolean.
+/// Returns a name as YAML, quoted if YAML might not read it as text.
 pub fn yaml(name: &str) -> String {
     let is_word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name);
     if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_word {

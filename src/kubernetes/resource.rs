@@ -9,8 +9,8 @@ pub struct Resource {
     pub group: &'static str,
     pub kind: &'static str,
     pub plural: &'static str,
-    /// Whether a PUT creates an object that does not exist. If it does, RBAC can restrict the permission to create
-    /// objects to a single name.
+    /// Whether a PUT to the path of an object that does not exist creates it. RBAC can then restrict the permission to
+    /// create objects to a single name.
     pub created_by_put: bool,
 }
 
@@ -42,7 +42,7 @@ impl Resource {
         if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
     }
 
-    /// Returns the path of the objects of this kind in a namespace, or in all namespaces if it is empty.
+    /// Returns the path of the objects of this kind in a namespace, or in all namespaces if `namespace` is empty.
     pub fn path(&self, namespace: &str) -> String {
         let root = if self.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/v1", self.group) };
         if namespace.is_empty() {

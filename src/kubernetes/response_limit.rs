@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Response;
 use hyper::body::{Body, Bytes, Frame};
 
-/// The maximum size in bytes of an answer, or of a line of a watch. Objects are smaller, because etcd accepts at most
-/// 1.5 MiB.
+/// The maximum size in bytes of an answer, or of a line of a watch. A single object is smaller, because etcd accepts at
+/// most 1.5 MiB.
 const MAX_SIZE: usize = 4 * 1024 * 1024;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

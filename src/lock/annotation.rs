@@ -6,12 +6,11 @@
 //! - client-go writes `leaseDurationSeconds`, a number, and reads times with any number of fractional digits.
 //! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with
 //!   six fractional digits, leaves out an empty holder, and rejects unknown fields.
+//! - The leader election of the Python client writes client-go's fields, but the duration as a string, and times as
+//!   local times without an offset. It accepts client-go's formats.
 //!
-//! - The leader election of the Python client writes client-go's fields, but the duration in a string, and local times
-//!   without an offset. It accepts client-go's formats.
-//!
-//! leaderrun reads all formats and writes both fields. If a record only has fabric8's field, leaderrun only writes
-//! that field.
+//! leaderrun reads all formats, and writes the duration in both fields. If the present record only has fabric8's
+//! field, leaderrun only writes that field.
 
 use std::fmt::Display;
 
@@ -103,7 +102,7 @@ fn read(object: &Value) -> Result<Record, String> {
     let fabric8 = annotation.lease_duration.map(|duration| duration.seconds());
     let client_go = annotation.lease_duration_seconds.map(|seconds| seconds.number()).transpose().map_err(invalid)?;
     let seconds = client_go.max(fabric8).filter(|seconds| *seconds > 0);
-    // An invalid time is an error. If it were ignored, a renewal would look like the previous record.
+    // An invalid time is an error. If it were ignored, a renewal could look like the previous record.
     let time = |text: Option<String>| match text {
         None => Ok(None),
         Some(text) => record_time::parse(&text)
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_fabric8_is_written_back_without_unknown_fields() {
+    fn a_record_of_fabric8_is_written_back_without_fields_that_fabric8_rejects() {
         for duration in [r#""PT15S""#, "15.000000000", "14.2"] {
             let mut object = object(Some(&format!(r#"{{"leaseDuration":{duration}}}"#)));
             let record = read(&object).unwrap();

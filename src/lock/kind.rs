@@ -19,7 +19,7 @@ pub struct LockKind {
 
 /// The place where the locks of a kind keep their records.
 pub enum Store {
-    /// A Kubernetes object, or two objects with the same name, which are held together.
+    /// A Kubernetes object, or two objects with the same name. A holder must hold both.
     Objects(&'static RecordFormat, Option<&'static RecordFormat>),
     /// A place on this machine.
     Local(&'static dyn LocalStore),

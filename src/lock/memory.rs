@@ -58,8 +58,8 @@ impl MemoryLock {
             if present != expected {
                 return false;
             }
-            let count = present.map_or(0, |version| version.resource_version.parse().unwrap_or(0)) + 1;
-            let version = Version { uid: "memory".to_owned(), resource_version: count.to_string() };
+            let next_number = present.map_or(0, |version| version.resource_version.parse().unwrap_or(0)) + 1;
+            let version = Version { uid: "memory".to_owned(), resource_version: next_number.to_string() };
             let new = stored.insert(Stored { record, version });
             written = Ok(new.clone());
             true

@@ -34,8 +34,8 @@ pub use self::two_objects::TwoObjectLock;
 
 /// A store of one record, with compare-and-swap and change notification.
 ///
-/// Only one request is sent at a time. If the future of a request is dropped, its connection is closed, but the request
-/// may still be carried out later.
+/// Callers send only one request at a time, besides a watch. If the future of a request is dropped, the request may
+/// still be carried out later.
 pub trait Lock: Send + Sync {
     /// Reads the record with a consistent read, which reflects all earlier writes.
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>>;
@@ -46,7 +46,8 @@ pub trait Lock: Send + Sync {
     /// Replaces the record if it has this version.
     fn update(&self, version: Version, record: Record) -> BoxFuture<'_, Result<Stored, LockError>>;
 
-    /// Watches for changes since a version, or since the current state. When the stream ends without an error, the
+    /// Watches the record for changes since the version `from`. Without a version, the watch begins with the current
+    /// record, if there is one; some kinds of lock always begin with it. When the stream ends without an error, the
     /// watch can be resumed from the last version that was seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
@@ -60,7 +61,7 @@ pub trait Lock: Send + Sync {
         resource_version.to_owned()
     }
 
-    /// Returns the uids of the objects that contain a record with this uid.
+    /// Returns the uids of the objects that contain the record. `uid` is the uid in the record's version.
     fn uids(&self, uid: &str) -> Vec<String> {
         vec![uid.to_owned()]
     }
@@ -78,14 +79,15 @@ pub struct LockError {
     pub role: Option<String>,
 }
 
-/// The kind of an error, which says what the election knows after the request.
+/// The kind of an error, which says whether the request was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockErrorKind {
-    /// The write is not based on the current state.
+    /// The write did not succeed, because it is not based on the current record.
     Conflict,
-    /// The request was not permitted, so it was certainly not carried out.
+    /// The request was certainly not carried out, and will fail until somebody grants a permission or mends a file.
     Forbidden,
-    /// The request was certainly not carried out.
+    /// The request was certainly not carried out, or the API server did not store the record as it was sent. In either
+    /// case the lock was neither acquired nor renewed.
     Refused,
     /// The request may or may not have been carried out.
     Unknown,

@@ -51,8 +51,7 @@ impl fmt::Display for SlotCount {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockName {
     pub kind: &'static LockKind,
-    /// The namespace of a lock in a cluster. The default is the namespace of the kubeconfig's context or of the pod's
-    /// service account.
+    /// The namespace of a lock in a cluster. The default is the namespace of the kubeconfig's context or of the pod.
     pub namespace: Option<String>,
     pub name: String,
 }
@@ -98,9 +97,9 @@ impl FromStr for LockName {
 /// Returns the kind with this word.
 fn kind_named(word: &str) -> Result<&'static LockKind, String> {
     KINDS.iter().find(|kind| kind.word == word).ok_or_else(|| {
-        let (last, others) = KINDS.split_last().expect("there is a default kind");
-        let others = others.iter().map(|kind| kind.word).collect::<Vec<_>>().join(", ");
-        format!("the kind of a lock is {others} or {}; for example lease:default/my-job", last.word)
+        let (last, first_kinds) = KINDS.split_last().expect("there is a default kind");
+        let first_words = first_kinds.iter().map(|kind| kind.word).collect::<Vec<_>>().join(", ");
+        format!("the kind of a lock is {first_words} or {}; for example lease:default/my-job", last.word)
     })
 }
 

@@ -18,7 +18,7 @@ use super::{Lock, LockError, LockErrorKind};
 use crate::kubernetes::{self, Cluster, Collection, ErrorKind, ObjectEvent, ObjectName, Resource, Rule, Verb, role};
 use crate::telemetry::log::printable;
 
-/// A resourceVersion that no object has, because etcd starts at it before anything is stored.
+/// A resourceVersion that no object has, because it is etcd's revision before anything is stored.
 const NO_OBJECTS_VERSION: &str = "1";
 
 /// The label that states which program created an object. It is only set on new objects.
@@ -44,7 +44,7 @@ impl RecordFormat {
     pub fn record(&self, object: &Value) -> Result<Record, String> {
         let mut record = (self.read)(object)?;
         let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
-        // Older releases of leaderrun do not write this annotation, so their marks count in any object.
+        // Older releases of leaderrun do not write LOCK_ANNOTATION, so their marks count in any object.
         let is_written_here = annotation(LOCK_ANNOTATION).is_none_or(|lock| is_written_for(lock, object));
         record.run = annotation(RUN_ANNOTATION).filter(|_| is_written_here).and_then(|text| text.parse().ok());
         record.replaced_version = annotation(REPLACED_VERSION_ANNOTATION).map(ToOwned::to_owned);
@@ -60,14 +60,15 @@ impl RecordFormat {
 }
 
 /// Returns whether a mark was written for this object, and was not copied from another object. `written_for` is the
-/// lock with the uid of the object. The uid is missing in the write that created the object.
+/// value of [`LOCK_ANNOTATION`]: the namespace, the name and the uid of an object. The uid is missing if the write
+/// created the object, because only the API server assigns it.
 fn is_written_for(written_for: &str, object: &Value) -> bool {
     let metadata = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let (lock, uid) = written_for.split_once(' ').unwrap_or((written_for, metadata("uid")));
     lock.split_once('/') == Some((metadata("namespace"), metadata("name"))) && uid == metadata("uid")
 }
 
-/// Returns the permissions that a candidate needs for an object that contains its record.
+/// Returns the permissions that a candidate needs for an object of its lock.
 pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule> {
     let name = Some(name.clone());
     if resource.created_by_put {
@@ -80,12 +81,13 @@ pub fn rules(ObjectName { resource, namespace, name }: &ObjectName) -> Vec<Rule>
     ]
 }
 
-/// The objects that the Role for a lock names: the object of the lock, or the objects of all its slots.
+/// The names in the Role for a lock.
 #[derive(Debug)]
 pub struct RoleScope {
     /// The name of the lock, which is part of the Role's name.
     pub lock: String,
-    pub objects: Vec<String>,
+    /// The name of the lock's object, or the names of the objects of all its slots.
+    pub object_names: Vec<String>,
 }
 
 /// A lock whose record is in one object.
@@ -182,9 +184,9 @@ impl ObjectLock {
         self.check_stored(&record, stored)
     }
 
-    /// Checks that the API server has stored everything that other candidates must know about a holder, because
-    /// admission webhooks and policies can change a write. If it has not, the write was carried out, but does not count
-    /// as an acquisition or a renewal.
+    /// Checks that the API server has stored everything that other candidates must know about a holder. Admission
+    /// webhooks and policies can change a write. If they have changed one of these things, the write was carried out,
+    /// but does not count as an acquisition or a renewal.
     fn check_stored(&self, written: &Record, stored: Stored) -> Result<Stored, LockError> {
         let shown = |seconds: Option<u32>| seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s"));
         let [wanted, found] = [written, &stored.record].map(|record| record.lease_duration_seconds);
@@ -328,9 +330,9 @@ impl ObjectLock {
     }
 
     fn role(&self) -> String {
-        let RoleScope { lock, objects } = &*self.role_scope;
+        let RoleScope { lock, object_names } = &*self.role_scope;
         let object = |name: &String| ObjectName { name: name.clone(), ..self.name.clone() };
-        let rules: Vec<Rule> = objects.iter().map(object).flat_map(|object| rules(&object)).collect();
+        let rules: Vec<Rule> = object_names.iter().map(object).flat_map(|object| rules(&object)).collect();
         role(&self.name.namespace, lock, &rules)
     }
 
@@ -343,9 +345,9 @@ impl ObjectLock {
             ErrorKind::Expired | ErrorKind::Unknown => LockErrorKind::Unknown,
         };
         let ObjectName { namespace, .. } = &self.name;
-        let has_no_namespace = error.kind == ErrorKind::NotFound
+        let is_namespace_missing = error.kind == ErrorKind::NotFound
             && error.message.contains(&format!("namespaces \"{namespace}\" not found"));
-        if has_no_namespace {
+        if is_namespace_missing {
             let message = format!(
                 "there is no namespace {namespace:?}; try kubectl create namespace {namespace}, or use an existing namespace for the lock"
             );

@@ -21,11 +21,11 @@ pub struct LockConfig {
     pub owner: Option<OwnerConfig>,
 }
 
-/// Opens the lock with this name, and returns it with its full name, which includes the namespace. `run` identifies the
-/// writes of this run.
+/// Opens the lock with this name without sending a request to an API server. Returns the lock with its full name, which
+/// includes the namespace. `run` is the run ID by which a lock over two objects recognises its own writes.
 ///
 /// # Errors
-/// Fails if the lock cannot be used. No request is sent to an API server yet.
+/// Fails if the lock cannot be used.
 pub async fn open(
     name: LockName,
     access: &ClusterAccess,
@@ -51,27 +51,28 @@ pub async fn open_slots(
         Store::Objects(first, second) => {
             let cluster = Cluster::open(access, request_timeout).await?;
             let namespace = name.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
-            let objects: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
-            let role_scope = Arc::new(RoleScope { lock: name.name.clone(), objects: objects.clone() });
+            let object_names: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
+            let role_scope = Arc::new(RoleScope { lock: name.name.clone(), object_names: object_names.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
-            // The owner is looked up as part of a request. If the look-up gets no answer, there is time left for the
-            // request itself.
+            // The look-up of the owner is part of a request for the lock. It may only use half of the request's
+            // timeout, so that there is time left for the request itself.
             let new_owner =
                 |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), request_timeout / 2);
             let owner = owner.map(new_owner).map(Arc::new);
-            let open = |object: &String| -> Box<dyn Lock> {
-                let lock = |format| {
+            let open = |object_name: &String| -> Box<dyn Lock> {
+                let object_lock = |format| {
                     let role_scope = Arc::clone(&role_scope);
-                    Box::new(ObjectLock::new(&cluster, format, &namespace, object, role_scope, owner.clone()))
+                    Box::new(ObjectLock::new(&cluster, format, &namespace, object_name, role_scope, owner.clone()))
                 };
                 match second {
-                    None => lock(first),
+                    None => object_lock(first),
                     Some(second) => {
-                        Box::new(TwoObjectLock::new(lock(first), lock(second), run.clone(), request_timeout))
+                        let (first, second) = (object_lock(first), object_lock(second));
+                        Box::new(TwoObjectLock::new(first, second, run.clone(), request_timeout))
                     }
                 }
             };
-            Ok((objects.iter().map(open).collect(), full_name))
+            Ok((object_names.iter().map(open).collect(), full_name))
         }
         Store::Local(store) => {
             let mut locks = Vec::new();

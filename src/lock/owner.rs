@@ -1,6 +1,6 @@
 //! The owner of a lock's objects (`--owner`). Kubernetes deletes the objects when their owner is deleted.
 //!
-//! The lock works without an owner if the owner does not exist or this user may not read it.
+//! The lock works without an owner if the owner cannot be found or this user may not set owners.
 //!
 //! # Rules
 //!
@@ -114,7 +114,7 @@ impl OwnerConfig {
     /// Finds the owner, and returns the reference to it.
     ///
     /// # Errors
-    /// Fails if there is no such owner, or it cannot be read. The message says what to do.
+    /// Fails if there is no such owner, or it cannot be read.
     pub async fn find(&self, cluster: &Cluster, namespace: &str, timeout: Duration) -> Result<OwnerReference, Error> {
         let finder = Finder { cluster, namespace, timeout };
         match &self.name {
@@ -128,7 +128,7 @@ impl OwnerConfig {
     }
 }
 
-/// Reads the objects of a namespace that may be owners.
+/// Reads the pods and the possible owners in a namespace.
 struct Finder<'a> {
     cluster: &'a Cluster,
     namespace: &'a str,
@@ -285,8 +285,8 @@ impl Owner {
     }
 
     /// Records that the lock could be reached. If the look-up of the owner failed, the connection was therefore not the
-    /// reason, and the error is logged. The owner is looked up again at the next read, unless it does not exist or this
-    /// user may not read it.
+    /// reason, and the error is logged. The owner is looked up again before the next read or creation of an object,
+    /// unless the owner does not exist or this user may not read it.
     pub fn handle_success(&self) {
         let mut state = self.state();
         let Some(error) = state.failure.take() else { return };
@@ -302,7 +302,8 @@ impl Owner {
         state.log_reason(lock, reason);
     }
 
-    /// Makes the next read look up the owner again, because the object may have been deleted together with its owner.
+    /// Has the owner looked up again before the next read or creation of an object. This is called when an object was
+    /// deleted, perhaps because its owner was.
     pub fn forget(&self) {
         self.state().is_looked_up = false;
     }

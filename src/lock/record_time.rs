@@ -1,4 +1,4 @@
-//! The times in the records of other programs.
+//! Parses the times in records, which other programs may have written.
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::Pieces;
@@ -6,9 +6,9 @@ use jiff::tz::Offset;
 
 /// Parses a time of a record. In addition to RFC 3339, it accepts what other programs write:
 ///
-/// - A time that is later than any timestamp, such as `9999-12-31T23:59:59Z` for "forever", counts as the latest one.
-/// - A time without an offset counts as UTC. The Python client writes the local time in this way. leaderrun does not
-///   compare the times of records with a clock, so only a change matters.
+/// - A time after [`Timestamp::MAX`], such as `9999-12-31T23:59:59Z` for "forever", counts as [`Timestamp::MAX`].
+/// - A time without an offset counts as UTC. The Python client writes the local time in this way. The wrong offset does
+///   no harm, because candidates only notice that such a time has changed, and do not compare it with a clock.
 ///
 /// # Errors
 /// Fails if the text is not a time.
@@ -16,7 +16,7 @@ pub fn parse(text: &str) -> Result<Timestamp, jiff::Error> {
     text.parse().or_else(|failure| parse_unusual(text).ok_or(failure))
 }
 
-/// Parses a time that is not a timestamp of RFC 3339.
+/// Parses a time that has no offset, or is after [`Timestamp::MAX`].
 fn parse_unusual(text: &str) -> Option<Timestamp> {
     let pieces = Pieces::parse(text).ok()?;
     let time = pieces.date().to_datetime(pieces.time()?);

@@ -53,7 +53,8 @@ impl TwoObjectLock {
                 }
                 PairStep::Write(member, request) => {
                     let written = write(self.member(member), request);
-                    // If this write is not answered, both objects are read again and the claim may be rolled back.
+                    // If this write is not answered, both objects are read again and the claim may be rolled back, so
+                    // the write must leave time for that.
                     let written = if is_half_claimed && member == Member::Second {
                         answered_by(started + self.request_timeout * 2 / 3, written).await
                     } else {

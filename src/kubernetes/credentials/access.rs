@@ -15,7 +15,8 @@ const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
 /// The credentials for requests and connections. An instance never changes, but is replaced by a newer one.
 #[derive(Clone)]
 pub struct Access {
-    /// The number of this instance. Newer ones have greater numbers.
+    /// The number of these credentials. Newer credentials have a greater number, unless they differ from the previous
+    /// ones only in their lifetime.
     pub generation: u64,
     pub config: Arc<ConnectionConfig>,
     /// The configuration of TLS; `None` for a server without TLS.
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renewal_is_due_well_ahead_of_the_end() {
+    fn renewal_is_due_well_before_the_expiry() {
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let lead = |seconds| {
             let lifetime = Lifetime::until(now + SignedDuration::from_secs(seconds), now)?;

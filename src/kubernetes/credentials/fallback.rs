@@ -87,8 +87,9 @@ impl State {
         Some(earlier)
     }
 
-    /// Returns whether to log that the credentials of a generation do not work. The same reason is not logged for each
-    /// new generation, because a plugin may issue such credentials every time.
+    /// Returns whether to log that the credentials of a generation do not work. Each generation is logged at most once.
+    /// The same reason is not logged for each new generation either, because a plugin may issue such credentials every
+    /// time.
     fn must_log(&mut self, generation: u64, reason: &str) -> bool {
         let is_known = |(known, logged): &(u64, String)| *known == generation || logged == reason;
         let must_log = !self.logged.as_ref().is_some_and(is_known);

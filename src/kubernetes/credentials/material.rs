@@ -107,7 +107,7 @@ fn read_authorization(
             or_previous(header, earlier, failure).map(Some)
         }
         (None, Some(basic), _) => basic_authorization(basic).map(Some),
-        (None, None, Some(issued)) => bearer(issued, "the token").map(Some),
+        (None, None, Some(issued_token)) => bearer(issued_token, "the token").map(Some),
         (None, None, None) => Ok(None),
     }
 }

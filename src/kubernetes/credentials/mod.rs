@@ -117,12 +117,12 @@ impl Credentials {
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Returns the current credentials, and waits until there are any. If they have expired according to this machine's
-    /// clock, this waits up to `max_wait` for newer credentials and then returns the expired ones, because the clock
-    /// may be wrong and the API server decides.
+    /// Returns the current credentials. If there are none yet, this waits for the result of an attempt to obtain them.
+    /// If they have expired according to this machine's clock, this waits up to `max_wait` for newer credentials and
+    /// then returns the expired ones, because the clock may be wrong and the API server decides.
     ///
     /// # Errors
-    /// Fails if there are no credentials.
+    /// Fails if there are no credentials and the attempt to obtain them fails.
     pub async fn current(&self, max_wait: Duration) -> Result<Arc<Access>, CredentialsError> {
         let Some(access) = self.shared.state.borrow().access.clone() else { return self.recheck(None).await };
         if access.has_expired() {
@@ -178,8 +178,8 @@ impl Credentials {
         self.shared.fallback.accepted(access);
     }
 
-    /// Records that a request with these credentials got no answer, and orders a check of the files. The server may
-    /// have a new certificate, or may require a new client certificate.
+    /// Records that a request with these credentials got no answer, and orders a check of the files. The failure may
+    /// mean that the server has a new certificate, or requires a new client certificate.
     pub fn unanswered(&self, access: &Access, failure: &str) {
         self.shared.fallback.unanswered(access, failure);
         let _ = self.order(None);
@@ -292,12 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_the_same_if_only_its_spelling_has_changed() {
+    fn a_server_is_the_same_if_only_the_spelling_of_its_address_has_changed() {
         let kubeconfig = Kubeconfig::new();
         kubeconfig.write("http://api.example.com/", "0");
         kubeconfig.recheck();
         let token = || kubeconfig.recheck().authorization.as_ref().unwrap().to_str().unwrap().to_owned();
-        for (server, number, expected) in [
+        for (server, new_token, expected) in [
             ("http://api.example.com:80", "1", "Bearer 1"),
             ("HTTP://API.example.com", "2", "Bearer 2"),
             ("http://api.example.com:8080", "3", "Bearer 2"),
@@ -305,7 +305,7 @@ mod tests {
             ("http://api.example.com/path", "5", "Bearer 2"),
             ("http://api.example.com:80/", "6", "Bearer 6"),
         ] {
-            kubeconfig.write(server, number);
+            kubeconfig.write(server, new_token);
             assert_eq!(token(), expected, "{server}");
         }
     }

@@ -21,10 +21,10 @@ use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 /// How often files are read again although they seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause after the first run of the plugin that issued no usable credentials. It doubles with each such run.
+/// The first pause between runs of a plugin whose credentials are unusable or rejected. It doubles with each such run.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause between runs of the plugin that issue no usable credentials.
+/// The longest pause between runs of a plugin whose credentials are unusable or rejected.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps the credentials up to date.
@@ -36,7 +36,7 @@ pub struct Worker {
     pause: Duration,
     /// The instant before which the plugin is not run again.
     plugin_may_run_at: Option<Instant>,
-    /// The reason why the last run of the plugin issued no credentials.
+    /// The reason why the last run of the plugin issued no usable credentials.
     plugin_failure: Option<String>,
     /// The last reason why a file could not be read again. It has been logged.
     read_failure: Option<String>,
@@ -216,7 +216,7 @@ impl Worker {
             return Ok(Some(present));
         }
         let TlsMaterial { authority, certificate } = &material.tls;
-        tls::client_config(&config.tls, authority.as_deref(), pair(certificate)).map(|tls| Some(Arc::new(tls)))
+        tls::client_config(&config.tls, authority.as_deref(), as_slices(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
     /// Returns the TLS configuration of connections to the proxy: the same instance if it has not changed, like
@@ -235,7 +235,7 @@ impl Worker {
             return Ok(Some(present));
         }
         let TlsMaterial { authority, certificate } = &material.tls;
-        tls::proxy_config(&config.tls, authority.as_deref(), pair(certificate)).map(|tls| Some(Arc::new(tls)))
+        tls::proxy_config(&config.tls, authority.as_deref(), as_slices(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
     /// Returns the plugin of the configuration, unless the configuration has other credentials, which take precedence.
@@ -309,6 +309,6 @@ impl Worker {
     }
 }
 
-fn pair(certificate: &Option<CertificateAndKey>) -> Option<(&[u8], &[u8])> {
+fn as_slices(certificate: &Option<CertificateAndKey>) -> Option<(&[u8], &[u8])> {
     certificate.as_ref().map(|(certificate, key)| (certificate.as_slice(), key.as_slice()))
 }

@@ -220,10 +220,11 @@ fn check_unique_names<'a>(kind: &str, names: impl Iterator<Item = &'a Option<Str
 /// A character that ends a line in YAML 1.1, the version that client-go reads.
 const NEXT_LINE: char = '\u{85}';
 
-/// Decodes a file in UTF-8, or in UTF-16 with a byte order mark, which PowerShell writes. Replaces each [`NEXT_LINE`].
+/// Decodes a file in UTF-8, or in UTF-16 with a byte order mark, which PowerShell writes. Replaces each [`NEXT_LINE`]
+/// with a line feed.
 fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
-    let utf16 = |unit: fn([u8; 2]) -> u16| {
-        let units: Vec<u16> = bytes.as_chunks().0.iter().copied().map(unit).collect();
+    let utf16 = |to_unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes.as_chunks().0.iter().copied().map(to_unit).collect();
         String::from_utf16(&units).map(Cow::from).map_err(|failure| failure.to_string())
     };
     match bytes {
@@ -256,10 +257,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn utf_16_is_read_with_a_byte_order_mark() {
+    fn a_kubeconfig_with_a_byte_order_mark_is_read() {
         let text = "\u{feff}current-context: \u{1f600}\r\n";
-        let bytes = |of: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(of).collect::<Vec<u8>>();
-        for bytes in [text.as_bytes().to_vec(), bytes(u16::to_le_bytes), bytes(u16::to_be_bytes)] {
+        let utf16 = |to_bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();
+        for bytes in [text.as_bytes().to_vec(), utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
             let file = KubeconfigFile::parse(&bytes).expect("a kubeconfig");
             assert_eq!(file.current_context.as_deref(), Some("\u{1f600}"));
         }

@@ -21,8 +21,8 @@ use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Impersona
 
 /// Loads the configuration of the connection to the API server.
 ///
-/// The first of these sources is used: `--kubeconfig`, the files in `KUBECONFIG`, `~/.kube/config` if it exists, and
-/// the pod's service account.
+/// The first of these sources is used: `--kubeconfig`, the files in `KUBECONFIG`, `~/.kube/config` if it exists and is
+/// not empty, and the pod's service account.
 ///
 /// # Errors
 /// Fails if the named configuration cannot be used, or there is none.

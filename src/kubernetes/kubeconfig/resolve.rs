@@ -61,7 +61,7 @@ impl MergedKubeconfig {
 
         let user_name = chosen.user.as_deref().unwrap_or_default();
         let mut user = match self.user(user_name) {
-            // Without a scheme the connection has no TLS, which may be a mistake. Like kubectl, leaderrun sends no
+            // Without a scheme the connection has no TLS, which may be a mistake. Like kubectl, leaderrun then sends no
             // secrets.
             _ if !has_scheme => UserOptions::default(),
             None if user_name.is_empty() => UserOptions::default(),

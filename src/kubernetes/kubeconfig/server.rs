@@ -85,7 +85,7 @@ fn bracketed(authority: &str) -> Cow<'_, str> {
     }
 }
 
-/// Removes empty parts, `.` and `..` from a path, and encodes it as Go does.
+/// Removes empty parts and `.` from a path, resolves `..`, and encodes the path as Go does.
 fn clean_path(path: &str) -> String {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
     let mut parts = Vec::new();

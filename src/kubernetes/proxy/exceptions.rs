@@ -32,7 +32,8 @@ impl Exceptions {
         Self { entries }
     }
 
-    /// Returns whether the server at this address is reached without a proxy. This is always true for this machine.
+    /// Returns whether the server at this address is reached without a proxy. `localhost` and loopback addresses always
+    /// are.
     pub fn contains(&self, host: &str, port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let address: Option<IpAddr> = host.parse().ok();

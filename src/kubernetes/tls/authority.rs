@@ -20,7 +20,7 @@ impl Authorities {
     /// Reads the certificates of a PEM file, without those that cannot be parsed.
     ///
     /// # Errors
-    /// Fails if there are no certificates.
+    /// Fails if there are no certificates that can be parsed.
     pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
         let blocks = pem::blocks(text).into_iter();
         let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
@@ -37,7 +37,7 @@ impl Authorities {
     /// Reads the certificates of the system, if there are any, and those of a PEM file.
     ///
     /// # Errors
-    /// Fails if there are no certificates.
+    /// Fails if the PEM file contains no certificates, or if there is no PEM file and the system has none.
     pub fn from_system_and(text: Option<&[u8]>) -> Result<Self, ConfigError> {
         let Some(text) = text else { return Self::from_system() };
         let mut authorities = Self::from_pem(text)?;
@@ -67,8 +67,8 @@ impl Authorities {
         self.certificates.contains(certificate)
     }
 
-    /// Returns the authorities that may issue certificates at that time. As in Go, those with an expired certificate
-    /// may not.
+    /// Returns the authorities that may issue certificates at this time. As in Go, those whose certificate is not valid
+    /// at this time may not.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)

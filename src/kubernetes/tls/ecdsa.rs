@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 type Verify = fn(public_key: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), InvalidSignature>;
 
-/// Defines the verification of a digest, which must be at least half as long as the scalars of the curve.
+/// Expands to a function that verifies the signature of a digest. The digest must be at least half as long as the
+/// scalars of the curve.
 macro_rules! verify {
     ($curve:ident) => {
         |public_key, digest, signature| {

@@ -51,7 +51,7 @@ pub fn parse(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigErr
     Ok(ClientIdentity(Arc::new(CertifiedKey::new(chain, key))))
 }
 
-/// Returns the first key of a PEM file. As in Go, the label of its block does not matter.
+/// Returns the first key of a PEM file. As in Go, the label of its block does not determine the format of the key.
 fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     let mut blocks = pem::blocks(pem).into_iter();
     let block = blocks.find(|block| block.label.ends_with("PRIVATE KEY")).ok_or("there is no private key in it")?;

@@ -1,10 +1,10 @@
-//! TLS to the API server. With a few exceptions, it accepts and refuses the same certificates as Go, in which kubectl
-//! is written.
+//! TLS to the API server. With a few exceptions, leaderrun accepts and refuses the same certificates as Go, in which
+//! kubectl is written.
 //!
 //! Some clusters depend on things that Go accepts and rustls refuses. They are accepted here:
 //! - client certificates of X.509 version 1
 //! - keys on the curve P-521
-//! - signatures of P-256 keys with SHA-512
+//! - signatures of P-256 and P-384 keys with SHA-512
 //! - a server certificate that is itself the certificate of an authority
 //! - wildcards such as `*.local`, with a single label after the asterisk
 //!

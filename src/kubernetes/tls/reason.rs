@@ -24,8 +24,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Returns the reason for the failure of a connection to this peer: a failure of TLS if there is one among the causes,
-/// and the innermost cause if not.
+/// Returns the reason for the failure of a connection to this peer: the outermost cause that `tls_reason` or
+/// `io_reason` describes, or the innermost cause if there is none.
 pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     let mut cause = Some(failure);
     while let Some(error) = cause {
@@ -42,7 +42,7 @@ pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     printable_root_cause(failure)
 }
 
-/// Returns the reason for a failure of the system, if the system's own description is not clear enough.
+/// Returns the reason for an I/O error, if the system's own description is not clear enough.
 fn io_reason(failure: &io::Error, peer: Peer) -> Option<String> {
     match Errno::from_raw(failure.raw_os_error().unwrap_or_default()) {
         errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => {

@@ -38,7 +38,7 @@ struct State {
     idle: Option<Connection>,
     /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
-    /// The number of connections that were opened since a request was last answered. An address may accept connections
+    /// The number of connections that were begun since a request was last answered. An address may accept connections
     /// without ever answering a request, so each new connection begins with another address of the server.
     unanswered: usize,
     /// The credentials of the last connection on which a request was answered.

@@ -16,8 +16,8 @@ use super::resolver::Resolver;
 /// How long an address is tried before the next address is tried too. RFC 8305 recommends this delay.
 const ADDRESS_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to the first address of a host that answers. The host is a name or an address. The first `skip` addresses
-/// are tried last, because earlier connections to them did not work.
+/// Connects to a host, at the first of its addresses that answers. The host is a name or an address. The first `skip`
+/// addresses are tried last, because earlier connections to them did not work.
 ///
 /// # Errors
 /// Fails if the host has no address that answers.

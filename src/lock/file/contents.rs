@@ -101,10 +101,12 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
     let incomplete = || "its slots are incomplete".to_owned();
     let end_of_header = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(incomplete)?;
     let header = std::str::from_utf8(&bytes[..end_of_header]).map_err(|_| incomplete())?;
-    let [SLOT_MAGIC, length, sum] = header.split(' ').collect::<Vec<_>>()[..] else { return Err(incomplete()) };
+    let [SLOT_MAGIC, length, stated_checksum] = header.split(' ').collect::<Vec<_>>()[..] else {
+        return Err(incomplete());
+    };
     let length: usize = length.parse().map_err(|_| incomplete())?;
     let document = bytes[end_of_header + 1..].get(..length).ok_or_else(incomplete)?;
-    if u64::from_str_radix(sum, 16) != Ok(checksum(document)) {
+    if u64::from_str_radix(stated_checksum, 16) != Ok(checksum(document)) {
         return Err(incomplete());
     }
     parse_document(document)
@@ -163,11 +165,11 @@ mod tests {
 
     #[test]
     fn a_write_that_is_interrupted_at_any_byte_leaves_the_current_record_intact() {
-        let mut before_last = contents(1).to_document();
-        write(&mut before_last, SLOT_SIZE as u64, &contents(2).to_slot().unwrap(), usize::MAX);
-        let mut slots = before_last.clone();
-        write(&mut slots, 0, &contents(3).to_slot().unwrap(), usize::MAX);
-        for (file, version) in [(contents(1).to_document(), 1), (before_last, 2), (slots, 3)] {
+        let mut document_and_slot = contents(1).to_document();
+        write(&mut document_and_slot, SLOT_SIZE as u64, &contents(2).to_slot().unwrap(), usize::MAX);
+        let mut two_slots = document_and_slot.clone();
+        write(&mut two_slots, 0, &contents(3).to_slot().unwrap(), usize::MAX);
+        for (file, version) in [(contents(1).to_document(), 1), (document_and_slot, 2), (two_slots, 3)] {
             let next = contents(version + 1).to_slot().unwrap();
             let offset = Layout::parse(&file).unwrap().free_slot.unwrap();
             for written in 0..next.len() - 1 {
@@ -193,23 +195,23 @@ mod tests {
 
     #[test]
     fn the_longest_identity_fits_into_a_slot() {
-        let mut named = contents(u64::MAX);
-        named.uid = uuid::Uuid::new_v4().to_string();
-        named.record.holder_identity = "x".repeat(1024);
+        let mut longest = contents(u64::MAX);
+        longest.uid = uuid::Uuid::new_v4().to_string();
+        longest.record.holder_identity = "x".repeat(1024);
         let time = "2026-01-02T03:04:05.678901Z".parse().unwrap();
-        let run = leaderrun_core::record::RunId::new(named.uid.clone());
+        let run = leaderrun_core::record::RunId::new(longest.uid.clone());
         let mark = leaderrun_core::record::RunMark {
             run: run.clone(),
             state: leaderrun_core::record::RunState::Released,
             renew_time: time,
         };
-        named.record.acquire_time = Some(time);
-        named.record.renew_time = Some(time);
-        named.record.not_before = Some(time);
-        named.record.contenders = Some(u32::MAX);
-        named.record.step_down = Some(run);
-        named.record.run = Some(mark);
-        assert!(named.to_slot().is_some());
+        longest.record.acquire_time = Some(time);
+        longest.record.renew_time = Some(time);
+        longest.record.not_before = Some(time);
+        longest.record.contenders = Some(u32::MAX);
+        longest.record.step_down = Some(run);
+        longest.record.run = Some(mark);
+        assert!(longest.to_slot().is_some());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::FileLock;
 use crate::lock::Finding;
 use crate::telemetry::log::printable_cause;
 
-/// The timeout of a request. It does not matter, because no request is sent.
+/// The request timeout. It does not matter, because nothing is written.
 const UNUSED_TIMEOUT: Duration = Duration::ZERO;
 
 /// Examines whether a candidate can use the lock file at `path`.

@@ -33,15 +33,15 @@ const MIN_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause between attempts to lock a file.
 const MAX_PAUSE: Duration = Duration::from_millis(16);
 
-/// The time for which the locks may be held, as a multiple of the request timeout. This is twice as long as a leader
-/// can go without a renewal.
+/// The time for which the locks may be held, as a multiple of the request timeout. It is twice the time from a leader's
+/// first failed renewal to its renew deadline.
 const TIME_LIMIT_FACTOR: u32 = 2 * ATTEMPTS;
 
 /// The minimum of the time for which the locks may be held, so that a busy process is not mistaken for a frozen
 /// process.
 const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The locks during a write. They end when this is dropped or released.
+/// The locks that are held during a write. They are released when this is dropped.
 #[derive(Debug)]
 pub struct Exclusive {
     /// The record file, if it exists.
@@ -52,8 +52,8 @@ pub struct Exclusive {
 }
 
 impl Exclusive {
-    /// Locks `companion`, which is `PATH.lock`, and the record file at `path` if it exists. While that takes long,
-    /// `wait_reason` names the process that is in the way.
+    /// Locks `companion`, which is `PATH.lock`, and the record file at `path` if it exists. If that takes long,
+    /// `wait_reason` meanwhile names the process that keeps a file locked.
     ///
     /// # Errors
     /// Fails if another process keeps a file locked for most of `request_timeout`, or a file cannot be locked.
@@ -74,7 +74,8 @@ impl Exclusive {
         time_limit: Duration,
         wait_reason: &WaitReason,
     ) -> Result<Self, LockError> {
-        // This ends before the timeout of the whole request, whose error would not name the process that is in the way.
+        // The wait ends before the timeout of the whole request, because the error of that timeout would not name the
+        // process that keeps the file locked.
         let give_up_at = clock::now() + request_timeout * 3 / 4;
         let time_limit = TimeLimit::start(time_limit);
         let companion = lock_at_path(companion, give_up_at, wait_reason, open_companion)?;
@@ -128,8 +129,9 @@ fn lock_at_path(
     }
 }
 
-/// Opens `PATH.lock`, and creates it if it is missing. Returns `None` if it cannot be created. In that case older
-/// releases that run as the same user cannot write the record either.
+/// Opens `PATH.lock`, and creates it if it is missing. Returns `None` if it cannot be created. The lock on the record
+/// file is then enough, because older releases that run as the same user cannot create `PATH.lock` either, and do not
+/// write without it.
 fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
     loop {
         if let Some(file) = record_file::open(path)? {
@@ -147,7 +149,8 @@ fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
     }
 }
 
-/// Locks an open file. Returns the locked descriptor, which may be another descriptor of the same file.
+/// Locks an open file. Returns the locked file, which was opened again if only files that are open for writing can be
+/// locked.
 fn lock(mut file: File, path: &Path, give_up_at: Instant, wait_reason: &WaitReason) -> Result<File, LockError> {
     let mut pause = MIN_PAUSE;
     let mut is_writable = false;

@@ -1,4 +1,4 @@
-//! The errors of record files that cannot be used, with the reason and a command that helps.
+//! The errors for files that cannot be used, with the reason and what to do.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -44,7 +44,7 @@ impl FileOperation {
     }
 }
 
-/// Returns the error of a system call that has certainly changed nothing.
+/// Returns the error for a failed system call that has certainly changed nothing.
 pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> LockError {
     let errno = failure.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let kind = match errno {
@@ -82,12 +82,12 @@ pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> Loc
     LockError::new(kind, format!("cannot {} {}: {reason}", operation.verb(), path.display()))
 }
 
-/// Returns the error of a system call that may have changed something.
+/// Returns the error for a failed system call that may have changed something.
 pub fn unknown(operation: FileOperation, path: &Path, failure: &io::Error) -> LockError {
     LockError { kind: LockErrorKind::Unknown, ..failed(operation, path, failure) }
 }
 
-/// Returns the error of a file that is not a valid record file.
+/// Returns the error for a file that is not a valid record file.
 pub fn unusable(path: &Path, reason: &str) -> LockError {
     LockError::new(
         LockErrorKind::Forbidden,
@@ -193,7 +193,7 @@ impl Class {
     pub fn of_current_user(file: &Metadata) -> Self {
         let is_member = |group: u32| {
             getegid().as_raw() == group
-                || getgroups().is_ok_and(|groups| groups.iter().any(|other| other.as_raw() == group))
+                || getgroups().is_ok_and(|groups| groups.iter().any(|known| known.as_raw() == group))
         };
         let user = geteuid();
         // Root has the permissions of the owner.

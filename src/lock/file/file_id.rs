@@ -21,8 +21,9 @@ impl FileId {
         fs::symlink_metadata(path).map(|found| Self::from(&found))
     }
 
-    /// Returns whether this open file was deleted, but is still at this path. That happens if the file itself is mounted
-    /// there, for example by `docker run --volume /srv/job.lease:/job.lease`, and was deleted or replaced in its folder.
+    /// Returns whether this open file was deleted, but is still at this path. That happens if the file itself is
+    /// mounted there, for example by `docker run --volume /srv/job.lease:/job.lease`, and was deleted or replaced in
+    /// its folder.
     pub fn is_deleted_but_mounted(file: &File, path: &Path) -> bool {
         let is_at_path = || Self::of(file).ok() == Self::at(path).ok();
         file.metadata().is_ok_and(|found| found.nlink() == 0) && is_at_path()
@@ -31,7 +32,7 @@ impl FileId {
     /// Returns the identity of an open file.
     ///
     /// # Errors
-    /// Fails if the file system fails.
+    /// Fails if the metadata of the file cannot be read.
     pub fn of(file: &File) -> io::Result<Self> {
         file.metadata().map(|found| Self::from(&found))
     }

@@ -36,7 +36,7 @@ pub struct FolderWatch {
 pub enum FolderEvent {
     /// The file has changed or may have changed. One event stands for all pending changes.
     Changed,
-    /// The folder was deleted or moved.
+    /// The folder was deleted, moved or unmounted, so this watch reports nothing more.
     Ended,
 }
 
@@ -48,7 +48,7 @@ impl FolderWatch {
     pub fn new(path: &Path) -> Result<Self, LockError> {
         let folder = path.parent().unwrap_or(path);
         let failed = |failure: io::Error| file_error::failed(FileOperation::Watch, folder, &failure);
-        // Only the lower 32 bits are the type. The others may repeat its highest bit as a sign.
+        // Only the lower 32 bits are the type. The upper bits may be copies of the highest of these bits.
         let kind = statfs(folder).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
         if NETWORK_FILE_SYSTEMS.contains(&kind) {
             let message = format!(
@@ -70,7 +70,7 @@ impl FolderWatch {
         Ok(Self { inotify, file_name: path.file_name().unwrap_or_default().to_owned() })
     }
 
-    /// Waits for the next change.
+    /// Waits for the next event.
     ///
     /// # Errors
     /// Fails if the kernel reports an error.
@@ -94,9 +94,9 @@ impl FolderWatch {
 }
 
 fn ends_the_watch(event: &InotifyEvent) -> bool {
-    let last_events = AddWatchFlags::IN_DELETE_SELF
+    let ending_events = AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVE_SELF
         | AddWatchFlags::IN_IGNORED
         | AddWatchFlags::IN_UNMOUNT;
-    event.mask.intersects(last_events)
+    event.mask.intersects(ending_events)
 }

@@ -33,7 +33,7 @@ pub struct LockingProcess {
 }
 
 impl LockingProcess {
-    /// Returns the process that has locked an open file, if that is known. The kernel does not name a process of
+    /// Returns the process that has locked an open file, if that is known. The kernel does not name a process in
     /// another PID namespace. If a process has passed the descriptor to another process and died, the kernel still
     /// names the dead process, and this returns `None`.
     pub fn of(file: &File) -> Option<Self> {
@@ -69,7 +69,7 @@ pub fn wait_reason(path: &Path, process: Option<&LockingProcess>) -> String {
     format!("{}, which {} keeps locked", path.display(), process_name(process))
 }
 
-/// Returns the error of a write that has waited for too long.
+/// Returns the error for a write that has waited for too long.
 pub fn locked_by_another(path: &Path, process: Option<&LockingProcess>) -> LockError {
     let remedy = match process {
         Some(LockingProcess { pid, .. }) => format!("ps -fp {pid} to see what it does"),

@@ -43,7 +43,7 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// a FIFO does not block.
 const SAFE_OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
-/// The kind of locks whose records are in files. The name of such a lock is a path.
+/// The locks whose records are in files. The name of such a lock is a path.
 pub struct FileStore;
 
 impl LocalStore for FileStore {
@@ -65,7 +65,8 @@ impl LocalStore for FileStore {
         async move { Ok(Box::new(open(path, request_timeout).await?) as _) }.boxed()
     }
 
-    /// Candidates lock a second file while they write the record. A frozen candidate may keep that file locked.
+    /// A candidate locks the record file and its companion while it writes the record. If it is frozen then, it keeps
+    /// both locked until the kernel kills it: see [`exclusive`].
     fn blocks_while_frozen(&self) -> bool {
         true
     }
@@ -91,7 +92,7 @@ async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock>
     })
 }
 
-/// Returns a phrase for a type of file, which is neither a regular file nor a symbolic link.
+/// Returns a phrase for the type of a file that is neither a regular file nor a symbolic link.
 fn kind_of(found: FileType) -> &'static str {
     match found {
         _ if found.is_dir() => "a folder",
@@ -110,7 +111,7 @@ impl FileLock {
     /// Opens the lock in the file at `path`.
     ///
     /// # Errors
-    /// Fails if the folder does not exist, or the file is not a record.
+    /// Fails if the folder does not exist, or the file exists but is not a record that can be read.
     pub fn new(path: &Path, request_timeout: Duration) -> anyhow::Result<Self> {
         // Symbolic links in the path of the folder are followed at each access. Otherwise a candidate could keep
         // leading in a folder to which the link no longer leads.
@@ -176,7 +177,7 @@ impl Lock for FileLock {
             Ok(watch) => watch,
             Err(failure) => return stream::iter([Err(failure)]).boxed(),
         };
-        // The record is read when the watch is open, because it may have changed before.
+        // The record is read once the watch is open, because it may have changed before that.
         let opening = stream::iter([Ok(WatchEvent::Opened)]).chain(self.read_as_event().into_stream());
         let changes = stream::unfold(watch, async move |watch| {
             let event = match watch.next().await {

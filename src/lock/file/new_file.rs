@@ -18,19 +18,19 @@ const SUFFIX: &str = ".new";
 /// The age above which a new file is considered left behind by a process that was killed.
 const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60);
 
-/// A new file. When this is dropped, the file with the temporary name is deleted. That is the new file itself if it did
-/// not become the record file, or the replaced record file after an exchange of the names.
+/// A new file with a temporary name. When this is dropped, the temporary name is deleted if it still exists. After an
+/// exchange of the names, it is the name of the replaced record file.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
     file: File,
-    /// Whether a rename has removed the temporary name.
-    has_moved: bool,
+    /// Whether the temporary name no longer exists.
+    has_lost_name: bool,
 }
 
 impl NewFile {
-    /// Writes a new file next to the record file at `path`, and syncs it to the disk. The new file gets the owner and
-    /// the mode of the file that it will replace, as far as this user may set them.
+    /// Writes a new file next to the record file at `path`, and syncs it to the disk. The new file gets the mode of the
+    /// file that it will replace, and its owner and group as far as this user may set them.
     ///
     /// # Errors
     /// Fails if the file cannot be created or written.
@@ -50,7 +50,7 @@ impl NewFile {
             name.push(format!(".{:08x}{SUFFIX}", fastrand::u32(..)));
             let path = path.with_file_name(name);
             match OpenOptions::new().write(true).create_new(true).custom_flags(SAFE_OPEN_FLAGS).open(&path) {
-                Ok(file) => return Ok(Self { path, file, has_moved: false }),
+                Ok(file) => return Ok(Self { path, file, has_lost_name: false }),
                 Err(failure) if failure.kind() == ErrorKind::AlreadyExists => {}
                 Err(failure) => return Err(failure),
             }
@@ -64,7 +64,7 @@ impl NewFile {
     pub fn place(&mut self, path: &Path) -> io::Result<bool> {
         let placed = match renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => {
-                self.has_moved = true;
+                self.has_lost_name = true;
                 Ok(())
             }
             Err(errno) if is_unsupported(errno) => fs::hard_link(&self.path, path),
@@ -88,9 +88,9 @@ impl NewFile {
         let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
         match exchange() {
             Ok(()) if FileId::at(&self.path)? == replaced => {
-                // The replaced file loses its last name while it is locked. A container in which only this file is
-                // mounted still sees it, and recognises by that that it was replaced.
-                self.has_moved = fs::remove_file(&self.path).is_ok();
+                // The replaced file loses its name while it is locked. A container in which the file itself is mounted
+                // still sees it there, and recognises by its link count of zero that it was replaced.
+                self.has_lost_name = fs::remove_file(&self.path).is_ok();
                 Ok(true)
             }
             Ok(()) => {
@@ -101,7 +101,7 @@ impl NewFile {
             Err(errno) if is_unsupported(errno) => {
                 // On this file system, only the locks ensure that no other file is replaced.
                 fs::rename(&self.path, path)?;
-                self.has_moved = true;
+                self.has_lost_name = true;
                 Ok(true)
             }
             Err(errno) => Err(errno.into()),
@@ -116,7 +116,7 @@ impl NewFile {
         let folder = self.path.parent().unwrap_or(&self.path);
         match File::open(folder) {
             Ok(folder) => folder.sync_all(),
-            // The folder may be writable but not readable. Linux file systems sync the name with the file.
+            // The folder may be writable but not readable. Most Linux file systems sync the name with the file.
             Err(_) => self.file.sync_all(),
         }
     }
@@ -124,7 +124,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.has_moved {
+        if !self.has_lost_name {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -134,7 +134,7 @@ fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
 }
 
-/// Gives a new file the owner and the mode of the file that it replaces, as far as possible.
+/// Gives a new file the mode of the file that it replaces, and its owner and group as far as this user may set them.
 fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
     let created = new.metadata()?;
     let (user, group) = (replaced.uid(), replaced.gid());
@@ -144,8 +144,8 @@ fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
     new.set_permissions(Permissions::from_mode(replaced.mode() & 0o777))
 }
 
-/// Deletes the new files of processes that were killed during a write. Failures are ignored, because later calls try
-/// again.
+/// Deletes the new files that processes have left behind because they were killed during a write. Failures are ignored,
+/// because later calls try again.
 pub fn delete_left_behind(path: &Path) {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
     let is_left_behind = |entry: &DirEntry| {
@@ -193,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_not_replaced_if_another_file_has_its_name_by_now() {
+    fn a_file_is_not_replaced_if_another_file_has_taken_its_name() {
         let (folder, path) = fixture();
         fs::write(&path, "expected").unwrap();
         let expected = FileId::at(&path).unwrap();
         let mut new = NewFile::create(&path, b"new", None).unwrap();
-        // The file is deleted between the check and the exchange, and another candidate creates a new one.
+        // The file is moved away between the check and the exchange, and another candidate creates a new one.
         fs::rename(&path, folder.path().join("kept")).unwrap();
         fs::write(&path, "another's").unwrap();
         assert!(!new.replace(&path, expected).unwrap());
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn only_new_files_of_killed_processes_are_deleted() {
+    fn only_new_files_that_were_left_behind_are_deleted() {
         let (folder, path) = fixture();
         let old = SystemTime::now() - LEFT_BEHIND_AGE * 2;
         for (name, modified) in [

@@ -1,8 +1,8 @@
 //! A record file, with compare-and-swap by file system operations.
 //!
-//! A write is first prepared, including all disk writes. Then the record is compared again and replaced while the
-//! [`Exclusive`] locks are held. Even if other programs delete or replace files meanwhile, the write replaces the
-//! expected record or nothing:
+//! A write is first prepared, which includes writing and syncing a new file. Then the record is compared again and
+//! replaced while the [`Exclusive`] locks are held. Even if other programs delete or replace files meanwhile, the write
+//! replaces the expected record or nothing:
 //!
 //! - A record file is only created if none exists, because the rename does not replace a file.
 //! - A record file is replaced by exchanging the names of two files, which reveals the file that was replaced: see
@@ -46,7 +46,7 @@ pub struct RecordFile {
     request_timeout: Duration,
     /// The highest version that was read or written.
     highest_version: AtomicU64,
-    /// Whether the last write was in place because replacing the file was refused.
+    /// Whether the next write is first tried in place, because replacing the file was refused.
     is_written_in_place: AtomicBool,
     /// Whether this candidate has written a record.
     has_written: AtomicBool,
@@ -71,7 +71,7 @@ impl Found {
 enum Method {
     /// Create a new file.
     Create,
-    /// Replace the file by a new one.
+    /// Replace the file with a new one.
     Replace,
     /// Write to the existing file.
     InPlace,
@@ -96,8 +96,8 @@ enum PreparedWrite {
 }
 
 impl PreparedWrite {
-    /// Carries out the write. `replaced` is the locked record file. Returns false if another file is at the path by
-    /// now.
+    /// Carries out the write. `replaced` is the locked record file. Returns false if the file at the path is another
+    /// one by then.
     fn carry_out(&mut self, path: &Path, replaced: Option<FileId>) -> io::Result<bool> {
         match (self, replaced) {
             (Self::Create(new), None) => new.place(path),
@@ -181,11 +181,15 @@ impl RecordFile {
             Err(refusal) => {
                 let refused = |method: Method, failure| file_error::failed(method.operation(), &self.path, failure);
                 let Some(fallback) = fallback else { return Err(refused(first, &refusal)) };
-                if let Err(second) = self.write_by(fallback, found.as_ref(), &next, expected)? {
-                    // If only the mode of the file prevents the write, the error names the file, because chmod can mend
-                    // it.
-                    let by_mode = fallback == Method::InPlace && refusal.kind() == ErrorKind::PermissionDenied;
-                    return Err(if by_mode { refused(fallback, &second) } else { refused(first, &refusal) });
+                if let Err(second_refusal) = self.write_by(fallback, found.as_ref(), &next, expected)? {
+                    // If this user may not create files in the folder, the error is about the record file, because
+                    // permission to write that file is enough.
+                    let needs_only_file = fallback == Method::InPlace && refusal.kind() == ErrorKind::PermissionDenied;
+                    return Err(if needs_only_file {
+                        refused(fallback, &second_refusal)
+                    } else {
+                        refused(first, &refusal)
+                    });
                 }
                 self.is_written_in_place.store(fallback == Method::InPlace, Ordering::Relaxed);
             }
@@ -250,8 +254,9 @@ impl RecordFile {
     }
 
     /// Returns the contents of the next write. Versions are fencing tokens, so the versions of a recreated file must be
-    /// greater than those of the deleted file. The first version of a file is the wall clock in microseconds. It grows
-    /// faster than versions do, so it is greater unless the clock was set back to before the deleted file was created.
+    /// greater than those of the deleted file. Therefore the first version of a file is the wall clock in microseconds,
+    /// but greater than all versions that this candidate has seen. The clock grows faster than versions do, so it is
+    /// greater than them unless it was set back to before the deleted file was created.
     fn next_contents(&self, found: Option<&Found>, record: Record) -> Result<Contents, LockError> {
         match found.and_then(|found| found.layout.contents.as_ref()) {
             Some(Contents { uid, version, .. }) => {
@@ -268,7 +273,8 @@ impl RecordFile {
         }
     }
 
-    /// Writes a record by one method. The inner error is a refusal by the file system; another method may succeed.
+    /// Writes a record by one method. The inner error is a refusal by the file system, after which another method may
+    /// succeed.
     fn write_by(
         &self,
         method: Method,
@@ -329,7 +335,7 @@ impl RecordFile {
 /// Opens the file at a path for reading, if it exists.
 ///
 /// # Errors
-/// Fails if it cannot be read or is not a regular file.
+/// Fails if its folder does not exist, or the file cannot be read or is not a regular file.
 pub fn open(path: &Path) -> Result<Option<File>, LockError> {
     match OpenOptions::new().read(true).custom_flags(SAFE_OPEN_FLAGS).open(path) {
         Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
@@ -358,7 +364,7 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns whether a failed write has certainly changed nothing, and another [`Method`] may succeed.
+/// Returns whether a failed write has certainly changed nothing, so that another [`Method`] may be tried.
 fn is_refusal(failure: &io::Error) -> bool {
     let is_too_large_or_long = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
     let refuses = [

@@ -66,7 +66,7 @@ fn token(stored: &Stored) -> u64 {
     stored.version.resource_version.parse().unwrap()
 }
 
-/// Writes a record, and calls `meanwhile` between its preparation and its commit.
+/// Prepares a write, calls `meanwhile`, and then commits the write.
 fn write_interrupted(
     candidate: &RecordFile,
     method: Method,
