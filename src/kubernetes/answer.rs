@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_is_named_and_not_followed() {
+    fn a_redirect_is_reported_and_not_followed() {
         for (code, location) in [(301, "https://other.example/"), (307, "/login?x")] {
             let error = object(&answer(code, &[("location", location)], "<html>"), ADDRESS).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_header_counts_if_the_body_has_none() {
+    fn the_retry_after_header_counts_if_the_body_demands_no_pause() {
         let pause = |headers: &[(&str, &str)], body: &str| {
             let error = object(&answer(429, headers, body), ADDRESS).expect_err("an error");
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))

@@ -247,7 +247,7 @@ mod tests {
     use crate::kubernetes::resource::LEASES;
 
     #[test]
-    fn an_object_has_metadata_that_can_be_written() {
+    fn a_value_is_an_object_if_its_metadata_can_be_written() {
         for object in
             [json!({ "metadata": {} }), json!({ "metadata": { "labels": { "a": "b" }, "annotations": null } })]
         {

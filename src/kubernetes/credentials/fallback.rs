@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_credentials_are_used_until_newer_ones_exist_or_they_are_rejected_too() {
+    fn earlier_credentials_are_used_until_they_are_rejected_too_or_newer_ones_exist() {
         let fallback = Fallback::default();
         assert!(fallback.rejected(&access(1, "a")).is_none());
         fallback.accepted(&access(1, "a"));

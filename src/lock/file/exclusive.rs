@@ -216,7 +216,7 @@ mod tests {
     const FREEZE_FOLDER: &str = "LEADERRUN_TEST_FREEZE_FOLDER";
 
     #[test]
-    fn a_process_that_is_frozen_with_the_locks_is_killed_and_blocks_no_other() {
+    fn a_process_that_is_frozen_while_it_holds_the_locks_is_killed() {
         if let Some(folder) = std::env::var_os(FREEZE_FOLDER) {
             let (path, companion) = (Path::new(&folder).join("job"), Path::new(&folder).join("job.lock"));
             let limit = Duration::from_secs(1);
@@ -227,8 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, companion) = (folder.path().join("job"), folder.path().join("job.lock"));
         std::fs::write(&path, "").unwrap();
-        let name =
-            "lock::file::exclusive::tests::a_process_that_is_frozen_with_the_locks_is_killed_and_blocks_no_other";
+        let name = "lock::file::exclusive::tests::a_process_that_is_frozen_while_it_holds_the_locks_is_killed";
         let mut frozen = Command::new(std::env::current_exe().unwrap());
         frozen.args(["--exact", name]).env(FREEZE_FOLDER, folder.path()).stdout(Stdio::null());
         let mut frozen = frozen.spawn().unwrap();
