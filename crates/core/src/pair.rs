@@ -6,11 +6,12 @@
 //!
 //! - If both objects contain the same write of a run, or a run is between its two writes, the result is that run's
 //!   record. It is held if either record is held, and the later `not_before` applies.
-//! - If only one record is held, it is the result. A claim of this run that is in only one object is ignored.
-//! - If neither record is held, the result is the record with the later `not_before`, or the record that states which
-//!   run released it.
-//! - If both records are held, by different writes, the holder of the result is unknown, and its lease duration is the
-//!   longer one.
+//! - If only one record is held, it is the result. A claim that the [`Viewer`] has written to only one object does not
+//!   count as held.
+//! - If neither record is held, the result is the record with the later `not_before`. If that does not decide, it is
+//!   the record that states which run released the lock, and then the record with the later renewal.
+//! - If both records are held, by different writes, the result has the longer of the two lease durations. If the
+//!   records name different holders, the holder of the result is unknown.
 //!
 //! [`PairRequests`] writes the two objects one after the other, and rolls back a claim that reached only one of them.
 
@@ -44,7 +45,8 @@ pub enum Member {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Viewer {
     pub run: RunId,
-    /// Whether this run may lead, because both objects have contained a claim of this run that it did not roll back.
+    /// Whether both objects have contained a claim of this run that it did not roll back, so that its command may be
+    /// alive.
     pub may_lead: bool,
     /// The `renewTime` of the last claim that this run rolled back. The claim is ignored even while both objects
     /// contain it, because the roll-back may be carried out later.
@@ -95,7 +97,8 @@ impl Pair {
         }
     }
 
-    /// Returns whether both objects contain the same write of the viewer, and the viewer holds the lock because of it.
+    /// Returns whether both objects contain the same claim or renewal of the viewer, which the viewer has not rolled
+    /// back.
     pub fn is_held_in_both_by(&self, viewer: &Viewer) -> bool {
         let holds = |stored: &Option<Stored>| {
             stored
@@ -107,7 +110,7 @@ impl Pair {
     }
 
     /// Returns whether an object contains a claim of the viewer that is not in both objects, or that the viewer has
-    /// rolled back.
+    /// rolled back. Returns false once the viewer may lead.
     pub fn is_half_claimed(&self, member: Member, viewer: &Viewer) -> bool {
         let holds = |stored: &Stored| viewer.has_written(&stored.record) && stored.record.is_held();
         !viewer.may_lead && self.member(member).is_some_and(holds) && !self.is_held_in_both_by(viewer)
@@ -118,11 +121,11 @@ impl Pair {
         Some(Stored { version: self.version()?, record: self.record(viewer) })
     }
 
-    /// Returns the version in each object that a write of this combined version must replace. Returns `None` if the
-    /// combined version is not the last known version.
-    pub fn versions_to_replace(&self, replaced: Option<&Version>) -> Option<[Option<Version>; 2]> {
+    /// Returns the version in each object that a write must replace if it is based on the combined version `base`.
+    /// Returns `None` if `base` is not the last known combined version.
+    pub fn versions_to_replace(&self, base: Option<&Version>) -> Option<[Option<Version>; 2]> {
         let version = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.version.clone());
-        (self.version().as_ref() == replaced).then(|| [version(&self.first), version(&self.second)])
+        (self.version().as_ref() == base).then(|| [version(&self.first), version(&self.second)])
     }
 
     /// Returns the second object's part of a combined resourceVersion.
@@ -170,17 +173,19 @@ impl Pair {
         let has_two_holders = !may_have_one_holder(&first, &second);
         let is_between_writes = is_same_run && (!is_ours || viewer.may_lead && !has_two_holders);
         if is_between_writes {
-            // If both are writes of this run, the older one counts, because both objects have contained it.
+            // If both records are held and this run wrote them, the older one counts, because both objects have
+            // contained it.
             let takes_first =
                 first.is_held() && (!is_ours || !second.is_held() || first.renew_time < second.renew_time);
             let not_before = first.not_before.max(second.not_before);
             return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // If the records of this run name two holders, another client has edited one of them. Otherwise, a record of
-        // this run is a claim that is not in both objects.
-        let counts_ours = is_ours && (viewer.may_lead || has_two_holders);
-        let is_held = |record: &Record| record.is_held() && (counts_ours || !viewer.has_written(record));
-        match (is_held(&first), is_held(&second)) {
+        // If both records are from this run but name different holders, another client has edited one of them, so both
+        // count. Otherwise, a record of this run does not count as held, because it is not in both objects or was
+        // rolled back.
+        let own_records_count = is_ours && (viewer.may_lead || has_two_holders);
+        let counts_as_held = |record: &Record| record.is_held() && (own_records_count || !viewer.has_written(record));
+        match (counts_as_held(&first), counts_as_held(&second)) {
             (true, false) => first,
             (false, true) => second,
             (false, false) => {
@@ -210,12 +215,13 @@ impl From<(Option<Stored>, Option<Stored>)> for Pair {
     }
 }
 
-/// Returns whether two records of the same run can have the same holder, because they do not name different holders.
+/// Returns whether two records of the same run may have the same holder. Returns false if both records are held and
+/// their holder identities differ.
 fn may_have_one_holder(first: &Record, second: &Record) -> bool {
     first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
 }
 
-/// Returns a record without its holder. A release is returned unchanged.
+/// Returns a record without its holder. A record that is not held is returned unchanged.
 fn without_holder(record: Record) -> Record {
     if record.is_held() { Record { holder_identity: String::new(), run: None, ..record } } else { record }
 }
@@ -231,7 +237,7 @@ mod tests {
     use super::*;
     use crate::record::{RunMark, RunState};
 
-    /// Returns an object with the record that a run has written at this time, in seconds since 1970.
+    /// Returns an object with a record that `run` wrote at `time`, in seconds since 1970.
     fn stored(run: &str, state: RunState, time: i64) -> Option<Stored> {
         let renew_time = Timestamp::from_second(time).unwrap();
         let record = Record {
@@ -275,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_write_of_a_run_counts_once_it_may_lead() {
+    fn a_leader_whose_objects_differ_holds_the_lock_with_its_older_write() {
         use RunState::{Held, Released};
         for (first, second) in [(Held, Held), (Released, Held)] {
             let pair = Pair::new(stored("us", first, 2), stored("us", second, 1));

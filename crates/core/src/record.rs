@@ -17,7 +17,7 @@ pub use self::mark::{ParseRunMarkError, RunId, RunMark, RunState};
 /// The annotation with the time between two renewals by the holder, in milliseconds: see [`Record::retry_period`].
 pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
 
-/// The annotation that marks a release by a user, in place of a holder that is known to be dead: see
+/// The annotation that marks a release by a user who knows that the holder is dead: see
 /// [`Record::is_released_by_force`].
 pub const FORCED_ANNOTATION: &str = "leaderrun/released-by-force";
 
@@ -54,14 +54,15 @@ const TIME_STEP: SignedDuration = SignedDuration::from_micros(1);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
-    /// The holder's identity; empty when nobody holds the lock.
+    /// The holder's identity; empty after a release, or if another client has emptied it.
     pub holder_identity: String,
     /// How long the record is valid without a renewal, in seconds. The holder chooses this duration.
     pub lease_duration_seconds: Option<u32>,
-    /// The time of the acquisition on the holder's wall clock. It is never compared with a clock: people read it, and
-    /// [`Record::min_hold`] begins at it.
+    /// The time of the acquisition on the holder's wall clock. It is never compared with a clock. It is for people, and
+    /// for the calculation of [`Record::min_hold`].
     pub acquire_time: Option<Timestamp>,
-    /// The time of the last renewal on the holder's wall clock. It is only checked for changes.
+    /// The time of the last renewal on the holder's wall clock. Whether the holder is alive is only judged by its
+    /// changes.
     pub renew_time: Option<Timestamp>,
     /// How often the lock was acquired after another candidate had held it.
     pub lease_transitions: u32,
@@ -142,8 +143,8 @@ impl Record {
         }
     }
 
-    /// Returns whether this record is a release by force, after which no candidate waits for an earlier holder. Like a
-    /// mark, it is valid only while its time equals the record's `renewTime`.
+    /// Returns whether this record is a release by force, after which no candidate waits for the released holder. Like
+    /// a mark, it is valid only while its time equals the record's `renewTime`.
     pub fn is_released_by_force(&self) -> bool {
         self.forced.is_some() && self.forced == self.renew_time && !self.is_held()
     }
@@ -158,7 +159,7 @@ impl Record {
         self.mark().is_some_and(|mark| mark.run == *run)
     }
 
-    /// Returns whether `run` wrote this record and holds the lock.
+    /// Returns whether this record states that `run`, with this identity, holds the lock.
     pub fn is_held_by_run(&self, run: &RunId, identity: &str) -> bool {
         self.holder_identity == identity && self.marked_holder() == Some(run)
     }
@@ -188,8 +189,8 @@ impl Record {
     }
 
     /// Returns the `renewTime` of the next renewal, which is the time of the wall clock, but always later than the
-    /// previous `renewTime`. With an unchanged time, the API server would drop the write because it changes nothing,
-    /// and standbys would consider the holder dead.
+    /// previous `renewTime`. If the time were unchanged, the API server would drop the write because it changes
+    /// nothing, and standbys would consider the holder dead.
     pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
         let wall = to_microseconds(wall);
         match previous {
@@ -226,12 +227,13 @@ impl fmt::Display for RecordSlot {
     }
 }
 
-/// The version of the stored object that contains a record. Each write contains the version that it replaces.
+/// The version of the stored object that contains a record. Each update contains the version that it replaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The unique ID of the object. It changes when the object is deleted and recreated under the same name.
     pub uid: String,
-    /// The resourceVersion, which grows with every write. The resourceVersion of the acquisition is the fencing token.
+    /// The resourceVersion, which grows with every write. The fencing token is derived from the resourceVersion of the
+    /// acquisition.
     pub resource_version: String,
 }
 
@@ -306,10 +308,10 @@ mod tests {
     #[test]
     fn a_released_record_that_names_a_holder_again_is_held() {
         let mark = held("r1").run.map(|mark| RunMark { state: RunState::Released, ..mark });
-        let taken = Record { run: mark, ..held("r1") };
-        assert!(taken.is_held());
-        assert_eq!(taken.marked_holder(), None);
-        assert!(!Record { holder_identity: String::new(), ..taken }.is_held());
+        let named_again = Record { run: mark, ..held("r1") };
+        assert!(named_again.is_held());
+        assert_eq!(named_again.marked_holder(), None);
+        assert!(!Record { holder_identity: String::new(), ..named_again }.is_held());
     }
 
     #[test]

@@ -8,8 +8,9 @@ use super::timers::Timer;
 use super::{Election, ElectionAction, ElectionPhase, Now, Outcome, min_hold};
 use crate::record::Record;
 
-/// If a candidate is stopped while a claim is pending, the claim may acquire the lock. The candidate tries to release
-/// it for this long.
+/// How long a candidate that has stopped waiting keeps trying to release a lock that its last claims may have acquired
+/// or may still acquire. If a leader is stopped during its release, the rest of the release is limited to the same
+/// time.
 pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Election {
@@ -78,7 +79,7 @@ impl Election {
     }
 
     /// Returns the outcome for a candidate that gives up: `NotAcquired` if the lock was held or not due, and
-    /// `Unreachable` if it could not be used.
+    /// `Unreachable` if the record could not be read or written.
     pub(super) fn outcome_of_waiting(&self, now: Now) -> Outcome {
         let Some(observed) = &self.observed else { return Outcome::Unreachable };
         let is_mine = self.observed_is_mine(observed);

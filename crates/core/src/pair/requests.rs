@@ -7,16 +7,17 @@ use super::{Member, Pair, Viewer};
 use crate::election::{Reply, Request};
 use crate::record::{Record, RunId, Stored, Version};
 
-/// The longest pause after claims that could not be written to both objects.
+/// The longest pause after the roll-back of a claim.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Carries out each request to the pair as requests to single objects.
 ///
 /// A write goes to the first object and then to the second. A claim that is only in the first object (a half claim)
-/// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back as soon as
-/// the second write has failed, or by the next read if the request was dropped between the two writes. After a
-/// roll-back there is a pause in which others can acquire the lock, and each further pause is twice as long. The writes
-/// of a leader are never rolled back, because its command is alive.
+/// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back when the
+/// second write fails, or by the next read if the request was dropped between the two writes. If the second write is
+/// not answered, both objects are read first, because it may have succeeded. After a roll-back there is a pause in
+/// which others can acquire the lock, and each further pause is twice as long, up to a minute. The writes of a leader
+/// are never rolled back, because its command may be alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
@@ -51,14 +52,15 @@ enum State {
     Rereading {
         failure: Reply,
     },
-    /// A half claim is being rolled back after this failure.
+    /// A half claim is being rolled back because of this failure.
     RollingBack {
         failure: Reply,
     },
 }
 
 impl PairRequests {
-    /// Creates the requests of a run. `timeout` is the timeout of one request to the pair.
+    /// Creates the requests of a run. `timeout` is the timeout of one request to the pair. The pause after the first
+    /// roll-back is twice as long.
     pub fn new(run: RunId, timeout: Duration) -> Self {
         Self { seen: Pair::default(), viewer: Viewer::new(run), pause: timeout * 2, state: State::Idle }
     }
@@ -78,8 +80,8 @@ impl PairRequests {
         self.seen.is_half_claimed(Member::First, &self.viewer)
     }
 
-    /// Processes the contents of one object from a watch. Returns false if the object only contains a half claim of
-    /// this run, which is handled when its request is answered.
+    /// Processes the contents of one object from a watch. Returns whether the election must observe them. It must not
+    /// if they are a half claim of this run, which is handled when its request is answered.
     pub fn handle_watch(&mut self, member: Member, stored: Option<Stored>) -> bool {
         self.set_seen(member, stored);
         !self.seen.is_half_claimed(member, &self.viewer)
@@ -102,7 +104,7 @@ impl PairRequests {
         PairStep::Write(Member::First, write_request(replaced_first, record))
     }
 
-    /// Processes the result of a read of both objects, which is a failure if either read has failed.
+    /// Processes the result of reading both objects. The result is a failure if either of the two reads has failed.
     pub fn handle_read(&mut self, read: Result<Pair, Reply>) -> PairStep {
         let state = mem::replace(&mut self.state, State::Idle);
         let read_failure = match read {
@@ -194,8 +196,8 @@ fn write_request(replaced: Option<Version>, record: Record) -> Request {
     }
 }
 
-/// Adds to a failure a pause before the next request. A conflict gets no pause, because another client has written and
-/// the record is read at once.
+/// Adds to a failure a pause before the next request. A conflict gets no pause, because another client has changed the
+/// record, which is therefore read at once.
 fn with_pause(failure: Reply, pause: Duration) -> Reply {
     match failure {
         Reply::Refused { retry_after } => {

@@ -1,4 +1,4 @@
-//! The mark with which a run recognizes its own records, and other runs recognize a release.
+//! The mark in a record, which states which run wrote the record, and whether that run holds or has released the lock.
 
 use alloc::string::String;
 use core::fmt;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct RunId(String);
 
 impl RunId {
-    /// Returns the run ID for the release by force of a record that has no mark.
+    /// Returns the run ID in the mark of a release by force if the released record had no valid mark.
     pub fn unknown() -> Self {
         Self::new("none")
     }
@@ -30,7 +30,8 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The mark in each record that a run writes: its ID, whether the write holds or releases the lock, and its time.
+/// The mark in each record that a run writes: the ID of the run, whether the run holds or has released the lock, and
+/// the time of the write.
 ///
 /// Its text form is `RUN held|released TIME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

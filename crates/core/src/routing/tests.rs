@@ -42,7 +42,7 @@ fn timeout(route: &mut Route, now: u64) -> Option<RoutingStep> {
     step_to_begin(route.step(at(now), RouteInputs::default()))
 }
 
-/// Returns a leader whose command has not started and is stopped at second 10.
+/// Returns a leader whose command has not started and whose stop is due at t = 10 s.
 fn before_the_start() -> Route {
     let mut route = Route::new(WITHDRAWAL_TIME);
     for first in [acquired(), leading(10)] {
@@ -51,7 +51,7 @@ fn before_the_start() -> Route {
     route
 }
 
-/// Returns a leader to which traffic is routed from second 1 on, and whose command is stopped at second 10.
+/// Returns a leader to which traffic has been routed since t = 1 s, and whose stop is due at t = 10 s.
 fn routed() -> Route {
     let mut route = before_the_start();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
@@ -75,7 +75,7 @@ fn a_forbidden_step_is_retried_after_a_minute() {
     assert_eq!(
         result(&mut route, 2, StepResult::Forbidden),
         [RouteAction::Withdrawn],
-        "a forbidden withdrawal does not delay the command"
+        "a forbidden withdrawal should not delay the command's termination"
     );
     assert_eq!((timeout(&mut route, 61), route.next_timeout(at(61))), (None, Some(at(62))));
     assert_eq!(timeout(&mut route, 62), withdraw());
@@ -115,7 +115,7 @@ fn traffic_is_routed_away_before_the_stop_unless_the_lock_is_renewed() {
 }
 
 #[test]
-fn while_a_withdrawal_may_be_pending_traffic_is_routed_with_a_new_write() {
+fn the_route_is_written_again_while_a_withdrawal_may_be_pending() {
     let mut route = routed();
     assert_eq!(timeout(&mut route, 8), withdraw());
     assert!(matches!(update(&mut route, 8, leading(12)), Some(RoutingStep::RouteHere { rewrite: true, .. })));
@@ -129,7 +129,7 @@ fn traffic_is_routed_away_whenever_the_command_ends() {
     for end in [Update::Terminating, Update::Lost(Loss::Taken), Update::CommandGone] {
         let mut route = routed();
         assert_eq!(update(&mut route, 2, end), withdraw());
-        assert_eq!(update(&mut route, 2, leading(12)), None, "later renewals do not save the command");
+        assert_eq!(update(&mut route, 2, leading(12)), None, "traffic is not routed back after a later renewal");
         assert!(route.may_be_routed());
         result(&mut route, 2, StepResult::Succeeded);
         assert!(!route.may_be_routed());
@@ -148,7 +148,7 @@ fn the_end_of_the_withdrawal_is_reported_and_the_route_finishes_at_the_exit() {
 }
 
 #[test]
-fn a_leader_checks_at_growing_intervals() {
+fn a_leader_checks_its_route_at_growing_intervals() {
     let mut route = routed();
     update(&mut route, 1, leading(1000));
     let mut checks = vec![1];

@@ -47,7 +47,7 @@ fn this_run() -> RunId {
     RunId::new("us")
 }
 
-/// Returns a record that a run has written at this time, in seconds since 1970.
+/// Returns a record that `run` wrote at `time`, in seconds since 1970.
 fn record_of(run: &str, state: RunState, time: i64) -> Record {
     let renew_time = Timestamp::from_second(time).unwrap();
     Record {
@@ -58,7 +58,7 @@ fn record_of(run: &str, state: RunState, time: i64) -> Record {
     }
 }
 
-/// Carries out a request. `write_second` handles writes to the second object. It returns the reply to the write, or
+/// Carries out a request. `write_second` handles writes to the second object, and returns the reply to the write, or
 /// `None` to drop the request.
 fn run(
     requests: &mut PairRequests,
@@ -81,7 +81,7 @@ fn succeeds(store: &mut Store, request: Request) -> Option<Reply> {
     Some(store.write(Member::Second, request))
 }
 
-/// Returns a claim or a renewal by this run at this time, in seconds since 1970.
+/// Returns a claim or a renewal that this run sends at `time`, in seconds since 1970.
 fn claim(requests: &PairRequests, time: i64) -> Request {
     write_request(requests.stored().map(|stored| stored.version), record_of("us", RunState::Held, time))
 }
@@ -149,7 +149,7 @@ fn a_claim_is_rolled_back_if_the_second_object_cannot_be_read() {
     assert_eq!(store.holder(Member::First), "");
 }
 
-/// A request is dropped when its candidate exits and when its attempt times out.
+/// A request is dropped when its candidate exits or when its attempt times out.
 #[test]
 fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read() {
     let (mut requests, mut store) = fresh_requests();
