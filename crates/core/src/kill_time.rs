@@ -117,7 +117,7 @@ impl KillPace {
     }
 }
 
-/// How many more threads may be killed before the threads that were killed have ended.
+/// How many more threads may be killed before the threads that were already killed have ended.
 #[derive(Clone, Copy, Debug)]
 pub struct KillAllowance {
     max_killed: u32,
@@ -209,11 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_of_many_processes_ends_but_a_process_with_too_many_threads_never_does() {
+    fn many_killed_processes_end_but_a_killed_process_with_too_many_threads_never_ends() {
         assert!((3.0..5.0).contains(&kill_seconds(7, 14_000, Some(10))));
-        let mut one = TaskCount::default();
-        one.add(14_000);
-        assert_eq!(kill_time(one, Some(limit(10))), Duration::MAX);
-        assert_eq!(KillPace::of(one, Some(limit(10))), None, "a slower kill does not help");
+        let mut single_process = TaskCount::default();
+        single_process.add(14_000);
+        assert_eq!(kill_time(single_process, Some(limit(10))), Duration::MAX);
+        assert_eq!(KillPace::of(single_process, Some(limit(10))), None, "a slower kill does not help");
     }
 }

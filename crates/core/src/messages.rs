@@ -25,7 +25,8 @@ pub enum Order {
     /// The elector may be woken `delay` too late. If the supervisor fails, the elector kills the command that much
     /// later.
     ElectorLate { delay: Duration },
-    /// leaderrun received this signal.
+    /// Relay this signal to the command. leaderrun received it, or was asked to step down (SIGTERM), or its terminal
+    /// was resized (SIGWINCH).
     Signal(i32),
 }
 
@@ -89,7 +90,7 @@ pub enum SupervisorNotice {
 /// Why a command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KillReason {
-    /// The leadership was lost and the grace period is over.
+    /// The leadership was lost, and the grace period is over. There is none if another candidate holds the lock.
     Lost,
     /// The command did not end within `--kill-after` of a termination signal.
     Terminated,
@@ -103,7 +104,7 @@ pub enum KillReason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gone {
     pub end: End,
-    /// Whether the command was stopped because the leadership was lost.
+    /// Whether the leadership was lost before the command ended, so that its exit status does not count.
     pub lost: bool,
 }
 

@@ -8,8 +8,8 @@
 //!   record. It is held if either record is held, and the later `not_before` applies.
 //! - If only one record is held, it is the result. A claim that the [`Viewer`] has written to only one object does not
 //!   count as held.
-//! - If neither record is held, the result is the record with the later `not_before`. If that does not decide, it is
-//!   the record that states which run released the lock, and then the record with the later renewal.
+//! - If neither record is held, the result is the record with the later `not_before`; if that does not decide, the
+//!   record that states which run released the lock; if that does not decide either, the record with the later renewal.
 //! - If both records are held, by different writes, the result has the longer of the two lease durations. If the
 //!   records name different holders, the holder of the result is unknown.
 //!
@@ -168,23 +168,24 @@ impl Pair {
         if self.both_contain_same_write() && !viewer.has_rolled_back(&first) {
             return first;
         }
-        let is_same_run = first.mark().zip(second.mark()).is_some_and(|(one, other)| one.run == other.run);
-        let is_ours = is_same_run && viewer.has_written(&first);
+        let is_same_run = first.mark().zip(second.mark()).is_some_and(|(first, second)| first.run == second.run);
+        let is_viewer_run = is_same_run && viewer.has_written(&first);
         let has_two_holders = !may_have_one_holder(&first, &second);
-        let is_between_writes = is_same_run && (!is_ours || viewer.may_lead && !has_two_holders);
+        let is_between_writes = is_same_run && (!is_viewer_run || viewer.may_lead && !has_two_holders);
         if is_between_writes {
-            // If both records are held and this run wrote them, the older one counts, because both objects have
+            // If both records are held and the viewer wrote them, the older one counts, because both objects have
             // contained it.
             let takes_first =
-                first.is_held() && (!is_ours || !second.is_held() || first.renew_time < second.renew_time);
+                first.is_held() && (!is_viewer_run || !second.is_held() || first.renew_time < second.renew_time);
             let not_before = first.not_before.max(second.not_before);
             return Record { not_before, ..if takes_first { first } else { second } };
         }
-        // If both records are from this run but name different holders, another client has edited one of them, so both
-        // count. Otherwise, a record of this run does not count as held, because it is not in both objects or was
-        // rolled back.
-        let own_records_count = is_ours && (viewer.may_lead || has_two_holders);
-        let counts_as_held = |record: &Record| record.is_held() && (own_records_count || !viewer.has_written(record));
+        // If the viewer wrote both records but they name different holders, another client has edited one of them, so
+        // both count. Otherwise, a record of the viewer does not count as held, because it is not in both objects or
+        // was rolled back.
+        let viewer_records_are_valid = is_viewer_run && (viewer.may_lead || has_two_holders);
+        let counts_as_held =
+            |record: &Record| record.is_held() && (viewer_records_are_valid || !viewer.has_written(record));
         match (counts_as_held(&first), counts_as_held(&second)) {
             (true, false) => first,
             (false, true) => second,
@@ -199,7 +200,7 @@ impl Pair {
                     UNKNOWN_HOLDER.to_owned()
                 },
                 lease_duration_seconds: first.lease_duration_seconds.max(second.lease_duration_seconds),
-                // This record contains both times, so it changes whenever one of the two records changes.
+                // The result contains both renew times, so it changes whenever one of the two records is renewed.
                 acquire_time: second.renew_time,
                 renew_time: first.renew_time,
                 lease_transitions: first.lease_transitions.max(second.lease_transitions),
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_this_run_in_only_one_object_does_not_hold_the_lock() {
+    fn a_claim_of_the_viewer_in_only_one_object_does_not_hold_the_lock() {
         use RunState::Held;
         assert_eq!(holder(stored("us", Held, 2), None), "");
         assert_eq!(holder(stored("us", Held, 2), stored("b", Held, 1)), "b");

@@ -61,8 +61,7 @@ pub struct Record {
     /// The time of the acquisition on the holder's wall clock. It is never compared with a clock. It is for people, and
     /// for the calculation of [`Record::min_hold`].
     pub acquire_time: Option<Timestamp>,
-    /// The time of the last renewal on the holder's wall clock. Whether the holder is alive is only judged by its
-    /// changes.
+    /// The time of the last renewal on the holder's wall clock. Only its changes show that the holder is alive.
     pub renew_time: Option<Timestamp>,
     /// How often the lock was acquired after another candidate had held it.
     pub lease_transitions: u32,
@@ -99,7 +98,7 @@ pub struct Record {
 
 impl Record {
     /// Returns the time on the wall clock before which the released lock must not be acquired, if the record's mark is
-    /// valid. No command is alive until then, so a wrong clock can shift the next run, but two runs cannot overlap.
+    /// valid. No command is alive at the release, so a wrong clock can shift the next run, but two runs cannot overlap.
     pub fn valid_not_before(&self) -> Option<Timestamp> {
         self.not_before.filter(|_| self.mark().is_some())
     }

@@ -20,12 +20,13 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::updates::Update;
 
-/// The first interval after which a leader checks whether traffic is routed to it. It is doubled after each check.
+/// The first interval after which a leader checks whether traffic is routed to it. It is doubled after each check, up
+/// to [`LONGEST_CHECK_INTERVAL`].
 const FIRST_CHECK_INTERVAL: Duration = Duration::from_secs(4);
 
 const LONGEST_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause before a failed step is retried. It is doubled after each further failure.
+/// The pause before a failed step is retried. It is doubled after each further failure, up to [`LONGEST_RETRY_PAUSE`].
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ pub enum RouteAction {
     Begin(RoutingStep),
     /// The withdrawal is finished or not possible: the command may get its termination signal.
     Withdrawn,
-    /// The candidate is exiting and gets no traffic: stop driving this route.
+    /// The candidate is exiting, and there is no traffic that it could withdraw: stop driving this route.
     Finish,
 }
 
@@ -171,7 +172,7 @@ impl Route {
         self.retry_at.into_iter().chain(check_at).chain(self.route_until()).filter(|at| *at > now).min()
     }
 
-    /// Returns whether traffic may still be routed to this candidate, and a withdrawal is permitted.
+    /// Returns whether traffic may still be routed to this candidate, and a withdrawal was not forbidden.
     pub fn may_be_routed(&self) -> bool {
         !self.withdrawal_forbidden && self.token.is_some() && self.known != KnownRoute::Withdrawn
     }

@@ -14,13 +14,13 @@
 //! - Stop and kill are brought forward by the delay with which the supervisor or the elector is woken, and by the time
 //!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running
 //!   command is stopped while the lock is still held.
-//! - If a command has run for `max_run`, the stop signal is sent to it as well, and SIGKILL `kill_after` or
-//!   `lost_grace` later.
+//! - If a command has run for `max_run`, the stop signal is sent to it as well, and SIGKILL `kill_after` later, or
+//!   `lost_grace` later if there is no `kill_after`.
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
 //!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes count as the command until the last one has
 //!   ended.
-//! - If a frozen elector would block other candidates, the supervisor kills an elector that sends no orders after a
-//!   loss, but only long after its lease has expired.
+//! - If the lock is of a kind that a frozen elector can block for other candidates, the supervisor kills an elector
+//!   that sends no orders after a loss, but only long after its lease has expired.
 //! - After a termination signal, or when no time is left, no command is started.
 
 mod deadline_advance;
@@ -154,9 +154,10 @@ impl Supervisor {
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
     ///
     /// Simultaneous inputs are processed in this order: the result of the start, renewals, the other orders, timeouts,
-    /// the elector's death, the end of the main process, the end of the last process. Renewals come before overdue
-    /// deadlines because a supervisor that was frozen may find both at once. This is safe, because the tenure of a
-    /// renewal always begins when its request was sent, however late the supervisor reads it.
+    /// the elector's death, the end of the main process, the end of the last process. As an exception, overdue
+    /// deadlines come before a signal that is to be relayed. Renewals come before overdue deadlines because a
+    /// supervisor that was frozen may find both at once. This is safe, because the tenure of a renewal always begins
+    /// when its request was sent, however late the supervisor reads it.
     pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
         match start {
@@ -235,7 +236,8 @@ impl Supervisor {
         self.main == MainProcess::Running
     }
 
-    /// Returns the time until which the command may rely on the lock, or `None` once the lock is lost.
+    /// Returns the time until which the command may rely on the lock. Returns `None` if no tenure was granted, the
+    /// leadership is lost, or the command is gone.
     fn held_until(&self) -> Option<Instant> {
         self.tenure().filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
     }
@@ -281,7 +283,7 @@ impl Supervisor {
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
         let is_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
         let answer = match (reported, self.tenure()) {
-            // An elector that still renews has not received the report that the command is gone, so the report is
+            // An elector that still renews may not have received the report that the command is gone, so the report is
             // repeated.
             (Some(gone), _) => Some(Report::Gone(gone)).filter(|_| renewed),
             (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || is_moved),

@@ -17,8 +17,7 @@ const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(50);
 /// The longest duration that a lease can have: `leaseDurationSeconds` is an `int32`.
 pub const MAX_LEASE_DURATION: Duration = Duration::from_secs(i32::MAX as u64);
 
-/// The lease duration that is suggested if no valid lease duration is close to the given one. It is client-go's
-/// default.
+/// The lease duration that is suggested in place of one that is too short or too long. It is client-go's default.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
 /// A valid combination of durations; see [`Timing::new`].
@@ -113,7 +112,7 @@ impl Timing {
         self.renew_deadline - self.retry_period - self.request_timeout()
     }
 
-    /// Returns the largest ratio of two candidates' clock rates with which their commands are never alive at the same
+    /// Returns the largest ratio of two candidates' clock rates at which their commands are never alive at the same
     /// time.
     pub fn tolerated_clock_rate(&self) -> f64 {
         self.lease_duration.as_secs_f64() / (self.renew_deadline + self.lost_grace).as_secs_f64()
@@ -263,8 +262,8 @@ mod tests {
             for renew in values {
                 for retry in values {
                     for grace in [None, Some(0), Some(1500), Some(20_000)] {
-                        let given = (lease, renew, retry, grace);
-                        let (mut lease, mut renew, mut retry, mut grace) = given;
+                        let durations = (lease, renew, retry, grace);
+                        let (mut lease, mut renew, mut retry, mut grace) = durations;
                         let mut errors = 0;
                         while let Err(error) = timing(lease, renew, retry, grace) {
                             let suggestion = error.suggestion.as_millis() as u64;
@@ -275,7 +274,7 @@ mod tests {
                                 TimingField::LostGrace => grace = Some(suggestion),
                             }
                             errors += 1;
-                            assert!(errors <= 5, "{given:?}: {error}");
+                            assert!(errors <= 5, "{durations:?}: {error}");
                         }
                     }
                 }

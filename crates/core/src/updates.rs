@@ -40,7 +40,7 @@ pub enum Update {
         /// The uids of the objects that contain the record.
         uids: Vec<String>,
     },
-    /// The command may run. Sent again whenever its tenure changes.
+    /// The command may run. Sent again whenever the tenure changes.
     Leading {
         /// When the stop signal is sent to the command.
         stop: Instant,
@@ -81,13 +81,13 @@ pub enum MeasuredThread {
 /// The record as the candidate last observed it.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The holder's identity; empty when nobody holds the lock.
+    /// The holder's identity; empty if the record does not name a holder.
     pub holder: String,
     /// The time of the acquisition on the holder's wall clock.
     pub since: Option<Timestamp>,
     /// The record's number of transitions; `None` if there is no record.
     pub transitions: Option<u32>,
-    /// When the lock may be acquired if the record does not change until then.
+    /// When the candidate may claim the lock if the record does not change until then.
     pub takeable_at: Instant,
 }
 

@@ -30,20 +30,22 @@ const MAX_CLAIM_DISTANCE: Duration = Duration::from_millis(20);
 /// The average time between two claims grows by this for each contender, up to [`MAX_CLAIM_DISTANCE`].
 const CLAIM_DISTANCE_PER_CONTENDER: Duration = Duration::from_micros(250);
 
-/// How many times the previous estimate a single fraction may indicate at most, because it is only a small sample. The
-/// new estimate is the geometric mean of both, so it grows by at most the square root of this.
+/// The largest number of contenders that a single fraction may indicate, as a multiple of the previous estimate,
+/// because one fraction is only a small sample. The new estimate is the geometric mean of both, so it grows at most by
+/// the square root of this factor.
 const MAX_GROWTH: f64 = 16.0;
 
-/// Below this, an estimate grows by at most one. In one of twelve cases, a candidate that is alone draws a fraction
-/// that is as small as the typical smallest of eight. A larger estimate would then delay the next hand-over although
-/// there are no contenders.
+/// Below this, an estimate grows by at most one, unless a refusal and missed acquisitions show that it is too low. In
+/// one of twelve cases, a candidate that is alone draws a fraction that is as small as the typical smallest of eight. A
+/// larger estimate would then delay the next hand-over although there are no contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
-/// The smallest number of contenders that is indicated by a refused claim, as a multiple of the estimate.
+/// The smallest number of contenders that a refused claim and [`MANY_MISSED`] acquisitions by others indicate, as a
+/// multiple of the estimate.
 const REFUSED_GROWTH: f64 = 4.0;
 
-/// How many acquisitions by others show, together with a recent refusal, that a small estimate is too low. The
-/// fractions do not show it, because the spread of a small estimate is shorter than the latency of a message.
+/// How many acquisitions by others show, together with a recent refusal, that the estimate is too low. The fractions do
+/// not show it if the estimate is small, because its spread is then shorter than the latency of a message.
 pub const MANY_MISSED: u32 = 8;
 
 /// From this estimate on, the spread is long enough that fractions contain information.
@@ -54,7 +56,8 @@ const WIDE_SPREAD_MIN: u32 = 32;
 pub(super) struct ClaimHistory {
     /// The estimated number of candidates that the next release wakes, from the last record that contains it.
     contenders: u32,
-    /// The fraction of the spread that this candidate waits; `None` if the lock was free when the candidate started.
+    /// The fraction of the spread that this candidate waits; `None` if the lock was free when it was first read, until
+    /// the record changes.
     fraction: Option<Fraction>,
     /// The number of the last acquisition for which this candidate's claim was refused.
     refused: Option<u32>,
@@ -136,10 +139,10 @@ fn corrected(contenders: u32, evidence: Evidence, transitions: u32) -> u32 {
     let is_one_of_many = missed >= MANY_MISSED && refused_ago.is_some_and(|ago| ago <= max_refused_ago);
     let previous = f64::from(contenders);
     // The median of the smallest of n fractions is about LN_2/n.
-    let by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_GROWTH);
-    let by_refusal = if is_one_of_many { previous * REFUSED_GROWTH } else { 1.0 };
+    let indicated_by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_GROWTH);
+    let indicated_by_refusal = if is_one_of_many { previous * REFUSED_GROWTH } else { 1.0 };
     // The geometric mean of the previous estimate and of what the evidence indicates.
-    let estimate = rounded_sqrt(previous * by_fraction.max(by_refusal));
+    let estimate = rounded_sqrt(previous * indicated_by_fraction.max(indicated_by_refusal));
     if contenders < SLOW_GROWTH_MAX && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }
 

@@ -59,11 +59,11 @@ impl Election {
             && !self.must_read
             && self.timers.get(Timer::Poll).is_none()
         {
-            let from = observed.stored.as_ref().map(|stored| stored.version.clone());
+            let last_version = observed.stored.as_ref().map(|stored| stored.version.clone());
             self.watch = WatchState::Open { since: now.boot };
             self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
             self.watch_replaced = true;
-            self.actions.push(ElectionAction::Watch(from));
+            self.actions.push(ElectionAction::Watch(last_version));
         }
     }
 
@@ -110,7 +110,7 @@ impl Election {
         // of contenders.
         let (lease_transitions, has_waited) = match observed {
             Some(mine) if self.is_mine(mine) => (mine.lease_transitions, false),
-            Some(others) => (next_transitions(others), true),
+            Some(previous) => (next_transitions(previous), true),
             None => (0, true),
         };
         let claim = Record {
@@ -175,8 +175,8 @@ impl Election {
         self.timers.set(Timer::GiveUp, now.boot + self.request_timeout(is_read));
     }
 
-    /// Returns the timeout of a request. The timeout of a standby's reads doubles with each unanswered read,
-    /// because the API server may just be slow, and it is safe for a standby to wait.
+    /// Returns the timeout of a request. The timeout of a standby's reads doubles with each unanswered read, up to the
+    /// lease duration, because the API server may just be slow, and it is safe for a standby to wait.
     fn request_timeout(&self, is_read: bool) -> Duration {
         let timing = &self.config.timing;
         if is_read && self.is_waiting() {
@@ -225,7 +225,7 @@ impl Election {
         }
         let lease_duration = self.config.timing.lease_duration();
         // The record of a dead holder must have time to expire. The first answer of the API server is awaited for a
-        // fixed time.
+        // limited time.
         Some(match &self.observed {
             Some(observed) => {
                 observed.takeable_at().max(self.last_answer) + self.config.preference.claim_delay + lease_duration

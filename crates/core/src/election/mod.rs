@@ -28,10 +28,11 @@
 //! - Every renewal differs from the previous one.
 //! - A candidate whose thread the scheduler wakes late sends its renewals earlier by that delay.
 //! - A run recognizes its own record by its mark. The holder's identity is not enough.
-//! - The outcome of an unanswered write is determined by a read, and its tenure begins at the T0 of the write.
+//! - The outcome of an unanswered write is determined by a read. If the write succeeded, the tenure begins at the T0 of
+//!   the write.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
-//! - Only the run that holds a lock can release it. After another client has emptied, deleted or replaced the record,
-//!   candidates that observed the holder wait for its lease duration.
+//! - Only the run that holds a lock can release it, or a user by force. After another client has emptied, deleted or
+//!   replaced the record, candidates that observed the holder wait for its lease duration.
 
 mod contention;
 mod decide;
@@ -74,17 +75,18 @@ const JITTER: f64 = 1.2;
 /// added by then.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
-/// The longest pause that a server can demand from a standby with `Retry-After`.
+/// The longest pause that the `Retry-After` of a server can impose on a standby.
 const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
 
-/// How many requests in a row must be refused before a candidate with `wait` zero gives up. An API server that is just
-/// starting may refuse one.
+/// After this many refused requests since the last answer, a candidate with `wait` zero gives up. An API server that is
+/// just starting may refuse one.
 const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
 
-/// How many reads in a row must fail before a candidate with `wait` zero gives up, if it has not read the record yet.
+/// After this many unanswered reads since the last answer, a candidate with `wait` zero gives up, if it has not read
+/// the record yet.
 const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
 
-/// The longest pause between the requests of a candidate with `wait` zero.
+/// The longest pause between the requests of a candidate with `wait` zero, unless the server demands a longer one.
 const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 
 /// The longest time that a candidate with `wait` zero waits for the first answer, even if the lease duration is longer.
@@ -103,7 +105,8 @@ struct PendingRequest {
     is_overtaken: bool,
 }
 
-/// The fields of a write. If its reply is lost, they identify the write in a record that is read later.
+/// The properties of a write. If its reply is lost, the write is recognized by its `renew_time` in a record that is
+/// read later.
 #[derive(Clone, Debug, Hash)]
 struct Write {
     /// The version of the record that the write replaces; `None` if it creates the record.
@@ -133,7 +136,7 @@ enum ElectionPhase {
         on_success: Outcome,
         /// The outcome if the release does not succeed in time.
         on_timeout: Outcome,
-        /// The earliest time at which another run may start. The release writes it to the record.
+        /// The earliest time at which the command may run again. The release writes it to the record.
         not_before: Option<Timestamp>,
     },
     Finished,
@@ -151,7 +154,7 @@ pub struct Election {
     /// Whether the observed record is known to be outdated, so that it is read again before the next write.
     must_read: bool,
     pending: Option<PendingRequest>,
-    /// Writes without an answer that may have been, or may still be, carried out.
+    /// Writes that no reply has confirmed. They may have been carried out, or may still be.
     unconfirmed_writes: VecDeque<Write>,
     /// The `renewTime` of the last write of this run.
     last_renew_time: Option<Timestamp>,
@@ -165,19 +168,19 @@ pub struct Election {
     last_answer: Instant,
     /// The number of requests that were refused since the last answer.
     refusals: u32,
-    /// The number of reads in a row that were not answered in time.
+    /// The number of unanswered reads since the last answer.
     unanswered_reads: u32,
     watch: WatchState,
-    /// Whether the watch was replaced in this step. The remaining events in the inputs belong to the old watch and are
-    /// ignored.
+    /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
+    /// watch and are ignored.
     watch_replaced: bool,
-    /// The number of watches in a row that broke within a lease duration.
+    /// The number of watches in a row that broke, all but the first of them within a lease duration.
     broken_watches: u32,
     /// Whether [`ElectionNotice::Polling`] was sent, and no [`ElectionNotice::Watching`] since.
     is_polling: bool,
     /// Whether [`ElectionAction::Claiming`] was returned, and the result of the claim is not known yet.
     claiming: bool,
-    /// The number of conflicts in a row.
+    /// The number of conflicts since the last write that succeeded.
     conflicts: u32,
     /// Whether [`ElectionAction::StepDown`] was returned.
     step_down_requested: bool,
@@ -321,7 +324,7 @@ impl Election {
                 (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), MAX_DEMANDED_PAUSE)
             }
             ElectionPhase::Waiting => (self.jittered_retry(), MAX_DEMANDED_PAUSE),
-            // A leader retries soon, because its tenure ends soon.
+            // A leader retries soon, because its tenure ends soon. The time for a release is also short.
             _ => (timing.retry_period() / 4, timing.request_timeout()),
         };
         let pause = match retry_after {
@@ -348,7 +351,7 @@ impl Election {
         record.is_held_by_run(&self.config.run, &self.config.identity)
     }
 
-    /// Returns whether this run holds the lock, and no displaced holder may still be alive.
+    /// Returns whether this run holds the lock, and every displaced holder's lease has expired.
     fn already_holds(&self, observed: &ObservedRecord) -> bool {
         !observed.has_displaced_holder() && self.observed_is_mine(observed)
     }

@@ -13,7 +13,8 @@ use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored, Version};
 use crate::tenure::Tenure;
 
-/// After more than this many conflicts in a row, the next request is delayed, because another client keeps writing.
+/// After more than this many conflicts without a successful write, the next request is delayed, because another client
+/// keeps writing.
 const MAX_CONFLICTS_WITHOUT_PAUSE: u32 = 3;
 
 /// The largest number of unconfirmed writes that are remembered. If a write acquires the lock after it was forgotten,
@@ -31,7 +32,7 @@ impl Election {
         match reply {
             Reply::Read(stored) => {
                 self.must_read = false;
-                // The watch has delivered a later state than this read.
+                // An outdated read returns an earlier state than the watch has delivered.
                 let is_outdated = request.is_overtaken
                     && stored
                         .as_ref()
@@ -123,20 +124,21 @@ impl Election {
             stored.record.not_before = None;
         }
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
-        let written = mine.and_then(|mine| self.write_of(&mine.record));
-        let own_sent_at = written
+        let own_write = mine.and_then(|mine| self.write_of(&mine.record));
+        let own_sent_at = own_write
             .filter(|_| mine.is_some_and(|mine| self.has_full_lease_duration(&mine.record)))
             .map(|write| write.sent_at);
         // A delayed create of this run may be carried out after another run has created and renewed the record and
         // another client has deleted it, all without being observed by this run.
-        let out_of_turn = mine.is_some() && written.is_none_or(|write| write.base.as_ref() != self.observed_version());
+        let out_of_turn =
+            mine.is_some() && own_write.is_none_or(|write| write.base.as_ref() != self.observed_version());
         let (is_mine, was_known) = (mine.is_some(), self.observed.is_some());
         let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();
         let changed = match &mut self.observed {
             Some(observed) => observed.update(now, stored.clone(), out_of_turn),
-            none => {
+            unobserved => {
                 let fallback = self.config.timing.lease_duration();
-                *none = Some(ObservedRecord::first(now, stored.clone(), fallback));
+                *unobserved = Some(ObservedRecord::first(now, stored.clone(), fallback));
                 true
             }
         };
@@ -293,8 +295,8 @@ impl Election {
 }
 
 /// Returns whether a version of an object precedes another one.
-fn is_older(version: &Version, than: &Version) -> bool {
-    version.uid == than.uid && precedes(&version.resource_version, &than.resource_version)
+fn is_older(version: &Version, other: &Version) -> bool {
+    version.uid == other.uid && precedes(&version.resource_version, &other.resource_version)
 }
 
 /// Returns whether another client edited a field of this run's record that renewals do not change.
@@ -311,7 +313,8 @@ fn has_lost_its_mark(current: &Record, before: &Record) -> bool {
     current.run.is_none() && is_same_holder && has_same_times
 }
 
-/// Returns whether another candidate holds the lock according to a record that this run has not written.
+/// Returns whether another candidate holds or has held the lock, according to a record that does not show this run as
+/// the holder.
 fn is_held_by_another(record: &Record, run: &RunId) -> bool {
     !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
 }

@@ -50,8 +50,8 @@ struct DisplacedHolder {
 }
 
 impl DisplacedHolder {
-    /// Returns whether `writer` is this holder, which has written the record again, so it is no longer displaced. If
-    /// the writer is a different run, it may not know that this holder exists.
+    /// Returns whether `writer` is this holder. If so, the holder has written the record again and is no longer
+    /// displaced. A different writer may not know that this holder exists.
     fn has_returned(&self, writer: Option<&RunId>) -> bool {
         self.run.is_some() && self.run.as_ref() == writer
     }
@@ -86,11 +86,11 @@ impl ObservedRecord {
             .is_some_and(|(before, after)| before.version.uid != after.version.uid);
         let changed = recreated || renewed_part(self.record()) != renewed_part(record_in(&stored));
         let writer = run_of(record_in(&stored));
-        let forced =
+        let forcibly_released =
             record_in(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run_of(Some(record)));
         // After a release by force without a run, the displaced holders are no longer waited for. But if the record
         // before it was held, the release may be an old record that was restored, so it must not have this effect.
-        let releases_all = forced == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
+        let releases_all = forcibly_released == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record_in(&stored));
             let duration = lease_duration(&stored, self.fallback);
@@ -100,12 +100,13 @@ impl ObservedRecord {
             } else {
                 self.displaced.iter().find(|holder| holder.has_returned(writer)).map(|holder| holder.longest_written)
             };
-            // Every write of a run changes `renewTime`, so this is an edit by another program.
+            // Every write of a run changes `renewTime`, so a change without a new `renewTime` is an edit by another
+            // program.
             let is_edit = is_same_run && renew_time_of(before) == renew_time_of(after);
-            let is_forced = forced.is_some() && run_of(before) == forced;
+            let is_release_by_force = forcibly_released.is_some() && run_of(before) == forcibly_released;
             let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
             let out_of_turn = out_of_turn || recreated || is_copy;
-            if !is_forced && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
+            if !is_release_by_force && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
                 let (until, longest_written) = (now.boot + self.holds_for(), self.longest_written);
                 let run = before.and_then(Record::marked_holder).cloned();
                 self.remember(DisplacedHolder { run, until, longest_written });
@@ -123,9 +124,9 @@ impl ObservedRecord {
         changed
     }
 
-    /// Counts a read of the same held record in a different version as a change. Between the two versions the holder
-    /// may have renewed the record, and another client may have restored the old one. Only a watch would have shown
-    /// that.
+    /// Counts it as a change if a read returns the same held record in a different version. Between the two versions
+    /// the holder may have renewed the record, and another client may have restored the old one. Only a watch would
+    /// have shown that.
     pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
         let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
         let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
@@ -156,7 +157,7 @@ impl ObservedRecord {
     }
 
     /// Returns how long the lock stays held without a renewal: the longest duration that the holder has written, or a
-    /// longer one that another program has written since then.
+    /// longer one that another program has written since the last renewal.
     fn holds_for(&self) -> Duration {
         self.longest_written.max(self.longest_since_renewal)
     }
@@ -215,9 +216,9 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 }
 
 /// Returns whether `before` was held by a run of leaderrun that has neither released the lock nor lost it to a
-/// successor after its expiry. `out_of_turn` says that the mark in `after` is not that of a successor. Returns false if
-/// another implementation held the lock, because its records have no mark and it releases the lock by emptying the
-/// holder.
+/// successor after its expiry. `out_of_turn` says that the mark in `after` is not that of a successor. If another
+/// implementation held the lock, only a deletion of the record displaces it, because its records have no mark and it
+/// releases the lock by emptying the holder.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || out_of_turn) && run_of(Some(after)) != run_of(Some(before));

@@ -22,7 +22,7 @@ pub struct ElectionConfig {
     /// How long to wait for the lock; `None` means without a limit. If this is zero, the candidate does not wait for a
     /// holder that is alive.
     pub wait: Option<Duration>,
-    /// The shortest time between the acquisition and the next run of the command, after it has succeeded.
+    /// The shortest time from the acquisition to the next run of the command, if the command has succeeded.
     pub min_hold: Option<Duration>,
     /// Whether the lock is acquired even if the last holder's `min_hold` is not over.
     pub ignores_min_hold: bool,
@@ -78,7 +78,7 @@ impl ElectionInputs {
         Self { command_gone: Some(CommandGone { succeeded }), ..Self::default() }
     }
 
-    /// Creates inputs that contain only the end of the candidacy.
+    /// Creates inputs that contain only the request to end the candidacy.
     pub fn stop() -> Self {
         Self { stop: true, ..Self::default() }
     }
@@ -191,9 +191,9 @@ pub enum Outcome {
     Lost,
     /// The candidacy was stopped before the lock was acquired.
     Stopped,
-    /// The wait timed out while the lock was held or not due.
+    /// The candidate stopped waiting while the lock was held or not due.
     NotAcquired,
-    /// The wait timed out while the lock could not be reached or used.
+    /// The candidate stopped waiting while the lock could not be reached or used.
     Unreachable,
 }
 
@@ -205,9 +205,10 @@ pub enum ElectionNotice {
         holder: String,
         /// The time of the acquisition, according to that holder's clock.
         since: Option<Timestamp>,
+        /// How long the lock stays held without a renewal.
         lease_duration: Duration,
     },
-    /// Another client released the lock in place of its holder. The holder is `None` if the lock had none.
+    /// Another client released the lock in place of its holder. `holder` is `None` if no holder was known before.
     ReleasedByForce { holder: Option<String> },
     /// The holder released the lock.
     Released { holder: String },

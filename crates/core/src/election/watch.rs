@@ -12,7 +12,8 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// After this many watches in a row have broken soon after they were opened, the candidate reports that it polls.
+/// After this many watches in a row have broken, all but the first of them soon after they were opened, the candidate
+/// reports that it polls.
 const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +28,8 @@ impl Election {
         if !self.is_waiting() {
             return;
         }
-        // The watch is not reopened at once, because the server may end every watch as soon as it is opened.
+        // A watch that ends soon after it was opened is not reopened at once, because the server may end every watch as
+        // soon as it is opened.
         let retry_at = now.boot.max(since + self.jittered_retry());
         self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
         match event {

@@ -6,10 +6,10 @@
 //!
 //! # The rules
 //!
-//! - The supervisor must report that the command is gone by the kill instant of the tenure that it last reported as
-//!   enforced. If the supervisor does not, or dies, the elector kills it and then every descendant. If the supervisor
-//!   kills the processes gradually, the elector gives it more time. There is enough time because the supervisor has
-//!   brought the stop and the kill forward.
+//! - The supervisor must report that the command is gone shortly after the kill instant of the tenure that it last
+//!   reported as enforced. If the supervisor does not, or dies, the elector kills it and then every descendant. If the
+//!   supervisor kills the processes gradually, the elector gives it more time. There is enough time because the
+//!   supervisor has brought the stop and the kill forward.
 //! - The elector reports to the supervisor how late it runs. The supervisor allows for that delay, because the elector
 //!   kills the command if the supervisor fails.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
@@ -41,7 +41,7 @@ use crate::timing::Timing;
 use crate::updates::Loss;
 
 /// How long the exit is delayed for the release of a lock that may just have been acquired: the election's own timeout
-/// of a second, plus slack.
+/// of a second, plus slack. A signal limits the rest of a leader's release to the same time.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 
 /// How long the exit is delayed for an election that has nothing to release.
@@ -70,7 +70,7 @@ enum ElectorPhase {
     },
     /// The supervisor has failed, and the elector kills the command itself.
     Killing,
-    /// No command is alive, and the lock is being released.
+    /// No command is alive. leaderrun exits when the election is over, and at `until` at the latest.
     Ending { ending: Ending, until: Instant },
 }
 
@@ -98,13 +98,14 @@ pub struct Elector {
     deferred: Option<DeferredSignal>,
     /// The last termination signal that was not a copy, and when it arrived.
     last_termination_signal: Option<(i32, Instant)>,
-    /// The first termination signal since the lock was acquired.
+    /// The first signal since the acquisition that requested the end of the command, or of leaderrun once the command
+    /// is gone. A request to step down counts as SIGTERM.
     first_termination_signal: Option<i32>,
     /// Whether the notice of the loss was sent.
     loss_notice_sent: bool,
     /// How late this elector runs.
     lateness: Lateness,
-    /// The pace at which the supervisor would kill the command.
+    /// The pace at which the supervisor would kill the command; `None` if it would kill all processes at once.
     kill_pace: Option<KillPace>,
     /// The actions of the current step.
     actions: Vec<ElectorAction>,
@@ -153,7 +154,8 @@ impl Elector {
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
     ///
     /// Simultaneous inputs are processed in this order: the supervisor's reports, the election's reports, the
-    /// supervisor's death, timeouts, the withdrawal of traffic, signals, the end of the last process.
+    /// supervisor's death, timeouts, the withdrawal of traffic, signals, a resized terminal, the end of the last
+    /// process.
     pub fn step(&mut self, now: Instant, inputs: ElectorInputs) -> Vec<ElectorAction> {
         let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized, tree_empty } = inputs;
         for report in reports {

@@ -34,7 +34,7 @@ pub enum ElectionReport {
     Claiming,
     /// The claim has certainly failed.
     ClaimFailed,
-    /// The lock was acquired. `environment` contains the variables that describe it to the command.
+    /// The lock was acquired. `environment` contains the variables that describe the leadership to the command.
     StartLeading {
         tenure: Tenure,
         environment: Vec<(String, String)>,
@@ -84,12 +84,12 @@ pub enum SupervisorFailure {
 pub enum Ending {
     /// The command ended.
     Command(End),
-    /// The leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again, because nobody
-    /// requested its end.
+    /// The leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It may not if
+    /// somebody has requested its end.
     Lost { may_rejoin: bool },
-    /// The wait timed out while the lock was held, or while the command was not due.
+    /// leaderrun stopped waiting while the lock was held, or while the command was not due.
     NotAcquired,
-    /// The wait timed out while the lock could not be reached or used.
+    /// leaderrun stopped waiting while the lock could not be reached or used.
     Unreachable,
     /// This signal arrived before the command was started.
     Signaled(i32),
@@ -114,7 +114,8 @@ pub enum ElectorNotice {
     Lost(Loss),
     /// A termination signal is about to be sent to the command, so traffic must be routed away from it.
     Terminating,
-    /// This termination signal was received. It is the first one since the acquisition of the lock.
+    /// This termination signal was received, or a request to step down, which counts as SIGTERM. It is the first one
+    /// since the acquisition of the lock.
     TerminationSignal(i32),
     CommandEnded(End),
     /// No process of the command is left.

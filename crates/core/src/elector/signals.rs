@@ -50,7 +50,7 @@ impl Elector {
         let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
         let terminates = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
         if terminates {
-            let is_copy = |(before, at): (i32, Instant)| signal == before && now.since(at) < REPEAT_WINDOW;
+            let is_copy = |(last_signal, at): (i32, Instant)| signal == last_signal && now.since(at) < REPEAT_WINDOW;
             if self.last_termination_signal.is_some_and(is_copy) {
                 return;
             }

@@ -80,8 +80,9 @@ impl PairRequests {
         self.seen.is_half_claimed(Member::First, &self.viewer)
     }
 
-    /// Processes the contents of one object from a watch. Returns whether the election must observe them. It must not
-    /// if they are a half claim of this run, which is handled when its request is answered.
+    /// Processes the contents of one object from a watch. Returns whether the election must observe the new combined
+    /// record. Returns false if the object contains a half claim of this run, which is handled when its request is
+    /// answered.
     pub fn handle_watch(&mut self, member: Member, stored: Option<Stored>) -> bool {
         self.set_seen(member, stored);
         !self.seen.is_half_claimed(member, &self.viewer)

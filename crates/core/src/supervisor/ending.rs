@@ -31,8 +31,8 @@ impl Supervisor {
         self.waits_for_all && has_leftovers && !self.killing
     }
 
-    /// Begins the stop after a loss: sends the stop signal now and SIGKILL at `kill`. If the stop has begun already, it
-    /// only brings the kill forward.
+    /// Begins the stop after a loss: sends the stop signal now and SIGKILL at `kill`. If the stop has begun already,
+    /// this only brings the kill forward.
     pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
         if self.lost {
             self.kill_for_loss_by(kill);

@@ -58,8 +58,8 @@ fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
         [SupervisorAction::Report(Report::Enforcing(enforced))],
         "the elector gets the earlier deadlines"
     );
-    let stops = step(&mut supervisor, enforced.stop, SupervisorInputs::default());
-    assert_eq!(stops, [SupervisorAction::Stop]);
+    let actions = step(&mut supervisor, enforced.stop, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Stop]);
     assert_eq!(supervisor.next_timeout(), Some(enforced.kill));
 }
 
@@ -133,7 +133,7 @@ fn a_supervisor_that_runs_too_late_starts_no_command() {
 }
 
 #[test]
-fn an_elector_that_sends_no_orders_after_a_loss_is_killed_once() {
+fn an_elector_that_sends_no_orders_after_a_loss_is_killed_only_once() {
     let timeout = Duration::from_secs(12);
     let mut supervisor = new_supervisor().with_frozen_elector_timeout(Some(timeout));
     let begin = start_time();
@@ -162,7 +162,7 @@ fn an_elector_that_sends_orders_is_not_killed() {
     assert_eq!(supervisor.next_timeout(), Some(kill + timeout));
 }
 
-/// Returns the supervisor of a command that was started at this instant, when the lock was acquired.
+/// Returns the supervisor of a command that was started at `now`, the instant at which the lock was acquired.
 fn running(now: Instant) -> Supervisor {
     let mut supervisor = new_supervisor();
     assert_eq!(supervisor.held_until(), None);

@@ -13,7 +13,7 @@ fn a_record_that_names_another_holder_is_a_loss() {
         driver.expect_write();
         driver.reply(Reply::Conflict);
         driver.answer_read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
-        assert!(matches!(&driver.actions()[..], [ElectionAction::Lose { holder: by }] if by == holder));
+        assert!(matches!(&driver.actions()[..], [ElectionAction::Lose { holder: new_holder }] if new_holder == holder));
         driver.step(ElectionInputs::command_gone(true));
         assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Lost)]);
     }
@@ -119,7 +119,7 @@ fn a_candidate_gives_up_when_its_wait_is_over() {
 }
 
 #[test]
-fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_the_holder_alive() {
+fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_that_the_holder_is_alive() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
@@ -130,7 +130,7 @@ fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_the_holder_alive() {
 }
 
 #[test]
-fn a_command_that_succeeded_is_not_due_before_its_time() {
+fn a_command_that_succeeded_is_not_due_before_the_end_of_its_minimum_hold() {
     for succeeded in [true, false] {
         let mut driver = Driver::leading();
         let acquired = driver.now.wall;
@@ -138,17 +138,17 @@ fn a_command_that_succeeded_is_not_due_before_its_time() {
         driver.step(ElectionInputs::command_gone(succeeded));
         let released = driver.expect_write();
         assert_eq!(released.valid_not_before(), succeeded.then(|| acquired + 60 * SECOND));
-        // The wall clock of another candidate may be slow or fast, but it never waits for longer than the minimum hold.
-        for (ahead, waits) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
+        // Another candidate never waits for longer than the minimum hold, even if its wall clock is slow or fast.
+        for (clock_offset, wait) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
             let mut other = Driver::start(None);
-            other.now.wall = acquired + SignedDuration::from_secs(ahead);
+            other.now.wall = acquired + SignedDuration::from_secs(clock_offset);
             other.answer_read(Some(released.clone()));
             if succeeded {
-                assert_eq!(other.time_to_next_timeout().as_secs(), waits);
+                assert_eq!(other.time_to_next_timeout().as_secs(), wait);
                 other.advance(SECOND / 2);
                 other.watch_delivers(Record { contenders: Some(7), ..released.clone() });
                 assert!(
-                    other.time_to_next_timeout().as_secs() <= waits + 1,
+                    other.time_to_next_timeout().as_secs() <= wait + 1,
                     "another change of the record does not extend the wait"
                 );
             } else {

@@ -97,7 +97,7 @@ impl Driver {
     fn expect_write(&mut self) -> Record {
         match &self.actions()[..] {
             [.., ElectionAction::Send(Request::Create(record) | Request::Update(_, record))] => record.clone(),
-            others => panic!("expected a write, got {others:?}"),
+            actions => panic!("expected a write, got {actions:?}"),
         }
     }
 
@@ -138,7 +138,7 @@ impl Driver {
     }
 }
 
-/// Returns a record that another candidate's run has written, with a lease duration of this many seconds.
+/// Returns a record that another candidate's run wrote at `renew_time`, with a lease duration of this many seconds.
 fn record_by(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Record {
     let renew_time = renew_time.parse().unwrap();
     Record {

@@ -87,7 +87,7 @@ fn at_least_three_unanswered_requests_fit_before_the_stop() {
 }
 
 #[test]
-fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_it_was_sent() {
+fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_the_renewal_was_sent() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
     let (sent, renewal) = (driver.now.boot, driver.expect_write());
@@ -181,7 +181,7 @@ fn a_holder_whose_mark_was_removed_writes_it_again() {
 }
 
 #[test]
-fn a_renewal_by_a_client_of_the_same_name_without_a_mark_is_a_loss() {
+fn a_renewal_without_a_mark_by_a_client_with_the_same_identity_is_a_loss() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
     let renewal = driver.expect_write();
@@ -213,13 +213,13 @@ fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
 fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
     let shortened = |record: Record, seconds| Record { lease_duration_seconds: seconds, ..record };
     for (stored_seconds, leads) in [(Some(14), false), (None, false), (Some(15), true), (Some(16), true)] {
-        for by_watch in [false, true] {
+        for watch_is_first in [false, true] {
             let mut driver = Driver::start(None);
             driver.answer_read(Some(record_by("other", RunState::Released, T1, 15)));
             let claim = shortened(driver.expect_write(), stored_seconds);
             driver.version += 1;
             let stored = driver.stored(claim);
-            if by_watch {
+            if watch_is_first {
                 driver.watch_event(WatchEvent::Changed(stored.clone()));
             }
             driver.reply(Reply::Written(stored.clone()));
@@ -263,7 +263,7 @@ fn a_candidate_gives_up_a_lock_whose_lease_duration_is_shortened() {
         driver.answer_read(None);
         // The reply either contains the shortened duration, or says that the claim was refused.
         let (mut replies, mut current) = (0, None);
-        let finished = loop {
+        let outcome = loop {
             let actions = driver.actions();
             if let Some(ElectionAction::Finish(outcome)) = actions.last() {
                 break *outcome;
@@ -288,6 +288,6 @@ fn a_candidate_gives_up_a_lock_whose_lease_duration_is_shortened() {
             }
             assert!(replies < 20, "{wait:?}");
         };
-        assert_eq!(finished, Outcome::Unreachable, "{wait:?}");
+        assert_eq!(outcome, Outcome::Unreachable, "{wait:?}");
     }
 }

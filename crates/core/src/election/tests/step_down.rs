@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_request_to_step_down_is_passed_on_once_and_removed() {
+fn a_request_to_step_down_is_passed_on_only_once_and_removed() {
     let step_down = |record: &Record, run: &str| Record { step_down: Some(RunId::new(run)), ..record.clone() };
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
@@ -45,8 +45,9 @@ fn a_request_in_the_record_of_another_run_is_ignored() {
     driver.advance(2 * SECOND);
     driver.expect_write();
     driver.reply(Reply::Conflict);
-    let others = Record { step_down: Some(RunId::new("my-run")), ..record_by("r", RunState::Held, T1, 15) };
-    driver.answer_read(Some(others));
+    let record_of_another_run =
+        Record { step_down: Some(RunId::new("my-run")), ..record_by("r", RunState::Held, T1, 15) };
+    driver.answer_read(Some(record_of_another_run));
     assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]), "another run holds the lock");
 }
 
@@ -79,7 +80,7 @@ fn less_preferred(run: &str, renew_time: &str) -> Record {
 }
 
 #[test]
-fn a_leader_with_a_longer_delay_is_asked_to_step_down_once() {
+fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     let mut driver = Driver::start_with_preference(SECOND, Some(60 * SECOND));
     driver.answer_read(Some(less_preferred("r", T1)));
     // The leader renews.
@@ -93,9 +94,9 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_once() {
     assert_eq!(driver.expect_write().step_down, Some(RunId::new("r")));
     driver.reply(Reply::Conflict);
     driver.answer_read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
-    let asked = driver.expect_write();
-    assert_eq!(asked.step_down, Some(RunId::new("r")), "the request is sent again after a conflict");
-    driver.answer_write(asked);
+    let request = driver.expect_write();
+    assert_eq!(request.step_down, Some(RunId::new("r")), "the request is sent again after a conflict");
+    driver.answer_write(request);
     for second in 1..=9 {
         driver.advance(9 * SECOND);
         driver.watch_delivers(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));

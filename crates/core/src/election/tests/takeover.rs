@@ -19,7 +19,7 @@ fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() 
 }
 
 #[test]
-fn a_record_that_is_read_again_in_a_later_version_is_waited_for_again() {
+fn the_lease_duration_starts_again_if_the_same_record_is_read_in_a_later_version() {
     let mut driver = Driver::start(None);
     driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.advance(15 * SECOND);
@@ -91,14 +91,14 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
 
 /// A script may acquire a released lock by only writing the holder's name.
 #[test]
-fn a_holder_that_kept_the_time_of_a_release_is_waited_for() {
+fn a_holder_that_acquired_the_lock_without_changing_the_renew_time_is_waited_for() {
     let released = record_by("r", RunState::Released, T1, 15);
     let mut driver = Driver::start(None);
     driver.answer_read(Some(released.clone()));
     driver.expect_write();
     driver.reply(Reply::Conflict);
-    let taken = Record { holder_identity: "script".into(), ..released.clone() };
-    driver.answer_read(Some(taken.clone()));
+    let acquired_by_script = Record { holder_identity: "script".into(), ..released.clone() };
+    driver.answer_read(Some(acquired_by_script.clone()));
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
     driver.watch_delivers(released);
     assert_eq!(driver.expect_write().holder_identity, "me", "the script has released the lock");
@@ -106,13 +106,13 @@ fn a_holder_that_kept_the_time_of_a_release_is_waited_for() {
 
 #[test]
 fn a_lease_duration_that_another_program_wrote_counts_until_the_holder_renews() {
-    let waits = |driver: &Driver| driver.election.observed().expect("a record").1.since(driver.now.boot);
+    let time_to_takeover = |driver: &Driver| driver.election.observed().expect("a record").1.since(driver.now.boot);
     let mut driver = Driver::start(None);
     driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 86_400));
-    assert_eq!(waits(&driver), 86_400 * SECOND);
+    assert_eq!(time_to_takeover(&driver), 86_400 * SECOND);
     driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
-    assert_eq!(waits(&driver), 15 * SECOND);
+    assert_eq!(time_to_takeover(&driver), 15 * SECOND);
 }
 
 #[test]
@@ -121,8 +121,8 @@ fn a_lease_duration_that_another_program_restored_counts() {
     driver.answer_read(Some(record_by("r", RunState::Held, T1, 1)));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 15));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 1));
-    let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
-    assert_eq!(waits, 15 * SECOND);
+    let time_to_takeover = driver.election.observed().expect("a record").1.since(driver.now.boot);
+    assert_eq!(time_to_takeover, 15 * SECOND);
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
         // The holder has written the record again, which was not observed, and another client has shortened its
         // duration.
         driver.watch_delivers(record_by("r", RunState::Held, T2, 1));
-        let waits = driver.election.observed().expect("a record").1.since(driver.now.boot);
-        assert_eq!(waits, 15 * SECOND, "displaced for {displaced_for:?}");
+        let time_to_takeover = driver.election.observed().expect("a record").1.since(driver.now.boot);
+        assert_eq!(time_to_takeover, 15 * SECOND, "displaced for {displaced_for:?}");
     }
 }
 
@@ -166,7 +166,7 @@ fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
 }
 
-/// Returns a candidate and its claim. The claim was not answered, and then the candidate has seen another holder.
+/// Returns a candidate and its claim, which was not answered before the candidate saw another holder.
 fn with_a_late_claim() -> (Driver, Record) {
     let mut driver = Driver::start(None);
     driver.answer_read(None);
@@ -318,9 +318,10 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
 #[test]
 fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
     let now = Driver::start(None).now.wall;
-    let of_another_run = record_by("dead", RunState::Held, T1, 15).released_by_force(now);
-    let of_no_run = Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
-    for old in [of_another_run, of_no_run] {
+    let release_of_another_run = record_by("dead", RunState::Held, T1, 15).released_by_force(now);
+    let release_without_a_run =
+        Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
+    for old in [release_of_another_run, release_without_a_run] {
         let mut standby = Driver::start(None);
         standby.answer_read(Some(record_by("r", RunState::Held, T1, 3600)));
         standby.actions();

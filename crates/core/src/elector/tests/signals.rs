@@ -14,8 +14,8 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
     ] {
         let mut driver = Driver::new(false);
         events.into_iter().for_each(|event| driver.election_reports(now, event));
-        for other in [libc::SIGCHLD, libc::SIGCONT, libc::SIGTSTP, libc::SIGURG] {
-            driver.signal(now, other);
+        for ignored in [libc::SIGCHLD, libc::SIGCONT, libc::SIGTSTP, libc::SIGURG] {
+            driver.signal(now, ignored);
         }
         driver.step(now, ElectorInputs { resized: true, ..ElectorInputs::default() });
         assert_eq!(driver.actions(), []);
@@ -43,7 +43,7 @@ fn a_leader_relays_signals_and_dies_of_the_first_termination_signal_if_the_comma
 }
 
 #[test]
-fn copies_of_a_termination_signal_are_relayed_once() {
+fn a_termination_signal_is_relayed_without_its_copies() {
     let now = start_time();
     let mut driver = routed(now);
     for _ in 0..3 {
@@ -86,10 +86,10 @@ fn a_request_to_step_down_is_relayed_as_sigterm() {
 fn sighup_and_sigquit_do_not_withdraw_traffic() {
     let now = start_time();
     let mut driver = routed(now);
-    for other in [libc::SIGHUP, libc::SIGQUIT] {
-        driver.signal(now, other);
+    for signal in [libc::SIGHUP, libc::SIGQUIT] {
+        driver.signal(now, signal);
         assert!(!driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
-        assert_eq!(driver.actions(), [relayed(other)]);
+        assert_eq!(driver.actions(), [relayed(signal)]);
     }
     driver.signal(now, libc::SIGTERM);
     assert_eq!(driver.notices(), [ElectorNotice::TerminationSignal(libc::SIGTERM), ElectorNotice::Terminating]);
