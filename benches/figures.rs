@@ -90,8 +90,8 @@ fn start_to_exec(lock: &TestLock, runs: usize) -> Vec<f64> {
             remove_record(lock);
             let witnesses = Witnesses::new();
             let start = boot_time();
-            let mut a = Candidate::new("a", lock).run_witness(&witnesses, &["ends"]);
-            a.wait_for_exit(0);
+            let mut candidate = Candidate::new("a", lock).run_witness(&witnesses, &["ends"]);
+            candidate.wait_for_exit(0);
             milliseconds(start, witnesses.lifetimes_of("a")[0].started_at)
         })
         .collect()
@@ -168,17 +168,17 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
     (0..runs)
         .map(|_| {
             let (lock, witnesses) = (lock(), Witnesses::new());
-            let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
+            let leader = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
             witnesses.wait_for("a", 1);
-            let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
-            b.wait_for_log("held by");
-            let (elector, supervisor) = (a.elector(), a.supervisor());
+            let mut standby = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
+            standby.wait_for_log("held by");
+            let (elector, supervisor) = (leader.elector(), leader.supervisor());
             let renewed_at = wait_for_renewal(&lock);
             for process in [supervisor, elector] {
                 kill(process, Signal::SIGSTOP).expect("the process is alive");
             }
-            drop(a);
-            b.wait_for_exit(0);
+            drop(leader);
+            standby.wait_for_exit(0);
             milliseconds(renewed_at + LEASE_DURATION, witnesses.lifetimes_of("b")[0].started_at)
         })
         .collect()
@@ -204,11 +204,11 @@ fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
     witnesses.wait_for("a", 1);
     let durations = (0..runs)
         .map(|_| {
-            let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
-            b.wait_for_log("held by");
+            let mut standby = Candidate::new("b", lock).run_witness(&witnesses, &[]);
+            standby.wait_for_log("held by");
             let signaled_at = boot_time();
-            b.signal(Signal::SIGTERM);
-            b.wait_for_exit(143);
+            standby.signal(Signal::SIGTERM);
+            standby.wait_for_exit(143);
             milliseconds(signaled_at, boot_time())
         })
         .collect();
@@ -224,12 +224,12 @@ fn memory(kind: &str, lock: &TestLock) {
     let standby = Candidate::new("b", lock).run_witness(&witnesses, &[]);
     standby.wait_for_log("held by");
     wait_for_renewal(lock);
-    let row = |running: &Running| {
+    let describe_processes = |running: &Running| {
         [("elector", running.elector()), ("supervisor", running.supervisor())]
             .map(|(name, process)| format!("{name} RSS {} kB, private {} kB", resident(process), private(process)))
     };
     for (role, running) in [("leader", &leader), ("standby", &standby)] {
-        println!("{:<44} {}", format!("memory {role}, {kind}"), row(running).join("; "));
+        println!("{:<44} {}", format!("memory {role}, {kind}"), describe_processes(running).join("; "));
     }
 }
 
@@ -243,7 +243,7 @@ fn private(process: Pid) -> u64 {
     kilobytes(process, &["Private_Clean:", "Private_Dirty:"])
 }
 
-/// Returns the sum of some fields in `smaps_rollup` of a process.
+/// Returns the sum of these fields of a process's `smaps_rollup`.
 fn kilobytes(process: Pid, fields: &[&str]) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("a process");
     let values = rollup.lines().filter(|line| fields.iter().any(|field| line.starts_with(field)));
@@ -256,9 +256,9 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
     let script = "trap '' TERM; grow() { i=0; while [ $i -lt 49 ]; do sleep 1000 & i=$((i+1)); done; if [ $1 -gt 1 ]; then (grow $(($1 - 1))) & fi; [ $1 = 1 ] && echo grown; wait; }; grow 20 & sleep 1000";
     (0..runs)
         .map(|_| {
-            let mut a = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).run_script(script);
-            eventually("the tree has grown", || a.output().contains("grown"));
-            let supervisor = a.supervisor();
+            let mut candidate = Candidate::new("a", &TestLock::file()).args(["--kill-after", "1s"]).run_script(script);
+            eventually("the tree has grown", || candidate.output().contains("grown"));
+            let supervisor = candidate.supervisor();
             eventually("the tree is complete", || descendants(supervisor).len() >= 1000);
             a.signal(Signal::SIGTERM);
             a.wait_for_log("did not end in time");
@@ -278,18 +278,18 @@ fn one_minute() {
         let candidate = Candidate::with_timing(name, &lock.through(proxy.kubeconfig()), DEFAULTS);
         (proxy, candidate.run_witness(&witnesses, &[]))
     };
-    let (leader_proxy, a) = through_proxy("a");
+    let (leader_proxy, leader) = through_proxy("a");
     witnesses.wait_for("a", 1);
-    let (standby_proxy, b) = through_proxy("b");
-    b.wait_for_log("held by");
+    let (standby_proxy, standby) = through_proxy("b");
+    standby.wait_for_log("held by");
     thread::sleep(Duration::from_millis(500));
     let cost = |proxy: &Proxy, running: &Running| {
         let cpu = [running.elector(), running.supervisor()].map(cpu_time).iter().sum::<Duration>();
         (proxy.requests().len(), cpu)
     };
-    let before = [cost(&leader_proxy, &a), cost(&standby_proxy, &b)];
+    let before = [cost(&leader_proxy, &leader), cost(&standby_proxy, &standby)];
     thread::sleep(minute);
-    let after = [cost(&leader_proxy, &a), cost(&standby_proxy, &b)];
+    let after = [cost(&leader_proxy, &leader), cost(&standby_proxy, &standby)];
     for (role, (before, after)) in ["leader", "standby"].iter().zip(before.iter().zip(after)) {
         println!("{:<44} {:>12}", format!("requests per minute, {role}"), after.0 - before.0);
         let cpu = (after.1 - before.1).as_secs_f64();
@@ -301,8 +301,8 @@ fn one_minute() {
 /// Returns the CPU time of all threads of a process.
 fn cpu_time(process: Pid) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("a process").flatten();
-    let spent = |schedstat: String| schedstat.split(' ').next()?.parse::<u64>().ok();
-    let spent = tasks.filter_map(|task| spent(fs::read_to_string(task.path().join("schedstat")).ok()?));
+    let first_field = |schedstat: String| schedstat.split(' ').next()?.parse::<u64>().ok();
+    let spent = tasks.filter_map(|task| first_field(fs::read_to_string(task.path().join("schedstat")).ok()?));
     Duration::from_nanos(spent.sum())
 }
 
@@ -319,13 +319,14 @@ fn contention(size: usize) {
         candidates.push(candidate);
     }
     let standbys = &candidates[1..];
-    let kilobytes: u64 = standbys.iter().map(|each| private(each.elector()) + private(each.supervisor())).sum();
+    let kilobytes: u64 =
+        standbys.iter().map(|standby| private(standby.elector()) + private(standby.supervisor())).sum();
     println!(
         "{:<44} {:>9} kB",
         format!("private memory per standby, {size} candidates"),
         kilobytes / standbys.len() as u64
     );
-    // Returns the number of writes that were refused during `count` hand-overs.
+    // Causes `count` hand-overs, and returns the number of writes that were refused meanwhile.
     let hand_overs = |count: usize| {
         let (conflicts_before, commands_before) = (proxy.conflicts(), witnesses.lifetimes().len());
         for commands in commands_before..commands_before + count {

@@ -6,7 +6,7 @@ use super::{Namespace, held_by, put};
 use testkit::{Client, Cluster, users::ADMIN};
 
 /// Returns the rules of a Role that permits these verbs on the Lease `job`.
-fn rights_for_one_name(verbs: &[&str]) -> Value {
+fn rules_for_one_name(verbs: &[&str]) -> Value {
     json!([{
         "apiGroups": ["coordination.k8s.io"],
         "resources": ["leases"],
@@ -15,8 +15,8 @@ fn rights_for_one_name(verbs: &[&str]) -> Value {
     }])
 }
 
-/// Returns a namespace in which the user `candidate` has these rights, and a client for that user.
-fn namespace_with_rights(rules: Value) -> (Namespace, Client) {
+/// Returns a namespace in which these rules apply to the user `candidate`, and a client for that user.
+fn namespace_with_rules(rules: Value) -> (Namespace, Client) {
     let namespace = Namespace::new();
     let cluster = Cluster::shared();
     cluster.grant(&namespace.name, "candidate", rules);
@@ -39,7 +39,7 @@ fn an_unknown_user_is_unauthorized() {
 }
 
 #[testkit::test]
-fn a_forbidden_request_names_the_missing_right() {
+fn the_refusal_of_a_request_names_the_missing_permission() {
     let namespace = Namespace::new();
     let stranger = Cluster::shared().client_for("stranger");
     let name = &namespace.name;
@@ -48,18 +48,18 @@ fn a_forbidden_request_names_the_missing_right() {
             "User \"stranger\" cannot {verb} resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"{name}\""
         )
     };
-    let one = "leases.coordination.k8s.io \"job\" is forbidden: ";
-    let all = "leases.coordination.k8s.io is forbidden: ";
+    let about_job = "leases.coordination.k8s.io \"job\" is forbidden: ";
+    let about_leases = "leases.coordination.k8s.io is forbidden: ";
     let job = namespace.lease("job");
     let lease = held_by("job", "a");
     for (refused, message) in [
-        (stranger.get(&job), format!("{one}{}", cannot("get"))),
-        (stranger.replace(&job, &lease), format!("{one}{}", cannot("update"))),
-        (stranger.merge_patch(&job, &lease), format!("{one}{}", cannot("patch"))),
-        (stranger.delete(&job), format!("{one}{}", cannot("delete"))),
-        (stranger.create(&namespace.leases(), &lease), format!("{all}{}", cannot("create"))),
-        (stranger.get(&namespace.leases()), format!("{all}{}", cannot("list"))),
-        (stranger.watch(&namespace.leases()).map(|_| Value::Null), format!("{all}{}", cannot("watch"))),
+        (stranger.get(&job), format!("{about_job}{}", cannot("get"))),
+        (stranger.replace(&job, &lease), format!("{about_job}{}", cannot("update"))),
+        (stranger.merge_patch(&job, &lease), format!("{about_job}{}", cannot("patch"))),
+        (stranger.delete(&job), format!("{about_job}{}", cannot("delete"))),
+        (stranger.create(&namespace.leases(), &lease), format!("{about_leases}{}", cannot("create"))),
+        (stranger.get(&namespace.leases()), format!("{about_leases}{}", cannot("list"))),
+        (stranger.watch(&namespace.leases()).map(|_| Value::Null), format!("{about_leases}{}", cannot("watch"))),
     ] {
         let refused = refused.unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str(), refused.message), (403, "Forbidden", message));
@@ -69,8 +69,8 @@ fn a_forbidden_request_names_the_missing_right() {
         at_cluster_scope,
         "namespaces is forbidden: User \"stranger\" cannot list resource \"namespaces\" in API group \"\" at the cluster scope"
     );
-    let path = stranger.get("/metrics").unwrap_err().message.clone();
-    assert_eq!(path, "forbidden: User \"stranger\" cannot get path \"/metrics\"");
+    let for_path = stranger.get("/metrics").unwrap_err().message.clone();
+    assert_eq!(for_path, "forbidden: User \"stranger\" cannot get path \"/metrics\"");
 }
 
 #[testkit::test]
@@ -85,9 +85,9 @@ fn every_user_may_use_discovery() {
 
 #[testkit::test]
 fn a_candidate_needs_four_verbs_for_one_name() {
-    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get", "create", "update", "watch"]));
-    let one = format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases());
-    let watch = candidate.watch(&one).expect("a watch before the object exists");
+    let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get", "create", "update", "watch"]));
+    let watch_path = format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases());
+    let watch = candidate.watch(&watch_path).expect("a watch before the object exists");
     assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 404);
     assert_eq!(put(&candidate, &namespace.lease("job"), &held_by("job", "a")).status, 201);
     assert_eq!(watch.next_change().expect("an event")["type"], "ADDED");
@@ -99,7 +99,7 @@ fn a_candidate_needs_four_verbs_for_one_name() {
 #[testkit::test]
 fn a_resource_name_restricts_all_requests_for_one_object() {
     let (namespace, candidate) =
-        namespace_with_rights(rights_for_one_name(&["get", "create", "update", "watch", "list"]));
+        namespace_with_rules(rules_for_one_name(&["get", "create", "update", "watch", "list"]));
     let other = "fieldSelector=metadata.name%3Dother";
     assert_eq!(candidate.get(&namespace.lease("other")).unwrap_err().code, 403);
     assert_eq!(put(&candidate, &namespace.lease("other"), &held_by("other", "a")).status, 403);
@@ -113,30 +113,30 @@ fn a_resource_name_restricts_all_requests_for_one_object() {
 
 #[testkit::test]
 fn creation_by_put_requires_update_and_create() {
-    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["update"]));
+    let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["update"]));
     let refused = candidate.replace(&namespace.lease("job"), &held_by("job", "a")).unwrap_err();
     assert_eq!(refused.code, 403);
     assert!(refused.message.contains("cannot create resource \"leases\""), "{}", refused.message);
 
-    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["create"]));
+    let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["create"]));
     let refused = candidate.replace(&namespace.lease("job"), &held_by("job", "a")).unwrap_err();
     assert!(refused.message.contains("cannot update resource \"leases\""), "{}", refused.message);
 }
 
 #[testkit::test]
-fn revoked_rights_are_refused() {
-    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get", "update"]));
+fn requests_are_refused_after_their_permission_was_revoked() {
+    let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get", "update"]));
     namespace.put("job", "a");
     assert!(candidate.get(&namespace.lease("job")).is_ok());
-    Cluster::shared().grant(&namespace.name, "candidate", rights_for_one_name(&["update"]));
+    Cluster::shared().grant(&namespace.name, "candidate", rules_for_one_name(&["update"]));
     assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 403);
     Cluster::shared().grant(&namespace.name, "candidate", json!([]));
     assert_eq!(put(&candidate, &namespace.lease("job"), &held_by("job", "a")).status, 403);
 }
 
 #[testkit::test]
-fn a_user_may_review_its_own_rights() {
-    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get"]));
+fn a_user_can_ask_what_it_is_allowed_to_do() {
+    let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get"]));
     let ask = |verb: &str, name: &str| {
         let access = json!({
             "namespace": namespace.name,
@@ -160,8 +160,8 @@ fn a_user_may_review_its_own_rights() {
 }
 
 #[testkit::test]
-fn a_user_with_the_right_can_impersonate_another() {
-    let (namespace, candidate) = namespace_with_rights(rights_for_one_name(&["get"]));
+fn a_user_that_is_allowed_to_impersonate_another_can_do_so() {
+    let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get"]));
     namespace.put("job", "a");
     let cluster = Cluster::shared();
     let as_candidate = |user: &str| cluster.client_for(user).with_header("impersonate-user", "candidate");
@@ -196,7 +196,7 @@ fn permit_impersonation(admin: &Client) {
 fn a_server_that_has_not_read_the_roles_yet_refuses_permitted_requests() {
     let cluster = Cluster::start_in_process();
     let namespace = Namespace::on(&cluster);
-    cluster.grant(&namespace.name, "candidate", rights_for_one_name(&["get", "create", "update", "watch"]));
+    cluster.grant(&namespace.name, "candidate", rules_for_one_name(&["get", "create", "update", "watch"]));
     let candidate = cluster.client_for("candidate");
     namespace.put("job", "a");
     let get = || candidate.get(&namespace.lease("job"));

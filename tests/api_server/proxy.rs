@@ -15,7 +15,7 @@ use testkit::{
     proxy::ReceivedRequest,
 };
 
-/// A namespace, and a proxy in front of the server with an administrator's client.
+/// A namespace, a proxy in front of the server, and an administrator's client that uses the proxy.
 struct Fixture {
     namespace: Namespace,
     proxy: Proxy,
@@ -61,7 +61,7 @@ impl Fixture {
         self.read(TIMEOUT) == Ok(200)
     }
 
-    /// Sends a PUT that gets no reply, calls `check` with its path while it waits, and then breaks the connection.
+    /// Sends a PUT that gets no reply, calls `check` with its path while the PUT waits, and then breaks the connection.
     fn while_a_put_waits(&self, check: impl FnOnce(&str)) {
         let path = self.namespace.lease("job");
         thread::scope(|scope| {

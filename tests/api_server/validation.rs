@@ -52,7 +52,7 @@ fn times_require_exactly_six_fractional_digits() {
 }
 
 #[testkit::test]
-fn an_empty_holder_is_kept_and_an_empty_spec_stays_empty() {
+fn an_empty_holder_is_kept_and_a_null_field_is_dropped() {
     let (status, lease) = put_lease_with_spec(&json!({ "holderIdentity": "", "renewTime": null }));
     assert_eq!((status, &lease["spec"]), (201, &json!({ "holderIdentity": "" })));
 }

@@ -8,12 +8,12 @@ use super::{Namespace, QUIET_TIME, version};
 use testkit::{Cluster, Watch};
 
 /// Returns the type and the holder of an event.
-fn summary(event: &Value) -> (&str, &str) {
+fn type_and_holder(event: &Value) -> (&str, &str) {
     let holder = &event["object"]["spec"]["holderIdentity"];
     (event["type"].as_str().unwrap_or_default(), holder.as_str().unwrap_or_default())
 }
 
-/// Returns the next event of a watch that is not a bookmark.
+/// Returns the next event of a watch, but skips bookmarks.
 fn next(watch: &Watch) -> Value {
     watch.next_change().expect("an open watch")
 }
@@ -24,7 +24,7 @@ fn a_watch_without_a_version_starts_with_the_current_state() {
     namespace.put("job", "a");
     for query in ["", "resourceVersion=", "resourceVersion=0"] {
         let watch = namespace.admin.watch(&format!("{}?{query}", namespace.leases())).expect("a watch");
-        assert_eq!(summary(&next(&watch)).0, "ADDED", "{query}");
+        assert_eq!(type_and_holder(&next(&watch)).0, "ADDED", "{query}");
     }
 }
 
@@ -39,11 +39,11 @@ fn a_watch_delivers_all_changes_in_order() {
 
     let (added, modified) = (next(&watch), next(&watch));
     let (deleted, added_again) = (next(&watch), next(&watch));
-    assert_eq!((summary(&added), &added["object"]), (("ADDED", "a"), &created));
-    assert_eq!((summary(&modified), &modified["object"]), (("MODIFIED", "b"), &changed));
-    assert_eq!(summary(&deleted), ("DELETED", "b"));
+    assert_eq!((type_and_holder(&added), &added["object"]), (("ADDED", "a"), &created));
+    assert_eq!((type_and_holder(&modified), &modified["object"]), (("MODIFIED", "b"), &changed));
+    assert_eq!(type_and_holder(&deleted), ("DELETED", "b"));
     assert!(version(&deleted["object"]) > version(&changed), "a deletion should have a new version");
-    assert_eq!((summary(&added_again), &added_again["object"]), (("ADDED", "c"), &created_again));
+    assert_eq!((type_and_holder(&added_again), &added_again["object"]), (("ADDED", "c"), &created_again));
 }
 
 #[testkit::test]
@@ -70,7 +70,7 @@ fn a_watch_from_a_version_delivers_later_changes() {
         .admin
         .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&created)))
         .expect("a watch");
-    assert_eq!(summary(&next(&watch)), ("MODIFIED", "b"));
+    assert_eq!(type_and_holder(&next(&watch)), ("MODIFIED", "b"));
 }
 
 #[testkit::test]
@@ -89,7 +89,7 @@ fn a_watch_of_one_name_delivers_no_other_objects() {
     let watch = namespace.admin.watch(&format!("{}?{selector}", namespace.leases())).expect("a watch");
     namespace.set_holder("other", "y");
     namespace.put("job", "a");
-    assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(type_and_holder(&next(&watch)), ("ADDED", "a"));
 }
 
 #[testkit::test]
@@ -101,17 +101,17 @@ fn a_watch_by_label_delivers_label_changes_as_additions_and_deletions() {
     namespace.admin.merge_patch(&namespace.lease("job"), &label(json!("web"))).expect("a label");
     namespace.set_holder("job", "b");
     namespace.admin.merge_patch(&namespace.lease("job"), &label(Value::Null)).expect("no label");
-    assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
-    assert_eq!(summary(&next(&watch)), ("MODIFIED", "b"));
-    assert_eq!(summary(&next(&watch)), ("DELETED", "b"));
+    assert_eq!(type_and_holder(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(type_and_holder(&next(&watch)), ("MODIFIED", "b"));
+    assert_eq!(type_and_holder(&next(&watch)), ("DELETED", "b"));
 }
 
 #[testkit::test]
 fn a_bookmark_ends_the_initial_events() {
     let namespace = Namespace::new();
-    let one = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
+    let name_query = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
     for query in ["", "&resourceVersion=0", "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"] {
-        let watch = namespace.admin.watch(&format!("{}?{one}{query}", namespace.leases())).expect("a watch");
+        let watch = namespace.admin.watch(&format!("{}?{name_query}{query}", namespace.leases())).expect("a watch");
         let event = watch.next().expect("a bookmark");
         assert_eq!(event["type"], "BOOKMARK");
         let object = &event["object"];
@@ -120,7 +120,7 @@ fn a_bookmark_ends_the_initial_events() {
         assert!(version(object) > 0);
     }
     namespace.put("job", "a");
-    let watch = namespace.admin.watch(&format!("{}?{one}", namespace.leases())).expect("a watch");
+    let watch = namespace.admin.watch(&format!("{}?{name_query}", namespace.leases())).expect("a watch");
     assert_eq!(watch.next().expect("the Lease")["type"], "ADDED");
     assert_eq!(watch.next().expect("a bookmark")["type"], "BOOKMARK");
 
@@ -134,7 +134,7 @@ fn a_watch_ends_without_an_error_at_its_timeout() {
     namespace.put("job", "a");
     let start = Instant::now();
     let watch = namespace.admin.watch(&format!("{}?timeoutSeconds=1", namespace.leases())).expect("a watch");
-    assert_eq!(summary(&next(&watch)), ("ADDED", "a"));
+    assert_eq!(type_and_holder(&next(&watch)), ("ADDED", "a"));
     assert_eq!(watch.next(), None);
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
@@ -174,7 +174,7 @@ fn newer_changes_of_the_same_resource_push_a_version_out_of_the_watch_cache() {
         namespace.put(&format!("busy-{holder}"), holder);
         let watch = namespace.admin.watch(&from_quiet).expect("a watch");
         assert_eq!(
-            summary(&next(&watch)),
+            type_and_holder(&next(&watch)),
             ("ADDED", "b"),
             "the watch cache should still have the changes after the version"
         );
@@ -185,9 +185,9 @@ fn newer_changes_of_the_same_resource_push_a_version_out_of_the_watch_cache() {
     let expired = namespace.admin.watch(&from_quiet).expect("a watch").next().expect("an event");
     assert_eq!((&expired["type"], &expired["object"]["code"]), (&json!("ERROR"), &json!(410)));
     let without_version = namespace.admin.watch(&namespace.leases()).expect("a watch");
-    assert_eq!(summary(&next(&without_version)).0, "ADDED");
+    assert_eq!(type_and_holder(&next(&without_version)).0, "ADDED");
     let events: Vec<Value> = (0..3).map(|_| next(&running)).collect();
-    assert_eq!(summary(&events[2]), ("ADDED", "d"), "a running watch should miss no change");
+    assert_eq!(type_and_holder(&events[2]), ("ADDED", "d"), "a running watch should miss no change");
 }
 
 #[testkit::test]
@@ -197,8 +197,8 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
     cluster.api_server().set_bookmark_period(Duration::from_millis(50));
     let namespace = Namespace::on(&cluster);
     let quiet = namespace.put("quiet", "a");
-    let one = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", namespace.leases());
-    let watch = namespace.admin.watch(&format!("{one}&resourceVersion={}", version(&quiet))).expect("a watch");
+    let watch_path = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", namespace.leases());
+    let watch = namespace.admin.watch(&format!("{watch_path}&resourceVersion={}", version(&quiet))).expect("a watch");
     let newest = (0..8).map(|number| version(&namespace.put(&format!("busy-{number}"), "b"))).max().expect("a version");
     let bookmark = loop {
         let event = watch.next().expect("a bookmark");
@@ -212,10 +212,10 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
             break event;
         }
     };
-    let from_bookmark = format!("{one}&resourceVersion={}", version(&bookmark["object"]));
+    let from_bookmark = format!("{watch_path}&resourceVersion={}", version(&bookmark["object"]));
     let resumed = namespace.admin.watch(&from_bookmark).expect("a watch");
     namespace.set_holder("quiet", "c");
-    assert_eq!(summary(&next(&resumed)), ("MODIFIED", "c"));
+    assert_eq!(type_and_holder(&next(&resumed)), ("MODIFIED", "c"));
     let silent = namespace.admin.watch(&from_bookmark.replace("&allowWatchBookmarks=true", "")).expect("a watch");
     assert_eq!(silent.next().expect("an event")["type"], "MODIFIED");
     assert!(silent.is_silent_for(QUIET_TIME), "a watch should get bookmarks only if it asks for them");

@@ -31,7 +31,7 @@ fn unknown_paths_and_methods_are_refused() {
 }
 
 #[testkit::test]
-fn an_existing_name_cannot_be_created() {
+fn an_object_with_an_existing_name_cannot_be_created() {
     let namespace = Namespace::new();
     namespace.admin.create(&namespace.leases(), &held_by("job", "a")).expect("a new Lease");
     let twice = namespace.admin.create(&namespace.leases(), &held_by("job", "b")).unwrap_err();
@@ -219,7 +219,7 @@ fn lists_select_by_name_and_label() {
 }
 
 #[testkit::test]
-fn all_objects_of_a_namespace_can_be_deleted_at_once() {
+fn all_leases_of_a_namespace_can_be_deleted_at_once() {
     let namespace = Namespace::new();
     namespace.put("one", "a");
     namespace.put("two", "b");

@@ -36,11 +36,11 @@ impl Candidates {
 
     /// Ends the leader, and waits until another candidate leads.
     fn hand_over(&mut self) {
-        let before = self.leader().expect("a leader");
-        self.candidates[before].wait_for_log("started the command");
-        self.candidates[before].signal(Signal::SIGTERM);
-        self.candidates[before].wait_for_exit(143);
-        eventually("another candidate leads", || self.leader().is_some_and(|leader| leader != before));
+        let old_leader = self.leader().expect("a leader");
+        self.candidates[old_leader].wait_for_log("started the command");
+        self.candidates[old_leader].signal(Signal::SIGTERM);
+        self.candidates[old_leader].wait_for_exit(143);
+        eventually("another candidate leads", || self.leader().is_some_and(|leader| leader != old_leader));
     }
 }
 
@@ -50,10 +50,10 @@ fn a_hand_over_causes_few_refused_writes() {
     let mut candidates = Candidates::new(&proxy);
     // The candidates estimate their number from the refused writes of the first hand-overs.
     (0..12).for_each(|_| candidates.hand_over());
-    let before = proxy.conflicts();
+    let refused_at_first = proxy.conflicts();
     (0..10).for_each(|_| candidates.hand_over());
-    let refused = proxy.conflicts() - before;
-    println!("{CANDIDATES} candidates: {before} refused writes in the first twelve hand-overs, {refused} in ten more");
+    let refused = proxy.conflicts() - refused_at_first;
+    println!("{CANDIDATES} candidates: {refused_at_first} refused writes in the first twelve hand-overs, {refused} in ten more");
     // Without claim delays about eighty writes are refused in each hand-over. With claim delays there are very few, or
     // up to thirty on an overloaded machine.
     assert!(refused < 500, "{refused} refused writes in ten hand-overs");

@@ -12,7 +12,7 @@ use testkit::fuzz;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn orders(orders: Vec<Order>) -> SupervisorInputs {
+fn inputs_with_orders(orders: Vec<Order>) -> SupervisorInputs {
     SupervisorInputs { orders, ..SupervisorInputs::default() }
 }
 
@@ -40,10 +40,10 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         let mut supervisor = Supervisor::new(stop_options);
         let mut now = Instant::after_boot(Duration::from_secs(random.u64(0..1000)));
         let mut newest_renewal = now;
-        let first = Tenure::of_renewal(newest_renewal, &timing);
+        let first_tenure = Tenure::of_renewal(newest_renewal, &timing);
         let suspended_before_start = random.u8(..8) == 0;
         now = now + if suspended_before_start { 60 * SECOND } else { Duration::from_millis(random.u64(0..9000)) };
-        let start = orders(vec![Order::Start { tenure: first, environment: Vec::new() }]);
+        let start = inputs_with_orders(vec![Order::Start { tenure: first_tenure, environment: Vec::new() }]);
         let actions = command_actions(supervisor.step(now, start));
         if suspended_before_start {
             let is_gone = |action: &SupervisorAction| {
@@ -52,26 +52,26 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
             assert!(actions.len() == 1 && is_gone(&actions[0]), "nothing is started after the deadline: {actions:?}");
             return;
         }
-        assert_eq!(actions, [SupervisorAction::Start(first)]);
+        assert_eq!(actions, [SupervisorAction::Start(first_tenure)]);
         let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
         assert_eq!(command_actions(supervisor.step(now, forked)), []);
         // While the machine runs, renewals arrive in time, and no action affects the command.
         for _ in 0..random.usize(..5) {
             newest_renewal = now;
-            let renewed = orders(vec![Order::Extend(Tenure::of_renewal(newest_renewal, &timing))]);
+            let renewed = inputs_with_orders(vec![Order::Extend(Tenure::of_renewal(newest_renewal, &timing))]);
             assert_eq!(command_actions(supervisor.step(now, renewed)), []);
             now = now + Duration::from_millis(random.u64(0..9000));
             assert_eq!(command_actions(supervisor.step(now, SupervisorInputs::default())), []);
         }
         // After the suspend, renewals and signals that were sent earlier are in the queue, in random order.
-        let before = now;
-        // The suspend takes between a millisecond and some years.
+        let before_suspend = now;
+        // The suspend takes between a millisecond and many years.
         now = now + Duration::from_millis(1 << random.u32(..40));
         let mut queued = Vec::new();
         for _ in 0..random.usize(..4) {
             let sent = newest_renewal + Duration::from_millis(random.u64(0..2000));
-            queued.push(Order::Extend(Tenure::of_renewal(sent.min(before), &timing)));
-            newest_renewal = newest_renewal.max(sent.min(before));
+            queued.push(Order::Extend(Tenure::of_renewal(sent.min(before_suspend), &timing)));
+            newest_renewal = newest_renewal.max(sent.min(before_suspend));
         }
         if random.bool() {
             queued.push(Order::Signal(libc::SIGTERM));
@@ -90,7 +90,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         assert!(actions.starts_with(expected), "{expected:?} before {actions:?}");
         assert!(!actions[expected.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");
         // Later renewals keep the lock, but do not save the command.
-        supervisor.step(now, orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
+        supervisor.step(now, inputs_with_orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
         assert!(expected.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant is frozen");
     });
 }

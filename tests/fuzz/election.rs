@@ -41,7 +41,7 @@ struct Execution {
     finished: bool,
     /// The resource version of the last record from the server.
     version: u64,
-    /// The size of the largest record from the server, in bytes of its debug output.
+    /// The size of the largest record from the server with its uid, in bytes of its debug output.
     largest: usize,
 }
 
@@ -96,7 +96,7 @@ impl Execution {
                 _ if self.leads && self.random.bool() => {
                     let succeeded = self.random.bool();
                     self.leads = false;
-                    // Writes from here on release the lock.
+                    // All later writes release the lock.
                     self.finished = true;
                     self.step(ElectionInputs::command_gone(succeeded));
                 }
@@ -112,11 +112,11 @@ impl Execution {
         assert!(size < MAX_MEMORY + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
     }
 
-    fn stored(&mut self) -> Option<Stored> {
+    fn random_object(&mut self) -> Option<Stored> {
         let record = match self.random.u8(..12) {
             0 => return None,
             1..3 => self.known.last().map(|last| last.record.clone()),
-            // A write of the election itself, which may be an old one.
+            // A record that the election itself wrote, now or earlier.
             3..5 if !self.written.is_empty() => Some(self.written[self.random.usize(..self.written.len())].clone()),
             5..7 => self.known.last().map(|last| edited(&mut self.random, last.record.clone())),
             _ => None,
@@ -142,10 +142,10 @@ impl Execution {
         let reply = match (self.random.u8(..8), request) {
             (0, _) => Reply::Refused { retry_after },
             (1, _) => Reply::Unknown { retry_after },
-            (_, Request::Get) => Reply::Read(self.stored()),
+            (_, Request::Get) => Reply::Read(self.random_object()),
             (2, _) => Reply::Conflict,
             // The server returns a record that differs from the one that was written.
-            (3, _) => self.stored().map_or(Reply::Conflict, Reply::Written),
+            (3, _) => self.random_object().map_or(Reply::Conflict, Reply::Written),
             (_, Request::Create(record) | Request::Update(_, record)) => {
                 self.version += 1;
                 Reply::Written(self.versioned(record))
@@ -174,7 +174,7 @@ impl Execution {
             1 => WatchEvent::Broken,
             2 => WatchEvent::Forbidden,
             3 => WatchEvent::Refused { retry_after: Duration::from_secs(self.random.u64(..)) },
-            _ => self.stored().map_or(WatchEvent::Deleted, WatchEvent::Changed),
+            _ => self.random_object().map_or(WatchEvent::Deleted, WatchEvent::Changed),
         };
         match &event {
             WatchEvent::Changed(stored) => _ = self.known.observe(self.now.boot, Some(stored)),
@@ -185,19 +185,19 @@ impl Execution {
     }
 
     fn advance_time(&mut self) {
-        let due = self.election.next_timeout().map_or(Duration::ZERO, |at| at.since(self.now.boot));
-        let by = match self.random.u8(..6) {
+        let until_due = self.election.next_timeout().map_or(Duration::ZERO, |at| at.since(self.now.boot));
+        let advance = match self.random.u8(..6) {
             0 => Duration::ZERO,
             1 => Duration::from_millis(self.random.u64(..3000)),
             // The machine is suspended.
             2 if self.random.u8(..10) == 0 => Duration::from_secs(1 << self.random.u32(..34)),
-            _ => due.min(Duration::from_secs(100)),
+            _ => until_due.min(Duration::from_secs(100)),
         };
-        self.now.boot = self.now.boot + by;
+        self.now.boot = self.now.boot + advance;
         if self.random.u8(..6) == 0 {
             self.now.wall = wall_clock(&mut self.random);
         }
-        // A reply after this time is ignored.
+        // The election ignores a reply that arrives after the request timeout.
         self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.request_timeout());
         let action_count = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
@@ -296,7 +296,7 @@ fn wall_clock(random: &mut Rng) -> Timestamp {
     hostile_input::time(random).min(last)
 }
 
-/// Returns a record after an edit with `kubectl edit`.
+/// Returns a record as an edit with `kubectl edit` may leave it.
 fn edited(random: &mut Rng, record: Record) -> Record {
     match random.u8(..7) {
         0 => Record { holder_identity: String::new(), ..record },

@@ -50,7 +50,7 @@ fn arbitrary_responses_of_an_api_server_do_not_break_leaderrun() {
 /// The kind of responses that a server sends.
 #[derive(Clone, Copy, Debug)]
 enum ResponseKind {
-    /// A Lease, or a similar object.
+    /// Leases with hostile text and random changes.
     Leases,
     /// Errors that contain hostile text.
     Errors,
@@ -126,10 +126,10 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
     }
 }
 
-/// Returns whether a line may be part of the Role that is logged when a right is missing.
+/// Returns whether a line may be part of the Role that is logged when a permission is missing.
 fn is_part_of_a_role(line: &str) -> bool {
-    const FIRST: [&str; 5] = ["apiVersion:", "kind:", "metadata:", "rules:", "- apiGroups:"];
-    line.starts_with("  ") || FIRST.iter().any(|first| line.starts_with(first))
+    const FIRST_WORDS: [&str; 5] = ["apiVersion:", "kind:", "metadata:", "rules:", "- apiGroups:"];
+    line.starts_with("  ") || FIRST_WORDS.iter().any(|word| line.starts_with(word))
 }
 
 fn read_log(child: &mut Child) -> thread::JoinHandle<Vec<u8>> {
@@ -261,12 +261,12 @@ fn regular_lease(random: &mut Rng) -> String {
 
 /// Returns a Lease that does not expire during the test.
 fn lease(random: &mut Rng) -> Value {
-    let long = if random.u8(..5) == 0 { 1_000_000 } else { 1 };
+    let note_length = if random.u8(..5) == 0 { 1_000_000 } else { 1 };
     json!({
         "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
         "metadata": {
             "name": "job", "namespace": "default", "uid": hostile_input::text(random), "resourceVersion": hostile_input::text(random),
-            "annotations": { "leaderrun/run": hostile_input::text(random), "note": "x".repeat(long) },
+            "annotations": { "leaderrun/run": hostile_input::text(random), "note": "x".repeat(note_length) },
         },
         "spec": {
             "holderIdentity": format!("somebody{}", hostile_input::text(random)),

@@ -1,4 +1,5 @@
-//! A second, simple implementation of the rule for when a candidate may write, from the records that it has observed.
+//! A second, simple implementation of the rule that determines, from the records that a candidate has observed, when it
+//! may write.
 
 use std::time::Duration;
 

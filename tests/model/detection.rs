@@ -2,7 +2,7 @@
 
 use crate::disturbance::Disturbance;
 use crate::search::{Order, search};
-use crate::setting::{Rule, Setting, clock, tolerated_rate};
+use crate::setting::{Rule, Setting, clock, tolerated_rate_ratio};
 use crate::world::ViolationKind;
 use testkit::simulated_time::SECOND;
 
@@ -60,7 +60,7 @@ fn own_records_are_recognized_by_run_id() {
 #[test]
 fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
     let setting = Setting { max_disturbances: 1, disturbances: &[Disturbance::Partition], ..Setting::everything() };
-    let too_slow = clock(1.0 / (tolerated_rate(&setting.timing) * 1.1));
+    let too_slow = clock(1.0 / (tolerated_rate_ratio(&setting.timing) * 1.1));
     let [_, fast] = &setting.clocks;
     assert_detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, ViolationKind::Overlap);
 }

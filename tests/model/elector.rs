@@ -83,7 +83,7 @@ impl World<'_> {
         self.step_elector(run, ElectorInputs { signals: vec![TERM], ..ElectorInputs::default() });
     }
 
-    /// Ends leaderrun, together with its supervisor.
+    /// Ends both processes of leaderrun.
     fn exit(&mut self, run: usize) {
         if self.state.runs[run].tree.is_any_alive() {
             self.record_violation(ViolationKind::ReleasedAlive);

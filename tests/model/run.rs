@@ -34,14 +34,14 @@ pub struct Tree {
     /// `true` while the main process is alive.
     pub main: bool,
     /// `true` while the child of the main process is alive.
-    pub forked: bool,
+    pub child: bool,
     /// The time at which both processes die, if they were sent SIGKILL.
     pub dies_at: Option<Time>,
 }
 
 impl Tree {
     pub fn is_any_alive(&self) -> bool {
-        self.main || self.forked
+        self.main || self.child
     }
 }
 
@@ -87,7 +87,7 @@ pub struct Run {
     pub token: u64,
     /// The holder in the record that this run last observed.
     pub known_holder: Option<RunId>,
-    /// `true` if an outside edit has removed this run's mark.
+    /// `true` if an outside edit has removed this run's mark since its last write.
     pub displaced: bool,
     /// The time at which the election learned that another run holds the lock.
     pub lost_at: Option<Instant>,
@@ -124,19 +124,19 @@ impl Run {
     pub fn deliverable_messages(&self) -> u8 {
         // Messages to a frozen process wait in its queue.
         let is_running = self.elector_process == ProcessState::Running;
-        let event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
+        let has_event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
         u8::from(self.request.is_some() && !self.request_is_late)
             + u8::from(is_running && self.reply.is_some() && !self.reply_is_late)
-            + u8::from(is_running && event)
+            + u8::from(is_running && has_event)
     }
 
     /// Returns whether a message from or to this run is in flight.
     pub fn has_pending_messages(&self) -> bool {
-        let event = self.watch.as_ref().is_some_and(|events| !events.is_empty());
-        self.request.is_some() || self.reply.is_some() || event || !self.dropped_requests.is_empty()
+        let has_event = self.watch.as_ref().is_some_and(|events| !events.is_empty());
+        self.request.is_some() || self.reply.is_some() || has_event || !self.dropped_requests.is_empty()
     }
 
-    /// Marks all messages that could be delivered now as late.
+    /// Marks as late all messages that could be delivered now.
     pub fn mark_pending_as_late(&mut self) {
         self.request_is_late = self.request.is_some();
         if self.elector_process == ProcessState::Running {
@@ -256,7 +256,7 @@ impl World<'_> {
     pub fn deliver_reply(&mut self, run: usize) {
         let Some(reply) = self.state.runs[run].reply.take() else { return };
         self.state.runs[run].reply_is_late = false;
-        let by_read = matches!(reply, Reply::Read(_));
+        let is_read = matches!(reply, Reply::Read(_));
         if let Reply::Read(stored) = &reply {
             self.set_known_holder(run, stored.as_ref());
         } else if let Reply::Written(stored) = &reply {
@@ -267,7 +267,7 @@ impl World<'_> {
             Reply::Written(stored) => Reply::Written(self.record_without_rule(run, stored)),
             reply => reply,
         };
-        self.step_election(run, ElectionInputs::reply(reply), !by_read);
+        self.step_election(run, ElectionInputs::reply(reply), !is_read);
     }
 
     pub fn deliver_watch_event(&mut self, run: usize) {
@@ -310,7 +310,8 @@ impl World<'_> {
         stored
     }
 
-    /// Steps the election, and carries out its actions. `by_write` is true if the inputs are the reply to a write.
+    /// Steps the election, and carries out its actions. `by_write` is true if a tenure in these actions
+    /// follows from the reply to a write.
     pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
@@ -361,7 +362,7 @@ impl World<'_> {
     fn send(&mut self, run: usize, request: Request) {
         self.check_release(run, &request);
         self.trace(|world| {
-            let state = match &request {
+            let description = match &request {
                 Request::Get => "a read".to_owned(),
                 Request::Create(_) => "a create".to_owned(),
                 Request::Update(version, record) => {
@@ -372,7 +373,7 @@ impl World<'_> {
                     )
                 }
             };
-            format!("{} sends {state}", world.state.runs[run].name())
+            format!("{} sends {description}", world.state.runs[run].name())
         });
         let is_cut = Partition::drops_outbound(self.state.partitions[self.state.runs[run].machine]);
         let run = &mut self.state.runs[run];

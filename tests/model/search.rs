@@ -58,8 +58,8 @@ pub fn search(setting: &Setting, order: Order) -> (Option<Counterexample>, Searc
     // Fingerprints have 64 bits: the probability of a collision among ten million states is 1 in 400,000.
     let mut fingerprints = HashSet::new();
     let mut parents = vec![(0, Step::Advance)];
-    let first = World::new(setting);
-    let mut frontier = VecDeque::from([(first, 0)]);
+    let initial = World::new(setting);
+    let mut frontier = VecDeque::from([(initial, 0)]);
     let mut found = None;
     'search: while let Some((world, parent)) = match order {
         Order::DepthFirst => frontier.pop_back(),

@@ -55,7 +55,7 @@ pub struct Setting {
     /// The kinds of disturbance that are possible.
     pub disturbances: &'static [Disturbance],
     /// The largest number of runs, including restarts.
-    pub runs: usize,
+    pub max_runs: usize,
     /// The time at which the exploration ends.
     pub end: Time,
     /// The rule that is disabled, if any.
@@ -69,26 +69,26 @@ impl Setting {
         let timing = Timing::new(millis(4000), millis(2500), millis(1000), Some(millis(500)));
         let timing = timing.expect("the timing is valid");
         Self {
-            clocks: [clock(1.0 / tolerated_rate(&timing)), clock(1.0)],
+            clocks: [clock(1.0 / tolerated_rate_ratio(&timing)), clock(1.0)],
             timing,
             may_watch: true,
             same_identity: false,
             routes: true,
             max_disturbances: 1,
             disturbances: &Disturbance::ALL,
-            runs: 3,
+            max_runs: 3,
             end: 9 * SECOND,
             disabled: None,
         }
     }
 }
 
-/// Returns the tolerated ratio of clock rates, reduced by the time that a kill takes.
-pub fn tolerated_rate(timing: &Timing) -> f64 {
+/// Returns the tolerated ratio of clock rates if a kill takes [`KILL_TIME`].
+pub fn tolerated_rate_ratio(timing: &Timing) -> f64 {
     timing.lease_duration().as_secs_f64() / (timing.renew_deadline() + timing.lost_grace() + KILL_TIME).as_secs_f64()
 }
 
 /// Returns the clocks of a machine whose boot clock has this rate. The wall clock is correct.
 pub fn clock(rate: f64) -> Clock {
-    Clock { rate: (TRUE_RATE as f64 * rate) as u64, booted: 1000 * SECOND, wall: SignedDuration::ZERO }
+    Clock { rate: (TRUE_RATE as f64 * rate) as u64, initial_boot_time: 1000 * SECOND, wall_offset: SignedDuration::ZERO }
 }

@@ -52,7 +52,7 @@ impl World<'_> {
             }
             let is_free =
                 !self.state.runs.iter().any(|run| run.machine == machine && run.elector_process != ProcessState::Dead);
-            let may_start = self.state.runs.len() < self.setting.runs;
+            let may_start = self.state.runs.len() < self.setting.max_runs;
             if is_free
                 && may_start
                 && self.may_disturb(Disturbance::Restart)
@@ -102,11 +102,11 @@ impl World<'_> {
             }
         }
         for role in Role::ALL {
-            let (this, other) = run.process_and_peer(role);
-            match this {
+            let (state, peer_state) = run.process_and_peer(role);
+            match state {
                 ProcessState::Frozen => steps.push(Step::Thaw(index, role)),
                 // The promise covers the failure of one of the two processes.
-                ProcessState::Running if other == ProcessState::Running && !run.election_finished => {
+                ProcessState::Running if peer_state == ProcessState::Running && !run.election_finished => {
                     if self.may_disturb(Disturbance::Freeze) {
                         steps.push(Step::Freeze(index, role));
                     }
@@ -126,8 +126,8 @@ impl World<'_> {
         self.state.disturbances_left > 0 && self.setting.disturbances.contains(&kind)
     }
 
-    /// Returns whether an outside edit is possible that the promise covers: all candidates must have observed the
-    /// holder whose mark it removes.
+    /// Returns whether an outside edit is possible and covered by the promise. If the edit removes the holder's mark, all
+    /// other candidates must have observed the holder. If the edit keeps the mark, the record must name a holder.
     fn may_edit(&self, kind: Disturbance) -> bool {
         if !self.may_disturb(kind) {
             return false;
@@ -139,13 +139,13 @@ impl World<'_> {
                 held_mark.is_some() && !record.holder_identity.is_empty()
             }
             _ => held_mark.is_none_or(|mark| {
-                let mut others = self.state.runs.iter().filter(|run| run.id != mark.run && !run.election_finished);
-                others.all(|run| run.known_holder.as_ref() == Some(&mark.run))
+                let mut other_runs = self.state.runs.iter().filter(|run| run.id != mark.run && !run.election_finished);
+                other_runs.all(|run| run.known_holder.as_ref() == Some(&mark.run))
             }),
         }
     }
 
-    /// Returns the number of disturbances that a step consists of.
+    /// Returns the number of disturbances that a step uses up.
     pub fn cost(&self, step: Step) -> u8 {
         match step {
             Step::Advance | Step::AdvanceToJustBefore => self.state.runs.iter().map(Run::deliverable_messages).sum(),

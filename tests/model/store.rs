@@ -77,7 +77,7 @@ impl Store {
         self.object = object;
     }
 
-    /// Returns the first events of a watch from this version on.
+    /// Returns the events with which a watch from this version begins: [`WatchEvent::Broken`] if the version is too old.
     pub fn events_since(&self, from: Option<&Version>) -> Vec<WatchEvent> {
         let Some(from) = from else {
             return self.object.iter().cloned().map(WatchEvent::Changed).collect();

@@ -27,13 +27,13 @@ impl World<'_> {
             &mut self.state.runs[run];
         let elector_died = *elector_process == ProcessState::Dead && !*elector_seen_dead;
         *elector_seen_dead |= elector_died;
-        let has_ended = *has_command && !tree.main && !*main_reaped;
-        *main_reaped |= has_ended;
+        let main_has_ended = *has_command && !tree.main && !*main_reaped;
+        *main_reaped |= main_has_ended;
         SupervisorInputs {
             start: None,
             orders: orders.drain(..).collect::<Vec<Order>>(),
             elector_died,
-            main_ended: has_ended.then_some(End::Exited(0)),
+            main_ended: main_has_ended.then_some(End::Exited(0)),
             tree_empty: !tree.is_any_alive(),
         }
     }
@@ -44,7 +44,7 @@ impl World<'_> {
             match action {
                 SupervisorAction::Start(_) => {
                     let state = &mut self.state.runs[run];
-                    state.tree = Tree { main: true, forked: true, dies_at: None };
+                    state.tree = Tree { main: true, child: true, dies_at: None };
                     state.has_command = true;
                     self.check_start(run);
                     let start = Some(StartResult::Forked);

@@ -133,7 +133,7 @@ impl<'a> World<'a> {
         self.violation
     }
 
-    /// Advances the time until `remaining` is left to the next timeout. Messages in flight become late.
+    /// Advances the time until the next timeout is `remaining` away. Messages in flight become late.
     fn advance(&mut self, remaining: Time) {
         for run in &mut self.state.runs {
             run.mark_pending_as_late();

@@ -15,7 +15,7 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time, wall};
 /// The identity of the candidate.
 const NAME: &str = "client_go";
 
-/// The largest number of earlier records that are kept, from which a fault restores one.
+/// The largest number of earlier records that are kept. A fault may restore one of them.
 const MAX_ARCHIVED: usize = 64;
 
 /// The retry period of the candidate.
@@ -89,13 +89,13 @@ impl World {
 
     fn try_to_acquire(&mut self, client_go: &mut ClientGo, current: Option<Record>, held: Record) {
         let holder = current.as_ref().filter(|record| !record.holder_identity.is_empty());
-        let expires = holder.map(|record| {
+        let expires_at = holder.map(|record| {
             let duration = record.lease_duration(client_go.lease_duration);
             client_go.observed_at + duration.as_nanos() as Time
         });
-        if expires.is_none_or(|at| self.now > at) {
+        if expires_at.is_none_or(|at| self.now > at) {
             client_go.leading_until = Some(self.now + self.rng.u64(500 * MILLISECOND..20 * SECOND));
-            if expires.is_some() {
+            if expires_at.is_some() {
                 self.check_client_go_takeover();
             }
             self.outside_edit("takes the lease", |_| Some(held));
@@ -125,13 +125,13 @@ impl World {
         }
     }
 
-    /// Edits the lease as another client. `how` describes the edit in the trace.
+    /// Carries out an edit of the lease by another client. `how` describes the edit in the trace.
     pub fn outside_edit(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
         self.not_due_before = 0;
         let current = self.store.record().cloned();
-        let holder = current.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
-        let held_by = |run: &usize| Some(&self.runs[*run].id) == holder.as_ref();
-        let holder = self.living.iter().copied().find(held_by);
+        let marked_id = current.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
+        let is_marked = |run: &usize| Some(&self.runs[*run].id) == marked_id.as_ref();
+        let holder = self.living.iter().copied().find(is_marked);
         let before = current.clone();
         self.archive_current();
         match change(current) {

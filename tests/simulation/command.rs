@@ -21,8 +21,8 @@ pub struct Process {
     /// `true` if the process has its own session and process group.
     pub has_own_group: bool,
     /// The time from SIGTERM to the end of the process; `None` if the process ignores SIGTERM.
-    pub ends_on_term: Option<Time>,
-    /// `true` if the process was sent SIGTERM because the main process left it running.
+    pub sigterm_delay: Option<Time>,
+    /// `true` if the process outlived the main process and was therefore sent SIGTERM.
     pub terminated: bool,
     /// `true` if the process was sent SIGKILL.
     pub killed: bool,
@@ -39,13 +39,13 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn add(&mut self, parent: Parent, has_own_group: bool, executed: bool, ends_on_term: Option<Time>) -> usize {
+    pub fn add(&mut self, parent: Parent, has_own_group: bool, executed: bool, sigterm_delay: Option<Time>) -> usize {
         let process = Process {
             parent,
             alive: true,
             executed,
             has_own_group,
-            ends_on_term,
+            sigterm_delay,
             terminated: false,
             killed: false,
             reaped: false,
@@ -55,13 +55,13 @@ impl Tree {
         self.processes.len() - 1
     }
 
-    /// Returns whether a process that executes the command is alive.
+    /// Returns whether a process that has executed the command is alive.
     pub fn runs_command(&self) -> bool {
         self.processes.iter().any(|process| process.alive && process.executed)
     }
 
-    /// Returns whether all living processes have escaped. Nothing kills them, because they had left the process group
-    /// when both of leaderrun's processes were killed.
+    /// Returns whether processes are alive and all of them have escaped. Nothing kills them, because they had left the
+    /// process group when both of leaderrun's processes were killed.
     pub fn has_escaped(&self) -> bool {
         let mut living = self.processes.iter().filter(|process| process.alive).peekable();
         living.peek().is_some() && living.all(|process| process.escaped)

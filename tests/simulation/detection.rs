@@ -17,7 +17,7 @@ struct MutationTest {
 /// The number of schedules within which a mutation must be detected.
 const SEEDS: u64 = 10_000;
 
-/// Constraints without other clients, in which each command lives until it is killed.
+/// Constraints without a client-go candidate. All processes ignore SIGTERM, and most commands do not end by themselves.
 const PLAIN: Constraints = Constraints {
     machines: Some(3),
     faults: None,
@@ -87,7 +87,7 @@ mutation_tests! {
         ReleaseAfterSupervisorDeath, Constraints { faults: Some(CRASHES), reliable_network: true, ..PLAIN }, ReleasedAlive;
     candidates_wait_for_the_duration_in_the_record:
         OwnLeaseDuration, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Overlap;
-    a_write_that_the_server_shortened_begins_no_tenure:
+    a_write_whose_duration_the_server_shortened_begins_no_tenure:
         TenureOfShortenedWrite, Constraints { faults: Some(ADMISSION), ..PLAIN }, Overlap;
     candidates_wait_for_the_longest_duration_that_a_run_has_written:
         LatestWrittenDuration, Constraints { faults: Some(SHORTENING), ..PLAIN }, Overlap;
@@ -113,7 +113,7 @@ mutation_tests! {
         KillMainOnly, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived;
     a_command_that_succeeded_is_not_started_before_it_is_due:
         IgnoreNotBefore, Constraints { faults: Some(PARTITIONS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
-    a_holder_in_either_object_of_a_pair_counts:
+    a_holder_in_either_object_of_a_pair_holds_the_lock:
         ReadFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
     a_pair_is_held_in_both_objects:
         WriteFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
@@ -129,7 +129,8 @@ mutation_tests! {
         IgnoreDelays, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived | Overlap;
 }
 
-/// The clock rates differ by up to 1.3 times the tolerated difference.
+/// Clock rates that differ by up to 1.3 times the tolerated difference cause an overlap. Clock rates that differ by up
+/// to the tolerated difference cause none.
 #[test]
 fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
     let constraints = Constraints { faults: Some(PARTITIONS), ..PLAIN };

@@ -59,12 +59,13 @@ pub struct ElectorProcess {
     pub routing: Option<RoutingThread>,
     /// The time of the next round of a kill, if the elector kills the tree in place of the supervisor.
     pub next_kill_at: Option<Instant>,
-    /// `true` while the election handles inputs that do not contain the reply to a write.
-    handling_read: bool,
+    /// `true` if the last inputs of the election contained the reply to a write. Otherwise, a read or a watch event
+    /// confirmed the tenure that began then.
+    handles_write_reply: bool,
     /// The revision that the election last observed; 0 if there was no lease.
     pub observed_revision: u64,
     pub observed: Option<Stored>,
-    /// `true` while the election pays attention to the events of its watch.
+    /// `true` while the election processes the events of its watch.
     pub watch_is_current: bool,
     /// `true` if the reply came from the pair client itself, without a request.
     pair_replied: bool,
@@ -110,7 +111,7 @@ impl ElectorProcess {
             withdrawn: false,
             routing: plan.routes.then(|| RoutingThread::new(plan)),
             next_kill_at: None,
-            handling_read: false,
+            handles_write_reply: false,
             observed_revision: 0,
             observed: None,
             watch_is_current: false,
@@ -133,13 +134,13 @@ impl World {
             let elector = &mut self.runs[run].elector;
             let watch_events: Vec<WatchEvent> = elector.watch_events.drain(..).collect();
             let (command_gone, stop) = (elector.command_gone.take(), std::mem::take(&mut elector.stop_requested));
-            let nothing = reply.is_none() && watch_events.is_empty() && command_gone.is_none() && !stop;
+            let no_input = reply.is_none() && watch_events.is_empty() && command_gone.is_none() && !stop;
             let is_due = elector.election.next_timeout().is_some_and(|at| now.boot >= at);
-            if nothing && !is_due {
+            if no_input && !is_due {
                 break;
             }
             elector.gives_up_at = elector.gives_up_at.filter(|at| now.boot < *at);
-            elector.handling_read = !matches!(reply, Some(Reply::Written(_)));
+            elector.handles_write_reply = matches!(reply, Some(Reply::Written(_)));
             if watch_events.iter().any(ends_watch) {
                 elector.watch = None;
                 self.close_watch(run);
@@ -153,8 +154,9 @@ impl World {
                 |action: &ElectionAction| matches!(action, ElectionAction::Watch(_) | ElectionAction::Unwatch);
             if !(replied && actions.iter().any(replaces_watch)) {
                 // An election that acquires the lock closes its watch, so it ignores the events after its own write.
-                let processed = acquired_by(&watch_events, &actions).map_or(watch_events.len(), |index| index + 1);
-                watch_events[..processed].iter().for_each(|event| self.observe_watch_event(run, event));
+                let processed_count =
+                    acquiring_event(&watch_events, &actions).map_or(watch_events.len(), |index| index + 1);
+                watch_events[..processed_count].iter().for_each(|event| self.observe_watch_event(run, event));
             }
             for action in actions {
                 self.carry_out(run, action, now);
@@ -173,8 +175,8 @@ impl World {
         }
     }
 
-    /// Returns the reply that has arrived for the election, if any. The outer `None` means that a pair needs another
-    /// request first.
+    /// Returns the reply that has arrived for the election, if any. The outer `None` means that a request to a pair
+    /// needs the reply to another request first.
     fn reply_to_election(&mut self, run: usize, now: Now) -> Option<Option<Reply>> {
         let elector = &mut self.runs[run].elector;
         let Some((reply, revision)) = elector.reply.take() else { return Some(None) };
@@ -212,8 +214,8 @@ impl World {
     fn carry_out(&mut self, run: usize, action: ElectionAction, now: Now) {
         match action {
             ElectionAction::Send(request) => {
-                let attempt = self.machines[self.runs[run].machine].plan.timing.request_timeout();
-                self.runs[run].elector.gives_up_at = Some(now.boot + attempt);
+                let timeout = self.machines[self.runs[run].machine].plan.timing.request_timeout();
+                self.runs[run].elector.gives_up_at = Some(now.boot + timeout);
                 self.send(run, request);
             }
             ElectionAction::Watch(from) => {
@@ -294,14 +296,15 @@ impl World {
         elector.request_in_flight = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
-        // The tenure begins now, but the request is sent later if the process is frozen in between.
+        // The tenure begins now. The request is sent up to a millisecond later, or later still if the process is frozen
+        // in between.
         self.schedule_within(MILLISECOND, Event::SendRequest { run, number, member, request: Box::new(request) });
     }
 
     /// Returns the tenure as changed by the mutation.
     fn mutated_tenure(&self, run: usize, tenure: Tenure, now: Now) -> Tenure {
         let timing = &self.machines[self.runs[run].machine].plan.timing;
-        let by_read = self.runs[run].elector.handling_read;
+        let by_read = !self.runs[run].elector.handles_write_reply;
         match self.mutation {
             Mutation::TenureFromReply if !by_read => Tenure::of_renewal(now.boot, timing),
             Mutation::TenureFromRead if by_read => Tenure::of_renewal(now.boot, timing),
@@ -318,8 +321,8 @@ impl World {
             (Request::Update(version, mut record), Some(current))
                 if self.mutation == Mutation::EqualRenewals && current.run.is_some() =>
             {
-                let run = |mark: &leaderrun_core::record::RunMark| (mark.run.clone(), mark.state);
-                if current.run.as_ref().map(run) == record.run.as_ref().map(run) {
+                let run_and_state = |mark: &leaderrun_core::record::RunMark| (mark.run.clone(), mark.state);
+                if current.run.as_ref().map(run_and_state) == record.run.as_ref().map(run_and_state) {
                     record = current.clone();
                 }
                 Request::Update(version, record)
@@ -341,9 +344,8 @@ impl World {
     }
 }
 
-/// Returns the index of the event for the write by which the election acquired the lock, if one of these events is for
-/// that write.
-fn acquired_by(events: &[WatchEvent], actions: &[ElectionAction]) -> Option<usize> {
+/// Returns the index of the watch event that shows the write by which the election acquired the lock, if there is one.
+fn acquiring_event(events: &[WatchEvent], actions: &[ElectionAction]) -> Option<usize> {
     let acquired_in = actions.iter().find_map(|action| match action {
         ElectionAction::StartLeading(Leadership { resource_version, .. }) => Some(resource_version),
         _ => None,

@@ -84,7 +84,7 @@ impl World {
             reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
         }
         for report in &election {
-            self.trace_election_report(run, report, now);
+            self.observe_election_report(run, report, now);
         }
         if self.mutation == Mutation::GraceAfterTakeover {
             election.retain(|report| *report != ElectionReport::Lose);
@@ -92,7 +92,8 @@ impl World {
         ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized: false, tree_empty }
     }
 
-    fn trace_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
+    /// Traces a report of the election. After a loss, also sets a deadline for the death of the command.
+    fn observe_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
             ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => {
                 self.require_death_within(run, Duration::ZERO)
@@ -183,7 +184,8 @@ impl World {
         self.wake_soon(run, Thread::Supervisor);
     }
 
-    /// Sets a deadline for the death of the command: `timeout`, and the time that a kill takes, from now.
+    /// Sets a deadline for the death of the command: `timeout` and the time that a kill takes, together at most a
+    /// second, and the time by which this machine may delay the kill.
     fn require_death_within(&mut self, run: usize, timeout: Duration) {
         let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME).min(SECOND);
         let advance = self.machines[self.runs[run].machine].plan.advance();

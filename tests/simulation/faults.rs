@@ -11,7 +11,7 @@ use crate::trace;
 use crate::world::{Machine, RESUME_TIME, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
-/// A fault that is injected once.
+/// A fault that is injected at a random time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Partition,
@@ -59,7 +59,7 @@ pub enum OutsideEdit {
     Lengthen,
     /// Removes leaderrun's annotations, and keeps the fields that all implementations share.
     RemoveAnnotations,
-    /// Restores an earlier record, including its mark.
+    /// Restores an earlier record. Its mark is kept unless it is only valid in another object.
     RestoreOldRecord,
     /// Replaces the record with that of another lock. Its mark is not valid here.
     CopyAnotherLock,
@@ -135,7 +135,7 @@ impl World {
             Fault::HistoryCompacted => self.store.compact_all(),
             Fault::WallClockJumps => {
                 let machine = self.rng.usize(..self.machines.len());
-                self.machines[machine].plan.clock.wall = SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
+                self.machines[machine].plan.clock.wall_offset = SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
             }
             Fault::Suspend => self.suspend(until),
             Fault::AdmissionShortens => {
@@ -179,18 +179,18 @@ impl World {
         match fault {
             ProcessFault::FreezeElector if self.supervisor_is_healthy(run) => {
                 trace!(self, "{name}'s elector is stopped until {}", seconds(until));
-                let stopped = &mut self.runs[run].elector.frozen_until;
-                *stopped = until.max(*stopped);
+                let frozen_until = &mut self.runs[run].elector.frozen_until;
+                *frozen_until = until.max(*frozen_until);
             }
             ProcessFault::FreezeSupervisor if self.elector_is_healthy(run) => {
                 trace!(self, "{name}'s supervisor is stopped until {}", seconds(until));
-                let stopped = &mut self.runs[run].supervisor.frozen_until;
-                *stopped = until.max(*stopped);
+                let frozen_until = &mut self.runs[run].supervisor.frozen_until;
+                *frozen_until = until.max(*frozen_until);
             }
             ProcessFault::FreezeNetworkThread => {
                 trace!(self, "{name}'s network thread hangs until {}", seconds(until));
-                let stopped = &mut self.runs[run].elector.network_frozen_until;
-                *stopped = until.max(*stopped);
+                let frozen_until = &mut self.runs[run].elector.network_frozen_until;
+                *frozen_until = until.max(*frozen_until);
             }
             ProcessFault::CrashElector if self.supervisor_is_healthy(run) && self.runs[run].elector.alive => {
                 trace!(self, "{name}'s elector is killed");
@@ -214,7 +214,7 @@ impl World {
                 self.runs[run].elector.signals.push_back(15);
                 self.wake_soon(run, Thread::Main);
             }
-            // The process is dead, or the other process has not recovered from a fault.
+            // A process is dead already, or the other process has not recovered from a fault.
             ProcessFault::FreezeElector
             | ProcessFault::FreezeSupervisor
             | ProcessFault::CrashElector
@@ -224,17 +224,17 @@ impl World {
         }
     }
 
-    /// Draws a run. With a probability of one half, it is the leader if there is one.
+    /// Draws a living run. If one has acquired the lock, it is drawn with a probability of at least one half.
     fn draw_run(&mut self) -> Option<usize> {
-        let leading = self.living.iter().copied().find(|run| self.runs[*run].led_since.is_some());
-        if let Some(leading) = leading.filter(|_| self.rng.bool()) {
-            return Some(leading);
+        let leader = self.living.iter().copied().find(|run| self.runs[*run].led_since.is_some());
+        if let Some(leader) = leader.filter(|_| self.rng.bool()) {
+            return Some(leader);
         }
         if self.living.is_empty() { None } else { Some(self.living[self.rng.usize(..self.living.len())]) }
     }
 
-    /// Returns whether the supervisor is healthy, so that the elector may fail. The promise covers the failure of one
-    /// of the two processes.
+    /// Returns whether the supervisor is healthy. Only then may the elector fail, because the promise covers the failure
+    /// of one of the two processes at a time.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
         supervisor.alive
@@ -247,8 +247,8 @@ impl World {
         elector.alive && self.has_recovered(run, elector.frozen_until)
     }
 
-    /// Returns whether a process that was frozen until then is running again, and has had time to handle everything
-    /// that was due.
+    /// Returns whether a process that was frozen until `frozen_until`, or suspended with its machine, is running again
+    /// and has had time to handle everything that was due.
     fn has_recovered(&self, run: usize, frozen_until: Time) -> bool {
         let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
         let until = frozen_until.max(*suspended_until);

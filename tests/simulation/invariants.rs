@@ -1,4 +1,4 @@
-//! The invariants: violations of the promise that must never happen, and the progress that must be made without faults.
+//! The invariants: the promise is never violated, and without faults there is progress.
 
 use std::fmt;
 
@@ -37,8 +37,8 @@ pub enum ViolationKind {
     LostWithoutFaults,
 }
 
-/// Returns whether an outside edit has displaced the holder: the record has lost its mark, or its duration was
-/// shortened. After other edits, candidates still see who holds the lock and for how long.
+/// Returns whether an outside edit has displaced the holder: the record was deleted, its mark was changed, or its
+/// duration was shortened. After other edits, candidates still see who holds the lock and for how long.
 pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
     after.is_none_or(|after| {
         after.mark() != before.mark() || after.lease_duration_seconds < before.lease_duration_seconds
@@ -60,7 +60,8 @@ pub enum Excuse {
     /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
     /// next edit.
     MissedReacquisition,
-    /// After the holder's record, the new leader next observed the record of a run that had one of these excuses.
+    /// The next mark that the new leader observed after the holder's was that of another run, and there was an excuse
+    /// for an overlap of a run with the holder.
     OvertakenByExcused,
     /// Both processes of leaderrun were killed, and the living processes had left the command's process group.
     LeftProcessGroup,
@@ -131,7 +132,7 @@ impl World {
         }
     }
 
-    /// Checks that the commands of two runs, the later one first, are not both alive.
+    /// Checks that the commands of two runs are not both alive. The command of `run` started after that of `other`.
     pub fn check_overlap(&mut self, run: usize, other: usize) {
         if !self.runs[run].tree.runs_command() || !self.runs[other].tree.runs_command() {
             return;
@@ -144,7 +145,7 @@ impl World {
             self.statistics.excused[Excuse::Thawed as usize] += 1;
             return self.schedule(resumed, Event::CheckOverlap { run, other });
         }
-        if let Some(excuse) = self.excuse_for(run, other).or_else(|| self.excuse_for(other, run)) {
+        if let Some(excuse) = self.overlap_excuse(run, other).or_else(|| self.overlap_excuse(other, run)) {
             self.statistics.excused[excuse as usize] += 1;
             return;
         }
@@ -153,7 +154,7 @@ impl World {
     }
 
     /// Returns the excuse if `new_leader` could not know that the command of `holder` may be alive.
-    pub fn excuse_for(&self, new_leader: usize, holder: usize) -> Option<Excuse> {
+    pub fn overlap_excuse(&self, new_leader: usize, holder: usize) -> Option<Excuse> {
         let Run { machine, displaced, overtaken, acquired_in, .. } = self.runs[holder];
         if !displaced {
             return None;
@@ -201,13 +202,13 @@ impl World {
     pub fn record_due_time(&mut self, run: usize) {
         let Run { machine, command_succeeded, .. } = self.runs[run];
         let hold = self.machines[machine].plan.min_hold.filter(|_| command_succeeded && self.plan.accurate_wall_clocks);
-        let (store, other) = match self.plan.machines[machine].lock.last() {
+        let (store, other_store) = match self.plan.machines[machine].lock.last() {
             Member::First => (&self.store, &self.second_store),
             Member::Second => (&self.second_store, &self.store),
         };
         let acquired = store.record().and_then(|record| record.acquire_time);
         // The other object of the pair may still name a dead holder, which hides the due time.
-        let is_hidden = other.record().is_some_and(Record::is_held);
+        let is_hidden = other_store.record().is_some_and(Record::is_held);
         if let Some((hold, acquired)) = hold.zip(acquired).filter(|_| !is_hidden) {
             let acquired = acquired.duration_since(wall(0)).as_nanos() as Time;
             self.not_due_before = acquired + hold.as_nanos() as Time;
@@ -246,7 +247,8 @@ impl World {
         }
     }
 
-    /// Checks that no tenure ends without a renewal while there are no faults.
+    /// Checks a tenure that ended while the command was alive: the run must have claimed the lock before the faults
+    /// ended, or its elector must be dead.
     pub fn check_loss(&mut self, run: usize) {
         // If the write that acquired the lock was sent during the faults, its late reply may leave too little time to
         // renew.
@@ -256,7 +258,8 @@ impl World {
         }
     }
 
-    /// Checks that a candidate leads since the faults have ended, and that none holds the lock without a command.
+    /// Checks that a candidate has led since the faults ended, and that no candidate holds the lock although its command
+    /// ended before that.
     pub fn check_leader(&mut self) {
         if self.last_leading_at <= self.plan.healthy_from {
             self.record_violation(ViolationKind::NoLeader, "no candidate leads".to_owned());

@@ -2,8 +2,8 @@
 //! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`] and
 //! [`leaderrun_core::supervisor::Supervisor`].
 //!
-//! The seed determines the whole schedule. A seed that violates an invariant prints its trace, and can be replayed:
-//! `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. To run a million seeds:
+//! The seed determines the whole schedule. If a schedule violates an invariant, the test prints its seed and its trace.
+//! To replay it: `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. To run a million seeds:
 //! `cargo test --release --test simulation -- --ignored a_million_seeds --nocapture`.
 
 mod client_go;

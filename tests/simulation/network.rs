@@ -18,14 +18,14 @@ pub struct ServerWatch {
     run: usize,
     /// The number of the watch.
     number: u32,
-    /// The time at which the last event arrives. Later events arrive after that time.
+    /// The time at which the most recently sent event arrives. Events that are sent afterwards must not arrive earlier.
     last_delivery: Time,
     /// `true` if the connection is dead: no events arrive, and the watch does not end.
     dead: bool,
 }
 
 impl World {
-    /// Sends a request from its machine.
+    /// Sends a request from the run's machine.
     pub fn send_from_machine(&mut self, run: usize, number: u32, member: Member, request: Box<Request>) {
         let elector = &self.runs[run].elector;
         if !elector.alive || elector.request_in_flight != Some(number) {
@@ -107,16 +107,19 @@ impl World {
         let reply = self.store.answer(request, self.mutation);
         if self.store.revision() != before {
             trace!(self, "           {}'s write is carried out: {}", self.name(run), self.describe_object());
-            // If another client has restored a record of this run, this write also acquires the lock again.
+            // A displaced run acquires the lock again even if the record already names it: another client may have
+            // restored that record, or an admission policy may have shortened the run's own write.
             if !held_before || self.runs[run].displaced {
                 self.runs[run].acquired_in = self.store.revision();
             }
             self.runs[run].displaced = is_shortened && self.runs[run].has_written_in_full;
             self.runs[run].has_written_in_full |= !is_shortened;
             self.runs[run].overtaken = false;
+            // An excuse is a reason why the promise does not cover an overlap. If there is one for an overlap with
+            // another run, that run is overtaken, and other commands may have greater tokens than its own.
             for index in 0..self.living.len() {
                 let other = self.living[index];
-                if other != run && self.excuse_for(run, other).is_some() {
+                if other != run && self.overlap_excuse(run, other).is_some() {
                     (self.runs[other].overtaken, self.runs[other].token_may_be_exceeded) = (true, true);
                 }
             }
@@ -138,7 +141,7 @@ impl World {
         self.schedule(at, Event::ReplyArrives { run, number, reply: Box::new(reply), revision });
     }
 
-    /// Delivers a reply to its machine.
+    /// Delivers a reply to the election that waits for it.
     pub fn deliver_reply(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.request_in_flight == Some(number) && elector.reply.is_none() {
@@ -174,7 +177,7 @@ impl World {
         }
     }
 
-    /// Delivers a watch event to its machine.
+    /// Delivers a watch event to the election whose watch it belongs to.
     pub fn deliver_watch_event(&mut self, run: usize, number: u32, event: WatchEvent) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.watch == Some(number) {
@@ -195,7 +198,7 @@ impl World {
         }
     }
 
-    /// Ends all watches with an event, or lets them die silently.
+    /// Ends all watches with `event`. If it is `None`, the watches die silently.
     pub fn end_watches(&mut self, event: Option<WatchEvent>) {
         for index in 0..self.watches.len() {
             match &event {

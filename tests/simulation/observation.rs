@@ -83,19 +83,19 @@ impl World {
         stored
     }
 
-    /// Sends the election a watch event that shows the record that its own write replaced as released.
+    /// Sends the election a watch event with the record that its own write has replaced, changed to a released record.
     pub fn inject_release(&mut self, run: usize, reply: &Reply, now: Now) {
-        let (Reply::Written(shown) | Reply::Read(Some(shown))) = reply else { return };
+        let (Reply::Written(stored) | Reply::Read(Some(stored))) = reply else { return };
         let Run { id, elector, .. } = &mut self.runs[run];
         let is_own = |stored: &Stored| stored.record.mark().is_some_and(|mark| mark.run == *id);
-        let Some(mut before) = elector.observed.clone().filter(|before| is_own(shown) && !is_own(before)) else {
+        let Some(mut replaced) = elector.observed.clone().filter(|replaced| is_own(stored) && !is_own(replaced)) else {
             return;
         };
-        before.record.holder_identity.clear();
-        if let Some(mark) = &mut before.record.run {
+        replaced.record.holder_identity.clear();
+        if let Some(mark) = &mut replaced.record.run {
             mark.state = RunState::Released;
         }
-        self.step_election(run, now, ElectionInputs::watch_event(WatchEvent::Changed(before)));
+        self.step_election(run, now, ElectionInputs::watch_event(WatchEvent::Changed(replaced)));
     }
 
     /// Returns the lease duration that a run writes, in seconds.

@@ -1,4 +1,4 @@
-//! Edits of the lease by other clients.
+//! Tests with edits of the lease by other clients.
 
 use crate::faults::{Fault, OutsideEdit, ProcessFault};
 use crate::mutation::Mutation;

@@ -38,9 +38,9 @@ pub enum NextStep {
 }
 
 impl PairClient {
-    pub fn new(run: RunId, attempt: Duration, mutation: Mutation) -> Self {
+    pub fn new(run: RunId, request_timeout: Duration, mutation: Mutation) -> Self {
         Self {
-            requests: PairRequests::new(run, attempt),
+            requests: PairRequests::new(run, request_timeout),
             in_flight: InFlight::default(),
             keeps_half_claims: mutation == Mutation::KeepHalfClaims,
         }
@@ -71,7 +71,7 @@ impl PairClient {
         self.next_step(step)
     }
 
-    /// Returns the record in the first object.
+    /// Returns the record that was last seen in the first object.
     pub fn first_record(&self) -> Record {
         self.requests.seen().member(Member::First).map(|stored| stored.record.clone()).unwrap_or_default()
     }

@@ -77,10 +77,10 @@ impl MachinePlan {
         self.delay + self.kill_time
     }
 
-    /// Draws the delay and the kill time of this machine. The random numbers have their own seed, so that the seeds of
+    /// Draws the delay and the kill time of this machine. The random numbers have a seed of their own, so that the seeds of
     /// earlier failures still give the same schedules on machines without delays.
     fn with_delays(self) -> Self {
-        let mut rng = Rng::with_seed(self.clock.booted);
+        let mut rng = Rng::with_seed(self.clock.initial_boot_time);
         let advance = if rng.f64() < 0.3 { self.timing.max_advance().mul_f64(rng.f64()) } else { Duration::ZERO };
         let delay = advance.mul_f64(rng.f64());
         Self { delay, kill_time: advance - delay, ..self }
@@ -123,7 +123,8 @@ pub struct Commands {
     pub endless: f64,
     /// The probability that a process ignores SIGTERM.
     pub ignores_term: f64,
-    /// The largest number of forks that the start of a command schedules.
+    /// The largest number of forks in the first second of a command. If it is greater than two, four more forks follow
+    /// at a random time.
     pub descendants: usize,
 }
 
@@ -145,7 +146,8 @@ pub struct Plan {
     pub accurate_wall_clocks: bool,
     /// The time at which all faults end.
     pub healthy_from: Time,
-    /// The time without faults within which a candidate must lead; `None` if wrong wall clocks may delay it.
+    /// The time without faults within which a candidate must lead; `None` if wrong wall clocks may delay the
+    /// acquisition.
     pub leader_within: Option<Time>,
     /// The time at which the schedule ends.
     pub ends: Time,
@@ -173,7 +175,7 @@ pub struct Constraints {
     /// `true` if commands run for a long time, and most of them do not end by themselves.
     pub long_commands: bool,
     /// `true` if some candidates use a pair of objects, and the others one object of the pair. There are no outside
-    /// edits.
+    /// edits, and no admission policy shortens lease durations.
     pub migrating: bool,
     /// `true` if the second object cannot be written, and the candidate on the first machine only uses the first
     /// object.
@@ -249,7 +251,7 @@ fn draw_machines(
             timing(if same_timing || constraints.timing.is_some() { common_timing } else { rng.usize(..TIMINGS.len()) })
         })
         .collect();
-    let tolerated = timings.iter().map(tolerated_rate).fold(f64::MAX, f64::min);
+    let tolerated = timings.iter().map(tolerated_rate_ratio).fold(f64::MAX, f64::min);
     let rate_ratio = match constraints.clock_rates {
         Some(fraction) => 1.0 + (tolerated - 1.0) * fraction,
         None => 1.0 + (tolerated - 1.0) * [0.0, rng.f64(), 1.0][rng.usize(..3)],
@@ -264,8 +266,8 @@ fn draw_machines(
                 // No clock is faster than the true time, so that no clock shortens `KILL_TIME`.
                 rate: (TRUE_RATE as f64 / [1.0, 1.0 + (rate_ratio - 1.0) * rng.f64(), rate_ratio][rng.usize(..3)])
                     as u64,
-                booted: rng.u64(1..1_000_000) * SECOND,
-                wall: SignedDuration::from_secs(if accurate_wall_clocks { 0 } else { rng.i64(-100_000..100_000) }),
+                initial_boot_time: rng.u64(1..1_000_000) * SECOND,
+                wall_offset: SignedDuration::from_secs(if accurate_wall_clocks { 0 } else { rng.i64(-100_000..100_000) }),
             },
             identity: if same_identity { "same".to_owned() } else { machine_name(index).to_string() },
             wait: match rng.usize(..8) {
@@ -305,8 +307,8 @@ fn timing(index: usize) -> Timing {
         .expect("the timings in the table are valid")
 }
 
-/// Returns the tolerated ratio of clock rates, reduced by the time that a kill takes.
-fn tolerated_rate(timing: &Timing) -> f64 {
+/// Returns the tolerated ratio of clock rates if a kill takes [`KILL_TIME`].
+fn tolerated_rate_ratio(timing: &Timing) -> f64 {
     let dead_by = timing.renew_deadline() + timing.lost_grace() + KILL_TIME;
     timing.lease_duration().as_secs_f64() / dead_by.as_secs_f64()
 }

@@ -31,7 +31,7 @@ impl World {
             let process = self.rng.usize(0..4);
             self.schedule(at, Event::ForkChild { run, process });
         }
-        // Some processes fork while they are being killed.
+        // Some of these forks happen while the processes are being killed.
         if self.plan.commands.descendants > 2 {
             let at = self.now + self.rng.u64(0..self.plan.commands.longest);
             for step in 0..4 {
@@ -47,8 +47,8 @@ impl World {
             return;
         }
         let parent = self.runs[run].tree.processes[process].clone();
-        let (has_own_group, ends_on_term) = (self.rng.bool() || parent.has_own_group, self.draw_end_on_term());
-        let child = self.runs[run].tree.add(Parent::Process(process), has_own_group, true, ends_on_term);
+        let (has_own_group, sigterm_delay) = (self.rng.bool() || parent.has_own_group, self.draw_sigterm_delay());
+        let child = self.runs[run].tree.add(Parent::Process(process), has_own_group, true, sigterm_delay);
         self.runs[run].tree.processes[child].escaped = parent.escaped;
         if self.rng.bool() {
             let at = self.now + self.rng.u64(0..2 * self.plan.commands.longest);
@@ -91,7 +91,7 @@ impl World {
     }
 
     /// Draws the time from SIGTERM to the end of a process; `None` if the process ignores SIGTERM.
-    pub fn draw_end_on_term(&mut self) -> Option<Time> {
+    pub fn draw_sigterm_delay(&mut self) -> Option<Time> {
         if self.chance(self.plan.commands.ignores_term) {
             return None;
         }

@@ -77,10 +77,10 @@ impl World {
     }
 
     fn begin_routing_step(&mut self, run: usize, step: &RoutingStep) {
-        let failing = if self.is_healthy() { 0.0 } else { 0.3 };
+        let failure_probability = if self.is_healthy() { 0.0 } else { 0.3 };
         let result = match step {
-            _ if self.chance(failing) => StepResult::Failed,
-            RoutingStep::Withdraw { .. } if self.chance(failing / 10.0) => StepResult::Forbidden,
+            _ if self.chance(failure_probability) => StepResult::Failed,
+            RoutingStep::Withdraw { .. } if self.chance(failure_probability / 10.0) => StepResult::Forbidden,
             _ => StepResult::Succeeded,
         };
         let Some(routing) = &mut self.runs[run].elector.routing else { return };

@@ -71,7 +71,8 @@ impl Store {
         Reply::Written(self.write(record))
     }
 
-    /// Writes the record without checking the version, and creates the object if there is none.
+    /// Writes the record without checking the version, and creates the object if there is none. An equal record changes
+    /// nothing.
     pub fn write(&mut self, record: Record) -> Stored {
         if let Some(current) = self.object.as_ref().filter(|current| current.record == record) {
             return current.clone();
@@ -89,7 +90,7 @@ impl Store {
         stored
     }
 
-    /// Changes the object but not its record, for example a label.
+    /// Changes a part of the object that is not the record, such as a label.
     pub fn touch(&mut self) {
         if let Some(mut touched) = self.object.clone() {
             self.revision += 1;
@@ -123,7 +124,8 @@ impl Store {
         }
     }
 
-    /// Returns the revision of the first deletion after `revision`, which a watch delivers next.
+    /// Returns the revision of the first deletion after `revision`, which a watch delivers next; the current revision if
+    /// there was no such deletion.
     pub fn deleted_after(&self, revision: u64) -> u64 {
         self.deletions.iter().copied().find(|deleted| *deleted > revision).unwrap_or(self.revision)
     }
@@ -132,7 +134,7 @@ impl Store {
         self.revision
     }
 
-    /// Returns the first events of a watch from this version on; `None` if the version is too old.
+    /// Returns the events with which a watch from this version begins; `None` if the version is too old.
     pub fn events_since(&self, from: Option<&Version>) -> Option<Vec<WatchEvent>> {
         let Some(from) = from else {
             return Some(self.object.iter().cloned().map(WatchEvent::Changed).collect());

@@ -30,7 +30,7 @@ pub struct SupervisorProcess {
     pub frozen_until: Time,
     pub supervisor: Supervisor,
     pub orders: VecDeque<Order>,
-    /// The tenure in the last order that was delivered.
+    /// The tenure in the last delivered order that contained one.
     pub received_tenure: Option<Tenure>,
     /// The time at which an order was last lost.
     pub order_lost_at: Time,
@@ -52,7 +52,7 @@ pub struct SupervisorProcess {
     /// `true` while the processes that the main process left running are sent SIGTERM.
     terminates_leftovers: bool,
     /// `true` once the tenure is over.
-    stop_began: bool,
+    is_tenure_over: bool,
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl SupervisorProcess {
             child_was_late: false,
             kill: None,
             terminates_leftovers: false,
-            stop_began: false,
+            is_tenure_over: false,
         }
     }
 }
@@ -152,7 +152,7 @@ impl World {
         self.wake_for_deadline(run, Thread::Supervisor, deadline, next_kill);
     }
 
-    /// Returns the time that the supervisor gets instead of the current time, if a mutation skips the check of the
+    /// Returns the time that the supervisor gets instead of the current time, if a mutation disables the check of the
     /// remaining time.
     fn mutated_start_time(&self, inputs: &SupervisorInputs) -> Option<Instant> {
         let start = |order: &Order| match order {
@@ -181,7 +181,7 @@ impl World {
 
     fn step_supervisor(&mut self, run: usize, now: Instant, inputs: SupervisorInputs) {
         let actions = self.runs[run].supervisor.supervisor.step(now, inputs);
-        self.check_stop_begins(run, now);
+        self.check_tenure_end(run, now);
         for action in actions {
             self.carry_out_action(run, action, now);
         }
@@ -233,7 +233,7 @@ impl World {
     /// Replaces a state machine that is stopping the command with one whose tenure has just been renewed.
     fn inject_delayed_kill(&mut self, run: usize, now: Instant, tenure: Tenure) {
         let supervisor = &mut self.runs[run].supervisor;
-        if supervisor.stop_began && supervisor.has_command && supervisor.kill.is_none() {
+        if supervisor.is_tenure_over && supervisor.has_command && supervisor.kill.is_none() {
             supervisor.supervisor = Supervisor::new(supervisor.stop_options.clone());
             let orders = vec![Order::Start { tenure, environment: Vec::new() }];
             supervisor.supervisor.step(now, SupervisorInputs { orders, ..SupervisorInputs::default() });
@@ -242,15 +242,15 @@ impl World {
         }
     }
 
-    /// Checks, independently of the state machine, whether the tenure is over, and then sets the deadline for the
+    /// Checks, independently of the state machine, whether the tenure is over. If it is, sets the deadline for the
     /// command's death.
-    fn check_stop_begins(&mut self, run: usize, now: Instant) {
+    fn check_tenure_end(&mut self, run: usize, now: Instant) {
         let supervisor = &mut self.runs[run].supervisor;
         let Some(tenure) = supervisor.supervisor.tenure() else { return };
-        if supervisor.stop_began || now < tenure.stop {
+        if supervisor.is_tenure_over || now < tenure.stop {
             return;
         }
-        supervisor.stop_began = true;
+        supervisor.is_tenure_over = true;
         trace!(self, "{}'s tenure is over", self.name(run));
         if self.runs[run].tree.runs_command() {
             self.check_loss(run);
@@ -292,11 +292,11 @@ impl World {
         supervisor.forking = false;
         let in_time = supervisor.start_tenure.is_some_and(|tenure| now < tenure.stop);
         if in_time || self.mutation == Mutation::NoCheckBeforeSpawn {
-            let ends_on_term = self.draw_end_on_term();
+            let sigterm_delay = self.draw_sigterm_delay();
             let Run { supervisor, tree, .. } = &mut self.runs[run];
             supervisor.has_command = true;
             supervisor.start_result = Some(StartResult::Forked);
-            tree.add(Parent::Supervisor, false, false, ends_on_term);
+            tree.add(Parent::Supervisor, false, false, sigterm_delay);
             self.schedule_within(2 * MILLISECOND, Event::CheckInChild { run });
         } else {
             supervisor.start_result = Some(StartResult::TooLate);
@@ -345,7 +345,7 @@ impl World {
 
     fn terminate(&mut self, run: usize, process: usize) {
         let process_state = &self.runs[run].tree.processes[process];
-        if let Some(after) = process_state.ends_on_term.filter(|_| process_state.alive) {
+        if let Some(after) = process_state.sigterm_delay.filter(|_| process_state.alive) {
             self.schedule(self.now + after, Event::ProcessDies { run, process });
         }
     }

@@ -53,15 +53,17 @@ pub struct Run {
     pub fencing_token: u64,
     /// The marks that this run has observed, in order.
     pub observed_marks: Vec<ObservedMark>,
-    /// `true` if another client has removed this run's mark from the record, or has shortened its duration.
+    /// `true` if, since the last write of this run, another client has removed its mark from the record or shortened the
+    /// record's duration; also `true` if an admission policy shortened that write but not all earlier ones.
     pub displaced: bool,
     /// `true` if the API server has stored a record of this run with the whole lease duration.
     pub has_written_in_full: bool,
-    /// `true` if this run was displaced, and a run that could not know that this run holds the lock acquired it.
+    /// `true` if this run was displaced, and another run, which could not know that this run holds the lock, has written
+    /// the record since.
     pub overtaken: bool,
     /// `true` if this run was overtaken at least once, so that another command may have a greater fencing token.
     pub token_may_be_exceeded: bool,
-    /// The revision in which this run last wrote the record after a record of another client or run.
+    /// The revision in which this run last acquired the lock: for the first time, or again after it was displaced.
     pub acquired_in: u64,
     /// The deadline by which every process of the command must be dead.
     pub death_deadline: Option<Time>,
@@ -74,7 +76,7 @@ pub struct ObservedMark {
     pub run: usize,
     /// The longest lease duration in a record with that mark, in seconds.
     pub longest_duration: u64,
-    /// The revision in which the record was observed to have the mark no longer.
+    /// The revision in which the record was first observed without the mark; `None` if it still has the mark.
     pub gone_in: Option<u64>,
     /// `true` if the record was then observed without any mark, and not with the mark of another run.
     pub gone_without_successor: bool,

@@ -26,7 +26,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// plus the longest back-off.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The time after the end of leaderrun within which all its descendants must be dead.
+/// The time within which leaderrun must end after the last SIGTERM, and within which all its descendants must be dead
+/// after its end.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The largest allowed average time between hand-overs. It is long because some injected edits name another holder or
@@ -64,7 +65,7 @@ pub struct Arena {
     pub statistics: Statistics,
     /// The end of each current fault, and the time at which it is due.
     pub fault_ends: Vec<(Instant, FaultEnd)>,
-    /// No candidate may start before this instant; see [`crate::rules`].
+    /// The instant before which no candidate may start; see [`crate::rules`].
     pub no_start_before: Instant,
     /// The times at which the lock file was deleted, in nanoseconds since boot.
     pub deletions: Vec<u64>,
@@ -106,14 +107,14 @@ impl Arena {
             start_at: now,
         };
         // There are more candidates than leaders, so some of them are standbys.
-        let count = if slots.is_some() { stores.len() + 2 } else { 4 };
+        let series_count = if slots.is_some() { stores.len() + 2 } else { 4 };
         Self {
             kind,
             lock,
-            series: (0..count).map(new_series).collect(),
+            series: (0..series_count).map(new_series).collect(),
             checker: Checker::start(witnesses.folder().to_owned(), slots.is_some()),
             observers: stores.iter().cloned().map(Observer::start).collect(),
-            plan: Plan::new(kind, count, stores.len(), seed),
+            plan: Plan::new(kind, series_count, stores.len(), seed),
             stores,
             cluster,
             witnesses,
@@ -151,7 +152,7 @@ impl Arena {
             }
         }
         // The commands are killed at once, because some of them ignore SIGTERM.
-        self.kill_all(|process| process.holder.as_ref().is_some_and(|holder| first_leaders.contains(holder)));
+        self.kill_processes(|process| process.holder.as_ref().is_some_and(|holder| first_leaders.contains(holder)));
         self.wait_for_leaders(&first_leaders);
         self.end_all_candidates();
         let result = self.check();
@@ -182,14 +183,14 @@ impl Arena {
         let series = &mut self.series[index];
         match &mut series.candidate {
             Some(candidate) => {
-                let (ended, since) = candidate.has_ended();
+                let (ended, time_since_end) = candidate.has_ended();
                 let description = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
                 if ended {
                     let (_, _, pause) = self.plan.candidate(index, series.starts);
                     (series.candidate, series.start_at) = (None, now + pause);
                     self.trace(description);
                 } else {
-                    self.require(since < CLEANUP_TIMEOUT, &format!("a process is left behind; {description}"));
+                    self.require(time_since_end < CLEANUP_TIMEOUT, &format!("a process is left behind; {description}"));
                 }
             }
             None if now >= series.start_at && now >= self.no_start_before => self.start(index),
@@ -251,18 +252,18 @@ impl Arena {
                 candidate.send_to_elector(libc::SIGTERM);
             }
         }
-        self.kill_all(|process| process.holder.is_some());
+        self.kill_processes(|process| process.holder.is_some());
         let start = Instant::now();
         while self.series.iter().any(|series| series.candidate.is_some()) {
             self.require(start.elapsed() < CLEANUP_TIMEOUT, "leaderrun does not end");
             self.run_for(INTERVAL);
-            self.kill_all(|process| process.holder.is_some());
+            self.kill_processes(|process| process.holder.is_some());
         }
         let left = processes::with_folder(self.witnesses.folder());
         self.require(left.is_empty(), &format!("left behind: {left:?}"));
     }
 
-    fn kill_all(&self, is_selected: impl Fn(&processes::Process) -> bool) {
+    fn kill_processes(&self, is_selected: impl Fn(&processes::Process) -> bool) {
         for process in processes::with_folder(self.witnesses.folder()).iter().filter(|process| is_selected(process)) {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
@@ -306,7 +307,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // If the test failed, leaderrun is still running and is killed as well.
         while !processes::with_folder(self.witnesses.folder()).is_empty() {
-            self.kill_all(|_| true);
+            self.kill_processes(|_| true);
             thread::sleep(INTERVAL);
         }
     }

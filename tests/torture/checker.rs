@@ -40,6 +40,7 @@ pub struct Checker {
 /// The result of [`Checker::check`].
 #[derive(Debug, Default)]
 pub struct CheckResult {
+    /// The overlaps, and the tokens that are not greater than earlier ones.
     pub overlaps: Vec<String>,
     pub commands: usize,
     pub witnesses: usize,
@@ -47,7 +48,7 @@ pub struct CheckResult {
     /// The smallest margin between the last time that a command was seen alive and the expiry of its lease, in
     /// nanoseconds. It is negative if a command outlived its lease.
     pub worst_margin: Option<i64>,
-    /// The run with the shortest margin, and its renewals.
+    /// The run with the smallest margin, and its renewals.
     pub worst_run: String,
 }
 
@@ -66,19 +67,20 @@ impl Checker {
     pub fn start(folder: PathBuf, has_slots: bool) -> Self {
         let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
         let stopped = Arc::<AtomicBool>::default();
-        let (all, stop) = (Arc::clone(&findings), Arc::clone(&stopped));
+        let (thread_findings, thread_stopped) = (Arc::clone(&findings), Arc::clone(&stopped));
         let thread = thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
+            while !thread_stopped.load(Ordering::Relaxed) {
                 let found = processes::with_folder(&folder);
-                all.lock().expect("the findings").add(&found);
+                thread_findings.lock().expect("the findings").add(&found);
                 thread::sleep(INTERVAL);
             }
         });
         Self { findings, stopped, thread: Some(thread) }
     }
 
-    /// Checks all commands that have run until now. `renewals` has one entry for each slot. `deletions` are the times
-    /// at which the lock file was deleted, after which its fencing tokens start from 1 again.
+    /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock
+    /// without slots. `deletions` are the times at which the lock file was deleted, after which its fencing tokens
+    /// start from 1 again.
     pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], deletions: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();
@@ -109,8 +111,10 @@ impl Checker {
             witnesses: lifetimes.len(),
             ..CheckResult::default()
         };
-        let in_two_slots = lifetimes.iter().filter(|life| life.slot() != slot_of_run(&runs, life.holder()));
-        result.overlaps.extend(in_two_slots.map(|life| format!("{} runs commands in two slots", life.holder())));
+        let in_two_slots = lifetimes.iter().filter(|lifetime| lifetime.slot() != slot_of_run(&runs, lifetime.holder()));
+        result
+            .overlaps
+            .extend(in_two_slots.map(|lifetime| format!("{} runs commands in two slots", lifetime.holder())));
         for pair in runs.windows(2) {
             let [before, after] = pair else { unreachable!("windows of two") };
             if before.slot != after.slot {
@@ -144,25 +148,27 @@ fn slot_of_run(runs: &[Run], holder: &str) -> Option<usize> {
 
 impl Findings {
     fn add(&mut self, found: &[Process]) {
-        let mut by_slot: BTreeMap<Option<usize>, BTreeMap<&str, Vec<&Process>>> = BTreeMap::new();
+        let mut processes_by_slot: BTreeMap<Option<usize>, BTreeMap<&str, Vec<&Process>>> = BTreeMap::new();
         for process in found {
             let Some(holder) = &process.holder else { continue };
-            let last = self.last_seen.entry(holder.clone()).or_default();
-            *last = (*last).max(process.seen_at);
+            let last_seen_at = self.last_seen.entry(holder.clone()).or_default();
+            *last_seen_at = (*last_seen_at).max(process.seen_at);
             if let Some(slot) = process.slot {
                 self.slots.entry(holder.clone()).or_insert(slot);
             }
             // The environment of a process that is in the middle of an exec cannot be read.
             let slot = process.slot.or(self.slots.get(holder).copied());
             if slot.is_some() == self.has_slots {
-                by_slot.entry(slot).or_default().entry(holder).or_default().push(process);
+                processes_by_slot.entry(slot).or_default().entry(holder).or_default().push(process);
             }
         }
-        for by_holder in by_slot.values_mut().filter(|by_holder| by_holder.len() > 1) {
+        for processes_by_holder in
+            processes_by_slot.values_mut().filter(|processes_by_holder| processes_by_holder.len() > 1)
+        {
             // One command may have ended before the other started, so check that both are still alive.
-            by_holder.retain(|_, processes| processes.iter().any(|process| process.is_alive()));
-            if by_holder.len() > 1 {
-                self.overlaps.push(format!("seen alive at once: {by_holder:?}"));
+            processes_by_holder.retain(|_, processes| processes.iter().any(|process| process.is_alive()));
+            if processes_by_holder.len() > 1 {
+                self.overlaps.push(format!("seen alive at once: {processes_by_holder:?}"));
             }
         }
     }

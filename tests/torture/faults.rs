@@ -36,8 +36,8 @@ impl Arena {
         let index = leader.unwrap_or(step.target.index);
         if self.apply(index, step.record, step.fault, observed.as_ref()).is_some() {
             self.statistics.count(&step.fault.name());
-            let target = self.series[index].candidate.as_ref().map(|candidate| &candidate.identity);
-            self.trace(format!("{:?} for {target:?}, while {holder:?} is the holder", step.fault));
+            let target_identity = self.series[index].candidate.as_ref().map(|candidate| &candidate.identity);
+            self.trace(format!("{:?} for {target_identity:?}, while {holder:?} is the holder", step.fault));
         } else {
             self.statistics.skipped += 1;
         }
@@ -89,8 +89,8 @@ impl Arena {
             Fault::SignalCommand(signal) => {
                 let holder = &self.series[index].candidate.as_ref()?.identity;
                 let processes = processes::with_folder(self.witnesses.folder());
-                let target = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
-                kill(Pid::from_raw(target.pid), signal).ok()?;
+                let command_process = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
+                kill(Pid::from_raw(command_process.pid), signal).ok()?;
             }
             Fault::PauseReading(duration) => {
                 let candidate = self.series[index].candidate.as_ref()?;
@@ -154,7 +154,7 @@ impl Arena {
         if hides_holder {
             self.no_start_before = rules::no_start_before(now, LEASE_DURATION);
         }
-        // The version counter of a new file starts again. The API server's resourceVersion continues after a deletion.
+        // The version counter of a new file starts from 1 again. The API server's resourceVersion continues after a deletion.
         if self.kind == LockKind::File && matches!(edit, Edit::Delete | Edit::Recreate | Edit::Garbage) {
             self.deletions.push(boot_time());
         }

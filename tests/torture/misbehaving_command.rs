@@ -16,7 +16,7 @@ use nix::sys::signal::kill;
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
 use testkit::{Lifetime, boot_time, witness};
 
-/// The time after which descendants end by themselves, even without leaderrun.
+/// The time after which the descendants that record their lifetimes end by themselves, even without leaderrun.
 const DESCENDANTS_END_AFTER: Duration = Duration::from_secs(60);
 
 /// The number of processes that a chain still starts, as fast as possible, after the main process has died.
@@ -41,9 +41,9 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     if has("exec") {
-        let own = std::env::current_exe().expect("this program");
+        let program = std::env::current_exe().expect("this program");
         let rest = arguments.iter().filter(|word| *word != "exec");
-        let failure = Command::new(own).arg(witness::FLAG).args(rest).exec();
+        let failure = Command::new(program).arg(witness::FLAG).args(rest).exec();
         panic!("{failure}");
     }
     if has("orphan-safe") {
@@ -70,7 +70,7 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
         flood();
     }
     if has("closed") {
-        // SAFETY: nothing here has a descriptor open that it uses afterwards.
+        // SAFETY: no descriptor that is open here is used afterwards.
         unsafe { libc::close_range(0, u32::MAX, 0) };
     }
     witness::run(arguments.into_iter())

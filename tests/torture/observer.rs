@@ -15,10 +15,11 @@ use testkit::boot_time;
 /// The interval at which the record is read: several times in each retry period, so that no renewal is missed.
 const INTERVAL: Duration = Duration::from_millis(25);
 
-/// The largest age of a plausible renewTime when the renewal is observed, in nanoseconds. Edits may write any time.
+/// The largest age of a plausible renewTime when the renewal is observed, in nanoseconds. An edit may set renewTime to
+/// an arbitrary time.
 const MAX_AGE: i64 = 5_000_000_000;
 
-/// The time of each renewal and the expiry of the lease after it, in nanoseconds since boot, by holder.
+/// The time of each renewal and the expiry of the lease after it, in nanoseconds since boot, for each holder.
 pub type Renewals = BTreeMap<String, Vec<(u64, u64)>>;
 
 /// A thread that reads the record at intervals.
@@ -31,25 +32,27 @@ pub struct Observer {
 impl Observer {
     pub fn start(store: RecordStore) -> Self {
         let (renewals, stopped) = (Arc::<Mutex<Renewals>>::default(), Arc::<AtomicBool>::default());
-        let (all, stop) = (Arc::clone(&renewals), Arc::clone(&stopped));
+        let (thread_renewals, thread_stopped) = (Arc::clone(&renewals), Arc::clone(&stopped));
         let thread = thread::spawn(move || {
-            let mut last = None;
+            let mut last_renewal = None;
             let mut holders = HashMap::new();
-            while !stop.load(Ordering::Relaxed) {
+            while !thread_stopped.load(Ordering::Relaxed) {
                 let observation = store.read();
-                // Outside edits are not renewals. They are recognized by a different duration or another run's mark.
+                // Outside edits are not renewals. They are recognized by a missing mark, by a holder that is not the one of
+                // the mark's run, or by a different duration.
                 let mut is_renewal = |observed: &Observation| {
                     let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
                     let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());
                     observed.holder == *holder && observed.lease_duration_seconds == LEASE_DURATION.as_secs()
                 };
-                let renewal = observation.filter(|observed| is_renewal(observed) && Some(observed) != last.as_ref());
+                let renewal =
+                    observation.filter(|observed| is_renewal(observed) && Some(observed) != last_renewal.as_ref());
                 if let Some(renewal) = renewal {
                     let renewed = renewed_at(&renewal);
                     let expires = renewed + renewal.lease_duration_seconds * 1_000_000_000;
-                    let mut all = all.lock().expect("the renewals");
-                    all.entry(renewal.holder.clone()).or_default().push((renewed, expires));
-                    last = Some(renewal);
+                    let mut renewals = thread_renewals.lock().expect("the renewals");
+                    renewals.entry(renewal.holder.clone()).or_default().push((renewed, expires));
+                    last_renewal = Some(renewal);
                 }
                 thread::sleep(INTERVAL);
             }
@@ -72,7 +75,8 @@ impl Drop for Observer {
     }
 }
 
-/// Returns the time of a renewal on the boot clock, from its renewTime.
+/// Returns the time of a renewal on the boot clock, from its renewTime; the current time if the renewTime is not
+/// plausible.
 fn renewed_at(renewal: &Observation) -> u64 {
     let (now, wall) = (boot_time(), Timestamp::now());
     let age = renewal.renew_time.map_or(0, |time| wall.as_nanosecond() - time.as_nanosecond());

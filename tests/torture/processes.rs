@@ -40,7 +40,7 @@ pub fn with_folder(folder: &Path) -> Vec<Process> {
             return None;
         }
         let is_witness = words.get(1) == Some(&&b"--witness"[..]);
-        let (holder, slot) = if is_witness { holder(pid, &words) } else { (None, None) };
+        let (holder, slot) = if is_witness { holder_and_slot(pid, &words) } else { (None, None) };
         let process = Process { pid, started, holder, slot, seen_at };
         process.is_alive().then_some(process)
     })
@@ -54,7 +54,7 @@ pub fn parent(pid: i32) -> Option<i32> {
 
 /// Returns the holder and the slot of the command that a witness belongs to. They are read from its argument
 /// `run=TOKEN.HOLDER@SLOT`, or from its argument `as=HOLDER` and its environment.
-fn holder(pid: i32, words: &[&[u8]]) -> (Option<String>, Option<usize>) {
+fn holder_and_slot(pid: i32, words: &[&[u8]]) -> (Option<String>, Option<usize>) {
     let text = || words.iter().filter_map(|word| std::str::from_utf8(word).ok());
     if let Some((_, run)) = text().find_map(|word| word.strip_prefix("run=")?.split_once('.')) {
         let (holder, slot) = witness::holder_and_slot(run);

@@ -91,7 +91,7 @@ impl RecordStore {
         }
     }
 
-    /// Edits the observed record like `kubectl edit` or an editor. `standby` is the identity of a standby. Returns
+    /// Edits the observed record as `kubectl edit` or a text editor does. `standby` is the identity of a standby. Returns
     /// false if the record has changed since it was observed.
     pub fn edit(&self, edit: Edit, observed: &Observation, standby: &str) -> bool {
         match self {
@@ -157,7 +157,7 @@ fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, s
             let (leases, name) = path.rsplit_once('/')?;
             let empty =
                 json!({ "metadata": { "name": name }, "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } });
-            // This fails if the holder was faster.
+            // This fails if a candidate has already created the Lease again.
             let _ = send(Method::POST, leases, "application/json", &empty);
         }
         return Some(());

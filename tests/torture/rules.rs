@@ -1,4 +1,4 @@
-//! The rules for which faults may be combined.
+//! The rules that determine which faults may be combined.
 //!
 //! leaderrun's promise covers any *one* fault. The torture test combines faults under the following rules. Each rule
 //! says why the promise still holds.
@@ -58,8 +58,8 @@ pub fn hides_holder(edit: Edit) -> bool {
     }
 }
 
-/// Returns whether all candidates for this slot have observed that `holder` holds it. A process of leaderrun that leads
-/// in another slot is not a candidate for this one.
+/// Returns whether all candidates for this slot have observed that `holder` holds it. A candidate that
+/// leads in another slot, or whose elector has ended, does not count.
 pub fn all_have_observed<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
     candidates.all(|candidate| {
         let leads = candidate.identity == holder || candidate.has_led();

@@ -43,7 +43,7 @@ pub enum JsonFormat {
 /// The way in which the leadership ends.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Ending {
-    /// The candidate writes an empty record.
+    /// The candidate writes a record without a holder.
     Release,
     /// The candidate stops writing.
     Crash,
@@ -85,7 +85,7 @@ impl ClientGo {
         eventually("client-go leads", || self.shared.leads.load(Ordering::SeqCst));
     }
 
-    /// Ends the candidate's leadership, and returns when the leadership began and ended.
+    /// Ends the candidate's leadership, and returns the times at which it began and ended.
     pub fn end(mut self, ending: Ending) -> Leadership {
         match ending {
             Ending::Release => self.shared.release.store(true, Ordering::SeqCst),
@@ -150,7 +150,7 @@ impl ElectionLoop {
         }
     }
 
-    /// Returns the object and the record in it.
+    /// Returns the object and the record in it; a new Lease and no record if the Lease cannot be read.
     fn get(&self) -> Option<(Value, Value)> {
         match &self.path {
             RecordPath::Lease(path) => match self.admin.get(path) {
@@ -173,26 +173,26 @@ impl ElectionLoop {
     fn put(&self, mut object: Value, holder: &str, duration: Duration, transitions: i64) -> bool {
         let seconds = duration.as_secs();
         let now = Timestamp::now();
-        let (path, to_microseconds, to_seconds) = (&self.path, format!("{now:.6}"), format!("{now:.0}"));
+        let (path, with_microseconds, in_whole_seconds) = (&self.path, format!("{now:.6}"), format!("{now:.0}"));
         match (path, self.format) {
             (RecordPath::Lease(path), _) => {
                 object["spec"] = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaseTransitions": transitions,
-                    "acquireTime": to_microseconds, "renewTime": to_microseconds,
+                    "acquireTime": with_microseconds, "renewTime": with_microseconds,
                 });
                 self.admin.replace(path, &object).is_ok()
             }
             (RecordPath::Annotation(path), JsonFormat::ClientGo) => {
                 let record = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaderTransitions": transitions,
-                    "acquireTime": to_seconds, "renewTime": to_seconds,
+                    "acquireTime": in_whole_seconds, "renewTime": in_whole_seconds,
                 });
                 self.annotate(path, object, &record)
             }
             (RecordPath::Annotation(path), JsonFormat::Fabric8) => {
                 let mut record = json!({
                     "leaseDuration": format!("PT{seconds}S"), "leaderTransitions": transitions,
-                    "acquireTime": to_microseconds, "renewTime": to_microseconds,
+                    "acquireTime": with_microseconds, "renewTime": with_microseconds,
                 });
                 // fabric8 omits the field if there is no holder.
                 if !holder.is_empty() {

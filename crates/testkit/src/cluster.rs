@@ -88,12 +88,12 @@ impl Cluster {
         self.kubeconfigs.file_for(users::named(user))
     }
 
-    /// Returns a client with the rights of the administrator.
+    /// Returns a client for the administrator.
     pub fn admin(&self) -> Client {
         Client::new(self.address(), ADMIN)
     }
 
-    /// Returns a client with the rights of one of [`users::USERS`].
+    /// Returns a client for one of [`users::USERS`].
     pub fn client_for(&self, user: &str) -> Client {
         Client::new(self.address(), users::named(user))
     }
@@ -115,8 +115,7 @@ impl Cluster {
         }
     }
 
-    /// Replaces the rights of `user` in `namespace` with `rules`, the rules of an RBAC Role. Empty rules revoke all
-    /// rights.
+    /// Allows `user` in `namespace` exactly what `rules` allow, the rules of an RBAC Role. Empty rules allow nothing.
     ///
     /// Returns when the server has applied the change.
     pub fn grant(&self, namespace: &str, user: &str, rules: Value) {

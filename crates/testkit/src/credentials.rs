@@ -1,4 +1,4 @@
-//! Credentials that a test issues to a user and later revokes, like a cluster that rotates credentials. The testkit's
+//! Credentials that a test issues to a user and later revokes, as when a cluster rotates credentials. The testkit's
 //! API server answers 401 to requests with revoked credentials.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,8 @@ use uuid::Uuid;
 use crate::tls;
 use crate::users::User;
 
-/// The header in which the fault proxy passes on the fingerprint of its client's certificate.
+/// The header in which the fault proxy passes on the fingerprint of its client's certificate. The API server sets it
+/// for clients that connect directly.
 const FINGERPRINT_HEADER: &str = "x-forwarded-client-certificate";
 
 /// The user of each valid token.

@@ -98,7 +98,7 @@ impl Etcd {
             .arg(format!("--listen-peer-urls={peers}"))
             .arg(format!("--initial-advertise-peer-urls={peers}"))
             .arg(format!("--initial-cluster=default={peers}"))
-            // This process has sockets bound to the ports, which reserve them.
+            // Sockets of this process are bound to the ports to reserve them.
             .arg("--socket-reuse-port=true")
             .arg("--unsafe-no-fsync=true");
         Etcd { ports, process: spawn(command, &folder.join("etcd.log")) }

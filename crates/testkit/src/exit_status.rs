@@ -3,7 +3,7 @@
 /// The lock could not be reached or used within `--wait`, or something else that leaderrun needs was not available.
 pub const UNAVAILABLE: i32 = 69;
 
-/// The lock was not acquired within `--wait`.
+/// The lock was not acquired within `--wait`, because another candidate held it or it was not due.
 pub const NOT_ACQUIRED: i32 = 75;
 
 /// Leadership was lost, so the command was stopped.

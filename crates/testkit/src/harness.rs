@@ -46,7 +46,7 @@ pub struct Harness {
     main: &'static str,
     run_as_command: fn(ArgsOs) -> ExitCode,
     test_threads: Option<usize>,
-    /// `true` if a test is rerun that failed while the machine stalled.
+    /// `true` if a test that failed after a stall of the machine is rerun.
     rerun_after_stalls: bool,
 }
 
@@ -87,7 +87,7 @@ impl Harness {
         self
     }
 
-    /// Reruns a test that failed while the machine stalled.
+    /// Reruns each test that failed after a stall of the machine.
     pub fn rerun_after_stalls(mut self) -> Harness {
         self.rerun_after_stalls = true;
         self

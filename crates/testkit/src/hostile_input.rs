@@ -53,7 +53,7 @@ pub fn time(random: &mut Rng) -> Timestamp {
     }
 }
 
-/// Returns a lease duration in seconds: absent, zero, ordinary, or the largest.
+/// Returns a lease duration in seconds: absent, zero, ordinary, or very large.
 pub fn seconds(random: &mut Rng) -> Option<u32> {
     const SECONDS: [Option<u32>; 9] =
         [None, Some(0), Some(1), Some(2), Some(15), Some(15), Some(60), Some(i32::MAX as u32), Some(u32::MAX)];
@@ -100,7 +100,7 @@ pub fn json(random: &mut Rng, depth: u8) -> Value {
     }
 }
 
-/// Changes a random value or name in a JSON document, or replaces all of it.
+/// Changes, renames or removes a random field of a JSON document, or replaces all of it.
 pub fn mutate(random: &mut Rng, document: &mut Value) {
     match document {
         Value::Object(fields) if !fields.is_empty() && random.u8(..8) > 0 => {
@@ -122,7 +122,7 @@ pub fn mutate(random: &mut Rng, document: &mut Value) {
     }
 }
 
-/// Changes some random bytes.
+/// Changes, inserts or removes some random bytes.
 pub fn garble(random: &mut Rng, bytes: &mut Vec<u8>) {
     for _ in 0..random.usize(1..6) {
         let at = random.usize(..=bytes.len());

@@ -86,7 +86,7 @@ pub fn samples(running: &Running) -> Samples {
 fn sample(line: &str) -> (String, f64) {
     let (series, value) = line.rsplit_once(' ').expect("a value");
     let (name, labels) = series.split_once('{').expect("labels");
-    let without_lock = labels.trim_end_matches('}').split_once(',').map_or("", |(_, others)| others);
+    let without_lock = labels.trim_end_matches('}').split_once(',').map_or("", |(_, rest)| rest);
     (format!("{name}{{{without_lock}}}"), value.parse().expect("a number"))
 }
 

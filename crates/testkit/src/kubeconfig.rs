@@ -36,7 +36,7 @@ pub fn write(file: &Path, server: SocketAddr, user: User) {
     write_with(file, server, user.name, &json!({ "token": user.token }));
 }
 
-/// Writes a kubeconfig for `server`, with the namespace `default` and a user of this name and these credentials.
+/// Writes a kubeconfig for `server`, with the namespace `default` and a user with this name and these credentials.
 pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Value) {
     // A ByteString is serialized as base64. The file is JSON, which is valid YAML.
     let authority = ByteString(tls::authority().into_bytes());

@@ -53,11 +53,11 @@ impl Screen {
         let pty = Pty::open();
         let keyboard = File::from(pty.master);
         let contents = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, to) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&contents));
+        let (mut reader, thread_contents) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&contents));
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = from.read(&mut buffer) {
-                to.lock().expect("the screen").extend(&buffer[..length]);
+            while let Ok(length @ 1..) = reader.read(&mut buffer) {
+                thread_contents.lock().expect("the screen").extend(&buffer[..length]);
             }
         });
         Self { keyboard, contents, terminal: pty.slave }

@@ -61,11 +61,11 @@ impl RecordingServer {
         let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its address");
         let requests = Arc::<Mutex<Vec<RecordedRequest>>>::default();
-        let (record, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let (recorded, answer) = (Arc::clone(&requests), Arc::new(answer));
         let task = runtime::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
-                runtime::spawn(serve(stream, tls.clone(), record, answer));
+                let (recorded, answer) = (Arc::clone(&recorded), Arc::clone(&answer));
+                runtime::spawn(serve(stream, tls.clone(), recorded, answer));
             }
         });
         RecordingServer { address, requests, task }
@@ -90,28 +90,28 @@ impl Drop for RecordingServer {
 async fn serve(
     stream: TcpStream,
     tls: Option<Arc<ServerConfig>>,
-    record: Arc<Mutex<Vec<RecordedRequest>>>,
+    recorded: Arc<Mutex<Vec<RecordedRequest>>>,
     answer: Arc<dyn Fn() -> Answer + Send + Sync>,
 ) {
-    let Some(tls) = tls else { return speak_http(stream, None, None, record, answer).await };
+    let Some(tls) = tls else { return serve_http(stream, None, None, recorded, answer).await };
     let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await else { return };
     let server_name = stream.get_ref().1.server_name().map(str::to_owned);
     let certificate = tls::client_certificate(&stream);
-    speak_http(stream, server_name, certificate, record, answer).await;
+    serve_http(stream, server_name, certificate, recorded, answer).await;
 }
 
-async fn speak_http(
+async fn serve_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     server_name: Option<String>,
     client_certificate: Option<Vec<u8>>,
-    record: Arc<Mutex<Vec<RecordedRequest>>>,
+    recorded: Arc<Mutex<Vec<RecordedRequest>>>,
     answer: Arc<dyn Fn() -> Answer + Send + Sync>,
 ) {
     let service = service_fn(|request: Request<Incoming>| {
         let headers = request.headers().iter();
         let headers = headers
             .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-        record.lock().expect("the requests").push(RecordedRequest {
+        recorded.lock().expect("the requests").push(RecordedRequest {
             method: request.method().to_string(),
             target: request.uri().to_string(),
             headers: headers.collect(),

@@ -29,7 +29,7 @@ pub fn watch_for_stalls() {
     });
 }
 
-/// Runs a test, and reruns it if it fails during a stall. A test is never rerun if two commands overlapped.
+/// Runs a test, and reruns it if it fails after a stall. A test is never rerun if two commands overlapped.
 pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
     for _ in 1..MAX_RUNS {
         let start = Instant::now();

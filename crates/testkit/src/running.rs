@@ -42,7 +42,7 @@ impl Running {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Returns the supervisor, the elector's child, and waits until it exists.
+    /// Waits until the elector has a child, which is the supervisor, and returns it.
     pub fn supervisor(&self) -> Pid {
         let elector = self.elector();
         eventually(&format!("{} has a supervisor", self.name), || !children(elector).is_empty());
@@ -84,7 +84,7 @@ impl Running {
         }
     }
 
-    /// Waits like [`Running::wait`] for an exit with this status. A death from signal N counts as the status 128 + N,
+    /// Waits like [`Running::wait`], and checks the exit status. A death from signal N counts as the status 128 + N,
     /// as in a shell.
     #[track_caller]
     pub fn wait_for_exit(&mut self, status: i32) {
@@ -160,11 +160,11 @@ struct Output {
 impl Output {
     fn read(pipe: Option<impl Read + Send + 'static>, paused: &Arc<AtomicBool>) -> Output {
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
-        let (all, paused) = (Arc::clone(&bytes), Arc::clone(paused));
+        let (thread_bytes, paused) = (Arc::clone(&bytes), Arc::clone(paused));
         let reader = thread::spawn(move || {
             let (Some(mut pipe), mut buffer) = (pipe, [0; 4096]) else { return };
             while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-                all.lock().expect("output").extend(&buffer[..length]);
+                thread_bytes.lock().expect("output").extend(&buffer[..length]);
                 while paused.load(Ordering::Relaxed) {
                     thread::sleep(POLL_INTERVAL);
                 }

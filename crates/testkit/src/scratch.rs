@@ -40,7 +40,7 @@ pub fn at_exit(action: impl FnOnce() + Send + 'static) {
         if *HOOK != process::id() {
             return;
         }
-        let actions = AT_EXIT.lock().map(|mut all| std::mem::take(&mut *all));
+        let actions = AT_EXIT.lock().map(|mut actions| std::mem::take(&mut *actions));
         for action in actions.unwrap_or_default().into_iter().rev() {
             action();
         }

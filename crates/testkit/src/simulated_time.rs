@@ -29,25 +29,25 @@ pub struct Clock {
     /// The rate of the boot clock, in parts per million of true time.
     pub rate: u64,
     /// The reading of the boot clock when the schedule begins, in nanoseconds.
-    pub booted: Time,
+    pub initial_boot_time: Time,
     /// The difference between the wall clock and the correct wall-clock time.
-    pub wall: SignedDuration,
+    pub wall_offset: SignedDuration,
 }
 
 impl Clock {
     /// Returns what both clocks read at a true time.
     pub fn now(&self, at: Time) -> Now {
-        Now { boot: self.boot(at), wall: wall(at) + self.wall }
+        Now { boot: self.boot(at), wall: wall(at) + self.wall_offset }
     }
 
     /// Returns what the boot clock reads at a true time.
     pub fn boot(&self, at: Time) -> Instant {
-        Instant::after_boot(Duration::from_nanos(self.booted + self.elapsed(at)))
+        Instant::after_boot(Duration::from_nanos(self.initial_boot_time + self.elapsed(at)))
     }
 
     /// Returns the first true time at which the boot clock reads `instant`.
     pub fn time_of(&self, instant: Instant) -> Time {
-        let since_start = instant.since(Instant::after_boot(Duration::from_nanos(self.booted)));
+        let since_start = instant.since(Instant::after_boot(Duration::from_nanos(self.initial_boot_time)));
         self.true_time(since_start)
     }
 

@@ -36,10 +36,10 @@ impl TunnelProxy {
         let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its address");
         let requested = Arc::<Mutex<Vec<String>>>::default();
-        let record = Arc::clone(&requested);
+        let recorded = Arc::clone(&requested);
         let task = runtime::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                runtime::spawn(serve(stream, protocol, target, Arc::clone(&record)));
+                runtime::spawn(serve(stream, protocol, target, Arc::clone(&recorded)));
             }
         });
         Self { address, requested, task }
@@ -66,17 +66,17 @@ async fn serve(
     stream: TcpStream,
     protocol: TunnelProtocol,
     target: SocketAddr,
-    record: Arc<Mutex<Vec<String>>>,
+    recorded: Arc<Mutex<Vec<String>>>,
 ) -> io::Result<()> {
     match protocol {
         TunnelProtocol::Https | TunnelProtocol::MutualHttps => {
             let requires_certificate = protocol == TunnelProtocol::MutualHttps;
             let config = if requires_certificate { tls::mutual_server_config() } else { tls::server_config() };
             let stream = TlsAcceptor::from(config).accept(stream).await?;
-            forward(BufReader::new(stream), protocol, target, record).await
+            forward(BufReader::new(stream), protocol, target, recorded).await
         }
         TunnelProtocol::Http | TunnelProtocol::Socks5 => {
-            forward(BufReader::new(stream), protocol, target, record).await
+            forward(BufReader::new(stream), protocol, target, recorded).await
         }
     }
 }
@@ -85,7 +85,7 @@ async fn forward<S>(
     mut stream: BufReader<S>,
     protocol: TunnelProtocol,
     target: SocketAddr,
-    record: Arc<Mutex<Vec<String>>>,
+    recorded: Arc<Mutex<Vec<String>>>,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -94,7 +94,7 @@ where
         TunnelProtocol::Socks5 => accept_socks(&mut stream).await?,
         _ => accept_connect(&mut stream).await?,
     };
-    record.lock().expect("the destinations").push(requested);
+    recorded.lock().expect("the destinations").push(requested);
     let mut server = TcpStream::connect(target).await?;
     copy_bidirectional(&mut stream, &mut server).await.map(drop)
 }

@@ -10,20 +10,20 @@ pub struct User {
     pub groups: &'static [&'static str],
 }
 
-/// The administrator, who has all rights: RBAC does not apply to `system:masters`.
+/// The administrator, who is allowed everything: RBAC does not apply to `system:masters`.
 pub const ADMIN: User = User { name: "admin", token: "token-of-admin", groups: &["system:masters"] };
 
-/// All users. Initially only the administrator has any rights.
+/// All users. Initially, only the administrator is allowed anything.
 pub const USERS: [User; 6] = [
     ADMIN,
-    without_rights("candidate", "token-of-candidate"),
-    without_rights("standby", "token-of-standby"),
-    without_rights("stranger", "token-of-stranger"),
-    without_rights("operator", "token-of-operator"),
-    without_rights("deputy", "token-of-deputy"),
+    without_roles("candidate", "token-of-candidate"),
+    without_roles("standby", "token-of-standby"),
+    without_roles("stranger", "token-of-stranger"),
+    without_roles("operator", "token-of-operator"),
+    without_roles("deputy", "token-of-deputy"),
 ];
 
-const fn without_rights(name: &'static str, token: &'static str) -> User {
+const fn without_roles(name: &'static str, token: &'static str) -> User {
     User { name, token, groups: &[] }
 }
 

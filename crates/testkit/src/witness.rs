@@ -38,7 +38,7 @@ const LINGER: Duration = Duration::from_secs(3);
 /// Runs a witness. The first argument is the folder that it writes to; the others select its behavior:
 ///
 /// - `ignore`: the witness ignores SIGTERM and SIGINT. Otherwise these signals end it with status 0.
-/// - `linger`: the witness takes three seconds to end after SIGTERM.
+/// - `linger`: the witness takes three seconds to end after SIGTERM or SIGINT.
 /// - `hidden`: the witness has a grandchild in a separate session, with an empty environment, that ignores SIGTERM.
 /// - `worker`: the main thread ends, and another thread continues. /proc then shows the process as a zombie.
 /// - `ends`: the witness ends at once and leaves its descendants running.
@@ -273,16 +273,16 @@ impl Witnesses {
     /// Checks that there were this many runs, that no two of them were alive at once, and that each run had a greater
     /// fencing token than the previous run.
     pub fn assert_one_at_a_time(&self, runs: usize) {
-        let mut by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
+        let mut times_by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
         for lifetime in self.lifetimes() {
             let Lifetime { started_at, last_seen_at, .. } = lifetime;
             let run = (lifetime.token(), lifetime.run);
-            let (start, last_seen) = by_run.entry(run).or_insert((started_at, last_seen_at));
+            let (start, last_seen) = times_by_run.entry(run).or_insert((started_at, last_seen_at));
             (*start, *last_seen) = ((*start).min(started_at), (*last_seen).max(last_seen_at));
         }
-        let by_token: Vec<_> = by_run.into_iter().collect();
-        assert_eq!(by_token.len(), runs, "{by_token:?}");
-        for pair in by_token.windows(2) {
+        let times: Vec<_> = times_by_run.into_iter().collect();
+        assert_eq!(times.len(), runs, "{times:?}");
+        for pair in times.windows(2) {
             let [((_, before), (_, last_seen)), ((_, after), (start, _))] = pair else { unreachable!() };
             let overlap = last_seen.saturating_sub(*start);
             assert!(last_seen < start, "{OVERLAP}: {before} was alive {overlap} ns after {after} had started");

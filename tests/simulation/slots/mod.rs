@@ -83,7 +83,7 @@ pub fn run_all(seeds: std::ops::Range<u64>, mutation: Mutation) -> Result<Summar
 /// - two lease durations and five retry periods, because a lost read may have to time out before a candidate observes
 ///   the record of a dead holder, which then has to expire;
 /// - the longest claim delay;
-/// - one preemption for each longer claim delay: the candidate that waits for a record to expire may preempt the leader
+/// - one preemption for each claim delay above zero: the candidate that waits for a record to expire may preempt the leader
 ///   of another slot instead, and that leader then begins to wait.
 fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
     let mut rng = Rng::with_seed(seed);
@@ -145,8 +145,11 @@ fn the_start_of_many_candidates_causes_few_refused_writes() {
             assert_eq!(world.violation, None, "seed {seed}");
             conflicts += world.conflicts;
         }
-        let each = f64::from(conflicts) / seeds as f64 / candidates as f64;
-        println!("{each:.2} refused writes for each of {candidates} candidates on {slots} slots");
-        assert!(each < max_conflicts, "{each} refused writes for each of {candidates} candidates on {slots} slots");
+        let conflicts_per_candidate = f64::from(conflicts) / seeds as f64 / candidates as f64;
+        println!("{conflicts_per_candidate:.2} refused writes for each of {candidates} candidates on {slots} slots");
+        assert!(
+            conflicts_per_candidate < max_conflicts,
+            "{conflicts_per_candidate} refused writes for each of {candidates} candidates on {slots} slots"
+        );
     }
 }

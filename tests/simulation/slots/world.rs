@@ -131,7 +131,7 @@ impl World {
         for number in 0..candidates {
             // The clock rates differ by less than the tolerated ratio.
             let rate = TRUE_RATE + world.rng.u64(0..50_000);
-            let clock = Clock { rate, booted: world.rng.u64(0..1000 * SECOND), wall: jiff::SignedDuration::ZERO };
+            let clock = Clock { rate, initial_boot_time: world.rng.u64(0..1000 * SECOND), wall_offset: jiff::SignedDuration::ZERO };
             let candidate = world.new_candidate(number, clock);
             world.candidates.push(candidate);
             let at = world.rng.u64(0..50 * MILLISECOND);
@@ -140,7 +140,7 @@ impl World {
         world
     }
 
-    /// Disables a rule.
+    /// Returns this world with the rule of `mutation` disabled.
     pub fn with_mutation(self, mutation: Mutation) -> Self {
         Self { mutation, ..self }
     }
@@ -359,9 +359,9 @@ impl World {
 
     /// Returns whether another kill of this run's command in this slot is scheduled.
     fn is_killed_later(&self, candidate: usize, start: u32, slot: usize) -> bool {
-        self.events.values().any(|(other, since, event)| {
+        self.events.values().any(|(owner, owner_start, event)| {
             let is_kill = matches!(event, Event::Kill { slot: killed } if *killed == slot);
-            (*other, *since) == (candidate, start) && is_kill
+            (*owner, *owner_start) == (candidate, start) && is_kill
         })
     }
 

@@ -7,7 +7,7 @@ use proc_macro::{TokenStream, TokenTree};
 /// Registers a function without parameters as a test of this binary's harness. The test has the path of the function.
 ///
 /// With `#[testkit::test(requires = EXPRESSION)]` the test is skipped if the expression, a `Result<(), String>`, is an
-/// error. The harness shows the reason in the error.
+/// error. The harness shows the error as the reason.
 #[proc_macro_attribute]
 pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
     let requirement = match requirement(attribute) {

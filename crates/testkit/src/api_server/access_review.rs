@@ -1,4 +1,4 @@
-//! SelfSubjectAccessReview: states whether the sender of a request has a right.
+//! SelfSubjectAccessReview: tells the sender of a request whether it is allowed to perform an action.
 
 use serde_json::{Value, json};
 

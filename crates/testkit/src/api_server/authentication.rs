@@ -17,7 +17,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Adds the groups of every authenticated user.
+    /// Adds the groups that every authenticated user has, and those that every service account has.
     fn authenticated(mut self) -> Identity {
         if let Some((namespace, _)) = service_account(&self.name)
             && self.groups.is_empty()
@@ -29,17 +29,17 @@ impl Identity {
     }
 }
 
-/// Returns the sender of a request for `target` with these headers.
+/// Returns the user as whom a request for `target` with these headers is carried out.
 pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let by_certificate = || credentials::user_of_certificate(headers).map(Identity::from);
-    let Some(user) = token.and_then(|token| by_token(token.trim())).or_else(by_certificate) else {
+    let identity_of_certificate = || credentials::user_of_certificate(headers).map(Identity::from);
+    let Some(user) = token.and_then(|token| identity_of_token(token.trim())).or_else(identity_of_certificate) else {
         return Err(status::unauthorized());
     };
     impersonate(store, user.authenticated(), headers, target)
 }
 
-fn by_token(token: &str) -> Option<Identity> {
+fn identity_of_token(token: &str) -> Option<Identity> {
     if let Some(name) = token.strip_prefix(TOKEN_PREFIX).filter(|name| service_account(name).is_some()) {
         return Some(Identity { name: name.to_owned(), groups: Vec::new() });
     }
@@ -61,12 +61,12 @@ pub fn service_account_token(namespace: &str, name: &str) -> String {
 }
 
 fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Target) -> Result<Identity> {
-    let all = |name: &str| -> Vec<String> {
+    let header_values = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter();
         values.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
     };
-    let groups = all("impersonate-group");
-    let Some(name) = all("impersonate-user").into_iter().next() else {
+    let groups = header_values("impersonate-group");
+    let Some(name) = header_values("impersonate-user").into_iter().next() else {
         if groups.is_empty() {
             return Ok(user);
         }
@@ -78,19 +78,19 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
     Ok(wanted.authenticated())
 }
 
-/// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for this verb
-/// only, and the classic verb `impersonate`. If neither allows it, the client gets the error of constrained
+/// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for the verb
+/// of `target` only, and the classic verb `impersonate`. If neither allows it, the client gets the error of constrained
 /// impersonation.
 fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
     let account = service_account(&wanted.name);
     let mode = if account.is_some() { "serviceaccount" } else { "user-info" };
     let check = |verb: &str, group: &str| {
-        let names = wanted.groups.iter().map(|name| ("groups", "", name.as_str()));
-        let name = match account {
+        let groups = wanted.groups.iter().map(|name| ("groups", "", name.as_str()));
+        let user_or_account = match account {
             Some((namespace, name)) => ("serviceaccounts", namespace, name),
             None => ("users", "", wanted.name.as_str()),
         };
-        [name].into_iter().chain(names).try_for_each(|(resource, namespace, name)| {
+        [user_or_account].into_iter().chain(groups).try_for_each(|(resource, namespace, name)| {
             let [verb, group, resource, namespace, name] = [verb, group, resource, namespace, name].map(str::to_owned);
             let access = Access { verb, group, resource, namespace, name, ..Access::default() };
             rbac::authorize(store, user, &Target::Resource(access))

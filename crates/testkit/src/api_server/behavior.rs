@@ -17,7 +17,7 @@ pub struct Behavior {
 struct State {
     bookmark_period: Duration,
     roles: Roles,
-    /// `true` if a client that changes the owners of an object needs the right to delete the object.
+    /// `true` if a client that changes the owners of an object must be allowed to delete the object.
     protects_owners: bool,
     /// The change that admission makes to each object before it is written.
     admission: Option<fn(&mut Value)>,

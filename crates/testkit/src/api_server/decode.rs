@@ -36,10 +36,10 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
             check_micro_time(time).map_err(|why| unreadable(resource, resource.kind, why))?;
         }
     }
-    let given = (unknown == UnknownFields::Refuse).then(|| body.clone());
+    let sent = (unknown == UnknownFields::Refuse).then(|| body.clone());
     let mut object = (resource.decode)(body).map_err(|why| unreadable(resource, resource.kind, why))?;
-    if let Some(given) = given {
-        let unknown = unknown_fields("", &given, &object);
+    if let Some(sent) = sent {
+        let unknown = unknown_fields("", &sent, &object);
         if !unknown.is_empty() {
             let why = format!("strict decoding error: {}", unknown.join(", "));
             return Err(unreadable(resource, resource.kind, why));
@@ -53,22 +53,22 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
     Ok(object)
 }
 
-/// Returns the fields of the body that are lost when the body is parsed as its type.
-fn unknown_fields(place: &str, given: &Value, read: &Value) -> Vec<String> {
-    match (given, read) {
-        (Value::Object(given), Value::Object(read)) => {
-            let fields = given.iter().filter(|(_, value)| !value.is_null());
-            let unknown = fields.map(|(name, value)| match read.get(name) {
-                Some(read) => unknown_fields(&format!("{place}{name}."), value, read),
+/// Returns an error for each field of the body that is lost when the body is parsed as its type.
+fn unknown_fields(place: &str, sent: &Value, parsed: &Value) -> Vec<String> {
+    match (sent, parsed) {
+        (Value::Object(sent), Value::Object(parsed)) => {
+            let fields = sent.iter().filter(|(_, value)| !value.is_null());
+            let unknown = fields.map(|(name, value)| match parsed.get(name) {
+                Some(parsed) => unknown_fields(&format!("{place}{name}."), value, parsed),
                 None => vec![format!("unknown field \"{place}{name}\"")],
             });
             unknown.flatten().collect()
         }
-        (Value::Array(given), Value::Array(read)) => {
-            let items = given.iter().zip(read).enumerate();
+        (Value::Array(sent), Value::Array(parsed)) => {
+            let items = sent.iter().zip(parsed).enumerate();
             let place = place.trim_end_matches('.');
             items
-                .flat_map(|(index, (given, read))| unknown_fields(&format!("{place}[{index}]."), given, read))
+                .flat_map(|(index, (sent, parsed))| unknown_fields(&format!("{place}[{index}]."), sent, parsed))
                 .collect()
         }
         _ => Vec::new(),
@@ -131,7 +131,7 @@ fn micro_times(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
-/// Checks that a time has exactly six fractional digits. Like those of the real server, the error quotes Go's reference
+/// Checks that a time has exactly six fractional digits. As on a real server, the error quotes Go's reference
 /// time, 2006-01-02T15:04:05.
 fn check_micro_time(time: &str) -> std::result::Result<(), String> {
     const DIGITS: usize = 6;

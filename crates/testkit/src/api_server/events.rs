@@ -70,15 +70,15 @@ pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec
 }
 
 fn namespace_error(event: &Value) -> Option<FieldError> {
-    let own = text(&event["metadata"]["namespace"]);
-    let about = text(&event["involvedObject"]["namespace"]);
-    let is_allowed = match (event["eventTime"].is_string(), about) {
-        (false, "") => own == "default",
-        (true, "") => matches!(own, "default" | "kube-system"),
-        (false, about) => about == own,
+    let own_namespace = text(&event["metadata"]["namespace"]);
+    let object_namespace = text(&event["involvedObject"]["namespace"]);
+    let is_allowed = match (event["eventTime"].is_string(), object_namespace) {
+        (false, "") => own_namespace == "default",
+        (true, "") => matches!(own_namespace, "default" | "kube-system"),
+        (false, object_namespace) => object_namespace == own_namespace,
         (true, _) => true,
     };
-    (!is_allowed).then(|| FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"))
+    (!is_allowed).then(|| FieldError::invalid("involvedObject.namespace", object_namespace, "does not match event.namespace"))
 }
 
 fn completeness_errors(event: &Value) -> Vec<FieldError> {
@@ -87,8 +87,8 @@ fn completeness_errors(event: &Value) -> Vec<FieldError> {
     if controller.is_empty() {
         errors.push(FieldError::required("reportingController", ""));
     }
-    let wrong = names::key_errors(controller);
-    errors.extend(wrong.iter().map(|why| FieldError::invalid("reportingController", controller, why)));
+    let reasons = names::key_errors(controller);
+    errors.extend(reasons.iter().map(|why| FieldError::invalid("reportingController", controller, why)));
     for (field, required, limit) in
         [("reportingInstance", true, 128), ("action", true, 128), ("reason", true, 128), ("message", false, 1024)]
     {
@@ -129,8 +129,8 @@ fn creation_errors(event: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid("type", "", format_args!("has invalid value: {kind}")));
     }
     let deprecated = ["firstTimestamp", "lastTimestamp", "count", "source"].into_iter();
-    let set = deprecated.filter(|field| !event[*field].is_null());
-    errors.extend(set.map(|field| FieldError::invalid(field, "", "needs to be unset")));
+    let set_fields = deprecated.filter(|field| !event[*field].is_null());
+    errors.extend(set_fields.map(|field| FieldError::invalid(field, "", "needs to be unset")));
     errors
 }
 

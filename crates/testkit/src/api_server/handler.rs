@@ -116,21 +116,21 @@ impl Call {
             },
             dry_run: self.query.get("dryRun") == Some("All"),
         };
-        let everywhere = resource.namespaced && access.namespace.is_empty();
+        let in_all_namespaces = resource.namespaced && access.namespace.is_empty();
         let name = access.name.as_str();
         match access.verb.as_str() {
             "list" => self.list(&objects),
             "watch" => self.watch(&objects),
-            "get" if !everywhere => {
+            "get" if !in_all_namespaces => {
                 self.check_version(self.store.revision())?;
                 Ok(json_reply(200, &objects.get(name)?))
             }
-            "create" if !everywhere && name.is_empty() => {
+            "create" if !in_all_namespaces && name.is_empty() => {
                 let mut object = self.json()?;
                 self.behavior.admit(&mut object);
                 Ok(json_reply(201, &objects.create(object)?))
             }
-            "update" if !everywhere && !name.is_empty() => {
+            "update" if !in_all_namespaces && !name.is_empty() => {
                 // RBAC reads the store, so this check comes before the update locks it.
                 let creation = self.target.with_verb(|_| "create".to_owned());
                 let may_create = rbac::authorize(&self.store, user, &creation);
@@ -140,14 +140,14 @@ impl Call {
                 let (object, created) = objects.update(name, object, may_create)?;
                 Ok(json_reply(if created { 201 } else { 200 }, &object))
             }
-            "patch" if !everywhere && !name.is_empty() => Ok(json_reply(200, &objects.patch(name, &self.patch()?)?)),
-            "delete" if !everywhere => self.delete(&objects, name),
-            "deletecollection" if !everywhere => self.delete_all(&objects),
+            "patch" if !in_all_namespaces && !name.is_empty() => Ok(json_reply(200, &objects.patch(name, &self.patch()?)?)),
+            "delete" if !in_all_namespaces => self.delete(&objects, name),
+            "deletecollection" if !in_all_namespaces => self.delete_all(&objects),
             _ => Err(status::method_not_allowed()),
         }
     }
 
-    /// Refuses to change owners without the right to delete the object, as the admission plugin
+    /// Refuses a change of owners by a user who is not allowed to delete the object, as the admission plugin
     /// OwnerReferencesPermissionEnforcement does.
     fn check_owners(&self, objects: &Objects, user: &Identity, name: &str, update: &Value) -> Result<()> {
         let owners = |object: &Value| object["metadata"]["ownerReferences"].clone();
@@ -165,9 +165,9 @@ impl Call {
     fn list(&self, objects: &Objects) -> Result<Reply> {
         let resource = objects.resource;
         let selector = Selector::parse(resource, &self.query)?;
-        let (all, revision) = self.store.list(resource.name, scope(objects).as_deref());
+        let (stored, revision) = self.store.list(resource.name, scope(objects).as_deref());
         self.check_version(revision)?;
-        let items = all.iter().filter(|object| selector.matches(object)).map(|object| objects.served(object));
+        let items = stored.iter().filter(|object| selector.matches(object)).map(|object| objects.served(object));
         Ok(json_reply(200, &list(resource, revision, items)))
     }
 
@@ -192,9 +192,9 @@ impl Call {
 
     fn delete_all(&self, objects: &Objects) -> Result<Reply> {
         let selector = Selector::parse(objects.resource, &self.query)?;
-        let (all, revision) = self.store.list(objects.resource.name, scope(objects).as_deref());
+        let (stored, revision) = self.store.list(objects.resource.name, scope(objects).as_deref());
         let mut items = Vec::new();
-        for object in all.iter().filter(|object| selector.matches(object)) {
+        for object in stored.iter().filter(|object| selector.matches(object)) {
             items.push(objects.delete(text(&object["metadata"]["name"]), &Value::Null)?.0);
         }
         Ok(json_reply(200, &list(objects.resource, revision, items)))

@@ -1,6 +1,6 @@
-//! `metadata.managedFields`: the record of which client last set which field.
+//! `metadata.managedFields`, which names the client that last set each field.
 //!
-//! Real servers keep this record in every object, so clients must cope with it.
+//! Objects of real servers have this field, so clients must cope with it.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};

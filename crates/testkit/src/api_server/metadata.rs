@@ -1,4 +1,4 @@
-//! The metadata of objects: the fields that the server sets, and the checks that it agrees with the request.
+//! The metadata of objects: the fields that the server sets, and the checks that the metadata agrees with the request.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub fn enter_namespace(object: &mut Value, namespace: &str) -> Result<()> {
     let metadata = &mut object["metadata"];
     match text(&metadata["namespace"]) {
         _ if namespace.is_empty() => remove(metadata, "namespace"),
-        own if own == namespace => {}
+        existing if existing == namespace => {}
         "" => metadata["namespace"] = namespace.into(),
         _ => {
             return Err(status::bad_request(

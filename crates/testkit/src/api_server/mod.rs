@@ -115,13 +115,14 @@ impl ApiServer {
         self.behavior.set_bookmark_period(period);
     }
 
-    /// Answers every request with 403 until [`ApiServer::read_roles`] is called, except those of administrators. A real
-    /// server does this for up to a second while it starts.
+    /// Answers every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called. A
+    /// real server does this for up to a second while it starts.
     pub fn forget_roles(&self) {
         self.behavior.set_roles(Roles::Unknown);
     }
 
-    /// Answers the next `requests` requests with 403, except those of administrators, like [`ApiServer::forget_roles`].
+    /// Answers the next `requests` requests of users who are not administrators with 403, as after
+    /// [`ApiServer::forget_roles`].
     pub fn forget_roles_for(&self, requests: usize) {
         self.behavior.set_roles(Roles::UnknownFor(requests));
     }

@@ -3,7 +3,7 @@
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
-/// Checks a DNS-1123 subdomain: the name of most objects.
+/// Returns the errors in a DNS-1123 subdomain, such as the name of most objects.
 pub fn subdomain_errors(name: &str) -> Vec<String> {
     let mut errors = too_long(name, 253);
     if !name.split('.').all(is_label) {
@@ -16,7 +16,7 @@ pub fn subdomain_errors(name: &str) -> Vec<String> {
     errors
 }
 
-/// Checks a DNS-1123 label: the name of a namespace.
+/// Returns the errors in a DNS-1123 label, such as the name of a namespace.
 pub fn label_errors(name: &str) -> Vec<String> {
     let mut errors = too_long(name, 63);
     if !is_label(name) {
@@ -33,7 +33,7 @@ pub fn label_errors(name: &str) -> Vec<String> {
     errors
 }
 
-/// Checks a name that only has to be a valid path segment, such as that of a Role.
+/// Returns the errors in a name that only has to be a valid path segment, such as that of a Role.
 pub fn path_segment_errors(name: &str) -> Vec<String> {
     if matches!(name, "." | "..") {
         return vec![format!("may not be '{name}'")];
@@ -42,7 +42,7 @@ pub fn path_segment_errors(name: &str) -> Vec<String> {
     bad.map(|bad| format!("may not contain '{bad}'")).collect()
 }
 
-/// Checks the key of a label or annotation: a name, optionally with a domain and `/` before it.
+/// Returns the errors in the key of a label or annotation: a name, optionally with a domain and `/` before it.
 pub fn key_errors(key: &str) -> Vec<String> {
     const RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', \
                         and must start and end with an alphanumeric character";
@@ -71,7 +71,7 @@ pub fn key_errors(key: &str) -> Vec<String> {
     errors
 }
 
-/// Checks the value of a label.
+/// Returns the errors in the value of a label.
 pub fn label_value_errors(value: &str) -> Vec<String> {
     let mut errors = too_long(value, 63);
     if !value.is_empty() && !is_key_name(value) {

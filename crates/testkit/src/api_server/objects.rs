@@ -64,7 +64,7 @@ impl Objects<'_> {
         metadata::check_name(&object, name)?;
         // This check locks the store, so it cannot be made during the write, which holds the same lock. As on a real
         // server, the namespace may be deleted between the check and the write.
-        let namespace = self.check_namespace_accepts_objects();
+        let namespace_check = self.check_namespace_accepts_objects();
         let mut created = false;
         let stored = self.write(name, |before| {
             if before.is_none() && !self.resource.create_on_update {
@@ -75,7 +75,7 @@ impl Objects<'_> {
             if let Some(before) = before {
                 return self.replacement(name, before, object);
             }
-            namespace?;
+            namespace_check?;
             let object = self.new_object(name, object)?;
             may_create?;
             created = true;

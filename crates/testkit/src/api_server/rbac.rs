@@ -12,16 +12,16 @@ use super::status::{self, Result};
 use super::store::{Key, Store};
 
 /// Checks whether a request is allowed.
-pub fn authorize(store: &Store, who: &Identity, target: &Target) -> Result<()> {
-    match reason_to_allow(store, who, target) {
+pub fn authorize(store: &Store, identity: &Identity, target: &Target) -> Result<()> {
+    match reason_to_allow(store, identity, target) {
         Some(_) => Ok(()),
-        None => Err(forbidden(who, target)),
+        None => Err(forbidden(identity, target)),
     }
 }
 
 /// Returns the 403 for a request that no Role allows, with the real server's message.
-pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
-    let user = &who.name;
+pub fn forbidden(identity: &Identity, target: &Target) -> Box<Status> {
+    let user = &identity.name;
     match target {
         Target::Path { verb, path } => {
             status::forbidden("", "", "", format_args!("User {user:?} cannot {verb} path {path:?}"))
@@ -39,14 +39,14 @@ pub fn forbidden(who: &Identity, target: &Target) -> Box<Status> {
     }
 }
 
-/// Returns whether a user has all rights, independently of Roles.
-pub fn is_administrator(who: &Identity) -> bool {
-    who.groups.iter().any(|group| group == "system:masters")
+/// Returns whether a user is allowed everything, independently of Roles.
+pub fn is_administrator(identity: &Identity) -> bool {
+    identity.groups.iter().any(|group| group == "system:masters")
 }
 
 /// Returns the reason why a request is allowed, which is empty for administrators; `None` if it is not allowed.
-pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option<String> {
-    if is_administrator(who) {
+pub fn reason_to_allow(store: &Store, identity: &Identity, target: &Target) -> Option<String> {
+    if is_administrator(identity) {
         return Some(String::new());
     }
     let (cluster_bindings, _) = store.list("clusterrolebindings", None);
@@ -57,7 +57,7 @@ pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option
         bindings.extend(store.list("rolebindings", Some(&access.namespace)).0);
     }
     bindings.iter().find_map(|binding| {
-        let subject = subject_of(binding, who)?;
+        let subject = subject_of(binding, identity)?;
         let role = role_of(store, binding)?;
         let mut rules = role["rules"].as_array()?.iter();
         rules.find(|rule| covers(rule, target))?;
@@ -65,18 +65,18 @@ pub fn reason_to_allow(store: &Store, who: &Identity, target: &Target) -> Option
     })
 }
 
-/// Describes the subject of a binding that matches this identity, if there is one.
-fn subject_of(binding: &Value, who: &Identity) -> Option<String> {
+/// Returns a description of the subject of a binding that matches this identity, if there is one.
+fn subject_of(binding: &Value, identity: &Identity) -> Option<String> {
     let subjects = binding["subjects"].as_array()?;
     subjects.iter().find_map(|subject| {
         let name = text(&subject["name"]);
         match text(&subject["kind"]) {
-            "User" if name == who.name => Some(format!("User {name:?}")),
-            "Group" if who.groups.iter().any(|group| group == name) => Some(format!("Group {name:?}")),
+            "User" if name == identity.name => Some(format!("User {name:?}")),
+            "Group" if identity.groups.iter().any(|group| group == name) => Some(format!("Group {name:?}")),
             "ServiceAccount" => {
                 let namespace = text(&subject["namespace"]);
                 let full = format!("system:serviceaccount:{namespace}:{name}");
-                (full == who.name).then(|| format!("ServiceAccount \"{name}/{namespace}\""))
+                (full == identity.name).then(|| format!("ServiceAccount \"{name}/{namespace}\""))
             }
             _ => None,
         }

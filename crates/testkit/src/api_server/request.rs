@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-/// The parameters after the `?`.
+/// The query parameters of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(String, String)>);
 

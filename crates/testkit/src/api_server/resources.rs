@@ -124,7 +124,7 @@ pub static RESOURCES: &[Resource] = &[
     rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
 ];
 
-/// The resource for reviews of the client's own rights. Reviews are answered but not stored.
+/// The resource with which a client asks what it is allowed to do. Reviews are answered but not stored.
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,

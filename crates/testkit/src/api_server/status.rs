@@ -35,7 +35,7 @@ pub fn bad_request(message: impl Display) -> Box<Status> {
     failure(400, reason::BAD_REQUEST, message)
 }
 
-/// Returns status 401, for a request without a valid token.
+/// Returns status 401, for a request without a valid token or client certificate.
 pub fn unauthorized() -> Box<Status> {
     failure(401, reason::UNAUTHORIZED, "Unauthorized")
 }
@@ -188,12 +188,12 @@ pub fn version_required(resource: &Resource, name: &str) -> Box<Status> {
 }
 
 fn invalid_object(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Box<Status> {
-    let all: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
-    let all = match all.as_slice() {
+    let messages: Vec<String> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    let messages = match messages.as_slice() {
         [error] => error.clone(),
         errors => format!("[{}]", errors.join(", ")),
     };
-    let message = format!("{} {name:?} is invalid: {all}", qualified(group, kind));
+    let message = format!("{} {name:?} is invalid: {messages}", qualified(group, kind));
     let mut status = with_details(failure(422, reason::INVALID, message), group, kind, name);
     if let Some(details) = &mut status.details {
         details.causes = errors

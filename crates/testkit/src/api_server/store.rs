@@ -63,7 +63,7 @@ struct State {
     objects: BTreeMap<Key, Arc<Value>>,
     histories: BTreeMap<&'static str, History>,
     watch_cache_size: usize,
-    /// No watch can start from a revision before this one, in any collection.
+    /// The revision before which no watch can start, in any collection.
     min_watchable: u64,
 }
 
@@ -209,9 +209,9 @@ impl State {
     /// change in the collection's watch cache.
     fn oldest_watchable(&self, collection: &'static str) -> u64 {
         let changes = self.histories.get(collection).map(|history| &history.changes);
-        let left_the_cache = changes.and_then(|changes| changes.len().checked_sub(self.watch_cache_size)).unwrap_or(0);
+        let evicted_changes = changes.and_then(|changes| changes.len().checked_sub(self.watch_cache_size)).unwrap_or(0);
         match changes {
-            Some(changes) if left_the_cache > 0 => self.min_watchable.max(changes[left_the_cache].revision - 1),
+            Some(changes) if evicted_changes > 0 => self.min_watchable.max(changes[evicted_changes].revision - 1),
             _ => self.min_watchable,
         }
     }

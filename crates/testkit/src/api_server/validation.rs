@@ -37,14 +37,14 @@ fn metadata_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
     for (key, value) in entries(&metadata["labels"]) {
         let labels = "metadata.labels";
         errors.extend(names::key_errors(key).iter().map(|why| FieldError::invalid(labels, key, why)));
-        let wrong = names::label_value_errors(text(value));
-        errors.extend(wrong.iter().map(|why| FieldError::invalid(labels, text(value), why)));
+        let reasons = names::label_value_errors(text(value));
+        errors.extend(reasons.iter().map(|why| FieldError::invalid(labels, text(value), why)));
     }
     let mut size = 0;
     for (key, value) in entries(&metadata["annotations"]) {
         size += key.len() + text(value).len();
-        let wrong = names::key_errors(&key.to_lowercase());
-        errors.extend(wrong.iter().map(|why| FieldError::invalid("metadata.annotations", key, why)));
+        let reasons = names::key_errors(&key.to_lowercase());
+        errors.extend(reasons.iter().map(|why| FieldError::invalid("metadata.annotations", key, why)));
     }
     if size > ANNOTATIONS_LIMIT {
         let detail = format_args!("may not be more than {ANNOTATIONS_LIMIT} bytes");
@@ -63,8 +63,8 @@ fn metadata_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
         }
     }
     for finalizer in items(&metadata["finalizers"]) {
-        let wrong = names::key_errors(text(finalizer));
-        errors.extend(wrong.iter().map(|why| FieldError::invalid("metadata.finalizers", text(finalizer), why)));
+        let reasons = names::key_errors(text(finalizer));
+        errors.extend(reasons.iter().map(|why| FieldError::invalid("metadata.finalizers", text(finalizer), why)));
     }
     errors
 }
@@ -82,8 +82,8 @@ fn name_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
     let (prefix, name) = (text(&metadata["generateName"]), text(&metadata["name"]));
     if !prefix.is_empty() {
         // The prefix may end in a dash, because the generated part follows it.
-        let wrong = rule(&format!("{}a", prefix.trim_end_matches('-')));
-        errors.extend(wrong.iter().map(|why| FieldError::invalid("metadata.generateName", prefix, why)));
+        let reasons = rule(&format!("{}a", prefix.trim_end_matches('-')));
+        errors.extend(reasons.iter().map(|why| FieldError::invalid("metadata.generateName", prefix, why)));
     }
     if name.is_empty() {
         errors.push(FieldError::required("metadata.name", "name or generateName is required"));

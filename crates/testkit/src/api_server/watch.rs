@@ -162,7 +162,7 @@ impl Watch {
         }
     }
 
-    /// Ends the watch with an error event. The status line has already been sent.
+    /// Ends the watch with an error event. A watch reports such errors in its stream, not in the status of the reply.
     fn fail(&mut self, status: &Status) {
         self.ready.push_back(json!({ "type": "ERROR", "object": status::to_json(status) }));
         self.failed = true;

@@ -1,4 +1,4 @@
-//! An API server for trying leaderrun without a cluster: `cargo run --bin kube-api`.
+//! An API server for trying leaderrun without a cluster: `cargo run --package leaderrun-testkit --bin kube-api`.
 //!
 //! It is the API server of the tests. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no containers, and
 //! keeps its objects in memory.
@@ -46,11 +46,11 @@ fn main() -> anyhow::Result<()> {
     println!("    leaderrun --lock default/example -- sleep 60");
     println!("    kubectl get lease example --watch -o yaml");
     println!();
-    let others: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
+    let other_users: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
     println!(
         "The kubeconfig is the administrator's. In the same folder are kubeconfigs for users without any rights, to"
     );
-    println!("try Roles with: {}.", others.join(", "));
+    println!("try Roles with: {}.", other_users.join(", "));
 
     signals.wait()?;
     for (_, file) in &files {

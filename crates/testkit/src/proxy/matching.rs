@@ -27,7 +27,7 @@ impl ReceivedRequest {
 #[derive(Clone, Debug, Default)]
 pub struct Match {
     method: Option<Method>,
-    /// `true` to select only watches, `false` to select everything else.
+    /// `true` to select only watches, `false` to select everything else, `None` to select both.
     watch: Option<bool>,
     path: String,
     user: Option<String>,

@@ -63,12 +63,12 @@ impl Proxy {
         self.port.address()
     }
 
-    /// Returns a kubeconfig for the administrator that connects through this proxy.
+    /// Returns a kubeconfig with which the administrator connects through this proxy.
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfigs.file_for(ADMIN)
     }
 
-    /// Returns a kubeconfig for a user that connects through this proxy.
+    /// Returns a kubeconfig with which a user connects through this proxy.
     pub fn kubeconfig_for(&self, user: &str) -> PathBuf {
         self.kubeconfigs.file_for(users::named(user))
     }
@@ -125,32 +125,32 @@ impl Proxy {
     }
 
     /// Delays every request on its way to the server.
-    pub fn delay(&self, by: Duration) {
-        self.shared.faults().request_delay = by;
+    pub fn delay(&self, delay: Duration) {
+        self.shared.faults().request_delay = delay;
     }
 
     /// Delays every reply on its way to the client.
-    pub fn delay_replies(&self, by: Duration) {
-        self.shared.faults().reply_delay = by;
+    pub fn delay_replies(&self, delay: Duration) {
+        self.shared.faults().reply_delay = delay;
     }
 
-    /// Lets the requests reach the server and loses their replies. The connection stays open and silent.
+    /// Lets the matching requests reach the server, but loses their replies. The connection stays open and silent.
     pub fn lose_replies(&self, matching: Match) {
         self.shared.faults().add(matching, Fault::LoseReply);
     }
 
-    /// Answers the requests with an error. The server never receives them. `retry_after` is in seconds.
+    /// Answers the matching requests with an error. The server never receives them. `retry_after` is in seconds.
     pub fn answer(&self, matching: Match, status: u16, retry_after: Option<u32>) {
         let fault = Fault::Answer { status, retry_after };
         self.shared.faults().add(matching, fault);
     }
 
-    /// Holds the requests until they are released. They then reach the server even if the client has given them up.
+    /// Holds the matching requests until they are released. They then reach the server even if the client has given them up.
     pub fn hold_requests(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldRequest)
     }
 
-    /// Lets the requests reach the server and holds their replies until they are released.
+    /// Lets the matching requests reach the server, and holds their replies until they are released.
     pub fn hold_replies(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldReply)
     }
