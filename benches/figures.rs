@@ -260,10 +260,10 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
             eventually("the tree has grown", || candidate.output().contains("grown"));
             let supervisor = candidate.supervisor();
             eventually("the tree is complete", || descendants(supervisor).len() >= 1000);
-            a.signal(Signal::SIGTERM);
-            a.wait_for_log("did not end in time");
+            candidate.signal(Signal::SIGTERM);
+            candidate.wait_for_log("did not end in time");
             let kill_began_at = boot_time();
-            a.wait_for_exit(137);
+            candidate.wait_for_exit(137);
             milliseconds(kill_began_at, boot_time())
         })
         .collect()

@@ -31,7 +31,8 @@ fn an_event_that_is_created_in_one_group_can_be_read_in_the_other() {
     assert_eq!((&read["apiVersion"], &read["message"]), (&json!("v1"), &json!("host-1 became leader")));
     assert_eq!(read["involvedObject"]["name"], "job");
     assert_eq!(read["reportingComponent"], "leaderrun");
-    let events_about_job = namespace.admin.get(&format!("{}?fieldSelector=involvedObject.name%3Djob", path(&namespace, "api")));
+    let events_about_job =
+        namespace.admin.get(&format!("{}?fieldSelector=involvedObject.name%3Djob", path(&namespace, "api")));
     assert_eq!(events_about_job.expect("a list")["items"].as_array().expect("items").len(), 1);
 }
 

@@ -1,5 +1,4 @@
-//! Tests with many candidates for one lock. They check that few writes are refused and that
-//! hand-overs are short.
+//! Tests with many candidates for one lock. They check that few writes are refused and that hand-overs are short.
 
 automod::dir!("tests/contention");
 

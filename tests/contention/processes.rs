@@ -53,7 +53,9 @@ fn a_hand_over_causes_few_refused_writes() {
     let refused_at_first = proxy.conflicts();
     (0..10).for_each(|_| candidates.hand_over());
     let refused = proxy.conflicts() - refused_at_first;
-    println!("{CANDIDATES} candidates: {refused_at_first} refused writes in the first twelve hand-overs, {refused} in ten more");
+    println!(
+        "{CANDIDATES} candidates: {refused_at_first} refused writes in the first twelve hand-overs, {refused} in ten more"
+    );
     // Without claim delays about eighty writes are refused in each hand-over. With claim delays there are very few, or
     // up to thirty on an overloaded machine.
     assert!(refused < 500, "{refused} refused writes in ten hand-overs");

@@ -209,7 +209,8 @@ impl ContentionSimulation {
     }
 
     fn send_watch_events(&mut self, stored: Stored) {
-        let mut watchers: Vec<usize> = (0..self.candidates.len()).filter(|&index| self.candidates[index].watches).collect();
+        let mut watchers: Vec<usize> =
+            (0..self.candidates.len()).filter(|&index| self.candidates[index].watches).collect();
         self.random.shuffle(&mut watchers);
         for (nth, index) in watchers.into_iter().enumerate() {
             let delay = self.latency() + Duration::from_micros(WATCH_EVENT_INTERVAL * nth as u64);

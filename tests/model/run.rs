@@ -310,8 +310,8 @@ impl World<'_> {
         stored
     }
 
-    /// Steps the election, and carries out its actions. `by_write` is true if a tenure in these actions
-    /// follows from the reply to a write.
+    /// Steps the election, and carries out its actions. `by_write` is true if a tenure in these actions follows from
+    /// the reply to a write.
     pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {

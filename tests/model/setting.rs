@@ -90,5 +90,9 @@ pub fn tolerated_rate_ratio(timing: &Timing) -> f64 {
 
 /// Returns the clocks of a machine whose boot clock has this rate. The wall clock is correct.
 pub fn clock(rate: f64) -> Clock {
-    Clock { rate: (TRUE_RATE as f64 * rate) as u64, initial_boot_time: 1000 * SECOND, wall_offset: SignedDuration::ZERO }
+    Clock {
+        rate: (TRUE_RATE as f64 * rate) as u64,
+        initial_boot_time: 1000 * SECOND,
+        wall_offset: SignedDuration::ZERO,
+    }
 }

@@ -126,8 +126,8 @@ impl World<'_> {
         self.state.disturbances_left > 0 && self.setting.disturbances.contains(&kind)
     }
 
-    /// Returns whether an outside edit is possible and covered by the promise. If the edit removes the holder's mark, all
-    /// other candidates must have observed the holder. If the edit keeps the mark, the record must name a holder.
+    /// Returns whether an outside edit is possible and covered by the promise. If the edit removes the holder's mark,
+    /// all other candidates must have observed the holder. If the edit keeps the mark, the record must name a holder.
     fn may_edit(&self, kind: Disturbance) -> bool {
         if !self.may_disturb(kind) {
             return false;

@@ -77,7 +77,8 @@ impl Store {
         self.object = object;
     }
 
-    /// Returns the events with which a watch from this version begins: [`WatchEvent::Broken`] if the version is too old.
+    /// Returns the events with which a watch from this version begins: [`WatchEvent::Broken`] if the version is too
+    /// old.
     pub fn events_since(&self, from: Option<&Version>) -> Vec<WatchEvent> {
         let Some(from) = from else {
             return self.object.iter().cloned().map(WatchEvent::Changed).collect();

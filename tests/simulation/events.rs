@@ -18,8 +18,8 @@ pub enum Thread {
     Routing,
 }
 
-/// An event of the simulation. `number` is the number of a request, watch or routing step. When a later one has replaced
-/// it, its replies, watch events and results are ignored.
+/// An event of the simulation. `number` is the number of a request, watch or routing step. When a later one has
+/// replaced it, its replies, watch events and results are ignored.
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),

@@ -135,7 +135,8 @@ impl World {
             Fault::HistoryCompacted => self.store.compact_all(),
             Fault::WallClockJumps => {
                 let machine = self.rng.usize(..self.machines.len());
-                self.machines[machine].plan.clock.wall_offset = SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
+                self.machines[machine].plan.clock.wall_offset =
+                    SignedDuration::from_secs(self.rng.i64(-1_000_000..1_000_000));
             }
             Fault::Suspend => self.suspend(until),
             Fault::AdmissionShortens => {
@@ -233,8 +234,8 @@ impl World {
         if self.living.is_empty() { None } else { Some(self.living[self.rng.usize(..self.living.len())]) }
     }
 
-    /// Returns whether the supervisor is healthy. Only then may the elector fail, because the promise covers the failure
-    /// of one of the two processes at a time.
+    /// Returns whether the supervisor is healthy. Only then may the elector fail, because the promise covers the
+    /// failure of one of the two processes at a time.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
         supervisor.alive

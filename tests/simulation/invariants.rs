@@ -258,8 +258,8 @@ impl World {
         }
     }
 
-    /// Checks that a candidate has led since the faults ended, and that no candidate holds the lock although its command
-    /// ended before that.
+    /// Checks that a candidate has led since the faults ended, and that no candidate holds the lock although its
+    /// command ended before that.
     pub fn check_leader(&mut self) {
         if self.last_leading_at <= self.plan.healthy_from {
             self.record_violation(ViolationKind::NoLeader, "no candidate leads".to_owned());

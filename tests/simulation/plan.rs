@@ -77,8 +77,8 @@ impl MachinePlan {
         self.delay + self.kill_time
     }
 
-    /// Draws the delay and the kill time of this machine. The random numbers have a seed of their own, so that the seeds of
-    /// earlier failures still give the same schedules on machines without delays.
+    /// Draws the delay and the kill time of this machine. The random numbers have a seed of their own, so that the
+    /// seeds of earlier failures still give the same schedules on machines without delays.
     fn with_delays(self) -> Self {
         let mut rng = Rng::with_seed(self.clock.initial_boot_time);
         let advance = if rng.f64() < 0.3 { self.timing.max_advance().mul_f64(rng.f64()) } else { Duration::ZERO };
@@ -267,7 +267,11 @@ fn draw_machines(
                 rate: (TRUE_RATE as f64 / [1.0, 1.0 + (rate_ratio - 1.0) * rng.f64(), rate_ratio][rng.usize(..3)])
                     as u64,
                 initial_boot_time: rng.u64(1..1_000_000) * SECOND,
-                wall_offset: SignedDuration::from_secs(if accurate_wall_clocks { 0 } else { rng.i64(-100_000..100_000) }),
+                wall_offset: SignedDuration::from_secs(if accurate_wall_clocks {
+                    0
+                } else {
+                    rng.i64(-100_000..100_000)
+                }),
             },
             identity: if same_identity { "same".to_owned() } else { machine_name(index).to_string() },
             wait: match rng.usize(..8) {

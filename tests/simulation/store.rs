@@ -124,8 +124,8 @@ impl Store {
         }
     }
 
-    /// Returns the revision of the first deletion after `revision`, which a watch delivers next; the current revision if
-    /// there was no such deletion.
+    /// Returns the revision of the first deletion after `revision`, which a watch delivers next; the current revision
+    /// if there was no such deletion.
     pub fn deleted_after(&self, revision: u64) -> u64 {
         self.deletions.iter().copied().find(|deleted| *deleted > revision).unwrap_or(self.revision)
     }

@@ -53,13 +53,13 @@ pub struct Run {
     pub fencing_token: u64,
     /// The marks that this run has observed, in order.
     pub observed_marks: Vec<ObservedMark>,
-    /// `true` if, since the last write of this run, another client has removed its mark from the record or shortened the
-    /// record's duration; also `true` if an admission policy shortened that write but not all earlier ones.
+    /// `true` if, since the last write of this run, another client has removed its mark from the record or shortened
+    /// the record's duration; also `true` if an admission policy shortened that write but not all earlier ones.
     pub displaced: bool,
     /// `true` if the API server has stored a record of this run with the whole lease duration.
     pub has_written_in_full: bool,
-    /// `true` if this run was displaced, and another run, which could not know that this run holds the lock, has written
-    /// the record since.
+    /// `true` if this run was displaced, and another run, which could not know that this run holds the lock, has
+    /// written the record since.
     pub overtaken: bool,
     /// `true` if this run was overtaken at least once, so that another command may have a greater fencing token.
     pub token_may_be_exceeded: bool,

@@ -78,9 +78,9 @@ impl Checker {
         Self { findings, stopped, thread: Some(thread) }
     }
 
-    /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock
-    /// without slots. `deletions` are the times at which the lock file was deleted, after which its fencing tokens
-    /// start from 1 again.
+    /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock without
+    /// slots. `deletions` are the times at which the lock file was deleted, after which its fencing tokens start from 1
+    /// again.
     pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], deletions: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();

@@ -154,7 +154,8 @@ impl Arena {
         if hides_holder {
             self.no_start_before = rules::no_start_before(now, LEASE_DURATION);
         }
-        // The version counter of a new file starts from 1 again. The API server's resourceVersion continues after a deletion.
+        // The version counter of a new file starts from 1 again. The API server's resourceVersion continues after a
+        // deletion.
         if self.kind == LockKind::File && matches!(edit, Edit::Delete | Edit::Recreate | Edit::Garbage) {
             self.deletions.push(boot_time());
         }

@@ -38,8 +38,8 @@ impl Observer {
             let mut holders = HashMap::new();
             while !thread_stopped.load(Ordering::Relaxed) {
                 let observation = store.read();
-                // Outside edits are not renewals. They are recognized by a missing mark, by a holder that is not the one of
-                // the mark's run, or by a different duration.
+                // Outside edits are not renewals. They are recognized by a missing mark, by a holder that is not the
+                // one of the mark's run, or by a different duration.
                 let mut is_renewal = |observed: &Observation| {
                     let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
                     let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());

@@ -58,8 +58,8 @@ pub fn hides_holder(edit: Edit) -> bool {
     }
 }
 
-/// Returns whether all candidates for this slot have observed that `holder` holds it. A candidate that
-/// leads in another slot, or whose elector has ended, does not count.
+/// Returns whether all candidates for this slot have observed that `holder` holds it. A candidate that leads in another
+/// slot, or whose elector has ended, does not count.
 pub fn all_have_observed<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
     candidates.all(|candidate| {
         let leads = candidate.identity == holder || candidate.has_led();

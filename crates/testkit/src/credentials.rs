@@ -1,5 +1,5 @@
-//! Credentials that a test issues to a user and later revokes, as when a cluster rotates credentials. The testkit's
-//! API server answers 401 to requests with revoked credentials.
+//! Credentials that a test issues to a user and later revokes, as when a cluster rotates credentials. The testkit's API
+//! server answers 401 to requests with revoked credentials.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

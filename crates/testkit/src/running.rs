@@ -84,8 +84,8 @@ impl Running {
         }
     }
 
-    /// Waits like [`Running::wait`], and checks the exit status. A death from signal N counts as the status 128 + N,
-    /// as in a shell.
+    /// Waits like [`Running::wait`], and checks the exit status. A death from signal N counts as the status 128 + N, as
+    /// in a shell.
     #[track_caller]
     pub fn wait_for_exit(&mut self, status: i32) {
         let ended = self.wait();

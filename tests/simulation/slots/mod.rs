@@ -83,8 +83,8 @@ pub fn run_all(seeds: std::ops::Range<u64>, mutation: Mutation) -> Result<Summar
 /// - two lease durations and five retry periods, because a lost read may have to time out before a candidate observes
 ///   the record of a dead holder, which then has to expire;
 /// - the longest claim delay;
-/// - one preemption for each claim delay above zero: the candidate that waits for a record to expire may preempt the leader
-///   of another slot instead, and that leader then begins to wait.
+/// - one preemption for each claim delay above zero: the candidate that waits for a record to expire may preempt the
+///   leader of another slot instead, and that leader then begins to wait.
 fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
     let mut rng = Rng::with_seed(seed);
     let slots = rng.usize(2..=6);

@@ -131,7 +131,11 @@ impl World {
         for number in 0..candidates {
             // The clock rates differ by less than the tolerated ratio.
             let rate = TRUE_RATE + world.rng.u64(0..50_000);
-            let clock = Clock { rate, initial_boot_time: world.rng.u64(0..1000 * SECOND), wall_offset: jiff::SignedDuration::ZERO };
+            let clock = Clock {
+                rate,
+                initial_boot_time: world.rng.u64(0..1000 * SECOND),
+                wall_offset: jiff::SignedDuration::ZERO,
+            };
             let candidate = world.new_candidate(number, clock);
             world.candidates.push(candidate);
             let at = world.rng.u64(0..50 * MILLISECOND);

@@ -78,8 +78,8 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
     Ok(wanted.authenticated())
 }
 
-/// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for the verb
-/// of `target` only, and the classic verb `impersonate`. If neither allows it, the client gets the error of constrained
+/// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for the verb of
+/// `target` only, and the classic verb `impersonate`. If neither allows it, the client gets the error of constrained
 /// impersonation.
 fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
     let account = service_account(&wanted.name);

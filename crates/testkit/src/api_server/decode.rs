@@ -131,8 +131,8 @@ fn micro_times(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
-/// Checks that a time has exactly six fractional digits. As on a real server, the error quotes Go's reference
-/// time, 2006-01-02T15:04:05.
+/// Checks that a time has exactly six fractional digits. As on a real server, the error quotes Go's reference time,
+/// 2006-01-02T15:04:05.
 fn check_micro_time(time: &str) -> std::result::Result<(), String> {
     const DIGITS: usize = 6;
     let fraction = time.find('.').map(|point| &time[point + 1..]);

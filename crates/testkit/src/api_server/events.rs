@@ -78,7 +78,8 @@ fn namespace_error(event: &Value) -> Option<FieldError> {
         (false, object_namespace) => object_namespace == own_namespace,
         (true, _) => true,
     };
-    (!is_allowed).then(|| FieldError::invalid("involvedObject.namespace", object_namespace, "does not match event.namespace"))
+    (!is_allowed)
+        .then(|| FieldError::invalid("involvedObject.namespace", object_namespace, "does not match event.namespace"))
 }
 
 fn completeness_errors(event: &Value) -> Vec<FieldError> {

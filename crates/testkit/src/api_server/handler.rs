@@ -140,7 +140,9 @@ impl Call {
                 let (object, created) = objects.update(name, object, may_create)?;
                 Ok(json_reply(if created { 201 } else { 200 }, &object))
             }
-            "patch" if !in_all_namespaces && !name.is_empty() => Ok(json_reply(200, &objects.patch(name, &self.patch()?)?)),
+            "patch" if !in_all_namespaces && !name.is_empty() => {
+                Ok(json_reply(200, &objects.patch(name, &self.patch()?)?))
+            }
             "delete" if !in_all_namespaces => self.delete(&objects, name),
             "deletecollection" if !in_all_namespaces => self.delete_all(&objects),
             _ => Err(status::method_not_allowed()),

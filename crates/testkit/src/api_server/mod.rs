@@ -115,8 +115,8 @@ impl ApiServer {
         self.behavior.set_bookmark_period(period);
     }
 
-    /// Answers every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called. A
-    /// real server does this for up to a second while it starts.
+    /// Answers every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called.
+    /// A real server does this for up to a second while it starts.
     pub fn forget_roles(&self) {
         self.behavior.set_roles(Roles::Unknown);
     }

@@ -145,7 +145,8 @@ impl Proxy {
         self.shared.faults().add(matching, fault);
     }
 
-    /// Holds the matching requests until they are released. They then reach the server even if the client has given them up.
+    /// Holds the matching requests until they are released. They then reach the server even if the client has given
+    /// them up.
     pub fn hold_requests(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldRequest)
     }
