@@ -73,7 +73,7 @@ impl Collection {
         }
     }
 
-    /// Returns all objects, in pages of [`PAGE_SIZE`].
+    /// Returns all objects, which are requested in pages of [`PAGE_SIZE`].
     pub async fn list(&self) -> Result<Vec<Value>, Error> {
         let (mut objects, mut page) = (Vec::new(), String::new());
         loop {
@@ -158,10 +158,10 @@ impl Collection {
         verb: Verb,
         name: &str,
         method: Method,
-        rest: &str,
+        path_suffix: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<Value, Error> {
-        let mut path = format!("{}{rest}", self.resource.path(&self.namespace));
+        let mut path = format!("{}{path_suffix}", self.resource.path(&self.namespace));
         if body.is_some() {
             path += FIELD_MANAGER;
         }

@@ -25,7 +25,7 @@ pub struct Error {
 /// The kind of an error, which says what is known after the request and what the next request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The object has changed since it was read. Nothing was written; it must be read again.
+    /// The object has changed since it was read, or exists already. Nothing was written; it must be read again.
     Conflict,
     /// There is no such object, or no such namespace. Nothing was written.
     NotFound,

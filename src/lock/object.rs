@@ -336,7 +336,7 @@ impl ObjectLock {
         role(&self.name.namespace, lock, &rules)
     }
 
-    /// Converts the error of a request, and adds the Role that would permit it.
+    /// Converts the error of a request. If RBAC refused the request, adds the Role that would permit it.
     fn to_lock_error(&self, error: kubernetes::Error) -> LockError {
         let kind = match error.kind {
             ErrorKind::Conflict => LockErrorKind::Conflict,

@@ -104,9 +104,11 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
         return Err(format!("did not print an {KIND}: the output has kind {kind:?}"));
     }
     if api_version != plugin.api_version {
-        let configured = &plugin.api_version;
-        let printed = if api_version.is_empty() { "no apiVersion" } else { &api_version };
-        return Err(format!("printed an {KIND} with {printed}, but the kubeconfig requires {configured}"));
+        let configured_version = &plugin.api_version;
+        let printed_version = if api_version.is_empty() { "no apiVersion" } else { &api_version };
+        return Err(format!(
+            "printed an {KIND} with {printed_version}, but the kubeconfig requires {configured_version}"
+        ));
     }
     let Some(status) = status else { return Err(format!("printed an {KIND} without a status")) };
     let unless_blank = |field: Option<String>| field.filter(|text| !text.trim().is_empty());

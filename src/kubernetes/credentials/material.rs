@@ -68,7 +68,7 @@ fn read_certificate(
         }
         Ok((certificate, key))
     });
-    let earlier = previous.filter(|(earlier, _)| earlier.user.certificate == config.user.certificate);
+    let earlier = previous.filter(|(previous_config, _)| previous_config.user.certificate == config.user.certificate);
     let earlier = earlier.and_then(|(_, material)| material.tls.certificate.clone());
     or_previous(pair, earlier, failure).map(Some)
 }
@@ -86,7 +86,7 @@ fn read_authority(
         }
         Ok(pem)
     });
-    let earlier = previous.filter(|(earlier, _)| earlier.tls.authority == config.tls.authority);
+    let earlier = previous.filter(|(previous_config, _)| previous_config.tls.authority == config.tls.authority);
     let earlier = earlier.and_then(|(_, material)| material.tls.authority.clone());
     or_previous(pem, earlier, failure).map(Some)
 }
@@ -102,7 +102,7 @@ fn read_authorization(
     match (&user.token, &user.basic, issued.and_then(|issued| issued.token.as_ref())) {
         (Some(source), ..) => {
             let header = token(source).and_then(|token| bearer(&token, &source.to_string()));
-            let earlier = previous.filter(|(earlier, _)| earlier.user.token == user.token);
+            let earlier = previous.filter(|(previous_config, _)| previous_config.user.token == user.token);
             let earlier = earlier.and_then(|(_, material)| material.authorization.clone());
             or_previous(header, earlier, failure).map(Some)
         }

@@ -91,7 +91,7 @@ impl Worker {
     fn recheck(&mut self, rejected: Option<u64>) -> Result<(), CredentialsError> {
         let generation = self.access.as_ref().map(|access| access.generation);
         let is_rejected = generation.is_some() && rejected >= generation;
-        if self.loaded.is_none() || is_rejected || self.have_files_changed() {
+        if self.loaded.is_none() || is_rejected || self.is_reload_due() {
             self.reload()?;
         }
         let is_newer = self.access.as_ref().map(|access| access.generation) > generation;
@@ -104,7 +104,7 @@ impl Worker {
         }
     }
 
-    fn have_files_changed(&self) -> bool {
+    fn is_reload_due(&self) -> bool {
         self.loaded.as_ref().is_none_or(|loaded| {
             loaded.read_at.elapsed() >= REREAD_INTERVAL || files::stamps(&loaded.files) != loaded.stamps
         })
@@ -188,7 +188,7 @@ impl Worker {
             self.issued = None;
         }
         if self.plugin().is_some() && !has_issued {
-            // The plugin has not issued credentials yet.
+            // This plugin has not issued credentials yet.
             return Ok(read_failure);
         }
         let present = self.access.as_ref();
@@ -244,7 +244,8 @@ impl Worker {
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
     }
 
-    /// Returns whether the plugin must be run now. `is_rejected` is whether the server has rejected the credentials.
+    /// Returns whether the plugin must be run now. `is_rejected` is whether the server has rejected the credentials and
+    /// the files have not replaced them.
     fn is_plugin_due(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> bool {
         let issued = self.issued.as_ref().filter(|issued| issued.plugin == *plugin);
         let is_needed = is_rejected

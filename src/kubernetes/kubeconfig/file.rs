@@ -199,11 +199,11 @@ impl KubeconfigFile {
     /// Returns whether the file defines nothing.
     pub fn is_empty(&self) -> bool {
         let Self { current_context, contexts, clusters, users, .. } = self;
-        let is_none = |length: Option<usize>| length.unwrap_or_default() == 0;
-        is_none(current_context.as_ref().map(String::len))
-            && is_none(contexts.as_ref().map(Vec::len))
-            && is_none(clusters.as_ref().map(Vec::len))
-            && is_none(users.as_ref().map(Vec::len))
+        let is_zero = |length: Option<usize>| length.unwrap_or_default() == 0;
+        is_zero(current_context.as_ref().map(String::len))
+            && is_zero(contexts.as_ref().map(Vec::len))
+            && is_zero(clusters.as_ref().map(Vec::len))
+            && is_zero(users.as_ref().map(Vec::len))
     }
 }
 

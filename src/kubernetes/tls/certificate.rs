@@ -66,7 +66,10 @@ impl Certificate {
 
     /// Returns whether this certificate may issue certificates for servers.
     pub fn may_issue(&self) -> bool {
-        self.is_authority() && self.may_sign_certificates() && self.is_for_servers() && self.has_only_known_extensions()
+        self.is_authority()
+            && self.may_sign_certificates()
+            && self.is_for_servers()
+            && self.has_only_known_critical_extensions()
     }
 
     /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 are
@@ -89,7 +92,7 @@ impl Certificate {
     }
 
     /// Returns whether all critical extensions of this certificate are known.
-    fn has_only_known_extensions(&self) -> bool {
+    fn has_only_known_critical_extensions(&self) -> bool {
         let mut extensions = self.0.tbs_certificate().extensions().into_iter().flatten();
         extensions.all(|extension| !extension.critical || KNOWN_EXTENSIONS.contains(&extension.extn_id))
     }

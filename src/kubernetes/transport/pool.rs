@@ -49,7 +49,8 @@ struct State {
 struct PendingConnection {
     access: Arc<Access>,
     began: Instant,
-    ended: watch::Receiver<Option<Result<(), ConnectError>>>,
+    /// The result, once there is one.
+    result: watch::Receiver<Option<Result<(), ConnectError>>>,
     task: JoinHandle<()>,
 }
 
@@ -86,20 +87,20 @@ impl Pool {
     /// Fails if no connection can be opened.
     pub async fn connection(self: &Arc<Self>, access: &Arc<Access>) -> Result<Connection, ConnectError> {
         loop {
-            let pending = {
+            let results = {
                 let mut state = self.state();
                 if let Some(idle) = state.idle.take().filter(|idle| idle.is_usable(access)) {
                     return Ok(idle);
                 }
                 self.begin(&mut state, access);
-                state.pending.iter().map(|pending| pending.ended.clone()).collect::<Vec<_>>()
+                state.pending.iter().map(|pending| pending.result.clone()).collect::<Vec<_>>()
             };
-            let ended = pending
+            let waits = results
                 .into_iter()
-                .map(|mut ended| async move { ended.wait_for(Option::is_some).await.ok()?.clone() }.boxed());
+                .map(|mut result| async move { result.wait_for(Option::is_some).await.ok()?.clone() }.boxed());
             // The opened connection is idle now. If another request has taken it, the loop waits for the next
             // connection.
-            if let (Some(Err(error)), ..) = select_all(ended).await {
+            if let (Some(Err(error)), ..) = select_all(waits).await {
                 return Err(error);
             }
         }
@@ -123,7 +124,7 @@ impl Pool {
         }
         // The oldest pending connection continues, because it may only be slow.
         state.pending.truncate(MAX_PENDING - 1);
-        let (sender, ended) = watch::channel(None);
+        let (sender, result) = watch::channel(None);
         // If the proxy has changed, the previous proxy and the new proxy are used in turn.
         let (pending_access, skip) = match state.last_useful.as_ref().and_then(|last| access.with_proxy_of(last)) {
             Some(previous) if state.unanswered % 2 == 1 => (Arc::new(previous), state.unanswered / 2),
@@ -138,7 +139,7 @@ impl Pool {
             let opened = opened.unwrap_or_else(|_| Err(ConnectError::timed_out(&task_access, CONNECT_TIMEOUT)));
             sender.send_replace(Some(opened.map(|connection| pool.add(connection))));
         });
-        state.pending.push(PendingConnection { access: pending_access, began: Instant::now(), ended, task });
+        state.pending.push(PendingConnection { access: pending_access, began: Instant::now(), result, task });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -70,21 +70,21 @@ impl Layout {
         if bytes.is_empty() {
             return Ok(Self { contents: None, free_slot: Some(0) });
         }
-        let (first, second) = bytes.split_at(bytes.len().min(SLOT_SIZE));
-        let first_document = if first.starts_with(SLOT_MAGIC.as_bytes()) {
+        let (first_bytes, second_bytes) = bytes.split_at(bytes.len().min(SLOT_SIZE));
+        let first_document = if first_bytes.starts_with(SLOT_MAGIC.as_bytes()) {
             None
         } else {
             // Zero bytes follow the document if the second slot was written later.
             Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
         };
         let first = match first_document {
-            None => parse_slot(first),
+            None => parse_slot(first_bytes),
             Some(document) => parse_document(document),
         };
         if first_document.is_some_and(|document| document.len() > SLOT_SIZE) {
             return first.map(|contents| Self { contents: Some(contents), free_slot: None });
         }
-        match (first, parse_slot(second)) {
+        match (first, parse_slot(second_bytes)) {
             (Err(reason), Err(_)) => Err(reason),
             (Ok(first), Ok(second)) if second.version > first.version => Ok(Self::with(second, 0)),
             (Err(_), Ok(second)) => Ok(Self::with(second, 0)),

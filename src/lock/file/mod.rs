@@ -93,11 +93,11 @@ async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock>
 }
 
 /// Returns a phrase for the type of a file that is neither a regular file nor a symbolic link.
-fn kind_of(found: FileType) -> &'static str {
-    match found {
-        _ if found.is_dir() => "a folder",
-        _ if found.is_fifo() => "a FIFO",
-        _ if found.is_socket() => "a socket",
+fn kind_of(file_type: FileType) -> &'static str {
+    match file_type {
+        _ if file_type.is_dir() => "a folder",
+        _ if file_type.is_fifo() => "a FIFO",
+        _ if file_type.is_socket() => "a socket",
         _ => "a device",
     }
 }
@@ -118,11 +118,13 @@ impl FileLock {
         let path = std::path::absolute(path).context("the current folder cannot be used")?;
         let (folder, _) = path.parent().zip(path.file_name()).context("the path has no file name")?;
         fs::metadata(folder).map_err(|failure| file_error::failed(FileOperation::Read, &path, &failure))?;
-        match fs::symlink_metadata(&path).map(|found| found.file_type()) {
-            Ok(found) if found.is_symlink() => {
+        match fs::symlink_metadata(&path).map(|metadata| metadata.file_type()) {
+            Ok(file_type) if file_type.is_symlink() => {
                 return Err(file_error::failed(FileOperation::Read, &path, &Errno::ELOOP.into()).into());
             }
-            Ok(found) if !found.is_file() => anyhow::bail!("it is {}, not a regular file", kind_of(found)),
+            Ok(file_type) if !file_type.is_file() => {
+                anyhow::bail!("it is {}, not a regular file", kind_of(file_type))
+            }
             _ => {}
         }
         let record_file = RecordFile::new(path, request_timeout);

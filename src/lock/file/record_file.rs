@@ -367,7 +367,7 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
 /// Returns whether a failed write has certainly changed nothing, so that another [`Method`] may be tried.
 fn is_refusal(failure: &io::Error) -> bool {
     let is_too_large_or_long = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
-    let refuses = [
+    let refusing_errnos = [
         Errno::EACCES,
         Errno::EPERM,
         Errno::EROFS,
@@ -379,7 +379,8 @@ fn is_refusal(failure: &io::Error) -> bool {
         Errno::ENOSYS,
         Errno::EOPNOTSUPP,
     ];
-    is_too_large_or_long || failure.raw_os_error().is_some_and(|errno| refuses.contains(&Errno::from_raw(errno)))
+    is_too_large_or_long
+        || failure.raw_os_error().is_some_and(|errno| refusing_errnos.contains(&Errno::from_raw(errno)))
 }
 
 fn conflict() -> LockError {
