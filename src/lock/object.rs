@@ -94,7 +94,7 @@ pub struct RoleScope {
 pub struct ObjectLock {
     format: &'static RecordFormat,
     objects: Collection,
-    name: ObjectName,
+    object_name: ObjectName,
     role_scope: Arc<RoleScope>,
     /// The owner to set on the object; `None` if the object gets no owner.
     owner: Option<Arc<Owner>>,
@@ -124,13 +124,14 @@ impl ObjectLock {
         owner: Option<Arc<Owner>>,
     ) -> Self {
         let objects = Collection::new(cluster, format.resource, namespace);
-        let name = ObjectName { resource: format.resource, namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { format, objects, name, role_scope, owner, seen: Mutex::new(None), resume: Mutex::new(None) }
+        let object_name =
+            ObjectName { resource: format.resource, namespace: namespace.to_owned(), name: name.to_owned() };
+        Self { format, objects, object_name, role_scope, owner, seen: Mutex::new(None), resume: Mutex::new(None) }
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
         self.look_up_owner().await;
-        let found = self.objects.get(&self.name.name).await;
+        let found = self.objects.get(&self.object_name.name).await;
         let found = found.map_err(|error| self.to_lock_error(error))?;
         self.owner.iter().for_each(|owner| owner.handle_success());
         if found.is_none() && self.seen.lock().expect("no thread panics while it holds this lock").is_some() {
@@ -150,7 +151,7 @@ impl ObjectLock {
     }
 
     async fn create_object(&self, record: Record) -> Result<Stored, LockError> {
-        let ObjectName { resource, namespace, name } = &self.name;
+        let ObjectName { resource, namespace, name } = &self.object_name;
         let mut object = json!({
             "apiVersion": resource.api_version(),
             "kind": resource.kind,
@@ -201,7 +202,7 @@ impl ObjectLock {
         } else {
             return Ok(stored);
         };
-        let changed = format!("the API server stored {} with {difference}", self.name);
+        let changed = format!("the API server stored {} with {difference}", self.object_name);
         Err(LockError::new(
             LockErrorKind::Refused,
             format!("{changed}; look for an admission webhook or policy that changes it"),
@@ -223,7 +224,7 @@ impl ObjectLock {
     }
 
     async fn write(&self, verb: Verb, object: &Value) -> Result<Value, kubernetes::Error> {
-        let ObjectName { resource, name, .. } = &self.name;
+        let ObjectName { resource, name, .. } = &self.object_name;
         match verb {
             Verb::Create if resource.created_by_put => self.objects.create_by_put(name, object).await,
             Verb::Create => self.objects.create(name, object).await,
@@ -247,12 +248,12 @@ impl ObjectLock {
         let no_version = || {
             LockError::new(
                 LockErrorKind::Unknown,
-                format!("the API server returned {} without uid or resourceVersion", self.name),
+                format!("the API server returned {} without uid or resourceVersion", self.object_name),
             )
         };
         let version = version(object).ok_or_else(no_version)?;
         let unusable = |reason: String| {
-            LockError::new(LockErrorKind::Refused, format!("cannot use {}: {}", self.name, printable(&reason)))
+            LockError::new(LockErrorKind::Refused, format!("cannot use {}: {}", self.object_name, printable(&reason)))
         };
         let record = self.format.record(object).map_err(unusable)?;
         Ok(Stored { record, version })
@@ -261,7 +262,7 @@ impl ObjectLock {
     /// Replaces the record in the object, and keeps everything else.
     fn put_record(&self, object: &mut Value, record: &Record) {
         (self.format.write)(object, record);
-        let ObjectName { namespace, name, .. } = &self.name;
+        let ObjectName { namespace, name, .. } = &self.object_name;
         let uid = object["metadata"]["uid"].as_str().map(|uid| format!(" {uid}")).unwrap_or_default();
         let annotations = [
             (LOCK_ANNOTATION, record.run.as_ref().map(|_| format!("{namespace}/{name}{uid}"))),
@@ -331,9 +332,9 @@ impl ObjectLock {
 
     fn role(&self) -> String {
         let RoleScope { lock, object_names } = &*self.role_scope;
-        let object = |name: &String| ObjectName { name: name.clone(), ..self.name.clone() };
+        let object = |name: &String| ObjectName { name: name.clone(), ..self.object_name.clone() };
         let rules: Vec<Rule> = object_names.iter().map(object).flat_map(|object| rules(&object)).collect();
-        role(&self.name.namespace, lock, &rules)
+        role(&self.object_name.namespace, lock, &rules)
     }
 
     /// Converts the error of a request. If RBAC refused the request, adds the Role that would permit it.
@@ -344,7 +345,7 @@ impl ObjectLock {
             ErrorKind::NotFound | ErrorKind::Refused => LockErrorKind::Refused,
             ErrorKind::Expired | ErrorKind::Unknown => LockErrorKind::Unknown,
         };
-        let ObjectName { namespace, .. } = &self.name;
+        let ObjectName { namespace, .. } = &self.object_name;
         let is_namespace_missing = error.kind == ErrorKind::NotFound
             && error.message.contains(&format!("namespaces \"{namespace}\" not found"));
         if is_namespace_missing {
@@ -378,7 +379,7 @@ impl Lock for ObjectLock {
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         let start = self.watch_start(from);
         async move {
-            let opened = self.objects.watch(&self.name.name, &start).await;
+            let opened = self.objects.watch(&self.object_name.name, &start).await;
             let events = opened.map_err(|error| self.to_lock_error(error))?;
             Ok(iter([Ok(WatchEvent::Opened)]).chain(events.then(|event| ready(self.to_watch_event(event)))))
         }

@@ -103,8 +103,8 @@ impl TwoObjectLock {
             };
             let mut requests = self.requests();
             let is_change = requests.handle_watch(member, stored);
-            let both = requests.stored().map_or(WatchEvent::Deleted, WatchEvent::Changed);
-            ready(is_change.then_some(Ok(both)))
+            let event = requests.stored().map_or(WatchEvent::Deleted, WatchEvent::Changed);
+            ready(is_change.then_some(Ok(event)))
         });
         // When one watch ends, the election resumes both.
         events.chain(stream::iter([Ok(WatchEvent::Ended)])).boxed()

@@ -64,11 +64,11 @@ pub fn run(
         HelperError::Failed(error) => failed(&error),
     })?;
     if !output.status.success() {
-        let how = match output.status.signal() {
+        let ending = match output.status.signal() {
             Some(signal) => format!("it was ended by {}", signals::name(signal)),
             None => format!("it ended with status {}", output.status.code().unwrap_or_default()),
         };
-        return Err(failed(&format!("{how}{}", with_colon(&output.last_message))));
+        return Err(failed(&format!("{ending}{}", with_colon(&output.last_message))));
     }
     exec_credential::parse(plugin, &output.stdout)
         .map_err(|reason| failed(&format!("it {}{}", printable(&reason), with_colon(&output.last_message))))

@@ -77,8 +77,8 @@ impl MergedKubeconfig {
         let namespace = trimmed(&chosen.namespace).unwrap_or_else(|| "default".to_owned());
         let config = ConnectionConfig { server, tls, proxy, user, namespace, origin };
         if config.has_tls() && config.tls.insecure && config.tls.authority.is_some() {
-            let both = "it has both a certificate authority and insecure-skip-tls-verify; remove one of them";
-            return Err(ConfigError::new(&config.origin, format_args!("cluster {cluster_name:?}: {both}")));
+            let reason = "it has both a certificate authority and insecure-skip-tls-verify; remove one of them";
+            return Err(ConfigError::new(&config.origin, format_args!("cluster {cluster_name:?}: {reason}")));
         }
         Ok(config)
     }

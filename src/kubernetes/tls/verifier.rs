@@ -140,9 +140,9 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = self.verify(end_entity, intermediates, server_name, now);
         verified.map(|()| ServerCertVerified::assertion()).map_err(|reason| {
-            let names =
+            let subject_and_issuer =
                 Certificate::parse(end_entity).map(|certificate| format!(" {certificate},")).unwrap_or_default();
-            let refusal = Refusal(format!("{}'s certificate{names} is refused: {reason}", self.peer));
+            let refusal = Refusal(format!("{}'s certificate{subject_and_issuer} is refused: {reason}", self.peer));
             rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
         })
     }

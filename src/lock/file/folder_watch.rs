@@ -49,8 +49,8 @@ impl FolderWatch {
         let folder = path.parent().unwrap_or(path);
         let failed = |failure: io::Error| file_error::failed(FileOperation::Watch, folder, &failure);
         // Only the lower 32 bits are the type. The upper bits may be copies of the highest of these bits.
-        let kind = statfs(folder).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
-        if NETWORK_FILE_SYSTEMS.contains(&kind) {
+        let file_system = statfs(folder).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
+        if NETWORK_FILE_SYSTEMS.contains(&file_system) {
             let message = format!(
                 "cannot watch {}: it may be on a network, where changes by other machines are not reported",
                 folder.display()

@@ -143,8 +143,8 @@ impl FileLock {
         F: FnOnce(&RecordFile) -> Result<T, LockError> + Send + 'static,
     {
         let record_file = Arc::clone(&self.record_file);
-        let done = spawn_blocking(move || request(&record_file)).await;
-        done.unwrap_or_else(|failure| Err(LockError::new(LockErrorKind::Unknown, failure.to_string())))
+        let result = spawn_blocking(move || request(&record_file)).await;
+        result.unwrap_or_else(|failure| Err(LockError::new(LockErrorKind::Unknown, failure.to_string())))
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {

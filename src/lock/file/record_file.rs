@@ -326,9 +326,9 @@ impl RecordFile {
             }
             replaced = FileId::of(file).ok();
         }
-        let done = prepared.carry_out(&self.path, replaced);
+        let written = prepared.carry_out(&self.path, replaced);
         exclusive.release();
-        Ok(done)
+        Ok(written)
     }
 }
 
