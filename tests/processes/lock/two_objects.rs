@@ -209,17 +209,20 @@ fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
 
 #[testkit::test]
 fn a_release_that_reached_one_of_two_objects_is_completed() {
+    // With these durations, the first write after the stop signal is the release and not a renewal.
+    let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "10s"];
     for status in [429, 503] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
-        let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["linger"]);
+        let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        // A write to the Endpoints succeeds, and the write to the Lease that follows it fails once.
-        let first = proxy.hold_replies(Match::put().on("endpoints").next(1));
+        // The write that releases the Endpoints succeeds, and the write to the Lease that follows it fails once.
+        let endpoints_reply = proxy.hold_replies(Match::put().on("endpoints").next(1));
         a.signal(nix::sys::signal::Signal::SIGTERM);
-        first.wait_until_held();
+        endpoints_reply.wait_until_held();
+        assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!("a"), json!("")));
         proxy.answer(Match::put().on("leases").next(1), status, None);
-        first.release();
+        endpoints_reply.release();
         a.wait();
         assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!(""), json!("")), "{}", a.log());
     }
