@@ -15,7 +15,7 @@ const EMPTY_IMAGE: &str = "leaderrun-empty";
 /// The folders with this machine's programs and libraries, which are mounted into the empty image.
 const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
 
-/// Checks whether containers can run the programs of this machine.
+/// Returns an error if containers cannot run the programs of this machine.
 pub fn can_run_containers() -> Result<(), String> {
     static RESULT: LazyLock<Result<(), String>> = LazyLock::new(|| {
         let import = format!(
@@ -45,7 +45,7 @@ fn mounts() -> Vec<String> {
     programs.map(|folder| format!("--volume={0}:{0}:ro", folder.display())).collect()
 }
 
-/// Runs docker and returns its output. The test fails if docker does.
+/// Runs docker and returns its output. The test fails if docker fails.
 #[track_caller]
 pub fn docker(arguments: &[&str]) -> String {
     let output = docker_output(arguments);

@@ -14,7 +14,7 @@ const MEMORY_PRESSURE: &str = "$WITNESS & while :; do
 done";
 
 #[testkit::test(requires = can_run_containers())]
-fn a_command_that_uses_all_memory_is_killed_and_the_lock_is_released() {
+fn a_command_that_uses_all_memory_is_dead_before_the_next_starts() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let limits = ["--memory=96m", "--memory-swap=96m"];
     let a = Candidate::new("a", &lock).docker_options(&limits).run_script(&witnesses, &["hidden"], MEMORY_EATER);
@@ -61,8 +61,8 @@ fn the_command_ends_when_leaderrun_under_an_init_process_is_killed_for_lack_of_m
 fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    // The pages of a file count towards the limit of the container that was the first to read it. With its own copy
-    // of the program, this container's limit applies to the pages of the program as well.
+    // The pages of a file count towards the limit of the container that read them first. With its own copy of the
+    // program, this container's limit applies to the pages of the program as well.
     let copy = witnesses.folder().join("leaderrun");
     let a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
         .docker_options(&["--memory=64m", "--memory-swap=64m"])
@@ -79,7 +79,7 @@ fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     drop(b);
 }
 
-/// A script that starts a witness, and then processes that ignore SIGTERM until no more can be started.
+/// A script that starts a witness, and then as many processes as the limit permits. All of them ignore SIGTERM.
 const MANY_PROCESSES: &str = "trap '' TERM; $WITNESS & sleep 1; (while sleep 1000 & do :; done); wait";
 
 #[testkit::test(requires = can_run_containers())]

@@ -1,8 +1,9 @@
 //! Tests of leaderrun in Docker containers: as PID 1, under limits, and while an operator stops or kills the container.
 //!
-//! They are skipped without a Docker engine on this machine. They use two images: that of the Dockerfile, and an empty
-//! one, into which this machine's programs are mounted. Whether two commands overlapped is decided by the times that
-//! the commands themselves wrote to files (see [`testkit::witness`]).
+//! They are skipped without a Docker engine on this machine. They use three images: an empty one, into which this
+//! machine's programs are mounted; that of the Dockerfile; and one with Debian, in which the package is installed.
+//! Whether two commands overlapped is decided by the times that the commands themselves wrote to files (see
+//! [`testkit::witness`]).
 
 mod engine;
 mod image;

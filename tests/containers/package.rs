@@ -60,7 +60,7 @@ impl Debian {
         docker(&["exec", &self.0, "bash", "-c", script])
     }
 
-    /// Returns the paths of all files, except temporary files and the files that dpkg itself writes.
+    /// Returns the paths of all files, except temporary files, caches, logs and the files of dpkg.
     fn files(&self) -> String {
         self.run("find / -xdev \\( -path /proc -o -path /var/lib/dpkg -o -path /var/log -o -path /tmp -o -path /var/cache \\) -prune -o -print | sort")
     }
@@ -73,7 +73,7 @@ impl Drop for Debian {
 }
 
 #[testkit::test(requires = can_build_package())]
-fn the_debian_package_is_installed_and_removed_without_a_trace() {
+fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_removed() {
     let folder = scratch::folder("package");
     let mut build = Command::new("cargo");
     build.args(["deb", "--no-build", "--offline", "--profile=dev", "--output"]).arg(folder.join("leaderrun.deb"));

@@ -1,4 +1,5 @@
-//! Checks the leaderrun command lines in transcripts, cron tables and Dockerfiles. These blocks are not run as a whole.
+//! Checks the leaderrun command lines in transcripts, cron tables and Dockerfiles, which are not run as a whole, and
+//! the records in JSON.
 
 use std::process::{Command, Stdio};
 

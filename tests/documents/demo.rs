@@ -21,9 +21,9 @@ fn without_numbers(text: &str) -> String {
     result
 }
 
-/// Sorts the lines between two steps of the script by candidate, because either candidate may print first. The lines of
-/// each candidate keep their order.
-fn by_candidate(text: &str) -> Vec<String> {
+/// Returns the lines without numbers. The lines between two steps of the script are sorted by candidate, because either
+/// candidate may print first; the lines of each candidate keep their order.
+fn comparable_lines(text: &str) -> Vec<String> {
     let text = without_numbers(text);
     let mut lines: Vec<&str> = text.lines().collect();
     for step in lines.split_mut(|line| line.starts_with("---")) {
@@ -55,8 +55,8 @@ fn the_readme_shows_what_the_script_prints() {
             .expect("the README");
     } else {
         assert_eq!(
-            by_candidate(&printed),
-            by_candidate(&shown.text),
+            comparable_lines(&printed),
+            comparable_lines(&shown.text),
             "the README should show this; UPDATE=1 updates it"
         );
     }

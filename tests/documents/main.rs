@@ -1,4 +1,5 @@
-//! Tests of the documents: every code block works as it stands, and the files and log events that they mention exist.
+//! Tests of the documents: the code blocks work when they are copied, and the files and log events that the documents
+//! mention exist. The parts of a release that need no publication are tested as well.
 
 mod blocks;
 mod command_lines;

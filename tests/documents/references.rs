@@ -80,7 +80,7 @@ fn the_files_that_the_documents_name_exist() {
 }
 
 #[testkit::test]
-fn troubleshooting_explains_every_warning() {
+fn troubleshooting_explains_every_warning_and_error() {
     let (reference, troubleshooting) = (read("docs/reference.md"), read("docs/troubleshooting.md"));
     let events = reference.lines().filter_map(|line| {
         let cells: Vec<&str> = line.split(" | ").collect();
@@ -97,7 +97,8 @@ fn troubleshooting_explains_every_warning() {
     }
 }
 
-/// Returns the text of all files in a folder. String literals that continue on the next line are joined.
+/// Returns the text of all files in a folder and its subfolders. String literals that continue on the next line are
+/// joined.
 fn source(folder: &Path) -> String {
     let entries = std::fs::read_dir(package_folder().join(folder)).expect("a folder").flatten();
     let text: String = entries

@@ -11,7 +11,7 @@ mod cli {
     automod::dir!("tests/processes/cli");
 }
 
-/// Permissions, credentials, owners, Events, and traffic to the leader.
+/// Permissions, credentials, owners, Events, the end of a pod, and traffic to the leader.
 mod cluster {
     automod::dir!("tests/processes/cluster");
 }
@@ -36,7 +36,7 @@ mod lock {
     automod::dir!("tests/processes/lock");
 }
 
-/// The log, health checks and metrics.
+/// The log, health checks, metrics, and notifications to systemd.
 mod monitoring {
     automod::dir!("tests/processes/monitoring");
 }

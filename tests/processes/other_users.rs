@@ -18,7 +18,7 @@ pub const BEN: u32 = 20_002;
 /// The ID of a group that both ordinary users belong to.
 pub const GROUP: u32 = 20_100;
 
-/// Returns an error if this process is not root, which alone can run candidates as other users.
+/// Returns an error if this process does not run as root. Only root can run candidates as other users.
 pub fn is_root() -> Result<(), String> {
     if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
 }

@@ -169,10 +169,10 @@ fn the_namespace_option_completes_the_name_of_a_lock() {
     let lock = TestLock::lease();
     let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("a kubeconfig"));
     let candidate = || Candidate::without_options("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
-    let by_option = candidate().args(["-n", namespace]);
-    let by_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
-    let overruled = Candidate::without_options("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
-    for candidate in [by_option, by_variable, overruled.env("LEADERRUN_NAMESPACE", "elsewhere")] {
+    let with_option = candidate().args(["-n", namespace]);
+    let with_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
+    let with_both = Candidate::without_options("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
+    for candidate in [with_option, with_variable, with_both.env("LEADERRUN_NAMESPACE", "elsewhere")] {
         let mut a = candidate.run_script("echo $LEADERRUN_HELD_LOCK");
         a.wait_for_exit(0);
         assert_eq!(a.output(), format!("{}\n", lock.name));
@@ -211,8 +211,8 @@ fn arguments_reach_the_command_as_given() {
     let arguments =
         [&b"with space"[..], b"quote's \"both\"", b"new\nline", b"\xff\xfe not UTF-8", b"", b"$HOME", b"--wait"];
     let script = format!("printf '%s\\0' \"$@\" > {}", written.display());
-    let fixed = ["sh".into(), "-c".into(), script.into(), "sh".into()];
-    let command = fixed.into_iter().chain(arguments.iter().map(|argument| os_string(argument)));
+    let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
+    let command = shell.into_iter().chain(arguments.iter().map(|argument| os_string(argument)));
     Candidate::new("a", &TestLock::file()).run(command).wait_for_exit(0);
     let expected: Vec<u8> = arguments.iter().flat_map(|argument| [*argument, b"\0"].concat()).collect();
     assert_eq!(fs::read(written).expect("the written file"), expected);
@@ -243,18 +243,18 @@ fn the_command_gets_variables_about_its_leadership_but_not_those_of_options() {
 #[testkit::test]
 fn the_environment_sets_options_and_the_command_line_takes_precedence() {
     let lock = TestLock::file();
-    let by_environment =
+    let with_variables =
         || Candidate::without_options("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_IDENTITY", "environment");
-    let mut a = by_environment().run_script("echo $LEADERRUN_HOLDER");
+    let mut a = with_variables().run_script("echo $LEADERRUN_HOLDER");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "environment\n");
-    let mut a = by_environment().args(["--identity", "line"]).run_script("echo $LEADERRUN_HOLDER");
+    let mut a = with_variables().args(["--identity", "line"]).run_script("echo $LEADERRUN_HOLDER");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "line\n");
-    let mut quiet = by_environment().env("LEADERRUN_QUIET", "1").run_script("true");
+    let mut quiet = with_variables().env("LEADERRUN_QUIET", "1").run_script("true");
     quiet.wait_for_exit(0);
     assert_eq!(quiet.log(), "");
-    let mut not_quiet = by_environment().env("LEADERRUN_QUIET", "0").run_script("true");
+    let mut not_quiet = with_variables().env("LEADERRUN_QUIET", "0").run_script("true");
     not_quiet.wait_for_exit(0);
     assert!(not_quiet.log().contains("leader of"));
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::exit_status::FAILED;
 use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Proxy, Running, TestLock, rbac_rule, scratch};
 
-/// Runs `leaderrun doctor` with these arguments. It must exit with this status and without messages.
+/// Runs `leaderrun doctor` with these arguments. It must exit with this status and an empty log.
 fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     let mut doctor = Candidate::subcommand("doctor", lock).args(arguments).start();
     doctor.wait_for_exit(status);
@@ -55,21 +55,21 @@ fn the_doctor_names_each_missing_verb() {
     }
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     assert_eq!(subjects(&doctor(&nowhere, &[], 1), "FAILED "), ["namespace"]);
-    let elsewhere = TestLock::lease_through(Cluster::shared().kubeconfig_for("standby"));
+    let other_name = TestLock::lease_through(Cluster::shared().kubeconfig_for("standby"));
     Cluster::shared().grant(
-        elsewhere.namespace(),
+        other_name.namespace(),
         "standby",
         json!([rbac_rule("leases", &["other"], &CANDIDATE_VERBS)]),
     );
     assert_eq!(
-        subjects(&doctor(&elsewhere, &[], 1), "FAILED "),
+        subjects(&doctor(&other_name, &[], 1), "FAILED "),
         CANDIDATE_VERBS,
         "rights for another name should not count"
     );
 }
 
 #[testkit::test]
-fn the_doctor_reports_that_creating_a_configmap_needs_a_rule_without_names() {
+fn the_doctor_reports_that_creating_a_configmap_needs_a_rule_without_resource_names() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let named = rbac_rule("configmaps", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "deputy", json!([named]));
@@ -83,9 +83,9 @@ fn the_doctor_checks_the_rights_for_both_objects_of_a_lock() {
     let lock = TestLock::of_kind("endpoints+lease").through(Cluster::shared().kubeconfig_for("operator"));
     let endpoints = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints]));
-    let without = doctor(&lock, &[], 1);
-    assert_eq!(subjects(&without, "FAILED "), CANDIDATE_VERBS, "{}", without.output());
-    assert!(without.output().contains("leases \"job\" in namespace"), "{}", without.output());
+    let without_leases = doctor(&lock, &[], 1);
+    assert_eq!(subjects(&without_leases, "FAILED "), CANDIDATE_VERBS, "{}", without_leases.output());
+    assert!(without_leases.output().contains("leases \"job\" in namespace"), "{}", without_leases.output());
     Cluster::shared().grant(
         lock.namespace(),
         "operator",
@@ -104,7 +104,7 @@ fn the_doctor_reports_a_slow_api_server() {
 }
 
 #[testkit::test]
-fn the_doctor_prints_a_remedy_for_an_unreachable_server() {
+fn the_doctor_prints_a_remedy_for_an_api_server_that_cannot_be_used() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     proxy.partition();
@@ -170,7 +170,7 @@ fn the_doctor_shows_the_priority_of_requests() {
         Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
     };
     assert!(report.output().contains("ok      priority    level exempt"), "{}", report.output());
-    // Neither account has any rights, but the API server assigns its requests to a priority level nevertheless.
+    // Neither account has any permissions, but the API server assigns their requests to priority levels nevertheless.
     for (account, level_name) in
         [(format!("{}:job", lock.namespace()), "workload-low"), ("kube-system:job".into(), "leader-election")]
     {
@@ -250,8 +250,8 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
     let selects = doctor(&lock, &service, 1);
     assert!(selects.output().contains("web has a selector"), "{}", selects.output());
-    let without = json!({ "spec": { "selector": null } });
-    admin.merge_patch(&format!("{services}/web"), &without).expect("a Service");
+    let no_selector = json!({ "spec": { "selector": null } });
+    admin.merge_patch(&format!("{services}/web"), &no_selector).expect("a Service");
     let follows = doctor(&lock, &service, 0);
     assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
     assert!(

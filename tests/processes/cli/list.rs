@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testkit::exit_status::FAILED;
 use testkit::{Candidate, Cluster, TestLock, rbac_rule};
 
-/// Creates the process of `leaderrun list` for the namespace and the user of a lock.
+/// Creates a process that runs `leaderrun list` for the namespace of a lock, with the lock's kubeconfig.
 fn list(lock: &TestLock) -> Candidate {
     let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig");
     Candidate::without_options("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
@@ -18,7 +18,7 @@ fn listed(lock: &TestLock) -> Vec<Value> {
     serde_json::from_str(&list.output()).expect("an array")
 }
 
-/// Returns another lock in the namespace of a lock. `kind` is the prefix of its name, and may be empty.
+/// Returns a lock with the name `name` in the namespace of `lock`. `kind` is a prefix such as `configmap:`, or empty.
 fn other_lock(lock: &TestLock, kind: &str, name: &str) -> TestLock {
     TestLock { name: format!("{kind}{}/{name}", lock.namespace()), ..lock.clone() }
 }
@@ -53,14 +53,14 @@ fn every_lock_is_listed_with_its_state() {
         let state = cells[3].get(..7).unwrap_or(cells[3]);
         [cells[0], cells[1], cells[2], state, cells[4], cells[8]].map(str::to_owned)
     };
-    let names: Vec<[String; 6]> = lines[1..].iter().map(relevant_cells).collect();
+    let rows: Vec<[String; 6]> = lines[1..].iter().map(relevant_cells).collect();
     let expected = [
         ["free", "lease", "-", "free", "-", "-"],
         ["held", "configmap", "-", "held", "a", "2s"],
         ["job", "lease", "-", "expired", "gone\\u{1b}[2J", "-"],
         ["tick", "lease", "-", "not due", "-", "-"],
     ];
-    assert_eq!(names, expected, "{table}");
+    assert_eq!(rows, expected, "{table}");
     assert!(lines[3].last() == Some(&"3") && lines[3][6].ends_with(" ago"), "{table}");
 
     let objects = listed(&lock);
@@ -76,7 +76,7 @@ fn every_lock_is_listed_with_its_state() {
 }
 
 #[testkit::test]
-fn each_slot_has_a_row_and_each_lock_with_slots_a_summary() {
+fn each_used_slot_has_a_row_and_each_lock_with_slots_has_a_summary() {
     let lock = TestLock::of_kind("configmap");
     let run = |name| {
         let candidate = Candidate::new(name, &lock).args(["--slots", "11"]);
@@ -88,7 +88,8 @@ fn each_slot_has_a_row_and_each_lock_with_slots_a_summary() {
     let mut slots = [(slot(&a), "a"), (slot(&b), "b")];
     slots.sort_unstable();
     let objects = listed(&lock);
-    let listed_slots: Vec<_> = objects.iter().map(|lock| [&lock["slot"], &lock["slots"], &lock["holder"]]).collect();
+    let listed_slots: Vec<_> =
+        objects.iter().map(|object| [&object["slot"], &object["slots"], &object["holder"]]).collect();
     let expected = slots.map(|(slot, holder)| [json!(slot), json!(11), json!(holder)]);
     assert_eq!(
         listed_slots,
@@ -96,40 +97,41 @@ fn each_slot_has_a_row_and_each_lock_with_slots_a_summary() {
         "the objects should be in the order of the slots"
     );
     let summary = |held: u32| format!("\n\nconfigmap:{}/job: {held} of 11 slots are held\n", lock.namespace());
-    let table = || {
+    let print_table = || {
         let mut list = list(&lock).start();
         list.wait_for_exit(0);
         list.output()
     };
     for (slot, holder) in slots {
-        let row = format!("job-{slot}");
-        let (text, cell) = (table(), format!("configmap   {slot} of 11 "));
-        let line = text.lines().find(|line| line.starts_with(&format!("{row} "))).expect("a row");
-        assert!(line.contains(&cell) && line.contains(&format!(" held    {holder} ")), "{text}");
+        let name = format!("job-{slot}");
+        let (table, cell) = (print_table(), format!("configmap   {slot} of 11 "));
+        let row = table.lines().find(|line| line.starts_with(&format!("{name} "))).expect("a row");
+        assert!(row.contains(&cell) && row.contains(&format!(" held    {holder} ")), "{table}");
     }
-    assert!(table().ends_with(&summary(2)), "{}", table());
+    assert!(print_table().ends_with(&summary(2)), "{}", print_table());
     a.stop();
-    assert!(table().ends_with(&summary(1)), "{}", table());
+    assert!(print_table().ends_with(&summary(1)), "{}", print_table());
 }
 
 #[testkit::test]
 fn a_list_of_all_namespaces_has_a_namespace_column() {
-    let (one, other) = (TestLock::lease(), TestLock::lease());
-    for lock in [&one, &other] {
+    let (first, second) = (TestLock::lease(), TestLock::lease());
+    for lock in [&first, &second] {
         Candidate::new("a", lock).run(["true"]).wait_for_exit(0);
     }
-    let kubeconfig = one.kubeconfig.as_ref().expect("a kubeconfig");
-    let all = || Candidate::without_options("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
-    let mut by_variable = all().env("LEADERRUN_NAMESPACE", "elsewhere").start();
-    by_variable.wait_for_exit(0);
-    let table = by_variable.output();
+    let kubeconfig = first.kubeconfig.as_ref().expect("a kubeconfig");
+    let list_all = || Candidate::without_options("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
+    // The option takes precedence over the variable.
+    let mut listing = list_all().env("LEADERRUN_NAMESPACE", "elsewhere").start();
+    listing.wait_for_exit(0);
+    let table = listing.output();
     assert!(table.starts_with("NAMESPACE"), "{table}");
-    for lock in [&one, &other] {
+    for lock in [&first, &second] {
         assert!(table.lines().any(|line| line.starts_with(&format!("{} ", lock.namespace()))), "{table}");
     }
-    let mut both = all().args(["-n", "x"]).start();
-    both.wait_for_exit(FAILED);
-    assert_eq!(both.log(), "leaderrun: -n x: cannot be used together with -A; leave one of them out\n");
+    let mut refused = list_all().args(["-n", "x"]).start();
+    refused.wait_for_exit(FAILED);
+    assert_eq!(refused.log(), "leaderrun: -n x: cannot be used together with -A; leave one of them out\n");
 }
 
 #[testkit::test]
@@ -154,20 +156,20 @@ fn list_watch_prints_the_number_of_held_slots_after_each_change() {
     let mut a = run("a");
     testkit::eventually("a leads", || !a.output().is_empty());
     let watching = list(&lock).args(["--watch"]).start();
-    let sum = |held: u32| format!("{}: {held} of 3 slots are held\n", lock.name);
-    testkit::eventually("the sum is printed", || watching.output().ends_with(&format!("\n\n{}", sum(1))));
+    let summary = |held: u32| format!("{}: {held} of 3 slots are held\n", lock.name);
+    testkit::eventually("the summary is printed", || watching.output().ends_with(&format!("\n\n{}", summary(1))));
     let mut b = run("b");
-    testkit::eventually("b is counted", || watching.output().ends_with(&sum(2)));
+    testkit::eventually("b is counted", || watching.output().ends_with(&summary(2)));
     a.stop();
-    testkit::eventually("a is no longer counted", || watching.output().ends_with(&sum(1)));
+    testkit::eventually("a is no longer counted", || watching.output().ends_with(&summary(1)));
     b.stop();
-    testkit::eventually("b is no longer counted", || watching.output().ends_with(&sum(0)));
-    let sums = watching.output().lines().filter(|line| line.ends_with("slots are held")).count();
-    assert_eq!(sums, 4, "renewals should not change the sum: {}", watching.output());
+    testkit::eventually("b is no longer counted", || watching.output().ends_with(&summary(0)));
+    let summaries = watching.output().lines().filter(|line| line.ends_with("slots are held")).count();
+    assert_eq!(summaries, 4, "renewals should not change the summary: {}", watching.output());
 }
 
 #[testkit::test]
-fn the_message_about_a_missing_right_to_list_names_it() {
+fn a_missing_list_permission_is_named_in_the_error() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut refused = list(&lock).start();
     refused.wait_for_exit(FAILED);
@@ -200,8 +202,8 @@ fn new_objects_are_labeled_with_the_program_that_created_them() {
         let labels = || Cluster::shared().admin().get(&path).expect("the object")["metadata"]["labels"].clone();
         run();
         assert_eq!(labels(), json!({ "app.kubernetes.io/managed-by": "leaderrun" }), "{kind}");
-        let others = json!({ "metadata": { "labels": { "app.kubernetes.io/managed-by": "helm" } } });
-        Cluster::shared().admin().merge_patch(&path, &others).expect("other labels");
+        let other_label = json!({ "metadata": { "labels": { "app.kubernetes.io/managed-by": "helm" } } });
+        Cluster::shared().admin().merge_patch(&path, &other_label).expect("another label");
         run();
         assert_eq!(labels(), json!({ "app.kubernetes.io/managed-by": "helm" }), "{kind}");
     }

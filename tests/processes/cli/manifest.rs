@@ -91,18 +91,18 @@ fn the_manifest_grants_all_rights_that_routing_needs() {
             doctor.wait_for_exit(status);
             doctor.output()
         };
-        let without = doctor(1);
+        let report_before = doctor(1);
         let options = [&arguments[..2], &["--service-account", "worker"]].concat();
         let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, options.join(" "));
-        assert!(without.contains("not allowed; traffic is not routed to the leader"), "{without}");
+        assert!(report_before.contains("not allowed; traffic is not routed to the leader"), "{report_before}");
         // An ordinary user may not be permitted to lock all of the memory.
         let is_about_rights = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
-        for line in without.lines().filter(is_about_rights) {
+        for line in report_before.lines().filter(is_about_rights) {
             assert!(line.contains(&remedy), "{line}");
         }
         apply_and_wait(&lock, "worker", &documents(&lock.name, &options));
-        let with = doctor(0);
-        assert!(!with.contains("not allowed"), "{with}");
+        let report_after = doctor(0);
+        assert!(!report_after.contains("not allowed"), "{report_after}");
         let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).run_witness(&witnesses, &[]);
         a.wait_for_log(&format!("{route} routes to this candidate"));
         a.stop();
@@ -126,12 +126,15 @@ fn assert_requests_have_their_priority(lock: &TestLock, kind: &str, documents: &
     let client = client_for(lock.namespace(), "job");
     eventually("the API server applies the FlowSchema", || {
         let reply = client.send(hyper::Method::GET, &path, None, testkit::TIMEOUT).expect("a reply");
-        reply.headers.get("x-kubernetes-pf-flowschema-uid").is_some_and(|by| *by == *uid.as_str().expect("a uid"))
+        reply
+            .headers
+            .get("x-kubernetes-pf-flowschema-uid")
+            .is_some_and(|applied| *applied == *uid.as_str().expect("a uid"))
     });
 }
 
 #[testkit::test]
-fn names_that_look_like_numbers_are_quoted() {
+fn names_that_yaml_could_read_as_another_type_are_quoted() {
     for (namespace, name) in [("123", "1e3"), ("0x1f", "true"), ("null", "no"), ("y", "on.1")] {
         let documents = documents(&format!("{namespace}/{name}"), &["--priority"]);
         let [account, role, binding, schema] = &documents[..] else { panic!("{documents:?}") };
@@ -179,10 +182,10 @@ fn manifest_refuses_a_lock_file_and_a_lock_whose_namespace_is_not_known() {
 fn the_manifest_has_the_namespace_of_the_context_or_of_the_option() {
     let kubeconfig = Cluster::shared().kubeconfig();
     let kubeconfig = kubeconfig.to_str().expect("a path");
-    let of_context = documents("job", &["--kubeconfig", kubeconfig, "--context", "test"]);
-    assert!(of_context.iter().all(|document| document["metadata"]["namespace"] == "default"), "{of_context:?}");
-    let chosen = documents("job", &["-n", "prod"]);
-    assert!(chosen.iter().all(|document| document["metadata"]["namespace"] == "prod"), "{chosen:?}");
+    let from_context = documents("job", &["--kubeconfig", kubeconfig, "--context", "test"]);
+    assert!(from_context.iter().all(|document| document["metadata"]["namespace"] == "default"), "{from_context:?}");
+    let from_option = documents("job", &["-n", "prod"]);
+    assert!(from_option.iter().all(|document| document["metadata"]["namespace"] == "prod"), "{from_option:?}");
 }
 
 /// The administrator of one namespace must be able to apply the default manifest.

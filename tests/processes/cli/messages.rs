@@ -77,7 +77,7 @@ fn the_last_line_says_why_a_candidate_gave_up() {
     );
 }
 
-/// The Role has many lines, so it is not printed again when another right is missing.
+/// The Role has many lines, so it is not printed again when another permission is missing.
 #[testkit::test]
 fn the_missing_role_is_printed_once() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));

@@ -12,7 +12,7 @@ fn options(lock: &TestLock) -> String {
     format!("--lock {}{} {}", lock.name, kubeconfig.unwrap_or_default(), TIMING.join(" "))
 }
 
-/// Checks that a run inside the command of `outer` is refused. `inner` contains the options of the inner run.
+/// Checks that a run inside the command of the holder of `outer` is refused. `inner` contains the options of that run.
 fn assert_refused(outer: &TestLock, inner: &str) {
     let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
     a.wait_for_exit(FAILED);
@@ -65,13 +65,13 @@ fn a_nested_run_can_acquire_a_different_lock() {
     a.wait_for_exit(0);
     let output = a.output();
     let value = |name: &str| output.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).map(str::to_owned);
-    let held = fs::read_to_string(outer.name.strip_prefix("file:").expect("a file")).expect("a record");
+    let record = fs::read_to_string(outer.name.strip_prefix("file:").expect("a file")).expect("a record");
     let outer_run = value("LEADERRUN_OUTER_RUNS").expect("the outer run");
-    assert!(held.contains(&outer_run), "{held}: {outer_run}");
+    assert!(record.contains(&outer_run), "{record}: {outer_run}");
     assert_ne!(value("LEADERRUN_RUN_ID"), Some(outer_run));
 }
 
-/// A process that a command has left behind still has the variables of that run.
+/// A process that a run's command has left behind still has the variables of the run.
 #[testkit::test]
 fn a_run_that_has_ended_is_not_an_outer_run() {
     let lock = TestLock::file();

@@ -21,8 +21,8 @@ fn status(lock: &TestLock) -> (i32, Value) {
 fn a_lock_of_every_kind_is_shown_as_held_and_then_as_free() {
     let kinds = ["endpoints", "configmap", "endpoints+lease", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file(), TestLock::lease()].into_iter().chain(kinds) {
-        let (code, never) = status(&lock);
-        assert_eq!((code, &never["state"], &never["holder"]), (1, &json!("free"), &json!(null)), "{}", lock.name);
+        let (code, initial) = status(&lock);
+        assert_eq!((code, &initial["state"], &initial["holder"]), (1, &json!("free"), &json!(null)), "{}", lock.name);
         let mut a = Candidate::new("a", &lock).run_script("echo $LEADERRUN_RUN_ID; exec sleep 1000");
         eventually("a leads", || a.output().ends_with('\n'));
         let (code, held) = status(&lock);
@@ -111,7 +111,7 @@ fn status_says_that_a_lock_without_a_record_was_never_held() {
     }
 }
 
-/// Returns the lines that were printed so far, without their times.
+/// Returns the lines that have been printed so far, without their times.
 fn lines(watching: &testkit::Running) -> Vec<String> {
     watching.output().lines().map(|line| line.split_once("Z ").expect("a time").1.to_owned()).collect()
 }
@@ -152,14 +152,14 @@ fn status_watch_reads_a_lock_repeatedly_if_it_may_not_be_watched() {
 #[testkit::test]
 fn all_slots_are_shown_together() {
     for lock in [TestLock::file(), TestLock::lease()] {
-        let shown = |options: &[&str]| {
+        let show = |options: &[&str]| {
             let mut shown = Candidate::subcommand("status", &lock).args(options).start();
             let code = shown.wait().code().expect("a status");
             (code, shown.output(), shown.log())
         };
         let slots = ["--slots", "2"];
-        let (code, never, _) = shown(&slots);
-        assert!(code == 1 && never.ends_with("0 of 2 slots are held\n"), "{never}");
+        let (code, initial, _) = show(&slots);
+        assert!(code == 1 && initial.ends_with("0 of 2 slots are held\n"), "{initial}");
         let mut watching = Candidate::subcommand("status", &lock).args(["--watch", "--slots", "2"]).start();
         eventually("the state at the start is printed", || lines(&watching).len() == 2);
         let mut leaders = ["a", "b"].map(|name| {
@@ -168,10 +168,10 @@ fn all_slots_are_shown_together() {
             leader
         });
         let slot = leaders[0].output().trim().to_owned();
-        let (code, all, _) = shown(&slots);
+        let (code, all, _) = show(&slots);
         let held = format!("{}-{slot} is held by a, transitions 0\n", lock.name);
         assert!(code == 0 && all.contains(&held) && all.ends_with("2 of 2 slots are held\n"), "{all}");
-        let (_, json, _) = shown(&[&slots[..], &["-o", "json"]].concat());
+        let (_, json, _) = show(&[&slots[..], &["-o", "json"]].concat());
         let json: Value = serde_json::from_str(&json).expect("an array");
         assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
         // Without --slots, the name is that of a lock without a record.
@@ -182,7 +182,7 @@ fn all_slots_are_shown_together() {
             assert!(free.log().ends_with(&hint), "{}", free.log());
         }
         leaders[0].stop();
-        let (code, one, _) = shown(&slots);
+        let (code, one, _) = show(&slots);
         assert!(code == 1 && one.ends_with("1 of 2 slots are held\n"), "{one}");
         let has_line = |sentence: String| lines(&watching).iter().any(|line| line.starts_with(&sentence));
         eventually("the changes of the slots are printed", || {

@@ -31,7 +31,7 @@ fn assert_unusable(lock: &TestLock, reason: &str) {
     assert!(last.contains(&expected) && last.contains(reason), "{reason:?}: {}", b.log());
 }
 
-/// Writes a kubeconfig in which `text` is replaced with `replacement`. Returns its path.
+/// Writes a copy of the administrator's kubeconfig in which `text` is replaced with `replacement`. Returns its path.
 fn kubeconfig_with(text: &str, replacement: &str) -> PathBuf {
     let real = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     assert!(real.contains(text), "{real}");
@@ -88,7 +88,7 @@ fn a_missing_namespace_is_not_a_conflict() {
 }
 
 #[testkit::test]
-fn a_missing_right_is_not_a_conflict() {
+fn a_missing_permission_is_not_a_conflict() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     assert_unusable(&lock, "not allowed to get leases.coordination.k8s.io \"job\" in namespace");
     Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));

@@ -56,7 +56,7 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     b.wait_for_exit(0);
     let life = witnesses.lifetimes_of("a").remove(0);
     assert!(life.signaled_at > 0, "the command should get the stop signal");
-    // This is longer than the time from the last renewal to the kill, so the lease must have been renewed.
+    // If the lease were not renewed, the command would be killed five seconds after the last renewal.
     let lived_on = Duration::from_nanos(life.last_seen_at - life.signaled_at);
     assert!(lived_on > Duration::from_secs(5), "the command was only alive for {lived_on:?}");
     witnesses.assert_one_at_a_time(2);
@@ -87,7 +87,8 @@ fn a_free_lock_and_another_programs_holder_cannot_be_asked_to_step_down() {
     assert!(step_down(&lock, FAILED).contains("stranger does not run leaderrun"));
 }
 
-/// Runs `leaderrun step-down --wait` with this value, if there is one. Returns its output and its log.
+/// Runs `leaderrun step-down --wait` with this value, if there is one. It must exit with this status. Returns its
+/// output and its log.
 fn step_down_and_wait(lock: &TestLock, wait: &[&str], status: i32) -> String {
     let mut command = Candidate::subcommand("step-down", lock).args(["--wait"]).args(wait).start();
     command.wait_for_exit(status);

@@ -84,7 +84,7 @@ impl Candidates {
     }
 }
 
-/// Replaces a file by renaming a new one, so that no reader finds a half written file.
+/// Replaces a file by renaming a new one, so that no reader finds a half-written file.
 pub fn replace(path: &Path, contents: &str) {
     let draft = path.with_extension("draft");
     fs::write(&draft, contents).expect("a file");

@@ -69,9 +69,9 @@ fn a_loss_is_recorded_as_an_event() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let taken =
+    let other_holder =
         json!({ "spec": { "holderIdentity": "b", "leaseDurationSeconds": 60 }, "metadata": { "annotations": null } });
-    Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("the lease");
+    Cluster::shared().admin().merge_patch(&lock.lease_path(), &other_holder).expect("the lease");
     a.wait_for_exit(LOST);
     eventually("the Event is written", || messages(&lock).contains(&"a stopped leading".to_owned()));
 }
@@ -90,9 +90,9 @@ fn an_event_that_cannot_be_written_is_left_out() {
 fn events_that_are_not_answered_delay_neither_renewals_nor_the_exit() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let held = proxy.hold_requests(Match::method(Method::POST).on("/events"));
+    let held_events = proxy.hold_requests(Match::method(Method::POST).on("/events"));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
-    held.wait_until_held();
+    held_events.wait_until_held();
     let renewals = || proxy.requests().iter().filter(|request| request.method == Method::PUT).count();
     let before = renewals();
     eventually("the lock is still renewed", || renewals() >= before + 6);
@@ -126,7 +126,7 @@ fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its
     let kubeconfig = open_folder("by-name", 0o755).join("kubeconfig");
     let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
-    // This user has no other processes, which would count towards the limit.
+    // This user has no other processes that would count towards the limit.
     let user = 100_000 + 16 * std::process::id();
     let mut a = Candidate::program("a", program())
         .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])
@@ -139,7 +139,8 @@ fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its
         })
         .run(["python3", "-c", FORK_UNTIL_REFUSED]);
     eventually("the limit is reached", || a.output().contains("no more processes"));
-    // The look-up is only repeated after five seconds. When it fails, the addresses from the start are still used.
+    // The look-up is only repeated after five seconds. When it fails, the addresses of the first look-up are still
+    // used.
     for _ in 0..10 {
         proxy.break_existing();
         Cluster::shared().wait_for_renewals(&lock, 1);

@@ -19,7 +19,7 @@ fn token_label(pod: &Value) -> Option<String> {
 /// The two leaders are configured with different labels, and the first leader's requests to remove its label are
 /// delayed.
 #[testkit::test]
-fn a_leader_removes_the_different_label_of_the_leader_before_it() {
+fn a_leader_removes_the_label_of_the_previous_leader_even_if_its_own_label_differs() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);

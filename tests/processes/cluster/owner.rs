@@ -14,7 +14,7 @@ fn candidate(lock: &TestLock) -> Candidate {
     Candidate::with_timing("a", lock, TIMING)
 }
 
-/// Creates objects in the namespace of a lock that can be owners.
+/// Creates objects that can be owners, in the namespace of a lock.
 struct Owners {
     client: Client,
     namespace: String,
@@ -106,8 +106,8 @@ fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
     let owners = Owners::new(&lock);
     let other = owners.create("StatefulSet", "other", None);
     let first = owners.create("Deployment", "web", None);
-    let others = json!({ "metadata": { "ownerReferences": [other] } });
-    owners.client.merge_patch(&lock.lease_path(), &others).expect("another owner");
+    let other_owner = json!({ "metadata": { "ownerReferences": [other] } });
+    owners.client.merge_patch(&lock.lease_path(), &other_owner).expect("another owner");
     let run = || candidate(&lock).args(DEPLOYMENT).run_script("exec sleep 1000");
     let mut a = run();
     eventually("the owner is added", || owners_at(&lock.lease_path()) == json!([other, first]));

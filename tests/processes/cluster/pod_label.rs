@@ -258,7 +258,7 @@ fn a_label_request_that_a_partition_delayed_is_refused() {
 }
 
 #[testkit::test]
-fn the_label_is_removed_when_another_signal_than_a_termination_signal_ends_the_command() {
+fn the_label_is_removed_when_a_signal_other_than_a_termination_signal_ends_the_command() {
     let lock = TestLock::lease();
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_script("trap 'echo handled' QUIT; while :; do sleep 0.01; done");

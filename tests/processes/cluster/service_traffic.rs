@@ -10,13 +10,14 @@ use testkit::{Candidate, Cluster, TIMEOUT, TestLock, eventually};
 
 /// Returns the IPv4 address at which other machines would reach this machine.
 fn own_address() -> Result<IpAddr, String> {
-    address_towards("0.0.0.0:0", "192.0.2.1:9").map_err(|_| "this machine has no address besides its own".to_owned())
+    address_towards("0.0.0.0:0", "192.0.2.1:9")
+        .map_err(|_| "this machine has no address besides the loopback address".to_owned())
 }
 
 /// Returns the IPv4 address and the IPv6 address at which other machines would reach this machine.
 fn own_addresses() -> Result<[IpAddr; 2], String> {
     let second = address_towards("[::]:0", "[2001:db8::1]:9");
-    let second = second.map_err(|_| "this machine has no IPv6 address besides its own".to_owned())?;
+    let second = second.map_err(|_| "this machine has no IPv6 address besides the loopback address".to_owned())?;
     Ok([own_address()?, second])
 }
 
@@ -232,8 +233,8 @@ fn traffic_of_a_dual_stack_service_arrives_by_both_families() {
         |slice: &str| reached_addresses_of(&listener, &admin.get(&format!("{slices}/{slice}")).unwrap_or_default());
     let [ipv4, ipv6] = own_addresses().expect("two addresses");
     for (addresses, missing) in [(vec![ipv4, ipv6], None), (vec![ipv4], Some("IPv6")), (vec![ipv6], Some("IPv4"))] {
-        let given = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let routing = ["--service", "web", "--address", &given];
+        let address_option = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let routing = ["--service", "web", "--address", &address_option];
         let report = doctor_output(&lock, &routing, &[]);
         let mut a = Candidate::new("a", &lock).args(routing).run_script("sleep inf");
         a.wait_for_log("the Service web routes to this candidate");

@@ -20,7 +20,8 @@ fn executable(contents: &[u8]) -> PathBuf {
     file
 }
 
-/// Checks that a file with these contents is not executed, whether it is named by its path or found in `PATH`.
+/// Checks that a file with these contents is not executed, whether it is named by its path or found in `PATH`, and that
+/// the log contains this reason.
 #[track_caller]
 fn assert_not_executed(contents: &[u8], reason: &str) {
     let file = executable(contents);
@@ -112,9 +113,13 @@ fn the_message_names_the_folders_that_this_user_may_not_search() {
     let expected = format!("cannot execute {}: this user may not search the folder {folder}\n", file.display());
     assert!(named.log().contains(&expected), "{}", named.log());
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the folder is ours");
-    let mut others = run(&path, "program");
-    others.wait_for_exit(NOT_EXECUTABLE);
-    assert!(others.log().contains("its mode 0700 does not let this user execute it"), "{}", others.log());
+    let mut not_executable = run(&path, "program");
+    not_executable.wait_for_exit(NOT_EXECUTABLE);
+    assert!(
+        not_executable.log().contains("its mode 0700 does not let this user execute it"),
+        "{}",
+        not_executable.log()
+    );
 }
 
 #[testkit::test]
@@ -137,9 +142,9 @@ fn the_message_says_that_a_command_line_is_too_long() {
     // The kernel limits the size of the arguments and the environment to a quarter of the stack limit.
     let small_stack = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     // SAFETY: the limit is read and nothing is written.
-    let set =
+    let result =
         unsafe { libc::prlimit(b.supervisor().as_raw(), libc::RLIMIT_STACK, &raw const small_stack, ptr::null_mut()) };
-    Errno::result(set).expect("the limit can be lowered");
+    Errno::result(result).expect("the limit can be lowered");
     a.stop();
     b.wait_for_exit(NOT_EXECUTABLE);
     assert!(b.log().contains("its arguments and environment are longer than the kernel allows"), "{}", b.log());

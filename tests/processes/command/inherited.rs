@@ -18,10 +18,10 @@ fn systemds_variables_that_named_leaderrun_name_the_command() {
     let mut a = run_with_systemds_variables("echo \"$LISTEN_FDS $LISTEN_PID $WATCHDOG_PID ${LISTEN_PIDFDID-none} $$\"");
     a.wait_for_exit(0);
     let output = a.output();
-    let [listen_fds, listen_pid, watchdog_pid, pidfd, own] = output.split_whitespace().collect::<Vec<_>>()[..] else {
+    let [listen_fds, listen_pid, watchdog_pid, pidfd, pid] = output.split_whitespace().collect::<Vec<_>>()[..] else {
         panic!("{output}")
     };
-    assert_eq!((listen_fds, listen_pid, watchdog_pid, pidfd), ("1", own, own, "none"));
+    assert_eq!((listen_fds, listen_pid, watchdog_pid, pidfd), ("1", pid, pid, "none"));
 }
 
 #[testkit::test]
@@ -35,14 +35,14 @@ fn a_variable_that_names_another_process_is_left_alone() {
 
 #[testkit::test]
 fn a_reader_sees_the_end_of_the_output_when_the_command_closes_its_stdout() {
-    let (reader, mut hold) = std::io::pipe().expect("a pipe");
+    let (reader, mut input) = std::io::pipe().expect("a pipe");
     let a = Candidate::new("a", &TestLock::file())
         .configure(|command| {
             command.stdin(reader);
         })
         .run_script("echo output; exec >&-; read line <&0; exit 0");
     eventually("the output ends", || a.output_has_ended());
-    hold.write_all(b"\n").expect("the command reads");
+    input.write_all(b"\n").expect("the command reads");
 }
 
 #[testkit::test]

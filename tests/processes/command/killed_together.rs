@@ -12,7 +12,7 @@ use testkit::{Candidate, Running, TIMING, TestLock, Witnesses, descendants, even
 
 use crate::other_users::{ANN, become_user, copy_of_program, is_root, open_folder, program};
 
-/// Scripts that start some processes and then print `ready`. Each has the number of processes, including the shell.
+/// Scripts, each with the number of processes, including the shell, that exist when the script prints `ready`.
 const COMMANDS: [(&str, usize); 4] = [
     ("echo ready; exec sleep 1000", 1),
     ("sleep 1000 & echo ready; wait", 2),
@@ -82,7 +82,7 @@ fn a_command_of_an_ordinary_user_dies_with_both_processes() {
 
 #[testkit::test(requires = is_root().and_then(|()| has_program("pkill")))]
 fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
-    for name in OWN_NAMES {
+    for name in NAME_PATTERNS {
         let leaders = COMMANDS.map(|(script, processes)| {
             let leader = start_as_ordinary_user(script);
             let command = command_processes(&leader, processes);
@@ -96,8 +96,8 @@ fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
 #[testkit::test(requires = is_root())]
 fn a_command_that_has_changed_its_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
-        let other = ["setpriv", "--reuid", "20001", "--regid", "20001", "--clear-groups", "sh", "-c", script];
-        assert_killed_with_both(Candidate::new("a", &TestLock::file()).run(other), processes);
+        let as_other_user = ["setpriv", "--reuid", "20001", "--regid", "20001", "--clear-groups", "sh", "-c", script];
+        assert_killed_with_both(Candidate::new("a", &TestLock::file()).run(as_other_user), processes);
     }
 }
 
@@ -157,7 +157,7 @@ fn the_process_that_survives_ends_the_command() {
 }
 
 /// Patterns with which pkill finds the elector, the supervisor, or both.
-const OWN_NAMES: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-supervisor"];
+const NAME_PATTERNS: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-supervisor"];
 
 /// Scripts that run a witness in the foreground, in a pipeline or in the background. Each has the number of witnesses.
 const COMMAND_SHAPES: [(&str, usize); 4] =
@@ -171,8 +171,8 @@ struct LeaderWithStandby {
 }
 
 impl LeaderWithStandby {
-    /// Starts a leader and a standby for each of [`COMMAND_SHAPES`]. The witnesses ignore SIGTERM. `lock` creates the
-    /// lock of each pair, and `program` is the path of the leader's leaderrun.
+    /// Starts a leader and a standby for each of [`COMMAND_SHAPES`]. The leaders' witnesses ignore SIGTERM. `lock`
+    /// creates the lock of each pair, and `program` is the path of the leader's leaderrun.
     fn start_for_each_shape(lock: fn() -> TestLock, program: &str) -> Vec<Self> {
         let start = |(script, processes): (&str, usize)| {
             let (lock, witnesses) = (lock(), Witnesses::new());
@@ -198,7 +198,7 @@ fn lead_session(command: &mut Command) {
     unsafe { command.pre_exec(|| setsid().map(drop).map_err(Into::into)) };
 }
 
-/// Sends SIGKILL to the processes of the leader's session that have this name.
+/// Sends SIGKILL to the processes of the leader's session whose names match this pattern.
 fn pkill(leader: &Running, name: &str) {
     let session = leader.elector().to_string();
     let killed = Command::new("pkill").args(["-KILL", "-s", &session, "-x", name]).status().expect("pkill");
@@ -247,7 +247,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead() {
 
 #[testkit::test(requires = has_program("pkill"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_processes_are_killed_by_name() {
-    for name in OWN_NAMES {
+    for name in NAME_PATTERNS {
         for lock in [TestLock::file, TestLock::lease] {
             assert_one_command_at_a_time(lock, |leader| pkill(leader, name));
         }
@@ -267,10 +267,10 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
 
 /// killall with a name kills all processes of that name, so the test runs leaderrun in a separate PID namespace.
 #[testkit::test(requires = is_root().and_then(|()| has_program("killall")))]
-fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_in_its_namespace() {
+fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_name_in_a_pid_namespace() {
     for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-        // The namespace outlives leaderrun, so its end is not what kills the command.
+        // The namespace outlives leaderrun, so the end of the namespace is not what kills the command.
         let arguments =
             ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\"$@\" & sleep 1000; true", "sh"];
         let leader = Candidate::program("a", "unshare").args(arguments).args([leaderrun(), "--lock", &lock.name]);

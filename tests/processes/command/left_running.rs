@@ -74,7 +74,7 @@ fn a_daemon_is_dead_after_a_loss() {
     let mut a = start_daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for the end");
     let command = descendants(a.supervisor());
-    // Without the elector the lock is no longer renewed.
+    // Without the elector, the lock is no longer renewed.
     kill(a.elector(), Signal::SIGKILL).expect("the process is alive");
     eventually("the daemon is dead", || command.iter().all(|process| !is_alive(process)));
     a.wait();

@@ -8,7 +8,7 @@ use nix::unistd::{Pid, geteuid};
 use testkit::{Candidate, TestLock, eventually, leaderrun};
 
 /// Returns the size of the program's executable mapping, the size of its resident part, both in kilobytes, and whether
-/// it is locked.
+/// the mapping is locked.
 fn program_text(process: Pid) -> (u64, u64, bool) {
     let maps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("the process is alive");
     let program = fs::canonicalize(leaderrun()).expect("the program").display().to_string();
@@ -27,7 +27,7 @@ fn program_text(process: Pid) -> (u64, u64, bool) {
     (size, resident, is_locked)
 }
 
-/// Returns an error if this user may lock too little memory.
+/// Returns an error if this user is not root, and so may not be permitted to lock enough memory.
 fn can_lock_memory() -> Result<(), String> {
     geteuid().is_root().then_some(()).ok_or_else(|| "an ordinary user may lock too little memory".to_owned())
 }

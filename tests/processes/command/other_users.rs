@@ -12,7 +12,7 @@ use nix::unistd::{Pid, geteuid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// Whether this user can change to another user in a new PID namespace, or why not.
+/// `Ok` if this user can change to another user in a new PID namespace; otherwise the reason why not.
 static CAN_CHANGE_USER: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may change users".to_owned());
@@ -25,7 +25,7 @@ static CAN_CHANGE_USER: LazyLock<Result<(), String>> = LazyLock::new(|| {
     }
 });
 
-/// The beginning of a command line that runs as user 1000.
+/// The beginning of a command line that runs a program as user 1000.
 const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups";
 
 /// Starts leaderrun as PID 1 of a namespace, as root but without CAP_KILL. Its command runs this script as another

@@ -11,7 +11,7 @@ use nix::unistd::{Pid, geteuid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, eventually, scratch};
 
-/// Whether this user can enter PID namespaces, or why not.
+/// `Ok` if this user can enter PID namespaces; otherwise the reason why not.
 static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may enter a PID namespace".to_owned());
@@ -20,7 +20,7 @@ static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     tried.map(drop).map_err(|error| format!("unshare: {error}"))
 });
 
-/// Creates a PID namespace. Returns the process that keeps it alive, and its init process.
+/// Creates a PID namespace. Returns the process that keeps the namespace alive, and the init process in it.
 fn start_namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
@@ -32,7 +32,7 @@ fn start_namespace() -> (Running, Pid) {
     (running, init)
 }
 
-/// The words for a witness of the leader `a` that ignores SIGTERM.
+/// The words for a witness that belongs to the leader `a` and ignores SIGTERM.
 const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 
 /// Returns a command that runs `script` in the namespace of `init`. `environment` is the beginning of a command line
@@ -49,8 +49,8 @@ fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Runni
     assert_witness_hands_over(&IGNORES_SIGTERM, environment, script, end);
 }
 
-/// Runs a command from [`command`], whose witness gets `words`, in the leader `a`, and ends it with `end`. Checks that
-/// the standby `b` leads after all of `a`'s processes are dead.
+/// Starts the leader `a` with a command from [`command`], whose witness gets `words`, and calls `end` to end the
+/// command. Checks that the standby `b` leads after `a`'s witness is dead.
 fn assert_witness_hands_over(words: &[&str], environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -65,7 +65,7 @@ fn assert_witness_hands_over(words: &[&str], environment: &[&str], script: &str,
     witnesses.assert_one_at_a_time(2);
 }
 
-/// The beginning of a command line without the run ID in its environment, which leaderrun uses to find orphans.
+/// The beginning of a command line that removes the run ID, by which leaderrun finds orphans, from the environment.
 const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
@@ -89,7 +89,7 @@ fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
 }
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
-fn processes_that_ignore_all_signals_are_killed_from_the_leaves_up() {
+fn processes_that_ignore_sigterm_are_killed_from_the_leaves_up() {
     // The shell ignores SIGTERM as well, so all processes are still alive when they are killed.
     assert_hands_over(&WITHOUT_RUN_ID, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| {
         a.signal(Signal::SIGTERM)
@@ -105,7 +105,7 @@ fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts(
     });
 }
 
-/// The stop signal for the loss ends the parent of the process, which is then an orphan.
+/// The stop signal for the loss ends the parent of the process, so the process is then an orphan.
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command_starts() {
     let (_namespace, init) = start_namespace();

@@ -20,14 +20,14 @@ fn scheduling(process: Pid) -> (i32, i32) {
 /// The shortest time slice that the kernel grants, in nanoseconds.
 const SHORTEST_TIME_SLICE: u64 = 100_000;
 
-/// Returns the time slice of a thread in nanoseconds. It is 0 before Linux 6.12, in which threads have no time slices
-/// of their own.
+/// Returns the time slice of a thread in nanoseconds. Before Linux 6.12, threads have no time slices of their own, and
+/// the result is 0.
 fn time_slice(thread: i32) -> u64 {
     let mut attributes = [0_u64; 6];
     let size = size_of_val(&attributes);
     // SAFETY: the kernel writes at most `size` bytes during the call.
-    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, thread, attributes.as_mut_ptr(), size, 0) };
-    Errno::result(got).expect("a thread");
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, thread, attributes.as_mut_ptr(), size, 0) };
+    Errno::result(result).expect("a thread");
     // The runtime of `struct sched_attr` is at byte 24.
     attributes[3]
 }
@@ -37,7 +37,7 @@ fn has_time_slices() -> Result<(), String> {
     if time_slice(0) > 0 { Ok(()) } else { Err("no time slices before Linux 6.12".to_owned()) }
 }
 
-/// The test takes away the right to a real-time priority, which most containers do not have either.
+/// The test drops the capability for a real-time priority, which most containers do not have either.
 #[testkit::test(requires = has_time_slices())]
 fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command_does_not() {
     const CAP_SYS_NICE: libc::c_ulong = 23;
@@ -90,14 +90,18 @@ fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let mut a = Candidate::new("a", &lock).run_script("echo $$; exec sleep 1000");
     eventually("the command runs", || !a.output().is_empty());
     let command = Pid::from_raw(a.output().trim().parse().expect("a pid"));
-    let own = scheduling(Pid::this());
-    assert_eq!(scheduling(command), own, "the command should have the priority that leaderrun was started with");
+    let own_scheduling = scheduling(Pid::this());
+    assert_eq!(
+        scheduling(command),
+        own_scheduling,
+        "the command should have the priority that leaderrun was started with"
+    );
     for process in [a.elector(), a.supervisor()] {
         assert_eq!(scheduling(process).1, libc::SCHED_RR);
     }
     let standby = Candidate::new("b", &lock).run_script("sleep 1000");
     standby.wait_for_log("held by a");
-    assert_eq!(scheduling(standby.supervisor()), own);
-    assert_eq!(scheduling(standby.elector()), own);
+    assert_eq!(scheduling(standby.supervisor()), own_scheduling);
+    assert_eq!(scheduling(standby.elector()), own_scheduling);
     a.stop();
 }

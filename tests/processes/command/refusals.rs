@@ -41,7 +41,7 @@ fn run_without(call: libc::c_long, errno: i32) -> Running {
 }
 
 #[testkit::test]
-fn the_message_about_a_refused_system_call_names_it() {
+fn the_message_about_a_refused_system_call_names_the_call() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         for (name, call) in [
             ("clock_gettime", libc::SYS_clock_gettime),
@@ -76,7 +76,8 @@ fn the_message_about_a_refused_system_call_names_it() {
     }
 }
 
-/// Old container runtimes do not know clone3 and refuse it with EPERM. The C library only tries clone after ENOSYS.
+/// Old container runtimes do not know clone3 and refuse it with EPERM. The C library falls back to clone only after
+/// ENOSYS.
 #[testkit::test]
 fn no_command_is_run_if_threads_cannot_be_started() {
     let mut a = run_without(libc::SYS_clone3, libc::EPERM);
@@ -246,7 +247,8 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
 fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
-        // Each user has no other processes, not even dead ones that would still count towards the limit.
+        // Each limit has a user of its own, so no processes of an earlier run count towards the limit, not even dead
+        // ones.
         let user = 100_000 + 16 * std::process::id() + limit as u32;
         let mut a = run_with_limit(user, Resource::RLIMIT_NPROC, limit);
         has_run = a.wait().code() == Some(7);

@@ -48,7 +48,7 @@ fn a_command_gets_a_signal_once_if_it_is_sent_to_all_processes() {
 }
 
 #[testkit::test]
-fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
+fn a_command_gets_a_signal_that_is_sent_to_both_of_leaderruns_processes_but_not_to_the_command() {
     // `start-stop-daemon --exec` sends the signal to these two processes.
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
     eventually("the command runs", || a.output().contains("ready"));
@@ -62,7 +62,7 @@ fn a_command_gets_a_signal_that_is_only_sent_to_both_of_leaderruns_processes() {
     assert_eq!(a.output().matches("got").count(), 1, "only the second signal should be relayed: {}", a.output());
 }
 
-/// timeout(1) sends the signal to leaderrun, and then to its process group.
+/// timeout(1) sends the signal to leaderrun, and then to its own process group, which leaderrun belongs to.
 #[testkit::test]
 fn a_command_under_timeout_gets_one_signal() {
     let lock = TestLock::file();
@@ -139,8 +139,8 @@ fn the_signals_of_the_c_library_do_not_end_leaderrun() {
 
 #[testkit::test]
 fn the_command_inherits_the_dispositions_of_the_c_librarys_signals() {
-    let ignored = "grep SigIgn /proc/self/status";
-    let script = format!("{ignored}; exec {} --lock {} -- {ignored}", leaderrun(), TestLock::file().name);
+    let print_ignored = "grep SigIgn /proc/self/status";
+    let script = format!("{print_ignored}; exec {} --lock {} -- {print_ignored}", leaderrun(), TestLock::file().name);
     let mut a = Candidate::program("a", "sh").args(["-c", &script]).start();
     a.wait_for_exit(0);
     let lines: Vec<_> = a.output().lines().map(str::to_owned).collect();

@@ -1,4 +1,5 @@
-//! Tests of how a command is stopped on request: no other candidate leads before all of its processes are dead.
+//! Tests of how a command is stopped on request: no other candidate leads before all of the command's processes are
+//! dead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use nix::unistd::Pid;
 
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
-/// Sends a signal to the leader `a`, and checks that the standby `b` leads after `a`'s command is dead.
+/// Sends a signal to the leader `a`, and checks that the standby `b` leads after `a`'s command is dead. Returns the
+/// witnesses, `a` and `b`.
 fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running, Running) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
@@ -68,7 +70,7 @@ impl Freezer {
 impl Drop for Freezer {
     fn drop(&mut self) {
         self.write("freezer.state", "THAWED");
-        // If the test has failed, the processes may still be alive, and are killed later.
+        // If the test has failed, the processes may still be alive. They are killed when the candidates are dropped.
         let is_removed = || fs::remove_dir(&self.0).is_ok();
         if !is_removed() && !thread::panicking() {
             eventually("the frozen processes are dead", is_removed);
@@ -191,7 +193,7 @@ fn a_stopped_command_receives_the_termination_signal() {
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
 }
 
-/// A debugger that does not wait for the dead command keeps it from being reaped, like gdb at its prompt.
+/// Like gdb at its prompt, a debugger that does not wait for the dead command keeps it from being reaped.
 #[testkit::test]
 fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
     for kills_supervisor in [false, true] {

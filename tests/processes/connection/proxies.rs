@@ -191,7 +191,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
         [(TunnelProtocol::Http, "http"), (TunnelProtocol::Https, "https"), (TunnelProtocol::Socks5, "socks5")]
     {
         let proxy = TunnelProxy::start(protocol, server.address());
-        for (credentials, as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
+        for (credentials, credentials_as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
             let kubeconfig = trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), TOKEN);
             if let Some(arrived) = request_of_kubectl_arrives(&server, &kubeconfig) {
                 assert!(arrived, "the request of kubectl should arrive through {scheme}");
@@ -199,14 +199,14 @@ fn requests_arrive_through_proxies_of_each_kind() {
             proxy.take_requested();
             let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
             assert!(arrived, "{scheme}: {log}");
-            let as_sent = if as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
-                as_sent.to_owned()
+            let credentials_as_sent = if credentials_as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
+                credentials_as_sent.to_owned()
             } else {
-                format!(" Basic {}", BASE64_STANDARD.encode(as_sent.trim()))
+                format!(" Basic {}", BASE64_STANDARD.encode(credentials_as_sent.trim()))
             };
             let mut requested = proxy.take_requested();
             requested.dedup();
-            assert_eq!(requested, [format!("api.leaderrun.invalid:6443{as_sent}")], "{scheme}");
+            assert_eq!(requested, [format!("api.leaderrun.invalid:6443{credentials_as_sent}")], "{scheme}");
         }
     }
 }

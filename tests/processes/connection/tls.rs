@@ -251,24 +251,24 @@ fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
         reason,
     );
     let old = self_signed(valid(authority_params("old"), 1960, 2049));
-    let mut below_old = Site::issued(server_params(), &old);
-    assert_only_leaderrun_refuses("an old authority", &below_old, reason);
-    below_old.trusted += &issuer.pem();
+    let mut issued_by_old = Site::issued(server_params(), &old);
+    assert_only_leaderrun_refuses("an old authority", &issued_by_old, reason);
+    issued_by_old.trusted += &issuer.pem();
     assert_only_leaderrun_refuses(
         "an old authority beside another one",
-        &below_old,
+        &issued_by_old,
         "its issuer is not the configured authority",
     );
-    let mut beside_old = Site::issued(server_params(), &issuer);
-    beside_old.trusted += &old.pem();
-    assert_accepted("an old authority that is not needed", &beside_old);
+    let mut with_unneeded_old = Site::issued(server_params(), &issuer);
+    with_unneeded_old.trusted += &old.pem();
+    assert_accepted("an old authority that is not needed", &with_unneeded_old);
     let intermediate =
         CertifiedIssuer::signed_by(valid(authority_params("intermediate"), 1960, 2049), new_key(), &issuer);
     let intermediate = intermediate.expect("an authority");
-    let mut below = Site::issued(server_params(), &intermediate);
-    below.chain.push(intermediate.der().clone());
-    below.trusted = issuer.pem();
-    assert_only_leaderrun_refuses("an old intermediate authority", &below, reason);
+    let mut with_intermediate = Site::issued(server_params(), &intermediate);
+    with_intermediate.chain.push(intermediate.der().clone());
+    with_intermediate.trusted = issuer.pem();
+    assert_only_leaderrun_refuses("an old intermediate authority", &with_intermediate, reason);
 }
 
 #[testkit::test]
@@ -329,10 +329,10 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
             "its issuer is not the configured",
         );
         let intermediate = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
-        let mut below = Site::issued(server_params(), &intermediate);
-        below.chain.push(intermediate.der().clone());
-        below.trusted = issuer.pem();
-        assert_refused(&format!("{description} as an intermediate authority"), &below, reason);
+        let mut with_intermediate = Site::issued(server_params(), &intermediate);
+        with_intermediate.chain.push(intermediate.der().clone());
+        with_intermediate.trusted = issuer.pem();
+        assert_refused(&format!("{description} as an intermediate authority"), &with_intermediate, reason);
     }
     let mut direct = authority_params("direct");
     direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -340,10 +340,14 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     assert_accepted("an authority without intermediate authorities", &Site::issued(server_params(), &direct));
     let intermediate =
         CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &direct).expect("an authority");
-    let mut below = Site::issued(server_params(), &intermediate);
-    below.chain.push(intermediate.der().clone());
-    below.trusted = direct.pem();
-    assert_refused("a forbidden intermediate authority", &below, "may not have so many authorities below it");
+    let mut with_intermediate = Site::issued(server_params(), &intermediate);
+    with_intermediate.chain.push(intermediate.der().clone());
+    with_intermediate.trusted = direct.pem();
+    assert_refused(
+        "a forbidden intermediate authority",
+        &with_intermediate,
+        "may not have so many authorities below it",
+    );
     let mut unknown = authority_params("unknown");
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     extension.set_criticality(true);

@@ -89,7 +89,7 @@ fn only_one_of_two_candidates_with_the_same_identity_leads() {
     }
 }
 
-/// The holder is another implementation of the protocol, and its clock is years slow.
+/// The holder is another implementation of the protocol, and its clock is years behind.
 #[testkit::test]
 fn a_holder_whose_clock_is_wrong_keeps_the_lease_while_it_renews() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());

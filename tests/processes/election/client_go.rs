@@ -7,7 +7,7 @@ use testkit::client_go::{ClientGo, Ending, JsonFormat, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
 /// Returns a lock of each kind that client-go supports, and where its record is. The ConfigMap already exists, because
-/// client-go does not create the object whose annotation it writes.
+/// [`ClientGo`] does not create the object whose annotation it writes.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
     let path = configmap.object_path("configmaps");

@@ -168,8 +168,8 @@ fn the_other_version_waits_until_the_lock_is_due() {
         b.wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let [first, second] = ["a", "b"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
-        // This is less than ten seconds, because the record rounds times to seconds, and because the first command may
-        // start late on a busy machine.
+        // The limit is less than ten seconds, because the record rounds times to seconds, and because the first command
+        // may start late on a busy machine.
         let interval = Duration::from_nanos(second - first);
         assert!(interval >= Duration::from_secs(6), "{interval:?}:\n{}", b.log());
     }

@@ -1,4 +1,4 @@
-//! Tests of faults of the network and of the API server that must not make a leader lose its lock.
+//! Tests of faults of the network and of the API server that must not cause a loss or disturb a standby.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, eventually};
 
-/// Starts the leader `a` behind a proxy. Returns its lock as well.
+/// Starts the leader `a` behind a proxy. Returns the lock and the leader.
 fn start_leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let a = Candidate::new("a", &lock).run_witness(witnesses, &[]);

@@ -14,7 +14,7 @@ const SECOND: u64 = 1_000_000_000;
 /// Durations with which the stop signal is due 4 s after the last renewal, and the kill 7 s after it.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
-/// Returns the lifetime of the command of `a`, and waits until it exists.
+/// Waits until the command of `a` has started, and returns its lifetime.
 fn command_lifetime(witnesses: &Witnesses) -> Lifetime {
     witnesses.wait_for("a", 1);
     witnesses.lifetimes_of("a").remove(0)
@@ -67,7 +67,8 @@ fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_af
 
 #[testkit::test]
 fn an_overdue_stop_is_carried_out_before_a_queued_signal() {
-    // The supervisor is thawed between the stop signal and the kill. SIGUSR1 does not affect the witness.
+    // The supervisor is thawed when the stop signal is overdue and the kill is not due yet. SIGUSR1 does not affect the
+    // witness.
     let freeze = |a: &Running, _: &Lifetime| send(a.supervisor(), Signal::SIGSTOP);
     let (witnesses, a, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 45 * SECOND / 10);
     let life = command_lifetime(&witnesses);

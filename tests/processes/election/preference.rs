@@ -44,13 +44,13 @@ fn a_preferred_candidate_preempts_a_leader_with_a_longer_delay() {
         witnesses.wait_for("preferred", 1);
         other.wait_for_log("a preferred candidate asks for the release of");
         other.wait();
-        // This candidate is now a standby and does not preempt.
-        let mut other = candidate("back", "1s");
-        other.wait_for_log("held by preferred");
+        // A standby with a longer delay does not preempt the leader.
+        let mut back = candidate("back", "1s");
+        back.wait_for_log("held by preferred");
         preferred.stop();
         witnesses.wait_for("back", 1);
-        assert!(!other.log().contains("asking"), "{}", other.log());
-        other.stop();
+        assert!(!back.log().contains("asking"), "{}", back.log());
+        back.stop();
         witnesses.assert_one_at_a_time(3);
     }
 }

@@ -18,7 +18,7 @@ const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4
 const IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD: [&str; 2] = ["hidden", "ignore"];
 
 /// Injects `fault` into the leader `a`, which is behind a proxy and whose command ignores SIGTERM. Checks that the
-/// standby `b` leads after `a`'s command is dead.
+/// standby `b` leads after `a`'s command is dead. Returns the witnesses and `a`.
 fn assert_takeover_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
     let proxy = Proxy::start(Cluster::shared());
     let witnesses = Witnesses::new();
@@ -59,16 +59,16 @@ fn a_killed_elector_leaves_nothing_alive() {
     }
 }
 
-/// A system call fails in the main loop. The supervisor must then end the command.
+/// A system call fails in the main loop of the elector. The supervisor must then end the command.
 #[testkit::test]
 fn an_elector_whose_main_loop_fails_leaves_nothing_alive() {
     let (_, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| {
         // poll(2) fails if it is called with more descriptors than the process may open.
         let too_few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
         // SAFETY: the limit is read and nothing is written.
-        let set =
+        let result =
             unsafe { libc::prlimit(a.elector().as_raw(), libc::RLIMIT_NOFILE, &raw const too_few, ptr::null_mut()) };
-        Errno::result(set).expect("the limit can be lowered");
+        Errno::result(result).expect("the limit can be lowered");
         send(a.elector(), Signal::SIGUSR1);
     });
     a.wait_for_exit(UNAVAILABLE);
@@ -115,16 +115,16 @@ fn a_stopped_elector_that_continues_after_a_takeover_exits() {
 fn a_supervisor_that_is_stopped_before_the_spawn_starts_no_command_late() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let held = proxy.hold_replies(Match::put().next(1));
+    let claim_reply = proxy.hold_replies(Match::put().next(1));
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
         .args(["-v"])
         .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
-    held.wait_until_held();
+    claim_reply.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    held.release();
+    claim_reply.release();
     a.wait_for_log("acquired");
     proxy.partition();
     witnesses.wait_for("b", 1);
@@ -166,7 +166,7 @@ fn a_killed_process_group_leaves_nothing_alive() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// When the supervisor continues, the stop signal seems overdue, but there are renewals in its queue.
+/// When the supervisor continues, the stop signal seems overdue, but renewals are in the queue.
 #[testkit::test]
 fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_first() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -191,14 +191,14 @@ fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_f
 fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let held = proxy.hold_replies(Match::put().next(1));
+    let claim_reply = proxy.hold_replies(Match::put().next(1));
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE)
         .args(["-v"])
         .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
-    held.wait_until_held();
+    claim_reply.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
-    held.release();
+    claim_reply.release();
     a.wait_for_log("acquired");
     proxy.partition();
     std::thread::sleep(Duration::from_secs(5));
@@ -211,12 +211,12 @@ fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
 fn no_command_is_started_after_a_termination_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let held = proxy.hold_replies(Match::put().next(1));
+    let claim_reply = proxy.hold_replies(Match::put().next(1));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
-    held.wait_until_held();
+    claim_reply.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
-    held.release();
+    claim_reply.release();
     let requests = proxy.requests().len();
     eventually("a has renewed, so it has ordered the start", || proxy.requests().len() > requests);
     a.signal(Signal::SIGTERM);
@@ -250,7 +250,7 @@ fn a_stopped_supervisor_is_killed_at_once_when_another_candidate_takes_the_lease
     assert!(lived_on < Duration::from_secs(4), "the command was alive {lived_on:?} after the lease was taken");
 }
 
-/// While an elector is frozen in a write of the record, it keeps the file locked, so no other candidate could lead.
+/// An elector that is frozen while it writes the record keeps the file locked, so no other candidate could lead.
 #[testkit::test]
 fn an_elector_that_stays_frozen_is_killed_after_the_lease_duration() {
     let (_, mut a) = assert_takeover_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
@@ -259,7 +259,7 @@ fn an_elector_that_stays_frozen_is_killed_after_the_lease_duration() {
 
 /// The test stops the supervisor repeatedly, which has the same effect as a CPU limit.
 #[testkit::test]
-fn a_supervisor_that_is_late_repeatedly_warns_and_stops_the_command_earlier() {
+fn a_supervisor_that_is_repeatedly_late_logs_a_warning_and_stops_the_command_earlier() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &[]);
@@ -279,6 +279,6 @@ fn a_supervisor_that_is_late_repeatedly_warns_and_stops_the_command_earlier() {
     let last_renewal = testkit::boot_time();
     a.wait_for_exit(LOST);
     let until_stop = Duration::from_nanos(witnesses.lifetimes_of("a")[0].signaled_at - last_renewal);
-    // Without the warnings, the stop signal would be sent four seconds after the last renewal.
+    // If the supervisor had not been late, the stop signal would be sent four seconds after the last renewal.
     assert!(until_stop < Duration::from_millis(3500), "the stop signal came after {until_stop:?}: {}", a.log());
 }

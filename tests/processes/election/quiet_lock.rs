@@ -43,7 +43,7 @@ impl Fixture {
         }
     }
 
-    /// Returns the version of the lock.
+    /// Returns the version of the lock's record.
     fn version(&self) -> String {
         let lease: Value = self.admin.get(&self.lease_path).expect("the lease");
         lease["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
@@ -85,7 +85,7 @@ fn a_version_that_has_left_the_watch_cache_is_requested_once() {
     let mut fixture = Fixture::new(Duration::from_secs(3600));
     fixture.change_another_lease();
     assert_eq!(fixture.versions_after_break(2), [fixture.version(), String::new()]);
-    let polls = fixture.standby.log().matches("cannot watch").count();
-    assert!(polls <= 1, "{}", fixture.standby.log());
+    let failures = fixture.standby.log().matches("cannot watch").count();
+    assert!(failures <= 1, "{}", fixture.standby.log());
     fixture.standby.stop();
 }

@@ -23,7 +23,7 @@ fn a_command_that_succeeded_runs_once_per_min_hold() {
         witnesses.assert_one_at_a_time(2);
         let [first, second] = ["a", "c"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
         let interval = Duration::from_nanos(second - first);
-        // The five seconds begin with the acquisition, so before the first command starts.
+        // The five seconds begin with the acquisition, which is before the first command starts.
         assert!(interval > Duration::from_secs(4), "the second run came {interval:?} after the first");
     }
 }
@@ -66,7 +66,7 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
 }
 
 #[testkit::test]
-fn a_command_that_exits_with_the_status_of_a_loss_is_not_a_loss() {
+fn a_command_that_exits_with_the_status_of_a_loss_causes_no_rejoin() {
     let mut a = Candidate::new("a", &TestLock::file())
         .args(["--on-lost", "rejoin"])
         .run_script(&format!("echo ran; exit {LOST}"));
@@ -92,7 +92,7 @@ fn a_signal_ends_the_pause_before_rejoining() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock)
         .args(["--on-lost", "rejoin"])
-        // After nine losses in a row, the pause is long enough for the signal.
+        // After nine losses in a row, the pause is long enough for the signal to arrive in it.
         .env("LEADERRUN_LOSSES_IN_A_ROW", "9")
         .run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -111,7 +111,8 @@ fn a_signal_during_a_rejoin_does_not_end_leaderrun() {
     b.wait_for_log("held by a");
     nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
     a.wait_for_log("waiting for the lock again");
-    // To rejoin, leaderrun executes itself again. The default action of this signal would end it; a standby ignores it.
+    // To rejoin, leaderrun executes itself again. The default action of SIGPIPE would end leaderrun; a standby ignores
+    // the signal.
     while a.is_running() && !a.log().contains("held by b") {
         a.signal(Signal::SIGPIPE);
     }
@@ -141,7 +142,7 @@ fn with_every_the_command_runs_once_per_interval_on_all_candidates_together() {
         }
         watch.stop();
         witnesses.assert_one_at_a_time(4);
-        // Each release states the end of the interval that began with its acquisition.
+        // Each release stores the end of the interval that began with the acquisition before it.
         let due_times: BTreeSet<Timestamp> = watch.output().lines().filter_map(due_time).collect();
         let due_times: Vec<Timestamp> = due_times.into_iter().collect();
         assert!(due_times.len() >= 3, "{}", watch.output());

@@ -33,7 +33,8 @@ impl Slots {
             words.join(" ")
         };
         let slots = self.witnesses.iter().enumerate();
-        let cases: Vec<String> = slots.map(|(slot, each)| format!("{slot}) exec {} ;;", words(each))).collect();
+        let cases: Vec<String> =
+            slots.map(|(slot, witnesses)| format!("{slot}) exec {} ;;", words(witnesses))).collect();
         let script = format!("case $LEADERRUN_SLOT in {} esac", cases.join(" "));
         ["sh", "-c", &script].into_iter().map(OsString::from).collect()
     }
@@ -72,7 +73,7 @@ impl Slots {
 }
 
 /// Returns the candidate with this name, which is its index.
-fn by_name<'a>(candidates: &'a mut [Running], name: &str) -> &'a mut Running {
+fn candidate_named<'a>(candidates: &'a mut [Running], name: &str) -> &'a mut Running {
     let index: usize = name.parse().expect("candidates are numbered");
     &mut candidates[index]
 }
@@ -85,7 +86,7 @@ fn three_of_five_candidates_lead_and_a_slot_without_a_leader_is_filled_again() {
         let first = slots.wait_until_filled(|_| true);
 
         // The supervisor ends the command, and the slot expires.
-        by_name(&mut candidates, &first[0]).signal(Signal::SIGKILL);
+        candidate_named(&mut candidates, &first[0]).signal(Signal::SIGKILL);
         let second = slots.wait_until_filled(|holders| holders[0] != first[0]);
         assert_eq!(second[1..], first[1..], "the other leaders should not be affected");
 
@@ -95,7 +96,7 @@ fn three_of_five_candidates_lead_and_a_slot_without_a_leader_is_filled_again() {
         assert_eq!((&third[0], &third[2]), (&second[0], &second[2]));
 
         for holder in &third {
-            by_name(&mut candidates, holder).stop();
+            candidate_named(&mut candidates, holder).stop();
         }
         slots.assert_one_at_a_time(&[2, 2, 1]);
     }
@@ -128,14 +129,14 @@ fn the_slot_of_a_leader_that_is_cut_off_is_taken_over() {
     let slots = Slots::new(TestLock::lease(), 2);
     let mut cut_off = slots.candidate("0", &slots.lock.through(proxy.kubeconfig())).run(slots.command());
     eventually("candidate 0 leads in one slot", || (0..2).any(|slot| slots.holder(slot).is_some()));
-    let mut others: Vec<Running> = ["1", "2"].map(|name| slots.run(name)).into();
+    let mut other_candidates: Vec<Running> = ["1", "2"].map(|name| slots.run(name)).into();
     let before = slots.wait_until_filled(|holders| holders.contains(&"0".to_owned()));
     proxy.partition();
     let after = slots.wait_until_filled(|holders| !holders.contains(&"0".to_owned()));
     cut_off.wait_for_exit(LOST);
     let slot = before.iter().position(|holder| holder == "0").expect("its slot");
     assert_eq!(after[1 - slot], before[1 - slot], "the other leader should not be affected");
-    others.iter_mut().for_each(Running::stop);
+    other_candidates.iter_mut().for_each(Running::stop);
     let runs = if slot == 0 { [2, 1] } else { [1, 2] };
     slots.assert_one_at_a_time(&runs);
 }

@@ -29,12 +29,12 @@ fn termination_signals_end_a_standby() {
 fn a_claim_that_is_pending_when_a_standby_ends_is_released() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let held = proxy.hold_replies(Match::put());
+    let claim_reply = proxy.hold_replies(Match::put());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
-    held.wait_until_held();
+    claim_reply.wait_until_held();
     a.signal(Signal::SIGTERM);
     a.wait_for_log("no longer waiting");
-    held.release();
+    claim_reply.release();
     a.wait_for_exit(143);
     let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
     assert_eq!(spec["holderIdentity"], "");
@@ -149,7 +149,7 @@ fn wait_zero_gives_up_if_the_api_server_does_not_answer() {
 
 /// The test replaces the file with a FIFO. Opening it blocks, as on a file system that does not respond.
 #[testkit::test]
-fn a_standby_gives_up_in_time_if_the_lock_file_blocks() {
+fn a_standby_gives_up_in_time_if_opening_the_lock_file_blocks() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use testkit::exit_status::{LOST, NOT_ACQUIRED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
-/// Returns a Lease in a cluster that no other test uses.
+/// Returns a lock in a new namespace of this cluster.
 fn lease_in(cluster: &Cluster) -> TestLock {
     TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) }
 }
@@ -34,7 +34,7 @@ fn add_label_and_annotation(lease: &mut Value) {
 #[testkit::test]
 fn a_lock_is_not_acquired_if_the_record_is_stored_with_changes() {
     let cluster = Cluster::start_in_process();
-    // Without its mark, or with another name, the record looks like that of another holder.
+    // Without its mark, or with another holder, the record looks like that of another candidate.
     for (change, wait, expected, status) in [
         (shorten_duration as fn(&mut Value), "4s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),
         (shorten_duration, "0s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),

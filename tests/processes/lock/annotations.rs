@@ -8,7 +8,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 /// The annotation that contains the record.
 pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// Returns the record in the annotation of the lock's object.
+/// Returns the record in the annotation of the lock's object. `plural` is the object's resource, such as `endpoints`.
 pub fn record_in_annotation(lock: &TestLock, plural: &str) -> Value {
     let object = Cluster::shared().admin().get(&lock.object_path(plural)).expect("the object");
     serde_json::from_str(object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the annotation"))

@@ -20,15 +20,15 @@ fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fencing").join(name)
 }
 
-/// Runs a recipe as the leader with this token. Returns whether its write was accepted.
+/// Runs a recipe as the leader with this token. Returns whether the write was accepted.
 fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
     recipe.env("LEADERRUN_FENCING_TOKEN", token).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = recipe.spawn().expect("the recipe");
     let _ = child.stdin.take().expect("stdin").write_all(input.as_bytes());
-    let ended = child.wait_with_output().expect("the output of the recipe");
-    let stderr = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success() || stderr.contains("a later leader has "), "{stderr}");
-    ended.status.success()
+    let output = child.wait_with_output().expect("the output of the recipe");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || stderr.contains("a later leader has "), "{stderr}");
+    output.status.success()
 }
 
 #[testkit::test(requires = has_program("sqlite3"))]
@@ -67,7 +67,8 @@ fn a_file_refuses_an_older_leader() {
 }
 
 /// A replacement for `aws` that stores one object in the folder `$STORE`. It supports the two requests that the recipe
-/// sends, with the conditional writes of S3. If the file `race` exists, the object changes after each read.
+/// sends, with the conditional writes of S3. If the file `race` exists, the ETag changes after each read, as after a
+/// write by another leader.
 const FAKE_AWS: &str = r#"#!/bin/sh
 set -eu
 cd "$STORE"

@@ -21,8 +21,8 @@ fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
 }
 
-/// Starts a candidate as another user. Its command prints the fencing token.
-fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
+/// Starts a candidate as this user. Its command prints the fencing token.
+fn candidate_as(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
     Candidate::program(&user.to_string(), program())
         .args(["--lock", &lock.name])
         .args(arguments)
@@ -35,7 +35,7 @@ fn candidate_of(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
 #[track_caller]
 fn run_as_each(users: &[u32], lock: &TestLock) {
     let run = |user: &u32| {
-        let mut candidate = candidate_of(*user, lock, &["--wait", "10s"]);
+        let mut candidate = candidate_as(*user, lock, &["--wait", "10s"]);
         candidate.wait_for_exit(0);
         candidate.output().trim().parse().expect("a fencing token")
     };
@@ -93,14 +93,15 @@ fn an_unusable_lock_file_is_refused_with_a_reason_and_a_remedy() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
     let circular = folder.join("circular");
     symlink(&circular, &circular).expect("a link");
-    let none = folder.join("none");
-    let missing = format!("its folder {none} does not exist; try mkdir -p {none}", none = none.display());
+    let missing_folder = folder.join("none");
+    let missing_message =
+        format!("its folder {none} does not exist; try mkdir -p {none}", none = missing_folder.display());
     for (path, expected) in [
         (&link, "it is a symbolic link; try the path that it leads to"),
         (&broken, "it is not a record of leaderrun"),
         (&folder, "it is a folder, not a regular file"),
         (&fifo, "it is a FIFO, not a regular file"),
-        (&none.join("record"), &missing),
+        (&missing_folder.join("record"), &missing_message),
         (&circular.join("record"), "is a symbolic link that leads to itself"),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
@@ -116,16 +117,16 @@ fn the_message_names_the_process_that_keeps_the_file_locked() {
     for locked in [format!("{path}.lock"), path.to_owned()] {
         let file = fs::File::options().append(true).create(true).open(&locked).expect("a file");
         file.lock().expect("nobody else locks it");
-        let keeps_it_locked = format!("process {} (", std::process::id());
+        let locking_process = format!("process {} (", std::process::id());
         // With these durations, the wait ends before the first attempt to lock the file gives up.
         let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
         let short_wait = Candidate::with_timing("b", &lock, timing).args(["--wait", "500ms"]);
         let mut short_wait = short_wait.run(["true"]);
         short_wait.wait_for_exit(UNAVAILABLE);
-        let still_waiting = format!("within --wait 500ms: still waiting for {locked}, which {keeps_it_locked}");
+        let still_waiting = format!("within --wait 500ms: still waiting for {locked}, which {locking_process}");
         assert!(short_wait.log().contains(&still_waiting), "{}", short_wait.log());
         let mut long_wait = Candidate::new("a", &lock).run(["true"]);
-        long_wait.wait_for_log(&format!("cannot lock {locked}: {keeps_it_locked}"));
+        long_wait.wait_for_log(&format!("cannot lock {locked}: {locking_process}"));
         drop(file);
         long_wait.wait_for_exit(0);
     }
@@ -245,12 +246,12 @@ fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
     assert_suggestion_helps(&closed.join("job"), "belongs to root and has mode 0755");
 }
 
-/// Checks that a candidate of [`ANN`] is refused with a log line that contains `expected`, and that the lock file can
-/// be used after the command at the end of that line.
+/// Checks that a candidate that runs as [`ANN`] is refused with a log line that contains `expected`, and that the lock
+/// file can be used after the command at the end of that line.
 #[track_caller]
 fn assert_suggestion_helps(path: &Path, expected: &str) {
     let lock = lock_at(path);
-    let refused = candidate_of(ANN, &lock, &["--wait", "10s"]);
+    let refused = candidate_as(ANN, &lock, &["--wait", "10s"]);
     eventually("the candidate is refused", || refused.log().contains(expected));
     let log = refused.log();
     let refusal = log.lines().find(|line| line.contains(expected)).expect("the refusal");
@@ -310,7 +311,7 @@ fn a_leader_survives_a_full_disk() {
 /// With `docker run --read-only --volume /srv/job:/job`, for example, a candidate in the container cannot replace the
 /// lock file, so it writes the file in place. A candidate outside of the container replaces the file.
 #[testkit::test(requires = can_mount())]
-fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_by_itself_and_was_replaced() {
+fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_folder_and_was_replaced() {
     let [outside, inside] = ["outside", "inside"].map(scratch::folder);
     let [outside_file, inside_file] = [&outside, &inside].map(|folder| folder.join("job"));
     fs::write(&outside_file, "").expect("a file");

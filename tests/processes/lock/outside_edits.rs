@@ -19,7 +19,7 @@ struct EditedLease {
     edited_at: u64,
 }
 
-/// Starts the leader `a` and the standby `b`, and calls `edit` with the path of the lease.
+/// Starts the leader `a` and the standby `b`, and calls `edit` with a client and the path of the lease.
 fn edit_lease(edit: impl FnOnce(&Client, &str)) -> EditedLease {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let admin = Cluster::shared().admin();
@@ -52,8 +52,8 @@ impl EditedLease {
     fn assert_holder_loses_the_lock(mut self) {
         self.a.wait_for_exit(LOST);
         for life in self.witnesses.lifetimes_of("a") {
-            // The holder sees the edit within the retry period of one second. If it only stopped at the renew deadline,
-            // the command would live for four seconds.
+            // The holder sees the edit within the retry period of one second. If it ignored the edit until the renew
+            // deadline, the command would live for at least four seconds after the edit.
             let lived_on = Duration::from_nanos(life.last_seen_at.saturating_sub(self.edited_at));
             assert!(lived_on < Duration::from_millis(3500), "the command was alive {lived_on:?} after the edit");
             assert_eq!(life.signaled_at, 0, "the command got a stop signal instead of SIGKILL: {}", self.a.log());
@@ -88,7 +88,7 @@ fn an_emptied_lease_is_restored_by_its_holder() {
     .assert_holder_restores_the_lease();
 }
 
-/// client-go releases a lease without checking that it still holds it.
+/// client-go releases a lease without checking whether it still holds the lease.
 #[testkit::test]
 fn a_holder_undoes_a_release_by_another_program() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
@@ -128,7 +128,7 @@ fn a_record_copied_from_another_lock_does_not_release_the_lock() {
     .assert_holder_restores_the_lease();
 }
 
-/// The holder renews so seldom that the record from the backup expires before the holder notices it.
+/// The holder renews so seldom that the record from the backup expires before the holder notices the edit.
 #[testkit::test]
 fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());

@@ -1,7 +1,7 @@
 //! Tests that records written by released versions of leaderrun keep their meaning.
 //!
-//! The folder `released_records` has a folder for each version that changed the format of the record. These files are
-//! never removed.
+//! The folder `released_records` has a folder for each version that changed the format of the record. The files in
+//! these folders are never removed.
 
 use std::fs;
 use std::path::Path;
@@ -62,7 +62,7 @@ fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
 }
 
 #[testkit::test]
-fn a_held_record_is_taken_over_after_its_duration() {
+fn a_lock_with_a_held_record_is_taken_over_after_the_lease_duration() {
     for version in VERSIONS {
         for name in ["lease-held.json", "lease-emptied.json", "configmap-held.json", "file-held.json"] {
             let (lock, witnesses) = (lock_with(version, name), Witnesses::new());
@@ -76,7 +76,7 @@ fn a_held_record_is_taken_over_after_its_duration() {
 }
 
 #[testkit::test]
-fn a_released_record_is_acquired_at_once() {
+fn a_lock_with_a_released_record_is_acquired_at_once() {
     for version in VERSIONS {
         for name in ["lease-released.json", "file-released.json"] {
             let (lock, witnesses) = (lock_with(version, name), Witnesses::new());
@@ -89,7 +89,7 @@ fn a_released_record_is_acquired_at_once() {
 }
 
 #[testkit::test]
-fn a_record_that_is_not_due_is_not_acquired() {
+fn a_lock_whose_record_says_that_it_is_not_due_is_not_acquired() {
     for version in VERSIONS {
         let (lock, witnesses) = (lock_with(version, "lease-not-due.json"), Witnesses::new());
         let mut a = Candidate::new("a", &lock).args(["--wait", "4s"]).run_witness(&witnesses, &[]);

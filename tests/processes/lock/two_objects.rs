@@ -9,7 +9,7 @@ use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Watch
 
 use super::annotations::{LEADER_ANNOTATION, record_in_annotation};
 
-/// The kind of lock with an Endpoints object and a Lease.
+/// The kind of lock whose record is in an Endpoints object and in a Lease.
 const BOTH: &str = "endpoints+lease";
 
 fn lease_holder(lock: &TestLock) -> Value {
@@ -20,7 +20,7 @@ fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
     record_in_annotation(lock, plural)["holderIdentity"].clone()
 }
 
-/// Returns a lock of another kind whose record is in the same objects.
+/// Returns a lock of this kind with the namespace and the name of another lock.
 fn with_kind(lock: &TestLock, kind: &str) -> TestLock {
     let (_, name) = lock.name.split_once(':').expect("a kind");
     TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
@@ -44,8 +44,8 @@ fn a_hand_over_changes_the_holder_in_both_objects() {
     }
 }
 
-/// The candidates first use the Endpoints, then both objects, then the Lease. As in a rolling update, each candidate
-/// takes over from the one before.
+/// The candidates first use the Endpoints, then both objects, then the Lease. As in a rolling update, the next
+/// candidate waits before the leader is stopped.
 #[testkit::test]
 fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
@@ -81,7 +81,7 @@ fn a_holder_of_one_of_two_objects_blocks_the_lock() {
     assert!(waited > Duration::from_millis(2900), "the lock was acquired before the lease expired: after {waited:?}");
 }
 
-/// A candidate has such rights if the second step of a migration is rolled out before its Role is applied.
+/// A candidate has such permissions if the second step of a migration is rolled out before the Role for it is applied.
 #[testkit::test]
 fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
@@ -100,13 +100,13 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     assert_eq!(a.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", a.log());
 }
 
-/// For example, a webhook for one of the two kinds of object may hang, fail or refuse.
+/// For example, a webhook for one of the two kinds of object may hang, fail or refuse the write.
 #[testkit::test]
-fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
+fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
     for status in [None, Some(500), Some(403)] {
         let (old, proxy) = (TestLock::of_kind("endpoints"), Proxy::start(Cluster::shared()));
         let (writes, witnesses) = (Match::put().on("/leases"), Witnesses::new());
-        let hanging = status.is_none().then(|| proxy.hold_requests(writes.clone()));
+        let held_writes = status.is_none().then(|| proxy.hold_requests(writes.clone()));
         if let Some(status) = status {
             proxy.answer(writes.clone(), status, None);
         }
@@ -116,7 +116,7 @@ fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
         let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
         witnesses.wait_for("b", 1);
         assert!(!b.log().contains("expired"), "{status:?}: b waited for a candidate that does not lead: {}", b.log());
-        drop(hanging);
+        drop(held_writes);
         b.stop();
         a.signal(nix::sys::signal::Signal::SIGTERM);
         a.wait();
@@ -126,7 +126,7 @@ fn a_candidate_whose_writes_of_one_object_fail_does_not_block_others() {
 
 #[testkit::test]
 fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
-    // A lost reply takes up nearly half of the time until the renew deadline.
+    // When a request without a reply is given up, nearly half of the time until the renew deadline has passed.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
     for plural in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());
@@ -196,10 +196,10 @@ fn a_crashed_holder_delays_a_takeover_by_one_lease_duration() {
 fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
-    let held = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
-    let spec = held("2026-01-01T00:00:00.123456Z");
+    let record_at = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
+    let spec = record_at("2026-01-01T00:00:00.123456Z");
     admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
-    let annotations = json!({ LEADER_ANNOTATION: held("2026-01-01T00:00:00Z").to_string() });
+    let annotations = json!({ LEADER_ANNOTATION: record_at("2026-01-01T00:00:00Z").to_string() });
     let endpoints = json!({ "metadata": { "name": "job", "annotations": annotations } });
     admin.replace(&lock.object_path("endpoints"), &endpoints).expect("endpoints");
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
@@ -231,8 +231,8 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
 /// Watches the Endpoints object of a lock.
 fn watch_endpoints(lock: &TestLock) -> Watch {
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
-    let only_this = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
-    Cluster::shared().admin().watch(&only_this).expect("a watch")
+    let this_object = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
+    Cluster::shared().admin().watch(&this_object).expect("a watch")
 }
 
 /// The holder is killed first, so that its renewals do not write to the objects as well.

@@ -22,20 +22,26 @@ fn leader_and_standby_report_who_leads() {
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        let of_a = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
-        let of_b = wait_for_leader(&b, "a is seen to lead", |leader| leader["leader"] == "a");
-        for (report, identity, leading) in [(&of_a, "a", true), (&of_b, "b", false)] {
+        let report_of_a = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
+        let report_of_b = wait_for_leader(&b, "a is seen to lead", |leader| leader["leader"] == "a");
+        for (report, identity, leading) in [(&report_of_a, "a", true), (&report_of_b, "b", false)] {
             assert_eq!(report["lock"], lock.name.as_str());
             assert_eq!(report["identity"], identity);
             assert_eq!(report["leading"], leading);
             assert_eq!(report["leader"], "a");
-            assert_eq!(report["since"], of_a["since"]);
+            assert_eq!(report["since"], report_of_a["since"]);
             assert_eq!(report["transitions"], 0);
         }
-        assert!(of_a["since"].is_string(), "{of_a}");
-        let left = |leader: &serde_json::Value| leader["remainingSeconds"].as_f64().expect("a number");
-        assert!((0.0..=4.0).contains(&left(&of_a)), "the leader should report the time until the stop signal: {of_a}");
-        assert!((0.0..=6.0).contains(&left(&of_b)), "the standby should report the time until the takeover: {of_b}");
+        assert!(report_of_a["since"].is_string(), "{report_of_a}");
+        let remaining_seconds = |leader: &serde_json::Value| leader["remainingSeconds"].as_f64().expect("a number");
+        assert!(
+            (0.0..=4.0).contains(&remaining_seconds(&report_of_a)),
+            "the leader should report the time until the stop signal: {report_of_a}"
+        );
+        assert!(
+            (0.0..=6.0).contains(&remaining_seconds(&report_of_b)),
+            "the standby should report the time until the takeover: {report_of_b}"
+        );
         for healthy in [&a, &b] {
             assert_eq!(status(healthy, "/healthz"), 200);
         }
@@ -43,14 +49,14 @@ fn leader_and_standby_report_who_leads() {
         assert_eq!(samples(&b).value("leader_election_master_status"), 0.0);
         a.stop();
         witnesses.wait_for("b", 1);
-        let of_b = wait_for_leader(&b, "b leads", |leader| leader["leading"] == true);
-        assert_eq!((&of_b["leader"], &of_b["transitions"]), (&"b".into(), &1.into()));
+        let report_of_b = wait_for_leader(&b, "b leads", |leader| leader["leading"] == true);
+        assert_eq!((&report_of_b["leader"], &report_of_b["transitions"]), (&"b".into(), &1.into()));
         b.stop();
     }
 }
 
 #[testkit::test]
-fn a_standby_is_only_ready_with_ready_when_waiting() {
+fn a_standby_is_ready_with_ready_when_waiting_but_not_with_leading() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let candidate = |name: &str, ready_when| {
         Candidate::new(name, &lock).args(HTTP).args(["--ready-when", ready_when]).run_witness(&witnesses, &[])
@@ -104,7 +110,7 @@ fn a_leader_is_not_ready_after_its_renew_deadline() {
 #[testkit::test]
 fn a_port_that_is_taken_is_retried_until_it_is_free() {
     for (taken_address, suggestion) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("127.0.0.1:0", ":0")] {
-        // This case is skipped without IPv6.
+        // This case is skipped on a machine without IPv6.
         let Ok(taken) = TcpListener::bind(taken_address) else { continue };
         let bound = taken.local_addr().expect("its address");
         let address = if suggestion == ":0" { format!(":{}", bound.port()) } else { bound.to_string() };

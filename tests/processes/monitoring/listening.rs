@@ -24,7 +24,7 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
 
 /// In a new user namespace, even root may not listen on low ports.
 #[testkit::test(requires = can_create_user_namespaces())]
-fn no_command_is_started_if_the_port_is_not_permitted() {
+fn no_command_is_started_if_listening_on_the_port_is_not_permitted() {
     let witnesses = Witnesses::new();
     let candidate =
         Candidate::program("a", "unshare").args(["--user", harness::leaderrun(), "--lock", &TestLock::file().name]);

@@ -112,7 +112,7 @@ fn a_hand_over_is_logged_as_json() {
     a.stop();
     b.wait_for_exit(3);
     let mut objects = objects(&b);
-    // An ordinary user may lock too little memory.
+    // leaderrun logs this event if the user is not permitted to lock enough memory.
     objects.retain(|object| object["event"] != "memory_not_locked");
     let events: Vec<&str> = objects.iter().map(|object| object["event"].as_str().expect("an event")).collect();
     assert_eq!(events, ["api_server", "waiting", "held", "released", "leading", "started", "ended", "release"]);
@@ -176,7 +176,7 @@ fn a_lasting_failure_is_logged_once() {
     let count = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
     assert_eq!(count("does not answer; trying again; the command is stopped in "), 1, "{}", a.log());
     assert_eq!(count("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
-    // On a busy machine, the elector may have to kill the supervisor with its command, and logs another line instead.
+    // On a busy machine, the elector may have to kill the supervisor with its command. It then logs another line.
     let late = count("the supervisor is late; killing the command: ");
     assert_eq!(count("killing what is left of the command: ").max(late), 1, "{}", a.log());
     assert_eq!(count("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());

@@ -22,14 +22,16 @@ fn the_renewal_margin_shrinks_before_a_slow_api_server_causes_a_loss() {
     let timing = ["--lease-duration", "40s", "--renew-deadline", "20s", "--retry-period", "1s"];
     let a = Candidate::with_timing("a", &lock, timing).args(HTTP).run_witness(&witnesses, &[]);
     let minimum = "leaderrun_renewal_margin_minimum_seconds";
-    let late = "leaderrun_renewal_margin_seconds_bucket{le=\"16\"}";
+    let low_margins = "leaderrun_renewal_margin_seconds_bucket{le=\"16\"}";
     let slow_renewals = |samples: &testkit::http::Samples| {
         samples.value("leaderrun_renewal_duration_seconds_count")
             - samples.value("leaderrun_renewal_duration_seconds_bucket{le=\"2.5\"}")
     };
     let before = wait_for_samples(&a, "a renewal", |samples| samples.value(minimum) < 20.0);
     proxy.delay(Duration::from_secs(3));
-    let after = wait_for_samples(&a, "two late renewals", |samples| samples.value(late) >= before.value(late) + 2.0);
+    let after = wait_for_samples(&a, "two late renewals", |samples| {
+        samples.value(low_margins) >= before.value(low_margins) + 2.0
+    });
     assert!(after.value(minimum) <= 16.0, "{}", after.value(minimum));
     assert!(slow_renewals(&after) >= slow_renewals(&before) + 2.0);
     assert_eq!(after.value("leader_election_master_status"), 1.0);
@@ -73,8 +75,8 @@ fn losses_are_counted_across_rejoins() {
     proxy.heal();
     wait_for_rejoins(&a, 1);
     witnesses.wait_for("a", 2);
-    let taken = json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 2 } });
-    Cluster::shared().admin().merge_patch(&lock.lease_path(), &taken).expect("a change");
+    let other_holder = json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 2 } });
+    Cluster::shared().admin().merge_patch(&lock.lease_path(), &other_holder).expect("a change");
     wait_for_rejoins(&a, 2);
     witnesses.wait_for("a", 3);
     let counted =
@@ -180,8 +182,8 @@ fn the_names_follow_the_rules_of_promlint() {
         for unit in ["milliseconds", "microseconds", "nanoseconds", "minutes", "hours", "days", "weeks", "percent"] {
             assert!(!words.contains(&unit), "{name} should use base units");
         }
-        for short in ["s", "ms", "us", "ns", "sec", "b", "kb", "mb", "m", "h", "d"] {
-            assert!(!words.contains(&short), "{name} should not abbreviate its unit");
+        for abbreviation in ["s", "ms", "us", "ns", "sec", "b", "kb", "mb", "m", "h", "d"] {
+            assert!(!words.contains(&abbreviation), "{name} should not abbreviate its unit");
         }
         if words.contains(&"seconds") {
             assert_eq!(words.last(), Some(&"seconds"), "{name} should end in its unit");
@@ -204,9 +206,9 @@ fn the_names_follow_the_rules_of_promlint() {
         for kind in ["counter", "gauge", "histogram", "summary", "untyped", "metric"] {
             assert!(!words.contains(&kind), "{name} should not contain a type");
         }
-        let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        let is_snake_case = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         assert!(
-            plain(name) && labels.iter().all(|label| plain(label)),
+            is_snake_case(name) && labels.iter().all(|label| is_snake_case(label)),
             "{name}, {labels:?}: names should be in snake_case, without colons"
         );
         assert!(labels.contains("name"), "{name} should have a label with the name of the lock");

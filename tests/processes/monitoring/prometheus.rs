@@ -57,7 +57,7 @@ fn promtool_accepts_the_metrics() {
     }
 }
 
-/// Writes the alerting rules without the fields that only the Prometheus operator reads. JSON is valid YAML.
+/// Writes the alerting rules without the fields that only the Prometheus operator reads, as JSON, which is valid YAML.
 fn write_rules(folder: &Path) {
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
     fs::write(folder.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
@@ -86,7 +86,7 @@ fn the_alerts_fire_under_their_conditions() {
 }
 
 #[testkit::test]
-fn the_dashboard_and_the_alerts_use_every_metric() {
+fn every_metric_is_used_in_the_dashboard_or_in_an_alert() {
     let (_, table) = REFERENCE.split_once("\n## Metrics\n").expect("the metrics");
     let (table, _) = table.split_once("\n## ").unwrap_or((table, ""));
     let metrics: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
@@ -182,16 +182,16 @@ fn prometheus_shows_a_hand_over() {
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
     wait_for_status(&b, "/readyz", 200);
-    let (of_a, of_b) = (address(&a), address(&b));
+    let (address_of_a, address_of_b) = (address(&a), address(&b));
     let prometheus = Prometheus::start(&[&a, &b]);
     let leads =
         |address| format!("leader_election_master_status{{name=\"{}\",instance=\"{address}\"}} == 1", lock.name);
-    prometheus.wait_for(&leads(of_a));
-    prometheus.wait_for(&format!("leaderrun_state{{state=\"waiting\",instance=\"{of_b}\"}} == 1"));
+    prometheus.wait_for(&leads(address_of_a));
+    prometheus.wait_for(&format!("leaderrun_state{{state=\"waiting\",instance=\"{address_of_b}\"}} == 1"));
     a.signal(Signal::SIGTERM);
     a.wait();
     witnesses.wait_for("b", 1);
-    prometheus.wait_for(&leads(of_b));
+    prometheus.wait_for(&leads(address_of_b));
     prometheus.wait_for(&format!("leaderrun_transitions_total{{name=\"{}\"}} == 1", lock.name));
     // Until the next scrape, both candidates seem to lead.
     prometheus.wait_for(&format!("sum(leader_election_master_status{{name=\"{}\"}}) == 1", lock.name));

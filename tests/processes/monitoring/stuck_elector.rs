@@ -21,7 +21,7 @@ use testkit::{
 /// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
-/// Whether this user may stop threads, or why not.
+/// `Ok` if this user may stop threads; otherwise the reason why not.
 static CAN_STOP_THREADS: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
 /// Writes a copy of a kubeconfig with a credential plugin that hangs while the file `hang` exists in its folder.
@@ -88,7 +88,7 @@ fn a_plugin_that_hangs_does_not_extend_the_wait() {
 }
 
 #[testkit::test]
-fn the_wait_includes_the_credential_plugin() {
+fn the_wait_includes_the_run_time_of_the_credential_plugin() {
     const WAIT: Duration = Duration::from_secs(4);
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -139,7 +139,7 @@ fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
 
 /// The supervisor and the elector's main thread are stopped, so neither can end the command.
 #[testkit::test(requires = CAN_STOP_THREADS.clone())]
-fn a_leadership_that_should_have_ended_is_reported() {
+fn leadership_that_should_have_ended_is_reported() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);

@@ -1,4 +1,5 @@
-//! Tests of the notifications to systemd, which a socket replaces here, and of the syntax of the example units.
+//! Tests of the notifications that leaderrun sends to systemd, and of the syntax of the example units. In these tests,
+//! a socket receives the notifications in place of systemd.
 
 use std::fs;
 use std::io;
@@ -36,7 +37,7 @@ impl ServiceManager {
     }
 
     /// Makes a candidate notify this socket.
-    fn receive_notifications_of(&self, candidate: Candidate) -> Candidate {
+    fn receive_notifications_from(&self, candidate: Candidate) -> Candidate {
         candidate.env("NOTIFY_SOCKET", &self.name)
     }
 
@@ -47,7 +48,7 @@ impl ServiceManager {
         Ok(String::from_utf8_lossy(&message[..length]).into_owned())
     }
 
-    /// Waits until this line arrives, and returns all lines up to it.
+    /// Receives messages until one of them contains this line. Returns the lines of all these messages.
     #[track_caller]
     fn wait_for(&self, line: &str) -> Vec<String> {
         let mut lines = Vec::new();
@@ -58,7 +59,7 @@ impl ServiceManager {
         lines
     }
 
-    /// Returns the lines that have arrived but have not been received yet.
+    /// Receives the messages that are in the socket's queue now, and returns their lines.
     fn remaining_lines(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).expect("the socket accepts the flag");
         let messages: Vec<String> = std::iter::from_fn(|| self.receive().ok()).collect();
@@ -73,7 +74,7 @@ fn a_standby_is_ready_and_reports_the_leader() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let mut b = systemd.receive_notifications_of(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
+        let mut b = systemd.receive_notifications_from(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
         let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
         assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
         a.stop();
@@ -88,12 +89,12 @@ fn a_standby_is_ready_and_reports_the_leader() {
 }
 
 #[testkit::test]
-fn only_a_leader_is_ready_with_ready_when_leading() {
+fn with_ready_when_leading_only_a_leader_is_ready() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = systemd
-        .receive_notifications_of(Candidate::new("b", &lock))
+        .receive_notifications_from(Candidate::new("b", &lock))
         .args(["--ready-when", "leading"])
         .run_witness(&witnesses, &[]);
     let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
@@ -117,11 +118,11 @@ time.sleep(1000)'"#;
 
 #[testkit::test]
 fn with_notify_command_the_command_sends_the_notifications() {
-    // Returns the lines before the command's first notification, and those until its last one.
+    // Returns the lines up to the command's first notification, and those from there up to its last one.
     let notifications = |notify: &str, ready_when: &str| {
         let systemd = ServiceManager::new();
         let candidate =
-            systemd.receive_notifications_of(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
+            systemd.receive_notifications_from(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
         let running = candidate.args(["--notify", notify, "--ready-when", ready_when]).run_script(NOTIFYING_COMMAND);
         let before = systemd.wait_for("X_COMMAND=0");
         let during = systemd.wait_for("X_COMMAND=done");
@@ -145,7 +146,7 @@ fn with_notify_command_the_command_sends_the_notifications() {
 fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let mut a = systemd
-        .receive_notifications_of(Candidate::new("a", &lock))
+        .receive_notifications_from(Candidate::new("a", &lock))
         .env("WATCHDOG_USEC", "2000")
         .run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -168,7 +169,8 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
 fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-    let a = systemd.receive_notifications_of(Candidate::with_timing("a", &lock, timing)).env("WATCHDOG_USEC", "200000");
+    let a =
+        systemd.receive_notifications_from(Candidate::with_timing("a", &lock, timing)).env("WATCHDOG_USEC", "200000");
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");
@@ -190,7 +192,8 @@ fn has_systemd_analyze() -> Result<(), String> {
     }
 }
 
-/// The programs in the units are replaced with existing ones, because `systemd-analyze` checks that they exist.
+/// The programs in the units are replaced with existing ones, because `systemd-analyze` refuses a unit whose program
+/// does not exist.
 #[testkit::test(requires = has_systemd_analyze())]
 fn the_example_units_are_valid() {
     let folder = scratch::folder("units");

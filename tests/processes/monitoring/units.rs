@@ -1,6 +1,6 @@
 //! Tests of the example units with a real systemd, which boots in a container.
 //!
-//! They are skipped without a Docker engine, and without the image that `tests/systemd/build-image` creates.
+//! They are skipped without a Docker engine, or if the image that `tests/systemd/build-image` creates is missing.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -23,7 +23,7 @@ struct Machine(String);
 impl Machine {
     fn boot() -> Self {
         let name = format!("leaderrun-units-{}-{}", std::process::id(), fastrand::u64(..));
-        // systemd needs the right to mount file systems, and its own cgroup namespace.
+        // systemd must be allowed to mount file systems.
         let options =
             ["--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"];
         let mounts = ["--tmpfs=/run:exec", "--tmpfs=/run/lock", "--tmpfs=/tmp"];
@@ -32,6 +32,7 @@ impl Machine {
         if fs::metadata("/sys/fs/cgroup/systemd").is_ok() {
             docker.arg("--volume=/sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd");
         } else {
+            // With cgroup v2, systemd needs a cgroup namespace of its own.
             docker.args(["--cgroupns=private", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]);
         }
         assert_success(&docker.arg(IMAGE).output().expect("docker"));
@@ -70,8 +71,8 @@ impl Machine {
         eventually(&format!("{property} of {unit} is {expected:?}"), || self.property(unit, property) == expected);
     }
 
-    /// Installs an example as the unit `unit`, with a lock file instead of a Lease. Each of the changes replaces a
-    /// text.
+    /// Installs an example as the unit `unit`, with a lock file instead of a Lease, and with `sleep` as the command.
+    /// Each of the changes is a text in the example and its replacement.
     fn install(&self, example: &str, unit: &str, changes: &[(&str, &str)]) {
         let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
         let mut text = fs::read_to_string(path).expect("an example");
@@ -149,7 +150,7 @@ fn a_unit_that_hangs_is_restarted() {
 }
 
 #[testkit::test(requires = has_docker_image())]
-fn a_timer_whose_run_does_not_acquire_the_lock_has_not_failed() {
+fn a_scheduled_unit_that_does_not_acquire_the_lock_has_not_failed() {
     let machine = Machine::boot();
     machine.install("nightly.service", "a.service", &[("Type=oneshot", "Type=exec")]);
     machine.install("nightly.service", "b.service", &[]);
