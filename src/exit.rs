@@ -20,13 +20,13 @@ pub const NOT_ACQUIRED: u8 = 75;
 pub const LOST: u8 = 76;
 /// The command was stopped after `--max-run`. timeout(1) has the same status.
 pub const TIMED_OUT: u8 = 124;
-/// leaderrun was used wrongly or cannot work on this system, so that another start would fail as well.
+/// leaderrun was used wrongly or cannot work on this system. Another start would fail as well.
 pub const FAILED: u8 = 125;
 /// The command was found but cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 pub const NOT_FOUND: u8 = 127;
-/// The status is this number plus the number of the signal that ended the command or leaderrun.
+/// The base of the statuses for signals: the number of the signal that ended the command or leaderrun is added to it.
 pub const SIGNALED: u8 = 128;
 
 /// The way in which leaderrun's own process ends.
@@ -68,7 +68,7 @@ impl Exit {
         }
     }
 
-    /// Returns how leaderrun exits after it has failed itself.
+    /// Returns how leaderrun exits after a failure of its own.
     pub fn of_failure(failure: &anyhow::Error) -> Self {
         Self::Status(if is_transient(failure) { UNAVAILABLE } else { FAILED })
     }
@@ -83,7 +83,7 @@ impl Exit {
     }
 }
 
-/// A failure that another start of leaderrun would repeat.
+/// A failure that would occur again if leaderrun were started again.
 #[derive(Debug)]
 pub struct PermanentFailure(pub String);
 
@@ -175,9 +175,9 @@ mod tests {
 
     #[test]
     fn every_status_is_described() {
-        let own =
-            [UNAVAILABLE, NOT_ACQUIRED, LOST, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND].map(|own| own.to_string());
-        let expected: Vec<String> = own.into_iter().chain([format!("{SIGNALED}+N")]).collect();
+        let numbers = [UNAVAILABLE, NOT_ACQUIRED, LOST, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND]
+            .map(|status| status.to_string());
+        let expected: Vec<String> = numbers.into_iter().chain([format!("{SIGNALED}+N")]).collect();
         assert_eq!(STATUSES.map(|description| description.status).to_vec(), expected);
     }
 }

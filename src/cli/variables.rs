@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use crate::elector::SLOT_VARIABLE;
 use crate::elector::outer_runs::OUTER_RUNS_VARIABLE;
-use crate::elector::rejoin::{COUNTED_VARIABLE, LOSSES_VARIABLE};
+use crate::elector::rejoin::{COUNTERS_VARIABLE, LOSSES_VARIABLE};
 use crate::process::deadline::{FD_VARIABLE, RUN_VARIABLE};
 use crate::process::signals::MASK_VARIABLE;
 use crate::telemetry::log::LOG_START_VARIABLE;
@@ -30,7 +30,7 @@ pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
 ];
 
 /// The variables that leaderrun sets when it executes itself again. The command does not inherit them.
-const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTED_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
+const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTERS_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
 /// Returns the variables that set options.
 fn option_variables() -> Vec<String> {

@@ -37,7 +37,7 @@ fn quoting_hint(command: &str) -> Option<String> {
     })
 }
 
-/// Returns whether a program of this name can be found.
+/// Returns whether the file of this program exists; a name without a slash is searched for in the folders of `PATH`.
 fn is_found(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     if program.contains('/') {
@@ -64,18 +64,18 @@ mod tests {
         );
         assert_eq!(hint("date | cat").as_deref(), Some("only a shell can run this; try -- sh -c 'date | cat'"));
         assert_eq!(hint("--wait 1s").as_deref(), Some("options of leaderrun come before --"));
-        for other in ["sleep", "no-such-program 1", "/no/such/program 1"] {
-            assert_eq!(hint(other), None, "{other}");
+        for command in ["sleep", "no-such-program 1", "/no/such/program 1"] {
+            assert_eq!(hint(command), None, "{command}");
         }
     }
 
     #[test]
-    fn the_hint_about_a_missing_program_names_path() {
+    fn the_hint_about_a_missing_program_contains_the_search_path() {
         let path = env::var("PATH").expect("a PATH");
         let expected = format!("PATH is {path}; try its full path");
         assert_eq!(command_hint("no-such-program"), Some(expected));
-        for other in ["sleep", "/no/such/program", "./program"] {
-            assert_eq!(command_hint(other), None, "{other}");
+        for command in ["sleep", "/no/such/program", "./program"] {
+            assert_eq!(command_hint(command), None, "{command}");
         }
     }
 }

@@ -21,19 +21,20 @@ pub struct ElectionLog {
     name: String,
     identity: String,
     tolerated_clock_rate: f64,
-    /// If less than this time is left until the command is stopped, every failed request is logged.
+    /// If less than this time is left until the command is stopped, a failed request is logged unless the last logged
+    /// line about requests was already about a failure.
     urgent_below: Duration,
     slots: Vec<SlotLog>,
     /// The error of the last request, unless a later one succeeded.
     last_failure: Option<String>,
     error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
-    /// Whether the wait was logged, or is over. It is logged together with the first reason to wait, so that a
+    /// Whether the wait was logged, or is over. The wait is logged together with the first reason to wait, so that a
     /// candidate that leads at once does not log it.
     is_wait_logged: bool,
     /// Whether `leaderrun doctor` was suggested.
     is_doctor_suggested: bool,
-    /// When the wait is logged again, until the candidate leads.
+    /// Decides when the wait is logged again; `None` once the candidate leads.
     reminder: Option<Reminder>,
 }
 
@@ -76,7 +77,8 @@ impl ElectionLog {
         &self.slots[slot].name
     }
 
-    /// Logs the result of a request. `stop_in` is the time until the command is stopped, if one is running.
+    /// Records the answer to a request, and logs when failures begin and end. A conflict is not a failure. `stop_in` is
+    /// the time until the command is stopped; `None` while the lock is not held.
     pub fn answered(
         &mut self,
         slot: usize,
@@ -101,8 +103,8 @@ impl ElectionLog {
         }
     }
 
-    /// Logs that a request was not answered in time. If the request could not be sent yet, `pending` is what it waits
-    /// for.
+    /// Records that a request was not answered in time, and logs when such failures begin. If the request could not be
+    /// sent yet, `pending` is what it waits for.
     pub fn unanswered(&mut self, slot: usize, kind: RequestKind, pending: Option<String>, stop_in: Option<Duration>) {
         let name = &self.slots[slot].name;
         let (failure, message) = match pending.map(|pending| still_waiting_for(&pending)) {
@@ -115,8 +117,8 @@ impl ElectionLog {
 
     fn log_failure(&mut self, slot: usize, kind: RequestKind, message: &FailureMessage, stop_in: Option<Duration>) {
         let FailureMessage { text, role } = message;
-        let whole = format!("{text}{}", role.as_deref().unwrap_or_default());
-        let is_new = self.error_throttle.handle_failure(clock::now(), kind, &whole);
+        let full_message = format!("{text}{}", role.as_deref().unwrap_or_default());
+        let is_new = self.error_throttle.handle_failure(clock::now(), kind, &full_message);
         let is_urgent = stop_in.is_some_and(|left| left < self.urgent_below);
         if is_new || is_urgent && self.error_throttle.handle_urgent_failure() {
             self.log_wait();
@@ -133,7 +135,7 @@ impl ElectionLog {
         self.role_advice.handle_success(Right::Watch);
     }
 
-    /// Logs the error of a watch.
+    /// Logs each error of a watch for debugging, and a new error as a warning if the watch is forbidden.
     pub fn watch_failed(&mut self, slot: usize, error: &LockError) {
         log_events::watch_failed(&self.slots[slot].name, &error.message);
         if error.kind != LockErrorKind::Forbidden {
@@ -150,7 +152,7 @@ impl ElectionLog {
 
     /// Logs a notice of the state machine, unless it repeats the last one.
     pub fn notify(&mut self, slot: usize, notice: ElectionNotice) {
-        // The record could be read since the last failure, so this candidate waits for the holder.
+        // The record was read after the last failure, so this candidate waits for the holder.
         if matches!(notice, ElectionNotice::Held { .. }) {
             self.last_failure = None;
         }
@@ -211,8 +213,8 @@ impl ElectionLog {
         self.reminder.as_ref().map(Reminder::next)
     }
 
-    /// Logs why the candidate ends without having led. `not_before` is the earliest time at which the command is due,
-    /// and `pending` is what a request still waits for.
+    /// Logs why the candidate has not acquired the lock within `--wait`. Logs nothing for other outcomes. `not_before`
+    /// is the earliest time at which the command is due, and `pending` is what a request still waits for.
     pub fn finished(
         &self,
         outcome: Outcome,
@@ -247,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_before_another_candidate_acquired_the_lock_is_no_reason_to_wait() {
+    fn a_failure_is_forgotten_when_another_candidate_is_seen_to_hold_the_lock() {
         let second = Duration::from_secs(1);
         let timing = Timing::new(15 * second, 10 * second, 2 * second, None).expect("valid durations");
         let mut log = ElectionLog::new("ns/job".to_owned(), vec!["ns/job".to_owned()], "a".to_owned(), &timing);

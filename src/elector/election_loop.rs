@@ -35,8 +35,8 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The shortest time that is left of `--wait` after the lock was opened. It is not zero, because with a wait of zero
-/// the candidate would not wait for a living holder at all.
+/// The shortest wait that remains after the lock was opened. It is not zero, because zero means that the candidate does
+/// not wait for a living holder at all.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The largest number of watch events in the inputs of one step.
@@ -45,7 +45,7 @@ const MAX_WATCH_EVENTS: usize = 16;
 /// Takes part in the election for a lock, or for any of its slots, until the election ends.
 ///
 /// # Errors
-/// Fails if the lock cannot be opened, or the kernel refuses a descriptor.
+/// Fails if the lock cannot be opened, if outer runs hold it, or if the kernel refuses a descriptor.
 pub async fn run(
     lock: LockConfig,
     access: ClusterAccess,
@@ -55,17 +55,17 @@ pub async fn run(
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
     observer.notify(Update::ActsBy(Some(clock::now() + lock::OPEN_TIMEOUT)));
-    let began = clock::now();
+    let started_at = clock::now();
     let (lock_name, slots) = (name_with_slots(&lock.name, lock.slots), lock.slots);
     let Some((locks, name)) = open_lock(lock, &access, &config).await? else {
         log_notices::unreachable(&lock_name, Some(&still_opening(&access)));
         return Ok(Outcome::Unreachable);
     };
-    if let Some(known) = access.configuration() {
-        log_events::api_server(&lock_name, &known.address(), &known.origin.to_string());
+    if let Some(configuration) = access.configuration() {
+        log_events::api_server(&lock_name, &configuration.address(), &configuration.origin.to_string());
     }
     if let Some(wait) = config.wait.as_mut().filter(|wait| !wait.is_zero()) {
-        *wait = wait.saturating_sub(clock::now().since(began)).max(MIN_WAIT);
+        *wait = wait.saturating_sub(clock::now().since(started_at)).max(MIN_WAIT);
     }
     observer.notify(Update::Lock(name.to_string()));
     let outer_runs = OuterRuns::from_environment();
@@ -170,13 +170,13 @@ impl ElectionLoop<'_> {
                 ElectionOrder::Stop => inputs.stop = true,
             }
         }
-        let mut slots = vec![ElectionInputs::default(); self.slots.len()];
+        let mut slot_inputs = vec![ElectionInputs::default(); self.slots.len()];
         while let Poll::Ready((slot, kind, answer)) = self.requests.poll_answer(context) {
             self.observations.answered(&answer);
-            slots[slot].reply = Some(self.reply(slot, kind, answer));
+            slot_inputs[slot].reply = Some(self.reply(slot, kind, answer));
             self.send_next();
         }
-        for (slot, inputs) in slots.iter_mut().enumerate() {
+        for (slot, inputs) in slot_inputs.iter_mut().enumerate() {
             while inputs.watch_events.len() < MAX_WATCH_EVENTS
                 && let Some(watch) = &mut self.slots[slot].watch
                 && let Poll::Ready(event) = watch.poll_next_unpin(context)
@@ -186,8 +186,8 @@ impl ElectionLoop<'_> {
                 inputs.watch_events.push(event);
             }
         }
-        let arrived = slots.into_iter().enumerate().filter(|(_, inputs)| *inputs != ElectionInputs::default());
-        inputs.slots = arrived.collect();
+        let non_empty = slot_inputs.into_iter().enumerate().filter(|(_, inputs)| *inputs != ElectionInputs::default());
+        inputs.slots = non_empty.collect();
         match self.timer.poll_ready(context) {
             Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
             Poll::Ready(Ok(())) => {
@@ -220,8 +220,7 @@ impl ElectionLoop<'_> {
                 self.slots[slot].watch = Some(self.slots[slot].lock.watch(from));
             }
             ElectionAction::Unwatch => self.slots[slot].watch = None,
-            // These two reports do not wake the main thread. It does not need them at once, and the claim is more
-            // urgent.
+            // The main thread does not need these two reports at once, so it is not woken, which would delay the claim.
             ElectionAction::Claiming => main_thread.send_without_waking(ElectionReport::Claiming),
             ElectionAction::ClaimFailed => main_thread.send_without_waking(ElectionReport::ClaimFailed),
             ElectionAction::StartLeading(leadership) => self.start_leading(slot, leadership, main_thread),
@@ -278,7 +277,8 @@ impl ElectionLoop<'_> {
         Some((0..self.slots.len()).map(holder).collect::<Option<Vec<_>>>()?.join(", "))
     }
 
-    /// Returns the earliest time at which the command is due in any slot, according to the records that were last seen.
+    /// Returns the earliest future time at which the command is due in any slot, according to the records that were
+    /// last seen; `None` if there is no such time.
     fn not_before(&self) -> Option<Timestamp> {
         let not_before = (0..self.slots.len()).filter_map(|slot| self.record(slot)?.valid_not_before());
         not_before.filter(|time| *time > Timestamp::now()).min()
@@ -290,7 +290,7 @@ impl ElectionLoop<'_> {
         answer.unwrap_or_else(|error| error.to_reply())
     }
 
-    /// Converts an event into one for the election. A watch that has ended is dropped.
+    /// Converts an event into one for the election. A watch that has ended or failed is dropped.
     fn watch_event(&mut self, slot: usize, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
         let event = match event {
             Some(Ok(event)) if event != WatchEvent::Ended => {

@@ -35,8 +35,8 @@ pub enum ElectionOrder {
 #[derive(Debug)]
 pub struct ElectionThread {
     reports: mpsc::Receiver<ElectionReport>,
-    /// A descriptor that becomes readable when a report has arrived.
-    arrived: Arc<EventFd>,
+    /// A descriptor that becomes readable when a report wakes the main thread.
+    wakeup: Arc<EventFd>,
     orders: UnboundedSender<ElectionOrder>,
 }
 
@@ -51,27 +51,27 @@ impl ElectionThread {
         config: ElectionConfig,
         observer: Observer,
     ) -> io::Result<Self> {
-        let arrived = Arc::new(event_fd::new()?);
+        let wakeup = Arc::new(event_fd::new()?);
         let (sender, reports) = mpsc::channel();
         let (orders, inbox) = unbounded_channel();
-        let main_thread = MainThreadChannel { reports: sender, arrived: Arc::clone(&arrived) };
+        let main_thread = MainThreadChannel { reports: sender, wakeup: Arc::clone(&wakeup) };
         let thread = thread::Builder::new().name("election".into());
         let spawned = thread.spawn(move || {
-            // Renewals must be sent in time although the command's threads are busy.
+            // Renewals must be sent in time even if the command's threads keep the CPUs busy.
             let _priority = Priority::acquire_short_time_slice();
-            let ended = match runtime_thread::runtime() {
+            let result = match runtime_thread::runtime() {
                 Ok(runtime) => {
                     let election = election_loop::run(lock, access, config, &main_thread, inbox, &observer);
-                    let ended = runtime.block_on(election);
+                    let result = runtime.block_on(election);
                     // Dropping the runtime would wait for blocking calls, such as a name look-up, which may never
                     // return.
                     runtime.shutdown_background();
-                    ended
+                    result
                 }
                 Err(failure) => Err(failure.into()),
             };
             observer.notify(Update::ActsBy(None));
-            main_thread.send(match ended {
+            main_thread.send(match result {
                 Ok(outcome) => ElectionReport::Finished(outcome),
                 Err(failure) => {
                     log_notices::failed(&failure);
@@ -80,12 +80,12 @@ impl ElectionThread {
             });
         });
         spawned.map_err(SystemCallError::of_thread)?;
-        Ok(Self { reports, arrived, orders })
+        Ok(Self { reports, wakeup, orders })
     }
 
     /// Returns everything that the election has reported since the last call.
     pub fn reports(&self) -> Vec<ElectionReport> {
-        let _ = self.arrived.read();
+        let _ = self.wakeup.read();
         self.reports.try_iter().collect()
     }
 
@@ -97,21 +97,21 @@ impl ElectionThread {
 
 impl AsFd for ElectionThread {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.arrived.as_fd()
+        self.wakeup.as_fd()
     }
 }
 
 /// The election's channel to the elector's main thread.
 pub struct MainThreadChannel {
     reports: mpsc::Sender<ElectionReport>,
-    arrived: Arc<EventFd>,
+    wakeup: Arc<EventFd>,
 }
 
 impl MainThreadChannel {
     /// Sends a report and wakes the main thread.
     pub fn send(&self, report: ElectionReport) {
         self.send_without_waking(report);
-        let _ = self.arrived.write(1);
+        let _ = self.wakeup.write(1);
     }
 
     /// Sends a report without waking the main thread, which finds the report when it wakes for another reason.
@@ -150,7 +150,7 @@ mod tests {
         ElectionThread::start(lock, access, config, Observer::default()).unwrap()
     }
 
-    /// Returns the fencing token of the acquisition, if the candidate has reported one.
+    /// Returns the fencing token if the acquisition is among the candidate's new reports.
     fn fencing_token(candidate: &ElectionThread) -> Option<String> {
         candidate.reports().into_iter().find_map(|report| {
             let ElectionReport::StartLeading { environment, .. } = report else { return None };

@@ -42,12 +42,12 @@ impl ErrorThrottle {
     /// Records a failed request, and returns whether to log it.
     pub fn handle_failure(&mut self, now: Instant, kind: RequestKind, error: &str) -> bool {
         *self.is_failing(kind) = true;
-        if self.reset_at.is_none_or(|at| now >= at) {
+        if self.reset_at.is_none_or(|reset_at| now >= reset_at) {
             (self.logged, self.pause, self.pause_ends_at) = (Vec::new(), MIN_PAUSE, None);
         }
         self.reset_at = Some(now + RESET_AFTER);
         let is_new = self.logged.iter().all(|logged| logged != error);
-        let is_pause_over = self.pause_ends_at.is_none_or(|at| now >= at);
+        let is_pause_over = self.pause_ends_at.is_none_or(|ends_at| now >= ends_at);
         let is_logged = if is_new {
             is_pause_over || self.logged.len() < BURST
         } else {

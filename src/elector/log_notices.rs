@@ -63,7 +63,7 @@ pub fn memory(locked: Locked) {
     }
 }
 
-/// Logs a warning if leaderrun may not signal commands that run as another user.
+/// Logs if leaderrun may not signal commands that run as another user.
 pub fn signal_right(right: SignalRight) {
     if right == SignalRight::OnlyRoot {
         log_events::cannot_signal_others();
@@ -74,7 +74,7 @@ pub fn signal_right(right: SignalRight) {
 pub fn election(lock: &str, notice: &ElectionNotice) {
     match notice {
         ElectionNotice::Held { holder, since, lease_duration } => {
-            let (holder, lease_duration) = (shown(holder), format_duration(*lease_duration));
+            let (holder, lease_duration) = (printable_holder(holder), format_duration(*lease_duration));
             let since = since.map(|since| format!("{since:.0}"));
             let held = match &since {
                 Some(since) => format!("is held by {holder}, which acquired it at {since}"),
@@ -84,20 +84,20 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
             log_events::held(lock, &holder, since.as_deref(), &sentence);
         }
         ElectionNotice::ReleasedByForce { holder } => {
-            let holder = holder.as_deref().map(shown);
+            let holder = holder.as_deref().map(printable_holder);
             let held = holder.as_ref().map(|holder| format!(", which {holder} held")).unwrap_or_default();
             let sentence = format!("leaderrun release --force released {lock}{held}");
             log_events::released_by_force(lock, holder.as_deref(), &sentence);
         }
-        ElectionNotice::Released { holder } => log_events::released(lock, &shown(holder)),
-        ElectionNotice::Expired { holder } => log_events::expired(lock, &shown(holder)),
+        ElectionNotice::Released { holder } => log_events::released(lock, &printable_holder(holder)),
+        ElectionNotice::Expired { holder } => log_events::expired(lock, &printable_holder(holder)),
         ElectionNotice::Restoring => log_events::restoring(lock),
         ElectionNotice::Edited => log_events::edited(lock),
         ElectionNotice::Displaced => log_events::displaced(lock),
         ElectionNotice::NotDue { not_before } => log_events::not_due(lock, &format!("{not_before:.0}")),
-        ElectionNotice::Preempting { holder } => log_events::preempting(lock, &shown(holder)),
+        ElectionNotice::Preempting { holder } => log_events::preempting(lock, &printable_holder(holder)),
         ElectionNotice::Watching => log_events::watching(lock),
-        // The log of the election logs this, with the reason.
+        // `ElectionLog::notify` logs this, with the reason.
         ElectionNotice::Polling => {}
     }
 }
@@ -110,19 +110,20 @@ pub fn doctor_hint(lock: &str) {
 /// Logs how long this candidate has waited, and why: because requests fail, or another candidate holds the lock.
 pub fn still_waiting(lock: &str, holder: Option<&str>, failure: Option<&str>, waited: Duration) {
     let waited = format_duration(Duration::from_secs(waited.as_secs()));
-    let holder = holder.map(shown);
+    let holder = holder.map(printable_holder);
     let why = reason_to_wait(holder.as_deref(), failure).map(|why| format!(": {why}")).unwrap_or_default();
     log_events::still_waiting(lock, holder.as_deref(), &format!("still waiting for {lock} after {waited}{why}"));
 }
 
-/// Returns why a candidate still waits. What is known of the holder may be outdated while requests fail.
+/// Returns why a candidate still waits. A failure takes precedence, because what is known about the holder may be
+/// outdated while requests fail.
 fn reason_to_wait(holder: Option<&str>, failure: Option<&str>) -> Option<String> {
     failure.map(str::to_owned).or_else(|| Some(format!("it is held by {}", holder?)))
 }
 
 /// Logs that this candidate did not acquire the lock within `--wait`.
 pub fn not_acquired(lock: &str, holder: Option<&str>, not_before: Option<Timestamp>) {
-    let holder = holder.map(shown);
+    let holder = holder.map(printable_holder);
     let why = match (&holder, not_before) {
         (Some(holder), _) => format!("it is held by {holder}"),
         (None, Some(not_before)) => format!("its command is not due before {not_before:.0}"),
@@ -139,7 +140,7 @@ pub fn unreachable(lock: &str, failure: Option<&str>) {
 }
 
 /// Logs a failed request, with the time until the command is stopped unless a renewal succeeds, and the Role that
-/// grants the missing right.
+/// grants the missing permission.
 pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Option<Duration>) {
     let mut sentence = match stop_in {
         None => failure.to_owned(),
@@ -154,14 +155,16 @@ pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Op
     log_events::request_failed(lock, stop_in.map(|left| left.as_secs_f64()), role, &sentence);
 }
 
-/// Logs that another candidate holds the lock that this candidate led.
+/// Logs that the record of the lock that this candidate led names another holder or none.
 pub fn taken(lock: &str, identity: &str, holder: &str) {
     let sentence = match holder {
         "" => format!("the record of {lock} does not name this candidate any more"),
-        holder if holder == identity => format!("{lock} is held by another candidate of that name, {}", shown(holder)),
-        holder => format!("{lock} is held by {}", shown(holder)),
+        holder if holder == identity => {
+            format!("{lock} is held by another candidate of that name, {}", printable_holder(holder))
+        }
+        holder => format!("{lock} is held by {}", printable_holder(holder)),
     };
-    log_events::lost("taken", Some(lock), Some(&shown(holder)), &sentence);
+    log_events::lost("taken", Some(lock), Some(&printable_holder(holder)), &sentence);
 }
 
 /// Logs that the command runs.
@@ -249,8 +252,8 @@ pub fn elector_kill(failure: SupervisorFailure, processes: &str) {
     killing(reason, sentence, processes);
 }
 
-/// Logs that processes of the command are killed. Their names may be unknown, because they have not executed anything
-/// yet or are dead already.
+/// Logs that processes of the command are killed. `processes` is empty if no names are known, because the processes
+/// have not executed a program yet or are dead already.
 fn killing(reason: &str, sentence: &str, processes: &str) {
     let processes = printable(processes);
     let colon = if processes.is_empty() { "" } else { ": " };
@@ -294,7 +297,7 @@ pub fn elector(notice: &ElectorNotice) {
         ElectorNotice::WaitInterrupted(signal) => log_events::interrupted(&signals::name(*signal)),
         ElectorNotice::TerminationSignal(signal) => log_events::terminating(&signals::name(*signal)),
         ElectorNotice::SupervisorDied => log_events::supervisor_died(),
-        // These are logged by other modules.
+        // These are not logged, or other code logs their cause.
         ElectorNotice::Leading(_)
         | ElectorNotice::Lost(_)
         | ElectorNotice::NotAcquired
@@ -321,7 +324,7 @@ fn estimate(time: Duration) -> String {
 }
 
 /// Returns a holder's identity, which comes from outside, for a log line.
-fn shown(holder: &str) -> String {
+fn printable_holder(holder: &str) -> String {
     match holder {
         "" => "nobody".to_owned(),
         holder => printable(holder),

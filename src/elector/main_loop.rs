@@ -44,7 +44,7 @@ const INIT: Pid = Pid::from_raw(1);
 /// How long a container's init process waits for its last log line to be written before its exit ends the container.
 const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// The end of the main loop.
+/// The result of the main loop.
 #[derive(Debug)]
 pub struct EndOfLoop {
     pub ending: Ending,
@@ -72,7 +72,7 @@ pub struct MainLoop {
     /// The terminal, with its modes before the start of the command.
     terminal: Option<Terminal>,
     command_had_terminal: bool,
-    /// Whether to close the standard streams once the command runs.
+    /// Whether to release stdin and stdout once the command runs.
     releases_streams: bool,
     tree: Tree,
     kill: Option<KillRounds>,
@@ -80,7 +80,7 @@ pub struct MainLoop {
     kill_pace: Option<KillPace>,
     /// The time of the next measurement of how late this thread runs.
     next_probe: Instant,
-    /// The priority of this thread since the order to start the command.
+    /// The raised priority of this thread; `None` before the order to start the command, or if it could not be raised.
     priority: Option<Priority>,
     /// Whether the last call of `reap` may have left dead children.
     is_partly_reaped: bool,
@@ -124,17 +124,17 @@ impl MainLoop {
         })
     }
 
-    /// Makes the loop wait until traffic is routed away before it ends a command.
+    /// Sets the descriptor that becomes readable when traffic has been routed away from a command that is ending.
     pub fn with_withdrawal(self, withdrawn: Option<Arc<EventFd>>) -> Self {
         Self { withdrawn, ..self }
     }
 
-    /// Makes the loop close the standard streams once the command runs.
+    /// Makes the loop release stdin and stdout once the command runs.
     pub fn releasing_streams(self) -> Self {
         Self { releases_streams: true, ..self }
     }
 
-    /// Makes the loop notify systemd's watchdog that it is alive.
+    /// Makes the loop notify systemd's watchdog, if there is one, that the loop is alive.
     pub fn with_watchdog(self, watchdog: Option<Watchdog>) -> Self {
         Self { watchdog, ..self }
     }
@@ -173,7 +173,8 @@ impl MainLoop {
 
     /// Collects the inputs of the next step.
     fn inputs(&mut self) -> ElectorInputs {
-        // This comes before the reports, so that the last report of a dead supervisor is received with its death.
+        // This check comes before the reports are received, so that the last report of a dead supervisor is handled in
+        // the same step as its death.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
         let ReceivedSignals { sent, resized, suspended } = self.signals.receive();
@@ -193,7 +194,8 @@ impl MainLoop {
         }
     }
 
-    /// Reaps every dead child, and returns whether there is no child left.
+    /// Reaps dead children. Returns whether no child is left; during a kill, children that cannot be reaped do not
+    /// count, but other processes of the command do. At the end of a kill, takes the terminal back.
     fn reap(&mut self) -> bool {
         let reaped = tree::reap(None, self.kill.is_some());
         self.is_partly_reaped = reaped.is_partial;
@@ -230,7 +232,7 @@ impl MainLoop {
         None
     }
 
-    /// Sends an order. If the supervisor does not receive it, it is dropped, and the tenure of the command expires.
+    /// Sends an order. An order that cannot be sent is dropped, and the tenure of the command then expires.
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());
@@ -245,8 +247,8 @@ impl MainLoop {
         self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
     }
 
-    /// If the kill has failed, logs why. If this process is init, it then exits, so that the kernel kills all other
-    /// processes.
+    /// If the kill has failed, logs why. If this process is init and its exit would end the processes, it then exits,
+    /// so that the kernel kills all other processes.
     fn handle_kill_result(&self, killed: Result<(), KillFailure>) {
         let Err(failure) = killed else { return };
         if getpid() == INIT && failure.ends_with_init() {

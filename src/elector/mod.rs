@@ -48,7 +48,7 @@ use crate::telemetry::log::{self, LogFormat, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// The environment variable that tells the command the number of its slot, if the lock has slots.
+/// The environment variable of the command with the number of its slot, if the lock has slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
 /// How long the exit waits for traffic to be routed away and for the last Event to be written.
@@ -74,7 +74,7 @@ pub struct ElectorConfig {
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
-    /// The time after which a candidate that could not have led is unhealthy; `None` means never.
+    /// How long a candidate may be unable to take over before it is unhealthy; `None` means without a limit.
     pub unhealthy_after: Option<Duration>,
     pub notify_by: NotifyBy,
     pub log_format: LogFormat,
@@ -121,7 +121,7 @@ pub fn run(
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     log_notices::note_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
-    let since = clock::now();
+    let executed_at = clock::now();
     let (ended, saved_counters) =
         observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
             log_notices::failed(&failure);
@@ -134,18 +134,18 @@ pub fn run(
             (ended, None)
         });
     let EndOfLoop { ending, end_was_requested, command_had_terminal } = ended;
-    let after = match ending {
+    let rejoin_after = match ending {
         Ending::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
         Ending::Command(End::Exited(0)) if repeats && !end_was_requested => Some(RejoinAfter::Success),
         _ => None,
     };
-    match after {
+    match rejoin_after {
         Some(RejoinAfter::Loss) => log_events::rejoining(),
         Some(RejoinAfter::Success) => log_events::repeating(),
         None => {}
     }
     let log_start = log.finish();
-    let rejoined = after.map(|after| rejoin::rejoin(after, &inherited, since, saved_counters, log_start));
+    let rejoined = rejoin_after.map(|after| rejoin::rejoin(after, &inherited, executed_at, saved_counters, log_start));
     let status = match rejoined {
         None if ending == Ending::NotAcquired => Ok(Exit::Status(conflict_status)),
         None => Ok(Exit::of(&ending, command_had_terminal)),
@@ -177,7 +177,7 @@ fn observed_main_loop(
     let lock = LockConfig { name: config.lock, slots: config.slots, owner: config.owner };
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
-    // A later command of this process would need the standard streams.
+    // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };
     let ended = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();

@@ -4,7 +4,7 @@ use leaderrun_core::election::ElectionConfig;
 
 use super::ElectorConfig;
 use super::log_events;
-use super::rejoin::COUNTED_VARIABLE;
+use super::rejoin::COUNTERS_VARIABLE;
 use crate::process::clock;
 use crate::telemetry::monitor::Monitor;
 use crate::telemetry::observer::Observer;
@@ -21,7 +21,7 @@ impl Monitoring {
     /// Starts the HTTP server and the notifications to systemd, as far as they are configured.
     ///
     /// # Errors
-    /// Fails if the address for HTTP can never be listened on, or the kernel refuses a thread.
+    /// Fails if leaderrun can never listen on the address for HTTP, or the kernel refuses a thread.
     pub fn start(config: &ElectorConfig) -> anyhow::Result<Self> {
         let socket = NotifySocket::from_environment().unwrap_or_else(|failure| {
             log_events::notify_failed(&failure.to_string());
@@ -36,13 +36,13 @@ impl Monitoring {
         Ok(Self { monitor, watchdog })
     }
 
-    /// Returns an observer that passes all updates on.
+    /// Returns an observer that passes all updates to the monitoring thread and to the watchdog.
     pub fn observer(&self) -> Observer {
         let monitor = self.monitor.as_ref().map(Monitor::observer).unwrap_or_default();
         monitor.and(self.watchdog.as_ref().map(Watchdog::observer).unwrap_or_default())
     }
 
-    /// Returns the watchdog, which the main loop notifies.
+    /// Removes and returns the watchdog, with which the main loop notifies systemd.
     pub fn take_watchdog(&mut self) -> Option<Watchdog> {
         self.watchdog.take()
     }
@@ -66,6 +66,6 @@ fn candidate_state(config: &ElectorConfig) -> CandidateState {
         ready_when: config.ready_when,
         unhealthy_after: config.unhealthy_after,
     };
-    let saved_counters = std::env::var(COUNTED_VARIABLE).ok();
+    let saved_counters = std::env::var(COUNTERS_VARIABLE).ok();
     CandidateState::new(clock::now(), candidate, saved_counters.as_deref())
 }

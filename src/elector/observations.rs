@@ -20,12 +20,12 @@ pub struct Observations {
     /// How long this candidate waits before it claims a free lock.
     claim_delay: Duration,
     /// The stop instant of the current tenure; `None` while this candidate does not lead.
-    held_until: Option<Instant>,
-    /// When the pending renewal was sent.
-    renewal: Option<Instant>,
+    stop_at: Option<Instant>,
+    /// When the pending renewal was sent; `None` if no renewal is pending.
+    renewal_sent_at: Option<Instant>,
     /// The slots that have been watched at least once.
     watched: BTreeSet<usize>,
-    /// Whether the pending request is a claim.
+    /// Whether the pending request is a write that is not a renewal: a claim, or the release.
     is_claim: bool,
     /// The time for which the election's timer is set.
     timer_due: Option<Instant>,
@@ -37,8 +37,8 @@ impl Observations {
         Self {
             observer,
             claim_delay,
-            held_until: None,
-            renewal: None,
+            stop_at: None,
+            renewal_sent_at: None,
             watched: BTreeSet::new(),
             is_claim: false,
             timer_due: None,
@@ -82,9 +82,9 @@ impl Observations {
     pub fn sending(&mut self, request: &Request) {
         self.end_renewal(RenewalResult::Timeout);
         let is_write = *request != Request::Get;
-        let is_renewal = self.held_until.is_some() && is_write;
-        self.is_claim = self.held_until.is_none() && is_write;
-        self.renewal = is_renewal.then(clock::now);
+        let is_renewal = self.stop_at.is_some() && is_write;
+        self.is_claim = self.stop_at.is_none() && is_write;
+        self.renewal_sent_at = is_renewal.then(clock::now);
     }
 
     /// Reports the answer to the pending request.
@@ -107,8 +107,8 @@ impl Observations {
     }
 
     fn end_renewal(&mut self, result: RenewalResult) {
-        if let Some(sent) = self.renewal.take() {
-            self.observer.notify(Update::Renewal { result, took: clock::now().since(sent) });
+        if let Some(sent_at) = self.renewal_sent_at.take() {
+            self.observer.notify(Update::Renewal { result, took: clock::now().since(sent_at) });
         }
     }
 
@@ -124,29 +124,29 @@ impl Observations {
 
     /// Records a new tenure, from the acquisition or from a renewal.
     pub fn held(&mut self, tenure: Tenure) {
-        if let Some(before) = self.held_until.replace(tenure.stop) {
-            self.observer.notify(Update::Renewed { margin: before.since(clock::now()) });
+        if let Some(previous_stop) = self.stop_at.replace(tenure.stop) {
+            self.observer.notify(Update::Renewed { margin: previous_stop.since(clock::now()) });
         }
     }
 
     /// Returns the time until the stop of the command; `None` while the lock is not held.
     pub fn time_until_stop(&self) -> Option<Duration> {
-        self.held_until.map(|until| until.since(clock::now()))
+        self.stop_at.map(|stop_at| stop_at.since(clock::now()))
     }
 
-    /// Records that the command is gone. Later writes release the lock.
+    /// Records that the command is gone. Later writes release the lock, so they do not count as renewals.
     pub fn stopped_leading(&mut self) {
-        self.held_until = None;
+        self.stop_at = None;
     }
 
-    /// Records that a watch is opened.
+    /// Records that a watch is opened, and reports a restart if the slot was watched before.
     pub fn watching(&mut self, slot: usize) {
         if !self.watched.insert(slot) {
             self.observer.notify(Update::WatchRestarted);
         }
     }
 
-    /// Reports an event or the end of a watch.
+    /// Reports that the lock has answered, unless the event is a failure of the watch.
     pub fn watch_event(&self, event: &WatchEvent) {
         if !matches!(event, WatchEvent::Broken | WatchEvent::Refused { .. } | WatchEvent::Forbidden) {
             self.observer.notify(Update::LockAnswered);

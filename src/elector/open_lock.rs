@@ -16,8 +16,8 @@ const OPEN_SLACK: Duration = Duration::from_secs(1);
 /// If the opening of a lock takes longer than this, leaderrun logs what the opening waits for.
 const SLOW_OPENING: Duration = Duration::from_secs(5);
 
-/// Opens the lock, or the locks of all its slots. Returns `None` if `--wait` limits the wait for the lock and this time
-/// is over. If the opening takes long, this function logs what the opening waits for.
+/// Opens the lock, or the locks of all its slots. Returns `None` if `--wait` is over before the lock is open. If the
+/// opening takes long, this function logs what the opening waits for.
 ///
 /// # Errors
 /// Fails if the lock cannot be used.

@@ -17,7 +17,7 @@ pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
 pub struct OuterRuns(Vec<String>);
 
 impl OuterRuns {
-    /// Reads the run IDs from the variables of a command of leaderrun.
+    /// Reads the run IDs from the variables that leaderrun sets for its command.
     pub fn from_environment() -> Self {
         let value = |name| env::var(name).unwrap_or_default();
         let runs = format!("{} {}", value(OUTER_RUNS_VARIABLE), value(RUN_VARIABLE));

@@ -25,7 +25,7 @@ use crate::telemetry::log::LOG_START_VARIABLE;
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 
 /// The variable with the counters from before the loss. It is not for users, and the command does not inherit it.
-pub const COUNTED_VARIABLE: &str = "LEADERRUN_COUNTED";
+pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
 /// A loss counts as quick if it comes sooner than this after the program was executed.
 const QUICK_LOSS_LIMIT: Duration = Duration::from_secs(60);
@@ -53,17 +53,17 @@ pub enum NotRejoined {
 
 /// Executes this program again, after a pause that grows with the number of quick losses in a row.
 ///
-/// `since` is when the program was last executed, `log_start` is when the log began, and `counters` are the saved
+/// `executed_at` is when the program was last executed, `log_start` is when the log began, and `counters` are the saved
 /// counters, which are continued.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &InheritedSignals,
-    since: Instant,
+    executed_at: Instant,
     counters: Option<String>,
     log_start: Instant,
 ) -> Result<Infallible, NotRejoined> {
     let previous_losses: u32 = std::env::var(LOSSES_VARIABLE).ok().and_then(|losses| losses.parse().ok()).unwrap_or(0);
-    let is_quick_loss = after == RejoinAfter::Loss && clock::now().since(since) < QUICK_LOSS_LIMIT;
+    let is_quick_loss = after == RejoinAfter::Loss && clock::now().since(executed_at) < QUICK_LOSS_LIMIT;
     let losses = if is_quick_loss { previous_losses.saturating_add(1) } else { 0 };
     if let Some(signal) = pause(pause_after(losses), inherited).map_err(NotRejoined::Failed)? {
         return Err(NotRejoined::Signaled(signal));
@@ -80,7 +80,7 @@ fn execute_again(
     inherited: &InheritedSignals,
 ) -> io::Result<Infallible> {
     let arguments = own_command_line()?;
-    let counters = counters.map(|counters| (COUNTED_VARIABLE.into(), counters));
+    let counters = counters.map(|counters| (COUNTERS_VARIABLE.into(), counters));
     let losses = (LOSSES_VARIABLE.into(), losses.to_string());
     let log_start = (LOG_START_VARIABLE.into(), log_start.as_nanos().to_string());
     let added: Vec<_> = [losses, log_start, inherited.prepare_exec()?].into_iter().chain(counters).collect();
@@ -104,7 +104,7 @@ fn pause_after(losses: u32) -> Duration {
     }
 }
 
-/// Waits for this long. If a signal requests the end of leaderrun, it is returned at once.
+/// Waits for this long, or until a signal requests the end of leaderrun. Returns that signal.
 fn pause(duration: Duration, inherited: &InheritedSignals) -> io::Result<Option<i32>> {
     let (signals, timer) = (Signals::new(inherited)?, Timer::new()?);
     let end = clock::now() + duration;

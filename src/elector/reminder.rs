@@ -9,7 +9,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The times of the first two reminders after the beginning of the wait. Later reminders are due each day.
 const FIRST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 
-/// A reminder of a wait after a minute, an hour, and each day.
+/// The reminders of a wait, which are due after a minute, after an hour, and then each day.
 #[derive(Debug)]
 pub struct Reminder {
     since: Instant,
@@ -17,7 +17,7 @@ pub struct Reminder {
 }
 
 impl Reminder {
-    /// Creates the reminder of a wait that begins now.
+    /// Creates the reminders of a wait that begins now.
     pub fn new(now: Instant) -> Self {
         Self { since: now, count: 0 }
     }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_due_after_a_minute_an_hour_and_each_day() {
+    fn reminders_are_due_after_a_minute_after_an_hour_and_then_each_day() {
         let start = Instant::after_boot(Duration::from_secs(1000));
         let mut reminder = Reminder::new(start);
         let minutes = 0..3 * 24 * 60 + 1;
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn several_missed_reminders_result_in_one() {
+    fn missed_reminders_are_not_repeated() {
         let start = Instant::after_boot(Duration::from_secs(1000));
         let mut reminder = Reminder::new(start);
         let later = start + DAY * 5;

@@ -40,8 +40,8 @@ impl<'a> RequestQueue<'a> {
     /// returns its kind.
     pub fn add(&mut self, slot: usize, request: Request) -> Option<RequestKind> {
         let cancelled = self.pending.take_if(|pending| pending.slot == slot).map(|cancelled| cancelled.kind);
-        self.waiting.retain(|(other, _)| *other != slot);
-        // Claims are more urgent than reads of other slots.
+        self.waiting.retain(|(queued_slot, _)| *queued_slot != slot);
+        // A write, such as a claim, is more urgent than the reads of other slots.
         match kind_of(&request) {
             RequestKind::Write => self.waiting.push_front((slot, request)),
             RequestKind::Read => self.waiting.push_back((slot, request)),

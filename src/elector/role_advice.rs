@@ -23,7 +23,7 @@ pub struct RoleAdvice {
     explained: Vec<(String, FailureMessage)>,
 }
 
-/// The text about a failed request, and the Role that grants the missing right.
+/// The text about a failed request, and the Role that grants the missing permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureMessage {
     pub text: String,
@@ -50,7 +50,8 @@ impl RoleAdvice {
         self.rights[right as usize] = RightState { was_allowed: true, was_just_refused: false };
     }
 
-    /// Records a failed request. Returns its message, with advice if that helps.
+    /// Records a failed request. Returns its message, with the Role or with a command that prints the Role if a
+    /// permission is missing.
     pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> FailureMessage {
         let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone().into() };
         let state = &mut self.rights[right as usize];

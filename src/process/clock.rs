@@ -31,11 +31,11 @@ pub fn cpu_time() -> Duration {
 /// time namespace.
 ///
 /// # Errors
-/// Fails if /proc does not contain it.
+/// Fails if it cannot be read from /proc, or if this process has prepared another time namespace for its children.
 pub fn offset() -> io::Result<i64> {
     const NAMESPACE: &str = "/proc/self/ns/time";
-    let own = match fs::read_link(NAMESPACE) {
-        Ok(own) => own,
+    let own_namespace = match fs::read_link(NAMESPACE) {
+        Ok(own_namespace) => own_namespace,
         // If /proc is mounted, a missing file means that the kernel has no time namespaces.
         Err(failure) if failure.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists() => return Ok(0),
         Err(failure) => {
@@ -44,7 +44,7 @@ pub fn offset() -> io::Result<i64> {
         }
     };
     // timens_offsets contains the offsets of the namespace that children will be in.
-    if fs::read_link("/proc/self/ns/time_for_children")? != own {
+    if fs::read_link("/proc/self/ns/time_for_children")? != own_namespace {
         return Err(io::Error::other("this process has prepared another time namespace for its children"));
     }
     parse_offset(&fs::read_to_string("/proc/self/timens_offsets")?)

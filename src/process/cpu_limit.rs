@@ -99,8 +99,8 @@ fn path_in(cgroup_file: &str, version: CgroupVersion) -> Option<&str> {
 /// the hierarchy, so some of these folders may not exist.
 fn folders(root: &Path, path: &str) -> Vec<PathBuf> {
     let names = Path::new(path).components().filter(|component| matches!(component, Component::Normal(_)));
-    let own = names.fold(root.to_owned(), |folder, name| folder.join(name));
-    own.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_owned).collect()
+    let own_folder = names.fold(root.to_owned(), |folder, name| folder.join(name));
+    own_folder.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_owned).collect()
 }
 
 /// Parses `cpu.max`, a quota and a period in microseconds. Without a limit the quota is `max`, or -1 in cgroup v1.

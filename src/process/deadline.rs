@@ -105,7 +105,7 @@ pub fn read() -> Result<Instant> {
         Ok(seals) => SealFlag::from_bits_truncate(seals),
     };
     // A sealed file cannot become shorter.
-    let has_full_length = || fstat(memory).is_ok_and(|found| usize::try_from(found.st_size) == Ok(LENGTH.get()));
+    let has_full_length = || fstat(memory).is_ok_and(|status| usize::try_from(status.st_size) == Ok(LENGTH.get()));
     let mapping = match seals.contains(SEALS) && has_full_length() {
         true => DeadlineMapping::new(memory, ProtFlags::PROT_READ)?,
         false => bail!(
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::process::clock;
 
-    fn seen(memory: BorrowedFd<'_>) -> Instant {
+    fn deadline_in(memory: BorrowedFd<'_>) -> Instant {
         let mapping = DeadlineMapping::new(memory, ProtFlags::PROT_READ).unwrap();
         Instant::from_nanos(mapping.contents().deadline.load(Ordering::SeqCst))
     }
@@ -181,12 +181,12 @@ mod tests {
     #[test]
     fn the_deadline_is_read_as_it_was_set() {
         let deadline = Deadline::new("run").unwrap();
-        assert_eq!(seen(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
+        assert_eq!(deadline_in(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
         let at = clock::now();
         deadline.set(Some(at));
-        assert_eq!(seen(deadline.as_fd()), at);
+        assert_eq!(deadline_in(deadline.as_fd()), at);
         deadline.set(None);
-        assert_eq!(seen(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
+        assert_eq!(deadline_in(deadline.as_fd()), Instant::after_boot(Duration::ZERO));
     }
 
     #[test]
@@ -201,6 +201,6 @@ mod tests {
             assert!(DeadlineMapping::new(memory, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).is_err());
         }
         deadline.set(Some(clock::now()));
-        assert_ne!(seen(reopened.as_fd()), Instant::after_boot(Duration::ZERO));
+        assert_ne!(deadline_in(reopened.as_fd()), Instant::after_boot(Duration::ZERO));
     }
 }

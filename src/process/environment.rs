@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStringExt;
 /// Returns the variables of this process without those that `removes` selects, and with those in `added`, which replace
 /// variables of the same name. Variables that contain a NUL are left out, because an environment cannot contain it.
 pub fn with(removes: impl Fn(&OsStr) -> bool, added: &[(String, String)]) -> Vec<CString> {
-    let kept = |name: &OsStr| !removes(name) && added.iter().all(|(other, _)| name != other.as_str());
+    let is_kept = |name: &OsStr| !removes(name) && added.iter().all(|(other, _)| name != other.as_str());
     let added = added.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     env::vars_os()
-        .filter(|(name, _)| kept(name))
+        .filter(|(name, _)| is_kept(name))
         .chain(added)
         .filter_map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok())
         .collect()

@@ -39,7 +39,7 @@ pub enum TerminalAccess {
 pub struct HelperOutput {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
-    /// The last line that the helper wrote to stderr; empty if stderr is the terminal.
+    /// The last line that the helper wrote to stderr and that is not blank; empty if stderr is the terminal.
     pub last_message: String,
 }
 
@@ -100,20 +100,20 @@ struct Helper {
 impl Helper {
     fn wait(&mut self, limit: Duration, pass_on: &dyn Fn(&str)) -> Result<HelperOutput, HelperError> {
         let began = Instant::now();
-        let ended = PidFd::open(self.pid()).map_err(HelperError::Failed)?;
+        let process = PidFd::open(self.pid()).map_err(HelperError::Failed)?;
         let (stdout, stderr) =
             (self.child.stdout.take().map(OwnedFd::from), self.child.stderr.take().map(OwnedFd::from));
         let mut stdout = Captured::new(stdout).map_err(HelperError::Failed)?;
         let mut stderr = Captured::new(stderr).map_err(HelperError::Failed)?;
         let mut passed_on = 0;
         loop {
-            let has_ended = ended.is_dead();
+            let has_ended = process.is_dead();
             stdout.read();
             stderr.read();
             if stdout.is_too_long() || stderr.is_too_long() {
                 return Err(HelperError::TooMuchOutput);
             }
-            // The pipes are not read until they are closed, because processes that the helper left running may hold
+            // This does not wait until the pipes are closed, because processes that the helper left running may hold
             // them open.
             if has_ended {
                 let status = self.child.wait().map_err(HelperError::Failed)?;
@@ -134,7 +134,7 @@ impl Helper {
             let next_timeout = if elapsed < PASS_ON_AFTER { PASS_ON_AFTER.min(limit) } else { limit };
             let pipes = [&stdout.pipe, &stderr.pipe].into_iter().flatten().map(AsFd::as_fd);
             let mut descriptors: Vec<PollFd<'_>> =
-                pipes.chain([ended.as_fd()]).map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+                pipes.chain([process.as_fd()]).map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
             let timeout = next_timeout - elapsed + Duration::from_millis(1);
             let _ = poll(&mut descriptors, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
         }

@@ -24,17 +24,17 @@ pub enum Locked {
 pub fn lock() -> Locked {
     // SAFETY: the call takes an integer, and does not change the contents of the memory.
     let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
-    let mut refused = None;
+    let mut failure = None;
     let (mut locked, mut total) = (0, 0);
     for Mapping { start, length, .. } in mappings().iter().filter(|mapping| !locks_all || mapping.is_file) {
         total += length;
         // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
         match Errno::result(unsafe { libc::mlock(*start as *const libc::c_void, *length) }) {
             Ok(_) => locked += length,
-            Err(errno) => refused = Some(errno),
+            Err(errno) => failure = Some(errno),
         }
     }
-    match refused {
+    match failure {
         None => Locked::Everything,
         Some(errno) => Locked::Partly { locked, total, errno },
     }

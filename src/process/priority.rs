@@ -11,7 +11,7 @@ use nix::errno::Errno;
 const REAL_TIME_PRIORITY: i32 = 1;
 
 /// With SCHED_RR, threads of the same priority take turns. With SCHED_FIFO, a second leaderrun would have to wait until
-/// this one sleeps.
+/// this one sleeps. SCHED_RESET_ON_FORK gives new threads and processes the default policy.
 const REAL_TIME_POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
 
 /// The shortest time slice that the kernel grants, in nanoseconds. The default is about 3 ms.
@@ -73,8 +73,8 @@ fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
     parameters.sched_priority = priority;
     // SAFETY: the kernel reads the parameters during the call; zero is this thread. The C library's function is not
     // used, because it always fails in musl.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
-    Errno::result(set).map(drop)
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    Errno::result(result).map(drop)
 }
 
 /// The argument of sched_setattr(2) and sched_getattr(2), in its first version.
@@ -97,8 +97,8 @@ impl SchedulingAttributes {
         let mut attributes = Self::default();
         let size = mem::size_of::<Self>();
         // SAFETY: the kernel writes at most `size` bytes during the call; the first zero is this thread.
-        let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
-        Errno::result(got).map(|_| attributes)
+        let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+        Errno::result(result).map(|_| attributes)
     }
 }
 
@@ -106,8 +106,8 @@ impl SchedulingAttributes {
 fn set_time_slice(nanos: u64) -> nix::Result<()> {
     let attributes = SchedulingAttributes { runtime: nanos, ..SchedulingAttributes::of_this_thread()? };
     // SAFETY: the kernel reads the attributes during the call; zeros are this thread and no flags.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    Errno::result(set).map(drop)
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    Errno::result(result).map(drop)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub enum SignalRight {
     AnyUser,
     /// Only processes of this process's own user.
     OwnUser,
-    /// Only processes of root, because this process is root without the capabilities.
+    /// Only processes of root, because this process is root without these capabilities.
     OnlyRoot,
 }
 

@@ -17,7 +17,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Builds a runtime for the current thread, with another thread for blocking calls such as name look-ups.
 ///
 /// That thread is started at once, because tokio panics if it cannot start the first one when a blocking call needs it,
-/// for example because the command has used up the process limit. If there is one, blocking calls wait for it instead.
+/// for example because the command has used up the process limit. Once there is one thread, blocking calls wait for it
+/// instead.
 ///
 /// # Errors
 /// Fails if the kernel refuses a thread or a descriptor.

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::system_call::SystemCallError;
 
-/// The internal variable that passes the signal mask on when leaderrun executes itself again.
+/// The internal environment variable that hands the signal mask over when leaderrun executes itself again.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 
 /// The signals of a crash. They are not blocked, because that would hide the crash.
@@ -196,7 +196,7 @@ fn blocked_signals() -> SigSet {
     blocked
 }
 
-/// The blocked signals, as a descriptor.
+/// A descriptor that receives the blocked signals.
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,

@@ -1,4 +1,5 @@
-//! The terminal. While the command runs, its process group is the terminal's foreground group.
+//! The terminal of leaderrun's job. The command's process group becomes its foreground group when [`TerminalPolicy`]
+//! permits it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -13,7 +14,8 @@ use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 pub struct TerminalPolicy {
     /// Whether the command gets the terminal whenever leaderrun's job has it (`--foreground`).
     always: bool,
-    /// Whether leaderrun is part of a pipeline, so that other processes may need the terminal.
+    /// Whether leaderrun seems to be part of a pipeline, so that other processes may need the terminal: stdin is not a
+    /// terminal, or stdout is a pipe.
     in_pipeline: bool,
     /// Whether the command gets the terminal only when it needs it, because signals such as that of Ctrl-C must reach
     /// leaderrun.
@@ -77,7 +79,7 @@ impl Terminal {
         tcgetpgrp(&self.tty) == Ok(group)
     }
 
-    /// Makes leaderrun's own process group the foreground group again.
+    /// Makes the process group of leaderrun's job the foreground group again.
     pub fn take_back(&self) {
         self.give_to(self.job);
     }

@@ -125,7 +125,8 @@ impl Service {
             Ok(Some(present)) if present["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
                 self.withdraw_from(objects, slice, None, mark).await.map(drop)
             }
-            // A candidate without the permission to read the IPv6 slice has not written it.
+            // Candidates have the same permissions, so a predecessor cannot have written an IPv6 slice that this
+            // candidate may not read.
             Err(error) if error.kind == ErrorKind::Forbidden && slice == self.name.ipv6_slice() => Ok(()),
             present => present.map(drop),
         }
@@ -214,7 +215,7 @@ fn slice_ports(ports: &[SlicePort]) -> Value {
     ports.iter().map(SlicePort::to_json).collect()
 }
 
-/// Returns whether a write failed because the slice has changed or was deleted since it was read.
+/// Returns whether a write failed because the slice was changed or deleted after it was read.
 fn is_outdated(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound)
 }

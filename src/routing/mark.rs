@@ -1,4 +1,4 @@
-//! The label or annotation that marks an object that routes traffic with the lock and the leadership.
+//! The label or annotation that leaderrun adds to an object that routes traffic. It names the lock and the leadership.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -39,12 +39,12 @@ impl RouteMark {
     }
 
     /// Returns the mark of the same lock in an object's labels or annotations.
-    pub fn find_in(&self, present: &Value) -> Option<Self> {
-        let (token, _) = present[self.key()].as_str()?.split_once('.')?;
+    pub fn find_in(&self, entries: &Value) -> Option<Self> {
+        let (token, _) = entries[self.key()].as_str()?.split_once('.')?;
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })
     }
 
-    /// Returns whether this mark belongs to a later leadership. Tokens are decimal integers of any length.
+    /// Returns whether this mark belongs to a later leadership than `other`. Tokens are decimal integers of any length.
     pub fn is_later_than(&self, other: &Self) -> bool {
         (self.token.len(), &self.token) > (other.token.len(), &other.token)
     }

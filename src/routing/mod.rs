@@ -1,7 +1,7 @@
 //! Routes traffic to the leader, by a label on its pod or by the endpoints of a Service.
 //!
 //! Routing has its own thread and its own connection, so its failures never delay a renewal. Each write is conditional
-//! on the version that was read before, so a delayed write has no effect.
+//! on the version that was read before, so a delayed write has no effect on an object that has changed.
 
 mod endpoint_slice;
 pub mod log_events;
@@ -41,7 +41,7 @@ const MAX_TRIES: usize = 8;
 /// The placeholder for the number of the slot in `--pod-label` and `--service`.
 pub const SLOT_PLACEHOLDER: &str = "{slot}";
 
-/// Replaces the placeholder by the number of a slot.
+/// Replaces the placeholder with the number of a slot.
 fn fill_in(template: &str, slot: usize) -> String {
     template.replace(SLOT_PLACEHOLDER, &slot.to_string())
 }
@@ -204,7 +204,8 @@ impl Router {
         Arc::clone(&self.withdrawn)
     }
 
-    /// Waits until traffic is routed away after [`Update::Exiting`], but no longer than `until`.
+    /// Waits until traffic is routed away after [`Update::Exiting`], but no longer than `until`. Logs a warning if
+    /// traffic may still be routed here then.
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
         if ended.is_err() && self.may_be_routed.load(Ordering::Relaxed) {

@@ -13,7 +13,7 @@ use crate::lock::{SlotCount, check_name};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The last part of the key of an annotation, which contains the label that the pod has or is about to get.
+/// The last part of the key of the annotation whose value is the label that the pod has or is about to get.
 const LABEL_ANNOTATION: &str = "label";
 
 /// The label in `--pod-label`.
@@ -107,10 +107,10 @@ impl PodLabel {
     ) -> Result<bool, Error> {
         let mut written = false;
         for _ in 0..MAX_TRIES {
-            let (own, others): (Vec<_>, Vec<_>) =
+            let (own_pod, other_pods): (Vec<_>, Vec<_>) =
                 pods.list_matching(&mark.key()).await?.into_iter().partition(|pod| name(pod) == self.pod);
             let mut conflict = false;
-            for other in &others {
+            for other in &other_pods {
                 check_time(until)?;
                 match (clear(pods, other, mark).await?, label_on(other, mark)) {
                     (None, _) => conflict = true,
@@ -124,7 +124,7 @@ impl PodLabel {
             if conflict {
                 continue;
             }
-            let mut pod = match own.into_iter().next() {
+            let mut pod = match own_pod.into_iter().next() {
                 Some(pod) => pod,
                 None => self.read(pods).await?,
             };
@@ -180,7 +180,7 @@ impl PodLabel {
     fn check_label(&self, pod: &Value, mark: &RouteMark) -> Result<(), Error> {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
-            Some(value) if label_on(pod, mark).is_none_or(|ours| ours.key != *key) => {
+            Some(value) if label_on(pod, mark).is_none_or(|label| label.key != *key) => {
                 Err(Error::unknown(format!("the pod has {key}={value} from another program; try another key")))
             }
             _ => Ok(()),

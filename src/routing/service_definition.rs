@@ -1,7 +1,8 @@
 //! The definition of a Service, and the EndpointSlice that a leader writes for it.
 //!
-//! For a Service without a selector, kube-proxy and the DNS server use the EndpointSlices that others write. A port of
-//! a slice belongs to the port of the Service with the same name; its number is the port of the container.
+//! For a Service without a selector, kube-proxy and the DNS server use the EndpointSlices that other programs, such as
+//! leaderrun, write. A port of a slice belongs to the port of the Service with the same name, and has the number of the
+//! container's port.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,8 +39,9 @@ impl FromStr for ServicePort {
         };
         let number = number.parse().ok().filter(|number| *number > 0);
         let number = number.ok_or("ports are numbered 1 to 65535; for example 8080 or http:8080")?;
-        let known = |text: &str| ["TCP", "UDP", "SCTP"].into_iter().find(|known| known.eq_ignore_ascii_case(text));
-        let protocol = match protocol.map(known) {
+        let known_protocol =
+            |text: &str| ["TCP", "UDP", "SCTP"].into_iter().find(|protocol| protocol.eq_ignore_ascii_case(text));
+        let protocol = match protocol.map(known_protocol) {
             Some(None) => return Err("the protocol is tcp, udp or sctp; for example 8080/tcp".into()),
             protocol => protocol.flatten(),
         };
@@ -169,7 +171,7 @@ impl ServiceDefinition {
 
     /// Returns whether an address of this family serves the Service.
     pub fn has_family(&self, family: &str) -> bool {
-        self.families.is_empty() || self.families.iter().any(|has| has == family)
+        self.families.is_empty() || self.families.iter().any(|own_family| own_family == family)
     }
 
     /// Returns whether the Service has IPv4 and IPv6 addresses.
@@ -178,23 +180,24 @@ impl ServiceDefinition {
     }
 
     /// Returns why addresses of these families cannot serve the Service, and what to do.
-    pub fn no_family(&self, families: &str) -> String {
+    pub fn family_mismatch(&self, families: &str) -> String {
         let (service, has) = (&self.full_name, self.families.join(" and "));
         format!(
             "the Service {service} has {has} only, and this candidate's address is {families}; set --address to an {has} address"
         )
     }
 
-    /// Returns a warning if the Service has an IP family in which no address is served. For a headless Service there is
-    /// no warning: it is dual-stack by default, but has no cluster IP that could lack an endpoint.
+    /// Returns a warning if the Service has an IP family in which no address is served. There is no warning if no
+    /// address is served at all, because then only the definition is checked. For a headless Service there is no
+    /// warning: it is dual-stack by default, but has no cluster IP that could lack an endpoint.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {
             return None;
         }
-        let other = self.families.iter().find(|has| !served.contains(&has.as_str()))?;
+        let unserved = self.families.iter().find(|family| !served.contains(&family.as_str()))?;
         let (service, served) = (&self.full_name, served.join(" and "));
         Some(format!(
-            "the Service {service} routes {served} only: this candidate has no {other} address; set --address to an IPv4 \
+            "the Service {service} routes {served} only: this candidate has no {unserved} address; set --address to an IPv4 \
              and an IPv6 address, separated by a comma"
         ))
     }
@@ -209,7 +212,7 @@ impl ServiceDefinition {
             return unchecked_ports(wanted);
         }
         if wanted.is_empty() {
-            return self.ports.iter().map(|port| self.by_target(port)).collect();
+            return self.ports.iter().map(|port| self.slice_port(port)).collect();
         }
         let mut ports = Vec::new();
         for wanted in wanted {
@@ -227,8 +230,8 @@ impl ServiceDefinition {
         self.ports.iter().filter(|port| !is_served(port)).map(|port| port.name.as_str()).collect()
     }
 
-    /// Returns the port of the slice for a port of the Service whose target port is a number.
-    fn by_target(&self, port: &DefinedPort) -> Result<SlicePort, String> {
+    /// Returns the port of the slice for a port of the Service. Fails if its target port is a name.
+    fn slice_port(&self, port: &DefinedPort) -> Result<SlicePort, String> {
         let DefinedPort { name, protocol, target } = port;
         match target {
             Target::Number(number) => Ok(SlicePort { name: name.clone(), number: *number, protocol: protocol.clone() }),
@@ -247,13 +250,13 @@ impl ServiceDefinition {
     fn matching(&self, wanted: &ServicePort) -> Result<Vec<&DefinedPort>, String> {
         let ServicePort { name, number, protocol } = wanted;
         let has_protocol = |port: &&DefinedPort| protocol.is_none_or(|protocol| protocol == port.protocol);
-        let by_name = |port: &&DefinedPort| match name {
+        let by_name_or_target_number = |port: &&DefinedPort| match name {
             Some(name) => port.name == *name,
             None => port.target == Target::Number(*number),
         };
         let by_target_name =
             |port: &&DefinedPort| name.as_ref().is_some_and(|name| port.target == Target::Name(name.clone()));
-        let mut found: Vec<&DefinedPort> = self.ports.iter().filter(by_name).collect();
+        let mut found: Vec<&DefinedPort> = self.ports.iter().filter(by_name_or_target_number).collect();
         if found.is_empty() {
             found = self.ports.iter().filter(by_target_name).collect();
         }

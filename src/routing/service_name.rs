@@ -7,7 +7,7 @@ use super::{SLOT_PLACEHOLDER, fill_in};
 use crate::kubernetes::{ENDPOINT_SLICES, ENDPOINTS, Rule, SERVICES, Verb};
 use crate::lock::{SlotCount, check_label};
 
-/// The name of a Service. If the lock has slots, it may contain a placeholder for the number of the slot.
+/// The name of a Service. If the lock has slots, the name may contain a placeholder for the number of the slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName(String);
 

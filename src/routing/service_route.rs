@@ -59,7 +59,8 @@ pub struct SliceEndpoint {
 pub struct ServiceRoute {
     pub endpoints: Vec<SliceEndpoint>,
     pub ports: Vec<SlicePort>,
-    /// Whether the Service has both IP families, so that it needs two slices.
+    /// Whether the Service has both IP families, so that it needs two slices. If the Service could not be read, it is
+    /// assumed to have the families of the addresses.
     pub is_dual_stack: bool,
     /// The definition of the Service, or the reason why it could not be read.
     definition: Result<ServiceDefinition, Error>,
@@ -130,7 +131,7 @@ impl Service {
             addresses.iter().copied().filter(|address| definition.has_family(family(*address))).collect();
         if serving.is_empty() && !addresses.is_empty() {
             let families: Vec<&str> = addresses.iter().map(|address| family(*address)).collect();
-            return Err(refused(definition.no_family(&families.join(" and "))));
+            return Err(refused(definition.family_mismatch(&families.join(" and "))));
         }
         let ports = definition.slice_ports(&self.ports).map_err(refused)?;
         let is_dual_stack = definition.is_dual_stack();
@@ -178,23 +179,23 @@ impl Service {
     }
 
     /// Returns a warning if the Service also routes to endpoints that are not the leader's. Such endpoints remain when
-    /// the selector of a Service is removed. Returns `None` without the permission to read them.
+    /// the selector of a Service is removed. Endpoints that this candidate may not read are ignored.
     pub async fn leftover_warning(&self, objects: &ServiceObjects) -> Option<String> {
         let ServiceObjects { slices, endpoints, namespace, .. } = objects;
-        let (service, ours) = (self.name.as_str(), self.name.slices());
+        let (service, own_slices) = (self.name.as_str(), self.name.slices());
         let slices = slices.list_matching(&format!("{SERVICE_LABEL}%3D{service}")).await.unwrap_or_default();
         let name = |slice: &Value| printable(slice["metadata"]["name"].as_str().unwrap_or_default());
         let has_endpoints = |slice: &&Value| slice["endpoints"].as_array().is_some_and(|all| !all.is_empty());
-        let others: Vec<String> =
-            slices.iter().filter(has_endpoints).map(name).filter(|name| !ours.contains(name)).collect();
+        let other_slices: Vec<String> =
+            slices.iter().filter(has_endpoints).map(name).filter(|name| !own_slices.contains(name)).collect();
         let endpoints = endpoints.get(service).await.ok().flatten().unwrap_or_default();
         let has_endpoints_left = endpoints["subsets"].as_array().is_some_and(|subsets| !subsets.is_empty());
         let mut remedies = Vec::new();
         if has_endpoints_left {
             remedies.push(format!("kubectl delete endpoints {service} -n {namespace}"));
         }
-        if !others.is_empty() {
-            remedies.push(format!("kubectl delete endpointslices {} -n {namespace}", others.join(" ")));
+        if !other_slices.is_empty() {
+            remedies.push(format!("kubectl delete endpointslices {} -n {namespace}", other_slices.join(" ")));
         }
         if remedies.is_empty() {
             return None;
@@ -218,7 +219,7 @@ fn local_address((host, port): &(String, u16)) -> io::Result<IpAddr> {
 }
 
 /// Returns whether other machines may reach this address, judging by its kind. The API server refuses endpoints with
-/// other addresses.
+/// addresses of the other kinds.
 pub fn is_reachable(address: &IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),

@@ -43,7 +43,7 @@ pub struct Worker {
     logged_warnings: Vec<String>,
     /// The descriptor that [`Router::withdrawn`](super::Router::withdrawn) returns.
     withdrawn: Arc<EventFd>,
-    /// The result of [`Route::may_be_routed`], for the main thread.
+    /// The latest result of [`Route::may_be_routed`], for the main thread.
     may_be_routed: Arc<AtomicBool>,
     /// Whether the candidate exits, so that no more updates follow.
     is_exiting: bool,
@@ -102,11 +102,11 @@ impl Worker {
     }
 
     fn begin(&mut self, step: RoutingStep) {
-        let (steps, begun) = (Arc::clone(&self.steps), step.clone());
+        let (steps, step_to_run) = (Arc::clone(&self.steps), step.clone());
         let result = async move {
-            match begun {
-                RoutingStep::RouteHere { .. } => steps.carry_out(&begun).await,
-                RoutingStep::Withdraw { .. } => hedged(|| steps.carry_out(&begun).boxed()).await,
+            match step_to_run {
+                RoutingStep::RouteHere { .. } => steps.carry_out(&step_to_run).await,
+                RoutingStep::Withdraw { .. } => hedged(|| steps.carry_out(&step_to_run).boxed()).await,
             }
         };
         self.step = Some((step, result.boxed()));
@@ -162,7 +162,8 @@ impl Worker {
     }
 }
 
-/// Runs an operation, and starts it a second time if it takes long. Returns the first result that is a success.
+/// Runs an operation, and starts it a second time if it takes long. Returns the first success, or an error if no
+/// attempt has succeeded.
 async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Result<T, E> {
     let mut first = begin();
     match timeout(HEDGE_DELAY, &mut first).await {

@@ -29,7 +29,7 @@ impl CommandTerminal {
         Self { elector, policy, terminal: None, next_check: None }
     }
 
-    /// Returns the terminal for a command that is about to be started, if it may have it.
+    /// Returns the terminal for a command that is about to be started, if the command may have it.
     pub fn for_start(&mut self) -> Option<&Terminal> {
         self.terminal = Terminal::for_command(self.elector, self.policy, false);
         self.terminal.as_ref()

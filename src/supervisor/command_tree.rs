@@ -16,11 +16,11 @@ use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 /// The shortest time between two scans for processes in nested PID namespaces.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shortest pause after a scan, as a multiple of the CPU time of the scan, so that scans take at most a 2000th of a
-/// CPU.
+/// The shortest pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, so that
+/// such scans take at most a 2000th of a CPU.
 const SCAN_PAUSE: u32 = 2000;
 
-/// How often processes that are not children of this process are checked. Their death causes no SIGCHLD here.
+/// The time between two checks of processes that are not children of this process. Their death causes no SIGCHLD here.
 const NESTED_INTERVAL: Duration = Duration::from_millis(20);
 
 /// All processes that the command has started.
@@ -31,14 +31,15 @@ pub struct CommandTree {
     /// The pids of the left-over processes that SIGTERM was sent to, in ascending order. Processes that are orphaned
     /// later get SIGTERM too.
     terminated: Option<Vec<Pid>>,
-    /// Whether none of the processes that are left is a child of this process.
+    /// Whether processes are left, none of which is a child of this process.
     awaits_nested: bool,
     /// Whether the last call of [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,
     next_scan: Instant,
     cpu: CpuCgroups,
     limit: Option<CpuLimit>,
-    /// The number of periods so far in which the CPU limit was used up.
+    /// The number of periods in which the CPU limit was used up, as of the last call of
+    /// [`expected_delay`](Self::expected_delay).
     throttled: Option<u64>,
     kill_time: Duration,
     kill_pace: Option<KillPace>,
@@ -62,7 +63,7 @@ impl CommandTree {
         }
     }
 
-    /// Reaps dead children. `main` is the main process of a command that is not reported gone.
+    /// Reaps dead children. `main` is the main process of a command that has not been reported gone.
     pub fn reap(&mut self, main: Option<Pid>) -> Reaped {
         let mut reaped = tree::reap(main, self.kill.is_some());
         self.is_partly_reaped = reaped.is_partial;
@@ -104,11 +105,11 @@ impl CommandTree {
         if self.kill.is_some() {
             return;
         }
-        let (began, before) = (clock::cpu_time(), self.tree.count());
+        let (started_at, previous_count) = (clock::cpu_time(), self.tree.count());
         self.tree.scan(until);
-        let took = clock::cpu_time().saturating_sub(began);
+        let took = clock::cpu_time().saturating_sub(started_at);
         // A tree that grows is expected to grow further.
-        let is_growing = self.tree.count().processes > before.processes;
+        let is_growing = self.tree.count().processes > previous_count.processes;
         let pause = if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(took * SCAN_PAUSE) };
         self.next_scan = clock::now() + pause;
         self.estimate_kill_time();
@@ -135,11 +136,11 @@ impl CommandTree {
     }
 
     /// Estimates how late a process without a real-time priority would run, from the number of runnable threads.
-    /// Returns zero if the threads have not used up a CPU limit since the last call.
+    /// Returns zero in the first call, and if the threads have not used up a CPU limit since the last call.
     pub fn expected_delay(&mut self) -> Duration {
         let throttled = self.cpu.throttling().map(|throttling| throttling.throttled);
-        let before = mem::replace(&mut self.throttled, throttled);
-        let is_throttled = before.is_some() && before < throttled;
+        let previous = mem::replace(&mut self.throttled, throttled);
+        let is_throttled = previous.is_some() && previous < throttled;
         let limit = self.limit.filter(|_| is_throttled);
         limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
     }
@@ -149,7 +150,7 @@ impl CommandTree {
         self.kill_time
     }
 
-    /// Returns the pace at which the processes would be killed.
+    /// Returns the pace at which the processes would be killed; `None` if all of them would be killed at once.
     pub fn kill_pace(&self) -> Option<KillPace> {
         self.kill_pace
     }
@@ -159,7 +160,7 @@ impl CommandTree {
         self.tree.count()
     }
 
-    /// Sends a signal to the process group that the main process leads, which must not have been reaped.
+    /// Sends a signal to the process group that the main process leads. The main process must not have been reaped.
     ///
     /// # Errors
     /// Fails if the signal is not permitted.
@@ -206,9 +207,9 @@ impl CommandTree {
     pub fn begin_kill(&mut self, main: Option<Pid>) -> Result<(), KillFailure> {
         self.terminated = None;
         let pace = self.kill_pace;
-        // One call kills the whole process group, whose number is not used again before the main process is reaped.
-        // With nested PID namespaces the main process must not die first, because processes below it could get a parent
-        // outside of this tree.
+        // Without a pace, one call kills the whole process group, whose number is not used again before the main
+        // process is reaped. With nested PID namespaces the main process must not die first, because processes below it
+        // could get a parent outside of this tree.
         if let Some(main) = main.filter(|_| !self.tree.has_nested() && pace.is_none()) {
             let _ = self.tree.signal_group(main, libc::SIGKILL);
         }

@@ -67,7 +67,7 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     }
     // As in a shell, a program in a folder without search permission counts as not found. A program without execute
     // permission counts as found, but a program in a later folder takes precedence.
-    let (mut found, mut closed) = (None, Vec::new());
+    let (mut permission_failure, mut closed_folders) = (None, Vec::new());
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     for folder in env::split_paths(&path) {
         let file = folder.join(OsStr::from_bytes(name.to_bytes()));
@@ -75,23 +75,23 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
         let Ok(file) = CString::new(file.into_os_string().into_vec()) else { continue };
         let failure = execute_file(&file, arguments, environment);
         match failure.errno {
-            Errno::EACCES if exists => found = found.or(Some(failure)),
+            Errno::EACCES if exists => permission_failure = permission_failure.or(Some(failure)),
             Errno::EACCES if closed_folder(Path::new(OsStr::from_bytes(file.to_bytes()))).is_some() => {
-                closed.push(folder)
+                closed_folders.push(folder)
             }
             Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             _ => return failure,
         }
     }
-    found.unwrap_or_else(|| not_found(&closed))
+    permission_failure.unwrap_or_else(|| not_found(&closed_folders))
 }
 
 /// Returns the failure for a program that was found in no folder of PATH. This user may not search the folders in
-/// `closed`.
-fn not_found(closed: &[PathBuf]) -> ExecFailure {
+/// `closed_folders`.
+fn not_found(closed_folders: &[PathBuf]) -> ExecFailure {
     let mut failure = ExecFailure::from(Errno::ENOENT);
-    if !closed.is_empty() {
-        let names: Vec<_> = closed.iter().map(|folder| folder.to_string_lossy()).collect();
+    if !closed_folders.is_empty() {
+        let names: Vec<_> = closed_folders.iter().map(|folder| folder.to_string_lossy()).collect();
         failure.reason += &format!(", and this user may not search {}", names.join(", "));
     }
     failure
@@ -132,19 +132,21 @@ fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> 
 
 /// Returns the reason why a file may not be executed.
 fn not_permitted(path: &Path) -> String {
-    let is_executable = |found: &Metadata| found.mode() & 0o111 != 0;
+    let is_executable = |metadata: &Metadata| metadata.mode() & 0o111 != 0;
     let interpreter = || FileFormat::of(path)?.interpreter().map(str::to_owned);
     match (fs::metadata(path), interpreter()) {
-        (Ok(found), _) if found.is_dir() => "it is a folder".to_owned(),
-        (Ok(found), _) if found.is_file() && !is_executable(&found) => "it is not executable; try chmod +x".to_owned(),
-        _ if statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_NOEXEC)) => {
+        (Ok(metadata), _) if metadata.is_dir() => "it is a folder".to_owned(),
+        (Ok(metadata), _) if metadata.is_file() && !is_executable(&metadata) => {
+            "it is not executable; try chmod +x".to_owned()
+        }
+        _ if statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC)) => {
             "its file system is mounted with noexec".to_owned()
         }
-        (Ok(_), Some(interpreter)) if fs::metadata(&interpreter).is_ok_and(|found| !is_executable(&found)) => {
+        (Ok(_), Some(interpreter)) if fs::metadata(&interpreter).is_ok_and(|metadata| !is_executable(&metadata)) => {
             format!("its interpreter {interpreter} is not executable")
         }
-        (Ok(found), _) if found.is_file() && access(path, AccessFlags::X_OK).is_err() => {
-            format!("its mode {:04o} does not let this user execute it", found.mode() & 0o7777)
+        (Ok(metadata), _) if metadata.is_file() && access(path, AccessFlags::X_OK).is_err() => {
+            format!("its mode {:04o} does not let this user execute it", metadata.mode() & 0o7777)
         }
         (Err(_), _) => closed_folder(path).map_or_else(
             || Errno::EACCES.desc().to_owned(),

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The number of bytes at the start of a file that the kernel reads to determine its format. The path of an interpreter
-/// in an ELF file is limited to the same length.
+/// The number of bytes at the start of a file that the kernel reads to determine its format. At most the same number of
+/// bytes is read from the path of an ELF file's interpreter.
 const MAX_READ: u64 = 256;
 
 /// The machine numbers of ELF headers, with their names.
@@ -67,7 +67,7 @@ impl FileFormat {
         Some(if first_line.contains(&0) { Self::Data } else { Self::Text })
     }
 
-    /// Returns the path of the interpreter in the file.
+    /// Returns the path of the interpreter that the file names; `None` if it names none.
     pub fn interpreter(&self) -> Option<&str> {
         match self {
             Self::Script { interpreter } => Some(interpreter),

@@ -49,7 +49,7 @@ pub struct MainLoop<'a> {
     timer: Timer,
     /// The main process of the command, from its fork until the command is gone.
     main: Option<Pid>,
-    /// The process that has not executed the command yet.
+    /// The forked process, as long as it has not executed the command yet.
     exec: Option<Spawned>,
     /// The result of the last start, for the next step.
     start: Option<StartResult>,
@@ -62,7 +62,7 @@ pub struct MainLoop<'a> {
     tree: CommandTree,
     /// When the expected delay of a kill is measured next.
     next_probe: Instant,
-    /// The priority of this thread while a command runs.
+    /// The raised priority of this thread; `None` while no command runs, or if it could not be raised.
     priority: Option<Priority>,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
@@ -193,7 +193,8 @@ impl<'a> MainLoop<'a> {
         self.exec = None;
     }
 
-    /// Reaps every dead child. Returns how the main process ended, if it did, and whether no child is left.
+    /// Reaps dead children. Returns how the main process ended, if it did, and whether no process of the command is
+    /// left.
     fn reap(&mut self) -> (Option<End>, bool) {
         if let Some(end) = self.not_forked.take() {
             return (Some(end), true);

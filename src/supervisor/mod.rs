@@ -49,8 +49,8 @@ pub struct SupervisorConfig {
     /// Variables that set leaderrun's own options, which the command does not inherit.
     pub own_variables: Vec<String>,
     pub run: RunId,
-    /// If the elector sends no orders for this long after a loss, once the command is gone, the supervisor kills it.
-    /// `None` means never.
+    /// If the elector sends no orders for this long after a loss, once the command is gone, the supervisor kills the
+    /// elector. `None` means never.
     pub frozen_elector_timeout: Option<Duration>,
     /// The longest time by which the stop and the kill can be brought forward.
     pub max_advance: Duration,
@@ -66,13 +66,14 @@ pub fn run(
 ) -> ! {
     // A panic prints no message: stderr is the command's, and might block. The elector logs the end of this process.
     std::panic::set_hook(Box::new(|_| process::abort()));
-    // A refusal is not reported, because the kernel refuses it to the elector as well, which logs it.
+    // A failure to lock the memory is not reported, because the elector fails in the same way and logs that.
     let _ = memory::lock();
     let main_loop = MainLoop::new(config, &channel, elector, inherited, switch);
     let ended = main_loop.and_then(|mut main_loop| main_loop.run());
     if let Err(failure) = &ended {
         let _ = channel.send(&Report::Notice(SupervisorNotice::Failed { reason: failure.to_string() }));
     }
-    // The elector logs the end of this process. No process of the command is left, so an early end does no harm.
+    // The elector logs the end of this process. If this process has failed, the elector kills what is left of the
+    // command.
     process::exit(if ended.is_ok() { exit::LOST } else { exit::UNAVAILABLE }.into())
 }

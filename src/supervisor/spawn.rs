@@ -53,7 +53,7 @@ impl Program {
 
     /// Sets the environment of the command, which is that of this process without the variables in `removed` and with
     /// the variables in `added`. In systemd's variables the pid of leaderrun, which is `elector`, is replaced by the
-    /// pid of the command.
+    /// pid of the command. The variable that identifies leaderrun by its pidfd is removed.
     pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)], elector: Pid) {
         let elector = elector.to_string();
         let names_elector = |name: &&'static str| env::var(name).is_ok_and(|value| value == elector);
@@ -152,7 +152,8 @@ impl Start<'_> {
         }
     }
 
-    /// Executes the program in the child. Returns the reason if that fails, or `None` if it was too late.
+    /// Executes the program in the child. Returns the reason if that fails, or `None` if it was too late or the
+    /// supervisor is dead.
     fn execute(self, supervisor: Pid) -> Option<ExecFailure> {
         if let Err(errno) = self.prepare() {
             return Some(errno.into());

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
 
-/// The upper bounds for the durations of requests, in seconds. They are the defaults of Prometheus's client libraries.
-const REQUEST_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// The upper bounds of the buckets for the durations of renewals, in seconds. They are the defaults of Prometheus's
+/// client libraries.
+const RENEWAL_DURATION_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The number of buckets into which the renew deadline is divided for the margins of renewals.
 const MARGIN_BUCKETS: u32 = 10;
@@ -40,7 +41,7 @@ impl Counters {
         let margins = (1..=MARGIN_BUCKETS).map(|tenths| renew_deadline * tenths / MARGIN_BUCKETS);
         Self {
             renewals: CounterByLabel::new(RENEWAL_RESULTS),
-            renewal_duration: Histogram::new(REQUEST_BOUNDS),
+            renewal_duration: Histogram::new(RENEWAL_DURATION_BOUNDS),
             // Bounds are rounded to milliseconds, because they are printed as labels.
             renewal_margin: Histogram::new(margins.map(|margin| margin.as_millis() as f64 / 1000.0)),
             minimum_renewal_margin: None,

@@ -32,7 +32,7 @@ impl Exposition {
         let _ = writeln!(self.text, "# HELP {metric} {help}\n# TYPE {metric} {kind}");
     }
 
-    /// Adds a sample, with an additional label if it has one.
+    /// Adds a sample, with `own_label` in addition to the common labels.
     pub fn sample(&mut self, series: &str, own_label: Option<(&str, &str)>, value: f64) {
         let _ = write!(self.text, "{series}{{{}", self.common_labels);
         if let Some((name, value)) = own_label {

@@ -3,7 +3,8 @@
 //! A standby sends no requests while it watches the lock. If the lock is held, its holder renews it every few seconds.
 //! If the watch is silent for the lease duration, the holder or the connection is dead, and the election reads the
 //! lock. If the lock is free but not due, the API server sends about one bookmark a minute, and the election reads the
-//! lock if the watch is silent for longer. While everything works, the longest time without a response is therefore:
+//! lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. While everything works, the longest time without a response
+//! is therefore:
 //!
 //! - until the record expires, but at most [`SILENT_WATCH_LIMIT`],
 //! - or one lease duration, if that is longer,

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_counted_up_to_each_bound() {
+    fn each_bound_counts_the_durations_up_to_it() {
         let mut histogram = Histogram::new([0.5, 1.0]);
         for milliseconds in [250, 500, 750, 5000] {
             histogram.observe(Duration::from_millis(milliseconds));

@@ -1,6 +1,6 @@
 //! The monitoring thread, which maintains the state of this candidate and reports it.
 //!
-//! It has its own runtime and shares no mutex with the elector's threads, which send it each [`Update`]. So a slow or
+//! It has its own runtime and shares no mutex with the elector's threads, which send it every [`Update`], so a slow or
 //! stopped monitoring thread does not delay them.
 
 use std::cell::RefCell;
@@ -40,7 +40,7 @@ impl Monitor {
     /// thread tries again until it can listen on it.
     ///
     /// # Errors
-    /// Fails if the address can never be listened on, or the thread cannot be created.
+    /// Fails if leaderrun can never listen on the address, or if the runtime or the thread cannot be created.
     pub fn start(http: Option<HttpAddress>, notifier: Option<ServiceNotifier>, state: CandidateState) -> Result<Self> {
         let http = http.map(HttpService::listen).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -2,9 +2,9 @@
 //!
 //! leaderrun is the main process of its unit, and reports that it is ready (as `--ready-when` defines it), what it
 //! does, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`. With
-//! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores messages of the command. With `NotifyAccess=all`,
-//! systemd accepts messages of both. In that case `--notify command` lets the command report while it runs, and
-//! leaderrun only while it waits.
+//! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores messages from the command. With
+//! `NotifyAccess=all`, systemd accepts messages from both processes. In that case `--notify command` lets the command
+//! report while it runs, and leaderrun only while it waits.
 //!
 //! The crate `sd-notify` is not used, because it blocks while systemd's queue is full, for example while systemd
 //! re-executes itself. leaderrun must never wait for systemd.
@@ -70,7 +70,7 @@ pub struct ServiceNotifier {
     notify_by: NotifyBy,
     /// The last report that systemd has received.
     sent: ServiceReport,
-    /// Whether a failure was logged. Later ones are not.
+    /// Whether a failure was logged. Later failures are not logged.
     has_failed: bool,
 }
 
@@ -189,9 +189,9 @@ impl Watchdog {
         let is_stuck = !due.is_zero() && now >= Instant::after_boot(due) + ELECTION_DELAY_LIMIT;
         let is_left_to_command =
             self.notify_by == NotifyBy::Command && self.seen.is_command_running.load(Ordering::Relaxed);
-        let is_refused = !is_stuck && !is_left_to_command && self.socket.send("WATCHDOG=1\n").is_err();
-        // If systemd's queue is full, retry well before its timeout.
-        self.next = now + if is_refused { self.interval / 10 } else { self.interval };
+        let has_failed = !is_stuck && !is_left_to_command && self.socket.send("WATCHDOG=1\n").is_err();
+        // After a failure, for example because systemd's queue is full, retry well before systemd's timeout.
+        self.next = now + if has_failed { self.interval / 10 } else { self.interval };
     }
 }
 

@@ -29,7 +29,7 @@ pub fn tag(run: &str) -> Vec<u8> {
 }
 
 /// Forks a child that kills every process with this tag in a nested PID namespace, and returns the child's pid. Returns
-/// `None` if no process could have the tag. The tree must be empty.
+/// `None` if no process could have the tag, or if the kernel refuses the fork. The tree must be empty.
 pub fn start_search(proc: &Proc, tag: &[u8]) -> Option<Pid> {
     let mut any_possible = false;
     proc.for_each_process(|number| {

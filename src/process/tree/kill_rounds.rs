@@ -17,8 +17,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// a busy machine.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// How long all children must have been dead without being reaped until they are no longer waited for. Other dead
-/// children are reaped within milliseconds.
+/// How long leaderrun waits for children that are all dead but cannot be reaped. Other dead children are reaped within
+/// milliseconds.
 const UNREAPED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A kill that is under way, and when its next round is due.
@@ -32,7 +32,7 @@ pub struct KillRounds {
     progress_at: Instant,
     /// Since when all children have been dead without being reaped.
     all_dead_since: Option<Instant>,
-    /// Whether a failure was returned. Later ones are not.
+    /// Whether a failure was returned. Later failures are not returned.
     has_failed: bool,
 }
 
@@ -54,9 +54,9 @@ impl KillRounds {
         (self.next_round, self.pause, self.progress_at) = (now, SHORTEST_PAUSE, now);
     }
 
-    /// Returns whether only dead children are left, which cannot be reaped. A debugger that is attached to a process and
-    /// does not wait for it keeps the dead process from its parent. Such a process runs no more, so the lock must not
-    /// stay held because of it.
+    /// Returns whether only dead children have been left for [`UNREAPED_TIMEOUT`], which means that they cannot be
+    /// reaped. A debugger that is attached to a process and does not wait for it keeps the dead process from its
+    /// parent. Such a process runs no more, so the lock must not stay held because of it.
     pub fn only_unreapable_left(&mut self, tree: &Tree, now: Instant) -> bool {
         if !tree.has_only_dead_children() {
             self.all_dead_since = None;

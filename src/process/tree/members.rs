@@ -9,7 +9,7 @@ use super::proc::{Identity, Numbers, Proc, Stat};
 use crate::process::clock;
 
 /// The largest number of processes that one scan can find. The next scan finds the others, because in the meantime the
-/// first ones have been killed and their children have become children of the supervisor.
+/// first ones have been killed and their children have become children of this process.
 pub const CAPACITY: usize = 8192;
 
 /// The longest duration of one scan.
@@ -30,7 +30,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Returns the process's number in the PID namespace of the supervisor.
+    /// Returns the number of the descendant in the PID namespace of this process.
     pub fn pid(&self) -> Pid {
         self.numbers.pid
     }

@@ -100,7 +100,7 @@ pub struct Tree {
     next_scan: Instant,
     /// The tag in the environment by which processes of this run are recognized.
     tag: Vec<u8>,
-    /// Whether processes with the tag were searched for since the command was started.
+    /// Whether processes with the tag have been searched for since the command was started.
     was_searched: bool,
 }
 
@@ -128,7 +128,8 @@ impl Tree {
         })
     }
 
-    /// Sends a signal to the process group that a child of this process leads. The child must not have been reaped.
+    /// Sends a signal to the process group that a child of this process leads. The child must not have been reaped. If
+    /// this process may not signal the group, the signal is sent as the user of the child.
     ///
     /// # Errors
     /// Fails if the signal is not permitted.
@@ -298,7 +299,8 @@ impl Tree {
         }
     }
 
-    /// Returns whether no process of the tree is left. This process must have no children.
+    /// Returns whether no process of the tree is left. This process must have no children, apart from dead ones that
+    /// cannot be reaped.
     ///
     /// The first time that the tree seems empty, a child process is started that searches for escaped processes. The
     /// tree does not count as empty until that child has ended.
@@ -317,8 +319,8 @@ impl Tree {
 
     /// Returns the names (`comm`) and numbers of some processes of the last [`kill`](Self::kill), for messages.
     pub fn names(&self) -> String {
-        let others = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
-        self.names_of(self.nested.numbers().chain(others))
+        let not_nested = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
+        self.names_of(self.nested.numbers().chain(not_nested))
     }
 
     /// Returns the names of some living children of this thread; `None` if there are none.
@@ -358,13 +360,13 @@ impl Tree {
 }
 
 /// Sends SIGKILL to the children of other threads, such as a credential plugin that hangs, and to the process groups
-/// that these children lead. This is done when leaderrun ends.
+/// that these children lead. This is done when leaderrun ends or executes itself again.
 pub fn kill_helpers() {
     let this_thread = fs::read_link("/proc/thread-self").unwrap_or_default();
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let Ok(proc) = Proc::open() else { return };
-    for other in threads.filter(|thread| this_thread.file_name() != Some(&thread.file_name())) {
-        for child in children_in(&other.path().join("children")) {
+    for thread in threads.filter(|thread| this_thread.file_name() != Some(&thread.file_name())) {
+        for child in children_in(&thread.path().join("children")) {
             if let Some(pid) = proc.numbers(child).map(|numbers| numbers.pid) {
                 // A helper that uses the terminal is in leaderrun's own process group.
                 let leads_group = getpgid(Some(pid)) == Ok(pid);

@@ -1,5 +1,5 @@
-//! Descendants in a PID namespace below the supervisor's. When their parent dies, they become children of the init
-//! process of that namespace and not of the supervisor, so they have to be remembered.
+//! Descendants in a PID namespace below that of this process. When their parent dies, they become children of the init
+//! process of their namespace and not of this process, so they have to be remembered.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl Nested {
         self.numbers.sort_unstable();
     }
 
-    /// Remembers every descendant in a namespace below the supervisor's, and the descendants of those that were
+    /// Remembers every descendant in a namespace below that of this process, and the descendants of those that were
     /// remembered before. Returns how many descendants and threads there are in all namespaces, or `last` if the scan
     /// was incomplete and found fewer.
     pub fn remember(

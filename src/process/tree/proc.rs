@@ -400,10 +400,10 @@ mod tests {
             for _ in 0..THREADS {
                 thread::Builder::new().stack_size(32 * 1024).spawn_scoped(scope, || ends.wait()).unwrap();
             }
-            let of_thread = took(&|| assert!(proc.stat(number).is_ok()));
-            let of_process = took(&|| assert!(proc.read_file(number, "stat", &mut [0; READ_SIZE]).is_ok()));
+            let thread_read = took(&|| assert!(proc.stat(number).is_ok()));
+            let process_read = took(&|| assert!(proc.read_file(number, "stat", &mut [0; READ_SIZE]).is_ok()));
             ends.wait();
-            assert!(of_thread * 5 < of_process * 4, "{of_thread:?} instead of {of_process:?}");
+            assert!(thread_read * 5 < process_read * 4, "{thread_read:?} instead of {process_read:?}");
         });
     }
 }

@@ -44,7 +44,8 @@ pub struct Reaped {
 }
 
 /// Reaps a limited number of dead children of this thread. During a kill (`is_killing`) the limit is higher. Returns
-/// whether and how the child `main` has ended. The function allocates no memory, because it runs before every kill.
+/// what happened to the child `main`, and whether children are left. The function allocates no memory, because it runs
+/// before every kill.
 pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::__WALL | libc::__WNOTHREAD;
     let mut reaped = Reaped::default();

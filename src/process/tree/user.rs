@@ -12,7 +12,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 /// Runs `action` in a child with this user ID, and returns its result.
 ///
 /// # Errors
-/// Returns the error of `action`, or `EPERM` if the child cannot be created or does not exit normally.
+/// Returns the error of `action` or of the change of the user ID, or `EPERM` if the child cannot be created or does not
+/// exit normally.
 pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
     // SAFETY: the child only makes system calls.
     match unsafe { fork() } {
@@ -21,8 +22,8 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
             // SAFETY: the call takes three integers. libc's function is not used, because it changes the users of all
             // threads.
-            let became = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) });
-            let errno = became.and_then(|_| action()).err().map_or(0, |errno| errno as i32);
+            let changed = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) });
+            let errno = changed.and_then(|_| action()).err().map_or(0, |errno| errno as i32);
             // SAFETY: the call ends this process without running the exit handlers that were inherited from the parent.
             unsafe { libc::_exit(errno) }
         }

@@ -17,7 +17,7 @@ fn served(name: &str, number: u16, protocol: &str) -> (String, u16, String) {
 }
 
 #[test]
-fn an_option_names_ports_that_the_service_defines() {
+fn the_port_option_selects_ports_that_the_service_defines() {
     let server = json!([{ "name": "server", "port": 80, "targetPort": "http" }]);
     assert_eq!(ports(server.clone(), &["8080"]), Ok(vec![served("server", 8080, "TCP")]));
     assert_eq!(ports(server.clone(), &["server:8080"]), Ok(vec![served("server", 8080, "TCP")]));
@@ -37,7 +37,7 @@ fn an_option_names_ports_that_the_service_defines() {
 }
 
 #[test]
-fn without_an_option_all_ports_are_served() {
+fn without_the_port_option_all_ports_are_served() {
     let two = json!([
         { "name": "http", "port": 80, "targetPort": 8080 },
         { "name": "dns", "port": 53, "protocol": "UDP" },
@@ -66,7 +66,7 @@ fn ports_that_do_not_fit_are_refused_with_a_suggestion() {
 }
 
 #[test]
-fn a_service_that_does_not_follow_slices_is_refused() {
+fn a_service_that_does_not_use_the_slices_of_leaderrun_is_refused() {
     assert_eq!(definition(json!({ "selector": {} })).check(), Ok(()));
     let refusal = definition(json!({ "selector": { "app": "web" } })).check().unwrap_err();
     assert!(refusal.contains("kubectl patch service web -n default --type=json"), "{refusal}");
@@ -78,7 +78,7 @@ fn an_address_must_have_a_family_of_the_service() {
     let single = definition(json!({ "ipFamilies": ["IPv4"] }));
     assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual_stack());
     assert_eq!(single.unserved_family(&["IPv4"]), None);
-    assert!(single.no_family("IPv6").contains("set --address to an IPv4 address"));
+    assert!(single.family_mismatch("IPv6").contains("set --address to an IPv4 address"));
     let dual = definition(json!({ "ipFamilies": ["IPv6", "IPv4"] }));
     assert!(dual.has_family("IPv4") && dual.is_dual_stack());
     assert_eq!(dual.unserved_family(&["IPv4", "IPv6"]), None);

@@ -46,7 +46,7 @@ impl MainLoop<'_> {
         }
         let sent = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
-            // While a process is stopped, it reacts to no signal except SIGKILL.
+            // While a process is stopped, it reacts to no signal except SIGKILL and SIGCONT.
             let _ = self.tree.signal_group(main, libc::SIGCONT);
         }
         let refused = sent.err().filter(|errno| *errno != Errno::ESRCH);

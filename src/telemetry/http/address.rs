@@ -53,7 +53,8 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// Returns whether a later attempt may succeed, because the port may be freed or the address assigned.
+    /// Returns whether a later attempt may succeed: the port is in use and may be freed, or this machine may still get
+    /// the address.
     pub fn is_transient(&self) -> bool {
         matches!(self.error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
     }

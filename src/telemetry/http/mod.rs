@@ -40,7 +40,7 @@ const MAX_HEADERS: usize = 64;
 /// The pause after a connection could not be accepted, for example because no descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The pause between attempts to listen on an address that is in use.
+/// The pause between attempts to listen on an address that is not available.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Logs the address that is listened on.
@@ -65,7 +65,7 @@ pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc
     }
 }
 
-/// Accepts connections and answers them from the state.
+/// Accepts connections and answers their requests from the state of the candidate.
 pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateState>>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,

@@ -35,11 +35,11 @@ const BACKLOG: usize = 1024;
 /// How long leaderrun waits, before it exits, for the last lines to be written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How many times leaderrun waits for [`FLUSH_TIMEOUT`] while stderr accepts output, because in that case only a busy
-/// machine delays the lines.
+/// The maximum number of [`FLUSH_TIMEOUT`]s to wait as long as stderr accepts output: the lines are then late only
+/// because the machine is busy.
 const FLUSH_ATTEMPTS: u32 = 25;
 
-/// The internal variable that passes the start time of the log on when leaderrun executes itself again.
+/// The internal environment variable that hands the log's start time over when leaderrun executes itself again.
 pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
 
 /// The format of log lines.
@@ -63,7 +63,7 @@ pub enum LogTime {
 /// Starts the log. It must be called after the fork, because it starts a thread.
 ///
 /// # Errors
-/// Fails if the thread cannot be created. In that case no log is set up, and this may be called again.
+/// Fails if the thread cannot be created. In that case no log is set up, and this function may be called again.
 pub fn start(format: LogFormat, time: LogTime, level: LevelFilter) -> io::Result<Log> {
     let (lines, backlog) = sync_channel(BACKLOG);
     let (done, written) = sync_channel(1);
@@ -71,11 +71,12 @@ pub fn start(format: LogFormat, time: LogTime, level: LevelFilter) -> io::Result
     let thread = thread::Builder::new().name("log".into());
     thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of_thread)?;
     // Events of libraries are only logged for debugging, with -v -v.
-    let others = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
-    // The text format leaves out events of level `detail`. The JSON format has all events.
-    let details = if format == LogFormat::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
-    let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, details);
-    let targets = targets.with_default(others);
+    let library_level = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
+    // At the default level, only the JSON format contains events of level `detail`. With -v, the text format contains
+    // them too.
+    let detail_level = if format == LogFormat::Text && level == LevelFilter::INFO { LevelFilter::OFF } else { level };
+    let targets = Targets::new().with_target("leaderrun", level).with_target(DETAIL_TARGET, detail_level);
+    let targets = targets.with_default(library_level);
     let inherited = std::env::var(LOG_START_VARIABLE).ok().and_then(|nanos| nanos.parse().ok());
     let started_at = inherited.map_or_else(clock::now, Instant::from_nanos);
     let registry = tracing_subscriber::registry().with(targets);
@@ -104,8 +105,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Waits until the last lines are written, for at most [`FLUSH_TIMEOUT`] if stderr is blocked. Returns the instant
-    /// from which the elapsed times in the log are counted.
+    /// Waits until the last lines are written, for at most [`FLUSH_TIMEOUT`] if stderr is blocked. Does not wait if the
+    /// queue is full. Returns the instant from which the elapsed times in the log are counted.
     pub fn finish(self) -> Instant {
         if self.lines.try_send(QueueItem::Flush).is_ok() {
             for _ in 0..FLUSH_ATTEMPTS {

@@ -28,8 +28,8 @@ pub fn in_one_line(text: &str) -> String {
     shown
 }
 
-/// Returns an error in one line: its context, followed by its innermost cause if the context does not contain it. The
-/// causes in between usually repeat one of the two.
+/// Returns an error in one line: its context, followed by the first line of its innermost cause unless the context
+/// contains that line. The causes in between usually repeat one of the two.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
     let all = match inner.lines().next() {
@@ -44,7 +44,8 @@ fn without_number(text: &str) -> &str {
     text.rsplit_once(" (os error ").filter(|(_, number)| number.ends_with(')')).map_or(text, |(words, _)| words)
 }
 
-/// Returns the innermost cause of an error in one line. The outer errors of the HTTP stack contain no information.
+/// Returns the innermost cause of an error as [`printable`] text. The outer errors of the HTTP stack contain no
+/// information.
 pub fn printable_root_cause(failure: &(dyn Error + 'static)) -> String {
     let mut cause = failure;
     while let Some(next) = cause.source() {

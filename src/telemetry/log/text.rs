@@ -55,15 +55,15 @@ where
             _ => String::new(),
         };
         write!(writer, "{} {word}", painted(DIM, self.prefix()))?;
-        let mut fields = Fields::default();
-        event.record(&mut fields);
+        let mut event_text = EventText::default();
+        event.record(&mut event_text);
         if target.starts_with("leaderrun") {
-            fields.others.clear();
+            event_text.other_fields.clear();
         } else {
             write!(writer, "{target}: ")?;
         }
-        let Fields { message, others, block } = fields;
-        writeln!(writer, "{}", in_one_line(&(message + &others)))?;
+        let EventText { message, other_fields, block } = event_text;
+        writeln!(writer, "{}", in_one_line(&(message + &other_fields)))?;
         block.map_or(Ok(()), |block| writeln!(writer, "{}", block.trim_end()))
     }
 }
@@ -89,13 +89,13 @@ fn elapsed(since: Duration) -> String {
 const BLOCK: &str = "role";
 
 #[derive(Default)]
-struct Fields {
+struct EventText {
     message: String,
-    others: String,
+    other_fields: String,
     block: Option<String>,
 }
 
-impl Visit for Fields {
+impl Visit for EventText {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == BLOCK {
             self.block = Some(value.to_owned());
@@ -107,7 +107,7 @@ impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
             "message" => self.message = format!("{value:?}"),
-            name => self.others.push_str(&format!(" {name}={value:?}")),
+            name => self.other_fields.push_str(&format!(" {name}={value:?}")),
         }
     }
 }
@@ -134,8 +134,8 @@ mod tests {
             logged(|| tracing::info!(path, "reading {path}")),
             "leaderrun: reading a\\nleaderrun: error: forged\\r\\u{1b}[2J\n"
         );
-        let by_a_library = logged(|| tracing::info!(target: "hyper", %path, "reading"));
-        assert_eq!(by_a_library.lines().count(), 1, "{by_a_library}");
+        let library_line = logged(|| tracing::info!(target: "hyper", %path, "reading"));
+        assert_eq!(library_line.lines().count(), 1, "{library_line}");
     }
 
     #[test]

@@ -203,8 +203,8 @@ impl CandidateState {
         &self.counters
     }
 
-    /// Returns the transitions count of the record that was last seen. A standby of several slots returns none: it sees
-    /// the records of all slots, and the metric must not jump between their counts.
+    /// Returns the transitions count of the record that was last seen. For a standby of a lock with slots it is `None`:
+    /// the standby sees the records of all slots, and the metric must not jump between their counts.
     pub fn transitions(&self) -> Option<u32> {
         self.transitions.filter(|_| self.config.slots.is_none() || self.is_leading())
     }
@@ -258,7 +258,7 @@ impl CandidateState {
         self.kill_time
     }
 
-    /// Returns an error if this process is unhealthy, so that a restart may help.
+    /// Returns an error if this process is unhealthy, which means that a restart may help.
     pub fn health(&self, now: Instant) -> Result<(), String> {
         if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone) {
             return Err(format!("leadership should have ended {} ago, but has not", age(leading.gone, now)));

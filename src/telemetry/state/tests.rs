@@ -74,7 +74,7 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
 }
 
 #[test]
-fn a_standby_is_ready_if_it_could_take_over_and_ready_when_is_waiting() {
+fn ready_when_waiting_makes_a_standby_ready_if_it_can_take_over() {
     let standby = |ready_when| state(ready_when, [Update::LockAnswered, observed("b", Some(3))]);
     assert_eq!(state(ReadyWhen::Waiting, []).readiness(at(1)), Err("default/job has not been read yet".into()));
     assert_eq!(standby(ReadyWhen::Waiting).readiness(at(16)), Ok(()));
@@ -125,18 +125,18 @@ fn the_summary_describes_the_activity() {
 }
 
 #[test]
-fn transitions_are_exported_once_known_even_if_the_record_is_deleted_later() {
+fn known_transitions_are_exported_even_after_the_record_is_deleted() {
     let mut state = state(ReadyWhen::Waiting, []);
-    let has_transitions = |state: &CandidateState, sample: &str| exposition(state, at(1)).contains(sample);
-    assert!(!has_transitions(&state, "\nleaderrun_transitions_total{"));
+    let exports = |state: &CandidateState, sample: &str| exposition(state, at(1)).contains(sample);
+    assert!(!exports(&state, "\nleaderrun_transitions_total{"));
     for update in [observed("b", Some(3)), observed("", None)] {
         state.apply(at(1), update);
-        assert!(has_transitions(&state, "\nleaderrun_transitions_total{name=\"default/job\"} 3\n"));
+        assert!(exports(&state, "\nleaderrun_transitions_total{name=\"default/job\"} 3\n"));
     }
 }
 
 #[test]
-fn a_standby_of_several_slots_exports_no_transitions() {
+fn a_standby_of_a_lock_with_slots_exports_no_transitions() {
     let mut state = state(ReadyWhen::Waiting, [observed("b", Some(3))]);
     state.config.slots = Some(2);
     assert_eq!(state.transitions(), None);
