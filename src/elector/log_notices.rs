@@ -144,15 +144,15 @@ pub fn unreachable(lock: &str, failure: Option<&str>) {
 pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Option<Duration>) {
     let mut sentence = match stop_in {
         None => failure.to_owned(),
-        Some(left) => {
-            let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX) / 100 * 100);
-            format!("{failure}; the command is stopped in {} unless a renewal succeeds", format_duration(left))
+        Some(time_left) => {
+            let time_left = Duration::from_millis(u64::try_from(time_left.as_millis()).unwrap_or(u64::MAX) / 100 * 100);
+            format!("{failure}; the command is stopped in {} unless a renewal succeeds", format_duration(time_left))
         }
     };
     if role.is_some() {
         sentence += "; bind this Role to the user or service account:";
     }
-    log_events::request_failed(lock, stop_in.map(|left| left.as_secs_f64()), role, &sentence);
+    log_events::request_failed(lock, stop_in.map(|time_left| time_left.as_secs_f64()), role, &sentence);
 }
 
 /// Logs that the record of the lock that this candidate led names another holder or none.

@@ -149,11 +149,11 @@ impl MainLoop {
             let mut actions = self.elector.step(clock::now(), inputs).into_iter().peekable();
             // The kill comes first. Its cause is logged after it, so that logging cannot delay it.
             let kill = actions.next_if(|action| matches!(action, ElectorAction::KillAll(_)));
-            let killed = kill.is_some().then(|| self.kill_all());
+            let kill_result = kill.is_some().then(|| self.kill_all());
             let ending = actions.find_map(|action| self.act(action));
-            if let (Some(ElectorAction::KillAll(failure)), Some(killed)) = (kill, killed) {
+            if let (Some(ElectorAction::KillAll(failure)), Some(kill_result)) = (kill, kill_result) {
                 log_notices::elector_kill(failure, &self.tree.names());
-                self.handle_kill_result(killed);
+                self.handle_kill_result(kill_result);
             }
             if let Some(ending) = ending {
                 break ending;
@@ -249,8 +249,8 @@ impl MainLoop {
 
     /// If the kill has failed, logs why. If this process is init and its exit would end the processes, it then exits,
     /// so that the kernel kills all other processes.
-    fn handle_kill_result(&self, killed: Result<(), KillFailure>) {
-        let Err(failure) = killed else { return };
+    fn handle_kill_result(&self, result: Result<(), KillFailure>) {
+        let Err(failure) = result else { return };
         if getpid() == INIT && failure.ends_with_init() {
             log_events::exiting_as_init(&self.tree.describe(failure));
             thread::sleep(LAST_LINE_TIMEOUT);
@@ -318,8 +318,8 @@ impl MainLoop {
         }
         let now = clock::now();
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
-        let killed = kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now));
-        self.handle_kill_result(killed);
+        let result = kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now));
+        self.handle_kill_result(result);
         self.probe();
         Ok(())
     }

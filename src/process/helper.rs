@@ -99,7 +99,7 @@ struct Helper {
 
 impl Helper {
     fn wait(&mut self, limit: Duration, pass_on: &dyn Fn(&str)) -> Result<HelperOutput, HelperError> {
-        let began = Instant::now();
+        let started_at = Instant::now();
         let process = PidFd::open(self.pid()).map_err(HelperError::Failed)?;
         let (stdout, stderr) =
             (self.child.stdout.take().map(OwnedFd::from), self.child.stderr.take().map(OwnedFd::from));
@@ -120,7 +120,7 @@ impl Helper {
                 self.has_ended = true;
                 return Ok(HelperOutput { status, stdout: stdout.bytes, last_message: last_line(&stderr.bytes) });
             }
-            let elapsed = began.elapsed();
+            let elapsed = started_at.elapsed();
             if elapsed >= PASS_ON_AFTER
                 && let Some(end) = stderr.bytes[passed_on..].iter().rposition(|byte| *byte == b'\n')
             {
@@ -234,10 +234,10 @@ mod tests {
 
     #[test]
     fn processes_that_a_helper_leaves_running_are_not_waited_for() {
-        let began = Instant::now();
+        let started_at = Instant::now();
         let output = run_shell("sleep 20 & echo out", LONG).unwrap();
         assert_eq!(output.stdout, b"out\n");
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(started_at.elapsed() < Duration::from_secs(10));
     }
 
     #[test]

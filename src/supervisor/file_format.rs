@@ -88,8 +88,8 @@ impl ElfProgram {
 
     /// Returns the machine that the program is for, unless it is the machine of leaderrun itself.
     pub fn other_machine(&self) -> Option<String> {
-        let own = Self::read(&File::open("/proc/self/exe").ok()?)?;
-        if (self.machine, self.is_64_bit) == (own.machine, own.is_64_bit) {
+        let own_program = Self::read(&File::open("/proc/self/exe").ok()?)?;
+        if (self.machine, self.is_64_bit) == (own_program.machine, own_program.is_64_bit) {
             return None;
         }
         let name = MACHINES.iter().find(|(number, _)| *number == self.machine).map(|(_, name)| (*name).to_owned());

@@ -295,13 +295,13 @@ impl<'a> MainLoop<'a> {
 
     fn begin_kill(&mut self, reason: KillReason) {
         let main = self.main.filter(|_| self.supervisor.main_runs());
-        let killed = self.tree.begin_kill(main);
+        let result = self.tree.begin_kill(main);
         self.notify(SupervisorNotice::Killing { reason, processes: self.tree.names() });
-        self.report_kill(killed);
+        self.report_kill_result(result);
     }
 
-    fn report_kill(&self, killed: Result<(), KillFailure>) {
-        if let Err(failure) = killed {
+    fn report_kill_result(&self, result: Result<(), KillFailure>) {
+        if let Err(failure) = result {
             self.notify(SupervisorNotice::CannotKill(self.tree.describe(failure)));
         }
     }
@@ -333,8 +333,8 @@ impl<'a> MainLoop<'a> {
             Err(errno) => return Err(errno.into()),
         }
         // The kill comes first, so that nothing delays it.
-        let killed = self.tree.run_round();
-        self.report_kill(killed);
+        let result = self.tree.run_round();
+        self.report_kill_result(result);
         self.probe();
         // A signal to this process may be a copy of a signal that the elector relays.
         for signal in self.signals.receive().sent {

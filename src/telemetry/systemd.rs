@@ -139,7 +139,7 @@ pub struct Watchdog {
     interval: Duration,
     next: Instant,
     notify_by: NotifyBy,
-    seen: Arc<WatchdogView>,
+    view: Arc<WatchdogView>,
 }
 
 /// The state of other threads that the watchdog needs. It is atomic, so that the watchdog never waits for a mutex.
@@ -158,18 +158,18 @@ impl Watchdog {
         let is_ours = variable("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
         let timeout = Duration::from_micros(variable("WATCHDOG_USEC")?.parse().ok()?);
         let interval = timeout / 2;
-        (is_ours && !interval.is_zero()).then(|| Self { socket, interval, next: now, notify_by, seen: Arc::default() })
+        (is_ours && !interval.is_zero()).then(|| Self { socket, interval, next: now, notify_by, view: Arc::default() })
     }
 
     /// Returns an observer that updates the watchdog's view of the election and the command.
     pub fn observer(&self) -> Observer {
-        let seen = Arc::clone(&self.seen);
+        let view = Arc::clone(&self.view);
         Observer::new(move |update| match update {
             Update::ActsBy(due) => {
-                seen.election_due.store(due.map_or(0, Instant::as_nanos), Ordering::Relaxed);
+                view.election_due.store(due.map_or(0, Instant::as_nanos), Ordering::Relaxed);
             }
-            Update::CommandStarted => seen.is_command_running.store(true, Ordering::Relaxed),
-            Update::CommandGone => seen.is_command_running.store(false, Ordering::Relaxed),
+            Update::CommandStarted => view.is_command_running.store(true, Ordering::Relaxed),
+            Update::CommandGone => view.is_command_running.store(false, Ordering::Relaxed),
             _ => {}
         })
     }
@@ -185,10 +185,10 @@ impl Watchdog {
         if now < self.next {
             return;
         }
-        let due = Duration::from_nanos(self.seen.election_due.load(Ordering::Relaxed));
+        let due = Duration::from_nanos(self.view.election_due.load(Ordering::Relaxed));
         let is_stuck = !due.is_zero() && now >= Instant::after_boot(due) + ELECTION_DELAY_LIMIT;
         let is_left_to_command =
-            self.notify_by == NotifyBy::Command && self.seen.is_command_running.load(Ordering::Relaxed);
+            self.notify_by == NotifyBy::Command && self.view.is_command_running.load(Ordering::Relaxed);
         let has_failed = !is_stuck && !is_left_to_command && self.socket.send("WATCHDOG=1\n").is_err();
         // After a failure, for example because systemd's queue is full, retry well before systemd's timeout.
         self.next = now + if has_failed { self.interval / 10 } else { self.interval };

@@ -73,13 +73,13 @@ impl KillRounds {
         self.next_round = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
-        let mut killed = tree.kill(pace.map(|pace| pace.max_killed));
-        if killed.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
-            killed = tree.check_progress();
+        let mut result = tree.kill(pace.map(|pace| pace.max_killed));
+        if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
+            result = tree.check_progress();
         }
-        if killed.is_err() && mem::replace(&mut self.has_failed, true) {
+        if result.is_err() && mem::replace(&mut self.has_failed, true) {
             return Ok(());
         }
-        killed
+        result
     }
 }

@@ -81,14 +81,13 @@ impl Members {
 
     /// Does the same as [`scan`](Self::scan), but ends at `until`.
     pub fn scan_until(&mut self, proc: &Proc, until: Instant, mut visit: impl FnMut(Member)) -> bool {
-        let began = clock::now();
-        let began_ticks = proc.ticks(began);
+        let start_ticks = proc.ticks(clock::now());
         let mut is_complete = true;
         proc.for_each_process(|number| {
             let is_added = self.0.binary_search(&number).is_ok();
             is_complete = clock::now() < until;
             let Ok(stat) = proc.stat(number) else { return is_complete };
-            let is_child = stat.started < began_ticks && self.0.binary_search(&stat.parent).is_ok();
+            let is_child = stat.started < start_ticks && self.0.binary_search(&stat.parent).is_ok();
             if (is_added || is_child)
                 && let Some(numbers) = proc.numbers(number)
             {

@@ -155,10 +155,10 @@ impl Tree {
     /// Returns whether this thread has no child that is alive, so that all of its children remain to be reaped.
     pub fn has_only_dead_children(&self) -> bool {
         let mut has_living = false;
-        let listed = self.proc.for_each_child(|number| {
+        let listing = self.proc.for_each_child(|number| {
             has_living = has_living || self.proc.stat(number).is_ok_and(|stat| !stat.is_dead());
         });
-        listed.is_ok() && !has_living
+        listing.is_ok() && !has_living
     }
 
     /// Makes a kill check the PID namespace of every child. This is for a process that has not [remembered](Self::scan)
@@ -174,10 +174,10 @@ impl Tree {
 
     /// Counts the threads of the processes that the last [`scan`](Self::scan) has found, if these are few enough.
     pub fn count_threads(&mut self) {
-        let known = self.members.numbers();
-        if known.len() <= MAX_RECOUNTED {
+        let numbers = self.members.numbers();
+        if numbers.len() <= MAX_RECOUNTED {
             self.count = TaskCount::default();
-            known
+            numbers
                 .iter()
                 .filter_map(|number| self.proc.stat(*number).ok())
                 .for_each(|stat| self.count.add(stat.threads));
@@ -212,8 +212,8 @@ impl Tree {
     /// # Errors
     /// Returns the first reason why a process was not killed.
     pub fn kill(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
-        let killed = self.kill_as_this_user(max_killed);
-        let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = killed else { return killed };
+        let result = self.kill_as_this_user(max_killed);
+        let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = result else { return result };
         let refused = |errno| KillFailure::Refused { number, errno };
         let owner = self.proc.owner(number).map_err(refused)?;
         user::as_user(owner, || self.kill_as_this_user(max_killed).map_err(KillFailure::errno)).map_err(refused)
@@ -223,9 +223,9 @@ impl Tree {
         let Self { proc, members, nested, checks_namespaces, next_scan, .. } = self;
         nested.forget_dead(proc);
         let checks_namespaces = *checks_namespaces || !nested.is_empty();
-        let mut killed = Ok(());
+        let mut result = Ok(());
         let mut record_result = |number: i32, sent: nix::Result<()>| {
-            killed = killed.and(sent.map_err(|errno| KillFailure::Refused { number, errno }));
+            result = result.and(sent.map_err(|errno| KillFailure::Refused { number, errno }));
         };
         if !nested.is_empty() {
             nested.kill(proc, members, &mut record_result);
@@ -236,7 +236,7 @@ impl Tree {
         let mut is_allowed =
             |threads: &dyn Fn() -> u32| allowance.as_mut().is_none_or(|allowance| allowance.take(threads));
         members.clear();
-        let listed = proc.for_each_child(|number| {
+        let listing = proc.for_each_child(|number| {
             members.add(number);
             if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
                 found_nested = true;
@@ -244,8 +244,8 @@ impl Tree {
                 record_result(number, proc.signal_child(number, Signal::SIGKILL));
             }
         });
-        let began = clock::now();
-        if !members.is_empty() && began >= *next_scan {
+        let scan_started_at = clock::now();
+        if !members.is_empty() && scan_started_at >= *next_scan {
             members.scan(proc, |member| {
                 if member.numbers.is_nested {
                     found_nested = true;
@@ -254,12 +254,12 @@ impl Tree {
                 }
             });
             let now = clock::now();
-            *next_scan = now + now.since(began) * SCAN_PAUSE;
+            *next_scan = now + now.since(scan_started_at) * SCAN_PAUSE;
         }
         if found_nested {
             nested.kill(proc, members, &mut record_result);
         }
-        listed.map_err(KillFailure::NotListed).and(killed)
+        listing.map_err(KillFailure::NotListed).and(result)
     }
 
     /// Checks that all processes that the last [`kill`](Self::kill) has killed are gone.

@@ -188,14 +188,14 @@ impl Proc {
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_file(number, "status", &mut buffer).ok()?;
-        let (mut own, mut count) = (None, 0);
+        let (mut pid, mut count) = (None, 0);
         for number in namespaced_numbers(status) {
             count += 1;
             if count == self.depth {
-                own = Some(Pid::from_raw(number));
+                pid = Some(Pid::from_raw(number));
             }
         }
-        Some(Numbers { pid: own?, is_nested: count > self.depth })
+        Some(Numbers { pid: pid?, is_nested: count > self.depth })
     }
 
     /// Returns the real user ID of a process.
@@ -390,9 +390,9 @@ mod tests {
         const THREADS: usize = 1000;
         let (proc, number, ends) = (Proc::open().unwrap(), getpid().as_raw(), Barrier::new(THREADS + 1));
         let read_many = |read: &dyn Fn()| {
-            let began = clock::cpu_time();
+            let started_at = clock::cpu_time();
             (0..100).for_each(|_| read());
-            clock::cpu_time().saturating_sub(began)
+            clock::cpu_time().saturating_sub(started_at)
         };
         // The minimum is used, because other programs on the machine can only make a measurement longer.
         let took = |read: &dyn Fn()| (0..20).map(|_| read_many(read)).min().unwrap();

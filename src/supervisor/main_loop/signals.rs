@@ -44,16 +44,16 @@ impl MainLoop<'_> {
         if signal == libc::SIGCONT {
             self.take_foreground(main, false);
         }
-        let sent = self.tree.signal_group(main, signal);
+        let result = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
             // While a process is stopped, it reacts to no signal except SIGKILL and SIGCONT.
             let _ = self.tree.signal_group(main, libc::SIGCONT);
         }
-        let refused = sent.err().filter(|errno| *errno != Errno::ESRCH);
-        if let Some(errno) = refused {
+        let refusal = result.err().filter(|errno| *errno != Errno::ESRCH);
+        if let Some(errno) = refusal {
             self.notify(SupervisorNotice::SignalRefused { signal, reason: errno.desc().to_owned() });
         }
-        refused.is_none()
+        refusal.is_none()
     }
 
     /// Gives the command the terminal if leaderrun is now the foreground job, for example because a shell's `fg` has

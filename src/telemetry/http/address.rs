@@ -120,8 +120,8 @@ mod tests {
 
     #[test]
     fn a_port_that_is_in_use_is_a_transient_error() {
-        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address: HttpAddress = taken.local_addr().expect("its address").to_string().parse().expect("an address");
+        let occupied = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address: HttpAddress = occupied.local_addr().expect("its address").to_string().parse().expect("an address");
         let refused = address.listen().expect_err("the port is in use");
         assert!(refused.is_transient());
         assert_eq!(
@@ -130,7 +130,7 @@ mod tests {
                 "--http {address}: cannot listen: Address already in use; try --http 127.0.0.1:0 for any free port"
             )
         );
-        drop(taken);
+        drop(occupied);
         address.listen().expect("the port is free");
     }
 }

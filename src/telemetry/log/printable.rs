@@ -32,11 +32,11 @@ pub fn in_one_line(text: &str) -> String {
 /// contains that line. The causes in between usually repeat one of the two.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
-    let all = match inner.lines().next() {
+    let message = match inner.lines().next() {
         Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
         _ => outer,
     };
-    in_one_line(without_number(&all))
+    in_one_line(without_number(&message))
 }
 
 /// Removes the number from an error of the operating system, as in `No such file or directory (os error 2)`.
