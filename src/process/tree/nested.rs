@@ -14,8 +14,8 @@ use crate::process::clock;
 /// The largest number of remembered processes.
 const CAPACITY: usize = members::CAPACITY;
 
-/// The longest duration of a scan for processes to remember. A scan that ends early never finds the processes with the
-/// highest numbers, so this is enough for tens of thousands of processes on the machine.
+/// The longest duration of a scan for processes to remember. It is enough for tens of thousands of processes on the
+/// machine. A scan that ends early does not find the processes with the highest numbers.
 const MAX_SCAN_TIME: Duration = Duration::from_millis(500);
 
 /// The largest number of scans in which a kill waits until all remembered processes have stopped. After that they are
