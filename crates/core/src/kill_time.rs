@@ -58,8 +58,8 @@ impl CpuLimit {
         self.quota.as_secs_f64() / self.period.as_secs_f64()
     }
 
-    /// Returns how many threads can be killed at once without slowing each other down. A single process with more
-    /// threads is killed nevertheless.
+    /// Returns how many threads can be killed at once so that their throttling takes at most a quarter of the limit. A
+    /// single process with more threads is killed nevertheless.
     pub fn max_killed(&self) -> u32 {
         let [quota, _] = self.in_seconds();
         (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32

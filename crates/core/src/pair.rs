@@ -45,8 +45,8 @@ pub enum Member {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Viewer {
     pub run: RunId,
-    /// Whether both objects have contained a claim of this run that it did not roll back, so that its command may be
-    /// alive.
+    /// Whether both objects have contained a claim of this run that it did not roll back. If so, the command of this
+    /// run may be alive.
     pub may_lead: bool,
     /// The `renewTime` of the last claim that this run rolled back. The claim is ignored even while both objects
     /// contain it, because the roll-back may be carried out later.
@@ -109,8 +109,8 @@ impl Pair {
         holds(&self.first) && holds(&self.second) && self.both_contain_same_write()
     }
 
-    /// Returns whether an object contains a claim of the viewer that is not in both objects, or that the viewer has
-    /// rolled back. Returns false once the viewer may lead.
+    /// Returns whether the object `member` contains a claim of the viewer that is not in both objects, or that the
+    /// viewer has rolled back. Returns false once the viewer may lead.
     pub fn is_half_claimed(&self, member: Member, viewer: &Viewer) -> bool {
         let holds = |stored: &Stored| viewer.has_written(&stored.record) && stored.record.is_held();
         !viewer.may_lead && self.member(member).is_some_and(holds) && !self.is_held_in_both_by(viewer)

@@ -16,12 +16,12 @@ use super::random::{Fraction, Random};
 /// Up to this many candidates claim without a delay.
 pub const NO_SPREAD_MAX: u32 = 5;
 
-/// If the estimate is so small that there is no spread, every eighth acquisition replaces it by the smallest estimate
-/// with a spread, because without a spread an acquisition shows nothing about the number of candidates.
+/// If the estimate is so small that there is no spread, every eighth acquisition replaces it with the smallest estimate
+/// that has a spread, because without a spread an acquisition shows nothing about the number of candidates.
 const PROBE_INTERVAL: u32 = 8;
 
 /// The first acquisition at which the estimate is replaced. It is not the acquisition that creates the lock (number 0),
-/// because that candidate is usually alone.
+/// because the candidate that creates the lock is usually alone.
 const FIRST_PROBE: u32 = 1;
 
 /// The longest average time between two claims. It is long enough for a claim to reach the watches of the others.
@@ -48,7 +48,8 @@ const REFUSED_GROWTH: f64 = 4.0;
 /// not show it if the estimate is small, because its spread is then shorter than the latency of a message.
 pub const MANY_MISSED: u32 = 8;
 
-/// From this estimate on, the spread is long enough that fractions contain information.
+/// From this estimate on, the spread is so long that the fractions are good evidence, so only a refusal at the previous
+/// acquisition counts.
 const WIDE_SPREAD_MIN: u32 = 32;
 
 /// The observations of one candidate that show how many candidates claim the same lock.
@@ -59,7 +60,7 @@ pub(super) struct ClaimHistory {
     /// The fraction of the spread that this candidate waits; `None` if the lock was free when it was first read, until
     /// the record changes.
     fraction: Option<Fraction>,
-    /// The number of the last acquisition for which this candidate's claim was refused.
+    /// The `leaseTransitions` of the last claim of this candidate that was refused.
     refused: Option<u32>,
     /// The number of acquisitions by others that this candidate has seen, up to [`MANY_MISSED`].
     missed: u32,
@@ -72,22 +73,23 @@ impl Default for ClaimHistory {
 }
 
 impl ClaimHistory {
-    /// Records that a claim for this acquisition was refused.
+    /// Records that a request was refused with a conflict. `transitions` is the number of the acquisition that the
+    /// request claimed; `None` if it was not a claim.
     pub(super) fn note_refusal(&mut self, transitions: Option<u32>) {
         self.refused = transitions.or(self.refused);
     }
 
-    /// Records a change of the record. `acquired` is how often others have acquired the lock since the previous
-    /// version, and `free_at_first` states whether the lock was free when it was first read.
+    /// Records a change of the record. `acquisitions` is the number of acquisitions by others since the previous
+    /// version, and `free_at_first` states whether this is the first read and the lock is free.
     pub(super) fn note_change(
         &mut self,
         contenders: Option<u32>,
-        acquired: u32,
+        acquisitions: u32,
         free_at_first: bool,
         random: &mut Random,
     ) {
         self.contenders = contenders.unwrap_or(self.contenders);
-        self.missed = self.missed.saturating_add(acquired).min(MANY_MISSED);
+        self.missed = self.missed.saturating_add(acquisitions).min(MANY_MISSED);
         self.fraction = (!free_at_first).then(|| random.fraction());
     }
 
@@ -120,7 +122,7 @@ fn spread(contenders: u32, longest: Duration) -> Duration {
 /// The observations with which a candidate that acquires the lock corrects the estimate.
 #[derive(Clone, Copy, Debug, Default)]
 struct Evidence {
-    /// The fraction of the spread that the candidate drew, if it did.
+    /// The fraction of the spread that the candidate waited; `None` if it did not wait.
     fraction: Option<f64>,
     /// How many acquisitions ago a claim of the candidate was refused; 1 for the previous acquisition.
     refused_ago: Option<u32>,

@@ -128,8 +128,9 @@ impl Election {
         let own_sent_at = own_write
             .filter(|_| mine.is_some_and(|mine| self.has_full_lease_duration(&mine.record)))
             .map(|write| write.sent_at);
-        // A delayed create of this run may be carried out after another run has created and renewed the record and
-        // another client has deleted it, all without being observed by this run.
+        // A write of this run may have replaced a different record than the observed one. For example, a delayed create
+        // may be carried out after another run has created and renewed the record and another client has deleted it,
+        // although this run has observed none of this.
         let out_of_turn =
             mine.is_some() && own_write.is_none_or(|write| write.base.as_ref() != self.observed_version());
         let (is_mine, was_known) = (mine.is_some(), self.observed.is_some());
@@ -143,7 +144,7 @@ impl Election {
             }
         };
         if changed {
-            let acquired = match (&before, &stored) {
+            let acquisitions = match (&before, &stored) {
                 (Some(before), Some(stored)) => {
                     stored.record.lease_transitions.saturating_sub(before.lease_transitions)
                 }
@@ -151,7 +152,7 @@ impl Election {
             };
             let contenders = stored.as_ref().and_then(|stored| stored.record.contenders);
             let free_at_first = !was_known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
-            self.claims.note_change(contenders, acquired, free_at_first, &mut self.random);
+            self.claims.note_change(contenders, acquisitions, free_at_first, &mut self.random);
         }
         let has_displaced_holder = self.observed.as_ref().is_some_and(ObservedRecord::has_displaced_holder);
         let renewal_interval = self.renewal_interval();
@@ -212,8 +213,10 @@ impl Election {
     /// which it still holds the lock.
     fn check_step_down(&mut self) {
         let record = self.observed.as_ref().and_then(ObservedRecord::record);
-        let asked = record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.config.run));
-        if asked && matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) && !self.step_down_requested {
+        let is_requested =
+            record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.config.run));
+        if is_requested && matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) && !self.step_down_requested
+        {
             self.step_down_requested = true;
             self.actions.push(ElectionAction::StepDown);
         }

@@ -74,8 +74,8 @@ impl ObservedRecord {
         observed
     }
 
-    /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` says that this run
-    /// wrote the record over a different record than the one that was seen before.
+    /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` states whether this
+    /// run wrote the record over a different record than the one that was seen before.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.confirmed = now.boot;
         // If another client has deleted and recreated the object, the holder may still be alive.
@@ -88,8 +88,8 @@ impl ObservedRecord {
         let writer = run_of(record_in(&stored));
         let forcibly_released =
             record_in(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run_of(Some(record)));
-        // After a release by force without a run, the displaced holders are no longer waited for. But if the record
-        // before it was held, the release may be an old record that was restored, so it must not have this effect.
+        // A release by force whose mark names no run ends the wait for all displaced holders. But if the record before
+        // it was held, the release may be an old record that was restored, so it must not have this effect.
         let releases_all = forcibly_released == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record_in(&stored));
@@ -203,8 +203,8 @@ fn renew_time_of(record: Option<&Record>) -> Option<Timestamp> {
     record?.renew_time
 }
 
-/// Returns whether the mark in `after` is not that of a successor of `before`. It must then be a copy of an older
-/// record, such as a restored backup.
+/// Returns whether the mark in `after` is not that of a successor of `before`. If it is the mark of another run,
+/// `after` must then be a copy of an older record, such as a restored backup.
 ///
 /// A run that acquires the lock increments `leaseTransitions`, and writes the version that it replaced to the record.
 /// This is checked even if `before` seems to have expired, because its renewals may have been missed. If `before` was
@@ -216,9 +216,9 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 }
 
 /// Returns whether `before` was held by a run of leaderrun that has neither released the lock nor lost it to a
-/// successor after its expiry. `out_of_turn` says that the mark in `after` is not that of a successor. If another
-/// implementation held the lock, only a deletion of the record displaces it, because its records have no mark and it
-/// releases the lock by emptying the holder.
+/// successor after its expiry. `out_of_turn` states whether the mark in `after` is known not to be that of a successor.
+/// If another implementation held the lock, only a deletion of the record displaces it, because its records have no
+/// mark and it releases the lock by emptying the holder.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || out_of_turn) && run_of(Some(after)) != run_of(Some(before));

@@ -135,7 +135,7 @@ pub enum WatchEvent {
     Broken,
     /// The watch was refused, and the server demands a pause before the next watch.
     Refused { retry_after: Duration },
-    /// This candidate may not watch.
+    /// This candidate is not allowed to watch.
     Forbidden,
 }
 

@@ -112,7 +112,7 @@ pub struct Elector {
 }
 
 impl Elector {
-    /// Creates the state machine of a candidate that waits; `routes` says whether traffic is routed to its command.
+    /// Creates the state machine of a candidate that waits; `routes` states whether traffic is routed to its command.
     pub fn new(timing: &Timing, routes: bool) -> Self {
         Self {
             phase: ElectorPhase::Waiting { claiming: false },

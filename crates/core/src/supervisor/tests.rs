@@ -80,17 +80,17 @@ fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     let mut supervisor = running(start_time());
     assert!(supervisor.expect_kill_time(KILL_TIME) && !supervisor.expect_kill_time(KILL_TIME));
     let enforced = tenure(start_time()).earlier_by(KILL_TIME);
-    let moved = step(&mut supervisor, start_time(), SupervisorInputs::default());
-    assert_eq!(moved, [SupervisorAction::Report(Report::Enforcing(enforced))], "this is reported at once");
-    assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), [], "this is reported once");
+    let actions = step(&mut supervisor, start_time(), SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "this is reported at once");
+    assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), [], "this is reported only once");
     assert_eq!(supervisor.next_timeout(), Some(enforced.stop));
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), [SupervisorAction::Stop]);
     let sooner = Duration::from_millis(200);
     supervisor.expect_kill_time(KILL_TIME + sooner);
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), []);
     supervisor.expect_kill_time(Duration::ZERO);
-    let kill = step(&mut supervisor, enforced.kill - sooner, SupervisorInputs::default());
-    assert_eq!(kill, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
+    let actions = step(&mut supervisor, enforced.kill - sooner, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
 }
 
 /// Returns the notice that stop and kill would have to be brought forward by this time, but only [`KILL_TIME`] is
@@ -146,8 +146,8 @@ fn an_elector_that_sends_no_orders_after_a_loss_is_killed_only_once() {
     assert_eq!(supervisor.next_timeout(), None, "not before the command is gone");
     step(&mut supervisor, kill, ended(End::Signaled(libc::SIGKILL), true));
     assert_eq!(supervisor.next_timeout(), Some(begin + timeout));
-    let late = step(&mut supervisor, begin + timeout, SupervisorInputs::default());
-    assert_eq!(late, [SupervisorAction::KillElector]);
+    let actions = step(&mut supervisor, begin + timeout, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::KillElector]);
     assert_eq!(supervisor.next_timeout(), None);
 }
 
@@ -324,8 +324,8 @@ fn processes_that_the_main_process_left_running_are_terminated() {
     let actions = step(&mut supervisor, now, ended(End::Exited(0), false));
     let report = SupervisorAction::ReportLeftovers { awaited: false };
     assert_eq!(actions, [report, SupervisorAction::TerminateLeftovers]);
-    let kill = step(&mut supervisor, now + Duration::from_secs(1), SupervisorInputs::default());
-    assert_eq!(kill, [SupervisorAction::Kill(KillReason::LeftRunning)]);
+    let actions = step(&mut supervisor, now + Duration::from_secs(1), SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::LeftRunning)]);
 }
 
 #[test]
@@ -359,10 +359,10 @@ fn a_command_that_runs_for_too_long_is_stopped_and_killed() {
     let second = Duration::from_secs(1);
     assert_eq!(supervisor.next_timeout(), Some(now + second * 2));
     assert_eq!(step(&mut supervisor, now + second * 2, SupervisorInputs::default()), [SupervisorAction::TimeOut]);
-    let kill = step(&mut supervisor, now + second * 3, SupervisorInputs::default());
-    assert_eq!(kill, [SupervisorAction::Kill(KillReason::TimedOut)]);
-    let ended = step(&mut supervisor, now + second * 3, ended(End::Signaled(libc::SIGKILL), true));
-    assert_eq!(ended, [gone(End::TimedOut)]);
+    let actions = step(&mut supervisor, now + second * 3, SupervisorInputs::default());
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::TimedOut)]);
+    let actions = step(&mut supervisor, now + second * 3, ended(End::Signaled(libc::SIGKILL), true));
+    assert_eq!(actions, [gone(End::TimedOut)]);
 }
 
 #[test]
@@ -370,8 +370,8 @@ fn a_command_that_exits_on_the_stop_signal_of_max_run_has_timed_out() {
     let now = start_time();
     let mut supervisor = running_with_max_run(now);
     step(&mut supervisor, now + Duration::from_secs(2), SupervisorInputs::default());
-    let ended = step(&mut supervisor, now + Duration::from_secs(2), ended(End::Exited(0), true));
-    assert_eq!(ended, [gone(End::TimedOut)]);
+    let actions = step(&mut supervisor, now + Duration::from_secs(2), ended(End::Exited(0), true));
+    assert_eq!(actions, [gone(End::TimedOut)]);
     assert_eq!(supervisor.next_timeout(), None);
 }
 

@@ -97,7 +97,7 @@ fn fresh_requests() -> (PairRequests, Store) {
 }
 
 #[test]
-fn a_claim_that_the_second_object_refuses_is_rolled_back_with_a_growing_pause() {
+fn a_claim_that_is_refused_for_the_second_object_is_rolled_back_with_a_growing_pause() {
     let (mut requests, mut store) = fresh_requests();
     let mut pauses = Vec::new();
     for time in 1..7 {
