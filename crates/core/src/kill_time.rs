@@ -1,11 +1,12 @@
 //! Estimates how long killed processes take to end.
 //!
 //! A killed thread needs CPU time to exit. Under a CPU limit, the kernel also throttles every killed thread that has
-//! not ended in each period of the limit, which takes CPU time from the same limit. With up to a few thousand threads,
-//! the duration of the kill is proportional to their number. With more threads, the kill hardly makes progress.
-//! Therefore [`CpuLimit::max_killed`] limits how many threads are killed at once.
+//! not ended yet, once in each period of the limit. This takes CPU time from the same limit. With up to a few thousand
+//! threads, the duration of the kill is proportional to their number. With more threads, the kill hardly makes
+//! progress. Therefore [`CpuLimit::max_killed`] limits how many threads are killed at once.
 //!
-//! The constants were measured on Linux 6.18 on a busy machine and rounded up; `docs/safety.md` has the table.
+//! The constants were measured on Linux 6.18 on a busy machine and rounded up. `docs/safety.md` has a table of kill
+//! times that were measured on an idle machine.
 
 use core::time::Duration;
 
@@ -17,7 +18,8 @@ const PROCESS_END: Duration = Duration::from_micros(100);
 /// The CPU time that the end of each further thread takes.
 const THREAD_END: Duration = Duration::from_micros(25);
 
-/// The CPU time that each killed thread takes in each period of a CPU limit, until it has ended.
+/// The CPU time that the throttling of each killed thread takes in each period of a CPU limit, until the thread has
+/// ended.
 const THREAD_IN_PERIOD: Duration = Duration::from_nanos(1200);
 
 /// The share of a CPU limit that the throttling of killed threads may take.

@@ -27,8 +27,8 @@
 //! - How long a command that succeeded is not run again (`--min-hold`): `not_before` and `earliest_acquisition` in
 //!   `election/min_hold.rs`.
 //! - The stop and kill instants of a renewal: [`tenure::Tenure::of_renewal`].
-//! - By how much these instants are brought forward: `DeadlineAdvance` in `supervisor/deadline_advance.rs`, which uses
-//!   [`lateness`] and [`kill_time`].
+//! - By how much these instants are brought forward: `DeadlineAdvance` in `supervisor/deadline_advance.rs`, with the
+//!   estimates of [`lateness`] and [`kill_time`].
 //! - When the command is stopped and killed: `Supervisor::step` and `handle_timeout` in `supervisor.rs`, and
 //!   `supervisor/ending.rs`.
 //!

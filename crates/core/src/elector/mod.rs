@@ -6,9 +6,9 @@
 //!
 //! # The rules
 //!
-//! - The supervisor must report that the command is gone shortly after the kill instant of the tenure that it last
-//!   reported as enforced. If the supervisor does not, or dies, the elector kills it and then every descendant. If the
-//!   supervisor kills the processes gradually, the elector gives it more time. There is enough time because the
+//! - The supervisor must report that the command is gone within a short time after the kill instant of the tenure that
+//!   it last reported as enforced. If the supervisor does not, or dies, the elector kills it and then every descendant.
+//!   If the supervisor kills the processes gradually, the elector gives it more time. There is enough time because the
 //!   supervisor has brought the stop and the kill forward.
 //! - The elector reports to the supervisor how late it runs. The supervisor allows for that delay, because the elector
 //!   kills the command if the supervisor fails.

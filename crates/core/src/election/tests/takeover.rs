@@ -147,8 +147,8 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
         driver.advance(displaced_for);
         driver.reply(Reply::Conflict);
         driver.watch_event(WatchEvent::Deleted);
-        // The holder has written the record again, which was not observed, and another client has shortened its
-        // duration.
+        // The holder has written the record again, which was not observed, and another client has shortened the lease
+        // duration in it.
         driver.watch_delivers(record_by("r", RunState::Held, T2, 1));
         let time_to_takeover = driver.election.observed().expect("a record").1.since(driver.now.boot);
         assert_eq!(time_to_takeover, 15 * SECOND, "displaced for {displaced_for:?}");
