@@ -77,12 +77,13 @@ impl KnownRecord {
                 None => self.longest_written = duration,
             }
         }
-        let is_without_mark = |before: &Record, after: &Record| {
-            let content = |record: &Record| (record.holder_identity.clone(), record.acquire_time, record.renew_time);
-            after.run.is_none() && content(before) == content(after)
+        let has_lost_only_mark = |before: &Record, after: &Record| {
+            let shared_fields =
+                |record: &Record| (record.holder_identity.clone(), record.acquire_time, record.renew_time);
+            after.run.is_none() && shared_fields(before) == shared_fields(after)
         };
         self.own_mark_removed = before.zip(after.as_ref()).is_some_and(|(before, after)| {
-            (self.is_own(&before.record) || self.own_mark_removed) && is_without_mark(&before.record, &after.record)
+            (self.is_own(&before.record) || self.own_mark_removed) && has_lost_only_mark(&before.record, &after.record)
         });
         (self.last, self.observed) = (after, true);
         changed

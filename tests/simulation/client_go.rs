@@ -64,7 +64,7 @@ impl World {
         }
         let wall = wall(self.now);
         let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
-        let held = Record {
+        let held_record = Record {
             holder_identity: NAME.to_owned(),
             lease_duration_seconds: Some(client_go.lease_duration.as_secs() as u32),
             acquire_time: Some(wall),
@@ -77,17 +77,18 @@ impl World {
                 client_go.leading_until = None;
                 if client_go.releases {
                     // The release does not check the current holder.
-                    let empty = Record { holder_identity: String::new(), lease_duration_seconds: Some(1), ..held };
+                    let empty =
+                        Record { holder_identity: String::new(), lease_duration_seconds: Some(1), ..held_record };
                     self.outside_edit("releases the lease like client-go", |_| Some(empty));
                 }
             }
-            Some(_) if holds => self.outside_edit("renews", |_| Some(held)),
+            Some(_) if holds => self.outside_edit("renews", |_| Some(held_record)),
             Some(_) => client_go.leading_until = None,
-            None => self.try_to_acquire(client_go, current, held),
+            None => self.try_to_acquire(client_go, current, held_record),
         }
     }
 
-    fn try_to_acquire(&mut self, client_go: &mut ClientGo, current: Option<Record>, held: Record) {
+    fn try_to_acquire(&mut self, client_go: &mut ClientGo, current: Option<Record>, held_record: Record) {
         let holder = current.as_ref().filter(|record| !record.holder_identity.is_empty());
         let expires_at = holder.map(|record| {
             let duration = record.lease_duration(client_go.lease_duration);
@@ -98,7 +99,7 @@ impl World {
             if expires_at.is_some() {
                 self.check_client_go_takeover();
             }
-            self.outside_edit("takes the lease", |_| Some(held));
+            self.outside_edit("takes the lease", |_| Some(held_record));
         }
     }
 

@@ -60,8 +60,8 @@ pub enum Excuse {
     /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
     /// next edit.
     MissedReacquisition,
-    /// The next mark that the new leader observed after the holder's was that of another run, and there was an excuse
-    /// for an overlap of a run with the holder.
+    /// A run with one of these excuses has overtaken the holder. The new leader did not observe a record without any
+    /// mark right after the holder's record.
     OvertakenByExcused,
     /// Both processes of leaderrun were killed, and the living processes had left the command's process group.
     LeftProcessGroup,

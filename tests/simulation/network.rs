@@ -116,7 +116,7 @@ impl World {
             self.runs[run].has_written_in_full |= !is_shortened;
             self.runs[run].overtaken = false;
             // An excuse is a reason why the promise does not cover an overlap. If there is one for an overlap with
-            // another run, that run is overtaken, and other commands may have greater tokens than its own.
+            // another run, that run is overtaken, and its command may start with a token that is not the greatest.
             for index in 0..self.living.len() {
                 let other = self.living[index];
                 if other != run && self.overlap_excuse(run, other).is_some() {

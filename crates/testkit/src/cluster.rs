@@ -115,7 +115,7 @@ impl Cluster {
         }
     }
 
-    /// Allows `user` in `namespace` exactly what `rules` allow, the rules of an RBAC Role. Empty rules allow nothing.
+    /// Allows `user` exactly what `rules`, the rules of an RBAC Role, allow in `namespace`. Empty rules allow nothing.
     ///
     /// Returns when the server has applied the change.
     pub fn grant(&self, namespace: &str, user: &str, rules: Value) {
