@@ -52,8 +52,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         Ok(())
     }
 
-    /// Returns all messages that have arrived, in order. It does not report that the other side is gone, because a
-    /// pidfd reports that.
+    /// Returns all messages that have arrived, in order, without those that cannot be parsed. It does not report that
+    /// the other side is gone, because a pidfd reports that.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
         // The buffer is on the stack because the supervisor must not wait for memory between a deadline and its signal.

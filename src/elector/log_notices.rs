@@ -26,7 +26,7 @@ static LEADERSHIP: OnceLock<LedLock> = OnceLock::new();
 /// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 
-/// Whether the warning that a kill would take long was logged.
+/// Whether the warning that a kill would take long was logged. It is logged only once; a metric shows later estimates.
 static WARNED_OF_KILL_TIME: AtomicBool = AtomicBool::new(false);
 
 /// The shortest estimated time of a kill for which a warning is logged.

@@ -133,7 +133,7 @@ impl Writer {
 
     fn handle(&mut self, update: &Update) {
         match update {
-            // The sink can be replaced, because no Event is written before this update.
+            // Replacing the sink drops no Event, because none is queued before this update.
             Update::Slot(slot) => {
                 let mut config = self.sink.config.clone();
                 config.lock = config.lock.in_slot(*slot);

@@ -1,7 +1,7 @@
 //! The scheduling of the threads that must run in time while the command runs.
 //!
-//! If the command has hundreds of busy threads, or if they have used up a CPU limit, an ordinary thread may have to wait
-//! for seconds after it was woken, so leaderrun could not kill the command in time.
+//! If the command has hundreds of busy threads, or if they have used up a CPU limit, an ordinary thread may have to
+//! wait for seconds after it is woken, so leaderrun could not kill the command in time.
 
 use std::mem;
 

@@ -145,7 +145,8 @@ impl Worker {
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
                     log_events::routing_failed(warning);
                 }
-                // Some warnings are only determined when nothing was written. After a write they are kept.
+                // Some warnings are only determined when nothing was written, so earlier warnings are kept after a
+                // write.
                 if !written {
                     self.logged_warnings.clear();
                 }

@@ -56,7 +56,7 @@ impl KillRounds {
 
     /// Returns whether only dead children have been left for [`UNREAPED_TIMEOUT`], which means that they cannot be
     /// reaped. A debugger that is attached to a process and does not wait for it keeps the dead process from its
-    /// parent. Such a process runs no more, so the lock must not stay held because of it.
+    /// parent. Such a process no longer runs, so leaderrun does not keep the lock until it is reaped.
     pub fn only_unreapable_left(&mut self, tree: &Tree, now: Instant) -> bool {
         if !tree.has_only_dead_children() {
             self.all_dead_since = None;

@@ -11,8 +11,8 @@ use crate::process::signals::SignalHandling;
 use crate::supervisor::relay::RelayedSignal;
 
 impl MainLoop<'_> {
-    /// Handles a command that was stopped by a signal. It is continued if the signal came from Ctrl-Z, because a
-    /// suspended leader would lose its lock, and because no process reads from the terminal while the foreground group
+    /// Handles a command that was stopped by a signal. The command is continued if the signal came from Ctrl-Z.
+    /// Otherwise the leader would lose its lock, and no process would read from the terminal while the foreground group
     /// is stopped.
     pub(super) fn handle_stopped(&mut self, pid: Pid, signal: i32) {
         match signal {
