@@ -101,7 +101,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
     let http = json!({ "name": "http", "port": 80, "targetPort": tcp });
     let dns = json!({ "name": "dns", "port": 53, "protocol": "UDP", "targetPort": udp });
     let unnamed = json!({ "port": 80, "targetPort": tcp });
-    let by_name = json!({ "name": "http", "port": 80, "targetPort": "web" });
+    let named_target = json!({ "name": "http", "port": 80, "targetPort": "web" });
     let ports = |ports: &[&Value]| Some(json!({ "ports": ports }));
     let case = |description, spec, port_option: String, outcome, doctor| {
         let options = if port_option.is_empty() { vec![] } else { vec!["--port".to_owned(), port_option] };
@@ -129,12 +129,18 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
         case("a port without a name by number", ports(&[&unnamed]), tcp.to_string(), Ok((&[""], routed)), follows),
         case(
             "a target by name",
-            ports(&[&by_name]),
+            ports(&[&named_target]),
             String::new(),
             Err("has the targetPort \"web\""),
             "--port http:8080",
         ),
-        case("a target by name and number", ports(&[&by_name]), format!("web:{tcp}"), Ok((&["http"], routed)), follows),
+        case(
+            "a target by name and number",
+            ports(&[&named_target]),
+            format!("web:{tcp}"),
+            Ok((&["http"], routed)),
+            follows,
+        ),
         case("headless", headless, String::new(), Ok((&["http"], routed)), follows),
         case("two ports", ports(&[&http, &dns]), String::new(), Ok((&["http", "dns"], routed)), follows),
         case(

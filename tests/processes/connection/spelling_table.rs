@@ -245,11 +245,11 @@ fn authorities() -> Vec<Spelling> {
 fn clusters() -> Vec<Spelling> {
     let server = |server: &str| format!("{{server: {server}, certificate-authority-data: $CA}}");
     let with = |extra: &str| format!("{{server: '$HTTPS', certificate-authority-data: $CA, {extra}}}");
-    let by_name = "https called localhost as secret in default";
+    let called_localhost = "https called localhost as secret in default";
     let plain_http = "http as nobody in default";
     vec![
-        cluster("server by name", &server("'https://localhost:$TLS_PORT'"), by_name),
-        cluster("server by a capital name", &server("'https://LOCALHOST:$TLS_PORT'"), by_name),
+        cluster("server by name", &server("'https://localhost:$TLS_PORT'"), called_localhost),
+        cluster("server by a capital name", &server("'https://LOCALHOST:$TLS_PORT'"), called_localhost),
         cluster("server with a slash", &server("'$HTTPS/'"), PLAIN),
         cluster(
             "server with a path",
@@ -311,7 +311,7 @@ fn clusters() -> Vec<Spelling> {
 fn contexts() -> Vec<Spelling> {
     let other = "- name: second\n  context: {cluster: c, user: u, namespace: other}\ncurrent-context: x";
     let two = plain().replace("current-context: x", other);
-    let by_name = |name: &str| {
+    let with_user_named = |name: &str| {
         plain().replace("name: u", &format!("name: {name}")).replace("user: u}", &format!("user: {name}}}"))
     };
     let in_other = "https as secret in other";
@@ -335,15 +335,15 @@ fn contexts() -> Vec<Spelling> {
             .with_context("second"),
         single("chosen context is unknown", two.clone(), REFUSED).with_context("z"),
         single("empty chosen context", two, PLAIN).with_context(""),
-        single("numbers for names", by_name("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
-        single("names with spaces", by_name("a user"), PLAIN),
-        single("names with spaces around them", by_name("' u '"), PLAIN),
+        single("numbers for names", with_user_named("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
+        single("names with spaces", with_user_named("a user"), PLAIN),
+        single("names with spaces around them", with_user_named("' u '"), PLAIN),
         context("another name's spaces", "{cluster: 'c ', user: u}", REFUSED),
         context("another user's spaces", "{cluster: c, user: ' u'}", REFUSED),
-        single("empty names", by_name("''"), PLAIN),
+        single("empty names", with_user_named("''"), PLAIN),
         single("an empty context name", plain().replace(": x\n", ": ''\n"), PLAIN),
         single("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), PLAIN),
-        single("names with @ and /", by_name("'a@b/c'"), PLAIN),
+        single("names with @ and /", with_user_named("'a@b/c'"), PLAIN),
     ]
 }
 

@@ -37,16 +37,16 @@ fn labels_of_an_existing_lease_are_kept() {
 }
 
 #[testkit::test]
-fn a_second_candidate_takes_over_a_lease() {
-    assert_second_candidate_takes_over(&TestLock::lease());
+fn a_lease_is_handed_over_to_the_standby() {
+    assert_handed_over_to_standby(&TestLock::lease());
 }
 
 #[testkit::test]
-fn a_second_candidate_takes_over_a_file() {
-    assert_second_candidate_takes_over(&TestLock::file());
+fn a_file_is_handed_over_to_the_standby() {
+    assert_handed_over_to_standby(&TestLock::file());
 }
 
-fn assert_second_candidate_takes_over(lock: &TestLock) {
+fn assert_handed_over_to_standby(lock: &TestLock) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

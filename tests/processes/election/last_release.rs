@@ -67,7 +67,7 @@ fn directions() -> [[Build; 2]; 2] {
     [[leaderrun(), &last_release], [&last_release, leaderrun()]].map(|builds| builds.map(build))
 }
 
-/// Checks in both directions that a standby of one build takes over from a leader of the other build. `end` ends the
+/// Checks in both directions that a standby of one build leads after a leader of the other build. `end` ends the
 /// leader.
 fn assert_hands_over_in_both_directions(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Build)) {
     for [leader, standby] in directions() {

@@ -93,7 +93,7 @@ fn a_leader_survives_a_slow_api_server() {
 }
 
 #[testkit::test]
-fn a_standby_whose_watch_died_silently_takes_over() {
+fn a_standby_whose_watch_died_silently_acquires_the_released_lock() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
