@@ -176,6 +176,9 @@ impl ElectionLoop<'_> {
             slot_inputs[slot].reply = Some(self.reply(slot, kind, answer));
             self.send_next();
         }
+        while let Poll::Ready((slot, stored)) = self.requests.poll_late_write(context) {
+            slot_inputs[slot].late_write = Some(stored);
+        }
         for (slot, inputs) in slot_inputs.iter_mut().enumerate() {
             while inputs.watch_events.len() < MAX_WATCH_EVENTS
                 && let Some(watch) = &mut self.slots[slot].watch

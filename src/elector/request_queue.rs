@@ -10,9 +10,13 @@ use futures_util::FutureExt;
 use futures_util::TryFutureExt;
 use futures_util::future::BoxFuture;
 use leaderrun_core::election::{Reply, Request};
+use leaderrun_core::record::Stored;
 
 use super::error_throttle::RequestKind;
 use crate::lock::{Lock, LockError};
+
+/// The largest number of late writes whose replies are awaited. More would keep more connections open.
+const MAX_LATE_WRITES: usize = 2;
 
 /// The answer to a request, with the slot and the kind of the request.
 pub type Answer = (usize, RequestKind, Result<Reply, LockError>);
@@ -22,6 +26,8 @@ pub struct RequestQueue<'a> {
     locks: Vec<&'a dyn Lock>,
     waiting: VecDeque<(usize, Request)>,
     pending: Option<PendingRequest<'a>>,
+    /// The writes that were replaced by another request before they were answered.
+    late_writes: VecDeque<PendingRequest<'a>>,
 }
 
 struct PendingRequest<'a> {
@@ -33,20 +39,28 @@ struct PendingRequest<'a> {
 impl<'a> RequestQueue<'a> {
     /// Creates an empty queue for the locks of all slots.
     pub fn new(locks: Vec<&'a dyn Lock>) -> Self {
-        Self { locks, waiting: VecDeque::new(), pending: None }
+        Self { locks, waiting: VecDeque::new(), pending: None, late_writes: VecDeque::new() }
     }
 
     /// Adds a request of a slot, which replaces the slot's previous request. If the previous request was pending,
     /// returns its kind.
     pub fn add(&mut self, slot: usize, request: Request) -> Option<RequestKind> {
-        let cancelled = self.pending.take_if(|pending| pending.slot == slot).map(|cancelled| cancelled.kind);
+        let replaced = self.pending.take_if(|pending| pending.slot == slot);
+        let replaced_kind = replaced.as_ref().map(|replaced| replaced.kind);
+        let is_late_write = |replaced: &PendingRequest| {
+            replaced.kind == RequestKind::Write && self.locks[replaced.slot].allows_late_writes()
+        };
+        self.late_writes.extend(replaced.filter(is_late_write));
+        if self.late_writes.len() > MAX_LATE_WRITES {
+            self.late_writes.pop_front();
+        }
         self.waiting.retain(|(queued_slot, _)| *queued_slot != slot);
         // A write, such as a claim, is more urgent than the reads of other slots.
         match kind_of(&request) {
             RequestKind::Write => self.waiting.push_front((slot, request)),
             RequestKind::Read => self.waiting.push_back((slot, request)),
         }
-        cancelled
+        replaced_kind
     }
 
     /// Drops the requests whose replies are no longer awaited. Otherwise the other requests would wait for them,
@@ -80,6 +94,25 @@ impl<'a> RequestQueue<'a> {
             self.pending = None;
             (slot, kind, answer)
         })
+    }
+}
+
+impl RequestQueue<'_> {
+    /// Returns the record that a write has stored which was replaced by another request, once its reply has arrived.
+    pub fn poll_late_write(&mut self, context: &mut Context<'_>) -> Poll<(usize, Stored)> {
+        let mut index = 0;
+        while let Some(write) = self.late_writes.get_mut(index) {
+            let Poll::Ready(answer) = write.answer.poll_unpin(context) else {
+                index += 1;
+                continue;
+            };
+            let slot = write.slot;
+            self.late_writes.remove(index);
+            if let Ok(Reply::Written(stored)) = answer {
+                return Poll::Ready((slot, stored));
+            }
+        }
+        Poll::Pending
     }
 }
 

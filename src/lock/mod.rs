@@ -34,8 +34,10 @@ pub use self::two_objects::TwoObjectLock;
 
 /// A store of one record, with compare-and-swap and change notification.
 ///
-/// Callers send only one request at a time, besides a watch. If the future of a request is dropped, the request may
-/// still be carried out later.
+/// Callers send only one request at a time, besides a watch and the writes that [`allows_late_writes`] permits. If the
+/// future of a request is dropped, the request may still be carried out later.
+///
+/// [`allows_late_writes`]: Self::allows_late_writes
 pub trait Lock: Send + Sync {
     /// Reads the record with a consistent read, which reflects all earlier writes.
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, LockError>>;
@@ -54,6 +56,11 @@ pub trait Lock: Send + Sync {
     /// Returns what requests are waiting for before they can be sent, if they have waited for long.
     fn pending(&self) -> Option<String> {
         None
+    }
+
+    /// Returns whether a write may continue while the next request is sent. Its reply then still counts.
+    fn allows_late_writes(&self) -> bool {
+        false
     }
 
     /// Returns the fencing token of the write that produced this resourceVersion.

@@ -376,6 +376,10 @@ impl Lock for ObjectLock {
         self.objects.pending()
     }
 
+    fn allows_late_writes(&self) -> bool {
+        true
+    }
+
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         let start = self.watch_start(from);
         async move {

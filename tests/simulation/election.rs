@@ -37,8 +37,14 @@ pub struct ElectorProcess {
     pub pair: Option<PairClient>,
     /// The number of the request in flight.
     pub request_in_flight: Option<u32>,
+    /// `true` if the last request is a write to a lock in one object.
+    is_write_in_flight: bool,
     /// The reply to the request in flight, and the revision of the store that the reply reflects.
     pub reply: Option<(Reply, u64)>,
+    /// The numbers of the last two writes that were replaced by another request before they were answered.
+    pub given_up_writes: VecDeque<u32>,
+    /// The records that these writes have stored, for replies that arrived late.
+    pub late_writes: VecDeque<Stored>,
     /// The number of watches that were opened.
     pub watches: u32,
     /// The number of the open watch.
@@ -97,6 +103,9 @@ impl ElectorProcess {
             requests: 0,
             pair,
             request_in_flight: None,
+            is_write_in_flight: false,
+            given_up_writes: VecDeque::new(),
+            late_writes: VecDeque::new(),
             reply: None,
             watches: 0,
             watch: None,
@@ -134,13 +143,15 @@ impl World {
             let elector = &mut self.runs[run].elector;
             let watch_events: Vec<WatchEvent> = elector.watch_events.drain(..).collect();
             let (command_gone, stop) = (elector.command_gone.take(), std::mem::take(&mut elector.stop_requested));
-            let no_input = reply.is_none() && watch_events.is_empty() && command_gone.is_none() && !stop;
+            let late_write = elector.late_writes.pop_front();
+            let is_reply = reply.is_some() || late_write.is_some();
+            let no_input = !is_reply && watch_events.is_empty() && command_gone.is_none() && !stop;
             let is_due = elector.election.next_timeout().is_some_and(|at| now.boot >= at);
             if no_input && !is_due {
                 break;
             }
             elector.gives_up_at = elector.gives_up_at.filter(|at| now.boot < *at);
-            elector.handles_write_reply = matches!(reply, Some(Reply::Written(_)));
+            elector.handles_write_reply = late_write.is_some() || matches!(reply, Some(Reply::Written(_)));
             if watch_events.iter().any(ends_watch) {
                 elector.watch = None;
                 self.close_watch(run);
@@ -148,7 +159,8 @@ impl World {
             let mutated_events =
                 watch_events.iter().map(|event| self.mutated_watch_event(run, event.clone())).collect();
             let replied = reply.is_some();
-            let inputs = ElectionInputs { command_gone, stop, reply, watch_events: mutated_events };
+            let late_write = late_write.map(|stored| self.observe_late_write(run, stored));
+            let inputs = ElectionInputs { command_gone, stop, reply, late_write, watch_events: mutated_events };
             let actions = self.runs[run].elector.election.step(now, inputs);
             let replaces_watch =
                 |action: &ElectionAction| matches!(action, ElectionAction::Watch(_) | ElectionAction::Unwatch);
@@ -200,7 +212,7 @@ impl World {
 
     fn is_idle(&self, run: usize) -> bool {
         let elector = &self.runs[run].elector;
-        let has_input = elector.command_gone.is_some() || elector.stop_requested;
+        let has_input = elector.command_gone.is_some() || elector.stop_requested || !elector.late_writes.is_empty();
         !has_input && elector.reply.is_none() && elector.watch_events.is_empty()
     }
 
@@ -215,7 +227,15 @@ impl World {
         match action {
             ElectionAction::Send(request) => {
                 let timeout = self.machines[self.runs[run].machine].plan.timing.request_timeout();
-                self.runs[run].elector.gives_up_at = Some(now.boot + timeout);
+                let elector = &mut self.runs[run].elector;
+                elector.gives_up_at = Some(now.boot + timeout);
+                if let Some(number) = elector.request_in_flight.filter(|_| elector.is_write_in_flight) {
+                    elector.given_up_writes.push_back(number);
+                    if elector.given_up_writes.len() > 2 {
+                        elector.given_up_writes.pop_front();
+                    }
+                }
+                elector.is_write_in_flight = elector.pair.is_none() && request != Request::Get;
                 self.send(run, request);
             }
             ElectionAction::Watch(from) => {

@@ -147,6 +147,14 @@ impl World {
         if elector.alive && elector.request_in_flight == Some(number) && elector.reply.is_none() {
             elector.reply = Some((reply, revision));
             self.wake_soon(run, Thread::Election);
+        } else if let Reply::Written(stored) = reply
+            && elector.alive
+            && let Some(index) = elector.given_up_writes.iter().position(|given_up| *given_up == number)
+        {
+            elector.given_up_writes.remove(index);
+            elector.late_writes.push_back(stored);
+            trace!(self, "           the reply to {}'s write arrives late", self.name(run));
+            self.wake_soon(run, Thread::Election);
         }
     }
 

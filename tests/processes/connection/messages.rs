@@ -60,7 +60,7 @@ fn the_message_recognizes_a_pod_whose_environment_is_incomplete() {
     let (host, port) = (("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443"));
     for (variables, missing) in [([host], port.0), ([port], host.0)] {
         let log = log_with(&variables);
-        assert!(log.contains(&format!("this is a pod, and its environment lacks {missing}; ")), "{log}");
+        assert!(log.contains(&format!("this is a pod, but its environment lacks {missing}; ")), "{log}");
     }
     assert!(log_with(&[]).contains("this is not a pod"));
 }

@@ -145,3 +145,15 @@ fn a_leader_survives_a_restart_of_the_api_server() {
     b.stop();
     witnesses.assert_one_at_a_time(2);
 }
+
+/// For example, the disk of the API server is slow. The request timeout is one second.
+#[testkit::test]
+fn a_leader_keeps_the_lock_although_each_reply_takes_longer_than_the_request_timeout() {
+    let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
+    let (lock, a) = start_leader(&proxy, &witnesses);
+    proxy.delay_replies(Duration::from_millis(1500));
+    // Without a renewal that counts, the command would be stopped after the renew deadline of four seconds.
+    Cluster::shared().wait_for_renewals(&lock, 8);
+    proxy.heal();
+    assert_still_leads(a, &witnesses);
+}

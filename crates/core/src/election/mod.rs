@@ -231,10 +231,10 @@ impl Election {
 
     /// Processes everything that has arrived, then expired timers, and returns the actions to carry out, in order.
     ///
-    /// Simultaneous inputs are processed in this order: the end of the command, the stop request, the reply, watch
-    /// events, timers.
+    /// Simultaneous inputs are processed in this order: the end of the command, the stop request, the reply, the reply to
+    /// an earlier write, watch events, timers.
     pub fn step(&mut self, now: Now, inputs: ElectionInputs) -> Vec<ElectionAction> {
-        let ElectionInputs { command_gone, stop, reply, watch_events } = inputs;
+        let ElectionInputs { command_gone, stop, reply, late_write, watch_events } = inputs;
         if let Some(CommandGone { succeeded }) = command_gone {
             self.handle_command_gone(now, succeeded);
         }
@@ -244,6 +244,9 @@ impl Election {
         if let Some(reply) = reply {
             self.apply_reply(now, reply);
             self.decide(now);
+        }
+        if let Some(stored) = late_write {
+            self.handle_late_write(now, stored);
         }
         for event in watch_events {
             if !self.watch_replaced {

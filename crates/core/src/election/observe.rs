@@ -111,6 +111,27 @@ impl Election {
         }
     }
 
+    /// Processes the reply to a renewal that was given up. The renewal was carried out, but took longer than the request
+    /// timeout.
+    pub(super) fn handle_late_write(&mut self, now: Now, stored: Stored) {
+        let is_unconfirmed = self
+            .unconfirmed_writes
+            .iter()
+            .any(|write| write.renew_time == stored.record.renew_time && write.base.as_ref() != Some(&stored.version));
+        let is_outdated = self.observed_version().is_some_and(|seen| is_older(&stored.version, seen));
+        if !matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) || !is_unconfirmed || is_outdated {
+            return;
+        }
+        self.observe(now, Some(stored));
+        // A pending write that replaces the previous version can no longer be carried out.
+        let is_conflict = |write: &Write| write.base.as_ref() != self.observed_version();
+        if self.pending.as_ref().and_then(|pending| pending.write.as_ref()).is_some_and(is_conflict) {
+            self.pending = None;
+            self.timers.stop(Timer::GiveUp);
+        }
+        self.decide(now);
+    }
+
     fn remember_unconfirmed(&mut self, write: Option<Write>) {
         self.unconfirmed_writes.extend(write);
         if self.unconfirmed_writes.len() > MAX_UNCONFIRMED_WRITES {

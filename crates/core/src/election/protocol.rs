@@ -58,6 +58,9 @@ pub struct ElectionInputs {
     pub stop: bool,
     /// The reply to the request that was sent last.
     pub reply: Option<Reply>,
+    /// The record that an earlier write has stored, if the reply arrives after another request was sent. A client may
+    /// drop such replies, but then a leader whose writes take longer than a request timeout loses the lock.
+    pub late_write: Option<Stored>,
     /// The events of the watch that was opened last, in order.
     pub watch_events: Vec<WatchEvent>,
 }

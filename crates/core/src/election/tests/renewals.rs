@@ -117,6 +117,48 @@ fn a_claim_whose_reply_was_lost_is_recognized_by_a_read() {
     );
 }
 
+/// For example, the disk of the API server is slow. Each write takes three seconds, and the request timeout is shorter.
+#[test]
+fn a_leader_whose_renewals_take_longer_than_the_request_timeout_keeps_the_lock() {
+    let mut driver = Driver::leading();
+    for _ in 0..20 {
+        driver.advance(driver.time_to_next_timeout().min(2 * SECOND));
+        let (sent, renewal) = (driver.now.boot, driver.expect_write());
+        driver.advance(driver.time_to_next_timeout());
+        driver.expect_write();
+        driver.now.boot = sent + 3 * SECOND;
+        driver.version += 1;
+        let stored = driver.stored(renewal);
+        driver.step(ElectionInputs { late_write: Some(stored), ..ElectionInputs::default() });
+        let actions = driver.actions();
+        assert!(
+            matches!(&actions[..], [ElectionAction::Extend(tenure), ..] if tenure.renewal_sent_at == sent),
+            "{actions:?}"
+        );
+        let Some(ElectionAction::Send(Request::Update(_, next))) = actions.last() else { panic!("{actions:?}") };
+        let next = next.clone();
+        driver.answer_write(next);
+        driver.actions();
+    }
+}
+
+#[test]
+fn a_late_reply_does_not_replace_a_later_record() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    let renewal = driver.expect_write();
+    driver.advance(driver.time_to_next_timeout());
+    driver.expect_write();
+    driver.version += 1;
+    let stored = driver.stored(renewal);
+    driver.reply(Reply::Conflict);
+    driver.version += 1;
+    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]));
+    driver.step(ElectionInputs { late_write: Some(stored), ..ElectionInputs::default() });
+    assert_eq!(driver.actions(), []);
+}
+
 /// A proxy that sends a write twice passes on the reply to the second request.
 #[test]
 fn a_write_that_was_carried_out_counts_although_its_reply_is_a_conflict() {
