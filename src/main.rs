@@ -57,6 +57,7 @@ use crate::process::fork::{Role, fork_supervisor};
 use crate::process::signals::{self, BlockedSignals, InheritedSignals};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
+use crate::process::tree::SharedNested;
 use crate::process::{limits, needed_calls};
 use crate::subcommands::output::print;
 use crate::subcommands::{CommandOutput, Subcommand};
@@ -117,19 +118,20 @@ fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig, block
     let inherited = InheritedSignals::take(blocked)?;
     let (to_supervisor, to_elector) = channel::pair()?;
     let switch = DeadMansSwitch::new();
+    let nested = SharedNested::new()?;
     match fork_supervisor()? {
         Role::Elector { supervisor } => {
             drop(to_elector);
             // The switch must stay open until this process ends. Closing it earlier would kill a command that outlives
             // the supervisor.
             let _held = switch.map(DeadMansSwitch::into_held);
-            elector::run(elector_config, to_supervisor, supervisor, inherited)
+            elector::run(elector_config, to_supervisor, supervisor, nested, inherited)
         }
         Role::Supervisor { elector } => {
             drop(to_supervisor);
             title::set_name(title::SUPERVISOR)?;
             title::replace_command_line(title::SUPERVISOR);
-            supervisor::run(supervisor_config, to_elector, elector, inherited, switch)
+            supervisor::run(supervisor_config, to_elector, elector, nested, inherited, switch)
         }
     }
 }

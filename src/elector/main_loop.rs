@@ -31,7 +31,7 @@ use crate::process::priority::Priority;
 use crate::process::signals::{InheritedSignals, ReceivedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
-use crate::process::tree::{self, KillFailure, KillRounds, Tree};
+use crate::process::tree::{self, KillFailure, KillRounds, SharedNested, Tree};
 use crate::telemetry::observer::Observer;
 use crate::telemetry::systemd::Watchdog;
 
@@ -75,6 +75,8 @@ pub struct MainLoop {
     /// Whether to release stdin and stdout once the command runs.
     releases_streams: bool,
     tree: Tree,
+    /// The processes in nested PID namespaces that the supervisor remembers.
+    nested: Option<SharedNested>,
     kill: Option<KillRounds>,
     /// The pace of a kill, as the supervisor has reported it.
     kill_pace: Option<KillPace>,
@@ -116,12 +118,18 @@ impl MainLoop {
             command_had_terminal: false,
             releases_streams: false,
             tree,
+            nested: None,
             kill: None,
             kill_pace: None,
             next_probe: clock::now(),
             priority: None,
             is_partly_reaped: false,
         })
+    }
+
+    /// Makes a kill include the processes in nested PID namespaces that the supervisor remembers.
+    pub fn with_nested(self, nested: SharedNested) -> Self {
+        Self { nested: Some(nested), ..self }
     }
 
     /// Sets the descriptor that becomes readable when traffic has been routed away from a command that is ending.
@@ -243,6 +251,7 @@ impl MainLoop {
 
     fn kill_all(&mut self) -> Result<(), KillFailure> {
         let _ = self.supervisor.signal(Signal::SIGKILL);
+        self.nested.iter().for_each(|nested| self.tree.adopt(nested));
         let now = clock::now();
         self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
     }

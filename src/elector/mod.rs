@@ -40,7 +40,7 @@ use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockConfig, LockName, OwnerConfig, SlotCount};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::InheritedSignals;
-use crate::process::tree::{self, Tree};
+use crate::process::tree::{self, SharedNested, Tree};
 use crate::process::{clock, memory, rights};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
@@ -110,6 +110,7 @@ pub fn run(
     config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
+    nested: SharedNested,
     inherited: InheritedSignals,
 ) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
@@ -122,8 +123,8 @@ pub fn run(
     log_notices::note_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let executed_at = clock::now();
-    let (ended, saved_counters) =
-        observed_main_loop(config, channel, supervisor, inherited.clone()).unwrap_or_else(|failure| {
+    let (ended, saved_counters) = observed_main_loop(config, channel, supervisor, nested, inherited.clone())
+        .unwrap_or_else(|failure| {
             log_notices::failed(&failure);
             let is_transient = exit::is_transient(&failure);
             let ended = EndOfLoop {
@@ -163,6 +164,7 @@ fn observed_main_loop(
     config: ElectorConfig,
     channel: ElectorEnd,
     supervisor: PidFd,
+    nested: SharedNested,
     inherited: InheritedSignals,
 ) -> anyhow::Result<(EndOfLoop, Option<String>)> {
     let tree = Tree::open(&config.election.run.to_string());
@@ -177,6 +179,7 @@ fn observed_main_loop(
     let lock = LockConfig { name: config.lock, slots: config.slots, owner: config.owner };
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
+    let main_loop = main_loop.with_nested(nested);
     // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };

@@ -32,7 +32,7 @@ use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::TerminalPolicy;
-use crate::process::tree::{self, Ended, KillFailure, Tree};
+use crate::process::tree::{self, Ended, KillFailure, SharedNested, Tree};
 use crate::telemetry::log::printable;
 
 /// The supervisor's main loop. It runs in the supervisor's only thread.
@@ -79,6 +79,7 @@ impl<'a> MainLoop<'a> {
         config: SupervisorConfig,
         channel: &'a SupervisorEnd,
         elector: Pid,
+        nested: SharedNested,
         inherited: InheritedSignals,
         switch: io::Result<DeadMansSwitch>,
     ) -> io::Result<Self> {
@@ -88,7 +89,7 @@ impl<'a> MainLoop<'a> {
         }
         setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(SystemCallError::of("setpgid"))?;
         tree::adopt_orphans()?;
-        let tree = CommandTree::new(Tree::open(&config.run.to_string())?);
+        let tree = CommandTree::new(Tree::open(&config.run.to_string())?.storing_nested_in(nested));
         let deadline = Deadline::new(&config.run.to_string());
         if let Err(reason) = &deadline {
             let notice = SupervisorNotice::CheckUnavailable { reason: reason.to_string() };

@@ -28,6 +28,7 @@ use crate::exit;
 use crate::process::memory;
 use crate::process::signals::InheritedSignals;
 use crate::process::switch::DeadMansSwitch;
+use crate::process::tree::SharedNested;
 
 /// The processes that must have ended before the command counts as ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,6 +62,7 @@ pub fn run(
     config: SupervisorConfig,
     channel: SupervisorEnd,
     elector: Pid,
+    nested: SharedNested,
     inherited: InheritedSignals,
     switch: io::Result<DeadMansSwitch>,
 ) -> ! {
@@ -68,7 +70,7 @@ pub fn run(
     std::panic::set_hook(Box::new(|_| process::abort()));
     // A failure to lock the memory is not reported, because the elector fails in the same way and logs that.
     let _ = memory::lock();
-    let main_loop = MainLoop::new(config, &channel, elector, inherited, switch);
+    let main_loop = MainLoop::new(config, &channel, elector, nested, inherited, switch);
     let ended = main_loop.and_then(|mut main_loop| main_loop.run());
     if let Err(failure) = &ended {
         let _ = channel.send(&Report::Notice(SupervisorNotice::Failed { reason: failure.to_string() }));

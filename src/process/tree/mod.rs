@@ -19,6 +19,7 @@ mod nested;
 mod proc;
 mod reap;
 mod runnable;
+mod shared_nested;
 mod user;
 
 use std::fs;
@@ -38,6 +39,7 @@ use self::members::Members;
 use self::nested::Nested;
 use self::proc::Proc;
 pub use self::reap::{Ended, Reaped, reap};
+pub use self::shared_nested::SharedNested;
 use crate::process::clock;
 use crate::process::system_call::SystemCallError;
 use crate::process::title;
@@ -165,6 +167,18 @@ impl Tree {
     /// the processes in nested PID namespaces.
     pub fn with_namespace_checks(self) -> Self {
         Self { checks_namespaces: true, ..self }
+    }
+
+    /// Stores the remembered processes in this memory, so that the elector can [adopt](Self::adopt) them.
+    pub fn storing_nested_in(mut self, shared: SharedNested) -> Self {
+        self.nested.store_in(shared);
+        self
+    }
+
+    /// Remembers the processes in nested PID namespaces that the supervisor has stored. Some of them may not be
+    /// descendants of this process.
+    pub fn adopt(&mut self, shared: &SharedNested) {
+        self.nested.adopt(shared);
     }
 
     /// Remembers the descendants in nested PID namespaces, and counts all descendants. The scan ends early at `until`.

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::members::{self, Member, Members};
 use super::proc::{Identity, Proc};
+use super::shared_nested::SharedNested;
 use crate::process::clock;
 
 /// The largest number of remembered processes.
@@ -32,6 +33,8 @@ pub struct Nested {
     processes: Vec<Remembered>,
     /// The numbers of the processes, in ascending order.
     numbers: Vec<i32>,
+    /// Where the processes are stored for the elector.
+    shared: Option<SharedNested>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +47,28 @@ struct Remembered {
 impl Nested {
     /// Allocates the memory for the processes.
     pub fn new() -> Self {
-        Self { processes: Vec::with_capacity(CAPACITY), numbers: Vec::with_capacity(CAPACITY) }
+        Self { processes: Vec::with_capacity(CAPACITY), numbers: Vec::with_capacity(CAPACITY), shared: None }
+    }
+
+    /// Stores the processes in this memory from now on.
+    pub fn store_in(&mut self, shared: SharedNested) {
+        self.shared = Some(shared);
+    }
+
+    /// Remembers the processes that the supervisor has stored.
+    pub fn adopt(&mut self, shared: &SharedNested) {
+        shared.processes().for_each(|identity| self.add(identity));
+    }
+
+    /// Remembers a process, if there is room and it is not remembered already.
+    fn add(&mut self, identity: Identity) {
+        if self.processes.len() < CAPACITY
+            && let Err(index) = self.numbers.binary_search(&identity.number)
+        {
+            self.numbers.insert(index, identity.number);
+            self.processes.push(Remembered { identity, terminated: false });
+            self.shared.iter().for_each(|shared| shared.push(identity));
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -62,7 +86,14 @@ impl Nested {
 
     /// Forgets the processes that are dead.
     pub fn forget_dead(&mut self, proc: &Proc) {
+        let count = self.processes.len();
         self.processes.retain(|remembered| proc.is_alive(remembered.identity));
+        if self.processes.len() == count {
+            return;
+        }
+        if let Some(shared) = &self.shared {
+            shared.store(self.processes.iter().map(|remembered| remembered.identity));
+        }
         self.numbers.clear();
         self.numbers.extend(self.processes.iter().map(|remembered| remembered.identity.number));
         self.numbers.sort_unstable();
@@ -135,13 +166,8 @@ impl Nested {
         }
         let longest = clock::now() + MAX_SCAN_TIME;
         members.scan_until(proc, until.map_or(longest, |until| until.min(longest)), |member| {
-            let number = member.identity.number;
-            if is_nested(&member)
-                && self.processes.len() < CAPACITY
-                && let Err(index) = self.numbers.binary_search(&number)
-            {
-                self.numbers.insert(index, number);
-                self.processes.push(Remembered { identity: member.identity, terminated: false });
+            if is_nested(&member) {
+                self.add(member.identity);
             }
             visit(&member);
         })

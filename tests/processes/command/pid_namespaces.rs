@@ -88,6 +88,18 @@ fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
     });
 }
 
+/// Only the supervisor has seen the orphan, which is no descendant of the elector.
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
+fn an_orphan_that_the_supervisor_has_seen_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
+    assert_hands_over(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+        let supervisor = a.supervisor();
+        a.signal(Signal::SIGTERM);
+        eventually("only the orphan is left", || children(supervisor).is_empty());
+        // On a busy machine, the supervisor may have ended already.
+        let _ = kill(supervisor, Signal::SIGKILL);
+    });
+}
+
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn processes_that_ignore_sigterm_are_killed_from_the_leaves_up() {
     // The shell ignores SIGTERM as well, so all processes are still alive when they are killed.

@@ -1,0 +1,109 @@
+//! The processes in nested PID namespaces that the supervisor remembers, in memory that it shares with the elector. If
+//! the supervisor fails, the elector kills them, because it cannot find those whose parents have ended.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+
+use super::members::CAPACITY;
+use super::proc::Identity;
+use crate::process::system_call::SystemCallError;
+
+const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<Contents>()).expect("the length is not zero");
+
+/// The contents of the memory. The kernel fills new memory with zeros, so there are no processes at first.
+#[repr(C)]
+struct Contents {
+    count: AtomicUsize,
+    processes: [SharedIdentity; CAPACITY],
+}
+
+#[repr(C)]
+struct SharedIdentity {
+    number: AtomicI32,
+    started: AtomicU64,
+}
+
+/// The shared memory. It stays mapped until the process ends.
+#[derive(Debug)]
+pub struct SharedNested(NonNull<Contents>);
+
+impl SharedNested {
+    /// Creates the memory, which is shared with every process that is forked afterwards.
+    ///
+    /// # Errors
+    /// Fails if the kernel has no memory left.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: the kernel chooses the address, so no memory of this process is replaced.
+        let address =
+            unsafe { mmap_anonymous(None, LENGTH, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) };
+        Ok(Self(address.map_err(SystemCallError::of("mmap"))?.cast()))
+    }
+
+    /// Stores the processes. They are stored in order, and their number last, so a reader finds every process that was
+    /// and still is one of them, even if the writer is killed meanwhile.
+    pub fn store(&self, processes: impl Iterator<Item = Identity>) {
+        let mut count = 0;
+        for (shared, identity) in self.contents().processes.iter().zip(processes) {
+            shared.number.store(identity.number, Ordering::SeqCst);
+            shared.started.store(identity.started, Ordering::SeqCst);
+            count += 1;
+        }
+        self.contents().count.store(count, Ordering::SeqCst);
+    }
+
+    /// Stores one more process. It is ignored if there is no room.
+    pub fn push(&self, identity: Identity) {
+        let count = self.contents().count.load(Ordering::SeqCst);
+        if let Some(shared) = self.contents().processes.get(count) {
+            shared.number.store(identity.number, Ordering::SeqCst);
+            shared.started.store(identity.started, Ordering::SeqCst);
+            self.contents().count.store(count + 1, Ordering::SeqCst);
+        }
+    }
+
+    /// Returns the stored processes.
+    pub fn processes(&self) -> impl Iterator<Item = Identity> {
+        let count = self.contents().count.load(Ordering::SeqCst);
+        self.contents().processes.iter().take(count).map(|shared| Identity {
+            number: shared.number.load(Ordering::SeqCst),
+            started: shared.started.load(Ordering::SeqCst),
+        })
+    }
+
+    fn contents(&self) -> &Contents {
+        // SAFETY: the memory is never unmapped, is page-aligned and long enough, and consists of atomics, for which any
+        // bytes are valid.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{ForkResult, fork};
+
+    use super::*;
+
+    #[test]
+    fn a_forked_process_shares_the_stored_processes() {
+        let identity = |number| Identity { number, started: u64::from(number.unsigned_abs()) };
+        let shared = SharedNested::new().unwrap();
+        assert_eq!(shared.processes().count(), 0);
+        // SAFETY: the child only writes to the shared memory.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => drop(waitpid(child, None)),
+            ForkResult::Child => {
+                shared.store([1, 2, 3].map(identity).into_iter());
+                shared.store([2, 3].map(identity).into_iter());
+                shared.push(identity(4));
+                // SAFETY: the call ends this process without exit handlers.
+                unsafe { libc::_exit(0) }
+            }
+        }
+        assert_eq!(shared.processes().collect::<Vec<_>>(), [2, 3, 4].map(identity));
+    }
+}
