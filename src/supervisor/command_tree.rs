@@ -16,9 +16,15 @@ use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 /// The shortest time between two scans for processes in nested PID namespaces.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The shortest pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, so that
-/// such scans take at most a 2000th of a CPU.
+/// The pause after a scan, as a multiple of the CPU time of the scan, so that scans of a tree that does not grow take
+/// at most a 2000th of a CPU.
 const SCAN_PAUSE: u32 = 2000;
+
+/// A longer pause than this is shortened, because a kill needs to know how many processes there are.
+const LONG_SCAN_PAUSE: Duration = Duration::from_secs(5);
+
+/// The shortest pause after a scan of very many processes, as a multiple of the CPU time of the scan.
+const MIN_SCAN_PAUSE: u32 = 100;
 
 /// The time between two checks of processes that are not children of this process. Their death causes no SIGCHLD here.
 const NESTED_INTERVAL: Duration = Duration::from_millis(20);
@@ -110,8 +116,7 @@ impl CommandTree {
         let took = clock::cpu_time().saturating_sub(started_at);
         // A tree that grows is expected to grow further.
         let is_growing = self.tree.count().processes > previous_count.processes;
-        let pause = if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(took * SCAN_PAUSE) };
-        self.next_scan = clock::now() + pause;
+        self.next_scan = clock::now() + scan_pause(took, is_growing);
         self.estimate_kill_time();
     }
 
@@ -242,5 +247,26 @@ impl CommandTree {
         (self.kill, self.terminated, self.awaits_nested) = (None, None, false);
         (self.kill_time, self.kill_pace) = (Duration::ZERO, None);
         self.tree.reset();
+    }
+}
+
+/// Returns the pause after a scan that took this CPU time. `is_growing` states whether the scan has found more
+/// processes than the previous scan.
+fn scan_pause(took: Duration, is_growing: bool) -> Duration {
+    let longest = LONG_SCAN_PAUSE.max(took * MIN_SCAN_PAUSE);
+    if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(longest.min(took * SCAN_PAUSE)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scans_of_many_processes_are_rarer_but_at_most_five_seconds_or_a_hundredth_of_a_cpu_apart() {
+        let millis = Duration::from_millis;
+        for (took, pause) in [(0, 1000), (1, 2000), (2, 4000), (12, 5000), (50, 5000), (100, 10_000)] {
+            assert_eq!(scan_pause(millis(took), false), millis(pause), "{took} ms");
+            assert_eq!(scan_pause(millis(took), true), SCAN_INTERVAL);
+        }
     }
 }
