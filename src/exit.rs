@@ -121,7 +121,7 @@ pub struct StatusDescription {
     pub status: &'static str,
     pub meaning: &'static str,
     /// The advice for scripts that see this status.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the reference contains it"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the test that generates docs/reference.md reads it"))]
     pub advice: &'static str,
 }
 

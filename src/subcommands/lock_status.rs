@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::record::{Record, RecordSlot, RunId};
 use serde::Serialize;
 
-use crate::telemetry::log::{in_one_line, printable};
+use crate::telemetry::log::{on_one_line, printable};
 
 /// Shorter durations are shown with tenths of seconds, and others in whole seconds.
 const SHOWN_WITH_TENTHS: Duration = Duration::from_secs(10);
@@ -161,7 +161,7 @@ fn seconds(duration: SignedDuration) -> f64 {
 
 impl fmt::Display for LockStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, value: String| writeln!(f, "{name:<13} {}", in_one_line(&value));
+        let mut line = |name: &str, value: String| writeln!(f, "{name:<13} {}", on_one_line(&value));
         let unknown = "unknown: the record does not say".to_owned();
         line("lock", self.lock.clone())?;
         if let Some(slot) = self.record_slot() {

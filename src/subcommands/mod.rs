@@ -27,7 +27,7 @@ use crate::lock::{self, Lock, LockConfig, LockError, LockName, OwnerConfig, Owne
 use crate::process::tree;
 use crate::routing::{Routing, RoutingTarget};
 use crate::telemetry::http::HttpAddress;
-use crate::telemetry::log::in_one_line;
+use crate::telemetry::log::on_one_line;
 
 /// The timeout of one request to the API server or a file.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -181,7 +181,7 @@ pub struct CommandOutput {
 impl CommandOutput {
     /// Creates an output that consists of one sentence.
     fn sentence(sentence: &str, status: u8) -> Self {
-        Self { text: in_one_line(sentence) + "\n", status }
+        Self { text: on_one_line(sentence) + "\n", status }
     }
 
     /// Returns an empty output, for a subcommand that has already printed its results.

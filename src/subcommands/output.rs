@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
-use crate::telemetry::log::in_one_line;
+use crate::telemetry::log::on_one_line;
 
 /// Writes to stdout without buffering. Returns false if no process reads the output any more, which is not an error.
 ///
@@ -21,5 +21,5 @@ pub fn print(text: &str) -> Result<bool> {
 
 /// Writes a warning to stderr.
 pub fn warn(sentence: &str) {
-    let _ = writeln!(io::stderr(), "leaderrun: warning: {}", in_one_line(sentence));
+    let _ = writeln!(io::stderr(), "leaderrun: warning: {}", on_one_line(sentence));
 }

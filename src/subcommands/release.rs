@@ -14,7 +14,7 @@ use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
-use crate::telemetry::log::in_one_line;
+use crate::telemetry::log::on_one_line;
 
 /// The exit status if the lock is free and no candidate waits for an earlier holder.
 const FREE: u8 = 1;
@@ -49,7 +49,7 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     }
     let observe = observe.unwrap_or_else(|| observation_time(record));
     let held = describe(&name, record);
-    print(&format!("{}; waiting {} for a renewal\n", in_one_line(&held), format_duration(observe)))?;
+    print(&format!("{}; waiting {} for a renewal\n", on_one_line(&held), format_duration(observe)))?;
     let until = clock::now() + observe;
     let mut latest = before.clone();
     while clock::now() < until {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
-use crate::telemetry::log::in_one_line;
+use crate::telemetry::log::on_one_line;
 
 /// How often a lock that cannot be watched is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -161,7 +161,7 @@ impl Printer {
             return Ok(true);
         }
         let line = match self.output {
-            OutputFormat::Text => format!("{now:.0} {}\n", in_one_line(&status.sentence())),
+            OutputFormat::Text => format!("{now:.0} {}\n", on_one_line(&status.sentence())),
             OutputFormat::Json => status.json()?,
         };
         self.last = Some(status);

@@ -1,7 +1,7 @@
 //! The definition of log events: each has a level, a name, fields, a sentence, and a description of when it is logged.
 
-/// The target of events of level `detail`, which the text format only shows with `-v`, because the other events are
-/// enough for people.
+/// The target of events of level `detail`, which the text format only shows with `-v`, because a human reader rarely
+/// needs them.
 pub const DETAIL_TARGET: &str = "leaderrun::detail";
 
 /// The description of an event for the reference.
@@ -9,7 +9,7 @@ pub const DETAIL_TARGET: &str = "leaderrun::detail";
 #[derive(Debug)]
 pub struct LogEvent {
     pub name: &'static str,
-    /// The level: `error`, `warn`, `info`, `detail` (an info that the text format only shows with `-v`) or `debug`.
+    /// The level: `error`, `warn`, `info`, `detail` (an `info` event that the text format only shows with `-v`) or `debug`.
     pub level: &'static str,
     pub fields: &'static [&'static str],
     /// A sentence that begins with "Logged" and says when the event is logged.

@@ -1,8 +1,8 @@
 //! The table of metrics, from which `/metrics` and the reference are generated.
 //!
-//! leaderrun has its own implementation because metrics must survive `--on-lost rejoin`, for which leaderrun executes
-//! itself again. For Prometheus, leaderrun is still the same target, and a reset of the counters would hide the loss
-//! that was counted last. Therefore [`Counters`](super::counters::Counters) are plain data that serde saves and
+//! leaderrun implements metrics itself, because they must survive `--on-lost rejoin`, in which leaderrun re-executes
+//! itself. Prometheus still sees the same target, and a reset of the counters would hide the loss that was counted
+//! last. Therefore [`Counters`](super::counters::Counters) are plain data that serde saves and
 //! restores. The crates `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a
 //! histogram.
 
@@ -33,14 +33,14 @@ pub struct MetricDescription {
 #[derive(Clone, Copy, Debug)]
 pub struct MetricLabel {
     pub name: &'static str,
-    #[cfg_attr(not(test), expect(dead_code, reason = "only docs/reference.md states the values"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the test that generates docs/reference.md reads it"))]
     pub values: &'static [&'static str],
     /// Whether other values are possible too.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only docs/reference.md states the values"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the test that generates docs/reference.md reads it"))]
     pub is_open: bool,
 }
 
-/// The type of a metric, in the terms of Prometheus.
+/// The Prometheus type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
     Counter,
@@ -95,7 +95,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_state",
-        help: "What this candidate does: 1 for one of the states, 0 for the others.",
+        help: "What this candidate is doing: 1 for the current state, 0 for the others.",
         label: Some(MetricLabel { name: "state", values: Activity::LABELS, is_open: false }),
         reading: Reading::GaugeByLabel(|state, now| {
             let current = state.activity(now).label();
@@ -110,7 +110,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_transitions_total",
-        help: "How often the lock passed from one holder to another, according to its record; absent until the record was read. With --slots, the count of the slot in which this candidate leads.",
+        help: "Number of times the lock passed from one holder to another, according to its record; absent until the record has been read. With --slots, the count of the slot in which this candidate leads.",
         label: None,
         reading: Reading::Counter(|state| state.transitions().map(u64::from)),
     },
@@ -128,7 +128,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_renewal_margin_seconds",
-        help: "Time that was left until the stop of the command when a renewal succeeded. The buckets are tenths of the renew deadline.",
+        help: "Time left, when a renewal succeeded, before the command would have been stopped. The buckets are tenths of the renew deadline.",
         label: None,
         reading: Reading::Histogram(|state| &state.counters().renewal_margin),
     },
@@ -161,25 +161,25 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_watch_restarts_total",
-        help: "How often the watch of the lock was opened again.",
+        help: "Number of times the watch of the lock was opened again.",
         label: None,
         reading: Reading::Counter(|state| Some(state.counters().watch_restarts)),
     },
     MetricDescription {
         name: "leaderrun_command_starts_total",
-        help: "How often the command was started.",
+        help: "Number of times the command was started.",
         label: None,
         reading: Reading::Counter(|state| Some(state.counters().command_starts)),
     },
     MetricDescription {
         name: "leaderrun_command_ends_total",
-        help: "How often the command ended, by exit status as a shell shows it.",
+        help: "Number of times the command ended, by exit status as a shell shows it.",
         label: Some(MetricLabel { name: "status", values: &["0"], is_open: true }),
         reading: Reading::CounterByLabel(|state| &state.counters().command_ends),
     },
     MetricDescription {
         name: "leaderrun_losses_total",
-        help: "How often the leadership was lost, by reason.",
+        help: "Number of times the leadership was lost, by reason.",
         label: Some(MetricLabel { name: "reason", values: LOSS_REASONS, is_open: false }),
         reading: Reading::CounterByLabel(|state| &state.counters().losses),
     },
@@ -193,7 +193,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_kill_seconds",
-        help: "Estimated time of killing the command, from its number of threads and the CPU limit; absent while it is less than 75 ms.",
+        help: "Estimated time it takes to kill the command, from the numbers of its processes and threads and the CPU limit; absent while it is less than 75 ms.",
         label: None,
         reading: Reading::Gauge(|state, _| state.kill_time().map(|time| time.as_secs_f64())),
     },

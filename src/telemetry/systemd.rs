@@ -19,7 +19,7 @@ use std::time::Duration;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
 
-use super::log::{in_one_line, printable_root_cause};
+use super::log::{on_one_line, printable_root_cause};
 use super::log_events;
 use super::observer::Observer;
 use super::state::{CandidateState, ELECTION_DELAY_LIMIT, ReadyWhen};
@@ -87,7 +87,7 @@ impl ServiceReport {
     fn message_after(&self, before: &Self) -> Option<String> {
         let ready = (self.is_ready && !before.is_ready).then(|| "READY=1\n".to_owned());
         let stopping = (self.is_stopping && !before.is_stopping).then(|| "STOPPING=1\n".to_owned());
-        let status = (self.status != before.status).then(|| format!("STATUS={}\n", in_one_line(&self.status)));
+        let status = (self.status != before.status).then(|| format!("STATUS={}\n", on_one_line(&self.status)));
         let message: String = [ready, stopping, status].into_iter().flatten().collect();
         (!message.is_empty()).then_some(message)
     }

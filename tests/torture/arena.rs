@@ -1,5 +1,5 @@
-//! The arena of one torture run, which starts and ends candidates and injects faults. After the faults a candidate must
-//! lead in every slot, and after the last candidate has ended no process may be left.
+//! The arena of one torture run, which starts and ends candidates and injects faults. After the faults, every slot
+//! must have a leader, and after the last candidate has ended, no process may be left.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ use crate::statistics::Statistics;
 /// The interval at which the arena replaces candidates and ends faults.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// The time after the end of all faults within which a candidate must lead in every slot: the longest lease duration
-/// plus the longest back-off.
+/// The time after the end of all faults within which every slot must have a leader: the longest lease duration plus the
+/// longest back-off.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The time within which leaderrun must end after the last SIGTERM, and within which all its descendants must be dead
@@ -67,8 +67,9 @@ pub struct Arena {
     pub fault_ends: Vec<(Instant, FaultEnd)>,
     /// The instant before which no candidate may start; see [`crate::rules`].
     pub no_start_before: Instant,
-    /// The times at which the lock file was deleted, in nanoseconds since boot.
-    pub deletions: Vec<u64>,
+    /// The times, in nanoseconds since boot, at which the lock file was deleted, recreated or overwritten with garbage.
+    /// Its fencing tokens then start from 1 again.
+    pub token_resets: Vec<u64>,
     trace_lines: VecDeque<String>,
     began_at: Instant,
 }
@@ -121,7 +122,7 @@ impl Arena {
             statistics: Statistics::default(),
             fault_ends: Vec::new(),
             no_start_before: now,
-            deletions: Vec::new(),
+            token_resets: Vec::new(),
             trace_lines: VecDeque::new(),
             began_at: now,
         }
@@ -131,8 +132,8 @@ impl Arena {
         self.stores.len() > 1
     }
 
-    /// Injects faults for `duration`. Then checks that a candidate leads in every slot, that other candidates take over
-    /// from the leaders, and that no process is left at the end.
+    /// Injects faults for `duration`. Then checks that every slot has a leader, that other candidates take over from the
+    /// leaders, and that no process is left at the end.
     pub fn torture(mut self, duration: Duration) {
         let mut checked_at = Instant::now();
         while self.began_at.elapsed() < duration {
@@ -201,7 +202,7 @@ impl Arena {
     fn start(&mut self, index: usize) {
         let series = &mut self.series[index];
         series.starts += 1;
-        let (words, options, _) = self.plan.candidate(index, series.starts);
+        let (command_words, options, _) = self.plan.candidate(index, series.starts);
         let identity = format!("{}-{}", ["a", "b", "c", "d", "e"][index], series.starts);
         let lock = match &series.proxy {
             Some(proxy) => self.lock.through(proxy.kubeconfig()),
@@ -210,7 +211,7 @@ impl Arena {
         let slots = self.stores.len().to_string();
         let slots: &[&str] = if self.has_slots() { &["--slots", &slots] } else { &[] };
         let options = [slots, &options].concat();
-        let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &words, &options);
+        let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &command_words, &options);
         self.statistics.starts += 1;
         let description = format!("{} starts: {}", candidate.identity, candidate.description);
         self.series[index].candidate = Some(candidate);
@@ -237,7 +238,9 @@ impl Arena {
             }
             self.require(
                 start.elapsed() < RECOVERY_TIMEOUT,
-                &format!("{RECOVERY_TIMEOUT:?} after the last fault only {leaders:?} lead; not counting {except:?}"),
+                &format!(
+                    "within {RECOVERY_TIMEOUT:?}, only these slots got a leader other than {except:?}: {leaders:?}"
+                ),
             );
         }
         leaders.into_values().collect()
@@ -271,7 +274,7 @@ impl Arena {
 
     fn check(&mut self) -> CheckResult {
         let renewals: Vec<Renewals> = self.observers.iter().map(Observer::renewals).collect();
-        let result = self.checker.check(&self.witnesses, &renewals, &self.deletions);
+        let result = self.checker.check(&self.witnesses, &renewals, &self.token_resets);
         self.statistics.commands = result.commands;
         self.statistics.witnesses = result.witnesses;
         self.statistics.hand_overs = result.hand_overs;

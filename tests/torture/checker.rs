@@ -79,9 +79,8 @@ impl Checker {
     }
 
     /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock without
-    /// slots. `deletions` are the times at which the lock file was deleted, after which its fencing tokens start from 1
-    /// again.
-    pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], deletions: &[u64]) -> CheckResult {
+    /// slots. `token_resets` are the times at which the fencing tokens of the lock file were made to start from 1 again.
+    pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], token_resets: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();
         let mut runs: BTreeMap<String, Run> = BTreeMap::new();
@@ -125,7 +124,7 @@ impl Checker {
                 let time = Duration::from_nanos(before.last_seen_at - after.started_at);
                 result.overlaps.push(format!("{before:?} was alive {time:?} after the start of {after:?}"));
             }
-            let token_was_reset = deletions
+            let token_was_reset = token_resets
                 .iter()
                 .any(|at| (before.started_at.saturating_sub(MAX_START_DELAY)..after.started_at).contains(at));
             if before.token >= after.token && !token_was_reset {

@@ -157,7 +157,7 @@ impl Arena {
         // The version counter of a new file starts from 1 again. The API server's resourceVersion continues after a
         // deletion.
         if self.kind == LockKind::File && matches!(edit, Edit::Delete | Edit::Recreate | Edit::Garbage) {
-            self.deletions.push(boot_time());
+            self.token_resets.push(boot_time());
         }
         if edit == Edit::Garbage {
             self.fault_ends.push((now + LEASE_DURATION / 2, FaultEnd::RemoveGarbage { record }));
@@ -185,7 +185,7 @@ impl Arena {
                 // Candidates that have observed a holder treat the removal of the garbage as a deletion of the record.
                 let _ = fs::remove_file(path);
                 self.no_start_before = rules::no_start_before(Instant::now(), LEASE_DURATION);
-                self.deletions.push(boot_time());
+                self.token_resets.push(boot_time());
             }
         }
     }

@@ -56,9 +56,9 @@ pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> Loc
     let reason = match errno {
         Errno::EACCES | Errno::EPERM => not_permitted(operation, path, folder),
         Errno::ELOOP if fs::metadata(folder).is_err() => {
-            format!("its folder {} is a symbolic link that leads to itself", folder.display())
+            format!("its folder {} is a symbolic link that points to itself", folder.display())
         }
-        Errno::ELOOP => "it is a symbolic link; try the path that it leads to".to_owned(),
+        Errno::ELOOP => "it is a symbolic link; try the path that it points to".to_owned(),
         Errno::ENOENT if fs::metadata(folder).is_err() => {
             format!("its folder {} does not exist; try mkdir -p {}", folder.display(), quoted(folder))
         }

@@ -249,7 +249,7 @@ impl RecordFile {
             return Err(file_error::unusable(&self.path, "it is larger than a record of leaderrun can be"));
         }
         let not_a_record =
-            |reason| file_error::unusable(&self.path, &format!("it is not a record of leaderrun: {reason}"));
+            |reason| file_error::unusable(&self.path, &format!("it is not a leaderrun record: {reason}"));
         Layout::parse(&bytes).map_err(not_a_record)
     }
 

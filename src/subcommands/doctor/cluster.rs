@@ -11,8 +11,8 @@ use leaderrun_core::timing::{ATTEMPTS, Timing};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::format_milliseconds;
 use super::preparation::{credentials, examine_name, wall_clock};
-use super::rounded;
 use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
 use super::traffic::examine_routing;
 use crate::events;
@@ -44,8 +44,8 @@ pub struct ClusterExamination<'a> {
     pub owner: Option<&'a OwnerConfig>,
     pub options: ClusterOptions,
     pub timing: &'a Timing,
-    /// The target of the routing, if there is one.
-    pub target: Option<&'a RoutingTarget>,
+    /// The object that routes traffic to the leader, if there is one.
+    pub traffic: Option<&'a RoutingTarget>,
     pub routing: Option<&'a Routing>,
     /// Whether the run depends on the wall clock of this machine.
     pub uses_clock: bool,
@@ -54,7 +54,7 @@ pub struct ClusterExamination<'a> {
 impl ClusterExamination<'_> {
     /// Examines the connection to the API server, the permissions, and the priority of requests.
     pub async fn run(self, table: &mut Table) {
-        let Self { lock, slots, owner, options, timing, target, routing, uses_clock } = self;
+        let Self { lock, slots, owner, options, timing, traffic, routing, uses_clock } = self;
         let began = clock::now();
         let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::open(&ClusterAccess::new(options), timing.request_timeout()).await {
@@ -77,7 +77,7 @@ impl ClusterExamination<'_> {
             table.add(wall_clock(&headers));
         }
         examine_namespace(table, &cluster, &namespace).await;
-        let manifest = manifest(&lock, slots, owner, &namespace, target, &user);
+        let manifest = manifest(&lock, slots, owner, &namespace, traffic, &user);
         for object in &objects {
             examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
         }
@@ -102,15 +102,15 @@ fn manifest(
     slots: Option<SlotCount>,
     owner: Option<&OwnerConfig>,
     namespace: &str,
-    target: Option<&RoutingTarget>,
+    traffic: Option<&RoutingTarget>,
     user: &str,
 ) -> String {
     let slots = slots.map(|slots| format!(" --slots {slots}")).unwrap_or_default();
     let owner = owner.map(|owner| format!(" --owner {}", owner.name)).unwrap_or_default();
-    let target = target.map(|target| format!(" {target}")).unwrap_or_default();
+    let traffic = traffic.map(|target| format!(" {target}")).unwrap_or_default();
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
     let account = account.filter(|(of, _)| *of == namespace).map(|(_, name)| format!(" --service-account {name}"));
-    format!("leaderrun manifest --lock {lock}{slots}{owner}{target}{}", account.unwrap_or_default())
+    format!("leaderrun manifest --lock {lock}{slots}{owner}{traffic}{}", account.unwrap_or_default())
 }
 
 /// Adds rows about whether the API server answers, and whether it answers fast enough. Returns the headers of an
@@ -154,8 +154,8 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
     let limit = timing.request_timeout();
     let finding = format!(
         "the slowest of {SAMPLES} answers took {}; {} is the timeout of each of the {} attempts before the renew deadline",
-        rounded(slowest),
-        rounded(limit),
+        format_milliseconds(slowest),
+        format_milliseconds(limit),
         ATTEMPTS,
     );
     let remedy = "choose a longer --renew-deadline and --lease-duration, or find out why the API server is slow";

@@ -46,7 +46,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
                 owner: owner.as_ref(),
                 options: cluster,
                 timing: &timing,
-                target: traffic.as_ref(),
+                traffic: traffic.as_ref(),
                 routing: routing.as_ref(),
                 uses_clock,
             };
@@ -70,7 +70,7 @@ fn clocks(timing: &Timing) -> Row {
     Row::ok("clocks", finding)
 }
 
-/// Returns a duration rounded to milliseconds.
-fn rounded(duration: Duration) -> String {
+/// Formats a duration, truncated to milliseconds.
+fn format_milliseconds(duration: Duration) -> String {
     format_duration(Duration::from_millis(duration.as_millis().try_into().unwrap_or(u64::MAX))).to_string()
 }

@@ -10,7 +10,7 @@ use leaderrun_core::timing::Timing;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::rounded;
+use super::format_milliseconds;
 use super::table::{Row, Table};
 use crate::kubernetes::Cluster;
 use crate::process::clock;
@@ -23,7 +23,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// Returns a row about the time until a request could be sent: a credential plugin may be slow.
 pub fn credentials(took: Duration, timing: &Timing) -> Row {
     let limit = timing.request_timeout();
-    let finding = format!("were ready after {}; a request may take {}", rounded(took), rounded(limit));
+    let finding =
+        format!("were ready after {}; a request may take {}", format_milliseconds(took), format_milliseconds(limit));
     let remedy = "use a credential plugin that caches its token, or a service account's token instead";
     if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
 }
@@ -36,7 +37,7 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
     }
     let began = clock::now();
     let found = timeout(ANSWER_TIMEOUT, lookup_host((host.as_str(), port))).await;
-    let took = rounded(clock::now().since(began));
+    let took = format_milliseconds(clock::now().since(began));
     let remedy = "check the name servers in /etc/resolv.conf, or give the API server's IP address";
     let limit = timing.request_timeout();
     table.add(match found {
@@ -44,7 +45,7 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
             Row::ok("name", format!("{host} was looked up in {took}"))
         }
         Ok(Ok(_)) => {
-            let finding = format!("looking up {host} took {took}; a request may take {}", rounded(limit));
+            let finding = format!("looking up {host} took {took}; a request may take {}", format_milliseconds(limit));
             Row::note("name", finding, remedy)
         }
         Ok(Err(failure)) => Row::note("name", format!("cannot look up {host}: {failure}"), remedy),
@@ -59,7 +60,7 @@ pub fn wall_clock(headers: &HeaderMap) -> Row {
         return Row::ok("wall clock", "the API server does not send its time");
     };
     let apart = Timestamp::now().duration_since(date.timestamp());
-    let shown = rounded(Duration::from_secs(apart.unsigned_abs().as_secs()));
+    let shown = format_milliseconds(Duration::from_secs(apart.unsigned_abs().as_secs()));
     let direction = if apart.is_negative() { "behind" } else { "ahead of" };
     let finding = format!("{shown} {direction} the API server's");
     match apart.unsigned_abs() > CLOCK_TOLERANCE {

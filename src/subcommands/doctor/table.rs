@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::lock::Finding;
-use crate::telemetry::log::in_one_line;
+use crate::telemetry::log::on_one_line;
 
 /// The remedy for a failure whose message contains none.
 pub const SEE_HELP: &str = "see leaderrun --help";
@@ -80,9 +80,9 @@ impl fmt::Display for Table {
                 Grade::Note => "note",
                 Grade::Failed => "FAILED",
             };
-            writeln!(f, "{grade:<7} {subject:<11} {}", in_one_line(finding))?;
+            writeln!(f, "{grade:<7} {subject:<11} {}", on_one_line(finding))?;
             if let Some(remedy) = remedy {
-                writeln!(f, "{:<7} {:<11} remedy: {}", "", "", in_one_line(remedy))?;
+                writeln!(f, "{:<7} {:<11} remedy: {}", "", "", on_one_line(remedy))?;
             }
         }
         Ok(())

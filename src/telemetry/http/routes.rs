@@ -6,7 +6,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use leaderrun_core::instant::Instant;
 
-use crate::telemetry::log::in_one_line;
+use crate::telemetry::log::on_one_line;
 use crate::telemetry::state::CandidateState;
 use crate::telemetry::{exposition, metrics};
 
@@ -39,7 +39,7 @@ fn probe_response(result: Result<(), String>) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
-    response(status, PLAIN_TEXT, in_one_line(line) + "\n")
+    response(status, PLAIN_TEXT, on_one_line(line) + "\n")
 }
 
 /// Builds a response. hyper's builder is not used, because it returns errors that could only be handled by a panic.

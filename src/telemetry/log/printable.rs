@@ -8,14 +8,14 @@ use std::error::Error;
 pub fn printable(text: &str) -> String {
     const MAX_LENGTH: usize = 200;
     match text.char_indices().nth(MAX_LENGTH) {
-        None => in_one_line(text),
-        Some((end, _)) => in_one_line(&text[..end]) + "…",
+        None => on_one_line(text),
+        Some((end, _)) => on_one_line(&text[..end]) + "…",
     }
 }
 
-/// Returns the text with every character escaped that could end a line or control a terminal. Text that is already
+/// Returns text on one line: escapes every character that could end a line or control a terminal. Text that is already
 /// escaped is not changed.
-pub fn in_one_line(text: &str) -> String {
+pub fn on_one_line(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
         // `escape_debug` would also escape these characters, although they are harmless.
@@ -28,7 +28,7 @@ pub fn in_one_line(text: &str) -> String {
     shown
 }
 
-/// Returns an error in one line: its context, followed by the first line of its innermost cause unless the context
+/// Returns an error on one line: its context, followed by the first line of its innermost cause unless the context
 /// contains that line. The causes in between usually repeat one of the two.
 pub fn printable_cause(failure: &anyhow::Error) -> String {
     let (outer, inner) = (failure.to_string(), failure.root_cause().to_string());
@@ -36,7 +36,7 @@ pub fn printable_cause(failure: &anyhow::Error) -> String {
         Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
         _ => outer,
     };
-    in_one_line(without_number(&message))
+    on_one_line(without_number(&message))
 }
 
 /// Removes the number from an error of the operating system, as in `No such file or directory (os error 2)`.

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::{LogTime, in_one_line};
+use super::{LogTime, on_one_line};
 use crate::process::clock;
 
 /// A format with one line for each event, such as `leaderrun +3m06s: what happened`. [`LogTime`] determines the time.
@@ -63,7 +63,7 @@ where
             write!(writer, "{target}: ")?;
         }
         let EventText { message, other_fields, block } = event_text;
-        writeln!(writer, "{}", in_one_line(&(message + &other_fields)))?;
+        writeln!(writer, "{}", on_one_line(&(message + &other_fields)))?;
         block.map_or(Ok(()), |block| writeln!(writer, "{}", block.trim_end()))
     }
 }

@@ -306,7 +306,7 @@ impl CandidateState {
         }
     }
 
-    /// Returns a description of this candidate's activity, in one line.
+    /// Returns a description of this candidate's activity, on one line.
     pub fn summary(&self, now: Instant) -> String {
         let lock = &match self.slot {
             Some(slot) => format!("{}-{slot}", self.config.lock),

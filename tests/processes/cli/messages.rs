@@ -60,14 +60,11 @@ fn the_last_line_says_why_a_candidate_gave_up() {
 
     fs::write(path(&file), "some text").expect("a file");
     let sentence = last_sentence(candidate(&file), UNAVAILABLE);
-    assert!(
-        sentence.contains("it is not a record of leaderrun: its contents are not JSON; move it away"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("it is not a leaderrun record: its contents are not JSON; move it away"), "{sentence}");
     let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
     let sentence = last_sentence(candidate(&link), UNAVAILABLE);
-    assert!(sentence.contains("it is a symbolic link; try the path that it leads to"), "{sentence}");
+    assert!(sentence.contains("it is a symbolic link; try the path that it points to"), "{sentence}");
 
     let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
     quoted.wait_for_exit(NOT_FOUND);

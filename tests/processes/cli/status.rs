@@ -87,7 +87,7 @@ fn status_fails_if_the_lock_cannot_be_read() {
         .args(["status", "--lock", &format!("file:{}", no_record.display())])
         .start();
     unreadable.wait_for_exit(FAILED);
-    assert!(unreadable.log().contains("it is not a record of leaderrun"), "{}", unreadable.log());
+    assert!(unreadable.log().contains("it is not a leaderrun record"), "{}", unreadable.log());
 
     let proxy = Proxy::start(Cluster::shared());
     let lock = lock.through(proxy.kubeconfig());

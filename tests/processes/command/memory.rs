@@ -27,9 +27,12 @@ fn program_text(process: Pid) -> (u64, u64, bool) {
     (size, resident, is_locked)
 }
 
-/// Returns an error if this user is not root, and so may not be permitted to lock enough memory.
+/// Returns an error if this user is not root, because the limit of locked memory is usually too low for other users.
 fn can_lock_memory() -> Result<(), String> {
-    geteuid().is_root().then_some(()).ok_or_else(|| "an ordinary user may lock too little memory".to_owned())
+    geteuid()
+        .is_root()
+        .then_some(())
+        .ok_or_else(|| "the limit of locked memory is usually too low for users other than root".to_owned())
 }
 
 #[testkit::test(requires = can_lock_memory())]

@@ -1,4 +1,5 @@
-//! Tests of lock files that several users share, that clean-up programs delete, or whose disk is full.
+//! Tests of access to lock files: by several users, while other programs delete the files beside them, on a full disk,
+//! and through links and mounts.
 
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -52,7 +53,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// For example, start-up scripts and clean-up programs may delete `*.lock`.
+/// Start-up scripts and clean-up programs may delete `*.lock` and temporary files that leaderrun uses.
 #[testkit::test]
 fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -97,12 +98,12 @@ fn an_unusable_lock_file_is_refused_with_a_reason_and_a_remedy() {
     let missing_message =
         format!("its folder {none} does not exist; try mkdir -p {none}", none = missing_folder.display());
     for (path, expected) in [
-        (&link, "it is a symbolic link; try the path that it leads to"),
-        (&broken, "it is not a record of leaderrun"),
+        (&link, "it is a symbolic link; try the path that it points to"),
+        (&broken, "it is not a leaderrun record"),
         (&folder, "it is a folder, not a regular file"),
         (&fifo, "it is a FIFO, not a regular file"),
         (&missing_folder.join("record"), &missing_message),
-        (&circular.join("record"), "is a symbolic link that leads to itself"),
+        (&circular.join("record"), "is a symbolic link that points to itself"),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
         candidate.wait_for_exit(UNAVAILABLE);
@@ -150,7 +151,7 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
     a.wait_for_exit(0);
 }
 
-/// For example, the link may lead to the current release of an application.
+/// The link may point to the current release of an application, and change with the next release.
 #[testkit::test]
 fn a_leader_follows_a_changed_link_to_the_folder_of_its_lock_file() {
     let folder = scratch::folder("releases");
@@ -178,7 +179,7 @@ fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
     eventually("a leads", || a.output().contains("ready"));
     fs::write(lock.name.strip_prefix("file:").expect("a file"), "not a record").expect("the write succeeds");
     a.wait_for_exit(LOST);
-    assert!(a.log().contains("it is not a record of leaderrun") && !a.log().contains("waiting for"), "{}", a.log());
+    assert!(a.log().contains("it is not a leaderrun record") && !a.log().contains("waiting for"), "{}", a.log());
 }
 
 /// The file belongs to root if an administrator has run the job as root by hand.
@@ -220,24 +221,24 @@ fn a_world_writable_file_can_be_used_by_all_users() {
 fn two_users_of_a_group_share_a_folder() {
     for mode in [0o775, 0o2775, 0o3775] {
         let folder = open_folder("of-a-group", mode);
-        chown(&folder, None, Some(GROUP)).expect("root may change the owner");
+        chown(&folder, None, Some(GROUP)).expect("root may change the group");
         fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
         let path = folder.join("job");
         if mode & 0o1000 != 0 {
             fs::write(&path, "").expect("a file");
-            chown(&path, Some(ANN), Some(GROUP)).expect("root may change the owner");
+            chown(&path, Some(ANN), Some(GROUP)).expect("root may change the owner and the group");
             fs::set_permissions(&path, Permissions::from_mode(0o660)).expect("the file is ours");
         }
         run_as_each(&[ANN, BEN, ANN, BEN, BEN, ANN], &lock_at(&path));
     }
 }
 
-/// The message names the file's owner and ends with a shell command. The test runs that command.
+/// The message names the owner of the file or of its folder, and suggests a shell command. The test runs that command.
 #[testkit::test(requires = is_root())]
 fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
     let sticky = open_folder("sticky", 0o1777);
     let closed = open_folder("closed", 0o755);
-    let unreadable = open_folder("unreadable", 0o777).join("it's one's");
+    let unreadable = open_folder("unreadable", 0o777).join("it's quoted");
     for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
         run_as_each(&[ROOT], &lock_at(&path));
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
@@ -247,7 +248,7 @@ fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
 }
 
 /// Checks that a candidate that runs as [`ANN`] is refused with a log line that contains `expected`, and that the lock
-/// file can be used after the command at the end of that line.
+/// file can be used after the command that the line suggests.
 #[track_caller]
 fn assert_suggestion_helps(path: &Path, expected: &str) {
     let lock = lock_at(path);

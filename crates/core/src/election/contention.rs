@@ -1,7 +1,7 @@
 //! Spreads the claims of many candidates over time.
 //!
 //! All standbys see a release at the same time. If a thousand standbys claimed the lock at once, all writes but one
-//! would be refused. Therefore the claims are spread over a time that grows with the number of candidates: each
+//! would fail with a conflict. Therefore the claims are spread over a time that grows with the number of candidates: each
 //! candidate draws a random fraction of that time as its delay. Most candidates see the first claim in their watch
 //! before their own claim is due.
 //!
@@ -16,41 +16,48 @@ use super::random::{Fraction, Random};
 /// Up to this many candidates claim without a delay.
 pub const NO_SPREAD_MAX: u32 = 5;
 
-/// If the estimate is so small that there is no spread, every eighth acquisition replaces it with the smallest estimate
-/// that has a spread, because without a spread an acquisition shows nothing about the number of candidates.
+/// While the estimate is so small that claims are not spread, an acquisition shows nothing about the number of
+/// candidates. Therefore every eighth acquisition replaces such an estimate with the smallest one that spreads claims.
 const PROBE_INTERVAL: u32 = 8;
 
-/// The first acquisition at which the estimate is replaced. It is not the acquisition that creates the lock (number 0),
-/// because the candidate that creates the lock is usually alone.
+/// The number of the first acquisition that replaces the estimate. Acquisition 0 does not replace it, because it creates
+/// the lock, and the candidate that creates the lock is usually alone.
 const FIRST_PROBE: u32 = 1;
 
 /// The longest average time between two claims. It is long enough for a claim to reach the watches of the others.
-const MAX_CLAIM_DISTANCE: Duration = Duration::from_millis(20);
+const MAX_CLAIM_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The average time between two claims grows by this for each contender, up to [`MAX_CLAIM_DISTANCE`].
-const CLAIM_DISTANCE_PER_CONTENDER: Duration = Duration::from_micros(250);
+/// The average time between two claims grows by this for each contender, up to [`MAX_CLAIM_INTERVAL`].
+const CLAIM_INTERVAL_PER_CONTENDER: Duration = Duration::from_micros(250);
 
-/// The largest number of contenders that a single fraction may indicate, as a multiple of the previous estimate,
-/// because one fraction is only a small sample. The new estimate is the geometric mean of both, so it grows at most by
-/// the square root of this factor.
-const MAX_GROWTH: f64 = 16.0;
+/// The largest number of contenders that a single fraction may indicate, as a multiple of the previous estimate. The
+/// number is limited because one fraction is only a small sample. The new estimate is the geometric mean of this number
+/// and the previous estimate, so it grows at most by the square root of this factor.
+const MAX_INDICATED_FACTOR: f64 = 16.0;
 
-/// Below this, an estimate grows by at most one, unless a refusal and missed acquisitions show that it is too low. In
-/// one of twelve cases, a candidate that is alone draws a fraction that is as small as the typical smallest of eight. A
-/// larger estimate would then delay the next hand-over although there are no contenders.
+/// Estimates below this grow by at most one per acquisition, unless a conflict and acquisitions by others show that they
+/// are too low. In one case in twelve, a lone candidate draws a fraction no larger than the median minimum of eight
+/// draws. A larger estimate would then delay the next hand-over although there are no contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
-/// The smallest number of contenders that a refused claim and [`MANY_MISSED`] acquisitions by others indicate, as a
-/// multiple of the estimate.
-const REFUSED_GROWTH: f64 = 4.0;
+/// The smallest number of contenders, as a multiple of the estimate, that is indicated by a conflict together with
+/// [`MANY_ACQUISITIONS`] acquisitions by others.
+const CONFLICT_FACTOR: f64 = 4.0;
 
-/// How many acquisitions by others show, together with a recent refusal, that the estimate is too low. The fractions do
-/// not show it if the estimate is small, because its spread is then shorter than the latency of a message.
-pub const MANY_MISSED: u32 = 8;
+/// The number of acquisitions by others that, together with a recent conflict, shows that the estimate is too low.
+/// Fractions do not show it if the estimate is small, because its spread is then shorter than the latency of a message.
+pub const MANY_ACQUISITIONS: u32 = 8;
 
-/// From this estimate on, the spread is so long that the fractions are good evidence, so only a refusal at the previous
-/// acquisition counts.
+/// At or above this estimate, the spread is long enough for fractions to be informative.
 const WIDE_SPREAD_MIN: u32 = 32;
+
+/// The largest age of a conflict that counts as recent if the estimate is at least [`WIDE_SPREAD_MIN`]. The age is the
+/// number of acquisitions since the one that the conflicting request claimed.
+const MAX_CONFLICT_AGE_WIDE: u32 = 1;
+
+/// The largest age of a conflict that counts as recent if the estimate is less than [`WIDE_SPREAD_MIN`]. Fractions are
+/// then hardly informative, so older conflicts are used as well.
+const MAX_CONFLICT_AGE_NARROW: u32 = 8;
 
 /// The observations of one candidate that show how many candidates claim the same lock.
 #[derive(Clone, Debug, Hash)]
@@ -60,37 +67,37 @@ pub(super) struct ClaimHistory {
     /// The fraction of the spread that this candidate waits; `None` if the lock was free when it was first read, until
     /// the record changes.
     fraction: Option<Fraction>,
-    /// The `leaseTransitions` of the last claim of this candidate that was refused.
-    refused: Option<u32>,
-    /// The number of acquisitions by others that this candidate has seen, up to [`MANY_MISSED`].
-    missed: u32,
+    /// The number of the acquisition that this candidate last claimed in vain because of a conflict.
+    conflict_at: Option<u32>,
+    /// The number of acquisitions by others that this candidate has seen, up to [`MANY_ACQUISITIONS`].
+    acquisitions_by_others: u32,
 }
 
 impl Default for ClaimHistory {
     fn default() -> Self {
-        Self { contenders: 1, fraction: None, refused: None, missed: 0 }
+        Self { contenders: 1, fraction: None, conflict_at: None, acquisitions_by_others: 0 }
     }
 }
 
 impl ClaimHistory {
-    /// Records that a request was refused with a conflict. `transitions` is the number of the acquisition that the
-    /// request claimed; `None` if it was not a claim.
-    pub(super) fn note_refusal(&mut self, transitions: Option<u32>) {
-        self.refused = transitions.or(self.refused);
+    /// Records that a request failed with a conflict. `acquisition` is the number of the acquisition that the request
+    /// claimed; `None` if it was not a claim.
+    pub(super) fn note_conflict(&mut self, acquisition: Option<u32>) {
+        self.conflict_at = acquisition.or(self.conflict_at);
     }
 
     /// Records a change of the record. `acquisitions` is the number of acquisitions by others since the previous
-    /// version, and `free_at_first` states whether this is the first read and the lock is free.
+    /// version, and `is_first_and_free` states whether this is the first version that is read and the lock is free.
     pub(super) fn note_change(
         &mut self,
         contenders: Option<u32>,
         acquisitions: u32,
-        free_at_first: bool,
+        is_first_and_free: bool,
         random: &mut Random,
     ) {
         self.contenders = contenders.unwrap_or(self.contenders);
-        self.missed = self.missed.saturating_add(acquisitions).min(MANY_MISSED);
-        self.fraction = (!free_at_first).then(|| random.fraction());
+        self.acquisitions_by_others = self.acquisitions_by_others.saturating_add(acquisitions).min(MANY_ACQUISITIONS);
+        self.fraction = (!is_first_and_free).then(|| random.fraction());
     }
 
     /// Returns how long this candidate delays its claim, at most `longest`.
@@ -100,13 +107,13 @@ impl ClaimHistory {
 
     /// Returns the estimate that this candidate writes with its claim for the acquisition with this number.
     /// `has_waited` states whether the claim was delayed by the candidate's fraction of the spread.
-    pub(super) fn corrected_estimate(&self, transitions: u32, has_waited: bool) -> u32 {
+    pub(super) fn corrected_estimate(&self, acquisition: u32, has_waited: bool) -> u32 {
         let evidence = Evidence {
             fraction: self.fraction.filter(|_| has_waited).map(|fraction| fraction.0),
-            refused_ago: self.refused.map(|refused| transitions.saturating_sub(refused)),
-            missed: self.missed,
+            conflict_age: self.conflict_at.map(|conflict_at| acquisition.saturating_sub(conflict_at)),
+            acquisitions_by_others: self.acquisitions_by_others,
         };
-        corrected(self.contenders, evidence, transitions)
+        corrected(self.contenders, evidence, acquisition)
     }
 }
 
@@ -115,8 +122,8 @@ fn spread(contenders: u32, longest: Duration) -> Duration {
     if contenders <= NO_SPREAD_MAX {
         return Duration::ZERO;
     }
-    let distance = MAX_CLAIM_DISTANCE.min(CLAIM_DISTANCE_PER_CONTENDER * contenders);
-    distance.saturating_mul(contenders).min(longest)
+    let interval = MAX_CLAIM_INTERVAL.min(CLAIM_INTERVAL_PER_CONTENDER * contenders);
+    interval.saturating_mul(contenders).min(longest)
 }
 
 /// The observations with which a candidate that acquires the lock corrects the estimate.
@@ -124,27 +131,28 @@ fn spread(contenders: u32, longest: Duration) -> Duration {
 struct Evidence {
     /// The fraction of the spread that the candidate waited; `None` if it did not wait.
     fraction: Option<f64>,
-    /// How many acquisitions ago a claim of the candidate was refused; 1 for the previous acquisition.
-    refused_ago: Option<u32>,
-    /// The number of acquisitions by others that the candidate has seen, up to [`MANY_MISSED`].
-    missed: u32,
+    /// The age of the candidate's last conflict, in acquisitions; 1 for a conflict at the previous acquisition.
+    conflict_age: Option<u32>,
+    /// The number of acquisitions by others that the candidate has seen, up to [`MANY_ACQUISITIONS`].
+    acquisitions_by_others: u32,
 }
 
 /// Returns the corrected estimate, given the estimate in the record, the evidence, and the number of the acquisition.
-fn corrected(contenders: u32, evidence: Evidence, transitions: u32) -> u32 {
+fn corrected(contenders: u32, evidence: Evidence, acquisition: u32) -> u32 {
     if contenders <= NO_SPREAD_MAX {
-        return if transitions % PROBE_INTERVAL == FIRST_PROBE { NO_SPREAD_MAX + 1 } else { contenders };
+        return if acquisition % PROBE_INTERVAL == FIRST_PROBE { NO_SPREAD_MAX + 1 } else { contenders };
     }
-    let Evidence { fraction: Some(fraction), refused_ago, missed } = evidence else { return contenders };
-    // With a short spread there is little evidence, so an older refusal counts as well.
-    let max_refused_ago = if contenders < WIDE_SPREAD_MIN { MANY_MISSED } else { 1 };
-    let is_one_of_many = missed >= MANY_MISSED && refused_ago.is_some_and(|ago| ago <= max_refused_ago);
+    let Evidence { fraction: Some(fraction), conflict_age, acquisitions_by_others } = evidence else {
+        return contenders;
+    };
+    let max_age = if contenders < WIDE_SPREAD_MIN { MAX_CONFLICT_AGE_NARROW } else { MAX_CONFLICT_AGE_WIDE };
+    let is_one_of_many = acquisitions_by_others >= MANY_ACQUISITIONS && conflict_age.is_some_and(|age| age <= max_age);
     let previous = f64::from(contenders);
     // The median of the smallest of n fractions is about LN_2/n.
-    let indicated_by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_GROWTH);
-    let indicated_by_refusal = if is_one_of_many { previous * REFUSED_GROWTH } else { 1.0 };
+    let indicated_by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_INDICATED_FACTOR);
+    let indicated_by_conflict = if is_one_of_many { previous * CONFLICT_FACTOR } else { 1.0 };
     // The geometric mean of the previous estimate and of what the evidence indicates.
-    let estimate = rounded_sqrt(previous * indicated_by_fraction.max(indicated_by_refusal));
+    let estimate = rounded_sqrt(previous * indicated_by_fraction.max(indicated_by_conflict));
     if contenders < SLOW_GROWTH_MAX && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }
 
@@ -176,11 +184,11 @@ mod tests {
     fn two_candidates_are_rarely_delayed() {
         let mut random = fastrand::Rng::with_seed(1);
         let (mut estimate, mut waits) = (1, Vec::new());
-        for transitions in 0..100_000 {
+        for acquisition in 0..100_000 {
             let fraction = random.f64();
             waits.push(spread(estimate, LONG).mul_f64(fraction));
             let evidence = Evidence { fraction: Some(fraction), ..Evidence::default() };
-            estimate = corrected(estimate, evidence, transitions);
+            estimate = corrected(estimate, evidence, acquisition);
         }
         waits.sort();
         assert_eq!(waits[80_000], Duration::ZERO);
@@ -189,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn a_recent_refusal_and_many_missed_acquisitions_raise_a_small_estimate() {
-        let estimate_after = |missed, refused_ago, contenders| {
-            corrected(contenders, Evidence { fraction: Some(0.9), refused_ago, missed }, 0)
+    fn a_recent_conflict_and_many_acquisitions_by_others_raise_a_small_estimate() {
+        let estimate_after = |acquisitions_by_others, conflict_age, contenders| {
+            corrected(contenders, Evidence { fraction: Some(0.9), conflict_age, acquisitions_by_others }, 0)
         };
-        assert_eq!(estimate_after(MANY_MISSED, Some(8), 6), 12);
-        assert!(estimate_after(MANY_MISSED, None, 6) < 6, "without a refusal");
-        assert!(estimate_after(MANY_MISSED - 1, Some(1), 6) < 6, "after few missed acquisitions");
-        assert!(estimate_after(MANY_MISSED, Some(8), 100) < 100, "the refusal is too old for a long spread");
-        assert_eq!(estimate_after(MANY_MISSED, Some(1), 100), 200);
+        assert_eq!(estimate_after(MANY_ACQUISITIONS, Some(8), 6), 12);
+        assert!(estimate_after(MANY_ACQUISITIONS, None, 6) < 6, "without a conflict");
+        assert!(estimate_after(MANY_ACQUISITIONS - 1, Some(1), 6) < 6, "after few acquisitions by others");
+        assert!(estimate_after(MANY_ACQUISITIONS, Some(8), 100) < 100, "the conflict is too old for a long spread");
+        assert_eq!(estimate_after(MANY_ACQUISITIONS, Some(1), 100), 200);
     }
 
     #[test]
@@ -206,10 +214,10 @@ mod tests {
         let mut estimate = 1;
         for contenders in [1000, 2, 10_000, 1] {
             let mut estimates = Vec::new();
-            for transitions in 0..200 {
+            for acquisition in 0..200 {
                 let least = (0..contenders).map(|_| random.f64()).fold(1.0, f64::min);
                 let evidence = Evidence { fraction: Some(least), ..Evidence::default() };
-                estimate = corrected(estimate, evidence, transitions);
+                estimate = corrected(estimate, evidence, acquisition);
                 estimates.push(estimate);
             }
             estimates.drain(..30);

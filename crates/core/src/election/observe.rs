@@ -78,7 +78,7 @@ impl Election {
                     if request.write.is_none() {
                         self.ask_again();
                     }
-                    self.claims.note_refusal(request.write.as_ref().map(|write| write.transitions));
+                    self.claims.note_conflict(request.write.as_ref().map(|write| write.transitions));
                 }
                 // A proxy may have sent the write twice. Then it was carried out, and this is the reply to the second
                 // request. The read shows whether it was.
@@ -172,8 +172,8 @@ impl Election {
                 _ => 0,
             };
             let contenders = stored.as_ref().and_then(|stored| stored.record.contenders);
-            let free_at_first = !was_known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
-            self.claims.note_change(contenders, acquisitions, free_at_first, &mut self.random);
+            let is_first_and_free = !was_known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
+            self.claims.note_change(contenders, acquisitions, is_first_and_free, &mut self.random);
         }
         let has_displaced_holder = self.observed.as_ref().is_some_and(ObservedRecord::has_displaced_holder);
         let renewal_interval = self.renewal_interval();

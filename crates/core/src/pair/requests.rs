@@ -7,7 +7,7 @@ use super::{Member, Pair, Viewer};
 use crate::election::{Reply, Request};
 use crate::record::{Record, RunId, Stored, Version};
 
-/// The longest pause after the roll-back of a claim.
+/// The longest pause after the rollback of a claim.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Carries out each request to the pair as requests to single objects.
@@ -15,14 +15,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// A write goes to the first object and then to the second. A claim that is only in the first object (a half claim)
 /// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back when the
 /// second write fails, or by the next read if the request was dropped between the two writes. If the second write is
-/// not answered, both objects are read first, because it may have succeeded. After a roll-back there is a pause in
+/// not answered, both objects are read first, because it may have succeeded. After a rollback there is a pause in
 /// which others can acquire the lock, and each further pause is twice as long, up to a minute. The writes of a leader
 /// are never rolled back, because its command may be alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
     viewer: Viewer,
-    /// The pause after the next roll-back.
+    /// The pause after the next rollback.
     pause: Duration,
     state: State,
 }
@@ -60,7 +60,7 @@ enum State {
 
 impl PairRequests {
     /// Creates the requests of a run. `timeout` is the timeout of one request to the pair. The pause after the first
-    /// roll-back is twice as long.
+    /// rollback is twice as long.
     pub fn new(run: RunId, timeout: Duration) -> Self {
         Self { seen: Pair::default(), viewer: Viewer::new(run), pause: timeout * 2, state: State::Idle }
     }

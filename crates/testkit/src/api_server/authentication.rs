@@ -9,7 +9,7 @@ use super::request::{Access, Target};
 use super::status::{self, Result};
 use super::store::Store;
 
-/// The name and the groups of a user, by which RBAC decides.
+/// The user name and the groups on which RBAC bases its decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub name: String,
@@ -17,7 +17,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Adds the groups that every authenticated user has, and those that every service account has.
+    /// Adds the group of all authenticated users. For a service account without groups, also adds the group of all
+    /// service accounts and the group of those in its namespace.
     fn authenticated(mut self) -> Identity {
         if let Some((namespace, _)) = service_account(&self.name)
             && self.groups.is_empty()
@@ -78,9 +79,11 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
     Ok(wanted.authenticated())
 }
 
-/// Checks whether `user` may impersonate `wanted`. Two rules can allow it: constrained impersonation, for the verb of
-/// `target` only, and the classic verb `impersonate`. If neither allows it, the client gets the error of constrained
-/// impersonation.
+/// Checks whether `user` may impersonate `wanted`. Two kinds of permission can allow it: constrained impersonation, which
+/// must be granted for the verb of `target`, and the classic verb `impersonate`, which allows all requests. If neither is
+/// granted, the client gets the error of constrained impersonation.
+///
+/// A service account together with groups can only be impersonated with the classic verb, so the client gets its error.
 fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
     let account = service_account(&wanted.name);
     let mode = if account.is_some() { "serviceaccount" } else { "user-info" };

@@ -23,7 +23,7 @@ impl Store {
     fn write(&mut self, member: Member, request: Request) -> Reply {
         let current = self.objects.member(member).map(|stored| stored.version.clone());
         let (replaced, record) = match request {
-            Request::Get => unreachable!("reads are handled by `run`"),
+            Request::Get => unreachable!("reads are handled by `carry_out`"),
             Request::Create(record) => (None, record),
             Request::Update(version, record) => (Some(version), record),
         };
@@ -60,7 +60,7 @@ fn record_of(run: &str, state: RunState, time: i64) -> Record {
 
 /// Carries out a request. `write_second` handles writes to the second object, and returns the reply to the write, or
 /// `None` to drop the request.
-fn run(
+fn carry_out(
     requests: &mut PairRequests,
     store: &mut Store,
     request: Request,
@@ -87,7 +87,7 @@ fn claim(requests: &PairRequests, time: i64) -> Request {
 }
 
 fn read(requests: &mut PairRequests, store: &mut Store) -> Reply {
-    run(requests, store, Request::Get, succeeds).unwrap()
+    carry_out(requests, store, Request::Get, succeeds).unwrap()
 }
 
 fn fresh_requests() -> (PairRequests, Store) {
@@ -102,7 +102,7 @@ fn a_claim_that_is_refused_for_the_second_object_is_rolled_back_with_a_growing_p
     let mut pauses = Vec::new();
     for time in 1..7 {
         let claim = claim(&requests, time);
-        let reply = run(&mut requests, &mut store, claim, |_, _| Some(REFUSED)).unwrap();
+        let reply = carry_out(&mut requests, &mut store, claim, |_, _| Some(REFUSED)).unwrap();
         let Reply::Refused { retry_after: Some(pause) } = reply else { panic!("{reply:?}") };
         pauses.push(pause.as_secs());
         assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("", ""));
@@ -115,7 +115,7 @@ fn a_claim_that_is_refused_for_the_second_object_is_rolled_back_with_a_growing_p
 fn an_unanswered_claim_that_did_not_arrive_is_rolled_back() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
-    let reply = run(&mut requests, &mut store, request, |_, _| Some(UNKNOWN)).unwrap();
+    let reply = carry_out(&mut requests, &mut store, request, |_, _| Some(UNKNOWN)).unwrap();
     assert_eq!(reply, Reply::Unknown { retry_after: Some(ATTEMPT * 2) });
     assert_eq!(store.holder(Member::First), "");
 }
@@ -128,7 +128,7 @@ fn an_unanswered_claim_that_arrived_is_kept() {
         store.write(Member::Second, request);
         Some(UNKNOWN)
     };
-    let reply = run(&mut requests, &mut store, request, arrives).unwrap();
+    let reply = carry_out(&mut requests, &mut store, request, arrives).unwrap();
     let Reply::Written(stored) = reply else { panic!("{reply:?}") };
     assert!(stored.record.is_held_by_run(&this_run(), "us"));
 }
@@ -154,7 +154,7 @@ fn a_claim_is_rolled_back_if_the_second_object_cannot_be_read() {
 fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
-    assert_eq!(run(&mut requests, &mut store, request, |_, _| None), None);
+    assert_eq!(carry_out(&mut requests, &mut store, request, |_, _| None), None);
     assert_eq!(store.holder(Member::First), "us");
     assert!(matches!(read(&mut requests, &mut store), Reply::Refused { retry_after: Some(_) }));
     assert_eq!(store.holder(Member::First), "");
@@ -163,11 +163,11 @@ fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read()
 }
 
 #[test]
-fn a_claim_whose_second_write_arrives_after_its_roll_back_does_not_hold_the_lock() {
+fn a_claim_whose_second_write_arrives_after_its_rollback_does_not_hold_the_lock() {
     let (mut requests, mut store) = fresh_requests();
     let mut late = None;
     let request = claim(&requests, 1);
-    let reply = run(&mut requests, &mut store, request, |_, request| {
+    let reply = carry_out(&mut requests, &mut store, request, |_, request| {
         late = Some(request);
         Some(UNKNOWN)
     });
@@ -176,13 +176,13 @@ fn a_claim_whose_second_write_arrives_after_its_roll_back_does_not_hold_the_lock
     assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("", "us"));
     let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
     assert!(!stored.record.is_held(), "{stored:?}");
-    // For other candidates the lock is held, because they cannot know that the claim was rolled back.
+    // To other candidates the lock still looks held, because they cannot know that the claim was rolled back.
     let other = Viewer::new(RunId::new("other"));
     assert!(store.objects.stored(&other).unwrap().record.is_held());
 }
 
 #[test]
-fn a_failed_roll_back_is_repeated_by_the_next_read() {
+fn a_failed_rollback_is_repeated_by_the_next_read() {
     let (mut requests, mut store) = fresh_requests();
     let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
     requests.handle_reply(store.write(Member::First, request));
@@ -192,9 +192,9 @@ fn a_failed_roll_back_is_repeated_by_the_next_read() {
     assert_eq!(store.holder(Member::First), "");
 }
 
-/// The claim must not count, because the unanswered roll-back may still be carried out.
+/// The claim must not count, because the unanswered rollback may still be carried out.
 #[test]
-fn a_claim_with_an_unanswered_roll_back_does_not_hold_the_lock() {
+fn a_claim_with_an_unanswered_rollback_does_not_hold_the_lock() {
     let (mut requests, mut store) = fresh_requests();
     let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
     let PairStep::Write(_, second) = requests.handle_reply(store.write(Member::First, request)) else {
@@ -213,7 +213,7 @@ fn a_claim_with_an_unanswered_roll_back_does_not_hold_the_lock() {
     // A new claim is not affected.
     read(&mut requests, &mut store);
     let request = claim(&requests, 2);
-    let reply = run(&mut requests, &mut store, request, succeeds);
+    let reply = carry_out(&mut requests, &mut store, request, succeeds);
     assert!(matches!(reply, Some(Reply::Written(stored)) if stored.record.is_held()));
 }
 
@@ -221,14 +221,14 @@ fn a_claim_with_an_unanswered_roll_back_does_not_hold_the_lock() {
 fn a_renewal_that_reached_only_one_object_is_never_rolled_back() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
-    run(&mut requests, &mut store, request, succeeds);
+    carry_out(&mut requests, &mut store, request, succeeds);
     for is_deleted in [false, true] {
         if is_deleted {
             store.objects.set(Member::Second, None);
             read(&mut requests, &mut store);
         }
         let renewal = claim(&requests, 2);
-        assert_eq!(run(&mut requests, &mut store, renewal, |_, _| Some(REFUSED)), Some(REFUSED));
+        assert_eq!(carry_out(&mut requests, &mut store, renewal, |_, _| Some(REFUSED)), Some(REFUSED));
         assert_eq!(store.holder(Member::First), "us");
         read(&mut requests, &mut store);
         assert_eq!(store.holder(Member::First), "us");
@@ -239,10 +239,10 @@ fn a_renewal_that_reached_only_one_object_is_never_rolled_back() {
 fn after_a_release_that_reached_only_one_object_the_lock_is_still_held() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
-    run(&mut requests, &mut store, request, succeeds);
+    carry_out(&mut requests, &mut store, request, succeeds);
     let version = requests.stored().map(|stored| stored.version);
     let release = write_request(version, record_of("us", RunState::Released, 2));
-    run(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
+    carry_out(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
     let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
     assert!(stored.record.is_held_by_run(&this_run(), "us"));
 }
@@ -251,6 +251,6 @@ fn after_a_release_that_reached_only_one_object_the_lock_is_still_held() {
 fn a_write_that_replaces_an_old_version_is_a_conflict() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
-    run(&mut requests, &mut store, request.clone(), succeeds);
-    assert_eq!(run(&mut requests, &mut store, request, succeeds), Some(Reply::Conflict));
+    carry_out(&mut requests, &mut store, request.clone(), succeeds);
+    assert_eq!(carry_out(&mut requests, &mut store, request, succeeds), Some(Reply::Conflict));
 }
