@@ -35,17 +35,18 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The shortest wait that remains after the lock was opened. It is not zero, because zero means that the candidate does
-/// not wait for a living holder at all.
+/// The lower bound for what is left of `--wait` once the lock has been opened. It is not zero, because zero means that
+/// the candidate does not wait for a living holder at all.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
-/// The largest number of watch events in the inputs of one step.
+/// The largest number of watch events of one slot in the inputs of one step.
 const MAX_WATCH_EVENTS: usize = 16;
 
 /// Takes part in the election for a lock, or for any of its slots, until the election ends.
 ///
 /// # Errors
-/// Fails if the lock cannot be opened, if outer runs hold it, or if the kernel refuses a descriptor.
+/// Fails if the lock cannot be opened, if a leaderrun around this one holds it, or if the kernel refuses a
+/// descriptor.
 pub async fn run(
     lock: LockConfig,
     access: ClusterAccess,
@@ -223,7 +224,7 @@ impl ElectionLoop<'_> {
                 self.slots[slot].watch = Some(self.slots[slot].lock.watch(from));
             }
             ElectionAction::Unwatch => self.slots[slot].watch = None,
-            // The main thread does not need these two reports at once, so it is not woken, which would delay the claim.
+            // The main thread does not need these two reports at once, so it is not woken: that would delay the claim.
             ElectionAction::Claiming => main_thread.send_without_waking(ElectionReport::Claiming),
             ElectionAction::ClaimFailed => main_thread.send_without_waking(ElectionReport::ClaimFailed),
             ElectionAction::StartLeading(leadership) => self.start_leading(slot, leadership, main_thread),

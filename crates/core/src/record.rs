@@ -153,7 +153,7 @@ impl Record {
         self.retry_period_millis.filter(|_| self.mark().is_some()).map(Duration::from_millis)
     }
 
-    /// Returns whether `run` wrote this record.
+    /// Returns whether this record has a valid mark of `run`.
     pub fn is_marked_by(&self, run: &RunId) -> bool {
         self.mark().is_some_and(|mark| mark.run == *run)
     }

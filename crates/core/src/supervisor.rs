@@ -8,18 +8,18 @@
 //!
 //! - When the tenure ends, the stop signal is sent to the command, and `lost_grace` later SIGKILL to the whole process
 //!   tree.
-//! - Once a stop for loss has begun, later renewals do not save the command: they can keep the lock, but do not change
-//!   the kill instant.
-//! - A kill instant can only become earlier.
-//! - Stop and kill are brought forward by the delay with which the supervisor or the elector is woken, and by the time
+//! - Once the command is being stopped because its tenure has ended, later renewals do not save it: they can keep the
+//!   lock, but do not change the kill instant.
+//! - Once a kill is scheduled, it can only be brought forward.
+//! - Stop and kill are brought forward to allow for late wake-ups of the supervisor or the elector, and for the time
 //!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running
 //!   command is stopped while the lock is still held.
-//! - If a command has run for `max_run`, the stop signal is sent to it as well, and SIGKILL `kill_after` later, or
+//! - If a command has run for `max_run`, the stop signal is sent to it, and SIGKILL `kill_after` later, or
 //!   `lost_grace` later if there is no `kill_after`.
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
 //!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes count as the command until the last one has
 //!   ended.
-//! - If the lock is of a kind that a frozen elector can block for other candidates, the supervisor kills an elector
+//! - With some kinds of lock, a frozen elector blocks all other candidates. For these, the supervisor kills an elector
 //!   that sends no orders after a loss, but only long after its lease has expired.
 //! - After a termination signal, or when no time is left, no command is started.
 
@@ -66,7 +66,7 @@ pub struct Supervisor {
     runs_until: Option<Instant>,
     /// Whether the stop signal was sent to the command at the end of `max_run`.
     timed_out: bool,
-    /// When the command is killed at the latest, and why.
+    /// The latest instant at which the command is killed, and why.
     kill: Option<(Instant, KillReason)>,
     /// Whether the kill has begun.
     killing: bool,
@@ -74,12 +74,12 @@ pub struct Supervisor {
     leftovers_due: bool,
     /// Whether the command counts as ended only when its last process has ended, and not when its main process has.
     waits_for_all: bool,
-    /// Whether a signal that requests the end of the command was sent to it.
+    /// Whether the command was sent a signal that asks it to end.
     end_requested: bool,
-    /// The end of the command, once it was reported.
+    /// The end of the command, once it has been reported.
     reported: Option<Gone>,
     advance: DeadlineAdvance,
-    /// After a loss, the elector is killed if it sends no orders for this long.
+    /// After a loss, and once the command is gone, the elector is killed if it sends no orders for this long.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
     elector_heard_at: Option<Instant>,
@@ -262,8 +262,8 @@ impl Supervisor {
                     self.start_due = true;
                 }
                 Order::Extend(tenure) if !self.lost => {
-                    let is_later = |current: Tenure| current.renewal_sent_at < tenure.renewal_sent_at;
-                    if self.granted.is_some_and(is_later) {
+                    let is_older = |granted: Tenure| granted.renewal_sent_at < tenure.renewal_sent_at;
+                    if self.granted.is_some_and(is_older) {
                         self.granted = Some(*tenure);
                     }
                 }
@@ -321,7 +321,7 @@ impl Supervisor {
             && !self.killing
         {
             self.killing = true;
-            // The kill comes first, so that nothing delays it.
+            // The kill precedes the stop signal and all reports, so that they do not delay it.
             self.actions.insert(0, SupervisorAction::Kill(reason));
         }
     }

@@ -83,19 +83,19 @@ fn check_works_in_nested_shells() {
 }
 
 #[testkit::test]
-fn check_works_in_an_orphan_in_another_session() {
+fn check_works_in_another_session() {
     let check = format!("{} check", leaderrun());
-    let orphan = format!("setsid sh -c 'sleep 0.1; {check}; echo $?' & wait; kill -0 $$");
-    let mut a = Candidate::new("a", &TestLock::file()).run_script(&orphan);
+    let script = format!("setsid sh -c 'sleep 0.1; {check}; echo $?' & wait; kill -0 $$");
+    let mut a = Candidate::new("a", &TestLock::file()).run_script(&script);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "0\n", "{}", a.log());
 }
 
 #[testkit::test]
 fn check_fails_if_less_time_is_left_than_required() {
-    let mut long = Candidate::new("a", &TestLock::file()).run_script(&script("check --min-remaining 1h"));
-    long.wait_for_exit(0);
-    assert_eq!(long.output(), "check 1\n", "no lock is held for an hour");
+    let mut a = Candidate::new("a", &TestLock::file()).run_script(&script("check --min-remaining 1h"));
+    a.wait_for_exit(0);
+    assert_eq!(a.output(), "check 1\n", "no lock is held for an hour");
 }
 
 #[testkit::test]

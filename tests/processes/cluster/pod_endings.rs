@@ -1,14 +1,13 @@
-//! Tests of hand-overs and takeovers when a pod ends. The tests send the signals that the kubelet sends to the
-//! processes of a container, in the same order.
+//! Tests of hand-overs and takeovers when a pod ends. The tests end the processes of a container as the kubelet does.
 
 use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, descendants};
 
-/// Starts the leader `a`, whose command is a witness with these words, and the standby `b`.
+/// Starts the leader `a`, whose command is a witness that behaves as `words` say, and the standby `b`.
 fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
-    // Ten minutes are longer than the grace period of a pod.
+    // Ten minutes is longer than any grace period in these tests.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
     let a = candidate("a").run_witness(witnesses, words);
     witnesses.wait_for("a", 1);
@@ -17,7 +16,8 @@ fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 
     [a, b]
 }
 
-/// Kills every process of a container at once, as the kubelet does at the end of the grace period.
+/// Kills every process of a container at once, as the kubelet does at the end of the grace period. The processes
+/// are stopped first, so that none of them can react to the death of another.
 fn kill_container(leaderrun: &Running) {
     let mut processes = descendants(leaderrun.elector());
     processes.push(leaderrun.elector());
@@ -28,7 +28,7 @@ fn kill_container(leaderrun: &Running) {
 
 /// A pod gets a grace period in a rolling update, when its node is drained, and after `kubectl delete pod`.
 #[testkit::test]
-fn a_command_that_ends_within_the_grace_period_hands_over() {
+fn the_lock_is_handed_over_if_the_command_ends_within_the_grace_period() {
     let witnesses = Witnesses::new();
     let [mut a, mut b] = start_leader_and_standby(&witnesses, &["linger"]);
     a.signal(Signal::SIGTERM);

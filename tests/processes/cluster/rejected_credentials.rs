@@ -1,4 +1,4 @@
-//! Tests of credentials that expire or are rejected while no others can be obtained.
+//! Tests of credentials that expire and cannot be replaced, and of rejected credentials that can.
 
 use std::collections::BTreeSet;
 use std::fs;

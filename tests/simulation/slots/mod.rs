@@ -32,7 +32,7 @@ const PREEMPT_AFTER: Duration = Duration::from_secs(10);
 /// The pause between two checks of whether every slot is filled.
 const CHECK_INTERVAL: Time = 100 * MILLISECOND;
 
-/// The counts of all schedules.
+/// Totals over one or more schedules.
 #[derive(Debug, Default)]
 pub struct Summary {
     schedules: u64,

@@ -2,7 +2,7 @@
 
 use crate::instant::Instant;
 
-/// A timer, named after what happens when it expires.
+/// A timer. Its documentation states what happens when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Timer {
     /// The pending request is given up.
@@ -17,7 +17,7 @@ pub(super) enum Timer {
     WatchSettled,
     /// The record is read, because the open watch has been silent for too long.
     SilentWatch,
-    /// The attempt to release the lock ends.
+    /// The attempt to release the lock is given up.
     Release,
 }
 

@@ -12,14 +12,14 @@ use crate::tenure::Tenure;
 pub struct StopOptions {
     /// The signal that is sent to the command when the leadership is lost.
     pub stop_signal: i32,
-    /// The time from the stop signal at a loss to the kill. If the main process ends and leaves other processes
+    /// When the leadership is lost: the time from the stop signal to the kill. If the main process ends and leaves other processes
     /// running, they are killed after the same time.
     pub lost_grace: Duration,
-    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill. If it is `None`, such a signal leads to no
-    /// kill.
+    /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill. If it is `None`, the command is not killed
+    /// after such a signal.
     pub kill_after: Option<Duration>,
-    /// The time from the start of the command to the stop signal, even if the lock is still held. If it is `None`, the
-    /// time is not limited.
+    /// How long the command may run. After this time it is stopped even if the lock is still held, and killed
+    /// `kill_after` later, or `lost_grace` later if that is `None`. If this is `None`, the time is not limited.
     pub max_run: Option<Duration>,
 }
 
@@ -28,7 +28,7 @@ pub struct StopOptions {
 pub struct SupervisorInputs {
     /// The result of [`SupervisorAction::Start`].
     pub start: Option<StartResult>,
-    /// The elector's orders, in order.
+    /// The elector's orders, oldest first.
     pub orders: Vec<Order>,
     pub elector_died: bool,
     /// The main process has ended.

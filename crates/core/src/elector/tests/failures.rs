@@ -152,7 +152,7 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
 }
 
 #[test]
-fn the_delay_of_the_elector_is_sent_to_the_supervisor() {
+fn a_lateness_that_occurs_twice_is_sent_to_the_supervisor() {
     let (now, late) = (start_time(), Duration::from_millis(300));
     let mut driver = leading(now);
     assert_eq!(driver.elector.measure_delay(now, late), None);
@@ -162,7 +162,7 @@ fn the_delay_of_the_elector_is_sent_to_the_supervisor() {
 }
 
 #[test]
-fn the_loss_of_a_command_that_could_not_be_killed_in_time_has_the_reason_too_slow() {
+fn a_loss_because_a_kill_would_take_too_long_is_reported_as_too_slow() {
     let now = start_time();
     let mut driver = leading(now);
     let (advance, max_advance) = (Duration::from_secs(2), Duration::from_secs(1));
