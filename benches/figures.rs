@@ -261,7 +261,7 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
             let supervisor = candidate.supervisor();
             eventually("the tree is complete", || descendants(supervisor).len() >= 1000);
             candidate.signal(Signal::SIGTERM);
-            candidate.wait_for_log("did not end in time");
+            candidate.wait_for_log("did not end within --kill-after");
             let kill_began_at = boot_time();
             candidate.wait_for_exit(137);
             milliseconds(kill_began_at, boot_time())
