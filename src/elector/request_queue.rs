@@ -1,4 +1,5 @@
-//! The queue of the requests of all slots, which sends one request at a time.
+//! The queue of the requests of all slots, which sends one request at a time. A write that was given up may continue
+//! beside the next request, because its reply still counts.
 //!
 //! All slots share one connection to the API server. If each slot had its own connection, a leader whose renewal is not
 //! answered would next use another slot's connection from the pool, which is probably just as dead.
@@ -95,10 +96,9 @@ impl<'a> RequestQueue<'a> {
             (slot, kind, answer)
         })
     }
-}
 
-impl RequestQueue<'_> {
-    /// Returns the record that a write has stored which was replaced by another request, once its reply has arrived.
+    /// Returns the record that a late write has stored, once its reply has arrived. Other replies to late writes are
+    /// ignored.
     pub fn poll_late_write(&mut self, context: &mut Context<'_>) -> Poll<(usize, Stored)> {
         let mut index = 0;
         while let Some(write) = self.late_writes.get_mut(index) {
