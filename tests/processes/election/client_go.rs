@@ -6,7 +6,7 @@ use serde_json::json;
 use testkit::client_go::{ClientGo, Ending, JsonFormat, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
-/// Returns a lock of each kind that client-go supports, and where its record is. The ConfigMap already exists, because
+/// Returns a Lease and a ConfigMap as locks, and where their records are. The ConfigMap already exists, because
 /// [`ClientGo`] does not create the object whose annotation it writes.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
@@ -32,7 +32,7 @@ fn assert_leaderrun_takes_over_from_client_go(ending: Ending) {
     }
 }
 
-/// Checks that a candidate which writes records in this format takes over after leaderrun has released the lock.
+/// Checks that a candidate that writes records in this format takes over after leaderrun has released the lock.
 fn assert_other_takes_over_from_leaderrun_after_a_release(lock: &TestLock, path: RecordPath, format: JsonFormat) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &["linger"]);
@@ -45,24 +45,24 @@ fn assert_other_takes_over_from_leaderrun_after_a_release(lock: &TestLock, path:
 }
 
 #[testkit::test]
-fn leaderrun_takes_over_from_a_client_go_that_releases() {
+fn leaderrun_takes_over_after_client_go_releases() {
     assert_leaderrun_takes_over_from_client_go(Ending::Release);
 }
 
 #[testkit::test]
-fn leaderrun_takes_over_from_a_client_go_that_crashes() {
+fn leaderrun_takes_over_after_client_go_crashes() {
     assert_leaderrun_takes_over_from_client_go(Ending::Crash);
 }
 
 #[testkit::test]
-fn client_go_takes_over_from_a_leaderrun_that_releases() {
+fn client_go_takes_over_after_leaderrun_releases() {
     for (lock, path) in locks() {
         assert_other_takes_over_from_leaderrun_after_a_release(&lock, path, JsonFormat::ClientGo);
     }
 }
 
 #[testkit::test]
-fn client_go_takes_over_from_a_leaderrun_that_crashes() {
+fn client_go_takes_over_after_leaderrun_crashes() {
     for (lock, path) in locks() {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ignore"]);

@@ -38,13 +38,13 @@ const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The files of one version of cgroups.
+/// The files of a cgroup version.
 struct CgroupVersion {
     /// The folder in which cgroups are created.
     root: &'static str,
     limit_file: &'static str,
     weight_file: &'static str,
-    /// The largest CPU weight. The tests' cgroups get it, so that other programs do not take their CPU time.
+    /// The largest CPU weight. Cgroups of these tests get it so that other programs do not take their CPU time.
     max_weight: &'static str,
 }
 
@@ -58,7 +58,7 @@ const CGROUP_VERSIONS: [CgroupVersion; 2] = [
     CgroupVersion { root: "/sys/fs/cgroup", limit_file: "cpu.max", weight_file: "cpu.weight", max_weight: "10000" },
 ];
 
-/// A cgroup, which is removed when this is dropped.
+/// A cgroup that is removed when dropped.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
@@ -84,7 +84,7 @@ impl Cgroup {
         fs::write(self.0.join(Self::version().limit_file), microseconds.to_string()).expect("a limit");
     }
 
-    /// Removes the limit, because killed threads may take minutes to end under it.
+    /// Removes the limit. Under a limit, killed threads may take minutes to end.
     fn unlimit(&self) {
         let file = self.0.join(Self::version().limit_file);
         // Version 1 accepts -1, and version 2 accepts max.
@@ -98,7 +98,7 @@ impl Cgroup {
         list.lines().map(str::to_owned).collect()
     }
 
-    /// Returns the version that this machine has.
+    /// Returns the version that this machine uses.
     fn version() -> CgroupVersion {
         CGROUP_VERSIONS.into_iter().find(|version| Path::new(version.root).exists()).expect("a cgroup file system")
     }
@@ -144,17 +144,17 @@ fn in_container(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
 
 /// The result of one trial, in which a candidate with a busy command was cut off from the API server.
 struct Outcome {
-    /// By how many seconds leaderrun ran late according to its warnings; 0 without a warning.
+    /// How late leaderrun ran according to its warning, in seconds; 0 without a warning.
     lateness: f64,
-    /// The seconds from the end of the command to the next start; `None` if the command never started.
+    /// The time from the end of the command to the start of the next one, in seconds; `None` if the command never
+    /// started.
     margin: Option<f64>,
     /// Whether the candidate still led when it was cut off.
     led: bool,
 }
 
-/// Starts a thread that waits until a process has received SIGKILL or has ended, and that returns this time in
-/// nanoseconds since boot. After a process has received SIGKILL, it executes no more code, although its threads take a
-/// while to end.
+/// Starts a thread that waits until a process has received SIGKILL or has ended, and returns the time in nanoseconds
+/// since boot. A process that has received SIGKILL executes no more code, although its threads take a while to end.
 fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
     thread::spawn(move || {
         loop {
@@ -220,8 +220,8 @@ fn greatest_logged(candidate: &Running, event: &str, field: &str) -> f64 {
     events.filter(|logged| logged["event"] == event).filter_map(|logged| logged[field].as_f64()).fold(0.0, f64::max)
 }
 
-/// Killed threads need CPU time to end, and the limit applies to that time too. The 14,000 threads of this test would
-/// take minutes to end if they were only killed at the kill deadline.
+/// Killed threads need CPU time to end, and the limit applies to that time, too. If all 14,000 threads of this test
+/// were killed at once at the kill deadline, they would take minutes to end.
 #[testkit::test(requires = can_measure())]
 fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let proxy = Proxy::start(Cluster::shared());

@@ -1,4 +1,4 @@
-//! Tests of hand-overs from this build to the last release and back, with faults of processes and of the network.
+//! Tests of hand-overs and takeovers between this build and the last release, in both directions.
 //!
 //! `LEADERRUN_LAST_RELEASE` names the program of the last release.
 
@@ -11,8 +11,7 @@ use serde_json::Value;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, leaderrun};
 
-/// Durations that are twice as long as in other tests, because these tests run `leaderrun status` twice before the
-/// leader ends.
+/// Longer durations than in other tests, because these tests run `leaderrun status` twice before the leader ends.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
 
 fn last_release() -> Result<String, String> {
@@ -67,9 +66,9 @@ fn directions() -> [[Build; 2]; 2] {
     [[leaderrun(), &last_release], [&last_release, leaderrun()]].map(|builds| builds.map(build))
 }
 
-/// Checks in both directions that a standby of one build leads after a leader of the other build. `end` ends the
+/// Checks in both directions that a standby of one build takes over from a leader of the other build. `end` ends the
 /// leader.
-fn assert_hands_over_in_both_directions(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Build)) {
+fn assert_takeover_in_both_directions(lock: impl Fn() -> TestLock, end: impl Fn(&mut Running, &Build)) {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (lock(), Witnesses::new());
         let mut a = leader.candidate("a", &lock).run_witness(&witnesses, &["hidden"]);
@@ -91,29 +90,29 @@ fn assert_hands_over_in_both_directions(lock: impl Fn() -> TestLock, end: impl F
 }
 
 #[testkit::test(requires = has_last_release())]
-fn the_other_version_acquires_every_kind_of_lock_after_a_release() {
-    assert_hands_over_in_both_directions(TestLock::file, |a, _| a.stop());
+fn the_other_build_acquires_every_kind_of_lock_after_a_release() {
+    assert_takeover_in_both_directions(TestLock::file, |a, _| a.stop());
     for kind in ["lease", "endpoints", "configmap", "configmap+lease", "endpoints+lease"] {
-        assert_hands_over_in_both_directions(|| TestLock::of_kind(kind), |a, _| a.stop());
+        assert_takeover_in_both_directions(|| TestLock::of_kind(kind), |a, _| a.stop());
     }
 }
 
 #[testkit::test(requires = has_last_release())]
-fn the_other_version_takes_over_expired_records_in_annotations_and_two_objects() {
+fn the_other_build_takes_over_expired_records_in_annotations_and_two_objects() {
     for kind in ["configmap", "endpoints+lease"] {
-        assert_hands_over_in_both_directions(|| TestLock::of_kind(kind), lose_the_lock_by_a_partition);
+        assert_takeover_in_both_directions(|| TestLock::of_kind(kind), lose_lock_in_partition);
     }
 }
 
-fn lose_the_lock_by_a_partition(a: &mut Running, leader: &Build) {
+fn lose_lock_in_partition(a: &mut Running, leader: &Build) {
     leader.proxy.partition();
     a.wait_for_exit(LOST);
     leader.proxy.heal();
 }
 
 #[testkit::test(requires = has_last_release())]
-fn the_other_version_takes_over_when_renewals_have_no_reply() {
-    assert_hands_over_in_both_directions(TestLock::lease, |a, leader| {
+fn the_other_build_takes_over_when_renewals_get_no_reply() {
+    assert_takeover_in_both_directions(TestLock::lease, |a, leader| {
         leader.proxy.partition_replies();
         a.wait_for_exit(LOST);
         leader.proxy.heal();
@@ -121,9 +120,9 @@ fn the_other_version_takes_over_when_renewals_have_no_reply() {
 }
 
 #[testkit::test(requires = has_last_release())]
-fn the_other_version_takes_over_after_the_death_of_the_elector() {
+fn the_other_build_takes_over_after_the_elector_was_killed() {
     for lock in [TestLock::file, TestLock::lease] {
-        assert_hands_over_in_both_directions(lock, |a, _| {
+        assert_takeover_in_both_directions(lock, |a, _| {
             a.signal(Signal::SIGKILL);
             a.wait();
         });
@@ -131,9 +130,9 @@ fn the_other_version_takes_over_after_the_death_of_the_elector() {
 }
 
 #[testkit::test(requires = has_last_release())]
-fn the_other_version_takes_over_after_the_death_of_the_supervisor() {
+fn the_other_build_takes_over_after_the_supervisor_was_killed() {
     for lock in [TestLock::file, TestLock::lease] {
-        assert_hands_over_in_both_directions(lock, |a, _| {
+        assert_takeover_in_both_directions(lock, |a, _| {
             kill(a.supervisor(), Signal::SIGKILL).expect("the supervisor is alive");
             a.wait_for_exit(LOST);
         });
@@ -141,7 +140,7 @@ fn the_other_version_takes_over_after_the_death_of_the_supervisor() {
 }
 
 #[testkit::test(requires = has_last_release())]
-fn the_other_version_asks_the_leader_to_step_down() {
+fn the_other_build_asks_the_leader_to_step_down() {
     for kind in ["lease", "endpoints", "configmap+lease"] {
         for [leader, standby] in directions() {
             let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -159,7 +158,7 @@ fn the_other_version_asks_the_leader_to_step_down() {
 }
 
 #[testkit::test(requires = has_last_release())]
-fn the_other_version_waits_until_the_lock_is_due() {
+fn the_other_build_waits_until_the_lock_is_due() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = leader.candidate("a", &lock).args(["--min-hold", "10s"]).run_witness(&witnesses, &["ends"]);
@@ -175,7 +174,7 @@ fn the_other_version_waits_until_the_lock_is_due() {
     }
 }
 
-/// A standby of either version must not take over a lock whose renewals succeed only after failures.
+/// A standby of either build must not take over a lock whose renewals succeed only after failures.
 #[testkit::test(requires = has_last_release())]
 fn a_leader_on_a_bad_network_keeps_the_lock() {
     for [leader, standby] in directions() {

@@ -1,4 +1,4 @@
-//! Tests of faults of the network and of the API server that must not cause a loss or disturb a standby.
+//! Tests of network and API server faults that must neither cause a loss nor disturb a standby.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn start_leader(proxy: &Proxy, witnesses: &Witnesses) -> (TestLock, Running) {
     (lock, a)
 }
 
-/// Checks that `a` has led all the time, and stops it.
+/// Checks that `a` has led without interruption, and stops it.
 fn assert_still_leads(mut a: Running, witnesses: &Witnesses) {
     witnesses.assert_one_at_a_time(1);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
@@ -101,7 +101,7 @@ fn a_standby_whose_watch_died_silently_acquires_the_released_lock() {
     let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let watch = proxy.wait_for_request(ReceivedRequest::is_watch, testkit::TIMEOUT);
     proxy.silence_existing();
-    // When the lease seems to have expired, the standby reads the lock and opens the watch again.
+    // When the lease seems to have expired, the standby reads the record and opens a new watch.
     proxy.wait_for_request(|request| request.is_watch() && request.received_at > watch.received_at, testkit::TIMEOUT);
     assert!(!proxy.requests().iter().any(is_put), "the standby wrote to a lock whose holder is alive");
     a.stop();
@@ -111,7 +111,7 @@ fn a_standby_whose_watch_died_silently_acquires_the_released_lock() {
 }
 
 #[testkit::test]
-fn a_standby_opens_a_refused_watch_again_only_after_the_time_in_retry_after() {
+fn a_standby_does_not_retry_a_refused_watch_before_retry_after_has_passed() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -146,13 +146,13 @@ fn a_leader_survives_a_restart_of_the_api_server() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// For example, the disk of the API server is slow. The request timeout is one second.
 #[testkit::test]
-fn a_leader_keeps_the_lock_although_each_reply_takes_longer_than_the_request_timeout() {
+fn a_leader_keeps_the_lock_even_if_every_reply_takes_longer_than_the_request_timeout() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
+    // The request timeout is one second. Replies may be this late if the API server has a slow disk, for example.
     proxy.delay_replies(Duration::from_millis(1500));
-    // Without a renewal that counts, the command would be stopped after the renew deadline of four seconds.
+    // If late replies did not count, the command would be stopped after four seconds, the renew deadline.
     Cluster::shared().wait_for_renewals(&lock, 8);
     proxy.heal();
     assert_still_leads(a, &witnesses);

@@ -1,4 +1,4 @@
-//! Tests that the command of a leader that is cut off from the API server is dead before another candidate's command
+//! Tests of candidates that are cut off from the API server. A leader's command must be dead before another command
 //! starts.
 
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Lifetime, Proxy, TestLock, Witnesses, is_alive};
 
-/// Cuts off the leader `a`, and checks that the standby `b` leads after `a`'s command is dead.
-fn partition_leader(words: &[&str], partition: fn(&Proxy)) -> Witnesses {
+/// Cuts off the leader `a`, and checks that the standby `b` takes over, but only after `a`'s command is dead.
+fn assert_takeover_after_partition(words: &[&str]) -> Witnesses {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, words);
     witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    partition(&proxy);
+    proxy.partition();
     a.wait_for_exit(LOST);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     witnesses.wait_for("b", 1);
@@ -30,7 +30,7 @@ fn life_after_signal(life: &Lifetime) -> Duration {
 
 #[testkit::test]
 fn a_command_that_obeys_the_stop_signal_is_dead_before_the_next_starts() {
-    let life = partition_leader(&[], Proxy::partition).lifetimes_of("a").remove(0);
+    let life = assert_takeover_after_partition(&[]).lifetimes_of("a").remove(0);
     assert!(life.signaled_at > 0, "the command should get a stop signal");
     // The kill is due one second after the stop signal.
     assert!(life_after_signal(&life) < Duration::from_millis(900), "the stop signal should end the command");
@@ -38,18 +38,18 @@ fn a_command_that_obeys_the_stop_signal_is_dead_before_the_next_starts() {
 
 #[testkit::test]
 fn a_command_that_ignores_sigterm_is_dead_before_the_next_starts() {
-    let life = partition_leader(&["ignore"], Proxy::partition).lifetimes_of("a").remove(0);
+    let life = assert_takeover_after_partition(&["ignore"]).lifetimes_of("a").remove(0);
     assert!(life.signaled_at > 0, "the command should get a stop signal");
     assert!(life_after_signal(&life) > Duration::from_millis(500), "the command should get a grace period");
 }
 
 #[testkit::test]
 fn a_hidden_grandchild_is_dead_before_the_next_starts() {
-    partition_leader(&["hidden"], Proxy::partition);
+    assert_takeover_after_partition(&["hidden"]);
 }
 
 #[testkit::test]
-fn a_stopped_command_is_dead_before_the_next_starts() {
+fn a_command_that_is_stopped_by_sigstop_is_killed() {
     let witnesses = Witnesses::new();
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease();
@@ -100,8 +100,8 @@ fn a_standby_that_is_cut_off_does_not_take_over_a_renewed_lease() {
 fn renewals_during_the_stop_do_not_delay_the_kill() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    // The grace period of four seconds, half of the time from the renew deadline to the expiry, is enough for many
-    // renewals.
+    // Many renewals fit into the grace period. It is four seconds: half of the time from the renew deadline to the
+    // expiry.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
     let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);

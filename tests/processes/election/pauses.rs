@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, boot_time, eventually};
 
-/// A second in the unit of [`boot_time`].
+/// One second in the unit of [`boot_time`].
 const SECOND: u64 = 1_000_000_000;
 
-/// Durations with which the stop signal is due 4 s after the last renewal, and the kill 7 s after it.
+/// With these durations, the stop signal is due 4 s after the last renewal, and the kill is due 7 s after the renewal.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// Waits until the command of `a` has started, and returns its lifetime.
@@ -66,9 +66,9 @@ fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_af
 }
 
 #[testkit::test]
-fn an_overdue_stop_is_carried_out_before_a_queued_signal() {
-    // The supervisor is thawed when the stop signal is overdue and the kill is not due yet. SIGUSR1 does not affect the
-    // witness.
+fn an_overdue_stop_signal_is_sent_even_if_another_signal_is_queued() {
+    // When the supervisor is thawed, the stop signal is overdue, but the kill is not due yet. The witness ignores
+    // SIGUSR1.
     let freeze = |a: &Running, _: &Lifetime| send(a.supervisor(), Signal::SIGSTOP);
     let (witnesses, a, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 45 * SECOND / 10);
     let life = command_lifetime(&witnesses);

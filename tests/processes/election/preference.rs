@@ -11,7 +11,7 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
             |name, delay| Candidate::new(name, &lock).args(["--claim-delay", delay]).run_witness(&witnesses, &[]);
         let mut first = candidate("first", "0s");
         witnesses.wait_for("first", 1);
-        // This candidate starts before the preferred one.
+        // The preferred candidate joins last, so it does not lead next because of the order.
         let mut other = candidate("other", "3s");
         other.wait_for_log("held by first");
         let mut preferred = candidate("preferred", "0s");

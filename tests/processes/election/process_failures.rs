@@ -14,11 +14,11 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 /// Durations with four seconds between the stop signal and the kill.
 const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
 
-/// The words for a witness that ignores SIGTERM and has a grandchild outside of its process group.
+/// The words for a witness that ignores SIGTERM and has a grandchild outside its process group.
 const IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD: [&str; 2] = ["hidden", "ignore"];
 
-/// Injects `fault` into the leader `a`, which is behind a proxy and whose command ignores SIGTERM. Checks that the
-/// standby `b` leads after `a`'s command is dead. Returns the witnesses and `a`.
+/// Injects `fault` into the leader `a`, whose command ignores SIGTERM. Checks that the standby `b` takes over, but only
+/// after `a`'s command is dead. Returns the witnesses and `a`.
 fn assert_takeover_after(lock: &TestLock, fault: impl FnOnce(&Running, &Proxy)) -> (Witnesses, Running) {
     let proxy = Proxy::start(Cluster::shared());
     let witnesses = Witnesses::new();
@@ -65,7 +65,7 @@ fn an_elector_whose_main_loop_fails_leaves_nothing_alive() {
     let (_, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| {
         // poll(2) fails if it is called with more descriptors than the process may open.
         let too_few = libc::rlimit { rlim_cur: 2, rlim_max: 2 };
-        // SAFETY: the limit is read and nothing is written.
+        // SAFETY: `too_few` is valid for the call, and the null pointer means that the old limit is not written.
         let result =
             unsafe { libc::prlimit(a.elector().as_raw(), libc::RLIMIT_NOFILE, &raw const too_few, ptr::null_mut()) };
         Errno::result(result).expect("the limit can be lowered");
@@ -112,7 +112,7 @@ fn a_stopped_elector_that_continues_after_a_takeover_exits() {
 }
 
 #[testkit::test]
-fn a_supervisor_that_is_stopped_before_the_spawn_starts_no_command_late() {
+fn a_supervisor_that_is_stopped_until_after_a_takeover_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let claim_reply = proxy.hold_replies(Match::put().next(1));
@@ -131,7 +131,7 @@ fn a_supervisor_that_is_stopped_before_the_spawn_starts_no_command_late() {
     let _ = kill(supervisor, Signal::SIGCONT);
     a.wait_for_exit(LOST);
     b.stop();
-    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started late");
+    assert_eq!(witnesses.lifetimes_of("a").len(), 0, "the command was started after the takeover");
     witnesses.assert_one_at_a_time(1);
 }
 
@@ -166,7 +166,7 @@ fn a_killed_process_group_leaves_nothing_alive() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// When the supervisor continues, the stop signal seems overdue, but renewals are in the queue.
+/// When the supervisor continues, the stop signal seems overdue, but renewals are queued.
 #[testkit::test]
 fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_first() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
@@ -234,23 +234,23 @@ fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
     u64::from_str_radix(pending.trim(), 16).expect("a mask") & 1 << (signal as i32 - 1) != 0
 }
 
-/// The elector learns of the loss itself, so it does not wait until the kill is due.
+/// The elector itself detects the loss, so it does not wait until the kill is due.
 #[testkit::test]
-fn a_stopped_supervisor_is_killed_at_once_when_another_candidate_takes_the_lease() {
+fn a_stopped_supervisor_is_killed_at_once_when_the_lease_names_another_holder() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
     let mut a =
         Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     witnesses.wait_for("a", 2);
     send(a.supervisor(), Signal::SIGSTOP);
     admin.merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("the lease");
-    let taken_at = testkit::boot_time();
+    let edited_at = testkit::boot_time();
     a.wait_for_exit(LOST);
     let last_seen = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lifetimes");
-    let lived_on = Duration::from_nanos(last_seen.saturating_sub(taken_at));
-    assert!(lived_on < Duration::from_secs(4), "the command was alive {lived_on:?} after the lease was taken");
+    let lived_on = Duration::from_nanos(last_seen.saturating_sub(edited_at));
+    assert!(lived_on < Duration::from_secs(4), "the command was alive {lived_on:?} after the lease was edited");
 }
 
-/// An elector that is frozen while it writes the record keeps the file locked, so no other candidate could lead.
+/// If it were not killed, an elector that is frozen while it writes the record would keep the file locked forever.
 #[testkit::test]
 fn an_elector_that_stays_frozen_is_killed_after_the_lease_duration() {
     let (_, mut a) = assert_takeover_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));

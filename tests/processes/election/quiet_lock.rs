@@ -1,4 +1,4 @@
-//! Tests of watches on a lock whose record has not changed for so long that its version has left the API server's watch
+//! Tests of watches on a lock that has not changed for so long that its version is no longer in the API server's watch
 //! cache.
 
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Fixture {
         fixture
     }
 
-    /// Changes another lease so often that the version of the lock leaves the watch cache.
+    /// Changes another lease until the lock's version is no longer in the watch cache.
     fn change_another_lease(&self) {
         let another = self.lease_path.replace("/job", "/another");
         for holder in ["x", "y", "z"] {
@@ -43,13 +43,13 @@ impl Fixture {
         }
     }
 
-    /// Returns the version of the lock's record.
+    /// Returns the version of the lock's object.
     fn version(&self) -> String {
         let lease: Value = self.admin.get(&self.lease_path).expect("the lease");
         lease["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
     }
 
-    /// Returns the version from which each watch was started.
+    /// Returns the versions from which the watches were started, in order.
     fn watched_versions(&self) -> Vec<String> {
         let watches = self.proxy.requests().into_iter().filter(|request| Match::watch().covers(request));
         let version = |path: String| {
@@ -63,7 +63,7 @@ impl Fixture {
     fn versions_after_break(&self, count: usize) -> Vec<String> {
         let before = self.watched_versions().len();
         self.proxy.break_existing();
-        eventually("the watch is opened again", || self.watched_versions().len() >= before + count);
+        eventually("new watches are opened", || self.watched_versions().len() >= before + count);
         self.watched_versions().split_off(before)
     }
 }
@@ -74,14 +74,14 @@ fn a_watch_is_resumed_from_a_bookmark() {
     fixture.change_another_lease();
     let version = fixture.version();
     // The first watch may be broken before it gets a bookmark.
-    eventually("the watch resumes from a version later than the lock's own", || {
+    eventually("the watch resumes from a version later than the lock's", || {
         fixture.versions_after_break(1)[0].parse::<u64>().unwrap_or_default() > version.parse().expect("a number")
     });
     fixture.standby.stop();
 }
 
 #[testkit::test]
-fn a_version_that_has_left_the_watch_cache_is_requested_once() {
+fn a_version_that_is_no_longer_in_the_watch_cache_is_requested_once() {
     let mut fixture = Fixture::new(Duration::from_secs(3600));
     fixture.change_another_lease();
     assert_eq!(fixture.versions_after_break(2), [fixture.version(), String::new()]);

@@ -92,7 +92,7 @@ fn a_signal_ends_the_pause_before_rejoining() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock)
         .args(["--on-lost", "rejoin"])
-        // After nine losses in a row, the pause is long enough for the signal to arrive in it.
+        // After nine losses in a row, the pause is so long that the signal arrives before its end.
         .env("LEADERRUN_LOSSES_IN_A_ROW", "9")
         .run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -171,7 +171,7 @@ fn with_every_leaderrun_ends_when_the_command_fails_or_on_a_signal() {
     waiting.wait_for_exit(143);
 }
 
-/// The exit status decides whether the command has done its work, even after SIGTERM.
+/// Even after SIGTERM, only the exit status decides whether the command has succeeded.
 #[testkit::test]
 fn a_command_that_ends_with_status_0_after_sigterm_has_succeeded() {
     for option in ["--min-hold", "--every"] {

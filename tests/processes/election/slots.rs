@@ -21,7 +21,7 @@ impl Slots {
         Self { lock, witnesses: (0..count).map(|_| Witnesses::new()).collect() }
     }
 
-    /// Creates a candidate for all slots of `lock`, which may be reached through a proxy.
+    /// Creates a candidate for all slots. In `lock`, the kubeconfig may be that of a proxy.
     fn candidate(&self, name: &str, lock: &TestLock) -> Candidate {
         Candidate::new(name, lock).args(["--slots", &self.witnesses.len().to_string()])
     }
@@ -88,7 +88,7 @@ fn three_of_five_candidates_lead_and_a_slot_without_a_leader_is_filled_again() {
         // The supervisor ends the command, and the slot expires.
         candidate_named(&mut candidates, &first[0]).signal(Signal::SIGKILL);
         let second = slots.wait_until_filled(|holders| holders[0] != first[0]);
-        assert_eq!(second[1..], first[1..], "the other leaders should not be affected");
+        assert_eq!(second[1..], first[1..], "the other slots should keep their leaders");
 
         let mut step_down = Candidate::subcommand("step-down", &slots.lock_of_slot(1)).start();
         step_down.wait_for_exit(0);
@@ -135,14 +135,14 @@ fn the_slot_of_a_leader_that_is_cut_off_is_taken_over() {
     let after = slots.wait_until_filled(|holders| !holders.contains(&"0".to_owned()));
     cut_off.wait_for_exit(LOST);
     let slot = before.iter().position(|holder| holder == "0").expect("its slot");
-    assert_eq!(after[1 - slot], before[1 - slot], "the other leader should not be affected");
+    assert_eq!(after[1 - slot], before[1 - slot], "the other slot should keep its leader");
     other_candidates.iter_mut().for_each(Running::stop);
     let runs = if slot == 0 { [2, 1] } else { [1, 2] };
     slots.assert_one_at_a_time(&runs);
 }
 
 #[testkit::test]
-fn the_command_and_the_monitoring_see_the_slot() {
+fn the_environment_the_leader_report_and_the_metrics_name_the_slot() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock)
         .args(["--slots", "2", "--http", "127.0.0.1:0"])
@@ -160,7 +160,7 @@ fn the_command_and_the_monitoring_see_the_slot() {
     }
     assert!(a.log().contains(&format!("as leader of {held}")), "{}", a.log());
     a.stop();
-    // Without slots, the command gets no slot, not even that of an outer run.
+    // Without `--slots`, the variable is removed, because it may be that of an outer leaderrun.
     let mut without = Candidate::new("a", &lock).env("LEADERRUN_SLOT", "7").run_script("echo [$LEADERRUN_SLOT]");
     without.wait_for_exit(0);
     assert_eq!(without.output(), "[]\n");
@@ -235,7 +235,7 @@ fn the_role_names_the_objects_of_all_slots() {
     all.iter_mut().for_each(Running::stop);
 }
 
-/// Returns the address that traffic for a slot is routed to.
+/// Returns the address to which a slot's traffic is routed.
 fn address_in(lock: &TestLock, slot: usize) -> String {
     let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
     let slice = Cluster::shared().admin().get(&format!("{slices}/web-{slot}-leader")).expect("a slice");
@@ -243,7 +243,7 @@ fn address_in(lock: &TestLock, slot: usize) -> String {
 }
 
 #[testkit::test]
-fn options_that_do_not_fit_slots_are_refused() {
+fn invalid_slot_options_are_refused() {
     for (arguments, expected) in [
         (&["--lock", "a/b", "--slots", "1"][..], "--slots 1: a lock has 2 to 64 slots; try --slots 3"),
         (

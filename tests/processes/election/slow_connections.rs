@@ -1,4 +1,4 @@
-//! Tests of connections that take longer to open than the timeout of a request.
+//! Tests of connections that take longer to open than the request timeout.
 
 use std::fs;
 use std::io;
@@ -13,11 +13,11 @@ use testkit::credentials::{self, ClientCertificate};
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, TestLock, Witnesses, kubeconfig, scratch};
 
-/// Durations with which the timeout of a request is two seconds: a third of the difference between the renew deadline
-/// and the retry period.
+/// With these durations, the request timeout is two seconds: a third of the difference between the renew deadline and
+/// the retry period.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "7s", "--retry-period", "1s"];
 
-/// How long it takes to open a connection: longer than the timeout of a request.
+/// The time that it takes to open a connection. It is longer than the request timeout.
 const DELAY: Duration = Duration::from_millis(2500);
 
 /// A proxy that connects to the server only [`DELAY`] after a client has connected.

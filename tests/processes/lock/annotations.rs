@@ -97,9 +97,9 @@ fn a_record_of_another_program_with_unusual_times_expires() {
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         a.wait_for_log("held by x");
         witnesses.wait_for("a", 1);
-        let renewed = || record_in_annotation(&lock, "configmaps")["renewTime"].clone();
-        let before = renewed();
-        eventually("a renews the record", || renewed() != before);
+        let renew_time = || record_in_annotation(&lock, "configmaps")["renewTime"].clone();
+        let before = renew_time();
+        eventually("a renews the record", || renew_time() != before);
         a.stop();
         assert!(a.log().contains("it expires 2s after"), "{}", a.log());
         witnesses.assert_one_at_a_time(1);
@@ -125,7 +125,7 @@ fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_starts() {
 }
 
 #[testkit::test]
-fn the_printed_role_of_a_configmap_is_enough() {
+fn a_candidate_with_the_logged_permissions_acquires_a_configmap() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);

@@ -31,8 +31,8 @@ fn candidate_as(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
         .run_script("echo $LEADERRUN_FENCING_TOKEN")
 }
 
-/// Runs a candidate as each of these users, one after the other. Checks that each fencing token is greater than the one
-/// before.
+/// Runs a candidate as each of these users, one after the other. Checks that each fencing token is greater than the
+/// previous one.
 #[track_caller]
 fn run_as_each(users: &[u32], lock: &TestLock) {
     let run = |user: &u32| {
@@ -117,9 +117,9 @@ fn the_message_names_the_process_that_keeps_the_file_locked() {
     let path = lock.name.strip_prefix("file:").expect("a file");
     for locked in [format!("{path}.lock"), path.to_owned()] {
         let file = fs::File::options().append(true).create(true).open(&locked).expect("a file");
-        file.lock().expect("nobody else locks it");
+        file.lock().expect("no other process has locked it");
         let locking_process = format!("process {} (", std::process::id());
-        // With these durations, the wait ends before the first attempt to lock the file gives up.
+        // With these durations, the wait ends before the first attempt to lock the file times out.
         let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "5s"];
         let short_wait = Candidate::with_timing("b", &lock, timing).args(["--wait", "500ms"]);
         let mut short_wait = short_wait.run(["true"]);
@@ -133,8 +133,8 @@ fn the_message_names_the_process_that_keeps_the_file_locked() {
     }
 }
 
-/// The kernel only knows the process that called flock(2). That process has ended, and the shell that it inherited the
-/// descriptor from keeps the file locked.
+/// The kernel only knows the process that called flock(2). Here that process has ended, but the shell that started it
+/// still has the descriptor, which keeps the file locked.
 #[testkit::test]
 fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
@@ -151,7 +151,7 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
     a.wait_for_exit(0);
 }
 
-/// The link may point to the current release of an application, and change with the next release.
+/// Such a link may point to the current release of an application, and change with each release.
 #[testkit::test]
 fn a_leader_follows_a_changed_link_to_the_folder_of_its_lock_file() {
     let folder = scratch::folder("releases");
@@ -167,7 +167,7 @@ fn a_leader_follows_a_changed_link_to_the_folder_of_its_lock_file() {
     fs::rename(&next_link, &link).expect("a link is replaced");
     let b = Candidate::new("b", &lock).run_script("sleep 1000");
     // The leader may have written its record to the new folder before the other candidate looked there.
-    eventually("one of the candidates sees that the other holds the lock", || {
+    eventually("one candidate sees that the other holds the lock", || {
         a.log().contains("held by b") || b.log().contains("held by a")
     });
 }
@@ -310,7 +310,7 @@ fn a_leader_survives_a_full_disk() {
 }
 
 /// With `docker run --read-only --volume /srv/job:/job`, for example, a candidate in the container cannot replace the
-/// lock file, so it writes the file in place. A candidate outside of the container replaces the file.
+/// lock file, so it writes the file in place. A candidate outside the container replaces the file.
 #[testkit::test(requires = can_mount())]
 fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_folder_and_was_replaced() {
     let [outside, inside] = ["outside", "inside"].map(scratch::folder);
@@ -339,7 +339,7 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_folder_and_
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    // The wait is longer than the lease duration.
+    // The wait is longer than the lease duration, so it is not b's record that keeps c from leading.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
     c.wait_for_exit(UNAVAILABLE);
     assert!(c.log().contains("mount its folder instead"), "{}", c.log());

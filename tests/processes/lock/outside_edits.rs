@@ -48,7 +48,7 @@ impl EditedLease {
         self.witnesses.assert_one_at_a_time(2);
     }
 
-    /// Checks that the holder kills its command at once, and that the standby leads after the lease duration.
+    /// Checks that the holder kills its command at once, and that the standby then takes over.
     fn assert_holder_loses_the_lock(mut self) {
         self.a.wait_for_exit(LOST);
         for life in self.witnesses.lifetimes_of("a") {
@@ -174,7 +174,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let reports = |running: &Running| running.log().matches("another program emptied or deleted").count();
     for round in 1..=2 {
-        // While the holder is frozen, it cannot restore the file before the standby has seen the deletion.
+        // The holder is frozen so that it does not restore the file before the standby sees the deletion.
         kill(a.elector(), Signal::SIGSTOP).expect("the process is alive");
         std::fs::remove_file(path).expect("a deletion");
         eventually("the standby reports the deletion", || reports(&b) == round);
@@ -191,7 +191,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
 
 /// A PUT with a resourceVersion but without a uid would create a new Lease.
 #[testkit::test]
-fn a_renewal_does_not_create_a_deleted_lease() {
+fn a_renewal_does_not_recreate_a_deleted_lease() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);

@@ -13,17 +13,17 @@ use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
 const VERSIONS: [&str; 1] = ["0.1.0"];
 
-/// The lease duration in all of the records.
+/// The lease duration in all records.
 const LEASE_DURATION: Duration = Duration::from_secs(3);
 
-/// Returns a record that a version wrote.
+/// Returns a record that this version wrote.
 fn record(version: &str, name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
     let text = fs::read_to_string(folder.join(version).join(name)).expect("a record");
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Returns a lock whose object or file contains a record that a version wrote.
+/// Returns a lock whose object or file contains a record that this version wrote.
 fn lock_with(version: &str, name: &str) -> TestLock {
     let record = record(version, name);
     let (lock, path) = match record["kind"].as_str() {
@@ -53,7 +53,7 @@ fn status(lock: &TestLock) -> Value {
     serde_json::from_str(&status.output()).expect("JSON")
 }
 
-/// Starts a candidate and waits until its command runs. Returns the candidate, and how long this took.
+/// Starts a candidate and waits until its command runs. Returns the candidate and the time that this took.
 fn acquire(lock: &TestLock, witnesses: &Witnesses) -> (Running, Duration) {
     let start = Instant::now();
     let a = Candidate::new("a", lock).run_witness(witnesses, &[]);
@@ -89,7 +89,7 @@ fn a_lock_with_a_released_record_is_acquired_at_once() {
 }
 
 #[testkit::test]
-fn a_lock_whose_record_says_that_it_is_not_due_is_not_acquired() {
+fn a_lock_that_is_not_due_according_to_its_record_is_not_acquired() {
     for version in VERSIONS {
         let (lock, witnesses) = (lock_with(version, "lease-not-due.json"), Witnesses::new());
         let mut a = Candidate::new("a", &lock).args(["--wait", "4s"]).run_witness(&witnesses, &[]);

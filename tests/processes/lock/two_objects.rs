@@ -45,7 +45,7 @@ fn a_hand_over_changes_the_holder_in_both_objects() {
 }
 
 /// The candidates first use the Endpoints, then both objects, then the Lease. As in a rolling update, the next
-/// candidate waits before the leader is stopped.
+/// candidate already waits when the leader is stopped.
 #[testkit::test]
 fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
@@ -68,7 +68,7 @@ fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
 }
 
 #[testkit::test]
-fn a_holder_of_one_of_two_objects_blocks_the_lock() {
+fn a_lock_is_held_if_only_one_of_its_two_objects_names_a_holder() {
     let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
@@ -100,7 +100,7 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     assert_eq!(a.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", a.log());
 }
 
-/// For example, a webhook for one of the two kinds of object may hang, fail or refuse the write.
+/// The writes fail if a webhook for one of the two kinds of object hangs, fails or refuses them.
 #[testkit::test]
 fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
     for status in [None, Some(500), Some(403)] {
@@ -126,7 +126,8 @@ fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
 
 #[testkit::test]
 fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
-    // When a request without a reply is given up, nearly half of the time until the renew deadline has passed.
+    // After a lost reply, nearly half of the time until the renew deadline has passed, so this time is longer than in
+    // other tests.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
     for plural in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());
@@ -171,7 +172,7 @@ fn a_lock_is_lost_when_one_object_names_another_holder() {
 }
 
 #[testkit::test]
-fn a_crashed_holder_delays_a_takeover_by_one_lease_duration() {
+fn a_lock_in_two_objects_expires_after_its_holder_crashed() {
     for kind in [BOTH, "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -209,14 +210,14 @@ fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
 
 #[testkit::test]
 fn a_release_that_reached_one_of_two_objects_is_completed() {
-    // With these durations, the first write after the stop signal is the release and not a renewal.
+    // With these durations, the first write after SIGTERM is the release, not a renewal.
     let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "10s"];
     for status in [429, 503] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        // The write that releases the Endpoints succeeds, and the write to the Lease that follows it fails once.
+        // The release of the Endpoints succeeds. The following release of the Lease fails once.
         let endpoints_reply = proxy.hold_replies(Match::put().on("endpoints").next(1));
         a.signal(nix::sys::signal::Signal::SIGTERM);
         endpoints_reply.wait_until_held();
@@ -235,7 +236,7 @@ fn watch_endpoints(lock: &TestLock) -> Watch {
     Cluster::shared().admin().watch(&this_object).expect("a watch")
 }
 
-/// The holder is killed first, so that its renewals do not write to the objects as well.
+/// The holder is killed before the request, because its renewals would also write to the objects.
 #[testkit::test]
 fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock() {
     let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
@@ -248,7 +249,7 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
     let mut step_down = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
     step_down.wait_for_exit(0);
     let end = json!({ "metadata": { "labels": { "end": "yes" } } });
-    admin.merge_patch(&lock.object_path("endpoints"), &end).expect("the last change");
+    admin.merge_patch(&lock.object_path("endpoints"), &end).expect("a label");
     loop {
         let object = changes.next_change().expect("a change")["object"].take();
         if object["metadata"]["labels"]["end"] == "yes" {
@@ -277,7 +278,7 @@ fn a_claim_that_reached_one_of_two_objects_is_released() {
     a.wait_for_exit(143);
 }
 
-/// Both objects are deleted, and the leader can create only one of them again.
+/// Both objects are deleted, and the leader can recreate only one of them.
 #[testkit::test]
 fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock() {
     let proxy = Proxy::start(Cluster::shared());

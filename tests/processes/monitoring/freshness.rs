@@ -21,14 +21,14 @@ fn wait_for_failure(running: &Running, path: &str, reason: &str) {
 }
 
 /// A leader with a direct connection, and a ready standby behind a proxy.
-struct Pair {
+struct Fixture {
     proxy: Proxy,
     witnesses: Witnesses,
     _leader: Running,
     standby: Running,
 }
 
-impl Pair {
+impl Fixture {
     fn start(options: &[&str]) -> Self {
         let (proxy, witnesses, lock) = (Proxy::start(Cluster::shared()), Witnesses::new(), TestLock::lease());
         let leader = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -50,31 +50,31 @@ impl Pair {
 
 #[testkit::test]
 fn a_standby_in_a_partition_is_not_ready() {
-    let pair = Pair::start(&[]);
-    pair.proxy.partition();
-    wait_for_failure(&pair.standby, "/readyz", "no answer from test-");
+    let fixture = Fixture::start(&[]);
+    fixture.proxy.partition();
+    wait_for_failure(&fixture.standby, "/readyz", "no answer from test-");
     assert!(
-        samples(&pair.standby).value(AGE) > 6.0,
+        samples(&fixture.standby).value(AGE) > 6.0,
         "the standby should stay ready until the lease duration has passed"
     );
     assert_eq!(
-        status(&pair.standby, "/healthz"),
+        status(&fixture.standby, "/healthz"),
         200,
         "the standby should be healthy, because a restart would not help"
     );
-    pair.assert_recovers();
+    fixture.assert_recovers();
 }
 
 #[testkit::test]
 fn a_standby_whose_api_server_is_down_is_not_ready() {
-    let pair = Pair::start(&[]);
-    pair.proxy.refuse();
-    wait_for_failure(&pair.standby, "/readyz", "no answer from test-");
-    pair.assert_recovers();
+    let fixture = Fixture::start(&[]);
+    fixture.proxy.refuse();
+    wait_for_failure(&fixture.standby, "/readyz", "no answer from test-");
+    fixture.assert_recovers();
 }
 
 #[testkit::test]
-fn a_standby_that_has_lost_the_right_to_read_is_not_ready() {
+fn a_standby_that_may_no_longer_read_is_not_ready() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let witnesses = Witnesses::new();
@@ -101,12 +101,12 @@ fn a_standby_that_may_not_write_is_not_ready() {
 
 #[testkit::test]
 fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
-    let pair = Pair::start(&["--unhealthy-after", "8s"]);
-    pair.proxy.partition();
-    wait_for_failure(&pair.standby, "/healthz", "unable to lead for ");
-    pair.proxy.heal();
-    wait_for_status(&pair.standby, "/healthz", 200);
-    pair.assert_recovers();
+    let fixture = Fixture::start(&["--unhealthy-after", "8s"]);
+    fixture.proxy.partition();
+    wait_for_failure(&fixture.standby, "/healthz", "unable to lead for ");
+    fixture.proxy.heal();
+    wait_for_status(&fixture.standby, "/healthz", 200);
+    fixture.assert_recovers();
 }
 
 #[testkit::test]

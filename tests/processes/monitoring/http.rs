@@ -91,7 +91,7 @@ fn a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready() {
 fn a_leader_is_not_ready_after_its_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
-    // Durations with four seconds between the stop signal and the kill.
+    // With these durations, there are four seconds between the stop signal and the kill.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
     let mut a = Candidate::with_timing("a", &lock, timing).args(HTTP).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
@@ -139,7 +139,7 @@ fn only_the_elector_has_the_listening_socket() {
         descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy() == listening)
     };
     assert!(has_socket(a.elector()));
-    assert!(!has_socket(a.supervisor()), "the socket in the supervisor would outlive the elector");
+    assert!(!has_socket(a.supervisor()), "a socket in the supervisor would outlive the elector");
     let command = children(a.supervisor())[0];
     assert!(!has_socket(command));
 }

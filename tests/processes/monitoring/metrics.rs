@@ -88,8 +88,8 @@ fn losses_are_counted_across_rejoins() {
         1.0,
         "the first command should be ended by the stop signal"
     );
-    // On a busy machine, the elector may have to kill the supervisor with its command. The status of the command is
-    // then not known.
+    // On a busy machine, the elector may have to kill the supervisor with its command. The command's status is then
+    // unknown.
     assert!(
         a.log().contains("the supervisor is late; killing the command")
             || counted.value("leaderrun_command_ends_total{status=\"137\"}") == 1.0,

@@ -160,7 +160,7 @@ fn encoded(query: &str) -> String {
     query.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Returns the titles and queries of the dashboard's panels, as Grafana sends the queries for one lock.
+/// Returns the titles of the dashboard's panels, and the queries that Grafana sends for these panels and one lock.
 fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();

@@ -1,4 +1,4 @@
-//! Tests of `/healthz` while the elector is stuck.
+//! Tests of an elector that is stuck, or whose credential plugin hangs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ use testkit::{
 /// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
-/// `Ok` if this user may stop threads; otherwise the reason why not.
+/// Whether this user may stop threads, or the reason why not.
 static CAN_STOP_THREADS: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
 /// Writes a copy of a kubeconfig with a credential plugin that hangs while the file `hang` exists in its folder.
@@ -76,7 +76,7 @@ fn a_plugin_that_hangs_at_the_start_is_reported() {
 }
 
 #[testkit::test]
-fn a_plugin_that_hangs_does_not_extend_the_wait() {
+fn wait_zero_gives_up_on_a_plugin_that_hangs_and_kills_it() {
     let kubeconfig = kubeconfig_with_plugin(&Cluster::shared().kubeconfig());
     make_plugin_hang(&kubeconfig);
     let mut a = Candidate::new("a", &TestLock::lease().through(kubeconfig)).args(["--wait", "0s"]).run_script("true");
@@ -88,7 +88,7 @@ fn a_plugin_that_hangs_does_not_extend_the_wait() {
 }
 
 #[testkit::test]
-fn the_wait_includes_the_run_time_of_the_credential_plugin() {
+fn the_wait_includes_the_time_for_which_the_plugin_runs() {
     const WAIT: Duration = Duration::from_secs(4);
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);

@@ -36,8 +36,8 @@ impl ServiceManager {
         Self { socket, name }
     }
 
-    /// Makes a candidate notify this socket.
-    fn receive_notifications_from(&self, candidate: Candidate) -> Candidate {
+    /// Makes a candidate send its notifications to this socket.
+    fn with_notify_socket(&self, candidate: Candidate) -> Candidate {
         candidate.env("NOTIFY_SOCKET", &self.name)
     }
 
@@ -74,7 +74,7 @@ fn a_standby_is_ready_and_reports_the_leader() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let mut b = systemd.receive_notifications_from(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
+        let mut b = systemd.with_notify_socket(Candidate::new("b", &lock)).run_witness(&witnesses, &["linger"]);
         let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
         assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
         a.stop();
@@ -94,7 +94,7 @@ fn with_ready_when_leading_only_a_leader_is_ready() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = systemd
-        .receive_notifications_from(Candidate::new("b", &lock))
+        .with_notify_socket(Candidate::new("b", &lock))
         .args(["--ready-when", "leading"])
         .run_witness(&witnesses, &[]);
     let lines = systemd.wait_for(&format!("STATUS=standby: {} is held by a", lock.name));
@@ -118,11 +118,11 @@ time.sleep(1000)'"#;
 
 #[testkit::test]
 fn with_notify_command_the_command_sends_the_notifications() {
-    // Returns the lines up to the command's first notification, and those from there up to its last one.
+    // Returns the lines up to the command's first notification, and the following lines up to its last notification.
     let notifications = |notify: &str, ready_when: &str| {
         let systemd = ServiceManager::new();
         let candidate =
-            systemd.receive_notifications_from(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
+            systemd.with_notify_socket(Candidate::new("a", &TestLock::file())).env("WATCHDOG_USEC", "200000");
         let running = candidate.args(["--notify", notify, "--ready-when", ready_when]).run_script(NOTIFYING_COMMAND);
         let before = systemd.wait_for("X_COMMAND=0");
         let during = systemd.wait_for("X_COMMAND=done");
@@ -141,12 +141,12 @@ fn with_notify_command_the_command_sends_the_notifications() {
     assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
 }
 
-/// The queue of the socket fills up because nothing receives the messages. A blocking send would then not return.
+/// The socket's queue fills up because nothing receives the messages. A blocking send would then hang.
 #[testkit::test]
 fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let mut a = systemd
-        .receive_notifications_from(Candidate::new("a", &lock))
+        .with_notify_socket(Candidate::new("a", &lock))
         .env("WATCHDOG_USEC", "2000")
         .run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -170,7 +170,7 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
     let a =
-        systemd.receive_notifications_from(Candidate::with_timing("a", &lock, timing)).env("WATCHDOG_USEC", "200000");
+        systemd.with_notify_socket(Candidate::with_timing("a", &lock, timing)).env("WATCHDOG_USEC", "200000");
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");

@@ -17,7 +17,7 @@ fn has_docker_image() -> Result<(), String> {
     }
 }
 
-/// A container with systemd and leaderrun, which is removed when this is dropped.
+/// A container with systemd and leaderrun. Dropping this value removes the container.
 struct Machine(String);
 
 impl Machine {
@@ -72,7 +72,7 @@ impl Machine {
     }
 
     /// Installs an example as the unit `unit`, with a lock file instead of a Lease, and with `sleep` as the command.
-    /// Each of the changes is a text in the example and its replacement.
+    /// `changes` contains texts in the example and their replacements.
     fn install(&self, example: &str, unit: &str, changes: &[(&str, &str)]) {
         let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
         let mut text = fs::read_to_string(path).expect("an example");
@@ -112,7 +112,7 @@ fn assert_success(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The status text of a unit that leads.
+/// The status text of the unit that leads.
 const LEADING: &str = "leading file:/run/failover.lease";
 
 #[testkit::test(requires = has_docker_image())]
