@@ -1,4 +1,4 @@
-//! Tests of `leaderrun check`, which commands run.
+//! Tests of `leaderrun check`, which the leader's command calls.
 
 use nix::sys::signal::{Signal, kill};
 
@@ -7,12 +7,12 @@ use testkit::{Candidate, Cluster, Proxy, TIMING, TestLock, eventually, leaderrun
 
 use crate::other_users::is_root;
 
-/// Returns this script with a function `check`, which runs `leaderrun check` and prints its exit status.
+/// Returns this script with a function `check` before it, which runs `leaderrun check` and prints its exit status.
 fn script(text: &str) -> String {
     format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
 }
 
-/// Starts a leader behind a proxy. Its command is this script with the function `check`.
+/// Starts a leader behind a proxy. Its command is this script, which can call the function `check`.
 fn start_leader_behind_proxy(text: &str) -> (Proxy, testkit::Running) {
     let proxy = Proxy::start(Cluster::shared());
     let a = Candidate::new("a", &TestLock::lease_through(proxy.kubeconfig())).run_script(&script(text));
@@ -139,7 +139,7 @@ fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
         inner.name
     );
     let mut a = Candidate::new("a", &outer).run_script(&script(&nested));
-    eventually("the inner run leads", || a.output().contains("inner 0\n"));
+    eventually("the inner leaderrun leads", || a.output().contains("inner 0\n"));
     proxy.partition();
     a.wait_for_exit(0);
     assert_eq!(a.output(), "inner 0\nTERM\ninner 1\n76\ncheck 0\n", "{}", a.log());

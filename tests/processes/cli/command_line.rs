@@ -14,7 +14,7 @@ use testkit::{Candidate, TestLock, os_string, scratch};
 fn the_exit_status_says_how_the_command_ended() {
     let lock = TestLock::file();
     let not_executable = scratch::folder("program").join("text");
-    fs::write(&not_executable, "no program").expect("a file");
+    fs::write(&not_executable, "not a program").expect("a file");
     let not_executable = not_executable.to_str().expect("a path");
     for (command, status) in [
         (["sh", "-c", "exit 0"], 0),
@@ -82,7 +82,7 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
     }
 }
 
-/// The file may be written later, so the status is 69, after which systemd starts the unit again.
+/// The file may be created later, so the status is 69, which lets systemd restart the unit.
 #[testkit::test]
 fn a_missing_file_or_context_is_not_a_usage_error() {
     let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
@@ -219,7 +219,7 @@ fn arguments_reach_the_command_as_given() {
 }
 
 #[testkit::test]
-fn the_command_gets_variables_about_its_leadership_but_not_those_of_options() {
+fn the_command_gets_variables_about_its_run_but_not_those_that_set_options() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).env("LEADERRUN_WAIT", "1m").env("KEPT", "yes").run_script("env; echo done");
     a.wait_for_exit(0);
@@ -306,7 +306,7 @@ fn help_and_version_are_printed_to_stdout() {
 }
 
 #[testkit::test]
-fn the_exit_status_is_known_even_if_the_parent_ignores_sigchld() {
+fn leaderrun_exits_with_the_status_of_the_command_even_if_its_parent_ignores_sigchld() {
     let ignore_sigchld = |command: &mut Command| {
         // SAFETY: only one system call is made between fork and exec.
         unsafe {

@@ -120,8 +120,8 @@ const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
     ("leaderrun doctor --lock a/b -- unam", &["uname"], &["--lock"]),
 ];
 
-/// Checks the completions of one shell. `shell` returns the command that prints the completions of some command lines,
-/// given the completion script.
+/// Checks the completions of one shell. `shell` gets the path of the completion script and the command lines, and
+/// returns a command that prints their completions.
 fn assert_completes(name: &str, shell: impl Fn(&PathBuf, &[&str]) -> Command) {
     let script = scratch::folder("completion").join(name);
     let printed = Command::new(testkit::leaderrun()).args(["completion", name]).output().expect("leaderrun");

@@ -64,7 +64,7 @@ fn the_doctor_names_each_missing_verb() {
     assert_eq!(
         subjects(&doctor(&other_name, &[], 1), "FAILED "),
         CANDIDATE_VERBS,
-        "rights for another name should not count"
+        "permissions for another name should not count"
     );
 }
 
@@ -79,7 +79,7 @@ fn the_doctor_reports_that_creating_a_configmap_needs_a_rule_without_resource_na
 }
 
 #[testkit::test]
-fn the_doctor_checks_the_rights_for_both_objects_of_a_lock() {
+fn the_doctor_checks_the_permissions_for_both_objects_of_a_lock() {
     let lock = TestLock::of_kind("endpoints+lease").through(Cluster::shared().kubeconfig_for("operator"));
     let endpoints = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints]));
@@ -170,7 +170,7 @@ fn the_doctor_shows_the_priority_of_requests() {
         Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
     };
     assert!(report.output().contains("ok      priority    level exempt"), "{}", report.output());
-    // Neither account has any permissions, but the API server assigns their requests to priority levels nevertheless.
+    // Neither account has any permissions, but the API server still assigns their requests to priority levels.
     for (account, level_name) in
         [(format!("{}:job", lock.namespace()), "workload-low"), ("kube-system:job".into(), "leader-election")]
     {
@@ -208,7 +208,7 @@ fn the_doctor_reports_the_errors_in_a_command_line() {
     refused.wait_for_exit(FAILED);
     assert!(
         refused.log().contains("--port 80: this option requires --service"),
-        "the message should be the same as for a run: {}",
+        "the message should be the same as without the subcommand: {}",
         refused.log()
     );
 }
@@ -256,7 +256,7 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
     assert!(
         follows.output().contains("note    address     other machines cannot reach this candidate at 127.0.0.1"),
-        "the report should contain the warning that a run logs"
+        "the report should contain the warning that a candidate logs"
     );
     let leftover = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
@@ -267,7 +267,7 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
 
 /// Only a Service with both address families needs a second EndpointSlice.
 #[testkit::test]
-fn the_doctor_checks_the_rights_for_the_second_slice_of_a_dual_stack_service() {
+fn the_doctor_checks_the_permissions_for_the_second_slice_of_a_dual_stack_service() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
     let slice_verbs = ["get", "update"];
@@ -322,7 +322,7 @@ fn the_doctor_does_not_comment_on_valid_durations() {
     // The differences between these durations are the smallest that leaderrun accepts.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
     let report = doctor(&lock, &tight, 0);
-    // An ordinary user may not be permitted to lock all of the memory.
+    // The limit of locked memory may be too low for an ordinary user.
     let notes = subjects(&report, "note ").into_iter().filter(|line| line != "memory");
     assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", report.output());
     assert!(report.output().contains("ok      wall clock  "), "{}", report.output());

@@ -13,7 +13,7 @@ fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     serde_saphyr::from_multiple(&printed.output()).expect("YAML")
 }
 
-/// Creates the object of each document as `kubectl apply` does. Kinds that the testkit's API server lacks are left out.
+/// Creates the object in each document, like `kubectl apply`. Skips kinds that the testkit's API server does not have.
 fn apply(documents: &[Value]) {
     let cluster = Cluster::shared();
     for document in documents {
@@ -39,7 +39,7 @@ fn client_for(namespace: &str, account: &str) -> Client {
 }
 
 #[testkit::test]
-fn the_manifest_grants_all_rights_that_a_candidate_needs() {
+fn the_manifest_grants_all_permissions_that_a_candidate_needs() {
     for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let account = format!("system:serviceaccount:{}:job", lock.namespace());
@@ -64,7 +64,7 @@ fn the_manifest_grants_all_rights_that_a_candidate_needs() {
     }
 }
 
-/// Applies the manifest of a lock, and waits until the account has the rights in it.
+/// Applies the manifest of a lock, and waits until the service account has the permissions in it.
 fn apply_and_wait(lock: &TestLock, account: &str, documents: &[Value]) {
     apply(documents);
     for role in documents.iter().filter(|document| document["kind"] == "Role") {
@@ -73,7 +73,7 @@ fn apply_and_wait(lock: &TestLock, account: &str, documents: &[Value]) {
 }
 
 #[testkit::test]
-fn the_manifest_grants_all_rights_that_routing_needs() {
+fn the_manifest_grants_all_permissions_that_routing_needs() {
     let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
     let label = ["--pod-label", "role=leader", "--pod", "a"];
     for (arguments, route) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
@@ -95,9 +95,9 @@ fn the_manifest_grants_all_rights_that_routing_needs() {
         let options = [&arguments[..2], &["--service-account", "worker"]].concat();
         let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, options.join(" "));
         assert!(report_before.contains("not allowed; traffic is not routed to the leader"), "{report_before}");
-        // An ordinary user may not be permitted to lock all of the memory.
-        let is_about_rights = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
-        for line in report_before.lines().filter(is_about_rights) {
+        // The limit of locked memory may be too low for an ordinary user.
+        let is_about_permissions = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
+        for line in report_before.lines().filter(is_about_permissions) {
             assert!(line.contains(&remedy), "{line}");
         }
         apply_and_wait(&lock, "worker", &documents(&lock.name, &options));
@@ -190,7 +190,7 @@ fn the_manifest_has_the_namespace_of_the_context_or_of_the_option() {
 
 /// The administrator of one namespace must be able to apply the default manifest.
 #[testkit::test]
-fn rights_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_separate_role() {
+fn permissions_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_separate_role() {
     let kinds = |arguments: &[&str]| -> Vec<String> {
         let kind = |document: &Value| document["kind"].as_str().expect("a kind").to_owned();
         documents("default/job", arguments).iter().map(kind).collect()

@@ -10,17 +10,17 @@ use testkit::exit_status::{NOT_ACQUIRED, NOT_FOUND, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, eventually, scratch};
 
 /// Returns the last line of the log without its prefix.
-fn last_sentence_of(running: &Running) -> String {
+fn last_sentence(running: &Running) -> String {
     let log = running.log();
     let line = log.lines().last().unwrap_or_default();
     line.split_once(": ").map_or(line, |(_, sentence)| sentence).to_owned()
 }
 
 /// Runs a candidate that gives up with this status. Returns the last line of its log without the prefix.
-fn last_sentence(candidate: Candidate, status: i32) -> String {
+fn run_until_it_gives_up(candidate: Candidate, status: i32) -> String {
     let mut running = candidate.run(["true"]);
     running.wait_for_exit(status);
-    last_sentence_of(&running)
+    last_sentence(&running)
 }
 
 fn path(lock: &TestLock) -> &str {
@@ -35,14 +35,14 @@ fn the_last_line_says_why_a_candidate_gave_up() {
 
     let nowhere = TestLock { name: "nowhere/job".into(), ..lease.clone() };
     assert_eq!(
-        last_sentence(candidate(&nowhere), UNAVAILABLE),
+        run_until_it_gives_up(candidate(&nowhere), UNAVAILABLE),
         "warning: could not use nowhere/job within --wait 0s: there is no namespace \"nowhere\"; try kubectl create namespace \
          nowhere, or use an existing namespace for the lock"
     );
 
     let stranger = lease.through(Cluster::shared().kubeconfig_for("stranger"));
     assert_eq!(
-        last_sentence(candidate(&stranger), UNAVAILABLE),
+        run_until_it_gives_up(candidate(&stranger), UNAVAILABLE),
         format!(
             "warning: could not use {name} within --wait 0s: not allowed to get leases.coordination.k8s.io \"job\" in namespace \
              {:?}",
@@ -53,23 +53,23 @@ fn the_last_line_says_why_a_candidate_gave_up() {
     let a = Candidate::new("a", &lease).run_script("echo leads; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
     assert_eq!(
-        last_sentence(candidate(&lease), NOT_ACQUIRED),
+        run_until_it_gives_up(candidate(&lease), NOT_ACQUIRED),
         format!("could not acquire {name} within --wait 0s: it is held by a")
     );
     drop(a);
 
     fs::write(path(&file), "some text").expect("a file");
-    let sentence = last_sentence(candidate(&file), UNAVAILABLE);
+    let sentence = run_until_it_gives_up(candidate(&file), UNAVAILABLE);
     assert!(sentence.contains("it is not a leaderrun record: its contents are not JSON; move it away"), "{sentence}");
     let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
-    let sentence = last_sentence(candidate(&link), UNAVAILABLE);
+    let sentence = run_until_it_gives_up(candidate(&link), UNAVAILABLE);
     assert!(sentence.contains("it is a symbolic link; try the path that it points to"), "{sentence}");
 
     let mut quoted = Candidate::new("b", &TestLock::file()).run(["sleep 1"]);
     quoted.wait_for_exit(NOT_FOUND);
     assert_eq!(
-        last_sentence_of(&quoted),
+        last_sentence(&quoted),
         "error: cannot execute sleep 1: No such file or directory; the command and its arguments were quoted as one word; try -- sleep 1"
     );
 }
@@ -89,7 +89,7 @@ fn the_missing_role_is_printed_once() {
 }
 
 #[testkit::test]
-fn a_leader_that_loses_a_right_prints_a_role_that_can_be_copied() {
+fn a_leader_that_loses_a_permission_prints_a_role_that_can_be_copied() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("deputy"));
     let grant = |verbs: &[&str]| {
         let rules = json!([testkit::rbac_rule("leases", &["job"], verbs)]);

@@ -22,7 +22,7 @@ fn assert_refused(outer: &TestLock, inner: &str) {
 }
 
 #[testkit::test]
-fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_that_it_runs_in() {
+fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_in_which_it_runs() {
     for lock in ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind).into_iter().chain([TestLock::file()]) {
         assert_refused(&lock, &options(&lock));
         assert_refused(&lock, &format!("{} --wait 0s", options(&lock)));
@@ -71,7 +71,7 @@ fn a_nested_run_can_acquire_a_different_lock() {
     assert_ne!(value("LEADERRUN_RUN_ID"), Some(outer_run));
 }
 
-/// A process that a run's command has left behind still has the variables of the run.
+/// A process that the command of a run left running still has the variables of that run.
 #[testkit::test]
 fn a_run_that_has_ended_is_not_an_outer_run() {
     let lock = TestLock::file();

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use testkit::exit_status::{FAILED, LOST};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
-/// Durations with which the lease does not expire during a test.
+/// With these durations, the lease does not expire during a test.
 const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
 
 /// Runs `leaderrun release --force` with these additional arguments. It must exit with this status.

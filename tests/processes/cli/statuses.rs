@@ -1,4 +1,4 @@
-//! Tests of the exit statuses with which a script can distinguish a lock that is held from a failure.
+//! Tests of the exit statuses that let a script distinguish a held lock from a failure.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,10 +10,10 @@ use serde_json::json;
 use testkit::exit_status::{NOT_ACQUIRED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
 
-/// Durations with which the lease does not expire during a test.
+/// With these durations, the lease does not expire during a test.
 const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
 
-/// Returns a candidate that does not wait, as in a cron table.
+/// Returns a candidate that does not wait, as in a crontab.
 fn candidate_that_does_not_wait(lock: &TestLock) -> Candidate {
     Candidate::with_timing("b", lock, LONG).args(["--quiet", "--wait", "0s"])
 }

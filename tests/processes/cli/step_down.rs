@@ -16,7 +16,7 @@ fn step_down(lock: &TestLock, status: i32) -> String {
 }
 
 #[testkit::test]
-fn holders_of_every_kind_of_lock_hand_over_once() {
+fn a_holder_of_any_kind_of_lock_steps_down_but_its_successor_does_not() {
     let kinds = ["lease", "endpoints", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file()].into_iter().chain(kinds) {
         let witnesses = Witnesses::new();

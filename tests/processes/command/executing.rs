@@ -108,10 +108,10 @@ fn the_message_names_the_folders_that_this_user_may_not_search() {
     let expected =
         format!("cannot execute program: No such file or directory, and this user may not search {folder}; PATH is");
     assert!(missing.log().contains(&expected), "{}", missing.log());
-    let mut named = run(&path, file.to_str().expect("UTF-8"));
-    named.wait_for_exit(NOT_EXECUTABLE);
+    let mut run_by_path = run(&path, file.to_str().expect("UTF-8"));
+    run_by_path.wait_for_exit(NOT_EXECUTABLE);
     let expected = format!("cannot execute {}: this user may not search the folder {folder}\n", file.display());
-    assert!(named.log().contains(&expected), "{}", named.log());
+    assert!(run_by_path.log().contains(&expected), "{}", run_by_path.log());
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the folder is ours");
     let mut not_executable = run(&path, "program");
     not_executable.wait_for_exit(NOT_EXECUTABLE);
@@ -141,7 +141,7 @@ fn the_message_says_that_a_command_line_is_too_long() {
     b.wait_for_log("held by a");
     // The kernel limits the size of the arguments and the environment to a quarter of the stack limit.
     let small_stack = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-    // SAFETY: the limit is read and nothing is written.
+    // SAFETY: `small_stack` is valid for the call, and the null pointer means that the old limit is not written.
     let result =
         unsafe { libc::prlimit(b.supervisor().as_raw(), libc::RLIMIT_STACK, &raw const small_stack, ptr::null_mut()) };
     Errno::result(result).expect("the limit can be lowered");

@@ -5,7 +5,7 @@ use std::io::Write;
 use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
 
 /// Starts leaderrun with variables that name its own process, as systemd does.
-fn run_with_systemds_variables(script: &str) -> Running {
+fn run_with_systemd_variables(script: &str) -> Running {
     let start =
         "export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_PIDFDID=1 WATCHDOG_USEC=1000000 WATCHDOG_PID=$$; exec \"$0\" \"$@\"";
     Candidate::program("a", "sh")
@@ -14,8 +14,8 @@ fn run_with_systemds_variables(script: &str) -> Running {
 }
 
 #[testkit::test]
-fn systemds_variables_that_named_leaderrun_name_the_command() {
-    let mut a = run_with_systemds_variables("echo \"$LISTEN_FDS $LISTEN_PID $WATCHDOG_PID ${LISTEN_PIDFDID-none} $$\"");
+fn systemd_variables_that_name_leaderrun_are_changed_to_name_the_command() {
+    let mut a = run_with_systemd_variables("echo \"$LISTEN_FDS $LISTEN_PID $WATCHDOG_PID ${LISTEN_PIDFDID-none} $$\"");
     a.wait_for_exit(0);
     let output = a.output();
     let [listen_fds, listen_pid, watchdog_pid, pidfd, pid] = output.split_whitespace().collect::<Vec<_>>()[..] else {
@@ -25,7 +25,7 @@ fn systemds_variables_that_named_leaderrun_name_the_command() {
 }
 
 #[testkit::test]
-fn a_variable_that_names_another_process_is_left_alone() {
+fn a_systemd_variable_that_names_another_process_is_not_changed() {
     let mut a = Candidate::new("a", &TestLock::file())
         .env("LISTEN_PID", "1")
         .run_script("echo \"$LISTEN_PID ${WATCHDOG_PID-none}\"");

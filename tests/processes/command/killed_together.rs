@@ -21,7 +21,7 @@ const COMMANDS: [(&str, usize); 4] = [
 ];
 
 /// Kills the supervisor and the elector. Both are stopped first, so that neither can react to the death of the other.
-/// The supervisor is killed first, because the kernel continues a stopped process whose parent dies.
+/// The elector is killed last, because the kernel continues a stopped process whose parent dies.
 fn kill_both(running: &Running) {
     let both = [running.supervisor(), running.elector()];
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
@@ -112,16 +112,16 @@ fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
         let (elector, supervisor) = (running.elector(), running.supervisor());
         send(Signal::SIGSTOP, &[elector]);
         send(Signal::SIGKILL, &[supervisor]);
-        eventually("the main process is dead, like its supervisor", || !is_alive(command[0]));
+        eventually("the main process dies with the supervisor", || !is_alive(command[0]));
         send(Signal::SIGKILL, &[elector]);
         assert_dies(running, &command);
     }
 }
 
 #[testkit::test]
-fn processes_that_a_daemon_left_behind_die_with_both_processes() {
-    let daemon = "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
-    let running = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run(["python3", "-c", daemon]);
+fn processes_that_the_main_process_left_running_die_with_both_processes() {
+    let script = "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
+    let running = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run(["python3", "-c", script]);
     running.wait_for_log("waiting for the end of what it left running");
     assert_killed_with_both(running, 3);
 }
@@ -135,7 +135,7 @@ fn a_command_does_not_inherit_a_socket_of_the_dead_mans_switch() {
 }
 
 #[testkit::test]
-fn the_process_that_survives_ends_the_command() {
+fn the_surviving_process_ends_the_command() {
     for kills_elector in [false, true] {
         let script =
             "trap 'echo stopping; sleep 0.3; echo stopped; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
@@ -145,7 +145,7 @@ fn the_process_that_survives_ends_the_command() {
         let (killed, survivor) = if kills_elector { (elector, supervisor) } else { (supervisor, elector) };
         kill(killed, Signal::SIGKILL).expect("the process is alive");
         if kills_elector {
-            eventually("the supervisor lets the command handle the stop signal", || {
+            eventually("the command has time to handle the stop signal", || {
                 running.output().contains("stopped")
             });
         } else {
@@ -221,12 +221,12 @@ fn has_program(name: &str) -> Result<(), String> {
 fn assert_one_command_at_a_time(lock: fn() -> TestLock, kill: impl Fn(&Running)) {
     let pairs = LeaderWithStandby::start_for_each_shape(lock, leaderrun());
     pairs.iter().for_each(|pair| kill(&pair.leader));
-    assert_standbys_lead(pairs);
+    assert_standbys_take_over(pairs);
 }
 
-/// Checks that each standby leads after the leader's command is dead.
+/// Checks that each standby takes over, but only after the leader's command is dead.
 #[track_caller]
-fn assert_standbys_lead(pairs: Vec<LeaderWithStandby>) {
+fn assert_standbys_take_over(pairs: Vec<LeaderWithStandby>) {
     for mut pair in pairs {
         pair.witnesses.wait_for("b", 1);
         assert!(pair.command_is_dead());
@@ -261,7 +261,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
         let program = copy_of_program("killed-by-path");
         let pairs = LeaderWithStandby::start_for_each_shape(lock, &program);
         killall(&[&program]);
-        assert_standbys_lead(pairs);
+        assert_standbys_take_over(pairs);
     }
 }
 
@@ -270,7 +270,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_name_in_a_pid_namespace() {
     for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-        // The namespace outlives leaderrun, so the end of the namespace is not what kills the command.
+        // `sleep` keeps the namespace alive, so that the command is not killed by the end of the namespace.
         let arguments =
             ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", "\"$@\" & sleep 1000; true", "sh"];
         let leader = Candidate::program("a", "unshare").args(arguments).args([leaderrun(), "--lock", &lock.name]);
@@ -316,7 +316,7 @@ fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both
     }
 }
 
-/// The names differ so that `pkill leaderrun` finds only the elector, and the supervisor ends the command.
+/// The names differ so that `pkill leaderrun` finds only the elector, and the supervisor can end the command.
 #[testkit::test]
 fn the_elector_and_the_supervisor_have_different_names() {
     let running = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");

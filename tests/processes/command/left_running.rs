@@ -1,11 +1,11 @@
-//! Tests of the processes that the main process leaves running when it ends: they are terminated, or leaderrun waits
-//! for them.
+//! Tests of processes that the command's main process leaves running when it ends. They are terminated, or leaderrun
+//! waits for them.
 
 use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
-/// A script that leaves a daemon running in a session of its own. The daemon prints which signals it receives.
+/// A script that leaves a daemon running in its own session. The daemon prints which signals it receives.
 const DAEMON: &str = r#"
 setsid sh -c 'trap "echo reloaded" HUP; trap "echo stopping; exit 0" TERM; echo up; while :; do sleep 0.02; done' &
 sleep 0.3
@@ -60,7 +60,7 @@ fn with_wait_for_all_a_daemon_counts_as_the_command() {
 }
 
 #[testkit::test]
-fn with_wait_for_all_the_run_ends_when_the_daemon_ends() {
+fn with_wait_for_all_leaderrun_exits_when_the_daemon_ends() {
     let script = "setsid sleep 0.6 & exit 7";
     let mut a = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run_script(script);
     a.wait_for_log("waiting for the end of what it left running: ");

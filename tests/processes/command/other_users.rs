@@ -1,4 +1,4 @@
-//! Tests of commands that change their user, so that leaderrun may not signal them directly.
+//! Tests of commands that change their user, so leaderrun is not permitted to signal them directly.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use nix::unistd::{Pid, geteuid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// `Ok` if this user can change to another user in a new PID namespace; otherwise the reason why not.
+/// Whether this user can change to another user in a new PID namespace, or the reason why not.
 static CAN_CHANGE_USER: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may change users".to_owned());

@@ -11,7 +11,7 @@ use nix::unistd::{Pid, geteuid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, eventually, scratch};
 
-/// `Ok` if this user can enter PID namespaces; otherwise the reason why not.
+/// Whether this user can enter PID namespaces, or the reason why not.
 static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may enter a PID namespace".to_owned());
@@ -20,7 +20,7 @@ static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     tried.map(drop).map_err(|error| format!("unshare: {error}"))
 });
 
-/// Creates a PID namespace. Returns the process that keeps the namespace alive, and the init process in it.
+/// Creates a PID namespace. Returns the `unshare` process, which must outlive the namespace, and the init process.
 fn start_namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
@@ -35,8 +35,8 @@ fn start_namespace() -> (Running, Pid) {
 /// The words for a witness that belongs to the leader `a` and ignores SIGTERM.
 const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 
-/// Returns a command that runs `script` in the namespace of `init`. `environment` is the beginning of a command line
-/// that changes the environment; it may be empty. In the script, `"$@"` is the command line `witness`.
+/// Returns a command that runs `script` in the namespace of `init`. In the script, `"$@"` runs `witness`. `environment`
+/// is a call of env(1) that changes the script's environment, or empty.
 fn command(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
@@ -44,14 +44,19 @@ fn command(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str
     words.map(OsString::from).chain(witness).collect()
 }
 
-/// Checks a hand-over like [`assert_witness_hands_over`], with a witness that ignores SIGTERM.
-fn assert_hands_over(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
-    assert_witness_hands_over(&IGNORES_SIGTERM, environment, script, end);
+/// Calls [`assert_witness_dead_before_next_command`] with a witness that ignores SIGTERM.
+fn assert_dead_before_next_command(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
+    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, environment, script, end);
 }
 
 /// Starts the leader `a` with a command from [`command`], whose witness gets `words`, and calls `end` to end the
-/// command. Checks that the standby `b` leads after `a`'s witness is dead.
-fn assert_witness_hands_over(words: &[&str], environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
+/// command. Checks that the standby `b` leads next, but only after `a`'s witness is dead.
+fn assert_witness_dead_before_next_command(
+    words: &[&str],
+    environment: &[&str],
+    script: &str,
+    end: impl FnOnce(&Running),
+) {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]);
@@ -65,7 +70,7 @@ fn assert_witness_hands_over(words: &[&str], environment: &[&str], script: &str,
     witnesses.assert_one_at_a_time(2);
 }
 
-/// The beginning of a command line that removes the run ID, by which leaderrun finds orphans, from the environment.
+/// The call of env(1) that removes the run ID from the environment. leaderrun finds orphans by this ID.
 const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
@@ -73,25 +78,25 @@ fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_
     let end = scratch::folder("end").join("now");
     let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
     let environment = format!("END={}", end.display());
-    assert_hands_over(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
+    assert_dead_before_next_command(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
 }
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_that_was_seen_as_a_descendant_is_dead_before_the_next_command_starts() {
-    assert_hands_over(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
+    assert_dead_before_next_command(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
 }
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
-    assert_hands_over(&[], r#"setsid "$@" & sleep 1000"#, |a| {
+    assert_dead_before_next_command(&[], r#"setsid "$@" & sleep 1000"#, |a| {
         kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });
 }
 
-/// Only the supervisor has seen the orphan, which is no descendant of the elector.
+/// Only the supervisor has seen the orphan, which is not a descendant of the elector.
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_that_the_supervisor_has_seen_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
-    assert_hands_over(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+    assert_dead_before_next_command(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
         let supervisor = a.supervisor();
         a.signal(Signal::SIGTERM);
         eventually("only the orphan is left", || children(supervisor).is_empty());
@@ -102,8 +107,8 @@ fn an_orphan_that_the_supervisor_has_seen_is_dead_before_the_next_command_starts
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn processes_that_ignore_sigterm_are_killed_from_the_leaves_up() {
-    // The shell ignores SIGTERM as well, so all processes are still alive when they are killed.
-    assert_hands_over(&WITHOUT_RUN_ID, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| {
+    // The shell ignores SIGTERM, too, so all processes are alive until they are killed.
+    assert_dead_before_next_command(&WITHOUT_RUN_ID, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| {
         a.signal(Signal::SIGTERM)
     });
 }
@@ -111,18 +116,18 @@ fn processes_that_ignore_sigterm_are_killed_from_the_leaves_up() {
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts() {
     let words = ["ignore", "worker", "run=1.a"];
-    assert_witness_hands_over(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
-    assert_witness_hands_over(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+    assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
+    assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
         kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });
 }
 
-/// The stop signal for the loss ends the parent of the process, so the process is then an orphan.
+/// The loss makes the process an orphan, because the stop signal ends its parent.
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command_starts() {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses, proxy) = (TestLock::lease(), Witnesses::new(), Proxy::start(Cluster::shared()));
-    // The process is started less than 800 ms before the stop signal.
+    // The process is started less than 1.5 s before the stop signal.
     let late = r#"while "$0" check --min-remaining 1500ms; do sleep 0.02; done; exec "$@""#;
     let mut words: Vec<OsString> = ["sh", "-c", late, env!("CARGO_BIN_EXE_leaderrun")].map(OsString::from).to_vec();
     words.extend(command(init, witnesses.command(&IGNORES_SIGTERM), &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#));

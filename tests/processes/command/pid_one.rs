@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// `Ok` if this user can create PID namespaces; otherwise the reason why not.
+/// Whether this user can create PID namespaces, or the reason why not.
 static CAN_CREATE_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     let tried =
         Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"]).output();
@@ -83,7 +83,7 @@ fn signals_are_blocked_before_the_command_line_is_parsed() {
         if read("syscall").split(' ').next() == Some(&libc::SYS_uname.to_string()) {
             break;
         }
-        // SAFETY: the call continues a process that is stopped, to its next system call.
+        // SAFETY: the call continues a stopped process until its next system call, and uses no memory of this one.
         let continued = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, traced.as_raw(), ptr::null_mut::<u8>(), 0) };
         assert_eq!(continued, 0, "{}", nix::Error::last());
     }

@@ -1,4 +1,4 @@
-//! Tests of leaderrun's scheduling while its command runs: its real-time priority, or its time slice without one.
+//! Tests of leaderrun's scheduling while its command runs: real-time priority, or else a short time slice.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -28,16 +28,16 @@ fn time_slice(thread: i32) -> u64 {
     // SAFETY: the kernel writes at most `size` bytes during the call.
     let result = unsafe { libc::syscall(libc::SYS_sched_getattr, thread, attributes.as_mut_ptr(), size, 0) };
     Errno::result(result).expect("a thread");
-    // The runtime of `struct sched_attr` is at byte 24.
+    // The field `sched_runtime` of `struct sched_attr` is at byte 24.
     attributes[3]
 }
 
-/// Returns an error if the kernel does not support time slices of threads.
+/// Returns an error if the kernel does not support separate time slices for threads.
 fn has_time_slices() -> Result<(), String> {
     if time_slice(0) > 0 { Ok(()) } else { Err("no time slices before Linux 6.12".to_owned()) }
 }
 
-/// The test drops the capability for a real-time priority, which most containers do not have either.
+/// The test drops `CAP_SYS_NICE`, which most containers do not have, either.
 #[testkit::test(requires = has_time_slices())]
 fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command_does_not() {
     const CAP_SYS_NICE: libc::c_ulong = 23;
@@ -81,7 +81,7 @@ fn can_set_real_time_priority() -> Result<(), String> {
             }
         }
     };
-    if allowed { Ok(()) } else { Err("no right to a real-time priority".to_owned()) }
+    if allowed { Ok(()) } else { Err("this user may not set a real-time priority".to_owned()) }
 }
 
 #[testkit::test(requires = can_set_real_time_priority())]
@@ -90,10 +90,10 @@ fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let mut a = Candidate::new("a", &lock).run_script("echo $$; exec sleep 1000");
     eventually("the command runs", || !a.output().is_empty());
     let command = Pid::from_raw(a.output().trim().parse().expect("a pid"));
-    let own_scheduling = scheduling(Pid::this());
+    let initial_scheduling = scheduling(Pid::this());
     assert_eq!(
         scheduling(command),
-        own_scheduling,
+        initial_scheduling,
         "the command should have the priority that leaderrun was started with"
     );
     for process in [a.elector(), a.supervisor()] {
@@ -101,7 +101,7 @@ fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     }
     let standby = Candidate::new("b", &lock).run_script("sleep 1000");
     standby.wait_for_log("held by a");
-    assert_eq!(scheduling(standby.supervisor()), own_scheduling);
-    assert_eq!(scheduling(standby.elector()), own_scheduling);
+    assert_eq!(scheduling(standby.supervisor()), initial_scheduling);
+    assert_eq!(scheduling(standby.elector()), initial_scheduling);
     a.stop();
 }

@@ -172,7 +172,7 @@ fn the_required_limit_of_open_files_is_enough() {
     }
 }
 
-/// Packages that contain a dynamic loader start their programs like this.
+/// Packages that bundle a dynamic loader start their programs in this way.
 #[testkit::test(requires = has_loader())]
 fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
@@ -247,8 +247,8 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
 fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
-        // Each limit has a user of its own, so no processes of an earlier run count towards the limit, not even dead
-        // ones.
+        // Each limit is tested with a different user, so that processes of earlier runs do not count towards the limit.
+        // Even dead processes would count.
         let user = 100_000 + 16 * std::process::id() + limit as u32;
         let mut a = run_with_limit(user, Resource::RLIMIT_NPROC, limit);
         has_run = a.wait().code() == Some(7);

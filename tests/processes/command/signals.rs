@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use testkit::exit_status::TIMED_OUT;
 use testkit::{Candidate, Running, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-/// A script that counts the SIGTERM and SIGINT that it receives, and ends a second after the first of them.
+/// A script that counts the SIGTERM and SIGINT signals that it receives, and ends one second after the first of them.
 const COUNTING_SCRIPT: &str = r#"
 n=0
 trap 'n=$((n+1)); echo "got $n"' TERM INT
@@ -54,7 +54,7 @@ fn a_command_gets_a_signal_that_is_sent_to_both_of_leaderruns_processes_but_not_
     eventually("the command runs", || a.output().contains("ready"));
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
     a.wait_until_killed_by(Signal::SIGTERM);
-    // A command that handles the signal may have received it, so leaderrun relays only a repeated signal.
+    // A command that handles the signal may already have received it, so leaderrun relays only a repeated signal.
     let mut a = start_signal_counter();
     send(&[a.elector(), a.supervisor()], libc::SIGTERM);
     std::thread::sleep(std::time::Duration::from_millis(700));
@@ -63,7 +63,7 @@ fn a_command_gets_a_signal_that_is_sent_to_both_of_leaderruns_processes_but_not_
     assert_eq!(a.output().matches("got").count(), 1, "only the second signal should be relayed: {}", a.output());
 }
 
-/// timeout(1) sends the signal to leaderrun, and then to its own process group, which leaderrun belongs to.
+/// timeout(1) sends the signal to leaderrun, and then to its own process group, to which leaderrun belongs.
 #[testkit::test]
 fn a_command_under_timeout_gets_one_signal() {
     let lock = TestLock::file();
@@ -121,7 +121,7 @@ fn kill_after_is_counted_from_the_configured_stop_signal() {
 }
 
 #[testkit::test]
-fn the_signals_of_the_c_library_do_not_end_leaderrun() {
+fn signals_that_the_c_library_reserves_do_not_end_leaderrun() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -139,7 +139,7 @@ fn the_signals_of_the_c_library_do_not_end_leaderrun() {
 }
 
 #[testkit::test]
-fn the_command_inherits_the_dispositions_of_the_c_librarys_signals() {
+fn the_command_inherits_the_dispositions_of_signals_that_the_c_library_reserves() {
     let print_ignored = "grep SigIgn /proc/self/status";
     let script = format!("{print_ignored}; exec {} --lock {} -- {print_ignored}", leaderrun(), TestLock::file().name);
     let mut a = Candidate::program("a", "sh").args(["-c", &script]).start();

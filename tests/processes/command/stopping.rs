@@ -1,5 +1,5 @@
-//! Tests of how a command is stopped on request: no other candidate leads before all of the command's processes are
-//! dead.
+//! Tests of commands that are stopped on request. Another candidate may lead only after all of the command's processes
+//! are dead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
-/// Sends a signal to the leader `a`, and checks that the standby `b` leads after `a`'s command is dead. Returns the
-/// witnesses, `a` and `b`.
-fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running, Running) {
+/// Sends a signal to the leader `a`, and checks that the standby `b` acquires the lock, but only after `a`'s command is
+/// dead. Returns the witnesses and `a`.
+fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
     witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
@@ -25,13 +25,13 @@ fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal
     b.stop();
     witnesses.assert_one_at_a_time(2);
     assert!(witnesses.lifetimes().iter().all(|life| !is_alive(life.pid)));
-    (witnesses, a, b)
+    (witnesses, a)
 }
 
 #[testkit::test]
-fn the_lease_is_renewed_while_the_command_ends() {
+fn the_lock_is_renewed_while_the_command_ends() {
     for lock in [TestLock::lease(), TestLock::file()] {
-        let (witnesses, mut a, _) = hand_over(&lock, &["linger"], &[], Signal::SIGTERM);
+        let (witnesses, mut a) = hand_over(&lock, &["linger"], &[], Signal::SIGTERM);
         a.wait_for_exit(0);
         let life = &witnesses.lifetimes_of("a")[0];
         // The witness takes three seconds to end.
@@ -40,16 +40,16 @@ fn the_lease_is_renewed_while_the_command_ends() {
     }
 }
 
-/// A cgroup whose processes stay frozen until this is dropped, even if they are killed.
+/// A cgroup whose processes stay frozen, even if they are killed. Dropping this value thaws them.
 struct Freezer(PathBuf);
 
 impl Freezer {
     const ROOT: &str = "/sys/fs/cgroup/freezer";
 
-    /// Returns an error if this machine has no freezer of cgroup v1.
+    /// Returns an error if this machine has no cgroup v1 freezer.
     fn check_available() -> Result<(), String> {
         let probe = Path::new(Self::ROOT).join(format!("leaderrun-probe-{}", std::process::id()));
-        fs::create_dir(&probe).map_err(|error| format!("no freezer of cgroup v1: {error}"))?;
+        fs::create_dir(&probe).map_err(|error| format!("no cgroup v1 freezer: {error}"))?;
         fs::remove_dir(probe).map_err(|error| error.to_string())
     }
 
@@ -100,7 +100,7 @@ fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
 
 #[testkit::test]
 fn processes_that_the_command_left_running_are_dead_before_the_release() {
-    let (witnesses, mut a, _) = hand_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
+    let (witnesses, mut a) = hand_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.wait_for_exit(0);
     assert!(
         witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0),
@@ -110,7 +110,7 @@ fn processes_that_the_command_left_running_are_dead_before_the_release() {
 }
 
 #[testkit::test]
-fn children_are_terminated_when_the_main_process_ends() {
+fn processes_that_the_main_process_left_running_are_dead_when_leaderrun_exits() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ends"]);
     a.wait_for_exit(0);
@@ -144,8 +144,7 @@ fn every_signal_is_relayed_to_the_command() {
 
 #[testkit::test]
 fn kill_after_kills_a_command_that_ignores_the_signal() {
-    let (_, mut a, _) =
-        hand_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
+    let (_, mut a) = hand_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
     a.wait_for_exit(137);
 }
 
@@ -182,7 +181,7 @@ fn a_tree_of_many_processes_is_killed() {
 }
 
 #[testkit::test]
-fn a_stopped_command_receives_the_termination_signal() {
+fn a_command_that_is_stopped_by_sigstop_receives_sigterm() {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &TestLock::file()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -193,7 +192,8 @@ fn a_stopped_command_receives_the_termination_signal() {
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
 }
 
-/// Like gdb at its prompt, a debugger that does not wait for the dead command keeps it from being reaped.
+/// A dead command cannot be reaped before its debugger has waited for it, which gdb does not do while it is at its
+/// prompt.
 #[testkit::test]
 fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
     for kills_supervisor in [false, true] {
@@ -217,6 +217,6 @@ fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
         witnesses.assert_one_at_a_time(2);
         // SAFETY: a null status is allowed.
         let reaped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
-        assert_eq!(reaped, pid, "it is still a zombie");
+        assert_eq!(reaped, pid, "the command should have been a zombie until now");
     }
 }

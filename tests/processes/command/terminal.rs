@@ -21,8 +21,8 @@ fn the_command_is_in_the_foreground_and_the_terminal_is_restored() {
     screen.wait_for("read <typed>");
     screen.type_keys(b"\n");
     a.wait_for_exit(4);
-    // The first leaderrun led its session, which ended with it. Whether the terminal is restored can only be seen in a
-    // session that continues, such as that of a shell.
+    // The first leaderrun was the session leader, so the session ended with it. Only a session that continues, such as
+    // that of a shell, shows whether the terminal is restored.
     let mut screen = Screen::new();
     let script = format!(
         "{} --lock {} -q -- sh -c 'exit 5'; read line; echo \"status $?, <$line>\"",
@@ -106,7 +106,7 @@ fn in_a_pipeline_ctrl_z_does_not_stop_the_command() {
     shell.wait();
 }
 
-/// Starts a shell on a terminal. It reads no startup files, because they may take long or wait for input.
+/// Starts a shell on a terminal. It reads no startup files, because they may take a long time or wait for input.
 fn shell(screen: &Screen, arguments: &[&str]) -> Running {
     Candidate::program("shell", "bash")
         .args(["--norc"])

@@ -1,4 +1,4 @@
-//! Tests that a stderr that nobody reads delays neither renewals nor the kill.
+//! Tests that an unread stderr delays neither renewals nor the kill.
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Proxy, Pty, TestLock, Witnesses, is_alive};
 
 /// Checks that the leader `a` with this stderr renews its lock, and that after a partition its command is dead before
-/// `b` takes over. `fill` is true if the test must fill stderr first, so that writes to it block.
+/// `b` takes over. If `fill` is true, stderr is filled first so that writes to it block.
 fn assert_not_delayed_by(stderr: OwnedFd, fill: bool) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
