@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::stream::{Stream, StreamExt};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, StatusCode};
 use kube::core::WatchEvent;
 use serde_json::Value;
@@ -18,10 +18,15 @@ use super::resource::Resource;
 /// How long the API server keeps a watch open, in seconds. kube has the same default.
 const WATCH_SECONDS: u32 = 290;
 
-/// The number of objects in one page of a list.
-const PAGE_SIZE: u32 = 500;
+/// The maximum number of objects in one page of a list. Large objects are requested in smaller pages.
+const MAX_PAGE_SIZE: u32 = 500;
+
+/// The factor by which a page of a list is reduced if the answer is too large.
+const PAGE_REDUCTION: u32 = 4;
 
 const JSON: &str = "application/json";
+/// A list in which each object has only its metadata. A server that does not support this sends whole objects.
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// The query parameter that names leaderrun in the `managedFields` of an object.
@@ -34,6 +39,8 @@ pub struct Collection {
     resource: &'static Resource,
     namespace: String,
     timeout: Option<Duration>,
+    /// The format that is requested for lists.
+    list_format: &'static str,
 }
 
 /// A change of an object that is watched.
@@ -51,7 +58,7 @@ pub enum ObjectEvent {
 impl Collection {
     /// Creates the collection of a kind in a namespace. Requests have no timeout, but end when their future is dropped.
     pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
-        Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None }
+        Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None, list_format: JSON }
     }
 
     /// Returns what requests are waiting for before they can be sent, if they have waited for long.
@@ -64,6 +71,11 @@ impl Collection {
         Self { timeout: Some(timeout), ..self }
     }
 
+    /// Requests lists of metadata instead of whole objects.
+    pub fn with_metadata_lists(self) -> Self {
+        Self { list_format: METADATA_LIST, ..self }
+    }
+
     /// Returns the object with this name, if it exists.
     pub async fn get(&self, name: &str) -> Result<Option<Value>, Error> {
         match self.send(Verb::Get, name, Method::GET, &format!("/{name}"), None).await {
@@ -73,15 +85,24 @@ impl Collection {
         }
     }
 
-    /// Returns all objects, which are requested in pages of [`PAGE_SIZE`].
-    pub async fn list(&self) -> Result<Vec<Value>, Error> {
-        let (mut objects, mut page) = (Vec::new(), String::new());
+    /// Returns all objects that `is_wanted` accepts. They are requested in pages, which become smaller if an answer is
+    /// too large.
+    pub async fn list(&self, is_wanted: fn(&Value) -> bool) -> Result<Vec<Value>, Error> {
+        let (mut objects, mut start, mut page_size) = (Vec::new(), String::new(), MAX_PAGE_SIZE);
         loop {
-            let list = self.send(Verb::List, "", Method::GET, &format!("?limit={PAGE_SIZE}{page}"), None).await?;
-            let items = list["items"].as_array().into_iter().flatten();
-            objects.extend(items.filter(|object| is_object(object)).cloned());
+            let page = format!("?limit={page_size}{start}");
+            let mut list = match self.send(Verb::List, "", Method::GET, &page, None).await {
+                Err(error) if error.kind == ErrorKind::TooLarge && page_size > 1 => {
+                    page_size = (page_size / PAGE_REDUCTION).max(1);
+                    continue;
+                }
+                list => list?,
+            };
+            if let Value::Array(items) = list["items"].take() {
+                objects.extend(items.into_iter().filter(|object| is_object(object) && is_wanted(object)));
+            }
             match list["metadata"]["continue"].as_str() {
-                Some(next) if !next.is_empty() => page = format!("&continue={next}"),
+                Some(next) if !next.is_empty() => start = format!("&continue={next}"),
                 _ => return Ok(objects),
             }
         }
@@ -168,6 +189,9 @@ impl Collection {
         let mut request = Request::builder().method(method).uri(&path);
         if let Some((content_type, _)) = body {
             request = request.header(CONTENT_TYPE, content_type);
+        }
+        if verb == Verb::List {
+            request = request.header(ACCEPT, self.list_format);
         }
         let body = body.map(|(_, object)| object.to_string().into_bytes()).unwrap_or_default();
         let request = request.body(body).map_err(|invalid| Error::unknown(invalid.to_string()))?;

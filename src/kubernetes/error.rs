@@ -1,11 +1,13 @@
 //! The error of a request to the API server, and what the next request can assume after it.
 
-use std::fmt;
 use std::time::Duration;
+use std::{error, fmt, iter};
 
+use http_body_util::LengthLimitError;
 use kube::core::Status;
 
 use super::credentials::CredentialsError;
+use super::response_limit::MAX_SIZE_IN_WORDS;
 use super::tls::{Peer, failure_reason};
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
@@ -35,6 +37,8 @@ pub enum ErrorKind {
     Expired,
     /// The API server refused the request for another reason. Nothing was written.
     Refused,
+    /// The answer is larger than leaderrun accepts. It is not known whether the request was carried out.
+    TooLarge,
     /// It is not known whether the request was carried out; a read must follow.
     Unknown,
 }
@@ -67,6 +71,10 @@ impl Error {
             // The request was not sent.
             kube::Error::Service(failure) if failure.is::<CredentialsError>() || failure.is::<ConnectError>() => {
                 Self::new(ErrorKind::Refused, failure.to_string())
+            }
+            other if is_too_large(other) => {
+                let message = format!("the answer of {address} is larger than {MAX_SIZE_IN_WORDS}");
+                Self::new(ErrorKind::TooLarge, message)
             }
             other => Self::unknown(format!("no answer from {address}: {}", failure_reason(other, Peer::Server))),
         }
@@ -105,7 +113,13 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl error::Error for Error {}
+
+/// Returns whether a request failed because its answer is larger than leaderrun accepts.
+fn is_too_large(failure: &kube::Error) -> bool {
+    let first: &(dyn error::Error + 'static) = failure;
+    iter::successors(Some(first), |failure| failure.source()).any(|failure| failure.is::<LengthLimitError>())
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,9 @@ use hyper::body::{Body, Bytes, Frame};
 /// most 1.5 MiB.
 const MAX_SIZE: usize = 4 * 1024 * 1024;
 
+/// The maximum size of an answer, for messages.
+pub const MAX_SIZE_IN_WORDS: &str = "4 MiB";
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A body whose size is limited.
 pub type LimitedBody = UnsyncBoxBody<Bytes, Failure>;
@@ -56,7 +59,7 @@ impl<B: Body<Data = Bytes, Error: Into<Failure>> + Unpin> Body for Lines<B> {
             };
         }
         Poll::Ready(if self.length > MAX_SIZE {
-            Some(Err("a line of the API server's answer is longer than 4 MiB".into()))
+            Some(Err(format!("a line of the API server's answer is longer than {MAX_SIZE_IN_WORDS}").into()))
         } else {
             frame.map(Ok)
         })

@@ -27,10 +27,12 @@ use crate::kubernetes;
 const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
 /// The format of a record in an Endpoints object.
-pub static ENDPOINTS: RecordFormat = RecordFormat { resource: &kubernetes::ENDPOINTS, is_lock, read, write };
+pub static ENDPOINTS: RecordFormat =
+    RecordFormat { resource: &kubernetes::ENDPOINTS, is_in_metadata: true, is_lock, read, write };
 
 /// The format of a record in a ConfigMap.
-pub static CONFIGMAP: RecordFormat = RecordFormat { resource: &kubernetes::CONFIG_MAPS, is_lock, read, write };
+pub static CONFIGMAP: RecordFormat =
+    RecordFormat { resource: &kubernetes::CONFIG_MAPS, is_in_metadata: true, is_lock, read, write };
 
 /// The JSON document in the annotation.
 #[derive(Default, Serialize, Deserialize)]

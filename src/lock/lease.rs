@@ -11,7 +11,8 @@ use super::record_time;
 use crate::kubernetes::LEASES;
 
 /// The format of a record in a Lease, the kind of object that Kubernetes has for leader election.
-pub static LEASE: RecordFormat = RecordFormat { resource: &LEASES, is_lock: |_| true, read, write };
+pub static LEASE: RecordFormat =
+    RecordFormat { resource: &LEASES, is_in_metadata: false, is_lock: |_| true, read, write };
 
 fn spec(lease: &Value) -> Result<LeaseSpec, serde_json::Error> {
     let mut spec = lease["spec"].clone();

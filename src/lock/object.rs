@@ -28,6 +28,8 @@ const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 #[derive(Debug)]
 pub struct RecordFormat {
     pub resource: &'static Resource,
+    /// Whether the record is part of the object's metadata, so that a list of metadata contains it.
+    pub is_in_metadata: bool,
     /// Returns whether an object belongs to a lock.
     pub is_lock: fn(&Value) -> bool,
     /// Reads the record of an object, without leaderrun's annotations. An object without a record is a free lock.
@@ -343,7 +345,7 @@ impl ObjectLock {
             ErrorKind::Conflict => LockErrorKind::Conflict,
             ErrorKind::Forbidden => LockErrorKind::Forbidden,
             ErrorKind::NotFound | ErrorKind::Refused => LockErrorKind::Refused,
-            ErrorKind::Expired | ErrorKind::Unknown => LockErrorKind::Unknown,
+            ErrorKind::Expired | ErrorKind::TooLarge | ErrorKind::Unknown => LockErrorKind::Unknown,
         };
         let ObjectName { namespace, .. } = &self.object_name;
         let is_namespace_missing = error.kind == ErrorKind::NotFound

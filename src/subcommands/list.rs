@@ -144,9 +144,8 @@ impl Lister {
 
     async fn objects(&self, format: &RecordFormat) -> Result<Vec<Value>, Error> {
         let objects = Collection::new(&self.cluster, format.resource, &self.namespace).with_timeout(ANSWER_TIMEOUT);
-        let mut objects = objects.list().await?;
-        objects.retain(|object| (format.is_lock)(object));
-        Ok(objects)
+        let objects = if format.is_in_metadata { objects.with_metadata_lists() } else { objects };
+        objects.list(format.is_lock).await
     }
 }
 

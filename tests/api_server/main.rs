@@ -42,8 +42,12 @@ impl Namespace {
         format!("{}/{name}", self.leases())
     }
 
+    fn configmaps(&self) -> String {
+        format!("/api/v1/namespaces/{}/configmaps", self.name)
+    }
+
     fn configmap(&self, name: &str) -> String {
-        format!("/api/v1/namespaces/{}/configmaps/{name}", self.name)
+        format!("{}/{name}", self.configmaps())
     }
 
     /// Creates or replaces a Lease with this holder.

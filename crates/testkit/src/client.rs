@@ -36,6 +36,8 @@ pub const JSON_PATCH: &str = "application/json-patch+json";
 pub struct Client {
     server: SocketAddr,
     headers: Vec<(String, String)>,
+    /// The formats that the client accepts.
+    accept: String,
 }
 
 /// The body of a request: a content type and a document, or nothing.
@@ -58,7 +60,12 @@ impl Client {
     /// Returns a client that sends no token.
     pub fn anonymous(server: SocketAddr) -> Client {
         let headers = Vec::new();
-        Client { server, headers }
+        Client { server, headers, accept: JSON.to_owned() }
+    }
+
+    /// Makes every request accept these formats instead of JSON.
+    pub fn accepting(self, formats: &str) -> Client {
+        Client { accept: formats.to_owned(), ..self }
     }
 
     /// Adds a header to every request.
@@ -158,7 +165,7 @@ impl Client {
             .uri(path)
             .header(HOST, self.server.to_string())
             .header(USER_AGENT, "tests/1.0")
-            .header(ACCEPT, JSON);
+            .header(ACCEPT, &self.accept);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }

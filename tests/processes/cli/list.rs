@@ -185,6 +185,38 @@ fn a_missing_list_permission_is_named_in_the_error() {
     assert!(partial.output().starts_with("NAME"), "{}", partial.output());
 }
 
+/// The size of one answer that leaderrun accepts.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+#[testkit::test]
+fn a_large_config_map_that_is_not_a_lock_does_not_hide_a_lock() {
+    let lock = TestLock::of_kind("configmap");
+    let config_maps = format!("/api/v1/namespaces/{}/configmaps", lock.namespace());
+    // Each of these characters is a single byte in etcd, and six bytes in JSON.
+    let data = "\u{1}".repeat(1000 * 1024);
+    let large = json!({ "metadata": { "name": "large" }, "data": { "key": data } });
+    assert!(large.to_string().len() > MAX_ANSWER);
+    Cluster::shared().admin().create(&config_maps, &large).expect("a large ConfigMap");
+    Candidate::new("a", &lock).run(["true"]).wait_for_exit(0);
+    let objects = listed(&lock);
+    let locks: Vec<&Value> = objects.iter().map(|object| &object["lock"]).collect();
+    assert_eq!(locks, [&json!(lock.name)]);
+}
+
+#[testkit::test]
+fn locks_with_large_annotations_are_listed_in_smaller_pages() {
+    let lock = TestLock::lease();
+    let annotation = "x".repeat(250 * 1024);
+    let names: Vec<String> = (0..=MAX_ANSWER / annotation.len()).map(|number| format!("large-{number}")).collect();
+    for name in &names {
+        let large = json!({ "metadata": { "name": name, "annotations": { "key": annotation } }, "spec": {} });
+        let path = lock.lease_path().replace("/job", &format!("/{name}"));
+        Cluster::shared().admin().replace(&path, &large).expect("a large Lease");
+    }
+    let objects = listed(&lock);
+    assert_eq!(objects.iter().map(|object| object["name"].clone()).collect::<Vec<_>>(), names);
+}
+
 #[testkit::test]
 fn list_warns_about_a_namespace_that_does_not_exist() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
 use kube::core::Status;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::behavior::Behavior;
 use super::decode::UnknownFields;
 use super::metadata::text;
 use super::objects::{Objects, Patch};
+use super::page::Page;
 use super::request::{Access, Query, Target};
 use super::resources::{self, ACCESS_REVIEW, Resource};
 use super::selector::Selector;
@@ -169,8 +170,24 @@ impl Call {
         let selector = Selector::parse(resource, &self.query)?;
         let (stored, revision) = self.store.list(resource.name, scope(objects).as_deref());
         self.check_version(revision)?;
-        let items = stored.iter().filter(|object| selector.matches(object)).map(|object| objects.served(object));
-        Ok(json_reply(200, &list(resource, revision, items)))
+        let selected: Vec<_> = stored.iter().filter(|object| selector.matches(object)).collect();
+        let page = Page::parse(&self.query)?;
+        let (page, next) = page.of(&selected);
+        let items = page.iter().map(|object| objects.served(object));
+        let mut list =
+            if self.accepts_metadata_list() { metadata_list(revision, items) } else { list(resource, revision, items) };
+        if let Some(next) = next {
+            list["metadata"]["continue"] = next.into();
+        }
+        Ok(json_reply(200, &list))
+    }
+
+    /// Returns whether the client wants lists that contain only the metadata of the objects.
+    fn accepts_metadata_list(&self) -> bool {
+        let header = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let first = header.split(',').next().unwrap_or_default();
+        let has = |parameter: &str| first.split(';').any(|part| part.trim() == parameter);
+        has("application/json") && has("as=PartialObjectMetadataList") && has("g=meta.k8s.io") && has("v=v1")
     }
 
     fn watch(&self, objects: &Objects) -> Result<Reply> {
@@ -257,6 +274,20 @@ fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Valu
     json!({
         "kind": format!("{}List", resource.kind),
         "apiVersion": resource.api_version(),
+        "metadata": { "resourceVersion": revision.to_string() },
+        "items": items.collect::<Vec<_>>(),
+    })
+}
+
+/// Returns a list with only the metadata of the objects.
+fn metadata_list(revision: u64, items: impl Iterator<Item = Value>) -> Value {
+    let api_version = "meta.k8s.io/v1";
+    let items = items.map(
+        |item| json!({ "kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": item["metadata"] }),
+    );
+    json!({
+        "kind": "PartialObjectMetadataList",
+        "apiVersion": api_version,
         "metadata": { "resourceVersion": revision.to_string() },
         "items": items.collect::<Vec<_>>(),
     })

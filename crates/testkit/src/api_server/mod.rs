@@ -18,6 +18,7 @@ mod managed_fields;
 mod metadata;
 mod names;
 mod objects;
+mod page;
 mod patch;
 mod rbac;
 mod request;
