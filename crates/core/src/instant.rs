@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// An instant on the boot clock of this machine, in nanoseconds.
+/// An instant on this machine's boot clock, with a resolution of one nanosecond.
 ///
 /// Processes on one machine can compare their instants. Instants from different machines are not comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -81,8 +81,8 @@ impl CpuLimit {
     }
 }
 
-/// Returns how long it takes to kill these processes until all of them have ended. Returns zero if the time is
-/// negligible, and [`Duration::MAX`] if they would never end because the limit is too small.
+/// Returns the time from the kill of these processes until all of them have ended. Returns zero if the time is
+/// negligible, and [`Duration::MAX`] if the limit is so small that they would never end.
 pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     let further_threads = tasks.threads.saturating_sub(tasks.processes);
     let work = PROCESS_END * tasks.processes + THREAD_END * further_threads;
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// `measured` is the duration of a kill in seconds that was measured on Linux 6.18.
+    /// `measured` is the duration of a kill in seconds, on Linux 6.18.
     #[test]
     fn no_estimated_kill_time_is_shorter_than_the_measured_one() {
         for (processes, threads, quota, measured) in [

@@ -41,16 +41,16 @@ pub struct Lateness {
 /// The two longest delays of a window.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 struct LongestDelays {
-    first: Duration,
-    second: Duration,
+    longest: Duration,
+    second_longest: Duration,
 }
 
 impl LongestDelays {
     fn add(&mut self, delay: Duration) {
-        if delay > self.first {
-            (self.first, self.second) = (delay, self.first);
+        if delay > self.longest {
+            (self.longest, self.second_longest) = (delay, self.longest);
         } else {
-            self.second = self.second.max(delay);
+            self.second_longest = self.second_longest.max(delay);
         }
     }
 }
@@ -70,10 +70,10 @@ impl Lateness {
 
     /// Returns the delay that the thread's deadlines must allow for.
     pub fn allowance(&self) -> Duration {
-        let mut longest = self.current;
-        longest.add(self.previous.first);
-        longest.add(self.previous.second);
-        if longest.second < NEGLIGIBLE { Duration::ZERO } else { longest.second }
+        let mut delays = self.current;
+        delays.add(self.previous.longest);
+        delays.add(self.previous.second_longest);
+        if delays.second_longest < NEGLIGIBLE { Duration::ZERO } else { delays.second_longest }
     }
 }
 

@@ -2,29 +2,29 @@
 //!
 //! This crate contains the decisions of [leaderrun](https://crates.io/crates/leaderrun), which runs a command only
 //! while it is the leader. The crate is `no_std`, so it cannot do I/O: it has no clock, no file, no socket and no
-//! thread. The program that uses it passes the time and all inputs to a state machine, and carries out the actions that
-//! the state machine returns. The state machines decide:
+//! thread. Your program passes the time and all inputs to a state machine, and carries out the actions that the state
+//! machine returns. The state machines decide:
 //!
-//! - [`election::Election`]: which candidate leads, and until when. The client of one lock drives it.
-//! - [`slots::SlotElection`]: which of several locks a candidate holds, and until when. The client of these locks
-//!   drives it.
+//! - [`election::Election`]: which candidate leads, and until when.
+//! - [`slots::SlotElection`]: which of several locks a candidate holds, and until when. It contains one election for
+//!   each lock. leaderrun's election thread drives it, even if there is only one lock.
 //! - [`elector::Elector`]: which orders are sent to the supervisor, and when the supervisor and the command are killed.
 //!   leaderrun's outer process drives it.
 //! - [`supervisor::Supervisor`]: when the command is started, stopped and killed. leaderrun's inner process drives it.
-//! - [`routing::Route`]: when traffic is routed to the command, and when it is routed away. The client that updates
-//!   pods and Services drives it.
+//! - [`routing::Route`]: when traffic is routed to the command, and when it is routed away. leaderrun's routing worker
+//!   drives it.
 //!
 //! Each state machine has a method `step(now, inputs)`, which returns actions in order, and a method `next_timeout`.
 //! The state machine itself decides in which order simultaneous inputs are processed, so the order is the same in
 //! production, in simulations and in model checkers.
 //!
-//! The safety of a command depends on these decisions:
+//! The most important decisions are made here:
 //!
 //! - The instant just before a renewal is sent (T0): `Election::write` in `election/decide.rs`. leaderrun reads the
 //!   clock in the function `now` of its `elector/election_loop.rs`.
 //! - When an expired record may be taken over: `ObservedRecord::takeable_at` in `election/observed_record.rs`.
 //! - How the claims of many candidates are spread: `ClaimHistory` in `election/contention.rs`.
-//! - How long a command that succeeded is not run again (`--min-hold`): `not_before` and `earliest_acquisition` in
+//! - When a command that succeeded may run again (`--min-hold`): `not_before` and `earliest_acquisition` in
 //!   `election/min_hold.rs`.
 //! - The stop and kill instants of a renewal: [`tenure::Tenure::of_renewal`].
 //! - By how much these instants are brought forward: `DeadlineAdvance` in `supervisor/deadline_advance.rs`, with the

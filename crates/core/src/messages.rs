@@ -52,7 +52,7 @@ pub enum SupervisorNotice {
     Stopping { signal: i32 },
     /// The command has run for `--max-run`, and this signal is sent to it.
     TimedOut { signal: i32 },
-    /// All processes of the command are killed. `processes` names some of them.
+    /// All processes of the command are being killed. `processes` names some of them.
     Killing { reason: KillReason, processes: String },
     /// The supervisor may be woken `delay` too late, so it brings the stop and the kill forward by this time.
     RunsLate { delay: Duration },
@@ -65,8 +65,8 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed. The text names it and states the reason.
     CannotKill(String),
-    /// The main process ended by itself and left these processes running; `awaited` states whether they now count
-    /// as the command, so that leaderrun waits for their end (`--wait-for all`).
+    /// The main process ended by itself and left these processes running; `awaited` states whether they now count as the
+    /// command, so leaderrun waits for them (`--wait-for all`).
     LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.
     NotExecuted { command: String, reason: String },
@@ -80,7 +80,7 @@ pub enum SupervisorNotice {
     CommandStopped { pid: i32, signal: i32 },
     /// `leaderrun check` cannot be used.
     CheckUnavailable { reason: String },
-    /// The supervisor ends because the kernel refuses something that it needs.
+    /// The supervisor exits because the kernel refuses something that it needs.
     Failed { reason: String },
     /// The dead-man's switch cannot be used. If both processes of leaderrun are killed at once, the command is not
     /// killed.
@@ -90,7 +90,8 @@ pub enum SupervisorNotice {
 /// Why a command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KillReason {
-    /// The leadership was lost, and the grace period is over. There is none if another candidate holds the lock.
+    /// The leadership was lost, and the grace period is over. If another candidate holds the lock, there is no grace
+    /// period.
     Lost,
     /// The command did not end within `--kill-after` of a termination signal.
     Terminated,
@@ -104,7 +105,7 @@ pub enum KillReason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gone {
     pub end: End,
-    /// Whether the leadership was lost before the command ended, so that its exit status does not count.
+    /// Whether the leadership was lost before the command ended. If so, its exit status does not count.
     pub lost: bool,
 }
 

@@ -35,7 +35,7 @@ const SEPARATOR: char = '+';
 /// One of the two objects of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
-    /// The object that candidates use today. It is written first.
+    /// The object that candidates used before the migration. It is written first.
     First,
     /// The object that candidates will use after the migration.
     Second,

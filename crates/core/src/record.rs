@@ -58,12 +58,12 @@ pub struct Record {
     pub holder_identity: String,
     /// How long the record is valid without a renewal, in seconds. The holder chooses this duration.
     pub lease_duration_seconds: Option<u32>,
-    /// The time of the acquisition on the holder's wall clock. It is never compared with a clock. It is for people, and
-    /// for the calculation of [`Record::min_hold`].
+    /// The time of the acquisition on the holder's wall clock. It is shown to people and used to calculate
+    /// [`Record::min_hold`], but never compared with a clock.
     pub acquire_time: Option<Timestamp>,
     /// The time of the last renewal on the holder's wall clock. Only its changes show that the holder is alive.
     pub renew_time: Option<Timestamp>,
-    /// How often the lock was acquired after another candidate had held it.
+    /// The number of acquisitions after the one that created the record.
     pub lease_transitions: u32,
     /// The resourceVersion that the acquisition replaced; `None` if it created the object. Every later holder has
     /// replaced a later version, so a copy of an old record can be distinguished from the record of a successor.
@@ -85,7 +85,7 @@ pub struct Record {
     /// The holder's claim delay in milliseconds; see [`Record::claim_delay`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim_delay_millis: Option<u64>,
-    /// The slot of this record, if its lock has slots. It is only for people.
+    /// The slot of this record, if its lock has slots. It is only shown to people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<RecordSlot>,
     /// The stored time of a release by force. It may be invalid; see [`Record::is_released_by_force`].
@@ -169,9 +169,9 @@ impl Record {
         self.step_down.as_ref() == Some(run)
     }
 
-    /// Returns whether the lock is held, so that the holder's command may be alive.
+    /// Returns whether the lock is held. If so, the holder's command may be alive.
     ///
-    /// A record may name a holder although its mark says `released`: another program has acquired the lock without
+    /// If the record names a holder although its mark says `released`, another program has acquired the lock without
     /// changing `renewTime`. leaderrun itself removes the holder when it releases the lock.
     pub fn is_held(&self) -> bool {
         self.marked_holder().is_some() || !self.holder_identity.is_empty()
@@ -187,8 +187,8 @@ impl Record {
         self.lease_duration_seconds.map_or(fallback, |seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// Returns the `renewTime` of the next renewal, which is the time of the wall clock, but always later than the
-    /// previous `renewTime`. If the time were unchanged, the API server would drop the write because it changes
+    /// Returns the `renewTime` of the next renewal: the wall-clock time, but always later than the previous
+    /// `renewTime`. With an unchanged time, the renewal would not change the object: the API server would store
     /// nothing, and standbys would consider the holder dead.
     pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
         let wall = to_microseconds(wall);

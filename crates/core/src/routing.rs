@@ -9,8 +9,8 @@
 //! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
 //! - A step that was dropped may nevertheless have been carried out.
-//! - A leader checks at growing intervals whether traffic is still routed to it, because a late write of a predecessor
-//!   may have changed that.
+//! - A leader checks at growing intervals whether traffic is still routed to its command, because a predecessor's late
+//!   write may have changed that.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,18 +20,19 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::updates::Update;
 
-/// The first interval after which a leader checks whether traffic is routed to it. It is doubled after each check, up
-/// to [`LONGEST_CHECK_INTERVAL`].
+/// The first interval after which a leader checks whether traffic is routed to its command. The interval is doubled
+/// after each check, up to [`LONGEST_CHECK_INTERVAL`].
 const FIRST_CHECK_INTERVAL: Duration = Duration::from_secs(4);
 
 const LONGEST_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause before a failed step is retried. It is doubled after each further failure, up to [`LONGEST_RETRY_PAUSE`].
+/// The pause before a failed step is retried. The pause is doubled after each further failure, up to
+/// [`LONGEST_RETRY_PAUSE`].
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// The pause before a forbidden step is retried. A Role that permits it may have been added by then.
+/// The pause before a forbidden step is retried. A Role that permits the step may have been added by then.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
 /// Everything that has arrived since the last step.
@@ -45,11 +46,11 @@ pub struct RouteInputs {
 /// An action for the driver of a route to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteAction {
-    /// Begin this routing step, and drop the current one.
+    /// Drop the current routing step, if there is one, and begin this step.
     Begin(RoutingStep),
     /// The withdrawal is finished or not possible: the command may get its termination signal.
     Withdrawn,
-    /// The candidate is exiting, and there is no traffic that it could withdraw: stop driving this route.
+    /// The candidate is exiting and has no traffic to withdraw: stop driving this route.
     Finish,
 }
 
@@ -163,7 +164,7 @@ impl Route {
         actions
     }
 
-    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before then.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let check_at = match self.known {
             KnownRoute::Here { check_at } => Some(check_at),
@@ -214,7 +215,7 @@ impl Route {
         };
     }
 
-    /// Returns the step to begin at this instant, if there is one and it is not under way already.
+    /// Returns the step to begin at this instant, if there is one and it is not already under way.
     fn next_step(&self, now: Instant) -> Option<RoutingStep> {
         if self.retry_at.is_some_and(|at| now < at) {
             return None;
@@ -226,7 +227,7 @@ impl Route {
                 RoutingStep::RouteHere { token: token.clone(), until, rewrite: self.may_be_withdrawn }
             }
             (_, _, KnownRoute::Withdrawn) => return None,
-            // Before the command starts, the routing by a predecessor is not changed.
+            // Before the command starts, this candidate has not routed any traffic to it.
             (_, Some(token), _) if self.started || self.ending => RoutingStep::Withdraw { token: token.clone() },
             _ => return None,
         };

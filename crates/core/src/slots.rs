@@ -24,7 +24,7 @@ use crate::record::RecordSlot;
 pub struct SlotInputs {
     /// No process of the command is alive, or the command was never started.
     pub command_gone: Option<CommandGone>,
-    /// Whether the candidacy is to end. A leader continues until its command is gone.
+    /// Whether to end the candidacy. A leader continues until its command is gone.
     pub stop: bool,
     /// The replies and watch events of each slot, with the slot's number. The other fields of these inputs are ignored.
     pub slots: Vec<(usize, ElectionInputs)>,
@@ -115,7 +115,7 @@ impl SlotElection {
         actions
     }
 
-    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let running = self.slots.iter().filter(|slot| slot.outcome.is_none());
         running.filter_map(|slot| slot.election.next_timeout()).min()
@@ -143,7 +143,7 @@ impl SlotElection {
             match &action {
                 ElectionAction::Claiming => self.claimed = Some(number),
                 ElectionAction::ClaimFailed => {
-                    // Try another slot first from now on.
+                    // From now on, try another slot first.
                     self.first = (number + 1) % self.slots.len();
                     self.allow_claims_in_other_slots(number);
                 }

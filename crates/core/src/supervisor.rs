@@ -6,10 +6,10 @@
 //!
 //! # The rules
 //!
-//! - When the tenure ends, the stop signal is sent to the command, and `lost_grace` later SIGKILL to the whole process
-//!   tree.
-//! - Once the command is being stopped because its tenure has ended, later renewals do not save it: they can keep the
-//!   lock, but do not change the kill instant.
+//! - When the tenure ends, the stop signal is sent to the command. `lost_grace` later, SIGKILL is sent to the whole
+//!   process tree.
+//! - A command whose tenure has ended is not saved by a later renewal. The renewal keeps the lock, but does not change
+//!   the kill instant.
 //! - Once a kill is scheduled, it can only be brought forward.
 //! - Stop and kill are brought forward to allow for late wake-ups of the supervisor or the elector, and for the time
 //!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running
@@ -19,7 +19,7 @@
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
 //!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes count as the command until the last one has
 //!   ended.
-//! - With some kinds of lock, a frozen elector blocks all other candidates. For these, the supervisor kills an elector
+//! - With some kinds of lock, a frozen elector blocks all other candidates. With these, the supervisor kills an elector
 //!   that sends no orders after a loss, but only long after its lease has expired.
 //! - After a termination signal, or when no time is left, no command is started.
 
@@ -54,11 +54,11 @@ pub struct Supervisor {
     /// The tenure that was last reported as enforced.
     reported_tenure: Option<Tenure>,
     main: MainProcess,
-    /// Whether the command is to be started in this step.
+    /// Whether to start the command in this step.
     start_due: bool,
-    /// Whether a stop for loss has begun.
+    /// Whether the leadership is lost. A later renewal does not change this.
     lost: bool,
-    /// Whether the main process ended before the leadership was lost, so that its exit status counts.
+    /// Whether the main process ended before the leadership was lost. If so, its exit status counts.
     ended_as_leader: bool,
     /// Whether a termination signal arrived before the command was started.
     terminated: bool,
@@ -66,20 +66,20 @@ pub struct Supervisor {
     runs_until: Option<Instant>,
     /// Whether the stop signal was sent to the command at the end of `max_run`.
     timed_out: bool,
-    /// The latest instant at which the command is killed, and why.
+    /// When the command will be killed, and why.
     kill: Option<(Instant, KillReason)>,
     /// Whether the kill has begun.
     killing: bool,
-    /// Whether the processes that the main process left running are to be terminated in this step.
+    /// Whether to terminate the processes that the main process left running in this step.
     leftovers_due: bool,
-    /// Whether the command counts as ended only when its last process has ended, and not when its main process has.
+    /// Whether the command ends with its last process instead of its main process.
     waits_for_all: bool,
     /// Whether the command was sent a signal that asks it to end.
     end_requested: bool,
-    /// The end of the command, once it has been reported.
-    reported: Option<Gone>,
+    /// The end of the command, if it has been reported.
+    reported_gone: Option<Gone>,
     advance: DeadlineAdvance,
-    /// After a loss, and once the command is gone, the elector is killed if it sends no orders for this long.
+    /// If the command is gone after a loss and the elector sends no orders for this long, the elector is killed.
     frozen_elector_timeout: Option<Duration>,
     /// When the elector last sent an order.
     elector_heard_at: Option<Instant>,
@@ -108,7 +108,7 @@ impl Supervisor {
             leftovers_due: false,
             waits_for_all: false,
             end_requested: false,
-            reported: None,
+            reported_gone: None,
             advance: DeadlineAdvance::new(),
             frozen_elector_timeout: None,
             elector_heard_at: None,
@@ -124,7 +124,7 @@ impl Supervisor {
     }
 
     /// Sets how long the command's processes take to end after SIGKILL. Stop and kill are brought forward by this time.
-    /// Returns whether it has changed.
+    /// Returns whether the time has changed.
     pub fn expect_kill_time(&mut self, kill_time: Duration) -> bool {
         self.advance.set_kill_time(kill_time)
     }
@@ -138,7 +138,7 @@ impl Supervisor {
     }
 
     /// Makes the supervisor kill an elector that sends no orders for this long, once the command is gone after a loss.
-    /// This is for locks that a frozen process can block for all candidates, if it is frozen while it writes.
+    /// This is for locks that stay blocked for all candidates while an elector is frozen during a write.
     #[must_use]
     pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
         Self { frozen_elector_timeout: timeout, ..self }
@@ -154,10 +154,11 @@ impl Supervisor {
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
     ///
     /// Simultaneous inputs are processed in this order: the result of the start, renewals, the other orders, timeouts,
-    /// the elector's death, the end of the main process, the end of the last process. As an exception, overdue
-    /// deadlines come before a signal that is to be relayed. Renewals come before overdue deadlines because a
-    /// supervisor that was frozen may find both at once. This is safe, because the tenure of a renewal always begins
-    /// when its request was sent, however late the supervisor reads it.
+    /// the elector's death, the end of the main process, the end of the last process. Overdue deadlines are also
+    /// processed before a signal is relayed.
+    ///
+    /// A supervisor that was frozen may find both renewals and overdue deadlines. The renewals come first. This is safe,
+    /// because a renewal's tenure begins when its request was sent, however late the supervisor reads the order.
     pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
         match start {
@@ -195,7 +196,7 @@ impl Supervisor {
             let gone = Gone { end: end.clone(), lost: was_lost };
             self.report_gone(gone);
         }
-        if mem::take(&mut self.leftovers_due) && self.reported.is_none() && !self.killing {
+        if mem::take(&mut self.leftovers_due) && self.reported_gone.is_none() && !self.killing {
             self.actions.push(SupervisorAction::TerminateLeftovers);
         }
         if mem::take(&mut self.start_due) {
@@ -212,7 +213,7 @@ impl Supervisor {
         mem::take(&mut self.actions)
     }
 
-    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
@@ -222,7 +223,7 @@ impl Supervisor {
 
     /// Returns the deadline for the elector's next order, once the command is gone after a loss.
     fn elector_deadline(&self) -> Option<Instant> {
-        let timeout = self.frozen_elector_timeout.filter(|_| self.lost && self.reported.is_some())?;
+        let timeout = self.frozen_elector_timeout.filter(|_| self.lost && self.reported_gone.is_some())?;
         Some(self.elector_heard_at? + timeout)
     }
 
@@ -239,7 +240,7 @@ impl Supervisor {
     /// Returns the time until which the command may rely on the lock. Returns `None` if no tenure was granted, the
     /// leadership is lost, or the command is gone.
     fn held_until(&self) -> Option<Instant> {
-        self.tenure().filter(|_| !self.lost && self.reported.is_none()).map(|tenure| tenure.stop)
+        self.tenure().filter(|_| !self.lost && self.reported_gone.is_none()).map(|tenure| tenure.stop)
     }
 
     fn may_time_out(&self) -> bool {
@@ -253,7 +254,7 @@ impl Supervisor {
     }
 
     fn handle_orders(&mut self, now: Instant, orders: &[Order]) {
-        let reported = self.reported.clone();
+        let gone_before = self.reported_gone.clone();
         for order in orders {
             match order {
                 Order::ElectorLate { delay } => self.advance.set_elector_delay(*delay),
@@ -281,12 +282,11 @@ impl Supervisor {
             }
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
-        let is_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
-        let answer = match (reported, self.tenure()) {
-            // An elector that still renews may not have received the report that the command is gone, so the report is
-            // repeated.
+        let has_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
+        let answer = match (gone_before, self.tenure()) {
+            // An elector that still renews may have missed the report that the command is gone.
             (Some(gone), _) => Some(Report::Gone(gone)).filter(|_| renewed),
-            (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || is_moved),
+            (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || has_moved),
             (None, None) => None,
         };
         self.reported_tenure = self.tenure();
@@ -326,7 +326,7 @@ impl Supervisor {
         }
     }
 
-    /// Relays a signal. An overdue stop comes first.
+    /// Relays a signal, after any overdue stop.
     fn handle_signal(&mut self, now: Instant, signal: i32) {
         self.handle_timeout(now);
         match self.main {

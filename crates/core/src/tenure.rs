@@ -1,4 +1,4 @@
-//! The time for which one successful renewal lets the command run.
+//! The time for which a successful renewal allows the command to run.
 
 use core::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::instant::Instant;
 use crate::timing::Timing;
 
 /// How long after the kill instant the elector waits for the report that the command is gone, before it kills the
-/// supervisor and the command itself. It is a part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
+/// supervisor and the command itself. This is part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
 const SUPERVISOR_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// The time for which one successful renewal lets the command run, and the instant at which the command is killed.
+/// The time for which a successful renewal allows the command to run, and the instant at which the command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tenure {
     /// T0, the instant just before the renewal's request was sent. No other candidate can have seen the renewal
@@ -19,7 +19,7 @@ pub struct Tenure {
     pub renewal_sent_at: Instant,
     /// When the stop signal is sent to the command.
     pub stop: Instant,
-    /// When SIGKILL is sent to every descendant, repeatedly until none is left.
+    /// When SIGKILL is sent to every process of the command, repeatedly until none is left.
     pub kill: Instant,
 }
 

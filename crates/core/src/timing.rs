@@ -7,8 +7,8 @@ use core::time::Duration;
 /// time.
 pub const MIN_KILL_MARGIN: Duration = Duration::from_secs(1);
 
-/// The number of requests that must fit between the first renewal that fails and the renew deadline, so that a dead
-/// connection makes a request fail but does not lose the lock.
+/// The number of requests that must fit between the first renewal that fails and the renew deadline. A dead connection
+/// then costs a request, but not the lock.
 pub const ATTEMPTS: u32 = 3;
 
 /// The shortest timeout of a request.
@@ -186,8 +186,8 @@ impl fmt::Display for TimingProblem {
             }
             Self::BeyondKillMargin { lease_duration } => write!(
                 f,
-                "it must be above zero, and the command is killed {MIN_KILL_MARGIN:?} before the lease duration of \
-                 {lease_duration:?} ends"
+                "it must be above zero, and the kill must come at least {MIN_KILL_MARGIN:?} before the lease duration \
+                 of {lease_duration:?} ends"
             ),
             Self::TooShort => write!(f, "it leaves no time for {ATTEMPTS} requests"),
             Self::NoRoomForAttempts { renew_deadline } => write!(

@@ -52,7 +52,7 @@ pub enum Update {
     TerminationRequested,
     /// A termination signal is about to be sent to the command.
     Terminating,
-    /// The main process of the command has ended, with this exit status as a shell shows it.
+    /// The main process of the command has ended, with this exit status as a shell reports it.
     CommandEnded(String),
     Lost(Loss),
     /// The scheduling delay of a thread: how much later than requested it was woken.

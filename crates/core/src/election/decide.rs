@@ -52,10 +52,10 @@ impl Election {
     fn open_watch_if_due(&mut self, now: Now) {
         let Some(observed) = &self.observed else { return };
         let is_due = self.timers.get(Timer::ReopenWatch).is_none_or(|at| now.boot >= at);
-        let waits = self.claim_at(observed).is_none_or(|at| now.boot < at) && !self.already_holds(observed);
+        let must_wait = self.claim_at(observed).is_none_or(|at| now.boot < at) && !self.already_holds(observed);
         if self.watch == WatchState::Closed
             && is_due
-            && waits
+            && must_wait
             && !self.must_read
             && self.timers.get(Timer::Poll).is_none()
         {
@@ -106,8 +106,7 @@ impl Election {
             let holder = expired.holder_identity.clone();
             self.actions.push(ElectionAction::Notify(ElectionNotice::Expired { holder }));
         }
-        // If a claim is written again, it has not waited for its delay, so it contains no information about the number
-        // of contenders.
+        // A repeated claim was not delayed, so it shows nothing about the number of contenders.
         let (lease_transitions, has_waited) = match observed {
             Some(mine) if self.is_mine(mine) => (mine.lease_transitions, false),
             Some(previous) => (next_transitions(previous), true),
@@ -129,11 +128,12 @@ impl Election {
         self.write(now, claim);
     }
 
-    /// Returns the record as this run writes it next. It always contains the lease duration of this run, even if
-    /// another client has edited it.
+    /// Completes a record that this run is about to write. The lease duration is always the configured one, even if
+    /// another client has edited it in the stored record.
     fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
-        let observed = self.observed.as_ref().and_then(ObservedRecord::record).and_then(|record| record.renew_time);
-        let renew_time = Record::next_renew_time(observed.max(self.last_renew_time), now.wall);
+        let observed = self.observed.as_ref().and_then(ObservedRecord::record);
+        let observed_renew_time = observed.and_then(|record| record.renew_time);
+        let renew_time = Record::next_renew_time(observed_renew_time.max(self.last_renew_time), now.wall);
         let run = Some(RunMark { run: self.config.run.clone(), state, renew_time });
         let lease_duration_seconds = u32::try_from(self.config.timing.lease_duration().as_secs()).ok();
         let claim_delay = self.config.preference.claim_delay;
@@ -168,15 +168,15 @@ impl Election {
         }));
     }
 
-    /// Begins a request, which is given up if the reply does not arrive in time.
+    /// Begins a request, and sets the timer that gives it up.
     pub(super) fn begin_request(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
         self.pending = Some(PendingRequest { write, is_overtaken: false });
         self.timers.set(Timer::GiveUp, now.boot + self.request_timeout(is_read));
     }
 
-    /// Returns the timeout of a request. The timeout of a standby's reads doubles with each unanswered read, up to the
-    /// lease duration, because the API server may just be slow, and it is safe for a standby to wait.
+    /// Returns the timeout of a request. A standby's read timeout doubles with each unanswered read, up to the lease
+    /// duration: the API server may just be slow, and a standby can safely wait.
     fn request_timeout(&self, is_read: bool) -> Duration {
         let timing = &self.config.timing;
         if is_read && self.is_waiting() {
@@ -187,8 +187,8 @@ impl Election {
         }
     }
 
-    /// Returns when this candidate claims the lock, if claims are allowed: when the lock may be acquired, plus the
-    /// delays of this candidate.
+    /// Returns when this candidate claims the lock, if claims are allowed: when the lock may be acquired, plus this
+    /// candidate's delays.
     fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
         let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
         self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)
@@ -199,7 +199,7 @@ impl Election {
         self.timers.get(Timer::Send).unwrap_or(self.started)
     }
 
-    /// Returns when the next request is due, if nothing arrives until then.
+    /// Returns when the next request is due if nothing arrives before then.
     pub(super) fn next_request(&self) -> Option<Instant> {
         match &self.observed {
             Some(observed) if self.is_waiting() && !self.must_read && !self.already_holds(observed) => {
@@ -224,8 +224,7 @@ impl Election {
             return Some(self.started + wait);
         }
         let lease_duration = self.config.timing.lease_duration();
-        // The record of a dead holder must have time to expire. The first answer of the API server is awaited for a
-        // limited time.
+        // A dead holder's record must have time to expire. Without any answer, there is no reason to wait that long.
         Some(match &self.observed {
             Some(observed) => {
                 observed.takeable_at().max(self.last_answer) + self.config.preference.claim_delay + lease_duration

@@ -9,8 +9,7 @@ use super::{Election, ElectionAction, ElectionPhase, Now, Outcome, min_hold};
 use crate::record::Record;
 
 /// How long a candidate that has stopped waiting keeps trying to release a lock that its last claims may have acquired
-/// or may still acquire. If a leader is stopped during its release, the rest of the release is limited to the same
-/// time.
+/// or may still acquire. A leader that is stopped during its release has at most the same time left to complete it.
 pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Election {

@@ -8,12 +8,13 @@
 //!
 //! 1. Call [`Election::step`] once without inputs. It returns the first request.
 //! 2. Carry out the returned actions in order. There is at most one pending request and one watch at a time. A new
-//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one, whose results must be dropped.
+//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one. Ignore later results of the
+//!    previous one, except for a write, whose late reply can be passed as [`ElectionInputs::late_write`].
 //! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
 //!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
 //!    which order simultaneous inputs are processed.
-//! 4. Use a clock that only moves forward, and that continues while the machine is suspended. Its readings are never
-//!    stored in the record or compared with those of another machine.
+//! 4. Use a clock that never goes back and keeps running while the machine is suspended. Its readings are never stored
+//!    in the record or compared with those of another machine.
 //! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
 //!    [`ElectionAction::Extend`] postpones that instant. At `kill` every process of the command must be dead. Report
 //!    [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then released.
@@ -26,13 +27,12 @@
 //! - A tenure begins at T0, the instant just *before* the request of its renewal is sent.
 //! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last read.
 //! - Every renewal differs from the previous one.
-//! - A candidate whose thread the scheduler wakes late sends its renewals earlier by that delay.
-//! - A run recognizes its own record by its mark. The holder's identity is not enough.
-//! - The outcome of an unanswered write is determined by a read. If the write succeeded, the tenure begins at the T0 of
-//!   the write.
+//! - If the scheduler wakes a candidate's thread late, the candidate sends its renewals earlier by that delay.
+//! - A run recognizes its own record by the mark. The holder's identity is not enough.
+//! - A read determines whether an unanswered write succeeded. If so, the tenure begins at the write's T0.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
-//! - Only the run that holds a lock can release it, or a user by force. After another client has emptied, deleted or
-//!   replaced the record, candidates that observed the holder wait for its lease duration.
+//! - Only the run that holds the lock can release it, or a user with `leaderrun release --force`. After another client
+//!   has emptied, deleted or replaced the record, candidates that observed the holder wait for its lease duration.
 
 mod contention;
 mod decide;
@@ -71,11 +71,11 @@ use crate::tenure::Tenure;
 /// The longest jitter of the pauses between polls, as a multiple of the retry period, like client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;
 
-/// How long a candidate polls after a watch was forbidden, before it tries again. A Role that permits it may have been
-/// added by then.
+/// How long a candidate polls after the server has forbidden a watch, before it tries to watch again. A Role that
+/// permits the watch may have been added by then.
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
-/// The longest pause that the `Retry-After` of a server can impose on a standby.
+/// The longest pause that a server's `Retry-After` can impose on a standby.
 const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
 
 /// After this many refused requests since the last answer, a candidate with `wait` zero gives up. An API server that is
@@ -105,8 +105,7 @@ struct PendingRequest {
     is_overtaken: bool,
 }
 
-/// The properties of a write. If its reply is lost, the write is recognized by its `renew_time` in a record that is
-/// read later.
+/// A write of this run. If its reply is lost, a later read shows by the `renew_time` whether the write succeeded.
 #[derive(Clone, Debug, Hash)]
 struct Write {
     /// The version of the record that the write replaces; `None` if it creates the record.
@@ -151,10 +150,10 @@ pub struct Election {
     /// When the candidacy began.
     started: Instant,
     observed: Option<ObservedRecord>,
-    /// Whether the observed record is known to be outdated, so that it is read again before the next write.
+    /// Whether the record must be read before the next write.
     must_read: bool,
     pending: Option<PendingRequest>,
-    /// Writes that no reply has confirmed. They may have been carried out, or may still be.
+    /// Writes that no reply has confirmed. They may have been carried out, or may be carried out later.
     unconfirmed_writes: VecDeque<Write>,
     /// The `renewTime` of the last write of this run.
     last_renew_time: Option<Timestamp>,
@@ -174,11 +173,11 @@ pub struct Election {
     /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
     /// watch and are ignored.
     watch_replaced: bool,
-    /// The number of watches in a row that broke, all but the first of them within a lease duration.
+    /// The number of consecutive watches that broke. Each but the first broke within a lease duration of its opening.
     broken_watches: u32,
-    /// Whether [`ElectionNotice::Polling`] was sent, and no [`ElectionNotice::Watching`] since.
+    /// True from [`ElectionNotice::Polling`] until [`ElectionNotice::Watching`].
     is_polling: bool,
-    /// Whether [`ElectionAction::Claiming`] was returned, and the result of the claim is not known yet.
+    /// True from [`ElectionAction::Claiming`] until the result of the claim is known.
     claiming: bool,
     /// The number of conflicts since the last write that succeeded.
     conflicts: u32,
@@ -258,7 +257,7 @@ impl Election {
         mem::take(&mut self.actions)
     }
 
-    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let bound = match &self.phase {
             ElectionPhase::Finished | ElectionPhase::Holding { lost: true, .. } => return None,
@@ -318,7 +317,8 @@ impl Election {
         self.decide(now);
     }
 
-    /// Delays the next request, for as long as the server demands in `retry_after`, within limits.
+    /// Delays the next request by the server's `retry_after`, within limits, or by a default. A `retry_after` of zero
+    /// means no delay.
     fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
         let does_not_wait = self.does_not_wait();
         let timing = &self.config.timing;

@@ -62,8 +62,9 @@ impl Election {
                 // The API server answers a write that changes nothing with the version that is already stored.
                 let nothing_written =
                     request.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
-                let is_shortened = self.is_mine(&stored.record) && !self.has_full_lease_duration(&stored.record);
-                if nothing_written || is_shortened {
+                let has_shortened_duration =
+                    self.is_mine(&stored.record) && !self.has_full_lease_duration(&stored.record);
+                if nothing_written || has_shortened_duration {
                     self.must_read = true;
                     self.back_off(now.boot, None);
                 } else {
@@ -76,12 +77,12 @@ impl Election {
                 self.timers.stop(Timer::Send);
                 if self.is_waiting() {
                     if request.write.is_none() {
-                        self.ask_again();
+                        self.note_preemption_conflict();
                     }
                     self.claims.note_conflict(request.write.as_ref().map(|write| write.transitions));
                 }
-                // A proxy may have sent the write twice. Then it was carried out, and this is the reply to the second
-                // request. The read shows whether it was.
+                // A proxy may have sent the write twice. The first request may have succeeded, and this is the reply to
+                // the second. The next read shows whether that happened.
                 self.remember_unconfirmed(request.write);
                 self.conflicts += 1;
                 if self.conflicts > MAX_CONFLICTS_WITHOUT_PAUSE {
@@ -103,7 +104,8 @@ impl Election {
                 if knows_nothing && self.does_not_wait() && self.unanswered_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
-                // Before the candidacy ends, read whether the unanswered write acquired or released the lock.
+                // Before the candidacy ends, a read must show whether the unanswered write acquired or released the
+                // lock.
                 self.must_read |= request.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
                 self.remember_unconfirmed(request.write);
                 self.back_off(now.boot, retry_after);
@@ -230,8 +232,7 @@ impl Election {
         changed
     }
 
-    /// Passes on a request to step down, but only once. The request must be in a record that this run wrote and with
-    /// which it still holds the lock.
+    /// Returns [`ElectionAction::StepDown`] once if the record with which this run holds the lock asks it to step down.
     fn check_step_down(&mut self) {
         let record = self.observed.as_ref().and_then(ObservedRecord::record);
         let is_requested =
@@ -246,7 +247,7 @@ impl Election {
     fn start_leading(&mut self, sent: Instant, stored: Stored) {
         let tenure = Tenure::of_renewal(sent, &self.config.timing);
         self.stop_watching();
-        // A read whose reply is awaited may return a record that is older than this one.
+        // The reply to a pending read may be older than this record.
         self.pending = self.pending.take().filter(|pending| pending.write.is_some());
         self.claiming = false;
         self.timers.set(Timer::Send, sent + self.renewal_interval());
@@ -329,8 +330,8 @@ fn is_edited(current: &Record, written: &Record) -> bool {
     Record { renew_time, run, step_down, ..written.clone() } != *current
 }
 
-/// Returns whether `current` is the record `before` without its mark, which another client has removed. A candidate
-/// that acquires or renews the lock changes the times of the record.
+/// Returns whether another client has removed the mark of `before`. An acquisition or renewal would also change the
+/// record's times.
 fn has_lost_its_mark(current: &Record, before: &Record) -> bool {
     let is_same_holder = current.holder_identity == before.holder_identity;
     let has_same_times = current.acquire_time == before.acquire_time && current.renew_time == before.renew_time;

@@ -22,19 +22,19 @@ const MAX_DISPLACED: usize = 16;
 pub(super) struct ObservedRecord {
     /// The record and its version; `None` when there is no record.
     pub(super) stored: Option<Stored>,
-    /// When this candidate saw the last change.
-    changed: Instant,
-    /// When this candidate saw the record last, whether or not it had changed.
-    confirmed: Instant,
-    /// The longest lease duration that the record's run has written with a renewal. The duration in the record may
-    /// differ, because other programs can edit it.
+    /// When this candidate last saw a change.
+    last_changed: Instant,
+    /// When this candidate last saw the record, changed or not.
+    last_seen: Instant,
+    /// The longest lease duration that the record's run itself has written. Other programs can edit the duration in the
+    /// record.
     longest_written: Duration,
     /// The longest lease duration that the record has contained since the last renewal.
     longest_since_renewal: Duration,
     displaced: Vec<DisplacedHolder>,
-    /// The instant before which the release does not allow an acquisition, if it states one.
+    /// The instant before which the lock must not be acquired, if the release states one.
     not_before: Option<Instant>,
-    /// The lease duration of a record that does not contain one.
+    /// The lease duration to assume if the record does not contain one.
     fallback: Duration,
 }
 
@@ -58,11 +58,12 @@ impl DisplacedHolder {
 }
 
 impl ObservedRecord {
-    /// Creates the state after the first read; `fallback` is the lease duration of a record that does not contain one.
+    /// Creates the state after the first read. `fallback` is the lease duration to assume if the record does not contain
+    /// one.
     pub(super) fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
         let mut observed = Self {
-            changed: now.boot,
-            confirmed: now.boot,
+            last_changed: now.boot,
+            last_seen: now.boot,
             longest_written: lease_duration(&stored, fallback),
             longest_since_renewal: lease_duration(&stored, fallback),
             displaced: Vec::new(),
@@ -75,10 +76,10 @@ impl ObservedRecord {
     }
 
     /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` states whether this
-    /// run wrote the record over a different record than the one that was seen before.
+    /// run's write replaced a different record than the one seen before.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
-        self.confirmed = now.boot;
-        // If another client has deleted and recreated the object, the holder may still be alive.
+        self.last_seen = now.boot;
+        // Another client has deleted and recreated the object, so the previous holder may still be alive.
         let recreated = self
             .stored
             .as_ref()
@@ -88,8 +89,8 @@ impl ObservedRecord {
         let writer = run_of(record_in(&stored));
         let forcibly_released =
             record_in(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run_of(Some(record)));
-        // A release by force whose mark names no run ends the wait for all displaced holders. But if the record before
-        // it was held, the release may be an old record that was restored, so it must not have this effect.
+        // A release by force whose mark names no run ends the wait for all displaced holders. If the previous record was
+        // held, it does not: a restored backup may contain an old release.
         let releases_all = forcibly_released == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record_in(&stored));
@@ -111,7 +112,7 @@ impl ObservedRecord {
                 let run = before.and_then(Record::marked_holder).cloned();
                 self.remember(DisplacedHolder { run, until, longest_written });
             }
-            self.changed = now.boot;
+            self.last_changed = now.boot;
             if is_edit {
                 self.longest_since_renewal = self.longest_since_renewal.max(duration);
             } else {
@@ -124,25 +125,24 @@ impl ObservedRecord {
         changed
     }
 
-    /// Counts it as a change if a read returns the same held record in a different version. Between the two versions
-    /// the holder may have renewed the record, and another client may have restored the old one. Only a watch would
-    /// have shown that.
+    /// Notes a change if a read returns the same held record in a different version. Between the two versions, the
+    /// holder may have renewed the record and another client restored the old one. Only a watch would have shown that.
     pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
         let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
         let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
         if is_same && before.record.is_held() && before.version != after.version {
-            self.changed = now.boot;
+            self.last_changed = now.boot;
         }
     }
 
     fn set_stored(&mut self, now: Now, stored: Option<Stored>) {
         self.not_before =
-            record_in(&stored).and_then(|record| min_hold::earliest_acquisition(record, now, self.changed));
+            record_in(&stored).and_then(|record| min_hold::earliest_acquisition(record, now, self.last_changed));
         self.stored = stored;
     }
 
-    /// Remembers a displaced holder. It is remembered even after its lease has expired, because the duration that it
-    /// stated counts if it writes again.
+    /// Remembers a displaced holder, even after its lease has expired: if it writes again, its longest lease duration
+    /// still counts.
     fn remember(&mut self, displaced: DisplacedHolder) {
         if self.displaced.len() >= MAX_DISPLACED {
             let expires_first = (0..self.displaced.len()).min_by_key(|index| self.displaced[*index].until);
@@ -165,20 +165,20 @@ impl ObservedRecord {
     /// Returns when the lock may be acquired if the record does not change until then.
     pub(super) fn takeable_at(&self) -> Instant {
         let is_held = self.record().is_some_and(Record::is_held);
-        let holds_until = if is_held { self.changed + self.holds_for() } else { self.changed };
+        let holds_until = if is_held { self.last_changed + self.holds_for() } else { self.last_changed };
         let displaced_until = self.displaced.iter().map(|holder| holder.until);
         displaced_until.chain(self.not_before).fold(holds_until, Instant::max)
     }
 
     /// Returns whether a displaced holder may still be alive.
     pub(super) fn has_displaced_holder(&self) -> bool {
-        self.displaced.iter().any(|holder| self.confirmed < holder.until)
+        self.displaced.iter().any(|holder| self.last_seen < holder.until)
     }
 
     /// Returns whether the lock could already be acquired when the record was last seen. Therefore a free lock can be
-    /// acquired at once, and an expired lock only after another read.
+    /// acquired at once, but an expired lock only after another read.
     pub(super) fn is_takeable(&self) -> bool {
-        self.confirmed >= self.takeable_at()
+        self.last_seen >= self.takeable_at()
     }
 }
 
@@ -186,7 +186,7 @@ fn record_in(stored: &Option<Stored>) -> Option<&Record> {
     stored.as_ref().map(|stored| &stored.record)
 }
 
-/// Returns a record without its request to step down. A change of the request does not show that the holder is alive.
+/// Returns a record without its request to step down. A changed request does not show that the holder is alive.
 fn renewed_part(record: Option<&Record>) -> Option<Record> {
     Some(Record { step_down: None, ..record?.clone() })
 }
@@ -203,30 +203,30 @@ fn renew_time_of(record: Option<&Record>) -> Option<Timestamp> {
     record?.renew_time
 }
 
-/// Returns whether the mark in `after` is not that of a successor of `before`. If it is the mark of another run,
-/// `after` must then be a copy of an older record, such as a restored backup.
+/// Returns whether `after`, if another run wrote it, is a copy of an older record, such as a restored backup, and not an
+/// acquisition that followed `before`.
 ///
 /// A run that acquires the lock increments `leaseTransitions`, and writes the version that it replaced to the record.
-/// This is checked even if `before` seems to have expired, because its renewals may have been missed. If `before` was
-/// itself acquired over a copy, another copy can have more transitions.
+/// Both are checked even if `before` seems to have expired, because this candidate may have missed renewals. The
+/// transitions alone are not enough: if `before` was itself acquired over a copy, another copy can have more.
 fn is_copy(after: &Record, before: &Stored) -> bool {
     let replaced_older =
         after.replaced_version.as_ref().is_some_and(|replaced| precedes(replaced, &before.version.resource_version));
     replaced_older || after.lease_transitions <= before.record.lease_transitions
 }
 
-/// Returns whether `before` was held by a run of leaderrun that has neither released the lock nor lost it to a
-/// successor after its expiry. `out_of_turn` states whether the mark in `after` is known not to be that of a successor.
-/// If another implementation held the lock, only a deletion of the record displaces it, because its records have no
-/// mark and it releases the lock by emptying the holder.
+/// Returns whether the holder of `before` is displaced: it has not released the lock, and `after` is not written by a
+/// successor. `out_of_turn` states whether another run's mark in `after` is known not to be that of a successor. Only a
+/// deletion of the record displaces a holder without a mark: other implementations release the lock by emptying the
+/// holder.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || out_of_turn) && run_of(Some(after)) != run_of(Some(before));
     before.marked_holder().is_some() && (after.mark().is_none() || by_another)
 }
 
-/// Returns whether a resourceVersion precedes another one. Returns false if they are not numbers, as with some kinds of
-/// lock.
+/// Returns whether a resourceVersion precedes another one. The answer is false if they are not numbers, which is the
+/// case for some kinds of lock.
 pub(super) fn precedes(version: &str, other: &str) -> bool {
     let are_numbers = version.bytes().chain(other.bytes()).all(|digit| digit.is_ascii_digit());
     are_numbers && (version.len(), version) < (other.len(), other)

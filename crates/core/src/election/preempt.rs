@@ -1,8 +1,8 @@
 //! Preemption: a standby asks a less preferred leader to step down.
 //!
 //! The standby sends the same request as `leaderrun step-down`, once to each leader, after it has been a standby of
-//! that leader for a configured time. The time starts again when the candidate restarts or the leader changes, so there
-//! is at most one request in that time even if candidates restart often.
+//! that leader for a configured time. That time starts again when the candidate restarts or the leader changes, so
+//! frequent restarts do not cause frequent requests.
 
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::{Election, ObservedRecord};
@@ -35,7 +35,6 @@ impl Election {
         (!was_asked).then(|| *since + after)
     }
 
-    /// Asks the leader to step down.
     pub(super) fn preempt(&mut self, now: Now) {
         let Some(stored) = self.observed.as_ref().and_then(|observed| observed.stored.clone()) else { return };
         let Some(Preemption { leader, was_asked, .. }) = &mut self.preemption else { return };
@@ -48,8 +47,8 @@ impl Election {
         self.actions.push(ElectionAction::Send(Request::Update(stored.version, request)));
     }
 
-    /// Makes the request due again after it was refused because the leader has renewed the record in the meantime.
-    pub(super) fn ask_again(&mut self) {
+    /// Makes the request due again. It failed because the leader has renewed the record in the meantime.
+    pub(super) fn note_preemption_conflict(&mut self) {
         if let Some(preemption) = &mut self.preemption {
             preemption.was_asked = false;
         }

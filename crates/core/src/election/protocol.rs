@@ -19,12 +19,12 @@ pub struct ElectionConfig {
     /// The ID of this start of the program. It must be unique, even among candidates with the same identity.
     pub run: RunId,
     pub timing: Timing,
-    /// How long to wait for the lock; `None` means without a limit. If this is zero, the candidate does not wait for a
-    /// holder that is alive.
+    /// How long to wait for the lock; `None` means that there is no limit. If this is zero, the candidate does not wait
+    /// for a holder that is alive.
     pub wait: Option<Duration>,
-    /// The shortest time from the acquisition to the next run of the command, if the command has succeeded.
+    /// The shortest time from the acquisition until the command runs again, if it succeeds.
     pub min_hold: Option<Duration>,
-    /// Whether the lock is acquired even if the last holder's `min_hold` is not over.
+    /// Whether this candidate acquires the lock even if the last holder's `min_hold` is not over.
     pub ignores_min_hold: bool,
     pub preference: Preference,
 }
@@ -35,15 +35,14 @@ pub struct Preference {
     /// How long this candidate leaves a free lock to candidates with a shorter delay.
     pub claim_delay: Duration,
     /// How long this candidate must be a standby of a leader with a longer delay before it asks that leader to step
-    /// down; `None` means never. It asks each leader once. There is at most one request in this time, even if
-    /// candidates restart often.
+    /// down; `None` means never. It asks each leader once.
     pub preempt_after: Option<Duration>,
 }
 
 /// The current time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// The clock for deadlines. It only moves forward, and continues while the machine is suspended.
+    /// The clock for deadlines. It never goes back, and keeps running while the machine is suspended.
     pub boot: Instant,
     /// The wall clock, for times that people read. It may be wrong and may jump.
     pub wall: Timestamp,
@@ -54,7 +53,7 @@ pub struct Now {
 pub struct ElectionInputs {
     /// No process of the command is alive, or the command was never started.
     pub command_gone: Option<CommandGone>,
-    /// Whether the candidacy is to end. A leader continues until its command is gone.
+    /// Whether to end the candidacy. A leader continues until its command is gone.
     pub stop: bool,
     /// The reply to the request that was sent last.
     pub reply: Option<Reply>,
@@ -87,10 +86,10 @@ impl ElectionInputs {
     }
 }
 
-/// The end of all processes that were started for a leadership.
+/// The end of the command's last process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommandGone {
-    /// Whether the command succeeded, so that `min_hold` applies.
+    /// Whether the command succeeded. If so, `min_hold` applies.
     pub succeeded: bool,
 }
 
@@ -171,7 +170,7 @@ pub enum ElectionAction {
     Finish(Outcome),
 }
 
-/// A lock that was just acquired.
+/// A successful acquisition of the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leadership {
     pub tenure: Tenure,
@@ -179,7 +178,7 @@ pub struct Leadership {
     pub uid: String,
     /// The resourceVersion of the write that acquired the lock, from which the fencing token is derived.
     pub resource_version: String,
-    /// How often the lock was acquired after another candidate had held it.
+    /// The record's `leaseTransitions`, which grows with each acquisition.
     pub transitions: u32,
 }
 

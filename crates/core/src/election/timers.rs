@@ -2,7 +2,7 @@
 
 use crate::instant::Instant;
 
-/// A timer. Its documentation states what happens when it expires.
+/// A timer. The comment on each variant states what happens when the timer expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Timer {
     /// The pending request is given up.
@@ -13,7 +13,7 @@ pub(super) enum Timer {
     Poll,
     /// The watch is opened again.
     ReopenWatch,
-    /// The watch has been open for long enough to end the polling.
+    /// The candidate reports that its watch works again.
     WatchSettled,
     /// The record is read, because the open watch has been silent for too long.
     SilentWatch,

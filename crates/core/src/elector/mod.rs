@@ -6,18 +6,17 @@
 //!
 //! # The rules
 //!
-//! - The supervisor must report that the command is gone within a short time after the kill instant of the tenure that
-//!   it last reported as enforced. If the supervisor does not, or dies, the elector kills it and then every descendant.
-//!   If the supervisor kills the processes gradually, the elector gives it more time. There is enough time because the
-//!   supervisor has brought the stop and the kill forward.
-//! - The elector reports to the supervisor how late it runs. The supervisor allows for that delay, because the elector
-//!   kills the command if the supervisor fails.
+//! - Soon after the kill instant of the tenure that it last reported as enforced, the supervisor must report that the
+//!   command is gone. If the supervisor does not, or if it dies, the elector kills it and then every descendant. A
+//!   supervisor that kills the processes gradually gets more time: it has brought the stop and the kill forward.
+//! - The elector tells the supervisor how late the scheduler wakes it. The supervisor allows for that delay, because the
+//!   elector kills the command if the supervisor fails.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
-//! - If traffic is routed to the command, the traffic is routed away before a termination signal is sent to the
-//!   command. The signal is deferred for [`WITHDRAWAL_TIMEOUT`] at most. It is not deferred before the command has
-//!   started, and a second termination signal ends the deferral.
+//! - If traffic is routed to the command, a termination signal is deferred until the traffic has been routed away, but
+//!   not for longer than [`WITHDRAWAL_TIMEOUT`]. A second termination signal ends the deferral. A signal that arrives
+//!   before the command has started is not deferred.
 //! - Copies of a termination signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the signal
 //!   to a process and then to its group.
 
@@ -54,7 +53,7 @@ const RELEASE_SLACK: Duration = Duration::from_millis(500);
 enum ElectorPhase {
     /// No command was ever started.
     Waiting {
-        /// Whether a claim may be pending, so that the lock may have to be released before the exit.
+        /// Whether a claim may be pending. If so, the lock may have to be released before the exit.
         claiming: bool,
     },
     /// The supervisor was ordered to start the command and has not reported it gone.
@@ -65,8 +64,8 @@ enum ElectorPhase {
         lost: bool,
         /// The reason for the loss if the supervisor reports a loss.
         supervisor_loss: Loss,
-        /// The time by which the supervisor's kill must be complete, if it kills the processes gradually.
-        killed_by: Option<Instant>,
+        /// The deadline for the supervisor's kill, if the supervisor has begun to kill the processes gradually.
+        gradual_kill_deadline: Option<Instant>,
     },
     /// The supervisor has failed, and the elector kills the command itself.
     Killing,
@@ -77,8 +76,8 @@ enum ElectorPhase {
 impl ElectorPhase {
     /// Returns when the elector kills the command itself, if the supervisor has not reported the command gone by then.
     fn elector_kill_at(&self) -> Option<Instant> {
-        let Self::Leading { enforced, killed_by, .. } = self else { return None };
-        Some(enforced.elector_kill_at()).max(*killed_by)
+        let Self::Leading { enforced, gradual_kill_deadline, .. } = self else { return None };
+        Some(enforced.elector_kill_at()).max(*gradual_kill_deadline)
     }
 }
 
@@ -94,7 +93,7 @@ pub struct Elector {
     /// Whether the command has started.
     started: bool,
     /// Whether the withdrawal of traffic has begun.
-    withdraws: bool,
+    is_withdrawing: bool,
     deferred: Option<DeferredSignal>,
     /// The last termination signal that was not a copy, and when it arrived.
     last_termination_signal: Option<(i32, Instant)>,
@@ -103,7 +102,7 @@ pub struct Elector {
     first_termination_signal: Option<i32>,
     /// Whether the notice of the loss was sent.
     loss_notice_sent: bool,
-    /// How late this elector runs.
+    /// How late the scheduler wakes this elector.
     lateness: Lateness,
     /// The pace at which the supervisor would kill the command; `None` if it would kill all processes at once.
     kill_pace: Option<KillPace>,
@@ -120,7 +119,7 @@ impl Elector {
             stop_signal: libc::SIGTERM,
             routes,
             started: false,
-            withdraws: false,
+            is_withdrawing: false,
             deferred: None,
             last_termination_signal: None,
             first_termination_signal: None,
@@ -184,7 +183,7 @@ impl Elector {
         mem::take(&mut self.actions)
     }
 
-    /// Returns when to call [`step`](Self::step) next if nothing arrives before.
+    /// Returns when to call [`step`](Self::step) next if nothing arrives before then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let deferred_until = self.deferred.as_ref().map(|deferred| deferred.until);
         match &self.phase {
@@ -204,7 +203,9 @@ impl Elector {
         if let Report::Notice(SupervisorNotice::KillTime { pace, .. }) = report {
             self.kill_pace = pace;
         }
-        let ElectorPhase::Leading { enforced, lost, supervisor_loss, killed_by } = &mut self.phase else { return };
+        let ElectorPhase::Leading { enforced, lost, supervisor_loss, gradual_kill_deadline } = &mut self.phase else {
+            return;
+        };
         match report {
             Report::Enforcing(tenure) if !*lost => {
                 *enforced = tenure;
@@ -229,7 +230,7 @@ impl Elector {
             Report::Started { .. } => self.started = true,
             Report::Notice(SupervisorNotice::TooSlow { .. }) => *supervisor_loss = Loss::TooSlow,
             Report::Notice(SupervisorNotice::Killing { .. }) => {
-                *killed_by = self.kill_pace.map(|pace| now + pace.duration);
+                *gradual_kill_deadline = self.kill_pace.map(|pace| now + pace.duration);
             }
             Report::Enforcing(_) | Report::Notice(_) => {}
         }
@@ -288,8 +289,8 @@ impl Elector {
         }
     }
 
-    /// Handles the failure of the election. A running command continues until its tenure ends without a renewal. The
-    /// supervisor then stops and kills it.
+    /// Handles the failure of the election. A running command continues until its tenure is over. Then the supervisor
+    /// stops and kills it.
     fn handle_election_failed(&mut self, now: Instant, is_transient: bool) {
         match &mut self.phase {
             ElectorPhase::Waiting { .. } => {
@@ -332,8 +333,12 @@ impl Elector {
     }
 
     fn lead(&mut self, enforced: Tenure) {
-        self.phase =
-            ElectorPhase::Leading { enforced, lost: false, supervisor_loss: Loss::NotRenewed, killed_by: None };
+        self.phase = ElectorPhase::Leading {
+            enforced,
+            lost: false,
+            supervisor_loss: Loss::NotRenewed,
+            gradual_kill_deadline: None,
+        };
         self.notify(ElectorNotice::Leading(enforced));
     }
 
@@ -370,8 +375,8 @@ impl Elector {
         self.actions.push(ElectorAction::Order(order));
     }
 
-    /// Sends the notices of a report from the supervisor. If the report is a reaction to a loss, the notice of the loss
-    /// comes first.
+    /// Passes on the notice in a supervisor's report. If the report is a reaction to a loss, the notice of the loss comes
+    /// first.
     fn notify_report(&mut self, report: &Report) {
         let loss = match (&self.phase, report) {
             (

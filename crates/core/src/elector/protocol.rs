@@ -11,8 +11,8 @@ use crate::updates::Loss;
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct ElectorInputs {
-    /// The supervisor's reports, in order. If the supervisor has died, all reports that it sent before must be passed
-    /// in the same step or in an earlier one.
+    /// The supervisor's reports, in order. If `supervisor_died` is true, its last reports must be passed in this step or
+    /// an earlier one.
     pub reports: Vec<Report>,
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,
@@ -103,19 +103,18 @@ pub enum Ending {
 /// An event of the candidate that is logged and passed to its observers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectorNotice {
-    /// The supervisor has executed the command, which is the process with this pid.
+    /// The command was executed as the process with this pid.
     CommandStarted {
         pid: i32,
     },
-    /// A notice that the supervisor has reported.
+    /// A notice from the supervisor.
     Supervisor(SupervisorNotice),
     /// The command may run for as long as this tenure lasts.
     Leading(Tenure),
     Lost(Loss),
     /// A termination signal is about to be sent to the command, so traffic must be routed away from it.
     Terminating,
-    /// This termination signal was received, or a request to step down, which counts as SIGTERM. It is the first one
-    /// since the acquisition of the lock.
+    /// The first termination signal since the acquisition of the lock. A request to step down counts as SIGTERM.
     TerminationSignal(i32),
     CommandEnded(End),
     /// No process of the command is left.

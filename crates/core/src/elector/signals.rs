@@ -15,7 +15,7 @@ pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// again, because its sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
-/// A termination signal that is not relayed until traffic has been routed away.
+/// A termination signal that is relayed only after traffic has been routed away.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeferredSignal {
     signal: i32,
@@ -48,21 +48,21 @@ impl Elector {
         let ElectorPhase::Leading { .. } = self.phase else { return };
         // Many commands reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
         let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
-        let terminates = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
-        if terminates {
+        let requests_end = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
+        if requests_end {
             let is_copy = |(last_signal, at): (i32, Instant)| signal == last_signal && now.since(at) < REPEAT_WINDOW;
             if self.last_termination_signal.is_some_and(is_copy) {
                 return;
             }
             self.last_termination_signal = Some((signal, now));
         }
-        if terminates && self.first_termination_signal.is_none() {
+        if requests_end && self.first_termination_signal.is_none() {
             self.first_termination_signal = Some(signal);
             self.notify(ElectorNotice::TerminationSignal(signal));
         }
-        if terminates && self.routes {
-            if mem::replace(&mut self.withdraws, true) {
-                // After a second signal, the deferred one is relayed at once, because the sender does not want to wait.
+        if requests_end && self.routes {
+            if mem::replace(&mut self.is_withdrawing, true) {
+                // A second signal means that its sender does not want to wait.
                 self.forward_deferred();
             } else {
                 self.notify(ElectorNotice::Terminating);

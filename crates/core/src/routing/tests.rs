@@ -43,7 +43,7 @@ fn timeout(route: &mut Route, now: u64) -> Option<RoutingStep> {
 }
 
 /// Returns a leader whose command has not started and whose stop is due at t = 10 s.
-fn before_the_start() -> Route {
+fn leader_before_the_start() -> Route {
     let mut route = Route::new(WITHDRAWAL_TIME);
     for first in [acquired(), leading(10)] {
         assert_eq!(update(&mut route, 1, first), None);
@@ -53,7 +53,7 @@ fn before_the_start() -> Route {
 
 /// Returns a leader to which traffic has been routed since t = 1 s, and whose stop is due at t = 10 s.
 fn routed() -> Route {
-    let mut route = before_the_start();
+    let mut route = leader_before_the_start();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
     assert_eq!(result(&mut route, 1, StepResult::Succeeded), []);
     route
@@ -100,7 +100,7 @@ fn a_failed_step_is_retried_with_growing_pauses_until_an_update_arrives() {
 
 #[test]
 fn traffic_is_routed_to_a_command_that_has_started() {
-    let mut route = before_the_start();
+    let mut route = leader_before_the_start();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
 }
 
@@ -164,7 +164,7 @@ fn a_leader_checks_its_route_at_growing_intervals() {
 
 #[test]
 fn traffic_is_withdrawn_even_if_the_step_that_routes_it_was_dropped() {
-    let mut route = before_the_start();
+    let mut route = leader_before_the_start();
     assert_eq!(update(&mut route, 1, Update::CommandStarted), route_here(8));
     assert_eq!(update(&mut route, 1, Update::Terminating), withdraw());
 }

@@ -25,14 +25,15 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether the main process has ended and the processes that it left running are waited for.
+    /// Returns whether the main process has ended, and the command lasts until the processes that it left running have
+    /// also ended.
     pub(super) fn awaits_leftovers(&self) -> bool {
-        let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported.is_none();
+        let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported_gone.is_none();
         self.waits_for_all && has_leftovers && !self.killing
     }
 
-    /// Begins the stop after a loss: sends the stop signal now and SIGKILL at `kill`. If the stop has begun already,
-    /// this only brings the kill forward.
+    /// Begins the stop after a loss: sends the stop signal now and SIGKILL at `kill`. If the stop has already begun, only
+    /// the kill can be brought forward.
     pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
         if self.lost {
             self.kill_for_loss_by(kill);
@@ -45,7 +46,7 @@ impl Supervisor {
         }
     }
 
-    /// Records that the leadership is lost, without a stop signal. The command is killed at `kill`.
+    /// Records that the leadership is lost, without sending a stop signal. The command is killed at `kill`.
     pub(super) fn lose(&mut self, kill: Instant) {
         self.lost = true;
         if self.main == MainProcess::NotStarted {
@@ -57,7 +58,7 @@ impl Supervisor {
 
     /// Kills the command at `kill` at the latest, because the leadership is lost.
     pub(super) fn kill_for_loss_by(&mut self, kill: Instant) {
-        if self.main != MainProcess::NotStarted && self.reported.is_none() {
+        if self.main != MainProcess::NotStarted && self.reported_gone.is_none() {
             self.kill_by(kill, KillReason::Lost);
         }
     }
@@ -75,8 +76,8 @@ impl Supervisor {
     }
 
     pub(super) fn report_gone(&mut self, gone: Gone) {
-        if self.reported.is_none() {
-            self.reported = Some(gone.clone());
+        if self.reported_gone.is_none() {
+            self.reported_gone = Some(gone.clone());
             self.kill = None;
             self.actions.push(SupervisorAction::Report(Report::Gone(gone)));
         }

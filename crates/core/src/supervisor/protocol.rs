@@ -12,8 +12,8 @@ use crate::tenure::Tenure;
 pub struct StopOptions {
     /// The signal that is sent to the command when the leadership is lost.
     pub stop_signal: i32,
-    /// When the leadership is lost: the time from the stop signal to the kill. If the main process ends and leaves other processes
-    /// running, they are killed after the same time.
+    /// The time from the stop signal to the kill after a loss of leadership. Processes that the main process leaves
+    /// running are killed after the same time.
     pub lost_grace: Duration,
     /// The time from a relayed SIGTERM, SIGINT or stop signal to the kill. If it is `None`, the command is not killed
     /// after such a signal.
@@ -31,7 +31,7 @@ pub struct SupervisorInputs {
     /// The elector's orders, oldest first.
     pub orders: Vec<Order>,
     pub elector_died: bool,
-    /// The main process has ended.
+    /// How the main process ended, if it has.
     pub main_ended: Option<End>,
     /// Whether the supervisor has no children left, not even zombies.
     pub tree_empty: bool,
@@ -57,8 +57,8 @@ pub enum SupervisorAction {
     Signal(i32),
     /// Send the stop signal to the command's process group: the leadership is lost.
     Stop,
-    /// Report which processes the main process left running; `awaited` states whether they now count as the
-    /// command, so that leaderrun waits for their end (`--wait-for all`).
+    /// Report which processes the main process left running; `awaited` states whether they now count as the command, so
+    /// leaderrun waits for them (`--wait-for all`).
     ReportLeftovers { awaited: bool },
     /// Relay this signal to all processes that the main process left running.
     SignalLeftovers(i32),

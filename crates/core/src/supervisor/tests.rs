@@ -56,7 +56,7 @@ fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
     assert_eq!(
         actions,
         [SupervisorAction::Report(Report::Enforcing(enforced))],
-        "the elector gets the earlier deadlines"
+        "the report contains the earlier deadlines"
     );
     let actions = step(&mut supervisor, enforced.stop, SupervisorInputs::default());
     assert_eq!(actions, [SupervisorAction::Stop]);
@@ -81,8 +81,8 @@ fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     assert!(supervisor.expect_kill_time(KILL_TIME) && !supervisor.expect_kill_time(KILL_TIME));
     let enforced = tenure(start_time()).earlier_by(KILL_TIME);
     let actions = step(&mut supervisor, start_time(), SupervisorInputs::default());
-    assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "this is reported at once");
-    assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), [], "this is reported only once");
+    assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "the change is reported at once");
+    assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), [], "the change is reported once");
     assert_eq!(supervisor.next_timeout(), Some(enforced.stop));
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), [SupervisorAction::Stop]);
     let sooner = Duration::from_millis(200);
@@ -119,7 +119,7 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
 }
 
 #[test]
-fn a_supervisor_that_runs_too_late_starts_no_command() {
+fn a_supervisor_that_is_woken_too_late_starts_no_command() {
     let mut supervisor = new_supervisor().with_max_advance(KILL_TIME);
     let late = KILL_TIME * 2;
     supervisor.measure_delay(start_time(), late);
@@ -143,7 +143,7 @@ fn an_elector_that_sends_no_orders_after_a_loss_is_killed_only_once() {
     step(&mut supervisor, begin, forked);
     let kill = tenure(begin).kill;
     step(&mut supervisor, kill, SupervisorInputs::default());
-    assert_eq!(supervisor.next_timeout(), None, "not before the command is gone");
+    assert_eq!(supervisor.next_timeout(), None, "the elector is not killed before the command is gone");
     step(&mut supervisor, kill, ended(End::Signaled(libc::SIGKILL), true));
     assert_eq!(supervisor.next_timeout(), Some(begin + timeout));
     let actions = step(&mut supervisor, begin + timeout, SupervisorInputs::default());

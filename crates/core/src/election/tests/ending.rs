@@ -49,7 +49,7 @@ fn the_lock_is_released_only_after_the_command_is_gone() {
 }
 
 #[test]
-fn a_release_that_stays_unanswered_times_out() {
+fn an_unanswered_release_times_out() {
     let mut driver = Driver::leading();
     driver.step(ElectionInputs::command_gone(true));
     let end = driver.now.boot + 5 * SECOND;
@@ -138,7 +138,7 @@ fn a_command_that_succeeded_is_not_due_before_the_end_of_its_minimum_hold() {
         driver.step(ElectionInputs::command_gone(succeeded));
         let released = driver.expect_write();
         assert_eq!(released.valid_not_before(), succeeded.then(|| acquired + 60 * SECOND));
-        // Another candidate never waits for longer than the minimum hold, even if its wall clock is slow or fast.
+        // Another candidate never waits longer than the minimum hold, even if its wall clock is behind or ahead.
         for (clock_offset, wait) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
             let mut other = Driver::start(None);
             other.now.wall = acquired + SignedDuration::from_secs(clock_offset);
@@ -239,7 +239,7 @@ fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_answer() {
     assert!(driver.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }
 
-/// The holder may be dead, and then its record expires.
+/// The holder may be dead. If so, its record will expire.
 #[test]
 fn a_candidate_that_does_not_wait_does_not_give_up_after_failed_reads_if_it_knows_the_record() {
     let mut driver = Driver::start(Some(Duration::ZERO));

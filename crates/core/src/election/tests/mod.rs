@@ -13,7 +13,7 @@ use crate::timing::Timing;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two renew times of another candidate.
+/// Renew times of another candidate.
 const T1: &str = "2020-01-01T00:00:01Z";
 const T2: &str = "2020-01-01T00:00:02Z";
 
@@ -57,7 +57,7 @@ impl Driver {
         driver
     }
 
-    /// Starts a candidate and lets it acquire the lock with its first write, without delay.
+    /// Starts a candidate whose first write acquires the lock without delay.
     fn leading() -> Self {
         let mut driver = Self::start(None);
         driver.answer_read(None);
@@ -114,7 +114,7 @@ impl Driver {
         self.reply(Reply::Read(stored));
     }
 
-    /// Answers a pending write as successful, with this record as the one that is now stored.
+    /// Reports that the pending write succeeded and that this record is now stored.
     fn answer_write(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);

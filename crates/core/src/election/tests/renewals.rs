@@ -117,7 +117,7 @@ fn a_claim_whose_reply_was_lost_is_recognized_by_a_read() {
     );
 }
 
-/// For example, the disk of the API server is slow. Each write takes three seconds, and the request timeout is shorter.
+/// For example, the API server has a slow disk. Each write takes three seconds, longer than the request timeout.
 #[test]
 fn a_leader_whose_renewals_take_longer_than_the_request_timeout_keeps_the_lock() {
     let mut driver = Driver::leading();
@@ -202,7 +202,7 @@ fn a_claim_that_was_answered_with_a_conflict_is_released_at_the_end() {
     assert_eq!(driver.expect_write().holder_identity, "");
 }
 
-/// `kubectl annotate` can remove annotations, and so does a client that replaces the object without knowing them.
+/// `kubectl annotate` can remove annotations, and so can a client that replaces the object without knowing them.
 #[test]
 fn a_holder_whose_mark_was_removed_writes_it_again() {
     let mut driver = Driver::leading();
@@ -250,7 +250,7 @@ fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     );
 }
 
-/// The admission policies of a cluster may change the record.
+/// A cluster's admission policies may change the record.
 #[test]
 fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
     let shortened = |record: Record, seconds| Record { lease_duration_seconds: seconds, ..record };
@@ -299,11 +299,11 @@ fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure
 }
 
 #[test]
-fn a_candidate_gives_up_a_lock_whose_lease_duration_is_shortened() {
+fn a_candidate_stops_waiting_if_the_server_shortens_every_lease_duration() {
     for wait in [Duration::ZERO, 10 * SECOND] {
         let mut driver = Driver::start(Some(wait));
         driver.answer_read(None);
-        // The reply either contains the shortened duration, or says that the claim was refused.
+        // Every other claim is answered with a refusal, although it was stored.
         let (mut replies, mut current) = (0, None);
         let outcome = loop {
             let actions = driver.actions();

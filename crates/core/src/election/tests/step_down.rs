@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_request_to_step_down_is_passed_on_only_once_and_removed() {
+fn a_request_to_step_down_is_reported_once_and_removed_from_the_record() {
     let step_down = |record: &Record, run: &str| Record { step_down: Some(RunId::new(run)), ..record.clone() };
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);

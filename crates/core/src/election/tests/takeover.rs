@@ -91,7 +91,7 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
 
 /// A script may acquire a released lock by only writing the holder's name.
 #[test]
-fn a_holder_that_acquired_the_lock_without_changing_the_renew_time_is_waited_for() {
+fn a_candidate_waits_for_a_holder_that_acquired_the_lock_without_changing_the_renew_time() {
     let released = record_by("r", RunState::Released, T1, 15);
     let mut driver = Driver::start(None);
     driver.answer_read(Some(released.clone()));
@@ -116,7 +116,7 @@ fn a_lease_duration_that_another_program_wrote_counts_until_the_holder_renews() 
 }
 
 #[test]
-fn a_lease_duration_that_another_program_restored_counts() {
+fn a_longer_lease_duration_by_another_program_counts_even_if_it_is_shortened_again() {
     let mut driver = Driver::start(None);
     driver.answer_read(Some(record_by("r", RunState::Held, T1, 1)));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 15));
@@ -147,8 +147,8 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
         driver.advance(displaced_for);
         driver.reply(Reply::Conflict);
         driver.watch_event(WatchEvent::Deleted);
-        // The holder has written the record again, which was not observed, and another client has shortened the lease
-        // duration in it.
+        // The holder has written the record again, unseen by this candidate. Then another client has shortened the
+        // lease duration.
         driver.watch_delivers(record_by("r", RunState::Held, T2, 1));
         let time_to_takeover = driver.election.observed().expect("a record").1.since(driver.now.boot);
         assert_eq!(time_to_takeover, 15 * SECOND, "displaced for {displaced_for:?}");
@@ -166,8 +166,8 @@ fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
 }
 
-/// Returns a candidate and its claim, which was not answered before the candidate saw another holder.
-fn with_a_late_claim() -> (Driver, Record) {
+/// Returns a candidate that saw another holder before its claim was answered, and that claim.
+fn candidate_with_a_late_claim() -> (Driver, Record) {
     let mut driver = Driver::start(None);
     driver.answer_read(None);
     let claim = driver.expect_write();
@@ -190,7 +190,7 @@ fn expect_another_claim(mut driver: Driver, claim: Record) {
 
 #[test]
 fn a_late_claim_does_not_acquire_the_lock_while_a_displaced_holder_may_be_alive() {
-    let (mut driver, claim) = with_a_late_claim();
+    let (mut driver, claim) = candidate_with_a_late_claim();
     driver.watch_event(WatchEvent::Deleted);
     driver.watch_delivers(claim.clone());
     assert_eq!(driver.actions(), []);
@@ -200,10 +200,10 @@ fn a_late_claim_does_not_acquire_the_lock_while_a_displaced_holder_may_be_alive(
     expect_another_claim(driver, claim);
 }
 
-/// The holder may have renewed the record without being observed, until another client deleted it.
+/// The holder may have renewed the record, unseen by this candidate, before another client deleted it.
 #[test]
 fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expired() {
-    let (mut driver, claim) = with_a_late_claim();
+    let (mut driver, claim) = candidate_with_a_late_claim();
     driver.advance(15 * SECOND);
     driver.version += 2;
     driver.answer_read(Some(claim.clone()));
@@ -237,7 +237,7 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
 }
 
 #[test]
-fn after_an_old_record_was_restored_a_holder_whose_renewals_were_missed_is_waited_for() {
+fn a_candidate_waits_for_a_holder_whose_renewals_it_missed_before_an_old_record_was_restored() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);
     driver.answer_read(Some(held));
@@ -252,7 +252,7 @@ fn after_an_old_record_was_restored_a_holder_whose_renewals_were_missed_is_waite
 }
 
 #[test]
-fn a_record_that_replaced_an_older_version_than_the_present_one_is_treated_as_a_restored_copy() {
+fn a_record_that_replaced_an_older_version_than_the_observed_one_is_treated_as_a_restored_copy() {
     let held = Record { lease_transitions: 3, ..record_by("r", RunState::Held, T1, 60) };
     for (replaced_version, expected) in [("1", 60), ("9", 60), ("10", 3), ("11", 3), ("unknown", 3)] {
         let mut driver = Driver::start(None);

@@ -30,7 +30,7 @@ fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
     assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
 }
 
-/// A read that is answered late may return an older record than the watch has delivered meanwhile.
+/// The reply to a slow read may be older than the record that the watch has delivered in the meantime.
 #[test]
 fn a_read_that_the_watch_has_overtaken_changes_nothing() {
     let mut driver = Driver::start(None);
@@ -45,7 +45,7 @@ fn a_read_that_the_watch_has_overtaken_changes_nothing() {
     assert_eq!(driver.unread, [], "the watch stays open, and its newer record counts");
     assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(T2.parse().unwrap()));
 
-    // A restored backup has an older version, too, but the watch has delivered nothing since this read was sent.
+    // A restored backup also has an older version, but the watch has delivered nothing since this read was sent.
     driver.advance(15 * SECOND);
     driver.expect_read();
     driver.version -= 1;
@@ -91,7 +91,7 @@ fn read_and_reopen_the_watch(driver: &mut Driver) {
 }
 
 #[test]
-fn the_beginning_and_the_end_of_polling_are_reported() {
+fn the_start_and_the_end_of_polling_are_reported() {
     let mut driver = Driver::start(None);
     driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
     notices(&mut driver);
@@ -129,7 +129,7 @@ fn a_refused_watch_is_opened_again_after_the_demanded_pause() {
 }
 
 #[test]
-fn a_record_whose_watch_is_silent_is_read() {
+fn the_record_is_read_if_its_watch_is_silent() {
     let mut driver = Driver::start(None);
     let held = record_by("r", RunState::Held, T1, 600);
     driver.answer_read(Some(held.clone()));

@@ -1,4 +1,4 @@
-//! Tests of the release, of the exit, and of when a candidate may rejoin.
+//! Tests of the release, the exit, and rejoining.
 
 use super::*;
 

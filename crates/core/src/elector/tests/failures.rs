@@ -30,7 +30,7 @@ fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
 }
 
 #[test]
-fn there_is_one_notice_of_each_loss() {
+fn each_loss_is_reported_once() {
     let now = start_time();
     for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
         let mut driver = leading(now);
@@ -152,7 +152,7 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
 }
 
 #[test]
-fn a_lateness_that_occurs_twice_is_sent_to_the_supervisor() {
+fn a_delay_that_occurs_twice_is_sent_to_the_supervisor() {
     let (now, late) = (start_time(), Duration::from_millis(300));
     let mut driver = leading(now);
     assert_eq!(driver.elector.measure_delay(now, late), None);

@@ -91,7 +91,7 @@ fn acquired(now: Instant) -> ElectionReport {
     ElectionReport::StartLeading { tenure: tenure(now), environment: Vec::new() }
 }
 
-/// Returns a candidate that acquired the lock at this instant, with or without traffic routing.
+/// Returns a candidate that acquired the lock at this instant. `routes` states whether traffic is routed to its command.
 fn leading_with_routing(routes: bool, now: Instant) -> Driver {
     let mut driver = Driver::new(routes);
     driver.election_reports(now, ElectionReport::Claiming);
@@ -106,7 +106,7 @@ fn leading(now: Instant) -> Driver {
 }
 
 /// Returns a leader whose command has started and to which traffic is routed.
-fn routed(now: Instant) -> Driver {
+fn leading_with_traffic(now: Instant) -> Driver {
     let mut driver = leading_with_routing(true, now);
     driver.supervisor_reports(now, Report::Started { pid: 7 });
     driver

@@ -30,7 +30,7 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
 }
 
 #[test]
-fn a_leader_relays_signals_and_dies_of_the_first_termination_signal_if_the_command_was_not_started() {
+fn a_leader_relays_signals_and_exits_with_the_first_termination_signal_if_the_command_was_not_started() {
     let now = start_time();
     let mut driver = leading(now);
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
@@ -45,7 +45,7 @@ fn a_leader_relays_signals_and_dies_of_the_first_termination_signal_if_the_comma
 #[test]
 fn a_termination_signal_is_relayed_without_its_copies() {
     let now = start_time();
-    let mut driver = routed(now);
+    let mut driver = leading_with_traffic(now);
     for _ in 0..3 {
         driver.signal(now, libc::SIGTERM);
         driver.signal(now, libc::SIGUSR1);
@@ -65,7 +65,7 @@ fn a_termination_signal_is_relayed_without_its_copies() {
 #[test]
 fn the_stop_signal_is_treated_like_sigterm() {
     let now = start_time();
-    let mut driver = routed(now);
+    let mut driver = leading_with_traffic(now);
     driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);
     driver.signal(now, libc::SIGUSR1);
     assert_eq!(driver.actions(), [], "the signal is deferred");
@@ -85,7 +85,7 @@ fn a_request_to_step_down_is_relayed_as_sigterm() {
 #[test]
 fn sighup_and_sigquit_do_not_withdraw_traffic() {
     let now = start_time();
-    let mut driver = routed(now);
+    let mut driver = leading_with_traffic(now);
     for signal in [libc::SIGHUP, libc::SIGQUIT] {
         driver.signal(now, signal);
         assert!(!driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
     let now = start_time();
-    let mut driver = routed(now);
+    let mut driver = leading_with_traffic(now);
     driver.signal(now, libc::SIGTERM);
     driver.signal(now, libc::SIGUSR1);
     assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
@@ -18,7 +18,7 @@ fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
 #[test]
 fn the_deferral_of_a_termination_signal_times_out() {
     let now = start_time();
-    let mut driver = routed(now);
+    let mut driver = leading_with_traffic(now);
     driver.election_reports(now, ElectionReport::StepDown);
     assert_eq!(driver.actions(), []);
     assert_eq!(driver.elector.next_timeout(), Some(now + WITHDRAWAL_TIMEOUT));
@@ -30,7 +30,7 @@ fn the_deferral_of_a_termination_signal_times_out() {
 #[test]
 fn a_second_termination_signal_ends_the_deferral() {
     let now = start_time();
-    let mut driver = routed(now);
+    let mut driver = leading_with_traffic(now);
     for termination in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
         driver.signal(now, termination);
     }
@@ -46,7 +46,7 @@ fn nothing_is_deferred_before_the_command_has_started() {
     driver.signal(now, libc::SIGTERM);
     assert!(
         driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)),
-        "no traffic may be routed to the command later"
+        "after this notice, no traffic is routed to the command"
     );
     assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
 }
@@ -54,7 +54,7 @@ fn nothing_is_deferred_before_the_command_has_started() {
 #[test]
 fn a_command_that_is_gone_gets_no_termination_signal() {
     let now = start_time();
-    let mut driver = routed(now);
+    let mut driver = leading_with_traffic(now);
     driver.signal(now, libc::SIGTERM);
     driver.supervisor_reports(now, gone(End::Exited(0), false));
     driver.withdrawn(now);

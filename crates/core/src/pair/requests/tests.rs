@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::record::{RunMark, RunState};
 
-const ATTEMPT: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const REFUSED: Reply = Reply::Refused { retry_after: None };
 const UNKNOWN: Reply = Reply::Unknown { retry_after: None };
 
@@ -91,7 +91,7 @@ fn read(requests: &mut PairRequests, store: &mut Store) -> Reply {
 }
 
 fn fresh_requests() -> (PairRequests, Store) {
-    let (mut requests, mut store) = (PairRequests::new(this_run(), ATTEMPT), Store::default());
+    let (mut requests, mut store) = (PairRequests::new(this_run(), REQUEST_TIMEOUT), Store::default());
     read(&mut requests, &mut store);
     (requests, store)
 }
@@ -116,7 +116,7 @@ fn an_unanswered_claim_that_did_not_arrive_is_rolled_back() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     let reply = carry_out(&mut requests, &mut store, request, |_, _| Some(UNKNOWN)).unwrap();
-    assert_eq!(reply, Reply::Unknown { retry_after: Some(ATTEMPT * 2) });
+    assert_eq!(reply, Reply::Unknown { retry_after: Some(REQUEST_TIMEOUT * 2) });
     assert_eq!(store.holder(Member::First), "");
 }
 
@@ -149,7 +149,7 @@ fn a_claim_is_rolled_back_if_the_second_object_cannot_be_read() {
     assert_eq!(store.holder(Member::First), "");
 }
 
-/// A request is dropped when its candidate exits or when its attempt times out.
+/// A request is dropped when its candidate exits or when the request times out.
 #[test]
 fn a_claim_that_was_dropped_between_its_writes_is_rolled_back_by_the_next_read() {
     let (mut requests, mut store) = fresh_requests();
