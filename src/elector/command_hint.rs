@@ -3,7 +3,7 @@
 use std::env;
 use std::path::Path;
 
-/// The characters with a special meaning in a shell, apart from those that separate words.
+/// The characters that have a special meaning in a shell, apart from those that separate words.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
 /// Returns a suggestion for a command that could not be executed.
@@ -14,15 +14,15 @@ pub fn command_hint(command: &str) -> Option<String> {
     quoting_hint(command).or_else(|| path_hint(command))
 }
 
-/// Returns a suggestion with the folders in which a missing program was searched for.
+/// Returns a suggestion that shows `PATH`, if the program is in none of its folders.
 fn path_hint(command: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     let is_missing = !command.contains(['/', ' ']) && !is_found(command);
     is_missing.then(|| format!("PATH is {}; try its full path", path.display()))
 }
 
-/// Returns a suggestion if the command and its arguments were probably quoted as one word: it needs a shell, or its
-/// first word is the name of a program.
+/// Returns a suggestion if the command and its arguments were probably quoted as one word: the text contains characters
+/// for a shell, or begins with the name of a program.
 fn quoting_hint(command: &str) -> Option<String> {
     let program = command.split_whitespace().next().filter(|program| *program != command)?;
     let needs_shell = command.contains(|character| SHELL_CHARACTERS.contains(character));
@@ -37,7 +37,7 @@ fn quoting_hint(command: &str) -> Option<String> {
     })
 }
 
-/// Returns whether the file of this program exists; a name without a slash is searched for in the folders of `PATH`.
+/// Returns whether the program exists. A name without a slash is looked up in `PATH`.
 fn is_found(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     if program.contains('/') {

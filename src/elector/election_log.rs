@@ -10,7 +10,7 @@ use leaderrun_core::timing::Timing;
 
 use super::error_throttle::{ErrorThrottle, RequestKind};
 use super::reminder::Reminder;
-use super::role_advice::{FailureMessage, Right, RoleAdvice};
+use super::role_advice::{FailureMessage, Permission, RoleAdvice};
 use super::{log_events, log_notices};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
@@ -21,8 +21,7 @@ pub struct ElectionLog {
     name: String,
     identity: String,
     tolerated_clock_rate: f64,
-    /// If less than this time is left until the command is stopped, a failed request is logged unless the last logged
-    /// line about requests was already about a failure.
+    /// A failed request is urgent if less than this time is left until the command is stopped.
     urgent_below: Duration,
     slots: Vec<SlotLog>,
     /// The error of the last request, unless a later one succeeded.
@@ -41,7 +40,8 @@ pub struct ElectionLog {
 /// What was logged about the election in one slot.
 struct SlotLog {
     name: String,
-    watch_message: Option<FailureMessage>,
+    /// The last warning that the watch is forbidden.
+    watch_refusal: Option<FailureMessage>,
     /// The error of a broken watch that has not been logged as a warning yet.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
@@ -51,7 +51,7 @@ impl ElectionLog {
     /// Creates the log of an election that begins now. `name` is the name of the whole lock, and `slots` are the names
     /// of its slots.
     pub fn new(name: String, slots: Vec<String>, identity: String, timing: &Timing) -> Self {
-        let slot = |name| SlotLog { name, watch_message: None, watch_failure: None, last_notice: None };
+        let slot = |name| SlotLog { name, watch_refusal: None, watch_failure: None, last_notice: None };
         Self {
             name,
             identity,
@@ -88,7 +88,7 @@ impl ElectionLog {
     ) {
         match answer {
             Ok(_) => {
-                self.role_advice.handle_success(right(kind));
+                self.role_advice.handle_success(permission_for(kind));
                 self.last_failure = None;
                 if self.error_throttle.handle_success(kind) {
                     log_events::recovered(&self.slots[slot].name);
@@ -96,7 +96,7 @@ impl ElectionLog {
             }
             Err(error) if error.kind == LockErrorKind::Conflict => {}
             Err(error) => {
-                let message = self.role_advice.explain(&self.slots[slot].name, right(kind), error);
+                let message = self.role_advice.explain(&self.slots[slot].name, permission_for(kind), error);
                 self.last_failure = Some(error.message.clone());
                 self.log_failure(slot, kind, &message, stop_in);
             }
@@ -132,27 +132,28 @@ impl ElectionLog {
 
     /// Records that the watch works.
     pub fn watch_succeeded(&mut self) {
-        self.role_advice.handle_success(Right::Watch);
+        self.role_advice.handle_success(Permission::Watch);
     }
 
-    /// Logs each error of a watch for debugging, and a new error as a warning if the watch is forbidden.
+    /// Logs each error of a watch for debugging. If the watch is forbidden, also logs a warning, unless it repeats the
+    /// last one.
     pub fn watch_failed(&mut self, slot: usize, error: &LockError) {
         log_events::watch_failed(&self.slots[slot].name, &error.message);
         if error.kind != LockErrorKind::Forbidden {
             self.slots[slot].watch_failure = Some(error.message.clone());
             return;
         }
-        let message = self.role_advice.explain(&self.slots[slot].name, Right::Watch, error);
-        if self.slots[slot].watch_message.as_ref() != Some(&message) {
+        let message = self.role_advice.explain(&self.slots[slot].name, Permission::Watch, error);
+        if self.slots[slot].watch_refusal.as_ref() != Some(&message) {
             self.log_wait();
             log_notices::request_failed(&self.slots[slot].name, &message.text, message.role.as_deref(), None);
-            self.slots[slot].watch_message = Some(message);
+            self.slots[slot].watch_refusal = Some(message);
         }
     }
 
     /// Logs a notice of the state machine, unless it repeats the last one.
     pub fn notify(&mut self, slot: usize, notice: ElectionNotice) {
-        // The record was read after the last failure, so this candidate waits for the holder.
+        // The record was read after the last failure, so that failure is no longer the reason to wait.
         if matches!(notice, ElectionNotice::Held { .. }) {
             self.last_failure = None;
         }
@@ -172,7 +173,7 @@ impl ElectionLog {
         *last_notice = Some(notice);
     }
 
-    /// Records that a renewal succeeded. Outside edits that follow are logged again.
+    /// Records that a renewal succeeded. If another program edits the record again, that is logged again.
     pub fn renewed(&mut self, slot: usize) {
         self.slots[slot].last_notice = None;
     }
@@ -237,10 +238,10 @@ fn still_waiting_for(pending: &str) -> String {
     format!("still waiting for {pending}")
 }
 
-fn right(kind: RequestKind) -> Right {
+fn permission_for(kind: RequestKind) -> Permission {
     match kind {
-        RequestKind::Read => Right::Read,
-        RequestKind::Write => Right::Write,
+        RequestKind::Read => Permission::Read,
+        RequestKind::Write => Permission::Write,
     }
 }
 

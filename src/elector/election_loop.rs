@@ -35,8 +35,8 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The lower bound for what is left of `--wait` once the lock has been opened. It is not zero, because zero means that
-/// the candidate does not wait for a living holder at all.
+/// The shortest wait that is left of `--wait` after the lock was opened. It is not zero, because zero means that the
+/// candidate does not wait for a living holder at all.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The largest number of watch events of one slot in the inputs of one step.
@@ -45,8 +45,7 @@ const MAX_WATCH_EVENTS: usize = 16;
 /// Takes part in the election for a lock, or for any of its slots, until the election ends.
 ///
 /// # Errors
-/// Fails if the lock cannot be opened, if a leaderrun around this one holds it, or if the kernel refuses a
-/// descriptor.
+/// Fails if the lock cannot be opened, if an outer run holds it, or if the kernel refuses a descriptor.
 pub async fn run(
     lock: LockConfig,
     access: ClusterAccess,
@@ -107,7 +106,7 @@ struct ElectionLoop<'a> {
     timer: Readable<Timer>,
     requests: RequestQueue<'a>,
     observations: Observations,
-    /// The environment variables of the command that are known before the acquisition.
+    /// The environment variables for the command that are known before the acquisition.
     environment: Vec<(String, String)>,
     outer_runs: OuterRuns,
     log: ElectionLog,
@@ -224,7 +223,7 @@ impl ElectionLoop<'_> {
                 self.slots[slot].watch = Some(self.slots[slot].lock.watch(from));
             }
             ElectionAction::Unwatch => self.slots[slot].watch = None,
-            // The main thread does not need these two reports at once, so it is not woken: that would delay the claim.
+            // Waking the main thread would delay the claim, and the main thread does not need these reports at once.
             ElectionAction::Claiming => main_thread.send_without_waking(ElectionReport::Claiming),
             ElectionAction::ClaimFailed => main_thread.send_without_waking(ElectionReport::ClaimFailed),
             ElectionAction::StartLeading(leadership) => self.start_leading(slot, leadership, main_thread),
@@ -258,7 +257,7 @@ impl ElectionLoop<'_> {
             environment.push((SLOT_VARIABLE.to_owned(), slot.to_string()));
         }
         self.log.leading(slot, &fencing_token);
-        // The observers are notified after this, because the start of the command waits for this report.
+        // The main thread comes before the observers, because it starts the command.
         main_thread.send(ElectionReport::StartLeading { tenure, environment });
         if self.has_slots {
             self.observations.acquired_slot(slot);
@@ -294,7 +293,7 @@ impl ElectionLoop<'_> {
         answer.unwrap_or_else(|error| error.to_reply())
     }
 
-    /// Converts an event into one for the election. A watch that has ended or failed is dropped.
+    /// Converts an event of a watch into an event for the election. Drops a watch that has ended or failed.
     fn watch_event(&mut self, slot: usize, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
         let event = match event {
             Some(Ok(event)) if event != WatchEvent::Ended => {

@@ -35,7 +35,7 @@ pub enum ElectionOrder {
 #[derive(Debug)]
 pub struct ElectionThread {
     reports: mpsc::Receiver<ElectionReport>,
-    /// A descriptor that becomes readable when a report wakes the main thread.
+    /// A descriptor that becomes readable, so that the main thread wakes, when a report is sent.
     wakeup: Arc<EventFd>,
     orders: UnboundedSender<ElectionOrder>,
 }
@@ -89,7 +89,7 @@ impl ElectionThread {
         self.reports.try_iter().collect()
     }
 
-    /// Sends an order to the election, which may be over already.
+    /// Sends an order to the election. The order has no effect if the election is over.
     pub fn order(&self, order: ElectionOrder) {
         let _ = self.orders.send(order);
     }
@@ -101,7 +101,7 @@ impl AsFd for ElectionThread {
     }
 }
 
-/// The election's channel to the elector's main thread.
+/// The channel from the election to the elector's main thread.
 pub struct MainThreadChannel {
     reports: mpsc::Sender<ElectionReport>,
     wakeup: Arc<EventFd>,

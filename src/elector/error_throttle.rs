@@ -29,7 +29,7 @@ pub enum RequestKind {
 pub struct ErrorThrottle {
     is_read_failing: bool,
     is_write_failing: bool,
-    /// Whether the last logged line was about an error, and not about its end.
+    /// Whether the last logged line reported a failure, and not its end.
     is_logged_as_failing: bool,
     /// The latest errors that were logged.
     logged: Vec<String>,
@@ -67,8 +67,9 @@ impl ErrorThrottle {
         is_logged
     }
 
-    /// Records that the last recorded failure may end a leadership. Returns whether to log it even if a failure was
-    /// logged recently, so that the log contains the cause of a loss.
+    /// Records that the last failure may end the leadership, and returns whether to log it. It is logged even if
+    /// [`handle_failure`](Self::handle_failure) returned false, unless the last logged line already reports a failure,
+    /// so the log always contains the cause of a loss.
     pub fn handle_urgent_failure(&mut self) -> bool {
         !mem::replace(&mut self.is_logged_as_failing, true)
     }

@@ -19,20 +19,20 @@ use crate::process::rights::SignalRight;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
-/// The leadership, for log lines of the main thread. It is set at most once, because a process leads at most once
-/// before it exits or executes itself again.
-static LEADERSHIP: OnceLock<LedLock> = OnceLock::new();
+/// The lock that this process leads, for log lines of the main thread. It is set at most once, because a process leads
+/// at most once before it exits or executes itself again.
+static LED_LOCK: OnceLock<LedLock> = OnceLock::new();
 
 /// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 
-/// Whether the warning that a kill would take long was logged. It is logged only once; a metric shows later estimates.
+/// Whether the warning that a kill would take a long time was logged. It is logged only once; a metric shows later estimates.
 static WARNED_OF_KILL_TIME: AtomicBool = AtomicBool::new(false);
 
-/// The shortest estimated time of a kill for which a warning is logged.
+/// The shortest estimated kill time for which a warning is logged.
 const LONG_KILL: Duration = Duration::from_millis(500);
 
-/// The lock that this process leads.
+/// A lock that this process leads, with the fencing token of the acquisition.
 #[derive(Debug)]
 struct LedLock {
     lock: String,
@@ -51,9 +51,9 @@ fn options() -> &'static OptionNames {
     OPTIONS.get().expect("the options are stored before anything is logged")
 }
 
-/// Stores which lock is led from now on.
+/// Stores the lock that this process leads from now on.
 pub fn note_leadership(lock: &str, fencing_token: &str) {
-    let _ = LEADERSHIP.set(LedLock { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
+    let _ = LED_LOCK.set(LedLock { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
 }
 
 /// Logs how much of the program is locked in memory, unless all of it is.
@@ -63,7 +63,7 @@ pub fn memory(locked: Locked) {
     }
 }
 
-/// Logs if leaderrun may not signal commands that run as another user.
+/// Logs a message if leaderrun is root but may not signal processes of other users.
 pub fn signal_right(right: SignalRight) {
     if right == SignalRight::OnlyRoot {
         log_events::cannot_signal_others();
@@ -89,7 +89,7 @@ pub fn election(lock: &str, notice: &ElectionNotice) {
             let sentence = format!("leaderrun release --force released {lock}{held}");
             log_events::released_by_force(lock, holder.as_deref(), &sentence);
         }
-        ElectionNotice::Released { holder } => log_events::released(lock, &printable_holder(holder)),
+        ElectionNotice::Released { holder } => log_events::released_by_holder(lock, &printable_holder(holder)),
         ElectionNotice::Expired { holder } => log_events::expired(lock, &printable_holder(holder)),
         ElectionNotice::Restoring => log_events::restoring(lock),
         ElectionNotice::Edited => log_events::edited(lock),
@@ -155,22 +155,22 @@ pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Op
     log_events::request_failed(lock, stop_in.map(|time_left| time_left.as_secs_f64()), role, &sentence);
 }
 
-/// Logs that the record of the lock that this candidate led names another holder or none.
+/// Logs that this candidate lost the lock, because the record names another holder or none.
 pub fn taken(lock: &str, identity: &str, holder: &str) {
     let sentence = match holder {
-        "" => format!("the record of {lock} does not name this candidate any more"),
+        "" => format!("the record of {lock} no longer names this candidate"),
         holder if holder == identity => {
-            format!("{lock} is held by another candidate of that name, {}", printable_holder(holder))
+            format!("{lock} is held by another candidate with the same identity, {}", printable_holder(holder))
         }
         holder => format!("{lock} is held by {}", printable_holder(holder)),
     };
     log_events::lost("taken", Some(lock), Some(&printable_holder(holder)), &sentence);
 }
 
-/// Logs that the command runs.
+/// Logs that the command has started.
 fn started(pid: i32) {
-    let (lock, fencing_token) = match LEADERSHIP.get() {
-        Some(leadership) => (leadership.lock.as_str(), leadership.fencing_token.as_str()),
+    let (lock, fencing_token) = match LED_LOCK.get() {
+        Some(led) => (led.lock.as_str(), led.fencing_token.as_str()),
         None => ("the lock", "unknown"),
     };
     log_events::started(pid, lock, fencing_token);
@@ -234,7 +234,7 @@ fn supervisor(notice: &SupervisorNotice) {
 
 /// Logs that Ctrl-Z does not suspend this candidate.
 pub fn not_suspended() {
-    log_events::not_suspended(match LEADERSHIP.get() {
+    log_events::not_suspended(match LED_LOCK.get() {
         Some(_) => "the command continues: a leader cannot be suspended, because its lock would expire",
         None => {
             "still waiting: a candidate cannot be suspended, because it may be acquiring the lock; end it with Ctrl-C, or \
@@ -262,7 +262,7 @@ fn killing(reason: &str, sentence: &str, processes: &str) {
 
 /// Logs a notice of the elector.
 pub fn elector(notice: &ElectorNotice) {
-    let lock = || LEADERSHIP.get().map_or("the lock", |leadership| leadership.lock.as_str());
+    let lock = || LED_LOCK.get().map_or("the lock", |led| led.lock.as_str());
     match notice {
         ElectorNotice::CommandStarted { pid } => started(*pid),
         ElectorNotice::Supervisor(notice) => supervisor(notice),
@@ -308,7 +308,7 @@ pub fn elector(notice: &ElectorNotice) {
     }
 }
 
-/// Logs that leaderrun itself fails.
+/// Logs why leaderrun itself fails.
 pub fn failed(failure: &anyhow::Error) {
     log_events::failed(&printable_cause(failure));
 }
@@ -323,7 +323,7 @@ fn estimate(time: Duration) -> String {
     seconds(time).map_or_else(|| "longer than can be estimated".to_owned(), |seconds| format!("about {seconds:.1} s"))
 }
 
-/// Returns a holder's identity, which comes from outside, for a log line.
+/// Returns a holder's identity in a form that is safe to log. Any program can write an identity into a record.
 fn printable_holder(holder: &str) -> String {
     match holder {
         "" => "nobody".to_owned(),

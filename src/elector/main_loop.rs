@@ -1,6 +1,5 @@
 //! The elector's main loop. It relays signals, passes tenures to the supervisor, and kills the command if the
-//! supervisor dies or freezes. It only waits for events on its descriptors, so a frozen supervisor or network cannot
-//! block it.
+//! supervisor dies or freezes. It waits only for its descriptors, so a frozen supervisor or network cannot block it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -80,7 +79,7 @@ pub struct MainLoop {
     kill: Option<KillRounds>,
     /// The pace of a kill, as the supervisor has reported it.
     kill_pace: Option<KillPace>,
-    /// The time of the next measurement of how late this thread runs.
+    /// When to measure next how late this thread runs.
     next_probe: Instant,
     /// The raised priority of this thread; `None` before the order to start the command, or if it could not be raised.
     priority: Option<Priority>,
@@ -150,7 +149,7 @@ impl MainLoop {
     /// Runs until leaderrun is to exit.
     ///
     /// # Errors
-    /// Fails if the kernel refuses to poll or to set the timer. The supervisor then enforces the tenure that it has.
+    /// Fails if the kernel refuses to poll or to set the timer. The supervisor then enforces the last tenure.
     pub fn run(mut self) -> io::Result<EndOfLoop> {
         let ending = loop {
             let inputs = self.inputs();
@@ -256,8 +255,8 @@ impl MainLoop {
         self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
     }
 
-    /// If the kill has failed, logs why. If this process is init and its exit would end the processes, it then exits,
-    /// so that the kernel kills all other processes.
+    /// Logs why the kill has failed, if it has. If this process is the init process of a container, and its exit makes
+    /// the kernel kill the remaining processes, it exits.
     fn handle_kill_result(&self, result: Result<(), KillFailure>) {
         let Err(failure) = result else { return };
         if getpid() == INIT && failure.ends_with_init() {

@@ -51,7 +51,7 @@ use crate::telemetry::systemd::NotifyBy;
 /// The environment variable of the command with the number of its slot, if the lock has slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
-/// How long the exit waits for traffic to be routed away and for the last Event to be written.
+/// How long the exit is delayed until traffic is routed away and the last Event is written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The configuration of the elector, from the command line.
@@ -74,13 +74,13 @@ pub struct ElectorConfig {
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
-    /// How long a candidate may be unable to take over before it is unhealthy; `None` means without a limit.
+    /// How long a candidate may be unable to take over before it is unhealthy; `None` for no limit.
     pub unhealthy_after: Option<Duration>,
     pub notify_by: NotifyBy,
     pub log_format: LogFormat,
     pub log_time: LogTime,
     pub log_level: LevelFilter,
-    /// A warning for each variable whose name begins with `LEADERRUN_` and that sets no option.
+    /// A warning for each environment variable whose name begins with `LEADERRUN_` but is unknown to leaderrun.
     pub unknown_variables: Vec<String>,
 }
 
@@ -159,7 +159,7 @@ pub fn run(
     status
 }
 
-/// Runs the main loop and its observers. Also returns the counters, if there are any.
+/// Runs the main loop and its observers. Returns the result of the main loop, and the counters if there are any.
 fn observed_main_loop(
     config: ElectorConfig,
     channel: ElectorEnd,

@@ -3,9 +3,9 @@
 use leaderrun_core::election::ElectionConfig;
 
 use super::ElectorConfig;
-use super::log_events;
 use super::rejoin::COUNTERS_VARIABLE;
 use crate::process::clock;
+use crate::telemetry::log_events;
 use crate::telemetry::monitor::Monitor;
 use crate::telemetry::observer::Observer;
 use crate::telemetry::state::{CandidateConfig, CandidateState};

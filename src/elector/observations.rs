@@ -25,8 +25,8 @@ pub struct Observations {
     renewal_sent_at: Option<Instant>,
     /// The slots that have been watched at least once.
     watched: BTreeSet<usize>,
-    /// Whether the pending request is a write that is not a renewal: a claim, or the release.
-    is_claim: bool,
+    /// Whether the pending request is a write, but not a renewal.
+    is_claim_or_release: bool,
     /// The time for which the election's timer is set.
     timer_due: Option<Instant>,
 }
@@ -40,7 +40,7 @@ impl Observations {
             stop_at: None,
             renewal_sent_at: None,
             watched: BTreeSet::new(),
-            is_claim: false,
+            is_claim_or_release: false,
             timer_due: None,
         }
     }
@@ -83,7 +83,7 @@ impl Observations {
         self.end_renewal(RenewalResult::Timeout);
         let is_write = *request != Request::Get;
         let is_renewal = self.stop_at.is_some() && is_write;
-        self.is_claim = self.stop_at.is_none() && is_write;
+        self.is_claim_or_release = self.stop_at.is_none() && is_write;
         self.renewal_sent_at = is_renewal.then(clock::now);
     }
 
@@ -91,7 +91,7 @@ impl Observations {
     pub fn answered(&mut self, answer: &Result<Reply, LockError>) {
         match answer.as_ref().map_err(|error| error.kind) {
             Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockAnswered),
-            Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_claim => {
+            Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_claim_or_release => {
                 self.observer.notify(Update::ClaimRefused);
             }
             Err(_) => {}

@@ -1,4 +1,4 @@
-//! Opens the lock. This may take long, for example because of a credential plugin or a network file system.
+//! Opens the lock. This can take a long time, for example because of a credential plugin or a network file system.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,14 +10,13 @@ use super::log_notices;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{self, Lock, LockConfig, LockName, SlotCount};
 
-/// How much longer than its own timeouts the opening of a lock may take, so that these timeouts come first.
+/// The slack that is added to [`lock::OPEN_TIMEOUT`], so that the timeouts within the opening expire first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
 
-/// If the opening of a lock takes longer than this, leaderrun logs what the opening waits for.
+/// If opening a lock takes longer than this, leaderrun logs what it is waiting for.
 const SLOW_OPENING: Duration = Duration::from_secs(5);
 
-/// Opens the lock, or the locks of all its slots. Returns `None` if `--wait` is over before the lock is open. If the
-/// opening takes long, this function logs what the opening waits for.
+/// Opens the lock, or the locks of all its slots. Returns `None` if `--wait` ends before the lock is open.
 ///
 /// # Errors
 /// Fails if the lock cannot be used.
@@ -46,9 +45,9 @@ pub async fn open_lock(
     }
 }
 
-/// Returns what the opening of a lock waits for.
+/// Returns a message that states what the opening of a lock waits for.
 pub fn still_opening(access: &ClusterAccess) -> String {
-    format!("still waiting for {}", access.pending().unwrap_or_else(|| "an answer of the file system".to_owned()))
+    format!("still waiting for {}", access.pending().unwrap_or_else(|| "an answer from the file system".to_owned()))
 }
 
 /// Returns the name of a lock for log lines about all its slots.

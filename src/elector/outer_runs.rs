@@ -1,4 +1,4 @@
-//! The runs of leaderrun inside whose commands this process was started.
+//! Outer runs: the runs of leaderrun whose commands contain this process.
 
 use std::env;
 
@@ -6,13 +6,14 @@ use leaderrun_core::record::Record;
 
 use crate::process::deadline::RUN_VARIABLE;
 
-/// The variable with the IDs of the runs outside the one that [`RUN_VARIABLE`] names, separated by spaces.
+/// The variable with the IDs of all outer runs but the innermost one, separated by spaces. [`RUN_VARIABLE`] has the ID of
+/// the innermost one.
 pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
 
-/// The run IDs of every leaderrun that this process was started under, the innermost one last.
+/// The IDs of the outer runs, the innermost one last.
 ///
-/// With a run ID, a lock is recognized even if it has another name, such as another path to its file or another name of
-/// the API server.
+/// leaderrun compares run IDs and not names of locks, because one lock can have several names, such as two paths to its
+/// file or two addresses of the API server.
 #[derive(Debug, Default)]
 pub struct OuterRuns(Vec<String>);
 
@@ -30,7 +31,7 @@ impl OuterRuns {
         record.is_held() && self.0.iter().any(holds)
     }
 
-    /// Returns the variable for the command, if there are outer runs.
+    /// Returns [`OUTER_RUNS_VARIABLE`] and its value for the command, if there are outer runs.
     pub fn variable(&self) -> Option<(String, String)> {
         (!self.0.is_empty()).then(|| (OUTER_RUNS_VARIABLE.to_owned(), self.0.join(" ")))
     }

@@ -1,7 +1,7 @@
 //! Waits for the lock again: after a loss with `--on-lost rejoin`, and after a success with `--every`.
 //!
 //! leaderrun executes its own program again with execve(2). The process stays the same, which is necessary if it is PID
-//! 1 of a container, but no state of the previous leadership is left in it.
+//! 1 of a container, but it keeps no state of the previous leadership.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -27,15 +27,15 @@ pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 /// The variable with the counters from before the loss. It is not for users, and the command does not inherit it.
 pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A loss counts as quick if it comes sooner than this after the program was executed.
+/// A loss is quick if it occurs within this time after the program was executed.
 const QUICK_LOSS_LIMIT: Duration = Duration::from_secs(60);
 
-/// The pause after the first quick loss. It is doubled after each further quick loss.
+/// The pause after the first quick loss. It doubles with each further quick loss.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The reason for waiting for the lock again.
+/// Why leaderrun waits for the lock again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejoinAfter {
     Loss,
@@ -43,7 +43,7 @@ pub enum RejoinAfter {
     Success,
 }
 
-/// The reason why leaderrun does not wait for the lock again.
+/// Why leaderrun does not wait for the lock again.
 #[derive(Debug)]
 pub enum NotRejoined {
     /// This signal arrived during the pause.
@@ -53,8 +53,8 @@ pub enum NotRejoined {
 
 /// Executes this program again, after a pause that grows with the number of quick losses in a row.
 ///
-/// `executed_at` is when the program was last executed, `log_start` is when the log began, and `counters` are the saved
-/// counters, which are continued.
+/// `executed_at` is when the program was last executed. The executed program continues the log that began at `log_start`,
+/// and the saved `counters`.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &InheritedSignals,
@@ -104,7 +104,7 @@ fn pause_after(losses: u32) -> Duration {
     }
 }
 
-/// Waits for this long, or until a signal requests the end of leaderrun. Returns that signal.
+/// Waits for `duration`. If a signal requests the end of leaderrun before that, returns the signal at once.
 fn pause(duration: Duration, inherited: &InheritedSignals) -> io::Result<Option<i32>> {
     let (signals, timer) = (Signals::new(inherited)?, Timer::new()?);
     let end = clock::now() + duration;

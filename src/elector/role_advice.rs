@@ -1,29 +1,29 @@
-//! Adds to the first error about a missing permission the Role that would grant it.
+//! Adds the Role that grants a missing permission to the first error that reports one.
 
 use crate::lock::LockError;
 
-/// The largest number of refusals that are remembered with their advice.
+/// How many refusals are remembered with their advice.
 const MAX_EXPLAINED: usize = 8;
 
 /// The permission that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
+pub enum Permission {
     Read,
     Write,
     Watch,
 }
 
-/// Keeps track of the refusals that were logged.
+/// Decides which advice is logged with a refusal.
 #[derive(Debug, Default)]
 pub struct RoleAdvice {
-    rights: [RightState; 3],
+    permissions: [PermissionState; 3],
     is_role_logged: bool,
-    /// The messages of refusals with the text that was logged for each, so that a repeated refusal is logged with the
-    /// same text.
+    /// Error messages of refusals, each with the text that was logged for it, so that a repeated refusal is logged with
+    /// the same text.
     explained: Vec<(String, FailureMessage)>,
 }
 
-/// The text about a failed request, and the Role that grants the missing permission.
+/// The text that is logged about a failed request, and the Role that grants the missing permission, if it is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureMessage {
     pub text: String,
@@ -37,24 +37,24 @@ impl From<String> for FailureMessage {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct RightState {
-    /// Whether a request was permitted before. After that, a single refusal gets no advice, because it may come from an
-    /// API server that is just starting.
+struct PermissionState {
+    /// Whether a request was permitted before. If so, a single refusal gets no advice, because it may come from an API
+    /// server that is just starting.
     was_allowed: bool,
     was_just_refused: bool,
 }
 
 impl RoleAdvice {
     /// Records that a request was permitted.
-    pub fn handle_success(&mut self, right: Right) {
-        self.rights[right as usize] = RightState { was_allowed: true, was_just_refused: false };
+    pub fn handle_success(&mut self, permission: Permission) {
+        self.permissions[permission as usize] = PermissionState { was_allowed: true, was_just_refused: false };
     }
 
     /// Records a failed request. Returns its message, with the Role or with a command that prints the Role if a
     /// permission is missing.
-    pub fn explain(&mut self, lock: &str, right: Right, error: &LockError) -> FailureMessage {
+    pub fn explain(&mut self, lock: &str, permission: Permission, error: &LockError) -> FailureMessage {
         let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone().into() };
-        let state = &mut self.rights[right as usize];
+        let state = &mut self.permissions[permission as usize];
         if state.was_allowed && !std::mem::replace(&mut state.was_just_refused, true) {
             return message.clone().into();
         }
@@ -86,14 +86,14 @@ mod tests {
     #[test]
     fn the_role_is_printed_once() {
         let mut advice = RoleAdvice::default();
-        let first = advice.explain("a/b", Right::Read, &refused("get"));
+        let first = advice.explain("a/b", Permission::Read, &refused("get"));
         assert_eq!(first.role.as_deref(), Some("kind: Role"));
         assert_eq!(
-            advice.explain("a/b", Right::Read, &refused("get")),
+            advice.explain("a/b", Permission::Read, &refused("get")),
             first,
             "a repeated refusal is explained in the same way"
         );
-        let second = advice.explain("a/b", Right::Watch, &refused("watch"));
+        let second = advice.explain("a/b", Permission::Watch, &refused("watch"));
         assert_eq!(second.text, "not allowed to watch leases; leaderrun manifest --lock a/b prints the whole Role");
         assert_eq!(second.role, None);
     }
@@ -101,10 +101,10 @@ mod tests {
     #[test]
     fn a_single_refusal_of_a_permitted_request_gets_no_advice() {
         let mut advice = RoleAdvice::default();
-        let explain = |advice: &mut RoleAdvice| advice.explain("a/b", Right::Write, &refused("update"));
-        advice.handle_success(Right::Write);
+        let explain = |advice: &mut RoleAdvice| advice.explain("a/b", Permission::Write, &refused("update"));
+        advice.handle_success(Permission::Write);
         assert_eq!(explain(&mut advice).role, None);
-        advice.handle_success(Right::Write);
+        advice.handle_success(Permission::Write);
         assert_eq!(explain(&mut advice).role, None);
         assert!(explain(&mut advice).role.is_some());
     }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn permissions_are_tracked_separately() {
         let mut advice = RoleAdvice::default();
-        advice.handle_success(Right::Read);
-        assert!(advice.explain("a/b", Right::Watch, &refused("watch")).role.is_some());
+        advice.handle_success(Permission::Read);
+        assert!(advice.explain("a/b", Permission::Watch, &refused("watch")).role.is_some());
     }
 }

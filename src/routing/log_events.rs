@@ -1,4 +1,4 @@
-//! The log events about routed traffic.
+//! The log events about the routing of traffic.
 
 use crate::telemetry::log_event::log_events;
 
@@ -12,9 +12,10 @@ log_events! {
     /// Logged when this leader has removed the label that an earlier leader left on its pod.
     info cleaned_up(pod: &str; label: &str) "removed the label {label} from the pod {pod}";
 
-    /// Logged when traffic cannot be routed as configured, but only once until it works again. leaderrun keeps trying.
+    /// Logged when traffic cannot be routed as configured. A failure that lasts is logged once, and leaderrun keeps
+    /// trying.
     warn routing_failed(; sentence: &str) "{sentence}";
 
     /// Logged when routing works again after it failed.
-    info routing_recovered(; routing: &str) "{routing}: recovered";
+    info routing_recovered(; routing: &str) "requests for {routing} succeed again";
 }

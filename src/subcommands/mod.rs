@@ -133,7 +133,7 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
 /// Waits until a lock or a cluster has been opened, for at most [`OPEN_TIMEOUT`].
 async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let timeout_error = |_| {
-        let pending = access.pending().unwrap_or_else(|| "an answer of the file system".to_owned());
+        let pending = access.pending().unwrap_or_else(|| "an answer from the file system".to_owned());
         anyhow!("still waiting for {pending} after {}", format_duration(OPEN_TIMEOUT))
     };
     timeout(OPEN_TIMEOUT, opening).await.map_err(timeout_error)?

@@ -62,7 +62,7 @@ fn locked_memory() -> Row {
                 total / 1024,
                 errno.desc()
             ),
-            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=) if the leaderrun program is on a network disk: \
+            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=) if the leaderrun program is on a network disk: \
              if that disk fails, leaderrun may stop the command too late",
         ),
     }
@@ -74,7 +74,7 @@ fn signals() -> Row {
         SignalRight::OwnUser => Row::ok("signals", "can be sent to a command that does not change its user"),
         SignalRight::OnlyRoot => {
             let finding =
-                "leaderrun is root without CAP_KILL: a command that changes to another user cannot be stopped";
+                "leaderrun is root without CAP_KILL: a command that switches to another user cannot be stopped";
             Row::note("signals", finding, "add the capability KILL, or run leaderrun as the command's user")
         }
     }

@@ -30,10 +30,10 @@ fn a_holder_of_any_kind_of_lock_steps_down_but_its_successor_does_not() {
         );
         let ended = a.wait();
         assert_ne!(ended.code(), Some(LOST), "stepping down is not a loss: {}", a.log());
-        a.wait_for_log("asks for the release");
+        a.wait_for_log("asks this candidate to release");
         witnesses.wait_for("b", 1);
         b.wait_for_log("started the command");
-        assert!(!b.log().contains("asks for the release"), "{}", b.log());
+        assert!(!b.log().contains("asks this candidate to release"), "{}", b.log());
         b.stop();
         witnesses.assert_one_at_a_time(2);
     }
@@ -47,7 +47,7 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_log("held by a");
     step_down(&lock, 0);
-    a.wait_for_log("asks for the release");
+    a.wait_for_log("asks this candidate to release");
     let lease = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
     eventually("the request is removed from the record", || {
         lease()["metadata"]["annotations"]["leaderrun/step-down"].is_null()
@@ -73,7 +73,7 @@ fn a_request_to_step_down_does_not_apply_to_the_next_leader() {
     assert!(second_output.contains("asked a"), "asking again should be accepted: {second_output}");
     let mut b = Candidate::new("b", &lock).run_script("true");
     b.wait_for_exit(0);
-    assert!(!b.log().contains("asks for the release"), "the request should apply only to the run of a: {}", b.log());
+    assert!(!b.log().contains("asks this candidate to release"), "the request should apply only to the run of a: {}", b.log());
     a.signal(Signal::SIGCONT);
 }
 

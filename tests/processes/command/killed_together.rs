@@ -122,7 +122,7 @@ fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
 fn processes_that_the_main_process_left_running_die_with_both_processes() {
     let script = "import subprocess; subprocess.Popen(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
     let running = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run(["python3", "-c", script]);
-    running.wait_for_log("waiting for the end of what it left running");
+    running.wait_for_log("waiting for what it left running");
     assert_killed_with_both(running, 3);
 }
 

@@ -46,7 +46,7 @@ fn processes_that_end_with_the_command_cause_no_warning() {
 fn with_wait_for_all_a_daemon_counts_as_the_command() {
     let lock = TestLock::file();
     let mut a = start_daemon(&lock, &["--wait-for", "all"]);
-    a.wait_for_log("waiting for the end of what it left running: sh (");
+    a.wait_for_log("waiting for what it left running: sh (");
     let witnesses = Witnesses::new();
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
@@ -63,7 +63,7 @@ fn with_wait_for_all_a_daemon_counts_as_the_command() {
 fn with_wait_for_all_leaderrun_exits_when_the_daemon_ends() {
     let script = "setsid sleep 0.6 & exit 7";
     let mut a = Candidate::new("a", &TestLock::file()).args(["--wait-for", "all"]).run_script(script);
-    a.wait_for_log("waiting for the end of what it left running: ");
+    a.wait_for_log("waiting for what it left running: ");
     a.wait_for_exit(7);
     assert!(!a.log().contains("killing"), "{}", a.log());
 }
@@ -72,7 +72,7 @@ fn with_wait_for_all_leaderrun_exits_when_the_daemon_ends() {
 fn a_daemon_is_dead_after_a_loss() {
     let lock = TestLock::file();
     let mut a = start_daemon(&lock, &["--wait-for", "all"]);
-    a.wait_for_log("waiting for the end");
+    a.wait_for_log("waiting for what it left running");
     let command = descendants(a.supervisor());
     // Without the elector, the lock is no longer renewed.
     kill(a.elector(), Signal::SIGKILL).expect("the process is alive");
@@ -86,7 +86,7 @@ fn a_daemon_that_ignores_sigterm_is_killed_by_kill_after() {
     let script = "setsid sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.02; done' & sleep 0.3";
     let mut a =
         Candidate::new("a", &TestLock::file()).args(["--wait-for", "all", "--kill-after", "200ms"]).run_script(script);
-    a.wait_for_log("waiting for the end");
+    a.wait_for_log("waiting for what it left running");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);
     assert!(a.log().contains("the command did not end within --kill-after"), "{}", a.log());

@@ -42,7 +42,7 @@ fn a_preferred_candidate_preempts_a_leader_with_a_longer_delay() {
         let mut preferred = candidate("preferred", "0s");
         preferred.wait_for_log("asking other to release");
         witnesses.wait_for("preferred", 1);
-        other.wait_for_log("a preferred candidate asks for the release of");
+        other.wait_for_log("a preferred candidate asks this candidate to release");
         other.wait();
         // A standby with a longer delay does not preempt the leader.
         let mut back = candidate("back", "1s");

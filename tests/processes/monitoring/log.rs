@@ -115,7 +115,7 @@ fn a_hand_over_is_logged_as_json() {
     // leaderrun logs this event if the user is not permitted to lock enough memory.
     objects.retain(|object| object["event"] != "memory_not_locked");
     let events: Vec<&str> = objects.iter().map(|object| object["event"].as_str().expect("an event")).collect();
-    assert_eq!(events, ["api_server", "waiting", "held", "released", "leading", "started", "ended", "release"]);
+    assert_eq!(events, ["api_server", "waiting", "held", "released_by_holder", "leading", "started", "ended", "release"]);
     for object in &objects {
         assert_eq!(object["level"], "INFO");
         assert!(object["timestamp"].is_string() && object["message"].is_string(), "{object}");
