@@ -124,7 +124,7 @@ fn job(script: &str) -> String {
 fn ctrl_c_ends_a_command_that_waits_for_the_terminal_in_a_pipeline() {
     let mut screen = Screen::new();
     let mut shell = shell(&screen, &["-i", "-c", &format!("{} | cat", job("read line"))]);
-    screen.wait_for("waits for the terminal");
+    screen.wait_for("suspended until it gets the terminal");
     screen.type_keys(b"\x03");
     shell.wait();
 }
@@ -134,7 +134,7 @@ fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     let mut screen = Screen::new();
     let mut shell = shell(&screen, &["-i"]);
     screen.type_keys(format!("{} &\n", job("read line; echo \"<$line>\"")).as_bytes());
-    screen.wait_for("waits for the terminal");
+    screen.wait_for("suspended until it gets the terminal");
     screen.type_keys(b"fg\n");
     let in_foreground = || {
         let group = tcgetpgrp(&screen.keyboard).ok()?;

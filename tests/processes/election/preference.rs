@@ -40,7 +40,7 @@ fn a_preferred_candidate_preempts_a_leader_with_a_longer_delay() {
         let mut other = candidate("other", "1s");
         witnesses.wait_for("other", 1);
         let mut preferred = candidate("preferred", "0s");
-        preferred.wait_for_log("asking other to release");
+        preferred.wait_for_log("asking other, which has a longer claim delay");
         witnesses.wait_for("preferred", 1);
         other.wait_for_log("a preferred candidate asks this candidate to release");
         other.wait();
