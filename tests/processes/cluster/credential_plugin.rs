@@ -33,7 +33,8 @@ impl Plugin {
         Self::without_credential(&format!("{script}\necho '{credential}'"))
     }
 
-    /// Creates a plugin that runs `script` in its folder, and prints only what the script prints. Its runs are counted.
+    /// Creates a plugin that runs `script` in its folder, and prints only the output of the script. Each run adds a line
+    /// to the file `runs`.
     fn without_credential(script: &str) -> Self {
         let folder = scratch::folder("plugin");
         let program = folder.join("plugin");
@@ -61,7 +62,7 @@ impl Plugin {
         TestLock::lease_through(self.file("kubeconfig"))
     }
 
-    /// Returns how often the plugin has run.
+    /// Returns how many times the plugin has run.
     fn runs(&self) -> usize {
         fs::read_to_string(self.file("runs")).map_or(0, |runs| runs.lines().count())
     }
@@ -97,7 +98,7 @@ fn a_plugin_does_not_read_the_input_of_the_command() {
 
 #[testkit::test]
 fn a_plugin_that_takes_longer_than_the_request_timeout_does_not_cause_a_loss() {
-    // With the durations of the tests, the request timeout is one second.
+    // With the tests' usual durations, the request timeout is one second.
     let (plugin, witnesses) = (Plugin::new("sleep 2", Some(6)), Witnesses::new());
     let mut a = Candidate::new("a", &plugin.lock()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -230,7 +231,7 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     a.wait_for_log("still using the previous credentials: --kubeconfig");
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
-    // If a run of the plugin is killed at the end, that is logged as well, with another message.
+    // If leaderrun ends while the plugin runs, it kills the plugin and logs that with another reason.
     assert_eq!(a.log().matches("still using the previous credentials: --kubeconfig").count(), 1, "{}", a.log());
 }
 

@@ -13,13 +13,13 @@ use testkit::{
     Candidate, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually, kubeconfig, scratch, tls,
 };
 
-/// How often each test replaces the credentials.
+/// How many times each test replaces the credentials.
 pub const ROTATIONS: usize = 10;
 
-/// Durations that give a plugin some seconds, even on a busy machine and after a request without an answer.
+/// Durations that leave a plugin several seconds, even on a busy machine and after a request without a reply.
 pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
-/// The kubeconfigs, with the same credentials, and the proxies of a leader and a standby.
+/// The kubeconfigs and the proxies of a leader and a standby, which have the same credentials.
 pub struct Candidates {
     folder: PathBuf,
     pub cluster: Cluster,
@@ -53,7 +53,7 @@ impl Candidates {
     }
 
     /// Runs a leader and a standby, calls `rotate` [`ROTATIONS`] times, and checks that the lock is not lost. Each call
-    /// of `rotate` replaces and revokes the credentials.
+    /// of `rotate` replaces the credentials.
     pub fn assert_lock_is_kept_during(&self, mut rotate: impl FnMut()) {
         let witnesses = Witnesses::new();
         let name = format!("{}/job", self.cluster.new_namespace());
@@ -88,7 +88,7 @@ impl Candidates {
 pub fn replace(path: &Path, contents: &str) {
     let draft = path.with_extension("draft");
     fs::write(&draft, contents).expect("a file");
-    fs::rename(draft, path).expect("a file at its place");
+    fs::rename(draft, path).expect("the file is replaced");
 }
 
 /// Returns a function that issues a token, passes it to `publish`, and revokes the previous one.
@@ -210,7 +210,7 @@ fn a_replaced_token_file_is_read_after_its_kubeconfig_was_deleted() {
 }
 
 #[testkit::test]
-fn the_file_of_authorities_is_read_again_as_soon_as_a_connection_fails() {
+fn the_authority_file_is_read_again_as_soon_as_a_connection_fails() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let folder = scratch::folder("authorities");
     let (authorities, kubeconfig) = (folder.join("ca.crt"), folder.join("kubeconfig"));

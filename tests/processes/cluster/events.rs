@@ -1,17 +1,11 @@
 //! Tests of Kubernetes Events about the lock.
 
-use std::fs;
-use std::os::unix::process::CommandExt;
-
 use hyper::Method;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use testkit::exit_status::LOST;
-use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TIMING, TestLock, Witnesses, eventually, rbac_rule};
-
-use crate::other_users::{become_user, is_root, open_folder, program};
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually, rbac_rule};
 
 /// Returns the Events in the namespace of a lock.
 fn events(lock: &TestLock) -> Vec<Value> {
@@ -77,7 +71,7 @@ fn a_loss_is_recorded_as_an_event() {
 }
 
 #[testkit::test]
-fn an_event_that_cannot_be_written_is_left_out() {
+fn a_candidate_that_may_not_write_events_logs_no_warning() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let mut a = Candidate::new("a", &lock).run_script("true");
@@ -87,7 +81,7 @@ fn an_event_that_cannot_be_written_is_left_out() {
 }
 
 #[testkit::test]
-fn events_that_are_not_answered_delay_neither_renewals_nor_the_exit() {
+fn event_requests_without_a_reply_delay_neither_renewals_nor_the_exit() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held_events = proxy.hold_requests(Match::method(Method::POST).on("/events"));
@@ -103,50 +97,6 @@ fn events_that_are_not_answered_delay_neither_renewals_nor_the_exit() {
     let carries_renewals = |connection| {
         proxy.requests().iter().any(|request| request.method == Method::PUT && request.connection == connection)
     };
-    assert!(!event_connection.is_some_and(carries_renewals), "Events should have a connection of their own");
+    assert!(!event_connection.is_some_and(carries_renewals), "Events should have their own connection");
     assert!(!a.log().contains("warning"), "{}", a.log());
-}
-
-/// A Python program that starts as many processes as the limit permits, and ends with status 7 on SIGTERM.
-const FORK_UNTIL_REFUSED: &str = "
-import os, signal, time
-signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
-while True:
-    try:
-        if os.fork() == 0: signal.pause()
-    except BlockingIOError: break
-print('no more processes', flush=True)
-while True: signal.pause()
-";
-
-/// The look-up of the API server's name for a new connection needs a thread, which the limit may refuse.
-#[testkit::test(requires = is_root())]
-fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
-    let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));
-    let kubeconfig = open_folder("by-name", 0o755).join("kubeconfig");
-    let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
-    fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
-    // This user has no other processes that would count towards the limit.
-    let user = 100_000 + 16 * std::process::id();
-    let mut a = Candidate::program("a", program())
-        .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])
-        .args([kubeconfig])
-        .args(TIMING)
-        .configure(|command| {
-            become_user(command, user);
-            // SAFETY: only one system call is made between fork and exec.
-            unsafe { command.pre_exec(|| setrlimit(Resource::RLIMIT_NPROC, 40, 40).map_err(Into::into)) };
-        })
-        .run(["python3", "-c", FORK_UNTIL_REFUSED]);
-    eventually("the limit is reached", || a.output().contains("no more processes"));
-    // The look-up is only repeated after five seconds. When it fails, the addresses of the first look-up are still
-    // used.
-    for _ in 0..10 {
-        proxy.break_existing();
-        Cluster::shared().wait_for_renewals(&lock, 1);
-    }
-    a.signal(Signal::SIGTERM);
-    a.wait_for_exit(7);
-    assert!(!a.log().contains("panicked"), "{}", a.log());
-    Candidate::new("b", &lock).run(["true"]).wait_for_exit(0);
 }

@@ -71,8 +71,7 @@ impl Leader {
         self.wait_for_renewals();
     }
 
-    /// Checks that the lock was never lost, and that the log gives this reason why the previous credentials stayed in
-    /// use.
+    /// Checks that the lock was never lost, and that the log contains this reason for using the previous credentials.
     fn assert_lock_was_kept(mut self, reason: &str) {
         let mut running = self.running.take().expect("a leader");
         let log = running.log();
@@ -142,8 +141,8 @@ fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_aut
     leader.assert_lock_was_kept("the server refused the client certificate");
 }
 
-/// Replaces and revokes tokens while the file of authorities is half written, and checks that the lock is kept.
-/// `publish` writes a token to a folder.
+/// Replaces and revokes tokens while the authority file is half written, and checks that the lock is kept. `publish`
+/// writes a token to a folder.
 fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish: impl Fn(&Path, &str)) {
     let mut token = credentials::issue_token(ADMIN);
     publish(&leader.folder, &token);
@@ -165,7 +164,7 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
 }
 
 #[testkit::test]
-fn a_replaced_token_file_is_read_while_the_file_of_authorities_is_half_written() {
+fn a_replaced_token_file_is_read_while_the_authority_file_is_half_written() {
     let leader = Leader::new();
     leader.write_kubeconfig(&json!({ "tokenFile": "token" }));
     assert_lock_is_kept_with_half_written_authorities(leader, |folder, token| {
@@ -174,7 +173,7 @@ fn a_replaced_token_file_is_read_while_the_file_of_authorities_is_half_written()
 }
 
 #[testkit::test]
-fn a_plugin_is_run_while_the_file_of_authorities_is_half_written() {
+fn a_plugin_is_run_while_the_authority_file_is_half_written() {
     let leader = Leader::new();
     let version = "client.authentication.k8s.io/v1";
     let script = format!("cat {}", leader.file("issued").display());

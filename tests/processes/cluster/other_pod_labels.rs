@@ -8,7 +8,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 
 use super::pod_label::{LABEL, Pods, candidate};
 
-/// The label with the fencing token of the leader that added its label to the pod.
+/// The label with the fencing token of the leader that labeled the pod.
 const TOKEN_LABEL: &str = "job.leaderrun/token";
 
 /// Returns the fencing token in a pod's labels.

@@ -7,7 +7,7 @@ use testkit::{CANDIDATE_VERBS, Candidate, Client, Cluster, TestLock, eventually,
 
 const DEPLOYMENT: [&str; 2] = ["--owner", "deployment/web"];
 
-/// Durations with which each request is answered in time even on a busy machine.
+/// Durations that leave enough time for every request, even on a busy machine.
 const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "1s"];
 
 fn candidate(lock: &TestLock) -> Candidate {
@@ -58,7 +58,7 @@ impl Owners {
     }
 }
 
-/// Returns a reference that says that its object is the controller.
+/// Returns a copy of a reference that marks its object as the controller.
 fn controlling(reference: &Value) -> Value {
     let mut reference = reference.clone();
     reference["controller"] = true.into();
@@ -112,7 +112,7 @@ fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
     let mut a = run();
     eventually("the owner is added", || owners_at(&lock.lease_path()) == json!([other, first]));
     a.stop();
-    // A Deployment that is created again has another uid.
+    // A recreated Deployment has a different uid.
     owners.client.delete(&format!("{}/web", owners.path("Deployment"))).expect("the object is deleted");
     let second = owners.create("Deployment", "web", None);
     let mut a = run();
@@ -149,8 +149,8 @@ fn with_owner_auto_the_controller_of_the_pod_becomes_the_owner() {
 fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
     let cluster = Cluster::shared();
     let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
-    let rights = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]);
-    cluster.grant(lock.namespace(), "candidate", rights);
+    let rules = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]);
+    cluster.grant(lock.namespace(), "candidate", rules);
     let namespace = lock.namespace();
     let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
     let pod = json!({ "metadata": { "name": "alone" }, "spec": pod });
@@ -181,7 +181,7 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
 }
 
 #[testkit::test]
-fn the_manifest_for_an_owner_grants_enough_rights_and_the_doctor_confirms_that() {
+fn the_manifest_for_an_owner_grants_all_permissions_that_the_doctor_requires() {
     let cluster = Cluster::shared();
     for options in [&DEPLOYMENT[..], &["--owner", "auto"]] {
         let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
@@ -219,7 +219,7 @@ fn the_manifest_for_an_owner_grants_enough_rights_and_the_doctor_confirms_that()
     }
 }
 
-/// Kubernetes deletes an object after its owner was deleted. Here, the test does that.
+/// The test deletes the Lease in place of Kubernetes' garbage collector, which deletes an object after its owner.
 #[testkit::test]
 fn a_held_lock_outlives_its_owner_and_a_released_lock_does_not() {
     let lock = TestLock::lease();
@@ -232,7 +232,7 @@ fn a_held_lock_outlives_its_owner_and_a_released_lock_does_not() {
     admin.delete(&format!("{}/web", owners.path("Deployment"))).expect("the Deployment is deleted");
     admin.delete(&lock.lease_path()).expect("the Lease is deleted");
     let lease = || admin.get(&lock.lease_path()).unwrap_or_default();
-    eventually("the holder writes the Lease again", || lease()["spec"]["holderIdentity"] == "a");
+    eventually("the holder recreates the Lease", || lease()["spec"]["holderIdentity"] == "a");
     assert_eq!(
         owners_at(&lock.lease_path()),
         json!(null),
@@ -249,8 +249,8 @@ fn an_owner_that_the_api_server_refuses_is_left_out() {
     let namespace = cluster.new_namespace();
     let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(cluster.kubeconfig_for("candidate")) };
     let owner = json!({ "apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"] });
-    let rights = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS), owner]);
-    cluster.grant(&namespace, "candidate", rights);
+    let rules = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS), owner]);
+    cluster.grant(&namespace, "candidate", rules);
     let owners = Owners { client: cluster.admin(), namespace };
     let deployment = owners.create("Deployment", "web", None);
     candidate(&lock).run(["true"]).wait_for_exit(0);
@@ -264,7 +264,7 @@ fn an_owner_that_the_api_server_refuses_is_left_out() {
     assert_eq!(refused.log().matches("has no owner").count(), 1, "{}", refused.log());
     let owners = || cluster.admin().get(&lock.lease_path()).expect("the Lease")["metadata"]["ownerReferences"].clone();
     assert_eq!(owners(), json!(null));
-    // The API server permits the creation of an object with an owner.
+    // The API server still permits a candidate to create an object with an owner.
     cluster.admin().delete(&lock.lease_path()).expect("the object is deleted");
     let mut created = run();
     created.wait_for_exit(0);

@@ -16,7 +16,7 @@ fn lock_for(user: &str) -> TestLock {
 }
 
 #[testkit::test]
-fn four_verbs_on_the_lease_are_all_the_rights_that_candidates_need() {
+fn candidates_need_only_four_verbs_on_the_lease() {
     let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "candidate", rules(&CANDIDATE_VERBS));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -41,7 +41,7 @@ fn a_candidate_prints_the_missing_role_and_waits_for_it() {
 }
 
 #[testkit::test]
-fn the_log_names_a_missing_right_to_create() {
+fn the_log_names_a_missing_permission_to_create() {
     let (lock, witnesses) = (lock_for("operator"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -50,7 +50,7 @@ fn the_log_names_a_missing_right_to_create() {
 }
 
 #[testkit::test]
-fn a_candidate_without_the_right_to_watch_polls() {
+fn a_candidate_that_may_not_watch_polls() {
     let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
     Cluster::shared().grant(lock.namespace(), "standby", rules(&["get", "create", "update"]));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);

@@ -4,10 +4,10 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, descendants};
 
-/// Starts the leader `a`, whose command is a witness that behaves as `words` say, and the standby `b`.
+/// Starts the leader `a`, whose witness gets `words`, and the standby `b`.
 fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
-    // Ten minutes is longer than any grace period in these tests.
+    // In these tests, all grace periods of pods are shorter than ten minutes.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
     let a = candidate("a").run_witness(witnesses, words);
     witnesses.wait_for("a", 1);
@@ -41,7 +41,7 @@ fn the_lock_is_handed_over_if_the_command_ends_within_the_grace_period() {
 
 /// The grace period is shorter than `--kill-after`, and the command ignores SIGTERM.
 #[testkit::test]
-fn a_container_that_is_killed_at_the_end_of_its_grace_period_leaves_the_lock_to_expire() {
+fn the_lock_expires_if_the_container_is_killed_at_the_end_of_the_grace_period() {
     let witnesses = Witnesses::new();
     let [mut a, mut b] = start_leader_and_standby(&witnesses, &["ignore"]);
     a.signal(Signal::SIGTERM);
@@ -55,9 +55,9 @@ fn a_container_that_is_killed_at_the_end_of_its_grace_period_leaves_the_lock_to_
     witnesses.assert_one_at_a_time(2);
 }
 
-/// For example, the container is out of memory, or its node has failed.
+/// A container is killed without notice if it runs out of memory or its node fails.
 #[testkit::test]
-fn a_container_that_is_killed_without_notice_leaves_the_lock_to_expire() {
+fn the_lock_expires_if_the_container_is_killed_without_notice() {
     let witnesses = Witnesses::new();
     let [mut a, mut b] = start_leader_and_standby(&witnesses, &[]);
     kill_container(&a);
@@ -70,7 +70,7 @@ fn a_container_that_is_killed_without_notice_leaves_the_lock_to_expire() {
 
 /// The node is cut off, so its pod gets no signal.
 #[testkit::test]
-fn a_pod_on_a_node_that_is_cut_off_stops_before_the_next_one_starts() {
+fn the_command_on_a_node_that_is_cut_off_is_dead_before_the_next_starts() {
     let (proxy, lock, witnesses) = (Proxy::start(Cluster::shared()), TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);

@@ -13,7 +13,7 @@ use testkit::{
 /// The option for the leader's label.
 pub const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
 
-/// Pods in the namespace of a lock. Each has the name of the candidate in it.
+/// Pods in the namespace of a lock. Each pod has the name of its candidate.
 pub struct Pods {
     client: Client,
     path: String,
@@ -35,12 +35,12 @@ impl Pods {
         self.client.get(&format!("{}/{name}", self.path)).expect("a pod")
     }
 
-    /// Changes a pod as another program does.
+    /// Changes a pod like another program.
     pub fn patch(&self, name: &str, patch: &Value) {
         self.client.merge_patch(&format!("{}/{name}", self.path), patch).expect("a pod");
     }
 
-    /// Labels a pod as another program does.
+    /// Labels a pod like another program.
     pub fn label(&self, name: &str, value: &str) {
         let label = json!({ "metadata": { "labels": { "role": value } } });
         self.patch(name, &label);
@@ -63,7 +63,7 @@ impl Pods {
         let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
         let pods = Self { client: self.client.clone(), path: self.path.clone() };
         move || {
-            // When this change has arrived, all earlier changes have arrived too.
+            // When this change arrives, all earlier changes have arrived.
             let end = json!({ "metadata": { "labels": { "role": "leader", "end": "yes" } } });
             pods.patch("end", &end);
             let (mut labeled, mut history) = (Vec::<String>::new(), Vec::new());
@@ -182,7 +182,7 @@ fn the_next_leader_removes_the_label_of_a_dead_leader() {
 }
 
 #[testkit::test]
-fn a_partition_never_leaves_two_labels() {
+fn two_pods_never_have_the_label_at_once_during_a_partition() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
@@ -224,7 +224,7 @@ fn a_delayed_label_request_of_a_former_leader_is_refused() {
 }
 
 /// Releases the first write, which adds the token to the pod, and holds the next write, which adds the label. Returns
-/// the latter.
+/// the hold of the next write.
 fn hold_label_request(proxy: &Proxy, first: Hold) -> Hold {
     first.wait_until_held();
     let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
@@ -272,7 +272,7 @@ fn the_label_is_removed_when_a_signal_other_than_a_termination_signal_ends_the_c
 }
 
 #[testkit::test]
-fn events_that_hang_are_not_reported_as_a_failure_of_the_label() {
+fn event_requests_that_hang_are_not_reported_as_a_failure_of_the_label() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -305,7 +305,7 @@ fn a_late_reply_is_still_used_to_remove_the_label() {
 }
 
 #[testkit::test]
-fn a_candidate_that_may_not_label_pods_leads_nevertheless() {
+fn a_candidate_that_may_not_label_pods_can_still_lead() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let witnesses = Witnesses::new();

@@ -1,4 +1,4 @@
-//! Tests of credentials that expire and cannot be replaced, and of rejected credentials that can.
+//! Tests of expired credentials that cannot be replaced, and of rejected credentials that can be replaced.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,9 +12,9 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 
 use super::credential_rotation::{TIMING, replace};
 
-/// Returns the fields of a user whose plugin is a shell script. The script runs in `folder`, where its runs are
-/// counted. It can use `$run`, the number of the run, and the function `issue TOKEN [EXPIRY]`, which prints a
-/// credential.
+/// Returns the fields of a user whose plugin is a shell script. The script runs in `folder`, and each run adds a line to
+/// the file `runs`. The script can use `$run`, the number of the run, and the function `issue TOKEN [EXPIRY]`, which
+/// prints a credential.
 fn exec_user(folder: &Path, script: &str) -> Value {
     let version = "client.authentication.k8s.io/v1";
     let script = format!(
@@ -42,8 +42,8 @@ struct Leader {
 }
 
 impl Leader {
-    /// Starts a leader with the fields of a user that `user` returns for a new folder. The server is in this process,
-    /// because a real one does not know the tokens that the tests issue.
+    /// Starts a leader. `user` gets a new folder and returns the fields of the user in the kubeconfig. The API server is
+    /// the testkit's own, because a real one would not accept the tokens that the tests issue.
     fn start(user: impl Fn(&Path) -> Value) -> Self {
         let cluster = Cluster::start_in_process();
         let (proxy, folder) = (Proxy::start(&cluster), scratch::folder("rejected"));
@@ -55,7 +55,7 @@ impl Leader {
         Self { cluster, proxy, folder, witnesses, lock, running }
     }
 
-    /// Returns how often the plugin has run.
+    /// Returns how many times the plugin has run.
     fn plugin_runs(&self) -> usize {
         fs::read_to_string(self.folder.join("runs")).map_or(0, |runs| runs.lines().count())
     }

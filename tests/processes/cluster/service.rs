@@ -17,7 +17,7 @@ fn endpoint_slice_named(lock: &TestLock, name: &str) -> Option<Value> {
     Cluster::shared().admin().get(&path).ok()
 }
 
-/// Returns the IPv4 addresses that the Service routes to.
+/// Returns the IPv4 addresses to which the Service routes.
 fn addresses(lock: &TestLock) -> Vec<String> {
     addresses_in(lock, "web-leader")
 }
@@ -88,7 +88,7 @@ fn the_service_has_only_the_address_of_the_leader() {
 }
 
 #[testkit::test]
-fn the_next_leader_replaces_the_address_of_a_dead_one() {
+fn the_next_leader_replaces_the_address_of_a_dead_leader() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     wait_for_addresses(&lock, &["10.1.2.3"]);
@@ -156,7 +156,7 @@ fn a_late_withdrawal_keeps_the_address_of_the_next_leader() {
 /// In one case, the second leader has an address of the wrong family. In the other case, it has no `--address`, and
 /// reaches the API server from a loopback address, which other machines cannot use.
 #[testkit::test]
-fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_one() {
+fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_leader() {
     for (options, expected) in [
         (
             &["--address", "fd00::7"][..],
@@ -252,8 +252,8 @@ fn invalid_routing_options_are_refused() {
     }
 }
 
-/// Each case consists of the spec of a Service, the value of `--port` if there is one, the ports that traffic is routed
-/// to (null if no traffic is routed), and a part of the log.
+/// Each case consists of the spec of a Service, the value of `--port` if there is one, the ports to which traffic is
+/// routed (null if there are none), and a part of the log.
 #[testkit::test]
 fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let headless = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 8080 }] });
@@ -320,7 +320,7 @@ fn a_leader_waits_for_a_service_that_does_not_exist_yet() {
 }
 
 #[testkit::test]
-fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
+fn a_candidate_that_may_not_read_the_service_reports_only_the_slice() {
     let lock = lock_with_service();
     let rules = json!([
         testkit::rbac_rule("leases", &["job"], &testkit::CANDIDATE_VERBS),
@@ -337,9 +337,9 @@ fn without_the_right_to_read_the_service_only_the_slice_is_reported() {
     a.stop();
 }
 
-/// For example, other endpoints are left behind when the selector of a Service is removed.
+/// When the selector of a Service is removed, its endpoints are left behind.
 #[testkit::test]
-fn endpoints_other_than_the_leaders_cause_a_warning() {
+fn endpoints_other_than_those_of_the_leader_cause_a_warning() {
     let lock = lock_with_service();
     let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
     let subsets = json!([{ "addresses": [{ "ip": "10.1.9.9" }], "ports": [{ "name": "http", "port": 8080 }] }]);

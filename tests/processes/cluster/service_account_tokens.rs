@@ -14,16 +14,16 @@ use testkit::{Client, Cluster, eventually};
 use super::credential_rotation::{Candidates, ROTATIONS, replace};
 
 /// The shortest lifetime for which an API server issues a token.
-const EXPIRATION: Duration = Duration::from_secs(600);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 
 const ACCOUNT: &str = "/api/v1/namespaces/default/serviceaccounts/candidate";
 
-/// Issues and revokes the tokens of a service account that has all rights.
+/// Issues and revokes the tokens of a service account that has all permissions.
 struct Issuer {
     admin: Client,
-    /// The file that each new token is written to.
+    /// The file to which each new token is written.
     file: PathBuf,
-    /// The number of tokens that were issued.
+    /// The number of tokens that have been issued.
     issued: Cell<usize>,
 }
 
@@ -54,7 +54,7 @@ impl Issuer {
             "name": self.secret(),
             "uid": secret["metadata"]["uid"],
         });
-        let request = json!({ "spec": { "expirationSeconds": EXPIRATION.as_secs(), "boundObjectRef": bound } });
+        let request = json!({ "spec": { "expirationSeconds": TOKEN_LIFETIME.as_secs(), "boundObjectRef": bound } });
         let reply = self.admin.create(&format!("{ACCOUNT}/token"), &request).expect("a token");
         replace(&self.file, reply["status"]["token"].as_str().expect("a token"));
     }
@@ -87,7 +87,7 @@ fn assert_lock_is_kept_during(rotate: impl Fn(&Issuer)) {
     let file = candidates.file("token");
     let issuer = Issuer::new(&candidates.cluster, file.clone());
     issuer.issue();
-    eventually("the API server knows the account's rights", || {
+    eventually("the account has its permissions", || {
         let token = fs::read_to_string(&file).expect("a token");
         let client =
             Client::anonymous(candidates.cluster.address()).with_header("authorization", &format!("Bearer {token}"));
@@ -110,9 +110,9 @@ fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_revoked
     assert_lock_is_kept_during(Issuer::replace_and_revoke);
 }
 
-/// Returns an error in any case, so that the test only runs with `--ignored`.
+/// Always returns an error, so that the test only runs with `--ignored`.
 fn only_explicitly() -> Result<(), String> {
-    Err("takes a quarter of an hour, and KUBEBUILDER_ASSETS".to_owned())
+    Err("takes a quarter of an hour and requires KUBEBUILDER_ASSETS".to_owned())
 }
 
 /// The first tokens expire during the test.
@@ -121,9 +121,9 @@ fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_expire(
     has_real_api_server().expect("a real API server");
     let start = Instant::now();
     assert_lock_is_kept_during(|issuer| {
-        let duration_of_test = EXPIRATION + Duration::from_secs(150);
+        let duration_of_test = TOKEN_LIFETIME + Duration::from_secs(150);
         thread::sleep(duration_of_test / u32::try_from(ROTATIONS).expect("a small number"));
         issuer.issue();
     });
-    assert!(start.elapsed() > EXPIRATION);
+    assert!(start.elapsed() > TOKEN_LIFETIME);
 }

@@ -1,5 +1,5 @@
-//! Tests that connections arrive at the leader if leaderrun reports that it routes the traffic of a Service, for
-//! Services of each kind.
+//! Tests with Services of each kind: if leaderrun reports that the Service routes to the leader, connections arrive
+//! there.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -21,7 +21,7 @@ fn own_addresses() -> Result<[IpAddr; 2], String> {
     Ok([own_address()?, second])
 }
 
-/// Returns the local address from which this machine would send to `remote`. `any` is the wildcard address of its
+/// Returns the local address from which this machine would send to `remote`. `any` is the wildcard address of the same
 /// family. Connecting a UDP socket sends nothing.
 fn address_towards(any: &str, remote: &str) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind(any)?;
@@ -29,7 +29,7 @@ fn address_towards(any: &str, remote: &str) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// A TCP port and a UDP port that the Services of the tests route to.
+/// A TCP port and a UDP port to which the tests' Services route.
 struct Listeners {
     address: IpAddr,
     tcp: TcpListener,
@@ -65,8 +65,8 @@ impl Listeners {
         }
     }
 
-    /// Connects to all addresses and ports of a slice, and returns the names of the ports.
-    fn follow(&self, slice: &Value) -> Vec<String> {
+    /// Checks that all addresses and ports of a slice lead here. Returns the names of the ports.
+    fn assert_all_reached(&self, slice: &Value) -> Vec<String> {
         let endpoints = slice["endpoints"].as_array().into_iter().flatten();
         let addresses = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
         let addresses: Vec<IpAddr> =
@@ -151,7 +151,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             follows,
         ),
         case(
-            "a port that neither has",
+            "a port that the Service does not have",
             ports(&[&http, &dns]),
             "1".to_owned(),
             Err("has the targetPort 1"),
@@ -195,7 +195,7 @@ fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
         match outcome {
             Ok((names, expected)) => {
                 a.wait_for_log(expected);
-                assert_eq!(listeners.follow(&slice().expect("a slice")), names, "{description}");
+                assert_eq!(listeners.assert_all_reached(&slice().expect("a slice")), names, "{description}");
             }
             Err(reason) => {
                 a.wait_for_log(reason);
@@ -227,7 +227,7 @@ fn reached_addresses_of(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
 }
 
 #[testkit::test(requires = own_addresses().map(drop))]
-fn traffic_of_a_dual_stack_service_arrives_by_both_families() {
+fn traffic_of_a_dual_stack_service_arrives_over_both_address_families() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
     let listener = TcpListener::bind("[::]:0").expect("a port of both families");
     let port = listener.local_addr().expect("its address").port();

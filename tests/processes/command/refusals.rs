@@ -1,13 +1,15 @@
 //! Tests of system calls and resources that a sandbox or a resource limit refuses.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 
 use testkit::exit_status::{FAILED, UNAVAILABLE};
-use testkit::{Candidate, Running, TestLock, eventually, leaderrun};
+use testkit::{Candidate, Cluster, Proxy, Running, TIMING, TestLock, eventually, leaderrun, scratch};
 
 use crate::other_users::{ROOT, become_user, is_root, open_folder, program};
 
@@ -177,20 +179,20 @@ fn the_required_limit_of_open_files_is_enough() {
 fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
     let lock = TestLock::file();
-    let runs = testkit::scratch::folder("runs").join("runs");
+    let runs = scratch::folder("runs").join("runs");
     let script = format!("echo run >> {}", runs.display());
     let mut a = Candidate::program("a", &loader)
         .args(["--inhibit-cache", leaderrun(), "--lock", &lock.name, "--every", "1s", "--", "sh", "-c", &script])
         .start();
     eventually("the command has run twice", || {
-        std::fs::read_to_string(&runs).is_ok_and(|runs| runs.lines().count() >= 2)
+        fs::read_to_string(&runs).is_ok_and(|runs| runs.lines().count() >= 2)
     });
     a.stop();
 }
 
 /// Returns the path of leaderrun's dynamic loader, or `None` if leaderrun is linked statically.
 fn loader() -> Option<String> {
-    let program = std::fs::read(leaderrun()).ok()?;
+    let program = fs::read(leaderrun()).ok()?;
     let start = program.windows(4).take(4096).position(|bytes| bytes == b"/lib")?;
     let name = program[start..].split(|byte| *byte == 0).next()?;
     String::from_utf8(name.to_vec()).ok()
@@ -258,4 +260,47 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
         }
     }
     assert!(has_run, "the highest limit should be enough");
+}
+
+/// A Python program that starts as many processes as the limit permits, and ends with status 7 on SIGTERM.
+const FORK_UNTIL_REFUSED: &str = "
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+while True:
+    try:
+        if os.fork() == 0: signal.pause()
+    except BlockingIOError: break
+print('no more processes', flush=True)
+while True: signal.pause()
+";
+
+/// Before leaderrun connects to the API server, it looks up the name on a new thread, which the limit may not allow.
+#[testkit::test(requires = is_root())]
+fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
+    let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));
+    let kubeconfig = open_folder("by-name", 0o755).join("kubeconfig");
+    let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
+    fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
+    // This user has no other processes that would count towards the limit.
+    let user = 100_000 + 16 * std::process::id();
+    let mut a = Candidate::program("a", program())
+        .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])
+        .args([kubeconfig])
+        .args(TIMING)
+        .configure(|command| {
+            become_user(command, user);
+            // SAFETY: only one system call is made between fork and exec.
+            unsafe { command.pre_exec(|| setrlimit(Resource::RLIMIT_NPROC, 40, 40).map_err(Into::into)) };
+        })
+        .run(["python3", "-c", FORK_UNTIL_REFUSED]);
+    eventually("the limit is reached", || a.output().contains("no more processes"));
+    // A look-up is valid for five seconds. If the next one fails, the known addresses stay in use.
+    for _ in 0..10 {
+        proxy.break_existing();
+        Cluster::shared().wait_for_renewals(&lock, 1);
+    }
+    a.signal(Signal::SIGTERM);
+    a.wait_for_exit(7);
+    assert!(!a.log().contains("panicked"), "{}", a.log());
+    Candidate::new("b", &lock).run(["true"]).wait_for_exit(0);
 }

@@ -99,7 +99,7 @@ fn a_lasting_failure_suggests_the_doctor_once() {
     assert_eq!(candidate.log().matches("leaderrun doctor --lock").count(), 1, "{}", candidate.log());
 }
 
-/// Starts a server that sends this answer to each request and closes the connection. Returns its address.
+/// Starts a server that sends this answer to each request, and then closes the connection. Returns its address.
 fn server_sending(answer: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -123,11 +123,11 @@ fn lease_with(headers: &str) -> String {
 }
 
 #[testkit::test]
-fn headers_that_go_accepts_are_accepted() {
+fn headers_are_accepted_or_refused_as_in_go() {
     let headers = |count: usize| (0..count).map(|number| format!("X-Header-{number}: a\r\n")).collect::<String>();
     for (description, headers) in [
         ("500 headers", headers(500)),
-        ("a header in several lines", "X-A: b\r\n  c\r\n".to_owned()),
+        ("a header on two lines", "X-A: b\r\n  c\r\n".to_owned()),
         ("white space after a name", "X-A : b\r\n".to_owned()),
         ("a value that is not ASCII", "X-A: \u{fc}\r\n".to_owned()),
         ("a long value", format!("X-A: {}\r\n", "a".repeat(100_000))),
@@ -136,7 +136,7 @@ fn headers_that_go_accepts_are_accepted() {
         assert!(status.output().contains("the holder"), "{description}: {}", status.log());
     }
     for (description, headers) in
-        [("2000 headers", headers(2000)), ("a length twice", "Content-Length: 1\r\n".to_owned())]
+        [("2000 headers", headers(2000)), ("two different lengths", "Content-Length: 1\r\n".to_owned())]
     {
         let server = server_sending(lease_with(&headers));
         let log = run_status(server).log();

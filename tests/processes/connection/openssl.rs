@@ -1,5 +1,5 @@
-//! Tests of keys and certificates that the servers of the other tests do not support. These tests create them with
-//! openssl, and run openssl as the server.
+//! Tests of keys and certificates that the servers of the other tests do not support. Here, openssl creates them and is
+//! the server.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 use testkit::{Candidate, ChildProcess, eventually, scratch};
 
-/// The path of the Lease that the server has.
+/// The path of the Lease on the server.
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/probe";
 
 /// Returns an error if openssl is not installed.
@@ -17,12 +17,12 @@ fn has_openssl() -> Result<(), String> {
     run.map(drop).map_err(|_| "openssl is not installed".to_owned())
 }
 
-/// A folder with an authority, the certificates that it has issued, and the files of the server.
-struct Site {
+/// A folder with a certificate authority, the certificates that it has issued, and the files of the server.
+struct Setup {
     folder: PathBuf,
 }
 
-impl Site {
+impl Setup {
     fn new() -> Self {
         let folder = scratch::folder("openssl");
         fs::write(folder.join("config"), "[req]\ndistinguished_name = name\n[name]\n").expect("a configuration");
@@ -67,13 +67,13 @@ impl Site {
         self.openssl(&format!("x509 -req -in {name}.csr {authority} -days 2 -out {name}.crt {options}"));
     }
 
-    /// Creates a site whose authority and server have P-256 keys.
+    /// Creates a setup with P-256 keys for the authority and the server.
     fn with_server() -> Self {
-        let site = Self::new();
-        site.create_authority("P-256");
-        site.create_key("server", "P-256");
-        site.issue_certificate("server", "-extfile names");
-        site
+        let setup = Self::new();
+        setup.create_authority("P-256");
+        setup.create_key("server", "P-256");
+        setup.issue_certificate("server", "-extfile names");
+        setup
     }
 
     /// Starts the server with these additional options.
@@ -134,7 +134,7 @@ impl Site {
     }
 }
 
-/// A running openssl server, which is stopped when this is dropped.
+/// A running openssl server. It is stopped when dropped.
 struct Server {
     port: String,
     _process: ChildProcess,
@@ -148,116 +148,119 @@ fn read_lease_with_kubectl(kubeconfig: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// The fields of a user with a token, and of a user with a client certificate.
+/// The fields of a user with a token.
 const TOKEN: &str = "{token: secret}";
+
+/// The fields of a user with a client certificate.
 const CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me.key}";
-/// The options with which the server requires a client certificate.
+
+/// The options that make the server require a client certificate.
 const REQUIRE_CLIENT_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
 
 #[testkit::test(requires = has_openssl())]
 fn a_client_certificate_of_version_1_is_presented() {
-    let site = Site::with_server();
-    site.create_key("me", "P-256");
+    let setup = Setup::with_server();
+    setup.create_key("me", "P-256");
     // Newer releases of openssl need an option to create a certificate of version 1.
     let help = Command::new("openssl").args(["x509", "-help"]).output().expect("openssl");
     let has_option = String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("-x509v1");
-    site.issue_certificate("me", if has_option { "-x509v1" } else { "" });
-    let text = site.openssl("x509 -in me.crt -noout -text");
+    setup.issue_certificate("me", if has_option { "-x509v1" } else { "" });
+    let text = setup.openssl("x509 -in me.crt -noout -text");
     assert!(text.contains("Version: 1 "), "{text}");
     for version in ["-tls1_2", "-tls1_3"] {
-        site.assert_accepted("version 1", &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
+        setup.assert_accepted("version 1", &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
     }
 }
 
 #[testkit::test(requires = has_openssl())]
-fn a_client_key_of_each_curve_is_used() {
-    let site = Site::with_server();
+fn a_client_key_of_each_curve_is_accepted() {
+    let setup = Setup::with_server();
     for curve in ["P-256", "P-384", "P-521"] {
-        site.create_key("me", curve);
-        site.issue_certificate("me", "");
+        setup.create_key("me", curve);
+        setup.issue_certificate("me", "");
         for version in ["-tls1_2", "-tls1_3"] {
-            site.assert_accepted(curve, &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
+            setup.assert_accepted(curve, &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
         }
-        site.openssl("ec -in me.key -no_public -out me.key");
-        site.assert_accepted(&format!("{curve} without its public key"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
+        setup.openssl("ec -in me.key -no_public -out me.key");
+        setup.assert_accepted(&format!("{curve} without its public key"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
     }
 }
 
 #[testkit::test(requires = has_openssl())]
 fn a_server_key_of_each_curve_is_accepted() {
-    let site = Site::new();
-    site.create_authority("P-521");
+    let setup = Setup::new();
+    setup.create_authority("P-521");
     for curve in ["P-384", "P-521"] {
-        site.create_key("server", curve);
-        site.issue_certificate("server", "-extfile names");
+        setup.create_key("server", curve);
+        setup.issue_certificate("server", "-extfile names");
         for version in ["-tls1_2", "-tls1_3"] {
-            site.assert_accepted(curve, version, TOKEN);
+            setup.assert_accepted(curve, version, TOKEN);
         }
     }
     for version in ["-tls1_2", "-tls1_3"] {
-        site.assert_accepted("keys exchanged on P-521", &format!("-groups P-521 {version}"), TOKEN);
+        setup.assert_accepted("key exchange on P-521", &format!("-groups P-521 {version}"), TOKEN);
     }
 }
 
 #[testkit::test(requires = has_openssl())]
 fn an_authority_can_use_any_digest_with_any_curve() {
     for curve in ["P-256", "P-384", "P-521"] {
-        let site = Site::new();
-        site.create_authority(curve);
-        site.create_key("server", "P-256");
+        let setup = Setup::new();
+        setup.create_authority(curve);
+        setup.create_key("server", "P-256");
         for digest in ["sha256", "sha384", "sha512"] {
-            site.issue_certificate("server", &format!("-extfile names -{digest}"));
-            site.assert_accepted(&format!("{curve} with {digest}"), "", TOKEN);
+            setup.issue_certificate("server", &format!("-extfile names -{digest}"));
+            setup.assert_accepted(&format!("{curve} with {digest}"), "", TOKEN);
         }
     }
 }
 
-/// The option with which openssl accepts keys that are too weak to be secure.
+/// The option that makes openssl accept weak keys.
 const ANY_STRENGTH: &str = "-cipher DEFAULT:@SECLEVEL=0";
 
 #[testkit::test(requires = has_openssl())]
 fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
-    let site = Site::new();
-    site.create_authority("P-256");
+    let setup = Setup::new();
+    setup.create_authority("P-256");
     for bits in [2048, 2049, 2056, 3072, 4096] {
-        site.openssl(&format!("genrsa -out server.key {bits}"));
-        site.issue_certificate("server", "-extfile names");
-        site.assert_accepted(&format!("{bits} bits"), "", TOKEN);
+        setup.openssl(&format!("genrsa -out server.key {bits}"));
+        setup.issue_certificate("server", "-extfile names");
+        setup.assert_accepted(&format!("{bits} bits"), "", TOKEN);
     }
     for bits in [1024, 1984, 2040] {
-        site.openssl(&format!("genrsa -out server.key {bits}"));
-        site.issue_certificate("server", "-extfile names");
+        setup.openssl(&format!("genrsa -out server.key {bits}"));
+        setup.issue_certificate("server", "-extfile names");
         let description = format!("{bits} bits");
-        site.assert_only_leaderrun_refuses(
+        setup.assert_only_leaderrun_refuses(
             &description,
             ANY_STRENGTH,
             TOKEN,
             "is refused: its RSA key has less than 2048 bits",
         );
     }
-    site.openssl("genrsa -out ca.key 1984");
+    setup.openssl("genrsa -out ca.key 1984");
     let constraints = "-addext basicConstraints=critical,CA:TRUE";
-    site.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
-    site.create_key("server", "P-256");
-    site.issue_certificate("server", "-extfile names");
+    setup.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
+    setup.create_key("server", "P-256");
+    setup.issue_certificate("server", "-extfile names");
     let reason = "or the issuer's key is an RSA key of less than 2048 bits";
-    site.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
+    setup.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
 }
 
 #[testkit::test(requires = has_openssl())]
 fn rsa_keys_of_clients_with_unsupported_lengths_or_exponents_are_refused() {
-    let site = Site::with_server();
+    let setup = Setup::with_server();
     for bits in [2048, 3072, 4096] {
-        site.openssl(&format!("genrsa -out me.key {bits}"));
-        site.issue_certificate("me", "");
-        site.assert_accepted(&format!("{bits} bits"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
+        setup.openssl(&format!("genrsa -out me.key {bits}"));
+        setup.issue_certificate("me", "");
+        setup.assert_accepted(&format!("{bits} bits"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
     }
     let options = format!("{REQUIRE_CLIENT_CERTIFICATE} {ANY_STRENGTH}");
     for arguments in ["1984", "2056", "2560", "6144", "-3 2048"] {
         let (exponent, bits) = arguments.rsplit_once(' ').unwrap_or(("", arguments));
-        site.openssl(&format!("genrsa {exponent} -out me.key {bits}"));
-        site.issue_certificate("me", "");
+        setup.openssl(&format!("genrsa {exponent} -out me.key {bits}"));
+        setup.issue_certificate("me", "");
         let reason = "client-key: the key cannot be used; try one of P-256, P-384, P-521 or Ed25519, or an RSA key of";
-        site.assert_only_leaderrun_refuses(arguments, &options, CERTIFICATE, reason);
+        setup.assert_only_leaderrun_refuses(arguments, &options, CERTIFICATE, reason);
     }
 }

@@ -13,7 +13,7 @@ use testkit::tunnel::{TunnelProtocol, TunnelProxy};
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, scratch, tls};
 
-/// Durations that leave time for three requests of which two are not answered.
+/// Durations that leave enough time for a third request after two requests without a reply.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
 /// A server whose name does not exist, so only a proxy can receive requests to it.
@@ -22,7 +22,8 @@ const SERVER: &str = "https://api.leaderrun.invalid:6443";
 /// The fields of a user with a token.
 const TOKEN: &str = "{token: secret}";
 
-/// Writes a kubeconfig for a server, with additional fields of the cluster, which begin with a comma. Returns its path.
+/// Writes a kubeconfig for a server. `more_fields` contains additional fields of the cluster, each after a comma.
+/// Returns the path of the kubeconfig.
 fn kubeconfig(server: &str, more_fields: &str) -> PathBuf {
     let file = scratch::folder("proxies").join("config");
     let text = format!(
@@ -57,7 +58,7 @@ fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str
 
 #[testkit::test]
 fn the_previous_proxy_is_used_while_the_new_one_hangs_or_refuses() {
-    // Both accept connections, but the first never answers.
+    // The first proxy accepts connections but never answers. The second refuses every request.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let refusing = RecordingServer::answering(None, || (407, Vec::new(), String::new()));
     for unusable_proxy in [silent.local_addr().expect("its address"), refusing.address()] {
@@ -242,13 +243,13 @@ fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
     let file = scratch::folder("proxies").join("config");
     fs::write(&file, unknown.replace("verify: true", "verify: false")).expect("a kubeconfig");
     let (arrived, log) = request_of_leaderrun_arrives(&server, &file);
-    assert!(!arrived, "a proxy of an unknown authority is trusted");
+    assert!(!arrived, "a proxy whose authority is unknown should not be trusted");
     assert!(log.contains("the proxy's certificate"), "{log}");
     assert!(log.contains("its issuer is not one that this system trusts"), "{log}");
 }
 
 #[testkit::test]
-fn a_proxy_passes_on_requests_to_a_server_without_tls() {
+fn a_proxy_forwards_requests_to_a_server_without_tls() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig("http://api.leaderrun.invalid/prefix", "");
     let requests = requests_to(&proxy, &kubeconfig, &[("http_proxy", format!("http://me:p%40ss@{}", proxy.address()))]);

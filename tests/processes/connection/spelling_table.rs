@@ -14,24 +14,24 @@ const BY_PLUGIN: &str = "https as from-plugin in default";
 const ANONYMOUS: &str = "https as nobody in default";
 const REFUSED: &str = "refused";
 
-// The reasons for which leaderrun differs from kubectl.
+// The reasons why leaderrun differs from kubectl.
 const ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
-const WHITE_SPACE: &str = "nobody intends the white space around the value";
-const PLAIN_HTTP: &str = "a server without TLS may ask for credentials, too";
-const TYPES: &str = "nobody intends the type that YAML infers for the value";
-const MERGED: &str = "by the YAML standard the other server counts, and the lock on that server is a different lock";
+const WHITE_SPACE: &str = "white space around the value is a mistake";
+const PLAIN_HTTP: &str = "a server without TLS may require credentials, too";
+const TYPES: &str = "YAML infers a type that is not intended";
+const MERGED: &str = "in standard YAML, the explicit server takes precedence; a lock on another server is a different lock";
 const UNKNOWN: &str = "leaderrun does not read the field";
-const HALF: &str = "the file may consist of parts of two files";
-const LIMITS: &str = "no kubeconfig is so large or so deeply nested";
-const DATA_TAKE_PRECEDENCE: &str = "data in the kubeconfig take precedence over a file";
+const HALF: &str = "the file may contain parts of two files";
+const LIMITS: &str = "no real kubeconfig is so large or so deeply nested";
+const DATA_TAKES_PRECEDENCE: &str = "data in the kubeconfig takes precedence over a file";
 
 // The fields of a valid cluster, user and context.
 const CLUSTER: &str = "{server: '$HTTPS', certificate-authority-data: $CA}";
 const USER: &str = "{token: secret}";
 const CONTEXT: &str = "{cluster: c, user: u}";
 
-/// The YAML anchor `b`, which stands for a cluster whose server does not answer.
-const OTHER: &str = "x-b: &b {server: 'https://127.0.0.1:1', certificate-authority-data: $CA}\n";
+/// A field with the YAML anchor `b`, whose value is a cluster with an unreachable server.
+const ANCHOR_B: &str = "x-b: &b {server: 'https://127.0.0.1:1', certificate-authority-data: $CA}\n";
 
 /// Returns all spellings of the table.
 pub fn spellings() -> Vec<Spelling> {
@@ -127,10 +127,10 @@ fn files() -> Vec<Spelling> {
         single("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), PLAIN),
         single("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), PLAIN),
         single("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), PLAIN),
-        single("a merge key first", format!("{OTHER}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), PLAIN),
+        single("a merge key first", format!("{ANCHOR_B}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), PLAIN),
         single(
             "a merge key that replaces",
-            format!("{OTHER}{}", anchored("cluster: {server: '$HTTPS', <<: *b}")),
+            format!("{ANCHOR_B}{}", anchored("cluster: {server: '$HTTPS', <<: *b}")),
             REFUSED,
         ),
         single(
@@ -176,7 +176,7 @@ fn files() -> Vec<Spelling> {
     ]
 }
 
-/// Returns a kubeconfig in which hundreds of names refer to the same user by a YAML alias.
+/// Returns a kubeconfig in which hundreds of names refer to the same user through a YAML alias.
 fn one_user_with_hundreds_of_names() -> String {
     let users = (0..300).map(|number| format!("- name: u{number}\n  user: *u\n")).collect::<String>();
     plain().replace("  user: {token", "  user: &u {token").replace("contexts:", &format!("{users}contexts:"))
@@ -191,7 +191,7 @@ fn authorities() -> Vec<Spelling> {
         cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         cluster("CA quoted with newlines", &data("\"$ESCAPED_CA\""), PLAIN),
         cluster("CA with spaces around it", &data("' $CA '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
-        cluster("CA with text between", &data("$TWO_CAS"), PLAIN),
+        cluster("text between two CAs", &data("$TWO_CAS"), PLAIN),
         cluster("a bad CA before a good one", &data("$BAD_THEN_GOOD_CA"), PLAIN),
         cluster("no certificate in the CA", &data("$NOT_A_CERTIFICATE"), REFUSED),
         cluster("CA is not base64", &data("'%%%'"), REFUSED),
@@ -204,7 +204,7 @@ fn authorities() -> Vec<Spelling> {
         cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), PLAIN),
         cluster("empty CA file with data", &file("'', certificate-authority-data: $CA"), PLAIN),
         cluster("missing CA file with data", &file("none, certificate-authority-data: $CA"), REFUSED)
-            .but_leaderrun(PLAIN, DATA_TAKE_PRECEDENCE),
+            .but_leaderrun(PLAIN, DATA_TAKES_PRECEDENCE),
         cluster("CA file is missing", &file("none"), REFUSED),
         cluster("CA file is empty", &file("empty"), REFUSED),
         cluster("CA file is a folder", &file("$DIR"), REFUSED),
@@ -280,7 +280,7 @@ fn clusters() -> Vec<Spelling> {
             &server("'https://me:p%40ss@$TLS_ADDRESS'"),
             "https as basic me:p@ss in default",
         ),
-        cluster("server in capitals", &server("'HTTPS://$TLS_ADDRESS'"), PLAIN),
+        cluster("server with a scheme in capitals", &server("'HTTPS://$TLS_ADDRESS'"), PLAIN),
         cluster("server without a scheme", "{server: '$ADDRESS'}", plain_http),
         cluster("server without a scheme, with a CA", &server("'$ADDRESS'"), plain_http),
         cluster("server without a scheme, with a path", "{server: '$ADDRESS/k8s'}", REFUSED),
@@ -290,7 +290,7 @@ fn clusters() -> Vec<Spelling> {
             .but_leaderrun("http as secret in default", PLAIN_HTTP),
         cluster("server without TLS, with a CA", &server("'$HTTP'"), plain_http)
             .but_leaderrun("http as secret in default", PLAIN_HTTP),
-        cluster("server of another scheme", &server("'ftp://$ADDRESS'"), REFUSED),
+        cluster("server with another scheme", &server("'ftp://$ADDRESS'"), REFUSED),
         cluster("server is empty", &server("''"), REFUSED),
         cluster("server is null", &server("null"), REFUSED),
         cluster("no server", "{certificate-authority-data: $CA}", REFUSED),
@@ -302,8 +302,8 @@ fn clusters() -> Vec<Spelling> {
         cluster("null extensions", &with("extensions: null"), PLAIN),
         cluster("unknown field of a cluster", &with("api-version: v1"), PLAIN),
         cluster("proxy-url is empty", &with("proxy-url: ''"), PLAIN),
-        cluster("proxy-url of an unknown scheme", &with("proxy-url: 'ftp://proxy'"), REFUSED),
-        cluster("proxy-url where nobody answers", &with("proxy-url: 'http://127.0.0.1:1'"), REFUSED),
+        cluster("proxy-url with an unknown scheme", &with("proxy-url: 'ftp://proxy'"), REFUSED),
+        cluster("proxy-url of an unreachable proxy", &with("proxy-url: 'http://127.0.0.1:1'"), REFUSED),
     ]
 }
 
@@ -338,8 +338,8 @@ fn contexts() -> Vec<Spelling> {
         single("numbers for names", with_user_named("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
         single("names with spaces", with_user_named("a user"), PLAIN),
         single("names with spaces around them", with_user_named("' u '"), PLAIN),
-        context("another name's spaces", "{cluster: 'c ', user: u}", REFUSED),
-        context("another user's spaces", "{cluster: c, user: ' u'}", REFUSED),
+        context("a space only in the reference to the cluster", "{cluster: 'c ', user: u}", REFUSED),
+        context("a space only in the reference to the user", "{cluster: c, user: ' u'}", REFUSED),
         single("empty names", with_user_named("''"), PLAIN),
         single("an empty context name", plain().replace(": x\n", ": ''\n"), PLAIN),
         single("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), PLAIN),
@@ -393,7 +393,7 @@ fn merged() -> Vec<Spelling> {
             PLAIN,
         ),
         several_files(
-            "paths begin at their own file",
+            "a path relative to its own file",
             [("sub/first", users("{tokenFile: ../token}")), ("config", plain())],
             "https as from-file in default",
         ),

@@ -1,8 +1,8 @@
 //! Tests with many spellings of kubeconfigs, which leaderrun must understand in the same way as kubectl.
 //!
-//! The table is in [`spelling_table`](super::spelling_table). The outcome of a spelling is taken from the request that
-//! arrives at a server: its URL, its user and its namespace. If kubectl is installed, its outcomes are compared with
-//! the table as well.
+//! The table is in [`spelling_table`](super::spelling_table). The outcome of a spelling is the URL, the user and the
+//! namespace of the request that arrives at a server. If kubectl is installed, its outcomes are compared with the table,
+//! too.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -24,12 +24,12 @@ use super::spelling_table::spellings;
 /// The number of spellings that are tried at the same time.
 const THREADS: usize = 4;
 
-/// A way to write a kubeconfig, and the expected outcome.
+/// A way to write a kubeconfig, and its expected outcome.
 #[derive(Clone)]
 pub struct Spelling {
     pub name: &'static str,
-    /// The names and texts of the kubeconfigs, which are merged. Placeholders like `$HTTPS` are replaced with the
-    /// values of a [`Site`]. A file whose text is `MISSING` is not written.
+    /// The names and texts of the kubeconfigs, which are merged. Placeholders such as `$HTTPS` are replaced with the
+    /// values of a [`Setup`]. A file whose text is `MISSING` is not written.
     pub files: Vec<(&'static str, String)>,
     /// The value of `--context`.
     pub context: Option<&'static str>,
@@ -43,13 +43,13 @@ pub struct Spelling {
 fn leaderrun_reads_every_spelling_as_in_the_table() {
     assert_outcomes(
         |spelling| spelling.differs.map_or(spelling.outcome, |(outcome, _)| outcome),
-        Site::outcome_of_leaderrun,
+        Setup::outcome_of_leaderrun,
     );
 }
 
 #[testkit::test(requires = has_kubectl())]
 fn kubectl_reads_every_spelling_as_in_the_table() {
-    assert_outcomes(|spelling| spelling.outcome, Site::outcome_of_kubectl);
+    assert_outcomes(|spelling| spelling.outcome, Setup::outcome_of_kubectl);
 }
 
 /// Returns an error if kubectl is not installed.
@@ -60,16 +60,16 @@ fn has_kubectl() -> Result<(), String> {
 }
 
 /// Checks that every spelling has its expected outcome. `run` returns the actual outcome and the program's output.
-fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Site, &Spelling) -> (String, String)) {
+fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Setup, &Spelling) -> (String, String)) {
     let spellings = spellings();
     assert!(spellings.len() >= 100, "there should be at least 100 spellings, not {}", spellings.len());
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                let site = Site::new();
+                let setup = Setup::new();
                 while let Some(spelling) = spellings.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (outcome, output) = run(&site, spelling);
+                    let (outcome, output) = run(&setup, spelling);
                     if outcome != expected(spelling) {
                         let expected = expected(spelling);
                         let line = format!("{}: {outcome}, not {expected}\n      {output}", spelling.name);
@@ -84,7 +84,7 @@ fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Site, &Spel
 }
 
 /// Two servers, and a folder with the files that kubeconfigs refer to.
-struct Site {
+struct Setup {
     https: RecordingServer,
     http: RecordingServer,
     /// The client certificate in `me.crt`.
@@ -93,7 +93,7 @@ struct Site {
     placeholders: BTreeMap<&'static str, String>,
 }
 
-impl Site {
+impl Setup {
     fn new() -> Self {
         let (https, http) = (RecordingServer::start(Some(tls::server_config())), RecordingServer::start(None));
         let folder = scratch::folder("spellings");
@@ -171,7 +171,7 @@ impl Site {
         }
     }
 
-    /// Writes the kubeconfigs, and returns the variables with which a program reads them.
+    /// Writes the kubeconfigs, and returns the variables that make a program read them.
     fn variables(&self, spelling: &Spelling) -> [(&'static str, String); 2] {
         [("HOME", self.folder.display().to_string()), ("KUBECONFIG", self.write(spelling))]
     }
@@ -187,11 +187,11 @@ impl Site {
         let mut status = status.start();
         status.wait();
         self.remove(spelling);
-        let namespace = |target: &str| {
+        let parse = |target: &str| {
             let (prefix, rest) = target.split_once("/apis/coordination.k8s.io/v1/namespaces/")?;
             Some((prefix.to_owned(), rest.split('/').next().unwrap_or_default().to_owned()))
         };
-        (self.outcome(namespace), status.log() + &status.output())
+        (self.outcome(parse), status.log() + &status.output())
     }
 
     fn outcome_of_kubectl(&self, spelling: &Spelling) -> (String, String) {
@@ -207,12 +207,12 @@ impl Site {
         let (view, _) = kubectl(&["config", "view", "--minify", "-o", "jsonpath={.contexts[0].context.namespace}"]);
         self.remove(spelling);
         let namespace = if view.is_empty() { "default".to_owned() } else { view };
-        let prefix = |target: &str| Some((target.split_once("/version")?.0.to_owned(), namespace.clone()));
-        (self.outcome(prefix), output)
+        let parse = |target: &str| Some((target.split_once("/version")?.0.to_owned(), namespace.clone()));
+        (self.outcome(parse), output)
     }
 
-    /// Returns the outcome of a spelling from the recorded requests. For the target of a request, `parse` returns the
-    /// path before the API's own path, and the namespace. It returns `None` if the request is to be ignored.
+    /// Returns the outcome of a spelling from the recorded requests. `parse` gets the target of a request, and returns
+    /// the part of the server's URL in it and the namespace, or `None` if the request is to be ignored.
     fn outcome(&self, parse: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));

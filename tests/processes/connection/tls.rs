@@ -23,7 +23,7 @@ fn new_key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
-/// Returns the contents of the certificate of an authority with this name.
+/// Returns the fields of the certificate of an authority with this name.
 fn authority_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -36,25 +36,25 @@ fn self_signed(params: CertificateParams) -> Issuer {
     CertifiedIssuer::self_signed(params, new_key()).expect("an authority")
 }
 
-/// Returns the contents of the certificate of a server at 127.0.0.1.
+/// Returns the fields of the certificate of a server at 127.0.0.1.
 fn server_params() -> CertificateParams {
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
     params.distinguished_name.push(DnType::CommonName, "the server");
     params
 }
 
-/// A server's certificate chain and key, and the authorities in the kubeconfig.
-struct Site {
+/// A server's certificate chain and key, and what the kubeconfig contains.
+struct Setup {
     chain: Vec<CertificateDer<'static>>,
     key: String,
-    /// The authorities in the kubeconfig.
+    /// The certificates of the authorities in the kubeconfig.
     trusted: String,
     /// The `tls-server-name` in the kubeconfig; empty if there is none.
     server_name: &'static str,
 }
 
-impl Site {
-    /// Returns a site whose server has a certificate from this authority. The kubeconfig contains the authority.
+impl Setup {
+    /// Returns a setup whose server has a certificate from this authority. The kubeconfig contains the authority.
     fn issued(params: CertificateParams, issuer: &Issuer) -> Self {
         let key = new_key();
         let certificate = params.signed_by(&key, issuer).expect("a certificate");
@@ -66,7 +66,7 @@ impl Site {
         }
     }
 
-    /// Returns a site whose server has a self-signed certificate. The kubeconfig contains this certificate.
+    /// Returns a setup whose server has a self-signed certificate. The kubeconfig contains this certificate.
     fn self_signed(params: CertificateParams) -> Self {
         let key = new_key();
         let certificate = params.self_signed(&key).expect("a certificate");
@@ -110,9 +110,9 @@ impl Site {
 }
 
 /// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
-fn leaderrun_connects(site: &Site) -> (bool, String) {
-    let server = site.start();
-    let kubeconfig = site.kubeconfig(&server);
+fn leaderrun_connects(setup: &Setup) -> (bool, String) {
+    let server = setup.start();
+    let kubeconfig = setup.kubeconfig(&server);
     let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
     status = status.env("KUBECONFIG", kubeconfig.to_str().expect("a path in UTF-8"));
     let mut status = status.start();
@@ -121,54 +121,54 @@ fn leaderrun_connects(site: &Site) -> (bool, String) {
 }
 
 /// Returns whether kubectl's request arrives at the server; `None` if kubectl is not installed.
-fn kubectl_connects(site: &Site) -> Option<bool> {
-    let server = site.start();
+fn kubectl_connects(setup: &Setup) -> Option<bool> {
+    let server = setup.start();
     let mut kubectl = Command::new("kubectl");
-    kubectl.args(["version", "--request-timeout", "5s"]).env("KUBECONFIG", site.kubeconfig(&server));
+    kubectl.args(["version", "--request-timeout", "5s"]).env("KUBECONFIG", setup.kubeconfig(&server));
     kubectl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
     Some(!server.take_requests().is_empty())
 }
 
 /// Checks that leaderrun and kubectl accept the server. `description` describes the case in failure messages.
 #[track_caller]
-fn assert_accepted(description: &str, site: &Site) {
-    let (arrived, log) = leaderrun_connects(site);
+fn assert_accepted(description: &str, setup: &Setup) {
+    let (arrived, log) = leaderrun_connects(setup);
     assert!(arrived, "{description} is refused: {log}");
-    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {description}");
+    assert_ne!(kubectl_connects(setup), Some(false), "kubectl refuses {description}");
 }
 
-/// Checks that leaderrun refuses the server for this reason, and that kubectl refuses it as well.
+/// Checks that leaderrun refuses the server for this reason, and that kubectl refuses it, too.
 #[track_caller]
-fn assert_refused(description: &str, site: &Site, reason: &str) {
-    let (arrived, log) = leaderrun_connects(site);
+fn assert_refused(description: &str, setup: &Setup, reason: &str) {
+    let (arrived, log) = leaderrun_connects(setup);
     assert!(!arrived, "{description} is accepted");
     assert!(log.contains(reason), "{description}: {log:?} does not say {reason:?}");
-    assert_ne!(kubectl_connects(site), Some(true), "kubectl accepts {description}");
+    assert_ne!(kubectl_connects(setup), Some(true), "kubectl accepts {description}");
 }
 
 /// Checks that leaderrun refuses the server for this reason, although kubectl accepts it. `docs/kubernetes.md` lists
 /// these cases.
 #[track_caller]
-fn assert_only_leaderrun_refuses(description: &str, site: &Site, reason: &str) {
-    let (arrived, log) = leaderrun_connects(site);
+fn assert_only_leaderrun_refuses(description: &str, setup: &Setup, reason: &str) {
+    let (arrived, log) = leaderrun_connects(setup);
     assert!(!arrived, "{description} is accepted");
     assert!(log.contains(reason), "{description}: {log:?} does not say {reason:?}");
-    assert_ne!(kubectl_connects(site), Some(false), "kubectl refuses {description}, too");
+    assert_ne!(kubectl_connects(setup), Some(false), "kubectl refuses {description}, too");
 }
 
 #[testkit::test]
 fn a_certificate_of_the_configured_authority_is_accepted() {
     let issuer = self_signed(authority_params("one"));
-    assert_accepted("a certificate", &Site::issued(server_params(), &issuer));
+    assert_accepted("a certificate", &Setup::issued(server_params(), &issuer));
     let mut for_servers = server_params();
     for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    assert_accepted("a certificate for servers and clients", &Site::issued(for_servers, &issuer));
+    assert_accepted("a certificate for servers and clients", &Setup::issued(for_servers, &issuer));
     let mut for_anything = server_params();
     for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
-    assert_accepted("a certificate for any purpose", &Site::issued(for_anything, &issuer));
+    assert_accepted("a certificate for any purpose", &Setup::issued(for_anything, &issuer));
     let intermediate =
         CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &issuer).expect("an authority");
-    let mut with_chain = Site::issued(server_params(), &intermediate);
+    let mut with_chain = Setup::issued(server_params(), &intermediate);
     with_chain.chain.push(intermediate.der().clone());
     assert_accepted("the certificate of a trusted intermediate authority", &with_chain);
     with_chain.trusted = issuer.pem();
@@ -181,22 +181,22 @@ fn a_certificate_of_the_configured_authority_is_accepted() {
 fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
     let mut params = authority_params("self-made");
     params.subject_alt_names = server_params().subject_alt_names;
-    assert_accepted("an authority as the server", &Site::self_signed(params.clone()));
-    assert_accepted("a self-signed certificate", &Site::self_signed(server_params()));
+    assert_accepted("an authority as the server", &Setup::self_signed(params.clone()));
+    assert_accepted("a self-signed certificate", &Setup::self_signed(server_params()));
     let mut expired = params.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
-    assert_refused("an expired authority as the server", &Site::self_signed(expired), "it expired at 2020-01-01");
+    assert_refused("an expired authority as the server", &Setup::self_signed(expired), "it expired at 2020-01-01");
     let mut for_other_host = params;
     for_other_host.subject_alt_names =
         CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
     assert_refused(
         "a certificate for another host",
-        &Site::self_signed(for_other_host),
+        &Setup::self_signed(for_other_host),
         "it is for other.example, not for 127.0.0.1",
     );
     let mut for_clients = server_params();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    assert_refused("a certificate for clients", &Site::self_signed(for_clients), "it is not for servers");
+    assert_refused("a certificate for clients", &Setup::self_signed(for_clients), "it is not for servers");
 }
 
 #[testkit::test]
@@ -204,8 +204,8 @@ fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issue
     let issuer = self_signed(authority_params("one"));
     let mut both = authority_params("both");
     both.subject_alt_names = server_params().subject_alt_names;
-    assert_accepted("an authority that the configured authority issued", &Site::issued(both.clone(), &issuer));
-    let mut forged = Site::issued(both.clone(), &self_signed(authority_params("one")));
+    assert_accepted("an authority that the configured authority issued", &Setup::issued(both.clone(), &issuer));
+    let mut forged = Setup::issued(both.clone(), &self_signed(authority_params("one")));
     forged.trusted = issuer.pem();
     assert_refused(
         "a certificate of another authority with the same name",
@@ -214,20 +214,20 @@ fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issue
     );
     let mut expired = both.clone();
     expired.not_after = date_time_ymd(2020, 1, 1);
-    assert_refused("an expired certificate", &Site::issued(expired, &issuer), "it expired at 2020-01-01");
+    assert_refused("an expired certificate", &Setup::issued(expired, &issuer), "it expired at 2020-01-01");
     let mut for_other_host = both.clone();
     for_other_host.subject_alt_names =
         CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
     assert_refused(
         "a certificate for another host",
-        &Site::issued(for_other_host, &issuer),
+        &Setup::issued(for_other_host, &issuer),
         "it is for other.example, not for 127.0.0.1",
     );
     let mut constrained = authority_params("constrained");
     let other_network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
     constrained.name_constraints =
         Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
-    let constrained = Site::issued(both, &self_signed(constrained));
+    let constrained = Setup::issued(both, &self_signed(constrained));
     assert_refused("a certificate of an authority for other networks", &constrained, "is refused");
 }
 
@@ -240,18 +240,18 @@ fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
         params
     };
     for (from, until) in [(1970, 2049), (2020, 2050), (2020, 9999)] {
-        assert_accepted(&format!("{from} to {until}"), &Site::issued(valid(server_params(), from, until), &issuer));
+        assert_accepted(&format!("{from} to {until}"), &Setup::issued(valid(server_params(), from, until), &issuer));
         let lasting = self_signed(valid(authority_params("lasting"), from, until));
-        assert_accepted(&format!("an authority from {from} to {until}"), &Site::issued(server_params(), &lasting));
+        assert_accepted(&format!("an authority from {from} to {until}"), &Setup::issued(server_params(), &lasting));
     }
     let reason = "has a date before 1970, which the TLS library does not support";
     assert_only_leaderrun_refuses(
         "an old server certificate",
-        &Site::issued(valid(server_params(), 1960, 2049), &issuer),
+        &Setup::issued(valid(server_params(), 1960, 2049), &issuer),
         reason,
     );
     let old = self_signed(valid(authority_params("old"), 1960, 2049));
-    let mut issued_by_old = Site::issued(server_params(), &old);
+    let mut issued_by_old = Setup::issued(server_params(), &old);
     assert_only_leaderrun_refuses("an old authority", &issued_by_old, reason);
     issued_by_old.trusted += &issuer.pem();
     assert_only_leaderrun_refuses(
@@ -259,13 +259,13 @@ fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
         &issued_by_old,
         "its issuer is not the configured authority",
     );
-    let mut with_unneeded_old = Site::issued(server_params(), &issuer);
+    let mut with_unneeded_old = Setup::issued(server_params(), &issuer);
     with_unneeded_old.trusted += &old.pem();
     assert_accepted("an old authority that is not needed", &with_unneeded_old);
     let intermediate =
         CertifiedIssuer::signed_by(valid(authority_params("intermediate"), 1960, 2049), new_key(), &issuer);
     let intermediate = intermediate.expect("an authority");
-    let mut with_intermediate = Site::issued(server_params(), &intermediate);
+    let mut with_intermediate = Setup::issued(server_params(), &intermediate);
     with_intermediate.chain.push(intermediate.der().clone());
     with_intermediate.trusted = issuer.pem();
     assert_only_leaderrun_refuses("an old intermediate authority", &with_intermediate, reason);
@@ -274,21 +274,21 @@ fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
 #[testkit::test]
 fn an_ipv4_address_in_a_certificate_may_be_written_as_ipv6() {
     let issuer = self_signed(authority_params("one"));
-    let site_with_name = |name: &str| Site::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
-    assert_accepted("the address as IPv6", &site_with_name("::ffff:127.0.0.1"));
+    let setup_with_name = |name: &str| Setup::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
+    assert_accepted("the address as IPv6", &setup_with_name("::ffff:127.0.0.1"));
     assert_refused(
         "another address as IPv6",
-        &site_with_name("::ffff:127.0.0.2"),
+        &setup_with_name("::ffff:127.0.0.2"),
         "not for 127.0.0.1; perhaps set tls-server-name",
     );
 }
 
 #[testkit::test]
 fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
-    let site = Site::issued(server_params(), &self_signed(authority_params("one")));
-    let server = site.start_with_protocols(&["h2"]);
+    let setup = Setup::issued(server_params(), &self_signed(authority_params("one")));
+    let server = setup.start_with_protocols(&["h2"]);
     let mut status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
-    status = status.args([site.kubeconfig(&server)]);
+    status = status.args([setup.kubeconfig(&server)]);
     let mut status = status.start();
     status.wait();
     assert!(status.log().contains("the server does not speak HTTP/1.1, the only protocol that"), "{}", status.log());
@@ -298,17 +298,17 @@ fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
 #[testkit::test]
 fn a_wildcard_in_a_certificate_matches_exactly_one_label() {
     let issuer = self_signed(authority_params("one"));
-    let site_with_names = |server_name, name: &str| {
+    let setup_with_names = |server_name, name: &str| {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
-        Site { server_name, ..Site::issued(params, &issuer) }
+        Setup { server_name, ..Setup::issued(params, &issuer) }
     };
     for (server_name, name) in [("api.example.com", "*.example.com"), ("api.lan", "*.lan"), ("API.lan", "*.LAN")] {
-        assert_accepted(&format!("{name} for {server_name}"), &site_with_names(server_name, name));
+        assert_accepted(&format!("{name} for {server_name}"), &setup_with_names(server_name, name));
     }
     for (server_name, name) in [("a.b.lan", "*.lan"), ("lan", "*.lan"), ("api.other", "*.lan"), ("a.b", "*")] {
         assert_refused(
             &format!("{name} for {server_name}"),
-            &site_with_names(server_name, name),
+            &setup_with_names(server_name, name),
             "perhaps set tls-server-name",
         );
     }
@@ -325,11 +325,11 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
         let description = format!("{:?}", params.distinguished_name);
         assert_refused(
             &description,
-            &Site::issued(server_params(), &self_signed(params.clone())),
+            &Setup::issued(server_params(), &self_signed(params.clone())),
             "its issuer is not the configured",
         );
         let intermediate = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
-        let mut with_intermediate = Site::issued(server_params(), &intermediate);
+        let mut with_intermediate = Setup::issued(server_params(), &intermediate);
         with_intermediate.chain.push(intermediate.der().clone());
         with_intermediate.trusted = issuer.pem();
         assert_refused(&format!("{description} as an intermediate authority"), &with_intermediate, reason);
@@ -337,10 +337,10 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     let mut direct = authority_params("direct");
     direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let direct = self_signed(direct);
-    assert_accepted("an authority without intermediate authorities", &Site::issued(server_params(), &direct));
+    assert_accepted("an authority without intermediate authorities", &Setup::issued(server_params(), &direct));
     let intermediate =
         CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &direct).expect("an authority");
-    let mut with_intermediate = Site::issued(server_params(), &intermediate);
+    let mut with_intermediate = Setup::issued(server_params(), &intermediate);
     with_intermediate.chain.push(intermediate.der().clone());
     with_intermediate.trusted = direct.pem();
     assert_refused(
@@ -354,7 +354,7 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     unknown.custom_extensions.push(extension);
     assert_refused(
         "an authority with an unknown critical extension",
-        &Site::issued(server_params(), &self_signed(unknown)),
+        &Setup::issued(server_params(), &self_signed(unknown)),
         "is refused",
     );
 }
@@ -366,41 +366,41 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     expired.not_after = date_time_ymd(2020, 1, 1);
     let reason =
         "the server's certificate \"CN=the server\", issued by \"CN=one\", is refused: it expired at 2020-01-01";
-    assert_refused("an expired certificate", &Site::issued(expired, &issuer), reason);
+    assert_refused("an expired certificate", &Setup::issued(expired, &issuer), reason);
     let mut early = server_params();
     early.not_before = date_time_ymd(2090, 1, 1);
-    assert_refused("a not yet valid certificate", &Site::issued(early, &issuer), "it is not valid before 2090-01-01");
-    let mut other = Site::issued(server_params(), &self_signed(authority_params("one")));
+    assert_refused("a not yet valid certificate", &Setup::issued(early, &issuer), "it is not valid before 2090-01-01");
+    let mut other = Setup::issued(server_params(), &self_signed(authority_params("one")));
     other.trusted = issuer.pem();
     assert_refused("a certificate of another authority with the same name", &other, "is refused");
-    let mut unknown = Site::issued(server_params(), &self_signed(authority_params("two")));
+    let mut unknown = Setup::issued(server_params(), &self_signed(authority_params("two")));
     unknown.trusted = issuer.pem();
     assert_refused("an unknown authority", &unknown, "its issuer is not the configured authority");
     let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("a name");
     for_other_host.distinguished_name.push(DnType::CommonName, "127.0.0.1");
     assert_refused(
         "a certificate for another host",
-        &Site::issued(for_other_host, &issuer),
+        &Setup::issued(for_other_host, &issuer),
         "it is for other.example, not for 127.0.0.1",
     );
     let mut nameless = server_params();
     nameless.subject_alt_names.clear();
-    assert_refused("a certificate for no host", &Site::issued(nameless, &issuer), "it has no host name");
+    assert_refused("a certificate for no host", &Setup::issued(nameless, &issuer), "it has no host name");
     let mut for_clients = server_params();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    assert_refused("a certificate for clients", &Site::issued(for_clients, &issuer), "it is not for servers");
+    assert_refused("a certificate for clients", &Setup::issued(for_clients, &issuer), "it is not for servers");
     let mut expired_authority = authority_params("past");
     expired_authority.not_after = date_time_ymd(2020, 1, 1);
     assert_refused(
         "an expired authority",
-        &Site::issued(server_params(), &self_signed(expired_authority)),
+        &Setup::issued(server_params(), &self_signed(expired_authority)),
         "cannot be used: it expired",
     );
     let mut no_authority = authority_params("no_authority");
     no_authority.is_ca = IsCa::ExplicitNoCa;
     assert_refused(
         "a certificate that is not an authority",
-        &Site::issued(server_params(), &self_signed(no_authority)),
+        &Setup::issued(server_params(), &self_signed(no_authority)),
         "is refused",
     );
 }

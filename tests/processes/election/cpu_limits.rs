@@ -122,7 +122,7 @@ fn can_measure() -> Result<(), String> {
     crate::other_users::is_root()
 }
 
-/// Makes a candidate start in this cgroup, without the right to a real-time priority, as in most containers.
+/// Makes a candidate start in this cgroup, without permission to set a real-time priority, as in most containers.
 fn in_container(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     const CAP_SYS_NICE: libc::c_ulong = 23;
     let members = cgroup.map(|Cgroup(folder)| CString::new(folder.join("cgroup.procs").into_os_string().into_vec()));

@@ -5,7 +5,7 @@ use super::*;
 /// Returns spellings of users.
 pub(super) fn users() -> Vec<Spelling> {
     let from_file = "https as from-file in default";
-    let acting = "https as secret,user=jane in default";
+    let impersonating = "https as secret,user=jane in default";
     vec![
         user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         user("token with spaces around it", "{token: ' secret '}", "https as  secret in default")
@@ -13,7 +13,7 @@ pub(super) fn users() -> Vec<Spelling> {
         user("token that is a number", "{token: 123}", REFUSED).but_leaderrun("https as 123 in default", TYPES),
         user("token file", "{tokenFile: $DIR/token}", from_file),
         user("token file beside the kubeconfig", "{tokenFile: token}", from_file),
-        user("token file wins", "{token: secret, tokenFile: token}", from_file),
+        user("token with a file", "{token: secret, tokenFile: token}", from_file),
         user("token with a missing file", "{token: secret, tokenFile: none}", PLAIN),
         user("token with an empty file", "{token: secret, tokenFile: empty}", PLAIN),
         user("missing token file", "{tokenFile: none}", REFUSED),
@@ -29,34 +29,34 @@ pub(super) fn users() -> Vec<Spelling> {
         user("basic with a colon", "{username: me, password: 'p:w'}", "https as basic me:p:w in default"),
         user("basic and a token", "{username: me, password: pw, token: secret}", REFUSED),
         user("basic and a token file", "{username: me, password: pw, tokenFile: token}", REFUSED),
-        user("acting as somebody", "{token: secret, as: jane}", acting),
+        user("impersonation", "{token: secret, as: jane}", impersonating),
         user(
-            "acting with groups",
+            "impersonation with groups",
             "{token: secret, as: jane, as-groups: [a]}",
             "https as secret,group=a,user=jane in default",
         ),
         user(
-            "acting with a uid",
+            "impersonation with a uid",
             "{token: secret, as: jane, as-uid: '7'}",
             "https as secret,uid=7,user=jane in default",
         ),
         user(
-            "acting with more",
+            "impersonation with an extra field",
             "{token: secret, as: jane, as-user-extra: {Reason/b: [c]}}",
             "https as secret,extra-reason%2fb=c,user=jane in default",
         ),
         user(
-            "acting with a null list and a list of two",
+            "impersonation with a null list and a list of two",
             "{token: secret, as: jane, as-user-extra: {a: null, example.com/b: [c, d]}}",
             "https as secret,extra-example.com%2fb=d,user=jane in default",
         ),
         user(
-            "acting with a null group",
+            "impersonation with a null group",
             "{token: secret, as: jane, as-groups: [null]}",
             "https as secret,group=,user=jane in default",
         ),
-        user("acting with nulls", "{token: secret, as: jane, as-groups: null, as-user-extra: null}", acting),
-        user("acting as nobody", "{token: secret, as: ''}", PLAIN),
+        user("impersonation with nulls", "{token: secret, as: jane, as-groups: null, as-user-extra: null}", impersonating),
+        user("empty name of the impersonated user", "{token: secret, as: ''}", PLAIN),
         user("groups without a user", "{token: secret, as-groups: [a]}", REFUSED),
         user("uid without a user", "{token: secret, as-uid: '7'}", REFUSED),
         user("nothing", "{}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
@@ -88,16 +88,16 @@ pub(super) fn certificates() -> Vec<Spelling> {
         user("certificate as data", &data(""), CERTIFIED),
         user("certificate in files", "{client-certificate: me.crt, client-key: me.key}", CERTIFIED),
         user("certificate in a file, key as data", "{client-certificate: me.crt, client-key-data: $KEY}", CERTIFIED),
-        user("certificate and key in one", "{client-certificate-data: $BOTH, client-key-data: $BOTH}", CERTIFIED),
+        user("certificate beside its key", "{client-certificate-data: $BOTH, client-key-data: $BOTH}", CERTIFIED),
         user("certificate and a token", &data(", token: secret"), "https as certified,secret in default"),
         user("certificate data with empty files", &data(", client-certificate: '', client-key: ''"), CERTIFIED),
         user("certificate data with missing files", &data(", client-certificate: none, client-key: none"), REFUSED)
-            .but_leaderrun(CERTIFIED, DATA_TAKE_PRECEDENCE),
+            .but_leaderrun(CERTIFIED, DATA_TAKES_PRECEDENCE),
         user("certificate without a key", "{client-certificate: me.crt}", REFUSED),
         user("key without a certificate", "{client-key: me.key}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
         user("certificate of another key", "{client-certificate-data: $CERT, client-key-data: $OTHER_KEY}", REFUSED),
-        user("no certificate in it", "{client-certificate-data: $NOT_A_CERTIFICATE, client-key-data: $KEY}", REFUSED),
-        user("no key in it", "{client-certificate-data: $CERT, client-key-data: $NOT_A_CERTIFICATE}", REFUSED),
+        user("no certificate in the data", "{client-certificate-data: $NOT_A_CERTIFICATE, client-key-data: $KEY}", REFUSED),
+        user("no key in the data", "{client-certificate-data: $CERT, client-key-data: $NOT_A_CERTIFICATE}", REFUSED),
         user("certificate file is missing", "{client-certificate: none, client-key: me.key}", REFUSED),
         user("key file is missing", "{client-certificate: me.crt, client-key: none}", REFUSED),
     ]
@@ -118,7 +118,7 @@ pub(super) fn plugins() -> Vec<Spelling> {
             BY_PLUGIN,
         ),
         user("plugin that is never interactive", &beta(", interactiveMode: Never"), BY_PLUGIN),
-        user("plugin that is told the cluster", &beta(", provideClusterInfo: true, installHint: x"), BY_PLUGIN),
+        user("plugin that gets the cluster", &beta(", provideClusterInfo: true, installHint: x"), BY_PLUGIN),
         user("plugin of an unknown mode", &beta(", interactiveMode: Sometimes"), REFUSED),
         user("plugin with a null argument", &beta(", args: [null]"), BY_PLUGIN),
         user("plugin with variables", &beta(", args: [a], env: [{name: A, value: b}]"), BY_PLUGIN),
