@@ -7,12 +7,13 @@ use testkit::{Candidate, Cluster, Proxy, TIMING, TestLock, eventually, leaderrun
 
 use crate::other_users::is_root;
 
-/// Returns this script with a function `check` before it, which runs `leaderrun check` and prints its exit status.
+/// Returns a script that defines a function `check` and then runs `text`. The function runs `leaderrun check` and
+/// prints its exit status.
 fn script(text: &str) -> String {
     format!("check() {{ {} check \"$@\"; echo \"check $?\"; }}; {text}", leaderrun())
 }
 
-/// Starts a leader behind a proxy. Its command is this script, which can call the function `check`.
+/// Starts a leader behind a proxy. Its command is the [`script`] with this text.
 fn start_leader_behind_proxy(text: &str) -> (Proxy, testkit::Running) {
     let proxy = Proxy::start(Cluster::shared());
     let a = Candidate::new("a", &TestLock::lease_through(proxy.kubeconfig())).run_script(&script(text));

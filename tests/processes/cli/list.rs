@@ -185,7 +185,7 @@ fn a_missing_list_permission_is_named_in_the_error() {
     assert!(partial.output().starts_with("NAME"), "{}", partial.output());
 }
 
-/// The size of one answer that leaderrun accepts.
+/// The maximum size of an answer that leaderrun accepts, in bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 #[testkit::test]

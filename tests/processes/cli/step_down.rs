@@ -73,7 +73,11 @@ fn a_request_to_step_down_does_not_apply_to_the_next_leader() {
     assert!(second_output.contains("asked a"), "asking again should be accepted: {second_output}");
     let mut b = Candidate::new("b", &lock).run_script("true");
     b.wait_for_exit(0);
-    assert!(!b.log().contains("asks this candidate to release"), "the request should apply only to the run of a: {}", b.log());
+    assert!(
+        !b.log().contains("asks this candidate to release"),
+        "the request should apply only to the run of a: {}",
+        b.log()
+    );
     a.signal(Signal::SIGCONT);
 }
 

@@ -33,8 +33,8 @@ impl Plugin {
         Self::without_credential(&format!("{script}\necho '{credential}'"))
     }
 
-    /// Creates a plugin that runs `script` in its folder, and prints only the output of the script. Each run adds a line
-    /// to the file `runs`.
+    /// Creates a plugin that runs `script` in its folder, and prints only the output of the script. Each run adds a
+    /// line to the file `runs`.
     fn without_credential(script: &str) -> Self {
         let folder = scratch::folder("plugin");
         let program = folder.join("plugin");

@@ -58,7 +58,7 @@ impl Owners {
     }
 }
 
-/// Returns a copy of a reference that marks its object as the controller.
+/// Returns a copy of `reference` in which its object is the controller.
 fn controlling(reference: &Value) -> Value {
     let mut reference = reference.clone();
     reference["controller"] = true.into();

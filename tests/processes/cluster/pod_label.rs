@@ -35,12 +35,12 @@ impl Pods {
         self.client.get(&format!("{}/{name}", self.path)).expect("a pod")
     }
 
-    /// Changes a pod like another program.
+    /// Applies a merge patch to a pod.
     pub fn patch(&self, name: &str, patch: &Value) {
         self.client.merge_patch(&format!("{}/{name}", self.path), patch).expect("a pod");
     }
 
-    /// Labels a pod like another program.
+    /// Sets the label `role` of a pod.
     pub fn label(&self, name: &str, value: &str) {
         let label = json!({ "metadata": { "labels": { "role": value } } });
         self.patch(name, &label);

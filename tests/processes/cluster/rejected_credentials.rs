@@ -12,8 +12,8 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 
 use super::credential_rotation::{TIMING, replace};
 
-/// Returns the fields of a user whose plugin is a shell script. The script runs in `folder`, and each run adds a line to
-/// the file `runs`. The script can use `$run`, the number of the run, and the function `issue TOKEN [EXPIRY]`, which
+/// Returns the fields of a user whose plugin is a shell script. The script runs in `folder`, and each run adds a line
+/// to the file `runs`. The script can use `$run`, the number of the run, and the function `issue TOKEN [EXPIRY]`, which
 /// prints a credential.
 fn exec_user(folder: &Path, script: &str) -> Value {
     let version = "client.authentication.k8s.io/v1";
@@ -42,8 +42,8 @@ struct Leader {
 }
 
 impl Leader {
-    /// Starts a leader. `user` gets a new folder and returns the fields of the user in the kubeconfig. The API server is
-    /// the testkit's own, because a real one would not accept the tokens that the tests issue.
+    /// Starts a leader. `user` gets a new folder and returns the fields of the user in the kubeconfig. The API server
+    /// is the testkit's own, because a real one would not accept the tokens that the tests issue.
     fn start(user: impl Fn(&Path) -> Value) -> Self {
         let cluster = Cluster::start_in_process();
         let (proxy, folder) = (Proxy::start(&cluster), scratch::folder("rejected"));

@@ -337,7 +337,7 @@ fn a_candidate_that_may_not_read_the_service_reports_only_the_slice() {
     a.stop();
 }
 
-/// When the selector of a Service is removed, its endpoints are left behind.
+/// When the selector of a Service is removed, the Service's endpoints are left behind.
 #[testkit::test]
 fn endpoints_other_than_those_of_the_leader_cause_a_warning() {
     let lock = lock_with_service();

@@ -145,9 +145,7 @@ fn the_surviving_process_ends_the_command() {
         let (killed, survivor) = if kills_elector { (elector, supervisor) } else { (supervisor, elector) };
         kill(killed, Signal::SIGKILL).expect("the process is alive");
         if kills_elector {
-            eventually("the command has time to handle the stop signal", || {
-                running.output().contains("stopped")
-            });
+            eventually("the command has handled the stop signal", || running.output().contains("stopped"));
         } else {
             // The elector kills the command at once.
             running.wait_for_exit(LOST);

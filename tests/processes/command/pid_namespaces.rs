@@ -20,7 +20,7 @@ static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     tried.map(drop).map_err(|error| format!("unshare: {error}"))
 });
 
-/// Creates a PID namespace. Returns the `unshare` process, which must outlive the namespace, and the init process.
+/// Creates a PID namespace. Returns the `unshare` process, which must stay alive, and the namespace's init process.
 fn start_namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
@@ -36,7 +36,7 @@ fn start_namespace() -> (Running, Pid) {
 const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 
 /// Returns a command that runs `script` in the namespace of `init`. In the script, `"$@"` runs `witness`. `environment`
-/// is a call of env(1) that changes the script's environment, or empty.
+/// is an env(1) command that changes the script's environment; it may be empty.
 fn command(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
@@ -70,7 +70,7 @@ fn assert_witness_dead_before_next_command(
     witnesses.assert_one_at_a_time(2);
 }
 
-/// The call of env(1) that removes the run ID from the environment. leaderrun finds orphans by this ID.
+/// An env(1) command that removes the run ID from the environment. leaderrun finds orphans by this ID.
 const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
@@ -116,7 +116,9 @@ fn processes_that_ignore_sigterm_are_killed_from_the_leaves_up() {
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts() {
     let words = ["ignore", "worker", "run=1.a"];
-    assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
+    assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+        a.signal(Signal::SIGTERM)
+    });
     assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
         kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });

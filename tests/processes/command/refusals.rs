@@ -184,9 +184,7 @@ fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let mut a = Candidate::program("a", &loader)
         .args(["--inhibit-cache", leaderrun(), "--lock", &lock.name, "--every", "1s", "--", "sh", "-c", &script])
         .start();
-    eventually("the command has run twice", || {
-        fs::read_to_string(&runs).is_ok_and(|runs| runs.lines().count() >= 2)
-    });
+    eventually("the command has run twice", || fs::read_to_string(&runs).is_ok_and(|runs| runs.lines().count() >= 2));
     a.stop();
 }
 

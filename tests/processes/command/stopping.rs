@@ -181,7 +181,7 @@ fn a_tree_of_many_processes_is_killed() {
 }
 
 #[testkit::test]
-fn a_command_that_is_stopped_by_sigstop_receives_sigterm() {
+fn a_frozen_command_receives_sigterm() {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &TestLock::file()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -192,8 +192,7 @@ fn a_command_that_is_stopped_by_sigstop_receives_sigterm() {
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
 }
 
-/// A dead command cannot be reaped before its debugger has waited for it, which gdb does not do while it is at its
-/// prompt.
+/// A dead command cannot be reaped until its debugger has waited for it. gdb does not wait while it shows its prompt.
 #[testkit::test]
 fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
     for kills_supervisor in [false, true] {

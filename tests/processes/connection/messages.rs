@@ -38,7 +38,8 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
     let mut candidate = Candidate::new("a", &lock).run(["true"]);
     candidate.wait_for_exit(0);
     let log = candidate.log();
-    let server = format!("is https://{}, according to kubeconfig {}", cluster.address(), cluster.kubeconfig().display());
+    let server =
+        format!("is https://{}, according to kubeconfig {}", cluster.address(), cluster.kubeconfig().display());
     let first = log.lines().next().unwrap_or_default();
     assert!(first.contains(&server) && first.contains(", context \"test\""), "{log}");
 }

@@ -1,4 +1,4 @@
-//! Tests of keys and certificates that the servers of the other tests do not support. Here, openssl creates them and is
+//! Tests of keys and certificates that the servers of the other tests do not support. openssl creates them, and is also
 //! the server.
 
 use std::fs::{self, File};

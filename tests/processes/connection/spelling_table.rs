@@ -19,7 +19,8 @@ const ASKS: &str = "kubectl asks for a user name; other programs that use client
 const WHITE_SPACE: &str = "white space around the value is a mistake";
 const PLAIN_HTTP: &str = "a server without TLS may require credentials, too";
 const TYPES: &str = "YAML infers a type that is not intended";
-const MERGED: &str = "in standard YAML, the explicit server takes precedence; a lock on another server is a different lock";
+const MERGED: &str =
+    "in standard YAML, the explicit server takes precedence; a lock on another server is a different lock";
 const UNKNOWN: &str = "leaderrun does not read the field";
 const HALF: &str = "the file may contain parts of two files";
 const LIMITS: &str = "no real kubeconfig is so large or so deeply nested";

@@ -1,8 +1,8 @@
 //! Tests with many spellings of kubeconfigs, which leaderrun must understand in the same way as kubectl.
 //!
 //! The table is in [`spelling_table`](super::spelling_table). The outcome of a spelling is the URL, the user and the
-//! namespace of the request that arrives at a server. If kubectl is installed, its outcomes are compared with the table,
-//! too.
+//! namespace of the request that arrives at a server. If kubectl is installed, its outcomes are also compared with the
+//! table.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -211,8 +211,8 @@ impl Setup {
         (self.outcome(parse), output)
     }
 
-    /// Returns the outcome of a spelling from the recorded requests. `parse` gets the target of a request, and returns
-    /// the part of the server's URL in it and the namespace, or `None` if the request is to be ignored.
+    /// Returns the outcome of a spelling from the recorded requests. `parse` gets the target of a request. It returns
+    /// the path from the server's URL and the namespace, or `None` if the request is to be ignored.
     fn outcome(&self, parse: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));

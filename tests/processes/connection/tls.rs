@@ -43,7 +43,7 @@ fn server_params() -> CertificateParams {
     params
 }
 
-/// A server's certificate chain and key, and what the kubeconfig contains.
+/// The certificate chain and the key of a server, and the TLS settings in the kubeconfig.
 struct Setup {
     chain: Vec<CertificateDer<'static>>,
     key: String,
@@ -274,7 +274,8 @@ fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
 #[testkit::test]
 fn an_ipv4_address_in_a_certificate_may_be_written_as_ipv6() {
     let issuer = self_signed(authority_params("one"));
-    let setup_with_name = |name: &str| Setup::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
+    let setup_with_name =
+        |name: &str| Setup::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
     assert_accepted("the address as IPv6", &setup_with_name("::ffff:127.0.0.1"));
     assert_refused(
         "another address as IPv6",

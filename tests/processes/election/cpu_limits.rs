@@ -1,10 +1,10 @@
-//! Tests of a leader under CPU limits and load. This command prints the table in `docs/safety.md`:
+//! Tests of a leader under CPU limits and load. This command makes the measurements for the table in `docs/safety.md`:
 //!
 //! ```console
 //! LEADERRUN_CPU_LIMITS=3 cargo test --test processes -- cpu_limits --nocapture
 //! ```
 //!
-//! `LEADERRUN_CPU_LIMITS` is the number of trials for each row; a row shows the worst outcome.
+//! `LEADERRUN_CPU_LIMITS` is the number of trials for each row of the output. A row shows the worst outcome.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -21,10 +21,10 @@ use testkit::exit_status::LOST;
 use testkit::witness::boot_time;
 use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, eventually};
 
-/// The CPU limits of the table, in percent of one CPU. `None` means no limit.
+/// The CPU limits that are measured, in percent of one CPU. `None` means no limit.
 const LIMITS: [Option<u32>; 5] = [Some(5), Some(10), Some(20), Some(50), None];
 
-/// The numbers of busy threads in the table.
+/// The numbers of busy threads that are measured.
 const BUSY_THREADS: [u32; 4] = [0, 16, 64, 200];
 
 /// leaderrun's default durations. The other tests use shorter ones.
@@ -196,8 +196,7 @@ fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     Outcome { lateness: greatest_logged(&a, "runs_late", "delay_seconds"), margin, led }
 }
 
-/// Measures a row of the table, and prints it with the worst outcome. Returns the row only if two commands were alive
-/// at once.
+/// Measures and prints a row of the output. Returns the row only if two commands were alive at once.
 fn measure_row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
     let outcomes: Vec<Outcome> = (0..trials()?).map(|_| cut_off_busy_candidate(percent, busy_threads)).collect();
     let lateness = outcomes.iter().map(|outcome| outcome.lateness).fold(0.0, f64::max);

@@ -1,6 +1,6 @@
 //! Tests of hand-overs and takeovers between this build and the last release, in both directions.
 //!
-//! `LEADERRUN_LAST_RELEASE` names the program of the last release.
+//! `LEADERRUN_LAST_RELEASE` is the path of the last release's program.
 
 use std::path::Path;
 use std::time::Duration;

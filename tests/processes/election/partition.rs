@@ -49,7 +49,7 @@ fn a_hidden_grandchild_is_dead_before_the_next_starts() {
 }
 
 #[testkit::test]
-fn a_command_that_is_stopped_by_sigstop_is_killed() {
+fn a_frozen_command_is_killed() {
     let witnesses = Witnesses::new();
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease();

@@ -11,7 +11,7 @@ use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses,
 /// One second in the unit of [`boot_time`].
 const SECOND: u64 = 1_000_000_000;
 
-/// With these durations, the stop signal is due 4 s after the last renewal, and the kill is due 7 s after the renewal.
+/// With these durations, the stop signal is due 4 s after the last renewal, and the kill is due 3 s later.
 const TIMING: [&str; 6] = ["--lease-duration", "10s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// Waits until the command of `a` has started, and returns its lifetime.

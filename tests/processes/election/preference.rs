@@ -11,7 +11,7 @@ fn a_hand_over_goes_to_the_candidate_with_the_shorter_delay() {
             |name, delay| Candidate::new(name, &lock).args(["--claim-delay", delay]).run_witness(&witnesses, &[]);
         let mut first = candidate("first", "0s");
         witnesses.wait_for("first", 1);
-        // The preferred candidate joins last, so it does not lead next because of the order.
+        // The preferred candidate joins last, so it cannot lead next merely because it joined first.
         let mut other = candidate("other", "3s");
         other.wait_for_log("held by first");
         let mut preferred = candidate("preferred", "0s");
@@ -45,12 +45,12 @@ fn a_preferred_candidate_preempts_a_leader_with_a_longer_delay() {
         other.wait_for_log("a preferred candidate asks this candidate to release");
         other.wait();
         // A standby with a longer delay does not preempt the leader.
-        let mut back = candidate("back", "1s");
-        back.wait_for_log("held by preferred");
+        let mut last = candidate("last", "1s");
+        last.wait_for_log("held by preferred");
         preferred.stop();
-        witnesses.wait_for("back", 1);
-        assert!(!back.log().contains("asking"), "{}", back.log());
-        back.stop();
+        witnesses.wait_for("last", 1);
+        assert!(!last.log().contains("asking"), "{}", last.log());
+        last.stop();
         witnesses.assert_one_at_a_time(3);
     }
 }

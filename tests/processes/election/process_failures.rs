@@ -76,7 +76,7 @@ fn an_elector_whose_main_loop_fails_leaves_nothing_alive() {
 
 /// The elector continues to renew the lock, so no other candidate takes over before the elector kills the supervisor.
 #[testkit::test]
-fn a_stopped_supervisor_is_killed_with_the_command() {
+fn a_frozen_supervisor_is_killed_with_the_command() {
     let (_, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| send(a.supervisor(), Signal::SIGSTOP));
     a.wait_for_exit(LOST);
     assert!(a.log().contains("the supervisor is late; killing the command"), "{}", a.log());
@@ -88,7 +88,7 @@ fn a_stopped_supervisor_is_killed_with_the_command() {
 }
 
 #[testkit::test]
-fn a_stopped_supervisor_in_a_partition_is_killed_with_the_command() {
+fn a_frozen_supervisor_in_a_partition_is_killed_with_the_command() {
     let (_, mut a) = assert_takeover_after(&TestLock::lease(), |a, proxy| {
         send(a.supervisor(), Signal::SIGSTOP);
         proxy.partition();
@@ -97,14 +97,14 @@ fn a_stopped_supervisor_in_a_partition_is_killed_with_the_command() {
 }
 
 #[testkit::test]
-fn the_command_of_a_stopped_elector_is_killed_in_time() {
+fn the_command_of_a_frozen_elector_is_killed_in_time() {
     for lock in [TestLock::lease(), TestLock::file()] {
         assert_takeover_after(&lock, |a, _| send(a.elector(), Signal::SIGSTOP));
     }
 }
 
 #[testkit::test]
-fn a_stopped_elector_that_continues_after_a_takeover_exits() {
+fn a_frozen_elector_that_continues_after_a_takeover_exits() {
     let (witnesses, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
     send(a.elector(), Signal::SIGCONT);
     a.wait_for_exit(LOST);
@@ -112,7 +112,7 @@ fn a_stopped_elector_that_continues_after_a_takeover_exits() {
 }
 
 #[testkit::test]
-fn a_supervisor_that_is_stopped_until_after_a_takeover_starts_no_command() {
+fn a_supervisor_that_is_frozen_until_after_a_takeover_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let claim_reply = proxy.hold_replies(Match::put().next(1));
@@ -159,7 +159,7 @@ fn a_killed_process_group_leaves_nothing_alive() {
     witnesses.wait_for("a", 2);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    killpg(a.elector(), Signal::SIGKILL).expect("a group");
+    killpg(a.elector(), Signal::SIGKILL).expect("the process group is alive");
     witnesses.wait_for("b", 1);
     assert!(witnesses.lifetimes_of("a").iter().all(|life| !is_alive(life.pid)));
     b.stop();
@@ -236,7 +236,7 @@ fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
 
 /// The elector itself detects the loss, so it does not wait until the kill is due.
 #[testkit::test]
-fn a_stopped_supervisor_is_killed_at_once_when_the_lease_names_another_holder() {
+fn a_frozen_supervisor_is_killed_at_once_when_the_lease_names_another_holder() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
     let mut a =
         Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
@@ -257,7 +257,7 @@ fn an_elector_that_stays_frozen_is_killed_after_the_lease_duration() {
     a.wait_for_exit(137);
 }
 
-/// The test stops the supervisor repeatedly, which has the same effect as a CPU limit.
+/// The test freezes the supervisor repeatedly, which has the same effect as a CPU limit.
 #[testkit::test]
 fn a_supervisor_that_is_repeatedly_late_logs_a_warning_and_stops_the_command_earlier() {
     let proxy = Proxy::start(Cluster::shared());

@@ -126,8 +126,8 @@ fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
 
 #[testkit::test]
 fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
-    // After a lost reply, nearly half of the time until the renew deadline has passed, so this time is longer than in
-    // other tests.
+    // A lost reply costs nearly half of the time until the renew deadline, so the durations are longer than in other
+    // tests.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
     for plural in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());

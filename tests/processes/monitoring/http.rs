@@ -23,7 +23,7 @@ fn leader_and_standby_report_who_leads() {
         let mut b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
         let report_of_a = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
-        let report_of_b = wait_for_leader(&b, "a is seen to lead", |leader| leader["leader"] == "a");
+        let report_of_b = wait_for_leader(&b, "b sees that a leads", |leader| leader["leader"] == "a");
         for (report, identity, leading) in [(&report_of_a, "a", true), (&report_of_b, "b", false)] {
             assert_eq!(report["lock"], lock.name.as_str());
             assert_eq!(report["identity"], identity);

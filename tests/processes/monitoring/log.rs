@@ -75,8 +75,8 @@ fn text_from_outside_cannot_forge_a_line() {
     }
 }
 
-/// The run logs one line when the command starts and one when it ends. For a lock in a cluster, another line names the
-/// API server.
+/// leaderrun logs one line when the command starts and one when it ends. For a lock in a cluster, another line names
+/// the API server.
 #[testkit::test]
 fn a_run_that_acquires_the_lock_at_once_logs_few_lines() {
     // With these durations, slow requests on a busy machine are not reported.
@@ -115,7 +115,10 @@ fn a_hand_over_is_logged_as_json() {
     // leaderrun logs this event if the user is not permitted to lock enough memory.
     objects.retain(|object| object["event"] != "memory_not_locked");
     let events: Vec<&str> = objects.iter().map(|object| object["event"].as_str().expect("an event")).collect();
-    assert_eq!(events, ["api_server", "waiting", "held", "released_by_holder", "leading", "started", "ended", "release"]);
+    assert_eq!(
+        events,
+        ["api_server", "waiting", "held", "released_by_holder", "leading", "started", "ended", "release"]
+    );
     for object in &objects {
         assert_eq!(object["level"], "INFO");
         assert!(object["timestamp"].is_string() && object["message"].is_string(), "{object}");

@@ -169,8 +169,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
 fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let (systemd, lock, witnesses) = (ServiceManager::new(), TestLock::lease(), Witnesses::new());
     let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
-    let a =
-        systemd.with_notify_socket(Candidate::with_timing("a", &lock, timing)).env("WATCHDOG_USEC", "200000");
+    let a = systemd.with_notify_socket(Candidate::with_timing("a", &lock, timing)).env("WATCHDOG_USEC", "200000");
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");

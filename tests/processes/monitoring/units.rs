@@ -32,7 +32,7 @@ impl Machine {
         if fs::metadata("/sys/fs/cgroup/systemd").is_ok() {
             docker.arg("--volume=/sys/fs/cgroup/systemd:/sys/fs/cgroup/systemd");
         } else {
-            // With cgroup v2, systemd needs a cgroup namespace of its own.
+            // With cgroup v2, systemd needs its own cgroup namespace.
             docker.args(["--cgroupns=private", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]);
         }
         assert_success(&docker.arg(IMAGE).output().expect("docker"));
