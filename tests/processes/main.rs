@@ -1,6 +1,6 @@
 //! Tests of leaderrun with real processes, sockets and signals.
 //!
-//! Whether two commands overlapped is decided by the times that the commands themselves wrote to files (see
+//! The tests decide whether two commands overlapped by the times that the commands themselves wrote to files (see
 //! [`testkit::witness`]), never by leaderrun's log. The API server is the testkit's own, or a real one if
 //! `KUBEBUILDER_ASSETS` names a folder with its programs. A proxy in front of the API server injects faults.
 //!

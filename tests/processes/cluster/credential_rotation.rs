@@ -19,7 +19,7 @@ pub const ROTATIONS: usize = 10;
 /// Durations that leave a plugin several seconds, even on a busy machine and after a request without a reply.
 pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
-/// The kubeconfigs and the proxies of a leader and a standby, which have the same credentials.
+/// The setup of a leader and a standby with the same credentials: a kubeconfig and a proxy for each candidate.
 pub struct Candidates {
     folder: PathBuf,
     pub cluster: Cluster,

@@ -27,14 +27,14 @@ fn an_event_is_written_when_leadership_begins_and_when_it_ends() {
     eventually("the first Event is written", || messages(&lock) == ["a became leader"]);
     let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
     let event = events(&lock).remove(0);
-    let about = json!({
+    let lease_reference = json!({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "namespace": lock.namespace(),
         "name": "job",
         "uid": lease["metadata"]["uid"],
     });
-    assert_eq!(event["involvedObject"], about);
+    assert_eq!(event["involvedObject"], lease_reference);
     assert_eq!((&event["type"], &event["reason"]), (&"Normal".into(), &"LeaderElection".into()));
     assert_eq!((&event["source"]["component"], &event["count"]), (&"leaderrun".into(), &1.into()));
     assert!(event["firstTimestamp"].is_string() && event["firstTimestamp"] == event["lastTimestamp"], "{event}");
@@ -53,8 +53,8 @@ fn events_are_written_for_each_object_of_a_lock() {
     let admin = Cluster::shared().admin();
     for (kind, path) in [("Lease", lock.lease_path()), ("ConfigMap", lock.object_path("configmaps"))] {
         let uid = admin.get(&path).expect("the object")["metadata"]["uid"].clone();
-        let about = |event: &Value| event["involvedObject"]["kind"] == kind && event["involvedObject"]["uid"] == uid;
-        eventually("two Events are written", || events(&lock).iter().filter(|event| about(event)).count() == 2);
+        let is_about = |event: &Value| event["involvedObject"]["kind"] == kind && event["involvedObject"]["uid"] == uid;
+        eventually("two Events are written", || events(&lock).iter().filter(|event| is_about(event)).count() == 2);
     }
 }
 

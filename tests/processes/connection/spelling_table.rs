@@ -15,14 +15,14 @@ const ANONYMOUS: &str = "https as nobody in default";
 const REFUSED: &str = "refused";
 
 // The reasons why leaderrun differs from kubectl.
-const ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
+const KUBECTL_ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
 const WHITE_SPACE: &str = "white space around the value is a mistake";
 const PLAIN_HTTP: &str = "a server without TLS may require credentials, too";
-const TYPES: &str = "YAML infers a type that is not intended";
-const MERGED: &str =
+const INFERRED_TYPE: &str = "YAML infers a type that is not intended";
+const MERGE_KEY: &str =
     "in standard YAML, the explicit server takes precedence; a lock on another server is a different lock";
-const UNKNOWN: &str = "leaderrun does not read the field";
-const HALF: &str = "the file may contain parts of two files";
+const UNUSED_FIELD: &str = "leaderrun does not read the field";
+const MIXED_FILES: &str = "the file may contain parts of two files";
 const LIMITS: &str = "no real kubeconfig is so large or so deeply nested";
 const DATA_TAKES_PRECEDENCE: &str = "data in the kubeconfig takes precedence over a file";
 
@@ -139,7 +139,7 @@ fn files() -> Vec<Spelling> {
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {server: 'https://127.0.0.1:1', <<: *a}")),
             PLAIN,
         )
-        .but_leaderrun(REFUSED, MERGED),
+        .but_leaderrun(REFUSED, MERGE_KEY),
         single(
             "a merge key after others",
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
@@ -147,9 +147,9 @@ fn files() -> Vec<Spelling> {
         ),
         single("an alias for hundreds", one_user_with_hundreds_of_names(), PLAIN),
         single("a number that is too large", format!("x-n: 1e400\n{}", plain()), PLAIN),
-        single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(PLAIN, UNKNOWN),
+        single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(PLAIN, UNUSED_FIELD),
         single("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), PLAIN),
-        single("text after JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, HALF),
+        single("text after JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, MIXED_FILES),
         single("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), PLAIN)
             .but_leaderrun(REFUSED, LIMITS),
         single("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), PLAIN),
@@ -216,7 +216,7 @@ fn authorities() -> Vec<Spelling> {
         cluster("insecure: on", "{server: '$HTTPS', insecure-skip-tls-verify: on}", PLAIN),
         cluster("insecure: True", "{server: '$HTTPS', insecure-skip-tls-verify: True}", PLAIN),
         cluster("insecure in quotes", "{server: '$HTTPS', insecure-skip-tls-verify: 'true'}", REFUSED)
-            .but_leaderrun(PLAIN, TYPES),
+            .but_leaderrun(PLAIN, INFERRED_TYPE),
         cluster("insecure: null", &file("ca.crt, insecure-skip-tls-verify: null"), PLAIN),
         cluster("insecure: false", &file("ca.crt, insecure-skip-tls-verify: false"), PLAIN),
         cluster(
@@ -321,9 +321,9 @@ fn contexts() -> Vec<Spelling> {
         context("empty namespace", "{cluster: c, user: u, namespace: ''}", PLAIN),
         context("null namespace", "{cluster: c, user: u, namespace: null}", PLAIN),
         context("namespace that is a number", "{cluster: c, user: u, namespace: 1}", REFUSED)
-            .but_leaderrun("https as secret in 1", TYPES),
-        context("no user", "{cluster: c}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
-        context("empty user", "{cluster: c, user: ''}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+            .but_leaderrun("https as secret in 1", INFERRED_TYPE),
+        context("no user", "{cluster: c}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
+        context("empty user", "{cluster: c, user: ''}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
         context("unknown user", "{cluster: c, user: nobody}", REFUSED),
         context("unknown cluster", "{cluster: none, user: u}", REFUSED),
         context("no cluster", "{user: u}", REFUSED),
@@ -336,7 +336,7 @@ fn contexts() -> Vec<Spelling> {
             .with_context("second"),
         single("chosen context is unknown", two.clone(), REFUSED).with_context("z"),
         single("empty chosen context", two, PLAIN).with_context(""),
-        single("numbers for names", with_user_named("123"), REFUSED).but_leaderrun(PLAIN, TYPES),
+        single("numbers for names", with_user_named("123"), REFUSED).but_leaderrun(PLAIN, INFERRED_TYPE),
         single("names with spaces", with_user_named("a user"), PLAIN),
         single("names with spaces around them", with_user_named("' u '"), PLAIN),
         context("a space only in the reference to the cluster", "{cluster: 'c ', user: u}", REFUSED),
@@ -399,6 +399,6 @@ fn merged() -> Vec<Spelling> {
             "https as from-file in default",
         ),
         several_files("a null user first", [("first", users("null")), ("config", plain())], REFUSED)
-            .but_leaderrun(ANONYMOUS, ASKS),
+            .but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
     ]
 }

@@ -83,7 +83,7 @@ fn a_recreated_lease_is_restored_by_its_holder() {
 #[testkit::test]
 fn an_emptied_lease_is_restored_by_its_holder() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("emptied"))
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("the emptied lease"))
     })
     .assert_holder_restores_the_lease();
 }
@@ -92,14 +92,14 @@ fn an_emptied_lease_is_restored_by_its_holder() {
 #[testkit::test]
 fn a_holder_undoes_a_release_by_another_program() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
-    edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("overwritten")))
+    edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("the overwritten lease")))
         .assert_holder_restores_the_lease();
 }
 
 #[testkit::test]
 fn a_lease_that_is_edited_to_name_an_unknown_holder_is_lost_at_once() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("a change"))
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("the edited lease"))
     })
     .assert_holder_loses_the_lock();
 }
@@ -107,7 +107,7 @@ fn a_lease_that_is_edited_to_name_an_unknown_holder_is_lost_at_once() {
 #[testkit::test]
 fn a_lease_that_is_edited_to_name_the_standby_is_lost_at_once() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("a change"))
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("the edited lease"))
     })
     .assert_holder_loses_the_lock();
 }
@@ -123,7 +123,7 @@ fn a_record_copied_from_another_lock_does_not_release_the_lock() {
         let mut copy = admin.get(&other.lease_path()).expect("the other lease");
         copy["spec"]["leaseTransitions"] = 100.into();
         let copied = json!({ "metadata": { "annotations": copy["metadata"]["annotations"] }, "spec": copy["spec"] });
-        admin.merge_patch(lease, &copied).expect("copied");
+        admin.merge_patch(lease, &copied).expect("the overwritten lease");
     })
     .assert_holder_restores_the_lease();
 }
@@ -144,7 +144,7 @@ fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
     let mut b = Candidate::with_timing("b", &lock, long).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let backup = json!({ "metadata": { "annotations": held["metadata"]["annotations"] }, "spec": held["spec"] });
-    admin.merge_patch(&path, &backup).expect("restored");
+    admin.merge_patch(&path, &backup).expect("the overwritten lease");
     b.wait_for_log("held by earlier");
     a.wait_for_exit(LOST);
     witnesses.wait_for("b", 1);
@@ -155,7 +155,7 @@ fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
 #[testkit::test]
 fn a_label_on_the_lease_is_kept() {
     let edited = edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("labeled"))
+        drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("the labeled lease"))
     });
     let (admin, path) = (Cluster::shared().admin(), edited.lock.lease_path());
     edited.assert_holder_restores_the_lease();

@@ -10,7 +10,7 @@ pub(super) fn users() -> Vec<Spelling> {
         user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
         user("token with spaces around it", "{token: ' secret '}", "https as  secret in default")
             .but_leaderrun(PLAIN, WHITE_SPACE),
-        user("token that is a number", "{token: 123}", REFUSED).but_leaderrun("https as 123 in default", TYPES),
+        user("token that is a number", "{token: 123}", REFUSED).but_leaderrun("https as 123 in default", INFERRED_TYPE),
         user("token file", "{tokenFile: $DIR/token}", from_file),
         user("token file beside the kubeconfig", "{tokenFile: token}", from_file),
         user("token with a file", "{token: secret, tokenFile: token}", from_file),
@@ -63,8 +63,8 @@ pub(super) fn users() -> Vec<Spelling> {
         user("empty name of the impersonated user", "{token: secret, as: ''}", PLAIN),
         user("groups without a user", "{token: secret, as-groups: [a]}", REFUSED),
         user("uid without a user", "{token: secret, as-uid: '7'}", REFUSED),
-        user("nothing", "{}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
-        user("null", "null", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+        user("nothing", "{}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
+        user("null", "null", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
         user("unknown field of a user", "{token: secret, color: red}", PLAIN),
         user("a user's extensions", "{token: secret, extensions: []}", PLAIN),
         user(
@@ -98,7 +98,7 @@ pub(super) fn certificates() -> Vec<Spelling> {
         user("certificate data with missing files", &data(", client-certificate: none, client-key: none"), REFUSED)
             .but_leaderrun(CERTIFIED, DATA_TAKES_PRECEDENCE),
         user("certificate without a key", "{client-certificate: me.crt}", REFUSED),
-        user("key without a certificate", "{client-key: me.key}", REFUSED).but_leaderrun(ANONYMOUS, ASKS),
+        user("key without a certificate", "{client-key: me.key}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
         user("certificate of another key", "{client-certificate-data: $CERT, client-key-data: $OTHER_KEY}", REFUSED),
         user(
             "no certificate in the data",
