@@ -46,7 +46,7 @@ impl Pods {
         self.patch(name, &label);
     }
 
-    /// Returns the names of the pods that have the label.
+    /// Returns the names of the pods that have the label `role=leader`.
     pub fn labeled(&self) -> Vec<String> {
         let list = self.client.get(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("pods");
         let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
@@ -57,8 +57,8 @@ impl Pods {
         eventually(&format!("{names:?} have the label"), || self.labeled() == names);
     }
 
-    /// Starts to record which pods have the label. The returned function ends the recording, and returns the names of
-    /// the labeled pods after each change. There must be a pod `end`, which no candidate uses.
+    /// Starts to record which pods have the label `role=leader`. The returned function ends the recording, and returns
+    /// the names of the labeled pods after each change. There must be a pod `end`, which no candidate uses.
     fn record_labels(&self) -> impl FnOnce() -> Vec<Vec<String>> {
         let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
         let pods = Self { client: self.client.clone(), path: self.path.clone() };

@@ -253,7 +253,7 @@ fn invalid_routing_options_are_refused() {
 }
 
 /// Each case consists of the spec of a Service, the value of `--port` if there is one, the ports to which traffic is
-/// routed (null if there are none), and a part of the log.
+/// routed (null if there are none), and the expected text in the log.
 #[testkit::test]
 fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let headless = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 8080 }] });

@@ -89,10 +89,10 @@ struct Case {
     /// The spec of the Service, if the Service exists.
     spec: Option<Value>,
     options: Vec<String>,
-    /// The names of the ports at which connections arrive, and a part of the log; or the part of the log that says why
-    /// no traffic is routed.
+    /// If traffic is routed, the names of the ports that receive connections, and the expected text in the log.
+    /// Otherwise, the expected reason in the log.
     outcome: Result<(&'static [&'static str], &'static str), &'static str>,
-    /// A part of the output of `leaderrun doctor`.
+    /// The expected text in the output of `leaderrun doctor`.
     doctor: &'static str,
 }
 

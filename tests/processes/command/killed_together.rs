@@ -1,4 +1,5 @@
-//! Tests in which both of leaderrun's processes are killed at the same instant, so the kernel must kill the command.
+//! Tests in which one or both of leaderrun's processes are killed or frozen. If both are killed at the same instant,
+//! the kernel must kill the command.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -154,7 +155,7 @@ fn the_surviving_process_ends_the_command() {
     }
 }
 
-/// Patterns with which pkill finds the elector, the supervisor, or both.
+/// Patterns for pkill that match the elector, the supervisor, or both.
 const NAME_PATTERNS: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-supervisor"];
 
 /// Scripts that run a witness in the foreground, in a pipeline or in the background. Each has the number of witnesses.

@@ -20,8 +20,8 @@ fn scheduling(process: Pid) -> (i32, i32) {
 /// The shortest time slice that the kernel grants, in nanoseconds.
 const SHORTEST_TIME_SLICE: u64 = 100_000;
 
-/// Returns the time slice of a thread in nanoseconds. Before Linux 6.12, threads have no time slices of their own, and
-/// the result is 0.
+/// Returns the time slice of a thread in nanoseconds. The result is 0 before Linux 6.12, where a thread cannot have its
+/// own time slice.
 fn time_slice(thread: i32) -> u64 {
     let mut attributes = [0_u64; 6];
     let size = size_of_val(&attributes);

@@ -35,8 +35,8 @@ fn the_lock_is_renewed_while_the_command_ends() {
         a.wait_for_exit(0);
         let life = &witnesses.lifetimes_of("a")[0];
         // The witness takes three seconds to end.
-        let lived_on = Duration::from_nanos(life.last_seen_at - life.signaled_at);
-        assert!(lived_on > Duration::from_millis(2900), "the command was only alive for {lived_on:?}");
+        let alive_for = Duration::from_nanos(life.last_seen_at - life.signaled_at);
+        assert!(alive_for > Duration::from_millis(2900), "the command was only alive for {alive_for:?}");
     }
 }
 

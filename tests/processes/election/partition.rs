@@ -110,8 +110,8 @@ fn renewals_during_the_stop_do_not_delay_the_kill() {
     proxy.heal();
     a.wait_for_exit(LOST);
     let life = witnesses.lifetimes_of("a").remove(0);
-    let lived_on = life_after_signal(&life);
-    assert!(lived_on < Duration::from_secs(5), "the command was killed {lived_on:?} after its stop signal");
+    let alive_for = life_after_signal(&life);
+    assert!(alive_for < Duration::from_secs(5), "the command was killed {alive_for:?} after its stop signal");
     let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
     assert_eq!(spec["holderIdentity"], "", "the lease should be renewed until the command is dead, and then released");
 }

@@ -85,6 +85,6 @@ fn a_leader_that_is_thawed_after_a_takeover_kills_its_command() {
     };
     let (witnesses, _, thawed_at) = freeze_and_thaw(&["ignore"], freeze, 11 * SECOND);
     eventually("the command is dead", || !testkit::is_alive(command_lifetime(&witnesses).pid));
-    let lived_on = command_lifetime(&witnesses).last_seen_at.saturating_sub(thawed_at);
-    assert!(lived_on < 2 * SECOND, "the command lived for {lived_on} ns after it was thawed");
+    let alive_for = command_lifetime(&witnesses).last_seen_at.saturating_sub(thawed_at);
+    assert!(alive_for < 2 * SECOND, "the command lived for {alive_for} ns after it was thawed");
 }

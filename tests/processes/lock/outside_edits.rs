@@ -54,8 +54,8 @@ impl EditedLease {
         for life in self.witnesses.lifetimes_of("a") {
             // The holder sees the edit within the retry period of one second. If it ignored the edit until the renew
             // deadline, the command would live for at least four seconds after the edit.
-            let lived_on = Duration::from_nanos(life.last_seen_at.saturating_sub(self.edited_at));
-            assert!(lived_on < Duration::from_millis(3500), "the command was alive {lived_on:?} after the edit");
+            let alive_for = Duration::from_nanos(life.last_seen_at.saturating_sub(self.edited_at));
+            assert!(alive_for < Duration::from_millis(3500), "the command was alive {alive_for:?} after the edit");
             assert_eq!(life.signaled_at, 0, "the command got a stop signal instead of SIGKILL: {}", self.a.log());
         }
         self.witnesses.wait_for("b", 1);

@@ -248,11 +248,11 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
     proxy.answer(Match::put().on("/leases").next(1), 409, None);
     let mut step_down = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
     step_down.wait_for_exit(0);
-    let end = json!({ "metadata": { "labels": { "end": "yes" } } });
-    admin.merge_patch(&lock.object_path("endpoints"), &end).expect("a label");
+    let last_change = json!({ "metadata": { "labels": { "last": "yes" } } });
+    admin.merge_patch(&lock.object_path("endpoints"), &last_change).expect("a label");
     loop {
         let object = changes.next_change().expect("a change")["object"].take();
-        if object["metadata"]["labels"]["end"] == "yes" {
+        if object["metadata"]["labels"]["last"] == "yes" {
             break;
         }
         let record = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str();
