@@ -1,7 +1,7 @@
 //! The channel between leaderrun's two processes: a SOCK_SEQPACKET pair, with one typed message in each packet.
 //!
-//! Neither side ever blocks on it. A message is lost if the queue is full because the other side does not read. A lost
-//! message can end a command earlier, but never extends its life.
+//! Neither side ever blocks. If the queue is full because the other side does not read, a message is lost;
+//! [`leaderrun_core::messages`] says what a lost message can cause.
 
 use std::io;
 use std::marker::PhantomData;

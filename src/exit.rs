@@ -1,4 +1,4 @@
-//! How leaderrun exits: the exit statuses, and when it kills itself with a signal.
+//! How leaderrun exits: with which status, or by which signal.
 
 use std::error::Error;
 use std::fmt;
@@ -26,10 +26,11 @@ pub const FAILED: u8 = 125;
 pub const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 pub const NOT_FOUND: u8 = 127;
-/// The base of the statuses for signals: the number of the signal that ended the command or leaderrun is added to it.
+/// The base of the statuses for signals. The status is this base plus the number of the signal that ended the command or
+/// leaderrun.
 pub const SIGNALED: u8 = 128;
 
-/// The way in which leaderrun's own process ends.
+/// How leaderrun's own process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Status(u8),
@@ -95,8 +96,8 @@ impl fmt::Display for PermanentFailure {
 
 impl Error for PermanentFailure {}
 
-/// Returns whether leaderrun may succeed if it is started again after this failure. Failures that are not known to be
-/// permanent count as transient, for example because a file, a server or memory was not available.
+/// Returns whether leaderrun may succeed if it is started again after this failure. A failure that is not known to be
+/// permanent counts as transient: for example, a file or a server was not available.
 pub fn is_transient(failure: &anyhow::Error) -> bool {
     let is_permanent = |cause: &(dyn Error + 'static)| {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -134,7 +135,7 @@ pub const STATUSES: [StatusDescription; 8] = [
     },
     StatusDescription {
         status: "75",
-        meaning: "not acquired within --wait; --conflict-exit-code chooses another status",
+        meaning: "the lock was not acquired within --wait; --conflict-exit-code chooses another status",
         advice: "nothing: another candidate runs the command, or the command is not due",
     },
     StatusDescription {
@@ -149,7 +150,7 @@ pub const STATUSES: [StatusDescription; 8] = [
     },
     StatusDescription {
         status: "125",
-        meaning: "leaderrun was used wrongly, or this system refuses what it needs",
+        meaning: "leaderrun was used wrongly, or this system refuses something that leaderrun needs",
         advice: "report a failure, and do not start leaderrun again: the last line on stderr says what to change",
     },
     StatusDescription {
@@ -164,7 +165,7 @@ pub const STATUSES: [StatusDescription; 8] = [
     },
     StatusDescription {
         status: "128+N",
-        meaning: "signal N ended the command, or ended leaderrun while it waited; leaderrun itself ends by that signal",
+        meaning: "signal N ended the command, or ended leaderrun while it waited; leaderrun ends by the same signal",
         advice: "as for the command itself: 143 is SIGTERM, 137 is SIGKILL",
     },
 ];

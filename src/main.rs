@@ -1,22 +1,22 @@
 //! leaderrun runs a command only while it is the leader.
 //!
-//! > Among leaderrun candidates, at no instant are two commands of one lock alive, as long as clocks
-//! > *run* within the tolerated rate of each other; clocks may *read* anything.
+//! > Among leaderrun candidates, two commands of one lock are never alive at the same time, as long as the clocks of
+//! > the machines *run* at rates within the tolerated ratio. They may *show* any time.
 //!
 //! Two nested processes keep that promise. The [`elector`] takes part in the election, and the [`supervisor`] owns the
-//! command. If either of them dies or freezes, the other ends the command in time. The decisions are made by three
-//! state machines without clock, socket or task: [`leaderrun_core::election`] decides which candidate may run the
-//! command and until when, [`leaderrun_core::supervisor`] when the command must be stopped and killed, and
+//! command. If either of them dies or freezes, the other ends the command in time. Three state
+//! machines without clock, socket or task make the decisions: [`leaderrun_core::election`] decides which candidate may
+//! run the command and until when, [`leaderrun_core::supervisor`] when the command must be stopped and killed, and
 //! [`leaderrun_core::elector`] when the supervisor must be killed.
 //!
-//! Where to find other decisions, and the places that change often:
+//! Where to find other decisions and frequently changed definitions:
 //!
 //! - The exit status, for example 76 after a loss: `Exit::of` in `exit.rs`.
-//! - A signal to the command's process group: `Tree::signal_group` in `process/tree`.
-//! - The kill of all processes of the command: `Tree::kill` in `process/tree`, repeated by its `KillRounds`.
+//! - Sending a signal to the command's process group: `Tree::signal_group` in `process/tree`.
+//! - Killing all processes of the command: `Tree::kill` in `process/tree`, repeated by its `KillRounds`.
 //! - The kinds of [`lock`]: a `static` of type `RecordFormat` for a kind of object in the cluster, or an implementation
-//!   of `LocalStore` for a kind on this machine, in a file of `lock/`; and a line of `KINDS` in `lock/kinds.rs`, where
-//!   all other code looks up what a kind can do. CONTRIBUTING.md adds the tests and documents.
+//!   of `LocalStore` for a kind on this machine, in a file of `lock/`; and a line in `KINDS` in `lock/kinds.rs`, where
+//!   all other code looks up what a kind can do. CONTRIBUTING.md lists the tests and documents to change.
 //! - Log events: the table `log_events!` in `log_events.rs` of the module that logs them. The events of the state
 //!   machines and of the supervisor are in `elector/log_events.rs`; `elector/log_notices.rs` logs them.
 //! - Metrics: `METRICS` in `telemetry/metrics.rs`.
@@ -73,8 +73,8 @@ fn main() -> ExitCode {
     ExitCode::from(exit.status())
 }
 
-/// Parses the command line and carries it out. This function is never inlined into `main`, which checks that the stack
-/// is large enough before this function uses it.
+/// Parses the command line and carries it out. It is not inlined into `main`, because `main` must check the size of the
+/// stack before this function uses the stack.
 #[inline(never)]
 fn execute_command_line(blocked: BlockedSignals) -> Exit {
     match cli::parse(std::env::args_os()) {
@@ -110,7 +110,7 @@ fn run_subcommand(subcommand: Subcommand) -> Result<Exit> {
     Ok(Exit::Status(status))
 }
 
-/// Runs a command as the leader.
+/// Forks the supervisor, and runs the elector in this process and the supervisor in the other.
 fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig, blocked: BlockedSignals) -> Result<Exit> {
     limits::check_open_files()?;
     needed_calls::check()?;

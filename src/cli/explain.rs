@@ -14,7 +14,7 @@ use super::{CommandLine, Refusal, suggest};
 /// A command line that works on every machine.
 const EXAMPLE: &str = "leaderrun --lock file:/tmp/my-job.lease -- echo leading";
 
-/// Returns a value for examples, for an option without a default.
+/// Returns an example value for an option without a default.
 fn example_value(option: &clap::Arg) -> &'static str {
     match option.get_id().as_str() {
         "lock" => "default/my-job",
@@ -100,7 +100,7 @@ impl Explanation<'_> {
         }
     }
 
-    /// Explains an argument of a subcommand that is not one of the possible words.
+    /// Explains that an argument of a subcommand is not one of the words that it can be.
     fn invalid_word(&self, name: &str) -> UsageError {
         let possible = match self.error.get(ContextKind::ValidValue) {
             Some(ContextValue::Strings(possible)) => possible.join(", "),

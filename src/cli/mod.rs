@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! [`arguments`] contains the options as they were given, in one struct for each topic, and `plan` turns them into the
-//! configuration of the two processes. The error for an invalid command line is one sentence, and what it suggests
-//! works when it is pasted.
+//! configuration of the two processes. An error about a command line is one sentence, and its suggestion works when it
+//! is pasted.
 
 mod arguments;
 mod documents;

@@ -1,4 +1,4 @@
-//! The sources of the values of options, and how messages name them.
+//! Where the values of options come from, and how messages name an option.
 
 use std::ffi::{OsStr, OsString};
 
@@ -28,7 +28,7 @@ impl<'a> Origin<'a> {
         Self { option, source, name: given.unwrap_or_else(|| option_name(option)), value: value.to_owned() }
     }
 
-    /// Returns whether the user has set the value, so that it is not the default.
+    /// Returns whether the user has set the value. Otherwise it is the default.
     pub fn is_chosen(&self) -> bool {
         self.source != ValueSource::DefaultValue
     }

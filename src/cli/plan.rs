@@ -1,4 +1,4 @@
-//! Turns the arguments into the configuration of a run or a subcommand, and checks that they fit each other.
+//! Turns the arguments into the configuration of a run or a subcommand, and checks that they are consistent.
 
 use std::ffi::OsString;
 
@@ -26,8 +26,8 @@ use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
-/// The number of lease durations for which the elector may send no orders after a loss. After that it counts as frozen
-/// and is killed, because it may block the lock for all candidates.
+/// If the elector sends no orders for this many lease durations after a loss, it counts as frozen and is killed, because
+/// it may block the lock for all candidates.
 const FROZEN_ELECTOR_LEASE_DURATIONS: u32 = 2;
 
 /// Plans a run.
@@ -105,7 +105,7 @@ pub fn plan_run(
         stop_options,
         wait_for: arguments.command.wait_for,
         foreground: arguments.command.foreground,
-        own_variables: variables::not_inherited(),
+        removed_variables: variables::not_inherited(),
         run,
         frozen_elector_timeout,
         max_advance: timing.max_advance(),
@@ -203,7 +203,7 @@ fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<
     Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster.into() })
 }
 
-/// Returns the lock, with `--namespace` if the lock names no namespace.
+/// Returns the lock. Its namespace is that of `--namespace` if `--lock` contains none.
 fn lock_name(arguments: LockArguments, origins: Origins<'_>) -> Result<LockName, UsageError> {
     let LockArguments { mut lock, namespace: chosen } = arguments;
     let Some(chosen) = chosen else { return Ok(lock) };
@@ -231,8 +231,8 @@ fn is_overruled(origin: &Origin<'_>, other: &Origin<'_>) -> bool {
     !origin.is_on_command_line() && other.is_on_command_line()
 }
 
-/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line,
-/// which takes precedence over variables.
+/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line. That
+/// one then takes precedence over the variable of the other.
 fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
     let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
     let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));

@@ -27,7 +27,7 @@ pub fn check_slots(
     }
     lock.kind.check_name(&lock.in_slot(SlotCount::MAX_NUMBER).name).map_err(|problem| {
         let (problem, _) = problem.split_once("; ").unwrap_or((&problem, ""));
-        let reason = format!("the number of the slot is appended to the name, and then {problem}");
+        let reason = format!("the number of the slot is appended to the name, and the result is not valid: {problem}");
         UsageError::new(origin.given(), reason).for_example(origin.with("my-job"))
     })
 }
@@ -39,13 +39,13 @@ fn check_target(
 ) -> Result<(), UsageError> {
     let Some(target) = target else { return Ok(()) };
     let (option, what, example) = match target {
-        RoutingTarget::PodLabel(label) => ("pod_label", "a label", format!("{}={}-{{slot}}", label.key, label.value)),
-        RoutingTarget::Service(name) => ("service", "a Service", format!("{name}-{{slot}}")),
+        RoutingTarget::PodLabel(label) => ("pod_label", "label", format!("{}={}-{{slot}}", label.key, label.value)),
+        RoutingTarget::Service(name) => ("service", "Service", format!("{name}-{{slot}}")),
     };
     let origin = origins.of(option);
     match (slots, target.has_slot_placeholder()) {
         (Some(_), false) => {
-            let reason = format!("each slot needs {what} of its own");
+            let reason = format!("each slot needs its own {what}");
             Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&example)))
         }
         (None, true) => {

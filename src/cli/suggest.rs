@@ -36,13 +36,13 @@ mod tests {
     fn a_word_with_a_few_wrong_letters_is_recognized() {
         assert_eq!(nearest("--lokc", OPTIONS), Some("--lock"));
         assert_eq!(nearest("--leaseduration", OPTIONS), Some("--lease-duration"));
-        assert_eq!(nearest("--namespace", OPTIONS), None, "--as is a different option");
+        assert_eq!(nearest("--namespace", OPTIONS), None);
         assert_eq!(nearest("stauts", ["status", "check"]), Some("status"));
         assert_eq!(nearest("true", ["status", "check"]), None);
     }
 
     #[test]
-    fn the_only_word_with_a_prefix_is_suggested() {
+    fn a_prefix_of_only_one_word_is_recognized() {
         assert_eq!(nearest("--lease", OPTIONS), Some("--lease-duration"));
         assert_eq!(nearest("--log", OPTIONS), None);
     }

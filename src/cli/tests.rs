@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::*;
 
-const FILE: &str = "file:/tmp/never-made.lease";
+const FILE: &str = "file:/tmp/never-created.lease";
 
 fn plan(words: &[String]) -> Result<Invocation, UsageError> {
     parse(words.iter().map(OsString::from))
@@ -61,11 +61,11 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
         ("leaderrun help".to_owned(), "help: leaderrun has no such subcommand; try leaderrun --help"),
         (
             format!("leaderrun stauts --lock {FILE}"),
-            "stauts: leaderrun has no such subcommand; try leaderrun status --lock file:/tmp/never-made.lease",
+            "stauts: leaderrun has no such subcommand; try leaderrun status --lock file:/tmp/never-created.lease",
         ),
         (
             format!("leaderrun --lock {FILE} status"),
-            "status: a subcommand must be the first argument; try leaderrun status --lock file:/tmp/never-made.lease",
+            "status: a subcommand must be the first argument; try leaderrun status --lock file:/tmp/never-created.lease",
         ),
         (run("--kubeconfig="), "--kubeconfig '': not a valid value; for example --kubeconfig /etc/my-job.kubeconfig"),
         (
@@ -121,7 +121,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
         (run("--wait 1s --wait 2s"), "--wait: given more than once; give it once"),
         (
             run("--namespace x"),
-            "--namespace x: --lock file:/tmp/never-made.lease is not in a cluster, so it has no namespace; leave --namespace out",
+            "--namespace x: --lock file:/tmp/never-created.lease is not in a cluster, so it has no namespace; leave --namespace out",
         ),
         ("leaderrun --lock a/b -n c -- true".to_owned(), "-n c: --lock a/b is in another namespace; try -n a"),
         (

@@ -92,7 +92,7 @@ impl TimingExplanation<'_> {
         self.origin(field).is_chosen()
     }
 
-    /// Returns the other fields that take part in the conflict.
+    /// Returns the other fields that are involved in the conflict.
     fn conflicting_fields(&self, invalid: &InvalidTiming) -> &'static [TimingField] {
         match (invalid.problem, invalid.field) {
             _ if invalid.value.is_zero() => &[],
@@ -140,8 +140,8 @@ impl TimingExplanation<'_> {
         }
     }
 
-    /// Returns changes after which all durations fit. Durations that the user chose, or that have been changed already,
-    /// are only changed if no other change helps.
+    /// Returns changes after which all durations are consistent. A duration that the user chose, or that was already
+    /// changed, is changed only if no other change helps.
     fn changes_that_fit(&self) -> Option<Vec<(TimingField, Duration)>> {
         let mut durations = self.durations;
         let mut changes: Vec<(TimingField, Duration)> = Vec::new();

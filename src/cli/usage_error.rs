@@ -24,12 +24,12 @@ impl UsageError {
         self
     }
 
-    /// Adds what to use instead, which must work when it is pasted.
+    /// Adds words to use instead. They must work when they are pasted.
     pub fn try_instead(self, words: impl fmt::Display) -> Self {
         self.remedy(format!("try {words}"))
     }
 
-    /// Adds an example, which must work when it is pasted.
+    /// Adds an example. It must work when it is pasted.
     pub fn for_example(self, words: impl fmt::Display) -> Self {
         self.remedy(format!("for example {words}"))
     }

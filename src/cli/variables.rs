@@ -23,8 +23,8 @@ pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
     ("LEADERRUN_TRANSITIONS", "how often the lock was acquired after another candidate had held it"),
     (
         "LEADERRUN_FENCING_TOKEN",
-        "a decimal integer of any length that grows with every acquisition. A store that refuses every token smaller than \
-         the greatest that it has seen is safe even from a command that should be dead",
+        "a decimal integer of any length that grows with every acquisition. A store that refuses each token smaller than \
+         the greatest one it has seen is safe even from a command that should be dead",
     ),
     (FD_VARIABLE, "the number of the descriptor that `leaderrun check` reads"),
 ];
@@ -52,7 +52,7 @@ pub fn not_inherited() -> Vec<String> {
         .collect()
 }
 
-/// Returns a warning for each variable whose name begins with `LEADERRUN_` and that leaderrun does not know.
+/// Returns a warning for each variable whose name begins with `LEADERRUN_` but is unknown to leaderrun.
 pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let known = option_variables();
     let is_known = |name: &str| {

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::process::clock;
 use crate::process::terminal::{Terminal, TerminalPolicy};
 
-/// The time between two checks whether a command that waits for the terminal may have it.
+/// The time between checks of whether a waiting command may have the terminal.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The terminal that a command has, has had, or waits for.
@@ -18,7 +18,7 @@ pub struct CommandTerminal {
     elector: Pid,
     policy: TerminalPolicy,
     terminal: Option<Terminal>,
-    /// The time of the next check, while the command is stopped because it needs the terminal.
+    /// The time of the next check, while the command is suspended because it needs the terminal.
     next_check: Option<Instant>,
 }
 
@@ -46,7 +46,7 @@ impl CommandTerminal {
     }
 
     /// Gives the terminal to the command's process group if the command may have it, and returns whether it did.
-    /// `needs_terminal` says that the command needs the terminal now.
+    /// `needs_terminal` states whether the command needs the terminal now.
     pub fn give_to(&mut self, main: Pid, needs_terminal: bool) -> bool {
         let Some(terminal) = Terminal::for_command(self.elector, self.policy, needs_terminal) else { return false };
         terminal.give_to(main);
@@ -54,8 +54,8 @@ impl CommandTerminal {
         true
     }
 
-    /// Sets the time of the next check whether the command may have the terminal. Returns whether this is the first
-    /// check of a wait.
+    /// Schedules the next check of whether the command may have the terminal. Returns whether this is the first check of
+    /// a wait.
     pub fn schedule_check(&mut self) -> bool {
         self.next_check.replace(clock::now() + CHECK_INTERVAL).is_none()
     }

@@ -20,7 +20,8 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// at most a 2000th of a CPU.
 const SCAN_PAUSE: u32 = 2000;
 
-/// A longer pause than this is shortened, because a kill needs to know how many processes there are.
+/// The longest pause after a scan, except after a scan of very many processes. It is short, because a kill needs to know
+/// how many processes there are.
 const LONG_SCAN_PAUSE: Duration = Duration::from_secs(5);
 
 /// The shortest pause after a scan of very many processes, as a multiple of the CPU time of the scan.
@@ -181,7 +182,7 @@ impl CommandTree {
     /// Sends a signal to all processes that the main process left running.
     pub fn signal_children(&self, signal: i32) {
         for child in self.tree.children() {
-            // SAFETY: the call takes two integers. nix's `kill` has no real-time signals.
+            // SAFETY: the call takes two integers. nix's `kill` does not support real-time signals.
             unsafe { libc::kill(child.as_raw(), signal) };
         }
     }
@@ -225,7 +226,7 @@ impl CommandTree {
     /// Kills again if the next round is due.
     ///
     /// # Errors
-    /// Returns why some process cannot be killed, unless that was returned before.
+    /// Returns why some process cannot be killed, unless an earlier round has returned that.
     pub fn run_round(&mut self) -> Result<(), KillFailure> {
         let now = clock::now();
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
@@ -262,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scans_of_many_processes_are_rarer_but_at_most_five_seconds_or_a_hundredth_of_a_cpu_apart() {
+    fn the_pause_after_a_scan_grows_with_the_cpu_time_of_the_scan() {
         let millis = Duration::from_millis;
         for (took, pause) in [(0, 1000), (1, 2000), (2, 4000), (12, 5000), (50, 5000), (100, 10_000)] {
             assert_eq!(scan_pause(millis(took), false), millis(pause), "{took} ms");

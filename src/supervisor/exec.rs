@@ -19,7 +19,7 @@ use super::file_format::FileFormat;
 /// The length of the longest encoded failure, in bytes. A pipe accepts a message of this length atomically.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// The folders that are searched if PATH is not set, as by execvp(3).
+/// The folders that are searched if PATH is not set. execvp(3) searches the same ones.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The interpreter of a script without a `#!` line.

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// The number of bytes at the start of a file that the kernel reads to determine its format. At most the same number of
-/// bytes is read from the path of an ELF file's interpreter.
+/// How many bytes at the start of a file the kernel reads to determine its format. The path of an ELF file's interpreter
+/// is cut off after the same number of bytes.
 const MAX_READ: u64 = 256;
 
 /// The machine numbers of ELF headers, with their names.
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_programs_are_distinguished_from_other_files() {
+    fn foreign_and_damaged_programs_text_and_data_are_recognized() {
         let mut for_s390x = [0; 64];
         for_s390x[..6].copy_from_slice(b"\x7fELF\x02\x01");
         for_s390x[18] = 22;

@@ -60,7 +60,7 @@ pub struct MainLoop<'a> {
     terminal: CommandTerminal,
     elector_pid: Pid,
     tree: CommandTree,
-    /// When the expected delay of a kill is measured next.
+    /// When to measure next by how much a kill would be delayed.
     next_probe: Instant,
     /// The raised priority of this thread; `None` while no command runs, or if it could not be raised.
     priority: Option<Priority>,
@@ -145,7 +145,7 @@ impl<'a> MainLoop<'a> {
             if self.elector_gone && self.main.is_none() && self.start.is_none() {
                 return Ok(());
             }
-            // The next step needs the result of a start, so it must not wait.
+            // The result of a start is handled at once, in the next step.
             if self.start.is_none() {
                 self.wait()?;
             }
@@ -177,7 +177,7 @@ impl<'a> MainLoop<'a> {
             let number = deadline.as_fd().as_raw_fd();
             added.push((deadline::FD_VARIABLE.to_owned(), number.to_string()));
         }
-        self.program.set_environment(&self.config.own_variables, &added, self.elector_pid);
+        self.program.set_environment(&self.config.removed_variables, &added, self.elector_pid);
     }
 
     fn check_exec(&mut self) {
@@ -202,7 +202,7 @@ impl<'a> MainLoop<'a> {
         }
         let reaped = self.tree.reap(self.main);
         if reaped.main_ended.is_some() {
-            // The exec pipe may hold a message from before the process died.
+            // The process may have sent a message through the exec pipe before it died.
             self.check_exec();
         }
         let main_ended = reaped.main_ended.map(|ended| {

@@ -1,7 +1,7 @@
 //! The inner process, which owns the command and every process that the command forks.
 //!
-//! It has one thread, and it does not use the network. It stops and kills the command on time without the help of the
-//! elector: the elector can postpone these instants, but if it hangs, dies or is stopped, they are not postponed.
+//! It has one thread, and it does not use the network. It stops and kills the command on time without the elector's
+//! help. Only the elector can postpone these instants, so if the elector hangs or dies, the command ends on time.
 //! [`leaderrun_core::supervisor`] decides when the command must end.
 
 mod command_terminal;
@@ -47,8 +47,8 @@ pub struct SupervisorConfig {
     pub wait_for: WaitFor,
     /// Whether the command gets the terminal whenever leaderrun's job has it (`--foreground`).
     pub foreground: bool,
-    /// Variables that set leaderrun's own options, which the command does not inherit.
-    pub own_variables: Vec<String>,
+    /// The variables that the command does not inherit, such as those that set leaderrun's own options.
+    pub removed_variables: Vec<String>,
     pub run: RunId,
     /// If the elector sends no orders for this long after a loss, once the command is gone, the supervisor kills the
     /// elector. `None` means never.
@@ -57,7 +57,7 @@ pub struct SupervisorConfig {
     pub max_advance: Duration,
 }
 
-/// Runs the supervisor until the elector is dead or kills it. Never returns.
+/// Runs the supervisor until the elector is dead and no process of the command is left, or until the elector kills it.
 pub fn run(
     config: SupervisorConfig,
     channel: SupervisorEnd,
@@ -66,7 +66,7 @@ pub fn run(
     inherited: InheritedSignals,
     switch: io::Result<DeadMansSwitch>,
 ) -> ! {
-    // A panic prints no message: stderr is the command's, and might block. The elector logs the end of this process.
+    // A panic prints no message: stderr belongs to the command, and might block. The elector logs the end of this process.
     std::panic::set_hook(Box::new(|_| process::abort()));
     // A failure to lock the memory is not reported, because the elector fails in the same way and logs that.
     let _ = memory::lock();

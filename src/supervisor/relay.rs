@@ -16,8 +16,8 @@ use leaderrun_core::signal::is_termination_signal;
 /// A program that signals a whole unit sends all copies within this time.
 const OWN_COPY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How much earlier than the elector's signal the supervisor's own copy may arrive. The elector may defer the signal
-/// while traffic is withdrawn.
+/// How long the supervisor remembers a signal that it received itself. The elector's copy may arrive this much later,
+/// because the elector defers the signal while traffic is routed away.
 const OWN_COPY_AGE: Duration = WITHDRAWAL_TIMEOUT.saturating_add(Duration::from_millis(500));
 
 /// How long a command that received the signal may take to die from it.

@@ -21,8 +21,8 @@ use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::Terminal;
 
-/// The message that a child writes to the exec pipe if no time was left just before exec. It is shorter than any
-/// encoded failure.
+/// The message that a child writes to the exec pipe if no time was left just before exec. It is shorter than an
+/// encoded failure, so it cannot be confused with one.
 const TOO_LATE: [u8; 1] = [0];
 
 /// The variables in which systemd passes the pid of the process that gets its sockets, and of the process that it
@@ -110,7 +110,7 @@ impl AsFd for Spawned {
     }
 }
 
-/// Everything that a command is started with.
+/// What is needed to start a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Start<'a> {
     pub program: &'a Program,

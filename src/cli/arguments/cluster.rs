@@ -19,7 +19,7 @@ pub struct ClusterArguments {
     #[arg(long, env = "LEADERRUN_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
 
-    /// The user to act as
+    /// The user to impersonate
     #[arg(long = "as", env = "LEADERRUN_AS", value_name = "USER")]
     pub impersonate: Option<String>,
 }

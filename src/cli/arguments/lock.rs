@@ -27,7 +27,7 @@ pub struct LockArguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct SlotArguments {
-    /// Let this many candidates lead at once, 2 to 64, each in a slot of its own: slot K, from 0, is the lock NAME-K, and the command sees K as LEADERRUN_SLOT [default: one leader, and no slots]
+    /// Let this many candidates (2 to 64) lead at once, each in its own slot. Slot K, counted from 0, is the lock NAME-K; the command gets K in LEADERRUN_SLOT [default: one leader, and no slots]
     #[arg(long, env = "LEADERRUN_SLOTS", value_name = "COUNT", value_parser = values::slots)]
     pub slots: Option<SlotCount>,
 }
@@ -45,7 +45,7 @@ pub struct OwnerArguments {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct ElectionArguments {
-    /// The name by which this candidate holds the lock [default: pod or host name, _, UUID]
+    /// The name under which this candidate holds the lock [default: pod or host name, _, UUID]
     #[arg(long, env = "LEADERRUN_IDENTITY", value_name = "NAME", value_parser = values::identity)]
     pub identity: Option<String>,
 
@@ -53,11 +53,11 @@ pub struct ElectionArguments {
     #[arg(long, allow_hyphen_values = true, env = "LEADERRUN_WAIT", value_name = "DURATION", value_parser = values::duration)]
     pub wait: Option<Duration>,
 
-    /// The status with which to give up when another candidate holds the lock or the command is not due, as in flock(1)
+    /// The exit status if the lock was not acquired within --wait because another candidate holds it or the command is not due, as in flock(1)
     #[arg(short = 'E', long, env = "LEADERRUN_CONFLICT_EXIT_CODE", value_name = "STATUS", default_value_t = NOT_ACQUIRED, value_parser = values::exit_status)]
     pub conflict_exit_code: u8,
 
-    /// Keep other candidates from running the command for this long after the lock was acquired, once the command has ended with status 0
+    /// Let no candidate run the command again until this long after the lock was acquired, if the command has ended with status 0
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
 
@@ -73,7 +73,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_PREEMPT", value_name = "DURATION", value_parser = values::period)]
     pub preempt: Option<Duration>,
 
-    /// Run the command repeatedly, once per this interval on one of the candidates, counted from the acquisition of the lock: after status 0 leaderrun waits for the next run, and after any other status it exits with that status
+    /// Run the command repeatedly, once per interval on one of the candidates. The interval begins when the lock is acquired. After status 0 leaderrun waits for the next run; after any other status it exits with that status
     #[arg(long, env = "LEADERRUN_EVERY", value_name = "DURATION", value_parser = values::period, conflicts_with_all = ["min_hold", "wait"])]
     pub every: Option<Duration>,
 

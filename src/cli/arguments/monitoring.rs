@@ -27,7 +27,7 @@ pub struct MonitoringArguments {
     )]
     pub ready_when: ReadyWhen,
 
-    /// Answer /healthz with 503 when a problem has kept this candidate from being able to lead for this long, so that it is restarted [default: never]
+    /// Answer /healthz with 503 when a problem has kept this candidate unable to lead for this long, so that it is restarted [default: never]
     #[arg(long, env = "LEADERRUN_UNHEALTHY_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub unhealthy_after: Option<Duration>,
 

@@ -39,7 +39,7 @@ pub struct RoutingArguments {
     #[arg(long, env = "LEADERRUN_POD", value_name = "NAME", value_parser = values::object_name)]
     pub pod: Option<String>,
 
-    /// A port at which the leader's container listens: PORT, PORT/udp or NAME:PORT, where NAME is the name of the Service's port and is needed if the Service has several ports of which none has this targetPort; separate several by commas or repeat the option [default: the targetPort of every port of the Service]
+    /// A port at which the leader's container listens: PORT, PORT/udp or NAME:PORT. NAME is the name of a port of the Service, and is required if the Service has several ports and none has this targetPort. Separate several ports by commas, or repeat the option [default: the targetPort of every port of the Service]
     #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::service_port)]
     pub ports: Vec<ServicePort>,
 

@@ -28,9 +28,9 @@ pub enum SubcommandArguments {
     #[command(
         override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-The holder writes the times in a record by its own clock, and this command compares them with the clock of this machine, so \
-they are off by the difference of the two clocks. Candidates do not depend on clocks: each measures how long it has seen no \
-change of the record.
+The holder writes the times by its own clock, and this command compares them with the clock of this machine, so the answer is \
+off by the difference between the two clocks. Candidates do not use these times: each measures for how long the record has not \
+changed.
 
 Exit status:
   0    held; with --slots, every slot is held
@@ -59,7 +59,7 @@ Exit status:
     #[command(
         override_usage = "leaderrun list [-n NAMESPACE | -A] [OPTIONS]",
         after_help = "\
-It requires the right to list leases in the namespace. leaderrun status --help explains the states and their times.
+This command requires the permission to list leases in the namespace. leaderrun status --help explains the states and their times.
 
 Exit status:
   0    listed, even if there are none
@@ -86,7 +86,7 @@ Exit status:
         cluster: ClusterArguments,
     },
 
-    /// Print the service account of a lock and its rights, to be piped into kubectl apply -f -
+    /// Print a service account with the permissions for a lock, as the input of kubectl apply -f -
     #[command(
         override_usage = "leaderrun manifest --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
@@ -122,12 +122,12 @@ Exit status:
     #[command(
         override_usage = "leaderrun step-down --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-This command asks once, and only waits with --wait. The holder finds the request at its next renewal and acts as on \
+This command asks once, and waits only with --wait. The holder finds the request at its next renewal and acts as on \
 SIGTERM: its command gets SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, the holder releases \
 the lock and ends.
 
 Exit status:
-  0    asked; with --wait, handed over
+  0    asked; with --wait, the holder has released the lock
   1    nobody holds the lock
   2    with --wait, the holder still holds the lock
   125  not asked: the holder is another program, or the lock cannot be reached"
@@ -145,8 +145,8 @@ Exit status:
     #[command(
         override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-Use this command for a long lease whose holder does not come back. It waits for a renewal, and releases the lock if there is \
-none; standbys may then acquire it at once. If the holder is in fact alive and only cut off from the lock, its command continues \
+Use this command if the lease is long and its holder does not come back. It waits for a renewal, and releases the lock if there is \
+none. Standbys can then acquire the lock at once. If the holder is in fact alive and only cut off from the lock, its command continues \
 until its renew deadline, so two commands may run at once. To ask a living holder, use leaderrun step-down.
 
 Exit status:
@@ -160,7 +160,7 @@ Exit status:
         #[arg(long, required = true)]
         force: bool,
 
-        /// How long to wait for a renewal [default: two of the retry periods that the holder's record states, or a third of its lease]
+        /// How long to wait for a renewal [default: two retry periods if the holder's record states them, otherwise a third of its lease duration]
         #[arg(long, value_name = "DURATION", value_parser = values::duration)]
         observe: Option<Duration>,
 
@@ -173,7 +173,7 @@ Exit status:
         override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS] [-- COMMAND [ARGUMENT]...]",
         after_help = "\
 This command accepts all options of a run: insert doctor after leaderrun in a command line that does not work. \
-Nothing is written. A line begins with ok, with note for what could be better, or with FAILED.
+It changes nothing. Each line of its output begins with ok, with note (it could be better), or with FAILED.
 
 Exit status:
   0    nothing failed
@@ -189,7 +189,7 @@ Exit status:
         command: Vec<OsString>,
     },
 
-    /// Report to the command, by the exit status, whether its run still holds the lock
+    /// Report to the command by exit status whether its run still holds the lock
     #[command(
         override_usage = "leaderrun check [--min-remaining DURATION]",
         after_help = "\

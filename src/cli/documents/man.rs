@@ -31,7 +31,7 @@ pub fn page() -> String {
     String::from_utf8_lossy(&page).into_owned()
 }
 
-/// Turns the sections of option groups into parts of one section.
+/// Turns the section of each group of options into a subsection of one section.
 fn options_in_one_section(rendered: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(rendered);
     let lines = text.lines().map(|line| match line.strip_prefix(".SH ") {
@@ -120,7 +120,7 @@ fn examples() -> Roff {
     for (what, command) in [
         ("Run a worker on one pod at a time:", "leaderrun --lock default/my-job -- ./worker"),
         (
-            "From cron on several machines, on one at a time, without waiting for a job that is running:",
+            "From cron on several machines, but only on one at a time, without waiting for a job that is still running:",
             "leaderrun --quiet --lock default/my-job --wait 0s -- ./job.sh",
         ),
         (

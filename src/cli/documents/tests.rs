@@ -37,6 +37,6 @@ fn the_documents_are_current() {
 fn the_folder_completions_contains_only_generated_files() {
     for entry in fs::read_dir(package().join("completions")).unwrap() {
         let name = format!("completions/{}", entry.unwrap().file_name().display());
-        assert!(files().iter().any(|(known, _)| *known == name), "nothing makes {name}");
+        assert!(files().iter().any(|(known, _)| *known == name), "{name} is not a generated file");
     }
 }

@@ -16,7 +16,7 @@ const COMMAND: &str = r#"
         case $words[2] in
             (COMMANDLESS) return 1 ;;
         esac
-        # After -- comes another command line.
+        # The words after -- are another command line.
         words=("${(@)words[dashes + 1, -1]}")
         (( CURRENT -= dashes ))
         _normal

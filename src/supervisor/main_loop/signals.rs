@@ -1,4 +1,4 @@
-//! Signals to the command's process group, and signals that have stopped it.
+//! Sends signals to the command's process group, and handles signals that have suspended it.
 
 use leaderrun_core::messages::SupervisorNotice;
 use leaderrun_core::signal::is_termination_signal;
@@ -11,9 +11,8 @@ use crate::process::signals::SignalHandling;
 use crate::supervisor::relay::RelayedSignal;
 
 impl MainLoop<'_> {
-    /// Handles a command that was stopped by a signal. The command is continued if the signal came from Ctrl-Z.
-    /// Otherwise the leader would lose its lock, and no process would read from the terminal while the foreground group
-    /// is stopped.
+    /// Handles a command that a signal has suspended. If Ctrl-Z sent the signal, the command is continued: the shell would
+    /// get the terminal back only if leaderrun suspended itself too, and then the lock would be lost.
     pub(super) fn handle_stopped(&mut self, pid: Pid, signal: i32) {
         match signal {
             libc::SIGTTIN | libc::SIGTTOU => self.handle_missing_terminal(pid),
@@ -25,7 +24,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Handles a command that was stopped because it needs the terminal and does not have it. If leaderrun has become
+    /// Handles a command that was suspended because it needs the terminal and does not have it. If leaderrun has become
     /// the foreground job in the meantime, the command gets the terminal. leaderrun may not have noticed, because a
     /// shell's `fg` sends no SIGCONT to a job that is running.
     pub(super) fn handle_missing_terminal(&mut self, main: Pid) {
@@ -46,7 +45,7 @@ impl MainLoop<'_> {
         }
         let result = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
-            // While a process is stopped, it reacts to no signal except SIGKILL and SIGCONT.
+            // A suspended process reacts to no signal except SIGKILL and SIGCONT.
             let _ = self.tree.signal_group(main, libc::SIGCONT);
         }
         let refusal = result.err().filter(|errno| *errno != Errno::ESRCH);
@@ -57,7 +56,7 @@ impl MainLoop<'_> {
     }
 
     /// Gives the command the terminal if leaderrun is now the foreground job, for example because a shell's `fg` has
-    /// continued it. `needs_terminal` says that the command needs the terminal now.
+    /// continued it. `needs_terminal` states whether the command needs the terminal now.
     fn take_foreground(&mut self, main: Pid, needs_terminal: bool) {
         if self.terminal.give_to(main, needs_terminal) {
             self.notify(SupervisorNotice::HasTerminal);
@@ -68,7 +67,7 @@ impl MainLoop<'_> {
     /// directly.
     pub(super) fn relay_due(&mut self) {
         for relayed in self.relay.due(clock::now()) {
-            // Once the main process has been reaped, the number of its group may belong to another group.
+            // Once the main process has been reaped, another process group may have the same id.
             if !self.supervisor.main_runs() {
                 continue;
             }

@@ -296,7 +296,7 @@ fn help_and_version_are_printed_to_stdout() {
         (&["manifest", "--help"], "--service-account"),
         (&["check", "--help"], "--min-remaining"),
         (&["doctor", "--help"], "--renew-deadline"),
-        (&["step-down", "--help"], "This command asks once, and only waits with --wait"),
+        (&["step-down", "--help"], "This command asks once, and waits only with --wait"),
     ] {
         let mut help = Candidate::without_options("a").args(options).start();
         help.wait_for_exit(0);

@@ -252,7 +252,7 @@ fn invalid_slot_options_are_refused() {
         ),
         (
             &["--lock", "a/b", "--slots", "3", "--pod-label", "role=leader"],
-            "--pod-label role=leader: each slot needs a label of its own; try --pod-label 'role=leader-{slot}'",
+            "--pod-label role=leader: each slot needs its own label; try --pod-label 'role=leader-{slot}'",
         ),
         (
             &["--lock", "a/b", "--service", "web-{slot}"],
