@@ -1,10 +1,10 @@
 //! Measures the performance and the resource usage of leaderrun. `cargo bench` prints a table of medians, 99th
 //! percentiles and worst values.
 //!
-//! The benchmark runs real processes and sockets. The API server is that of the tests or, with `KUBEBUILDER_ASSETS`, a
-//! real one. `LEADERRUN_BENCH_RUNS` sets how many times each figure is measured; slow figures are measured fewer times.
-//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". Figures that are measured
-//! together have one name: "memory", "per minute" and "200 candidates".
+//! The benchmark runs real processes and sockets. It uses the tests' API server or, with `KUBEBUILDER_ASSETS`, a real
+//! one. `LEADERRUN_BENCH_RUNS` sets how many times each figure is measured; slow figures are measured fewer times.
+//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". Three groups of figures are
+//! always measured together, and are selected as "memory", "per minute" and "200 candidates".
 
 use std::fs;
 use std::process::ExitCode;
@@ -307,7 +307,7 @@ fn cpu_time(process: Pid) -> Duration {
 }
 
 /// Measures the memory of many candidates for one lock, how long their hand-overs take, and how many writes are refused
-/// meanwhile.
+/// during hand-overs.
 fn contention(size: usize) {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
@@ -326,7 +326,7 @@ fn contention(size: usize) {
         format!("private memory per standby, {size} candidates"),
         kilobytes / standbys.len() as u64
     );
-    // Causes `count` hand-overs, and returns the number of writes that were refused meanwhile.
+    // Causes `count` hand-overs, and returns how many writes were refused during them.
     let hand_overs = |count: usize| {
         let (conflicts_before, commands_before) = (proxy.conflicts(), witnesses.lifetimes().len());
         for commands in commands_before..commands_before + count {

@@ -6,7 +6,7 @@ folder=$(mktemp -d)
 trap 'kill -9 $(cat "$folder"/*.pid) 2>/dev/null || true; rm -rf "$folder"' EXIT
 cd "$folder"
 
-# Starts candidate $1, with its name in front of each of its lines.
+# Starts candidate $1, and prints its name in front of each line of its output.
 candidate() {
     mkfifo "$1.pipe"
     sed -u "s/^/$1 | /" <"$1.pipe" &

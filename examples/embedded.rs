@@ -15,14 +15,14 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
 use leaderrun_core::timing::Timing;
 
-/// The functions of the surrounding program that are called when the leadership changes.
+/// The program's functions that are called when the leadership changes.
 struct Callbacks {
     started_leading: fn(&str),
     stopped_leading: fn(&str),
     new_leader: fn(&str, &str),
 }
 
-/// The storage that the candidates share: the record, and a version that grows with each write.
+/// The storage that the candidates share: a version that grows with each write, and the record.
 struct Storage(Mutex<(u64, Option<Record>)>);
 
 impl Storage {
@@ -64,7 +64,7 @@ fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
         for action in election.step(now(), mem::take(&mut inputs)) {
             match action {
                 ElectionAction::Send(request) => inputs.reply = Some(storage.carry_out(request)),
-                // This storage cannot watch: the record is polled.
+                // This storage has no watches, so the election polls the record.
                 ElectionAction::Watch(_) => inputs.watch_events.push(WatchEvent::Forbidden),
                 ElectionAction::StartLeading(leadership) => {
                     (callbacks.started_leading)(name);

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Replaces a file by the contents of stdin, unless a later leader has replaced it:
+# Replaces a file with the contents of stdin, unless a later leader has replaced it:
 #
 #     leaderrun --lock default/report -- sh -c 'make-report | ./file.sh /srv/report'
 #
 # FILE.token contains the greatest token so far. All writers of the file must use this script, on a file system where flock
-# works between all of them. A writer may be stopped at any line: before the lock it has changed nothing, and while it holds the
-# lock, the others wait.
+# works between all of them. A writer may be stopped at any line: before it has the file's lock, it has changed nothing, and while
+# it has the lock, the others wait.
 set -eu
 
 file=$1 token=$LEADERRUN_FENCING_TOKEN
@@ -14,7 +14,7 @@ exec 9>"$file.lock"
 flock 9
 greatest=0
 [ ! -e "$file.token" ] || greatest=$(cat "$file.token")
-# The test is negated, so that a token that is not a number stops the script as well.
+# The test is negated so that a token that is not a number also stops the script.
 if ! [ "$token" -ge "$greatest" ]; then
     rm "$file.$token.new"
     echo "a later leader has written $file, or $file.token is not a number" >&2

@@ -3,8 +3,8 @@
 #
 #     leaderrun --lock default/report -- ./object-storage.sh my-bucket report.json ./report.json
 #
-# The object's metadata contain the token of the leader that put it. The store compares: it accepts the new object only if
-# the object that was read is still there, or, if there was none, if there still is none.
+# The object's metadata contain the token of the leader that put it. The store accepts the new object only if the object that
+# this script has read is still there. If there was no object, the store accepts the new one only if there still is none.
 set -eu
 
 bucket=$1 key=$2 body=$3 token=$LEADERRUN_FENCING_TOKEN
@@ -16,7 +16,7 @@ if [ -z "$found" ]; then
     set -- --if-none-match '*'
 else
     case $greatest in None | '') greatest=0 ;; esac
-    # The test is negated, so that a token that is not a number stops the script as well.
+    # The test is negated so that a token that is not a number also stops the script.
     if ! [ "$token" -ge "$greatest" ]; then
         echo "a later leader has put this object, or the object's token is not a number" >&2
         exit 1

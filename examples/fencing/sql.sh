@@ -5,7 +5,7 @@
 #
 # The row contains the token of the leader that wrote it last, as a number. The comparison is part of the statement, so
 # nothing can happen in between. PostgreSQL accepts the same statements. To change several rows in one transaction, begin it
-# with such a statement on a separate row, and roll it back if that has changed nothing.
+# with such a statement on a separate row. If that changes nothing, roll the transaction back.
 set -eu
 
 changed=$(sqlite3 -bail "$1" <<SQL

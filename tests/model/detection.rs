@@ -8,7 +8,8 @@ use testkit::simulated_time::SECOND;
 
 fn assert_detects(setting: Setting, violation: ViolationKind) {
     let (found, statistics) = search(&setting, Order::BreadthFirst);
-    let found = found.unwrap_or_else(|| panic!("{:?} was not detected: {statistics}", setting.disabled));
+    let found =
+        found.unwrap_or_else(|| panic!("disabled {:?}, but found no violation: {statistics}", setting.disabled));
     println!("{:?}: {statistics}\n{}", setting.disabled, found.trace(&setting));
     assert_eq!(found.violation, violation);
 }
@@ -23,7 +24,7 @@ macro_rules! rule_tests {
                     disturbances: $kinds,
                     end: $seconds * SECOND,
                     disabled: Some(Rule::$rule),
-                    ..Setting::everything()
+                    ..Setting::with_all_disturbances()
                 };
                 assert_detects(setting, ViolationKind::$violation);
             }
@@ -37,7 +38,7 @@ rule_tests! {
     // Two candidates, one of them the former holder, claim an expired lock. The Lease is deleted after the first claim.
     writes_name_the_uid: UidCheck, 2 of &[Disturbance::Freeze, Disturbance::Delete], within 5 s, Overlap;
     the_lock_is_released_only_when_no_process_is_left: ReleaseAfterLastProcess, 1 of &[Disturbance::CommandEnds], within 1 s, ReleasedAlive;
-    the_lock_is_not_released_while_the_command_of_a_dead_supervisor_lives:
+    the_lock_is_not_released_while_the_command_of_a_dead_supervisor_is_alive:
         ReleaseAfterKill, 1 of &[Disturbance::Crash], within 1 s, ReleasedAlive;
     candidates_wait_for_the_holder_of_an_emptied_record: WaitForDisplacedHolder, 1 of &[Disturbance::Empty], within 1 s, Overlap;
     the_grace_period_ends_before_the_lease: GraceEndsBeforeLease, 1 of &[Disturbance::Partition], within 5 s, Overlap;
@@ -52,14 +53,15 @@ fn own_records_are_recognized_by_run_id() {
         same_identity: true,
         max_disturbances: 0,
         disabled: Some(Rule::RecognizeByRunId),
-        ..Setting::everything()
+        ..Setting::with_all_disturbances()
     };
     assert_detects(setting, ViolationKind::Overlap);
 }
 
 #[test]
 fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
-    let setting = Setting { max_disturbances: 1, disturbances: &[Disturbance::Partition], ..Setting::everything() };
+    let setting =
+        Setting { max_disturbances: 1, disturbances: &[Disturbance::Partition], ..Setting::with_all_disturbances() };
     let too_slow = clock(1.0 / (tolerated_rate_ratio(&setting.timing) * 1.1));
     let [_, fast] = &setting.clocks;
     assert_detects(Setting { clocks: [too_slow, fast.clone()], ..setting }, ViolationKind::Overlap);

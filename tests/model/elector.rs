@@ -10,7 +10,7 @@ use crate::setting::{DEATH_TIME, Rule};
 use crate::world::{ViolationKind, World};
 
 impl World<'_> {
-    /// Delivers a report of the election to the elector.
+    /// Delivers the election's report to the elector.
     pub fn report_to_elector(&mut self, run: usize, report: ElectionReport) {
         self.step_elector(run, ElectorInputs { election: vec![report], ..ElectorInputs::default() });
     }

@@ -3,13 +3,14 @@
 //! [`leaderrun_core::supervisor::Supervisor`] and of an API server with one object. Requests, replies and watch events
 //! arrive in every order, under every combination of a bounded number of disturbances (see [`disturbance`]).
 //!
-//! The search (`search.rs`) bounds disturbances and time rather than the depth. It is too short to justify a dependency
-//! on the crate `stateright`, which needs an HTTP server, a concurrent map and another random number generator.
+//! The search (`search.rs`) bounds the number of disturbances and the simulated time, not the depth. It is too short to
+//! justify a dependency on the crate `stateright`, which needs an HTTP server, a concurrent map and another random
+//! number generator.
 //!
-//! Unlike the simulation, the model does not contain more than two machines, duplicated requests, suspended machines,
+//! Unlike the simulation, the model has only two machines, and contains no duplicated requests, suspended machines,
 //! client-go candidates, repeated outside edits, or clock rates between the extremes. Time only advances to the next
-//! timeout or to just before it. These times include the worst case, because all operations except kills take no time,
-//! and a kill takes the longest time that is allowed. All jitter comes from one seed.
+//! timeout or to just before it. These times include the worst case, because a kill takes the longest time that is
+//! allowed, and all other operations take no time. All jitter comes from one seed.
 //!
 //! To explore with more disturbances:
 //! `LEADERRUN_DISTURBANCES=2 cargo test --release --test model -- bounds --nocapture`.
@@ -33,7 +34,7 @@ use setting::Setting;
 fn no_interleaving_within_the_bounds_violates_an_invariant() {
     let max_disturbances =
         std::env::var("LEADERRUN_DISTURBANCES").ok().and_then(|count| count.parse().ok()).unwrap_or(1);
-    let setting = Setting { max_disturbances, ..Setting::everything() };
+    let setting = Setting { max_disturbances, ..Setting::with_all_disturbances() };
     let (found, statistics) = search(&setting, Order::DepthFirst);
     println!("{max_disturbances} disturbances: {statistics}");
     if found.is_some() {

@@ -1,4 +1,4 @@
-//! One run of leaderrun, and its election, driven as in the production loop.
+//! One run of leaderrun, and its election, which is driven as leaderrun's election thread drives it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -73,7 +73,7 @@ pub struct Run {
     pub watch: Option<VecDeque<WatchEvent>>,
     /// `true` if time has advanced since an event in flight was sent.
     watch_is_late: bool,
-    /// `true` if a partition has broken the watch, so that no more events are sent.
+    /// `true` if a partition has broken the watch, so no more events are sent.
     pub watch_is_dead: bool,
     pub orders: VecDeque<Order>,
     pub reports: VecDeque<Report>,
@@ -120,7 +120,7 @@ impl Run {
         }
     }
 
-    /// Returns the number of messages that could be delivered now.
+    /// Returns the number of messages that can be delivered now.
     pub fn deliverable_messages(&self) -> u8 {
         // Messages to a frozen process wait in its queue.
         let is_running = self.elector_process == ProcessState::Running;
@@ -136,7 +136,7 @@ impl Run {
         self.request.is_some() || self.reply.is_some() || has_event || !self.dropped_requests.is_empty()
     }
 
-    /// Marks as late all messages that could be delivered now.
+    /// Marks all messages that can be delivered now as late.
     pub fn mark_pending_as_late(&mut self) {
         self.request_is_late = self.request.is_some();
         if self.elector_process == ProcessState::Running {

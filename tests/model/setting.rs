@@ -8,11 +8,11 @@ use leaderrun_core::timing::Timing;
 use crate::disturbance::Disturbance;
 use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 
-/// The longest time that a kill takes if the elector kills in place of the supervisor.
+/// The longest time from the kill instant to the death of the last process, if the elector kills in place of the
+/// supervisor.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
-/// The longest time from SIGKILL to the death of the last process. It is a millisecond less than the part of
-/// [`KILL_TIME`] that remains when the elector kills, because the next command can start exactly at the end of
-/// `KILL_TIME`.
+/// The longest time from SIGKILL to the death of the last process. The elector sends SIGKILL 50 ms after the kill
+/// instant. One millisecond is missing, because the next command can start exactly at the end of [`KILL_TIME`].
 pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
 /// A rule that can be disabled, by changing the inputs and outputs of the state machines.
@@ -30,7 +30,7 @@ pub enum Rule {
     ReleaseAfterKill,
     /// A run recognizes its own records by its run ID, not by its identity.
     RecognizeByRunId,
-    /// Candidates wait for a holder whose mark was removed.
+    /// Candidates wait for a holder whose record was emptied or deleted.
     WaitForDisplacedHolder,
     /// The grace period ends before the lease.
     GraceEndsBeforeLease,
@@ -52,7 +52,7 @@ pub struct Setting {
     pub routes: bool,
     /// The largest number of disturbances.
     pub max_disturbances: u8,
-    /// The kinds of disturbance that are possible.
+    /// The possible kinds of disturbance.
     pub disturbances: &'static [Disturbance],
     /// The largest number of runs, including restarts.
     pub max_runs: usize,
@@ -64,7 +64,7 @@ pub struct Setting {
 
 impl Setting {
     /// Returns a setting with all disturbances, in which the clock rates differ as much as is tolerated.
-    pub fn everything() -> Self {
+    pub fn with_all_disturbances() -> Self {
         let millis = Duration::from_millis;
         let timing = Timing::new(millis(4000), millis(2500), millis(1000), Some(millis(500)));
         let timing = timing.expect("the timing is valid");

@@ -6,7 +6,7 @@ use crate::disturbance::{Disturbance, Partition, Role};
 use crate::run::{ProcessState, Run};
 use crate::world::{JUST_BEFORE, World};
 
-/// A step of the model. The actions of a candidate are not steps: it carries them out at once, because their order
+/// A step of the model. A candidate's actions are not steps: the candidate carries them out at once, because their order
 /// relative to the other candidate's actions makes no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -50,10 +50,10 @@ impl World<'_> {
                 }
                 None => {}
             }
-            let is_free =
-                !self.state.runs.iter().any(|run| run.machine == machine && run.elector_process != ProcessState::Dead);
+            let runs_leaderrun =
+                self.state.runs.iter().any(|run| run.machine == machine && run.elector_process != ProcessState::Dead);
             let may_start = self.state.runs.len() < self.setting.max_runs;
-            if is_free
+            if !runs_leaderrun
                 && may_start
                 && self.may_disturb(Disturbance::Restart)
                 && !self.state.runs.iter().any(Run::is_displaced)

@@ -5,7 +5,7 @@ use leaderrun_core::record::{Record, Stored, Version};
 
 use crate::setting::Rule;
 
-/// The number of changes that are kept, so that a watch can resume after an earlier one.
+/// The number of changes that are kept. A watch can resume after any of them.
 const HISTORY: usize = 3;
 
 #[derive(Clone, Debug, Default, Hash)]
@@ -77,8 +77,7 @@ impl Store {
         self.object = object;
     }
 
-    /// Returns the events with which a watch from this version begins: [`WatchEvent::Broken`] if the version is too
-    /// old.
+    /// Returns the first events of a watch from this version, or [`WatchEvent::Broken`] if the version is too old.
     pub fn events_since(&self, from: Option<&Version>) -> Vec<WatchEvent> {
         let Some(from) = from else {
             return self.object.iter().cloned().map(WatchEvent::Changed).collect();

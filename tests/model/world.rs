@@ -26,7 +26,7 @@ pub enum ViolationKind {
     Outlived,
 }
 
-/// The state of the model. Two worlds with equal states are explored once.
+/// The state of the model. Equal states are explored only once.
 #[derive(Clone, Hash)]
 pub struct State {
     pub now: Time,
@@ -201,7 +201,7 @@ impl<'a> World<'a> {
         self.publish();
     }
 
-    /// Sends the last change to all watches.
+    /// Sends the last change of the object to all watches.
     fn publish(&mut self) {
         let event = self.state.store.last_event();
         for run in &mut self.state.runs {

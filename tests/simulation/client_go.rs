@@ -99,7 +99,7 @@ impl World {
             if expires_at.is_some() {
                 self.check_client_go_takeover();
             }
-            self.outside_edit("takes the lease", |_| Some(held_record));
+            self.outside_edit("acquires the lock", |_| Some(held_record));
         }
     }
 
@@ -110,13 +110,14 @@ impl World {
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
             if holds && self.runs[run].tree.runs_command() && !self.is_not_covered(run) {
-                let description = format!("{} is alive when its lease has expired for others", self.name(run));
+                let description =
+                    format!("the command of {} is alive after its lease has expired for others", self.name(run));
                 self.record_violation(crate::invariants::ViolationKind::Overlap, description);
             }
         }
     }
 
-    /// Archives the current record, so that a fault can restore it later.
+    /// Archives the current record. A fault can restore it later.
     pub fn archive_current(&mut self) {
         if let Some(current) = self.store.object() {
             self.archive.push_back((current.record.clone(), current.version.uid.clone()));

@@ -28,7 +28,7 @@ use testkit::simulated_time::{MILLISECOND, Time};
 pub struct ElectorProcess {
     pub alive: bool,
     pub frozen_until: Time,
-    pub network_frozen_until: Time,
+    pub election_frozen_until: Time,
     pub election: Election,
     pub election_finished: bool,
     /// The number of requests that were sent.
@@ -51,7 +51,7 @@ pub struct ElectorProcess {
     pub watch: Option<u32>,
     pub watch_events: VecDeque<WatchEvent>,
     pub command_gone: Option<CommandGone>,
-    /// `true` if the election must stop, and has not handled this yet.
+    /// `true` if the election was asked to stop, and has not handled this yet.
     pub stop_requested: bool,
     pub election_reports: VecDeque<ElectionReport>,
     pub reports: VecDeque<Report>,
@@ -78,7 +78,7 @@ pub struct ElectorProcess {
     /// The time at which the election drops the request in flight. A later reply is ignored.
     gives_up_at: Option<Instant>,
     /// `true` if the last reply arrived before the election dropped its request.
-    pub reply_is_expected: bool,
+    pub reply_was_in_time: bool,
 }
 
 impl ElectorProcess {
@@ -97,7 +97,7 @@ impl ElectorProcess {
         Self {
             alive: true,
             frozen_until: 0,
-            network_frozen_until: 0,
+            election_frozen_until: 0,
             election: Election::new(config, now, seed),
             election_finished: false,
             requests: 0,
@@ -126,7 +126,7 @@ impl ElectorProcess {
             watch_is_current: false,
             pair_replied: false,
             gives_up_at: None,
-            reply_is_expected: false,
+            reply_was_in_time: false,
         }
     }
 }
@@ -203,7 +203,7 @@ impl World {
             Some(NextStep::Answer(reply)) => reply,
             None => reply,
         };
-        elector.reply_is_expected = elector.gives_up_at.take().is_some();
+        elector.reply_was_in_time = elector.gives_up_at.take().is_some();
         if self.mutation == Mutation::LateCreateAcquires {
             self.inject_release(run, &reply, now);
         }
@@ -272,7 +272,7 @@ impl World {
                 self.report_to_elector(run, ElectionReport::Extend(tenure));
             }
             ElectionAction::StepDown => {
-                trace!(self, "{} is requested to step down", self.name(run));
+                trace!(self, "{} is asked to step down", self.name(run));
                 self.report_to_elector(run, ElectionReport::StepDown);
             }
             ElectionAction::Lose { holder } => {

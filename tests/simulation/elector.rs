@@ -18,7 +18,7 @@ use crate::trace;
 use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
-/// The range of the pause before leaderrun is started again after its end.
+/// The range of the pause between the end of leaderrun and its next start.
 pub const RESTART_PAUSE: Range<Time> = SECOND / 20..3 * SECOND;
 
 /// The largest number of a command's processes. Each of them takes an equal share of the kill time.
@@ -92,7 +92,7 @@ impl World {
         ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized: false, tree_empty }
     }
 
-    /// Traces a report of the election. After a loss, also sets a deadline for the death of the command.
+    /// Traces the election's report. After a loss, also sets a deadline for the death of the command.
     fn observe_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
             ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => {
@@ -138,11 +138,11 @@ impl World {
         }
         let rejoins =
             ending == (Ending::Lost { may_rejoin: true }) && self.machines[self.runs[run].machine].plan.rejoins;
-        self.elector_gone(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTART_PAUSE });
+        self.elector_dies(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTART_PAUSE });
     }
 
     /// Lets the elector die, and schedules the next start of leaderrun.
-    pub fn elector_gone(&mut self, run: usize, restart_after: Range<Time>) {
+    pub fn elector_dies(&mut self, run: usize, restart_after: Range<Time>) {
         let elector = &mut self.runs[run].elector;
         elector.alive = false;
         elector.request_in_flight = None;
@@ -184,8 +184,8 @@ impl World {
         self.wake_soon(run, Thread::Supervisor);
     }
 
-    /// Sets a deadline for the death of the command: `timeout` and the time that a kill takes, together at most a
-    /// second, and the time by which this machine may delay the kill.
+    /// Sets a deadline for the death of the command: `timeout` plus the time of a kill, at most a second in total, plus
+    /// the time by which this machine may delay the kill.
     fn require_death_within(&mut self, run: usize, timeout: Duration) {
         let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME).min(SECOND);
         let advance = self.machines[self.runs[run].machine].plan.advance();

@@ -1,4 +1,4 @@
-//! The events of the simulation, in the order of their times.
+//! The events of the simulation, ordered by time.
 
 use std::cmp::Ordering;
 
@@ -18,8 +18,8 @@ pub enum Thread {
     Routing,
 }
 
-/// An event of the simulation. `number` is the number of a request, watch or routing step. When a later one has
-/// replaced it, its replies, watch events and results are ignored.
+/// An event of the simulation. `number` identifies a request, a watch or a routing step. The results of one that was
+/// replaced are ignored.
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
@@ -49,7 +49,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct ScheduledEvent {
     pub at: Time,
-    /// The number of events that had been scheduled, including this one.
+    /// The position of this event in the order of scheduling.
     pub order: u64,
     pub event: Event,
 }

@@ -36,7 +36,7 @@ pub enum Fault {
 pub enum ProcessFault {
     FreezeElector,
     FreezeSupervisor,
-    FreezeNetworkThread,
+    FreezeElectionThread,
     CrashElector,
     CrashSupervisor,
     /// Both processes of a run are killed at the same instant.
@@ -79,7 +79,7 @@ impl Fault {
         Self::HistoryCompacted,
         Self::Process(ProcessFault::FreezeElector),
         Self::Process(ProcessFault::FreezeSupervisor),
-        Self::Process(ProcessFault::FreezeNetworkThread),
+        Self::Process(ProcessFault::FreezeElectionThread),
         Self::Process(ProcessFault::CrashElector),
         Self::Process(ProcessFault::CrashSupervisor),
         Self::Process(ProcessFault::CrashBoth),
@@ -188,14 +188,14 @@ impl World {
                 let frozen_until = &mut self.runs[run].supervisor.frozen_until;
                 *frozen_until = until.max(*frozen_until);
             }
-            ProcessFault::FreezeNetworkThread => {
-                trace!(self, "{name}'s network thread hangs until {}", seconds(until));
-                let frozen_until = &mut self.runs[run].elector.network_frozen_until;
+            ProcessFault::FreezeElectionThread => {
+                trace!(self, "{name}'s election thread hangs until {}", seconds(until));
+                let frozen_until = &mut self.runs[run].elector.election_frozen_until;
                 *frozen_until = until.max(*frozen_until);
             }
             ProcessFault::CrashElector if self.supervisor_is_healthy(run) && self.runs[run].elector.alive => {
                 trace!(self, "{name}'s elector is killed");
-                self.elector_gone(run, RESTART_PAUSE);
+                self.elector_dies(run, RESTART_PAUSE);
             }
             // The elector has sent SIGKILL to the supervisor, so both die.
             ProcessFault::CrashElector if self.runs[run].supervisor.is_killed && self.runs[run].elector.alive => {
@@ -215,7 +215,7 @@ impl World {
                 self.runs[run].elector.signals.push_back(15);
                 self.wake_soon(run, Thread::Main);
             }
-            // A process is dead already, or the other process has not recovered from a fault.
+            // The process is already dead, or the other process has not recovered from a fault.
             ProcessFault::FreezeElector
             | ProcessFault::FreezeSupervisor
             | ProcessFault::CrashElector

@@ -48,7 +48,8 @@ pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
 /// The reason why the promise does not cover an overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
-    /// The command was frozen together with both processes, which have not had time to run since then.
+    /// The command was frozen together with leaderrun's two processes. These have been thawed, but have not had time to
+    /// run.
     Thawed,
     /// The holder's record was deleted, emptied, overwritten or shortened, and the new leader had never observed a
     /// record.
@@ -60,9 +61,9 @@ pub enum Excuse {
     /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
     /// next edit.
     MissedReacquisition,
-    /// A run with one of these excuses has overtaken the holder. The new leader did not observe a record without any
+    /// A run has overtaken the holder, with one of these excuses. The new leader did not observe a record without any
     /// mark right after the holder's record.
-    OvertakenByExcused,
+    Overtaken,
     /// Both processes of leaderrun were killed, and the living processes had left the command's process group.
     LeftProcessGroup,
 }
@@ -74,7 +75,7 @@ impl Excuse {
         Self::NeverObservedHolder,
         Self::ObservedShorterDuration,
         Self::MissedReacquisition,
-        Self::OvertakenByExcused,
+        Self::Overtaken,
         Self::LeftProcessGroup,
     ];
 }
@@ -120,14 +121,15 @@ impl World {
         // A displaced run may have acquired the lock before the due time was set.
         if self.now < self.not_due_before && !self.runs[run].displaced {
             let description =
-                format!("{} starts {} ns before it is due", self.name(run), self.not_due_before - self.now);
+                format!("{} starts its command {} ns before it is due", self.name(run), self.not_due_before - self.now);
             self.record_violation(ViolationKind::NotDue, description);
         }
         let token = self.runs[run].fencing_token;
         if token > self.greatest_token {
             self.greatest_token = token;
         } else if !self.plan.migrating && !self.runs[run].token_may_be_exceeded && self.catches_up_by(run).is_none() {
-            let description = format!("{} starts with token {token} after {}", self.name(run), self.greatest_token);
+            let description =
+                format!("{} starts its command with token {token} after {}", self.name(run), self.greatest_token);
             self.record_violation(ViolationKind::Token, description);
         }
     }
@@ -170,7 +172,7 @@ impl World {
             Some(ObservedMark { gone_in: Some(gone_in), .. }) if *gone_in < acquired_in => {
                 Some(Excuse::MissedReacquisition)
             }
-            Some(ObservedMark { gone_without_successor: false, .. }) if overtaken => Some(Excuse::OvertakenByExcused),
+            Some(ObservedMark { gone_without_successor: false, .. }) if overtaken => Some(Excuse::Overtaken),
             Some(_) => None,
         }
     }
@@ -189,9 +191,8 @@ impl World {
     }
 
     /// Checks that a write of this run, which was just carried out, does not release the lock of a living command.
-    /// `released` is `true` if the write was a release.
-    pub fn check_release(&mut self, run: usize, released: bool) {
-        if released && self.runs[run].tree.is_any_alive() {
+    pub fn check_release(&mut self, run: usize, is_release: bool) {
+        if is_release && self.runs[run].tree.is_any_alive() {
             let description = format!("{} released the lock while its command had a process left", self.name(run));
             self.record_violation(ViolationKind::ReleasedAlive, description);
         }
@@ -223,7 +224,7 @@ impl World {
         }
     }
 
-    /// Checks that no process of the command is alive after the deadline of the command's death.
+    /// Checks that no process of the command is alive after the deadline for its death.
     pub fn check_death(&mut self, run: usize) {
         let Run { tree, .. } = &self.runs[run];
         if !tree.runs_command() || tree.has_escaped() || self.runs[run].death_deadline.is_none_or(|at| at > self.now) {

@@ -1,7 +1,7 @@
 //! Mutations: rules that are disabled, one at a time, to show that the simulation detects their absence.
 
 /// A disabled rule that leaderrun's promise depends on. Each variant describes the behavior without its rule. A
-/// mutation changes the inputs and outputs of the state machines, which themselves are the production code.
+/// mutation changes the inputs and outputs of the state machines. The state machines themselves are the production code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Every rule holds.
@@ -14,7 +14,7 @@ pub enum Mutation {
     NoCompareAndSwap,
     /// Releases replace any version.
     UncheckedRelease,
-    /// Each renewal equals the one before.
+    /// Each renewal equals the previous one.
     EqualRenewals,
     /// Renewals change nothing in the store, but their replies count as renewals.
     AcceptUnchangedRenewals,
@@ -36,7 +36,7 @@ pub enum Mutation {
     StopBeforeRenewals,
     /// A renewal during a stop for loss delays the kill.
     DelayedKill,
-    /// A create that is carried out late acquires the lock, even if another run has held it meanwhile.
+    /// A create that is carried out late acquires the lock, even if another run has held it in the meantime.
     LateCreateAcquires,
     /// Candidates ignore marks: an emptied record is free.
     IgnoreMarks,

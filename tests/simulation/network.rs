@@ -63,12 +63,12 @@ impl World {
             return;
         }
         let is_write = request != Request::Get;
-        let released = releases(&request);
+        let is_release = is_release(&request);
         let reply = match member {
-            Member::First => self.carry_out_in_first(run, request),
-            Member::Second => self.carry_out_in_second(run, request),
+            Member::First => self.carry_out_in_first_object(run, request),
+            Member::Second => self.carry_out_in_second_object(run, request),
         };
-        if released
+        if is_release
             && matches!(reply, Reply::Written(_))
             && member == self.plan.machines[self.runs[run].machine].lock.last()
         {
@@ -85,20 +85,20 @@ impl World {
         self.reply(run, number, reply);
     }
 
-    fn carry_out_in_second(&mut self, run: usize, request: Request) -> Reply {
-        let released = releases(&request);
+    fn carry_out_in_second_object(&mut self, run: usize, request: Request) -> Reply {
+        let is_release = is_release(&request);
         let before = self.second_store.revision();
         let reply = self.second_store.answer(request, self.mutation);
         if self.second_store.revision() != before {
             let object = describe_object(self.second_store.object());
             trace!(self, "           {}'s write to the second object is carried out: {object}", self.name(run));
-            self.check_release(run, released);
+            self.check_release(run, is_release);
         }
         reply
     }
 
-    fn carry_out_in_first(&mut self, run: usize, request: Request) -> Reply {
-        let released = releases(&request);
+    fn carry_out_in_first_object(&mut self, run: usize, request: Request) -> Reply {
+        let is_release = is_release(&request);
         let before = self.store.revision();
         let held_before = self.store.record().and_then(Record::mark).is_some_and(|mark| mark.run == self.runs[run].id);
         let is_shortened = self.admission_shortens_until > self.now;
@@ -108,15 +108,15 @@ impl World {
         if self.store.revision() != before {
             trace!(self, "           {}'s write is carried out: {}", self.name(run), self.describe_object());
             // A displaced run acquires the lock again even if the record already names it: another client may have
-            // restored that record, or an admission policy may have shortened the run's own write.
+            // restored that record, or an admission policy may have shortened the lease duration in it.
             if !held_before || self.runs[run].displaced {
                 self.runs[run].acquired_in = self.store.revision();
             }
-            self.runs[run].displaced = is_shortened && self.runs[run].has_written_in_full;
-            self.runs[run].has_written_in_full |= !is_shortened;
+            self.runs[run].displaced = is_shortened && self.runs[run].has_stored_full_duration;
+            self.runs[run].has_stored_full_duration |= !is_shortened;
             self.runs[run].overtaken = false;
-            // An excuse is a reason why the promise does not cover an overlap. If there is one for an overlap with
-            // another run, that run is overtaken, and its command may start with a token that is not the greatest.
+            // Another run is overtaken if the promise would not cover an overlap with its command. That command may then
+            // start with a token that is not the greatest.
             for index in 0..self.living.len() {
                 let other = self.living[index];
                 if other != run && self.overlap_excuse(run, other).is_some() {
@@ -124,7 +124,7 @@ impl World {
                 }
             }
             self.archive_current();
-            self.check_release(run, released);
+            self.check_release(run, is_release);
             self.publish();
         }
         reply
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// Delivers a watch event to the election whose watch it belongs to.
+    /// Delivers a watch event, unless the election has closed or replaced the watch.
     pub fn deliver_watch_event(&mut self, run: usize, number: u32, event: WatchEvent) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.watch == Some(number) {
@@ -198,7 +198,7 @@ impl World {
         self.watches.retain(|watch| watch.run != run);
     }
 
-    /// Sends the last change to all watches.
+    /// Sends the last change of the object to all watches.
     pub fn publish(&mut self) {
         for index in 0..self.watches.len() {
             let event = self.store.last_event();
@@ -242,12 +242,12 @@ impl World {
         self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
-    /// Draws whether a message is lost. No message is lost after the end of the faults.
+    /// Draws whether a message is lost. No message is lost after the faults have ended.
     pub fn is_lost(&mut self, probability: f64) -> bool {
         !self.is_healthy() && self.chance(probability)
     }
 
-    /// Draws the arrival time of a message that is sent now. No slow message arrives after the end of the faults.
+    /// Draws the arrival time of a message that is sent now. No slow message arrives after the faults have ended.
     fn draw_arrival(&mut self) -> Time {
         let typical = self.now + self.rng.u64(MILLISECOND / 5..15 * MILLISECOND);
         if self.is_healthy() || !self.chance(self.plan.network.slow) {
@@ -273,7 +273,7 @@ fn shortened(request: Request) -> Request {
 }
 
 /// Returns whether a request releases the lock.
-fn releases(request: &Request) -> bool {
+fn is_release(request: &Request) -> bool {
     let Request::Update(_, record) = request else { return false };
     record.holder_identity.is_empty() || record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released)
 }

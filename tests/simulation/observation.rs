@@ -13,7 +13,7 @@ impl World {
             Reply::Read(stored) => {
                 let revision = stored.as_ref().map_or(0, revision);
                 let elector = &mut self.runs[run].elector;
-                if elector.reply_is_expected {
+                if elector.reply_was_in_time {
                     // If a read returns a change that the watch has not delivered, the election closes the watch.
                     elector.watch_is_current &= elector.observed_revision == revision;
                     self.record_observation(run, stored.as_ref(), read_revision);
@@ -21,7 +21,7 @@ impl World {
                 Reply::Read(stored.map(|stored| self.mutated_record(run, stored)))
             }
             Reply::Written(stored) => {
-                if self.runs[run].elector.reply_is_expected {
+                if self.runs[run].elector.reply_was_in_time {
                     self.record_observation(run, Some(&stored), revision(&stored));
                 }
                 Reply::Written(self.mutated_record(run, stored))

@@ -1,5 +1,4 @@
-//! The client of a lock in two objects, which uses the production code for such a pair and reads the objects one after
-//! the other.
+//! The client of a lock in two objects. It uses the production code for pairs, and reads one object after the other.
 
 use std::mem;
 use std::time::Duration;

@@ -11,8 +11,8 @@ use leaderrun_core::timing::Timing;
 use crate::faults::Fault;
 use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 
-/// The longest time from the kill instant to the death of the last process. The elector kills in place of a failed
-/// supervisor within this time, and each generation of the tree is killed after its parents.
+/// The longest time from the kill instant to the death of the last process. It is long enough for an elector that kills
+/// in place of a failed supervisor, and for one round of the kill for each generation of the process tree.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
 
 /// Lease duration, renew deadline, retry period and lost grace, in milliseconds.
@@ -72,13 +72,13 @@ pub struct MachinePlan {
 }
 
 impl MachinePlan {
-    /// Returns the time by which stop and kill have to be brought forward.
+    /// Returns how far stop and kill must be brought forward.
     pub fn advance(&self) -> Duration {
         self.delay + self.kill_time
     }
 
-    /// Draws the delay and the kill time of this machine. The random numbers have a seed of their own, so that the
-    /// seeds of earlier failures still give the same schedules on machines without delays.
+    /// Draws the delay and the kill time of this machine. They have their own seed, so the seeds of earlier failures
+    /// still give the same schedules on machines without delays.
     fn with_delays(self) -> Self {
         let mut rng = Rng::with_seed(self.clock.initial_boot_time);
         let advance = if rng.f64() < 0.3 { self.timing.max_advance().mul_f64(rng.f64()) } else { Duration::ZERO };
@@ -162,7 +162,7 @@ pub struct Constraints {
     pub faults: Option<&'static [Fault]>,
     /// The timing of all candidates, as an index into [`TIMINGS`].
     pub timing: Option<usize>,
-    /// The difference of the clock rates, as a fraction of the tolerated difference.
+    /// The difference between the clock rates, as a fraction of the tolerated difference.
     pub clock_rates: Option<f64>,
     /// `true` if no message is lost, duplicated, slow or refused.
     pub reliable_network: bool,
@@ -260,10 +260,10 @@ fn draw_machines(
         .into_iter()
         .enumerate()
         .map(|(index, timing)| MachinePlan {
-            // This value is not random, so that the seeds of earlier failures still give the same schedules.
+            // This value is not random, so the seeds of earlier failures still give the same schedules.
             max_run: (index % 2 == 1).then(|| timing.lease_duration() * 2),
             clock: Clock {
-                // No clock is faster than the true time, so that no clock shortens `KILL_TIME`.
+                // No clock is faster than true time, so no clock shortens `KILL_TIME`.
                 rate: (TRUE_RATE as f64 / [1.0, 1.0 + (rate_ratio - 1.0) * rng.f64(), rate_ratio][rng.usize(..3)])
                     as u64,
                 initial_boot_time: rng.u64(1..1_000_000) * SECOND,

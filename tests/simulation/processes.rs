@@ -80,7 +80,7 @@ impl World {
     /// Kills both of leaderrun's processes at the same instant: the kernel then kills the command's process group.
     pub fn both_die(&mut self, run: usize) {
         self.supervisor_dies(run);
-        self.elector_gone(run, RESTART_PAUSE);
+        self.elector_dies(run, RESTART_PAUSE);
         for process in 0..self.runs[run].tree.processes.len() {
             if self.runs[run].tree.processes[process].has_own_group {
                 self.runs[run].tree.processes[process].escaped = true;

@@ -7,7 +7,7 @@ use leaderrun_core::record::{Record, RunState, Stored, Version};
 
 use crate::mutation::Mutation;
 
-/// The number of changes that are kept, so that a watch can resume after an earlier one.
+/// The number of changes that are kept. A watch can resume after any of them.
 const HISTORY: usize = 16;
 
 #[derive(Debug, Default)]
@@ -134,7 +134,7 @@ impl Store {
         self.revision
     }
 
-    /// Returns the events with which a watch from this version begins; `None` if the version is too old.
+    /// Returns the first events of a watch from this version, or `None` if the version is too old.
     pub fn events_since(&self, from: Option<&Version>) -> Option<Vec<WatchEvent>> {
         let Some(from) = from else {
             return Some(self.object.iter().cloned().map(WatchEvent::Changed).collect());

@@ -37,7 +37,7 @@ pub struct SupervisorProcess {
     stop_options: StopOptions,
     /// `true` once the supervisor has noticed that the elector is dead.
     pub elector_gone: bool,
-    /// `true` if the fork has been decided but not carried out yet.
+    /// `true` from the decision to start the command until the fork.
     forking: bool,
     /// The result of the last start.
     start_result: Option<StartResult>,
@@ -61,7 +61,7 @@ struct Kill {
     /// The pause before the next round.
     pause: Duration,
     /// The number of processes that died since the last round.
-    killed: usize,
+    deaths: usize,
 }
 
 impl SupervisorProcess {
@@ -152,8 +152,8 @@ impl World {
         self.wake_for_deadline(run, Thread::Supervisor, deadline, next_kill);
     }
 
-    /// Returns the time that the supervisor gets instead of the current time, if a mutation disables the check of the
-    /// remaining time.
+    /// Returns the time that is passed to the supervisor instead of the current time, if a mutation disables the check
+    /// of the remaining time.
     fn mutated_start_time(&self, inputs: &SupervisorInputs) -> Option<Instant> {
         let start = |order: &Order| match order {
             Order::Start { tenure, .. } => Some(tenure.renewal_sent_at),
@@ -217,7 +217,7 @@ impl World {
                 trace!(self, "{}'s supervisor kills: {reason:?}", self.name(run));
                 let supervisor = &mut self.runs[run].supervisor;
                 supervisor.terminates_leftovers = false;
-                supervisor.kill = Some(Kill { next_round_at: now, pause: KILL_PAUSES.0, killed: 0 });
+                supervisor.kill = Some(Kill { next_round_at: now, pause: KILL_PAUSES.0, deaths: 0 });
                 self.run_kill_round(run, now);
             }
             SupervisorAction::Report(report) => {
@@ -270,7 +270,7 @@ impl World {
                 process.reaped = true;
                 main_ended |= index == 0;
                 if let Some(kill) = &mut supervisor.kill {
-                    kill.killed += 1;
+                    kill.deaths += 1;
                     kill.next_round_at = now;
                 }
             }
@@ -353,8 +353,8 @@ impl World {
     fn run_kill_round(&mut self, run: usize, now: Instant) {
         if let Some(kill) = &mut self.runs[run].supervisor.kill {
             let (shortest, longest) = KILL_PAUSES;
-            kill.pause = if kill.killed > 0 { shortest } else { (kill.pause * 2).min(longest) };
-            kill.killed = 0;
+            kill.pause = if kill.deaths > 0 { shortest } else { (kill.pause * 2).min(longest) };
+            kill.deaths = 0;
             kill.next_round_at = now + kill.pause;
             self.kill_children(run, Parent::Supervisor);
         }
@@ -364,8 +364,8 @@ impl World {
         if !self.runs[run].elector.alive {
             return;
         }
-        // The promise covers one fault. If the supervisor failed as well, the loss of this report would be a second
-        // fault, because the elector would not know that the deadline was brought forward.
+        // The promise covers one fault. If this report were lost, the elector would not know that the deadline was
+        // brought forward, and a failure of the supervisor would be a second fault.
         let was_brought_forward = self.machines[self.runs[run].machine].plan.advance() > Duration::ZERO;
         let may_be_lost = !(was_brought_forward && matches!(report, Report::Enforcing(_)));
         if may_be_lost && self.is_lost(self.plan.network.report_lost) {

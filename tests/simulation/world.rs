@@ -54,10 +54,11 @@ pub struct Run {
     /// The marks that this run has observed, in order.
     pub observed_marks: Vec<ObservedMark>,
     /// `true` if, since the last write of this run, another client has removed its mark from the record or shortened
-    /// the record's duration; also `true` if an admission policy shortened that write but not all earlier ones.
+    /// the lease duration. Also `true` if an admission policy has shortened the lease duration in that write, but not in
+    /// all earlier ones.
     pub displaced: bool,
-    /// `true` if the API server has stored a record of this run with the whole lease duration.
-    pub has_written_in_full: bool,
+    /// `true` if the API server has stored a record of this run with the full lease duration.
+    pub has_stored_full_duration: bool,
     /// `true` if this run was displaced, and another run, which could not know that this run holds the lock, has
     /// written the record since.
     pub overtaken: bool,
@@ -121,7 +122,7 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     pub statistics: Statistics,
     queue: BinaryHeap<Reverse<ScheduledEvent>>,
-    /// The number of events that were scheduled.
+    /// The number of events that were scheduled, which is also the `order` of the last one.
     order: u64,
 }
 
@@ -258,7 +259,7 @@ impl World {
         let (run, stopped_until) = match *event {
             Event::Wake(run, Thread::Election) | Event::SendRequest { run, .. } => {
                 let elector = &self.runs[run].elector;
-                (run, elector.frozen_until.max(elector.network_frozen_until))
+                (run, elector.frozen_until.max(elector.election_frozen_until))
             }
             Event::Wake(run, Thread::Main | Thread::Routing) => (run, self.runs[run].elector.frozen_until),
             Event::Wake(run, Thread::Supervisor) | Event::Fork { run } => (run, self.runs[run].supervisor.frozen_until),
@@ -287,8 +288,8 @@ impl World {
         self.wake(run, thread, at);
     }
 
-    /// Wakes a thread for its deadline, delayed by up to the delay of its machine. The wake-up for the next round of a
-    /// kill is not delayed, because the kill time of the machine includes all rounds.
+    /// Wakes a thread for its deadline, late by up to its machine's delay. The wake-up for the next round of a kill is
+    /// not late, because the machine's kill time includes all rounds.
     pub fn wake_for_deadline(
         &mut self,
         run: usize,
@@ -350,7 +351,7 @@ impl World {
             fencing_token: 0,
             observed_marks: Vec::new(),
             displaced: false,
-            has_written_in_full: false,
+            has_stored_full_duration: false,
             overtaken: false,
             token_may_be_exceeded: false,
             acquired_in: 0,

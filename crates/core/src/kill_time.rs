@@ -2,8 +2,8 @@
 //!
 //! A killed thread needs CPU time to exit. Under a CPU limit, the kernel also throttles every killed thread that has
 //! not ended yet, once in each period of the limit. This takes CPU time from the same limit. With up to a few thousand
-//! threads, the duration of the kill is proportional to their number. With more threads, the kill hardly makes
-//! progress. Therefore [`CpuLimit::max_killed`] limits how many threads are killed at once.
+//! threads, the duration of the kill is proportional to their number. With more threads, throttling uses up the limit,
+//! and the kill makes almost no progress. Therefore [`CpuLimit::max_killed`] limits how many threads are killed at once.
 //!
 //! The constants were measured on Linux 6.18 on a busy machine and rounded up. `docs/safety.md` has a table of kill
 //! times that were measured on an idle machine.
@@ -60,8 +60,8 @@ impl CpuLimit {
         self.quota.as_secs_f64() / self.period.as_secs_f64()
     }
 
-    /// Returns how many threads can be killed at once so that their throttling takes at most a quarter of the limit. A
-    /// single process with more threads is killed nevertheless.
+    /// Returns how many threads can be killed at once if their throttling may take [`THROTTLING_SHARE`] of the limit. A
+    /// single process with more threads is killed anyway.
     pub fn max_killed(&self) -> u32 {
         let [quota, _] = self.in_seconds();
         (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
@@ -74,8 +74,8 @@ impl CpuLimit {
         (time.as_secs_f64() * usable_share / THREAD_END.as_secs_f64()) as u32
     }
 
-    /// Returns the quota and the period, in seconds. The quota is at most one CPU, because the threads of a process
-    /// mostly end one after the other, so a second CPU does not help.
+    /// Returns the quota and the period, in seconds. The quota is at most one CPU, because most threads of a process end
+    /// one after the other, so a second CPU does not help.
     fn in_seconds(&self) -> [f64; 2] {
         [self.quota.min(self.period).as_secs_f64(), self.period.as_secs_f64()]
     }
@@ -156,7 +156,7 @@ mod tests {
         CpuLimit { quota: Duration::from_millis(quota), period: Duration::from_millis(100) }
     }
 
-    /// Returns the kill time, in seconds, of this many processes with this many threads altogether. `quota` is in
+    /// Returns the kill time, in seconds, of this many processes with this many threads in total. `quota` is in
     /// milliseconds of CPU time per 100 ms.
     fn kill_seconds(processes: u32, threads: u32, quota: Option<u64>) -> f64 {
         let mut tasks = TaskCount::default();

@@ -27,7 +27,7 @@
 //! - When a command that succeeded may run again (`--min-hold`): `not_before` and `earliest_acquisition` in
 //!   `election/min_hold.rs`.
 //! - The stop and kill instants of a renewal: [`tenure::Tenure::of_renewal`].
-//! - By how much these instants are brought forward: `DeadlineAdvance` in `supervisor/deadline_advance.rs`, with the
+//! - How far these instants are brought forward: `DeadlineAdvance` in `supervisor/deadline_advance.rs`, with the
 //!   estimates of [`lateness`] and [`kill_time`].
 //! - When the command is stopped and killed: `Supervisor::step` and `handle_timeout` in `supervisor.rs`, and
 //!   `supervisor/ending.rs`.

@@ -13,7 +13,7 @@
 //! - If both records are held, by different writes, the result has the longer of the two lease durations. If the
 //!   records name different holders, the holder of the result is unknown.
 //!
-//! [`PairRequests`] writes the two objects one after the other, and rolls back a claim that reached only one of them.
+//! [`PairRequests`] writes first one object, then the other, and rolls back a claim that reached only one of them.
 
 mod requests;
 

@@ -8,7 +8,7 @@
 //!
 //! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
-//! - A step that was dropped may nevertheless have been carried out.
+//! - A step that was dropped may still have been carried out.
 //! - A leader checks at growing intervals whether traffic is still routed to its command, because a predecessor's late
 //!   write may have changed that.
 

@@ -54,7 +54,7 @@ pub struct Supervisor {
     /// The tenure that was last reported as enforced.
     reported_tenure: Option<Tenure>,
     main: MainProcess,
-    /// Whether to start the command in this step.
+    /// Whether this step must start the command.
     start_due: bool,
     /// Whether the leadership is lost. A later renewal does not change this.
     lost: bool,
@@ -70,7 +70,7 @@ pub struct Supervisor {
     kill: Option<(Instant, KillReason)>,
     /// Whether the kill has begun.
     killing: bool,
-    /// Whether to terminate the processes that the main process left running in this step.
+    /// Whether this step must terminate the processes that the main process left running.
     leftovers_due: bool,
     /// Whether the command ends with its last process instead of its main process.
     waits_for_all: bool,
@@ -207,7 +207,7 @@ impl Supervisor {
         }
         let held_until = self.held_until();
         if mem::replace(&mut self.published_held_until, held_until) != held_until {
-            // This action comes first, so that the command no longer relies on the lock when it gets the stop signal.
+            // This action comes first: the command must not rely on the lock when it gets the stop signal.
             self.actions.insert(0, SupervisorAction::SetHeldUntil(held_until));
         }
         mem::take(&mut self.actions)
@@ -321,7 +321,7 @@ impl Supervisor {
             && !self.killing
         {
             self.killing = true;
-            // The kill precedes the stop signal and all reports, so that they do not delay it.
+            // The kill comes before the stop signal and all reports, so they do not delay it.
             self.actions.insert(0, SupervisorAction::Kill(reason));
         }
     }

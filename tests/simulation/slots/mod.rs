@@ -107,8 +107,8 @@ fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
         world.run_until(world.now + CHECK_INTERVAL);
     }
     if !world.is_filled() {
-        let empty = || format!("{candidates} candidates do not fill {slots} slots in {bound:?}");
-        world.violation.get_or_insert_with(empty);
+        let not_filled = || format!("{candidates} candidates do not fill {slots} slots in {bound:?}");
+        world.violation.get_or_insert_with(not_filled);
     }
     let World { commands, conflicts, requests_to_step_down, violation, .. } = world;
     let counts = Summary {

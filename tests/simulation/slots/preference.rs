@@ -1,4 +1,4 @@
-//! The preference of candidates: the preferred candidate leads after a hand-over, and preemption does not flap.
+//! The preference of candidates: the preferred candidate leads after a hand-over, and preemption causes no flapping.
 
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
         let first = leader(&world).expect("a leader");
         world.restart_candidate(0);
         world.run_until(world.now + 30 * SECOND);
-        assert_eq!(leader(&world), Some(first), "a leader was requested to step down");
+        assert_eq!(leader(&world), Some(first), "without preemption, the leader keeps the lock");
         world.schedule(world.now, first, Event::End { slot: 0 });
         world.run_until(world.now + SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
-        // Another candidate leads within its claim delay after the lease duration.
+        // The lease expires after 15 seconds, and the claim delay of the others is 5 seconds.
         world.stop_candidate(0);
         world.run_until(world.now + 22 * SECOND);
         assert!(leader(&world).is_some_and(|leader| leader != 0), "seed {seed}");
@@ -39,7 +39,7 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
 }
 
 #[test]
-fn a_preferred_candidate_leads_again_after_it_has_been_ready() {
+fn a_preferred_candidate_leads_again_after_it_has_been_a_standby_for_the_configured_time() {
     for seed in 0..20 {
         let mut world = World::with_preferences(seed, 1, &preferences(Some(Duration::from_secs(60))), 0);
         world.stop_candidate(0);
@@ -47,7 +47,7 @@ fn a_preferred_candidate_leads_again_after_it_has_been_ready() {
         assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
         world.restart_candidate(0);
         world.run_until(world.now + 50 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "it preempted before it had been ready for a minute");
+        assert_ne!(leader(&world).expect("a leader"), 0, "preempted before it was a standby for a minute");
         world.run_until(world.now + 20 * SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         world.run_until(world.now + 3600 * SECOND);

@@ -94,7 +94,7 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     /// The scheduled events by their numbers, each with the candidate and the number of its run.
     events: BTreeMap<u64, (usize, u32, Event)>,
-    /// The number of events that were scheduled.
+    /// The number of events that were scheduled, which is also the number of the last one.
     order: u64,
 }
 
@@ -274,7 +274,7 @@ impl World {
             match action {
                 SlotAction::In(slot, action) => self.carry_out(candidate, slot, action),
                 SlotAction::Finish(_) => {
-                    // leaderrun is started again, as by the restart of a pod.
+                    // leaderrun is started again, as if its pod restarted.
                     self.replace(candidate);
                     return self.schedule(self.now + 100 * MILLISECOND, candidate, Event::Begin);
                 }
@@ -304,7 +304,7 @@ impl World {
             }
             ElectionAction::Watch(from) => {
                 state.requests += 1;
-                // The numbers of watches count down from the maximum, so that they differ from those of requests.
+                // The numbers of watches count down from the maximum, so they differ from the numbers of requests.
                 let number = u32::MAX - state.requests;
                 state.watches[slot] = Some(number);
                 let events = self.stores[slot].events_since(from.as_ref());
@@ -349,7 +349,7 @@ impl World {
         }
     }
 
-    /// Kills a command whose tenure is over by the clock of its machine.
+    /// Kills a command whose tenure is over according to its machine's clock.
     fn kill(&mut self, candidate: usize, start: u32, slot: usize) {
         if start != self.starts[candidate] {
             // The candidate has crashed, so the last scheduled kill ends the command.

@@ -36,8 +36,8 @@ const CLAIM_INTERVAL_PER_CONTENDER: Duration = Duration::from_micros(250);
 const MAX_INDICATED_FACTOR: f64 = 16.0;
 
 /// Estimates below this grow by at most one per acquisition, unless a conflict and acquisitions by others show that they
-/// are too low. In one case in twelve, a lone candidate draws a fraction no larger than the median minimum of eight
-/// draws. A larger estimate would then delay the next hand-over although there are no contenders.
+/// are too low. One time in twelve, a lone candidate draws a fraction as small as the median minimum of eight draws. A
+/// faster growth would then delay the next hand-over although there are no contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
 /// The smallest number of contenders, as a multiple of the estimate, that is indicated by a conflict together with
@@ -55,8 +55,8 @@ const WIDE_SPREAD_MIN: u32 = 32;
 /// number of acquisitions since the one that the conflicting request claimed.
 const MAX_CONFLICT_AGE_WIDE: u32 = 1;
 
-/// The largest age of a conflict that counts as recent if the estimate is less than [`WIDE_SPREAD_MIN`]. Fractions are
-/// then hardly informative, so older conflicts are used as well.
+/// The largest age of a conflict that counts as recent if the estimate is less than [`WIDE_SPREAD_MIN`]. Fractions then
+/// show little, so older conflicts also count.
 const MAX_CONFLICT_AGE_NARROW: u32 = 8;
 
 /// The observations of one candidate that show how many candidates claim the same lock.
@@ -67,7 +67,7 @@ pub(super) struct ClaimHistory {
     /// The fraction of the spread that this candidate waits; `None` if the lock was free when it was first read, until
     /// the record changes.
     fraction: Option<Fraction>,
-    /// The number of the acquisition that this candidate last claimed in vain because of a conflict.
+    /// The number of the last acquisition for which this candidate's claim failed with a conflict.
     conflict_at: Option<u32>,
     /// The number of acquisitions by others that this candidate has seen, up to [`MANY_ACQUISITIONS`].
     acquisitions_by_others: u32,
@@ -151,7 +151,7 @@ fn corrected(contenders: u32, evidence: Evidence, acquisition: u32) -> u32 {
     // The median of the smallest of n fractions is about LN_2/n.
     let indicated_by_fraction = (LN_2 / fraction).clamp(1.0, previous * MAX_INDICATED_FACTOR);
     let indicated_by_conflict = if is_one_of_many { previous * CONFLICT_FACTOR } else { 1.0 };
-    // The geometric mean of the previous estimate and of what the evidence indicates.
+    // The geometric mean of the previous estimate and the number that the evidence indicates.
     let estimate = rounded_sqrt(previous * indicated_by_fraction.max(indicated_by_conflict));
     if contenders < SLOW_GROWTH_MAX && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }

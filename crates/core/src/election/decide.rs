@@ -168,7 +168,7 @@ impl Election {
         }));
     }
 
-    /// Begins a request, and sets the timer that gives it up.
+    /// Records a pending request, and sets its timeout.
     pub(super) fn begin_request(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
         self.pending = Some(PendingRequest { write, is_overtaken: false });
@@ -187,8 +187,8 @@ impl Election {
         }
     }
 
-    /// Returns when this candidate claims the lock, if claims are allowed: when the lock may be acquired, plus this
-    /// candidate's delays.
+    /// Returns when this candidate claims the lock: its delays after the lock may be acquired. Returns `None` if claims
+    /// are not allowed.
     fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
         let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
         self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)

@@ -8,8 +8,8 @@
 //!
 //! 1. Call [`Election::step`] once without inputs. It returns the first request.
 //! 2. Carry out the returned actions in order. There is at most one pending request and one watch at a time. A new
-//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one. Ignore later results of the
-//!    previous one, except for a write, whose late reply can be passed as [`ElectionInputs::late_write`].
+//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one, whose later results are ignored.
+//!    Only the late reply to a write may still be passed, as [`ElectionInputs::late_write`].
 //! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
 //!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
 //!    which order simultaneous inputs are processed.
@@ -31,8 +31,9 @@
 //! - A run recognizes its own record by the mark. The holder's identity is not enough.
 //! - A read determines whether an unanswered write succeeded. If so, the tenure begins at the write's T0.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
-//! - Only the run that holds the lock can release it, or a user with `leaderrun release --force`. After another client
-//!   has emptied, deleted or replaced the record, candidates that observed the holder wait for its lease duration.
+//! - Only two can release a lock: the run that holds it, and a user with `leaderrun release --force`. After another
+//!   client has emptied, deleted or replaced the record, candidates that observed the holder wait for its lease
+//!   duration.
 
 mod contention;
 mod decide;
@@ -155,7 +156,7 @@ pub struct Election {
     pending: Option<PendingRequest>,
     /// Writes that no reply has confirmed. They may have been carried out, or may be carried out later.
     unconfirmed_writes: VecDeque<Write>,
-    /// The `renewTime` of the last write of this run.
+    /// The `renewTime` of this run's last write.
     last_renew_time: Option<Timestamp>,
     claims: ClaimHistory,
     /// Whether claims are allowed. A candidate for several locks claims one at a time.

@@ -215,10 +215,9 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
     replaced_older || after.lease_transitions <= before.record.lease_transitions
 }
 
-/// Returns whether the holder of `before` is displaced: it has not released the lock, and `after` is not written by a
-/// successor. `out_of_turn` states whether another run's mark in `after` is known not to be that of a successor. Only a
-/// deletion of the record displaces a holder without a mark: other implementations release the lock by emptying the
-/// holder.
+/// Returns whether the holder of `before` is displaced: it has not released the lock, and no successor has written
+/// `after`. `out_of_turn` states that another run's mark in `after` cannot be a successor's. Only a deletion of the
+/// record displaces a holder without a mark, because other implementations release the lock by emptying the holder.
 fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
     let by_another = (!after.is_held() || out_of_turn) && run_of(Some(after)) != run_of(Some(before));

@@ -147,7 +147,8 @@ pub enum WatchEvent {
 pub enum ElectionAction {
     /// Send this request. If the previous request is still pending, drop it and close its connection.
     Send(Request),
-    /// Watch the record for changes since this version; `None` means since its current state. Drop the previous watch.
+    /// Watch the record for changes after this version, or from its current state on if this is `None`. Drop the
+    /// previous watch.
     Watch(Option<Version>),
     /// Drop the watch.
     Unwatch,

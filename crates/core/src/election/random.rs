@@ -1,4 +1,4 @@
-//! A random number generator whose state can be hashed, so that a model checker recognizes states that it has visited.
+//! A random number generator whose state can be hashed. A model checker can therefore recognize states it has visited.
 
 use core::hash::{Hash, Hasher};
 

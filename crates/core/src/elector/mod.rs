@@ -6,8 +6,8 @@
 //!
 //! # The rules
 //!
-//! - Soon after the kill instant of the tenure that it last reported as enforced, the supervisor must report that the
-//!   command is gone. If the supervisor does not, or if it dies, the elector kills it and then every descendant. A
+//! - The supervisor reports which tenure it enforces. Soon after the kill instant of this tenure, it must report that
+//!   the command is gone. If it does not, or if it dies, the elector kills the supervisor and then every descendant. A
 //!   supervisor that kills the processes gradually gets more time: it has brought the stop and the kill forward.
 //! - The elector tells the supervisor how late the scheduler wakes it. The supervisor allows for that delay, because the
 //!   elector kills the command if the supervisor fails.
@@ -343,7 +343,7 @@ impl Elector {
     }
 
     fn kill_all(&mut self, failure: SupervisorFailure) {
-        // The kill comes first, so that nothing delays it.
+        // The kill comes first, so nothing delays it.
         self.actions.insert(0, ElectorAction::KillAll(failure));
         self.notify_loss(match failure {
             SupervisorFailure::Died => Loss::SupervisorDied,

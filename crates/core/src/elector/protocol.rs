@@ -84,8 +84,8 @@ pub enum SupervisorFailure {
 pub enum Ending {
     /// The command ended.
     Command(End),
-    /// The leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if
-    /// somebody has requested the end of leaderrun.
+    /// The leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if a
+    /// signal or a request to step down has requested the end.
     Lost { may_rejoin: bool },
     /// leaderrun stopped waiting while the lock was held, or while the command was not due.
     NotAcquired,

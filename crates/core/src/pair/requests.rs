@@ -30,7 +30,7 @@ pub struct PairRequests {
 /// The next step of a request to the pair.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PairStep {
-    /// Read both objects, concurrently or one after the other, and call [`PairRequests::handle_read`].
+    /// Read both objects, concurrently or in any order, and call [`PairRequests::handle_read`].
     ReadBoth,
     /// Send this write to one object, and call [`PairRequests::handle_reply`].
     Write(Member, Request),

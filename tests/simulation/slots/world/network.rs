@@ -6,7 +6,7 @@ use super::{Event, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
-    /// Draws whether a fault with this probability happens. None happens after the end of the faults.
+    /// Draws whether a fault with this probability happens. No fault happens after `healthy_from`.
     fn is_faulty(&mut self, probability: f64) -> bool {
         self.now < self.healthy_from && self.rng.f64() < probability
     }

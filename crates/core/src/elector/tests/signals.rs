@@ -22,7 +22,7 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
         driver.signal(now, signal);
         assert_eq!(driver.actions(), [ElectorAction::StopElection]);
         assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
-        // The lock is nevertheless acquired, but no command is started.
+        // If the lock is acquired after that, no command is started.
         driver.election_reports(now, acquired(now));
         assert_eq!(driver.actions(), [command_gone(false)]);
         assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(signal)));
