@@ -6,7 +6,7 @@ use super::Namespace;
 
 fn event(namespace: &Namespace) -> Value {
     json!({
-        "metadata": { "name": "won" },
+        "metadata": { "name": "acquired" },
         "eventTime": "2026-01-01T00:00:00.000000Z",
         "reportingController": "leaderrun",
         "reportingInstance": "host-1",
@@ -27,7 +27,7 @@ fn path(namespace: &Namespace, group: &str) -> String {
 fn an_event_that_is_created_in_one_group_can_be_read_in_the_other() {
     let namespace = Namespace::new();
     namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event(&namespace)).expect("an event");
-    let read = namespace.admin.get(&format!("{}/won", path(&namespace, "api"))).expect("the same event");
+    let read = namespace.admin.get(&format!("{}/acquired", path(&namespace, "api"))).expect("the same event");
     assert_eq!((&read["apiVersion"], &read["message"]), (&json!("v1"), &json!("host-1 became leader")));
     assert_eq!(read["involvedObject"]["name"], "job");
     assert_eq!(read["reportingComponent"], "leaderrun");
@@ -37,7 +37,7 @@ fn an_event_that_is_created_in_one_group_can_be_read_in_the_other() {
 }
 
 #[testkit::test]
-fn the_group_events_k8s_io_requires_complete_events() {
+fn the_group_events_k8s_io_refuses_incomplete_and_invalid_events() {
     let namespace = Namespace::new();
     let complete = event(&namespace);
     for (field, value, expected) in [
@@ -68,9 +68,9 @@ fn only_the_series_of_an_event_can_be_changed() {
     let created = namespace.admin.create(&events, &event(&namespace)).expect("an event");
     let mut other = created.clone();
     other["note"] = "something else".into();
-    let refused = namespace.admin.replace(&format!("{events}/won"), &other).unwrap_err();
+    let refused = namespace.admin.replace(&format!("{events}/acquired"), &other).unwrap_err();
     assert!(refused.message.contains("message: Invalid value: \"something else\": field is immutable"));
     let mut repeated = created;
     repeated["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
-    namespace.admin.replace(&format!("{events}/won"), &repeated).expect("a series");
+    namespace.admin.replace(&format!("{events}/acquired"), &repeated).expect("a series");
 }

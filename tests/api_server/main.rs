@@ -1,4 +1,4 @@
-//! Tests of the API server's behavior that leaderrun relies on, and of the fault proxy. They run against the testkit's
+//! Tests of the API server behavior that leaderrun relies on, and of the fault proxy. They run against the testkit's
 //! API server, or against a real kube-apiserver if `KUBEBUILDER_ASSETS` is set.
 
 automod::dir!("tests/api_server");
@@ -19,7 +19,8 @@ fn main() -> std::process::ExitCode {
 /// The time for which a test waits before it concludes that nothing happens.
 const QUIET_TIME: Duration = Duration::from_millis(400);
 
-/// A namespace that only one test uses, with an administrator's client. `lease`, `leases` and `configmap` return paths.
+/// A namespace that only one test uses, with an administrator's client. The methods that are named after resources
+/// return paths.
 struct Namespace {
     name: String,
     admin: Client,
@@ -67,7 +68,7 @@ fn held_by(name: &str, holder: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "holderIdentity": holder, "leaseDurationSeconds": 15 } })
 }
 
-/// Sends a PUT and returns the reply, whatever its status is.
+/// Sends a PUT and returns the reply, even if it is an error.
 fn put(client: &Client, path: &str, object: &Value) -> Reply {
     client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a reply")
 }
@@ -77,7 +78,7 @@ fn version(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().expect("a version").parse().expect("a decimal version")
 }
 
-/// Returns a copy of an object without this field of its metadata.
+/// Returns a copy of an object without this metadata field.
 fn without(object: &Value, field: &str) -> Value {
     let mut object = object.clone();
     object["metadata"].as_object_mut().expect("metadata").remove(field);

@@ -79,7 +79,8 @@ fn every_user_may_use_discovery() {
     assert!(stranger.get("/version").expect("the version")["gitVersion"].is_string());
     assert_eq!(stranger.get("/api").expect("versions")["versions"], json!(["v1"]));
     let resources = stranger.get("/apis/coordination.k8s.io/v1").expect("resources");
-    let leases = resources["resources"].as_array().expect("resources").iter().find(|one| one["name"] == "leases");
+    let leases =
+        resources["resources"].as_array().expect("resources").iter().find(|resource| resource["name"] == "leases");
     assert_eq!(leases.expect("leases")["kind"], "Lease");
 }
 
@@ -97,7 +98,7 @@ fn a_candidate_needs_four_verbs_for_one_name() {
 }
 
 #[testkit::test]
-fn a_resource_name_restricts_all_requests_for_one_object() {
+fn a_permission_for_one_name_does_not_cover_other_names() {
     let (namespace, candidate) =
         namespace_with_rules(rules_for_one_name(&["get", "create", "update", "watch", "list"]));
     let other = "fieldSelector=metadata.name%3Dother";
@@ -124,7 +125,7 @@ fn creation_by_put_requires_update_and_create() {
 }
 
 #[testkit::test]
-fn requests_are_refused_after_their_permission_was_revoked() {
+fn requests_are_refused_after_the_permission_is_revoked() {
     let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get", "update"]));
     namespace.put("job", "a");
     assert!(candidate.get(&namespace.lease("job")).is_ok());
@@ -160,7 +161,7 @@ fn a_user_can_ask_what_it_is_allowed_to_do() {
 }
 
 #[testkit::test]
-fn a_user_that_is_allowed_to_impersonate_another_can_do_so() {
+fn a_user_needs_permission_to_impersonate_another() {
     let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get"]));
     namespace.put("job", "a");
     let cluster = Cluster::shared();

@@ -129,7 +129,7 @@ fn invalid_names_and_keys_are_refused() {
 }
 
 #[testkit::test]
-fn roles_are_validated() {
+fn roles_and_bindings_are_validated() {
     let namespace = Namespace::new();
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", namespace.name);
     let role = json!({ "metadata": { "name": "r:1" }, "rules": [{ "apiGroups": [""], "resources": ["pods"] }] });

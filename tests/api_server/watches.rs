@@ -13,7 +13,7 @@ fn type_and_holder(event: &Value) -> (&str, &str) {
     (event["type"].as_str().unwrap_or_default(), holder.as_str().unwrap_or_default())
 }
 
-/// Returns the next event of a watch, but skips bookmarks.
+/// Returns the next event of a watch that is not a bookmark.
 fn next(watch: &Watch) -> Value {
     watch.next_change().expect("an open watch")
 }
@@ -57,7 +57,7 @@ fn a_watch_delivers_events_immediately() {
         namespace.set_holder("job", &format!("holder-{round}"));
         next(&watch);
     }
-    // This is enough time on a busy machine, but too little if the server did not flush each event.
+    // This is enough time even on a busy machine, but too little if the server holds events back.
     assert!(start.elapsed() < Duration::from_secs(10), "20 changes took {:?}", start.elapsed());
 }
 
@@ -165,10 +165,9 @@ fn newer_changes_of_the_same_resource_push_a_version_out_of_the_watch_cache() {
     let namespace = Namespace::on(&cluster);
     let quiet = namespace.put("quiet", "a");
     let from_quiet = format!("{}?resourceVersion={}", namespace.leases(), version(&quiet));
-    let configmaps = namespace.configmap("other").replace("/other", "");
     for number in 0..5 {
         let other = json!({ "metadata": { "name": format!("other-{number}") } });
-        namespace.admin.create(&configmaps, &other).expect("a ConfigMap");
+        namespace.admin.create(&namespace.configmaps(), &other).expect("a ConfigMap");
     }
     for holder in ["b", "c"] {
         namespace.put(&format!("busy-{holder}"), holder);

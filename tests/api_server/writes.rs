@@ -147,7 +147,7 @@ fn a_json_patch_changes_nothing_if_its_test_fails() {
 }
 
 #[testkit::test]
-fn a_configmap_is_not_created_by_put_and_needs_no_version() {
+fn a_configmap_cannot_be_created_by_put_and_needs_no_version() {
     let namespace = Namespace::new();
     let leader = |record: &str| {
         let annotations = json!({ "control-plane.alpha.kubernetes.io/leader": record });
@@ -159,9 +159,9 @@ fn a_configmap_is_not_created_by_put_and_needs_no_version() {
 
     let collection = path.strip_suffix("/job").expect("a path that ends in the name");
     let created = namespace.admin.create(collection, &leader("{}")).expect("a new ConfigMap");
-    let forced =
+    let unconditional =
         namespace.admin.replace(&path, &leader("{\"holderIdentity\":\"a\"}")).expect("an unconditional update");
-    assert!(version(&forced) > version(&created));
+    assert!(version(&unconditional) > version(&created));
     let stale = namespace.admin.replace(&path, &created).unwrap_err();
     assert_eq!(stale.code, 409);
     let other = json!({ "metadata": { "name": "job", "uid": "11111111-1111-1111-1111-111111111111" } });
@@ -169,7 +169,7 @@ fn a_configmap_is_not_created_by_put_and_needs_no_version() {
 }
 
 #[testkit::test]
-fn endpoints_are_created_by_put_and_need_no_version() {
+fn endpoints_can_be_created_by_put_and_need_no_version() {
     let namespace = Namespace::new();
     let path = format!("/api/v1/namespaces/{}/endpoints/job", namespace.name);
     let leader = |record: &str| {

@@ -25,7 +25,7 @@ pub fn can_run_containers() -> Result<(), String> {
             Ok(output) if output.status.success() => {}
             _ => return Err("no Docker engine".to_owned()),
         }
-        // An engine on another machine mounts the files of its own machine, so this fails.
+        // This fails if the engine is on another machine, because it then mounts the files of that machine.
         let mut version = Command::new("docker");
         version.args(["run", "--rm"]).args(mounts()).args([EMPTY_IMAGE, leaderrun(), "--version"]);
         match version.output() {
@@ -68,7 +68,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Creates a candidate for a lock with this identity, on this machine's network.
+    /// Configures a candidate for a lock, with this identity and on this machine's network.
     pub fn new(identity: &str, lock: &TestLock) -> Self {
         let mut options = vec!["--lock".to_owned(), lock.name.clone(), "--identity".to_owned(), identity.to_owned()];
         options.extend(TIMING.map(str::to_owned));
@@ -79,7 +79,7 @@ impl Candidate {
         Self { identity: identity.to_owned(), network: "host".to_owned(), docker_options: mounts(), program, options }
     }
 
-    /// Runs this shell script instead of leaderrun. The script starts leaderrun with the arguments `"$@"`.
+    /// Runs a shell script instead of leaderrun. The script must start leaderrun with the arguments `"$@"`.
     pub fn started_by(self, script: &str) -> Self {
         let program = ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec();
         Self { program, ..self }
@@ -90,13 +90,13 @@ impl Candidate {
         Self { network: network.to_owned(), ..self }
     }
 
-    /// Adds options of `docker run`.
+    /// Adds options for `docker run`.
     pub fn docker_options(mut self, options: &[&str]) -> Self {
         self.docker_options.extend(options.iter().map(|option| (*option).to_owned()));
         self
     }
 
-    /// Adds options of leaderrun.
+    /// Adds options for leaderrun.
     pub fn args(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
         self
@@ -128,7 +128,7 @@ impl Candidate {
         run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker_options);
         run.arg(format!("--volume={0}:{0}", folder.display()));
         run.arg(EMPTY_IMAGE).args(program).args(options).arg("--").args(command);
-        // `docker run` may create the container and then fail to start it. It must be removed even then.
+        // `docker run` may create the container and then fail to start it. Dropping `container` removes it in any case.
         let container = Container { name };
         let output = run.output().expect("docker");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -175,7 +175,7 @@ impl Container {
         self.inspect("{{.State.ExitCode}}").parse().expect("a status")
     }
 
-    /// Returns a property of the container, as a Go template for `docker inspect` selects it.
+    /// Returns the property of the container that a Go template selects (see `docker inspect --format`).
     pub fn inspect(&self, format: &str) -> String {
         self.docker(&["inspect", "--format", format])
     }
@@ -197,7 +197,7 @@ impl Drop for Container {
     }
 }
 
-/// Returns a lock file that containers can use as any user.
+/// Returns a lock file that every user in a container can use.
 pub fn shared_file() -> TestLock {
     let folder = scratch::folder("lock");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");

@@ -5,7 +5,7 @@ use testkit::{Cluster, Proxy, TestLock, Witnesses, leaderrun};
 
 use crate::engine::{Candidate, can_run_containers};
 
-/// A script that starts a witness, and then uses more memory than the container may have.
+/// A script that starts a witness, and then uses more memory than the container is allowed.
 const MEMORY_EATER: &str = "$WITNESS & exec perl -e 'my @all; push @all, \"x\" x 1_000_000 while 1'";
 
 /// A script that starts a witness, and then repeatedly runs a program that uses all memory until the kernel kills it.
@@ -61,8 +61,8 @@ fn the_command_ends_when_leaderrun_under_an_init_process_is_killed_for_lack_of_m
 fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    // The pages of a file count towards the limit of the container that read them first. With its own copy of the
-    // program, this container's limit applies to the pages of the program as well.
+    // The pages of a file count towards the limit of the container that read them first. This container runs its own
+    // copy of leaderrun, so that its limit applies to the pages of the program as well.
     let copy = witnesses.folder().join("leaderrun");
     let a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
         .docker_options(&["--memory=64m", "--memory-swap=64m"])
@@ -79,7 +79,7 @@ fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     drop(b);
 }
 
-/// A script that starts a witness, and then as many processes as the limit permits. All of them ignore SIGTERM.
+/// A script that starts a witness, and then as many processes as the limit allows. All of them ignore SIGTERM.
 const MANY_PROCESSES: &str = "trap '' TERM; $WITNESS & sleep 1; (while sleep 1000 & do :; done); wait";
 
 #[testkit::test(requires = can_run_containers())]
@@ -87,8 +87,8 @@ fn docker_stop_ends_a_command_that_has_reached_the_process_limit() {
     assert_docker_stop_hands_over(60, MANY_PROCESSES, 20);
 }
 
-/// Checks that `docker stop` hands the lock over although the command ignores SIGTERM. The container may have
-/// `pids_limit` processes, and Docker would kill it after `stop_seconds`.
+/// Checks that `docker stop` leads to a release and a hand-over, although the command ignores SIGTERM. The container is
+/// limited to `pids_limit` processes, and Docker would kill it after `stop_seconds`.
 fn assert_docker_stop_hands_over(pids_limit: u32, script: &str, stop_seconds: u32) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let limit = format!("--pids-limit={pids_limit}");

@@ -3,6 +3,6 @@
 automod::dir!("tests/contention");
 
 fn main() -> std::process::ExitCode {
-    // The two hundred candidates of one test are enough load for a machine.
+    // One test with two hundred candidates is enough load for a machine.
     testkit::harness!().test_threads(1).run()
 }

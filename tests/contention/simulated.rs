@@ -20,8 +20,8 @@ const LATENCY: std::ops::Range<u64> = 2_000..20_000;
 /// The time between sending a change to one watcher and to the next watcher, in microseconds.
 const WATCH_EVENT_INTERVAL: u64 = 10;
 
-/// The duration of each leadership.
-const LEADERSHIP: Duration = Duration::from_millis(500);
+/// The time for which each leader's command runs.
+const COMMAND_DURATION: Duration = Duration::from_millis(500);
 
 /// The time from the end of a candidate to its next start.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
@@ -50,8 +50,8 @@ struct ContentionSimulation {
     /// The virtual time since boot.
     now: Duration,
     candidates: Vec<SimulatedCandidate>,
-    /// The events by due time in microseconds, with the index into `events`, the candidate, and the number of its
-    /// start.
+    /// The queued events: the due time in microseconds, the index into `events`, the index of the candidate, and the
+    /// number of its start.
     queue: BinaryHeap<Reverse<(u64, usize, usize, usize)>>,
     events: Vec<Option<Event>>,
     stored: Option<Stored>,
@@ -166,7 +166,7 @@ impl ContentionSimulation {
                 }
                 ElectionAction::Watch(_) => self.candidates[index].watches = true,
                 ElectionAction::Unwatch => self.candidates[index].watches = false,
-                ElectionAction::StartLeading(_) => self.schedule(LEADERSHIP, index, Event::CommandEnds),
+                ElectionAction::StartLeading(_) => self.schedule(COMMAND_DURATION, index, Event::CommandEnds),
                 ElectionAction::Finish(_) => return self.schedule(RESTART_DELAY, index, Event::Restart),
                 _ => {}
             }
@@ -222,7 +222,7 @@ impl ContentionSimulation {
     fn run(&mut self, count: usize) -> Vec<HandOver> {
         for nth in 1..=count {
             self.run_until(|simulation| simulation.hand_overs.len() >= nth);
-            let next_release = self.now + LEADERSHIP;
+            let next_release = self.now + COMMAND_DURATION;
             self.run_until(|simulation| simulation.now >= next_release);
             self.hand_overs[nth - 1].refused = self.refused;
         }

@@ -1,5 +1,5 @@
 //! Tests of the documents: the code blocks work when they are copied, and the files and log events that the documents
-//! mention exist. The parts of a release that need no publication are tested as well.
+//! mention exist. Other tests cover the parts of a release that can be checked without publishing one.
 
 mod blocks;
 mod command_lines;

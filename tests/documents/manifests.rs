@@ -12,13 +12,13 @@ const NAMESPACE: &str = "default";
 /// The command that the candidates run, because the images in the manifests are not available.
 const COMMAND: [&str; 3] = ["sh", "-c", "exec sleep 1000"];
 
-/// The variable whose value a manifest takes from the pod's status.
+/// The variable that a manifest sets from the pod's status.
 const ADDRESS: &str = "LEADERRUN_ADDRESS";
 
 /// The examples that are manifests for an API server. Another test checks the examples for Prometheus.
 const EXAMPLES: [&str; 5] = ["deployment", "migration", "ready", "service", "tick"];
 
-/// Creates the objects with strict validation. `name` names the manifest in failure messages.
+/// Creates the objects with strict validation. `name` identifies the manifest in failure messages.
 fn apply(cluster: &Cluster, name: &str, objects: &[Value]) {
     for object in objects {
         let field = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{name}: {object}")).to_owned();

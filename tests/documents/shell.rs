@@ -48,8 +48,8 @@ fn run(block: &Block, folder: &Path, programs: &Path, cluster: &Cluster) {
     fs::remove_file(script).expect("the script");
 }
 
-/// Runs the shell blocks of the documents that use kubectl if `with_kubectl` is true, and otherwise those of the other
-/// documents.
+/// Runs the shell blocks of some documents: if `with_kubectl` is true, of those that use kubectl, and otherwise of
+/// those that do not.
 fn run_documents(with_kubectl: bool) {
     let programs = create_programs();
     let mut count = 0;

@@ -1,4 +1,5 @@
-//! Runs the supervisor on a machine that was suspended. It must first obey the deadlines that have passed meanwhile.
+//! Fuzzes the supervisor on a machine that is suspended. When the machine resumes, the supervisor must obey the
+//! deadlines that have passed before it does anything else.
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
             let is_gone = |action: &SupervisorAction| {
                 matches!(action, SupervisorAction::Report(Report::Gone(Gone { lost: true, .. })))
             };
-            assert!(actions.len() == 1 && is_gone(&actions[0]), "nothing is started after the deadline: {actions:?}");
+            assert!(actions.len() == 1 && is_gone(&actions[0]), "nothing should start after the deadline: {actions:?}");
             return;
         }
         assert_eq!(actions, [SupervisorAction::Start(first_tenure)]);
@@ -81,7 +82,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         let inputs = SupervisorInputs { orders: queued, main_ended, ..SupervisorInputs::default() };
         let actions = command_actions(supervisor.step(now, inputs));
         let tenure = Tenure::of_renewal(newest_renewal, &timing);
-        assert_eq!(supervisor.tenure(), Some(tenure), "the newest of the queued renewals counts");
+        assert_eq!(supervisor.tenure(), Some(tenure), "the newest of the queued renewals should count");
         let expected = match () {
             () if now >= tenure.kill => &[SupervisorAction::Kill(KillReason::Lost), SupervisorAction::Stop][..],
             () if now >= tenure.stop => &[SupervisorAction::Stop],
@@ -89,8 +90,8 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         };
         assert!(actions.starts_with(expected), "{expected:?} before {actions:?}");
         assert!(!actions[expected.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");
-        // Later renewals keep the lock, but do not save the command.
+        // A later renewal extends the lease, but does not save the command.
         supervisor.step(now, inputs_with_orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
-        assert!(expected.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant is frozen");
+        assert!(expected.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant should not change");
     });
 }

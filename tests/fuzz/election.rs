@@ -1,4 +1,4 @@
-//! Runs the election with random inputs. It must not panic, must not acquire a lock too early, must base tenures only
+//! Fuzzes the election with random inputs. It must not panic, must not acquire a lock too early, must base tenures only
 //! on its own writes, and must use a bounded amount of memory.
 
 use std::time::Duration;
@@ -18,8 +18,8 @@ use testkit::{fuzz, hostile_input};
 
 const STEPS: usize = 60;
 
-/// The largest allowed size of an election without the records in it, in bytes of its debug output.
-const MAX_MEMORY: usize = 64 * 1024;
+/// The maximum size of an election without the records in it, in bytes of its debug output.
+const MAX_SIZE: usize = 64 * 1024;
 
 struct Execution {
     random: Rng,
@@ -109,14 +109,14 @@ impl Execution {
         }
         let size = format!("{:?}", self.election).len();
         let largest = self.largest;
-        assert!(size < MAX_MEMORY + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
+        assert!(size < MAX_SIZE + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
     }
 
     fn random_object(&mut self) -> Option<Stored> {
         let record = match self.random.u8(..12) {
             0 => return None,
             1..3 => self.known.last().map(|last| last.record.clone()),
-            // A record that the election itself wrote, now or earlier.
+            // A record that the election itself has written, the current one or an earlier one.
             3..5 if !self.written.is_empty() => Some(self.written[self.random.usize(..self.written.len())].clone()),
             5..7 => self.known.last().map(|last| edited(&mut self.random, last.record.clone())),
             _ => None,
@@ -215,7 +215,7 @@ impl Execution {
                 ElectionAction::Watch(_) => self.watching = true,
                 ElectionAction::Unwatch => self.watching = false,
                 ElectionAction::StartLeading(leadership) => {
-                    assert!(!self.leads, "the election starts to lead, but has led already");
+                    assert!(!self.leads, "the election starts to lead, but leads already");
                     let record = &self.known.last().expect("a record").record;
                     assert!(self.known.is_own(record), "the election leads by another run's record: {record:?}");
                     let renewed = leadership.tenure.renewal_sent_at;
@@ -274,15 +274,15 @@ impl Execution {
                 );
             }
             let renewed = record.renew_time;
-            assert!(record.mark().is_some(), "every write has a mark");
-            assert_eq!(record.step_down, None, "every write removes the request to step down");
+            assert!(record.mark().is_some(), "every write should have a mark");
+            assert_eq!(record.step_down, None, "every write should remove the request to step down");
             assert!(record.lease_transitions <= i32::MAX as u32 || !self.leads);
             assert_eq!(
                 record.lease_duration_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                 Some(self.timing.lease_duration())
             );
             let before = self.known.last().and_then(|last| last.record.renew_time);
-            assert_ne!(renewed, before, "every write changes renewTime");
+            assert_ne!(renewed, before, "every write should change renewTime");
             self.sent.push((renewed, self.now.boot));
             self.written.push(record.clone());
         }
@@ -296,7 +296,7 @@ fn wall_clock(random: &mut Rng) -> Timestamp {
     hostile_input::time(random).min(last)
 }
 
-/// Returns a record as an edit with `kubectl edit` may leave it.
+/// Returns a record after a random edit, as `kubectl edit` could make it.
 fn edited(random: &mut Rng, record: Record) -> Record {
     match random.u8(..7) {
         0 => Record { holder_identity: String::new(), ..record },

@@ -24,7 +24,7 @@ use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::A
 /// The time for which each candidate runs against a hostile server.
 const DURATION: Duration = Duration::from_secs(4);
 
-/// The largest allowed amount of memory, in KiB. With a regular server leaderrun uses about ten thousand KiB.
+/// The maximum memory of leaderrun, in KiB. With a regular server it uses about ten thousand KiB.
 const MAX_MEMORY: u64 = 64 * 1024;
 
 /// The size of an endless body, in bytes. It exceeds every limit for responses.
@@ -33,7 +33,7 @@ const ENDLESS_BODY: usize = 1 << 30;
 #[testkit::test]
 fn arbitrary_responses_of_an_api_server_do_not_break_leaderrun() {
     fuzz("hostile API servers", 3, |mut random| {
-        // One candidate for each kind of response runs at a time, each with its own server.
+        // One candidate runs for each kind of response, all at the same time and each with its own server.
         thread::scope(|scope| {
             let candidates = ALL_KINDS.map(|kind| {
                 let random = random.fork();
@@ -66,7 +66,7 @@ const ALL_KINDS: [ResponseKind; 4] =
 fn run_candidate(kind: ResponseKind, mut random: Rng) {
     let port = Port::reserve();
     let folder = scratch::folder("hostile");
-    let (config, witness) = (folder.join("kubeconfig"), folder.join("it-ran"));
+    let (config, command_ran) = (folder.join("kubeconfig"), folder.join("command-ran"));
     kubeconfig::write(&config, port.address(), ADMIN);
     let listener = runtime::enter(|| port.listen()).expect("a port");
     let server_random = random.fork();
@@ -84,7 +84,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         .arg(&config)
         .args(routing)
         .args(["--lease-duration", "3s", "--renew-deadline", "1s500ms", "--retry-period", "100ms", "--", "touch"])
-        .arg(&witness)
+        .arg(&command_ran)
         .stderr(Stdio::piped())
         .spawn()
         .expect("leaderrun");
@@ -96,7 +96,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         peak = peak.max(memory.unwrap_or_default());
-        // The test fails in any case, and the machine must not run out of memory.
+        // The test has failed, and the machine must not run out of memory.
         if peak > 4 * MAX_MEMORY {
             break;
         }
@@ -109,7 +109,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
     let log = log.join().expect("the log");
     let text = String::from_utf8(log).expect("a log in UTF-8");
     assert!(alive && status.signal() == Some(libc::SIGTERM), "{kind:?}: leaderrun ended with {status}:\n{text}");
-    assert!(!witness.exists(), "{kind:?}: leaderrun ran the command:\n{text}");
+    assert!(!command_ran.exists(), "{kind:?}: leaderrun ran the command:\n{text}");
     assert!(peak < MAX_MEMORY, "{kind:?}: leaderrun used {peak} KiB");
     let dangerous = text.lines().find(|line| line.chars().any(is_dangerous));
     assert!(dangerous.is_none(), "{kind:?}: leaderrun printed {dangerous:?}");

@@ -1,5 +1,4 @@
-//! A second, simple implementation of the rule that determines, from the records that a candidate has observed, when it
-//! may write.
+//! A second, simple implementation of the rules for when a candidate may write, given the records that it has observed.
 
 use std::time::Duration;
 
@@ -10,16 +9,16 @@ use leaderrun_core::record::{Record, RunId, RunState, Stored};
 pub struct KnownRecord {
     /// The run of the candidate.
     run: RunId,
-    /// The lease duration of a record that has none.
+    /// The lease duration that applies to a record without one.
     fallback: Duration,
     last: Option<Stored>,
     /// `true` once the candidate has observed whether there is a record.
     observed: bool,
     /// The time at which a change of the record was last observed.
     changed_at: Instant,
-    /// The longest lease duration that the record's run has written with a renewal.
+    /// The longest lease duration that the run in the record's mark has written itself.
     longest_written: Duration,
-    /// `true` if another program has removed the mark from the record of the candidate's own run, and has left the rest.
+    /// `true` if another program has removed only the mark from the record of the candidate's own run.
     own_mark_removed: bool,
     /// The instant until which a run that was observed to hold the lock may be alive, even if the record no longer
     /// names it.
@@ -54,7 +53,6 @@ impl KnownRecord {
         if changed {
             self.changed_at = now;
         }
-        // A holder without a mark that says `held` is another program, which empties the record to release the lock.
         let new_mark = after.as_ref().and_then(|after| after.record.mark());
         let old_mark = before.as_ref().and_then(|before| before.record.mark());
         if new_mark.is_some() && new_mark != old_mark {
@@ -62,11 +60,15 @@ impl KnownRecord {
         } else if let Some(before) = before.as_ref().filter(|_| changed)
             && before.record.is_held()
             && !self.is_own(&before.record)
+            // Another program, whose records have no mark, releases the lock by emptying the record. Nobody waits after
+            // that.
             && (before.record.marked_holder().is_some() || after.is_none())
         {
-            // An edit that leaves the mark valid ends the effect of an earlier edit of the duration.
-            let is_edit = new_mark.is_some();
-            let duration = if is_edit { self.longest_written } else { before.record.lease_duration(self.fallback) };
+            // If an edit left the mark valid, the durations that the run itself wrote count, not an earlier edit of
+            // them.
+            let mark_is_unchanged = new_mark.is_some();
+            let duration =
+                if mark_is_unchanged { self.longest_written } else { before.record.lease_duration(self.fallback) };
             self.may_live_until = self.may_live_until.max(now + duration);
         }
         if let (Some(mark), Some(after)) = (new_mark, &after) {

@@ -6,7 +6,7 @@
 //! LEADERRUN_FUZZ_SEED=42 LEADERRUN_FUZZ_RUNS=1 cargo test --test fuzz -- NAME --nocapture
 //! ```
 //!
-//! The same two variables also set the number of executions and the first seed of longer runs.
+//! For longer runs, the same two variables set the first seed and the number of executions.
 
 automod::dir!("tests/fuzz");
 

@@ -54,7 +54,7 @@ pub struct CandidateSeries {
 pub struct Arena {
     pub kind: LockKind,
     lock: TestLock,
-    /// The store of the lock's record, or the stores of the records of its slots.
+    /// The stores of the lock's records: one for each slot, or one for a lock without slots.
     pub stores: Vec<RecordStore>,
     pub cluster: Option<Cluster>,
     pub series: Vec<CandidateSeries>,
@@ -132,8 +132,8 @@ impl Arena {
         self.stores.len() > 1
     }
 
-    /// Injects faults for `duration`. Then checks that every slot has a leader, that other candidates take over from the
-    /// leaders, and that no process is left at the end.
+    /// Injects faults for `duration`. Then checks that every slot has a leader, that other candidates take over from
+    /// the leaders, and that no process is left at the end.
     pub fn torture(mut self, duration: Duration) {
         let mut checked_at = Instant::now();
         while self.began_at.elapsed() < duration {
@@ -178,7 +178,7 @@ impl Arena {
         }
     }
 
-    /// Starts the next candidate of a series if it is due, or notes that its candidate has ended.
+    /// Starts the next candidate of a series if it is due, or removes its candidate if that has ended.
     fn update_series(&mut self, index: usize) {
         let now = Instant::now();
         let series = &mut self.series[index];
@@ -281,7 +281,7 @@ impl Arena {
         self.statistics.worst_margin = result.worst_margin;
         self.statistics.overlaps = result.overlaps.len();
         self.require(result.overlaps.is_empty(), &format!("overlaps: {:#?}", result.overlaps));
-        // A command that outlives its lease is as severe as an overlap, even if no candidate took over meanwhile.
+        // A command that outlives its lease is a failure even if no candidate took over meanwhile.
         let dead_in_time = result.worst_margin.is_none_or(|margin| margin > 0);
         self.require(dead_in_time, &format!("a command outlived its lease: {}", result.worst_run));
         result

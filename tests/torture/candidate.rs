@@ -20,7 +20,7 @@ pub const LEASE_DURATION: Duration = Duration::from_secs(4);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultyProcesses {
     One(LeaderrunProcess),
-    /// Both processes, which are killed.
+    /// Both processes. They are killed, in some cases after a freeze.
     Both,
 }
 
@@ -81,7 +81,7 @@ impl TorturedCandidate {
         self.running.is_running() && unsafe { libc::kill(self.running.elector().as_raw(), signal) } == 0
     }
 
-    /// Returns the supervisor if the elector has not reaped it. Until then its pid cannot belong to another process.
+    /// Returns the supervisor if the elector has not reaped it, so its pid cannot belong to another process.
     fn living_supervisor(&mut self) -> Option<Pid> {
         let elector = self.running.elector();
         let is_electors_child = processes::parent(self.supervisor.as_raw()) == Some(elector.as_raw());

@@ -63,7 +63,7 @@ struct Run {
 }
 
 impl Checker {
-    /// Starts to list the processes with `folder` on their command line. `has_slots` is `true` if the lock has slots.
+    /// Starts a checker for the processes with `folder` on their command line.
     pub fn start(folder: PathBuf, has_slots: bool) -> Self {
         let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
         let stopped = Arc::<AtomicBool>::default();
@@ -79,7 +79,7 @@ impl Checker {
     }
 
     /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock without
-    /// slots. `token_resets` are the times at which the fencing tokens of the lock file were made to start from 1 again.
+    /// slots. `token_resets` are the times after which the fencing tokens of a lock file start from 1 again.
     pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], token_resets: &[u64]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();

@@ -31,7 +31,7 @@ const FLOOD: usize = 256 * 1024;
 /// - `exec`: it executes itself again.
 /// - `orphan-safe`: it clears its parent-death signal.
 /// - `ignore-all`: it ignores every signal that can be ignored.
-/// - `reaper`: it is the subreaper of its descendants.
+/// - `reaper`: it becomes the subreaper of its descendants.
 /// - `regroup`: it moves to the process group of a child.
 /// - `child`: it has a child in its process group that ignores every signal that can be ignored.
 /// - `descendants`: it has a chain of descendants, each of which forks the next one and ends.

@@ -17,7 +17,7 @@ pub enum LeaderrunProcess {
 /// The target of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// `true` if the target is the leader, if there is one.
+    /// `true` to select the leader, if there is one.
     pub leader: bool,
     /// The index of the series whose candidate is the target if `leader` is false, or if there is no leader.
     pub index: usize,

@@ -39,7 +39,7 @@ pub enum RecordStore {
     File(PathBuf),
 }
 
-/// The record at one time.
+/// The record as it was read at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     pub holder: String,

@@ -17,13 +17,13 @@
 //!   candidate that observes such a record waits for its duration. The holder's process tree is dead by then, because
 //!   its last renewal is older than the edit.
 //! - **An edit may delete, clear or shorten the record, or make leaderrun's mark invalid, only if every living
-//!   candidate has observed this holder, and no other candidate starts before the lease would have expired.**
-//!   A candidate knows that a run may be alive because it has observed the run's record. A new candidate, or one that
-//!   had no connection since this holder acquired the lock, cannot know that, so the promise does not cover this. A
-//!   record without its mark looks like that of another implementation, whose holders clear the record to release it.
-//!   A candidate that observed such a record, and then an empty one, would acquire the lock at once, while an orphaned
-//!   command may live for some seconds. The candidates that know the holder, and the holder itself, may still be
-//!   disconnected, frozen or killed.
+//!   candidate has observed the holder, and no other candidate starts before the lease would have expired.** Only a
+//!   candidate that has observed the holder's record knows that the holder may be alive. The promise does not cover a
+//!   new candidate, or one that had no connection since the holder acquired the lock. A record without its mark looks
+//!   like that of another implementation, whose holders clear the record to release the lock. A candidate that observed
+//!   such a record, and then an empty one, would acquire the lock at once, although an orphaned command may be alive
+//!   for some seconds. The candidates that know the holder, and the holder itself, may still be disconnected, frozen or
+//!   killed.
 
 use std::time::{Duration, Instant};
 

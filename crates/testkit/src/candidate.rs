@@ -1,4 +1,4 @@
-//! The configuration of a leaderrun process for a test.
+//! The configuration of a process for a test, usually of leaderrun.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,34 +13,34 @@ use crate::{Running, TestLock, Witnesses};
 /// 4 s, is killed after 5 s, and another candidate may take over after 6 s.
 pub const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
-/// A leaderrun process that is configured but not started yet.
+/// A process, usually of leaderrun, that is configured but not started yet.
 pub struct Candidate {
     pub name: String,
     command: Command,
 }
 
 impl Candidate {
-    /// Creates a candidate for a lock, with `name` as its identity and short durations.
+    /// Configures a candidate for a lock, with `name` as its identity and with short durations.
     pub fn new(name: &str, lock: &TestLock) -> Self {
         Self::with_timing(name, lock, TIMING)
     }
 
-    /// Creates a candidate with other durations: the three options and their values.
+    /// Configures a candidate with these durations: three options, each followed by its value.
     pub fn with_timing(name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
         Self::of_build(leaderrun(), name, lock, timing)
     }
 
-    /// Creates a candidate like [`Candidate::with_timing`], with another build of leaderrun.
+    /// Like [`Candidate::with_timing`], but runs another build of leaderrun, `program`.
     pub fn of_build(program: &str, name: &str, lock: &TestLock, timing: [&str; 6]) -> Self {
         Self::program(name, program).for_lock(lock).args(["--identity", name]).args(timing)
     }
 
-    /// Creates the process of a subcommand with `--lock`.
+    /// Configures the subcommand `name` with `--lock`.
     pub fn subcommand(name: &str, lock: &TestLock) -> Self {
         Self::subcommand_of_build(leaderrun(), name, lock)
     }
 
-    /// Creates the process of a subcommand like [`Candidate::subcommand`], of another build of leaderrun.
+    /// Like [`Candidate::subcommand`], but runs another build of leaderrun, `program`.
     pub fn subcommand_of_build(program: &str, name: &str, lock: &TestLock) -> Self {
         Self::program(name, program).args([name]).for_lock(lock)
     }
@@ -53,16 +53,16 @@ impl Candidate {
         }
     }
 
-    /// Creates a leaderrun process without any options.
+    /// Configures leaderrun without any options.
     pub fn without_options(name: &str) -> Self {
         Self::program(name, leaderrun())
     }
 
-    /// Creates the process of another program, for example one that starts leaderrun.
+    /// Configures another program, for example one that starts leaderrun.
     pub fn program(name: &str, program: &str) -> Self {
         let mut command = Command::new(program);
-        // The process must inherit neither ignored signals, which tests have under nohup or in the background of a
-        // script, nor descriptors, which tests have under make or in a pipeline.
+        // Tests inherit ignored signals from nohup or from a script that runs them in the background, and descriptors
+        // from make or a pipeline. The process must inherit neither.
         // SAFETY: signal(2) and close_range(2) are async-signal-safe.
         unsafe {
             command.pre_exec(|| {

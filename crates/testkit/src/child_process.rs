@@ -9,13 +9,13 @@ use std::thread;
 
 use crate::scratch;
 
-/// A child process that is killed when this handle is dropped, and when the test process ends or is killed.
+/// A child process that is killed when this handle is dropped, or when the test process ends or is killed.
 pub struct ChildProcess(Arc<Mutex<Child>>);
 
 impl ChildProcess {
     /// Starts `command`.
     pub fn spawn(command: Command) -> io::Result<ChildProcess> {
-        let child = Arc::new(Mutex::new(spawn_from_lasting_thread(command)?));
+        let child = Arc::new(Mutex::new(spawn_from_permanent_thread(command)?));
         let at_exit = Arc::downgrade(&child);
         scratch::at_exit(move || {
             if let Some(child) = at_exit.upgrade() {
@@ -52,8 +52,8 @@ fn end(child: &Mutex<Child>) {
 }
 
 /// Spawns a child from a thread that never ends. The kernel sends the parent-death signal when the *thread* that
-/// spawned the child ends, so a child that a test's own thread spawns would be killed at the end of that test.
-fn spawn_from_lasting_thread(mut command: Command) -> io::Result<Child> {
+/// spawned the child ends, so a child that a test's thread spawned would be killed at the end of that test.
+fn spawn_from_permanent_thread(mut command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<Sender<(Command, SyncSender<io::Result<Child>>)>> = LazyLock::new(|| {
         let (send, receive) = mpsc::channel::<(Command, SyncSender<io::Result<Child>>)>();
         let spawn = move || {

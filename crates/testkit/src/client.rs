@@ -1,4 +1,4 @@
-//! Blocking requests to an API server, as `kubectl` sends them.
+//! Blocking requests to an API server, like those of `kubectl`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ pub struct Client {
 /// The body of a request: a content type and a document, or nothing.
 pub type Body<'a> = Option<(&'a str, &'a Value)>;
 
-/// The reply to a request, whatever its status.
+/// The reply to a request. It may be an error.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -63,18 +63,18 @@ impl Client {
         Client { server, headers, accept: JSON.to_owned() }
     }
 
-    /// Makes every request accept these formats instead of JSON.
+    /// Makes all requests accept these formats instead of JSON.
     pub fn accepting(self, formats: &str) -> Client {
         Client { accept: formats.to_owned(), ..self }
     }
 
-    /// Adds a header to every request.
+    /// Adds a header to all requests.
     pub fn with_header(mut self, name: &str, value: &str) -> Client {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Reads an object, a list, or any other path that answers with JSON.
+    /// Reads an object, a list, or any other JSON document.
     pub fn get(&self, path: &str) -> Result<Value, Box<Status>> {
         self.json(Method::GET, path, None)
     }
@@ -129,7 +129,7 @@ impl Client {
         answer.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
     }
 
-    /// Sends one request, and returns the reply whatever its status.
+    /// Sends one request, and returns the reply, even if it is an error.
     ///
     /// # Errors
     /// Fails if no complete reply arrives within `timeout`.
@@ -185,7 +185,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Sends one request on this connection, and returns the reply whatever its status.
+    /// Sends one request on this connection, and returns the reply, even if it is an error.
     ///
     /// # Errors
     /// Fails if no complete reply arrives within `timeout`.
@@ -206,7 +206,7 @@ impl Reply {
     }
 
     fn into_status(self) -> Box<Status> {
-        // Errors for unknown paths are plain text, not a Status.
+        // The errors for unknown paths are plain text instead of a Status.
         Box::new(
             serde_json::from_str(&self.body)
                 .unwrap_or_else(|_| Status::failure(self.body.trim_end(), "").with_code(self.status)),
@@ -214,7 +214,7 @@ impl Reply {
     }
 }
 
-/// The events of a watch. Dropping it closes the connection.
+/// A running watch. Dropping it closes its connection.
 pub struct Watch {
     events: Receiver<io::Result<Value>>,
     reader: JoinHandle<()>,

@@ -27,7 +27,7 @@ enum Server {
 }
 
 impl Cluster {
-    /// Returns the cluster that all tests of this process share. It is started at its first use.
+    /// Returns the cluster that all tests of this process share. The first call starts it.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED.get_or_init(Cluster::start)
@@ -70,7 +70,7 @@ impl Cluster {
         matches!(self.server, Server::Envtest(_))
     }
 
-    /// Restarts the API server at the same address with the same objects. All connections are broken.
+    /// Restarts the API server at the same address with the same objects. This breaks all connections.
     pub fn restart(&self) {
         match &self.server {
             Server::InProcess(server) => server.restart(),
@@ -115,9 +115,9 @@ impl Cluster {
         }
     }
 
-    /// Allows `user` exactly what `rules`, the rules of an RBAC Role, allow in `namespace`. Empty rules allow nothing.
+    /// Replaces the permissions of `user` in `namespace` by `rules`, the rules of a Role. Empty rules allow nothing.
     ///
-    /// Returns when the server has applied the change.
+    /// Returns when the server applies the new rules.
     pub fn grant(&self, namespace: &str, user: &str, rules: Value) {
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
         let admin = self.admin();
@@ -138,15 +138,15 @@ impl Cluster {
         let client = self.client_for(user);
         wait_until_allowed(&client, namespace, &rules);
         for access in revoked {
-            eventually(&format!("{user} may no longer {access}"), || !may(&client, &access));
+            eventually(&format!("{user} is no longer allowed {access}"), || !may(&client, &access));
         }
     }
 }
 
-/// Waits until the server allows a client everything that `rules` grant in `namespace`.
+/// Waits until the server allows a client everything that `rules`, the rules of a Role, grant in `namespace`.
 pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
     for access in accesses(namespace, rules) {
-        eventually(&format!("it may {access}"), || may(client, &access));
+        eventually(&format!("the client is allowed {access}"), || may(client, &access));
     }
 }
 

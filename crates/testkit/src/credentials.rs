@@ -1,5 +1,5 @@
-//! Credentials that a test issues to a user and later revokes, as when a cluster rotates credentials. The testkit's API
-//! server answers 401 to requests with revoked credentials.
+//! Credentials that a test issues to a user and can revoke, as a cluster does when it rotates credentials. The
+//! testkit's API server answers requests with revoked credentials with 401.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::tls;
 use crate::users::User;
 
-/// The header in which the fault proxy passes on the fingerprint of its client's certificate. The API server sets it
-/// for clients that connect directly.
+/// The header in which the fault proxy tells the API server the fingerprint of the client's certificate. The API server
+/// sets it itself for clients that connect directly.
 const FINGERPRINT_HEADER: &str = "x-forwarded-client-certificate";
 
 /// The user of each valid token.
@@ -47,7 +47,7 @@ pub fn issue_certificate(user: User) -> ClientCertificate {
     register(user, &certificate, certificate.pem(), key)
 }
 
-/// Issues a client certificate that an intermediate authority signs. The PEM file contains both certificates.
+/// Issues a client certificate that an intermediate authority signs. The PEM text contains both certificates.
 pub fn issue_certificate_chain(user: User) -> ClientCertificate {
     let (certificate, key, authority) = tls::sign_by_intermediate(certificate_for(user));
     register(user, &certificate, certificate.pem() + &authority, key)

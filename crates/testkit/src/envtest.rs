@@ -17,10 +17,10 @@ use crate::port::Port;
 use crate::users::{self, ADMIN};
 use crate::{scratch, tls};
 
-/// The longest time that the two programs may take to start, even on a busy machine.
+/// The time within which the two programs must start. It is long enough for a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Returns the folder that `KUBEBUILDER_ASSETS` names. It contains both programs.
+/// Returns the folder with both programs, which `KUBEBUILDER_ASSETS` names.
 pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -98,7 +98,7 @@ impl Etcd {
             .arg(format!("--listen-peer-urls={peers}"))
             .arg(format!("--initial-advertise-peer-urls={peers}"))
             .arg(format!("--initial-cluster=default={peers}"))
-            // Sockets of this process are bound to the ports to reserve them.
+            // Reserved ports are bound by sockets of this process.
             .arg("--socket-reuse-port=true")
             .arg("--unsafe-no-fsync=true");
         Etcd { ports, process: spawn(command, &folder.join("etcd.log")) }
@@ -127,7 +127,7 @@ fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etc
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(file("service-account-key-file", "service-account.pub"))
         .arg(file("service-account-signing-key-file", "service-account.key"))
-        // With a range of each address family, Services can be dual-stack.
+        // Services can only be dual-stack if there is a range of each address family.
         .arg("--service-cluster-ip-range=10.0.0.0/24,fd00:10::/112")
         // Otherwise each pod would need a ServiceAccount, which only a controller creates.
         .arg("--disable-admission-plugins=ServiceAccount")

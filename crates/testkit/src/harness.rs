@@ -30,8 +30,7 @@ pub struct Test {
     /// The path of its module, which begins with the name of the binary.
     pub module: &'static str,
     pub name: &'static str,
-    /// Checks whether this machine meets the test's requirement, if the test has one. The error is the reason why the
-    /// test is skipped.
+    /// Checks the requirement of the test, if it has one. An error is the reason why the test is skipped.
     pub requirement: Option<fn() -> Result<(), String>>,
     pub function: fn(),
 }
@@ -46,7 +45,7 @@ pub struct Harness {
     main: &'static str,
     run_as_command: fn(ArgsOs) -> ExitCode,
     test_threads: Option<usize>,
-    /// `true` if a test that failed after a stall of the machine is rerun.
+    /// `true` if tests that fail after a stall of the machine are rerun.
     rerun_after_stalls: bool,
 }
 
@@ -81,13 +80,13 @@ impl Harness {
         }
     }
 
-    /// Sets the default number of tests that run at once. It can exceed the number of processors if tests mostly wait.
+    /// Sets the default number of tests that run at once. If tests mostly wait, it can exceed the number of processors.
     pub fn test_threads(mut self, threads: usize) -> Harness {
         self.test_threads = Some(threads);
         self
     }
 
-    /// Reruns each test that failed after a stall of the machine.
+    /// Reruns tests that fail after a stall of the machine.
     pub fn rerun_after_stalls(mut self) -> Harness {
         self.rerun_after_stalls = true;
         self
@@ -105,8 +104,8 @@ impl Harness {
         (arguments.nth(1)? == witness::FLAG).then(|| (self.run_as_command)(arguments))
     }
 
-    /// Runs the tests selected on the command line, or the command of a candidate if a test has started this binary as
-    /// one.
+    /// Runs the tests selected on the command line. If this binary was started as the command of a candidate, runs that
+    /// command instead.
     pub fn run(self) -> ExitCode {
         if let Some(status) = self.run_as_command() {
             return status;
@@ -166,8 +165,8 @@ impl Harness {
     }
 }
 
-/// Returns the source files of this binary, as listed in the dependency file that the compiler wrote beside the binary.
-/// Returns `None` if the binary was moved away from that file.
+/// Returns the source files of this binary, which the compiler listed in a dependency file beside the binary. Returns
+/// `None` if there is no such file, for example because the binary was moved.
 fn compiled_sources() -> Option<Vec<String>> {
     let list = fs::read_to_string(env::current_exe().ok()?.with_extension("d")).ok()?;
     let (_, sources) = list.lines().next()?.split_once(": ")?;

@@ -16,13 +16,13 @@ pub struct Response {
     pub body: String,
 }
 
-/// Returns the address that leaderrun listens on, which it logs when it was started with `--http` and port 0.
+/// Returns the address that leaderrun listens on, from its log. With `--http` and port 0, the kernel chooses the port.
 #[track_caller]
 pub fn address(running: &Running) -> SocketAddr {
     const ANNOUNCEMENT: &str = "serving HTTP on http://";
     running.wait_for_log(ANNOUNCEMENT);
     let log = running.log();
-    // After a rejoin there is a later line with another address.
+    // leaderrun may log another address after a rejoin, so the last one counts.
     let last = log.rsplit(ANNOUNCEMENT).next().and_then(|rest| rest.split_whitespace().next()).expect("an address");
     last.parse().expect("an address")
 }
@@ -72,7 +72,7 @@ pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value)
     leader(running)
 }
 
-/// The samples of `/metrics`, by name and labels. The label for the lock is left out.
+/// The samples of `/metrics`, by name and labels, without the label for the lock.
 #[derive(Debug)]
 pub struct Samples(BTreeMap<String, f64>);
 

@@ -60,5 +60,5 @@ pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Val
     // The file is replaced by renaming a temporary one, because other threads may read or write it at the same time.
     let draft = tempfile::NamedTempFile::new_in(file.parent().expect("a file in a folder")).expect("a new kubeconfig");
     fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");
-    draft.persist(file).expect("a kubeconfig at its place");
+    draft.persist(file).expect("the new kubeconfig replaces the old one");
 }

@@ -4,9 +4,9 @@
 //!   `KUBEBUILDER_ASSETS` names a folder with `etcd` and `kube-apiserver`.
 //! - [`Client`]: blocking requests to an API server, and watches.
 //! - [`Proxy`]: a proxy in front of an API server that injects faults.
-//! - [`Candidate`]: a configured leaderrun process for a [`TestLock`]. Starting it returns a [`Running`].
+//! - [`Candidate`]: the configuration of a leaderrun process for a [`TestLock`]. Starting it returns a [`Running`].
 //! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
-//! - [`client_go`]: candidates of other implementations.
+//! - [`other_candidate`]: candidates of other implementations.
 //! - [`mod@harness`]: the `main` of a test binary, and `#[testkit::test]`.
 //!
 //! All calls block: tests are plain functions, and the servers run on their own threads.
@@ -15,7 +15,6 @@ pub mod api_server;
 mod candidate;
 mod child_process;
 pub mod client;
-pub mod client_go;
 mod cluster;
 pub mod credentials;
 mod envtest;
@@ -26,6 +25,7 @@ pub mod hostile_input;
 pub mod http;
 pub mod kubeconfig;
 mod lock;
+pub mod other_candidate;
 pub mod port;
 mod processes;
 pub mod proxy;

@@ -11,7 +11,7 @@ use crate::{Cluster, scratch};
 pub struct TestLock {
     /// The value for `--lock`.
     pub name: String,
-    /// The value for `--kubeconfig`; `None` for a file.
+    /// The value for `--kubeconfig`; `None` for a lock file.
     pub kubeconfig: Option<PathBuf>,
 }
 

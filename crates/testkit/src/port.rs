@@ -7,8 +7,8 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// A TCP port, reserved by a socket that is bound to it but never listens.
 ///
-/// While nothing listens, connections are refused. No other process can bind the port meanwhile, and the kernel does
-/// not use it as the ephemeral port of a client, which would connect the client to itself.
+/// While nothing listens, connections to the port are refused. No other process can bind it, and the kernel does not
+/// choose it as the ephemeral port of a client, which would connect the client to itself.
 pub struct Port {
     reservation: TcpSocket,
 }
@@ -25,7 +25,7 @@ impl Port {
         self.reservation.local_addr().expect("the address of a bound socket")
     }
 
-    /// Listens on the port until the listener is dropped. Must be called inside the runtime.
+    /// Listens on the port until the listener is dropped. Must be called inside a tokio runtime.
     pub fn listen(&self) -> io::Result<TcpListener> {
         shared_socket(self.address())?.listen(1024)
     }

@@ -24,8 +24,8 @@ pub struct Pty {
 }
 
 impl Pty {
-    /// Opens a new terminal with `O_CLOEXEC`. openpty(3) does not set it, so a program that another thread starts at
-    /// the same time would inherit the terminal and keep it open.
+    /// Opens a new terminal. openpty(3) is not used because it does not set `O_CLOEXEC`: a program that another thread
+    /// starts at the same time would inherit the terminal and keep it open.
     pub fn open() -> Self {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).expect("a new terminal");

@@ -1,4 +1,4 @@
-//! A server that records its requests and sends configured answers.
+//! A server that records the requests that it receives and sends configured answers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -11,12 +11,12 @@ use crate::witness::OVERLAP;
 /// The shortest stall after which a failed test is rerun: half of the renew deadline of the candidates in tests.
 const MIN_STALL: Duration = Duration::from_secs(2);
 
-/// The largest number of times that a test is run, including the first.
+/// The maximum number of runs of a test, including the first.
 const MAX_RUNS: usize = 3;
 
 static LAST_STALL_ENDED: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// Starts a thread that detects when this process was not scheduled for a long time.
+/// Starts a thread that notices when this process was not scheduled for a long time.
 pub fn watch_for_stalls() {
     thread::spawn(|| {
         loop {

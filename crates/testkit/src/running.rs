@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::processes::{children, descendants};
 use crate::wait::{TIMEOUT, eventually};
 
-/// The interval at which the end of a process and the contents of its log are polled.
+/// The interval at which a test polls whether a process has ended, and what it has logged.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A leaderrun process that was started. Dropping this handle kills the process and all its descendants.
@@ -54,7 +54,7 @@ impl Running {
         kill(self.elector(), signal).expect("leaderrun is alive");
     }
 
-    /// Returns whether the elector is running. If it is, its pid cannot belong to another process.
+    /// Returns whether the elector is running. While it is, no other process can have its pid.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
@@ -64,8 +64,7 @@ impl Running {
         !self.is_running() && self.pipes_are_closed()
     }
 
-    /// Pauses reading the process's output if `paused` is `true`, or resumes it. While reading is paused, the pipes
-    /// fill.
+    /// Pauses or resumes reading stdout and stderr. While reading is paused, the pipes fill up.
     pub fn set_reading_paused(&self, paused: bool) {
         self.reading_paused.store(paused, Ordering::Relaxed);
     }
@@ -76,7 +75,7 @@ impl Running {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                eventually("its output ends", || self.pipes_are_closed());
+                eventually("the pipes are closed", || self.pipes_are_closed());
                 return status;
             }
             assert!(start.elapsed() < TIMEOUT, "{} does not end; its log:\n{}", self.name, self.log());
@@ -139,7 +138,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.set_reading_paused(false);
-        // The descendants are listed before the first kill, because orphans are no longer below the elector.
+        // The descendants are listed before the first kill, because orphans are no longer the elector's descendants.
         let processes = [vec![self.elector()], descendants(self.elector())].concat();
         for process in processes {
             let _ = kill(process, Signal::SIGKILL);

@@ -1,4 +1,4 @@
-//! The runtime of the servers in this test process.
+//! The tokio runtime of the servers in this test process.
 
 use std::future::Future;
 use std::sync::{LazyLock, mpsc};

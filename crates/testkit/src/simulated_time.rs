@@ -1,4 +1,4 @@
-//! True time, which no candidate can read, and the clocks of the machines.
+//! The time in a simulation: true time, which no candidate can read, and the clocks of the machines.
 
 use std::time::Duration;
 

@@ -35,7 +35,7 @@ impl StoppedThread {
         let stopped = Self::stop(Pid::from_raw(child.id() as i32), "sleep").map(drop);
         let _ = child.kill();
         let _ = child.wait();
-        stopped.map_err(|failure| format!("no ptrace: {failure}"))
+        stopped.map_err(|failure| format!("ptrace failed: {failure}"))
     }
 }
 

@@ -27,10 +27,10 @@ pub struct ClientIdentity {
 }
 
 static AUTHORITY: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
-    CertifiedIssuer::self_signed(authority_called("leaderrun tests"), new_key()).expect("a certificate authority")
+    CertifiedIssuer::self_signed(authority_named("leaderrun tests"), new_key()).expect("a certificate authority")
 });
 
-fn authority_called(name: &str) -> CertificateParams {
+fn authority_named(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -83,7 +83,7 @@ pub fn sign(params: CertificateParams) -> (Certificate, String) {
 /// Creates a certificate with a new key, signed by a new intermediate authority. Returns the certificate, and, as PEM,
 /// the key and the intermediate authority's certificate.
 pub fn sign_by_intermediate(params: CertificateParams) -> (Certificate, String, String) {
-    let (key, authority) = (new_key(), authority_called("leaderrun tests, intermediate"));
+    let (key, authority) = (new_key(), authority_named("leaderrun tests, intermediate"));
     let authority = CertifiedIssuer::signed_by(authority, new_key(), &AUTHORITY).expect("an authority");
     (params.signed_by(&key, &authority).expect("a certificate"), key.serialize_pem(), authority.pem())
 }

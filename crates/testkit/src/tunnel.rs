@@ -18,7 +18,7 @@ pub enum TunnelProtocol {
     Http,
     /// HTTP over TLS. The proxy has the certificate that all servers of this process share.
     Https,
-    /// HTTP over TLS. The proxy requires a client certificate of the tests' certificate authority.
+    /// HTTP over TLS. The proxy requires a client certificate from the tests' certificate authority.
     MutualHttps,
     Socks5,
 }
@@ -157,7 +157,7 @@ async fn accept_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<
         other => return Err(io::Error::other(format!("an address of type {other}"))),
     };
     let port = stream.read_u16().await?;
-    // The address and port from which the proxy connects are unspecified.
+    // The reply leaves the proxy's own address and port unspecified.
     stream.write_all(&[VERSION, SUCCESS, 0, IPV4, 0, 0, 0, 0, 0, 0]).await?;
     stream.flush().await?;
     Ok(format!("{host}:{port}{credentials}"))

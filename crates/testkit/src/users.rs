@@ -27,7 +27,7 @@ const fn without_roles(name: &'static str, token: &'static str) -> User {
     User { name, token, groups: &[] }
 }
 
-/// Returns the user with that name. Panics if there is none.
+/// Returns the user with this name. Panics if there is none.
 pub fn named(name: &str) -> User {
     USERS
         .into_iter()
@@ -35,7 +35,7 @@ pub fn named(name: &str) -> User {
         .unwrap_or_else(|| panic!("no user {name:?}; there are {:?}", USERS.map(|user| user.name)))
 }
 
-/// Returns the user with that token.
+/// Returns the user with this token.
 pub fn by_token(token: &str) -> Option<User> {
     USERS.into_iter().find(|user| user.token == token)
 }

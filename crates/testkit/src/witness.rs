@@ -1,4 +1,4 @@
-//! A command that records when it is alive, and the evaluation of these records.
+//! A command that records when it is alive, and checks of these records.
 //!
 //! Each process writes the current boot time into its own file, about every millisecond. Two commands were alive at
 //! once if the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
@@ -106,15 +106,14 @@ fn continue_in_worker(folder: PathBuf, words: Vec<String>) -> ! {
         run([folder.into_os_string()].into_iter().chain(words));
         process::exit(0);
     });
-    // SAFETY: the call ends only this thread, and other threads use nothing of its stack.
+    // SAFETY: the call only ends this thread, and no other thread uses its stack.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     unreachable!("this thread has ended")
 }
 
-/// Returns the name of the run that this process belongs to. It consists of the fencing token, the holder and the slot
-/// in the environment.
+/// Returns the name of the run that this process belongs to: the fencing token, holder and slot in its environment.
 pub fn run_from_environment() -> String {
-    let variable = |name| env::var(name).expect("run by leaderrun");
+    let variable = |name| env::var(name).expect("a variable that leaderrun sets");
     let slot = env::var("LEADERRUN_SLOT").map(|slot| format!("@{slot}")).unwrap_or_default();
     format!("{}.{}{slot}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
 }
@@ -144,7 +143,7 @@ fn this_program() -> PathBuf {
 /// Waits for one of these blocked signals. Returns whether one arrived in time.
 fn receives_any(signals: &SigSet, timeout: Duration) -> bool {
     let timeout = libc::timespec { tv_sec: 0, tv_nsec: timeout.as_nanos() as i64 };
-    // SAFETY: both pointers are valid for the call, and no siginfo is asked for.
+    // SAFETY: both references are valid during the call, and a null pointer requests no siginfo.
     unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), &timeout) > 0 }
 }
 
@@ -188,7 +187,7 @@ impl Lifetime {
     }
 
     fn parse(text: &str) -> Option<Lifetime> {
-        // Writing a line does not truncate the file, so the end of an earlier, longer line may follow.
+        // Writes do not truncate the file, so the end of an earlier, longer line may follow.
         let mut words = text.lines().next()?.splitn(5, ' ');
         let mut number = || words.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
@@ -232,7 +231,7 @@ impl Witnesses {
         Self(scratch::folder("witnesses"))
     }
 
-    /// Returns the folder. It is on the command line of each witness, and so also of leaderrun.
+    /// Returns the folder. It is on the command line of each witness, and therefore also on leaderrun's.
     pub fn folder(&self) -> &Path {
         &self.0
     }
@@ -270,8 +269,8 @@ impl Witnesses {
         }
     }
 
-    /// Checks that there were this many runs, that no two of them were alive at once, and that each run had a greater
-    /// fencing token than the previous run.
+    /// Checks that there were `runs` runs, that no two of them were alive at once, and that each had a greater fencing
+    /// token than the previous one.
     pub fn assert_one_at_a_time(&self, runs: usize) {
         let mut times_by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
         for lifetime in self.lifetimes() {

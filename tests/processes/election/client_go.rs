@@ -3,11 +3,11 @@
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
-use testkit::client_go::{ClientGo, Ending, JsonFormat, RecordPath};
+use testkit::other_candidate::{Ending, Implementation, OtherCandidate, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
 /// Returns a Lease and a ConfigMap as locks, and where their records are. The ConfigMap already exists, because
-/// [`ClientGo`] does not create the object whose annotation it writes.
+/// [`OtherCandidate`] does not create the object whose annotation it writes.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
     let path = configmap.object_path("configmaps");
@@ -21,10 +21,10 @@ fn locks() -> Vec<(TestLock, RecordPath)> {
 fn assert_leaderrun_takes_over_from_client_go(ending: Ending) {
     for (lock, path) in locks() {
         let witnesses = Witnesses::new();
-        let client_go = ClientGo::start(path, JsonFormat::ClientGo);
+        let client_go = OtherCandidate::start(path, Implementation::ClientGo);
         client_go.wait_until_leading();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
-        a.wait_for_log("held by client-go");
+        a.wait_for_log("held by other");
         let leadership = client_go.end(ending);
         witnesses.wait_for("a", 1);
         assert!(leadership.ended_at < witnesses.lifetimes_of("a")[0].started_at);
@@ -32,12 +32,16 @@ fn assert_leaderrun_takes_over_from_client_go(ending: Ending) {
     }
 }
 
-/// Checks that a candidate that writes records in this format takes over after leaderrun has released the lock.
-fn assert_other_takes_over_from_leaderrun_after_a_release(lock: &TestLock, path: RecordPath, format: JsonFormat) {
+/// Checks that a candidate of this implementation takes over after leaderrun has released the lock.
+fn assert_other_takes_over_from_leaderrun_after_a_release(
+    lock: &TestLock,
+    path: RecordPath,
+    implementation: Implementation,
+) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
-    let other = ClientGo::start(path, format);
+    let other = OtherCandidate::start(path, implementation);
     a.stop();
     other.wait_until_leading();
     let leadership = other.end(Ending::Crash);
@@ -57,7 +61,7 @@ fn leaderrun_takes_over_after_client_go_crashes() {
 #[testkit::test]
 fn client_go_takes_over_after_leaderrun_releases() {
     for (lock, path) in locks() {
-        assert_other_takes_over_from_leaderrun_after_a_release(&lock, path, JsonFormat::ClientGo);
+        assert_other_takes_over_from_leaderrun_after_a_release(&lock, path, Implementation::ClientGo);
     }
 }
 
@@ -67,7 +71,7 @@ fn client_go_takes_over_after_leaderrun_crashes() {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ignore"]);
         witnesses.wait_for("a", 2);
-        let client_go = ClientGo::start(path, JsonFormat::ClientGo);
+        let client_go = OtherCandidate::start(path, Implementation::ClientGo);
         kill(a.elector(), Signal::SIGKILL).expect("the elector is alive");
         client_go.wait_until_leading();
         let leadership = client_go.end(Ending::Crash);
@@ -80,12 +84,12 @@ fn client_go_takes_over_after_leaderrun_crashes() {
 fn fabric8_takes_over_from_leaderrun_and_back() {
     let lock = TestLock::of_kind("configmap");
     let path = RecordPath::Annotation(lock.object_path("configmaps"));
-    assert_other_takes_over_from_leaderrun_after_a_release(&lock, path.clone(), JsonFormat::Fabric8);
-    let fabric8 = ClientGo::start(path, JsonFormat::Fabric8);
+    assert_other_takes_over_from_leaderrun_after_a_release(&lock, path.clone(), Implementation::Fabric8);
+    let fabric8 = OtherCandidate::start(path, Implementation::Fabric8);
     fabric8.wait_until_leading();
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
-    a.wait_for_log("held by client-go");
+    a.wait_for_log("held by other");
     let leadership = fabric8.end(Ending::Release);
     a.wait_for_exit(0);
     assert!(leadership.ended_at < witnesses.lifetimes_of("a")[0].started_at);

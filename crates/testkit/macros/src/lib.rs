@@ -4,9 +4,9 @@
 
 use proc_macro::{TokenStream, TokenTree};
 
-/// Registers a function without parameters as a test of this binary's harness. The test has the path of the function.
+/// Registers a function without parameters as a test of this binary. The test is named after the function's path.
 ///
-/// With `#[testkit::test(requires = EXPRESSION)]` the test is skipped if the expression, a `Result<(), String>`, is an
+/// With `#[testkit::test(requires = EXPRESSION)]`, the test is skipped if EXPRESSION, a `Result<(), String>`, is an
 /// error. The harness shows the error as the reason.
 #[proc_macro_attribute]
 pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
@@ -27,11 +27,11 @@ pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
             }}
         }}"
     );
-    let registration: TokenStream = registration.parse().expect("a registration is Rust");
+    let registration: TokenStream = registration.parse().expect("valid Rust");
     function.into_iter().chain(registration).collect()
 }
 
-/// Returns the expression for the test's requirement: a closure, or `None`.
+/// Returns Rust code for the test's requirement: `Some` with a closure, or `None`.
 fn requirement(attribute: TokenStream) -> Result<String, &'static str> {
     const USAGE: &str = "write #[testkit::test] or #[testkit::test(requires = EXPRESSION)]";
     let mut tokens = attribute.into_iter();
@@ -58,5 +58,5 @@ fn function_name(function: TokenStream) -> Option<String> {
 }
 
 fn compile_error(message: &str) -> TokenStream {
-    format!("compile_error!({message:?});").parse().expect("an error is Rust")
+    format!("compile_error!({message:?});").parse().expect("valid Rust")
 }

@@ -19,7 +19,7 @@ pub struct Identity {
 impl Identity {
     /// Adds the group of all authenticated users. For a service account without groups, also adds the group of all
     /// service accounts and the group of those in its namespace.
-    fn authenticated(mut self) -> Identity {
+    fn with_implied_groups(mut self) -> Identity {
         if let Some((namespace, _)) = service_account(&self.name)
             && self.groups.is_empty()
         {
@@ -30,14 +30,14 @@ impl Identity {
     }
 }
 
-/// Returns the user as whom a request for `target` with these headers is carried out.
+/// Returns the user who sent a request with these headers, or the user whom the sender impersonates.
 pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let identity_of_certificate = || credentials::user_of_certificate(headers).map(Identity::from);
     let Some(user) = token.and_then(|token| identity_of_token(token.trim())).or_else(identity_of_certificate) else {
         return Err(status::unauthorized());
     };
-    impersonate(store, user.authenticated(), headers, target)
+    impersonate(store, user.with_implied_groups(), headers, target)
 }
 
 fn identity_of_token(token: &str) -> Option<Identity> {
@@ -53,10 +53,10 @@ impl From<User> for Identity {
     }
 }
 
-/// The prefix of a service account's token. The user name of the account follows it.
+/// A service account's token is this prefix, followed by the account's user name.
 const TOKEN_PREFIX: &str = "token-of-";
 
-/// Returns a token of a service account.
+/// Returns the token of a service account.
 pub fn service_account_token(namespace: &str, name: &str) -> String {
     format!("{TOKEN_PREFIX}system:serviceaccount:{namespace}:{name}")
 }
@@ -76,14 +76,14 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
     };
     let wanted = Identity { name, groups };
     check_impersonation(store, &user, &wanted, target)?;
-    Ok(wanted.authenticated())
+    Ok(wanted.with_implied_groups())
 }
 
-/// Checks whether `user` may impersonate `wanted`. Two kinds of permission can allow it: constrained impersonation, which
-/// must be granted for the verb of `target`, and the classic verb `impersonate`, which allows all requests. If neither is
-/// granted, the client gets the error of constrained impersonation.
+/// Checks whether `user` may impersonate `wanted`. Either of two permissions is enough: constrained impersonation,
+/// which is granted for single verbs, or the classic verb `impersonate`, which covers all requests. If `user` has
+/// neither, the client gets the error of constrained impersonation.
 ///
-/// A service account together with groups can only be impersonated with the classic verb, so the client gets its error.
+/// A service account together with groups can only be impersonated with the classic verb.
 fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
     let account = service_account(&wanted.name);
     let mode = if account.is_some() { "serviceaccount" } else { "user-info" };
@@ -108,7 +108,7 @@ fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target
     constrained.or_else(|refusal| classic().map_err(|_| refusal))
 }
 
-/// Returns the namespace and the name of the service account to which a user name belongs.
+/// Returns the namespace and the name of the service account with this user name.
 fn service_account(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix("system:serviceaccount:")?.split_once(':')
 }

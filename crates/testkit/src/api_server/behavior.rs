@@ -1,12 +1,12 @@
-//! The settings of the API server that tests change: bookmarks, the state of Roles during a start, the protection of
-//! owners, and the changes that admission makes to objects.
+//! The settings of the API server that tests can change: the time between bookmarks, whether the server has read the
+//! Roles, the protection of owner references, and a mutating admission policy.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// The interval at which a real server sends bookmarks.
+/// The time between two bookmarks of a real server.
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
 /// The settings of one API server.
@@ -17,20 +17,20 @@ pub struct Behavior {
 struct State {
     bookmark_period: Duration,
     roles: Roles,
-    /// `true` if a client that changes the owners of an object must be allowed to delete the object.
+    /// `true` if only clients that are allowed to delete an object may change its owners.
     protects_owners: bool,
-    /// The change that admission makes to each object before it is written.
+    /// Changes each object before it is written.
     admission: Option<fn(&mut Value)>,
 }
 
-/// The state of the stored Roles and bindings while the server starts.
+/// The stored Roles and bindings as the server knows them: a real server reads them while it starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
     /// The server has read the Roles.
     Known,
     /// All requests except those of administrators are refused.
     Unknown,
-    /// The next requests are refused, up to this number. Requests of administrators are neither refused nor counted.
+    /// This many requests are refused. Requests of administrators are neither refused nor counted.
     UnknownFor(usize),
 }
 
@@ -70,15 +70,16 @@ impl Behavior {
         self.state().admission = admission;
     }
 
-    /// Changes an object that is about to be written.
+    /// Applies the admission policy to an object that is about to be written.
     pub fn admit(&self, object: &mut Value) {
         if let Some(admission) = self.state().admission {
             admission(object);
         }
     }
 
-    /// Counts a request whose authorization depends on Roles. Returns whether the server has read the Roles.
-    pub fn count_request_for_roles(&self) -> bool {
+    /// Returns whether the server has read the Roles. It is called once for each request, because [`Roles::UnknownFor`]
+    /// counts the calls.
+    pub fn roles_are_known(&self) -> bool {
         let mut state = self.state();
         match state.roles {
             Roles::Known | Roles::UnknownFor(0) => true,

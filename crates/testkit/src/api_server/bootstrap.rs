@@ -1,4 +1,4 @@
-//! The initial objects of a cluster: namespaces, and the Roles of all users.
+//! The initial objects of a cluster: namespaces, and the default ClusterRoles with their bindings.
 
 use serde_json::{Value, json};
 

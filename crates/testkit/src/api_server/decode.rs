@@ -1,4 +1,4 @@
-//! Reads the body of a request as an object of its resource.
+//! Parses the body of a request as an object of the requested resource.
 
 use std::fmt::Display;
 
@@ -18,7 +18,7 @@ pub enum UnknownFields {
     Refuse,
 }
 
-/// Reads `body` as an object of `resource`.
+/// Parses `body` as an object of `resource`, and fills in defaults.
 pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> Result<Value> {
     let Some(fields) = body.as_object_mut() else {
         let why = format!("the object provided is unrecognized (must be of type {})", resource.kind);
@@ -53,22 +53,22 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
     Ok(object)
 }
 
-/// Returns an error for each field of the body that is lost when the body is parsed as its type.
-fn unknown_fields(place: &str, sent: &Value, parsed: &Value) -> Vec<String> {
+/// Returns an error for each field of `sent` that is missing in `parsed`. `prefix` is the path of both objects.
+fn unknown_fields(prefix: &str, sent: &Value, parsed: &Value) -> Vec<String> {
     match (sent, parsed) {
         (Value::Object(sent), Value::Object(parsed)) => {
             let fields = sent.iter().filter(|(_, value)| !value.is_null());
             let unknown = fields.map(|(name, value)| match parsed.get(name) {
-                Some(parsed) => unknown_fields(&format!("{place}{name}."), value, parsed),
-                None => vec![format!("unknown field \"{place}{name}\"")],
+                Some(parsed) => unknown_fields(&format!("{prefix}{name}."), value, parsed),
+                None => vec![format!("unknown field \"{prefix}{name}\"")],
             });
             unknown.flatten().collect()
         }
         (Value::Array(sent), Value::Array(parsed)) => {
             let items = sent.iter().zip(parsed).enumerate();
-            let place = place.trim_end_matches('.');
+            let prefix = prefix.trim_end_matches('.');
             items
-                .flat_map(|(index, (sent, parsed))| unknown_fields(&format!("{place}[{index}]."), sent, parsed))
+                .flat_map(|(index, (sent, parsed))| unknown_fields(&format!("{prefix}[{index}]."), sent, parsed))
                 .collect()
         }
         _ => Vec::new(),
@@ -79,14 +79,14 @@ fn complete_lease(lease: &mut Value) {
     if !lease["spec"].is_object() {
         lease["spec"] = json!({});
     }
-    // Coordinated leader election is a beta feature, off by default.
+    // These fields belong to coordinated leader election, which is off by default.
     if let Some(spec) = lease["spec"].as_object_mut() {
         spec.remove("strategy");
         spec.remove("preferredHolder");
     }
 }
 
-/// Fills in the defaults of a Service in a dual-stack cluster. No addresses are allocated, because nothing routes
+/// Fills in the defaults of a Service in a dual-stack cluster, but allocates no addresses, because nothing routes
 /// traffic to them.
 fn complete_service(service: &mut Value) {
     if !service["spec"].is_object() {
@@ -122,7 +122,7 @@ fn complete_service(service: &mut Value) {
     }
 }
 
-/// Returns the fields of a resource that contain times with microseconds.
+/// Returns JSON pointers to the fields of a resource that have the type MicroTime.
 fn micro_times(resource: &Resource) -> &'static [&'static str] {
     match resource.name {
         "leases" => &["/spec/acquireTime", "/spec/renewTime"],
@@ -131,8 +131,8 @@ fn micro_times(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
-/// Checks that a time has exactly six fractional digits. As on a real server, the error quotes Go's reference time,
-/// 2006-01-02T15:04:05.
+/// Checks that a time has exactly six fractional digits. Like a real server's error, the error quotes Go's reference
+/// time, 2006-01-02T15:04:05.
 fn check_micro_time(time: &str) -> std::result::Result<(), String> {
     const DIGITS: usize = 6;
     let fraction = time.find('.').map(|point| &time[point + 1..]);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::handler::{Reply, json_reply, text_reply};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
 
-/// The version of Kubernetes that this server reports. Its answers were compared with those of this version.
+/// The version of Kubernetes that this server reports, and with which its answers were compared.
 const VERSION: &str = "v1.36.2";
 
 /// Answers a request for a path that is not a resource. Returns `None` if the path does not exist.
@@ -94,13 +94,14 @@ fn resource_list(group: &str, version: &str) -> Value {
 fn openapi_index() -> Value {
     let groups = groups().into_iter().map(|name| format!("apis/{name}/v1"));
     let paths = groups.chain(["api/v1".to_owned()]).map(|path| {
-        let place = json!({ "serverRelativeURL": format!("/openapi/v3/{path}") });
-        (path, place)
+        let location = json!({ "serverRelativeURL": format!("/openapi/v3/{path}") });
+        (path, location)
     });
     json!({ "paths": Map::from_iter(paths) })
 }
 
-/// Returns an OpenAPI document with the parts that make clients like `kubectl edit` leave validation to the server.
+/// Returns an OpenAPI document with only the parts that make clients like `kubectl edit` leave validation to the
+/// server.
 fn openapi(group: &str) -> Value {
     let root = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{group}/v1") };
     let field_validation = json!({ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } });

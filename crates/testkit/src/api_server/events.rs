@@ -18,7 +18,7 @@ const NAMES: [(&str, &str); 7] = [
     ("source", "deprecatedSource"),
 ];
 
-/// Converts an object from the API group of `resource` to the form that is stored.
+/// Converts an object of the API group of `resource` to its stored form.
 pub fn to_stored(resource: &Resource, object: Value) -> Value {
     if resource.group != EVENTS_GROUP {
         return object;
@@ -50,10 +50,11 @@ fn rename(
     object
 }
 
-/// Returns the errors in an Event, in its stored form, that a client has sent to the API group of `resource`.
+/// Returns the errors in an Event, which is in its stored form. The rules depend on the API group of `resource`, to
+/// which the client has sent the Event.
 ///
 /// core/v1 only requires an Event to be complete if it has an `eventTime`. events.k8s.io/v1 always requires complete
-/// Events, and only allows changes of the series.
+/// Events, and only lets clients change the series.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {

@@ -63,7 +63,7 @@ struct Call {
 impl Call {
     fn answer(&self) -> Result<Reply> {
         let user = authentication::identify(&self.store, &self.headers, &self.target)?;
-        if !rbac::is_administrator(&user) && !self.behavior.count_request_for_roles() {
+        if !rbac::is_administrator(&user) && !self.behavior.roles_are_known() {
             return Err(rbac::forbidden(&user, &self.target));
         }
         rbac::authorize(&self.store, &user, &self.target)?;
@@ -172,7 +172,7 @@ impl Call {
         self.check_version(revision)?;
         let selected: Vec<_> = stored.iter().filter(|object| selector.matches(object)).collect();
         let page = Page::parse(&self.query)?;
-        let (page, next) = page.of(&selected);
+        let (page, next) = page.select(&selected);
         let items = page.iter().map(|object| objects.served(object));
         let mut list =
             if self.accepts_metadata_list() { metadata_list(revision, items) } else { list(resource, revision, items) };
@@ -265,7 +265,7 @@ impl Call {
 fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Value>) -> Value {
     let items = items.into_iter().map(|mut item| {
         if let Some(item) = item.as_object_mut() {
-            // The list itself has these two fields.
+            // The kind and API version of the list apply to its items.
             item.remove("kind");
             item.remove("apiVersion");
         }
@@ -304,7 +304,7 @@ pub fn json_reply(code: u16, object: &Value) -> Reply {
     reply(code, "application/json", Body::new(body))
 }
 
-/// Returns a reply in plain text, as for paths outside the API.
+/// Returns a reply in plain text, which paths outside the API have.
 pub fn text_reply(code: u16, text: &'static str) -> Reply {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
     reply(code, "text/plain; charset=utf-8", Body::new(body))

@@ -20,10 +20,10 @@ const SYSTEM: [&str; 8] = [
     "uid",
 ];
 
-/// Maps whose keys the client chooses. The map itself is a field too, written as a dot.
+/// Maps whose keys the client chooses. The key `.` stands for the map itself.
 const MAPS: [&str; 4] = ["annotations", "binaryData", "data", "labels"];
 
-/// Records `manager` for every field in which `object` differs from the object `before`.
+/// Records `manager` for every field in which `object` differs from `before`.
 pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, manager: &str) {
     let mut entries =
         before.and_then(|before| before["metadata"]["managedFields"].as_array().cloned()).unwrap_or_default();
@@ -63,7 +63,7 @@ fn fields_mut(entry: &mut Value) -> &mut Fields {
     if !entry["fieldsV1"].is_object() {
         entry["fieldsV1"] = json!({});
     }
-    entry["fieldsV1"].as_object_mut().expect("an object, as just made sure")
+    entry["fieldsV1"].as_object_mut().expect("an object, because of the check above")
 }
 
 /// Returns the fields of an object that clients set.
@@ -78,7 +78,7 @@ fn fields_of(object: &Value) -> Fields {
     fields
 }
 
-/// Returns the fields of `new` that `old` lacks or has with another value. A list counts as one value.
+/// Returns the fields of `new` that are missing in `old` or have another value there. A list counts as one value.
 fn changed(old: &Fields, new: &Fields) -> Fields {
     let mut set = Fields::new();
     for (name, value) in new {

@@ -1,4 +1,4 @@
-//! The metadata of objects: the fields that the server sets, and the checks that the metadata agrees with the request.
+//! The metadata of objects: sets the server's fields, and checks that the metadata agrees with the request.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// Returns the text of a field. The text is empty if the field is not a string.
+/// Returns the text of a field, or an empty text if the field is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
@@ -32,7 +32,7 @@ pub fn mark_deleted(object: &mut Value) {
 }
 
 /// Sets the namespace of an object to that of the request. Refuses an object that names another namespace.
-pub fn enter_namespace(object: &mut Value, namespace: &str) -> Result<()> {
+pub fn set_namespace(object: &mut Value, namespace: &str) -> Result<()> {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
@@ -98,7 +98,7 @@ pub fn initialize(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// Copies from the previous object the metadata that an update cannot change or has left out.
+/// Copies from the previous object the metadata that an update cannot change or did not include.
 pub fn carry_over(before: &Value, object: &mut Value) {
     if text(&object["metadata"]["uid"]).is_empty() {
         object["metadata"]["uid"] = before["metadata"]["uid"].clone();
@@ -119,7 +119,7 @@ pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, be
     if uid.is_empty() || uid == actual {
         return Ok(());
     }
-    // The real server keeps Endpoints below the key of services.
+    // A real server stores Endpoints under this key.
     let place = match resource.name {
         "endpoints" => "services/endpoints",
         other => other,
@@ -135,7 +135,7 @@ pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, be
     ))
 }
 
-/// Refuses a deletion whose `preconditions` (of `DeleteOptions`) the object does not meet.
+/// Refuses a deletion if the object does not meet its `preconditions` (from `DeleteOptions`).
 pub fn check_preconditions(resource: &Resource, name: &str, preconditions: &Value, before: &Value) -> Result<()> {
     for (field, what, hint) in
         [("uid", "UID", "deleted and then recreated"), ("resourceVersion", "ResourceVersion", "modified")]

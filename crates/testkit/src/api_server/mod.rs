@@ -1,4 +1,4 @@
-//! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, watches.
+//! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, and watches.
 //!
 //! The server has the resources that leader election uses. It answers like a real kube-apiserver: `tests/api_server/`
 //! runs the same assertions against both.
@@ -92,21 +92,21 @@ impl ApiServer {
         }
     }
 
-    /// Restarts the server at the same address with the same objects. As after a restart of a real server, watches can
-    /// then not start from older versions, because the watch cache is empty.
+    /// Restarts the server at the same address with the same objects. The watch cache is empty after a restart, as on a
+    /// real server, so watches cannot start from older versions.
     pub fn restart(&self) {
         self.stop();
         self.forget_changes();
         self.listen();
     }
 
-    /// Makes all versions before the current one too old to start a watch from.
+    /// Empties the watch cache, so no watch can start from a version before the current one.
     pub fn forget_changes(&self) {
         self.store.forget_changes();
     }
 
-    /// Sets how many changes of each resource the watch cache holds. A watch that starts from a version before the
-    /// oldest of these changes only gets the event 410 Expired. Changes of other resources do not count.
+    /// Sets how many changes of each resource the watch cache holds. A watch from a version before the oldest of these
+    /// changes only gets the error event 410 Expired.
     pub fn set_watch_cache_size(&self, changes: usize) {
         self.store.set_watch_cache_size(changes);
     }
@@ -122,8 +122,7 @@ impl ApiServer {
         self.behavior.set_roles(Roles::Unknown);
     }
 
-    /// Answers the next `requests` requests of users who are not administrators with 403, as after
-    /// [`ApiServer::forget_roles`].
+    /// Like [`ApiServer::forget_roles`], but only for the next `requests` requests of users who are not administrators.
     pub fn forget_roles_for(&self, requests: usize) {
         self.behavior.set_roles(Roles::UnknownFor(requests));
     }

@@ -10,7 +10,7 @@ use super::status::{self, Result};
 use super::store::{Key, Store, Write};
 use super::{events, managed_fields, metadata, patch, validation};
 
-/// The objects of one resource in one namespace, for a request of one client.
+/// The objects of one resource in one namespace, for one request.
 pub struct Objects<'a> {
     pub store: &'a Store,
     pub resource: &'static Resource,
@@ -39,7 +39,7 @@ impl Objects<'_> {
 
     pub fn create(&self, body: Value) -> Result<Value> {
         let mut object = decode(self.resource, body, self.unknown_fields)?;
-        metadata::enter_namespace(&mut object, self.namespace)?;
+        metadata::set_namespace(&mut object, self.namespace)?;
         metadata::generate_name(&mut object);
         self.check_namespace_accepts_objects()?;
         let name = metadata::name(&object);
@@ -54,16 +54,16 @@ impl Objects<'_> {
         })
     }
 
-    /// Replaces the object with that name. A missing object is created if the resource allows that and `may_create` is
-    /// `Ok`.
+    /// Replaces an object. If it is missing, it is created if the resource allows creation by update and `may_create`
+    /// is `Ok`.
     ///
     /// Returns the object, and `true` if it was created.
     pub fn update(&self, name: &str, body: Value, may_create: Result<()>) -> Result<(Value, bool)> {
         let mut object = decode(self.resource, body, self.unknown_fields)?;
-        metadata::enter_namespace(&mut object, self.namespace)?;
+        metadata::set_namespace(&mut object, self.namespace)?;
         metadata::check_name(&object, name)?;
-        // This check locks the store, so it cannot be made during the write, which holds the same lock. As on a real
-        // server, the namespace may be deleted between the check and the write.
+        // The check comes before the write, because both lock the store. As on a real server, the namespace may be
+        // deleted between them.
         let namespace_check = self.check_namespace_accepts_objects();
         let mut created = false;
         let stored = self.write(name, |before| {
@@ -97,7 +97,7 @@ impl Objects<'_> {
                 }
             }
             let mut object = decode(self.resource, object, self.unknown_fields)?;
-            metadata::enter_namespace(&mut object, self.namespace)?;
+            metadata::set_namespace(&mut object, self.namespace)?;
             metadata::check_name(&object, name)?;
             self.replacement(name, before, object)
         })

@@ -18,7 +18,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// Parses the page that a request asks for.
+    /// Parses the page that a request asks for, or the whole list if it has no limit.
     pub fn parse(query: &Query) -> Result<Page> {
         let size = query.get("limit").unwrap_or("0").parse();
         let size = size.map_err(|_| status::bad_request("limit is not a number"))?;
@@ -31,7 +31,7 @@ impl Page {
 
     /// Returns the objects in this page, and the token that requests the next page if there is one. The objects must
     /// be sorted by their keys.
-    pub fn of<'a>(&self, objects: &'a [&'a Arc<Value>]) -> (&'a [&'a Arc<Value>], Option<String>) {
+    pub fn select<'a>(&self, objects: &'a [&'a Arc<Value>]) -> (&'a [&'a Arc<Value>], Option<String>) {
         let start = match &self.after {
             Some(after) => objects.partition_point(|object| key(object) <= *after),
             None => 0,

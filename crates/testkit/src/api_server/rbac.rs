@@ -39,12 +39,12 @@ pub fn forbidden(identity: &Identity, target: &Target) -> Box<Status> {
     }
 }
 
-/// Returns whether a user is allowed everything, independently of Roles.
+/// Returns whether a user is allowed everything, whatever the Roles say.
 pub fn is_administrator(identity: &Identity) -> bool {
     identity.groups.iter().any(|group| group == "system:masters")
 }
 
-/// Returns the reason why a request is allowed, which is empty for administrators; `None` if it is not allowed.
+/// Returns the reason why a request is allowed, or `None` if it is not allowed. The reason is empty for administrators.
 pub fn reason_to_allow(store: &Store, identity: &Identity, target: &Target) -> Option<String> {
     if is_administrator(identity) {
         return Some(String::new());
@@ -65,7 +65,7 @@ pub fn reason_to_allow(store: &Store, identity: &Identity, target: &Target) -> O
     })
 }
 
-/// Returns a description of the subject of a binding that matches this identity, if there is one.
+/// Describes the subject of a binding that matches this identity, if there is one.
 fn subject_of(binding: &Value, identity: &Identity) -> Option<String> {
     let subjects = binding["subjects"].as_array()?;
     subjects.iter().find_map(|subject| {

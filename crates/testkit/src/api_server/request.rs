@@ -19,7 +19,7 @@ impl Query {
         )
     }
 
-    /// Returns the first value with that name, if it is not empty.
+    /// Returns the first parameter with this name, if its value is not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(key, _)| key == name)?.1.as_str();
         (!value.is_empty()).then_some(value)
@@ -83,7 +83,7 @@ impl Target {
         };
         access.verb = access.verb_for(method, query).to_owned();
         if matches!(access.verb.as_str(), "list" | "watch") {
-            // RBAC treats a list or watch that selects one name like access to the object of that name.
+            // For RBAC, a list or watch of a single name is access to the object with that name.
             access.name = query.get("fieldSelector").and_then(required_name).unwrap_or_default();
         }
         Target::Resource(access)
@@ -123,7 +123,7 @@ impl Access {
     }
 }
 
-/// Returns the name to which a field selector limits the objects.
+/// Returns the name that a field selector requires.
 fn required_name(selector: &str) -> Option<String> {
     selector.split(',').find_map(|term| {
         let (field, name) = term.split_once('=')?;

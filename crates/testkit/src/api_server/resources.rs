@@ -34,12 +34,12 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Returns `leases.coordination.k8s.io`, or just `pods` in the core group.
+    /// Returns the name with its group, for example `leases.coordination.k8s.io`, or only `pods` in the core group.
     pub fn qualified(&self) -> String {
         qualified(self.group, self.name)
     }
 
-    /// Returns `coordination.k8s.io/v1`, or just `v1` in the core group.
+    /// Returns the group and version, for example `coordination.k8s.io/v1`, or only `v1` in the core group.
     pub fn api_version(&self) -> String {
         match self.group {
             "" => self.version.to_owned(),
@@ -48,12 +48,12 @@ impl Resource {
     }
 }
 
-/// Returns the resource with that group, version and plural.
+/// Returns the resource with this group, version and plural.
 pub fn find(group: &str, version: &str, name: &str) -> Option<&'static Resource> {
     RESOURCES.iter().find(|resource| resource.group == group && resource.version == version && resource.name == name)
 }
 
-/// Returns whether there are resources in that group and version.
+/// Returns whether the server has resources in this group and version.
 pub fn has_group(group: &str, version: &str) -> bool {
     RESOURCES.iter().any(|resource| resource.group == group && resource.version == version)
 }

@@ -1,4 +1,4 @@
-//! The errors of the API server, with the messages of the real one.
+//! The error replies of the API server, with the messages of a real server.
 
 use std::fmt::Display;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::resources::Resource;
 
-/// A result with a boxed `Status`, which is large and rare.
+/// A result whose error is a `Status`, in a box because it is large and rare.
 pub type Result<T> = std::result::Result<T, Box<Status>>;
 
 /// Returns a `Status` as JSON.
@@ -70,14 +70,15 @@ pub fn conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Statu
     about_object(failure(409, reason::CONFLICT, message), resource, name)
 }
 
-/// Returns status 409, for a conflict of a deletion. It names the kind where other conflicts name the resource.
+/// Returns status 409, for a deletion whose preconditions are not met. It names the kind, unlike other conflicts, which
+/// name the resource.
 pub fn delete_conflict(resource: &Resource, name: &str, why: impl Display) -> Box<Status> {
     let qualified = qualified(resource.group, resource.kind);
     let message = format!("Operation cannot be fulfilled on {qualified} {name:?}: {why}");
     with_details(failure(409, reason::CONFLICT, message), resource.group, resource.kind, name)
 }
 
-/// Returns status 500 with the reason Unknown, for errors for which the real server has no other reason.
+/// Returns status 500 with the reason Unknown, for errors to which a real server gives no other reason.
 pub fn internal(message: impl Display) -> Box<Status> {
     failure(500, reason::UNKNOWN, message)
 }
@@ -92,7 +93,7 @@ pub fn unsupported_media_type() -> Box<Status> {
     nameless(415, reason::UNSUPPORTED_MEDIA_TYPE, "415: Unsupported Media Type")
 }
 
-/// Returns status 404, for a resource that its group does not have.
+/// Returns status 404, for a resource that does not exist in its group.
 pub fn no_such_resource() -> Box<Status> {
     nameless(404, reason::NOT_FOUND, "the server could not find the requested resource")
 }
@@ -240,7 +241,7 @@ fn no_details() -> StatusDetails {
     }
 }
 
-/// Returns `leases.coordination.k8s.io`, or just `pods` in the core group.
+/// Returns a name with its group, for example `leases.coordination.k8s.io`, or only `pods` in the core group.
 pub fn qualified(group: &str, name: &str) -> String {
     match group {
         "" => name.to_owned(),

@@ -1,4 +1,4 @@
-//! The objects, the revision counter that they share, and the recent changes for watches.
+//! The store of all objects. They share one revision counter, and watches read their recent changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -10,11 +10,11 @@ use tokio::sync::watch;
 
 use super::status::{self, Result};
 
-/// The revision of an empty store. It is just below a power of ten, so that code that compares versions as text fails
-/// after a few writes.
+/// The revision of an empty store. It is just below a power of ten, so code that compares versions as text fails after
+/// a few writes.
 const FIRST_REVISION: u64 = 9_970;
 
-/// The number of changes of each collection that are kept for running watches, which may lag behind.
+/// The number of changes of each collection that are kept for running watches, some of which may lag behind.
 const HISTORY_SIZE: usize = 10_000;
 
 /// The number of changes of each collection in the watch cache, from which new watches can start. The cache of a real
@@ -30,7 +30,7 @@ pub struct Key {
     pub name: String,
 }
 
-/// The write that the caller of [`Store::update`] decides on.
+/// The write that [`Store::update`] carries out.
 pub enum Write {
     Put(Value),
     /// Removes the object. The value is its last state, for watches.
@@ -126,9 +126,9 @@ impl Store {
     /// Deletes all objects in a namespace.
     pub fn empty_namespace(&self, namespace: &str) {
         let mut state = self.state();
-        let inside = state.objects.iter().filter(|(key, _)| key.namespace == namespace);
-        let inside: Vec<(Key, Arc<Value>)> = inside.map(|(key, object)| (key.clone(), Arc::clone(object))).collect();
-        for (key, object) in inside {
+        let objects = state.objects.iter().filter(|(key, _)| key.namespace == namespace);
+        let objects: Vec<(Key, Arc<Value>)> = objects.map(|(key, object)| (key.clone(), Arc::clone(object))).collect();
+        for (key, object) in objects {
             state.write(&key, Value::clone(&object), true);
         }
         self.revision.send_replace(state.revision);
@@ -166,13 +166,13 @@ impl Store {
         self.revision.subscribe()
     }
 
-    /// Makes all revisions before the current one too old to start a watch from.
+    /// Empties the watch cache, so no watch can start from a revision before the current one.
     pub fn forget_changes(&self) {
         let mut state = self.state();
         state.min_watchable = state.revision;
     }
 
-    /// Sets how many changes of each collection are kept for watches that start from a revision.
+    /// Sets how many changes of each collection the watch cache holds.
     pub fn set_watch_cache_size(&self, changes: usize) {
         assert!(
             (1..=HISTORY_SIZE).contains(&changes),

@@ -25,7 +25,7 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// The duration of a watch whose request has no `timeoutSeconds`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// The objects that a watch is for.
+/// The objects that a watch reports.
 pub struct Scope {
     pub resource: &'static Resource,
     /// `None` for all namespaces.
@@ -197,7 +197,7 @@ impl Watch {
         json!({ "type": kind, "object": object })
     }
 
-    /// Returns a bookmark: an object with nothing but the version up to which the client has got all events.
+    /// Returns a bookmark: an object with these annotations and the revision up to which the client has got all events.
     fn bookmark(&self, annotations: Value) -> Value {
         let metadata = json!({ "resourceVersion": self.seen.to_string(), "annotations": annotations });
         let object = decode(self.scope.resource, json!({ "metadata": metadata }), UnknownFields::Drop);
@@ -205,8 +205,8 @@ impl Watch {
     }
 }
 
-/// Returns the time of the next bookmark: after `period`, but not later than shortly before the end. Returns `None` if
-/// no bookmark is left.
+/// Returns the time of the next bookmark: after `period`, or [`LAST_BOOKMARK`] before the end if that is earlier.
+/// Returns `None` after the last bookmark.
 fn next_bookmark(period: Duration, end: Instant) -> Option<Instant> {
     let now = Instant::now();
     let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;

@@ -24,7 +24,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    // The signals are blocked before there are other threads, so that they are blocked in all of them.
+    // Threads inherit the signal mask, so the signals are blocked before other threads start.
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
 
@@ -48,9 +48,9 @@ fn main() -> anyhow::Result<()> {
     println!();
     let other_users: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
     println!(
-        "The kubeconfig is the administrator's. In the same folder are kubeconfigs for users without any rights, to"
+        "This is the administrator's kubeconfig. The same folder has kubeconfigs for users without any permissions, for"
     );
-    println!("try Roles with: {}.", other_users.join(", "));
+    println!("trying out Roles: {}.", other_users.join(", "));
 
     signals.wait()?;
     for (_, file) in &files {

@@ -11,14 +11,14 @@ use super::wire::Losses;
 /// All active faults. By default there are none.
 #[derive(Default)]
 pub struct Faults {
-    /// The losses of new connections.
+    /// The losses that new connections begin with.
     pub losses: Losses,
     pub request_delay: Duration,
     pub reply_delay: Duration,
     rules: Vec<(Match, Fault)>,
 }
 
-/// A fault that applies to single requests.
+/// A fault that applies to individual requests.
 #[derive(Clone)]
 pub enum Fault {
     /// The request reaches the server, but the reply is lost.

@@ -112,7 +112,7 @@ impl Forwarding {
         sleep(delay).await;
         let reply = match &fault {
             Some(Fault::HoldRequest(gate)) => self.hold(request, gate.clone()).await?,
-            // The fault began after the request had been received.
+            // A partition may begin after the request has arrived.
             _ if self.wire.requests_lost() => return pending().await,
             _ => self.sender.lock().await.send_request(request).await?,
         };

@@ -46,7 +46,7 @@ impl Match {
         Match { method: Some(method), ..Match::any() }
     }
 
-    /// Matches updates, and creations by name.
+    /// Matches PUT requests: updates, and creations by name.
     pub fn put() -> Match {
         Match::method(Method::PUT)
     }
@@ -78,7 +78,7 @@ impl Match {
         Match { remaining: Some(count), ..self }
     }
 
-    /// Returns whether the request meets the condition, even if the limit of requests is reached.
+    /// Returns whether the request meets the condition, regardless of the limit.
     pub fn covers(&self, request: &ReceivedRequest) -> bool {
         (self.method.as_ref()).is_none_or(|method| *method == request.method)
             && self.watch.is_none_or(|watch| watch == request.is_watch())
@@ -86,7 +86,7 @@ impl Match {
             && (self.user.as_deref()).is_none_or(|user| request.user == Some(user))
     }
 
-    /// Returns whether the request matches, and counts it if so.
+    /// Returns whether the request matches. A request that matches counts towards the limit.
     pub fn take(&mut self, request: &ReceivedRequest) -> bool {
         if !self.covers(request) {
             return false;

@@ -78,8 +78,8 @@ impl Proxy {
         Client::new(self.address(), users::named(user))
     }
 
-    /// Ends all faults. New connections work. Connections that have lost bytes stay silent, and open until the client
-    /// closes them.
+    /// Ends all faults. New connections work. Connections that have lost bytes stay silent, and stay open until the
+    /// client closes them.
     pub fn heal(&self) {
         let mut faults = self.shared.faults();
         faults.open_gates();
@@ -88,7 +88,7 @@ impl Proxy {
         self.listen();
     }
 
-    /// Loses all bytes in both directions. No connection is closed; new ones are accepted but never answered.
+    /// Loses all bytes in both directions. Connections stay open, and new ones are accepted but get no reply.
     pub fn partition(&self) {
         self.lose(Losses::ALL);
     }
@@ -145,8 +145,8 @@ impl Proxy {
         self.shared.faults().add(matching, fault);
     }
 
-    /// Holds the matching requests until they are released. They then reach the server even if the client has given
-    /// them up.
+    /// Holds the matching requests until they are released. They then reach the server, even if the client no longer
+    /// waits for their replies.
     pub fn hold_requests(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldRequest)
     }
@@ -156,7 +156,7 @@ impl Proxy {
         self.hold(matching, Fault::HoldReply)
     }
 
-    /// Returns all requests that the proxy has received. Requests that were lost on the way are not among them.
+    /// Returns all requests that the proxy has received. Requests that were lost on the way to it are missing.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.requests.lock().expect("the requests").clone()
     }
@@ -191,7 +191,8 @@ impl Proxy {
     }
 
     fn lose(&self, losses: Losses) {
-        // New connections come first, so that a connection that is opened between the two steps loses its bytes too.
+        // A connection that is opened between these two steps must lose its bytes as well, so the losses of new
+        // connections are set first.
         self.shared.faults().losses = losses;
         self.shared.for_each_wire(|wire| wire.add_losses(losses));
     }
@@ -232,10 +233,10 @@ impl Hold {
     pub fn wait_for(&self, count: usize) {
         let gate = self.0.clone();
         let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.wait_for_arrivals(count)).await });
-        arrived.unwrap_or_else(|_| panic!("no request to hold arrived within {TIMEOUT:?}"));
+        arrived.unwrap_or_else(|_| panic!("fewer than {count} requests or replies were held within {TIMEOUT:?}"));
     }
 
-    /// Releases everything that is held, and holds nothing more.
+    /// Releases everything that is held. Later requests and replies are not held.
     pub fn release(self) {
         drop(self);
     }

@@ -73,7 +73,7 @@ impl Wire {
     }
 }
 
-/// The proxy's end of a client's connection. It loses the bytes that its wire loses.
+/// The proxy's end of a client's connection. It drops the bytes that its wire loses.
 pub struct LossyStream {
     stream: Option<TcpStream>,
     wire: Arc<Wire>,

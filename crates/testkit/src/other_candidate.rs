@@ -1,9 +1,9 @@
-//! Candidates that behave like other implementations of the protocol: client-go's and fabric8's.
+//! Candidates that behave like other implementations of leader election: client-go or fabric8.
 //!
 //! client-go polls every retry period, with a GET and then a PUT. It takes over when the record has not changed for the
-//! duration in its *own* configuration. Its release writes an empty holder and a duration of one second. It keeps
-//! unknown annotations, and writes times in annotations in whole seconds. fabric8 behaves in the same way, but uses
-//! another JSON format.
+//! duration in its *own* configuration. To release the lock, it writes an empty holder and a duration of one second. It
+//! keeps unknown annotations, and the times that it writes into annotations are whole seconds. fabric8 behaves the same
+//! way, but uses another JSON format in annotations.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,26 +21,26 @@ const LEASE_DURATION: Duration = Duration::from_secs(6);
 const RETRY_PERIOD: Duration = Duration::from_millis(300);
 
 /// The identity that the candidate writes into the record.
-pub const IDENTITY: &str = "client-go";
+pub const IDENTITY: &str = "other";
 
 /// The annotation that contains the record.
 pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// The path of the object that contains the record, and the form of the record.
+/// The path of the object that contains the record: in the spec of a Lease, or in an annotation.
 #[derive(Clone)]
 pub enum RecordPath {
     Lease(String),
     Annotation(String),
 }
 
-/// The JSON format that an implementation uses for the record.
+/// The implementation that a candidate behaves like.
 #[derive(Clone, Copy, PartialEq)]
-pub enum JsonFormat {
+pub enum Implementation {
     ClientGo,
     Fabric8,
 }
 
-/// The way in which the leadership ends.
+/// The way in which the candidate's leadership ends.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Ending {
     /// The candidate writes a record without a holder.
@@ -49,7 +49,7 @@ pub enum Ending {
     Crash,
 }
 
-/// The beginning and the end of a leadership, in nanoseconds since boot.
+/// The period during which a candidate led. Times are in nanoseconds since boot.
 #[derive(Clone, Copy, Debug)]
 pub struct Leadership {
     pub began_at: u64,
@@ -57,7 +57,7 @@ pub struct Leadership {
 }
 
 /// A candidate that runs on its own thread. Dropping it simulates a crash.
-pub struct ClientGo {
+pub struct OtherCandidate {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,16 +73,17 @@ struct Shared {
     leadership: Mutex<Option<Leadership>>,
 }
 
-impl ClientGo {
+impl OtherCandidate {
     /// Starts a candidate for the record at `path` on the shared API server.
-    pub fn start(path: RecordPath, format: JsonFormat) -> Self {
+    pub fn start(path: RecordPath, implementation: Implementation) -> Self {
         let shared = Arc::<Shared>::default();
-        let election = ElectionLoop { admin: Cluster::shared().admin(), path, format, shared: Arc::clone(&shared) };
+        let election =
+            ElectionLoop { admin: Cluster::shared().admin(), path, implementation, shared: Arc::clone(&shared) };
         Self { shared, thread: Some(thread::spawn(move || election.run())) }
     }
 
     pub fn wait_until_leading(&self) {
-        eventually("client-go leads", || self.shared.leads.load(Ordering::SeqCst));
+        eventually("the other candidate leads", || self.shared.leads.load(Ordering::SeqCst));
     }
 
     /// Ends the candidate's leadership, and returns the times at which it began and ended.
@@ -92,11 +93,11 @@ impl ClientGo {
             Ending::Crash => self.shared.crash.store(true, Ordering::SeqCst),
         }
         self.thread.take().expect("a thread").join().expect("an election loop");
-        self.shared.leadership.lock().expect("the leadership").expect("the candidate has led")
+        self.shared.leadership.lock().expect("the leadership").expect("a candidate that has led")
     }
 }
 
-impl Drop for ClientGo {
+impl Drop for OtherCandidate {
     fn drop(&mut self) {
         self.shared.crash.store(true, Ordering::SeqCst);
     }
@@ -106,7 +107,7 @@ impl Drop for ClientGo {
 struct ElectionLoop {
     admin: Client,
     path: RecordPath,
-    format: JsonFormat,
+    implementation: Implementation,
     shared: Arc<Shared>,
 }
 
@@ -150,7 +151,8 @@ impl ElectionLoop {
         }
     }
 
-    /// Returns the object and the record in it; a new Lease and no record if the Lease cannot be read.
+    /// Returns the object and the record in it. A Lease that cannot be read is treated as missing: the result is a new
+    /// Lease without a record. Returns `None` if an object with an annotation cannot be read.
     fn get(&self) -> Option<(Value, Value)> {
         match &self.path {
             RecordPath::Lease(path) => match self.admin.get(path) {
@@ -160,8 +162,8 @@ impl ElectionLoop {
             RecordPath::Annotation(path) => {
                 let object = self.admin.get(path).ok()?;
                 let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().unwrap_or("null");
-                let record = serde_json::from_str(text).expect("a record in a format that both implementations read");
-                if self.format == JsonFormat::Fabric8 && record != Value::Null {
+                let record = serde_json::from_str(text).expect("a record in JSON");
+                if self.implementation == Implementation::Fabric8 && record != Value::Null {
                     assert_fabric8_can_read(&record);
                 }
                 Some((object, record))
@@ -174,7 +176,7 @@ impl ElectionLoop {
         let seconds = duration.as_secs();
         let now = Timestamp::now();
         let (path, with_microseconds, in_whole_seconds) = (&self.path, format!("{now:.6}"), format!("{now:.0}"));
-        match (path, self.format) {
+        match (path, self.implementation) {
             (RecordPath::Lease(path), _) => {
                 object["spec"] = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaseTransitions": transitions,
@@ -182,14 +184,14 @@ impl ElectionLoop {
                 });
                 self.admin.replace(path, &object).is_ok()
             }
-            (RecordPath::Annotation(path), JsonFormat::ClientGo) => {
+            (RecordPath::Annotation(path), Implementation::ClientGo) => {
                 let record = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaderTransitions": transitions,
                     "acquireTime": in_whole_seconds, "renewTime": in_whole_seconds,
                 });
                 self.annotate(path, object, &record)
             }
-            (RecordPath::Annotation(path), JsonFormat::Fabric8) => {
+            (RecordPath::Annotation(path), Implementation::Fabric8) => {
                 let mut record = json!({
                     "leaseDuration": format!("PT{seconds}S"), "leaderTransitions": transitions,
                     "acquireTime": with_microseconds, "renewTime": with_microseconds,
@@ -209,7 +211,7 @@ impl ElectionLoop {
     }
 }
 
-/// Checks that a record has the fields that fabric8 requires: a duration, and times with six fractional digits.
+/// Checks that a record has what fabric8 requires: a duration, and times with six fractional digits.
 fn assert_fabric8_can_read(record: &Value) {
     assert!(record["leaseDuration"].as_str().is_some_and(|duration| duration.starts_with("PT")), "{record}");
     for time in ["acquireTime", "renewTime"] {
