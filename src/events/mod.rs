@@ -87,7 +87,7 @@ impl Events {
     }
 }
 
-/// Writes the Events about the leaderships of this candidate.
+/// Writes the Events about the leadership of this candidate.
 struct Writer {
     sink: Arc<Sink>,
     /// The uids of the lock's objects in the current leadership.

@@ -61,7 +61,7 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     let rows = lister.read().await?;
     if rows.is_empty() && !request.all_namespaces && lister.cluster.lacks_namespace(&lister.namespace).await {
         let namespace = &lister.namespace;
-        warn(&format!("there is no namespace {namespace:?}; try kubectl get namespaces for those that exist"));
+        warn(&format!("there is no namespace {namespace:?}; try kubectl get namespaces to see those that exist"));
     }
     let shows_namespace = request.all_namespaces;
     let text = match request.output {

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::telemetry::log::{on_one_line, printable};
 
-/// Shorter durations are shown with tenths of seconds, and others in whole seconds.
-const SHOWN_WITH_TENTHS: Duration = Duration::from_secs(10);
+/// Shorter durations are shown in tenths of a second, others in whole seconds.
+const TENTHS_LIMIT: Duration = Duration::from_secs(10);
 
 /// The status of a lock at a time, by this machine's clock.
 #[derive(Clone, Debug, Serialize)]
@@ -89,7 +89,7 @@ impl LockStatus {
         }
     }
 
-    /// Returns whether two statuses differ, apart from values that only change because time passes.
+    /// Returns whether two statuses differ in more than the values that change as time passes.
     pub fn differs_from(&self, other: &Self) -> bool {
         let without_times = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
@@ -235,7 +235,7 @@ fn formatted_ago(seconds_ago: f64) -> String {
 /// Formats a number of seconds as a duration.
 pub fn formatted_seconds(seconds: f64) -> String {
     let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let unit = if duration < SHOWN_WITH_TENTHS { 100 } else { 1000 };
+    let unit = if duration < TENTHS_LIMIT { 100 } else { 1000 };
     let units = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) / unit;
     format_duration(Duration::from_millis(units.saturating_mul(unit))).to_string()
 }
@@ -320,7 +320,7 @@ transitions   3
     }
 
     #[test]
-    fn a_status_does_not_differ_from_another_because_time_has_passed() {
+    fn passing_time_alone_makes_no_difference_between_two_statuses_of_a_held_lock() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
         assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
         assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "the mark is for another renewTime");

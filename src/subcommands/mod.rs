@@ -49,11 +49,11 @@ pub enum Subcommand {
     Manifest(ManifestRequest),
     /// Ask the holder of the lock to release it.
     StepDown(LockTarget, Wait),
-    /// Release the lock for a holder that is dead, unless it renews the lock within this time.
+    /// Release the lock in place of a dead holder, unless the holder renews it within this time.
     Release(LockTarget, Option<Duration>),
     /// Check whether a run with these options would work.
     Doctor(Box<DoctorRequest>),
-    /// Report by the exit status whether the run to which this process belongs holds the lock for at least this long.
+    /// Report by the exit status whether the run that this process belongs to still holds the lock for at least this long.
     Check(Duration),
 }
 
@@ -150,7 +150,7 @@ where
 {
     let timeout_error = |_| {
         let pending = lock.pending().map(|pending| format!(": still waiting for {pending}")).unwrap_or_default();
-        anyhow!("{name} does not answer within {}{pending}", format_duration(ANSWER_TIMEOUT))
+        anyhow!("{name} did not answer within {}{pending}", format_duration(ANSWER_TIMEOUT))
     };
     let failure = match timeout(ANSWER_TIMEOUT, answer).await.map_err(timeout_error)? {
         Ok(answer) => return Ok(answer),

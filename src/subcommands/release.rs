@@ -31,8 +31,8 @@ const MIN_OBSERVATION_TIME: Duration = Duration::from_secs(2);
 /// The lease duration that is assumed if the record contains none.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// If the record does not contain the retry period of the holder, the wait for a renewal is the lease duration divided
-/// by this number.
+/// If the record does not contain the holder's retry period, the wait for a renewal is the lease duration divided by this
+/// number.
 const LEASE_DIVISOR: u32 = 3;
 
 /// Releases the lock, unless its holder renews it within `observe`. The default is [`observation_time`].
@@ -102,7 +102,9 @@ fn observation_time(record: Option<&Record>) -> Duration {
 fn describe(name: &LockName, record: Option<&Record>) -> String {
     let status = LockStatus::new(name.to_string(), record, Timestamp::now());
     match record.filter(|record| record.is_held()) {
-        None => format!("{name} has no holder, but candidates may still wait for an earlier one"),
+        None => {
+            format!("{name} has no holder, but candidates may still be waiting for an earlier holder's lease to expire")
+        }
         Some(record) => {
             let acquired = record.acquire_time.map(|time| format!(", acquired at {time:.0}")).unwrap_or_default();
             let renewed = record.renew_time.map(|time| format!(", last renewed at {time:.0}")).unwrap_or_default();
@@ -141,7 +143,7 @@ mod tests {
         assert_eq!(
             observation_with(Some(3600), None),
             Duration::from_secs(1200),
-            "another program's, or an older release's"
+            "the record is from another program or an older release"
         );
         assert_eq!(observation_with(Some(6), Some(100)), MIN_OBSERVATION_TIME);
         assert_eq!(observation_time(None), Duration::from_secs(5));

@@ -16,7 +16,7 @@ use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The exit status if the lock is free, so that there is no holder to ask.
+/// The exit status if the lock is free: there is no holder to ask.
 const FREE: u8 = 1;
 
 /// The exit status if the holder still holds the lock at the end of the wait.
@@ -44,7 +44,11 @@ pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> 
     let end = match wait {
         Wait::Not => {
             let holder = printable(&asked.holder_identity);
-            let hint = if has_expired(&asked) { ", which expired by this machine's clock: it may be dead" } else { "" };
+            let hint = if has_expired(&asked) {
+                ": it expired by this machine's clock, so the holder may be dead"
+            } else {
+                ""
+            };
             return Ok(CommandOutput::sentence(&format!("asked {holder} to step down from {name}{hint}"), 0));
         }
         Wait::For(limit) => Some(clock::now() + limit),
@@ -66,10 +70,7 @@ async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
             return Ok(None);
         }
         let Some(RunMark { run, .. }) = record.mark().cloned() else {
-            bail!(
-                "{} does not run leaderrun, so it would not understand the request",
-                printable(&record.holder_identity)
-            );
+            bail!("{} does not run leaderrun, so it cannot understand the request", printable(&record.holder_identity));
         };
         if record.asks_to_step_down(&run) {
             return Ok(Some(record));

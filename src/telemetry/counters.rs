@@ -95,8 +95,8 @@ fn loss_reason(loss: Loss) -> &'static str {
 pub struct CounterByLabel(BTreeMap<String, u64>);
 
 impl CounterByLabel {
-    /// Creates a counter at zero for each value that is known in advance. Prometheus computes a rate only from the
-    /// second value of a counter on, so the first increment would otherwise be missing.
+    /// Creates a counter at zero for each value that is known in advance. Prometheus computes a rate only
+    /// between two values of a counter, so without the zero it would miss the first increment.
     fn new(values: &[&str]) -> Self {
         Self(values.iter().map(|value| ((*value).to_owned(), 0)).collect())
     }

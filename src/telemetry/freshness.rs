@@ -27,7 +27,7 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// Creates the freshness of a candidate that has had no response yet.
+    /// Creates the state of a candidate that has had no response yet.
     pub fn new(now: Instant, lease_duration: Duration, request_timeout: Duration) -> Self {
         Self { lease_duration, request_timeout, started_at: now, last_success: None, claims_refused_since: None }
     }
@@ -89,7 +89,7 @@ mod tests {
         Instant::after_boot(Duration::from_secs(seconds))
     }
 
-    /// Returns a freshness that started at 0, with a lease duration of 15 s and a request timeout of 2 s.
+    /// Returns the freshness of a candidate that started at 0, with a lease duration of 15 s and a request timeout of 2 s.
     fn freshness() -> Freshness {
         Freshness::new(at(0), Duration::from_secs(15), Duration::from_secs(2))
     }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_until_a_later_expiry_is_allowed_up_to_the_limit_of_a_silent_watch() {
+    fn silence_until_a_later_expiry_is_allowed_but_not_beyond_the_limit_for_a_silent_watch() {
         let mut freshness = freshness();
         freshness.handle_success(at(10));
         assert_eq!(freshness.obstacle(at(69), Some(at(70))), None);

@@ -12,7 +12,7 @@ pub struct Histogram {
     sum: Duration,
 }
 
-/// A range of durations: above the bound of the previous bucket, up to its own.
+/// The durations above the previous bucket's bound, up to and including the bound of this bucket.
 #[derive(Debug, Serialize, Deserialize)]
 struct Bucket {
     /// The upper bound, in seconds.

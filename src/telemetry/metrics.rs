@@ -1,9 +1,8 @@
 //! The table of metrics, from which `/metrics` and the reference are generated.
 //!
-//! leaderrun implements metrics itself, because they must survive `--on-lost rejoin`, in which leaderrun re-executes
-//! itself. Prometheus still sees the same target, and a reset of the counters would hide the loss that was counted
-//! last. Therefore [`Counters`](super::counters::Counters) are plain data that serde saves and
-//! restores. The crates `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a
+//! leaderrun implements metrics itself, because they must survive `--on-lost rejoin`, when leaderrun executes itself
+//! again. Prometheus still sees the same target, and a reset of the counters would hide the loss that was counted last.
+//! Therefore [`Counters`](super::counters::Counters) is plain data that serde saves and restores. The crates `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a
 //! histogram.
 
 use std::borrow::Cow;
@@ -35,7 +34,7 @@ pub struct MetricLabel {
     pub name: &'static str,
     #[cfg_attr(not(test), expect(dead_code, reason = "only the test that generates docs/reference.md reads it"))]
     pub values: &'static [&'static str],
-    /// Whether other values are possible too.
+    /// Whether other values are also possible.
     #[cfg_attr(not(test), expect(dead_code, reason = "only the test that generates docs/reference.md reads it"))]
     pub is_open: bool,
 }
@@ -79,7 +78,7 @@ enum Reading {
 pub const METRICS: &[MetricDescription] = &[
     MetricDescription {
         name: "leader_election_master_status",
-        help: "Whether this candidate leads: 1 while its command may be alive, 0 while it waits. Named as in client-go.",
+        help: "Whether this candidate leads: 1 while its command may be alive, 0 while it waits. The name is that of client-go's metric.",
         label: None,
         reading: Reading::Gauge(|state, _| Some(f64::from(u8::from(state.is_leading())))),
     },
@@ -122,7 +121,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_renewal_duration_seconds",
-        help: "Time from sending a renewal to its answer, or until it was given up.",
+        help: "Time from sending a renewal until it was answered or given up.",
         label: None,
         reading: Reading::Histogram(|state| &state.counters().renewal_duration),
     },
@@ -185,7 +184,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_scheduling_delay_seconds",
-        help: "How late a thread is woken. Deadlines are brought forward by this time. Absent until measured.",
+        help: "How late the scheduler wakes a thread. Deadlines are brought forward by this time. Absent until measured.",
         label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
         reading: Reading::GaugeByLabel(|state, _| {
             state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()

@@ -1,6 +1,6 @@
 //! The monitoring thread, which maintains the state of this candidate and reports it.
 //!
-//! It has its own runtime and shares no mutex with the elector's threads, which send it every [`Update`], so a slow or
+//! The elector's threads send it every [`Update`]. It has its own runtime and shares no mutex with them, so a slow or
 //! stopped monitoring thread does not delay them.
 
 use std::cell::RefCell;
@@ -37,7 +37,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Starts the thread, which serves HTTP and notifies systemd, if requested. If the address is not available, the
-    /// thread tries again until it can listen on it.
+    /// thread tries again until it is.
     ///
     /// # Errors
     /// Fails if leaderrun can never listen on the address, or if the runtime or the thread cannot be created.
@@ -66,7 +66,7 @@ impl Monitor {
     }
 }
 
-/// The HTTP server as it is set up before the thread starts.
+/// The HTTP server before it serves requests, which it does on the thread.
 enum HttpService {
     Listening(TcpListener),
     AddressUnavailable(HttpAddress, ListenError),

@@ -3,8 +3,8 @@
 //! leaderrun is the main process of its unit, and reports that it is ready (as `--ready-when` defines it), what it
 //! does, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`. With
 //! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores messages from the command. With
-//! `NotifyAccess=all`, systemd accepts messages from both processes. In that case `--notify command` lets the command
-//! report while it runs, and leaderrun only while it waits.
+//! `NotifyAccess=all`, systemd accepts messages from both. With `--notify command`, the command reports while it runs,
+//! and leaderrun reports only while it waits.
 //!
 //! The crate `sd-notify` is not used, because it blocks while systemd's queue is full, for example while systemd
 //! re-executes itself. leaderrun must never wait for systemd.
@@ -74,7 +74,7 @@ pub struct ServiceNotifier {
     has_failed: bool,
 }
 
-/// A state of the candidate as it is reported to systemd.
+/// The part of a candidate's state that is reported to systemd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ServiceReport {
     is_ready: bool,
@@ -187,9 +187,9 @@ impl Watchdog {
         }
         let due = Duration::from_nanos(self.view.election_due.load(Ordering::Relaxed));
         let is_stuck = !due.is_zero() && now >= Instant::after_boot(due) + ELECTION_DELAY_LIMIT;
-        let is_left_to_command =
+        let command_notifies =
             self.notify_by == NotifyBy::Command && self.view.is_command_running.load(Ordering::Relaxed);
-        let has_failed = !is_stuck && !is_left_to_command && self.socket.send("WATCHDOG=1\n").is_err();
+        let has_failed = !is_stuck && !command_notifies && self.socket.send("WATCHDOG=1\n").is_err();
         // After a failure, for example because systemd's queue is full, retry well before systemd's timeout.
         self.next = now + if has_failed { self.interval / 10 } else { self.interval };
     }

@@ -37,7 +37,7 @@ const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylev
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// The lock in a cluster, and the options of the run that is examined.
+/// A lock in a cluster, and the options of the run to examine.
 pub struct ClusterExamination<'a> {
     pub lock: LockName,
     pub slots: Option<SlotCount>,
@@ -132,18 +132,18 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
                 return None;
             }
             Ok(answer) if !is_kubernetes(&answer) => {
-                let finding = format!("{address} answers with {}, and is not a Kubernetes API server", answer.status());
+                let finding = format!("{address} is not a Kubernetes API server: it answers with {}", answer.status());
                 table.add(Row::failed(
                     "API server",
                     finding,
-                    "check the address: server in the kubeconfig, or a proxy",
+                    "check the server's address in the kubeconfig, and the proxy",
                 ));
                 return None;
             }
             Ok(answer) => headers = Some(answer.into_parts().0.headers),
             Err(error) => {
                 let finding = format!("{address} cannot be reached: {error}");
-                let remedy = "check the address, the network on the way there, and its certificate authority";
+                let remedy = "check the address, the network path to it, and the certificate authority";
                 table.add(Row::failed("API server", finding, remedy));
                 return None;
             }
@@ -158,7 +158,7 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
         format_milliseconds(limit),
         ATTEMPTS,
     );
-    let remedy = "choose a longer --renew-deadline and --lease-duration, or find out why the API server is slow";
+    let remedy = "lengthen --renew-deadline and --lease-duration, or find out why the API server is slow";
     table.add(match slowest {
         slowest if slowest >= limit => Row::failed("latency", finding, remedy),
         slowest if slowest >= limit / 2 => Row::note("latency", finding, remedy),
@@ -198,7 +198,7 @@ async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, ow
     });
 }
 
-/// The consequence of a missing permission, with the words about it that are appended to the finding.
+/// The consequence of a missing permission, with the text that is appended to the finding.
 pub enum IfDenied {
     /// The candidate does not work as configured.
     Fails(&'static str),
@@ -209,7 +209,7 @@ pub enum IfDenied {
 fn lock_if_denied(verb: Verb) -> IfDenied {
     IfDenied::Fails(match verb {
         Verb::Create => "; another user must create the object of the lock first",
-        Verb::Watch => "; a waiting candidate reads it every --retry-period instead",
+        Verb::Watch => "; a standby reads the lock every --retry-period instead",
         _ => "; the lock cannot be held",
     })
 }
@@ -303,7 +303,7 @@ async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row
             "priority",
             format!("level {level}, flow schema {schema}; this user may not read their names"),
             format!(
-                "unless kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} says the same: {remedy}"
+                "unless kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} prints the same uid: {remedy}"
             ),
         ),
     }

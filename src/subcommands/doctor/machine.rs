@@ -71,7 +71,7 @@ fn locked_memory() -> Row {
 fn signals() -> Row {
     match rights::signal_right() {
         SignalRight::AnyUser => Row::ok("signals", "can be sent to a command of any user"),
-        SignalRight::OwnUser => Row::ok("signals", "can be sent to a command that does not change its user"),
+        SignalRight::OwnUser => Row::ok("signals", "can be sent to a command that does not switch to another user"),
         SignalRight::OnlyRoot => {
             let finding =
                 "leaderrun is root without CAP_KILL: a command that switches to another user cannot be stopped";

@@ -1,4 +1,4 @@
-//! The rows about the preparation of requests, before the API server is reached.
+//! The rows about the credentials, the look-up of the API server's name, and the clock.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::kubernetes::Cluster;
 use crate::process::clock;
 use crate::subcommands::ANSWER_TIMEOUT;
 
-/// A difference between two clocks is only reported if it is larger than this, because a `Date` header has whole
-/// seconds and the answer takes time.
+/// If two clocks differ by more than this, the row suggests a remedy. Smaller differences may not be real, because a
+/// `Date` header has whole seconds and the answer takes time.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Returns a row about the time until a request could be sent: a credential plugin may be slow.
+/// Returns a row about the time until the credentials were ready. A credential plugin may be slow.
 pub fn credentials(took: Duration, timing: &Timing) -> Row {
     let limit = timing.request_timeout();
     let finding =

@@ -12,7 +12,7 @@ use crate::elector::command_hint::command_hint;
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::printable;
 
-/// Adds a row for the command: whether it will be found and may be executed.
+/// Adds a row about whether the command is found and may be executed.
 pub fn examine_command(table: &mut Table, name: &OsStr) {
     let shown = printable(&name.to_string_lossy());
     let give_path = "give the full path of an existing program: under cron and systemd, PATH has few folders";
@@ -30,14 +30,14 @@ pub fn examine_command(table: &mut Table, name: &OsStr) {
 
 /// Finds a program as execvp(3) does.
 fn find(name: &OsStr) -> Result<PathBuf, Errno> {
-    let candidates: Vec<PathBuf> = match Path::new(name).components().count() {
+    let paths: Vec<PathBuf> = match Path::new(name).components().count() {
         1 if !name.as_encoded_bytes().contains(&b'/') => {
             env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|folder| folder.join(name)).collect()
         }
         _ => vec![PathBuf::from(name)],
     };
     let mut failure = Errno::ENOENT;
-    for path in candidates {
+    for path in paths {
         if !path.is_file() {
             continue;
         }
@@ -49,7 +49,7 @@ fn find(name: &OsStr) -> Result<PathBuf, Errno> {
     Err(failure)
 }
 
-/// Adds a row for the address of `--http`: whether it can be listened on now.
+/// Adds a row about whether leaderrun can now listen on the address of `--http`.
 pub fn examine_http(table: &mut Table, address: HttpAddress) {
     table.add(match address.listen() {
         Ok(_) => Row::ok("http", format!("leaderrun can listen on {address}")),

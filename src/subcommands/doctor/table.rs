@@ -8,7 +8,7 @@ use crate::telemetry::log::on_one_line;
 /// The remedy for a failure whose message contains none.
 pub const SEE_HELP: &str = "see leaderrun --help";
 
-/// The results, in the order of their examination.
+/// The results, in the order in which they were found.
 #[derive(Debug, Default)]
 pub struct Table(Vec<Row>);
 

@@ -6,7 +6,7 @@ use crate::kubernetes::{Cluster, PODS};
 use crate::routing::{PodLabel, RouteReport, Routing, Service, ServiceObjects};
 use crate::subcommands::ANSWER_TIMEOUT;
 
-/// Adds a row about whether the pod to be labeled exists.
+/// Adds a row if the pod to be labeled does not exist.
 async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod: &str) {
     let answer = ask(cluster, &format!("{}/{pod}", PODS.path(namespace)), None).await;
     if answer.is_ok_and(|answer| answer.status() == 404) {
@@ -14,7 +14,7 @@ async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod:
             "there is no pod {pod:?} in namespace {namespace:?}; with hostNetwork, or with a hostname in the pod's spec, the \
              host name is not the pod's name"
         );
-        let remedy = "set LEADERRUN_POD from the field metadata.name by the downward API, or give --pod";
+        let remedy = "set LEADERRUN_POD to the field metadata.name through the downward API, or use --pod";
         table.add(Row::failed("pod", finding, remedy));
     }
 }

@@ -1,4 +1,4 @@
-//! The address of `--http`, and listening on it.
+//! The address of `--http`, and the listener on it.
 
 use std::fmt;
 use std::io;
@@ -45,7 +45,7 @@ impl fmt::Display for HttpAddress {
     }
 }
 
-/// The error for an address that cannot be listened on.
+/// The reason why leaderrun cannot listen on an address.
 #[derive(Debug)]
 pub struct ListenError {
     address: HttpAddress,

@@ -35,11 +35,11 @@ const BACKLOG: usize = 1024;
 /// How long leaderrun waits, before it exits, for the last lines to be written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The maximum number of [`FLUSH_TIMEOUT`]s to wait as long as stderr accepts output: the lines are then late only
+/// How many times leaderrun waits for [`FLUSH_TIMEOUT`] if stderr accepts output. In that case, the lines are late only
 /// because the machine is busy.
 const FLUSH_ATTEMPTS: u32 = 25;
 
-/// The internal environment variable that hands the log's start time over when leaderrun executes itself again.
+/// The internal environment variable that passes on the log's start time when leaderrun executes itself again.
 pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
 
 /// The format of log lines.
@@ -70,7 +70,7 @@ pub fn start(format: LogFormat, time: LogTime, level: LevelFilter) -> io::Result
     let writer = LogWriter { lines: lines.clone(), dropped: Arc::default(), format };
     let thread = thread::Builder::new().name("log".into());
     thread.spawn(move || write_lines(&backlog, &done)).map_err(SystemCallError::of_thread)?;
-    // Events of libraries are only logged for debugging, with -v -v.
+    // Events of libraries are logged only for debugging, with -v -v.
     let library_level = if level >= LevelFilter::TRACE { level } else { LevelFilter::OFF };
     // At the default level, only the JSON format contains events of level `detail`. With -v, the text format contains
     // them too.

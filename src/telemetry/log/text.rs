@@ -18,7 +18,7 @@ use crate::process::clock;
 /// Text from outside, such as a path, cannot break a line or forge a line.
 ///
 /// The fields of leaderrun's own events are left out, because their sentences contain the same information. Only the
-/// field [`BLOCK`] is printed, on separate lines after the sentence.
+/// field [`MULTILINE_FIELD`] is printed, on separate lines after the sentence.
 pub struct TextFormat {
     started_at: Instant,
     time: LogTime,
@@ -62,9 +62,9 @@ where
         } else {
             write!(writer, "{target}: ")?;
         }
-        let EventText { message, other_fields, block } = event_text;
+        let EventText { message, other_fields, multiline_text } = event_text;
         writeln!(writer, "{}", on_one_line(&(message + &other_fields)))?;
-        block.map_or(Ok(()), |block| writeln!(writer, "{}", block.trim_end()))
+        multiline_text.map_or(Ok(()), |text| writeln!(writer, "{}", text.trim_end()))
     }
 }
 
@@ -85,20 +85,20 @@ fn elapsed(since: Duration) -> String {
     }
 }
 
-/// The field with a text of several lines for users to copy. It must not contain any text from outside.
-const BLOCK: &str = "role";
+/// The field whose text has several lines, for users to copy. It must not contain any text from outside.
+const MULTILINE_FIELD: &str = "role";
 
 #[derive(Default)]
 struct EventText {
     message: String,
     other_fields: String,
-    block: Option<String>,
+    multiline_text: Option<String>,
 }
 
 impl Visit for EventText {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == BLOCK {
-            self.block = Some(value.to_owned());
+        if field.name() == MULTILINE_FIELD {
+            self.multiline_text = Some(value.to_owned());
         } else {
             self.record_debug(field, &value);
         }

@@ -32,7 +32,7 @@ pub struct CandidateConfig {
     /// The timeout of a request.
     pub request_timeout: Duration,
     pub ready_when: ReadyWhen,
-    /// How long a candidate may be unable to take over before it is unhealthy; `None` means without a limit.
+    /// How long a candidate may be unable to take over before it is unhealthy; `None` for no limit.
     pub unhealthy_after: Option<Duration>,
 }
 
@@ -45,7 +45,7 @@ pub enum ReadyWhen {
     Leading,
 }
 
-/// A leadership, from its first tenure until no process of the command is left.
+/// The state of the leadership, from the first tenure until no process of the command is left.
 #[derive(Debug)]
 struct LeadershipState {
     /// When the command gets the stop signal.
@@ -203,8 +203,8 @@ impl CandidateState {
         &self.counters
     }
 
-    /// Returns the transitions count of the record that was last seen. For a standby of a lock with slots it is `None`:
-    /// the standby sees the records of all slots, and the metric must not jump between their counts.
+    /// Returns the number of transitions in the record that was last seen. Returns `None` for a standby of a lock with
+    /// slots: it sees the records of all slots, and the metric must not jump between their numbers.
     pub fn transitions(&self) -> Option<u32> {
         self.transitions.filter(|_| self.config.slots.is_none() || self.is_leading())
     }
@@ -258,7 +258,7 @@ impl CandidateState {
         self.kill_time
     }
 
-    /// Returns an error if this process is unhealthy, which means that a restart may help.
+    /// Returns the reason why this process is unhealthy, if it is. A restart may then help.
     pub fn health(&self, now: Instant) -> Result<(), String> {
         if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone) {
             return Err(format!("leadership should have ended {} ago, but has not", age(leading.gone, now)));
@@ -274,7 +274,7 @@ impl CandidateState {
         }
     }
 
-    /// Returns an error if this candidate is not ready, as `--ready-when` defines it.
+    /// Returns the reason why this candidate is not ready, as `--ready-when` defines it, if it is not.
     pub fn readiness(&self, now: Instant) -> Result<(), String> {
         self.health(now)?;
         match (&self.leading, self.config.ready_when) {

@@ -235,7 +235,7 @@ fn the_doctor_reports_a_server_that_is_not_kubernetes() {
     fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
     let lock = TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) };
     let report = doctor(&lock, &[], 1);
-    assert!(report.output().contains("answers with 200 OK, and is not a Kubernetes API server"), "{}", report.output());
+    assert!(report.output().contains("is not a Kubernetes API server: it answers with 200 OK"), "{}", report.output());
 }
 
 #[testkit::test]

@@ -94,7 +94,7 @@ fn status_fails_if_the_lock_cannot_be_read() {
     proxy.partition();
     let mut unanswered = Candidate::subcommand("status", &lock).start();
     unanswered.wait_for_exit(FAILED);
-    assert!(unanswered.log().contains("does not answer within 10s"), "{}", unanswered.log());
+    assert!(unanswered.log().contains("did not answer within 10s"), "{}", unanswered.log());
     assert_eq!(unanswered.output(), "");
 }
 
