@@ -294,8 +294,8 @@ impl Supervisor {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || !self.advance.is_within_max()) {
-            let is_too_slow = !self.advance.is_within_max();
+        let is_too_slow = !self.advance.is_within_max() && self.reported_gone.is_none();
+        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || is_too_slow) {
             if is_too_slow && !self.lost {
                 let (advance, max_advance) = (self.advance.total(), self.advance.max);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });

@@ -119,6 +119,15 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
 }
 
 #[test]
+fn a_kill_that_would_take_too_long_is_not_reported_after_the_command_is_gone() {
+    let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
+    let actions = step(&mut supervisor, start_time(), ended(End::Exited(0), true));
+    assert_eq!(actions, [gone(End::Exited(0))]);
+    supervisor.expect_kill_time(KILL_TIME * 2);
+    assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), []);
+}
+
+#[test]
 fn a_supervisor_that_is_woken_too_late_starts_no_command() {
     let mut supervisor = new_supervisor().with_max_advance(KILL_TIME);
     let late = KILL_TIME * 2;
