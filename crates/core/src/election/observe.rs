@@ -114,14 +114,14 @@ impl Election {
     }
 
     /// Processes the reply to a renewal that was given up. The renewal was carried out, but took longer than the request
-    /// timeout.
+    /// timeout. The reply is not outdated: an unconfirmed write replaces the version that was last seen, because
+    /// [`forget_settled_writes`](Self::forget_settled_writes) drops all others.
     pub(super) fn handle_late_write(&mut self, now: Now, stored: Stored) {
         let is_unconfirmed = self
             .unconfirmed_writes
             .iter()
             .any(|write| write.renew_time == stored.record.renew_time && write.base.as_ref() != Some(&stored.version));
-        let is_outdated = self.observed_version().is_some_and(|seen| is_older(&stored.version, seen));
-        if !matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) || !is_unconfirmed || is_outdated {
+        if !matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) || !is_unconfirmed {
             return;
         }
         self.observe(now, Some(stored));
