@@ -27,7 +27,8 @@ pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 /// The variable with the counters from before the loss. It is not for users, and the command does not inherit it.
 pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A loss is quick if it occurs within this time after the program was executed.
+/// A loss is quick if it occurs within this time after the program was executed. The time for which the program waited
+/// for the lock counts, too, because the pause only limits how often the program is executed.
 const QUICK_LOSS_LIMIT: Duration = Duration::from_secs(60);
 
 /// The pause after the first quick loss. It doubles with each further quick loss.
