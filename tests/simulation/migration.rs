@@ -18,6 +18,7 @@ const MIGRATING: Constraints = Constraints {
     migrating: true,
     min_hold: false,
     second_unwritable: false,
+    touched: false,
 };
 
 #[test]
