@@ -97,7 +97,7 @@ pub enum RenewalResult {
     Success,
     /// Another client had changed the object.
     Conflict,
-    /// The renewal was certainly not carried out.
+    /// The request has certainly not renewed the lock.
     Refused,
     /// The renewal may or may not have been carried out.
     Error,

@@ -113,7 +113,8 @@ pub enum Reply {
     Written(Stored),
     /// The write was refused, because it is not based on the current version.
     Conflict,
-    /// The request was certainly not carried out.
+    /// The request has certainly not acquired or renewed the lock. Either it was not carried out, or the server has
+    /// stored a different record than the one that was sent, for example because of an admission webhook.
     Refused { retry_after: Option<Duration> },
     /// The request may or may not have been carried out.
     Unknown { retry_after: Option<Duration> },
@@ -155,7 +156,7 @@ pub enum ElectionAction {
     /// A claim is about to be sent. From now on this run may hold the lock, so it must release the lock before it
     /// exits.
     Claiming,
-    /// The claim has certainly failed, so there is no lock to release.
+    /// The claim has certainly failed, so this run does not hold the lock.
     ClaimFailed,
     /// The lock was acquired: run the command for as long as this tenure lasts.
     StartLeading(Leadership),
