@@ -200,7 +200,7 @@ impl Record {
 }
 
 /// Truncates a time to the resolution of a record.
-fn to_microseconds(time: Timestamp) -> Timestamp {
+pub(crate) fn to_microseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 

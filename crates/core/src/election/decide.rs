@@ -8,7 +8,7 @@ use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::timers::Timer;
 use super::{Election, ElectionPhase, FIRST_ANSWER_TIMEOUT, PendingRequest, SILENT_WATCH_LIMIT, WatchState, Write};
 use crate::instant::Instant;
-use crate::record::{Record, RunMark, RunState};
+use crate::record::{Record, RunMark, RunState, to_microseconds};
 
 impl Election {
     /// Sends the next request and opens the watch, if they are due.
@@ -120,7 +120,8 @@ impl Election {
             ..Record::default()
         };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
-        claim.acquire_time = claim.renew_time;
+        // Unlike `renewTime`, this is not later than that of the previous record, whose writer's clock may be ahead.
+        claim.acquire_time = Some(to_microseconds(now.wall));
         if !self.claiming {
             self.claiming = true;
             self.actions.push(ElectionAction::Claiming);

@@ -178,6 +178,19 @@ fn a_leader_reports_edits_of_its_record() {
 }
 
 #[test]
+fn the_minimum_hold_does_not_depend_on_the_clock_of_an_earlier_holder() {
+    let mut driver = Driver::start(None);
+    let acquired = driver.now.wall;
+    let ahead = (acquired + SignedDuration::from_hours(9)).to_string();
+    driver.answer_read(Some(record_by("r", RunState::Released, &ahead, 15)));
+    let claim = driver.expect_write();
+    driver.answer_write(claim);
+    driver.actions();
+    driver.step(ElectionInputs::command_gone(true));
+    assert_eq!(driver.expect_write().valid_not_before(), Some(acquired + 60 * SECOND));
+}
+
+#[test]
 fn a_candidate_that_does_not_wait_ends_if_the_command_is_not_due() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     let not_before = Some(driver.now.wall + SECOND);
