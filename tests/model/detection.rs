@@ -34,6 +34,8 @@ macro_rules! rule_tests {
 
 rule_tests! {
     a_tenure_begins_before_its_request_is_sent: TenureFromSending, 2 of &[Disturbance::Delay, Disturbance::Partition], within 5 s, Overlap;
+    the_tenure_of_a_late_reply_begins_before_its_request_is_sent:
+        LateTenureFromSending, 2 of &[Disturbance::Delay, Disturbance::Partition], within 6 s, Overlap;
     writes_are_compare_and_swap: CompareAndSwap, 3 of &[Disturbance::CommandEnds, Disturbance::Delay, Disturbance::Restart], within 2 s, Overlap;
     // Two candidates, one of them the former holder, claim an expired lock. The Lease is deleted after the first claim.
     writes_name_the_uid: UidCheck, 2 of &[Disturbance::Freeze, Disturbance::Delete], within 5 s, Overlap;

@@ -38,9 +38,9 @@ impl World<'_> {
             match action {
                 ElectorAction::Order(order) => self.send_order(run, order),
                 ElectorAction::CommandGone { succeeded } => {
-                    self.step_election(run, ElectionInputs::command_gone(succeeded), false);
+                    self.step_election(run, ElectionInputs::command_gone(succeeded), None);
                 }
-                ElectorAction::StopElection => self.step_election(run, ElectionInputs::stop(), false),
+                ElectorAction::StopElection => self.step_election(run, ElectionInputs::stop(), None),
                 ElectorAction::KillAll(SupervisorFailure::Late) if self.is_disabled(Rule::ElectorKill) => {}
                 ElectorAction::KillAll(_) => self.kill_all(run),
                 ElectorAction::Notify(ElectorNotice::Terminating) => self.state.runs[run].withdrawal_pending = true,
@@ -114,6 +114,7 @@ impl World<'_> {
                 let state = &mut self.state.runs[run];
                 state.election_finished = true;
                 (state.reply, state.watch) = (None, None);
+                state.late_writes.clear();
                 state.dropped_requests.extend(state.request.take().filter(|request| *request != Request::Get));
                 self.run_supervisor(run);
             }

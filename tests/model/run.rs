@@ -69,6 +69,8 @@ pub struct Run {
     pub reply_is_late: bool,
     /// Writes whose replies are no longer awaited, which may still be carried out.
     pub dropped_requests: Vec<Request>,
+    /// The records that these writes have stored, whose replies are in flight.
+    pub late_writes: Vec<Stored>,
     /// The events in flight of the open watch; `None` if no watch is open.
     pub watch: Option<VecDeque<WatchEvent>>,
     /// `true` if time has advanced since an event in flight was sent.
@@ -133,7 +135,11 @@ impl Run {
     /// Returns whether a message from or to this run is in flight.
     pub fn has_pending_messages(&self) -> bool {
         let has_event = self.watch.as_ref().is_some_and(|events| !events.is_empty());
-        self.request.is_some() || self.reply.is_some() || has_event || !self.dropped_requests.is_empty()
+        self.request.is_some()
+            || self.reply.is_some()
+            || has_event
+            || !self.dropped_requests.is_empty()
+            || !self.late_writes.is_empty()
     }
 
     /// Marks all messages that can be delivered now as late.
@@ -185,6 +191,7 @@ impl World<'_> {
             reply: None,
             reply_is_late: false,
             dropped_requests: Vec::new(),
+            late_writes: Vec::new(),
             watch: None,
             watch_is_late: false,
             watch_is_dead: false,
@@ -199,7 +206,7 @@ impl World<'_> {
             lost_at: None,
             withdrawal_pending: false,
         });
-        self.step_election(number, ElectionInputs::default(), false);
+        self.step_election(number, ElectionInputs::default(), None);
     }
 
     fn now(&self, run: usize) -> Now {
@@ -248,7 +255,7 @@ impl World<'_> {
         while self.state.runs[run].elector_process == ProcessState::Running
             && self.state.runs[run].election.next_timeout().is_some_and(|at| now.boot >= at)
         {
-            self.step_election(run, ElectionInputs::default(), false);
+            self.step_election(run, ElectionInputs::default(), None);
         }
     }
 
@@ -267,7 +274,15 @@ impl World<'_> {
             Reply::Written(stored) => Reply::Written(self.record_without_rule(run, stored)),
             reply => reply,
         };
-        self.step_election(run, ElectionInputs::reply(reply), !is_read);
+        self.step_election(run, ElectionInputs::reply(reply), (!is_read).then_some(Rule::TenureFromSending));
+    }
+
+    /// Delivers the reply to a write that is no longer awaited.
+    pub fn deliver_late_write(&mut self, run: usize, number: usize) {
+        let stored = self.state.runs[run].late_writes.remove(number);
+        let late_write = Some(self.record_without_rule(run, stored));
+        let inputs = ElectionInputs { late_write, ..ElectionInputs::default() };
+        self.step_election(run, inputs, Some(Rule::LateTenureFromSending));
     }
 
     pub fn deliver_watch_event(&mut self, run: usize) {
@@ -288,7 +303,7 @@ impl World<'_> {
                 event
             }
         };
-        self.step_election(run, ElectionInputs::watch_event(event), false);
+        self.step_election(run, ElectionInputs::watch_event(event), None);
     }
 
     fn set_known_holder(&mut self, run: usize, stored: Option<&Stored>) {
@@ -310,9 +325,9 @@ impl World<'_> {
         stored
     }
 
-    /// Steps the election, and carries out its actions. `by_write` is true if a tenure in these actions follows from
-    /// the reply to a write.
-    pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, by_write: bool) {
+    /// Steps the election, and carries out its actions. Without the rule `tenure_rule`, a tenure in these actions begins
+    /// now.
+    pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, tenure_rule: Option<Rule>) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
             match action {
@@ -330,7 +345,7 @@ impl World<'_> {
                 }
                 ElectionAction::Unwatch => self.state.runs[run].watch = None,
                 ElectionAction::StartLeading(Leadership { tenure, resource_version, .. }) => {
-                    let tenure = self.tenure_without_rule(run, tenure, by_write);
+                    let tenure = self.tenure_without_rule(run, tenure, tenure_rule);
                     self.state.runs[run].token = resource_version.parse().unwrap_or_default();
                     self.trace(|world| {
                         format!("{} has acquired the lock, token {resource_version}", world.state.runs[run].name())
@@ -338,7 +353,7 @@ impl World<'_> {
                     self.report_to_elector(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
                 }
                 ElectionAction::Extend(tenure) => {
-                    let tenure = self.tenure_without_rule(run, tenure, by_write);
+                    let tenure = self.tenure_without_rule(run, tenure, tenure_rule);
                     self.report_to_elector(run, ElectionReport::Extend(tenure));
                 }
                 ElectionAction::Lose { holder } => {
@@ -349,6 +364,7 @@ impl World<'_> {
                     self.trace(|world| format!("{} is finished: {outcome:?}", world.state.runs[run].name()));
                     self.state.runs[run].election_finished = true;
                     self.state.runs[run].watch = None;
+                    self.state.runs[run].late_writes.clear();
                     self.report_to_elector(run, ElectionReport::Finished(outcome));
                 }
                 ElectionAction::Claiming => self.report_to_elector(run, ElectionReport::Claiming),
@@ -377,20 +393,22 @@ impl World<'_> {
         });
         let is_cut = Partition::drops_outbound(self.state.partitions[self.state.runs[run].machine]);
         let run = &mut self.state.runs[run];
-        run.reply = None;
         run.reply_is_late = false;
+        if let Some(Reply::Written(stored)) = run.reply.take() {
+            run.late_writes.push(stored);
+        }
         // A dropped read has no effect, so only writes are kept.
         run.dropped_requests.extend(run.request.take().filter(|request| *request != Request::Get));
         run.request_is_late = false;
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// Returns the tenure as this run gets it when the setting disables a rule. `by_write` is true if the tenure
-    /// follows from the reply to a write.
-    fn tenure_without_rule(&self, run: usize, tenure: Tenure, by_write: bool) -> Tenure {
+    /// Returns the tenure as this run gets it when the setting disables a rule. Without the rule `tenure_rule`, it begins
+    /// now.
+    fn tenure_without_rule(&self, run: usize, tenure: Tenure, tenure_rule: Option<Rule>) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled {
-            Some(Rule::TenureFromSending) if by_write => Tenure::of_renewal(self.boot(run), timing),
+            disabled @ Some(_) if disabled == tenure_rule => Tenure::of_renewal(self.boot(run), timing),
             Some(Rule::GraceEndsBeforeLease) => {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()), ..tenure }
             }

@@ -20,6 +20,8 @@ pub const DEATH_TIME: Duration = Duration::from_millis(99);
 pub enum Rule {
     /// A tenure begins just before its request is sent.
     TenureFromSending,
+    /// The tenure of a write whose reply is late begins just before that write is sent.
+    LateTenureFromSending,
     /// Updates are checked against the object's uid.
     UidCheck,
     /// Updates only replace the version they name.

@@ -22,6 +22,8 @@ pub enum Step {
     DroppedRequestArrives(usize, usize),
     RefuseRequest(usize),
     DeliverReply(usize),
+    /// The reply to one of a run's writes that are no longer awaited, at this index, arrives.
+    DeliverLateWrite(usize, usize),
     DeliverWatchEvent(usize),
     Partition(usize, Partition),
     EndPartition(usize),
@@ -91,6 +93,7 @@ impl World<'_> {
             if run.reply.is_some() {
                 steps.push(Step::DeliverReply(index));
             }
+            steps.extend((0..run.late_writes.len()).map(|number| Step::DeliverLateWrite(index, number)));
             if run.watch.as_ref().is_some_and(|events| !events.is_empty()) {
                 steps.push(Step::DeliverWatchEvent(index));
             }
@@ -152,6 +155,7 @@ impl World<'_> {
             Step::RequestArrives(_)
             | Step::DroppedRequestArrives(..)
             | Step::DeliverReply(_)
+            | Step::DeliverLateWrite(..)
             | Step::DeliverWatchEvent(_) => 0,
             Step::EndPartition(_) | Step::Thaw(..) | Step::EndWithdrawal(_) => 0,
             _ => 1,
@@ -168,6 +172,7 @@ impl World<'_> {
             Step::DroppedRequestArrives(run, _) => format!("a request that {} has dropped arrives", name(run)),
             Step::RefuseRequest(run) => format!("{}'s request is refused", name(run)),
             Step::DeliverReply(run) => format!("{} receives the reply", name(run)),
+            Step::DeliverLateWrite(run, _) => format!("{} receives the reply to an earlier write", name(run)),
             Step::DeliverWatchEvent(run) => format!("{} receives a watch event", name(run)),
             Step::Partition(machine, partition) => format!("machine {} is cut off: {partition:?}", ["A", "B"][machine]),
             Step::EndPartition(machine) => format!("machine {} is connected again", ["A", "B"][machine]),

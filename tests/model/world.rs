@@ -1,7 +1,7 @@
 //! The state of the model, the changes that a step makes to it, and the invariants.
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
-use leaderrun_core::record::{Record, RunState};
+use leaderrun_core::record::{Record, RunState, Stored};
 
 use crate::disturbance::{Disturbance, Partition};
 use crate::run::{ProcessState, Run};
@@ -108,13 +108,16 @@ impl<'a> World<'a> {
             Step::RequestArrivesWithLateReply(run) => self.receive_request(run, false),
             Step::DroppedRequestArrives(run, number) => {
                 let request = self.state.runs[run].dropped_requests.remove(number);
-                self.carry_out(run, request);
+                if let Reply::Written(stored) = self.carry_out(run, request) {
+                    self.reply_late(run, stored);
+                }
             }
             Step::RefuseRequest(run) => {
                 self.state.runs[run].request = None;
                 self.reply(run, Reply::Refused { retry_after: None }, true);
             }
             Step::DeliverReply(run) => self.deliver_reply(run),
+            Step::DeliverLateWrite(run, number) => self.deliver_late_write(run, number),
             Step::DeliverWatchEvent(run) => self.deliver_watch_event(run),
             Step::Partition(machine, partition) => self.state.partitions[machine] = Some(partition),
             Step::EndPartition(machine) => self.state.partitions[machine] = None,
@@ -166,6 +169,14 @@ impl<'a> World<'a> {
         self.state.runs[run].reply_is_late = !reply_is_immediate;
         if reply_is_immediate && elector_process == ProcessState::Running {
             self.deliver_reply(run);
+        }
+    }
+
+    /// Replies to a write that the run no longer awaits.
+    fn reply_late(&mut self, run: usize, stored: Stored) {
+        let Run { machine, election_finished, .. } = self.state.runs[run];
+        if !election_finished && !Partition::drops_inbound(self.state.partitions[machine]) {
+            self.state.runs[run].late_writes.push(stored);
         }
     }
 
