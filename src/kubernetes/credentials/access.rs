@@ -8,6 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use rustls::ClientConfig;
 
 use super::super::connection::ConnectionConfig;
+#[cfg(test)]
+use super::super::connection::{ConfigOrigin, TlsOptions, UserOptions};
 
 /// The longest time before the expiry of a plugin's credentials at which the plugin is run again.
 const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
@@ -34,6 +36,29 @@ pub struct Access {
 }
 
 impl Access {
+    /// Returns credentials for tests that do not depend on what they are.
+    #[cfg(test)]
+    pub fn example() -> Self {
+        let config = ConnectionConfig {
+            server: hyper::Uri::from_static("https://10.96.0.1"),
+            tls: TlsOptions::default(),
+            proxy: None,
+            user: UserOptions::default(),
+            namespace: "default".to_owned(),
+            origin: ConfigOrigin::ServiceAccount,
+        };
+        Self {
+            generation: 1,
+            config: Arc::new(config),
+            tls: None,
+            authority: None,
+            identity: None,
+            proxy_tls: None,
+            authorization: None,
+            lifetime: None,
+        }
+    }
+
     /// Returns whether these credentials are known to have expired.
     pub fn has_expired(&self) -> bool {
         self.lifetime.is_some_and(|lifetime| lifetime.expires <= Timestamp::now())

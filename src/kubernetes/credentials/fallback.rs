@@ -102,30 +102,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use hyper::Uri;
-
-    use super::super::super::connection::{ConfigOrigin, ConnectionConfig, TlsOptions, UserOptions};
     use super::*;
 
     fn access(generation: u64, authority: &str) -> Arc<Access> {
-        let config = ConnectionConfig {
-            server: Uri::from_static("https://10.96.0.1"),
-            tls: TlsOptions::default(),
-            proxy: None,
-            user: UserOptions::default(),
-            namespace: "default".to_owned(),
-            origin: ConfigOrigin::ServiceAccount,
-        };
-        Arc::new(Access {
-            generation,
-            config: Arc::new(config),
-            tls: None,
-            authority: Some(authority.as_bytes().to_vec()),
-            identity: None,
-            proxy_tls: None,
-            authorization: None,
-            lifetime: None,
-        })
+        Arc::new(Access { generation, authority: Some(authority.as_bytes().to_vec()), ..Access::example() })
     }
 
     fn chosen(fallback: &Fallback, newest: u64) -> u64 {

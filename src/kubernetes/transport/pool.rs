@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::select_all;
+use futures_util::future::select_ok;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -84,7 +84,7 @@ impl Pool {
     /// Returns a connection for a request: the idle connection, or the first connection that is opened.
     ///
     /// # Errors
-    /// Fails if no connection can be opened.
+    /// Fails if none of the connections that are being opened succeeds.
     pub async fn connection(self: &Arc<Self>, access: &Arc<Access>) -> Result<Connection, ConnectError> {
         loop {
             let results = {
@@ -95,14 +95,10 @@ impl Pool {
                 self.begin(&mut state, access);
                 state.pending.iter().map(|pending| pending.result.clone()).collect::<Vec<_>>()
             };
-            let waits = results
-                .into_iter()
-                .map(|mut result| async move { result.wait_for(Option::is_some).await.ok()?.clone() }.boxed());
+            let waits = results.into_iter().map(|result| opened(result).boxed());
             // The opened connection is idle now. If another request has taken it, the loop waits for the next
             // connection.
-            if let (Some(Err(error)), ..) = select_all(waits).await {
-                return Err(error);
-            }
+            select_ok(waits).await?;
         }
     }
 
@@ -147,8 +143,58 @@ impl Pool {
     }
 }
 
+/// Waits until a connection has been opened, or its task was aborted.
+async fn opened(mut result: watch::Receiver<Option<Result<(), ConnectError>>>) -> Result<(), ConnectError> {
+    let result = result.wait_for(Option::is_some).await.ok().and_then(|result| result.clone());
+    result.unwrap_or(Ok(()))
+}
+
 impl Drop for PendingConnection {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use hyper_util::rt::TokioIo;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// Adds a connection that is being opened, and returns the sender of its result.
+    fn begin(pool: &Pool, access: &Arc<Access>) -> watch::Sender<Option<Result<(), ConnectError>>> {
+        let (sender, result) = watch::channel(None);
+        let task = tokio::spawn(pending());
+        let pending = PendingConnection { access: Arc::clone(access), began: Instant::now(), result, task };
+        pool.state().pending.push(pending);
+        sender
+    }
+
+    #[test]
+    fn a_request_fails_only_after_all_connections_have_failed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let access = Arc::new(Access::example());
+            let refused = || Some(Err(ConnectError::timed_out(&access, CONNECT_TIMEOUT)));
+            for failed in 0..MAX_PENDING {
+                let pool = Arc::new(Pool::new(Resolver::default(), CONNECT_TIMEOUT));
+                let results: Vec<_> = (0..MAX_PENDING).map(|_| begin(&pool, &access)).collect();
+                let mut request = Box::pin(pool.connection(&access));
+                assert!(request.as_mut().now_or_never().is_none());
+                results[failed].send_replace(refused());
+                assert!(request.as_mut().now_or_never().is_none(), "the other connection may still be opened");
+                let (client, _server) = duplex(1);
+                pool.add(Connection::handshake(TokioIo::new(client), Arc::clone(&access)).await.unwrap());
+                results[MAX_PENDING - 1 - failed].send_replace(Some(Ok(())));
+                assert!(request.await.is_ok());
+            }
+            let pool = Arc::new(Pool::new(Resolver::default(), CONNECT_TIMEOUT));
+            let results: Vec<_> = (0..MAX_PENDING).map(|_| begin(&pool, &access)).collect();
+            results.iter().for_each(|result| drop(result.send_replace(refused())));
+            assert!(pool.connection(&access).await.is_err());
+        });
     }
 }
