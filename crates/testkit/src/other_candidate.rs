@@ -115,21 +115,19 @@ impl ElectionLoop {
     fn run(self) {
         let leads = &self.shared.leads;
         let (mut observed, mut observed_at) = (Value::Null, Instant::now());
-        let mut transitions = 0;
         while !self.shared.crash.load(Ordering::SeqCst) {
             if let Some((object, record)) = self.get() {
                 if record != observed {
                     (observed, observed_at) = (record.clone(), Instant::now());
                 }
                 let holder = record["holderIdentity"].as_str().unwrap_or_default();
-                transitions = record["leaderTransitions"].as_i64().unwrap_or(transitions);
                 if leads.load(Ordering::SeqCst) && self.shared.release.load(Ordering::SeqCst) {
                     self.end_leadership();
-                    let _ = self.put(object, "", Duration::from_secs(1), transitions);
+                    let _ = self.put(object, &record, "", Duration::from_secs(1));
                     return;
                 }
                 let is_free = holder.is_empty() || observed_at.elapsed() > LEASE_DURATION;
-                if (holder == IDENTITY || is_free) && self.put(object, IDENTITY, LEASE_DURATION, transitions) {
+                if (holder == IDENTITY || is_free) && self.put(object, &record, IDENTITY, LEASE_DURATION) {
                     if !leads.swap(true, Ordering::SeqCst) {
                         let began = Leadership { began_at: boot_time(), ended_at: 0 };
                         *self.shared.leadership.lock().expect("the leadership") = Some(began);
@@ -161,7 +159,9 @@ impl ElectionLoop {
             },
             RecordPath::Annotation(path) => {
                 let object = self.admin.get(path).ok()?;
-                let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().unwrap_or("null");
+                // For client-go, an object without the annotation has an empty record. For fabric8, it has none.
+                let missing = if self.implementation == Implementation::Fabric8 { "null" } else { "{}" };
+                let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().unwrap_or(missing);
                 let record = serde_json::from_str(text).expect("a record in JSON");
                 if self.implementation == Implementation::Fabric8 && record != Value::Null {
                     assert_fabric8_can_read(&record);
@@ -171,30 +171,36 @@ impl ElectionLoop {
         }
     }
 
-    /// Writes the record into the object that was read. Returns whether the server accepted it.
-    fn put(&self, mut object: Value, holder: &str, duration: Duration, transitions: i64) -> bool {
+    /// Writes a record after `previous` into the object that was read. Returns whether the server accepted it.
+    fn put(&self, mut object: Value, previous: &Value, holder: &str, duration: Duration) -> bool {
         let seconds = duration.as_secs();
         let now = Timestamp::now();
-        let (path, with_microseconds, in_whole_seconds) = (&self.path, format!("{now:.6}"), format!("{now:.0}"));
-        match (path, self.implementation) {
+        let now = match (&self.path, self.implementation) {
+            (RecordPath::Annotation(_), Implementation::ClientGo) => format!("{now:.0}"),
+            _ => format!("{now:.6}"),
+        };
+        let acquire_time =
+            if previous["holderIdentity"] == holder { previous["acquireTime"].clone() } else { json!(now) };
+        let transitions = self.transitions(previous, holder);
+        match (&self.path, self.implementation) {
             (RecordPath::Lease(path), _) => {
                 object["spec"] = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaseTransitions": transitions,
-                    "acquireTime": with_microseconds, "renewTime": with_microseconds,
+                    "acquireTime": acquire_time, "renewTime": now,
                 });
                 self.admin.replace(path, &object).is_ok()
             }
             (RecordPath::Annotation(path), Implementation::ClientGo) => {
                 let record = json!({
                     "holderIdentity": holder, "leaseDurationSeconds": seconds, "leaderTransitions": transitions,
-                    "acquireTime": in_whole_seconds, "renewTime": in_whole_seconds,
+                    "acquireTime": acquire_time, "renewTime": now,
                 });
                 self.annotate(path, object, &record)
             }
             (RecordPath::Annotation(path), Implementation::Fabric8) => {
                 let mut record = json!({
                     "leaseDuration": format!("PT{seconds}S"), "leaderTransitions": transitions,
-                    "acquireTime": with_microseconds, "renewTime": with_microseconds,
+                    "acquireTime": acquire_time, "renewTime": now,
                 });
                 // fabric8 omits the field if there is no holder.
                 if !holder.is_empty() {
@@ -203,6 +209,14 @@ impl ElectionLoop {
                 self.annotate(path, object, &record)
             }
         }
+    }
+
+    /// Returns the number of transitions in the record after `previous`. It grows with each acquisition, except for the
+    /// one that creates the record.
+    fn transitions(&self, previous: &Value, holder: &str) -> i64 {
+        let field = if matches!(self.path, RecordPath::Lease(_)) { "leaseTransitions" } else { "leaderTransitions" };
+        let is_acquisition = !previous.is_null() && !holder.is_empty() && previous["holderIdentity"] != holder;
+        previous[field].as_i64().unwrap_or(0) + i64::from(is_acquisition)
     }
 
     fn annotate(&self, path: &str, mut object: Value, record: &Value) -> bool {

@@ -1,9 +1,9 @@
 //! Tests of locks that leaderrun shares with other implementations of leader election.
 
 use nix::sys::signal::{Signal, kill};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use testkit::other_candidate::{Ending, Implementation, OtherCandidate, RecordPath};
+use testkit::other_candidate::{Ending, Implementation, LEADER_ANNOTATION, OtherCandidate, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
 /// Returns a Lease and a ConfigMap as locks, and where their records are. The ConfigMap already exists, because
@@ -17,17 +17,33 @@ fn locks() -> Vec<(TestLock, RecordPath)> {
     vec![(lease, lease_path), (configmap, RecordPath::Annotation(path))]
 }
 
+/// Returns the number of transitions in the record.
+fn transitions(path: &RecordPath) -> i64 {
+    let get = |path: &str| Cluster::shared().admin().get(path).expect("the object");
+    let transitions = match path {
+        RecordPath::Lease(path) => get(path)["spec"]["leaseTransitions"].as_i64(),
+        RecordPath::Annotation(path) => {
+            let record = get(path)["metadata"]["annotations"][LEADER_ANNOTATION].as_str().map(serde_json::from_str);
+            let record: Value = record.expect("the annotation").expect("a record");
+            record["leaderTransitions"].as_i64()
+        }
+    };
+    transitions.expect("a number of transitions")
+}
+
 /// Checks that leaderrun takes over from client-go after this ending, for each kind of lock.
 fn assert_leaderrun_takes_over_from_client_go(ending: Ending) {
     for (lock, path) in locks() {
         let witnesses = Witnesses::new();
-        let client_go = OtherCandidate::start(path, Implementation::ClientGo);
+        let client_go = OtherCandidate::start(path.clone(), Implementation::ClientGo);
         client_go.wait_until_leading();
+        let before = transitions(&path);
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         a.wait_for_log("held by other");
         let leadership = client_go.end(ending);
         witnesses.wait_for("a", 1);
         assert!(leadership.ended_at < witnesses.lifetimes_of("a")[0].started_at);
+        assert_eq!(transitions(&path), before + 1);
         a.stop();
     }
 }
@@ -41,11 +57,13 @@ fn assert_other_takes_over_from_leaderrun_after_a_release(
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
-    let other = OtherCandidate::start(path, implementation);
+    let before = transitions(&path);
+    let other = OtherCandidate::start(path.clone(), implementation);
     a.stop();
     other.wait_until_leading();
     let leadership = other.end(Ending::Crash);
     assert!(witnesses.lifetimes_of("a")[0].last_seen_at < leadership.began_at);
+    assert_eq!(transitions(&path), before + 1);
 }
 
 #[testkit::test]
