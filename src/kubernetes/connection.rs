@@ -191,8 +191,7 @@ pub struct ExecPlugin {
     pub command: PathBuf,
     pub args: Vec<String>,
     pub env: Vec<(String, String)>,
-    /// The group and version of the plugin protocol, such as `client.authentication.k8s.io/v1`.
-    pub api_version: String,
+    pub version: PluginVersion,
     pub interactive_mode: InteractiveMode,
     /// The hint for users if the program is missing.
     pub install_hint: Option<String>,
@@ -200,6 +199,30 @@ pub struct ExecPlugin {
     pub provide_cluster_info: bool,
     /// The cluster's extension `client.authentication.k8s.io/exec`, which is part of the description.
     pub cluster_config: Option<Value>,
+}
+
+/// The version of the protocol that a plugin speaks. Kubernetes 1.24 removed the older versions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PluginVersion {
+    V1,
+    V1Beta1,
+}
+
+impl PluginVersion {
+    const ALL: [Self; 2] = [Self::V1, Self::V1Beta1];
+
+    /// Parses the group and version, as in `apiVersion`; `None` if leaderrun does not support it.
+    pub fn parse(api_version: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.api_version() == api_version)
+    }
+
+    /// Returns the group and version, as in `apiVersion`.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "client.authentication.k8s.io/v1",
+            Self::V1Beta1 => "client.authentication.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// The setting in the kubeconfig for whether a plugin may use the terminal.

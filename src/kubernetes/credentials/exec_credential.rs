@@ -15,9 +15,6 @@ use super::super::proxy::ProxyOrigin;
 
 const KIND: &str = "ExecCredential";
 
-/// The supported versions. Kubernetes 1.24 removed the older versions.
-const VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
-
 /// The credentials from a plugin: a token, a client certificate, or both.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IssuedCredentials {
@@ -38,18 +35,6 @@ impl fmt::Debug for IssuedCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuedCredentials").field("expires", &self.expires).finish_non_exhaustive()
     }
-}
-
-/// Checks that a plugin's version of the protocol is supported.
-///
-/// # Errors
-/// Returns the reason and what to do, as a phrase about the plugin.
-pub fn check_version(plugin: &ExecPlugin) -> Result<(), String> {
-    let version = &plugin.api_version;
-    if VERSIONS.contains(&version.as_str()) {
-        return Ok(());
-    }
-    Err(format!("its apiVersion {version:?} is not supported; try {}", VERSIONS[0]))
 }
 
 /// Returns the value of the variable `KUBERNETES_EXEC_INFO` for the plugin. `authority` is the certificate authority of
@@ -78,7 +63,7 @@ pub fn exec_info(
         set("config", plugin.cluster_config.clone());
         spec["cluster"] = cluster;
     }
-    json!({ "kind": KIND, "apiVersion": plugin.api_version, "spec": spec }).to_string()
+    json!({ "kind": KIND, "apiVersion": plugin.version.api_version(), "spec": spec }).to_string()
 }
 
 /// Parses the output of a plugin.
@@ -103,8 +88,8 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
     if !["", KIND].contains(&kind.as_str()) {
         return Err(format!("did not print an {KIND}: the output has kind {kind:?}"));
     }
-    if api_version != plugin.api_version {
-        let configured_version = &plugin.api_version;
+    let configured_version = plugin.version.api_version();
+    if api_version != configured_version {
         let printed_version = if api_version.is_empty() { "no apiVersion" } else { &api_version };
         return Err(format!(
             "printed an {KIND} with {printed_version}, but the kubeconfig requires {configured_version}"
@@ -152,15 +137,17 @@ struct Status {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::connection::InteractiveMode;
+    use super::super::super::connection::{InteractiveMode, PluginVersion};
     use super::*;
+
+    const VERSION: PluginVersion = PluginVersion::V1Beta1;
 
     fn plugin() -> ExecPlugin {
         ExecPlugin {
             command: "plugin".into(),
             args: Vec::new(),
             env: Vec::new(),
-            api_version: VERSIONS[1].to_owned(),
+            version: VERSION,
             interactive_mode: InteractiveMode::Never,
             install_hint: None,
             provide_cluster_info: false,
@@ -169,7 +156,8 @@ mod tests {
     }
 
     fn parsed(status: &str) -> Result<IssuedCredentials, String> {
-        let printed = format!(r#"{{"apiVersion":"{}","kind":"ExecCredential","status":{status}}}"#, VERSIONS[1]);
+        let printed =
+            format!(r#"{{"apiVersion":"{}","kind":"ExecCredential","status":{status}}}"#, VERSION.api_version());
         parse(&plugin(), printed.as_bytes())
     }
 
@@ -192,7 +180,8 @@ mod tests {
 
     #[test]
     fn credentials_are_accepted_as_yaml_too() {
-        let printed = format!("apiVersion: {}\nkind: ExecCredential\nstatus:\n  token: abc\n---\nmore\n", VERSIONS[1]);
+        let version = VERSION.api_version();
+        let printed = format!("apiVersion: {version}\nkind: ExecCredential\nstatus:\n  token: abc\n---\nmore\n");
         assert_eq!(parse(&plugin(), printed.as_bytes()).unwrap().token.as_deref(), Some("abc"));
     }
 
@@ -211,15 +200,9 @@ mod tests {
         ] {
             assert_eq!(parsed(status).unwrap_err(), reason, "{status}");
         }
-        let other = format!(r#"{{"apiVersion":"{}","kind":"ExecCredential"}}"#, VERSIONS[0]);
+        let other = format!(r#"{{"apiVersion":"{}","kind":"ExecCredential"}}"#, PluginVersion::V1.api_version());
         let refusal = parse(&plugin(), other.as_bytes()).unwrap_err();
         assert!(refusal.starts_with("printed an ExecCredential with client.authentication.k8s.io/v1,"), "{refusal}");
         assert_eq!(parse(&plugin(), b" \n").unwrap_err(), "printed nothing");
-    }
-
-    #[test]
-    fn versions_that_kubernetes_has_removed_are_refused() {
-        let old = ExecPlugin { api_version: "client.authentication.k8s.io/v1alpha1".to_owned(), ..plugin() };
-        assert!(check_version(&old).is_err() && check_version(&plugin()).is_ok());
     }
 }

@@ -13,7 +13,7 @@ use super::super::connection::{ConfigError, ConnectionConfig, ExecPlugin};
 use super::super::proxy::ProxyProtocol;
 use super::super::{kubeconfig, log_events, tls};
 use super::access::{Access, Lifetime};
-use super::exec_credential::{self, IssuedCredentials};
+use super::exec_credential::IssuedCredentials;
 use super::files::{self, Stamp};
 use super::material::{self, CertificateAndKey, Material, TlsMaterial};
 use super::{Activity, CredentialsError, Order, Shared, State, plugin};
@@ -131,10 +131,6 @@ impl Worker {
     /// Reads the new configuration. If it names another server, returns the current configuration instead.
     fn read_configuration(&mut self) -> Result<ConnectionConfig, ConfigError> {
         let config = kubeconfig::load(&self.shared.options)?;
-        if let Some(plugin) = &config.user.exec {
-            exec_credential::check_version(plugin)
-                .map_err(|reason| ConfigError::new(plugin.command.display(), reason))?;
-        }
         let Some(Loaded { config: current, .. }) = &self.loaded else { return Ok(config) };
         config.check_complete(current)?;
         if !config.has_same_server(current) {

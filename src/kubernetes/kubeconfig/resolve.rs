@@ -10,16 +10,12 @@ use serde_json::Value;
 
 use super::super::connection::{
     BasicCredentials, ClientCertificate, ConfigError, ConfigOrigin, ConnectionConfig, ExecPlugin, Impersonation,
-    InteractiveMode, Source, TlsOptions, TokenSource, UserOptions,
+    InteractiveMode, PluginVersion, Source, TlsOptions, TokenSource, UserOptions,
 };
 use super::super::proxy::{Proxy, ProxyOrigin};
 use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
 use super::merge::{Entry, MergedKubeconfig};
 use super::server::{self, ServerAddress};
-
-/// The supported versions of the plugin protocol.
-const V1: &str = "client.authentication.k8s.io/v1";
-const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
 
 /// The name of the extension of a cluster that is passed to credential plugins.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
@@ -207,14 +203,17 @@ fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlug
     // A name without a slash is looked up in PATH.
     let command = if command.contains('/') { resolved(folder, &command) } else { PathBuf::from(command) };
     let api_version = trimmed(&exec.api_version).ok_or("its exec plugin has no apiVersion")?;
-    if ![V1, V1BETA1].contains(&api_version.as_str()) {
-        return Err(format!("its exec plugin has an unknown apiVersion {api_version:?}; use {V1:?}"));
-    }
+    let version = PluginVersion::parse(&api_version).ok_or_else(|| {
+        let known = PluginVersion::V1.api_version();
+        format!("its exec plugin has an unknown apiVersion {api_version:?}; use {known:?}")
+    })?;
     let interactive_mode = match trimmed(&exec.interactive_mode).as_deref() {
         Some("Never") => InteractiveMode::Never,
         Some("Always") => InteractiveMode::Always,
         Some("IfAvailable") => InteractiveMode::IfAvailable,
-        None if api_version == V1 => return Err("its exec plugin has no interactiveMode, which v1 requires".to_owned()),
+        None if version == PluginVersion::V1 => {
+            return Err("its exec plugin has no interactiveMode, which v1 requires".to_owned());
+        }
         None => InteractiveMode::IfAvailable,
         Some(other) => return Err(format!("its exec plugin has an unknown interactiveMode {other:?}")),
     };
@@ -229,7 +228,7 @@ fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlug
         command,
         args: exec.args.clone().unwrap_or_default(),
         env,
-        api_version,
+        version,
         interactive_mode,
         install_hint: trimmed(&exec.install_hint),
         provide_cluster_info: exec.provide_cluster_info.unwrap_or_default(),

@@ -11,8 +11,12 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, NameCon
 
 use crate::telemetry::log::printable;
 
-const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
-const ANY_PURPOSE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+/// The purposes of a certificate that a server may use.
+const SERVER_PURPOSES: [ObjectIdentifier; 2] = [
+    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1"), // server authentication
+    ObjectIdentifier::new_unwrap("2.5.29.37.0"),       // any purpose
+];
+
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 /// The critical extensions that are allowed in the certificate of an authority. Go evaluates these extensions.
@@ -31,6 +35,12 @@ const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
 /// The length in bytes of the modulus of the shortest RSA key that is considered secure. Like ring, leaderrun rounds
 /// the length up to whole bytes.
 const MIN_RSA_MODULUS_SIZE: usize = 2048 / 8;
+
+/// Returns whether this purpose, a decoded object identifier, allows a server to use a certificate.
+pub fn is_server_purpose(purpose: &[usize]) -> bool {
+    let is_equal = |known: &ObjectIdentifier| known.arcs().map(|arc| arc as usize).eq(purpose.iter().copied());
+    SERVER_PURPOSES.iter().any(is_equal)
+}
 
 /// A certificate of any version.
 pub struct Certificate(CertificateInner<Raw>);
@@ -145,7 +155,7 @@ impl Certificate {
     fn is_for_servers(&self) -> bool {
         match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
             Ok(Some((_, ExtendedKeyUsage(purposes)))) => {
-                purposes.iter().any(|purpose| [SERVER_AUTH, ANY_PURPOSE].contains(purpose))
+                purposes.iter().any(|purpose| SERVER_PURPOSES.contains(purpose))
             }
             Ok(None) => true,
             Err(_) => false,

@@ -13,7 +13,7 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, Verifie
 
 use super::algorithms::SUPPORTED;
 use super::authority::Authorities;
-use super::certificate::Certificate;
+use super::certificate::{Certificate, is_server_purpose};
 use super::reason::Peer;
 use super::refusal;
 
@@ -111,12 +111,10 @@ struct ServerPurpose;
 
 impl ExtendedKeyUsageValidator for ServerPurpose {
     fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
-        const SERVER_AUTH: &[usize] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
-        const ANY_PURPOSE: &[usize] = &[2, 5, 29, 37, 0];
         let mut present = Vec::new();
         for purpose in purposes {
             let purpose: Vec<usize> = purpose?.to_decoded_oid();
-            if purpose == SERVER_AUTH || purpose == ANY_PURPOSE {
+            if is_server_purpose(&purpose) {
                 return Ok(());
             }
             present.push(purpose);
