@@ -7,9 +7,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::arguments::subcommand_names;
 use super::arguments::values::InvalidValue;
-use super::origin::{Origin, given_name, option_name, shell_word};
+use super::origin::{Origin, given_name, option_name};
 use super::usage_error::UsageError;
 use super::{CommandLine, Refusal, suggest};
+use crate::telemetry::log::shell_word;
 
 /// A command line that works on every machine.
 const EXAMPLE: &str = "leaderrun --lock file:/tmp/my-job.lease -- echo leading";
@@ -87,6 +88,7 @@ impl Explanation<'_> {
         let reason = match (self.error.source(), &possible[..]) {
             (Some(reason), _) => reason.to_string(),
             (None, [all @ .., last]) => format!("the value must be {} or {last}", all.join(", ")),
+            (None, []) if value.is_empty() => "the value is empty".to_owned(),
             (None, []) => "not a valid value".to_owned(),
         };
         let meant = match invalid {
@@ -157,6 +159,11 @@ impl Explanation<'_> {
         let built_in: &[&str] =
             if self.command_line.subcommand.is_some() { &["--help"] } else { &["--help", "--version"] };
         let known: Vec<String> = known.chain(built_in.iter().map(|option| (*option).to_owned())).collect();
+        if let Some((option, value)) = self.negative_value(&name) {
+            let origin = Origin::of_refused(option, &self.command_line.arguments, value);
+            let error = UsageError::new(origin.given(), "the value cannot be negative");
+            return error.for_example(origin.with(&example_of(option)));
+        }
         if name.starts_with('-') {
             // The parser reads `-lock` as the short option -l with a value.
             let is_read_as_short = |argument: &&str| !name.starts_with("--") && argument.starts_with(&name);
@@ -186,7 +193,7 @@ impl Explanation<'_> {
         let is_first = self.command_line.arguments.get(1).is_some_and(|first| *first == *name);
         match suggest::nearest(&name, subcommands.iter().map(String::as_str)) {
             _ if is_first && known.contains(&format!("--{name}")) => {
-                UsageError::new(word, "leaderrun has no such subcommand").try_instead(format!("leaderrun --{name}"))
+                self.as_option(&name, UsageError::new(word, "leaderrun has no such subcommand"))
             }
             Some(meant) if is_first => {
                 UsageError::new(word, "leaderrun has no such subcommand").try_instead(self.as_subcommand(meant, &name))
@@ -205,7 +212,22 @@ impl Explanation<'_> {
 
     /// Returns the option that expects a value right before `--`, if there is one.
     fn option_before_double_dash(&self) -> Option<&clap::Arg> {
-        let index = self.command_line.arguments.iter().position(|argument| argument == "--")?;
+        self.option_before(self.command_line.arguments.iter().position(|argument| argument == "--")?)
+    }
+
+    /// Returns the negative number that the parser reads as the short option `name`, and the option of which it is the
+    /// value.
+    fn negative_value(&self, name: &str) -> Option<(&clap::Arg, &str)> {
+        let arguments = &self.command_line.arguments;
+        let is_number =
+            |text: &str| text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        let is_value = |argument: &OsString| argument.to_str().is_some_and(|text| text.starts_with(name));
+        let index = arguments.iter().position(is_value).filter(|_| is_number(name))?;
+        Some((self.option_before(index)?, arguments[index].to_str()?))
+    }
+
+    /// Returns the option right before the argument with this index, if it takes a value.
+    fn option_before(&self, index: usize) -> Option<&clap::Arg> {
         let before = self.command_line.arguments.get(index.checked_sub(1)?)?.to_str()?;
         let is_before = |option: &&clap::Arg| {
             given_name(option, &self.command_line.arguments[index - 1..]).is_some_and(|name| name == before)
@@ -230,6 +252,21 @@ impl Explanation<'_> {
         ["leaderrun".to_owned(), subcommand.to_owned()].into_iter().chain(others).collect::<Vec<_>>().join(" ")
     }
 
+    /// Adds a command line with the option that the first argument names.
+    fn as_option(&self, name: &str, error: UsageError) -> UsageError {
+        let option = format!("--{name}");
+        let mut arguments = self.command_line.arguments.clone();
+        arguments[1] = option.clone().into();
+        let words = arguments.iter().skip(1).map(|argument| shell_word(&argument.to_string_lossy()));
+        let line = ["leaderrun".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ");
+        let takes_value = self.option(&option).is_some_and(|option| option.get_action().takes_values());
+        match CommandLine::new(arguments).plan() {
+            Ok(_) => error.try_instead(line),
+            Err(_) if takes_value => error.for_example(EXAMPLE),
+            Err(_) => error.try_instead(format!("leaderrun {option}")),
+        }
+    }
+
     fn missing(&self) -> UsageError {
         let missing = match self.error.get(ContextKind::InvalidArg) {
             Some(ContextValue::Strings(missing)) => missing.iter().map(String::as_str).collect(),
@@ -243,10 +280,11 @@ impl Explanation<'_> {
             }
             ([], [option, ..]) => {
                 let name = first_word(option);
-                let takes_value = |option: &&clap::Arg| option.get_action().takes_values();
-                let example = self.option(name).filter(takes_value).map(example_of).unwrap_or_default();
-                let example = format!("{name} {example}");
-                UsageError::new("", format!("{name} is missing")).for_example(example.trim_end())
+                let error = UsageError::new("", format!("{name} is missing"));
+                match self.option(name).filter(|option| option.get_action().takes_values()) {
+                    Some(option) => error.for_example(format!("{name} {}", example_of(option))),
+                    None => error.remedy(format!("add {name}")),
+                }
             }
             (_, []) => UsageError::new("", "no command is given").for_example("-- echo leading"),
             _ => UsageError::new("", "no lock and no command are given").for_example(EXAMPLE),
@@ -310,6 +348,9 @@ impl Explanation<'_> {
 
 /// Returns a valid value for an option: its default, one of its possible values, or an example.
 fn example_of(option: &clap::Arg) -> String {
+    if !option.get_action().takes_values() {
+        return "true".to_owned();
+    }
     let default = option.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
     let possible = || option.get_possible_values().first().map(|value| value.get_name().to_owned());
     default.or_else(possible).unwrap_or_else(|| example_value(option).to_owned())

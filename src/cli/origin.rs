@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
+use crate::telemetry::log::shell_word;
+
 /// An option with the source of its value.
 #[derive(Clone, Debug)]
 pub struct Origin<'a> {
@@ -105,26 +107,4 @@ pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> 
 /// Returns the long name of an option, with its dashes.
 pub fn option_name(option: &clap::Arg) -> String {
     option.get_long().map(|long| format!("--{long}")).unwrap_or_default()
-}
-
-/// Returns a word for a shell, quoted if necessary.
-pub fn shell_word(word: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_./:=@%+,-".contains(character);
-    match word {
-        "" => "''".to_owned(),
-        _ if word.chars().all(is_plain) => word.to_owned(),
-        _ if word.chars().any(char::is_control) => format!("{word:?}"),
-        _ => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_needs_it() {
-        let words = ["15s", "", "a b", "it's", "a\nb", "$HOME", "file:/run/x"].map(shell_word);
-        assert_eq!(words, ["15s", "''", "'a b'", r"'it'\''s'", r#""a\nb""#, "'$HOME'", "file:/run/x"]);
-    }
 }

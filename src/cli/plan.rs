@@ -14,7 +14,7 @@ use super::arguments::{
     ClusterArguments, ElectionArguments, LockArguments, LogArguments, RunArguments, SubcommandArguments,
 };
 use super::documents;
-use super::origin::{Origin, Origins, shell_word};
+use super::origin::{Origin, Origins};
 use super::owner::owner;
 use super::routing::routing;
 use super::slots::check_slots;
@@ -22,9 +22,11 @@ use super::timing::timing;
 use super::usage_error::UsageError;
 use super::variables;
 use crate::elector::{ElectorConfig, OptionNames};
+use crate::kubernetes::{ClusterOptions, Given};
 use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
+use crate::telemetry::log::shell_word;
 
 /// If the elector sends no orders for this many lease durations after a loss, it counts as frozen and is killed, because
 /// it may block the lock for all candidates.
@@ -39,7 +41,7 @@ pub fn plan_run(
     command: Vec<OsString>,
     origins: Origins<'_>,
 ) -> Result<Invocation, UsageError> {
-    let lock = lock_name(arguments.lock, origins)?;
+    let LockTarget { lock, cluster } = lock_target(arguments.lock, arguments.cluster, origins)?;
     let timing = timing(&arguments.times, origins)?;
     let log_level = log_level(&arguments.log, origins)?;
     if command.first().is_some_and(|name| name.is_empty()) {
@@ -70,7 +72,7 @@ pub fn plan_run(
         lock,
         slots,
         owner,
-        cluster: arguments.cluster.into(),
+        cluster,
         election,
         on_lost: arguments.election.on_lost,
         stop_signal: arguments.command.stop_signal,
@@ -151,7 +153,8 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
                 let reason = format!("cannot be used together with {}", origins.of("all_namespaces").name());
                 return Err(UsageError::new(origin.given(), reason).remedy("leave one of them out"));
             }
-            Subcommand::List(ListRequest { namespace, all_namespaces, cluster: cluster.into(), output, watch })
+            let cluster = cluster_options(cluster, origins);
+            Subcommand::List(ListRequest { namespace, all_namespaces, cluster, output, watch })
         }
         SubcommandArguments::Manifest { target, slots, owner, service_account, routing, priority } => {
             let target = lock_target(target.lock, target.cluster, origins)?;
@@ -200,7 +203,27 @@ fn doctor_request(
 }
 
 fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {
-    Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster.into() })
+    let lock = lock_name(lock, origins)?;
+    let cluster_origins = ["kubeconfig", "context", "impersonate"].map(|id| origins.of(id));
+    // A variable may be set for other runs, too.
+    match cluster_origins.into_iter().find(Origin::is_on_command_line) {
+        Some(origin) if !lock.kind.is_in_cluster() => {
+            let lock = origins.of("lock").given();
+            let reason = format!("{lock} is not in a cluster, so it needs no access to one");
+            Err(UsageError::new(origin.given(), reason).remedy(format!("leave {} out", origin.name())))
+        }
+        _ => Ok(LockTarget { lock, cluster: cluster_options(cluster, origins) }),
+    }
+}
+
+/// Returns the options about the cluster, with their names for messages.
+fn cluster_options(arguments: ClusterArguments, origins: Origins<'_>) -> ClusterOptions {
+    let ClusterArguments { kubeconfig, context, impersonate } = arguments;
+    ClusterOptions {
+        kubeconfig: kubeconfig.map(|value| Given { value, name: origins.of("kubeconfig").name() }),
+        context: context.map(|value| Given { value, name: origins.of("context").name() }),
+        impersonate,
+    }
 }
 
 /// Returns the lock. Its namespace is that of `--namespace` if `--lock` contains none.

@@ -67,7 +67,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
             format!("leaderrun --lock {FILE} status"),
             "status: a subcommand must be the first argument; try leaderrun status --lock file:/tmp/never-created.lease",
         ),
-        (run("--kubeconfig="), "--kubeconfig '': not a valid value; for example --kubeconfig /etc/my-job.kubeconfig"),
+        (run("--kubeconfig="), "--kubeconfig '': the value is empty; for example --kubeconfig /etc/my-job.kubeconfig"),
         (
             "leaderrun --lock /tmp/foo.lock -- true".to_owned(),
             "--lock /tmp/foo.lock: the path of a lock begins with file:; try --lock file:/tmp/foo.lock",
@@ -87,6 +87,23 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
             run("--conflict-exit-code=300"),
             "--conflict-exit-code 300: an exit status is a number from 0 to 255; for example --conflict-exit-code 75",
         ),
+        (run("-E -1"), "-E -1: the value cannot be negative; for example -E 75"),
+        (
+            run("--lease-duration -5s"),
+            "--lease-duration -5s: the value cannot be negative; for example --lease-duration 15s",
+        ),
+        (
+            format!("leaderrun lock {FILE} -- true"),
+            "lock: leaderrun has no such subcommand; try leaderrun --lock file:/tmp/never-made.lease -- true",
+        ),
+        (
+            "leaderrun lock".to_owned(),
+            "lock: leaderrun has no such subcommand; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
+        ),
+        (
+            run("--context x"),
+            "--context x: --lock file:/tmp/never-made.lease is not in a cluster, so it needs no access to one; leave --context out",
+        ),
         (run("-E"), "-E: the value is missing; for example -E 75"),
         (run("-E 3 -E 4"), "-E: given more than once; give it once"),
         (run("--max-run 0s"), "--max-run 0s: the command would be stopped at once; for example --max-run 2h"),
@@ -94,7 +111,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
             run("--ignore-min-hold --every 1m"),
             "--ignore-min-hold: cannot be used together with --every; leave one of them out",
         ),
-        (format!("leaderrun release --lock {FILE}"), "--force is missing; for example --force"),
+        (format!("leaderrun release --lock {FILE}"), "--force is missing; add --force"),
         ("leaderrun lst".to_owned(), "lst: leaderrun has no such subcommand; try leaderrun list"),
         ("leaderrun list --all".to_owned(), "--all: leaderrun list has no such option; try --all-namespaces"),
         ("leaderrun list -A -n x".to_owned(), "-n x: cannot be used together with -A; leave one of them out"),
@@ -151,7 +168,7 @@ fn suggestions_work_when_they_are_pasted() {
             "service" => "--lock job --port 80".to_owned(),
             "port" => "--lock job --service my-service".to_owned(),
             "address" => "--lock job --service my-service --port 80".to_owned(),
-            "pod-label" | "namespace" | "owner" => "--lock job".to_owned(),
+            "pod-label" | "namespace" | "owner" | "kubeconfig" | "context" | "as" => "--lock job".to_owned(),
             _ => format!("--lock {FILE}"),
         };
         for value in values {

@@ -3,6 +3,8 @@
 use std::env;
 use std::path::Path;
 
+use crate::telemetry::log::shell_word;
+
 /// The characters that have a special meaning in a shell, apart from those that separate words.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
@@ -31,7 +33,7 @@ fn quoting_hint(command: &str) -> Option<String> {
     }
     let words: Vec<&str> = command.split_whitespace().collect();
     Some(if needs_shell {
-        format!("only a shell can run this; try -- sh -c '{}'", command.replace('\'', r"'\''"))
+        format!("only a shell can run this; try -- sh -c {}", shell_word(command))
     } else {
         format!("the command and its arguments were quoted as one word; try -- {}", words.join(" "))
     })

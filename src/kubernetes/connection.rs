@@ -15,10 +15,35 @@ use super::proxy::Proxy;
 /// The command-line options about the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
-    pub kubeconfig: Option<PathBuf>,
-    pub context: Option<String>,
+    pub kubeconfig: Option<Given<PathBuf>>,
+    pub context: Option<Given<String>>,
     /// The user to act as.
     pub impersonate: Option<String>,
+}
+
+#[cfg(test)]
+impl ClusterOptions {
+    /// Returns the options for a kubeconfig that `--kubeconfig` names.
+    pub fn of_kubeconfig(path: PathBuf) -> Self {
+        let kubeconfig = Given { value: path, name: "--kubeconfig".to_owned() };
+        Self { kubeconfig: Some(kubeconfig), ..Self::default() }
+    }
+}
+
+/// A value with the option or the variable by which it was given, for messages.
+#[derive(Clone, Debug)]
+pub struct Given<T> {
+    pub value: T,
+    /// The name of the option, with its dashes, or of the variable.
+    pub name: String,
+}
+
+impl<T> Given<T> {
+    /// Returns the option or the variable with this value.
+    pub fn with(&self, value: impl fmt::Display) -> String {
+        let separator = if self.name.starts_with('-') { ' ' } else { '=' };
+        format!("{}{separator}{value}", self.name)
+    }
 }
 
 /// The configuration of a connection, from a kubeconfig or a pod's service account.

@@ -21,7 +21,7 @@ mod transport;
 
 pub use self::cluster::{Cluster, ClusterAccess};
 pub use self::collection::{Collection, ObjectEvent};
-pub use self::connection::ClusterOptions;
+pub use self::connection::{ClusterOptions, Given};
 pub use self::error::{Error, ErrorKind};
 pub use self::rbac::{Rule, Verb, role, yaml};
 pub use self::resource::{

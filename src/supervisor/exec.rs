@@ -15,6 +15,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access, execve};
 
 use super::file_format::FileFormat;
+use crate::telemetry::log::shell_word;
 
 /// The length of the longest encoded failure, in bytes. A pipe accepts a message of this length atomically.
 pub const MAX_MESSAGE: usize = 1024;
@@ -137,7 +138,7 @@ fn not_permitted(path: &Path) -> String {
     match (fs::metadata(path), interpreter()) {
         (Ok(metadata), _) if metadata.is_dir() => "it is a folder".to_owned(),
         (Ok(metadata), _) if metadata.is_file() && !is_executable(&metadata) => {
-            "it is not executable; try chmod +x".to_owned()
+            format!("it is not executable; try chmod +x {}", shell_word(&path.to_string_lossy()))
         }
         _ if statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC)) => {
             "its file system is mounted with noexec".to_owned()

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::CLUSTER;
-use crate::kubernetes::ClusterOptions;
 
 /// The API server and the user.
 #[derive(Clone, Debug, Args)]
@@ -22,10 +21,4 @@ pub struct ClusterArguments {
     /// The user to impersonate
     #[arg(long = "as", env = "LEADERRUN_AS", value_name = "USER")]
     pub impersonate: Option<String>,
-}
-
-impl From<ClusterArguments> for ClusterOptions {
-    fn from(ClusterArguments { kubeconfig, context, impersonate }: ClusterArguments) -> Self {
-        Self { kubeconfig, context, impersonate }
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::{COMMAND, values};
@@ -25,7 +24,7 @@ pub struct CommandArguments {
     pub wait_for: WaitFor,
 
     /// Give the command the terminal even if leaderrun is part of a pipeline
-    #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = values::switch)]
     pub foreground: bool,
 
     /// Stop the command when it has run for this long: send the stop signal, send SIGKILL after --kill-after or --lost-grace, and exit with status 124 as in timeout(1) [default: never]

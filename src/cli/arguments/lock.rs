@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::{LOCK, values};
@@ -62,7 +61,7 @@ pub struct ElectionArguments {
     pub min_hold: Option<Duration>,
 
     /// Run the command although it is not due yet, for a run by hand: ignore the --min-hold of the last holder
-    #[arg(long, env = "LEADERRUN_IGNORE_MIN_HOLD", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new(), conflicts_with = "every")]
+    #[arg(long, env = "LEADERRUN_IGNORE_MIN_HOLD", action = ArgAction::SetTrue, value_parser = values::switch, conflicts_with = "every")]
     pub ignore_min_hold: bool,
 
     /// Leave a free lock to other candidates for this long, so that those with a shorter delay lead first

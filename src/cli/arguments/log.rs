@@ -1,6 +1,5 @@
 //! The options for the log on stderr.
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 
 use super::{LOG, values};
@@ -35,6 +34,6 @@ pub struct LogArguments {
     pub verbose: u8,
 
     /// Log only warnings and errors
-    #[arg(short, long, env = "LEADERRUN_QUIET", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(short, long, env = "LEADERRUN_QUIET", action = ArgAction::SetTrue, value_parser = values::switch)]
     pub quiet: bool,
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -67,6 +67,11 @@ fn reason(error: &impl fmt::Display) -> String {
 pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let (kind, rest) = text.split_once(':').unwrap_or(("", text));
     let is_path = text.starts_with(['/', '.']) && kind.is_empty();
+    let without_name = KINDS.iter().find(|known| known.word == kind && rest.is_empty());
+    let without_name = without_name.map(|known| match known.is_in_cluster() {
+        true => format!("{kind}:default/my-job"),
+        false => format!("{kind}:/tmp/my-job.lease"),
+    });
     let as_file = is_path.then(|| format!("file:{text}"));
     let in_folder = (kind == "file" && rest.ends_with('/')).then(|| format!("{text}my-job.lease"));
     let in_home = rest.strip_prefix("~/").filter(|_| kind == "file");
@@ -83,7 +88,7 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
         Some(file) if file.parse::<LockName>().is_ok() => {
             Err(InvalidValue { reason: "the path of a lock begins with file:".into(), suggestion: Some(file) })
         }
-        _ => parsed(text, [in_folder, in_home, with_kind, without_kind]),
+        _ => parsed(text, [without_name, in_folder, in_home, with_kind, without_kind]),
     }
 }
 
@@ -140,7 +145,9 @@ fn read_duration(text: &str) -> Result<Duration, &'static str> {
         _ if units.any(|unit| unit == "M") => Err("M could be minutes or months"),
         Ok(duration) => Ok(duration),
         Err(_) if text.starts_with('-') => Err("a duration cannot be negative"),
-        Err(_) if text.parse::<f64>().is_ok() => Err("the unit is missing"),
+        Err(_) if text.starts_with(|first: char| first.is_ascii_digit()) && text.parse::<f64>().is_ok() => {
+            Err("the unit is missing")
+        }
         Err(_) => Err("not a valid duration"),
     }
 }
@@ -148,6 +155,16 @@ fn read_duration(text: &str) -> Result<Duration, &'static str> {
 /// Parses the value of `LEADERRUN_VERBOSE`, which is the number of times that `-v` would be given.
 pub fn verbosity(text: &str) -> Result<u8, InvalidValue> {
     text.parse().map_err(|_| InvalidValue { reason: "not a number from 0 to 255".into(), suggestion: Some("1".into()) })
+}
+
+/// Parses the value of a variable that sets an option without a value. As for a variable that is not set, an empty
+/// value means false.
+pub fn switch(text: &str) -> Result<bool, InvalidValue> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "" | "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err(InvalidValue::new("the value must be true or false")),
+    }
 }
 
 /// Parses an exit status.
@@ -186,7 +203,9 @@ pub fn signal(text: &str) -> Result<i32, InvalidValue> {
 pub fn http_address(text: &str) -> Result<HttpAddress, InvalidValue> {
     let port = text.rsplit(':').next().unwrap_or_default();
     let of_localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    parsed(text, [of_localhost, Some(format!(":{port}")), Some(format!("{text}:8080"))])
+    let unbracketed = text.trim_matches(['[', ']']);
+    let of_ipv6 = unbracketed.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]:8080"));
+    parsed(text, [of_localhost, of_ipv6, Some(format!(":{port}")), Some(format!("{text}:8080"))])
 }
 
 /// Parses a label of a pod.
@@ -245,6 +264,8 @@ mod tests {
             ("endpoint+lease:a/B", Some("endpoints+lease:a/b")),
             ("", None),
             ("https://10.0.0.1", None),
+            ("file:", Some("file:/tmp/my-job.lease")),
+            ("configmap:", Some("configmap:default/my-job")),
         ] {
             assert_eq!(suggestion(lock(text)).as_deref(), meant, "{text}");
         }
@@ -269,6 +290,7 @@ mod tests {
             ("-1s", Some("1s")),
             ("1,5s", Some("1.5s")),
             ("soon", None),
+            ("inf", None),
             ("", None),
             ("99999999999999999999s", None),
         ] {
@@ -282,6 +304,7 @@ mod tests {
         assert_eq!(suggestion(http_address("localhost:80")).as_deref(), Some("127.0.0.1:80"));
         assert_eq!(suggestion(http_address("10.0.0.1")).as_deref(), Some("10.0.0.1:8080"));
         assert_eq!(suggestion(http_address(":http")), None);
+        assert_eq!(suggestion(http_address("[::1")).as_deref(), Some("[::1]:8080"));
         assert_eq!(suggestion(signal("TREM")).as_deref(), Some("TERM"));
         assert_eq!(suggestion(service_port("8080:http")).as_deref(), Some("http:8080"));
         assert_eq!(suggestion(identity("a\nb")).as_deref(), Some("ab"));

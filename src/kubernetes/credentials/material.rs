@@ -61,10 +61,12 @@ fn read_certificate(
         return Ok(Some((issued.certificate.into_bytes(), issued.key.into_bytes())));
     }
     let Some(files) = &config.user.certificate else { return Ok(None) };
-    let pair = read(&files.certificate).and_then(|certificate| Ok((certificate, read(&files.key)?)));
+    let fields = [(tls::CLIENT_CERTIFICATE, &files.certificate), (tls::CLIENT_KEY, &files.key)];
+    let [certificate, key] = fields.map(|(field, source)| read(field, source));
+    let pair = certificate.and_then(|certificate| Ok((certificate, key?)));
     let pair = pair.and_then(|(certificate, key)| {
         if config.has_tls() {
-            tls::check_certificate(&certificate, &key).map_err(|error| error.within(&files.certificate))?;
+            tls::check_certificate(&certificate, &key).map_err(|error| located(error, &fields))?;
         }
         Ok((certificate, key))
     });
@@ -80,9 +82,10 @@ fn read_authority(
     failure: &mut Option<ConfigError>,
 ) -> Result<Option<Vec<u8>>, ConfigError> {
     let Some(source) = &config.tls.authority else { return Ok(None) };
-    let pem = read(source).and_then(|pem| {
+    let field = (tls::CERTIFICATE_AUTHORITY, source);
+    let pem = read(tls::CERTIFICATE_AUTHORITY, source).and_then(|pem| {
         if config.has_tls() {
-            tls::check_authority(&pem).map_err(|error| error.within(source))?;
+            tls::check_authority(&pem).map_err(|error| located(error, &[field]))?;
         }
         Ok(pem)
     });
@@ -143,8 +146,24 @@ pub fn files_of(config: &ConnectionConfig) -> Vec<PathBuf> {
     config.origin.files().iter().cloned().chain(sources).chain(token).collect()
 }
 
-fn read(source: &Source) -> Result<Vec<u8>, ConfigError> {
-    source.read().map_err(|failure| ConfigError::new(source, failure))
+fn read(field: &str, source: &Source) -> Result<Vec<u8>, ConfigError> {
+    source.read().map_err(|failure| ConfigError::new(named(field, source), failure))
+}
+
+/// Returns the name of a field in the kubeconfig, with the file that it names.
+fn named(field: &str, source: &Source) -> String {
+    match source {
+        Source::File(path) => format!("{field} {}", path.display()),
+        Source::Data(_) => format!("{field}-data"),
+    }
+}
+
+/// Adds to an error about one of these fields the file that the field names.
+fn located(error: ConfigError, fields: &[(&str, &Source)]) -> ConfigError {
+    match fields.iter().find(|(field, _)| *field == error.subject) {
+        Some((field, source)) => ConfigError::new(named(field, source), error.reason),
+        None => error,
+    }
 }
 
 fn token(TokenSource { file, fixed }: &TokenSource) -> Result<String, ConfigError> {
@@ -153,8 +172,8 @@ fn token(TokenSource { file, fixed }: &TokenSource) -> Result<String, ConfigErro
     match (contents, fixed) {
         (Ok(token), _) if !token.is_empty() => Ok(token),
         (_, Some(fixed)) => Ok(fixed.clone()),
-        (Ok(_), None) => Err(ConfigError::new(path.display(), "the file contains no token")),
-        (Err(failure), None) => Err(ConfigError::new(path.display(), failure)),
+        (Ok(_), None) => Err(ConfigError::new(format_args!("the token file {}", path.display()), "it is empty")),
+        (Err(failure), None) => Err(ConfigError::new(format_args!("the token file {}", path.display()), failure)),
     }
 }
 

@@ -266,8 +266,7 @@ mod tests {
     impl Kubeconfig {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let options =
-                ClusterOptions { kubeconfig: Some(folder.path().join("kubeconfig")), ..ClusterOptions::default() };
+            let options = ClusterOptions::of_kubeconfig(folder.path().join("kubeconfig"));
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             Self { folder, credentials: Credentials::new(options), runtime }
         }
@@ -338,8 +337,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kubeconfig");
         fs::write(&path, kubeconfig("old")).unwrap();
-        let credentials =
-            Credentials::new(ClusterOptions { kubeconfig: Some(path.clone()), ..ClusterOptions::default() });
+        let credentials = Credentials::new(ClusterOptions::of_kubeconfig(path.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let reread = || runtime.block_on(credentials.recheck(None)).unwrap();
         let first = reread();

@@ -96,6 +96,10 @@ fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
         }
         io::ErrorKind::NotFound if plugin.command.components().count() > 1 => "there is no such program".to_owned(),
         io::ErrorKind::NotFound => "there is no such program in PATH".to_owned(),
+        io::ErrorKind::PermissionDenied if plugin.command.is_dir() => "it is a folder".to_owned(),
+        io::ErrorKind::PermissionDenied if access(&plugin.command, AccessFlags::X_OK).is_err() => {
+            "this user may not execute it".to_owned()
+        }
         _ => format!("it cannot be started: {error}"),
     }
 }

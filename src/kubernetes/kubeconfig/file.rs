@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for Base64 {
         let mut text = String::deserialize(deserializer)?;
         text.retain(|character| !character.is_ascii_whitespace());
         let decoded = BASE64_STANDARD.decode(text);
-        decoded.map(Self).map_err(|failure| D::Error::custom(format_args!("not base64: {failure}")))
+        decoded.map(Self).map_err(|_| D::Error::custom("invalid base64"))
     }
 }
 
@@ -161,7 +161,8 @@ impl KubeconfigFile {
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
-        let text = decode(text)?;
+        let invalid = |reason: String| format!("it is not a valid kubeconfig: {reason}");
+        let text = decode(text).map_err(invalid)?;
         let document = first_document(&text);
         merge_keys::check(document)?;
         let options = serde_saphyr::options! {
@@ -175,7 +176,7 @@ impl KubeconfigFile {
             with_snippet: false,
         };
         let file: Option<Self> =
-            serde_saphyr::from_str_with_options(document, options).map_err(|failure| failure.to_string())?;
+            serde_saphyr::from_str_with_options(document, options).map_err(|failure| invalid(failure.to_string()))?;
         let file = file.unwrap_or_default();
         file.check()?;
         Ok(file)

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use self::file::KubeconfigFile;
 pub use self::file::first_document;
 use self::merge::MergedKubeconfig;
-use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Impersonation};
+use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Given, Impersonation};
 
 /// Loads the configuration of the connection to the API server.
 ///
@@ -27,7 +27,7 @@ use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Impersona
 /// # Errors
 /// Fails if the named configuration cannot be used, or there is none.
 pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
-    let context = options.context.as_deref().filter(|context| !context.is_empty());
+    let context = options.context.as_ref().filter(|context| !context.value.is_empty());
     let mut config = match read(options)? {
         Some(kubeconfig) => kubeconfig.connection(context)?,
         None => without_kubeconfig(context)?,
@@ -38,9 +38,9 @@ pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
     Ok(config)
 }
 
-fn without_kubeconfig(context: Option<&str>) -> Result<ConnectionConfig, ConfigError> {
+fn without_kubeconfig(context: Option<&Given<String>>) -> Result<ConnectionConfig, ConfigError> {
     if let Some(context) = context {
-        let subject = format!("--context {context:?}");
+        let subject = context.with(format_args!("{:?}", context.value));
         return Err(ConfigError::new(subject, "there is no kubeconfig; name one with --kubeconfig or KUBECONFIG"));
     }
     in_cluster::load()
@@ -48,9 +48,10 @@ fn without_kubeconfig(context: Option<&str>) -> Result<ConnectionConfig, ConfigE
 
 /// Reads the kubeconfigs that are named, or the user's own. Returns `None` if there are none.
 fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigError> {
-    if let Some(path) = &options.kubeconfig {
-        let subject = format!("--kubeconfig {}", path.display());
+    if let Some(kubeconfig) = &options.kubeconfig {
+        let path = &kubeconfig.value;
         let Some(file) = read_file(path)? else {
+            let subject = kubeconfig.with(path.display());
             return Err(ConfigError::new(subject, "no such file; give the path of a kubeconfig"));
         };
         return Ok(Some(MergedKubeconfig::new(vec![file])));
@@ -81,6 +82,12 @@ fn read_file(path: &Path) -> Result<Option<KubeconfigFile>, ConfigError> {
     match KubeconfigFile::read(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ConfigError::new(format_args!("kubeconfig {}", path.display()), error)),
+        Err(error) => {
+            let subject = format!("kubeconfig {}", path.display());
+            Err(match error.kind() {
+                ErrorKind::IsADirectory => ConfigError::new(subject, "it is a folder; give the path of a file"),
+                _ => ConfigError::new(subject, error),
+            })
+        }
     }
 }

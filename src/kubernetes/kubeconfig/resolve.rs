@@ -9,13 +9,16 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::super::connection::{
-    BasicCredentials, ClientCertificate, ConfigError, ConfigOrigin, ConnectionConfig, ExecPlugin, Impersonation,
+    BasicCredentials, ClientCertificate, ConfigError, ConfigOrigin, ConnectionConfig, ExecPlugin, Given, Impersonation,
     InteractiveMode, PluginVersion, Source, TlsOptions, TokenSource, UserOptions,
 };
 use super::super::proxy::{Proxy, ProxyOrigin};
 use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
 use super::merge::{Entry, MergedKubeconfig};
 use super::server::{self, ServerAddress};
+
+/// What to do about a missing or unknown `interactiveMode`.
+const INTERACTIVE_MODES: &str = "use Never, IfAvailable or Always";
 
 /// The name of the extension of a cluster that is passed to credential plugins.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
@@ -25,15 +28,18 @@ impl MergedKubeconfig {
     ///
     /// # Errors
     /// Fails if there is no such context, or a part of it cannot be used.
-    pub fn connection(&self, context: Option<&str>) -> Result<ConnectionConfig, ConfigError> {
+    pub fn connection(&self, context: Option<&Given<String>>) -> Result<ConnectionConfig, ConfigError> {
         let files: Vec<String> = self.paths().iter().map(|path| path.display().to_string()).collect();
         let files = format!("kubeconfig {}", files.join(":"));
-        let name = context.or_else(|| self.current_context()).unwrap_or_default();
+        let name = context.map(|context| context.value.as_str());
+        let name = name.or_else(|| self.current_context()).unwrap_or_default();
         let Some(Entry { value: chosen, .. }) = self.context(name) else {
             return Err(match context {
-                Some(name) => ConfigError::new(format_args!("--context {name:?}"), self.no_such_context()),
+                Some(context) => {
+                    ConfigError::new(context.with(format_args!("{name:?}")), self.no_such_context(Some(context)))
+                }
                 None if name.is_empty() => ConfigError::new(files, self.no_current_context()),
-                None => ConfigError::new(format_args!("{files}: current-context {name:?}"), self.no_such_context()),
+                None => ConfigError::new(format_args!("{files}: current-context {name:?}"), self.no_such_context(None)),
             });
         };
         let origin = ConfigOrigin::Kubeconfig { files: self.paths(), context: name.to_owned() };
@@ -88,9 +94,13 @@ impl MergedKubeconfig {
     }
 
     /// Returns the reason for the error that the chosen context does not exist.
-    fn no_such_context(&self) -> String {
+    fn no_such_context(&self, context: Option<&Given<String>>) -> String {
+        let with = |known: &str| match context {
+            Some(context) => context.with(format_args!("{known:?}")),
+            None => format!("--context {known:?}"),
+        };
         match self.context_names().next() {
-            Some(known) => format!("the kubeconfig has no such context; try --context {known:?}"),
+            Some(known) => format!("the kubeconfig has no such context; try {}", with(known)),
             None => "the kubeconfig has no contexts; use another kubeconfig".to_owned(),
         }
     }
@@ -212,10 +222,12 @@ fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlug
         Some("Always") => InteractiveMode::Always,
         Some("IfAvailable") => InteractiveMode::IfAvailable,
         None if version == PluginVersion::V1 => {
-            return Err("its exec plugin has no interactiveMode, which v1 requires".to_owned());
+            return Err(format!("its exec plugin has no interactiveMode, which v1 requires; {INTERACTIVE_MODES}"));
         }
         None => InteractiveMode::IfAvailable,
-        Some(other) => return Err(format!("its exec plugin has an unknown interactiveMode {other:?}")),
+        Some(other) => {
+            return Err(format!("its exec plugin has an unknown interactiveMode {other:?}; {INTERACTIVE_MODES}"));
+        }
     };
     let mut env = Vec::new();
     for variable in exec.env.iter().flatten() {

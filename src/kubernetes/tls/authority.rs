@@ -4,6 +4,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, anchor_from_trusted_cert};
 
 use super::super::connection::ConfigError;
+use super::CERTIFICATE_AUTHORITY;
 use super::algorithms::SUPPORTED;
 use super::certificate::Certificate;
 use super::pem;
@@ -29,8 +30,8 @@ impl Authorities {
             certificates.partition(|certificate| Certificate::parse(certificate).is_some());
         match unreadable.first() {
             _ if !certificates.is_empty() => Ok(Self { certificates, is_system_store: false }),
-            Some(der) => Err(ConfigError::new("certificate-authority", Certificate::parse_failure(der))),
-            None => Err(ConfigError::new("certificate-authority", "there is no certificate in it")),
+            Some(der) => Err(ConfigError::new(CERTIFICATE_AUTHORITY, Certificate::parse_failure(der))),
+            None => Err(ConfigError::new(CERTIFICATE_AUTHORITY, "there is no certificate in it")),
         }
     }
 

@@ -15,6 +15,7 @@ use super::super::connection::ConfigError;
 use super::certificate::Certificate;
 use super::p521::ClientKey;
 use super::pem;
+use super::{CLIENT_CERTIFICATE, CLIENT_KEY};
 
 /// Offers the same certificate to every server that requests one. It replaces the resolver of rustls, which refuses
 /// certificates of version 1.
@@ -36,12 +37,12 @@ impl ResolvesClientCert for ClientIdentity {
 /// # Errors
 /// Fails if one of them cannot be used, or they do not belong together.
 pub fn parse(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigError> {
-    let refused = |reason: String| ConfigError::new("client-certificate", reason);
+    let refused = |reason: String| ConfigError::new(CLIENT_CERTIFICATE, reason);
     let blocks = pem::blocks(certificate).into_iter().filter(|block| block.label == "CERTIFICATE");
     let chain: Vec<_> = blocks.map(|block| CertificateDer::from(block.der)).collect();
     let Some(first) = chain.first() else { return Err(refused("there is no certificate in it".to_owned())) };
     let parsed = Certificate::parse(first).ok_or_else(|| refused(Certificate::parse_failure(first).to_owned()))?;
-    let key = signing_key(key).map_err(|reason| ConfigError::new("client-key", reason))?;
+    let key = signing_key(key).map_err(|reason| ConfigError::new(CLIENT_KEY, reason))?;
     if let Some(public_key) = key.public_key()
         && let Ok(public_key) = SubjectPublicKeyInfoRef::from_der(&public_key)
         && public_key.subject_public_key.raw_bytes() != parsed.public_key()

@@ -44,6 +44,11 @@ use super::connection::{ConfigError, TlsOptions};
 
 pub use self::reason::{Peer, failure_reason};
 
+// The fields of the kubeconfig that errors are about.
+pub const CERTIFICATE_AUTHORITY: &str = "certificate-authority";
+pub const CLIENT_CERTIFICATE: &str = "client-certificate";
+pub const CLIENT_KEY: &str = "client-key";
+
 /// The only protocol that is offered to servers and proxies.
 const HTTP_1_1: &[u8] = b"http/1.1";
 

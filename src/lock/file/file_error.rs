@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid, getgroups};
 
 use crate::lock::{LockError, LockErrorKind};
+use crate::telemetry::log::shell_word;
 
 /// An operation on a file or its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +61,12 @@ pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> Loc
         }
         Errno::ELOOP => "it is a symbolic link; try the path that it points to".to_owned(),
         Errno::ENOENT if fs::metadata(folder).is_err() => {
-            format!("its folder {} does not exist; try mkdir -p {}", folder.display(), quoted(folder))
+            format!("its folder {} does not exist; try mkdir -p {}", folder.display(), shell_word(&folder.to_string_lossy()))
         }
+        Errno::ENOTDIR => match path.ancestors().skip(1).find(|parent| fs::metadata(parent).is_ok()) {
+            Some(file) => format!("{} is a file, not a folder; try a path in a folder", file.display()),
+            None => errno.desc().to_owned(),
+        },
         Errno::ENAMETOOLONG => {
             "its name is too long for its file system, which must also accept the suffixes that leaderrun appends; try a shorter one"
                 .to_owned()
@@ -114,7 +119,7 @@ fn not_permitted(operation: FileOperation, path: &Path, folder: &Path) -> String
         };
     }
     let (owner, mode, verb) = (User(found.uid()), found.mode() & 0o7777, permission.verb());
-    let quoted_path = quoted(path);
+    let quoted_path = shell_word(&path.to_string_lossy());
     match operation {
         FileOperation::Create => format!(
             "{} belongs to {owner} and has mode {mode:04o}, so {user} may not {verb} to it; try as root: install -m 644 -o {} /dev/null {quoted_path}",
@@ -229,23 +234,5 @@ impl fmt::Display for Class {
             Self::Group => "g",
             Self::Others => "o",
         })
-    }
-}
-
-/// Returns a path quoted for a shell, if necessary.
-pub fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+,:@%".contains(character);
-    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_quoted_if_a_shell_requires_it() {
-        assert_eq!(quoted(Path::new("/run/a-b_c.lease")), "/run/a-b_c.lease");
-        assert_eq!(quoted(Path::new("/run/it's here")), r"'/run/it'\''s here'");
     }
 }

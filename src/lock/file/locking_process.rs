@@ -6,9 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::file_error;
 use crate::lock::{LockError, LockErrorKind};
-use crate::telemetry::log::printable;
+use crate::telemetry::log::{printable, shell_word};
 
 /// A description of what a write is waiting for, if it has waited for long. The election reads it while another thread
 /// waits.
@@ -73,7 +72,7 @@ pub fn wait_reason(path: &Path, process: Option<&LockingProcess>) -> String {
 pub fn locked_by_another(path: &Path, process: Option<&LockingProcess>) -> LockError {
     let remedy = match process {
         Some(LockingProcess { pid, .. }) => format!("ps -fp {pid} to see what it does"),
-        None => format!("fuser -v {} to see which one", file_error::quoted(path)),
+        None => format!("fuser -v {} to see which one", shell_word(&path.to_string_lossy())),
     };
     let message = format!("cannot lock {}: {} keeps it locked; try {remedy}", path.display(), process_name(process));
     LockError::new(LockErrorKind::Refused, message)

@@ -22,7 +22,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use self::printable::{on_one_line, printable, printable_cause, printable_root_cause};
+pub use self::printable::{on_one_line, printable, printable_cause, printable_root_cause, shell_word};
 use self::text::TextFormat;
 use super::log_event::DETAIL_TARGET;
 use super::log_events;

@@ -54,6 +54,17 @@ pub fn printable_root_cause(failure: &(dyn Error + 'static)) -> String {
     printable(without_number(&cause.to_string()))
 }
 
+/// Returns a word for a shell, quoted if necessary.
+pub fn shell_word(word: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_./:=@%+,-".contains(character);
+    match word {
+        "" => "''".to_owned(),
+        _ if word.chars().all(is_plain) => word.to_owned(),
+        _ if word.chars().any(char::is_control) => format!("{word:?}"),
+        _ => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use testkit::hostile_input::is_dangerous;
@@ -86,5 +97,11 @@ mod tests {
             assert!(shown.chars().count() <= 201 * 10, "at most one escape for each character");
             assert!(!shown.chars().any(is_dangerous), "{shown:?}");
         });
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        let words = ["15s", "", "a b", "it's", "a\nb", "$HOME", "file:/run/a-b_c.lease"].map(shell_word);
+        assert_eq!(words, ["15s", "''", "'a b'", r"'it'\''s'", r#""a\nb""#, "'$HOME'", "file:/run/a-b_c.lease"]);
     }
 }

@@ -88,7 +88,9 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
     let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
     let empty = scratch::folder("kubeconfig").join("empty");
     fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("a file");
-    let empty = empty.to_str().expect("a path");
+    let text = empty.with_file_name("text");
+    fs::write(&text, "some text").expect("a file");
+    let [empty, text] = [&empty, &text].map(|path| path.to_str().expect("a path"));
     let real = TestLock::lease().kubeconfig.expect("a kubeconfig");
     let real = real.to_str().expect("a path");
     for (arguments, expected) in [
@@ -96,7 +98,19 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
             &["--lock", "file:/no/such/folder/x", "--", "true"][..],
             "--lock file:/no/such/folder/x: cannot read /no/such/folder/x: its folder /no/such/folder does not exist; try mkdir -p",
         ),
+        (
+            &["--lock", &format!("file:{text}/x"), "--", "true"],
+            &format!("cannot read {text}/x: {text} is a file, not a folder; try a path in a folder"),
+        ),
         (&["--lock", "a/b", "--kubeconfig", &unreadable, "--", "true"], &format!("--kubeconfig {unreadable}: ")),
+        (
+            &["--lock", "a/b", "--kubeconfig", "/", "--", "true"],
+            "kubeconfig /: it is a folder; give the path of a file",
+        ),
+        (
+            &["--lock", "a/b", "--kubeconfig", text, "--", "true"],
+            &format!("kubeconfig {text}: it is not a valid kubeconfig: "),
+        ),
         (
             &["--lock", "a/b", "--kubeconfig", empty, "--context", "x", "--", "true"],
             "--context \"x\": the kubeconfig has no contexts",
@@ -108,6 +122,27 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
         (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "it has no contexts; use another kubeconfig"),
     ] {
         assert_refused(arguments, UNAVAILABLE, expected);
+    }
+}
+
+#[testkit::test]
+fn the_message_about_a_kubeconfig_or_a_context_names_the_variable_that_was_given() {
+    let lock = TestLock::lease();
+    let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig").to_str().expect("a path");
+    for (variables, expected) in [
+        (&[("LEADERRUN_KUBECONFIG", "/no/such")][..], "LEADERRUN_KUBECONFIG=/no/such: no such file; "),
+        (
+            &[("LEADERRUN_KUBECONFIG", kubeconfig), ("LEADERRUN_CONTEXT", "x")],
+            "LEADERRUN_CONTEXT=\"x\": the kubeconfig has no such context; try LEADERRUN_CONTEXT=\"test\"",
+        ),
+    ] {
+        let candidate = Candidate::without_options("a").args(["--lock", &lock.name]);
+        let candidate = candidate.configure(|command| {
+            command.envs(variables.iter().copied());
+        });
+        let mut refused = candidate.run(["true"]);
+        refused.wait_for_exit(UNAVAILABLE);
+        assert!(refused.log().contains(expected), "{}", refused.log());
     }
 }
 
@@ -126,6 +161,11 @@ fn the_message_about_an_invalid_variable_names_the_variable() {
     for (name, value, expected) in [
         ("LEADERRUN_WAIT", "soon", "LEADERRUN_WAIT=soon: not a valid duration; for example LEADERRUN_WAIT=30s"),
         ("LEADERRUN_WAIT", "1M", "LEADERRUN_WAIT=1M: M could be minutes or months; try LEADERRUN_WAIT=1m"),
+        (
+            "LEADERRUN_QUIET",
+            "maybe",
+            "LEADERRUN_QUIET=maybe: the value must be true or false; for example LEADERRUN_QUIET=",
+        ),
         ("LEADERRUN_LOG_FORMAT", "xml", "LEADERRUN_LOG_FORMAT=xml: the value must be text or json; for example "),
         (
             "LEADERRUN_LEASE_DURATION",

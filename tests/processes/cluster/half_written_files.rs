@@ -160,7 +160,7 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
     }
     fs::write(leader.file("ca.crt"), tls::authority()).expect("an authority");
     leader.wait_for_renewals();
-    leader.assert_lock_was_kept("ca.crt: certificate-authority: there is no certificate in it");
+    leader.assert_lock_was_kept("ca.crt: there is no certificate in it");
 }
 
 #[testkit::test]

@@ -78,7 +78,7 @@ fn the_message_names_a_missing_execute_permission() {
     fs::write(&script, format!("#!{}\n", plain.display())).expect("a file");
     fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("the file is ours");
     for (file, reason) in [
-        (&plain, "it is not executable; try chmod +x"),
+        (&plain, format!("it is not executable; try chmod +x {}", plain.display()).as_str()),
         (&script, &format!("its interpreter {} is not executable", plain.display())),
         (&folder, "it is a folder"),
     ] {

@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::thread;
 
+use testkit::credentials;
 use testkit::recording_server::RecordingServer;
+use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Running, TestLock, scratch};
 
 /// Writes a kubeconfig for a server without TLS. Returns its path.
@@ -87,6 +89,61 @@ fn the_message_about_rejected_credentials_names_them() {
     let expected =
         format!("the API server http://{} rejected the token in the kubeconfig: Unauthorized", server.address());
     assert!(log.contains(&expected), "{log}");
+}
+
+#[testkit::test]
+fn the_message_about_a_credential_names_its_field_and_its_file() {
+    let folder = scratch::folder("fields");
+    let (kubeconfig, text) = (folder.join("config"), folder.join("text"));
+    fs::write(&text, "some text").expect("a file");
+    let issued = credentials::issue_certificate(ADMIN);
+    fs::write(folder.join("me.crt"), issued.certificate).expect("a certificate");
+    let text = text.display();
+    for (cluster, user, expected) in [
+        ("certificate-authority: /no/file", "", "certificate-authority /no/file: No such file or directory"),
+        ("certificate-authority: text", "", &format!("certificate-authority {text}: there is no certificate in it")),
+        ("certificate-authority-data: c29tZSB0ZXh0", "", "certificate-authority-data: there is no certificate in it"),
+        ("certificate-authority-data: '!'", "", "it is not a valid kubeconfig: invalid base64 at line 1"),
+        (
+            "",
+            "client-certificate: /no/file, client-key: text",
+            "client-certificate /no/file: No such file or directory",
+        ),
+        ("", "client-certificate: me.crt, client-key: /no/file", "client-key /no/file: No such file or directory"),
+        (
+            "",
+            "client-certificate: me.crt, client-key: text",
+            &format!("client-key {text}: there is no private key in it"),
+        ),
+        ("", "tokenFile: /no/file", "the token file /no/file: No such file or directory"),
+        (
+            "",
+            "exec: {apiVersion: client.authentication.k8s.io/v1, command: x}",
+            "no interactiveMode, which v1 requires; use Never, IfAvailable or Always",
+        ),
+        (
+            "",
+            "exec: {apiVersion: client.authentication.k8s.io/v1, command: /, interactiveMode: Never}",
+            "the credential plugin / failed: it is a folder; ",
+        ),
+        (
+            "",
+            "exec: {apiVersion: client.authentication.k8s.io/v1, command: ./text, interactiveMode: Never}",
+            &format!("the credential plugin {text} failed: this user may not execute it; "),
+        ),
+    ] {
+        let cluster = if cluster.is_empty() { "insecure-skip-tls-verify: true" } else { cluster };
+        let contents = format!(
+            "{{clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1', {cluster}}}}}], \
+             users: [{{name: u, user: {{{user}}}}}], \
+             contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
+        );
+        fs::write(&kubeconfig, &contents).expect("a kubeconfig");
+        let status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
+        let mut status = status.args([&kubeconfig]).start();
+        status.wait();
+        assert!(status.log().contains(expected), "{contents}: {}", status.log());
+    }
 }
 
 #[testkit::test]

@@ -260,7 +260,7 @@ fn rsa_keys_of_clients_with_unsupported_lengths_or_exponents_are_refused() {
         let (exponent, bits) = arguments.rsplit_once(' ').unwrap_or(("", arguments));
         setup.openssl(&format!("genrsa {exponent} -out me.key {bits}"));
         setup.issue_certificate("me", "");
-        let reason = "client-key: the key cannot be used; try one of P-256, P-384, P-521 or Ed25519, or an RSA key of";
+        let reason = "me.key: the key cannot be used; try one of P-256, P-384, P-521 or Ed25519, or an RSA key of";
         setup.assert_only_leaderrun_refuses(arguments, &options, CERTIFICATE, reason);
     }
 }
