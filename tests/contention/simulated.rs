@@ -23,7 +23,7 @@ const WATCH_EVENT_INTERVAL: u64 = 10;
 /// The time for which each leader's command runs.
 const COMMAND_DURATION: Duration = Duration::from_millis(500);
 
-/// The time from the end of a candidate to its next start.
+/// The time from the end of a candidate to the start of the next one at the same index.
 const RESTART_DELAY: Duration = Duration::from_millis(300);
 
 enum Event {
@@ -37,7 +37,7 @@ enum Event {
 
 struct SimulatedCandidate {
     election: Election,
-    /// The number of this start. Events for an earlier start at the same index are dropped.
+    /// Identifies this start. Events for an earlier candidate at the same index are dropped.
     start: usize,
     /// `true` while the candidate's watch is open.
     watches: bool,

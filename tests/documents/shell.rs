@@ -48,8 +48,7 @@ fn run(block: &Block, folder: &Path, programs: &Path, cluster: &Cluster) {
     fs::remove_file(script).expect("the script");
 }
 
-/// Runs the shell blocks of some documents: if `with_kubectl` is true, of those that use kubectl, and otherwise of
-/// those that do not.
+/// Runs the shell blocks of the documents that use kubectl, or of the other documents if `with_kubectl` is false.
 fn run_documents(with_kubectl: bool) {
     let programs = create_programs();
     let mut count = 0;

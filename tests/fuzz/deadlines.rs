@@ -83,10 +83,12 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         let actions = command_actions(supervisor.step(now, inputs));
         let tenure = Tenure::of_renewal(newest_renewal, &timing);
         assert_eq!(supervisor.tenure(), Some(tenure), "the newest of the queued renewals should count");
-        let expected = match () {
-            () if now >= tenure.kill => &[SupervisorAction::Kill(KillReason::Lost), SupervisorAction::Stop][..],
-            () if now >= tenure.stop => &[SupervisorAction::Stop],
-            () => &[],
+        let expected: &[SupervisorAction] = if now >= tenure.kill {
+            &[SupervisorAction::Kill(KillReason::Lost), SupervisorAction::Stop]
+        } else if now >= tenure.stop {
+            &[SupervisorAction::Stop]
+        } else {
+            &[]
         };
         assert!(actions.starts_with(expected), "{expected:?} before {actions:?}");
         assert!(!actions[expected.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");

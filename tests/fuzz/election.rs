@@ -217,7 +217,10 @@ impl Execution {
                 ElectionAction::StartLeading(leadership) => {
                     assert!(!self.leads, "the election starts to lead, but leads already");
                     let record = &self.known.last().expect("a record").record;
-                    assert!(self.known.is_own(record), "the election leads by another run's record: {record:?}");
+                    assert!(
+                        self.known.is_own(record),
+                        "the election leads because of another run's record: {record:?}"
+                    );
                     let renewed = leadership.tenure.renewal_sent_at;
                     assert!(
                         self.sent.contains(&(record.renew_time, renewed)),

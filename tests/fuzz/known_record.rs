@@ -64,8 +64,8 @@ impl KnownRecord {
             // that.
             && (before.record.marked_holder().is_some() || after.is_none())
         {
-            // If an edit left the mark valid, the durations that the run itself wrote count, not an earlier edit of
-            // them.
+            // If an edit left the mark valid, the durations that the run itself wrote count, not those of earlier
+            // edits.
             let mark_is_unchanged = new_mark.is_some();
             let duration =
                 if mark_is_unchanged { self.longest_written } else { before.record.lease_duration(self.fallback) };

@@ -1,11 +1,11 @@
-//! Fuzzes the parsers of records. They must not panic, and a parsed record must survive being written and parsed again.
+//! Fuzzes the parsers of records and marks. They must not panic, and must read back what was written.
 
 use leaderrun_core::record::{Record, RunMark};
 use testkit::fuzz;
 use testkit::hostile_input;
 
 #[testkit::test]
-fn marks_are_parsed_without_a_panic_and_written_back() {
+fn parsing_marks_never_panics_and_reads_back_what_was_written() {
     fuzz("marks", 50_000, |mut random| {
         let mut text = hostile_input::text(&mut random);
         if random.bool() {
@@ -23,7 +23,7 @@ fn marks_are_parsed_without_a_panic_and_written_back() {
 }
 
 #[testkit::test]
-fn records_are_parsed_without_a_panic_and_written_back() {
+fn parsing_records_never_panics_and_reads_back_what_was_written() {
     fuzz("records", 20_000, |mut random| {
         let record = hostile_input::record(&mut random);
         let mut document = serde_json::to_value(&record).expect("JSON");

@@ -30,7 +30,7 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 /// after its end.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest allowed average time between hand-overs. It is long because some injected edits name another holder or
+/// The maximum average time between hand-overs. It is long because some injected edits name another holder or
 /// extend the lease duration, after which all candidates wait.
 const MAX_HAND_OVER_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -40,7 +40,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The number of trace lines that are kept.
 const TRACE_LENGTH: usize = 120;
 
-/// A sequence of candidates, of which one runs at a time. They share a proxy.
+/// A sequence of candidates that run one after another and share a proxy.
 pub struct CandidateSeries {
     pub proxy: Option<Proxy>,
     pub candidate: Option<TorturedCandidate>,
@@ -279,8 +279,8 @@ impl Arena {
         self.statistics.witnesses = result.witnesses;
         self.statistics.hand_overs = result.hand_overs;
         self.statistics.worst_margin = result.worst_margin;
-        self.statistics.overlaps = result.overlaps.len();
-        self.require(result.overlaps.is_empty(), &format!("overlaps: {:#?}", result.overlaps));
+        self.statistics.violations = result.violations.len();
+        self.require(result.violations.is_empty(), &format!("violations: {:#?}", result.violations));
         // A command that outlives its lease is a failure even if no candidate took over meanwhile.
         let dead_in_time = result.worst_margin.is_none_or(|margin| margin > 0);
         self.require(dead_in_time, &format!("a command outlived its lease: {}", result.worst_run));

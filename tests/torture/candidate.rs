@@ -11,7 +11,8 @@ use crate::plan::LeaderrunProcess;
 use crate::processes;
 use crate::rules;
 
-/// Short durations. They leave more than a second between a kill and a takeover, since the test makes the machine busy.
+/// Short durations. They leave more than a second between a kill and a takeover, because the test keeps the machine
+/// busy.
 const TIMING: [&str; 6] = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "400ms"];
 const LOST_GRACE: &str = "500ms";
 pub const LEASE_DURATION: Duration = Duration::from_secs(4);

@@ -40,8 +40,8 @@ pub struct Checker {
 /// The result of [`Checker::check`].
 #[derive(Debug, Default)]
 pub struct CheckResult {
-    /// The overlaps, and the tokens that are not greater than earlier ones.
-    pub overlaps: Vec<String>,
+    /// The overlaps of commands, candidates with commands in two slots, and fencing tokens that do not grow.
+    pub violations: Vec<String>,
     pub commands: usize,
     pub witnesses: usize,
     pub hand_overs: usize,
@@ -105,14 +105,14 @@ impl Checker {
         let mut runs: Vec<Run> = runs.into_values().collect();
         runs.sort_by_key(|run| (run.slot, run.started_at));
         let mut result = CheckResult {
-            overlaps: findings.overlaps.clone(),
+            violations: findings.overlaps.clone(),
             commands: runs.len(),
             witnesses: lifetimes.len(),
             ..CheckResult::default()
         };
         let in_two_slots = lifetimes.iter().filter(|lifetime| lifetime.slot() != slot_of_run(&runs, lifetime.holder()));
         result
-            .overlaps
+            .violations
             .extend(in_two_slots.map(|lifetime| format!("{} runs commands in two slots", lifetime.holder())));
         for pair in runs.windows(2) {
             let [before, after] = pair else { unreachable!("windows of two") };
@@ -122,13 +122,13 @@ impl Checker {
             result.hand_overs += usize::from(before.holder != after.holder);
             if before.last_seen_at >= after.started_at {
                 let time = Duration::from_nanos(before.last_seen_at - after.started_at);
-                result.overlaps.push(format!("{before:?} was alive {time:?} after the start of {after:?}"));
+                result.violations.push(format!("{before:?} was alive {time:?} after the start of {after:?}"));
             }
             let token_was_reset = token_resets
                 .iter()
                 .any(|at| (before.started_at.saturating_sub(MAX_START_DELAY)..after.started_at).contains(at));
             if before.token >= after.token && !token_was_reset {
-                result.overlaps.push(format!("{after:?} came after {before:?} with a token that is not greater"));
+                result.violations.push(format!("{after:?} came after {before:?} with a token that is not greater"));
             }
         }
         let margins = runs.iter().filter_map(|run| Some((margin(run, renewals)?, run)));

@@ -8,9 +8,9 @@ use crate::candidate::TorturedCandidate;
 use crate::checker::Checker;
 use crate::observer::Renewals;
 
-/// Returns the overlaps that the checker reports for these commands. Each command is given as its run and the times at
-/// which it was first and last alive.
-fn overlaps(commands: &[(&str, u64, u64)]) -> Vec<String> {
+/// Returns the violations that the checker reports for these commands. Each command is given as its run and the times
+/// at which it was first and last alive.
+fn violations(commands: &[(&str, u64, u64)]) -> Vec<String> {
     let witnesses = Witnesses::new();
     for (pid, (run, started_at, last_seen_at)) in (1..).zip(commands) {
         let (started_at, last_seen_at) = (*started_at, *last_seen_at);
@@ -19,32 +19,32 @@ fn overlaps(commands: &[(&str, u64, u64)]) -> Vec<String> {
     }
     let renewals = [Renewals::new(), Renewals::new()];
     let has_slots = commands.iter().any(|(run, ..)| run.contains('@'));
-    Checker::start(witnesses.folder().to_owned(), has_slots).check(&witnesses, &renewals, &[]).overlaps
+    Checker::start(witnesses.folder().to_owned(), has_slots).check(&witnesses, &renewals, &[]).violations
 }
 
 #[testkit::test]
 fn commands_in_different_slots_may_be_alive_at_once() {
-    assert_eq!(overlaps(&[("10.a@0", 100, 200), ("11.b@1", 100, 200), ("12.c@0", 201, 300)]), [""; 0]);
+    assert_eq!(violations(&[("10.a@0", 100, 200), ("11.b@1", 100, 200), ("12.c@0", 201, 300)]), [""; 0]);
 }
 
 #[testkit::test]
 fn two_commands_in_one_slot_are_reported() {
     for slot in ["@1", ""] {
         let runs = [format!("11.b{slot}"), format!("12.c{slot}")];
-        let found = overlaps(&[("10.a@0", 100, 200), (&runs[0], 100, 200), (&runs[1], 199, 300)]);
+        let found = violations(&[("10.a@0", 100, 200), (&runs[0], 100, 200), (&runs[1], 199, 300)]);
         assert!(found.len() == 1 && found[0].contains("after the start of"), "{found:?}");
     }
 }
 
 #[testkit::test]
 fn a_candidate_in_two_slots_is_reported() {
-    let found = overlaps(&[("10.a@0", 100, 200), ("10.a@1", 100, 200)]);
+    let found = violations(&[("10.a@0", 100, 200), ("10.a@1", 100, 200)]);
     assert!(found.len() == 1 && found[0].contains("in two slots"), "{found:?}");
 }
 
 #[testkit::test]
 fn a_token_that_does_not_grow_in_its_slot_is_reported() {
-    let found = overlaps(&[("10.a@1", 100, 200), ("9.b@0", 300, 400), ("10.c@1", 300, 400)]);
+    let found = violations(&[("10.a@1", 100, 200), ("9.b@0", 300, 400), ("10.c@1", 300, 400)]);
     assert!(found.len() == 1 && found[0].contains("not greater"), "{found:?}");
 }
 

@@ -32,7 +32,7 @@ impl Arena {
         let holder = observed.as_ref().map(|observed| observed.holder.clone()).unwrap_or_default();
         let is_leader =
             |series: &CandidateSeries| series.candidate.as_ref().is_some_and(|candidate| candidate.identity == holder);
-        let leader = self.series.iter().position(is_leader).filter(|_| step.target.leader);
+        let leader = self.series.iter().position(is_leader).filter(|_| step.target.prefers_leader);
         let index = leader.unwrap_or(step.target.index);
         if self.apply(index, step.record, step.fault, observed.as_ref()).is_some() {
             self.statistics.count(&step.fault.name());

@@ -15,8 +15,8 @@ use testkit::boot_time;
 /// The interval at which the record is read: several times in each retry period, so that no renewal is missed.
 const INTERVAL: Duration = Duration::from_millis(25);
 
-/// The largest age of a plausible renewTime when the renewal is observed, in nanoseconds. An edit may set renewTime to
-/// an arbitrary time.
+/// The maximum age of a plausible renewTime when it is observed, in nanoseconds. An edit may set renewTime to an
+/// arbitrary time.
 const MAX_AGE: i64 = 5_000_000_000;
 
 /// The time of each renewal and the expiry of the lease after it, in nanoseconds since boot, for each holder.
@@ -38,8 +38,8 @@ impl Observer {
             let mut holders = HashMap::new();
             while !thread_stopped.load(Ordering::Relaxed) {
                 let observation = store.read();
-                // Outside edits are not renewals. They are recognized by a missing mark, by a holder that is not the
-                // one of the mark's run, or by a different duration.
+                // Outside edits are not renewals. They are recognized by a missing mark, a different lease duration, or
+                // a holder other than that of the mark's run.
                 let mut is_renewal = |observed: &Observation| {
                     let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
                     let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());
@@ -75,8 +75,8 @@ impl Drop for Observer {
     }
 }
 
-/// Returns the time of a renewal on the boot clock, from its renewTime; the current time if the renewTime is not
-/// plausible.
+/// Returns the boot time of a renewal, computed from its renewTime. If the renewTime is not plausible, returns the
+/// current boot time.
 fn renewed_at(renewal: &Observation) -> u64 {
     let (now, wall) = (boot_time(), Timestamp::now());
     let age = renewal.renew_time.map_or(0, |time| wall.as_nanosecond() - time.as_nanosecond());

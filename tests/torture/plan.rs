@@ -17,9 +17,9 @@ pub enum LeaderrunProcess {
 /// The target of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// `true` to select the leader, if there is one.
-    pub leader: bool,
-    /// The index of the series whose candidate is the target if `leader` is false, or if there is no leader.
+    /// `true` if the target is the leader, unless there is none.
+    pub prefers_leader: bool,
+    /// The index of the series whose candidate is the target if the leader is not.
     pub index: usize,
 }
 
@@ -147,7 +147,7 @@ impl Plan {
     pub fn step(&mut self) -> Step {
         let random = &mut self.random;
         let pause = Duration::from_millis(random.u64(20..400));
-        let mut target = Target { leader: random.u8(..3) > 0, index: random.usize(..self.series_count) };
+        let mut target = Target { prefers_leader: random.u8(..3) > 0, index: random.usize(..self.series_count) };
         let record = random.usize(..self.records);
         let process = if random.bool() { LeaderrunProcess::Elector } else { LeaderrunProcess::Supervisor };
         // Some faults end before the renew deadline, some after the lease has expired.
@@ -168,7 +168,7 @@ impl Plan {
             }
             _ => Fault::PauseReading(duration),
         };
-        target.leader |= matches!(fault, Fault::KillBoth | Fault::FreezeAndKillBoth(_));
+        target.prefers_leader |= matches!(fault, Fault::KillBoth | Fault::FreezeAndKillBoth(_));
         Step { pause, record, target, fault }
     }
 

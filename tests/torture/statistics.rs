@@ -1,4 +1,4 @@
-//! Counts the faults, the runs of commands and the overlaps of one torture run.
+//! Counts the faults, the runs of commands and the violations of one torture run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct Statistics {
     /// The smallest margin between the last time that a command was seen alive and the expiry of its lease, in
     /// nanoseconds. It is negative if a command outlived its lease.
     pub worst_margin: Option<i64>,
-    pub overlaps: usize,
+    pub violations: usize,
 }
 
 impl Statistics {
@@ -48,6 +48,6 @@ impl fmt::Display for Statistics {
             Some(late) => writeln!(f, "  worst margin: a command outlived its lease by {} ms", -late / 1_000_000)?,
             None => writeln!(f, "  no margin was observed")?,
         }
-        write!(f, "  {} overlaps", self.overlaps)
+        write!(f, "  {} violations", self.violations)
     }
 }

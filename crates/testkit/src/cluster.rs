@@ -115,7 +115,7 @@ impl Cluster {
         }
     }
 
-    /// Replaces the permissions of `user` in `namespace` by `rules`, the rules of a Role. Empty rules allow nothing.
+    /// Replaces the permissions of `user` in `namespace` with `rules`, the rules of a Role. Empty rules allow nothing.
     ///
     /// Returns when the server applies the new rules.
     pub fn grant(&self, namespace: &str, user: &str, rules: Value) {

@@ -98,7 +98,7 @@ impl Etcd {
             .arg(format!("--listen-peer-urls={peers}"))
             .arg(format!("--initial-advertise-peer-urls={peers}"))
             .arg(format!("--initial-cluster=default={peers}"))
-            // Reserved ports are bound by sockets of this process.
+            // Sockets of this process are bound to the same ports, to reserve them.
             .arg("--socket-reuse-port=true")
             .arg("--unsafe-no-fsync=true");
         Etcd { ports, process: spawn(command, &folder.join("etcd.log")) }

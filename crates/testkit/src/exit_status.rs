@@ -1,9 +1,9 @@
-//! Exit statuses of leaderrun. Scripts rely on the numbers, so the tests do not take them from the program.
+//! Exit statuses of leaderrun. Scripts rely on the numbers, so the tests do not take them from leaderrun's source.
 
 /// The lock could not be reached or used within `--wait`, or something else that leaderrun needs was not available.
 pub const UNAVAILABLE: i32 = 69;
 
-/// The lock was not acquired within `--wait`, because another candidate held it or it was not due.
+/// The lock was not acquired within `--wait`, because another candidate held it or the command was not due.
 pub const NOT_ACQUIRED: i32 = 75;
 
 /// Leadership was lost, so the command was stopped.

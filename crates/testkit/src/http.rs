@@ -65,7 +65,7 @@ pub fn leader(running: &Running) -> Value {
 }
 
 /// Waits until the document at `/leader` satisfies `condition`, and returns it. `what` describes the condition in the
-/// message of a timeout.
+/// failure message.
 #[track_caller]
 pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     eventually(what, || condition(&leader(running)));
@@ -99,8 +99,8 @@ impl Samples {
     }
 }
 
-/// Waits until the samples satisfy `condition`, and returns them. `what` describes the condition in the message of a
-/// timeout.
+/// Waits until the samples satisfy `condition`, and returns them. `what` describes the condition in the failure
+/// message.
 #[track_caller]
 pub fn wait_for_samples(running: &Running, what: &str, condition: impl Fn(&Samples) -> bool) -> Samples {
     eventually(what, || condition(&samples(running)));

@@ -81,7 +81,7 @@ impl Screen {
 
     /// Sends keys to the terminal, as if a user typed them.
     pub fn type_keys(&mut self, keys: &[u8]) {
-        self.keyboard.write_all(keys).expect("a keyboard");
+        self.keyboard.write_all(keys).expect("the keys can be sent");
     }
 
     /// Waits until the screen shows a text.

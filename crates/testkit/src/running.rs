@@ -125,7 +125,7 @@ impl Running {
     pub fn wait_for_log(&self, text: &str) {
         let start = Instant::now();
         while !self.log().contains(text) {
-            assert!(start.elapsed() < TIMEOUT, "{} does not log {text:?} but:\n{}", self.name, self.log());
+            assert!(start.elapsed() < TIMEOUT, "{} does not log {text:?}; its log:\n{}", self.name, self.log());
             thread::sleep(POLL_INTERVAL);
         }
     }

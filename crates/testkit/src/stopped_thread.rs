@@ -22,7 +22,7 @@ impl StoppedThread {
         let thread = thread.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
         ptrace(libc::PTRACE_SEIZE, thread)?;
         ptrace(libc::PTRACE_INTERRUPT, thread)?;
-        // SAFETY: the call writes no status, because its pointer is null.
+        // SAFETY: the call writes no status, because the status pointer is null.
         match unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(Self(Pid::from_raw(thread))),
@@ -44,7 +44,7 @@ impl Drop for StoppedThread {
         let thread = self.0.as_raw();
         if ptrace(libc::PTRACE_DETACH, thread).is_err() {
             // The thread is dead, and must be reaped before its process can be reaped.
-            // SAFETY: the call writes no status, because its pointer is null.
+            // SAFETY: the call writes no status, because the status pointer is null.
             unsafe { libc::waitpid(thread, null_mut(), libc::__WALL) };
         }
     }

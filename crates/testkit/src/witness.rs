@@ -264,7 +264,7 @@ impl Witnesses {
     /// Sends SIGKILL to every process that `holder` ran.
     pub fn kill(&self, holder: &str) {
         for lifetime in self.lifetimes_of(holder) {
-            // Processes that have already ended are ignored.
+            // The kill fails if the process has already ended.
             let _ = kill(Pid::from_raw(lifetime.pid as i32), Signal::SIGKILL);
         }
     }

@@ -1,4 +1,4 @@
-//! SelfSubjectAccessReview: tells the sender of a request whether it is allowed to perform an action.
+//! SelfSubjectAccessReview: tells a client whether it is allowed to perform an action.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Identifies the sender of a request by its bearer token or its client certificate, and its impersonation headers.
+//! Identifies the user of a request by a bearer token or a client certificate, and by impersonation headers.
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
@@ -18,7 +18,7 @@ pub struct Identity {
 
 impl Identity {
     /// Adds the group of all authenticated users. For a service account without groups, also adds the group of all
-    /// service accounts and the group of those in its namespace.
+    /// service accounts and the group of the service accounts in its namespace.
     fn with_implied_groups(mut self) -> Identity {
         if let Some((namespace, _)) = service_account(&self.name)
             && self.groups.is_empty()

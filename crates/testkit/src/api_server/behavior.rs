@@ -23,7 +23,7 @@ struct State {
     admission: Option<fn(&mut Value)>,
 }
 
-/// The stored Roles and bindings as the server knows them: a real server reads them while it starts.
+/// The state of the server's Roles and bindings. A real server reads them while it starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
     /// The server has read the Roles.

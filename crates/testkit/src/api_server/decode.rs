@@ -46,7 +46,7 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
         }
     }
     match resource.name {
-        "leases" => complete_lease(&mut object),
+        "leases" => normalize_lease(&mut object),
         "services" => complete_service(&mut object),
         _ => {}
     }
@@ -75,7 +75,7 @@ fn unknown_fields(prefix: &str, sent: &Value, parsed: &Value) -> Vec<String> {
     }
 }
 
-fn complete_lease(lease: &mut Value) {
+fn normalize_lease(lease: &mut Value) {
     if !lease["spec"].is_object() {
         lease["spec"] = json!({});
     }

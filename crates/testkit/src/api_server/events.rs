@@ -7,7 +7,7 @@ use super::names;
 use super::resources::{EVENTS_GROUP, Resource};
 use super::status::FieldError;
 
-/// The field names that differ, in core/v1 and in events.k8s.io/v1.
+/// The fields whose names differ: their names in core/v1 and in events.k8s.io/v1.
 const NAMES: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -136,7 +136,7 @@ fn creation_errors(event: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Returns the errors in a change of an Event that was sent to events.k8s.io/v1.
+/// Returns the errors in an update of an Event that was sent to events.k8s.io/v1.
 fn immutability_errors(before: &Value, event: &Value) -> Vec<FieldError> {
     const FIXED: [&str; 13] = [
         "involvedObject",

@@ -37,7 +37,7 @@ pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request
         Err(error) => return failure(&status::bad_request(error)),
     };
     let query = Query::parse(head.uri.query().unwrap_or_default());
-    let call = Call {
+    let request = CompleteRequest {
         target: Target::parse(&head.method, head.uri.path(), &query),
         store,
         behavior,
@@ -46,11 +46,11 @@ pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request
         headers: head.headers,
         body,
     };
-    call.answer().unwrap_or_else(|status| failure(&status))
+    request.answer().unwrap_or_else(|status| failure(&status))
 }
 
 /// A request that has been received completely.
-struct Call {
+struct CompleteRequest {
     store: Arc<Store>,
     behavior: Arc<Behavior>,
     method: Method,
@@ -60,7 +60,7 @@ struct Call {
     target: Target,
 }
 
-impl Call {
+impl CompleteRequest {
     fn answer(&self) -> Result<Reply> {
         let user = authentication::identify(&self.store, &self.headers, &self.target)?;
         if !rbac::is_administrator(&user) && !self.behavior.roles_are_known() {
@@ -132,7 +132,7 @@ impl Call {
                 Ok(json_reply(201, &objects.create(object)?))
             }
             "update" if !in_all_namespaces && !name.is_empty() => {
-                // RBAC reads the store, so this check comes before the update locks it.
+                // RBAC reads the store, so this check comes before the update, which locks the store.
                 let creation = self.target.with_verb(|_| "create".to_owned());
                 let may_create = rbac::authorize(&self.store, user, &creation);
                 let mut object = self.json()?;
@@ -219,7 +219,7 @@ impl Call {
         Ok(json_reply(200, &list(objects.resource, revision, items)))
     }
 
-    /// Refuses to read at a version that the store has not reached.
+    /// Refuses a read at a version that the store has not reached.
     fn check_version(&self, current: u64) -> Result<()> {
         let wanted = self.query.get("resourceVersion").and_then(|version| version.parse().ok());
         match wanted.filter(|wanted| *wanted > current) {
@@ -329,5 +329,5 @@ fn reply(code: u16, content_type: &str, body: Body) -> Reply {
         .header(CONTENT_TYPE, content_type)
         .header(CACHE_CONTROL, "no-cache, private")
         .body(body)
-        .expect("a reply of well-formed parts")
+        .expect("a well-formed reply")
 }

@@ -1,7 +1,7 @@
 //! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, and watches.
 //!
-//! The server has the resources that leader election uses. It answers like a real kube-apiserver: `tests/api_server/`
-//! runs the same assertions against both.
+//! The server has the resources that leaderrun and the manifests in its documents use. It answers like a real
+//! kube-apiserver: `tests/api_server/` runs the same assertions against both.
 //!
 //! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or
 //! `watch`, which use the `store`. `resources` is the table of all resources.

@@ -20,7 +20,7 @@ pub fn to_json(status: &Status) -> Value {
     json
 }
 
-/// Returns the answer to a deletion.
+/// Returns the success status for an object that was deleted.
 pub fn deleted(resource: &Resource, object: &Value) -> Box<Status> {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     let mut status = about_object(Box::new(Status::success()), resource, &text("name"));
@@ -163,7 +163,7 @@ impl FieldError {
         FieldError { cause: "FieldValueRequired", field: field.into(), message: with_detail("Required value", detail) }
     }
 
-    /// Returns the error of a value that is not allowed in this place.
+    /// Returns the error of a value that is not allowed in this field.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
         FieldError { cause: "FieldValueForbidden", field: field.into(), message: with_detail("Forbidden", detail) }
     }

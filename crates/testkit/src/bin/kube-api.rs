@@ -48,9 +48,9 @@ fn main() -> anyhow::Result<()> {
     println!();
     let other_users: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
     println!(
-        "This is the administrator's kubeconfig. The same folder has kubeconfigs for users without any permissions, for"
+        "This is the administrator's kubeconfig. The same folder has a kubeconfig for each of these users, who have no"
     );
-    println!("trying out Roles: {}.", other_users.join(", "));
+    println!("permissions until you create Roles for them: {}.", other_users.join(", "));
 
     signals.wait()?;
     for (_, file) in &files {

@@ -185,5 +185,5 @@ fn answer(status: u16, retry_after: Option<u32>) -> Response<Body> {
     if let Some(seconds) = retry_after {
         response = response.header(RETRY_AFTER, seconds);
     }
-    response.body(body.map_err(|never| match never {}).boxed()).expect("a reply of well-formed parts")
+    response.body(body.map_err(|never| match never {}).boxed()).expect("a well-formed reply")
 }

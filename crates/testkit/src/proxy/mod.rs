@@ -120,7 +120,7 @@ impl Proxy {
             let _ = stop.send(());
             let _ = runtime::wait(task);
         }
-        // Connections that lost bytes would stay open after the end of the task that served them.
+        // The end of the task does not close connections that have lost bytes.
         self.break_existing();
     }
 
