@@ -37,12 +37,12 @@ fn normalize(path: &Path) -> PathBuf {
 fn sections(file: &Path) -> BTreeSet<String> {
     let headings = read(file);
     let headings = headings.lines().filter_map(|line| Some(line.trim_start_matches('#').strip_prefix(' ')?.to_owned()));
-    let name = |heading: String| -> String {
+    let anchor = |heading: String| -> String {
         let heading = heading.to_lowercase();
         let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
         kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
     };
-    headings.map(name).collect()
+    headings.map(anchor).collect()
 }
 
 #[testkit::test]

@@ -21,7 +21,7 @@ impl TestLock {
         Self::lease_through(Cluster::shared().kubeconfig())
     }
 
-    /// Returns a lock of another kind on the shared API server.
+    /// Returns a lock of this kind, for example `configmap`, on the shared API server.
     pub fn of_kind(kind: &str) -> Self {
         let lease = Self::lease();
         Self { name: format!("{kind}:{}", lease.name), ..lease }
