@@ -52,7 +52,7 @@ pub struct CandidateSeries {
 
 /// One torture run: a lock, its candidates, and the faults that are injected.
 pub struct Arena {
-    pub kind: LockKind,
+    kind: LockKind,
     lock: TestLock,
     /// The stores of the lock's records: one for each slot, or one for a lock without slots.
     pub stores: Vec<RecordStore>,
@@ -67,9 +67,6 @@ pub struct Arena {
     pub fault_ends: Vec<(Instant, FaultEnd)>,
     /// The instant before which no candidate may start; see [`crate::rules`].
     pub no_start_before: Instant,
-    /// The times, in nanoseconds since boot, at which the lock file was deleted, recreated or overwritten with garbage.
-    /// Its fencing tokens then start from 1 again.
-    pub token_resets: Vec<u64>,
     trace_lines: VecDeque<String>,
     began_at: Instant,
 }
@@ -122,7 +119,6 @@ impl Arena {
             statistics: Statistics::default(),
             fault_ends: Vec::new(),
             no_start_before: now,
-            token_resets: Vec::new(),
             trace_lines: VecDeque::new(),
             began_at: now,
         }
@@ -274,7 +270,7 @@ impl Arena {
 
     fn check(&mut self) -> CheckResult {
         let renewals: Vec<Renewals> = self.observers.iter().map(Observer::renewals).collect();
-        let result = self.checker.check(&self.witnesses, &renewals, &self.token_resets);
+        let result = self.checker.check(&self.witnesses, &renewals);
         self.statistics.commands = result.commands;
         self.statistics.witnesses = result.witnesses;
         self.statistics.hand_overs = result.hand_overs;

@@ -15,9 +15,6 @@ use testkit::Witnesses;
 /// The interval at which all processes are listed.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The longest time between an acquisition and the start of the command, in nanoseconds.
-const MAX_START_DELAY: u64 = 2_000_000_000;
-
 /// The findings from the lists of processes.
 #[derive(Default)]
 struct Findings {
@@ -79,8 +76,8 @@ impl Checker {
     }
 
     /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock without
-    /// slots. `token_resets` are the times after which the fencing tokens of a lock file start from 1 again.
-    pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals], token_resets: &[u64]) -> CheckResult {
+    /// slots.
+    pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
         let lifetimes = witnesses.lifetimes();
         let mut runs: BTreeMap<String, Run> = BTreeMap::new();
@@ -124,10 +121,7 @@ impl Checker {
                 let time = Duration::from_nanos(before.last_seen_at - after.started_at);
                 result.violations.push(format!("{before:?} was alive {time:?} after the start of {after:?}"));
             }
-            let token_was_reset = token_resets
-                .iter()
-                .any(|at| (before.started_at.saturating_sub(MAX_START_DELAY)..after.started_at).contains(at));
-            if before.token >= after.token && !token_was_reset {
+            if before.token >= after.token {
                 result.violations.push(format!("{after:?} came after {before:?} with a token that is not greater"));
             }
         }

@@ -19,7 +19,7 @@ fn violations(commands: &[(&str, u64, u64)]) -> Vec<String> {
     }
     let renewals = [Renewals::new(), Renewals::new()];
     let has_slots = commands.iter().any(|(run, ..)| run.contains('@'));
-    Checker::start(witnesses.folder().to_owned(), has_slots).check(&witnesses, &renewals, &[]).violations
+    Checker::start(witnesses.folder().to_owned(), has_slots).check(&witnesses, &renewals).violations
 }
 
 #[testkit::test]

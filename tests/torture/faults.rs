@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::proxy::Hold;
-use testkit::{Match, Proxy, boot_time};
+use testkit::{Match, Proxy};
 
 use crate::arena::{Arena, CandidateSeries};
 use crate::candidate::{FaultyProcesses, LEASE_DURATION};
 use crate::plan::{Edit, Fault, LeaderrunProcess, NetworkFault, Step};
-use crate::record::{LockKind, Observation, RecordStore, acquire_write_lock};
+use crate::record::{Observation, RecordStore, acquire_write_lock};
 use crate::{processes, rules};
 
 /// The action that ends a fault.
@@ -154,11 +154,6 @@ impl Arena {
         if hides_holder {
             self.no_start_before = rules::no_start_before(now, LEASE_DURATION);
         }
-        // The version counter of a new file starts from 1 again. The API server's resourceVersion continues after a
-        // deletion.
-        if self.kind == LockKind::File && matches!(edit, Edit::Delete | Edit::Recreate | Edit::Garbage) {
-            self.token_resets.push(boot_time());
-        }
         if edit == Edit::Garbage {
             self.fault_ends.push((now + LEASE_DURATION / 2, FaultEnd::RemoveGarbage { record }));
         }
@@ -185,7 +180,6 @@ impl Arena {
                 // Candidates that have observed a holder treat the removal of the garbage as a deletion of the record.
                 let _ = fs::remove_file(path);
                 self.no_start_before = rules::no_start_before(Instant::now(), LEASE_DURATION);
-                self.token_resets.push(boot_time());
             }
         }
     }
