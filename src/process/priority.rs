@@ -6,6 +6,7 @@
 use std::mem;
 
 use nix::errno::Errno;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
 /// The lowest real-time priority, which is enough to run before all ordinary threads.
 const REAL_TIME_PRIORITY: i32 = 1;
@@ -30,8 +31,8 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Gives this thread a real-time priority. If this process may not do so because it lacks CAP_SYS_NICE, the thread
-    /// gets a short time slice. Returns `None` if nothing was changed, because the thread does not have the default
+    /// Gives this thread a real-time priority. If this process may not do so because it lacks CAP_SYS_NICE, or if the
+    /// time of its real-time threads is limited, the thread gets a short time slice. Returns `None` if nothing was changed, because the thread does not have the default
     /// scheduling policy or the kernel refused both.
     pub fn acquire() -> Option<Self> {
         // SAFETY: the call takes an integer; zero is this thread.
@@ -39,7 +40,7 @@ impl Priority {
         if policy != i64::from(libc::SCHED_OTHER) {
             return None;
         }
-        if set_policy(REAL_TIME_POLICY, REAL_TIME_PRIORITY).is_ok() {
+        if !is_real_time_limited() && set_policy(REAL_TIME_POLICY, REAL_TIME_PRIORITY).is_ok() {
             return Some(Self::RealTime);
         }
         Self::acquire_short_time_slice()
@@ -64,6 +65,12 @@ impl Drop for Priority {
 /// time slice, with which a program that computes for long spends more CPU time on context switches.
 pub fn reset_time_slice() {
     let _ = set_time_slice(0);
+}
+
+/// Returns whether the kernel kills this process when a real-time thread has run for some time without sleeping. A kill
+/// of many processes can take longer.
+fn is_real_time_limited() -> bool {
+    getrlimit(Resource::RLIMIT_RTTIME).is_ok_and(|(soft, hard)| soft.min(hard) != RLIM_INFINITY)
 }
 
 /// Sets the scheduling policy of this thread. Its nice value stays as it is.
@@ -112,6 +119,8 @@ fn set_time_slice(nanos: u64) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::resource::setrlimit;
+
     use super::*;
 
     fn policy() -> i32 {
@@ -128,6 +137,16 @@ mod tests {
             drop(priority);
         }
         assert_eq!(policy(), before);
+    }
+
+    #[test]
+    fn no_real_time_priority_is_acquired_if_real_time_is_limited() {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_RTTIME).unwrap();
+        let an_hour = 3_600_000_000;
+        setrlimit(Resource::RLIMIT_RTTIME, an_hour.min(hard), hard).unwrap();
+        let priority = Priority::acquire();
+        setrlimit(Resource::RLIMIT_RTTIME, soft, hard).unwrap();
+        assert!(!matches!(priority, Some(Priority::RealTime)));
     }
 
     #[test]
