@@ -134,7 +134,8 @@ impl Election {
     fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record);
         let observed_renew_time = observed.and_then(|record| record.renew_time);
-        let renew_time = Record::next_renew_time(observed_renew_time.max(self.last_renew_time), now.wall);
+        let previous = observed_renew_time.max(self.own_renew_times.back().copied());
+        let renew_time = Record::next_renew_time(previous, now.wall);
         let run = Some(RunMark { run: self.config.run.clone(), state, renew_time });
         let lease_duration_seconds = u32::try_from(self.config.timing.lease_duration().as_secs()).ok();
         let claim_delay = self.config.preference.claim_delay;
@@ -160,7 +161,7 @@ impl Election {
     /// Sends `record`. The write's `sent_at` is T0: the instant just before the request is sent.
     fn write(&mut self, now: Now, record: Record) {
         let base = self.observed_version().cloned();
-        self.last_renew_time = record.renew_time;
+        self.remember_own_write(record.renew_time);
         let Record { lease_transitions: transitions, renew_time, .. } = record;
         self.begin_request(now, Some(Write { base: base.clone(), transitions, renew_time, sent_at: now.boot }));
         self.actions.push(ElectionAction::Send(match base {

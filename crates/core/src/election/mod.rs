@@ -96,6 +96,10 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest number of renewals in one retry period. Only a candidate that runs late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
+/// The number of writes of this run whose `renewTime` is remembered: more than a leader sends in one tenure without
+/// seeing the record.
+const MAX_OWN_RENEW_TIMES: usize = 32;
+
 /// A request whose reply is awaited.
 #[derive(Clone, Debug, Hash)]
 struct PendingRequest {
@@ -156,8 +160,8 @@ pub struct Election {
     pending: Option<PendingRequest>,
     /// Writes that no reply has confirmed. They may have been carried out, or may be carried out later.
     unconfirmed_writes: VecDeque<Write>,
-    /// The `renewTime` of this run's last write.
-    last_renew_time: Option<Timestamp>,
+    /// The `renewTime` of the last writes of this run, in ascending order.
+    own_renew_times: VecDeque<Timestamp>,
     claims: ClaimHistory,
     /// Whether claims are allowed. A candidate for several locks claims one at a time.
     may_claim: bool,
@@ -203,7 +207,7 @@ impl Election {
             must_read: true,
             pending: None,
             unconfirmed_writes: VecDeque::new(),
-            last_renew_time: None,
+            own_renew_times: VecDeque::new(),
             claims: ClaimHistory::default(),
             may_claim: true,
             preemption: None,
@@ -352,7 +356,24 @@ impl Election {
     }
 
     fn is_mine(&self, record: &Record) -> bool {
-        record.is_held_by_run(&self.config.run, &self.config.identity)
+        record.is_held_by_run(&self.config.run, &self.config.identity) && !self.is_written_by_clone(record)
+    }
+
+    /// Returns whether a clone of this process has written a record of this run. If a snapshot of a virtual machine is
+    /// resumed several times, all of its copies have the same run ID. A record that is older than all writes that are
+    /// remembered was written by this run itself, and another client has restored it.
+    fn is_written_by_clone(&self, record: &Record) -> bool {
+        let Some(renew_time) = record.renew_time else { return false };
+        let may_be_forgotten = self.own_renew_times.len() == MAX_OWN_RENEW_TIMES
+            && self.own_renew_times.front().is_some_and(|oldest| renew_time < *oldest);
+        !may_be_forgotten && !self.own_renew_times.contains(&renew_time)
+    }
+
+    fn remember_own_write(&mut self, renew_time: Option<Timestamp>) {
+        if self.own_renew_times.len() == MAX_OWN_RENEW_TIMES {
+            self.own_renew_times.pop_front();
+        }
+        self.own_renew_times.extend(renew_time);
     }
 
     /// Returns whether this run holds the lock, and every displaced holder's lease has expired.

@@ -234,6 +234,45 @@ fn a_renewal_without_a_mark_by_a_client_with_the_same_identity_is_a_loss() {
 }
 
 #[test]
+fn the_copy_of_a_leader_that_renews_second_loses_the_lock() {
+    let mut original = Driver::leading();
+    let cloned = original.election.clone();
+    original.advance(2 * SECOND);
+    let renewal = original.expect_write();
+    original.answer_write(renewal.clone());
+    assert!(matches!(original.actions()[..], [ElectionAction::Extend(_)]));
+    // The wall clock of the copy may be behind or ahead of the original's.
+    for offset in [-1, 1] {
+        let mut copy = Driver { election: cloned.clone(), unread: Vec::new(), ..original };
+        copy.now.wall += jiff::SignedDuration::from_secs(offset);
+        copy.step(ElectionInputs::default());
+        copy.expect_write();
+        copy.reply(Reply::Conflict);
+        copy.answer_read(Some(renewal.clone()));
+        assert!(matches!(copy.actions()[..], [ElectionAction::Lose { .. }]));
+    }
+}
+
+#[test]
+fn a_leader_keeps_the_lock_if_its_own_older_record_is_restored() {
+    let mut driver = Driver::leading();
+    driver.advance(2 * SECOND);
+    let older = driver.expect_write();
+    driver.answer_write(older.clone());
+    driver.advance(2 * SECOND);
+    let newer = driver.expect_write();
+    driver.answer_write(newer);
+    driver.advance(2 * SECOND);
+    driver.expect_write();
+    driver.reply(Reply::Conflict);
+    driver.version += 5;
+    driver.answer_read(Some(older));
+    let renewal = driver.expect_write();
+    driver.answer_write(renewal);
+    assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+}
+
+#[test]
 fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     let mut driver = Driver::start(None);
     driver.answer_read(None);

@@ -223,6 +223,14 @@ fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its
 }
 
 #[test]
+fn a_standby_that_was_cloned_with_its_run_waits_for_the_other_copy() {
+    let mut driver = Driver::start(None);
+    let copy = Record { holder_identity: "me".into(), ..record_by("my-run", RunState::Held, T1, 15) };
+    driver.answer_read(Some(copy));
+    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+}
+
+#[test]
 fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     for transitions in [6, 7] {
