@@ -254,7 +254,7 @@ fn the_proxy_can_answer_in_place_of_the_server() {
 fn a_request_can_be_held() {
     let fixture = Fixture::new();
     let path = fixture.namespace.lease("job");
-    let held = fixture.proxy.hold_requests(Match::put().of("admin"));
+    let held = fixture.proxy.hold_requests(Match::put().by_user("admin"));
     thread::scope(|scope| {
         let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();
@@ -302,7 +302,7 @@ fn faults_only_apply_to_matching_requests() {
     fixture.proxy.answer(Match::watch(), 500, None);
     assert!(fixture.works());
     assert_eq!(fixture.client.watch(&fixture.namespace.leases()).err().expect("a refusal").code, 500);
-    fixture.proxy.answer(Match::any().of("stranger"), 429, None);
+    fixture.proxy.answer(Match::any().by_user("stranger"), 429, None);
     assert_eq!(fixture.proxy.client_for("stranger").get("/version").unwrap_err().code, 429);
     assert!(fixture.works());
     fixture.namespace.put("job", "a");

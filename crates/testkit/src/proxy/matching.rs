@@ -67,8 +67,8 @@ impl Match {
         Match { path, ..self }
     }
 
-    /// Matches only requests of this user.
-    pub fn of(self, user: &str) -> Match {
+    /// Matches only requests by this user.
+    pub fn by_user(self, user: &str) -> Match {
         let user = Some(user.to_owned());
         Match { user, ..self }
     }
