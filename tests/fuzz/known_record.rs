@@ -18,7 +18,8 @@ pub struct KnownRecord {
     changed_at: Instant,
     /// The longest lease duration that the run in the record's mark has written itself.
     longest_written: Duration,
-    /// `true` if another program has removed only the mark from the record of the candidate's own run.
+    /// `true` if another program has removed the mark from the record of the candidate's own run, but has kept the
+    /// holder and the times.
     own_mark_removed: bool,
     /// The instant until which a run that was observed to hold the lock may be alive, even if the record no longer
     /// names it.
@@ -60,8 +61,7 @@ impl KnownRecord {
         } else if let Some(before) = before.as_ref().filter(|_| changed)
             && before.record.is_held()
             && !self.is_own(&before.record)
-            // Another program, whose records have no mark, releases the lock by emptying the record. Nobody waits after
-            // that.
+            // Another program, whose records have no mark, releases the lock by emptying the record. Nobody waits then.
             && (before.record.marked_holder().is_some() || after.is_none())
         {
             // If an edit left the mark valid, the durations that the run itself wrote count, not those of earlier
@@ -79,13 +79,13 @@ impl KnownRecord {
                 None => self.longest_written = duration,
             }
         }
-        let has_lost_only_mark = |before: &Record, after: &Record| {
-            let shared_fields =
+        let has_lost_mark = |before: &Record, after: &Record| {
+            let holder_and_times =
                 |record: &Record| (record.holder_identity.clone(), record.acquire_time, record.renew_time);
-            after.run.is_none() && shared_fields(before) == shared_fields(after)
+            after.run.is_none() && holder_and_times(before) == holder_and_times(after)
         };
         self.own_mark_removed = before.zip(after.as_ref()).is_some_and(|(before, after)| {
-            (self.is_own(&before.record) || self.own_mark_removed) && has_lost_only_mark(&before.record, &after.record)
+            (self.is_own(&before.record) || self.own_mark_removed) && has_lost_mark(&before.record, &after.record)
         });
         (self.last, self.observed) = (after, true);
         changed
