@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::{Pid, getpid, getppid, setsid};
 
 use super::pidfd::PidFd;
@@ -77,6 +77,9 @@ pub fn run(
     // SAFETY: only system calls are made between fork and exec.
     unsafe {
         command.pre_exec(move || {
+            // leaderrun's threads block almost every signal. A helper that inherited this could not be terminated, and
+            // neither could the programs that it runs under timeout(1).
+            SigSet::empty().thread_set_mask()?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             if getppid() != leaderrun {
                 return Err(Errno::ECHILD.into());
@@ -230,6 +233,18 @@ mod tests {
         let numbers: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(numbers.len(), 2, "{text}");
         assert_eq!(numbers[0], numbers[1], "the helper leads its session");
+    }
+
+    #[test]
+    fn a_helper_blocks_no_signals() {
+        SigSet::all().thread_block().unwrap();
+        // No shell is started, because a shell may change its signal mask.
+        let mut command = Command::new("cat");
+        command.arg("/proc/self/status");
+        let output = run(command, TerminalAccess::Detached, LONG, &|_| {}).unwrap();
+        let status = String::from_utf8(output.stdout).unwrap();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
+        assert_eq!(u64::from_str_radix(blocked, 16), Ok(0));
     }
 
     #[test]
