@@ -12,7 +12,8 @@ use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 /// supervisor.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
 /// The longest time from SIGKILL to the death of the last process. The elector sends SIGKILL 50 ms after the kill
-/// instant. One millisecond is missing, because the next command can start exactly at the end of [`KILL_TIME`].
+/// instant, so the last process dies 1 ms before the end of [`KILL_TIME`]. The next command can start exactly at that
+/// end.
 pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
 /// A rule that can be disabled, by changing the inputs and outputs of the state machines.

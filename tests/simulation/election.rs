@@ -43,7 +43,7 @@ pub struct ElectorProcess {
     pub reply: Option<(Reply, u64)>,
     /// The numbers of the last two writes that were replaced by another request before they were answered.
     pub given_up_writes: VecDeque<u32>,
-    /// The records that these writes have stored, for replies that arrived late.
+    /// The records in late replies to these writes.
     pub late_writes: VecDeque<Stored>,
     /// The number of watches that were opened.
     pub watches: u32,
@@ -65,8 +65,8 @@ pub struct ElectorProcess {
     pub routing: Option<RoutingThread>,
     /// The time of the next round of a kill, if the elector kills the tree in place of the supervisor.
     pub next_kill_at: Option<Instant>,
-    /// `true` if the last inputs of the election contained the reply to a write. Otherwise, a read or a watch event
-    /// confirmed the tenure that began then.
+    /// `true` if the election's last inputs contained the reply to a write. Otherwise, a tenure that began with these
+    /// inputs was confirmed by a read or a watch event.
     handles_write_reply: bool,
     /// The revision that the election last observed; 0 if there was no lease.
     pub observed_revision: u64,

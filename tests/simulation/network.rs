@@ -141,7 +141,7 @@ impl World {
         self.schedule(at, Event::ReplyArrives { run, number, reply: Box::new(reply), revision });
     }
 
-    /// Delivers a reply to the election that waits for it.
+    /// Delivers a reply if the election waits for it, or if it is the late reply to a write.
     pub fn deliver_reply(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.request_in_flight == Some(number) && elector.reply.is_none() {

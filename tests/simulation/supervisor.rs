@@ -103,7 +103,8 @@ impl SupervisorProcess {
 const EXEC_TIME: Duration = Duration::from_millis(10);
 
 impl SupervisorProcess {
-    /// Returns whether a command that is executed at this instant starts after its tenure is over.
+    /// Returns whether a command that is executed at this instant starts too late, even if the exec took
+    /// [`EXEC_TIME`].
     pub fn starts_late(&self, now: Instant) -> bool {
         self.start_tenure.is_some_and(|tenure| now >= tenure.stop + EXEC_TIME)
     }
@@ -261,7 +262,7 @@ impl World {
         }
     }
 
-    /// Reaps dead children, and returns the end of the main process if it is one of them.
+    /// Reaps dead children, and returns how the main process ended if it is one of them.
     fn reap(&mut self, run: usize, now: Instant) -> Option<End> {
         let Run { supervisor, tree, .. } = &mut self.runs[run];
         let mut main_ended = false;

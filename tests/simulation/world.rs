@@ -70,14 +70,14 @@ pub struct Run {
     pub death_deadline: Option<Time>,
 }
 
-/// The mark of a run, which another run or the same run has observed in records.
+/// The mark of a run, as another run or the same run has observed it.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedMark {
     /// The run that the mark names.
     pub run: usize,
     /// The longest lease duration in a record with that mark, in seconds.
     pub longest_duration: u64,
-    /// The revision in which the record was first observed without the mark; `None` if it still has the mark.
+    /// The revision in which the record was first observed without the mark; `None` if it was last observed with it.
     pub gone_in: Option<u64>,
     /// `true` if the record was then observed without any mark, and not with the mark of another run.
     pub gone_without_successor: bool,
@@ -126,7 +126,7 @@ pub struct World {
     order: u64,
 }
 
-/// Adds a line to the trace, if it is recorded.
+/// Adds a line to the trace, if one is recorded.
 #[macro_export]
 macro_rules! trace {
     ($world:expr, $($line:tt)*) => {
