@@ -338,7 +338,7 @@ impl MainLoop {
         if now < self.next_probe {
             return;
         }
-        if let Some(delay) = self.elector.measure_delay(now, now.since(self.next_probe)) {
+        if let Some(delay) = self.elector.note_delay(now, now.since(self.next_probe)) {
             self.observer.notify(Update::SchedulingDelay { thread: MeasuredThread::Elector, delay });
         }
         self.next_probe = now + probe_interval(self.elector.is_leading());

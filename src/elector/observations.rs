@@ -54,7 +54,7 @@ impl Observations {
     pub fn timer_expired(&mut self, election: &mut SlotElection) {
         let Some(due) = self.timer_due.take() else { return };
         let now = clock::now();
-        if let Some(delay) = election.measure_delay(now, now.since(due)) {
+        if let Some(delay) = election.note_delay(now, now.since(due)) {
             self.observer.notify(Update::SchedulingDelay { thread: MeasuredThread::Election, delay });
         }
     }

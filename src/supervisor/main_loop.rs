@@ -362,11 +362,11 @@ impl<'a> MainLoop<'a> {
                 delay = delay.max(self.tree.expected_delay());
             }
         }
-        if let Some(delay) = self.supervisor.measure_delay(now, delay) {
+        if let Some(delay) = self.supervisor.note_delay(now, delay) {
             self.notify(SupervisorNotice::RunsLate { delay });
         }
         let kill_time = self.tree.kill_time();
-        if self.supervisor.expect_kill_time(kill_time) {
+        if self.supervisor.set_kill_time(kill_time) {
             let TaskCount { processes, threads, .. } = self.tree.count();
             let pace = self.tree.kill_pace();
             self.notify(SupervisorNotice::KillTime { kill_time, processes, threads, pace });

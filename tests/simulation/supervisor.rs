@@ -74,8 +74,8 @@ impl SupervisorProcess {
         };
         let mut supervisor = Supervisor::new(stop_options.clone()).with_max_advance(plan.timing.max_advance());
         if mutation != Mutation::IgnoreDelays {
-            supervisor.measure_delay(now, plan.delay);
-            supervisor.expect_kill_time(plan.kill_time);
+            supervisor.note_delay(now, plan.delay);
+            supervisor.set_kill_time(plan.kill_time);
         }
         Self {
             alive: true,
@@ -119,7 +119,7 @@ impl World {
         let now = self.clock(run).boot(self.now);
         if self.mutation != Mutation::IgnoreDelays {
             let delay = self.machines[self.runs[run].machine].plan.delay;
-            self.runs[run].supervisor.supervisor.measure_delay(now, delay);
+            self.runs[run].supervisor.supervisor.note_delay(now, delay);
         }
         if self.mutation == Mutation::StopBeforeRenewals {
             self.step_supervisor(run, now, SupervisorInputs::default());

@@ -87,9 +87,9 @@ impl SlotElection {
 
     /// Records that this candidate was woken `delay` too late. Returns the time by which renewals are now sent earlier,
     /// if it has changed.
-    pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+    pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
-        self.slots.iter_mut().for_each(|slot| slot.election.expect_delay(delay));
+        self.slots.iter_mut().for_each(|slot| slot.election.set_delay(delay));
         Some(delay)
     }
 

@@ -119,13 +119,13 @@ impl Supervisor {
 
     /// Records that the supervisor was woken `delay` too late. Returns the delay that stop and kill now allow for, if
     /// it has changed.
-    pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
-        self.advance.measure_delay(now, delay)
+    pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+        self.advance.note_delay(now, delay)
     }
 
     /// Sets how long the command's processes take to end after SIGKILL. Stop and kill are brought forward by this time.
     /// Returns whether the time has changed.
-    pub fn expect_kill_time(&mut self, kill_time: Duration) -> bool {
+    pub fn set_kill_time(&mut self, kill_time: Duration) -> bool {
         self.advance.set_kill_time(kill_time)
     }
 

@@ -295,7 +295,7 @@ impl Election {
     }
 
     /// Sets how late the scheduler wakes this candidate's thread. Renewals are sent earlier by this delay.
-    pub fn expect_delay(&mut self, delay: Duration) {
+    pub fn set_delay(&mut self, delay: Duration) {
         self.delay = delay;
     }
 

@@ -138,7 +138,7 @@ impl Elector {
 
     /// Records that the elector was woken `delay` too late. If the delay to allow for has changed, the new value is
     /// sent to the supervisor and returned.
-    pub fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+    pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.order(Order::ElectorLate { delay });
         Some(delay)

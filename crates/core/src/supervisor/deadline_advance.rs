@@ -32,7 +32,7 @@ impl DeadlineAdvance {
 
     /// Records that the supervisor was woken `delay` too late. Returns the delay that is expected from now on, if it
     /// has changed.
-    pub(super) fn measure_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
+    pub(super) fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.lateness.add(now, delay)
     }
 

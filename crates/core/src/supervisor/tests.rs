@@ -48,8 +48,8 @@ fn new_supervisor() -> Supervisor {
 fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
     let late = Duration::from_millis(300);
     let mut supervisor = running(start_time());
-    assert_eq!(supervisor.measure_delay(start_time(), late), None);
-    assert_eq!(supervisor.measure_delay(start_time(), late), Some(late));
+    assert_eq!(supervisor.note_delay(start_time(), late), None);
+    assert_eq!(supervisor.note_delay(start_time(), late), Some(late));
     let renewed = start_time() + Duration::from_secs(1);
     let actions = step(&mut supervisor, renewed, orders(&[Order::Extend(tenure(renewed))]));
     let enforced = tenure(renewed).earlier_by(late);
@@ -67,8 +67,8 @@ fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
 fn stop_and_kill_allow_for_the_longer_delay_of_the_elector_and_the_supervisor() {
     let (supervisor_delay, elector_delay) = (Duration::from_millis(300), Duration::from_millis(400));
     let mut supervisor = running(start_time());
-    supervisor.measure_delay(start_time(), supervisor_delay);
-    supervisor.measure_delay(start_time(), supervisor_delay);
+    supervisor.note_delay(start_time(), supervisor_delay);
+    supervisor.note_delay(start_time(), supervisor_delay);
     step(&mut supervisor, start_time(), orders(&[Order::ElectorLate { delay: elector_delay }]));
     assert_eq!(supervisor.next_timeout(), Some(tenure(start_time()).earlier_by(elector_delay).stop));
     step(&mut supervisor, start_time(), orders(&[Order::ElectorLate { delay: Duration::ZERO }]));
@@ -78,7 +78,7 @@ fn stop_and_kill_allow_for_the_longer_delay_of_the_elector_and_the_supervisor() 
 #[test]
 fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     let mut supervisor = running(start_time());
-    assert!(supervisor.expect_kill_time(KILL_TIME) && !supervisor.expect_kill_time(KILL_TIME));
+    assert!(supervisor.set_kill_time(KILL_TIME) && !supervisor.set_kill_time(KILL_TIME));
     let enforced = tenure(start_time()).earlier_by(KILL_TIME);
     let actions = step(&mut supervisor, start_time(), SupervisorInputs::default());
     assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "the change is reported at once");
@@ -86,9 +86,9 @@ fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     assert_eq!(supervisor.next_timeout(), Some(enforced.stop));
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), [SupervisorAction::Stop]);
     let sooner = Duration::from_millis(200);
-    supervisor.expect_kill_time(KILL_TIME + sooner);
+    supervisor.set_kill_time(KILL_TIME + sooner);
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), []);
-    supervisor.expect_kill_time(Duration::ZERO);
+    supervisor.set_kill_time(Duration::ZERO);
     let actions = step(&mut supervisor, enforced.kill - sooner, SupervisorInputs::default());
     assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
 }
@@ -102,12 +102,12 @@ fn too_slow(advance: Duration) -> SupervisorAction {
 #[test]
 fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held() {
     let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
-    supervisor.expect_kill_time(KILL_TIME);
+    supervisor.set_kill_time(KILL_TIME);
     step(&mut supervisor, start_time(), SupervisorInputs::default());
     // The result is the same whether the earlier stop instant is still in the future or has passed.
     for longer in [KILL_TIME + Duration::from_millis(1), KILL_TIME * 2] {
         let mut supervisor = supervisor.clone();
-        supervisor.expect_kill_time(longer);
+        supervisor.set_kill_time(longer);
         let renewed = start_time() + Duration::from_secs(1);
         let now = renewed + Duration::from_millis(500);
         let actions = step(&mut supervisor, now, orders(&[Order::Extend(tenure(renewed))]));
@@ -123,7 +123,7 @@ fn a_kill_that_would_take_too_long_is_not_reported_after_the_command_is_gone() {
     let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
     let actions = step(&mut supervisor, start_time(), ended(End::Exited(0), true));
     assert_eq!(actions, [gone(End::Exited(0))]);
-    supervisor.expect_kill_time(KILL_TIME * 2);
+    supervisor.set_kill_time(KILL_TIME * 2);
     assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), []);
 }
 
@@ -131,8 +131,8 @@ fn a_kill_that_would_take_too_long_is_not_reported_after_the_command_is_gone() {
 fn a_supervisor_that_is_woken_too_late_starts_no_command() {
     let mut supervisor = new_supervisor().with_max_advance(KILL_TIME);
     let late = KILL_TIME * 2;
-    supervisor.measure_delay(start_time(), late);
-    supervisor.measure_delay(start_time(), late);
+    supervisor.note_delay(start_time(), late);
+    supervisor.note_delay(start_time(), late);
     let order = Order::Start { tenure: tenure(start_time()), environment: Vec::new() };
     let actions = step(&mut supervisor, start_time(), orders(&[order]));
     let gone = Report::Gone(Gone { end: End::NotStarted, lost: true });

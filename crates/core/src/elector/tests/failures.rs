@@ -155,8 +155,8 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
 fn a_delay_that_occurs_twice_is_sent_to_the_supervisor() {
     let (now, late) = (start_time(), Duration::from_millis(300));
     let mut driver = leading(now);
-    assert_eq!(driver.elector.measure_delay(now, late), None);
-    assert_eq!(driver.elector.measure_delay(now, late), Some(late));
+    assert_eq!(driver.elector.note_delay(now, late), None);
+    assert_eq!(driver.elector.note_delay(now, late), Some(late));
     driver.wake(now);
     assert_eq!(driver.actions(), [ElectorAction::Order(Order::ElectorLate { delay: late })]);
 }
