@@ -94,7 +94,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
         ),
         (
             format!("leaderrun lock {FILE} -- true"),
-            "lock: leaderrun has no such subcommand; try leaderrun --lock file:/tmp/never-made.lease -- true",
+            "lock: leaderrun has no such subcommand; try leaderrun --lock file:/tmp/never-created.lease -- true",
         ),
         (
             "leaderrun lock".to_owned(),
@@ -102,7 +102,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
         ),
         (
             run("--context x"),
-            "--context x: --lock file:/tmp/never-made.lease is not in a cluster, so it needs no access to one; leave --context out",
+            "--context x: --lock file:/tmp/never-created.lease is not in a cluster, so it needs no access to one; leave --context out",
         ),
         (run("-E"), "-E: the value is missing; for example -E 75"),
         (run("-E 3 -E 4"), "-E: given more than once; give it once"),
