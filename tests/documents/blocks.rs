@@ -19,7 +19,7 @@ impl fmt::Display for Block {
     }
 }
 
-/// The languages that blocks may have. Tests check all blocks, except those in `text` outside of the README.
+/// The languages that blocks may have. Tests check all blocks; those in `text` are checked one by one.
 const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
 
 /// Returns the folder of the package.
@@ -72,6 +72,13 @@ fn every_block_is_in_a_known_language() {
     for block in documents().iter().flat_map(|file| blocks_of(file)) {
         assert!(LANGUAGES.contains(&&*block.language), "{block}: {:?}", block.language);
     }
+}
+
+/// A block in `text` is not executed, so it needs a test of its own.
+#[testkit::test]
+fn every_block_of_text_has_a_test() {
+    let files: Vec<PathBuf> = blocks_in("text").into_iter().map(|block| block.file).collect();
+    assert_eq!(files, [Path::new("README.md"), Path::new("docs/safety.md")], "see demo.rs and process_tree.rs");
 }
 
 #[testkit::test]

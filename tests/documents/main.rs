@@ -5,6 +5,7 @@ mod blocks;
 mod command_lines;
 mod demo;
 mod manifests;
+mod process_tree;
 mod references;
 mod release;
 mod shell;

@@ -9,7 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
 use testkit::exit_status::LOST;
-use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, eventually, scratch};
+use testkit::{
+    Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, descendants, eventually, is_alive, scratch,
+};
 
 /// Whether this user can enter PID namespaces, or the reason why not.
 static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
@@ -122,6 +124,32 @@ fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts(
     assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
         kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });
+}
+
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
+fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
+    // leaderrun remembers up to 8,192 processes; this many can be started and killed within seconds.
+    const COUNT: usize = 2500;
+    let (_namespace, init) = start_namespace();
+    let (lock, folder) = (TestLock::file(), scratch::folder("many"));
+    // The subshells share their memory, because they execute nothing: they wait for a writer of the fifo.
+    let spawn = format!(
+        r#"setsid sh -c 'mkfifo fifo; n=0; while [ $n -lt {COUNT} ]; do {{ read line < fifo; }} & n=$((n+1)); done; : > made; wait' & sleep 1000"#
+    );
+    let mut words: Vec<OsString> = ["env", "-C"].map(OsString::from).to_vec();
+    words.push(folder.clone().into());
+    words.extend(command(init, Vec::new(), &WITHOUT_RUN_ID, &spawn));
+    let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(words);
+    eventually("all processes exist", || folder.join("made").exists());
+    let started = descendants(a.supervisor());
+    assert!(started.len() > COUNT, "{}", started.len());
+    let mut b = Candidate::new("b", &lock).run_script("echo leads; exec sleep 1000");
+    b.wait_for_log("held by a");
+    a.signal(Signal::SIGTERM);
+    eventually("b leads", || !b.output().is_empty());
+    let left: Vec<&Pid> = started.iter().filter(|process| is_alive(process)).collect();
+    assert!(left.is_empty(), "{} processes are alive", left.len());
+    b.stop();
 }
 
 /// The loss makes the process an orphan, because the stop signal ends its parent.
