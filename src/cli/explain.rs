@@ -2,12 +2,13 @@
 
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
+use std::iter;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::arguments::subcommand_names;
 use super::arguments::values::InvalidValue;
-use super::origin::{Origin, given_name, option_name};
+use super::origin::{Origin, given_name, leaderrun_with, option_name};
 use super::usage_error::UsageError;
 use super::{CommandLine, Refusal, suggest};
 use crate::telemetry::log::shell_word;
@@ -247,9 +248,8 @@ impl Explanation<'_> {
 
     /// Returns the command line without this word, and with a subcommand as the first argument.
     fn as_subcommand(&self, subcommand: &str, word: &str) -> String {
-        let others = self.command_line.arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
-        let others = others.filter(|argument| argument != word).map(|argument| shell_word(&argument));
-        ["leaderrun".to_owned(), subcommand.to_owned()].into_iter().chain(others).collect::<Vec<_>>().join(" ")
+        let others = self.command_line.arguments.iter().skip(1).filter(|argument| *argument != word);
+        leaderrun_with(iter::once(OsStr::new(subcommand)).chain(others.map(OsString::as_os_str)))
     }
 
     /// Adds a command line with the option that the first argument names.
@@ -257,8 +257,7 @@ impl Explanation<'_> {
         let option = format!("--{name}");
         let mut arguments = self.command_line.arguments.clone();
         arguments[1] = option.clone().into();
-        let words = arguments.iter().skip(1).map(|argument| shell_word(&argument.to_string_lossy()));
-        let line = ["leaderrun".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ");
+        let line = leaderrun_with(&arguments[1..]);
         let takes_value = self.option(&option).is_some_and(|option| option.get_action().takes_values());
         match CommandLine::new(arguments).plan() {
             Ok(_) => error.try_instead(line),

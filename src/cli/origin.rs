@@ -1,6 +1,7 @@
 //! Where the values of options come from, and how messages name an option.
 
 use std::ffi::{OsStr, OsString};
+use std::iter;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -102,6 +103,12 @@ pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> 
         let short = short.clone().filter(|short| !argument.starts_with("--") && argument.starts_with(short));
         is_long.then(|| long.clone()).or(short)
     })
+}
+
+/// Returns a command line of leaderrun with these arguments, quoted where a shell needs it.
+pub fn leaderrun_with(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+    let words = arguments.into_iter().map(|argument| shell_word(&argument.as_ref().to_string_lossy()));
+    iter::once("leaderrun".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the long name of an option, with its dashes.

@@ -1,6 +1,7 @@
 //! Turns the arguments into the configuration of a run or a subcommand, and checks that they are consistent.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::iter;
 
 use humantime::format_duration;
 use leaderrun_core::election::{ElectionConfig, Preference};
@@ -14,7 +15,7 @@ use super::arguments::{
     ClusterArguments, ElectionArguments, LockArguments, LogArguments, RunArguments, SubcommandArguments,
 };
 use super::documents;
-use super::origin::{Origin, Origins};
+use super::origin::{Origin, Origins, leaderrun_with};
 use super::owner::owner;
 use super::routing::routing;
 use super::slots::check_slots;
@@ -26,7 +27,6 @@ use crate::kubernetes::{ClusterOptions, Given};
 use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
-use crate::telemetry::log::shell_word;
 
 /// If the elector sends no orders for this many lease durations after a loss, it counts as frozen and is killed, because
 /// it may block the lock for all candidates.
@@ -118,8 +118,7 @@ pub fn plan_run(
 /// Returns the command line of `leaderrun doctor` for a run with these arguments.
 fn doctor_line(arguments: &[OsString]) -> String {
     let own = arguments.iter().skip(1).take_while(|argument| *argument != "--");
-    let own = own.map(|argument| shell_word(&argument.to_string_lossy()));
-    ["leaderrun".to_owned(), "doctor".to_owned()].into_iter().chain(own).collect::<Vec<_>>().join(" ")
+    leaderrun_with(iter::once(OsStr::new("doctor")).chain(own.map(OsString::as_os_str)))
 }
 
 /// Checks that a candidate does not give up before its claim delay has passed.

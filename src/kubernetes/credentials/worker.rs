@@ -200,23 +200,26 @@ impl Worker {
         Ok(read_failure)
     }
 
-    /// Returns the TLS configuration of connections to the server. If it has not changed, this returns the same
-    /// instance again, so that connections that are being opened are kept.
+    /// Returns the current credentials if they were made from the same TLS options and certificates. Their TLS
+    /// configurations are then used again, so that connections that are being opened are kept.
+    fn access_with_same_tls(&self, config: &ConnectionConfig, material: &Material) -> Option<&Access> {
+        let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
+        self.loaded.as_ref().filter(is_same).and(self.access.as_deref())
+    }
+
+    /// Returns the TLS configuration of connections to the server.
     fn tls(&self, config: &ConnectionConfig, material: &Material) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
         if !config.has_tls() {
             return Ok(None);
         }
-        let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
-        let present = self.loaded.as_ref().filter(is_same).and(self.access.as_ref());
-        if let Some(present) = present.and_then(|access| access.tls.clone()) {
+        if let Some(present) = self.access_with_same_tls(config, material).and_then(|access| access.tls.clone()) {
             return Ok(Some(present));
         }
         let TlsMaterial { authority, certificate } = &material.tls;
         tls::client_config(&config.tls, authority.as_deref(), as_slices(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns the TLS configuration of connections to the proxy: the same instance if it has not changed, like
-    /// [`tls`](Self::tls).
+    /// Returns the TLS configuration of connections to the proxy.
     fn proxy_tls(
         &self,
         config: &ConnectionConfig,
@@ -225,9 +228,7 @@ impl Worker {
         if config.proxy.as_ref().is_none_or(|proxy| proxy.protocol != ProxyProtocol::Https) {
             return Ok(None);
         }
-        let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
-        let present = self.loaded.as_ref().filter(is_same).and(self.access.as_ref());
-        if let Some(present) = present.and_then(|access| access.proxy_tls.clone()) {
+        if let Some(present) = self.access_with_same_tls(config, material).and_then(|access| access.proxy_tls.clone()) {
             return Ok(Some(present));
         }
         let TlsMaterial { authority, certificate } = &material.tls;
