@@ -4,10 +4,10 @@
 //! > the machines *run* at rates within the tolerated ratio. They may *show* any time.
 //!
 //! Two nested processes keep that promise. The [`elector`] takes part in the election, and the [`supervisor`] owns the
-//! command. If either of them dies or freezes, the other ends the command in time. Three state
-//! machines without clock, socket or task make the decisions: [`leaderrun_core::election`] decides which candidate may
-//! run the command and until when, [`leaderrun_core::supervisor`] when the command must be stopped and killed, and
-//! [`leaderrun_core::elector`] when the supervisor must be killed.
+//! command. If either of them dies or freezes, the other ends the command in time. Three state machines without clock,
+//! socket or task make the decisions: [`leaderrun_core::election`] decides which candidate may run the command and until
+//! when, [`leaderrun_core::supervisor`] when the command must be stopped and killed, and [`leaderrun_core::elector`] when
+//! the supervisor must be killed.
 //!
 //! Where to find other decisions and frequently changed definitions:
 //!
@@ -28,9 +28,9 @@
 //! [`subcommands`] contains the commands that inspect or change a lock. [`routing`] routes traffic to the leader, and
 //! [`events`] writes Kubernetes Events about the leadership.
 //!
-//! Imports run one way: `cli`, then `subcommands`, then `elector` and `supervisor`, then `routing` and `events`, then
-//! `lock`, then `kubernetes`, `channel` and `exit`, then `telemetry`, then `process`. All of them import
-//! `leaderrun_core`.
+//! Imports run one way. Each module imports only modules that come later in this order: `cli`, then `subcommands`, then
+//! `elector` and `supervisor`, then `routing` and `events`, then `lock`, then `kubernetes`, `channel` and `exit`, then
+//! `telemetry`, then `process`. All of them import `leaderrun_core`.
 
 mod channel;
 mod cli;

@@ -11,7 +11,7 @@ use super::arguments::TimeArguments;
 use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
 
-/// The maximum number of changes to the durations that are tried. If they are not enough, no suggestion is made.
+/// How many changes to the durations are tried before no suggestion is made.
 const MAX_CHANGES: usize = 8;
 
 /// The ratio of a suggested renew deadline to the retry period, as with the defaults (10s and 2s).
@@ -156,8 +156,8 @@ impl TimingExplanation<'_> {
         None
     }
 
-    /// Returns the duration to change so that it no longer conflicts as `invalid` states, with its new value. If the
-    /// invalid duration is fixed, another duration of the conflict that is not fixed is changed instead.
+    /// Returns a duration to change, with a new value that resolves the conflict in `invalid`. This is the invalid
+    /// duration, or if that one is fixed, a conflicting duration that is not fixed.
     fn change(
         &self,
         invalid: &InvalidTiming,

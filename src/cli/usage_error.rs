@@ -1,4 +1,4 @@
-//! The error of a command line that is refused.
+//! The error about a refused command line.
 
 use std::error::Error;
 use std::fmt;

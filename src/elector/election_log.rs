@@ -166,7 +166,8 @@ impl ElectionLog {
             ElectionNotice::Polling => {
                 // Without a failure, the reason is a missing permission, which `watch_failed` has logged.
                 let reason = watch_failure.take().map(|reason| format!(": {reason}")).unwrap_or_default();
-                log_events::polling(name, &reason);
+                let sentence = format!("cannot watch {name}{reason}; reading it every retry period instead");
+                log_events::polling(name, &sentence);
             }
             _ => log_notices::election(name, &notice),
         }

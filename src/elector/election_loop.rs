@@ -20,8 +20,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::election_log::ElectionLog;
 use super::election_thread::{ElectionOrder, MainThreadChannel};
+use super::election_updates::ElectionUpdates;
 use super::error_throttle::RequestKind;
-use super::observations::Observations;
 use super::open_lock::{name_with_slots, open_lock, still_opening};
 use super::outer_runs::OuterRuns;
 use super::request_queue::RequestQueue;
@@ -83,7 +83,7 @@ pub async fn run(
         election: SlotElection::new(slots.map_or(1, |slots| slots.numbers().len()), &config, now(), fastrand::u64(..)),
         inbox,
         timer: Readable::new(Timer::new()?)?,
-        observations: Observations::new(observer.clone(), config.preference.claim_delay),
+        updates: ElectionUpdates::new(observer.clone(), config.preference.claim_delay),
         environment,
         outer_runs,
         log: ElectionLog::new(name_with_slots(&name, slots), slot_names, config.identity, &config.timing),
@@ -105,7 +105,7 @@ struct ElectionLoop<'a> {
     inbox: UnboundedReceiver<ElectionOrder>,
     timer: Readable<Timer>,
     requests: RequestQueue<'a>,
-    observations: Observations,
+    updates: ElectionUpdates,
     /// The environment variables for the command that are known before the acquisition.
     environment: Vec<(String, String)>,
     outer_runs: OuterRuns,
@@ -130,14 +130,14 @@ impl ElectionLoop<'_> {
             }
             self.requests.retain(|slot| self.election.election(slot).awaits_reply());
             self.send_next();
-            self.observations.stepped(&self.election);
+            self.updates.stepped(&self.election);
             if let Some(waited) = self.log.take_due_reminder() {
                 let (name, holders) = (self.log.name(), self.holders());
                 log_notices::still_waiting(name, holders.as_deref(), self.log.last_failure(), waited);
             }
             let due = self.election.next_timeout().into_iter().chain(self.log.next_reminder()).min();
             self.timer.get().set(due)?;
-            self.observations.timer_set(due);
+            self.updates.timer_set(due);
             inputs = poll_fn(|context| self.poll_inputs(context)).await?;
         }
     }
@@ -164,7 +164,7 @@ impl ElectionLoop<'_> {
         while let Poll::Ready(Some(order)) = self.inbox.poll_recv(context) {
             match order {
                 ElectionOrder::CommandGone { succeeded } => {
-                    self.observations.stopped_leading();
+                    self.updates.stopped_leading();
                     inputs.command_gone = Some(CommandGone { succeeded });
                 }
                 ElectionOrder::Stop => inputs.stop = true,
@@ -172,7 +172,7 @@ impl ElectionLoop<'_> {
         }
         let mut slot_inputs = vec![ElectionInputs::default(); self.slots.len()];
         while let Poll::Ready((slot, kind, answer)) = self.requests.poll_answer(context) {
-            self.observations.answered(&answer);
+            self.updates.answered(&answer);
             slot_inputs[slot].reply = Some(self.reply(slot, kind, answer));
             self.send_next();
         }
@@ -185,7 +185,7 @@ impl ElectionLoop<'_> {
                 && let Poll::Ready(event) = watch.poll_next_unpin(context)
             {
                 let event = self.watch_event(slot, event);
-                self.observations.watch_event(&event);
+                self.updates.watch_event(&event);
                 inputs.watch_events.push(event);
             }
         }
@@ -194,7 +194,7 @@ impl ElectionLoop<'_> {
         match self.timer.poll_ready(context) {
             Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
             Poll::Ready(Ok(())) => {
-                self.observations.timer_expired(&mut self.election);
+                self.updates.timer_expired(&mut self.election);
                 Poll::Ready(Ok(inputs))
             }
             Poll::Pending if inputs != SlotInputs::default() => Poll::Ready(Ok(inputs)),
@@ -205,7 +205,7 @@ impl ElectionLoop<'_> {
     fn send_next(&mut self) {
         if let Some((slot, request)) = self.requests.send_next() {
             log_events::request_sent(self.log.slot_name(slot), request_name(&request));
-            self.observations.sending(&request);
+            self.updates.sending(&request);
         }
     }
 
@@ -215,11 +215,11 @@ impl ElectionLoop<'_> {
             ElectionAction::Send(request) => {
                 if let Some(kind) = self.requests.add(slot, request) {
                     let pending = self.slots[slot].lock.pending();
-                    self.log.unanswered(slot, kind, pending, self.observations.time_until_stop());
+                    self.log.unanswered(slot, kind, pending, self.updates.time_until_stop());
                 }
             }
             ElectionAction::Watch(from) => {
-                self.observations.watching(slot);
+                self.updates.watching(slot);
                 self.slots[slot].watch = Some(self.slots[slot].lock.watch(from));
             }
             ElectionAction::Unwatch => self.slots[slot].watch = None,
@@ -229,7 +229,7 @@ impl ElectionLoop<'_> {
             ElectionAction::StartLeading(leadership) => self.start_leading(slot, leadership, main_thread),
             ElectionAction::Extend(tenure) => {
                 self.log.renewed(slot);
-                self.observations.held(tenure);
+                self.updates.held(tenure);
                 main_thread.send(ElectionReport::Extend(tenure));
             }
             ElectionAction::StepDown => {
@@ -260,10 +260,10 @@ impl ElectionLoop<'_> {
         // The main thread comes before the observers, because it starts the command.
         main_thread.send(ElectionReport::StartLeading { tenure, environment });
         if self.has_slots {
-            self.observations.acquired_slot(slot);
+            self.updates.acquired_slot(slot);
         }
-        self.observations.acquired(fencing_token, lock.uids(&uid));
-        self.observations.held(tenure);
+        self.updates.acquired(fencing_token, lock.uids(&uid));
+        self.updates.held(tenure);
     }
 
     /// Returns the record of a slot as it was last seen.
@@ -289,7 +289,7 @@ impl ElectionLoop<'_> {
 
     /// Logs the answer to a request, and converts it into a reply for the election.
     fn reply(&mut self, slot: usize, kind: RequestKind, answer: Result<Reply, LockError>) -> Reply {
-        self.log.answered(slot, kind, &answer, self.observations.time_until_stop());
+        self.log.answered(slot, kind, &answer, self.updates.time_until_stop());
         answer.unwrap_or_else(|error| error.to_reply())
     }
 

@@ -35,7 +35,7 @@ pub enum ElectionOrder {
 #[derive(Debug)]
 pub struct ElectionThread {
     reports: mpsc::Receiver<ElectionReport>,
-    /// A descriptor that becomes readable, so that the main thread wakes, when a report is sent.
+    /// A descriptor that [`MainThreadChannel::send`] makes readable, to wake the main thread.
     wakeup: Arc<EventFd>,
     orders: UnboundedSender<ElectionOrder>,
 }

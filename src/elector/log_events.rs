@@ -27,8 +27,8 @@ log_events! {
     info waiting(lock: &str, identity: &str; rate: f64)
         "waiting for {lock} as {identity}; tolerates clock rates that differ by up to {rate:.2}x";
 
-    /// Logged when another candidate holds the lock. `since` is when the holder acquired it, by the holder's
-    /// clock.
+    /// Logged when another candidate holds the lock. `since` is when the holder acquired it, by the
+    /// holder's clock.
     info held(lock: &str, holder: &str, since: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when this candidate has waited for a minute, for an hour, and then once a day.
@@ -54,15 +54,15 @@ log_events! {
     /// Logged when another program emptied or deleted the record while this candidate held the lock. This candidate
     /// writes the record again.
     warn restoring(lock: &str)
-        "another program emptied or deleted the record of {lock} while this candidate held the lock; writing it again";
+        "another program emptied or deleted the record of {lock} while this candidate held the lock; writing the record again";
 
     /// Logged when another program changed the record while this candidate held the lock. This candidate writes the
     /// record again.
     warn edited(lock: &str)
-        "another program edited the record of {lock} while this candidate held the lock; writing it again";
+        "another program edited the record of {lock} while this candidate held the lock; writing the record again";
 
     /// Logged when leaderrun cannot watch the lock and reads it every retry period instead.
-    warn polling(lock: &str; reason: &str) "cannot watch {lock}{reason}; reading it every retry period instead";
+    warn polling(lock: &str; sentence: &str) "{sentence}";
 
     /// Logged when leaderrun can watch the lock again.
     info watching(lock: &str) "watching {lock} again";
@@ -173,7 +173,7 @@ log_events! {
 
     /// Logged when a signal such as SIGSTOP has suspended the command. This candidate keeps the lock.
     warn command_stopped(pid: i32, signal: &str)
-        "{signal} has suspended the command, which keeps the lock; to continue it, run kill -CONT {pid}";
+        "{signal} has suspended the command, which keeps the lock; to continue the command, run kill -CONT {pid}";
 
     /// Logged when the command becomes the terminal's foreground job.
     debug has_terminal() "the command has the terminal";

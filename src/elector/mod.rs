@@ -7,12 +7,12 @@ pub mod command_hint;
 mod election_log;
 mod election_loop;
 mod election_thread;
+mod election_updates;
 mod error_throttle;
 pub mod log_events;
 mod log_notices;
 mod main_loop;
 mod monitoring;
-mod observations;
 mod open_lock;
 pub mod outer_runs;
 pub mod rejoin;
@@ -48,10 +48,10 @@ use crate::telemetry::log::{self, LogFormat, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// The environment variable of the command with the number of its slot, if the lock has slots.
+/// The variable in which the command gets the number of its slot, if the lock has slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
-/// How long the exit is delayed until traffic is routed away and the last Event is written.
+/// The longest time that the exit waits for traffic to be routed away and for the last Event to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The configuration of the elector, from the command line.
@@ -64,7 +64,7 @@ pub struct ElectorConfig {
     pub cluster: ClusterOptions,
     pub election: ElectionConfig,
     pub on_lost: OnLost,
-    /// The signal by which the command is stopped.
+    /// The signal that stops the command.
     pub stop_signal: i32,
     /// Whether leaderrun waits for the lock again after a command that has succeeded.
     pub repeats: bool,

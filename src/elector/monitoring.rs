@@ -1,4 +1,4 @@
-//! The health checks, metrics and systemd notifications of this candidate, as far as they are configured.
+//! The health checks, metrics and systemd notifications of this candidate, if they are configured.
 
 use leaderrun_core::election::ElectionConfig;
 
@@ -18,7 +18,7 @@ pub struct Monitoring {
 }
 
 impl Monitoring {
-    /// Starts the HTTP server and the notifications to systemd, as far as they are configured.
+    /// Starts the HTTP server and the notifications to systemd, if they are configured.
     ///
     /// # Errors
     /// Fails if leaderrun can never listen on the address for HTTP, or the kernel refuses a thread.
@@ -47,7 +47,7 @@ impl Monitoring {
         self.watchdog.take()
     }
 
-    /// Returns the counters, which are continued when leaderrun executes itself to rejoin.
+    /// Returns the counters, so that they continue when leaderrun executes itself to rejoin.
     pub fn saved_counters(&self) -> Option<String> {
         self.monitor.as_ref().and_then(Monitor::saved_counters)
     }

@@ -24,7 +24,7 @@ use crate::telemetry::log::LOG_START_VARIABLE;
 /// The variable with the number of quick losses in a row. It is not for users, and the command does not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 
-/// The variable with the counters from before the loss. It is not for users, and the command does not inherit it.
+/// The variable with the saved counters. It is not for users, and the command does not inherit it.
 pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
 /// A loss is quick if it occurs within this time after the program was executed. The time for which the program waited

@@ -1,4 +1,4 @@
-//! The log events of the Kubernetes Events.
+//! The log event about Kubernetes Events.
 
 use crate::telemetry::log_event::log_events;
 

@@ -3,17 +3,18 @@
 use crate::telemetry::log_event::log_events;
 
 log_events! {
-    /// Logged for each line that a slow credential plugin writes to stderr, because it may say what the plugin waits for.
+    /// Logged for each line that a slow credential plugin writes to stderr, because the line may say what the
+    /// plugin is waiting for.
     info plugin_message(plugin: &str; message: &str) "the credential plugin {plugin} says: {message}";
 
-    /// Logged when new credentials cannot be obtained and the previous ones are still used.
+    /// Logged when leaderrun cannot obtain new credentials and still uses the previous ones.
     warn credentials_not_renewed(; reason: &str) "still using the previous credentials: {reason}";
 
     /// Logged when new credentials replace the previous ones.
     debug credentials_renewed(; origin: &str) "using new credentials from {origin}";
 
-    /// Logged when the kubeconfig now names another server. leaderrun stays with one server for as long as it
-    /// runs.
+    /// Logged when the kubeconfig now names another server. leaderrun uses the same server for as long
+    /// as it runs.
     warn server_changed(server: &str, changed_to: &str)
         "the kubeconfig now names the server {changed_to}; leaderrun uses {server} until it is restarted";
 }

@@ -1,4 +1,4 @@
-//! The options that select the lock, and those for its election.
+//! The options for the lock and for its election.
 
 use std::time::Duration;
 

@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The pause between attempts to listen on an address that is not available.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Logs the address that is listened on.
+/// Logs the address that leaderrun listens on.
 ///
 /// # Errors
 /// Fails if the kernel does not return the address.

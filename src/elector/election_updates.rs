@@ -13,9 +13,9 @@ use crate::lock::{LockError, LockErrorKind};
 use crate::process::clock;
 use crate::telemetry::observer::Observer;
 
-/// Notifies the observers of an election.
+/// Sends updates about an election to its observers.
 #[derive(Debug)]
-pub struct Observations {
+pub struct ElectionUpdates {
     observer: Observer,
     /// How long this candidate waits before it claims a free lock.
     claim_delay: Duration,
@@ -31,8 +31,8 @@ pub struct Observations {
     timer_due: Option<Instant>,
 }
 
-impl Observations {
-    /// Creates the observations of an election that has not begun.
+impl ElectionUpdates {
+    /// Creates the sender of updates for an election that has not begun.
     pub fn new(observer: Observer, claim_delay: Duration) -> Self {
         Self {
             observer,
@@ -50,7 +50,7 @@ impl Observations {
         self.timer_due = due;
     }
 
-    /// Records that the election's timer has expired, and passes the delay to the election, which then renews earlier.
+    /// Records that the election's timer has expired, and reports its delay to the election, which then renews earlier.
     pub fn timer_expired(&mut self, election: &mut SlotElection) {
         let Some(due) = self.timer_due.take() else { return };
         let now = clock::now();
