@@ -3,13 +3,16 @@
 //! Neither side ever blocks. If the queue is full because the other side does not read, a message is lost;
 //! [`leaderrun_core::messages`] says what a lost message can cause.
 
+use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::slice;
 
 use leaderrun_core::messages::{Order, Report};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +25,10 @@ const LARGEST_PACKET: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: OwnedFd,
+    /// The memory for one received packet. It is kept, because the supervisor must not wait for memory between a
+    /// deadline and its signal. It is not initialized, so only those of its pages that a packet has reached take up
+    /// memory.
+    packet: RefCell<Box<[MaybeUninit<u8>]>>,
     messages: PhantomData<(S, R)>,
 }
 
@@ -38,10 +45,14 @@ pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (elector, supervisor) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(SystemCallError::of("socketpair"))?;
-    Ok((Channel { socket: elector, messages: PhantomData }, Channel { socket: supervisor, messages: PhantomData }))
+    Ok((Channel::new(elector), Channel::new(supervisor)))
 }
 
 impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
+    fn new(socket: OwnedFd) -> Self {
+        Self { socket, packet: RefCell::new(Box::new_uninit_slice(LARGEST_PACKET)), messages: PhantomData }
+    }
+
     /// Sends a message. It is lost if the queue is full because the other side has stopped reading.
     ///
     /// # Errors
@@ -56,17 +67,26 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// the other side is gone, because a pidfd reports that.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
-        // The buffer is on the stack because the supervisor must not wait for memory between a deadline and its signal.
-        let mut packet = [0; LARGEST_PACKET];
+        let mut buffer = self.packet.borrow_mut();
         loop {
-            match recv(self.socket.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return messages,
-                Ok(length) => messages.extend(serde_json::from_slice::<R>(&packet[..length])),
+            match receive_packet(&self.socket, &mut buffer) {
+                Ok([]) => return messages,
+                Ok(packet) => messages.extend(serde_json::from_slice::<R>(packet)),
                 Err(Errno::EINTR) => {}
                 Err(_) => return messages,
             }
         }
     }
+}
+
+/// Receives a packet without waiting. An empty packet means that the other side is gone.
+fn receive_packet<'a>(socket: &OwnedFd, buffer: &'a mut [MaybeUninit<u8>]) -> nix::Result<&'a [u8]> {
+    // SAFETY: the kernel writes at most as many bytes to the buffer as it has.
+    let received =
+        unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    let length = usize::try_from(Errno::result(received)?).unwrap_or_default();
+    // SAFETY: the kernel has written this many bytes at this address.
+    Ok(unsafe { slice::from_raw_parts(buffer.as_ptr().cast(), length) })
 }
 
 impl<S, R> AsFd for Channel<S, R> {
