@@ -58,7 +58,7 @@ use crate::process::signals::{self, BlockedSignals, InheritedSignals};
 use crate::process::switch::DeadMansSwitch;
 use crate::process::title;
 use crate::process::tree::SharedNested;
-use crate::process::{limits, needed_calls};
+use crate::process::{limits, memory, needed_calls};
 use crate::subcommands::output::print;
 use crate::subcommands::{CommandOutput, Subcommand};
 use crate::supervisor::SupervisorConfig;
@@ -119,6 +119,7 @@ fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig, block
     let (to_supervisor, to_elector) = channel::pair()?;
     let switch = DeadMansSwitch::new();
     let nested = SharedNested::new()?;
+    memory::trim();
     match fork_supervisor()? {
         Role::Elector { supervisor } => {
             drop(to_elector);

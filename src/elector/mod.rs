@@ -38,10 +38,11 @@ use crate::events::{Events, EventsConfig};
 use crate::exit::{self, Exit, PermanentFailure};
 use crate::kubernetes::{ClusterAccess, ClusterOptions};
 use crate::lock::{LockConfig, LockName, OwnerConfig, SlotCount};
+use crate::process::memory::{self, UnreadMappings};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::InheritedSignals;
 use crate::process::tree::{self, SharedNested, Tree};
-use crate::process::{clock, memory, rights};
+use crate::process::{clock, rights};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, LogFormat, LogTime};
@@ -114,26 +115,27 @@ pub fn run(
     inherited: InheritedSignals,
 ) -> anyhow::Result<Exit> {
     tree::adopt_orphans()?;
-    let locked_memory = memory::lock();
+    let unread_mappings = memory::lock_used();
     let log = log::start(config.log_format, config.log_time, config.log_level)?;
     log::abort_on_panic();
-    log_notices::memory(locked_memory);
     log_notices::signal_right(rights::signal_right());
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     log_notices::note_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let executed_at = clock::now();
-    let (ended, saved_counters) = observed_main_loop(config, channel, supervisor, nested, inherited.clone())
-        .unwrap_or_else(|failure| {
-            log_notices::failed(&failure);
-            let is_transient = exit::is_transient(&failure);
-            let ended = EndOfLoop {
-                ending: Ending::Failed { is_transient },
-                end_was_requested: false,
-                command_had_terminal: false,
-            };
-            (ended, None)
-        });
+    let (ended, saved_counters) =
+        observed_main_loop(config, channel, supervisor, nested, inherited.clone(), unread_mappings).unwrap_or_else(
+            |failure| {
+                log_notices::failed(&failure);
+                let is_transient = exit::is_transient(&failure);
+                let ended = EndOfLoop {
+                    ending: Ending::Failed { is_transient },
+                    end_was_requested: false,
+                    command_had_terminal: false,
+                };
+                (ended, None)
+            },
+        );
     let EndOfLoop { ending, end_was_requested, command_had_terminal } = ended;
     let rejoin_after = match ending {
         Ending::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
@@ -166,6 +168,7 @@ fn observed_main_loop(
     supervisor: PidFd,
     nested: SharedNested,
     inherited: InheritedSignals,
+    unread_mappings: UnreadMappings,
 ) -> anyhow::Result<(EndOfLoop, Option<String>)> {
     let tree = Tree::open(&config.election.run.to_string());
     let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
@@ -180,6 +183,8 @@ fn observed_main_loop(
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
     let main_loop = main_loop.with_nested(nested);
+    // The election waits for the lock meanwhile, and the order to start the command is given later.
+    log_notices::memory(unread_mappings.read_and_lock());
     // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };

@@ -7,6 +7,9 @@ use std::fs;
 
 use nix::errno::Errno;
 
+/// The number of bytes that are read at once. While they are read, other threads cannot map memory.
+const READ_AT_ONCE: usize = 128 * 1024;
+
 /// The part of the program that is locked in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locked {
@@ -19,27 +22,79 @@ pub enum Locked {
     },
 }
 
-/// Locks the current mappings, as far as that is permitted: all of the program's code, and the used parts of the heap
-/// and the stack. The unused parts are locked when they are first used, which needs no disk.
-pub fn lock() -> Locked {
-    // SAFETY: the call takes an integer, and does not change the contents of the memory.
-    let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
-    let mut failure = None;
-    let (mut locked, mut total) = (0, 0);
-    for Mapping { start, length, .. } in mappings().iter().filter(|mapping| !locks_all || mapping.is_file) {
-        total += length;
-        // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
-        match Errno::result(unsafe { libc::mlock(*start as *const libc::c_void, *length) }) {
-            Ok(_) => locked += length,
-            Err(errno) => failure = Some(errno),
-        }
-    }
-    match failure {
-        None => Locked::Everything,
-        Some(errno) => Locked::Partly { locked, total, errno },
+/// Returns free memory to the kernel, such as the memory in which the command line was parsed. After a fork, both
+/// processes would copy its pages when they use it again.
+pub fn trim() {
+    // musl returns free memory by itself.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes an integer.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
+/// The mappings that remain to be read into memory.
+#[derive(Debug)]
+pub struct UnreadMappings {
+    locks_all: bool,
+    mappings: Vec<Mapping>,
+}
+
+/// Locks the current mappings, as far as that is permitted: all of the program's code, and the used parts of the heap
+/// and the stack. The unused parts are locked when they are first used, which needs no disk.
+pub fn lock() -> Locked {
+    lock_used().read_and_lock()
+}
+
+/// Locks the parts of the current mappings that are in memory, as far as that is permitted. It must be called before
+/// threads are started, because the stacks of threads would exceed a limit of locked memory.
+pub fn lock_used() -> UnreadMappings {
+    // SAFETY: the call takes an integer, and does not change the contents of the memory.
+    let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
+    UnreadMappings { locks_all, mappings: mappings() }
+}
+
+impl UnreadMappings {
+    /// Reads the rest of the program's code into memory and locks it, as far as that is permitted. This takes much
+    /// longer than [`lock_used`].
+    pub fn read_and_lock(self) -> Locked {
+        let Self { locks_all, mappings } = self;
+        let mut failure = None;
+        let (mut locked, mut total) = (0, 0);
+        for Mapping { start, length, .. } in mappings.iter().filter(|mapping| !locks_all || mapping.is_file) {
+            total += length;
+            if locks_all && read(*start, *length).is_ok() {
+                locked += length;
+                continue;
+            }
+            // SAFETY: locking does not change the contents of the memory, and fails if the mapping no longer exists.
+            match Errno::result(unsafe { libc::mlock(*start as *const libc::c_void, *length) }) {
+                Ok(_) => locked += length,
+                Err(errno) => failure = Some(errno),
+            }
+        }
+        match failure {
+            None => Locked::Everything,
+            Some(errno) => Locked::Partly { locked, total, errno },
+        }
+    }
+}
+
+/// Reads a mapping into memory, in small parts. mlock(2) would keep other threads from mapping memory until the whole
+/// mapping is read.
+///
+/// # Errors
+/// Fails on kernels before Linux 5.14, which do not have this call.
+fn read(start: usize, length: usize) -> nix::Result<()> {
+    for part in (start..start + length).step_by(READ_AT_ONCE) {
+        let length = READ_AT_ONCE.min(start + length - part);
+        // SAFETY: the call does not change the contents of the memory, and fails if the mapping no longer exists.
+        Errno::result(unsafe { libc::madvise(part as *mut libc::c_void, length, libc::MADV_POPULATE_READ) })?;
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
 struct Mapping {
     /// Whether the memory contains a part of a file.
     is_file: bool,
@@ -60,7 +115,8 @@ fn mappings() -> Vec<Mapping> {
             let name = words.nth(3).unwrap_or_default();
             let rank = match name {
                 name if program.as_os_str() == name => 0,
-                name if name.starts_with('/') => 1,
+                // The kernel shows memory that the two processes share as this device.
+                name if name.starts_with('/') && name != "/dev/zero" => 1,
                 _ => 2,
             };
             let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);

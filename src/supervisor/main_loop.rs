@@ -25,6 +25,7 @@ use super::{SupervisorConfig, WaitFor};
 use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
 use crate::process::deadline::{self, Deadline};
+use crate::process::memory;
 use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
 use crate::process::signals::{InheritedSignals, Signals};
@@ -286,6 +287,9 @@ impl<'a> MainLoop<'a> {
                 if self.terminal.is_given() {
                     self.notify(SupervisorNotice::HasTerminal);
                 }
+                // The elector has locked its memory before, so the program is not read from the disk now. A failure is
+                // not reported, because the elector fails in the same way and logs that.
+                let _ = memory::lock();
             }
             Err(error) => {
                 self.notify(self.not_executed_notice(error.to_string()));

@@ -25,7 +25,6 @@ use nix::unistd::Pid;
 use self::main_loop::MainLoop;
 use crate::channel::SupervisorEnd;
 use crate::exit;
-use crate::process::memory;
 use crate::process::signals::InheritedSignals;
 use crate::process::switch::DeadMansSwitch;
 use crate::process::tree::SharedNested;
@@ -68,8 +67,6 @@ pub fn run(
 ) -> ! {
     // A panic prints no message: stderr belongs to the command, and might block. The elector logs the end of this process.
     std::panic::set_hook(Box::new(|_| process::abort()));
-    // A failure to lock the memory is not reported, because the elector fails in the same way and logs that.
-    let _ = memory::lock();
     let main_loop = MainLoop::new(config, &channel, elector, nested, inherited, switch);
     let ended = main_loop.and_then(|mut main_loop| main_loop.run());
     if let Err(failure) = &ended {
