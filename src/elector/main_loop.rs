@@ -27,6 +27,7 @@ use crate::exit;
 use crate::process::clock::{self, Timer};
 use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
+use crate::process::readable::is_any_ready_except;
 use crate::process::signals::{InheritedSignals, ReceivedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::terminal::Terminal;
@@ -302,14 +303,22 @@ impl MainLoop {
         });
     }
 
+    /// Waits for an event that the next step has to handle.
     fn wait(&mut self) -> io::Result<()> {
+        while !self.wait_once()? {}
+        Ok(())
+    }
+
+    /// Waits for an event, or for the next measurement of how late this thread runs. Returns whether there is anything
+    /// for the next step to handle.
+    fn wait_once(&mut self) -> io::Result<bool> {
         let next_round = self.kill.as_ref().map(KillRounds::next_round);
         let watchdog = self.watchdog.as_mut().map(|watchdog| {
             watchdog.handle_timeout(clock::now());
             watchdog.next_timeout()
         });
-        let timeouts = [self.elector.next_timeout(), next_round, watchdog, Some(self.next_probe)];
-        self.timer.set(timeouts.into_iter().flatten().min())?;
+        let next_timeout = [self.elector.next_timeout(), next_round, watchdog].into_iter().flatten().min();
+        self.timer.set(next_timeout.into_iter().chain([self.next_probe]).min())?;
         // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place of
         // descriptors that do not exist.
         let timer = self.timer.as_fd();
@@ -324,23 +333,26 @@ impl MainLoop {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+        let is_any_ready = self.is_partly_reaped || is_any_ready_except(timer, &descriptors);
         let now = clock::now();
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
         let result = kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now));
         self.handle_kill_result(result);
-        self.probe();
-        Ok(())
+        let has_changed = self.probe();
+        Ok(is_any_ready || has_changed || next_timeout.is_some_and(|at| clock::now() >= at))
     }
 
-    /// Measures how late this thread runs.
-    fn probe(&mut self) {
+    /// Measures how late this thread runs, if that is due. Returns whether its deadlines have changed.
+    fn probe(&mut self) -> bool {
         let now = clock::now();
         if now < self.next_probe {
-            return;
+            return false;
         }
-        if let Some(delay) = self.elector.note_delay(now, now.since(self.next_probe)) {
+        let delay = self.elector.note_delay(now, now.since(self.next_probe));
+        if let Some(delay) = delay {
             self.observer.notify(Update::SchedulingDelay { thread: MeasuredThread::Elector, delay });
         }
         self.next_probe = now + probe_interval(self.elector.is_leading());
+        delay.is_some()
     }
 }

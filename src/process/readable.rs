@@ -1,9 +1,10 @@
-//! Asynchronous waits for descriptors to become readable.
+//! Waits for descriptors to become readable.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll};
 
+use nix::poll::PollFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -52,4 +53,9 @@ impl<T: AsFd> Readable<T> {
         self.0.readable().await?.clear_ready();
         Ok(())
     }
+}
+
+/// Returns whether any of these descriptors, which have been polled, is ready, apart from `timer`.
+pub fn is_any_ready_except(timer: BorrowedFd<'_>, polled: &[PollFd<'_>]) -> bool {
+    polled.iter().any(|fd| fd.as_fd().as_raw_fd() != timer.as_raw_fd() && fd.any() != Some(false))
 }

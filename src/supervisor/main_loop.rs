@@ -28,6 +28,7 @@ use crate::process::deadline::{self, Deadline};
 use crate::process::memory;
 use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
+use crate::process::readable::is_any_ready_except;
 use crate::process::signals::{InheritedSignals, Signals};
 use crate::process::standard_streams;
 use crate::process::switch::DeadMansSwitch;
@@ -318,11 +319,19 @@ impl<'a> MainLoop<'a> {
         self.report(&Report::Gone(gone));
     }
 
+    /// Waits for an event that the next step has to handle.
     fn wait(&mut self) -> io::Result<()> {
-        let next_timeout = self.supervisor.next_timeout();
-        let probe = Some(self.next_probe);
-        let timeouts = [self.tree.next_timeout(), self.terminal.next_check(), self.relay.next_timeout(), probe];
-        self.timer.set(next_timeout.into_iter().chain(timeouts.into_iter().flatten()).min())?;
+        while !self.wait_once()? {}
+        Ok(())
+    }
+
+    /// Waits for an event, or for the next measurement of the delay of a kill. Returns whether there is anything for the
+    /// next step to handle.
+    fn wait_once(&mut self) -> io::Result<bool> {
+        let timeouts = [self.supervisor.next_timeout(), self.tree.next_timeout()];
+        let timeouts = timeouts.into_iter().chain([self.terminal.next_check(), self.relay.next_timeout()]);
+        let next_timeout = timeouts.flatten().min();
+        self.timer.set(next_timeout.into_iter().chain([self.next_probe]).min())?;
         // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place of
         // descriptors that do not exist.
         let timer = self.timer.as_fd();
@@ -337,10 +346,14 @@ impl<'a> MainLoop<'a> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+        let is_any_ready = self.tree.is_partly_reaped() || is_any_ready_except(timer, &descriptors);
         // The kill comes first, so that nothing delays it.
         let result = self.tree.run_round();
         self.report_kill_result(result);
-        self.probe();
+        let has_changed = self.probe();
+        if !is_any_ready && !has_changed && next_timeout.is_none_or(|at| clock::now() < at) {
+            return Ok(false);
+        }
         // A signal to this process may be a copy of a signal that the elector relays.
         for signal in self.signals.receive().sent {
             self.relay.handle_own_copy(clock::now(), signal);
@@ -349,15 +362,15 @@ impl<'a> MainLoop<'a> {
         if let Some(main) = self.main.filter(|_| self.terminal.next_check().is_some_and(|at| clock::now() >= at)) {
             self.handle_missing_terminal(main);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Measures the expected delay of a kill: how late this process runs, plus how long the processes of the command
-    /// would take to end.
-    fn probe(&mut self) {
+    /// would take to end. Does so only if that is due. Returns whether the deadlines have changed.
+    fn probe(&mut self) -> bool {
         let now = clock::now();
         if now < self.next_probe {
-            return;
+            return false;
         }
         let mut delay = now.since(self.next_probe);
         if self.main.is_some() {
@@ -366,16 +379,19 @@ impl<'a> MainLoop<'a> {
                 delay = delay.max(self.tree.expected_delay());
             }
         }
-        if let Some(delay) = self.supervisor.note_delay(now, delay) {
+        let delay = self.supervisor.note_delay(now, delay);
+        if let Some(delay) = delay {
             self.notify(SupervisorNotice::RunsLate { delay });
         }
         let kill_time = self.tree.kill_time();
-        if self.supervisor.set_kill_time(kill_time) {
+        let kill_time_changed = self.supervisor.set_kill_time(kill_time);
+        if kill_time_changed {
             let TaskCount { processes, threads, .. } = self.tree.count();
             let pace = self.tree.kill_pace();
             self.notify(SupervisorNotice::KillTime { kill_time, processes, threads, pace });
         }
         self.next_probe = clock::now() + probe_interval(self.main.is_some());
+        delay.is_some() || kill_time_changed
     }
 
     fn not_executed_notice(&self, reason: impl Into<String>) -> SupervisorNotice {
