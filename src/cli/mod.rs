@@ -101,15 +101,19 @@ impl CommandLine {
     }
 
     fn plan(&self) -> Result<Invocation, Refusal> {
-        let options = self.options();
         if self.subcommand.is_some() {
+            let options = self.options();
             let matches = SubcommandLine::command().try_get_matches_from(&self.arguments)?;
             let arguments = SubcommandLine::from_arg_matches(&matches)?.subcommand;
             let (_, matches) = matches.subcommand().expect("a subcommand was parsed");
             let origins = Origins { definition: &options, matches, arguments: &self.arguments };
             return Ok(plan::plan_subcommand(arguments, origins)?);
         }
-        let matches = options.clone().try_get_matches_from(&self.arguments)?;
+        // Without the subcommands, the definition is much smaller and accepts the same command lines. Help and errors
+        // come from the whole definition.
+        let mut options = RunLine::command();
+        let matches = options.try_get_matches_from_mut(&self.arguments);
+        let matches = matches.or_else(|_| definition().try_get_matches_from(&self.arguments))?;
         let RunLine { run, command } = RunLine::from_arg_matches(&matches)?;
         let origins = Origins { definition: &options, matches: &matches, arguments: &self.arguments };
         Ok(plan::plan_run(run, command, origins)?)

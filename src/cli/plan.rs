@@ -107,7 +107,7 @@ pub fn plan_run(
         stop_options,
         wait_for: arguments.command.wait_for,
         foreground: arguments.command.foreground,
-        removed_variables: variables::not_inherited(),
+        removed_variables: variables::not_inherited(std::env::vars_os()),
         run,
         frozen_elector_timeout,
         max_advance: timing.max_advance(),

@@ -1,6 +1,7 @@
 //! The environment variables whose names begin with `LEADERRUN_`.
 
 use std::ffi::OsString;
+use std::sync::LazyLock;
 
 use crate::elector::SLOT_VARIABLE;
 use crate::elector::outer_runs::OUTER_RUNS_VARIABLE;
@@ -32,8 +33,9 @@ pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
 /// The variables that leaderrun sets when it executes itself again. The command does not inherit them.
 const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTERS_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
-/// Returns the variables that set options.
-fn option_variables() -> Vec<String> {
+/// The variables that set options. They are only collected if the environment contains a variable with the [`PREFIX`],
+/// because that takes as long as parsing the command line.
+static OPTION_VARIABLES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let definition = super::definition();
     let lines = std::iter::once(&definition).chain(definition.get_subcommands());
     let variables = lines.flat_map(clap::Command::get_arguments).filter_map(|option| option.get_env()?.to_str());
@@ -41,33 +43,37 @@ fn option_variables() -> Vec<String> {
     variables.sort_unstable();
     variables.dedup();
     variables
+});
+
+/// Returns which of these variables the command does not inherit: those that set leaderrun's own options, and those that
+/// an outer leaderrun has set for its command.
+pub fn not_inherited(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
+    let is_set_by_leaderrun = |name: &str| INTERNAL.contains(&name) || name == FD_VARIABLE || name == SLOT_VARIABLE;
+    let names = with_prefix(variables).map(|(name, _)| name);
+    names.filter(|name| is_set_by_leaderrun(name) || OPTION_VARIABLES.contains(name)).collect()
 }
 
-/// Returns the variables that the command does not inherit: those that set leaderrun's own options, and those that an
-/// outer leaderrun has set for its command.
-pub fn not_inherited() -> Vec<String> {
-    option_variables()
-        .into_iter()
-        .chain(INTERNAL.into_iter().chain([FD_VARIABLE, SLOT_VARIABLE]).map(str::to_owned))
-        .collect()
+/// Returns the variables whose names begin with the [`PREFIX`].
+fn with_prefix(variables: impl IntoIterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (String, OsString)> {
+    let variables = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    variables.filter(|(name, _)| name.starts_with(PREFIX))
 }
 
 /// Returns a warning for each variable whose name begins with `LEADERRUN_` but is unknown to leaderrun.
 pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
-    let known = option_variables();
     let is_known = |name: &str| {
         let set_by_leaderrun = COMMAND_VARIABLES.iter().map(|(name, _)| *name).chain(INTERNAL);
-        known.iter().any(|known| known == name) || set_by_leaderrun.into_iter().any(|known| known == name)
+        OPTION_VARIABLES.iter().any(|known| known == name) || set_by_leaderrun.into_iter().any(|known| known == name)
     };
-    let variables = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
-    let unknown = variables.filter(|(name, value)| {
-        name.starts_with(PREFIX) && !is_known(name) && !is_service_link(name, &value.to_string_lossy())
-    });
+    let unknown = with_prefix(variables)
+        .filter(|(name, value)| !is_known(name) && !is_service_link(name, &value.to_string_lossy()));
     let without_prefix = |name: &str| name.trim_start_matches(PREFIX).to_owned();
-    let known: Vec<String> = known.iter().map(|name| without_prefix(name)).collect();
-    let sentence = |name: &str| match suggest::nearest(&without_prefix(name), known.iter().map(String::as_str)) {
-        Some(meant) => format!("{name}: this variable sets no option; try {PREFIX}{meant}"),
-        None => format!("{name}: this variable sets no option"),
+    let sentence = |name: &str| {
+        let known: Vec<String> = OPTION_VARIABLES.iter().map(|name| without_prefix(name)).collect();
+        match suggest::nearest(&without_prefix(name), known.iter().map(String::as_str)) {
+            Some(meant) => format!("{name}: this variable sets no option; try {PREFIX}{meant}"),
+            None => format!("{name}: this variable sets no option"),
+        }
     };
     unknown.map(|(name, _)| sentence(&name)).collect()
 }
