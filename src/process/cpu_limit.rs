@@ -21,7 +21,11 @@ enum CgroupVersion {
 
 /// The cgroups whose limits apply to this process.
 #[derive(Debug)]
-pub struct CpuCgroups(Vec<CpuCgroup>);
+pub struct CpuCgroups {
+    cgroups: Vec<CpuCgroup>,
+    /// The index of the cgroup that had the lowest limit when the limits were last read.
+    lowest: Option<usize>,
+}
 
 #[derive(Debug)]
 struct CpuCgroup {
@@ -46,23 +50,21 @@ impl CpuCgroups {
             let folders = path_in(&cgroup_file, version).map_or_else(Vec::new, |path| folders(Path::new(root), path));
             folders.into_iter().map(move |folder| CpuCgroup { version, folder })
         });
-        Self(cgroups.filter(|cgroup| cgroup.read_max().is_some()).collect())
+        Self { cgroups: cgroups.filter(|cgroup| cgroup.read_max().is_some()).collect(), lowest: None }
     }
 
-    /// Returns the lowest of all limits.
-    pub fn limit(&self) -> Option<CpuLimit> {
-        self.lowest().map(|(limit, _)| limit)
+    /// Reads all limits, and returns the lowest one.
+    pub fn read_limit(&mut self) -> Option<CpuLimit> {
+        let limits = self.cgroups.iter().enumerate();
+        let limited = limits.filter_map(|(index, cgroup)| Some((parse_max(&cgroup.read_max()?)?, index)));
+        let lowest = limited.min_by(|(one, _), (other, _)| one.cpus().total_cmp(&other.cpus()));
+        self.lowest = lowest.map(|(_, index)| index);
+        lowest.map(|(limit, _)| limit)
     }
 
-    /// Returns how often the lowest limit has throttled processes.
+    /// Returns how often the limit that [`read_limit`](Self::read_limit) has returned last has throttled processes.
     pub fn throttling(&self) -> Option<Throttling> {
-        let (_, cgroup) = self.lowest()?;
-        parse_throttling(&cgroup.read("cpu.stat")?)
-    }
-
-    fn lowest(&self) -> Option<(CpuLimit, &CpuCgroup)> {
-        let limited = self.0.iter().filter_map(|cgroup| Some((parse_max(&cgroup.read_max()?)?, cgroup)));
-        limited.min_by(|(one, _), (other, _)| one.cpus().total_cmp(&other.cpus()))
+        parse_throttling(&self.cgroups[self.lowest?].read("cpu.stat")?)
     }
 }
 

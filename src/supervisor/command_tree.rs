@@ -136,7 +136,7 @@ impl CommandTree {
     }
 
     fn estimate_kill_time(&mut self) {
-        let (count, limit) = (self.tree.count(), self.cpu.limit());
+        let (count, limit) = (self.tree.count(), self.cpu.read_limit());
         (self.kill_time, self.kill_pace) = (kill_time(count, limit), KillPace::of(count, limit));
         self.limit = limit;
     }

@@ -14,7 +14,7 @@ const ENOUGH_CPUS: f64 = 1.0;
 /// Examines the list of processes, the CPU limit, the limit of locked memory, and the permission to send signals.
 pub fn examine(table: &mut Table) {
     table.add(processes());
-    table.add(cpu(&CpuCgroups::find()));
+    table.add(cpu(CpuCgroups::find()));
     table.add(locked_memory());
     table.add(signals());
 }
@@ -30,8 +30,8 @@ fn processes() -> Row {
     }
 }
 
-fn cpu(cgroups: &CpuCgroups) -> Row {
-    let Some(limit) = cgroups.limit() else { return Row::ok("CPU", "no cgroup limits the CPUs") };
+fn cpu(mut cgroups: CpuCgroups) -> Row {
+    let Some(limit) = cgroups.read_limit() else { return Row::ok("CPU", "no cgroup limits the CPUs") };
     let throttled = match cgroups.throttling() {
         Some(Throttling { periods, throttled }) => {
             format!("; processes had to wait in {throttled} of {periods} periods")
