@@ -15,6 +15,9 @@ pub const CAPACITY: usize = 8192;
 /// The longest duration of one scan.
 const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
 
+/// The largest number of threads whose children a walk lists. With more threads, a scan is faster.
+pub const MAX_WALKED_THREADS: u32 = 32;
+
 /// The numbers of the processes that were found, in ascending order.
 #[derive(Debug)]
 pub struct Members(Vec<i32>);
@@ -64,8 +67,39 @@ impl Members {
         &self.0
     }
 
+    /// Finds the same processes as [`scan_until`](Self::scan_until), but only reads these processes. This is much faster
+    /// if there are few of them. Returns false if there are too many threads, or if a thread has ended meanwhile. The
+    /// caller must then scan; `visit` has been called with some of the processes.
+    pub fn walk(&mut self, proc: &Proc, mut visit: impl FnMut(Member)) -> bool {
+        let mut unread: Vec<(i32, bool)> = self.0.iter().map(|number| (*number, true)).collect();
+        let mut walked_threads = 0;
+        while let Some((number, is_added)) = unread.pop() {
+            let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { continue };
+            // By now, the number may belong to another process, or the process may have been found in another list.
+            let is_known = |number: i32| self.0.binary_search(&number).is_ok();
+            if !is_added && (is_known(number) || !is_known(stat.parent)) {
+                continue;
+            }
+            let Some(numbers) = proc.numbers(number) else { continue };
+            self.add(number);
+            visit(Member { identity: Identity { number, started: stat.started }, stat, numbers, is_added });
+            let mut is_complete = true;
+            proc.for_each_thread(number, |thread| {
+                walked_threads += 1;
+                let listing = proc.for_each_child_of(number, thread, |child| unread.push((child, false)));
+                // The children of a thread that has ended belong to another thread, which may have been listed before.
+                is_complete = listing.is_ok() && walked_threads <= MAX_WALKED_THREADS;
+                is_complete
+            });
+            if !is_complete {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Reads every process once, in ascending order of the numbers, and calls `visit` with the processes that were
-    /// [added](Self::add) and with their descendants.
+    /// [added](Self::add) and with their descendants. Dead processes are left out: they have no children.
     ///
     /// A parent almost always has a lower number than its child. A child with a lower number is found by the next scan.
     ///
@@ -86,7 +120,7 @@ impl Members {
         proc.for_each_process(|number| {
             let is_added = self.0.binary_search(&number).is_ok();
             is_complete = clock::now() < until;
-            let Ok(stat) = proc.stat(number) else { return is_complete };
+            let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { return is_complete };
             let is_child = stat.started < start_ticks && self.0.binary_search(&stat.parent).is_ok();
             if (is_added || is_child)
                 && let Some(numbers) = proc.numbers(number)
@@ -97,5 +131,60 @@ impl Members {
             is_complete
         });
         is_complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::sync::Barrier;
+    use std::thread;
+
+    use nix::sys::signal::{Signal, killpg};
+    use nix::unistd::getpid;
+    use testkit::eventually;
+
+    use super::*;
+
+    #[test]
+    fn a_walk_finds_the_processes_that_a_scan_finds() {
+        let proc = Proc::open().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & (sleep 1000 & sleep 1000 & wait) & wait"]).process_group(0);
+        let mut shell = command.stdout(Stdio::null()).spawn().unwrap();
+        let number = i32::try_from(shell.id()).unwrap();
+        let scanned = RefCell::new(Members::new());
+        eventually("all processes have started", || {
+            let mut scanned = scanned.borrow_mut();
+            scanned.clear();
+            scanned.add(number);
+            assert!(scanned.scan(&proc, |_| {}));
+            scanned.numbers().len() == 5
+        });
+        let (scanned, mut walked) = (scanned.into_inner(), Members::new());
+        walked.add(number);
+        let mut visited = Vec::new();
+        assert!(walked.walk(&proc, |member| visited.push((member.pid(), member.stat.threads, member.is_added))));
+        killpg(Pid::from_raw(number), Signal::SIGKILL).unwrap();
+        shell.wait().unwrap();
+        visited.sort_unstable();
+        let expected = scanned.numbers().iter().map(|found| (Pid::from_raw(*found), 1, *found == number));
+        assert_eq!(visited, expected.collect::<Vec<_>>());
+        assert_eq!(walked.numbers(), scanned.numbers());
+    }
+
+    #[test]
+    fn a_walk_ends_if_there_are_many_threads() {
+        let (proc, ends) = (Proc::open().unwrap(), Barrier::new(MAX_WALKED_THREADS as usize + 1));
+        let mut members = Members::new();
+        members.add(getpid().as_raw());
+        thread::scope(|scope| {
+            (0..MAX_WALKED_THREADS).for_each(|_| drop(scope.spawn(|| ends.wait())));
+            let is_complete = members.walk(&proc, |_| {});
+            ends.wait();
+            assert!(!is_complete);
+        });
     }
 }

@@ -7,7 +7,7 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::TaskCount;
 use nix::sys::signal::Signal;
 
-use super::members::{self, Member, Members};
+use super::members::{self, MAX_WALKED_THREADS, Member, Members};
 use super::proc::{Identity, Proc};
 use super::shared_nested::SharedNested;
 use crate::process::clock;
@@ -110,9 +110,11 @@ impl Nested {
         last: TaskCount,
     ) -> TaskCount {
         let mut count = TaskCount::default();
-        let is_complete = self.scan(proc, members, until, |member| {
-            count.add(member.stat.threads);
-        });
+        if last.threads <= MAX_WALKED_THREADS && self.walk(proc, members, |member| count.add(member.stat.threads)) {
+            return count;
+        }
+        count = TaskCount::default();
+        let is_complete = self.scan(proc, members, until, |member| count.add(member.stat.threads));
         if is_complete || count.threads > last.threads { count } else { last }
     }
 
@@ -148,6 +150,25 @@ impl Nested {
         }
     }
 
+    /// Adds the processes whose descendants are searched for: the children of this process, and the remembered processes.
+    fn add_known(&mut self, proc: &Proc, members: &mut Members) {
+        self.forget_dead(proc);
+        members.clear();
+        let _ = proc.for_each_child(|number| members.add(number));
+        self.processes.iter().for_each(|remembered| members.add(remembered.identity.number));
+    }
+
+    /// Does the same as [`scan`](Self::scan), with a [walk](Members::walk) instead of a scan.
+    fn walk(&mut self, proc: &Proc, members: &mut Members, mut visit: impl FnMut(&Member)) -> bool {
+        self.add_known(proc, members);
+        members.walk(proc, |member| {
+            if is_nested(&member) {
+                self.add(member.identity);
+            }
+            visit(&member);
+        })
+    }
+
     /// Remembers the nested processes that one scan finds, and calls `visit` with every process that it finds. Returns
     /// whether the scan was complete.
     fn scan(
@@ -157,10 +178,7 @@ impl Nested {
         until: Option<Instant>,
         mut visit: impl FnMut(&Member),
     ) -> bool {
-        self.forget_dead(proc);
-        members.clear();
-        let _ = proc.for_each_child(|number| members.add(number));
-        self.processes.iter().for_each(|remembered| members.add(remembered.identity.number));
+        self.add_known(proc, members);
         if members.is_empty() {
             return true;
         }

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 use nix::unistd::{Pid, getpid, read};
-use rustix::fs::{RawDir, SeekFrom, seek};
+use rustix::fs::{RawDir, SeekFrom, readlinkat_raw, seek};
 
 use crate::process::pidfd::PidFd;
 
@@ -26,6 +26,12 @@ const READ_SIZE: usize = 4096;
 
 /// How many bytes of the list of children are read. This is enough for more than a hundred thousand children.
 const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
+
+/// The link that identifies the PID namespace of a process, in its folder.
+const NAMESPACE_LINK: &str = "ns/pid";
+
+/// The longest [`NAMESPACE_LINK`] that is expected.
+const MAX_LINK: usize = 64;
 
 /// An open /proc.
 ///
@@ -42,6 +48,8 @@ pub struct Proc {
     ticks_per_second: u64,
     /// When this process was started, in clock ticks since boot.
     own_start: u64,
+    /// The [`NAMESPACE_LINK`] of this process, if it can be read.
+    namespace: Option<Vec<u8>>,
 }
 
 /// A process, identified by its number and its start time, because numbers are reused.
@@ -99,12 +107,15 @@ impl Proc {
         let children = openat(&root, "thread-self/children", flags, Mode::empty())?;
         // SAFETY: sysconf takes an integer.
         let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
-        let mut proc = Self { root, children, depth: 0, ticks_per_second, own_start: 0 };
+        let mut proc = Self { root, children, depth: 0, ticks_per_second, own_start: 0, namespace: None };
         let mut buffer = [0; READ_SIZE];
         let status = proc.read("self/status", &mut buffer)?;
         proc.depth = namespaced_numbers(status).count();
         let mut buffer = [0; READ_SIZE];
         proc.own_start = parse_stat(proc.read("self/stat", &mut buffer)?).ok_or(Errno::EINVAL)?.started;
+        let mut buffer = [MaybeUninit::uninit(); MAX_LINK];
+        let link = readlinkat_raw(&proc.root, "self/ns/pid", &mut buffer[..]);
+        proc.namespace = link.ok().map(|(namespace, _)| namespace.to_vec());
         if proc.depth == 0 {
             return Err(io::Error::other("no NSpid in /proc/self/status"));
         }
@@ -129,29 +140,18 @@ impl Proc {
     ///
     /// # Errors
     /// Fails if /proc cannot be read.
-    pub fn for_each_child(&self, mut visit: impl FnMut(i32)) -> nix::Result<()> {
-        let mut buffer = [0; READ_SIZE];
-        let mut offset = 0;
-        let mut number = 0;
-        while offset < MAX_CHILDREN_LENGTH {
-            match pread(&self.children, &mut buffer, offset) {
-                Ok(0) => return Ok(()),
-                Ok(length) => {
-                    offset += length as i64;
-                    for byte in &buffer[..length] {
-                        if byte.is_ascii_digit() {
-                            number = number * 10 + i32::from(byte - b'0');
-                        } else if number > 0 {
-                            visit(number);
-                            number = 0;
-                        }
-                    }
-                }
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(())
+    pub fn for_each_child(&self, visit: impl FnMut(i32)) -> nix::Result<()> {
+        for_each_listed(&self.children, visit)
+    }
+
+    /// Calls `visit` with the number of each child of a thread of a process.
+    ///
+    /// # Errors
+    /// Returns `ENOENT` or `ESRCH` if there is no such thread.
+    pub fn for_each_child_of(&self, number: i32, thread: i32, visit: impl FnMut(i32)) -> nix::Result<()> {
+        let mut path = [0; PATH_SIZE];
+        let path = format_path(&mut path, format_args!("{number}/task/{thread}/children"));
+        for_each_listed(&openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, visit)
     }
 
     /// Calls `visit` with the number of each process, in ascending order, until it returns false. Processes that cannot
@@ -186,6 +186,9 @@ impl Proc {
 
     /// Returns the numbers of a process in the PID namespaces, if /proc contains them.
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
+        if self.is_of_own_namespace() && self.is_in_own_namespace(number) {
+            return Some(Numbers { pid: Pid::from_raw(number), is_nested: false });
+        }
         let mut buffer = [0; READ_SIZE];
         let status = self.read_file(number, "status", &mut buffer).ok()?;
         let (mut pid, mut count) = (None, 0);
@@ -196,6 +199,14 @@ impl Proc {
             }
         }
         Some(Numbers { pid: pid?, is_nested: count > self.depth })
+    }
+
+    /// Returns whether a process is in the PID namespace of this process. Returns false if that is not known, because
+    /// the process belongs to another user. A call takes a third of the time of [`stat`](Self::stat).
+    pub fn is_in_own_namespace(&self, number: i32) -> bool {
+        let (mut path, mut buffer) = ([0; PATH_SIZE], [MaybeUninit::uninit(); MAX_LINK]);
+        let link = readlinkat_raw(&self.root, self::path(&mut path, number, NAMESPACE_LINK), &mut buffer[..]);
+        link.is_ok_and(|(namespace, _)| self.namespace.as_deref() == Some(namespace))
     }
 
     /// Returns the real user ID of a process.
@@ -293,18 +304,44 @@ fn ignore_dead(result: nix::Result<()>) -> nix::Result<()> {
     }
 }
 
-const PATH_SIZE: usize = 32;
+const PATH_SIZE: usize = 40;
 
 fn path<'a>(buffer: &'a mut [u8; PATH_SIZE], number: i32, file: &str) -> &'a str {
     format_path(buffer, format_args!("{number}/{file}"))
 }
 
-/// Formats a path without allocating. The longest path is 2147483647/task/2147483647/stat.
+/// Formats a path without allocating. The longest path is 2147483647/task/2147483647/children.
 fn format_path<'a>(buffer: &'a mut [u8; PATH_SIZE], path: fmt::Arguments<'_>) -> &'a str {
     let mut rest = &mut buffer[..];
     let _ = rest.write_fmt(path);
     let length = PATH_SIZE - rest.len();
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
+/// Calls `visit` with each number in a list of children.
+fn for_each_listed(list: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<()> {
+    let mut buffer = [0; READ_SIZE];
+    let mut offset = 0;
+    let mut number = 0;
+    while offset < MAX_CHILDREN_LENGTH {
+        match pread(list, &mut buffer, offset) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                offset += length as i64;
+                for byte in &buffer[..length] {
+                    if byte.is_ascii_digit() {
+                        number = number * 10 + i32::from(byte - b'0');
+                    } else if number > 0 {
+                        visit(number);
+                        number = 0;
+                    }
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Calls `visit` with each entry of a directory that is a number, until it returns false.
@@ -376,6 +413,7 @@ mod tests {
         let proc = Proc::open().unwrap();
         let numbers = proc.numbers(getpid().as_raw()).unwrap();
         assert!(!numbers.is_nested && numbers.pid == getpid());
+        assert!(proc.is_in_own_namespace(getpid().as_raw()));
         let mut found = false;
         proc.for_each_process(|number| {
             found |= number == getpid().as_raw();
