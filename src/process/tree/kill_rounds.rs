@@ -13,6 +13,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long rounds do without a scan as long as processes end. The children of an ended process become children of this
+/// process, so this is how most kills end, and a scan would only slow them down.
+const SCAN_DELAY: Duration = Duration::from_millis(20);
+
 /// If no process has ended for this long, one of those that are left is reported as stuck. The time is long enough for
 /// a busy machine.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -26,6 +30,7 @@ const UNREAPED_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct KillRounds {
     /// The pace that limits how many threads are killed at once, and the instant until which it applies.
     pace: Option<(KillPace, Instant)>,
+    began_at: Instant,
     next_round: Instant,
     pause: Duration,
     /// When the last process ended, or when the kill began if none has.
@@ -40,7 +45,15 @@ impl KillRounds {
     /// Creates a kill at this pace. Its first round is due at once.
     pub fn begin(now: Instant, pace: Option<KillPace>) -> Self {
         let pace = pace.map(|pace| (pace, now + pace.duration));
-        Self { pace, next_round: now, pause: SHORTEST_PAUSE, progress_at: now, all_dead_since: None, has_failed: false }
+        Self {
+            pace,
+            began_at: now,
+            next_round: now,
+            pause: SHORTEST_PAUSE,
+            progress_at: now,
+            all_dead_since: None,
+            has_failed: false,
+        }
     }
 
     /// Returns when to call [`run_round`](Self::run_round) again.
@@ -65,15 +78,17 @@ impl KillRounds {
         now >= *self.all_dead_since.get_or_insert(now) + UNREAPED_TIMEOUT
     }
 
-    /// Kills every descendant that one scan finds, as far as the pace allows.
+    /// Kills every child and, if the kill takes long or nothing ends, every descendant that one scan finds, as far as
+    /// the pace allows.
     ///
     /// # Errors
     /// Returns why a process could not be killed. Only the first failure is returned.
     pub fn run_round(&mut self, tree: &mut Tree, now: Instant) -> Result<(), KillFailure> {
+        let scans = self.pace.is_some() || self.pause > SHORTEST_PAUSE || now >= self.began_at + SCAN_DELAY;
         self.next_round = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
-        let mut result = tree.kill(pace.map(|pace| pace.max_killed));
+        let mut result = tree.kill(pace.map(|pace| pace.max_killed), scans);
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
             result = tree.check_progress();
         }

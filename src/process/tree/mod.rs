@@ -218,24 +218,26 @@ impl Tree {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every descendant that one scan finds. With `max_killed`, it kills at least one process, but no
-    /// further process while this many killed threads have not ended.
+    /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With `max_killed`, it
+    /// kills at least one process, but no further process while this many killed threads have not ended.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///
     /// # Errors
     /// Returns the first reason why a process was not killed.
-    pub fn kill(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
-        let result = self.kill_as_this_user(max_killed);
+    pub fn kill(&mut self, max_killed: Option<u32>, scans: bool) -> Result<(), KillFailure> {
+        let result = self.kill_as_this_user(max_killed, scans);
         let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = result else { return result };
         let refused = |errno| KillFailure::Refused { number, errno };
         let owner = self.proc.owner(number).map_err(refused)?;
-        user::as_user(owner, || self.kill_as_this_user(max_killed).map_err(KillFailure::errno)).map_err(refused)
+        user::as_user(owner, || self.kill_as_this_user(max_killed, scans).map_err(KillFailure::errno)).map_err(refused)
     }
 
-    fn kill_as_this_user(&mut self, max_killed: Option<u32>) -> Result<(), KillFailure> {
+    fn kill_as_this_user(&mut self, max_killed: Option<u32>, scans: bool) -> Result<(), KillFailure> {
         let Self { proc, members, nested, checks_namespaces, next_scan, .. } = self;
         nested.forget_dead(proc);
+        // A process that checks namespaces has never scanned the tree.
+        let scans = scans || *checks_namespaces;
         let checks_namespaces = *checks_namespaces || !nested.is_empty();
         let mut result = Ok(());
         let mut record_result = |number: i32, sent: nix::Result<()>| {
@@ -249,7 +251,10 @@ impl Tree {
         let mut allowance = max_killed.map(KillAllowance::new);
         let mut is_allowed =
             |threads: &dyn Fn() -> u32| allowance.as_mut().is_none_or(|allowance| allowance.take(threads));
-        members.clear();
+        // Without a scan, the processes that the last one has found remain, so that messages can name them.
+        if scans {
+            members.clear();
+        }
         let listing = proc.for_each_child(|number| {
             members.add(number);
             if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
@@ -259,7 +264,7 @@ impl Tree {
             }
         });
         let scan_started_at = clock::now();
-        if !members.is_empty() && scan_started_at >= *next_scan {
+        if scans && !members.is_empty() && scan_started_at >= *next_scan {
             members.scan(proc, |member| {
                 if member.numbers.is_nested {
                     found_nested = true;
