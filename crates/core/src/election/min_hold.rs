@@ -19,8 +19,9 @@ use crate::record::Record;
 /// Returns the earliest time at which the next run may start. The release writes it to the record after the command
 /// has succeeded.
 pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Timestamp> {
-    let min_hold = SignedDuration::try_from(min_hold?).ok()?;
-    held.acquire_time?.checked_add(min_hold).ok()
+    let min_hold = SignedDuration::try_from(min_hold?).unwrap_or(SignedDuration::MAX);
+    // A minimum hold of ten thousand years means that the command never runs again.
+    Some(held.acquire_time?.checked_add(min_hold).unwrap_or(Timestamp::MAX))
 }
 
 /// Returns the instant before which a candidate must not acquire the lock with this record, which last changed at
@@ -31,4 +32,18 @@ pub(super) fn earliest_acquisition(record: &Record, now: Now, changed: Instant) 
     // A wrong wall clock must not delay an acquisition by more than the minimum hold.
     let latest = record.min_hold().map(|hold| changed + hold);
     Some((now.boot + remaining).min(latest.unwrap_or(now.boot + remaining)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minimum_hold_beyond_the_last_representable_time_never_ends() {
+        let held = Record { acquire_time: Some(Timestamp::UNIX_EPOCH), ..Record::default() };
+        for hold in [Duration::from_secs(10_000 * 366 * 86_400), Duration::MAX] {
+            assert_eq!(not_before(&held, Some(hold)), Some(Timestamp::MAX), "{hold:?}");
+        }
+        assert_eq!(not_before(&held, None), None);
+    }
 }
