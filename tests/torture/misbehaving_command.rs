@@ -94,7 +94,7 @@ fn in_child(work: impl FnOnce()) -> Option<Pid> {
         ForkResult::Parent { child } => Some(child),
         ForkResult::Child => {
             work();
-            // SAFETY: the call ends this process without running the exit handlers of its parent.
+            // SAFETY: the call ends this process without running the exit handlers that it has inherited.
             unsafe { libc::_exit(0) }
         }
     }
