@@ -325,8 +325,8 @@ impl World<'_> {
         stored
     }
 
-    /// Steps the election, and carries out its actions. Without the rule `tenure_rule`, a tenure in these actions begins
-    /// now.
+    /// Steps the election, and carries out its actions. If `tenure_rule` is the disabled rule, a tenure in these actions
+    /// begins now.
     pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, tenure_rule: Option<Rule>) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
@@ -403,8 +403,8 @@ impl World<'_> {
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// Returns the tenure as this run gets it when the setting disables a rule. Without the rule `tenure_rule`, it begins
-    /// now.
+    /// Returns the tenure as this run gets it when the setting disables a rule. If that rule is `tenure_rule`, the tenure
+    /// begins now.
     fn tenure_without_rule(&self, run: usize, tenure: Tenure, tenure_rule: Option<Rule>) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled {

@@ -22,7 +22,7 @@ pub enum Step {
     DroppedRequestArrives(usize, usize),
     RefuseRequest(usize),
     DeliverReply(usize),
-    /// The reply to one of a run's writes that are no longer awaited, at this index, arrives.
+    /// One of a run's late replies to writes, at this index, arrives.
     DeliverLateWrite(usize, usize),
     DeliverWatchEvent(usize),
     Partition(usize, Partition),

@@ -256,7 +256,7 @@ impl World {
         until == 0 || self.now > until + RESUME_TIME + plan.clock.true_time(plan.advance())
     }
 
-    /// Changes a part of the object that leaderrun does not use, again and again.
+    /// Keeps changing a part of the object that leaderrun does not use.
     pub fn touch_object(&mut self) {
         self.store.touch();
         self.publish();

@@ -142,7 +142,7 @@ pub struct Plan {
     pub migrating: bool,
     /// `true` if writes to the second object are neither carried out nor answered.
     pub second_unwritable: bool,
-    /// The interval at which another program changes other parts of the first object, also after the end of the faults.
+    /// The interval at which another program changes other parts of the first object, even after the faults have ended.
     pub touch_interval: Option<Time>,
     /// `true` if the wall clocks are correct and do not jump.
     pub accurate_wall_clocks: bool,
@@ -307,9 +307,9 @@ fn draw_machines(
         .collect()
 }
 
-/// Draws the interval at which another program changes the object. It is shorter than the pauses between polls. The
-/// random numbers have a seed of their own, so that the seeds of earlier failures still give the same schedules if there
-/// is no such program.
+/// Draws the interval at which another program changes the object, or `None` if there is no such program. The interval
+/// is shorter than the pauses between polls. The random numbers have their own seed, so the seeds of earlier failures
+/// still give the same schedules if there is no such program.
 fn draw_touch_interval(machines: &[MachinePlan], constraints: &Constraints) -> Option<Time> {
     let mut rng = Rng::with_seed(machines[0].clock.initial_boot_time + 1);
     let shortest_retry = machines.iter().map(|machine| machine.timing.retry_period().as_nanos() as Time).min()?;

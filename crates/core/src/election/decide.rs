@@ -120,7 +120,7 @@ impl Election {
             ..Record::default()
         };
         let mut claim = self.written_by_me(claim, RunState::Held, now);
-        // Unlike `renewTime`, this is not later than that of the previous record, whose writer's clock may be ahead.
+        // Unlike `renewTime`, this may be earlier than in the previous record, whose writer's clock may be ahead.
         claim.acquire_time = Some(to_microseconds(now.wall));
         if !self.claiming {
             self.claiming = true;

@@ -278,7 +278,7 @@ fn read_in_a_later_version(driver: &mut Driver, record: &Record) {
 
 /// Between two reads, the holder renews the record and another program restores the old one.
 #[test]
-fn a_renewal_that_was_reverted_between_two_reads_is_waited_for() {
+fn a_candidate_waits_after_a_renewal_that_was_reverted_between_two_reads() {
     let (mut driver, held) = polling_candidate();
     driver.advance(driver.time_to_next_timeout());
     driver.now.boot = driver.now.boot + 100 * SECOND;
@@ -294,13 +294,13 @@ fn a_candidate_without_a_watch_takes_over_although_another_program_keeps_changin
     for _ in 0..2 {
         read_in_a_later_version(&mut driver, &held);
         let first = driver.now.boot;
-        while !driver.election.observed().is_some_and(|(_, takeable_at)| driver.now.boot >= takeable_at) {
+        while driver.election.observed().is_none_or(|(_, takeable_at)| driver.now.boot < takeable_at) {
             read_in_a_later_version(&mut driver, &held);
         }
         let waited = driver.now.boot.since(first);
         assert!(waited > 40 * SECOND && waited < 50 * SECOND, "{waited:?}");
         driver.expect_write();
-        // A renewal that is seen begins the time anew.
+        // A renewal that a read returns restarts the wait.
         driver.reply(Reply::Conflict);
         driver.version += 1;
         held = record_by("r", RunState::Held, T2, 15);
