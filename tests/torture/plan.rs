@@ -172,8 +172,8 @@ impl Plan {
         Step { pause, record, target, fault }
     }
 
-    /// Returns the behavior of the `count`th candidate of a series: words for its command, options for leaderrun, and the
-    /// pause between its end and the start of the next candidate.
+    /// Returns the behavior of the `count`th candidate of a series: words for its command, options for leaderrun, and
+    /// the pause between its end and the start of the next candidate.
     pub fn candidate(&self, index: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (index as u64 + 1) << 32 ^ u64::from(count));
         let stays_in_process_group = random.u8(..100) < 40;
