@@ -202,17 +202,7 @@ fn doctor_request(
 }
 
 fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {
-    let lock = lock_name(lock, origins)?;
-    let cluster_origins = ["kubeconfig", "context", "impersonate"].map(|id| origins.of(id));
-    // A variable may be set for other runs, too.
-    match cluster_origins.into_iter().find(Origin::is_on_command_line) {
-        Some(origin) if !lock.kind.is_in_cluster() => {
-            let lock = origins.of("lock").given();
-            let reason = format!("{lock} is not in a cluster, so it needs no access to one");
-            Err(UsageError::new(origin.given(), reason).remedy(format!("leave {} out", origin.name())))
-        }
-        _ => Ok(LockTarget { lock, cluster: cluster_options(cluster, origins) }),
-    }
+    Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster_options(cluster, origins) })
 }
 
 /// Returns the options about the cluster, with their names for messages.

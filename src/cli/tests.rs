@@ -100,10 +100,6 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
             "leaderrun lock".to_owned(),
             "lock: leaderrun has no such subcommand; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
         ),
-        (
-            run("--context x"),
-            "--context x: --lock file:/tmp/never-created.lease is not in a cluster, so it needs no access to one; leave --context out",
-        ),
         (run("-E"), "-E: the value is missing; for example -E 75"),
         (run("-E 3 -E 4"), "-E: given more than once; give it once"),
         (run("--max-run 0s"), "--max-run 0s: the command would be stopped at once; for example --max-run 2h"),
@@ -168,7 +164,7 @@ fn suggestions_work_when_they_are_pasted() {
             "service" => "--lock job --port 80".to_owned(),
             "port" => "--lock job --service my-service".to_owned(),
             "address" => "--lock job --service my-service --port 80".to_owned(),
-            "pod-label" | "namespace" | "owner" | "kubeconfig" | "context" | "as" => "--lock job".to_owned(),
+            "pod-label" | "namespace" | "owner" => "--lock job".to_owned(),
             _ => format!("--lock {FILE}"),
         };
         for value in values {
