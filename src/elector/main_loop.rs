@@ -185,12 +185,12 @@ impl MainLoop {
         // the same step as its death.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
-        let ReceivedSignals { sent, resized, suspended } = self.signals.receive();
+        let ReceivedSignals { to_relay, resized, suspended } = self.signals.receive();
         if suspended {
             log_notices::not_suspended();
         }
         let is_ignored = |signal: i32| is_termination_signal(signal) && self.inherited.ignores(signal);
-        let signals = sent.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+        let signals = to_relay.into_iter().filter(|signal| !is_ignored(*signal)).collect();
         ElectorInputs {
             reports: self.channel.receive(),
             election: self.election.reports(),

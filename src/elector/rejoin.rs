@@ -112,7 +112,7 @@ fn pause(duration: Duration, inherited: &InheritedSignals) -> io::Result<Option<
     timer.set(Some(end))?;
     loop {
         let requests_end = |signal: &i32| ends_candidate(*signal) && !inherited.ignores(*signal);
-        if let Some(signal) = signals.receive().sent.into_iter().find(requests_end) {
+        if let Some(signal) = signals.receive().to_relay.into_iter().find(requests_end) {
             return Ok(Some(signal));
         }
         if clock::now() >= end {

@@ -1,4 +1,4 @@
-//! Interprets an answer: an object, an error of the API server, or the answer of a server that is not an API server.
+//! Interprets an answer: it is an object, an error from the API server, or does not come from an API server.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::error::{Error, ErrorKind};
 use crate::telemetry::log::printable;
 
-/// Returns the object in an answer of the API server at this address.
+/// Returns the object in an answer from the API server at this address.
 ///
 /// # Errors
 /// Returns the API server's error, or an error for an answer that is not from an API server.
@@ -30,13 +30,14 @@ pub fn object(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Valu
     Err(Error { retry_after, ..error })
 }
 
-/// Returns the error for an answer that is not from an API server. Its contents, perhaps a page of HTML, are left out.
+/// Returns the error for an answer that is not from an API server. The message does not quote the answer, which may be
+/// an HTML page.
 fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     let (code, body) = (answer.status(), answer.body().as_ref());
     let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(location) = answer.headers().get(LOCATION).filter(|_| code.is_redirection()) {
         let location = printable(&String::from_utf8_lossy(location.as_bytes()));
-        let reason = "leaderrun does not follow redirects, because another server would have another lock";
+        let reason = "leaderrun does not follow redirects, because another server would have a different lock";
         return Error::unknown(format!(
             "{address} redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to the \
              address of the API server itself"
@@ -47,13 +48,13 @@ fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Er
     } else if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         "a compressed answer, although leaderrun did not ask for one"
     } else if content_type.contains("html") || body.trim_ascii_start().starts_with(b"<") {
-        "a page of HTML"
+        "an HTML page"
     } else if serde_json::from_slice::<Value>(body).is_ok() {
-        "JSON of another kind"
+        "unexpected JSON"
     } else {
         "text"
     };
-    // This is probably a busy proxy in front of the API server, which has not passed the request on.
+    // A 429 probably comes from a busy proxy in front of the API server, which has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
     Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {body_type}, with HTTP status {code}"))
 }
@@ -67,8 +68,8 @@ fn status_error(status: &Value, http_code: u16) -> Error {
     Error { retry_after: retry_after.map(Duration::from_secs), ..Error::from_status(&status) }
 }
 
-/// Returns the pause that the `Retry-After` header demands. The header contains a number of seconds or a time. A time
-/// is compared with the `Date` header of the answer, because this machine's clock may differ from the server's.
+/// Returns the pause that the `Retry-After` header demands, as a number of seconds or as a time. A time is compared
+/// with the `Date` header of the answer, because this machine's clock may differ from the server's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let retry_after = text(RETRY_AFTER)?;
@@ -96,17 +97,17 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_other_servers_are_recognised() {
+    fn answers_of_other_servers_are_recognized() {
         for (code, headers, body, expected) in [
             (
                 200,
                 &[("content-type", "text/html; charset=utf-8")][..],
                 "<html>",
-                "a page of HTML, with HTTP status 200 OK",
+                "an HTML page, with HTTP status 200 OK",
             ),
-            (404, &[], "  <!DOCTYPE html>", "a page of HTML, with HTTP status 404 Not Found"),
+            (404, &[], "  <!DOCTYPE html>", "an HTML page, with HTTP status 404 Not Found"),
             (404, &[], "404 page not found", "text, with HTTP status 404"),
-            (403, &[], r#"{"error":"denied"}"#, "JSON of another kind"),
+            (403, &[], r#"{"error":"denied"}"#, "unexpected JSON"),
             (502, &[], "", "an empty answer"),
             (200, &[("content-encoding", "gzip")], "\u{1f}", "a compressed answer"),
         ] {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_retry_after_header_counts_if_the_body_demands_no_pause() {
+    fn the_retry_after_header_is_used_if_the_body_demands_no_pause() {
         let pause = |headers: &[(&str, &str)], body: &str| {
             let error = object(&answer(429, headers, body), ADDRESS).expect_err("an error");
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))

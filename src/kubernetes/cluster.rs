@@ -22,7 +22,7 @@ use super::transport::{PooledBody, Resolver, Transport};
 
 type LayerError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The access to a cluster, which all threads of a process share: the credentials and the addresses of the server.
+/// The credentials for a cluster and the addresses of its API server, which all threads of the process share.
 #[derive(Clone)]
 pub struct ClusterAccess {
     credentials: Credentials,
@@ -30,7 +30,7 @@ pub struct ClusterAccess {
 }
 
 impl ClusterAccess {
-    /// Creates the access to the cluster that these options describe. No file is read before the first use.
+    /// Creates the access to the cluster that these options describe. Reads no file yet.
     pub fn new(options: ClusterOptions) -> Self {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }
@@ -40,7 +40,7 @@ impl ClusterAccess {
         self.credentials.known_configuration()
     }
 
-    /// Returns what the credentials are waiting for, if they have waited for long.
+    /// Returns what the credentials are waiting for, if they have waited for more than a second.
     pub fn pending(&self) -> Option<String> {
         self.credentials.pending()
     }
@@ -48,8 +48,8 @@ impl ClusterAccess {
 
 /// A cluster, with one client for requests and another for watches.
 ///
-/// When a request times out, its connection is closed. With a single client, the next request could be sent on the
-/// connection of a watch that has just ended, which is probably dead as well.
+/// When a request times out, its connection is closed. If watches used the same client, the next request could be sent
+/// on the connection of a watch that has just ended, and that connection is probably dead too.
 #[derive(Clone)]
 pub struct Cluster {
     config: Arc<ConnectionConfig>,
@@ -60,11 +60,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Opens a cluster: waits until its configuration has been read, but does not connect before the first request.
-    /// The clients belong to the tokio runtime of the current thread.
+    /// Waits until the cluster's configuration has been read, and creates the clients. They connect when they send the
+    /// first request, and belong to the tokio runtime of the current thread.
     ///
     /// # Errors
-    /// Fails if the kubeconfig cannot be used, or there is none and this is not a pod.
+    /// Fails if the kubeconfig cannot be used, or if there is no kubeconfig and leaderrun does not run in a pod.
     pub async fn open(access: &ClusterAccess, request_timeout: Duration) -> Result<Self> {
         let config = access.credentials.configuration().await?;
         let new_transport = || Transport::new(access.credentials.clone(), access.resolver.clone(), request_timeout);
@@ -81,7 +81,7 @@ impl Cluster {
         Ok(Self { config, transport, requests, watches, request_timeout })
     }
 
-    /// Returns the namespace of locks whose name does not include one.
+    /// Returns the namespace for locks whose name does not include one.
     pub fn default_namespace(&self) -> &str {
         &self.config.namespace
     }
@@ -103,12 +103,12 @@ impl Cluster {
         self.watches.clone()
     }
 
-    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
+    /// Returns what requests are waiting for before they can be sent, if they have waited for more than a second.
     pub fn pending(&self) -> Option<String> {
         self.transport.pending()
     }
 
-    /// Sends a request and returns its answer, which may be an error of the API server.
+    /// Sends a request and returns its answer, which may be an error from the API server.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, Error> {
         let failed = |failure: kube::Error| Error::from_client(&failure, &self.address());
         let (head, body) = self.requests.send(request.map(Body::from)).await.map_err(failed)?.into_parts();
@@ -124,8 +124,8 @@ impl Cluster {
         read_answer(answer, &self.config)
     }
 
-    /// Returns whether a namespace is known not to exist, for messages. Returns false without the permission to read
-    /// it, or if the API server does not answer within two request timeouts.
+    /// Returns whether a namespace is known not to exist, for messages. Returns false if leaderrun may not read the
+    /// namespace or the API server does not answer within two request timeouts.
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
         let answer = timeout(self.request_timeout * 2, self.send(request)).await;
@@ -142,8 +142,8 @@ fn read_answer(answer: &Response<Bytes>, config: &ConnectionConfig) -> Result<Va
     })
 }
 
-/// Returns the answer to the request for a watch. A refusal is turned into the same error as for other requests,
-/// because kube would ignore its headers.
+/// Limits the size of the answer to a watch request. If the API server has refused the watch, returns the same error as
+/// for other requests, because the error that kube returns lacks the headers of the answer.
 async fn check_watch(
     answer: Response<PooledBody>,
     config: Arc<ConnectionConfig>,

@@ -21,11 +21,12 @@ const WATCH_SECONDS: u32 = 290;
 /// The maximum number of objects in one page of a list. Large objects are requested in smaller pages.
 const MAX_PAGE_SIZE: u32 = 500;
 
-/// The factor by which a page of a list is reduced if the answer is too large.
+/// The divisor of the page size when an answer is too large.
 const PAGE_REDUCTION: u32 = 4;
 
 const JSON: &str = "application/json";
-/// A list in which each object has only its metadata. A server that does not support this sends whole objects.
+/// The format of a list that contains only the metadata of each object. A server without this format sends whole
+/// objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
@@ -43,25 +44,26 @@ pub struct Collection {
     list_format: &'static str,
 }
 
-/// A change of an object that is watched.
+/// An event from the watch on an object.
 #[derive(Clone, Debug)]
 pub enum ObjectEvent {
     /// The object was created or changed, and this is its current state.
     Changed(Value),
     Deleted,
-    /// Nothing has changed, and a later watch can start from this version.
+    /// The object has not changed. The next watch can start from this version.
     Bookmark {
         resource_version: String,
     },
 }
 
 impl Collection {
-    /// Creates the collection of a kind in a namespace. Requests have no timeout, but end when their future is dropped.
+    /// Creates the collection of a kind's objects in a namespace. Requests have no timeout; dropping the future ends a
+    /// request.
     pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None, list_format: JSON }
     }
 
-    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
+    /// Returns what requests are waiting for before they can be sent, if they have waited for more than a second.
     pub fn pending(&self) -> Option<String> {
         self.cluster.pending()
     }
@@ -71,7 +73,7 @@ impl Collection {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Requests lists of metadata instead of whole objects.
+    /// Requests only the metadata of objects in lists.
     pub fn with_metadata_lists(self) -> Self {
         Self { list_format: METADATA_LIST, ..self }
     }
@@ -115,22 +117,23 @@ impl Collection {
         Ok(items.into_iter().filter(is_object).collect())
     }
 
-    /// Creates the object with this name, and returns it as it is stored.
+    /// Creates the object with this name, and returns the stored object.
     pub async fn create(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Create, name, Method::POST, "", Some((JSON, object))).await
     }
 
-    /// Creates the object by a PUT to its name, for kinds that allow that, and returns it as it is stored.
+    /// Creates the object with a PUT to its path, and returns the stored object. Only for kinds with
+    /// [`Resource::created_by_put`].
     pub async fn create_by_put(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Create, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await
     }
 
-    /// Replaces the object if it has the resourceVersion in `object`, and returns it as it is stored.
+    /// Replaces the object if its resourceVersion is the one in `object`, and returns the stored object.
     pub async fn replace(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Update, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await
     }
 
-    /// Merges a patch into the object, and returns the object as it is stored. A `null` in the patch removes a field.
+    /// Merges a patch into the object, and returns the stored object. A `null` in the patch removes a field.
     pub async fn merge(&self, name: &str, patch: &Value) -> Result<Value, Error> {
         self.send(Verb::Patch, name, Method::PATCH, &format!("/{name}"), Some((MERGE_PATCH, patch))).await
     }
@@ -158,7 +161,7 @@ impl Collection {
                 Ok(ObjectEvent::Changed(object))
             }
             Ok(WatchEvent::Added(_) | WatchEvent::Modified(_)) => {
-                Err(Error::unknown(format!("cannot {operation}: an event is not about an API object")))
+                Err(Error::unknown(format!("cannot {operation}: an event does not contain an API object")))
             }
             Ok(WatchEvent::Deleted(_)) => Ok(ObjectEvent::Deleted),
             Ok(WatchEvent::Bookmark(bookmark)) => {
@@ -166,7 +169,7 @@ impl Collection {
             }
             // The usual reason is that the requested version is too old.
             Ok(WatchEvent::Error(status)) => {
-                let error = Error::from_status(&status).context("the watch broke");
+                let error = Error::from_status(&status).context("the API server ended the watch");
                 let is_too_old = status.code == StatusCode::GONE.as_u16();
                 Err(Error { kind: if is_too_old { ErrorKind::Expired } else { ErrorKind::Unknown }, ..error })
             }
@@ -218,7 +221,7 @@ impl Collection {
     }
 }
 
-/// Returns whether this has the structure of an API object, so that its metadata can be read and written without
+/// Returns whether the value has the structure of an API object. If so, its metadata can be read and written without
 /// checks.
 fn is_object(value: &Value) -> bool {
     let metadata = &value["metadata"];
@@ -248,7 +251,7 @@ impl fmt::Display for Operation {
 
 impl Operation {
     fn failed(&self, error: Error) -> Error {
-        if !error.lacks_role {
+        if !error.refused_by_rbac {
             return error.context(format_args!("cannot {self}"));
         }
         // A PUT requires the permission to `update`, and also to `create` if the object does not exist. The answer
@@ -291,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_rbac_names_the_permission_that_is_missing() {
+    fn the_message_about_a_refusal_by_rbac_names_the_missing_permission() {
         let create =
             Operation { verb: Verb::Create, resource: &LEASES, namespace: "default".into(), name: "job".into() };
         let refusal = |message: &str| {
             let status = Status { code: 403, message: message.into(), ..Status::default() };
-            let Error { message, lacks_role, .. } = create.failed(Error::from_status(&status));
-            (message, lacks_role)
+            let Error { message, refused_by_rbac, .. } = create.failed(Error::from_status(&status));
+            (message, refused_by_rbac)
         };
         let rbac = refusal("leases is forbidden: User \"u\" cannot update resource \"leases\" in API group \"\"");
         assert_eq!(

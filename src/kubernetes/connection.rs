@@ -1,5 +1,4 @@
-//! The configuration of a connection to the API server: the address, the verification of the server's certificate, and
-//! the user.
+//! The configuration of a connection to the API server: its address, how its certificate is verified, and the user.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use super::credentials::files;
 use super::proxy::Proxy;
 
-/// The command-line options about the cluster.
+/// The command-line options that select the cluster and the user.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterOptions {
     pub kubeconfig: Option<Given<PathBuf>>,
@@ -52,10 +51,10 @@ pub struct ConnectionConfig {
     /// The address of the API server: a scheme, a host, and optionally a port and a path with which all requests begin.
     pub server: Uri,
     pub tls: TlsOptions,
-    /// The proxy on the way to the server.
+    /// The proxy through which the server is reached.
     pub proxy: Option<Proxy>,
     pub user: UserOptions,
-    /// The namespace of locks whose name does not include one.
+    /// The namespace for locks whose name does not include one.
     pub namespace: String,
     pub origin: ConfigOrigin,
 }
@@ -77,16 +76,16 @@ impl ConnectionConfig {
         parts(self) == parts(other)
     }
 
-    /// Checks that this configuration may replace the current one. It may not if parts of it are missing, because
-    /// another program may be in the middle of writing the files.
+    /// Checks that this configuration may replace the current one.
     ///
     /// # Errors
-    /// Fails if parts are missing.
+    /// Fails if a part that the current configuration has is missing, because another program may be in the middle of
+    /// writing the files.
     pub fn check_complete(&self, current: &Self) -> Result<(), ConfigError> {
-        let is_of_pod = |config: &Self| config.origin == ConfigOrigin::ServiceAccount;
-        let reason = if is_of_pod(self) && !is_of_pod(current) {
+        let is_service_account = |config: &Self| config.origin == ConfigOrigin::ServiceAccount;
+        let reason = if is_service_account(self) && !is_service_account(current) {
             "the kubeconfig has become empty"
-        } else if is_of_pod(self) && self.tls.authority.is_none() && current.tls.authority.is_some() {
+        } else if is_service_account(self) && self.tls.authority.is_none() && current.tls.authority.is_some() {
             "its ca.crt is missing"
         } else if !self.user.has_credentials() && current.user.has_credentials() {
             "its user no longer has credentials"
@@ -96,21 +95,21 @@ impl ConnectionConfig {
         Err(ConfigError::new(&current.origin, reason))
     }
 
-    /// Returns the address of the API server for messages.
+    /// Returns the address of the API server, for messages.
     pub fn address(&self) -> String {
         let address = self.server.to_string();
         if self.server.path() == "/" { address.trim_end_matches('/').to_owned() } else { address }
     }
 }
 
-/// The options for the verification of the server's certificate.
+/// The options for verifying the server's certificate.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The certificate authorities that are trusted, as PEM. The default is those of the system.
+    /// The trusted certificate authorities, as PEM; `None` for those of the system.
     pub authority: Option<Source>,
     /// The name in the server's certificate, if it differs from the host of the address.
     pub server_name: Option<String>,
-    /// Whether the certificate of the server is not verified.
+    /// Whether the server's certificate is accepted without verification.
     pub insecure: bool,
 }
 
@@ -131,7 +130,7 @@ impl UserOptions {
     }
 }
 
-/// Describes for messages how the server recognises the user, without secrets.
+/// Describes the credentials for messages, without secrets.
 impl fmt::Display for UserOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificate, token, basic, exec, .. } = self;
@@ -145,19 +144,19 @@ impl fmt::Display for UserOptions {
     }
 }
 
-/// The locations of a client certificate and its key.
+/// The places that a client certificate and its key are read from.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     pub certificate: Source,
     pub key: Source,
 }
 
-/// The location of one part of a configuration.
+/// The place that a part of a configuration is read from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file, whose contents may change.
     File(PathBuf),
-    /// The kubeconfig itself.
+    /// Data in the kubeconfig itself.
     Data(Vec<u8>),
 }
 
@@ -184,8 +183,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The locations of a bearer token. The file takes precedence over the fixed token while the file can be read and is
-/// not empty.
+/// The places that a bearer token is read from. The fixed token is used while the file cannot be read or is empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSource {
     pub file: Option<PathBuf>,
@@ -220,7 +218,7 @@ pub struct ExecPlugin {
     pub interactive_mode: InteractiveMode,
     /// The hint for users if the program is missing.
     pub install_hint: Option<String>,
-    /// Whether the plugin gets a description of the cluster in `KUBERNETES_EXEC_INFO`.
+    /// Whether `KUBERNETES_EXEC_INFO` includes a description of the cluster.
     pub provide_cluster_info: bool,
     /// The cluster's extension `client.authentication.k8s.io/exec`, which is part of the description.
     pub cluster_config: Option<Value>,
@@ -250,7 +248,7 @@ impl PluginVersion {
     }
 }
 
-/// The setting in the kubeconfig for whether a plugin may use the terminal.
+/// The `interactiveMode` of a plugin: whether it may use the terminal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum InteractiveMode {
     Never,

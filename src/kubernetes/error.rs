@@ -16,12 +16,12 @@ use crate::telemetry::log::printable;
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: ErrorKind,
-    /// The message for users, which says what failed and why. Text from outside has been made printable.
+    /// The message for users, which says what failed and why. Text from other programs has been made printable.
     pub message: String,
     /// The pause before the next request that the API server demands.
     pub retry_after: Option<Duration>,
-    /// Whether RBAC refused the request, so that a Role would permit it.
-    pub lacks_role: bool,
+    /// Whether RBAC refused the request, so a Role can permit it.
+    pub refused_by_rbac: bool,
 }
 
 /// The kind of an error, which says what is known after the request and what the next request must do.
@@ -46,7 +46,7 @@ pub enum ErrorKind {
 impl Error {
     /// Creates an error with this message and no further details.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, lacks_role: false }
+        Self { kind, message: message.into(), retry_after: None, refused_by_rbac: false }
     }
 
     /// Creates the error for a request with an unknown result.
@@ -97,8 +97,13 @@ impl Error {
         let retry_after = retry_after.filter(|seconds| *seconds > 0);
         // A 403 can have other reasons: a quota, a webhook, a namespace that is being deleted. Only the message of RBAC
         // says `User "NAME" cannot VERB`.
-        let lacks_role = status.code == 403 && status.message.contains("\" cannot ");
-        Self { kind, message, retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())), lacks_role }
+        let refused_by_rbac = status.code == 403 && status.message.contains("\" cannot ");
+        Self {
+            kind,
+            message,
+            retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())),
+            refused_by_rbac,
+        }
     }
 
     /// Adds a description of what failed in front of the message.

@@ -42,7 +42,7 @@ pub enum ProxyOrigin {
 }
 
 impl Proxy {
-    /// Parses the address of a proxy. If it has no scheme, it is the address of an HTTP proxy.
+    /// Parses the address of a proxy. The default scheme is `http`.
     ///
     /// # Errors
     /// Returns the reason why the address is invalid.
@@ -85,7 +85,7 @@ impl Proxy {
         Ok(Self { protocol, host: host.to_owned(), port, credentials, origin })
     }
 
-    /// Returns the address, without a user name and a password.
+    /// Returns the address without the user name and the password.
     pub fn address(&self) -> String {
         let Self { protocol, host, port, .. } = self;
         let scheme = match protocol {
@@ -97,8 +97,8 @@ impl Proxy {
         format!("{scheme}://{host}:{port}")
     }
 
-    /// Returns whether this proxy forwards single requests to a server, instead of opening a tunnel. As in Go, requests
-    /// to servers without TLS are forwarded.
+    /// Returns whether this proxy forwards each request to the server instead of opening a tunnel. As in Go, HTTP
+    /// proxies do this for servers without TLS.
     pub fn forwards(&self, server: &Uri) -> bool {
         self.protocol != ProxyProtocol::Socks5 && server.scheme() == Some(&Scheme::HTTP)
     }
@@ -162,7 +162,7 @@ impl fmt::Display for ProxyOrigin {
     }
 }
 
-/// Describes the proxy and its setting, without a password.
+/// Writes the address and the name of the setting, without the user name and the password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.address(), self.origin)
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_names_a_proxy_for_each_scheme() {
+    fn the_environment_variables_name_a_proxy_for_each_scheme() {
         let proxy = |server: &'static str, variables: &[(&str, &str)]| {
             let variable = |name: &str| {
                 let (_, value) = variables.iter().find(|(known, _)| *known == name)?;

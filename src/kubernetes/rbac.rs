@@ -46,7 +46,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Returns the path of the object, if the rule is about a single one.
+    /// Returns the path of the object, if the rule is about a single object.
     pub fn object_path(&self) -> Option<String> {
         let Self { resource, namespace, name, .. } = self;
         Some(format!("{}/{}", resource.path(namespace), name.as_ref()?))
@@ -71,8 +71,8 @@ impl<'a> MergedRule<'a> {
         Self { first, names: first.name.as_deref().into_iter().collect() }
     }
 
-    /// Merges another rule into this one, if they differ only in the names of their objects. Returns false if they
-    /// differ in more.
+    /// Merges another rule into this one if they differ only in the names of their objects, and returns whether they
+    /// do.
     fn merge(&mut self, other: &'a Rule) -> bool {
         let Rule { resource, namespace, name, verbs } = self.first;
         let is_alike = (*resource, namespace, *verbs) == (other.resource, &other.namespace, other.verbs)
@@ -100,7 +100,7 @@ impl fmt::Display for MergedRule<'_> {
     }
 }
 
-/// Returns a Role with these rules for the lock of that name, as YAML.
+/// Returns a Role with these rules as YAML. Its name contains `name`, the name of the lock.
 pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> String {
     let namespace = yaml(namespace);
     let mut merged: Vec<MergedRule<'_>> = Vec::new();

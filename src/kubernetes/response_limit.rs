@@ -1,4 +1,4 @@
-//! Limits the sizes of answers of the API server.
+//! Limits the size of answers from the API server.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,8 +27,8 @@ where
     response.map(|body| Limited::new(body, MAX_SIZE).boxed_unsync())
 }
 
-/// Limits the size of each line of a watch, because a watch as a whole has no end. If the answer is an error, its whole
-/// size is limited.
+/// Limits the size of each line of a watch, because the answer as a whole grows without limit. If the answer is an
+/// error, limits its whole size.
 pub fn limit_lines<B>(response: Response<B>) -> Response<LimitedBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,

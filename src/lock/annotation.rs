@@ -1,7 +1,7 @@
 //! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go and fabric8's
 //! kubernetes-client write it.
 //!
-//! The libraries write JSON, with different fields:
+//! The libraries write JSON with different fields:
 //!
 //! - client-go writes `leaseDurationSeconds`, a number, and reads times with any number of fractional digits.
 //! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with
@@ -9,8 +9,8 @@
 //! - The leader election of the Python client writes client-go's fields, but the duration as a string, and times as
 //!   local times without an offset. It accepts client-go's formats.
 //!
-//! leaderrun reads all formats, and writes the duration in both fields. If the present record only has fabric8's
-//! field, leaderrun only writes that field.
+//! leaderrun reads all formats, and writes the duration in both fields. If the current record only has fabric8's field,
+//! leaderrun only writes that field.
 
 use std::fmt::Display;
 
@@ -88,7 +88,7 @@ fn is_lock(object: &Value) -> bool {
     object["metadata"]["annotations"][LEADER_ANNOTATION].is_string()
 }
 
-/// Parses the annotation, if it is there.
+/// Parses the annotation; `None` if it is missing.
 fn annotation(object: &Value) -> Result<Option<Annotation>, String> {
     let Some(text) = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str() else { return Ok(None) };
     serde_json::from_str(text).map(Some).map_err(invalid)
@@ -124,9 +124,9 @@ fn read(object: &Value) -> Result<Record, String> {
 fn write(object: &mut Value, record: &Record) {
     let time = |time: Option<Timestamp>| time.map(|time| format!("{time:.6}"));
     let seconds = record.lease_duration_seconds.map(i64::from);
-    let present = annotation(object).ok().flatten();
+    let current = annotation(object).ok().flatten();
     let is_written_by_fabric8 =
-        present.is_some_and(|present| present.lease_duration.is_some() && present.lease_duration_seconds.is_none());
+        current.is_some_and(|current| current.lease_duration.is_some() && current.lease_duration_seconds.is_none());
     let annotation = Annotation {
         holder_identity: Some(record.holder_identity.clone()),
         lease_duration_seconds: seconds.filter(|_| !is_written_by_fabric8).map(Seconds::Number),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_client_go_is_read() {
+    fn a_record_from_client_go_is_read() {
         let text = r#"{"holderIdentity":"a","leaseDurationSeconds":15,"acquireTime":"2026-01-02T03:04:05Z","renewTime":"2026-01-02T03:04:06Z","leaderTransitions":3}"#;
         let record = read(&object(Some(text))).unwrap();
         assert_eq!((record.holder_identity.as_str(), record.lease_duration_seconds), ("a", Some(15)));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_the_python_client_is_read() {
+    fn a_record_from_the_python_client_is_read() {
         let text = r#"{"holderIdentity": "a", "leaseDurationSeconds": "6", "acquireTime": "2026-01-02 03:04:05.000001", "renewTime": "2026-01-02 03:04:06"}"#;
         let record = read(&object(Some(text))).unwrap();
         assert_eq!((record.is_held(), record.lease_duration_seconds), (true, Some(6)));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_fabric8_is_read() {
+    fn a_record_from_fabric8_is_read() {
         let text = r#"{"holderIdentity":"a","leaseDuration":"PT15.5S","acquireTime":"2026-01-02T03:04:05.000001Z","renewTime":"2026-01-02T03:04:06.000002Z","leaderTransitions":3}"#;
         let record = read(&object(Some(text))).unwrap();
         assert_eq!(record.lease_duration_seconds, Some(16));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_fabric8_is_written_back_without_fields_that_fabric8_rejects() {
+    fn a_record_from_fabric8_is_written_back_without_fields_that_fabric8_rejects() {
         for duration in [r#""PT15S""#, "15.000000000", "14.2"] {
             let mut object = object(Some(&format!(r#"{{"leaseDuration":{duration}}}"#)));
             let record = read(&object).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_that_is_out_of_range_is_limited_to_the_maximum() {
+    fn a_duration_that_is_too_long_is_limited_to_the_maximum() {
         for text in [r#"{"leaseDurationSeconds":9999999999}"#, r#"{"leaseDuration":1e300}"#] {
             assert_eq!(read(&object(Some(text))).unwrap().lease_duration_seconds, Some(u32::MAX));
         }

@@ -33,13 +33,13 @@ pub trait LocalStore: Sync {
     /// Returns what is wrong, with an example.
     fn check_name(&self, name: &str) -> Result<(), String>;
 
-    /// Opens the lock of this name.
+    /// Opens the lock with this name.
     fn open<'a>(&'a self, name: &'a str, request_timeout: Duration) -> BoxFuture<'a, anyhow::Result<Box<dyn Lock>>>;
 
     /// Returns whether a candidate that is frozen during a write keeps all others from writing.
     fn blocks_while_frozen(&self) -> bool;
 
-    /// Examines for `leaderrun doctor` whether this machine meets the requirements of the lock of this name.
+    /// Examines whether this machine meets the requirements of the lock with this name, for `leaderrun doctor`.
     fn examine(&self, name: &str) -> Vec<Finding>;
 }
 
@@ -60,7 +60,7 @@ impl LockKind {
         matches!(self.store, Store::Objects(..))
     }
 
-    /// Returns the objects that contain the record of a lock of this kind; none if it is not in a cluster.
+    /// Returns the objects that contain the record of the lock with this name; none if the kind is not in a cluster.
     pub fn objects(&self, namespace: &str, name: &str) -> Vec<ObjectName> {
         let Store::Objects(first, second) = self.store else { return Vec::new() };
         let object = |format: &RecordFormat| ObjectName {
@@ -71,7 +71,7 @@ impl LockKind {
         [Some(first), second].into_iter().flatten().map(object).collect()
     }
 
-    /// Returns the format of the object of a lock of this kind, if it has exactly one.
+    /// Returns the format of the lock's object, if locks of this kind have exactly one object.
     pub fn object_format(&self) -> Option<&'static RecordFormat> {
         match self.store {
             Store::Objects(format, None) => Some(format),

@@ -10,7 +10,7 @@ use super::object::RecordFormat;
 use super::record_time;
 use crate::kubernetes::LEASES;
 
-/// The format of a record in a Lease, the kind of object that Kubernetes has for leader election.
+/// The format of a record in a Lease, the kind of object that Kubernetes provides for leader election.
 pub static LEASE: RecordFormat =
     RecordFormat { resource: &LEASES, is_in_metadata: false, is_lock: |_| true, read, write };
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_is_later_than_any_timestamp_is_read() {
+    fn a_time_after_the_maximum_is_read_as_the_maximum() {
         let late = "9999-12-31T23:59:59.000000Z";
         let lease = json!({ "spec": { "holderIdentity": "a", "renewTime": late, "acquireTime": late } });
         let record = read(&lease).unwrap();

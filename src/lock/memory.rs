@@ -1,4 +1,4 @@
-//! A lock whose record is in the memory of a test. It shows the least that a kind of lock has to implement.
+//! A lock whose record is in the memory of a test. It shows the minimum that a kind of lock has to implement.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -49,16 +49,15 @@ impl LocalStore for MemoryStore {
 struct MemoryLock(Arc<watch::Sender<Option<Stored>>>);
 
 impl MemoryLock {
-    /// Writes the record, if the current record has the version `expected`, or if there is none and `expected` is
-    /// `None`.
+    /// Writes the record if the current record has the version `expected`. `None` stands for a missing record.
     fn write(&self, expected: Option<&Version>, record: Record) -> Result<Stored, LockError> {
         let mut written = Err(LockError::new(LockErrorKind::Conflict, "the record has changed"));
         self.0.send_if_modified(|stored| {
-            let present = stored.as_ref().map(|stored| &stored.version);
-            if present != expected {
+            let current = stored.as_ref().map(|stored| &stored.version);
+            if current != expected {
                 return false;
             }
-            let next_number = present.map_or(0, |version| version.resource_version.parse().unwrap_or(0)) + 1;
+            let next_number = current.map_or(0, |version| version.resource_version.parse().unwrap_or(0)) + 1;
             let version = Version { uid: "memory".to_owned(), resource_version: next_number.to_string() };
             let new = stored.insert(Stored { record, version });
             written = Ok(new.clone());

@@ -53,12 +53,12 @@ pub trait Lock: Send + Sync {
     /// watch can be resumed from the last version that was seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
-    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
+    /// Returns what requests are waiting for before they can be sent, if they wait unusually long.
     fn pending(&self) -> Option<String> {
         None
     }
 
-    /// Returns whether a write may continue while the next request is sent. Its reply then still counts.
+    /// Returns whether a write may continue while the next request is sent. If so, the write's late reply is used.
     fn allows_late_writes(&self) -> bool {
         false
     }
@@ -91,7 +91,7 @@ pub struct LockError {
 pub enum LockErrorKind {
     /// The write did not succeed, because it is not based on the current record.
     Conflict,
-    /// The request was certainly not carried out, and will fail until somebody grants a permission or mends a file.
+    /// The request was certainly not carried out, and will fail until somebody grants a permission or repairs a file.
     Forbidden,
     /// The request was certainly not carried out, or the API server did not store the record as it was sent. In either
     /// case the lock was neither acquired nor renewed.

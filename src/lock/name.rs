@@ -47,7 +47,7 @@ impl fmt::Display for SlotCount {
     }
 }
 
-/// A lock as named on the command line.
+/// The name of a lock, as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockName {
     pub kind: &'static LockKind,
@@ -57,12 +57,12 @@ pub struct LockName {
 }
 
 impl LockName {
-    /// Returns the lock of the slot with this number. The lock of a slot is an ordinary lock.
+    /// Returns the name of the lock for the slot with this number. The lock of a slot is an ordinary lock.
     pub fn in_slot(&self, number: usize) -> Self {
         Self { name: format!("{}-{number}", self.name), ..self.clone() }
     }
 
-    /// Returns the locks of all slots, or the lock itself if it has none.
+    /// Returns the names of the locks of all slots, or this name if the lock has no slots.
     pub fn in_slots(&self, slots: Option<SlotCount>) -> Vec<Self> {
         SlotCount::expand(slots, self, Self::in_slot)
     }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_names_are_refused_with_a_valid_suggestion() {
+    fn invalid_names_are_refused_with_an_example() {
         let long_label = format!("{}/x", "a".repeat(64));
         let long_name = "a".repeat(254);
         for text in [

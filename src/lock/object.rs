@@ -100,11 +100,10 @@ pub struct ObjectLock {
     role_scope: Arc<RoleScope>,
     /// The owner to set on the object; `None` if the object gets no owner.
     owner: Option<Arc<Owner>>,
-    /// The object as last seen. Writes keep its parts that leaderrun does not use.
+    /// The object as last seen. Writes keep the fields that leaderrun does not use.
     seen: Mutex<Option<Value>>,
-    /// The start of the next watch, if that is not the object's own version. The version of an object that has not
-    /// changed for minutes may have left the API server's watch cache, and a watch from that version would break at
-    /// once.
+    /// The start of the next watch, if it is not the object's own version. If an object has not changed for minutes,
+    /// its version may have left the API server's watch cache, and a watch from that version would fail at once.
     resume: Mutex<Option<Resume>>,
 }
 
@@ -173,7 +172,7 @@ impl ObjectLock {
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
-        // If a later version has been seen since, the server would answer with a conflict too.
+        // If a later version has been seen since, the API server would answer with a conflict too.
         let Some(mut object) = self.seen_with(&version) else {
             return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
         };
@@ -188,8 +187,8 @@ impl ObjectLock {
     }
 
     /// Checks that the API server has stored everything that other candidates must know about a holder. Admission
-    /// webhooks and policies can change a write. If they have changed one of these things, the write was carried out,
-    /// but does not count as an acquisition or a renewal.
+    /// webhooks and policies can change a write. If they have changed any of this, the write does not count as an
+    /// acquisition or a renewal.
     fn check_stored(&self, written: &Record, stored: Stored) -> Result<Stored, LockError> {
         let shown = |seconds: Option<u32>| seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s"));
         let [wanted, found] = [written, &stored.record].map(|record| record.lease_duration_seconds);
@@ -236,7 +235,7 @@ impl ObjectLock {
 
     /// Remembers the object as last seen, and returns its record.
     fn remember(&self, mut object: Value) -> Result<Stored, LockError> {
-        // The API server maintains this field itself, even if a write leaves it out.
+        // A write can leave this field out, because the API server maintains it.
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("managedFields");
         }
@@ -293,7 +292,7 @@ impl ObjectLock {
         seen.filter(|object| version(object).as_ref() == Some(expected))
     }
 
-    /// Converts an event of the object's watch for the election, and remembers the object.
+    /// Converts an event from the object's watch for the election, and remembers the object.
     fn to_watch_event(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
         match event {
             Ok(ObjectEvent::Changed(object)) => Ok(WatchEvent::Changed(self.remember(object)?)),
@@ -356,7 +355,7 @@ impl ObjectLock {
             );
             return LockError::new(kind, message);
         }
-        let role = error.lacks_role.then(|| self.role());
+        let role = error.refused_by_rbac.then(|| self.role());
         LockError { kind, message: error.message, retry_after: error.retry_after, role }
     }
 }

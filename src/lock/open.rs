@@ -21,8 +21,8 @@ pub struct LockConfig {
     pub owner: Option<OwnerConfig>,
 }
 
-/// Opens the lock with this name without sending a request to an API server. Returns the lock with its full name, which
-/// includes the namespace. `run` is the run ID by which a lock over two objects recognises its own writes.
+/// Opens the lock with this name without sending a request to an API server. Returns the lock and its full name, which
+/// includes the namespace. `run` is the run ID by which a lock over two objects recognizes its own writes.
 ///
 /// # Errors
 /// Fails if the lock cannot be used.
@@ -54,8 +54,8 @@ pub async fn open_slots(
             let object_names: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
             let role_scope = Arc::new(RoleScope { lock: name.name.clone(), object_names: object_names.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
-            // The look-up of the owner is part of a request for the lock. It may only use half of the request's
-            // timeout, so that there is time left for the request itself.
+            // The look-up of the owner is part of a request for the lock. It may use only half of the request timeout,
+            // so that the request itself has time left.
             let new_owner =
                 |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), request_timeout / 2);
             let owner = owner.map(new_owner).map(Arc::new);

@@ -36,7 +36,7 @@ static KINDS: [(&Resource, &str); 6] = [
     (&CRON_JOBS, "cj"),
 ];
 
-/// The kinds of controllers that usually have a controller themselves, which is a Deployment or a CronJob.
+/// The kinds of controllers that usually have a controller themselves: a Deployment or a CronJob.
 static CONTROLLED_KINDS: [&Resource; 2] = [&REPLICA_SETS, &JOBS];
 
 /// The value of `--owner` that means the controller of the pod.
@@ -114,14 +114,14 @@ impl OwnerConfig {
     /// Finds the owner, and returns the reference to it.
     ///
     /// # Errors
-    /// Fails if there is no such owner, or it cannot be read.
+    /// Fails if there is no such owner, or if it cannot be read.
     pub async fn find(&self, cluster: &Cluster, namespace: &str, timeout: Duration) -> Result<OwnerReference, Error> {
         let finder = Finder { cluster, namespace, timeout };
         match &self.name {
             OwnerName::Object { resource, name } => {
                 let object = finder.get(resource, name).await?;
                 OwnerReference::to_object(resource, &object)
-                    .ok_or_else(|| Error::unknown("the API server returned it without a uid"))
+                    .ok_or_else(|| Error::unknown("the API server returned the owner without a uid"))
             }
             OwnerName::Auto => finder.controller_of_pod(&self.pod).await,
         }
@@ -161,9 +161,7 @@ impl Finder<'_> {
             };
             object = self.get(resource, &owner.name).await?;
             if object["metadata"]["uid"] != owner.uid {
-                return Err(not_found(format!(
-                    "{owner} was deleted; leaderrun looks for it again when it is restarted"
-                )));
+                return Err(not_found(format!("{owner} was deleted; restart leaderrun to look up the owner again")));
             }
             let Some(controller) = OwnerReference::controller_of(&object) else { break };
             owner = controller;
@@ -246,7 +244,7 @@ pub struct Owner {
 
 #[derive(Default)]
 struct State {
-    /// Whether the last look-up has given a result that is kept, so that the owner is not looked up again.
+    /// Whether the result of the last look-up is kept, so that the owner is not looked up again.
     is_looked_up: bool,
     /// The owner that was found last.
     found: Option<OwnerReference>,
@@ -255,7 +253,7 @@ struct State {
     /// The error of the last look-up. It is kept until it is known whether the lock can be reached.
     failure: Option<Error>,
     /// Whether the API server has refused to let this user set owners.
-    is_refused: bool,
+    owners_are_refused: bool,
     /// The last reason that was logged.
     logged_reason: Option<String>,
 }
@@ -267,7 +265,7 @@ impl Owner {
         Self { config, cluster, namespace, lock, timeout, state: Mutex::default() }
     }
 
-    /// Looks the owner up, unless it was looked up before.
+    /// Looks up the owner, unless the result of an earlier look-up is kept.
     pub async fn look_up(&self) {
         if self.state().is_looked_up {
             return;
@@ -284,15 +282,15 @@ impl Owner {
         }
     }
 
-    /// Records that the lock could be reached. If the look-up of the owner failed, the connection was therefore not the
-    /// reason, and the error is logged. The owner is looked up again before the next read or creation of an object,
-    /// unless the owner does not exist or this user may not read it.
+    /// Records that a request for the lock succeeded. If the look-up of the owner failed, the connection was not the
+    /// reason, so the error is logged. The owner is looked up again before the next read or creation of an object,
+    /// unless it does not exist or this user may not read it.
     pub fn handle_success(&self) {
         let mut state = self.state();
         let Some(error) = state.failure.take() else { return };
         state.is_looked_up = matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden);
         let (lock, name) = (&self.lock, &self.config.name);
-        let reason = if error.lacks_role {
+        let reason = if error.refused_by_rbac {
             format!("{error}; leaderrun manifest --lock {lock} --owner {name} prints a Role that allows it")
         } else if state.is_looked_up {
             error.to_string()
@@ -302,27 +300,27 @@ impl Owner {
         state.log_reason(lock, reason);
     }
 
-    /// Has the owner looked up again before the next read or creation of an object. This is called when an object was
-    /// deleted, perhaps because its owner was.
+    /// Discards the result of the last look-up, so that the owner is looked up again before the next read or creation
+    /// of an object. This is called after an object was deleted, perhaps because its owner was deleted.
     pub fn forget(&self) {
         self.state().is_looked_up = false;
     }
 
-    /// Adds the owner to an object. Returns whether it was added. `is_held` is whether the object's new record names a
-    /// holder. In that case the owner is only added if it exists.
+    /// Adds the owner to an object. Returns whether it was added. If the object's new record names a holder
+    /// (`is_held`), an owner is only added if the last look-up has found it.
     pub fn add_to(&self, object: &mut Value, is_held: bool) -> bool {
         let state = self.state();
-        let may_add = !state.is_refused && (state.exists || !is_held);
+        let may_add = !state.owners_are_refused && (state.exists || !is_held);
         state.found.as_ref().filter(|_| may_add).is_some_and(|owner| owner.add_to(object))
     }
 
     /// Returns whether a write failed because this user may not set owners. If so, no owner is added from then on.
     pub fn handle_refusal(&self, error: &Error) -> bool {
-        // The admission plugin OwnerReferencesPermissionEnforcement can only be recognised by its message.
+        // The admission plugin OwnerReferencesPermissionEnforcement can only be recognized by its message.
         let is_refused = error.kind == ErrorKind::Forbidden && error.message.contains("ownerRef");
         if is_refused {
             let mut state = self.state();
-            state.is_refused = true;
+            state.owners_are_refused = true;
             state.log_reason(
                 &self.lock,
                 format!("{error}; allow this user to delete the lock's objects, or leave --owner out"),

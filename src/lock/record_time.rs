@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
 
-/// Parses a time of a record. In addition to RFC 3339, it accepts what other programs write:
+/// Parses a time in a record. In addition to RFC 3339, accepts what other programs write:
 ///
 /// - A time after [`Timestamp::MAX`], such as `9999-12-31T23:59:59Z` for "forever", counts as [`Timestamp::MAX`].
 /// - A time without an offset counts as UTC. The Python client writes the local time in this way. The wrong offset does
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_of_other_programs_are_parsed() {
+    fn times_from_other_programs_are_parsed() {
         let parsed = |text: &str| parse(text).unwrap();
         assert_eq!(parsed("2026-01-02T03:04:05.000006Z").as_microsecond(), 1_767_323_045_000_006);
         assert_eq!(parsed("2026-01-02 03:04:05.000006"), parsed("2026-01-02T03:04:05.000006Z"));

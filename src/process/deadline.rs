@@ -106,12 +106,10 @@ pub fn read() -> Result<Instant> {
     };
     // A sealed file cannot become shorter.
     let has_full_length = || fstat(memory).is_ok_and(|status| usize::try_from(status.st_size) == Ok(LENGTH.get()));
-    let mapping = match seals.contains(SEALS) && has_full_length() {
-        true => DeadlineMapping::new(memory, ProtFlags::PROT_READ)?,
-        false => bail!(
-            "descriptor {number} no longer refers to leaderrun's memory; the command must not close or replace it"
-        ),
-    };
+    if !seals.contains(SEALS) || !has_full_length() {
+        bail!("descriptor {number} no longer refers to leaderrun's memory; the command must not close or replace it");
+    }
+    let mapping = DeadlineMapping::new(memory, ProtFlags::PROT_READ)?;
     let contents = mapping.contents();
     if contents.run != padded(&run) {
         bail!(
@@ -123,7 +121,7 @@ pub fn read() -> Result<Instant> {
     Ok(Instant::from_nanos(contents.deadline.load(Ordering::SeqCst).saturating_add_signed(clock_offset)))
 }
 
-/// Returns a run ID in the form in which the memory file contains it, with zeros at its end.
+/// Returns a run ID padded with zeros, as the memory file contains it.
 fn padded(run: &str) -> [u8; MAX_RUN_ID_LENGTH] {
     let mut bytes = [0; MAX_RUN_ID_LENGTH];
     bytes.iter_mut().zip(run.bytes()).for_each(|(to, from)| *to = from);
@@ -152,7 +150,7 @@ impl DeadlineMapping {
     }
 
     fn contents(&self) -> &DeadlineContents {
-        // SAFETY: the mapping lives as long as this, is page-aligned and long enough. Any bytes are valid, and other
+        // SAFETY: the mapping lives as long as `self`, is page-aligned and long enough. Any bytes are valid, and other
         // processes change nothing but the atomic.
         unsafe { self.0.as_ref() }
     }
@@ -160,7 +158,7 @@ impl DeadlineMapping {
 
 impl Drop for DeadlineMapping {
     fn drop(&mut self) {
-        // SAFETY: `new` has mapped this address, and every reference into the mapping borrows from this.
+        // SAFETY: `new` has mapped this address, and every reference into the mapping borrows from `self`.
         let _ = unsafe { munmap(self.0.cast(), LENGTH.get()) };
     }
 }

@@ -1,4 +1,4 @@
-//! A descriptor with which a thread wakes another thread.
+//! A descriptor with which one thread wakes another.
 
 use std::io;
 

@@ -10,7 +10,7 @@ use super::system_call::SystemCallError;
 /// The role of this process after the fork.
 #[derive(Debug)]
 pub enum Role {
-    /// The process that existed before.
+    /// The process that called [`fork_supervisor`].
     Elector { supervisor: PidFd },
     /// The child of the elector.
     Supervisor { elector: Pid },

@@ -22,10 +22,10 @@ use super::pidfd::PidFd;
 /// trace.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 
-/// The time after which the messages of a running helper are passed on, because they may say what the helper waits for.
+/// The time after which a running helper's messages are passed on, because they may say what it is waiting for.
 const PASS_ON_AFTER: Duration = Duration::from_secs(2);
 
-/// The access of a helper to the terminal.
+/// A helper's access to the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TerminalAccess {
     /// The helper has no terminal: it has its own session and an empty input, and its messages are captured.
@@ -39,7 +39,7 @@ pub enum TerminalAccess {
 pub struct HelperOutput {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
-    /// The last line that the helper wrote to stderr and that is not blank; empty if stderr is the terminal.
+    /// The last line on stderr that is not blank; empty if stderr is the terminal.
     pub last_message: String,
 }
 
@@ -56,10 +56,10 @@ pub enum HelperError {
     Failed(io::Error),
 }
 
-/// Runs a program until it ends, for at most `limit`. `pass_on` is called with the lines that a slow program writes to
+/// Runs a program until it ends, for at most `limit`. Calls `pass_on` with each line that a slow program writes to
 /// stderr.
 ///
-/// The helper is killed if the calling thread ends.
+/// The program is killed if the calling thread ends.
 ///
 /// # Errors
 /// Fails if the program cannot be started, does not end in time, or writes too much.
@@ -160,7 +160,7 @@ impl Drop for Helper {
     }
 }
 
-/// The bytes that were read from a pipe, if there is one.
+/// The bytes that were read from a pipe. There is no pipe if the stream was not captured or has ended.
 struct Captured {
     pipe: Option<OwnedFd>,
     bytes: Vec<u8>,
@@ -283,7 +283,7 @@ mod tests {
             lines.borrow_mut().push(line.to_owned());
             std::fs::write(&seen, "").unwrap();
         };
-        // The script only ends when its line was passed on.
+        // The script ends only after its line was passed on.
         run(shell(&script), TerminalAccess::Detached, LONG, &pass_on).unwrap();
         assert_eq!(*lines.borrow(), ["open https://example.com"]);
     }

@@ -25,7 +25,7 @@ pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets a descriptor stay open across an exec. It only makes a system call, so a forked child may call it.
+/// Keeps a descriptor open across an exec. This only makes a system call, so a forked child may call it.
 ///
 /// # Errors
 /// Fails if the kernel refuses, which is not expected.

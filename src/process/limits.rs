@@ -5,17 +5,17 @@ use std::fmt;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The number of open files that leaderrun needs at most, with a reserve. With a lower limit, libraries panic.
+/// The maximum number of files that leaderrun has open, with a reserve. With a lower limit, libraries panic.
 const MIN_OPEN_FILES: u64 = 40;
 
 /// The kilobytes of stack that are needed to parse the command line, with a reserve. With a lower limit, leaderrun
-/// would be aborted.
+/// would crash.
 const MIN_STACK: u64 = 512;
 
 /// The error of a limit that is too low.
 #[derive(Debug)]
 pub struct LimitTooLow {
-    /// The unit of the limit, such as `open files`.
+    /// The name of the limit, such as `limit on open files`.
     name: &'static str,
     limit: u64,
     needed: u64,
@@ -26,11 +26,11 @@ pub struct LimitTooLow {
 /// Checks that this process may open enough files.
 ///
 /// # Errors
-/// Fails if it may not.
+/// Fails if the limit is too low.
 pub fn check_open_files() -> Result<(), LimitTooLow> {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((limit, _)) if limit < MIN_OPEN_FILES => Err(LimitTooLow {
-            name: "open files",
+            name: "limit on open files",
             limit,
             needed: MIN_OPEN_FILES,
             remedy: "ulimit -n 1024, or LimitNOFILE=1024 in a unit",
@@ -42,11 +42,11 @@ pub fn check_open_files() -> Result<(), LimitTooLow> {
 /// Checks that this process may use enough stack.
 ///
 /// # Errors
-/// Fails if it may not.
+/// Fails if the limit is too low.
 pub fn check_stack() -> Result<(), LimitTooLow> {
     match getrlimit(Resource::RLIMIT_STACK) {
         Ok((limit, _)) if limit / 1024 < MIN_STACK => Err(LimitTooLow {
-            name: "kilobytes of stack",
+            name: "stack limit in kilobytes",
             limit: limit / 1024,
             needed: MIN_STACK,
             remedy: "ulimit -s 8192, or LimitSTACK=8M in a unit",
@@ -58,7 +58,7 @@ pub fn check_stack() -> Result<(), LimitTooLow> {
 impl fmt::Display for LimitTooLow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, limit, needed, remedy } = self;
-        write!(f, "the limit of {name} is {limit}, and leaderrun needs {needed}; raise it, for example with {remedy}")
+        write!(f, "the {name} is {limit}, but leaderrun needs {needed}; raise it, for example with {remedy}")
     }
 }
 

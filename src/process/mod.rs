@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod cpu_limit;
+pub mod dead_mans_switch;
 pub mod deadline;
 pub mod environment;
 pub mod event_fd;
@@ -18,7 +19,6 @@ pub mod rights;
 pub mod runtime_thread;
 pub mod signals;
 pub mod standard_streams;
-pub mod switch;
 pub mod system_call;
 pub mod terminal;
 pub mod title;

@@ -32,8 +32,8 @@ pub enum Priority {
 
 impl Priority {
     /// Gives this thread a real-time priority. If this process may not do so because it lacks CAP_SYS_NICE, or if the
-    /// time of its real-time threads is limited, the thread gets a short time slice. Returns `None` if nothing was changed, because the thread does not have the default
-    /// scheduling policy or the kernel refused both.
+    /// time of its real-time threads is limited, the thread gets a short time slice. Returns `None` if nothing was
+    /// changed, because the thread does not have the default scheduling policy or the kernel refused both.
     pub fn acquire() -> Option<Self> {
         // SAFETY: the call takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
@@ -62,7 +62,7 @@ impl Drop for Priority {
 }
 
 /// Gives this ordinary thread the default time slice. Otherwise its new threads and processes would inherit a short
-/// time slice, with which a program that computes for long spends more CPU time on context switches.
+/// time slice, and long computations would spend more CPU time on context switches.
 pub fn reset_time_slice() {
     let _ = set_time_slice(0);
 }

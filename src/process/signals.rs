@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::system_call::SystemCallError;
 
-/// The internal environment variable that hands the signal mask over when leaderrun executes itself again.
+/// The internal environment variable that passes on the signal mask when leaderrun executes itself again.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 
 /// The signals of a crash. They are not blocked, because that would hide the crash.
@@ -87,8 +87,8 @@ impl KernelAction {
 }
 
 impl InheritedSignals {
-    /// Reads the state, and leaves the signals blocked. This must be called before anything changes the state and
-    /// before there are other threads.
+    /// Reads the state, and keeps the signals blocked. This must be called before anything changes the state and before
+    /// there are other threads.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.
@@ -143,9 +143,9 @@ impl InheritedSignals {
 
     /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
     ///
-    /// It returns false for SIGINT and SIGQUIT. A shell starts background jobs with these signals ignored, to protect
-    /// them from the keys of the terminal. Therefore leaderrun ignores these two signals only if a key caused them:
-    /// [`Signals::receive`] leaves them out.
+    /// Returns false for SIGINT and SIGQUIT. A shell starts background jobs with these signals ignored, to protect them
+    /// from the keys of the terminal. Therefore leaderrun ignores these two signals only if a key caused them:
+    /// [`Signals::receive`] leaves those out.
     pub fn ignores(&self, signal: i32) -> bool {
         !KEY_SIGNALS.contains(&signal) && is_in(&self.ignored, signal)
     }
@@ -207,9 +207,9 @@ pub struct Signals {
 /// The signals that have arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
-    /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z is not among them, because relaying it would stop the
-    /// command while leaderrun continues; see `suspended`. A SIGWINCH of the terminal sets `resized` instead.
-    pub sent: Vec<i32>,
+    /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z sets `suspended` instead, because relaying it would
+    /// stop the command while leaderrun continues. SIGWINCH from the terminal sets `resized` instead.
+    pub to_relay: Vec<i32>,
     /// Whether the size of the terminal has changed.
     pub resized: bool,
     /// Whether Ctrl-Z was pressed.
@@ -235,7 +235,7 @@ impl Signals {
                 libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => received.suspended = true,
                 key if KEY_SIGNALS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
                 libc::SIGWINCH if self.is_resize(&info) => received.resized = true,
-                signal => received.sent.push(signal),
+                signal => received.to_relay.push(signal),
             }
         }
         received
@@ -313,7 +313,7 @@ fn real_time(name: &str) -> Option<i32> {
     (first..=last).contains(&number).then_some(number)
 }
 
-/// The signals that a process has blocked, ignores or catches.
+/// The signals that a process blocks, ignores or catches.
 #[derive(Clone, Copy, Debug)]
 pub struct SignalHandling {
     blocked: u64,

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Replaces standard streams of this process by /dev/null. Otherwise the readers of the command's output would not see
-/// its end when the command closes it, and the writers to its input would not see that it is closed. If /dev/null is
-/// missing, the streams stay open.
+/// Replaces standard streams of this process with /dev/null. Otherwise programs that read the command's output would
+/// not see its end when the command closes it, and programs that write to its input would not see that it is closed. If
+/// /dev/null is missing, the streams stay open.
 pub fn release(streams: impl IntoIterator<Item = RawFd>) {
     let Ok(null) = File::options().read(true).write(true).open("/dev/null") else { return };
     for stream in streams {

@@ -1,4 +1,4 @@
-//! Errors of the system calls that leaderrun cannot work without, with suggestions.
+//! The errors of system calls that leaderrun cannot work without, with suggestions.
 
 use std::error::Error;
 use std::fmt;
@@ -25,8 +25,8 @@ impl SystemCallError {
         move |cause| Self { call, cause: cause.into() }
     }
 
-    /// Returns the error of a thread that could not be started. The C library also returns EAGAIN if there was no
-    /// memory for the stack, so this function tries to map a stack to find out the cause.
+    /// Returns the error for a thread that could not be started. The C library also returns EAGAIN if there was no
+    /// memory for the stack, so this function tries to map a stack to find the cause.
     pub fn of_thread(cause: io::Error) -> Self {
         let is_again = cause.raw_os_error() == Some(Errno::EAGAIN as i32);
         match map_stack() {
@@ -35,7 +35,7 @@ impl SystemCallError {
         }
     }
 
-    /// Returns whether the call will fail each time, because the kernel does not have it or a sandbox refuses it.
+    /// Returns whether the call always fails, because the kernel does not have it or a sandbox refuses it.
     pub fn is_permanent(&self) -> bool {
         matches!(self.errno(), Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL)
     }
@@ -63,12 +63,12 @@ impl fmt::Display for SystemCallError {
             Errno::ENOSYS | Errno::EINVAL => {
                 "; use Linux 5.4 or later, and a sandbox or container runtime that has this system call"
             }
-            Errno::EMFILE => "; raise the limit of open files, for example with ulimit -n 1024",
+            Errno::EMFILE => "; raise the limit on open files, for example with ulimit -n 1024",
             Errno::ENFILE => "; raise fs.file-max, or close files elsewhere",
-            Errno::EAGAIN => "; raise the limit of processes: ulimit -u, TasksMax of a unit, or pids.max of a cgroup",
-            Errno::EFBIG => "; raise the limit of file sizes: ulimit -f, or LimitFSIZE of a unit",
+            Errno::EAGAIN => "; raise the process limit: ulimit -u, TasksMax of a unit, or pids.max of a cgroup",
+            Errno::EFBIG => "; raise the file size limit: ulimit -f, or LimitFSIZE of a unit",
             Errno::ENOMEM => {
-                "; free memory, or raise the limit of memory: ulimit -d, ulimit -v, or that of the unit or container"
+                "; free memory, or raise the memory limit: ulimit -d, ulimit -v, or that of the unit or container"
             }
             _ => "",
         })
@@ -105,9 +105,6 @@ mod tests {
         );
         let error = SystemCallError::of("fork")(io::Error::from(Errno::EAGAIN));
         assert!(!error.is_permanent());
-        assert!(
-            error.to_string().contains("Resource temporarily unavailable; raise the limit of processes"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("Resource temporarily unavailable; raise the process limit"), "{error}");
     }
 }

@@ -17,8 +17,7 @@ pub struct TerminalPolicy {
     /// Whether leaderrun seems to be part of a pipeline, so that other processes may need the terminal: stdin is not a
     /// terminal, or stdout is a pipe.
     in_pipeline: bool,
-    /// Whether the command gets the terminal only when it needs it, because signals such as that of Ctrl-C must reach
-    /// leaderrun.
+    /// Whether the command gets the terminal only when it needs it, because Ctrl-C must reach leaderrun.
     only_on_demand: bool,
 }
 

@@ -8,7 +8,7 @@ use nix::sys::prctl;
 
 use super::system_call::SystemCallError;
 
-/// The elector's name, which is that of the program. It is set explicitly, because the kernel names the process `exe`
+/// The elector's name, which is also the program's. It is set explicitly, because the kernel names the process `exe`
 /// when leaderrun executes /proc/self/exe.
 pub const ELECTOR: &std::ffi::CStr = c"leaderrun";
 
@@ -24,9 +24,9 @@ pub fn set_name(name: &std::ffi::CStr) -> Result<(), SystemCallError> {
     prctl::set_name(name).map_err(SystemCallError::of("prctl"))
 }
 
-/// Replaces this process's command line by `name`, so that `pkill -f leaderrun` and similar commands do not find the
-/// process. After that the arguments must not be read. If /proc does not say where the command line is in memory, the
-/// command line is not changed.
+/// Replaces this process's command line with `name`, so that `pkill -f leaderrun` and similar commands do not find the
+/// process. After that the arguments must not be read. Changes nothing if /proc does not tell where the command line is
+/// in memory.
 pub fn replace_command_line(name: &std::ffi::CStr) {
     let Ok((start, length)) = command_line() else { return };
     let name = name.to_bytes();

@@ -48,11 +48,11 @@ impl Service {
         endpoints.lock().expect("no thread panics while it holds this lock").clone_from(&route.endpoints);
         let (mut is_written, mut first) = (false, Some(first));
         for endpoint in &route.endpoints {
-            let present = match first.take_if(|_| endpoint.slice == self.name.slice()) {
-                Some(present) => present,
+            let found = match first.take_if(|_| endpoint.slice == self.name.slice()) {
+                Some(found) => found,
                 None => objects.slices.get(&endpoint.slice).await,
             };
-            is_written |= self.write_endpoint(objects, endpoint, &route.ports, present, request).await?;
+            is_written |= self.write_endpoint(objects, endpoint, &route.ports, found, request).await?;
         }
         if route.is_dual_stack {
             for slice in self.name.slices() {
@@ -67,17 +67,17 @@ impl Service {
         Ok(StepReport { written: is_written, sentence, warnings }.with_warnings(warning))
     }
 
-    /// Writes an address into its slice, which was read as `present`. Returns whether anything was written.
+    /// Writes an address into its slice. `found` is the slice as it was read. Returns whether anything was written.
     async fn write_endpoint(
         &self,
         objects: &ServiceObjects,
         SliceEndpoint { slice: name, address }: &SliceEndpoint,
         ports: &[SlicePort],
-        mut present: Result<Option<Value>, Error>,
+        mut found: Result<Option<Value>, Error>,
         RouteRequest { mark, until, rewrite }: &RouteRequest,
     ) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
-            let slice = present?.unwrap_or_else(|| new_slice(name, *address));
+            let slice = found?.unwrap_or_else(|| new_slice(name, *address));
             let routes_here = |slice: &Value| routes_to(slice, *address) && slice["ports"] == slice_ports(ports);
             if !*rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && routes_here(&slice) {
                 return Ok(false);
@@ -85,7 +85,7 @@ impl Service {
             if slice["addressType"] != family(*address) {
                 self.remove_predecessor(objects, mark).await?;
                 let family = printable(&slice["addressType"].to_string());
-                let reason = format!("the EndpointSlice {name} is for {family} addresses, unlike {address}");
+                let reason = format!("the EndpointSlice {name} is for {family} addresses, but {address} is not one");
                 return Err(Error::unknown(format!(
                     "{reason}; set --address to an address of that family, or delete the slice"
                 )));
@@ -95,7 +95,7 @@ impl Service {
             }
             let ports = slice_ports(ports);
             match self.write(&objects.slices, slice, endpoint(*address), Some(ports), mark).await {
-                Err(error) if is_outdated(&error) => present = objects.slices.get(name).await,
+                Err(error) if is_outdated(&error) => found = objects.slices.get(name).await,
                 Err(error) => return Err(error),
                 Ok(stored) if routes_here(&stored) => return Ok(true),
                 Ok(_) => {
@@ -107,8 +107,7 @@ impl Service {
         Err(too_many_conflicts())
     }
 
-    /// Removes the endpoints of the previous leader, which no longer leads. This is done if this candidate cannot be an
-    /// endpoint.
+    /// Removes the endpoints of the previous leader. This is done if this candidate cannot become an endpoint.
     pub async fn remove_predecessor(&self, objects: &ServiceObjects, mark: &RouteMark) -> Result<(), Error> {
         let [slice, second] = self.name.slices();
         self.remove_predecessor_from(objects, &slice, mark).await?;
@@ -122,18 +121,18 @@ impl Service {
         mark: &RouteMark,
     ) -> Result<(), Error> {
         match objects.slices.get(slice).await {
-            Ok(Some(present)) if present["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
+            Ok(Some(found)) if found["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty()) => {
                 self.withdraw_from(objects, slice, None, mark).await.map(drop)
             }
             // Candidates have the same permissions, so a predecessor cannot have written an IPv6 slice that this
             // candidate may not read.
             Err(error) if error.kind == ErrorKind::Forbidden && slice == self.name.ipv6_slice() => Ok(()),
-            present => present.map(drop),
+            found => found.map(drop),
         }
     }
 
-    /// Removes this candidate's endpoints after the leadership of this mark. Pending writes of that leadership then
-    /// fail. Endpoints of a later leadership are kept. `endpoints` is empty if the candidate never was an endpoint.
+    /// Removes the endpoints that this candidate has written as the leader with this mark. Its pending writes then
+    /// fail. Keeps the endpoints of a later leader. `endpoints` is empty if the candidate never was an endpoint.
     /// Returns whether this candidate was an endpoint.
     pub async fn withdraw(
         &self,
@@ -159,8 +158,8 @@ impl Service {
         mark: &RouteMark,
     ) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
-            let present = objects.slices.get(name).await?;
-            let Some(slice) = present.or_else(|| address.map(|address| new_slice(name, address))) else {
+            let found = objects.slices.get(name).await?;
+            let Some(slice) = found.or_else(|| address.map(|address| new_slice(name, address))) else {
                 return Ok(false);
             };
             if mark_of(&slice, mark).is_some_and(|other| other.is_later_than(mark)) {
@@ -175,8 +174,8 @@ impl Service {
         Err(too_many_conflicts())
     }
 
-    /// Creates the slice, or replaces it if its version has not changed, and returns it as it is stored. Without
-    /// `ports` the slice keeps its ports.
+    /// Creates the slice, or replaces it if its version has not changed. Returns the stored slice. Without `ports`, the
+    /// slice keeps its ports.
     async fn write(
         &self,
         slices: &Collection,

@@ -1,4 +1,5 @@
-//! The label or annotation that leaderrun adds to an object that routes traffic. It names the lock and the leadership.
+//! The label or annotation with which leaderrun marks an object that routes traffic. It contains the name of the lock
+//! and the fencing token of the leader.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -10,13 +11,13 @@ pub const SUFFIX: &str = ".leaderrun";
 /// of at most 253 characters.
 pub const MAX_LOCK_NAME_LENGTH: usize = 253 - SUFFIX.len();
 
-/// The leadership in which an object routes traffic, or the last one in which it did.
+/// The mark of the leader to which an object routes traffic, or of the last leader to which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMark {
     /// The lock's name without its kind, so that the mark remains valid when the lock is moved to another kind. The
     /// lock is in the same namespace as the object.
     pub lock: String,
-    /// The fencing token of the leadership.
+    /// The fencing token of the leader.
     pub token: String,
 }
 
@@ -26,8 +27,8 @@ impl RouteMark {
         self.key_of("token")
     }
 
-    /// Returns the key for another value of the same lock. It contains the lock's name, because several locks can mark
-    /// one object.
+    /// Returns the key for another value that belongs to the lock. It contains the lock's name, because several locks
+    /// can mark one object.
     pub fn key_of(&self, what: &str) -> String {
         format!("{}{SUFFIX}/{what}", self.lock)
     }
@@ -44,7 +45,7 @@ impl RouteMark {
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })
     }
 
-    /// Returns whether this mark belongs to a later leadership than `other`. Tokens are decimal integers of any length.
+    /// Returns whether this mark belongs to a later leader than `other`. Tokens are decimal integers of any length.
     pub fn is_later_than(&self, other: &Self) -> bool {
         (self.token.len(), &self.token) > (other.token.len(), &other.token)
     }

@@ -46,17 +46,17 @@ fn fill_in(template: &str, slot: usize) -> String {
     template.replace(SLOT_PLACEHOLDER, &slot.to_string())
 }
 
-/// The object that routes traffic to the leader, as it is named on the command line.
+/// The label or the Service that routes traffic to the leader, as named on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingTarget {
-    /// Only the leader's pod has this label, with which a Service selects pods.
+    /// A label that only the leader's pod has. A Service selects pods by it.
     PodLabel(Label),
-    /// This Service has no selector, and its only endpoint is the leader's address.
+    /// A Service without a selector, whose only endpoint is the leader's address.
     Service(ServiceName),
 }
 
 impl RoutingTarget {
-    /// Returns the permissions that a candidate needs for the routing, in addition to those for the lock.
+    /// Returns the permissions that a candidate needs for routing, in addition to those for the lock.
     pub fn rules(&self, namespace: &str) -> Vec<Rule> {
         match self {
             Self::PodLabel(_) => PodLabel::rules(namespace),
@@ -94,7 +94,7 @@ impl RoutingTarget {
     }
 }
 
-/// Writes the option of leaderrun for this target.
+/// Writes the option that sets this target.
 impl fmt::Display for RoutingTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -140,7 +140,7 @@ impl fmt::Display for Routing {
 #[derive(Clone)]
 pub struct RouterConfig {
     pub routing: Routing,
-    /// The namespace of the lock. The default is the namespace in the configuration of the cluster.
+    /// The namespace of the lock. The default is the namespace of the kubeconfig's context or of the pod.
     pub namespace: Option<String>,
     /// The name of the lock.
     pub lock: String,
@@ -205,7 +205,7 @@ impl Router {
     }
 
     /// Waits until traffic is routed away after [`Update::Exiting`], but no longer than `until`. Logs a warning if
-    /// traffic may still be routed here then.
+    /// traffic may still be routed here by then.
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
         if ended.is_err() && self.may_be_routed.load(Ordering::Relaxed) {
@@ -233,7 +233,7 @@ fn is_about_routing(update: &Update) -> bool {
 pub struct StepReport {
     /// Whether the step has written the route to this candidate, or has removed it.
     written: bool,
-    /// The sentence about the route that is logged, if it is more precise than the configuration.
+    /// The sentence to log about the route, if the step knows more than the configuration says.
     sentence: Option<String>,
     /// Problems that remain although the step succeeded.
     warnings: Vec<String>,

@@ -13,7 +13,7 @@ use crate::lock::{SlotCount, check_name};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The last part of the key of the annotation whose value is the label that the pod has or is about to get.
+/// The last part of an annotation's key. The annotation's value is the label that the pod has or is about to get.
 const LABEL_ANNOTATION: &str = "label";
 
 /// The label in `--pod-label`.
@@ -91,7 +91,7 @@ impl PodLabel {
         vec![PODS.rule(namespace, None, &[Verb::Get, Verb::List, Verb::Patch])]
     }
 
-    /// Removes the label from every other pod that this lock has labelled, and then adds it to this pod. Nothing is
+    /// Removes the label from every other pod that this lock has labeled, and then adds it to this pod. Nothing is
     /// sent after `until`. Nothing is written if this pod has the label already, unless `rewrite` is set. Returns
     /// whether anything was written.
     ///
@@ -146,14 +146,14 @@ impl PodLabel {
         Err(too_many_conflicts())
     }
 
-    /// Removes the label from this pod after the leadership of this mark, so that pending writes of that leadership
-    /// have no effect. The label of a later leadership is kept. Returns whether the pod had the label.
+    /// Removes the label that the leader with this mark has added to this pod, so that its pending writes have no
+    /// effect. Keeps the label of a later leader. Returns whether the pod had the label.
     pub async fn withdraw(&self, pods: &Collection, mark: &RouteMark) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
-            // A pod that was deleted has no label.
+            // A deleted pod has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
             let is_ours = match mark_of(&pod, mark) {
-                Some(present) => !present.is_later_than(mark),
+                Some(found) => !found.is_later_than(mark),
                 // Another client may have removed the mark but not the annotation beside it.
                 None => label_on(&pod, mark).is_some(),
             };
@@ -187,8 +187,8 @@ impl PodLabel {
         }
     }
 
-    /// Returns the patch that adds to this pod the mark and the annotation for the label. A different label of an
-    /// earlier leader is removed.
+    /// Returns the patch that adds the mark and the annotation for the label to this pod. It removes a different label
+    /// of an earlier leader.
     fn mark_patch(&self, pod: &Value, mark: &RouteMark) -> Value {
         let mut labels = json!({ mark.key(): mark.stamp() });
         if let Some(Label { key, .. }) = label_on(pod, mark).filter(|earlier| *earlier != self.label) {
@@ -207,7 +207,7 @@ fn mark_of(pod: &Value, mark: &RouteMark) -> Option<RouteMark> {
     mark.find_in(&pod["metadata"]["labels"])
 }
 
-/// Returns the label that a leader of the same lock has added to a pod, which may differ from the configured one.
+/// Returns the label that a leader of the same lock has added to a pod. It may differ from the configured label.
 fn label_on(pod: &Value, mark: &RouteMark) -> Option<Label> {
     let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL_ANNOTATION)].as_str()?.parse().ok()?;
     Some(label).filter(|label| label.is_set_on(pod))
@@ -222,8 +222,8 @@ async fn clear(pods: &Collection, pod: &Value, mark: &RouteMark) -> Result<Optio
     change(pods, pod, json!({ "labels": labels, "annotations": { mark.key_of(LABEL_ANNOTATION): null } })).await
 }
 
-/// Changes the metadata of a pod; `null` removes a field. Returns the pod as it is stored, or `None` if the pod was
-/// changed or deleted after it was read.
+/// Changes the metadata of a pod; `null` removes a field. Returns the stored pod, or `None` if the pod was changed or
+/// deleted after it was read.
 async fn change(pods: &Collection, pod: &Value, mut metadata: Value) -> Result<Option<Value>, Error> {
     for field in ["uid", "resourceVersion"] {
         metadata[field] = pod["metadata"][field].clone();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_labels_are_refused_with_a_valid_suggestion() {
+    fn invalid_labels_are_refused_with_an_example() {
         let long = format!("{}=x", "a".repeat(64));
         for text in [
             "",

@@ -75,7 +75,7 @@ impl SlicePort {
     }
 }
 
-/// Returns the ports of a slice for a Service that could not be read. In this case `--port` must define them.
+/// Returns the ports of a slice from `--port` alone, for a Service that could not be read or defines no ports.
 ///
 /// # Errors
 /// Returns what `--port` must define.
@@ -169,7 +169,7 @@ impl ServiceDefinition {
         Ok(())
     }
 
-    /// Returns whether an address of this family serves the Service.
+    /// Returns whether the Service can use an address of this family.
     pub fn has_family(&self, family: &str) -> bool {
         self.families.is_empty() || self.families.iter().any(|own_family| own_family == family)
     }
@@ -183,7 +183,7 @@ impl ServiceDefinition {
     pub fn family_mismatch(&self, families: &str) -> String {
         let (service, has) = (&self.full_name, self.families.join(" and "));
         format!(
-            "the Service {service} has {has} only, and this candidate's address is {families}; set --address to an {has} address"
+            "the Service {service} has {has} only, but this candidate's address is {families}; set --address to an {has} address"
         )
     }
 
@@ -202,7 +202,7 @@ impl ServiceDefinition {
         ))
     }
 
-    /// Returns the ports of the slice: those in `--port`, or all.
+    /// Returns the ports of the slice: those in `--port`, or all ports of the Service.
     ///
     /// # Errors
     /// Returns which `--port` does not fit the Service, and what to use instead.
@@ -230,7 +230,7 @@ impl ServiceDefinition {
         self.ports.iter().filter(|port| !is_served(port)).map(|port| port.name.as_str()).collect()
     }
 
-    /// Returns the port of the slice for a port of the Service. Fails if its target port is a name.
+    /// Returns the slice's port for a port of the Service. Fails if its target port is a name.
     fn slice_port(&self, port: &DefinedPort) -> Result<SlicePort, String> {
         let DefinedPort { name, protocol, target } = port;
         match target {
@@ -313,7 +313,7 @@ impl DefinedPort {
         })
     }
 
-    /// Returns the option `--port` for this port and this port number of the container.
+    /// Returns the option `--port` for this port, with this port number of the container.
     fn option(&self, number: u16) -> String {
         let name = if self.name.is_empty() { String::new() } else { format!("{}:", self.name) };
         let protocol =

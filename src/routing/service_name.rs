@@ -43,7 +43,7 @@ impl ServiceName {
         Self(fill_in(&self.0, slot))
     }
 
-    /// Returns the name of the EndpointSlice, for all addresses except the IPv6 addresses of a dual-stack Service. All
+    /// Returns the name of the EndpointSlice for all addresses except the IPv6 addresses of a dual-stack Service. All
     /// candidates write the same slice, so it never contains two leaders.
     pub fn slice(&self) -> String {
         format!("{}-leader", self.0)

@@ -45,7 +45,7 @@ pub struct Worker {
     withdrawn: Arc<EventFd>,
     /// The latest result of [`Route::may_be_routed`], for the main thread.
     may_be_routed: Arc<AtomicBool>,
-    /// Whether the candidate exits, so that no more updates follow.
+    /// Whether the candidate is exiting, so that no more updates follow.
     is_exiting: bool,
 }
 
@@ -145,8 +145,8 @@ impl Worker {
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
                     log_events::routing_failed(warning);
                 }
-                // Some warnings are only determined when nothing was written, so earlier warnings are kept after a
-                // write.
+                // Some warnings are only determined by steps that write nothing, so a step that has written keeps the
+                // earlier warnings.
                 if !written {
                     self.logged_warnings.clear();
                 }
@@ -163,8 +163,8 @@ impl Worker {
     }
 }
 
-/// Runs an operation, and starts it a second time if it takes long. Returns the first success, or an error if no
-/// attempt has succeeded.
+/// Runs an operation, and starts it a second time after [`HEDGE_DELAY`]. Returns the first success, or an error if both
+/// attempts fail.
 async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Result<T, E> {
     let mut first = begin();
     match timeout(HEDGE_DELAY, &mut first).await {

@@ -126,7 +126,7 @@ impl Lister {
                     warn(&format!("{error}; locks of the kind {} are left out", kind.word));
                     self.kinds.retain(|(other, _)| *other != kind);
                 }
-                Err(error) if error.lacks_role => {
+                Err(error) if error.refused_by_rbac => {
                     let (flag, role) = match self.namespace.as_str() {
                         "" => (String::new(), "clusterrole"),
                         namespace => (format!(" -n {namespace}"), "role"),

@@ -156,8 +156,8 @@ where
         Ok(answer) => return Ok(answer),
         Err(failure) => anyhow::Error::from(failure),
     };
-    let lacks_role = failure.downcast_ref::<LockError>().is_some_and(|refusal| refusal.role.is_some());
-    Err(if lacks_role {
+    let refused_by_rbac = failure.downcast_ref::<LockError>().is_some_and(|refusal| refusal.role.is_some());
+    Err(if refused_by_rbac {
         anyhow!("{failure}; leaderrun manifest --lock {name} prints a Role that allows it")
     } else {
         failure

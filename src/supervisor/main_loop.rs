@@ -24,6 +24,7 @@ use super::spawn::{self, ExecState, Program, Spawned};
 use super::{SupervisorConfig, WaitFor};
 use crate::channel::SupervisorEnd;
 use crate::process::clock::{self, Timer};
+use crate::process::dead_mans_switch::DeadMansSwitch;
 use crate::process::deadline::{self, Deadline};
 use crate::process::memory;
 use crate::process::pidfd::PidFd;
@@ -31,7 +32,6 @@ use crate::process::priority::Priority;
 use crate::process::readable::is_any_ready_except;
 use crate::process::signals::{InheritedSignals, Signals};
 use crate::process::standard_streams;
-use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, SharedNested, Tree};
@@ -355,7 +355,7 @@ impl<'a> MainLoop<'a> {
             return Ok(false);
         }
         // A signal to this process may be a copy of a signal that the elector relays.
-        for signal in self.signals.receive().sent {
+        for signal in self.signals.receive().to_relay {
             self.relay.handle_own_copy(clock::now(), signal);
         }
         self.relay_due();

@@ -25,8 +25,8 @@ use nix::unistd::Pid;
 use self::main_loop::MainLoop;
 use crate::channel::SupervisorEnd;
 use crate::exit;
+use crate::process::dead_mans_switch::DeadMansSwitch;
 use crate::process::signals::InheritedSignals;
-use crate::process::switch::DeadMansSwitch;
 use crate::process::tree::SharedNested;
 
 /// The processes that must have ended before the command counts as ended.

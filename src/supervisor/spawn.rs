@@ -14,10 +14,10 @@ use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, read, setpgid, 
 
 use super::exec::{self, ExecFailure, MAX_MESSAGE};
 use crate::process::clock;
+use crate::process::dead_mans_switch::DeadMansSwitch;
 use crate::process::environment;
 use crate::process::inherited_fd;
 use crate::process::signals::InheritedSignals;
-use crate::process::switch::DeadMansSwitch;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::Terminal;
 

@@ -11,23 +11,23 @@ use super::super::connection::ConnectionConfig;
 #[cfg(test)]
 use super::super::connection::{ConfigOrigin, TlsOptions, UserOptions};
 
-/// The longest time before the expiry of a plugin's credentials at which the plugin is run again.
+/// How long before the expiry of its credentials a plugin is run again, at most.
 const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
 
-/// The credentials for requests and connections. An instance never changes, but is replaced by a newer one.
+/// The credentials for requests and connections. An instance is never changed, only replaced by a newer one.
 #[derive(Clone)]
 pub struct Access {
     /// The number of these credentials. Newer credentials have a greater number, unless they differ from the previous
     /// ones only in their lifetime.
     pub generation: u64,
     pub config: Arc<ConnectionConfig>,
-    /// The configuration of TLS; `None` for a server without TLS.
+    /// The TLS configuration for the server; `None` for a server without TLS.
     pub tls: Option<Arc<ClientConfig>>,
-    /// The certificates that are trusted, as PEM; `None` for the system's.
+    /// The trusted certificates, as PEM; `None` for those of the system.
     pub authority: Option<Vec<u8>>,
     /// The client certificate that connections present, as PEM.
     pub identity: Option<Vec<u8>>,
-    /// The configuration of TLS to the proxy; `None` if there is no proxy or it is used without TLS.
+    /// The TLS configuration for the proxy; `None` without a proxy, or for a proxy without TLS.
     pub proxy_tls: Option<Arc<ClientConfig>>,
     /// The value of the `Authorization` header, if there is one.
     pub authorization: Option<HeaderValue>,
@@ -69,8 +69,8 @@ impl Access {
         self.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now())
     }
 
-    /// Returns whether connections that were opened with the other credentials can be used with these, because they
-    /// present the same client certificate.
+    /// Returns whether connections that were opened with the other credentials can be used with these, because both
+    /// have the same client certificate.
     ///
     /// As in client-go, the trusted authorities may differ. An open connection still works, while a new connection may
     /// fail because the server does not use its new certificate yet.
@@ -95,7 +95,7 @@ impl Access {
         })
     }
 
-    /// Returns whether new connections have the same TLS configuration as with the other credentials.
+    /// Returns whether new connections with either of the two credentials have the same TLS configuration.
     pub fn has_same_tls(&self, other: &Self) -> bool {
         match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -143,6 +143,6 @@ mod tests {
             Some(lifetime.expires.duration_since(lifetime.renew_at).as_secs())
         };
         assert_eq!([3600, 75, 3].map(lead), [Some(60), Some(25), Some(1)]);
-        assert_eq!([0, -60].map(lead), [None, None], "a clock that differs");
+        assert_eq!([0, -60].map(lead), [None, None], "the clocks differ");
     }
 }

@@ -1,8 +1,8 @@
 //! Earlier credentials, which are used while the server rejects the newest credentials.
 //!
-//! Some programs replace a file by emptying it and writing it slowly. A file that is read meanwhile may still look like
-//! credentials, for example the first half of a token, or a certificate without its intermediate authorities. The
-//! server rejects them, but still accepts the earlier credentials.
+//! Some programs replace a file by emptying it and writing it slowly. If the file is read meanwhile, its contents may
+//! look valid, for example the first half of a token, or a certificate without its intermediate authorities. The server
+//! rejects such credentials, but still accepts the earlier ones.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -19,7 +19,7 @@ struct State {
     accepted: Option<Arc<Access>>,
     /// The generation of the newer credentials that do not work.
     not_working: Option<u64>,
-    /// The reason that was logged last, and the generation of the credentials that did not work.
+    /// The credentials whose failure was logged last: their generation, and the reason.
     logged: Option<(u64, String)>,
 }
 
@@ -34,7 +34,7 @@ impl Fallback {
         }
     }
 
-    /// Returns whether it is known that these credentials, which are newer than the accepted ones, do not work.
+    /// Returns whether the newest credentials are known not to work.
     pub fn is_known_not_to_work(&self, newest: &Access) -> bool {
         self.state().not_working == Some(newest.generation)
     }
@@ -58,7 +58,7 @@ impl Fallback {
     }
 
     /// Records that a request with these credentials failed, perhaps because of the credentials. This must not be
-    /// called for a request that is only slow, because other credentials may need a new connection, which would be as
+    /// called for a request that is only slow: other credentials may need a new connection, which would be just as
     /// slow.
     pub fn unanswered(&self, access: &Access, failure: &str) {
         let mut state = self.state();
@@ -87,9 +87,9 @@ impl State {
         Some(earlier)
     }
 
-    /// Returns whether to log that the credentials of a generation do not work. Each generation is logged at most once.
-    /// The same reason is not logged for each new generation either, because a plugin may issue such credentials every
-    /// time.
+    /// Returns whether to log that the credentials of a generation do not work. Each generation is logged at most once,
+    /// and a reason is not repeated for the next generation, because a plugin may keep issuing credentials that do not
+    /// work.
     fn must_log(&mut self, generation: u64, reason: &str) -> bool {
         let is_known = |(known, logged): &(u64, String)| *known == generation || logged == reason;
         let must_log = !self.logged.as_ref().is_some_and(is_known);

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_changes_has_another_stamp() {
+    fn a_changed_file_has_a_different_stamp() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("token"), folder.path().join("other"));
         let stamp = || stamps(std::slice::from_ref(&path));

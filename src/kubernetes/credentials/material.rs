@@ -1,4 +1,4 @@
-//! The raw credentials, from files and from the output of a plugin.
+//! The raw credentials from files and from a plugin's output.
 
 use std::path::PathBuf;
 
@@ -11,20 +11,20 @@ use super::super::tls;
 use super::exec_credential::IssuedCredentials;
 use super::files;
 
-/// The configuration and the credentials that were read before.
+/// The configuration and the credentials that were in use before.
 type Previous<'a> = Option<(&'a ConnectionConfig, &'a Material)>;
 
 /// A client certificate and its key, as PEM.
 pub type CertificateAndKey = (Vec<u8>, Vec<u8>);
 
-/// All credentials that were read. Two values are equal if nothing has changed.
+/// All credentials that were read.
 #[derive(PartialEq, Eq)]
 pub struct Material {
     pub tls: TlsMaterial,
     pub authorization: Option<HeaderValue>,
 }
 
-/// The part of the credentials that connections need, as PEM.
+/// The credentials that TLS connections need, as PEM.
 #[derive(PartialEq, Eq)]
 pub struct TlsMaterial {
     pub authority: Option<Vec<u8>>,
@@ -130,7 +130,7 @@ fn or_previous<T>(
     }
 }
 
-/// Returns all files that the configuration depends on.
+/// Returns the files from which the configuration and its credentials are read.
 pub fn files_of(config: &ConnectionConfig) -> Vec<PathBuf> {
     let certificate = config.user.certificate.as_ref();
     let sources = [
@@ -158,7 +158,7 @@ fn named(field: &str, source: &Source) -> String {
     }
 }
 
-/// Adds to an error about one of these fields the file that the field names.
+/// Adds the file that a field names to an error about the field.
 fn located(error: ConfigError, fields: &[(&str, &Source)]) -> ConfigError {
     match fields.iter().find(|(field, _)| *field == error.subject) {
         Some((field, source)) => ConfigError::new(named(field, source), error.reason),
@@ -187,7 +187,7 @@ fn basic_authorization(BasicCredentials { username, password }: &BasicCredential
     sensitive_header(&format!("Basic {encoded}")).ok_or_else(|| ConfigError::new("the user name", "cannot be sent"))
 }
 
-/// Returns the value of a header, marked as secret.
+/// Returns the value of a header, marked as sensitive.
 fn sensitive_header(value: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(value).ok()?;
     header.set_sensitive(true);

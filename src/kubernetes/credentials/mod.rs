@@ -54,9 +54,9 @@ pub struct Credentials {
 struct Shared {
     options: ClusterOptions,
     state: watch::Sender<State>,
-    /// The number of the last order.
+    /// The number of the last order that was sent.
     ordered: AtomicU64,
-    /// The time of the next check of credentials that are in use.
+    /// The time at which credentials in use are checked again.
     next_check: Mutex<Instant>,
     /// Whether a request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
@@ -79,11 +79,11 @@ struct State {
 /// An order for the thread to check the files and the credentials.
 struct Order {
     number: u64,
-    /// The generation of the credentials that the API server has rejected, if it has.
+    /// The generation of the credentials that the API server has rejected; `None` for a routine check.
     rejected: Option<u64>,
 }
 
-/// A step of the thread that may take long, for messages.
+/// A step of the thread that may take a long time, for messages.
 #[derive(Clone, Debug)]
 struct Activity {
     description: String,
@@ -185,7 +185,7 @@ impl Credentials {
         let _ = self.order(None);
     }
 
-    /// Returns what the thread is waiting for, if it has waited for long.
+    /// Returns what the thread is waiting for, if it has waited for [`REPORT_WAIT_AFTER`].
     pub fn pending(&self) -> Option<String> {
         let activity = self.shared.activity.lock().expect("no thread panics while it holds this lock");
         let Activity { description, since } = activity.clone().or_else(files::pending_read)?;
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_the_same_if_only_the_spelling_of_its_address_has_changed() {
+    fn a_differently_spelled_address_is_the_same_server() {
         let kubeconfig = Kubeconfig::new();
         kubeconfig.write("http://api.example.com/", "0");
         kubeconfig.recheck();

@@ -84,7 +84,7 @@ fn program(command: &Path) -> PathBuf {
         .unwrap_or_else(|| command.to_owned())
 }
 
-/// Returns why the credentials that a plugin has issued cannot be used.
+/// Returns the message for credentials that a plugin has issued but that cannot be used.
 pub fn unusable(plugin: &ExecPlugin, reason: &str) -> String {
     failure(plugin, &format_args!("its output cannot be used: {reason}"))
 }
@@ -104,7 +104,7 @@ fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
     }
 }
 
-/// Returns the last message of a plugin as the end of a sentence, or nothing if there is none.
+/// Returns the last message of a plugin as the end of a sentence; empty if there is no message.
 fn with_colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {}", printable(message)) }
 }
@@ -113,7 +113,7 @@ fn failure(plugin: &ExecPlugin, reason: &dyn fmt::Display) -> String {
     let command = plugin.command.display();
     let remedy = match &plugin.install_hint {
         Some(hint) => printable(hint.trim()),
-        None => "check exec of the user in the kubeconfig".to_owned(),
+        None => "check the user's exec section in the kubeconfig".to_owned(),
     };
     format!("the credential plugin {command} failed: {reason}; {remedy}")
 }

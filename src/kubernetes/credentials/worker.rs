@@ -38,7 +38,7 @@ pub struct Worker {
     plugin_may_run_at: Option<Instant>,
     /// The reason why the last run of the plugin issued no usable credentials.
     plugin_failure: Option<String>,
-    /// The last reason why a file could not be read again. It has been logged.
+    /// The reason why a file could not be read again, which has been logged.
     read_failure: Option<String>,
     access: Option<Arc<Access>>,
     /// Whether it has been logged that the kubeconfig now names another server.
@@ -54,7 +54,7 @@ struct Loaded {
     read_at: Instant,
 }
 
-/// The credentials that a plugin has issued, and that plugin.
+/// The credentials that a plugin has issued.
 struct Issued {
     plugin: ExecPlugin,
     credentials: IssuedCredentials,
@@ -110,8 +110,8 @@ impl Worker {
         })
     }
 
-    /// Reads the configuration and the files that it names. A part that cannot be read keeps its earlier contents, so
-    /// that the other parts are still renewed.
+    /// Reads the configuration and the files that it names. If a part cannot be read, its earlier contents are used,
+    /// and the other parts are renewed nevertheless.
     fn reload(&mut self) -> Result<(), CredentialsError> {
         let unusable = |error: ConfigError| CredentialsError(error.to_string());
         let read = self.read_configuration().and_then(|config| self.load(config));
@@ -144,7 +144,7 @@ impl Worker {
         Ok(config)
     }
 
-    /// Logs why a file cannot be read again, once for each reason.
+    /// Logs why a file cannot be read again, unless the same reason was logged last.
     fn note_read_failure(&mut self, error: Option<ConfigError>) {
         let reason = error.map(|error| error.to_string());
         if let Some(reason) = reason.as_ref().filter(|reason| self.read_failure.as_ref() != Some(*reason)) {
@@ -153,12 +153,12 @@ impl Worker {
         self.read_failure = reason;
     }
 
-    /// Reads the files that a configuration names, and builds the credentials from them and from those that the plugin
-    /// has issued. If a file cannot be read, its earlier contents are used and the reason is returned.
+    /// Builds the credentials from the files that a configuration names and from what the plugin has issued. If a file
+    /// cannot be read, its earlier contents are used and the reason is returned.
     fn load(&mut self, config: ConnectionConfig) -> Result<Option<ConfigError>, ConfigError> {
         let files = material::files_of(&config);
         let stamps = files::stamps(&files);
-        // Credentials of another plugin are not used.
+        // Credentials from another plugin are not used.
         let issued = self.issued.as_ref().filter(|issued| Some(&issued.plugin) == config.user.exec.as_ref());
         let issued_material = issued.map(|issued| &issued.credentials);
         let (has_issued, lifetime) = (issued.is_some(), issued.and_then(|issued| issued.lifetime));
@@ -187,12 +187,12 @@ impl Worker {
             // This plugin has not issued credentials yet.
             return Ok(read_failure);
         }
-        let present = self.access.as_ref();
-        if is_unchanged && present.is_some_and(|present| present.lifetime == lifetime) {
+        let current = self.access.as_ref();
+        if is_unchanged && current.is_some_and(|current| current.lifetime == lifetime) {
             return Ok(read_failure);
         }
-        let generation = present.map_or(1, |present| present.generation + u64::from(!is_unchanged));
-        if present.is_some() && !is_unchanged {
+        let generation = current.map_or(1, |current| current.generation + u64::from(!is_unchanged));
+        if current.is_some() && !is_unchanged {
             log_events::credentials_renewed(&config.origin.to_string());
         }
         let access = Access { generation, config, tls, authority, identity, proxy_tls, authorization, lifetime };
@@ -200,26 +200,26 @@ impl Worker {
         Ok(read_failure)
     }
 
-    /// Returns the current credentials if they were made from the same TLS options and certificates. Their TLS
-    /// configurations are then used again, so that connections that are being opened are kept.
+    /// Returns the current credentials if they were built from the same TLS options and certificates. Their TLS
+    /// configurations are then reused, because connections that are being opened are abandoned when these change.
     fn access_with_same_tls(&self, config: &ConnectionConfig, material: &Material) -> Option<&Access> {
         let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
         self.loaded.as_ref().filter(is_same).and(self.access.as_deref())
     }
 
-    /// Returns the TLS configuration of connections to the server.
+    /// Returns the TLS configuration for connections to the server.
     fn tls(&self, config: &ConnectionConfig, material: &Material) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
         if !config.has_tls() {
             return Ok(None);
         }
-        if let Some(present) = self.access_with_same_tls(config, material).and_then(|access| access.tls.clone()) {
-            return Ok(Some(present));
+        if let Some(tls) = self.access_with_same_tls(config, material).and_then(|access| access.tls.clone()) {
+            return Ok(Some(tls));
         }
         let TlsMaterial { authority, certificate } = &material.tls;
         tls::client_config(&config.tls, authority.as_deref(), as_slices(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns the TLS configuration of connections to the proxy.
+    /// Returns the TLS configuration for connections to the proxy.
     fn proxy_tls(
         &self,
         config: &ConnectionConfig,
@@ -228,14 +228,15 @@ impl Worker {
         if config.proxy.as_ref().is_none_or(|proxy| proxy.protocol != ProxyProtocol::Https) {
             return Ok(None);
         }
-        if let Some(present) = self.access_with_same_tls(config, material).and_then(|access| access.proxy_tls.clone()) {
-            return Ok(Some(present));
+        if let Some(proxy_tls) = self.access_with_same_tls(config, material).and_then(|access| access.proxy_tls.clone())
+        {
+            return Ok(Some(proxy_tls));
         }
         let TlsMaterial { authority, certificate } = &material.tls;
         tls::proxy_config(&config.tls, authority.as_deref(), as_slices(certificate)).map(|tls| Some(Arc::new(tls)))
     }
 
-    /// Returns the plugin of the configuration, unless the configuration has other credentials, which take precedence.
+    /// Returns the configured plugin, unless the configuration has other credentials, which take precedence.
     fn plugin(&self) -> Option<ExecPlugin> {
         let user = &self.loaded.as_ref()?.config.user;
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())

@@ -133,7 +133,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Deserializes a list. An entry that is null becomes an empty entry.
+/// Deserializes a list, and each null in it as an empty entry.
 fn list<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
     let entries: Option<Vec<Option<T>>> = Option::deserialize(deserializer)?;
     Ok(entries.map(|entries| entries.into_iter().map(Option::unwrap_or_default).collect()))

@@ -10,7 +10,7 @@ use super::super::connection::{
 use super::super::proxy::Proxy;
 use super::server;
 
-/// The variables with which the kubelet passes the address of the API server.
+/// The environment variables in which the kubelet passes the address of the API server.
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 
@@ -20,7 +20,7 @@ const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Returns the configuration with which this pod reaches its API server.
 ///
 /// # Errors
-/// Fails if this is not a pod, or it has no service account token.
+/// Fails if leaderrun does not run in a pod, or if the pod has no service account token.
 pub fn load() -> Result<ConnectionConfig, ConfigError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
     let folder = Path::new(FOLDER);
@@ -31,8 +31,8 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
     let [Some(host), Some(port)] = address else {
         let reason = if missing.len() < 2 || token.exists() {
             format!(
-                "this is a pod, but its environment lacks {}; pass the container's variables on, because cron, su and sudo \
-                 may remove them",
+                "this is a pod, but its environment lacks {}; pass on the container's variables, which cron, su and sudo \
+                 may remove",
                 missing.join(" and ")
             )
         } else {

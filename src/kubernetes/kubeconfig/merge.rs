@@ -1,5 +1,4 @@
-//! Merges several kubeconfigs. If several files have an entry with the same name, the entry in the first file is used.
-//! The first current context is used.
+//! Merges kubeconfigs. The first file that has an entry, or sets the current context, takes precedence.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ pub struct Entry<'a, T> {
 }
 
 impl MergedKubeconfig {
-    /// Merges files. Earlier files take precedence over later ones.
+    /// Merges files in the order of their precedence.
     pub fn new(files: Vec<KubeconfigFile>) -> Self {
         Self { files }
     }

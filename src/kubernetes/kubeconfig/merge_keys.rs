@@ -1,8 +1,8 @@
 //! Checks the order of merge keys (`<<`) in YAML.
 //!
 //! In YAML the keys of a map take precedence over merged keys, wherever `<<` is. In client-go, however, merged keys
-//! replace the keys before `<<`, so kubectl might use another server than leaderrun. leaderrun refuses a file for which
-//! this makes a difference.
+//! replace the keys before `<<`, so kubectl might use a different server than leaderrun. leaderrun refuses a file for
+//! which this makes a difference.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub fn check(document: &str) -> Result<(), String> {
     if !document.contains(MERGE_KEY) {
         return Ok(());
     }
-    // Apart from the keys, these are the options with which the kubeconfig itself is parsed.
+    // Except for the two key policies, the kubeconfig itself is parsed with the same options.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
                     if let Some(replaced) = merged.iter().find(|key| keys.contains(key)) {
                         return Err(A::Error::custom(format_args!(
                             "the key {replaced:?} is also in the map that << merges after it, and programs disagree \
-                             about which of the two counts; put << first"
+                             about which one is used; put << first"
                         )));
                     }
                     keys.extend(merged);
@@ -143,7 +143,7 @@ mod tests {
     const ANCHORS: &str = "a: &a {server: one, color: red}\nb: &b {server: two}\n";
 
     #[test]
-    fn a_merged_key_that_is_equal_to_a_key_before_it_is_refused() {
+    fn a_merged_key_that_repeats_an_earlier_key_is_refused() {
         for map in [
             "{<<: *a, server: three}",
             "{<<: [*a, *b]}",

@@ -1,6 +1,6 @@
-//! Loads a [`ConnectionConfig`] from kubeconfigs or a pod's service account, by the rules of client-go.
+//! Loads a [`ConnectionConfig`] from kubeconfigs or a pod's service account, following the rules of client-go.
 //!
-//! If the user has named a configuration that cannot be used, that is an error. leaderrun never falls back to another
+//! If the user has named a configuration that cannot be used, loading fails. leaderrun never falls back to another
 //! cluster.
 
 mod file;
@@ -25,7 +25,7 @@ use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Given, Im
 /// not empty, and the pod's service account.
 ///
 /// # Errors
-/// Fails if the named configuration cannot be used, or there is none.
+/// Fails if the chosen configuration cannot be used, or if there is none.
 pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
     let context = options.context.as_ref().filter(|context| !context.value.is_empty());
     let mut config = match read(options)? {
@@ -46,7 +46,8 @@ fn without_kubeconfig(context: Option<&Given<String>>) -> Result<ConnectionConfi
     in_cluster::load()
 }
 
-/// Reads the kubeconfigs that are named, or the user's own. Returns `None` if there are none.
+/// Reads the kubeconfigs that `--kubeconfig` or `KUBECONFIG` names, or else `~/.kube/config`. Returns `None` if there
+/// is no kubeconfig.
 fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigError> {
     if let Some(kubeconfig) = &options.kubeconfig {
         let path = &kubeconfig.value;
@@ -77,7 +78,7 @@ fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigErro
     }
 }
 
-/// Reads a kubeconfig, if there is such a file.
+/// Reads a kubeconfig. Returns `None` if there is no such file.
 fn read_file(path: &Path) -> Result<Option<KubeconfigFile>, ConfigError> {
     match KubeconfigFile::read(path) {
         Ok(file) => Ok(Some(file)),

@@ -20,14 +20,14 @@ use super::server::{self, ServerAddress};
 /// What to do about a missing or unknown `interactiveMode`.
 const INTERACTIVE_MODES: &str = "use Never, IfAvailable or Always";
 
-/// The name of the extension of a cluster that is passed to credential plugins.
+/// The name of the cluster extension that is passed to credential plugins.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 impl MergedKubeconfig {
     /// Returns the configuration of the context with this name, or of the current context.
     ///
     /// # Errors
-    /// Fails if there is no such context, or a part of it cannot be used.
+    /// Fails if there is no such context, or if a part of it cannot be used.
     pub fn connection(&self, context: Option<&Given<String>>) -> Result<ConnectionConfig, ConfigError> {
         let files: Vec<String> = self.paths().iter().map(|path| path.display().to_string()).collect();
         let files = format!("kubeconfig {}", files.join(":"));
@@ -85,7 +85,7 @@ impl MergedKubeconfig {
         Ok(config)
     }
 
-    /// Returns the reason for the error that no context is chosen.
+    /// Returns what is wrong if no context is chosen, and what to do.
     fn no_current_context(&self) -> String {
         match self.context_names().next() {
             Some(known) => format!("it has no current-context; try --context {known:?}"),
@@ -93,7 +93,7 @@ impl MergedKubeconfig {
         }
     }
 
-    /// Returns the reason for the error that the chosen context does not exist.
+    /// Returns what is wrong if the chosen context does not exist, and what to do.
     fn no_such_context(&self, context: Option<&Given<String>>) -> String {
         let with = |known: &str| match context {
             Some(context) => context.with(format_args!("{known:?}")),
@@ -111,8 +111,8 @@ fn trimmed(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Resolves a path from a kubeconfig in the folder `folder`. As in Go, `..` removes the part before it, even if that
-/// part does not exist or is a symbolic link.
+/// Resolves a path that a kubeconfig in `folder` contains. As in Go, `..` removes the part before it, even if that part
+/// does not exist or is a symbolic link.
 fn resolved(folder: &Path, path: &str) -> PathBuf {
     if Path::new(path).is_absolute() {
         return PathBuf::from(path);
@@ -183,13 +183,13 @@ fn oidc_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSourc
     }
 }
 
-/// Checks that a token of OpenID Connect has not expired.
+/// Checks that an OpenID Connect token has not expired.
 fn check_id_token(token: &str) -> Result<(), String> {
     let claims = token.split('.').nth(1).and_then(|claims| BASE64_URL_SAFE_NO_PAD.decode(claims).ok());
     let claims = claims.and_then(|claims| serde_json::from_slice::<Value>(&claims).ok());
     let expires = claims.and_then(|claims| Timestamp::from_second(claims["exp"].as_i64()?).ok());
     match expires {
-        None => Err("is not a JSON Web Token with a time of expiry".to_owned()),
+        None => Err("is not a JSON Web Token with an expiry time".to_owned()),
         Some(expires) if expires <= Timestamp::now() => {
             Err(format!("expired at {expires}, and leaderrun does not refresh it; use an exec plugin instead"))
         }

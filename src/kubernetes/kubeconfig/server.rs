@@ -24,21 +24,21 @@ const ENCODED_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The address of an API server, and the user name and password that it contained.
+/// The address of an API server, split from the user name and password in it.
 pub struct ServerAddress {
     pub server: Uri,
-    /// The user name and password in front of the host. As with kubectl, they take precedence over a token.
+    /// The user name and password, which take precedence over a token, as in kubectl.
     pub credentials: Option<BasicCredentials>,
 }
 
-/// Parses the address of an API server. As with kubectl, an address without a scheme is that of a server without TLS.
+/// Parses the address of an API server. As in kubectl, the default scheme is `http`.
 ///
 /// # Errors
 /// Returns the reason why the address is invalid.
 pub fn parse(text: &str) -> Result<ServerAddress, String> {
     let text = text.trim();
-    let (stated_scheme, rest) = text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
-    let scheme = stated_scheme.unwrap_or("http").to_ascii_lowercase();
+    let (explicit_scheme, rest) = text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
+    let scheme = explicit_scheme.unwrap_or("http").to_ascii_lowercase();
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     let rest = rest[..end].trim_end_matches('/');
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -46,15 +46,15 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
         Some((credentials, authority)) => (Some(basic_credentials(credentials)), authority),
         None => (None, authority),
     };
-    if stated_scheme.is_none() && !path.is_empty() {
-        return Err(format!("server \"{authority}{path}\" begins neither with http:// nor with https://"));
+    if explicit_scheme.is_none() && !path.is_empty() {
+        return Err(format!("server \"{authority}{path}\" does not begin with http:// or https://"));
     }
     // An empty port means the default port of the scheme.
     let authority = bracketed(authority.strip_suffix(':').unwrap_or(authority));
-    // Messages leave out the user name and the password.
+    // The address for messages leaves out the user name and the password.
     let shown = format!("{scheme}://{authority}{}", clean_path(path));
     if scheme != "http" && scheme != "https" {
-        return Err(format!("server {shown:?} begins with {scheme}://, neither with http:// nor with https://"));
+        return Err(format!("server {shown:?} begins with {scheme}:// instead of http:// or https://"));
     }
     let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
     if let Some((_, port)) = authority.rsplit_once(':')
@@ -77,7 +77,7 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     }
 }
 
-/// Adds the brackets that an IPv6 address with a port may lack, as in Go.
+/// Adds brackets to an IPv6 address with a port if they are missing, as Go does.
 fn bracketed(authority: &str) -> Cow<'_, str> {
     match authority.rsplit_once(':') {
         Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}").into(),
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn server_addresses_are_parsed_as_by_kubectl() {
+    fn server_addresses_are_parsed_as_in_kubectl() {
         for (text, address) in [
             ("https://host", "https://host/"),
             (" https://host:6443/ ", "https://host:6443/"),
@@ -148,13 +148,13 @@ mod tests {
     #[test]
     fn invalid_addresses_are_refused_with_the_reason() {
         for (text, reason) in [
-            ("ftp://host", "neither with http:// nor with https://"),
+            ("ftp://host", "begins with ftp:// instead of http:// or https://"),
             ("https://", "has no host"),
             ("https:///host", "has no host"),
             ("https://host/a%2", "a % is not followed by two hexadecimal digits"),
             ("https://host/a%+f", "a % is not followed by two hexadecimal digits"),
-            ("https:/host", "server \"https:/host\" begins neither with http:// nor with https://"),
-            ("host/prefix", "begins neither with http:// nor with https://"),
+            ("https:/host", "server \"https:/host\" does not begin with http:// or https://"),
+            ("host/prefix", "does not begin with http:// or https://"),
             ("https://fd00::1", "invalid authority"),
             ("https://:6443", "has no host"),
             ("https://a b", "invalid uri character"),

@@ -1,6 +1,7 @@
-//! The servers that are reached without a proxy. `NO_PROXY` is parsed as by Go's `httpproxy`.
+//! The servers that are reached without a proxy.
 //!
-//! HTTP libraries in Rust parse it like curl, which does not support ports and treats a leading dot differently.
+//! `NO_PROXY` is parsed as Go's `httpproxy` parses it. HTTP libraries in Rust parse it like curl, which does not
+//! support ports and treats a leading dot differently.
 
 use std::net::IpAddr;
 
@@ -25,7 +26,7 @@ enum Exception {
 }
 
 impl Exceptions {
-    /// Parses a list. Invalid entries are ignored.
+    /// Parses the value of `NO_PROXY`. Ignores invalid entries.
     pub fn parse(list: &str) -> Self {
         // Unlike Go, leaderrun also splits the list at spaces, because names cannot contain spaces.
         let entries = list.split([',', ' ', '\t', '\n', '\r']).filter_map(Exception::parse).collect();

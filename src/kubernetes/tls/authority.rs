@@ -1,4 +1,4 @@
-//! The certificate authorities that are trusted.
+//! The trusted certificate authorities.
 
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, anchor_from_trusted_cert};
@@ -9,7 +9,7 @@ use super::algorithms::SUPPORTED;
 use super::certificate::Certificate;
 use super::pem;
 
-/// The certificate authorities that are trusted.
+/// The trusted certificate authorities.
 #[derive(Debug)]
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
@@ -18,10 +18,10 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// Reads the certificates of a PEM file, without those that cannot be parsed.
+    /// Reads the certificates of a PEM file. Skips those that cannot be parsed.
     ///
     /// # Errors
-    /// Fails if there are no certificates that can be parsed.
+    /// Fails if no certificate can be parsed.
     pub fn from_pem(text: &[u8]) -> Result<Self, ConfigError> {
         let blocks = pem::blocks(text).into_iter();
         let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
@@ -31,7 +31,7 @@ impl Authorities {
         match unreadable.first() {
             _ if !certificates.is_empty() => Ok(Self { certificates, is_system_store: false }),
             Some(der) => Err(ConfigError::new(CERTIFICATE_AUTHORITY, Certificate::parse_failure(der))),
-            None => Err(ConfigError::new(CERTIFICATE_AUTHORITY, "there is no certificate in it")),
+            None => Err(ConfigError::new(CERTIFICATE_AUTHORITY, "it contains no certificate")),
         }
     }
 
@@ -63,13 +63,13 @@ impl Authorities {
         Ok(Self { certificates: loaded.certs, is_system_store: true })
     }
 
-    /// Returns whether this certificate is one of the authorities'.
+    /// Returns whether this is the certificate of one of the authorities.
     pub fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.contains(certificate)
     }
 
-    /// Returns the authorities that may issue certificates at this time. As in Go, those whose certificate is not valid
-    /// at this time may not.
+    /// Returns the authorities that may issue certificates at this time. As in Go, an authority may not issue
+    /// certificates while its own is not valid.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
@@ -80,7 +80,7 @@ impl Authorities {
     }
 
     /// Returns whether this authority allows this many intermediate authorities between itself and a server. webpki
-    /// does not check that.
+    /// does not check this limit.
     pub fn allow_intermediates(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
         let is_anchor = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
         let mut certificates = self.certificates.iter().filter(is_anchor);
@@ -88,8 +88,7 @@ impl Authorities {
             .any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_intermediates(count)))
     }
 
-    /// Returns whether the certificate was issued directly by one of the authorities that may issue certificates for
-    /// any name.
+    /// Returns whether an authority that may issue certificates for any name has issued this certificate directly.
     pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
         let Some((message, algorithm, signature)) = certificate.signed_parts() else { return false };
         let has_signed = |der: &CertificateDer<'_>| {
@@ -104,8 +103,8 @@ impl Authorities {
         })
     }
 
-    /// Returns why the certificate of the only authority is not valid at this time. Returns `None` if it is valid, or
-    /// if there are several authorities.
+    /// Returns why the certificate of the only authority is not valid at this time; `None` if it is valid, or if there
+    /// are several authorities.
     pub fn reason_invalid(&self, now: UnixTime) -> Option<String> {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;

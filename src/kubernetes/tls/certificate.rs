@@ -19,7 +19,7 @@ const SERVER_PURPOSES: [ObjectIdentifier; 2] = [
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// The critical extensions that are allowed in the certificate of an authority. Go evaluates these extensions.
+/// The extensions that may be critical in the certificate of an authority: those that Go supports.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.14"), // subject key identifier
     ObjectIdentifier::new_unwrap("2.5.29.15"), // key usage
@@ -32,8 +32,8 @@ const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.37"), // extended key usage
 ];
 
-/// The length in bytes of the modulus of the shortest RSA key that is considered secure. Like ring, leaderrun rounds
-/// the length up to whole bytes.
+/// The minimum length of an RSA modulus in bytes; shorter keys can be broken. Like ring, leaderrun rounds the length up
+/// to whole bytes.
 const MIN_RSA_MODULUS_SIZE: usize = 2048 / 8;
 
 /// Returns whether this purpose, a decoded object identifier, allows a server to use a certificate.
@@ -66,7 +66,7 @@ impl Certificate {
         self.0.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
     }
 
-    /// Returns whether the key is an RSA key that is short enough to be broken.
+    /// Returns whether the key is an RSA key shorter than 2048 bits.
     pub fn has_short_rsa_key(&self) -> bool {
         let algorithm = &self.0.tbs_certificate().subject_public_key_info().algorithm;
         let numbers = || Vec::<Uint>::from_der(self.public_key()).ok();
@@ -82,8 +82,8 @@ impl Certificate {
             && self.has_only_known_critical_extensions()
     }
 
-    /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 are
-    /// accepted, because they cannot state this.
+    /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 count as
+    /// such, because they cannot state it.
     fn is_authority(&self) -> bool {
         match self.basic_constraints() {
             Ok(Some(constraints)) => constraints.ca,
@@ -122,7 +122,7 @@ impl Certificate {
         !matches!(self.0.tbs_certificate().get_extension::<NameConstraints>(), Ok(None))
     }
 
-    /// Returns whether this certificate states `issuer` as its issuer.
+    /// Returns whether this certificate names `issuer` as its issuer.
     pub fn names_issuer(&self, issuer: &Self) -> bool {
         self.0.tbs_certificate().issuer() == issuer.0.tbs_certificate().subject()
     }
@@ -174,7 +174,7 @@ impl Certificate {
         }
     }
 
-    /// Returns why this certificate is not valid at this time, if it is not.
+    /// Returns why this certificate is not valid at this time; `None` if it is valid.
     pub fn reason_invalid(&self, now: UnixTime) -> Option<String> {
         let validity = self.0.tbs_certificate().validity();
         let now = now.as_secs();

@@ -35,27 +35,27 @@ impl ResolvesClientCert for ClientIdentity {
 /// Parses a certificate and its key, both as PEM.
 ///
 /// # Errors
-/// Fails if one of them cannot be used, or they do not belong together.
+/// Fails if one of them cannot be used, or if they do not match.
 pub fn parse(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigError> {
     let refused = |reason: String| ConfigError::new(CLIENT_CERTIFICATE, reason);
     let blocks = pem::blocks(certificate).into_iter().filter(|block| block.label == "CERTIFICATE");
     let chain: Vec<_> = blocks.map(|block| CertificateDer::from(block.der)).collect();
-    let Some(first) = chain.first() else { return Err(refused("there is no certificate in it".to_owned())) };
+    let Some(first) = chain.first() else { return Err(refused("it contains no certificate".to_owned())) };
     let parsed = Certificate::parse(first).ok_or_else(|| refused(Certificate::parse_failure(first).to_owned()))?;
     let key = signing_key(key).map_err(|reason| ConfigError::new(CLIENT_KEY, reason))?;
     if let Some(public_key) = key.public_key()
         && let Ok(public_key) = SubjectPublicKeyInfoRef::from_der(&public_key)
         && public_key.subject_public_key.raw_bytes() != parsed.public_key()
     {
-        return Err(refused(format!("the certificate of {parsed}, does not belong to the key in client-key")));
+        return Err(refused(format!("the certificate of {parsed}, does not match the key in client-key")));
     }
     Ok(ClientIdentity(Arc::new(CertifiedKey::new(chain, key))))
 }
 
-/// Returns the first key of a PEM file. As in Go, the label of its block does not determine the format of the key.
+/// Returns the first key of a PEM file. As in Go, its format does not depend on the label of the block.
 fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     let mut blocks = pem::blocks(pem).into_iter();
-    let block = blocks.find(|block| block.label.ends_with("PRIVATE KEY")).ok_or("there is no private key in it")?;
+    let block = blocks.find(|block| block.label.ends_with("PRIVATE KEY")).ok_or("it contains no private key")?;
     if block.has_headers || block.label.contains("ENCRYPTED") {
         return Err("the key is encrypted; decrypt it, for example with openssl pkey".to_owned());
     }

@@ -1,5 +1,5 @@
-//! TLS to the API server. With a few exceptions, leaderrun accepts and refuses the same certificates as Go, in which
-//! kubectl is written.
+//! TLS to the API server. With a few exceptions, leaderrun accepts and refuses the same certificates as kubectl, which
+//! uses the TLS library of Go.
 //!
 //! Some clusters depend on things that Go accepts and rustls refuses. They are accepted here:
 //! - client certificates of X.509 version 1
@@ -8,11 +8,11 @@
 //! - a server certificate that is itself the certificate of an authority
 //! - wildcards such as `*.local`, with a single label after the asterisk
 //!
-//! rustls is less strict than Go about what an authority may do, so that is checked here as well.
+//! rustls is less strict than Go about what an authority may do, so [`verifier`] checks that too.
 //!
 //! Go also accepts the following, which are refused here:
-//! - RSA keys of less than 2048 bits, because they can be broken
-//! - RSA keys of more than 8192 bits
+//! - RSA keys shorter than 2048 bits, because they can be broken
+//! - RSA keys longer than 8192 bits
 //! - client keys that ring cannot use: RSA keys with a length other than 2048, 3072 or 4096 bits, or with a public
 //!   exponent below 65537
 //! - dates before 1970
@@ -52,8 +52,9 @@ pub const CLIENT_KEY: &str = "client-key";
 /// The only protocol that is offered to servers and proxies.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Returns the TLS configuration of connections. `authority` contains the trusted certificates; without it, those of
-/// the system are trusted. `certificate` contains the client's certificate and its key. All of them are PEM.
+/// Returns the TLS configuration for connections to the server. `authority` contains the trusted certificates; if it is
+/// `None`, those of the system are trusted. `certificate` contains the client certificate and its key. All of them are
+/// PEM.
 ///
 /// # Errors
 /// Fails if one of them cannot be used.
@@ -70,10 +71,10 @@ pub fn client_config(
     config_with(verifier, certificate)
 }
 
-/// Checks that these authorities can be trusted.
+/// Checks that a file of trusted authorities contains a certificate that can be parsed.
 ///
 /// # Errors
-/// Fails if there is no certificate that can be used.
+/// Fails if it does not.
 pub fn check_authority(pem: &[u8]) -> Result<(), ConfigError> {
     Authorities::from_pem(pem).map(drop)
 }
@@ -81,16 +82,16 @@ pub fn check_authority(pem: &[u8]) -> Result<(), ConfigError> {
 /// Checks that this client certificate can be used with this key.
 ///
 /// # Errors
-/// Fails if one of them cannot be used, or they do not belong together.
+/// Fails if one of them cannot be used, or if they do not match.
 pub fn check_certificate(certificate: &[u8], key: &[u8]) -> Result<(), ConfigError> {
     identity::parse(certificate, key).map(drop)
 }
 
-/// Returns the TLS configuration of a connection to a proxy. As in kubectl, the same authorities are trusted as for the
-/// API server, and the same client certificate is presented. The authorities of the system are trusted as well.
+/// Returns the TLS configuration for connections to a proxy. As in kubectl, the trusted authorities and the client
+/// certificate are those for the API server. The authorities of the system are trusted too.
 ///
 /// # Errors
-/// Fails if there are no trusted certificates, or the client's certificate cannot be used.
+/// Fails if there are no trusted certificates, or if the client certificate cannot be used.
 pub fn proxy_config(
     options: &TlsOptions,
     authority: Option<&[u8]>,

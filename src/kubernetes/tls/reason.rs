@@ -1,4 +1,4 @@
-//! Reasons for TLS failures, in words.
+//! The reasons for failed connections, in words.
 
 use std::error::Error;
 use std::{fmt, io};
@@ -24,8 +24,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Returns the reason for the failure of a connection to this peer: the outermost cause that `tls_reason` or
-/// `io_reason` describes, or the innermost cause if there is none.
+/// Returns the reason why a connection to this peer failed: the outermost cause that `tls_reason` or `io_reason`
+/// describes, or else the innermost cause.
 pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     let mut cause = Some(failure);
     while let Some(error) = cause {
@@ -42,7 +42,7 @@ pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     printable_root_cause(failure)
 }
 
-/// Returns the reason for an I/O error, if the system's own description is not clear enough.
+/// Returns the reason for an I/O error whose own description is not clear enough.
 fn io_reason(failure: &io::Error, peer: Peer) -> Option<String> {
     match Errno::from_raw(failure.raw_os_error().unwrap_or_default()) {
         errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => {
@@ -70,13 +70,13 @@ fn alert_reason(alert: AlertDescription, peer: Peer) -> String {
         AlertDescription::CertificateRevoked => "the certificate has been revoked",
         AlertDescription::UnknownCA => "it does not know the certificate's issuer",
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            return format!("{peer} asks for a client certificate, and the kubeconfig has none");
+            return format!("{peer} asks for a client certificate, but the kubeconfig has none");
         }
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown
         | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError => "it does not say why",
+        | AlertDescription::DecryptError => "it gave no reason",
         AlertDescription::UnrecognisedName => return format!("{peer} does not know the name it was asked for"),
         AlertDescription::NoApplicationProtocol => {
             return format!("{peer} does not speak HTTP/1.1, the only protocol that leaderrun speaks");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_about_a_connection_that_this_machine_refuses_has_a_remedy() {
+    fn the_message_about_a_connection_that_this_machine_blocks_has_a_remedy() {
         let failure = io::Error::from(Errno::EPERM);
         assert_eq!(
             failure_reason(&failure, Peer::Server),

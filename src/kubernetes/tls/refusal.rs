@@ -1,4 +1,4 @@
-//! Messages about why a server's certificate is refused.
+//! The reasons for refusing a server's certificate, in words.
 
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::Error;
@@ -33,7 +33,7 @@ pub fn reason(
                 return format!("it has no host name in subjectAltName, so it is not valid for {name}");
             }
             let remedy = match peer {
-                Peer::Server => "perhaps set tls-server-name",
+                Peer::Server => "try setting tls-server-name",
                 Peer::Proxy => "use one of these names for the proxy",
             };
             format!("it is for {}, not for {name}; {remedy}", presented.join(", "))
@@ -41,7 +41,7 @@ pub fn reason(
         Error::UnknownIssuer => match authorities.reason_invalid(now) {
             Some(invalidity) => invalidity,
             None if authorities.is_system_store => {
-                "its issuer is not one that this system trusts; set certificate-authority in the kubeconfig".into()
+                "this system does not trust its issuer; set certificate-authority in the kubeconfig".into()
             }
             None => "its issuer is not the configured authority (certificate-authority)".into(),
         },
@@ -50,25 +50,25 @@ pub fn reason(
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
         Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
         Error::NameConstraintViolation => "one of its authorities may not issue certificates for its names".into(),
-        Error::PathLenConstraintViolated => "one of its authorities may not have so many authorities below it".into(),
+        Error::PathLenConstraintViolated => "one of its authorities does not allow so many intermediate authorities".into(),
         Error::MaximumPathDepthExceeded => "there are more than six certificates between it and the authority".into(),
         Error::UnsupportedCriticalExtension => {
             "it, or its issuer, has a critical extension that is not supported".into()
         }
         Error::BadDerTime => "it, or its issuer, has a date before 1970, which the TLS library does not support".into(),
         Error::InvalidSignatureForPublicKey => {
-            "it is not signed with its issuer's key, or the issuer's key is an RSA key of less than 2048 bits".into()
+            "it is not signed with its issuer's key, or that key is an RSA key shorter than 2048 bits".into()
         }
         Error::UnsupportedSignatureAlgorithmContext(_) | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            "it, or its issuer, has a signature algorithm that is not supported; supported are RSA and ECDSA with SHA-256 \
-             or more, and Ed25519"
+            "it, or its issuer, has an unsupported signature algorithm; leaderrun supports RSA and ECDSA with SHA-256 or \
+             more, and Ed25519"
                 .into()
         }
         other => other.to_string(),
     }
 }
 
-/// Returns a name of a certificate without its type: `DnsName("a")` is `a`.
+/// Returns a name in a certificate without its type: `a` for `DnsName("a")`.
 fn unqualified(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"')

@@ -41,8 +41,8 @@ impl ServerVerifier {
         Self { peer, authorities }
     }
 
-    /// Verifies that a server may use this certificate, that a trusted authority has issued it, and that it is for the
-    /// name of the server. Returns the reason if not.
+    /// Verifies that a server may use this certificate, that a trusted authority has issued it, and that it contains
+    /// the name of the server. Returns the reason if not.
     fn verify(
         &self,
         der: &CertificateDer<'_>,
@@ -55,10 +55,10 @@ impl ServerVerifier {
         let certificate = EndEntityCert::try_from(der).map_err(reason)?;
         let parsed = Certificate::parse(der).ok_or_else(|| Certificate::parse_failure(der))?;
         if parsed.has_short_rsa_key() {
-            return Err("its RSA key has less than 2048 bits".to_owned());
+            return Err("its RSA key is shorter than 2048 bits".to_owned());
         }
         match self.verify_issuer(&certificate, intermediates, now) {
-            // Unlike Go, webpki does not accept the certificate of an authority as that of a server.
+            // Unlike Go, webpki does not let a server use the certificate of an authority.
             _ if authorities.contains(der) => parsed.check_server(now)?,
             Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&parsed, now) => {
                 parsed.check_server(now)?;
@@ -90,8 +90,8 @@ impl ServerVerifier {
         certificate.verify_for_usage(SUPPORTED.all, &anchors, intermediates, now, usage, None, check_path).map(drop)
     }
 
-    /// Checks what webpki does not check: whether the authorities may sign certificates, and whether there are too many
-    /// of them.
+    /// Checks what webpki does not check: that the intermediate authorities may sign certificates, and that there are
+    /// not too many of them.
     fn check_path(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
         let may_sign =
             |der: &CertificateDer<'_>| Certificate::parse(der).is_some_and(|parsed| parsed.may_sign_certificates());
@@ -105,8 +105,7 @@ impl ServerVerifier {
     }
 }
 
-/// Requires that a certificate may be used by servers. A certificate that states no purpose may be used for all
-/// purposes.
+/// Requires that servers may use a certificate. A certificate without a stated purpose may be used for every purpose.
 struct ServerPurpose;
 
 impl ExtendedKeyUsageValidator for ServerPurpose {

@@ -24,7 +24,7 @@ use super::connection::Connection;
 use super::resolver::Resolver;
 use super::{tcp, tunnel};
 
-/// The reason why a connection could not be opened. The request was therefore not sent.
+/// The reason why a connection could not be opened, so no request was sent.
 #[derive(Clone, Debug)]
 pub struct ConnectError(String);
 
@@ -43,7 +43,8 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// Connects to the API server, through the proxy if there is one. The first `skip` addresses are tried last.
+/// Connects to the API server, through the proxy if there is one. The first `skip` addresses of the host are tried
+/// last.
 ///
 /// # Errors
 /// Fails if any step fails.
@@ -123,8 +124,8 @@ where
     handshaken.map_err(|failure| server_failure(&failure))
 }
 
-/// Returns the name that the certificate must be for. As in Go, an address may be in brackets, and an IPv4 address may
-/// be written as IPv6. `insecure` is whether the certificate is not verified; then any name is accepted.
+/// Returns the name that the certificate must contain. As in Go, an address may be in brackets, and an IPv4 address may
+/// be written as IPv6. If `insecure`, the certificate is not verified, and any name is accepted.
 fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, String> {
     let unbracketed = name.trim_matches(['[', ']']);
     let address =
@@ -134,7 +135,7 @@ fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, S
     }
     match ServerName::try_from(name.to_owned()) {
         Ok(name) => Ok(name),
-        // The certificate is not verified, so any address will do. For an address, TLS sends no server name.
+        // The name is not verified. An address is used because TLS sends no server name for it.
         Err(_) if insecure => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
         Err(_) => Err(format!(
             "{name:?} is not a host name that a certificate can contain; set tls-server-name to a name in the certificate"

@@ -54,8 +54,8 @@ impl Connection {
         &self.access
     }
 
-    /// Sends a request. Once its answer has been read to the end, the connection is returned to the pool. If that does
-    /// not happen, the connection is closed.
+    /// Sends a request. Once its answer has been read to the end, the connection is put back into the pool. If the
+    /// answer is dropped earlier, the connection is closed.
     ///
     /// # Errors
     /// Fails if there is no answer. The error contains the request if it was not sent.

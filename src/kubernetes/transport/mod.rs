@@ -1,7 +1,7 @@
 //! Sends requests to the API server.
 //!
 //! The preparation of a request (credentials, addresses, a connection) continues when the request is dropped, and later
-//! requests use its result. A slow preparation is therefore done only once, however short the timeout of a request is.
+//! requests use its result. Slow steps therefore succeed even if they take longer than the timeout of a request.
 
 mod connect;
 mod connection;
@@ -55,14 +55,13 @@ impl Transport {
         Self { credentials, pool: Arc::new(Pool::new(resolver, request_timeout)) }
     }
 
-    /// Returns what requests are waiting for before they can be sent, if they have waited for long.
+    /// Returns what requests are waiting for before they can be sent, if they have waited for [`REPORT_WAIT_AFTER`].
     pub fn pending(&self) -> Option<String> {
         let connection = || Some(format!("a connection to {}", self.pool.pending(REPORT_WAIT_AFTER)?));
         self.credentials.pending().or_else(connection)
     }
 
-    /// Sends a request. If the API server rejects it with 401, it is sent again with other credentials if there are
-    /// any.
+    /// Sends a request. If the API server answers 401, sends it again with other credentials, if there are any.
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
@@ -76,7 +75,7 @@ impl Transport {
             match self.credentials.replacement_for(&access).await? {
                 Some(other) => {
                     access = other;
-                    self.keep_connection(answer).await;
+                    self.discard(answer).await;
                 }
                 None => return Ok(answer),
             }
@@ -84,9 +83,9 @@ impl Transport {
         self.send_as(&access, head, body.into()).await
     }
 
-    /// Reads the rest of a discarded answer, so that its connection can be used again. Gives up after a quarter of the
-    /// request's timeout.
-    async fn keep_connection(&self, answer: Response<PooledBody>) {
+    /// Reads an answer to its end, so that its connection can be used again. Gives up after a quarter of the request
+    /// timeout.
+    async fn discard(&self, answer: Response<PooledBody>) {
         let rest = Limited::new(answer.into_body(), MAX_DISCARDED).collect();
         drop(timeout(self.pool.request_timeout() / 4, rest).await);
     }
@@ -114,7 +113,7 @@ impl Transport {
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            // If the server had closed an idle connection, the request was not sent, and is sent on another connection.
+            // If the server had already closed the idle connection, the request is sent on another connection.
             match failure.take_message() {
                 Some(unsent) => request = unsent,
                 None => return Err(failure.into_error().into()),
@@ -160,14 +159,14 @@ fn complete_head(access: &Access, mut head: Parts) -> Result<Parts, Failure> {
     Ok(head)
 }
 
-/// Returns the user agent, which appears in the API server's audit log. It has the format and the machine names of Go
-/// programs.
+/// Returns the user agent, which appears in the API server's audit log. Its format and the names of architectures are
+/// those of Go programs.
 fn user_agent() -> String {
-    let machine = match env::consts::ARCH {
+    let architecture = match env::consts::ARCH {
         "x86_64" => "amd64",
         "x86" => "386",
         "aarch64" => "arm64",
         other => other,
     };
-    format!("leaderrun/{} ({}/{machine})", env!("CARGO_PKG_VERSION"), env::consts::OS)
+    format!("leaderrun/{} ({}/{architecture})", env!("CARGO_PKG_VERSION"), env::consts::OS)
 }

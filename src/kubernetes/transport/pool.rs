@@ -18,7 +18,7 @@ use super::connect::{self, ConnectError, connect};
 use super::connection::Connection;
 use super::resolver::Resolver;
 
-/// The maximum number of connections that are being opened at the same time.
+/// The maximum number of connections that are opened at the same time.
 const MAX_PENDING: usize = 2;
 
 /// The timeout for opening a connection.
@@ -33,22 +33,22 @@ pub struct Pool {
 
 #[derive(Default)]
 struct State {
-    /// The idle connection. There is only one, because a network failure would leave all of them dead, and each would
-    /// cost a request.
+    /// The idle connection. There is only one, because after a network failure each dead idle connection would make a
+    /// request fail.
     idle: Option<Connection>,
     /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
-    /// The number of connections that were begun since a request was last answered. An address may accept connections
-    /// without ever answering a request, so each new connection begins with another address of the server.
-    unanswered: usize,
+    /// The number of attempts to open a connection since a request was last answered. Each attempt begins with another
+    /// address of the server, because an address may accept connections but never answer a request.
+    attempts: usize,
     /// The credentials of the last connection on which a request was answered.
-    last_useful: Option<Arc<Access>>,
+    last_answered: Option<Arc<Access>>,
 }
 
 /// A connection that is being opened.
 struct PendingConnection {
     access: Arc<Access>,
-    began: Instant,
+    started_at: Instant,
     /// The result, once there is one.
     result: watch::Receiver<Option<Result<(), ConnectError>>>,
     task: JoinHandle<()>,
@@ -69,15 +69,14 @@ impl Pool {
     pub fn put_back(&self, connection: Connection) {
         {
             let mut state = self.state();
-            (state.unanswered, state.last_useful) = (0, Some(Arc::clone(connection.access())));
+            (state.attempts, state.last_answered) = (0, Some(Arc::clone(connection.access())));
         }
-        self.add(connection);
+        self.set_idle(connection);
     }
 
-    /// Adds a connection on which a request can be sent.
-    fn add(&self, connection: Connection) {
+    fn set_idle(&self, connection: Connection) {
         let replaced = self.state().idle.replace(connection);
-        // The state is no longer locked while the connection is closed.
+        // The previous connection is closed while the state is not locked.
         drop(replaced);
     }
 
@@ -92,7 +91,7 @@ impl Pool {
                 if let Some(idle) = state.idle.take().filter(|idle| idle.is_usable(access)) {
                     return Ok(idle);
                 }
-                self.begin(&mut state, access);
+                self.start_opening(&mut state, access);
                 state.pending.iter().map(|pending| pending.result.clone()).collect::<Vec<_>>()
             };
             let waits = results.into_iter().map(|result| opened(result).boxed());
@@ -102,40 +101,41 @@ impl Pool {
         }
     }
 
-    /// Returns the address of a connection that has been opening for longer than `limit`.
+    /// Returns the address to which a connection has been opening for longer than `limit`, if there is one.
     pub fn pending(&self, limit: Duration) -> Option<String> {
         let state = self.state();
-        let is_slow = |pending: &&PendingConnection| !pending.task.is_finished() && pending.began.elapsed() >= limit;
+        let is_slow =
+            |pending: &&PendingConnection| !pending.task.is_finished() && pending.started_at.elapsed() >= limit;
         state.pending.iter().find(is_slow).map(|pending| connect::target(&pending.access))
     }
 
-    /// Starts to open a connection, unless another one was started recently.
-    fn begin(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
+    /// Starts opening a connection, unless another attempt was started recently.
+    fn start_opening(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
         state.pending.retain(|pending| pending.access.has_same_tls(access) && !pending.task.is_finished());
-        // After a request has timed out, the next request starts another connection. The margin of a tenth is for the
-        // time before the request waited for a connection.
-        let is_recent = |pending: &PendingConnection| pending.began.elapsed() < self.request_timeout * 9 / 10;
+        // After a request has timed out, the next request starts another attempt. The first attempt is then a little
+        // younger than the request timeout, because the request obtained its credentials before.
+        let is_recent = |pending: &PendingConnection| pending.started_at.elapsed() < self.request_timeout * 9 / 10;
         if state.pending.last().is_some_and(is_recent) {
             return;
         }
         // The oldest pending connection continues, because it may only be slow.
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, result) = watch::channel(None);
-        // If the proxy has changed, the previous proxy and the new proxy are used in turn.
-        let (pending_access, skip) = match state.last_useful.as_ref().and_then(|last| access.with_proxy_of(last)) {
-            Some(previous) if state.unanswered % 2 == 1 => (Arc::new(previous), state.unanswered / 2),
-            Some(_) => (Arc::clone(access), state.unanswered / 2),
-            None => (Arc::clone(access), state.unanswered),
+        // If the proxy has changed, the attempts alternate between the new proxy and the previous one.
+        let (pending_access, skip) = match state.last_answered.as_ref().and_then(|last| access.with_proxy_of(last)) {
+            Some(previous) if state.attempts % 2 == 1 => (Arc::new(previous), state.attempts / 2),
+            Some(_) => (Arc::clone(access), state.attempts / 2),
+            None => (Arc::clone(access), state.attempts),
         };
         let (pool, task_access) = (Arc::clone(self), Arc::clone(&pending_access));
-        state.unanswered = state.unanswered.wrapping_add(1);
+        state.attempts = state.attempts.wrapping_add(1);
         let task = tokio::spawn(async move {
             let connecting = connect(Arc::clone(&task_access), pool.resolver.clone(), skip);
             let opened = timeout(CONNECT_TIMEOUT, connecting).await;
             let opened = opened.unwrap_or_else(|_| Err(ConnectError::timed_out(&task_access, CONNECT_TIMEOUT)));
-            sender.send_replace(Some(opened.map(|connection| pool.add(connection))));
+            sender.send_replace(Some(opened.map(|connection| pool.set_idle(connection))));
         });
-        state.pending.push(PendingConnection { access: pending_access, began: Instant::now(), result, task });
+        state.pending.push(PendingConnection { access: pending_access, started_at: Instant::now(), result, task });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -168,7 +168,7 @@ mod tests {
     fn begin(pool: &Pool, access: &Arc<Access>) -> watch::Sender<Option<Result<(), ConnectError>>> {
         let (sender, result) = watch::channel(None);
         let task = tokio::spawn(pending());
-        let pending = PendingConnection { access: Arc::clone(access), began: Instant::now(), result, task };
+        let pending = PendingConnection { access: Arc::clone(access), started_at: Instant::now(), result, task };
         pool.state().pending.push(pending);
         sender
     }
@@ -187,7 +187,7 @@ mod tests {
                 results[failed].send_replace(refused());
                 assert!(request.as_mut().now_or_never().is_none(), "the other connection may still be opened");
                 let (client, _server) = duplex(1);
-                pool.add(Connection::handshake(TokioIo::new(client), Arc::clone(&access)).await.unwrap());
+                pool.set_idle(Connection::handshake(TokioIo::new(client), Arc::clone(&access)).await.unwrap());
                 results[MAX_PENDING - 1 - failed].send_replace(Some(Ok(())));
                 assert!(request.await.is_ok());
             }

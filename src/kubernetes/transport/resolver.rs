@@ -1,7 +1,8 @@
 //! Name look-ups that continue when their requests are dropped.
 //!
-//! A look-up may take many seconds, because the timeout for each name server is five seconds. One look-up, on its own
-//! thread, serves all requests that need it. If earlier addresses are known, a request waits for it only briefly.
+//! A look-up may take many seconds, because the timeout for each name server is five seconds. It runs on its own
+//! thread, and all requests for the name share its result. A request waits only briefly for a look-up if earlier
+//! addresses are known.
 
 use std::collections::HashMap;
 use std::io;
@@ -69,9 +70,9 @@ impl Resolver {
             if entry.found_at.is_some_and(|found_at| found_at.elapsed() < FRESH_FOR) {
                 return Ok(entry.addresses.clone());
             }
-            let pending = match entry.pending.clone().map_or_else(|| self.begin(name), Ok) {
+            let pending = match entry.pending.clone().map_or_else(|| self.start_lookup(name), Ok) {
                 Ok(pending) => pending,
-                // No thread could be started, perhaps because the command has used up the limit of processes.
+                // No thread could be started, perhaps because the command has used up the process limit.
                 Err(_) if !entry.addresses.is_empty() => return Ok(entry.addresses.clone()),
                 Err(failure) => return Err(failure),
             };
@@ -95,7 +96,7 @@ impl Resolver {
     }
 
     /// Starts a look-up on a new thread.
-    fn begin(&self, name: &str) -> io::Result<watch::Receiver<Option<Lookup>>> {
+    fn start_lookup(&self, name: &str) -> io::Result<watch::Receiver<Option<Lookup>>> {
         let (sender, pending) = watch::channel(None);
         let (look_up, names, name) = (self.look_up, Arc::clone(&self.names), name.to_owned());
         thread::Builder::new().name("look-up".into()).spawn(move || {
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_addresses_are_used_while_a_look_up_takes_long_or_fails() {
+    fn earlier_addresses_are_used_if_a_look_up_is_slow_or_fails() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         let resolver = Resolver {
             look_up: |_| match LOOKUPS.fetch_add(1, Ordering::Relaxed) {
@@ -172,10 +173,10 @@ mod tests {
             ..Resolver::default()
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let given_up = runtime.block_on(async {
+        let timed_out = runtime.block_on(async {
             timeout(Duration::from_millis(20), resolver.addresses("api.example.com")).await.is_err()
         });
-        assert!(given_up);
+        assert!(timed_out);
         assert_eq!(resolve(&resolver, "api.example.com").unwrap(), [IpAddr::from(ADDRESS)]);
         assert_eq!(LOOKUPS.load(Ordering::Relaxed), 1);
     }

@@ -16,8 +16,8 @@ use super::resolver::Resolver;
 /// How long an address is tried before the next address is tried too. RFC 8305 recommends this delay.
 const ADDRESS_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to a host, at the first of its addresses that answers. The host is a name or an address. The first `skip`
-/// addresses are tried last, because earlier connections to them did not work.
+/// Connects to the first address of a host that answers. `host` is a name or an address. The first `skip` addresses are
+/// tried last, because earlier connections to them did not work.
 ///
 /// # Errors
 /// Fails if the host has no address that answers.
@@ -36,8 +36,8 @@ pub async fn connect(resolver: &Resolver, host: &str, port: u16, skip: usize) ->
     Ok(stream)
 }
 
-/// Returns the result of the first attempt that succeeds. An attempt begins when the previous attempt has failed, or
-/// has run for [`ADDRESS_DELAY`]. Slow attempts continue.
+/// Returns the result of the first attempt that succeeds. The next attempt begins when an attempt has failed or after
+/// [`ADDRESS_DELAY`]. Slow attempts continue.
 async fn first_success<T>(
     mut attempts: impl ExactSizeIterator<Item = impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
@@ -67,18 +67,19 @@ fn zoned_address(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
     let host = host.trim_matches(['[', ']']);
     let Some((address, zone)) = split_zone(host) else { return Ok(None) };
     let index = zone.parse().or_else(|_| if_nametoindex(zone)).map_err(|_| {
-        io::Error::other(format!("this machine has no network interface {zone:?}, which the address {address} names"))
+        io::Error::other(format!("the zone of {address} is unknown: this machine has no network interface {zone:?}"))
     })?;
     Ok(Some(SocketAddrV6::new(address, port, 0, index).into()))
 }
 
-/// Splits an IPv6 address with a zone into both. The percent sign may be encoded as `%25`, as in a URL.
+/// Splits an IPv6 address with a zone into the address and the zone. The percent sign may be encoded as `%25`, as in a
+/// URL.
 pub fn split_zone(host: &str) -> Option<(Ipv6Addr, &str)> {
     let (address, zone) = host.split_once("%25").or_else(|| host.split_once('%'))?;
     Some((address.parse().ok()?, zone))
 }
 
-/// Returns a host and port without the zone of the address. A zone has a meaning only on this machine.
+/// Returns a host and port without the zone of the address, which only has a meaning on this machine.
 pub fn without_zone(authority: &str) -> String {
     match (authority.find('%'), authority.rfind(']')) {
         (Some(zone), Some(end)) if zone < end => format!("{}{}", &authority[..zone], &authority[end..]),
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_does_not_answer_does_not_delay_the_others_for_long() {
+    fn a_dead_address_delays_the_others_only_briefly() {
         assert_eq!(first(vec![dead(), ended(Ok(2))]).unwrap(), 2);
         assert_eq!(first(vec![dead(), ended(Err("refused")), dead(), ended(Ok(4))]).unwrap(), 4);
         assert_eq!(first(vec![ended(Ok(1)), ended(Ok(2))]).unwrap(), 1);

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::super::proxy::Proxy;
 use crate::telemetry::log::printable;
 
-/// The maximum size in bytes of the head of a proxy's answer, without the page of HTML that may follow the head.
+/// The maximum size in bytes of the head of a proxy's answer, without the HTML page that may follow the head.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Asks the proxy at the other end of a stream for a tunnel to a server.
@@ -39,7 +39,7 @@ where
     }
 }
 
-/// Reads the head of an answer, and nothing that comes after it.
+/// Reads the head of an answer, and nothing after it.
 async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
@@ -60,7 +60,7 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<String> {
 fn refused_credentials(proxy: &Proxy) -> String {
     let setting = proxy.origin;
     match &proxy.credentials {
-        Some((user, _)) => format!("the proxy rejected the user name {user:?} with its password; check {setting}"),
+        Some((user, _)) => format!("the proxy rejected the user name {user:?} and its password; check {setting}"),
         None => format!("the proxy asks for a user name and a password; add them to {setting}"),
     }
 }

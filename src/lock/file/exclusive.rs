@@ -33,12 +33,11 @@ const MIN_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause between attempts to lock a file.
 const MAX_PAUSE: Duration = Duration::from_millis(16);
 
-/// The time for which the locks may be held, as a multiple of the request timeout. It is twice the time from a leader's
-/// first failed renewal to its renew deadline.
+/// The limit of the time for which the locks may be held, as a multiple of the request timeout. It is twice the time
+/// from a leader's first failed renewal to its renew deadline.
 const TIME_LIMIT_FACTOR: u32 = 2 * ATTEMPTS;
 
-/// The minimum of the time for which the locks may be held, so that a busy process is not mistaken for a frozen
-/// process.
+/// The minimum time for which the locks may be held, so that a busy process is not mistaken for a frozen process.
 const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The locks that are held during a write. They are released when this is dropped.
@@ -52,11 +51,11 @@ pub struct Exclusive {
 }
 
 impl Exclusive {
-    /// Locks `companion`, which is `PATH.lock`, and the record file at `path` if it exists. If that takes long,
-    /// `wait_reason` meanwhile names the process that keeps a file locked.
+    /// Locks `companion`, which is `PATH.lock`, and the record file at `path` if it exists. During a long wait,
+    /// `wait_reason` names the process that keeps a file locked.
     ///
     /// # Errors
-    /// Fails if another process keeps a file locked for most of `request_timeout`, or a file cannot be locked.
+    /// Fails if another process keeps a file locked for most of `request_timeout`, or if a file cannot be locked.
     pub fn acquire(
         path: &Path,
         companion: &Path,
@@ -97,7 +96,7 @@ impl Exclusive {
         let _ = companion.unlock();
         drop(time_limit);
         if futimens(&companion, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).is_err() {
-            // The file belongs to another user. Reading the file updates at least its access time.
+            // The file belongs to another user. Reading it updates at least its access time.
             let _ = companion.read(&mut [0]);
         }
     }
@@ -117,7 +116,7 @@ fn lock_at_path(
         wait_reason.set(None);
         let file = file?;
         let is_at_path = match (FileId::of(&file), FileId::at(path)) {
-            (Ok(locked), Ok(present)) => locked == present,
+            (Ok(locked), Ok(current)) => locked == current,
             _ => false,
         };
         if is_at_path {
@@ -149,8 +148,7 @@ fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
     }
 }
 
-/// Locks an open file. Returns the locked file, which was opened again if only files that are open for writing can be
-/// locked.
+/// Locks an open file and returns it. On NFS, the returned file was opened again, for writing.
 fn lock(mut file: File, path: &Path, give_up_at: Instant, wait_reason: &WaitReason) -> Result<File, LockError> {
     let mut pause = MIN_PAUSE;
     let mut is_writable = false;
@@ -168,7 +166,7 @@ fn lock(mut file: File, path: &Path, give_up_at: Instant, wait_reason: &WaitReas
             Err(TryLockError::WouldBlock) => {
                 return Err(locking_process::locked_by_another(path, LockingProcess::of(&file).as_ref()));
             }
-            // NFS can lock only files that are open for writing.
+            // NFS can only lock files that are open for writing.
             Err(TryLockError::Error(failure)) if is_bad_descriptor(&failure) && !is_writable => {
                 file = record_file::open_for_writing(path)
                     .map_err(|failure| file_error::failed(FileOperation::Write, path, &failure))?;

@@ -74,12 +74,12 @@ pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> Loc
         Errno::ENOSPC => "no space is left on its file system; free some, or try a file elsewhere".to_owned(),
         Errno::EDQUOT => "the quota of its file system is used up; free some, or try a file elsewhere".to_owned(),
         Errno::ENOSYS | Errno::EOPNOTSUPP => {
-            "its file system or a sandbox does not support that; try a file elsewhere, or look for a seccomp profile"
+            "its file system or a sandbox does not support this operation; try a file elsewhere, or look for a seccomp profile"
                 .to_owned()
         }
         Errno::ENOLCK => "its file system does not support locks; try a file on a local disk".to_owned(),
         Errno::EFBIG => {
-            "the limit of file sizes is too low; raise the limit, for example with ulimit -f unlimited".to_owned()
+            "the file size limit is too low; raise it, for example with ulimit -f unlimited".to_owned()
         }
         Errno::EROFS => "its file system is read-only; try a file elsewhere".to_owned(),
         _ => errno.desc().to_owned(),

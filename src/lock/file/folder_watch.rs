@@ -24,7 +24,7 @@ const NETWORK_FILE_SYSTEMS: [u64; 7] = [
     0x6573_5546, // FUSE
 ];
 
-/// A watch of a folder for changes of one file.
+/// A watch on a folder for changes to one file.
 #[derive(Debug)]
 pub struct FolderWatch {
     inotify: Readable<Inotify>,
@@ -48,7 +48,7 @@ impl FolderWatch {
     pub fn new(path: &Path) -> Result<Self, LockError> {
         let folder = path.parent().unwrap_or(path);
         let failed = |failure: io::Error| file_error::failed(FileOperation::Watch, folder, &failure);
-        // Only the lower 32 bits are the type. The upper bits may be copies of the highest of these bits.
+        // The type has 32 bits, but some platforms sign-extend it.
         let file_system = statfs(folder).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
         if NETWORK_FILE_SYSTEMS.contains(&file_system) {
             let message = format!(

@@ -1,5 +1,5 @@
-//! Tests with record files whose contents were not written by leaderrun. A record can only be created if the file is
-//! empty or missing, and all errors are printable.
+//! Tests with record files that leaderrun has not written. A record can only be created if the file is empty or
+//! missing, and all errors are printable.
 
 use std::fs;
 use std::path::Path;
@@ -53,7 +53,7 @@ fn assert_printable(error: &LockError) {
     assert!(!error.message.chars().any(is_dangerous), "{:?}", error.message);
 }
 
-/// Replaces the file by something else. Returns whether the result is a valid file without a record.
+/// Replaces the file with something else. Returns whether a record can be created there.
 fn replace_file(random: &mut Rng, path: &Path) -> bool {
     let contents = fs::read(path).expect("the record");
     fs::remove_file(path).expect("the file can be removed");

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use crate::lock::{LockError, LockErrorKind};
 use crate::telemetry::log::{printable, shell_word};
 
-/// A description of what a write is waiting for, if it has waited for long. The election reads it while another thread
+/// A description of what a write is waiting for, if it waits unusually long. The election reads it while another thread
 /// waits.
 #[derive(Debug, Default)]
 pub struct WaitReason(Mutex<Option<String>>);
@@ -32,9 +32,9 @@ pub struct LockingProcess {
 }
 
 impl LockingProcess {
-    /// Returns the process that has locked an open file, if that is known. The kernel does not name a process in
-    /// another PID namespace. If a process has passed the descriptor to another process and died, the kernel still
-    /// names the dead process, and this returns `None`.
+    /// Returns the process that has locked an open file, if it is known. The kernel does not name a process in another
+    /// PID namespace. If a process has passed its descriptor to another process and died, the kernel names the dead
+    /// process, and this returns `None`.
     pub fn of(file: &File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
         let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
@@ -53,7 +53,7 @@ impl fmt::Display for LockingProcess {
     }
 }
 
-/// Returns the pid in the line of /proc/locks about a lock by flock(2) on this file.
+/// Returns the process that has locked this file with flock(2), according to the contents of `/proc/locks`.
 fn locking_pid(locks: &str, file: &str) -> Option<i32> {
     locks.lines().find_map(|line| {
         // Lines with `->` are about processes that wait for the lock.
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_proc_locks_names_the_process_that_has_locked_a_file() {
+    fn the_process_that_has_locked_a_file_is_found_in_proc_locks() {
         let locks = "1: POSIX  ADVISORY  WRITE 7 fe:00:12 0 EOF\n\
                      2: FLOCK  ADVISORY  WRITE 8 fe:00:1 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 9 fe:00:12 0 EOF\n\
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_that_has_locked_a_file_is_found() {
+    fn the_process_that_has_locked_an_open_file_is_found() {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(LockingProcess::of(&file), None);
         file.lock().unwrap();

@@ -65,8 +65,8 @@ impl LocalStore for FileStore {
         async move { Ok(Box::new(open(path, request_timeout).await?) as _) }.boxed()
     }
 
-    /// A candidate locks the record file and its companion while it writes the record. If it is frozen then, it keeps
-    /// both locked until the kernel kills it: see [`exclusive`].
+    /// A candidate locks the record file and its companion while it writes the record. If it is frozen during the
+    /// write, it keeps both locked until the kernel kills it: see [`exclusive`].
     fn blocks_while_frozen(&self) -> bool {
         true
     }
@@ -76,7 +76,7 @@ impl LocalStore for FileStore {
     }
 }
 
-/// Opens a lock file, unless its file system takes too long.
+/// Opens a lock file. Fails if its file system does not respond within [`OPEN_TIMEOUT`].
 async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock> {
     let opened = spawn_blocking({
         let path = path.to_owned();
@@ -113,8 +113,8 @@ impl FileLock {
     /// # Errors
     /// Fails if the folder does not exist, or the file exists but is not a record that can be read.
     pub fn new(path: &Path, request_timeout: Duration) -> anyhow::Result<Self> {
-        // Symbolic links in the path of the folder are followed at each access. Otherwise a candidate could keep
-        // leading in a folder to which the link no longer leads.
+        // Symbolic links in the path of the folder are followed at each access. Otherwise a candidate could remain
+        // leader in the old folder after a link was changed.
         let path = std::path::absolute(path).context("the current folder cannot be used")?;
         let (folder, _) = path.parent().zip(path.file_name()).context("the path has no file name")?;
         fs::metadata(folder).map_err(|failure| file_error::failed(FileOperation::Read, &path, &failure))?;
@@ -179,7 +179,7 @@ impl Lock for FileLock {
             Ok(watch) => watch,
             Err(failure) => return stream::iter([Err(failure)]).boxed(),
         };
-        // The record is read once the watch is open, because it may have changed before that.
+        // The record is read after the watch was opened, because changes before that are not reported.
         let opening = stream::iter([Ok(WatchEvent::Opened)]).chain(self.read_as_event().into_stream());
         let changes = stream::unfold(watch, async move |watch| {
             let event = match watch.next().await {

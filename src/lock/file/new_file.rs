@@ -18,14 +18,13 @@ const SUFFIX: &str = ".new";
 /// The age above which a new file is considered left behind by a process that was killed.
 const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60);
 
-/// A new file with a temporary name. When this is dropped, the temporary name is deleted if it still exists. After an
-/// exchange of the names, it is the name of the replaced record file.
+/// A new file with a temporary name. When this is dropped, the temporary name is deleted if it still exists. After the
+/// exchange of names in [`replace`](Self::replace), the replaced record file has the temporary name.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
     file: File,
-    /// Whether the temporary name no longer exists.
-    has_lost_name: bool,
+    is_temporary_name_gone: bool,
 }
 
 impl NewFile {
@@ -50,7 +49,7 @@ impl NewFile {
             name.push(format!(".{:08x}{SUFFIX}", fastrand::u32(..)));
             let path = path.with_file_name(name);
             match OpenOptions::new().write(true).create_new(true).custom_flags(SAFE_OPEN_FLAGS).open(&path) {
-                Ok(file) => return Ok(Self { path, file, has_lost_name: false }),
+                Ok(file) => return Ok(Self { path, file, is_temporary_name_gone: false }),
                 Err(failure) if failure.kind() == ErrorKind::AlreadyExists => {}
                 Err(failure) => return Err(failure),
             }
@@ -64,7 +63,7 @@ impl NewFile {
     pub fn place(&mut self, path: &Path) -> io::Result<bool> {
         let placed = match renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => {
-                self.has_lost_name = true;
+                self.is_temporary_name_gone = true;
                 Ok(())
             }
             Err(errno) if is_unsupported(errno) => fs::hard_link(&self.path, path),
@@ -88,9 +87,9 @@ impl NewFile {
         let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
         match exchange() {
             Ok(()) if FileId::at(&self.path)? == replaced => {
-                // The replaced file loses its name while it is locked. A container in which the file itself is mounted
-                // still sees it there, and recognises by its link count of zero that it was replaced.
-                self.has_lost_name = fs::remove_file(&self.path).is_ok();
+                // The replaced file is deleted while it is locked. A container in which the file itself is mounted
+                // still sees it, and recognizes from its link count of zero that it was replaced.
+                self.is_temporary_name_gone = fs::remove_file(&self.path).is_ok();
                 Ok(true)
             }
             Ok(()) => {
@@ -101,7 +100,7 @@ impl NewFile {
             Err(errno) if is_unsupported(errno) => {
                 // On this file system, only the locks ensure that no other file is replaced.
                 fs::rename(&self.path, path)?;
-                self.has_lost_name = true;
+                self.is_temporary_name_gone = true;
                 Ok(true)
             }
             Err(errno) => Err(errno.into()),
@@ -124,7 +123,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.has_lost_name {
+        if !self.is_temporary_name_gone {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -134,7 +133,6 @@ fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
 }
 
-/// Gives a new file the mode of the file that it replaces, and its owner and group as far as this user may set them.
 fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
     let created = new.metadata()?;
     let (user, group) = (replaced.uid(), replaced.gid());

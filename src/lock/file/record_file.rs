@@ -1,8 +1,8 @@
 //! A record file, with compare-and-swap by file system operations.
 //!
-//! A write is first prepared, which includes writing and syncing a new file. Then the record is compared again and
-//! replaced while the [`Exclusive`] locks are held. Even if other programs delete or replace files meanwhile, the write
-//! replaces the expected record or nothing:
+//! A write is first prepared, for example by writing and syncing a new file. Then, while the [`Exclusive`] locks are
+//! held, the version of the current record is compared again and the record is replaced. Even if other programs delete
+//! or replace files meanwhile, the write replaces the expected record or nothing:
 //!
 //! - A record file is only created if none exists, because the rename does not replace a file.
 //! - A record file is replaced by exchanging the names of two files, which reveals the file that was replaced: see
@@ -36,7 +36,7 @@ use crate::lock::{LockError, LockErrorKind};
 /// The maximum size of a record file in bytes. A larger file is not a record.
 const MAX_SIZE: u64 = 64 * 1024;
 
-/// A file for a record, which may not exist yet.
+/// The file of a record. It may not exist yet.
 #[derive(Debug)]
 pub struct RecordFile {
     path: PathBuf,
@@ -96,8 +96,8 @@ enum PreparedWrite {
 }
 
 impl PreparedWrite {
-    /// Carries out the write. `replaced` is the locked record file. Returns false if the file at the path is another
-    /// one by then.
+    /// Carries out the write. `replaced` is the locked record file. Returns false if another file is at the path by
+    /// then.
     fn carry_out(&mut self, path: &Path, replaced: Option<FileId>) -> io::Result<bool> {
         match (self, replaced) {
             (Self::Create(new), None) => new.place(path),
@@ -107,7 +107,7 @@ impl PreparedWrite {
                     return Ok(false);
                 }
                 file.write_all_at(slot, *offset)?;
-                Ok(FileId::at(path).is_ok_and(|present| present == replaced))
+                Ok(FileId::at(path).is_ok_and(|current| current == replaced))
             }
             _ => Ok(false),
         }
@@ -148,7 +148,7 @@ impl RecordFile {
         &self.companion
     }
 
-    /// Returns what a write is waiting for, if it has waited for long.
+    /// Returns what a write is waiting for, if it waits unusually long.
     pub fn wait_reason(&self) -> Option<String> {
         self.wait_reason.get()
     }
@@ -161,7 +161,7 @@ impl RecordFile {
         Ok(self.find()?.and_then(|found| found.layout.contents))
     }
 
-    /// Replaces the record with the version `expected`, or creates the record if `expected` is `None`.
+    /// Replaces the record if it has the version `expected`, or creates a record if `expected` is `None`.
     ///
     /// # Errors
     /// Fails with [`LockErrorKind::Conflict`] if the current version differs from `expected`.
@@ -217,7 +217,7 @@ impl RecordFile {
     fn find(&self) -> Result<Option<Found>, LockError> {
         let Some(file) = open(&self.path)? else { return Ok(None) };
         self.check_not_deleted(&file)?;
-        // A read that coincides with two writes in place can find no valid record, so it is repeated once.
+        // A read that coincides with two writes in place may find no valid record, so it is repeated once.
         let layout = self.layout_of(&file).or_else(|_| self.layout_of(&file))?;
         let version = layout.contents.as_ref().map_or(0, |contents| contents.version);
         self.highest_version.fetch_max(version, Ordering::Relaxed);
@@ -226,8 +226,8 @@ impl RecordFile {
         Ok(Some(Found { metadata, layout }))
     }
 
-    /// Checks that this is not a mounted file that was replaced outside of this container. Its record is outdated, and
-    /// other candidates do not see what is written to it.
+    /// Checks that this is not a mounted file that was replaced outside of this container. The record in such a file is
+    /// outdated, and other candidates do not see what is written to it.
     fn check_not_deleted(&self, file: &File) -> Result<(), LockError> {
         if !FileId::is_deleted_but_mounted(file, &self.path) {
             return Ok(());
@@ -246,7 +246,7 @@ impl RecordFile {
         let bytes =
             read_from_start(file).map_err(|failure| file_error::failed(FileOperation::Read, &self.path, &failure))?;
         if bytes.len() as u64 > MAX_SIZE {
-            return Err(file_error::unusable(&self.path, "it is larger than a record of leaderrun can be"));
+            return Err(file_error::unusable(&self.path, "it is too large to be a leaderrun record"));
         }
         let not_a_record =
             |reason| file_error::unusable(&self.path, &format!("it is not a leaderrun record: {reason}"));
@@ -335,7 +335,7 @@ impl RecordFile {
 /// Opens the file at a path for reading, if it exists.
 ///
 /// # Errors
-/// Fails if its folder does not exist, or the file cannot be read or is not a regular file.
+/// Fails if the folder does not exist, or if the file cannot be read or is not a regular file.
 pub fn open(path: &Path) -> Result<Option<File>, LockError> {
     match OpenOptions::new().read(true).custom_flags(SAFE_OPEN_FLAGS).open(path) {
         Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),

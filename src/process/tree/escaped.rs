@@ -19,7 +19,7 @@ use crate::process::pidfd::PidFd;
 /// How long to wait for the death of a killed process, in milliseconds.
 const DEATH_TIMEOUT: u16 = 1000;
 
-/// The largest number of scans. The scan is repeated after a kill, because killed processes may have forked.
+/// The maximum number of scans. The scan is repeated after a kill, because killed processes may have forked.
 const MAX_SCANS: usize = 100;
 
 /// Returns the tag by which processes of a run are recognized in their environment: the variable with the run ID, with

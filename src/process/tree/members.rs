@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::proc::{Identity, Numbers, Proc, Stat};
 use crate::process::clock;
 
-/// The largest number of processes that one scan can find. The next scan finds the others, because in the meantime the
+/// The maximum number of processes that one scan can find. The next scan finds the others, because in the meantime the
 /// first ones have been killed and their children have become children of this process.
 pub const CAPACITY: usize = 8192;
 

@@ -44,10 +44,10 @@ use crate::process::clock;
 use crate::process::system_call::SystemCallError;
 use crate::process::title;
 
-/// The largest number of processes that a message names.
+/// The maximum number of processes that a message names.
 const MAX_NAMES: usize = 8;
 
-/// The largest number of processes whose threads are counted between scans. With more processes, counting would take as
+/// The maximum number of processes whose threads are counted between scans. With more processes, counting would take as
 /// long as a scan of all processes of the machine.
 const MAX_RECOUNTED: usize = 64;
 
@@ -96,7 +96,7 @@ pub struct Tree {
     nested: Nested,
     /// The processes and threads that were counted last.
     count: TaskCount,
-    /// If true, a kill checks for each child whether it is in a nested PID namespace.
+    /// Whether a kill checks for each child whether it is in a nested PID namespace.
     checks_namespaces: bool,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
@@ -336,7 +336,8 @@ impl Tree {
         (self.was_searched, self.count) = (false, TaskCount::default());
     }
 
-    /// Returns the names (`comm`) and numbers of some processes of the last [`kill`](Self::kill), for messages.
+    /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) has found, for
+    /// messages.
     pub fn names(&self) -> String {
         let not_nested = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
         self.names_of(self.nested.numbers().chain(not_nested))

@@ -12,14 +12,14 @@ use super::proc::{Identity, Proc};
 use super::shared_nested::SharedNested;
 use crate::process::clock;
 
-/// The largest number of remembered processes.
+/// The maximum number of remembered processes.
 const CAPACITY: usize = members::CAPACITY;
 
 /// The longest duration of a scan for processes to remember. It is enough for tens of thousands of processes on the
 /// machine. A scan that ends early does not find the processes with the highest numbers.
 const MAX_SCAN_TIME: Duration = Duration::from_millis(500);
 
-/// The largest number of scans in which a kill waits until all remembered processes have stopped. After that they are
+/// The maximum number of scans in which a kill waits until all remembered processes have stopped. After that they are
 /// killed even if one still runs. A scan takes tens of microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 

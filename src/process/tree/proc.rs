@@ -100,7 +100,7 @@ impl Proc {
     /// Opens /proc for the current thread, whose children [`for_each_child`](Self::for_each_child) lists.
     ///
     /// # Errors
-    /// Fails if /proc is not mounted, or the kernel does not list children.
+    /// Fails if /proc is not mounted, or if the kernel does not list children.
     pub fn open() -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let root = open("/proc", flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -173,8 +173,8 @@ impl Proc {
     /// Reads `stat` of a process or a thread.
     ///
     /// The file is read from the folder of the thread with this number (`NUMBER/task/NUMBER`). The file in the folder
-    /// of the process has the same fields, but the kernel needs 0.1 ms to read it for each thousand threads of the
-    /// process, because it adds up their CPU times.
+    /// of the process has the same fields, but reading it takes 0.1 ms for each thousand threads of the process,
+    /// because the kernel adds up their CPU times.
     ///
     /// # Errors
     /// Returns `ENOENT` or `ESRCH` if there is no such process.
@@ -235,7 +235,7 @@ impl Proc {
     /// Reads the beginning of one of the files about a process.
     ///
     /// # Errors
-    /// Fails if there is no such process or no descriptor.
+    /// Fails if there is no such process or no free descriptor.
     pub fn read_file<'a>(&self, number: i32, file: &str, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
         self.read(path(&mut [0; PATH_SIZE], number, file), buffer)
     }
@@ -243,7 +243,7 @@ impl Proc {
     /// Opens one of the files about a process.
     ///
     /// # Errors
-    /// Fails if there is no such process, no descriptor or no permission.
+    /// Fails if there is no such process, no free descriptor or no permission.
     pub fn open_file(&self, number: i32, file: &str) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         openat(&self.root, path(&mut [0; PATH_SIZE], number, file), flags, Mode::empty())
@@ -278,7 +278,7 @@ impl Proc {
     /// Sends a signal to `process`, but not to a later process with the same number.
     ///
     /// # Errors
-    /// Fails if the signal is not permitted, or there is no descriptor.
+    /// Fails if the signal is not permitted, or if there is no free descriptor.
     pub fn signal(&self, process: Identity, pid: Pid, signal: Signal) -> nix::Result<()> {
         if pid == getpid() {
             return Ok(());

@@ -3,11 +3,11 @@
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// The largest number of children that are reaped at once. A command whose processes fork and end all the time must not
+/// The maximum number of children that are reaped at once. A command whose processes fork and end all the time must not
 /// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
-/// The largest number of children that are reaped at once during a kill. It is larger, because the next round of the
+/// The maximum number of children that are reaped at once during a kill. It is larger, because the next round of the
 /// kill has to read the dead children that are left before it finds the living ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 

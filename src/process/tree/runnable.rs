@@ -2,14 +2,14 @@
 
 use super::proc::Proc;
 
-/// The largest number of threads from which a sample is taken.
+/// The maximum number of threads from which a sample is taken.
 const MAX_LISTED: usize = 4096;
 
 /// The number of runnable threads after which the sample ends. If the threads use up a CPU limit, reading more threads
 /// would delay this process further.
 const ENOUGH_RUNNABLE: u32 = 16;
 
-/// The largest number of threads in the sample.
+/// The maximum number of threads in the sample.
 const MAX_SAMPLE: u32 = 256;
 
 /// Returns an estimate of how many threads of these processes are runnable.

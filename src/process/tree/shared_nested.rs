@@ -1,5 +1,5 @@
 //! The processes in nested PID namespaces that the supervisor remembers, in memory that it shares with the elector. If
-//! the supervisor fails, the elector kills them, because it cannot find those whose parents have ended.
+//! the supervisor fails, the elector has to kill them, and could not find those whose parents have ended.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -43,8 +43,8 @@ impl SharedNested {
         Ok(Self(address.map_err(SystemCallError::of("mmap"))?.cast()))
     }
 
-    /// Stores the processes. They are stored in order, and their number last, so a reader finds every process that was
-    /// and still is one of them, even if the writer is killed meanwhile.
+    /// Replaces the stored processes. The processes are stored in order, and the count last. Even if the writer is
+    /// killed meanwhile, a reader therefore finds every process that was stored before and is stored again.
     pub fn store(&self, processes: impl Iterator<Item = Identity>) {
         let mut count = 0;
         for (shared, identity) in self.contents().processes.iter().zip(processes) {
@@ -55,7 +55,7 @@ impl SharedNested {
         self.contents().count.store(count, Ordering::SeqCst);
     }
 
-    /// Stores one more process. It is ignored if there is no room.
+    /// Stores one more process, if there is room.
     pub fn push(&self, identity: Identity) {
         let count = self.contents().count.load(Ordering::SeqCst);
         if let Some(shared) = self.contents().processes.get(count) {

@@ -66,7 +66,7 @@ fn ports_that_do_not_fit_are_refused_with_a_suggestion() {
 }
 
 #[test]
-fn a_service_that_does_not_use_the_slices_of_leaderrun_is_refused() {
+fn a_service_that_does_not_use_leaderruns_slices_is_refused() {
     assert_eq!(definition(json!({ "selector": {} })).check(), Ok(()));
     let refusal = definition(json!({ "selector": { "app": "web" } })).check().unwrap_err();
     assert!(refusal.contains("kubectl patch service web -n default --type=json"), "{refusal}");

@@ -138,7 +138,7 @@ fn the_message_about_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() 
         let (log, program) = (status(&plugin), plugin.file("plugin"));
         let failure = format!("the credential plugin {} failed: {reason}", program.display());
         assert!(log.contains(&failure), "{script}: {log}");
-        assert!(log.contains("; check exec of the user in the kubeconfig"), "{script}: {log}");
+        assert!(log.contains("; check the user's exec section in the kubeconfig"), "{script}: {log}");
     }
     let without_interpreter = Plugin::without_credential("");
     fs::write(without_interpreter.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
@@ -240,7 +240,7 @@ fn unusable_credentials_are_reported_with_the_plugin_that_printed_them() {
     let certificate = "\"clientCertificateData\":\"none\",\"clientKeyData\":\"none\"";
     for (status, reason) in [
         ("\"token\":\"a\\nb\"", "it contains characters that a token cannot have"),
-        (certificate, "there is no certificate in it"),
+        (certificate, "it contains no certificate"),
     ] {
         let version = "client.authentication.k8s.io/v1";
         let credential = format!(r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{{status}}}}}"#);

@@ -119,7 +119,7 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
     fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
     credentials::revoke_certificate(&old);
     leader.wait_for_renewals();
-    leader.assert_lock_was_kept("does not belong to the key in client-key");
+    leader.assert_lock_was_kept("does not match the key in client-key");
 }
 
 #[testkit::test]
@@ -160,7 +160,7 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
     }
     fs::write(leader.file("ca.crt"), tls::authority()).expect("an authority");
     leader.wait_for_renewals();
-    leader.assert_lock_was_kept("ca.crt: there is no certificate in it");
+    leader.assert_lock_was_kept("ca.crt: it contains no certificate");
 }
 
 #[testkit::test]
@@ -225,7 +225,7 @@ fn a_plugin_runs_again_after_it_has_printed_half_a_certificate() {
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
     leader.write_kubeconfig(&json!({ "exec": exec }));
     let mut a = Candidate::new("a", &leader.lock).run_script("echo started");
-    a.wait_for_log("its output cannot be used: client-certificate: there is no certificate in it");
+    a.wait_for_log("its output cannot be used: client-certificate: it contains no certificate");
     fs::write(leader.file("issued"), credential(&certificate.certificate, &certificate.key)).expect("a file");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "started\n");

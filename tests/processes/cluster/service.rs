@@ -160,7 +160,7 @@ fn a_leader_without_a_usable_address_removes_the_address_of_a_dead_leader() {
     for (options, expected) in [
         (
             &["--address", "fd00::7"][..],
-            "has IPv4 only, and this candidate's address is IPv6; set --address to an IPv4 address",
+            "has IPv4 only, but this candidate's address is IPv6; set --address to an IPv4 address",
         ),
         (&[], "other machines cannot reach this candidate at 127.0.0.1; set --address to this candidate's address"),
     ] {

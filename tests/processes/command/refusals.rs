@@ -128,7 +128,7 @@ fn the_message_about_a_lock_file_that_a_sandbox_refuses_names_the_seccomp_profil
     }
 }
 
-/// Runs leaderrun with this limit of open files. Only the standard streams are open at the start.
+/// Runs leaderrun with this limit on open files. Only the standard streams are open at the start.
 fn run_with_open_files(limit: u32, arguments: &[&str]) -> Running {
     let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
     Candidate::program("a", "sh")
@@ -155,7 +155,7 @@ fn the_message_about_a_low_limit_of_open_files_names_the_required_limit() {
         for arguments in [&["--lock", &TestLock::file().name, "--", "true"][..], &["status", "--lock", "default/x"]] {
             let mut a = run_with_open_files(limit, arguments);
             a.wait_for_exit(FAILED);
-            let expected = format!("leaderrun: the limit of open files is {limit}, and leaderrun needs 40; raise it");
+            let expected = format!("leaderrun: the limit on open files is {limit}, but leaderrun needs 40; raise it");
             assert!(a.log().starts_with(&expected), "{}", a.log());
         }
     }
@@ -220,7 +220,7 @@ fn the_message_about_a_small_stack_says_how_much_is_needed() {
     for kilobytes in [64, 128, 384] {
         let mut a = run_with_limit(ROOT, Resource::RLIMIT_STACK, kilobytes * 1024);
         a.wait_for_exit(FAILED);
-        let expected = format!("the limit of kilobytes of stack is {kilobytes}, and leaderrun needs 512; raise it");
+        let expected = format!("the stack limit in kilobytes is {kilobytes}, but leaderrun needs 512; raise it");
         assert!(a.log().contains(&expected), "{}", a.log());
     }
     run_with_limit(ROOT, Resource::RLIMIT_STACK, 512 * 1024).wait_for_exit(7);
@@ -235,7 +235,7 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
         // With very little memory, the kernel kills leaderrun while it executes the program, so there is no status.
         if status.is_some_and(|status| status != 7) {
             assert_eq!(status, Some(UNAVAILABLE), "{megabytes} MB: {}", a.log());
-            assert!(a.log().contains("raise the limit of memory: ulimit -d"), "{megabytes} MB: {}", a.log());
+            assert!(a.log().contains("raise the memory limit: ulimit -d"), "{megabytes} MB: {}", a.log());
             refused += 1;
         }
     }
@@ -254,7 +254,7 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
         has_run = a.wait().code() == Some(7);
         if !has_run {
             a.wait_for_exit(UNAVAILABLE);
-            assert!(a.log().contains("; raise the limit of processes: ulimit -u"), "{limit}: {}", a.log());
+            assert!(a.log().contains("; raise the process limit: ulimit -u"), "{limit}: {}", a.log());
         }
     }
     assert!(has_run, "the highest limit should be enough");

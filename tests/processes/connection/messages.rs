@@ -101,8 +101,8 @@ fn the_message_about_a_credential_names_its_field_and_its_file() {
     let text = text.display();
     for (cluster, user, expected) in [
         ("certificate-authority: /no/file", "", "certificate-authority /no/file: No such file or directory"),
-        ("certificate-authority: text", "", &format!("certificate-authority {text}: there is no certificate in it")),
-        ("certificate-authority-data: c29tZSB0ZXh0", "", "certificate-authority-data: there is no certificate in it"),
+        ("certificate-authority: text", "", &format!("certificate-authority {text}: it contains no certificate")),
+        ("certificate-authority-data: c29tZSB0ZXh0", "", "certificate-authority-data: it contains no certificate"),
         ("certificate-authority-data: '!'", "", "it is not a valid kubeconfig: invalid base64 at line 1"),
         (
             "",
@@ -110,11 +110,7 @@ fn the_message_about_a_credential_names_its_field_and_its_file() {
             "client-certificate /no/file: No such file or directory",
         ),
         ("", "client-certificate: me.crt, client-key: /no/file", "client-key /no/file: No such file or directory"),
-        (
-            "",
-            "client-certificate: me.crt, client-key: text",
-            &format!("client-key {text}: there is no private key in it"),
-        ),
+        ("", "client-certificate: me.crt, client-key: text", &format!("client-key {text}: it contains no private key")),
         ("", "tokenFile: /no/file", "the token file /no/file: No such file or directory"),
         (
             "",

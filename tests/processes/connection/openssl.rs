@@ -235,7 +235,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
             &description,
             ANY_STRENGTH,
             TOKEN,
-            "is refused: its RSA key has less than 2048 bits",
+            "is refused: its RSA key is shorter than 2048 bits",
         );
     }
     setup.openssl("genrsa -out ca.key 1984");
@@ -243,7 +243,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     setup.openssl(&format!("req -x509 -key ca.key -out ca.crt -days 2 -subj /CN=ca -config config {constraints}"));
     setup.create_key("server", "P-256");
     setup.issue_certificate("server", "-extfile names");
-    let reason = "or the issuer's key is an RSA key of less than 2048 bits";
+    let reason = "or that key is an RSA key shorter than 2048 bits";
     setup.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
 }
 

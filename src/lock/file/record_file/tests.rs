@@ -107,7 +107,7 @@ fn a_write_with_an_outdated_version_is_a_conflict() {
 }
 
 #[test]
-fn a_recreated_file_has_another_uid_and_a_greater_token() {
+fn a_recreated_file_has_a_different_uid_and_a_greater_token() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let mut before = candidate.write(None, Record::default()).unwrap();
@@ -198,9 +198,9 @@ fn a_write_in_place_to_a_deleted_file_is_a_conflict() {
 #[test]
 fn one_of_many_concurrent_writes_succeeds_while_the_companion_is_deleted_repeatedly() {
     let fixture = Fixture::new();
-    let mut present = None;
+    let mut current = None;
     for _ in 0..20 {
-        let expected: Option<Version> = present.take();
+        let expected: Option<Version> = current.take();
         let written: Vec<_> = thread::scope(|scope| {
             let write = |_| scope.spawn(|| fixture.candidate().write(expected.as_ref(), Record::default()));
             let writers: Vec<_> = (0..4).map(write).collect();
@@ -211,8 +211,8 @@ fn one_of_many_concurrent_writes_succeeds_while_the_companion_is_deleted_repeate
             writers.into_iter().filter_map(|writer| writer.join().unwrap().ok()).collect()
         });
         assert_eq!(written.len(), 1);
-        present = written.into_iter().next().map(|stored| stored.version);
-        assert_eq!(fixture.candidate().read().unwrap().map(|contents| contents.version()), present);
+        current = written.into_iter().next().map(|stored| stored.version);
+        assert_eq!(fixture.candidate().read().unwrap().map(|contents| contents.version()), current);
     }
 }
 

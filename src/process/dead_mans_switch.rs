@@ -1,15 +1,14 @@
 //! The dead-man's switch: when both of leaderrun's processes are dead, the kernel kills the command's process group.
 //!
-//! It is a pair of connected sockets. Only leaderrun's two processes have the first one open, because it is closed on
-//! exec. The second one is set up so that the kernel sends SIGKILL to the command's process group when the first one is
-//! closed. That happens when the last of the two processes has died.
+//! It is a pair of connected sockets. The kernel closes the *held* socket when the last of the two processes has died:
+//! only they have it open, because it is closed on exec. The *signaling* socket is set up so that the kernel then sends
+//! SIGKILL to the command's process group.
 //!
-//! No process needs to keep the second socket open. It was sent through itself, so it is in the receive queue of the
-//! first one, which the kernel empties only after the signal. Therefore the command does not have it, and cannot
+//! No process needs to keep the signaling socket open. It was sent through itself, so it is in the receive queue of the
+//! held socket, which the kernel empties only after the signal. Therefore the command does not have it, and cannot
 //! disable the switch by closing descriptors, as Python and Java do in the processes that they start.
 //!
-//! The switch does not kill processes that have left the process group, or that run as another user whom leaderrun's
-//! user may not signal.
+//! The switch does not kill processes that have left the process group, or that leaderrun's user may not signal.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,7 +22,7 @@ use super::system_call::SystemCallError;
 /// The constant from <fcntl.h>, which the libc crate does not define.
 const F_SETSIG: i32 = 10;
 
-/// Both sockets of the switch.
+/// The two sockets of the switch.
 #[derive(Debug)]
 pub struct DeadMansSwitch {
     held: OwnedFd,
@@ -34,7 +33,7 @@ impl DeadMansSwitch {
     /// Creates a switch that has no effect yet.
     ///
     /// # Errors
-    /// Fails if the kernel refuses the sockets or the choice of the signal.
+    /// Fails if the kernel refuses the sockets or their options.
     pub fn new() -> io::Result<Self> {
         let (held, signaling) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
@@ -50,7 +49,7 @@ impl DeadMansSwitch {
         Ok(Self { held, signaling })
     }
 
-    /// Closes the second socket, and returns the first one, which must stay open as long as this process lives.
+    /// Closes the signaling socket, and returns the held socket, which must stay open as long as this process lives.
     pub fn into_held(self) -> OwnedFd {
         self.held
     }
