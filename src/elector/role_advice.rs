@@ -1,4 +1,4 @@
-//! Adds the Role that grants a missing permission to the first error that reports one.
+//! Logs the Role that grants a missing permission, along with the first error that reports the missing permission.
 
 use crate::lock::LockError;
 

@@ -136,7 +136,7 @@ impl fmt::Display for UserOptions {
         let Self { certificate, token, basic, exec, .. } = self;
         match (token, basic, certificate, exec) {
             (Some(token), ..) => token.fmt(f),
-            (None, Some(basic), ..) => write!(f, "the user name {:?} with its password", basic.username),
+            (None, Some(basic), ..) => write!(f, "the password of user {:?}", basic.username),
             (None, None, Some(files), _) => write!(f, "the client certificate in {}", files.certificate),
             (None, None, None, Some(exec)) => write!(f, "the credentials of the plugin {}", exec.command.display()),
             (None, None, None, None) => f.write_str("a request without credentials"),
@@ -156,7 +156,7 @@ pub struct ClientCertificate {
 pub enum Source {
     /// A file, whose contents may change.
     File(PathBuf),
-    /// Data in the kubeconfig itself.
+    /// The decoded value of a `…-data` field of the kubeconfig.
     Data(Vec<u8>),
 }
 
@@ -173,7 +173,7 @@ impl Source {
     }
 }
 
-/// Describes for messages where the part is stored, without its contents.
+/// For messages: where the part is stored, without its contents.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -190,7 +190,7 @@ pub struct TokenSource {
     pub fixed: Option<String>,
 }
 
-/// Describes for messages where the token is stored, without the token.
+/// For messages: where the token is stored, without the token.
 impl fmt::Display for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {

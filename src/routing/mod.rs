@@ -162,7 +162,7 @@ pub struct Router {
     observer: Observer,
     /// The descriptor that [`withdrawn`](Self::withdrawn) returns.
     withdrawn: Arc<EventFd>,
-    /// Whether traffic may be routed to this candidate. The thread sets it.
+    /// Whether traffic might still be routed to this candidate. The thread sets it.
     may_be_routed: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
 }

@@ -74,7 +74,7 @@ impl CommandTree {
     pub fn reap(&mut self, main: Option<Pid>) -> Reaped {
         let mut reaped = tree::reap(main, self.kill.is_some());
         self.is_partly_reaped = reaped.is_partial;
-        if let Some(kill) = self.kill.as_mut().filter(|_| reaped.has_ended) {
+        if let Some(kill) = self.kill.as_mut().filter(|_| reaped.any_ended) {
             kill.handle_ended(clock::now());
         }
         let may_be_unreapable = !reaped.none_left && !reaped.is_partial;

@@ -1,12 +1,12 @@
-//! Determines the format of a file that the kernel did not execute, for the error message.
+//! Determines the format of a file that the kernel refused to execute, for the error message.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// How many bytes at the start of a file the kernel reads to determine its format. The path of an ELF file's interpreter
-/// is cut off after the same number of bytes.
+/// How many bytes at the start of a file the kernel reads to determine its format. This module also reads at most this
+/// many bytes of the path of an ELF file's interpreter.
 const MAX_READ: u64 = 256;
 
 /// The machine numbers of ELF headers, with their names.

@@ -2,27 +2,24 @@
 //!
 //! A standby sends no requests while it watches the lock. If the lock is held, its holder renews it every few seconds.
 //! If the watch is silent for the lease duration, the holder or the connection is dead, and the election reads the
-//! lock. If the lock is free but not due, the API server sends about one bookmark a minute, and the election reads the
+//! lock. If the lock is free but the command is not due, the API server sends about one bookmark a minute, and the election reads the
 //! lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. While everything works, the longest time without a response
-//! is therefore:
-//!
-//! - until the record expires, but at most [`SILENT_WATCH_LIMIT`],
-//! - or one lease duration, if that is longer,
-//! - plus the timeout of one request, for the read that follows.
+//! is therefore the time until the record expires (at most [`SILENT_WATCH_LIMIT`]) or one lease duration, whichever is
+//! longer, plus the timeout of the read that follows.
 
 use std::time::Duration;
 
 use leaderrun_core::election::SILENT_WATCH_LIMIT;
 use leaderrun_core::instant::Instant;
 
-/// Tracks when the lock was last read, written or watched successfully, and whether claims are refused.
+/// Tracks when the lock was last read, written or watched successfully, and since when claims have been refused.
 #[derive(Debug)]
 pub struct Freshness {
     lease_duration: Duration,
     request_timeout: Duration,
     started_at: Instant,
     last_success: Option<Instant>,
-    /// The instant since which claims of the free lock have been refused.
+    /// When the first of the claims was refused since the last acquisition.
     claims_refused_since: Option<Instant>,
 }
 
@@ -37,7 +34,7 @@ impl Freshness {
         self.last_success = Some(now);
     }
 
-    /// Records that a claim of the free lock was refused.
+    /// Records that a claim was refused although the lock was free.
     pub fn handle_refused_claim(&mut self, now: Instant) {
         self.claims_refused_since.get_or_insert(now);
     }
@@ -66,7 +63,7 @@ impl Freshness {
     }
 }
 
-/// A reason why a standby cannot take over, and the instant since which it exists.
+/// A reason why a standby cannot take over, and when it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Obstacle {
     pub since: Instant,

@@ -31,7 +31,7 @@ pub fn program() -> &'static str {
 
 /// Copies leaderrun to a new folder that every user can reach. Returns the path of the copy.
 pub fn copy_of_program(folder: &str) -> String {
-    let program = open_folder(folder, 0o755).join("leaderrun");
+    let program = create_reachable_folder(folder, 0o755).join("leaderrun");
     // A file that is open for writing cannot be executed. If this process wrote the copy itself, a child that another
     // test starts could inherit the descriptor and keep the file open.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
@@ -40,7 +40,7 @@ pub fn copy_of_program(folder: &str) -> String {
 }
 
 /// Creates a folder with this mode that every user can reach.
-pub fn open_folder(name: &str, mode: u32) -> PathBuf {
+pub fn create_reachable_folder(name: &str, mode: u32) -> PathBuf {
     let folder = scratch::folder(name);
     let parent = folder.parent().expect("the scratch folder");
     fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch folder is ours");

@@ -45,7 +45,7 @@ impl Drop for ChildProcess {
 
 fn end(child: &Mutex<Child>) {
     if let Ok(mut child) = child.lock() {
-        // Both calls fail if the process has already ended.
+        // Both calls succeed if the process has already ended.
         let _ = child.kill();
         let _ = child.wait();
     }

@@ -171,7 +171,7 @@ impl ElectionLoop {
         }
     }
 
-    /// Writes a record after `previous` into the object that was read. Returns whether the server accepted it.
+    /// Replaces `previous`, the record in the object that was read. Returns whether the server accepted it.
     fn put(&self, mut object: Value, previous: &Value, holder: &str, duration: Duration) -> bool {
         let seconds = duration.as_secs();
         let now = Timestamp::now();

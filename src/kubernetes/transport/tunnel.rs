@@ -8,13 +8,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::super::proxy::Proxy;
 use crate::telemetry::log::printable;
 
-/// The maximum size in bytes of the head of a proxy's answer, without the HTML page that may follow the head.
+/// The maximum size in bytes of the head of a proxy's answer, without the HTML page that may follow it.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Asks the proxy at the other end of a stream for a tunnel to a server.
 ///
 /// # Errors
-/// Fails if the proxy refuses. The error contains the proxy's reason.
+/// Fails if the proxy refuses. The error contains the proxy's reason, or the setting of rejected credentials.
 pub async fn open<S>(stream: &mut S, proxy: &Proxy, server: &Uri) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -44,7 +44,7 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
         if head.len() == MAX_HEAD {
-            return Err(io::Error::other("the proxy does not end its answer"));
+            return Err(io::Error::other("the headers of the proxy's answer are too long"));
         }
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),

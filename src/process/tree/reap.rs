@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 const MAX_REAPED: usize = 256;
 
 /// The maximum number of children that are reaped at once during a kill. It is larger, because the next round of the
-/// kill has to read the dead children that are left before it finds the living ones.
+/// kill has to go through the dead children that are left before it finds the living ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 
 /// How a child ended.
@@ -36,7 +36,7 @@ pub struct Reaped {
     /// The signal that stopped the main process, if one did.
     pub main_stopped: Option<i32>,
     /// Whether at least one child has ended.
-    pub has_ended: bool,
+    pub any_ended: bool,
     /// Whether no child is left, dead or alive.
     pub none_left: bool,
     /// Whether more dead children may be left, for which no further SIGCHLD arrives.
@@ -69,7 +69,7 @@ pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
                 }
             }
             _ => {
-                reaped.has_ended = true;
+                reaped.any_ended = true;
                 if is_main {
                     reaped.main_ended = Some(Ended::of(status));
                 }

@@ -75,14 +75,14 @@ fn a_request_to_step_down_does_not_apply_to_the_next_leader() {
     b.wait_for_exit(0);
     assert!(
         !b.log().contains("asks this candidate to release"),
-        "the request should apply only to the run of a: {}",
+        "the request should apply only to a's run: {}",
         b.log()
     );
     a.signal(Signal::SIGCONT);
 }
 
 #[testkit::test]
-fn a_free_lock_and_another_programs_holder_cannot_be_asked_to_step_down() {
+fn neither_a_free_lock_nor_another_program_can_be_asked_to_step_down() {
     let lock = TestLock::lease();
     assert_eq!(step_down(&lock, 1), format!("{} is free\n", lock.name));
     let lease =

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use testkit::exit_status::{NOT_EXECUTABLE, NOT_FOUND};
 use testkit::{Candidate, TestLock, eventually, scratch};
 
-use crate::other_users::{self, ANN, become_user, is_root, open_folder};
+use crate::other_users::{self, ANN, become_user, create_reachable_folder, is_root};
 
 /// Creates an executable file. Returns its path.
 fn executable(contents: &[u8]) -> PathBuf {
@@ -91,7 +91,7 @@ fn the_message_names_a_missing_execute_permission() {
 
 #[testkit::test(requires = is_root())]
 fn the_message_names_the_folders_that_this_user_may_not_search() {
-    let (closed, lock) = (open_folder("closed", 0o700), open_folder("lock", 0o777).join("job"));
+    let (closed, lock) = (create_reachable_folder("closed", 0o700), create_reachable_folder("lock", 0o777).join("job"));
     let file = closed.join("program");
     fs::write(&file, "#!/bin/sh\n").expect("a file");
     fs::set_permissions(&file, Permissions::from_mode(0o700)).expect("the file is ours");

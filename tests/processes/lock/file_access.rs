@@ -16,7 +16,7 @@ use serde_json::Value;
 use testkit::exit_status::{LOST, UNAVAILABLE};
 use testkit::{Candidate, Running, TestLock, Witnesses, eventually, scratch};
 
-use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, is_root, open_folder, program};
+use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, create_reachable_folder, is_root, program};
 
 fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
@@ -185,7 +185,7 @@ fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
 /// The file belongs to root if an administrator has run the job as root by hand.
 #[testkit::test(requires = is_root())]
 fn a_file_created_by_root_can_be_used_by_the_owner_of_its_folder() {
-    let folder = open_folder("of-a-user", 0o755);
+    let folder = create_reachable_folder("of-a-user", 0o755);
     chown(&folder, Some(ANN), Some(ANN)).expect("root may change the owner");
     run_as_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
 }
@@ -193,7 +193,7 @@ fn a_file_created_by_root_can_be_used_by_the_owner_of_its_folder() {
 /// In a sticky folder such as /tmp, the owner of the file must still be able to use it after a run as root.
 #[testkit::test(requires = is_root())]
 fn a_file_in_a_sticky_folder_keeps_its_owner() {
-    let path = open_folder("sticky", 0o1777).join("job");
+    let path = create_reachable_folder("sticky", 0o1777).join("job");
     run_as_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
     let found = fs::metadata(&path).expect("the record");
     assert_eq!((found.uid(), found.mode() & 0o777), (ANN, 0o644));
@@ -202,7 +202,7 @@ fn a_file_in_a_sticky_folder_keeps_its_owner() {
 #[testkit::test(requires = is_root())]
 fn a_world_writable_file_can_be_used_by_all_users() {
     for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
-        let path = open_folder("shared", mode).join("job");
+        let path = create_reachable_folder("shared", mode).join("job");
         fs::write(&path, "").expect("a file");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
         run_as_each(users, &lock_at(&path));
@@ -220,7 +220,7 @@ fn a_world_writable_file_can_be_used_by_all_users() {
 #[testkit::test(requires = is_root())]
 fn two_users_of_a_group_share_a_folder() {
     for mode in [0o775, 0o2775, 0o3775] {
-        let folder = open_folder("of-a-group", mode);
+        let folder = create_reachable_folder("of-a-group", mode);
         chown(&folder, None, Some(GROUP)).expect("root may change the group");
         fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
         let path = folder.join("job");
@@ -236,9 +236,9 @@ fn two_users_of_a_group_share_a_folder() {
 /// The message names the owner of the file or of its folder, and suggests a shell command. The test runs that command.
 #[testkit::test(requires = is_root())]
 fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
-    let sticky = open_folder("sticky", 0o1777);
-    let closed = open_folder("closed", 0o755);
-    let unreadable = open_folder("unreadable", 0o777).join("it's quoted");
+    let sticky = create_reachable_folder("sticky", 0o1777);
+    let closed = create_reachable_folder("closed", 0o755);
+    let unreadable = create_reachable_folder("unreadable", 0o777).join("it's quoted");
     for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
         run_as_each(&[ROOT], &lock_at(&path));
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");

@@ -304,7 +304,7 @@ pub fn json_reply(code: u16, object: &Value) -> Reply {
     reply(code, "application/json", Body::new(body))
 }
 
-/// Returns a reply in plain text, which paths outside the API have.
+/// Returns a plain-text reply, as the server sends for paths outside the API.
 pub fn text_reply(code: u16, text: &'static str) -> Reply {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
     reply(code, "text/plain; charset=utf-8", Body::new(body))
