@@ -118,6 +118,7 @@ impl CommandTree {
         // A tree that grows is expected to grow further.
         let is_growing = self.tree.count().processes > previous_count.processes;
         self.next_scan = clock::now() + scan_pause(took, is_growing);
+        self.limit = self.cpu.read_limit();
         self.estimate_kill_time();
     }
 
@@ -136,9 +137,8 @@ impl CommandTree {
     }
 
     fn estimate_kill_time(&mut self) {
-        let (count, limit) = (self.tree.count(), self.cpu.read_limit());
+        let (count, limit) = (self.tree.count(), self.limit);
         (self.kill_time, self.kill_pace) = (kill_time(count, limit), KillPace::of(count, limit));
-        self.limit = limit;
     }
 
     /// Estimates how late a process without a real-time priority would run, from the number of runnable threads.

@@ -84,13 +84,18 @@ impl Members {
             self.add(number);
             visit(Member { identity: Identity { number, started: stat.started }, stat, numbers, is_added });
             let mut is_complete = true;
-            proc.for_each_thread(number, |thread| {
+            let mut list_children = |thread| {
                 walked_threads += 1;
                 let listing = proc.for_each_child_of(number, thread, |child| unread.push((child, false)));
                 // The children of a thread that has ended belong to another thread, which may have been listed before.
                 is_complete = listing.is_ok() && walked_threads <= MAX_WALKED_THREADS;
                 is_complete
-            });
+            };
+            if stat.threads == 1 {
+                list_children(number);
+            } else {
+                proc.for_each_thread(number, list_children);
+            }
             if !is_complete {
                 return false;
             }
