@@ -98,6 +98,11 @@ impl CommandTree {
         self.is_partly_reaped
     }
 
+    /// Returns whether so many processes are being killed that a SIGCHLD must not wake this process.
+    pub fn handles_deaths_together(&self) -> bool {
+        self.kill.as_ref().is_some_and(KillRounds::handles_deaths_together)
+    }
+
     /// Returns when [`run_round`](Self::run_round) and [`reap`](Self::reap) must be called at the latest.
     pub fn next_timeout(&self) -> Option<Instant> {
         let next_round = self.kill.as_ref().map(KillRounds::next_round);

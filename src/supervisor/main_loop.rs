@@ -338,8 +338,8 @@ impl<'a> MainLoop<'a> {
         let [channel, elector] =
             if self.elector_gone { [timer; 2] } else { [self.channel.as_fd(), self.elector.as_fd()] };
         let exec = self.exec.as_ref().map_or(timer, AsFd::as_fd);
-        let mut descriptors =
-            [timer, self.signals.as_fd(), channel, elector, exec].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let signals = if self.tree.handles_deaths_together() { timer } else { self.signals.as_fd() };
+        let mut descriptors = [timer, signals, channel, elector, exec].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // Dead children that are left to be reaped cause no further SIGCHLD, so poll must not block.
         let timeout = if self.tree.is_partly_reaped() { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {

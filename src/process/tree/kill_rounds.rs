@@ -13,6 +13,12 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// With more children than this, the deaths of children are handled together, [`MANY_PAUSE`] after each round. Otherwise
+/// this process, which runs before all others, would interrupt them a thousand times while they end.
+const MANY_CHILDREN: usize = 16;
+
+const MANY_PAUSE: Duration = Duration::from_millis(1);
+
 /// How long rounds do without a scan as long as processes end. The children of an ended process become children of this
 /// process, so this is how most kills end, and a scan would only slow them down.
 const SCAN_DELAY: Duration = Duration::from_millis(20);
@@ -31,6 +37,7 @@ pub struct KillRounds {
     /// The pace that limits how many threads are killed at once, and the instant until which it applies.
     pace: Option<(KillPace, Instant)>,
     began_at: Instant,
+    has_many_children: bool,
     next_round: Instant,
     pause: Duration,
     /// When the last process ended, or when the kill began if none has.
@@ -48,6 +55,7 @@ impl KillRounds {
         Self {
             pace,
             began_at: now,
+            has_many_children: false,
             next_round: now,
             pause: SHORTEST_PAUSE,
             progress_at: now,
@@ -61,10 +69,17 @@ impl KillRounds {
         self.next_round
     }
 
-    /// Makes the next round due at once, because children have ended and their own children have become children of
-    /// this process.
+    /// Makes the next round due, because children have ended and their own children have become children of this
+    /// process.
     pub fn handle_ended(&mut self, now: Instant) {
-        (self.next_round, self.pause, self.progress_at) = (now, SHORTEST_PAUSE, now);
+        let pause = if self.has_many_children { MANY_PAUSE } else { Duration::ZERO };
+        self.next_round = self.next_round.min(now + pause);
+        (self.pause, self.progress_at) = (SHORTEST_PAUSE, now);
+    }
+
+    /// Returns whether so many children are ending that their deaths are handled together, at the next round.
+    pub fn handles_deaths_together(&self) -> bool {
+        self.has_many_children && self.pause <= SHORTEST_PAUSE * 2
     }
 
     /// Returns whether only dead children have been left for [`UNREAPED_TIMEOUT`], which means that they cannot be
@@ -89,6 +104,7 @@ impl KillRounds {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
         let mut result = tree.kill(pace.map(|pace| pace.max_killed), scans);
+        self.has_many_children = tree.last_killed_children() > MANY_CHILDREN;
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
             result = tree.check_progress();
         }

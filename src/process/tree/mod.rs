@@ -98,6 +98,8 @@ pub struct Tree {
     count: TaskCount,
     /// Whether a kill checks for each child whether it is in a nested PID namespace.
     checks_namespaces: bool,
+    /// How many children the last kill has listed.
+    killed_children: usize,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
     /// The tag in the environment by which processes of this run are recognized.
@@ -124,6 +126,7 @@ impl Tree {
             nested: Nested::new(),
             count: TaskCount::default(),
             checks_namespaces: false,
+            killed_children: 0,
             next_scan: clock::now(),
             tag: escaped::tag(run),
             was_searched: false,
@@ -234,7 +237,7 @@ impl Tree {
     }
 
     fn kill_as_this_user(&mut self, max_killed: Option<u32>, scans: bool) -> Result<(), KillFailure> {
-        let Self { proc, members, nested, checks_namespaces, next_scan, .. } = self;
+        let Self { proc, members, nested, checks_namespaces, killed_children, next_scan, .. } = self;
         nested.forget_dead(proc);
         // A process that checks namespaces has never scanned the tree.
         let scans = scans || *checks_namespaces;
@@ -255,7 +258,9 @@ impl Tree {
         if scans {
             members.clear();
         }
+        *killed_children = 0;
         let listing = proc.for_each_child(|number| {
+            *killed_children += 1;
             members.add(number);
             if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
                 found_nested = true;
@@ -279,6 +284,11 @@ impl Tree {
             nested.kill(proc, members, &mut record_result);
         }
         listing.map_err(KillFailure::NotListed).and(result)
+    }
+
+    /// Returns how many children the last [`kill`](Self::kill) has listed.
+    pub fn last_killed_children(&self) -> usize {
+        self.killed_children
     }
 
     /// Checks that all processes that the last [`kill`](Self::kill) has killed are gone.
