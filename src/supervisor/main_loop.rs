@@ -3,6 +3,7 @@
 mod signals;
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
 use leaderrun_core::instant::Instant;
@@ -66,6 +67,8 @@ pub struct MainLoop<'a> {
     next_probe: Instant,
     /// The raised priority of this thread; `None` while no command runs, or if it could not be raised.
     priority: Option<Priority>,
+    /// Whether this process has tried to lock itself in memory.
+    is_locked: bool,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
     /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused it.
@@ -129,6 +132,7 @@ impl<'a> MainLoop<'a> {
             tree,
             next_probe: clock::now(),
             priority: None,
+            is_locked: false,
             deadline: deadline.ok(),
             switch: switch.ok(),
         })
@@ -288,9 +292,6 @@ impl<'a> MainLoop<'a> {
                 if self.terminal.is_given() {
                     self.notify(SupervisorNotice::HasTerminal);
                 }
-                // The elector has locked its memory before, so the program is not read from the disk now. A failure is
-                // not reported, because the elector fails in the same way and logs that.
-                let _ = memory::lock();
             }
             Err(error) => {
                 self.notify(self.not_executed_notice(error.to_string()));
@@ -365,6 +366,15 @@ impl<'a> MainLoop<'a> {
         Ok(true)
     }
 
+    /// Locks this process in memory, once. This is not done while the command starts, which it would delay. The elector
+    /// has locked its memory before, so the program is not read from the disk.
+    fn lock_memory(&mut self) {
+        if !mem::replace(&mut self.is_locked, true) {
+            // A failure is not reported, because the elector fails in the same way and logs that.
+            let _ = memory::lock();
+        }
+    }
+
     /// Measures the expected delay of a kill: how late this process runs, plus how long the processes of the command
     /// would take to end. Does so only if that is due. Returns whether the deadlines have changed.
     fn probe(&mut self) -> bool {
@@ -374,6 +384,7 @@ impl<'a> MainLoop<'a> {
         }
         let mut delay = now.since(self.next_probe);
         if self.main.is_some() {
+            self.lock_memory();
             self.tree.scan_if_due(self.supervisor.next_timeout());
             if !matches!(self.priority, Some(Priority::RealTime)) {
                 delay = delay.max(self.tree.expected_delay());

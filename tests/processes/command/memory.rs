@@ -44,6 +44,6 @@ fn both_processes_are_locked_in_memory() {
         size > 0 && resident == size && is_locked
     };
     assert!(is_locked(a.elector()));
-    // The supervisor locks its memory right after it has started the command.
+    // The supervisor locks its memory soon after it has started the command.
     eventually("the supervisor is locked in memory", || is_locked(a.supervisor()));
 }
