@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread;
 
 use leaderrun_core::election::ElectionConfig;
 use leaderrun_core::elector::ElectionReport;
@@ -18,7 +17,6 @@ use crate::exit;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::LockConfig;
 use crate::process::priority::Priority;
-use crate::process::system_call::SystemCallError;
 use crate::process::{event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
@@ -55,8 +53,7 @@ impl ElectionThread {
         let (sender, reports) = mpsc::channel();
         let (orders, inbox) = unbounded_channel();
         let main_thread = MainThreadChannel { reports: sender, wakeup: Arc::clone(&wakeup) };
-        let thread = thread::Builder::new().name("election".into());
-        let spawned = thread.spawn(move || {
+        runtime_thread::start("election", move || {
             // Renewals must be sent in time even if the command's threads keep the CPUs busy.
             let _priority = Priority::acquire_short_time_slice();
             let result = match runtime_thread::runtime() {
@@ -78,8 +75,7 @@ impl ElectionThread {
                     ElectionReport::Failed { is_transient: exit::is_transient(&failure) }
                 }
             });
-        });
-        spawned.map_err(SystemCallError::of_thread)?;
+        })?;
         Ok(Self { reports, wakeup, orders })
     }
 

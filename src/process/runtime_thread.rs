@@ -2,10 +2,13 @@
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use nix::unistd::gettid;
 use tokio::runtime::{Builder, Runtime};
 
 use super::system_call::SystemCallError;
@@ -13,6 +16,9 @@ use super::system_call::SystemCallError;
 /// How long an idle thread for blocking calls is kept. In effect, the thread is kept forever, because it may not be
 /// possible to start a new one later.
 const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Held while this process starts a thread.
+static START: Mutex<()> = Mutex::new(());
 
 /// Builds a runtime for the current thread, with another thread for blocking calls such as name look-ups.
 ///
@@ -25,10 +31,32 @@ const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 pub fn runtime() -> io::Result<Runtime> {
     let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
     let runtime = runtime.map_err(SystemCallError::of("epoll_create1"))?;
-    // This thread ends at once. It shows whether a thread can be created.
-    let _ = thread::Builder::new().spawn(|| {}).map_err(SystemCallError::of_thread)?.join();
+    // Otherwise another thread of this process could take the place of the thread that shows whether one can be started.
+    let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
+    check_thread_can_start()?;
     drop(runtime.spawn_blocking(|| {}));
     Ok(runtime)
+}
+
+/// Starts a thread that ends at once, and waits until the kernel no longer counts it.
+fn check_thread_can_start() -> io::Result<()> {
+    let thread = thread::Builder::new().spawn(gettid).map_err(SystemCallError::of_thread)?;
+    let Ok(thread) = thread.join() else { return Ok(()) };
+    // A thread that was joined still counts towards the limits of processes until the kernel has released it.
+    let counted = format!("/proc/self/task/{thread}");
+    while Path::new(&counted).exists() {
+        thread::yield_now();
+    }
+    Ok(())
+}
+
+/// Starts a thread with this name.
+///
+/// # Errors
+/// Fails if the kernel refuses a thread.
+pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), SystemCallError> {
+    let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(SystemCallError::of_thread)
 }
 
 /// Runs `work` to its end on a new thread with this name. The returned receiver delivers its result.
@@ -41,7 +69,7 @@ where
     W: Future<Output = io::Result<T>>,
 {
     let (sender, ended) = sync_channel(1);
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    start(name, move || {
         let runtime = runtime();
         let result = runtime.and_then(|runtime| {
             let result = runtime.block_on(work());

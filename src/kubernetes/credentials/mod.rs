@@ -22,7 +22,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -32,7 +31,7 @@ pub use self::access::Access;
 use self::fallback::Fallback;
 use self::worker::Worker;
 use super::connection::{ClusterOptions, ConnectionConfig};
-use crate::process::priority;
+use crate::process::{priority, runtime_thread};
 
 /// How often the files of credentials that are in use are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -239,12 +238,12 @@ impl Credentials {
             sender
         });
         if is_first {
-            let spawned = thread::Builder::new().name("credentials".into()).spawn(move || {
+            let started = runtime_thread::start("credentials", move || {
                 // The plugins, which this thread starts, inherit its time slice.
                 priority::reset_time_slice();
                 worker.run(&orders);
             });
-            spawned.map_err(|failure| CredentialsError(format!("cannot start a thread for credentials: {failure}")))?;
+            started.map_err(|failure| CredentialsError(format!("cannot start a thread for credentials: {failure}")))?;
         }
         Ok(sender)
     }

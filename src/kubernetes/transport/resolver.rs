@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use crate::process::runtime_thread;
 
 /// How long a request waits for a look-up if earlier addresses are known.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -99,7 +100,7 @@ impl Resolver {
     fn start_lookup(&self, name: &str) -> io::Result<watch::Receiver<Option<Lookup>>> {
         let (sender, pending) = watch::channel(None);
         let (look_up, names, name) = (self.look_up, Arc::clone(&self.names), name.to_owned());
-        thread::Builder::new().name("look-up".into()).spawn(move || {
+        runtime_thread::start("look-up", move || {
             let lookup = look_up(&name).map_err(|failure| failure.to_string());
             if let Some(entry) = names.lock().expect("no thread panics while it holds this lock").get_mut(&name) {
                 entry.pending = None;
@@ -116,6 +117,7 @@ impl Resolver {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
 
     use super::*;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -258,6 +259,32 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
         }
     }
     assert!(has_run, "the highest limit should be enough");
+}
+
+#[testkit::test(requires = is_root())]
+fn the_message_about_a_limit_of_processes_says_which_limit_to_raise_for_a_lock_in_a_cluster() {
+    let proxy = Proxy::start(Cluster::shared());
+    let kubeconfig = open_folder("limited-in-a-cluster", 0o755).join("kubeconfig");
+    fs::copy(proxy.kubeconfig(), &kubeconfig).expect("a kubeconfig");
+    fs::set_permissions(&kubeconfig, fs::Permissions::from_mode(0o644)).expect("permissions");
+    for limit in 3..10 {
+        let user = 100_000 + 16 * std::process::id() + limit as u32;
+        let mut a = Candidate::program("a", program())
+            .args(["--lock", &TestLock::lease().name, "--wait", "3s", "--kubeconfig"])
+            .args([&kubeconfig])
+            .configure(|command| {
+                become_user(command, user);
+                // SAFETY: only one system call is made between fork and exec.
+                unsafe {
+                    command.pre_exec(move || setrlimit(Resource::RLIMIT_NPROC, limit, limit).map_err(Into::into))
+                };
+            })
+            .run_script("exit 7");
+        if a.wait().code() != Some(7) {
+            a.wait_for_exit(UNAVAILABLE);
+            assert!(a.log().contains("; raise the limit of processes: ulimit -u"), "{limit}: {}", a.log());
+        }
+    }
 }
 
 /// A Python program that starts as many processes as the limit permits, and ends with status 7 on SIGTERM.
