@@ -70,6 +70,19 @@ fn a_program_that_keeps_changing_the_object_does_not_keep_the_lock_of_a_dead_hol
     expect_no_violation(&Constraints { faults: Some(faults), touched: true, ..OUTSIDE_EDITS }, 300);
 }
 
+/// Between two reads, the holder may renew its record and another program restore the old one.
+#[test]
+fn a_renewal_that_was_reverted_between_two_reads_is_waited_for() {
+    let faults = &[
+        Fault::Edit(OutsideEdit::RestoreOldRecord),
+        Fault::Partition,
+        Fault::PartitionRequests,
+        Fault::PartitionReplies,
+    ];
+    let constraints = Constraints { ignore_sigterm: true, reliable_network: false, touched: true, ..OUTSIDE_EDITS };
+    expect_no_violation(&Constraints { faults: Some(faults), ..constraints }, 500);
+}
+
 /// A candidate must remember a displaced holder while another holder is displaced and writes its record again.
 #[test]
 fn candidates_wait_for_several_displaced_holders() {

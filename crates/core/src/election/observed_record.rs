@@ -137,12 +137,16 @@ impl ObservedRecord {
     /// holder may have renewed the record and another client restored the old one. Only a watch would have shown that.
     ///
     /// If the holder is alive, its next renewals are seen. To hide them for [`HIDDEN_CHANGES_LIMIT`], another client would
-    /// have to restore the same old record after each renewal and before the next read.
-    pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
+    /// have to restore the same old record after each renewal and before the next read. `longest_pause` is the longest
+    /// time between two reads if each of them is answered. After a longer time, hidden changes count anew, because
+    /// renewals that were not restored may have been missed.
+    pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>, longest_pause: Duration) {
         let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
         let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
         if is_same && before.record.is_held() && before.version != after.version {
-            let since = *self.hidden_changes_since.get_or_insert(now.boot);
+            let has_missed_reads = now.boot.since(self.last_seen) > longest_pause;
+            let since = self.hidden_changes_since.filter(|_| !has_missed_reads).unwrap_or(now.boot);
+            self.hidden_changes_since = Some(since);
             if now.boot < since + self.holds_for() * HIDDEN_CHANGES_LIMIT {
                 self.last_changed = now.boot;
             }

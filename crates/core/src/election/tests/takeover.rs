@@ -289,6 +289,21 @@ fn a_candidate_waits_after_a_renewal_that_was_reverted_between_two_reads() {
 }
 
 #[test]
+fn a_renewal_that_was_reverted_after_missed_reads_is_waited_for() {
+    let (mut driver, held) = polling_candidate();
+    let begin = driver.now.boot;
+    while driver.now.boot.since(begin) < 40 * SECOND {
+        read_in_a_later_version(&mut driver, &held);
+    }
+    driver.advance(driver.time_to_next_timeout());
+    driver.now.boot = driver.now.boot + 10 * SECOND;
+    driver.version += 2;
+    driver.answer_read(Some(held));
+    let (_, takeable_at) = driver.election.observed().expect("a record");
+    assert_eq!(takeable_at.since(driver.now.boot), 15 * SECOND);
+}
+
+#[test]
 fn a_candidate_without_a_watch_takes_over_although_another_program_keeps_changing_the_object() {
     let (mut driver, mut held) = polling_candidate();
     for _ in 0..2 {
