@@ -264,7 +264,7 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
 #[testkit::test(requires = is_root())]
 fn the_message_about_a_limit_of_processes_says_which_limit_to_raise_for_a_lock_in_a_cluster() {
     let proxy = Proxy::start(Cluster::shared());
-    let kubeconfig = open_folder("limited-in-a-cluster", 0o755).join("kubeconfig");
+    let kubeconfig = create_reachable_folder("limited-in-a-cluster", 0o755).join("kubeconfig");
     fs::copy(proxy.kubeconfig(), &kubeconfig).expect("a kubeconfig");
     fs::set_permissions(&kubeconfig, fs::Permissions::from_mode(0o644)).expect("permissions");
     for limit in 3..10 {
