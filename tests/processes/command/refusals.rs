@@ -282,7 +282,7 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise_for_a_lock_i
             .run_script("exit 7");
         if a.wait().code() != Some(7) {
             a.wait_for_exit(UNAVAILABLE);
-            assert!(a.log().contains("; raise the limit of processes: ulimit -u"), "{limit}: {}", a.log());
+            assert!(a.log().contains("; raise the process limit: ulimit -u"), "{limit}: {}", a.log());
         }
     }
 }
