@@ -31,7 +31,6 @@ const PLAIN: Constraints = Constraints {
     min_hold: false,
     migrating: false,
     second_unwritable: false,
-    touched: false,
 };
 
 const PARTITIONS: &[Fault] = &[Fault::Partition, Fault::PartitionRequests, Fault::PartitionReplies];

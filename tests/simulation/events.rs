@@ -39,7 +39,6 @@ pub enum Event {
     CheckOverlap { run: usize, other: usize },
     StartRun { machine: usize },
     InjectFault,
-    TouchObject,
     RecreateLease(Box<Record>),
     ClientGo,
     FaultsEnd,

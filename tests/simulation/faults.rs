@@ -256,14 +256,6 @@ impl World {
         until == 0 || self.now > until + RESUME_TIME + plan.clock.true_time(plan.advance())
     }
 
-    /// Keeps changing a part of the object that leaderrun does not use.
-    pub fn touch_object(&mut self) {
-        self.store.touch();
-        self.publish();
-        let Some(interval) = self.plan.touch_interval else { return };
-        self.schedule(self.now + interval, Event::TouchObject);
-    }
-
     fn inject_outside_edit(&mut self, edit: OutsideEdit) {
         match edit {
             OutsideEdit::ChangeOtherField => {

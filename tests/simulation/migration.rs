@@ -18,7 +18,6 @@ const MIGRATING: Constraints = Constraints {
     migrating: true,
     min_hold: false,
     second_unwritable: false,
-    touched: false,
 };
 
 #[test]

@@ -26,7 +26,6 @@ const OUTSIDE_EDITS: Constraints = Constraints {
     min_hold: false,
     migrating: false,
     second_unwritable: false,
-    touched: false,
 };
 
 /// Candidates that observed the record before the edit wait for the longer duration. Later candidates cannot know it.
@@ -61,26 +60,6 @@ fn a_request_to_step_down_causes_no_overlap() {
         &Constraints { faults: Some(faults), ignore_sigterm: true, reliable_network: false, ..OUTSIDE_EDITS },
         1_000,
     );
-}
-
-/// A candidate that polls cannot know whether a change that it has not seen was a renewal.
-#[test]
-fn a_program_that_keeps_changing_the_object_does_not_keep_the_lock_of_a_dead_holder() {
-    let faults = &[Fault::Process(ProcessFault::CrashBoth), Fault::Partition];
-    expect_no_violation(&Constraints { faults: Some(faults), touched: true, ..OUTSIDE_EDITS }, 300);
-}
-
-/// Between two reads, the holder may renew its record and another program restore the old one.
-#[test]
-fn a_renewal_that_was_reverted_between_two_reads_is_waited_for() {
-    let faults = &[
-        Fault::Edit(OutsideEdit::RestoreOldRecord),
-        Fault::Partition,
-        Fault::PartitionRequests,
-        Fault::PartitionReplies,
-    ];
-    let constraints = Constraints { ignore_sigterm: true, reliable_network: false, touched: true, ..OUTSIDE_EDITS };
-    expect_no_violation(&Constraints { faults: Some(faults), ..constraints }, 500);
 }
 
 /// A candidate must remember a displaced holder while another holder is displaced and writes its record again.

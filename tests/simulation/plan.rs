@@ -142,8 +142,6 @@ pub struct Plan {
     pub migrating: bool,
     /// `true` if writes to the second object are neither carried out nor answered.
     pub second_unwritable: bool,
-    /// The interval at which another program changes other parts of the first object, even after the faults have ended.
-    pub touch_interval: Option<Time>,
     /// `true` if the wall clocks are correct and do not jump.
     pub accurate_wall_clocks: bool,
     /// The time at which all faults end.
@@ -184,8 +182,6 @@ pub struct Constraints {
     pub second_unwritable: bool,
     /// `true` if all candidates have `--min-hold`, and the wall clocks are correct.
     pub min_hold: bool,
-    /// `true` if another program keeps changing other parts of the object, and no candidate may watch it.
-    pub touched: bool,
 }
 
 impl Plan {
@@ -193,7 +189,6 @@ impl Plan {
         let accurate_wall_clocks = constraints.min_hold || rng.f64() < 0.3;
         let migrating = constraints.migrating || (constraints.faults.is_none() && rng.f64() < 0.1);
         let machines = draw_machines(rng, constraints, accurate_wall_clocks, migrating);
-        let touch_interval = draw_touch_interval(&machines, constraints);
         let longest_lease =
             machines.iter().map(|machine| machine.clock.true_time(machine.timing.lease_duration())).max();
         let longest_lease = longest_lease.unwrap_or_default();
@@ -202,8 +197,6 @@ impl Plan {
         // This covers the lease durations of the holder and of a displaced holder, the polls in between, the restarts,
         // and a Retry-After.
         let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
-        // While another program changes the object, a candidate that polls waits longer for a dead holder.
-        let leader_within = leader_within + if touch_interval.is_some() { 2 * longest_lease } else { 0 };
         let longest_hold =
             machines.iter().filter_map(|machine| machine.min_hold).max().map(|hold| hold.as_nanos() as Time);
         let leader_within = match longest_hold {
@@ -232,7 +225,6 @@ impl Plan {
             machines,
             migrating,
             second_unwritable: constraints.second_unwritable,
-            touch_interval,
             accurate_wall_clocks,
             healthy_from,
             leader_within,
@@ -298,23 +290,13 @@ fn draw_machines(
             },
             routes: rng.bool(),
             rejoins: rng.bool(),
-            may_watch: rng.f64() < 0.8 && !constraints.touched,
+            may_watch: rng.f64() < 0.8,
             delay: Duration::ZERO,
             kill_time: Duration::ZERO,
             timing,
         })
         .map(MachinePlan::with_delays)
         .collect()
-}
-
-/// Draws the interval at which another program changes the object, or `None` if there is no such program. The interval
-/// is shorter than the pauses between polls. The random numbers have their own seed, so the seeds of earlier failures
-/// still give the same schedules if there is no such program.
-fn draw_touch_interval(machines: &[MachinePlan], constraints: &Constraints) -> Option<Time> {
-    let mut rng = Rng::with_seed(machines[0].clock.initial_boot_time + 1);
-    let shortest_retry = machines.iter().map(|machine| machine.timing.retry_period().as_nanos() as Time).min()?;
-    let is_touched = constraints.touched || rng.f64() < 0.1;
-    is_touched.then(|| rng.u64(shortest_retry / 2..shortest_retry))
 }
 
 /// Returns the name of a machine.

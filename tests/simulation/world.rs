@@ -183,9 +183,6 @@ impl World {
             world.client_go = Some(ClientGo::draw(&mut world.rng, longest));
             world.schedule(SECOND, Event::ClientGo);
         }
-        if let Some(interval) = world.plan.touch_interval {
-            world.schedule(interval, Event::TouchObject);
-        }
         if !world.plan.faults.is_empty() {
             world.schedule_fault();
         }
@@ -250,7 +247,6 @@ impl World {
             Event::CheckOverlap { run, other } => self.check_overlap(run, other),
             Event::StartRun { machine } => self.start_run(machine),
             Event::InjectFault => self.inject_fault(),
-            Event::TouchObject => self.touch_object(),
             Event::RecreateLease(record) => self.outside_edit("recreates the lease", |_| Some(*record)),
             Event::ClientGo => self.run_client_go(),
             Event::FaultsEnd => trace!(self, "           -- all faults have ended --"),
@@ -403,8 +399,5 @@ impl World {
             );
         }
         trace!(self, "network {:?}", self.plan.network);
-        if let Some(interval) = self.plan.touch_interval {
-            trace!(self, "another program changes the object every {:?}", Duration::from_nanos(interval));
-        }
     }
 }

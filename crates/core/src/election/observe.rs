@@ -6,8 +6,8 @@ use super::observed_record::{ObservedRecord, precedes};
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
 use super::timers::Timer;
 use super::{
-    Election, ElectionPhase, JITTER, MAX_FAILED_READS_WITHOUT_WAITING, MAX_REFUSALS_WITHOUT_WAITING,
-    SILENT_WATCH_LIMIT, WatchState, Write,
+    Election, ElectionPhase, MAX_FAILED_READS_WITHOUT_WAITING, MAX_REFUSALS_WITHOUT_WAITING, SILENT_WATCH_LIMIT,
+    WatchState, Write,
 };
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored, Version};
@@ -38,14 +38,8 @@ impl Election {
                         .as_ref()
                         .zip(self.observed_version())
                         .is_some_and(|(read, seen)| is_older(&read.version, seen));
-                let timing = &self.config.timing;
-                // While a watch is open, pauses between reads are long.
-                let longest_pause = match self.watch {
-                    WatchState::Open { .. } => Duration::MAX,
-                    WatchState::Closed => timing.retry_period().mul_f64(1.0 + JITTER) + timing.request_timeout(),
-                };
                 if let Some(observed) = self.observed.as_mut().filter(|_| !is_outdated) {
-                    observed.note_hidden_changes(now, &stored, longest_pause);
+                    observed.note_hidden_changes(now, &stored);
                 }
                 let changed = !is_outdated && self.observe(now, stored);
                 if changed && matches!(self.watch, WatchState::Open { .. }) {

@@ -14,10 +14,6 @@ use crate::record::{Record, RunId, Stored};
 /// The largest number of displaced holders that are remembered.
 const MAX_DISPLACED: usize = 16;
 
-/// How long hidden changes count, from the first of them, as a multiple of the lease duration. They do not count for
-/// longer, because another program may keep changing other parts of the object.
-const HIDDEN_CHANGES_LIMIT: u32 = 2;
-
 /// The record as last seen, and when it last changed according to this candidate's clock.
 ///
 /// The record's own times are never compared with a clock: a holder is considered dead only when its record has not
@@ -30,8 +26,6 @@ pub(super) struct ObservedRecord {
     last_changed: Instant,
     /// When this candidate last saw the record, changed or not.
     last_seen: Instant,
-    /// When a read first showed hidden changes, since the last change that was seen.
-    hidden_changes_since: Option<Instant>,
     /// The longest lease duration that the record's run itself has written. Other programs can edit the duration in the
     /// record.
     longest_written: Duration,
@@ -70,7 +64,6 @@ impl ObservedRecord {
         let mut observed = Self {
             last_changed: now.boot,
             last_seen: now.boot,
-            hidden_changes_since: None,
             longest_written: lease_duration(&stored, fallback),
             longest_since_renewal: lease_duration(&stored, fallback),
             displaced: Vec::new(),
@@ -120,7 +113,6 @@ impl ObservedRecord {
                 self.remember(DisplacedHolder { run, until, longest_written });
             }
             self.last_changed = now.boot;
-            self.hidden_changes_since = None;
             if is_edit {
                 self.longest_since_renewal = self.longest_since_renewal.max(duration);
             } else {
@@ -135,21 +127,11 @@ impl ObservedRecord {
 
     /// Notes a change if a read returns the same held record in a different version. Between the two versions, the
     /// holder may have renewed the record and another client restored the old one. Only a watch would have shown that.
-    ///
-    /// If the holder is alive, its next renewals are seen. To hide them for [`HIDDEN_CHANGES_LIMIT`], another client would
-    /// have to restore the same old record after each renewal and before the next read. `longest_pause` is the longest
-    /// time between two reads if each of them is answered. After a longer time, hidden changes count anew, because
-    /// renewals that were not restored may have been missed.
-    pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>, longest_pause: Duration) {
+    pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
         let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
         let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
         if is_same && before.record.is_held() && before.version != after.version {
-            let has_missed_reads = now.boot.since(self.last_seen) > longest_pause;
-            let since = self.hidden_changes_since.filter(|_| !has_missed_reads).unwrap_or(now.boot);
-            self.hidden_changes_since = Some(since);
-            if now.boot < since + self.holds_for() * HIDDEN_CHANGES_LIMIT {
-                self.last_changed = now.boot;
-            }
+            self.last_changed = now.boot;
         }
     }
 

@@ -269,13 +269,6 @@ fn polling_candidate() -> (Driver, Record) {
     (driver, held)
 }
 
-/// Answers the next read with the same record in a later version.
-fn read_in_a_later_version(driver: &mut Driver, record: &Record) {
-    driver.advance(driver.time_to_next_timeout());
-    driver.version += 2;
-    driver.answer_read(Some(record.clone()));
-}
-
 /// Between two reads, the holder renews the record and another program restores the old one.
 #[test]
 fn a_candidate_waits_after_a_renewal_that_was_reverted_between_two_reads() {
@@ -286,42 +279,6 @@ fn a_candidate_waits_after_a_renewal_that_was_reverted_between_two_reads() {
     driver.answer_read(Some(held));
     let (_, takeable_at) = driver.election.observed().expect("a record");
     assert_eq!(takeable_at.since(driver.now.boot), 15 * SECOND, "however long ago the last change was seen");
-}
-
-#[test]
-fn a_renewal_that_was_reverted_after_missed_reads_is_waited_for() {
-    let (mut driver, held) = polling_candidate();
-    let begin = driver.now.boot;
-    while driver.now.boot.since(begin) < 40 * SECOND {
-        read_in_a_later_version(&mut driver, &held);
-    }
-    driver.advance(driver.time_to_next_timeout());
-    driver.now.boot = driver.now.boot + 10 * SECOND;
-    driver.version += 2;
-    driver.answer_read(Some(held));
-    let (_, takeable_at) = driver.election.observed().expect("a record");
-    assert_eq!(takeable_at.since(driver.now.boot), 15 * SECOND);
-}
-
-#[test]
-fn a_candidate_without_a_watch_takes_over_although_another_program_keeps_changing_the_object() {
-    let (mut driver, mut held) = polling_candidate();
-    for _ in 0..2 {
-        read_in_a_later_version(&mut driver, &held);
-        let first = driver.now.boot;
-        while driver.election.observed().is_none_or(|(_, takeable_at)| driver.now.boot < takeable_at) {
-            read_in_a_later_version(&mut driver, &held);
-        }
-        let waited = driver.now.boot.since(first);
-        assert!(waited > 40 * SECOND && waited < 50 * SECOND, "{waited:?}");
-        driver.expect_write();
-        // A renewal that a read returns restarts the wait.
-        driver.reply(Reply::Conflict);
-        driver.version += 1;
-        held = record_by("r", RunState::Held, T2, 15);
-        driver.answer_read(Some(held.clone()));
-        driver.actions();
-    }
 }
 
 #[test]
