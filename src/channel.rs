@@ -18,8 +18,9 @@ use serde::de::DeserializeOwned;
 
 use crate::process::system_call::SystemCallError;
 
-/// The largest size of a message, in bytes. Text from outside is truncated before it is put into a message.
-const LARGEST_PACKET: usize = 64 * 1024;
+/// The maximum size of a message, in bytes. Text that does not come from leaderrun itself, such as an error message, is
+/// truncated before it is put into a message.
+const MAX_PACKET_SIZE: usize = 64 * 1024;
 
 /// One end of the channel, which sends `S` and receives `R`.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
 
 impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     fn new(socket: OwnedFd) -> Self {
-        Self { socket, packet: RefCell::new(Box::new_uninit_slice(LARGEST_PACKET)), messages: PhantomData }
+        Self { socket, packet: RefCell::new(Box::new_uninit_slice(MAX_PACKET_SIZE)), messages: PhantomData }
     }
 
     /// Sends a message. It is lost if the queue is full because the other side has stopped reading.
@@ -81,7 +82,7 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 
 /// Receives a packet without waiting. An empty packet means that the other side is gone.
 fn receive_packet<'a>(socket: &OwnedFd, buffer: &'a mut [MaybeUninit<u8>]) -> nix::Result<&'a [u8]> {
-    // SAFETY: the kernel writes at most as many bytes to the buffer as it has.
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to the buffer.
     let received =
         unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
     let length = usize::try_from(Errno::result(received)?).unwrap_or_default();

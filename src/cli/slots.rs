@@ -1,4 +1,4 @@
-//! Checks that the lock and the routing fit the number of slots.
+//! Checks that the lock and the routing can be used with `--slots`, or without it.
 
 use super::origin::Origins;
 use super::usage_error::UsageError;
@@ -21,13 +21,13 @@ pub fn check_slots(
     }
     let origin = origins.of("lock");
     if !lock.kind.can_have_slots() {
-        let reason = format!("{} needs a lock in one object", origins.of("slots").given());
-        let in_one_object = LockName { kind: default_kind(), ..lock.clone() };
-        return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&in_one_object.to_string())));
+        let reason = format!("{} needs a lock that is stored in a single object", origins.of("slots").given());
+        let in_single_object = LockName { kind: default_kind(), ..lock.clone() };
+        return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&in_single_object.to_string())));
     }
     lock.kind.check_name(&lock.in_slot(SlotCount::MAX_NUMBER).name).map_err(|problem| {
         let (problem, _) = problem.split_once("; ").unwrap_or((&problem, ""));
-        let reason = format!("the number of the slot is appended to the name, and the result is not valid: {problem}");
+        let reason = format!("the slot number is appended to the name, and the result is not valid: {problem}");
         UsageError::new(origin.given(), reason).for_example(origin.with("my-job"))
     })
 }

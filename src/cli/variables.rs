@@ -18,10 +18,10 @@ const PREFIX: &str = "LEADERRUN_";
 pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
     ("LEADERRUN_HELD_LOCK", "the lock, with its namespace if it has one"),
     ("LEADERRUN_HOLDER", "the identity of this candidate, as in the record of the lock"),
-    (SLOT_VARIABLE, "with `--slots`: the number of the slot, from 0"),
+    (SLOT_VARIABLE, "with `--slots`: the slot number, from 0"),
     (RUN_VARIABLE, "a UUID, new for every start of leaderrun"),
     (OUTER_RUNS_VARIABLE, "if leaderrun runs inside a command of leaderrun: the run IDs of the outer runs"),
-    ("LEADERRUN_TRANSITIONS", "how often the lock was acquired after another candidate had held it"),
+    ("LEADERRUN_TRANSITIONS", "how many times the lock was acquired after another candidate had held it"),
     (
         "LEADERRUN_FENCING_TOKEN",
         "a decimal integer of any length that grows with every acquisition. A store that refuses each token smaller than \
@@ -30,27 +30,28 @@ pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
     (FD_VARIABLE, "the number of the descriptor that `leaderrun check` reads"),
 ];
 
-/// The variables that leaderrun sets when it executes itself again. The command does not inherit them.
+/// The variables that leaderrun sets when it re-executes itself. The command does not inherit them.
 const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTERS_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
 /// The variables that set options. They are only collected if the environment contains a variable with the [`PREFIX`],
 /// because that takes as long as parsing the command line.
 static OPTION_VARIABLES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let definition = super::definition();
-    let lines = std::iter::once(&definition).chain(definition.get_subcommands());
-    let variables = lines.flat_map(clap::Command::get_arguments).filter_map(|option| option.get_env()?.to_str());
+    let clap_commands = std::iter::once(&definition).chain(definition.get_subcommands());
+    let variables =
+        clap_commands.flat_map(clap::Command::get_arguments).filter_map(|option| option.get_env()?.to_str());
     let mut variables: Vec<String> = variables.map(str::to_owned).collect();
     variables.sort_unstable();
     variables.dedup();
     variables
 });
 
-/// Returns which of these variables the command does not inherit: those that set leaderrun's own options, and those that
-/// an outer leaderrun has set for its command.
+/// Returns which of these variables the command does not inherit: those that set leaderrun's own options, those that
+/// leaderrun sets for itself, and those of an outer leaderrun that would mislead the command.
 pub fn not_inherited(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
-    let is_set_by_leaderrun = |name: &str| INTERNAL.contains(&name) || name == FD_VARIABLE || name == SLOT_VARIABLE;
+    let must_not_be_inherited = |name: &str| INTERNAL.contains(&name) || name == FD_VARIABLE || name == SLOT_VARIABLE;
     let names = with_prefix(variables).map(|(name, _)| name);
-    names.filter(|name| is_set_by_leaderrun(name) || OPTION_VARIABLES.contains(name)).collect()
+    names.filter(|name| must_not_be_inherited(name) || OPTION_VARIABLES.contains(name)).collect()
 }
 
 /// Returns the variables whose names begin with the [`PREFIX`].

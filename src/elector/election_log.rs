@@ -42,7 +42,7 @@ struct SlotLog {
     name: String,
     /// The last warning that the watch is forbidden.
     watch_refusal: Option<FailureMessage>,
-    /// The error of a broken watch that has not been logged as a warning yet.
+    /// The error from a broken watch that has not been logged as a warning yet.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
 }
@@ -135,8 +135,8 @@ impl ElectionLog {
         self.role_advice.handle_success(Permission::Watch);
     }
 
-    /// Logs each error of a watch for debugging. If the watch is forbidden, also logs a warning, unless it repeats the
-    /// last one.
+    /// Logs each error from a watch for debugging. If the watch is forbidden, also logs a warning, unless it repeats
+    /// the last one.
     pub fn watch_failed(&mut self, slot: usize, error: &LockError) {
         log_events::watch_failed(&self.slots[slot].name, &error.message);
         if error.kind != LockErrorKind::Forbidden {

@@ -36,10 +36,10 @@ use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
 /// The shortest wait that is left of `--wait` after the lock was opened. It is not zero, because zero means that the
-/// candidate does not wait for a living holder at all.
+/// candidate does not wait at all for a holder that is alive.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
-/// The largest number of watch events of one slot in the inputs of one step.
+/// The maximum number of watch events of one slot in the inputs of one step.
 const MAX_WATCH_EVENTS: usize = 16;
 
 /// Takes part in the election for a lock, or for any of its slots, until the election ends.

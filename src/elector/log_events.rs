@@ -92,8 +92,9 @@ log_events! {
     /// Logged when a termination signal ends the wait for the lock.
     info interrupted(signal: &str) "got {signal}; no longer waiting";
 
-    /// Logged when a request for the lock fails. `stop_in_seconds` is present while this candidate leads. `role` is a
-    /// Role that grants the missing permission; it is present only for the first permission that is missing.
+    /// Logged when a request for the lock fails, or when it takes long to open the lock. `stop_in_seconds` is present
+    /// while this candidate leads. `role` is a Role that grants the missing permission; it is present only for the
+    /// first permission that is missing.
     warn request_failed(lock: &str, stop_in_seconds: Option<f64>, role: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when requests for the lock succeed again.

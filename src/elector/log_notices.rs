@@ -20,7 +20,7 @@ use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
 /// The lock that this process leads, for log lines of the main thread. It is set at most once, because a process leads
-/// at most once before it exits or executes itself again.
+/// at most once before it exits or re-executes itself.
 static LED_LOCK: OnceLock<LedLock> = OnceLock::new();
 
 /// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.

@@ -49,7 +49,7 @@ use crate::telemetry::log::{self, LogFormat, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// The variable in which the command gets the number of its slot, if the lock has slots.
+/// The variable in which the command gets its slot number, if the lock has slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
 /// The longest time that the exit waits for traffic to be routed away and for the last Event to be written.

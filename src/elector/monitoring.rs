@@ -47,7 +47,7 @@ impl Monitoring {
         self.watchdog.take()
     }
 
-    /// Returns the counters, so that they continue when leaderrun executes itself to rejoin.
+    /// Returns the counters, so that they continue when leaderrun re-executes itself to rejoin.
     pub fn saved_counters(&self) -> Option<String> {
         self.monitor.as_ref().and_then(Monitor::saved_counters)
     }

@@ -10,7 +10,7 @@ use super::log_notices;
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{self, Lock, LockConfig, LockName, SlotCount};
 
-/// The slack that is added to [`lock::OPEN_TIMEOUT`], so that the timeouts within the opening expire first.
+/// The slack that is added to [`lock::OPEN_TIMEOUT`], so that the timeouts of the individual steps expire first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
 
 /// If opening a lock takes longer than this, leaderrun logs what it is waiting for.
@@ -45,7 +45,7 @@ pub async fn open_lock(
     }
 }
 
-/// Returns a message that states what the opening of a lock waits for.
+/// Returns a message that says what leaderrun is waiting for while it opens the lock.
 pub fn still_opening(access: &ClusterAccess) -> String {
     format!("still waiting for {}", access.pending().unwrap_or_else(|| "an answer from the file system".to_owned()))
 }

@@ -1,7 +1,7 @@
 //! Waits for the lock again: after a loss with `--on-lost rejoin`, and after a success with `--every`.
 //!
-//! leaderrun executes its own program again with execve(2). The process stays the same, which is necessary if it is PID
-//! 1 of a container, but it keeps no state of the previous leadership.
+//! leaderrun re-executes its own program with execve(2). The process stays the same, which is necessary if it is PID 1
+//! of a container, but it keeps no state of the previous leadership.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -27,8 +27,8 @@ pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 /// The variable with the saved counters. It is not for users, and the command does not inherit it.
 pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A loss is quick if it occurs within this time after the program was executed. The time for which the program waited
-/// for the lock counts, too, because the pause only limits how often the program is executed.
+/// A loss is quick if it occurs within this time after the program was executed. This includes the time that the
+/// program spent waiting for the lock, because the pause only limits how often the program is executed.
 const QUICK_LOSS_LIMIT: Duration = Duration::from_secs(60);
 
 /// The pause after the first quick loss. It doubles with each further quick loss.
@@ -52,10 +52,10 @@ pub enum NotRejoined {
     Failed(io::Error),
 }
 
-/// Executes this program again, after a pause that grows with the number of quick losses in a row.
+/// Re-executes this program, after a pause that grows with the number of quick losses in a row.
 ///
-/// `executed_at` is when the program was last executed. The executed program continues the log that began at `log_start`,
-/// and the saved `counters`.
+/// `executed_at` is when the program was last executed. The executed program continues the log that began at
+/// `log_start`, and counts on from the saved `counters`.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &InheritedSignals,

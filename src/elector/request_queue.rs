@@ -16,7 +16,7 @@ use leaderrun_core::record::Stored;
 use super::error_throttle::RequestKind;
 use crate::lock::{Lock, LockError};
 
-/// The largest number of late writes whose replies are awaited. More would keep more connections open.
+/// The maximum number of late writes whose replies are awaited. More would keep more connections open.
 const MAX_LATE_WRITES: usize = 2;
 
 /// The answer to a request, with the slot and the kind of the request.

@@ -30,7 +30,7 @@ pub struct ClusterAccess {
 }
 
 impl ClusterAccess {
-    /// Creates the access to the cluster that these options describe. Reads no file yet.
+    /// Provides access to the cluster that these options describe. Reads no file yet.
     pub fn new(options: ClusterOptions) -> Self {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }

@@ -1,4 +1,4 @@
-//! The error of a request to the API server, and what the next request can assume after it.
+//! The error from a request to the API server, and what the next request can assume after it.
 
 use std::time::Duration;
 use std::{error, fmt, iter};
@@ -7,12 +7,12 @@ use http_body_util::LengthLimitError;
 use kube::core::Status;
 
 use super::credentials::CredentialsError;
-use super::response_limit::MAX_SIZE_IN_WORDS;
+use super::response_limit::MAX_SIZE_TEXT;
 use super::tls::{Peer, failure_reason};
 use super::transport::ConnectError;
 use crate::telemetry::log::printable;
 
-/// The error of a request.
+/// The error from a request.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: ErrorKind,
@@ -54,11 +54,11 @@ impl Error {
         Self::new(ErrorKind::Unknown, message)
     }
 
-    /// Converts the error of kube, or of the layers below it, for a request to the API server at this address.
+    /// Converts the error from kube, or from the layers below it, for a request to the API server at this address.
     pub fn from_client(failure: &kube::Error, address: &str) -> Self {
         let not_an_event = || {
             Self::unknown(format!(
-                "the answer of {address} is not a watch event; perhaps a proxy in between does not support watches"
+                "the answer from {address} is not a watch event; perhaps a proxy in between does not support watches"
             ))
         };
         match failure {
@@ -73,7 +73,7 @@ impl Error {
                 Self::new(ErrorKind::Refused, failure.to_string())
             }
             other if is_too_large(other) => {
-                let message = format!("the answer of {address} is larger than {MAX_SIZE_IN_WORDS}");
+                let message = format!("the answer from {address} is larger than {MAX_SIZE_TEXT}");
                 Self::new(ErrorKind::TooLarge, message)
             }
             other => Self::unknown(format!("no answer from {address}: {}", failure_reason(other, Peer::Server))),
@@ -134,6 +134,6 @@ mod tests {
     fn a_page_of_html_in_answer_to_a_watch_is_not_reported_as_a_parse_error() {
         let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
         let error = Error::from_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
-        assert!(error.message.starts_with("the answer of https://10.96.0.1 is not a watch event"), "{error}");
+        assert!(error.message.starts_with("the answer from https://10.96.0.1 is not a watch event"), "{error}");
     }
 }

@@ -6,7 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::connection::Impersonation;
 
-/// The characters that Go encodes in the name of a header: those that a name cannot contain, and the percent sign.
+/// The characters that client-go encodes in the name of a header: those that a name cannot contain, and the percent
+/// sign.
 const ENCODED_IN_NAMES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')

@@ -13,7 +13,7 @@ use hyper::body::{Body, Bytes, Frame};
 const MAX_SIZE: usize = 4 * 1024 * 1024;
 
 /// The maximum size of an answer, for messages.
-pub const MAX_SIZE_IN_WORDS: &str = "4 MiB";
+pub const MAX_SIZE_TEXT: &str = "4 MiB";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A body whose size is limited.
@@ -28,7 +28,7 @@ where
 }
 
 /// Limits the size of each line of a watch, because the answer as a whole grows without limit. If the answer is an
-/// error, limits its whole size.
+/// error, limits its total size.
 pub fn limit_lines<B>(response: Response<B>) -> Response<LimitedBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + Unpin + 'static,
@@ -59,7 +59,7 @@ impl<B: Body<Data = Bytes, Error: Into<Failure>> + Unpin> Body for Lines<B> {
             };
         }
         Poll::Ready(if self.length > MAX_SIZE {
-            Some(Err(format!("a line of the API server's answer is longer than {MAX_SIZE_IN_WORDS}").into()))
+            Some(Err(format!("a line of the API server's answer is longer than {MAX_SIZE_TEXT}").into()))
         } else {
             frame.map(Ok)
         })

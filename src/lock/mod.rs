@@ -74,7 +74,7 @@ pub trait Lock: Send + Sync {
     }
 }
 
-/// The error of a request to a lock.
+/// The error from a request to a lock.
 #[derive(Debug)]
 pub struct LockError {
     pub kind: LockErrorKind,

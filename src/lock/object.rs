@@ -338,7 +338,7 @@ impl ObjectLock {
         role(&self.object_name.namespace, lock, &rules)
     }
 
-    /// Converts the error of a request. If RBAC refused the request, adds the Role that would permit it.
+    /// Converts the error from a request. If RBAC refused the request, adds the Role that would permit it.
     fn to_lock_error(&self, error: kubernetes::Error) -> LockError {
         let kind = match error.kind {
             ErrorKind::Conflict => LockErrorKind::Conflict,

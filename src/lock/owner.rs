@@ -120,7 +120,7 @@ impl OwnerConfig {
         match &self.name {
             OwnerName::Object { resource, name } => {
                 let object = finder.get(resource, name).await?;
-                OwnerReference::to_object(resource, &object)
+                OwnerReference::of_object(resource, &object)
                     .ok_or_else(|| Error::unknown("the API server returned the owner without a uid"))
             }
             OwnerName::Auto => finder.controller_of_pod(&self.pod).await,
@@ -185,7 +185,7 @@ pub struct OwnerReference {
 
 impl OwnerReference {
     /// Returns the reference to an object of this kind, if the object has a name and a uid.
-    fn to_object(resource: &Resource, object: &Value) -> Option<Self> {
+    fn of_object(resource: &Resource, object: &Value) -> Option<Self> {
         let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
         let (name, uid) = (metadata("name")?, metadata("uid")?);
         Some(Self { api_version: resource.api_version(), kind: resource.kind.to_owned(), name, uid })
@@ -237,7 +237,7 @@ pub struct Owner {
     namespace: String,
     /// The name of the lock, for messages.
     lock: String,
-    /// The timeout of a look-up of the owner, which is part of a request for the lock.
+    /// The timeout of each request that looks up the owner.
     timeout: Duration,
     state: Mutex<State>,
 }

@@ -133,7 +133,7 @@ fn to_reply(error: LockError, failure: &mut Option<LockError>) -> Reply {
     reply
 }
 
-/// Converts the reply of the pair, with the first error of a request as the reason.
+/// Converts the reply of the pair, with the first error from a request as the reason.
 fn to_result(reply: Reply, failure: Option<LockError>) -> Result<Reply, LockError> {
     let (kind, retry_after) = match reply {
         Reply::Read(_) | Reply::Written(_) => return Ok(reply),

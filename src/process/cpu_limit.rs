@@ -62,7 +62,7 @@ impl CpuCgroups {
         lowest.map(|(limit, _)| limit)
     }
 
-    /// Returns how often the limit that [`read_limit`](Self::read_limit) has returned last has throttled processes.
+    /// Returns how many times the limit that [`read_limit`](Self::read_limit) returned last has throttled processes.
     pub fn throttling(&self) -> Option<Throttling> {
         parse_throttling(&self.cgroups[self.lowest?].read("cpu.stat")?)
     }

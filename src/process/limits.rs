@@ -12,7 +12,7 @@ const MIN_OPEN_FILES: u64 = 40;
 /// would crash.
 const MIN_STACK: u64 = 512;
 
-/// The error of a limit that is too low.
+/// The error for a limit that is too low.
 #[derive(Debug)]
 pub struct LimitTooLow {
     /// The name of the limit, such as `limit on open files`.

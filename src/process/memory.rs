@@ -33,7 +33,7 @@ pub fn trim() {
     }
 }
 
-/// The mappings that remain to be read into memory.
+/// The current mappings, parts of which may remain to be read into memory.
 #[derive(Debug)]
 pub struct UnreadMappings {
     locks_all: bool,
@@ -47,7 +47,7 @@ pub fn lock() -> Locked {
 }
 
 /// Locks the parts of the current mappings that are in memory, as far as that is permitted. It must be called before
-/// threads are started, because the stacks of threads would exceed a limit of locked memory.
+/// threads are started, because the stacks of threads would exceed the limit on locked memory.
 pub fn lock_used() -> UnreadMappings {
     // SAFETY: the call takes an integer, and does not change the contents of the memory.
     let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
@@ -84,7 +84,7 @@ impl UnreadMappings {
 /// mapping is read.
 ///
 /// # Errors
-/// Fails on kernels before Linux 5.14, which do not have this call.
+/// Fails on kernels before Linux 5.14, which do not support `MADV_POPULATE_READ`.
 fn read(start: usize, length: usize) -> nix::Result<()> {
     for part in (start..start + length).step_by(READ_AT_ONCE) {
         let length = READ_AT_ONCE.min(start + length - part);

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::system_call::SystemCallError;
 
-/// The internal environment variable that passes on the signal mask when leaderrun executes itself again.
+/// The internal environment variable that passes on the signal mask when leaderrun re-executes itself.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 
 /// The signals of a crash. They are not blocked, because that would hide the crash.
@@ -122,7 +122,7 @@ impl InheritedSignals {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)
     }
 
-    /// Prepares for executing leaderrun again, so that [`take`](Self::take) finds the same state in the new program.
+    /// Prepares for re-executing leaderrun, so that [`take`](Self::take) finds the same state in the new program.
     /// Signals stay blocked until then, so that no signal is lost and no signal ends this process. Returns the name and
     /// the value of the variable that passes the mask on.
     ///

@@ -1,4 +1,4 @@
-//! The errors of system calls that leaderrun cannot work without, with suggestions.
+//! The errors from system calls that leaderrun cannot work without, with suggestions.
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +11,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 /// The default size of a thread's stack in Rust. The C library maps a little more than that.
 const STACK: NonZeroUsize = NonZeroUsize::new(2 << 20).expect("the size is not zero");
 
-/// The error of a system call that leaderrun needs.
+/// The error from a system call that leaderrun needs.
 #[derive(Debug)]
 pub struct SystemCallError {
     /// The name of the call, as in seccomp profiles.

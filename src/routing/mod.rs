@@ -38,7 +38,7 @@ use crate::telemetry::observer::Observer;
 /// The number of attempts to change an object that other candidates, or the kubelet of a pod, change at the same time.
 const MAX_TRIES: usize = 8;
 
-/// The placeholder for the number of the slot in `--pod-label` and `--service`.
+/// The placeholder for the slot number in `--pod-label` and `--service`.
 pub const SLOT_PLACEHOLDER: &str = "{slot}";
 
 /// Replaces the placeholder with the number of a slot.
@@ -64,7 +64,7 @@ impl RoutingTarget {
         }
     }
 
-    /// Returns whether the target contains the placeholder for the number of the slot.
+    /// Returns whether the target contains the placeholder for the slot number.
     pub fn has_slot_placeholder(&self) -> bool {
         match self {
             Self::PodLabel(label) => label.value.contains(SLOT_PLACEHOLDER),
@@ -130,7 +130,7 @@ impl Routing {
 impl fmt::Display for Routing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PodLabel(PodLabel { label, pod }) => write!(f, "the label {label} of the pod {pod}"),
+            Self::PodLabel(PodLabel { label, pod }) => write!(f, "the label {label} on pod {pod}"),
             Self::Service(service) => write!(f, "the Service {}", service.name),
         }
     }

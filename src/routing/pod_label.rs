@@ -91,9 +91,9 @@ impl PodLabel {
         vec![PODS.rule(namespace, None, &[Verb::Get, Verb::List, Verb::Patch])]
     }
 
-    /// Removes the label from every other pod that this lock has labeled, and then adds it to this pod. Nothing is
-    /// sent after `until`. Nothing is written if this pod has the label already, unless `rewrite` is set. Returns
-    /// whether anything was written.
+    /// Removes the label from every other pod that this lock has labeled, and then adds it to this pod. No write is
+    /// sent after `until`. This pod is not written to if it has the mark and the label already, unless `rewrite` is
+    /// set. Returns whether this pod was written to.
     ///
     /// The label is only added after the [`RouteMark`] was seen on the pod. A later leader therefore finds, by their
     /// marks, all pods to which delayed requests may still add the label. Removing the mark changes the pod's version,

@@ -7,7 +7,7 @@ use super::{SLOT_PLACEHOLDER, fill_in};
 use crate::kubernetes::{ENDPOINT_SLICES, ENDPOINTS, Rule, SERVICES, Verb};
 use crate::lock::{SlotCount, check_label};
 
-/// The name of a Service. If the lock has slots, the name may contain a placeholder for the number of the slot.
+/// The name of a Service. If the lock has slots, the name may contain a placeholder for the slot number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName(String);
 
@@ -33,7 +33,7 @@ impl ServiceName {
         &self.0
     }
 
-    /// Returns whether the name contains the placeholder for the number of the slot.
+    /// Returns whether the name contains the placeholder for the slot number.
     pub fn has_slot_placeholder(&self) -> bool {
         self.0.contains(SLOT_PLACEHOLDER)
     }

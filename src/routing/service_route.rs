@@ -36,7 +36,7 @@ pub struct ServiceObjects {
 }
 
 impl ServiceObjects {
-    /// Creates the access to the objects in a namespace. `timeout` is the timeout of each request.
+    /// Provides access to the objects in a namespace. `timeout` is the timeout of each request.
     pub fn new(cluster: &Cluster, namespace: &str, timeout: Duration) -> Self {
         let collection = |resource| Collection::new(cluster, resource, namespace).with_timeout(timeout);
         Self {
@@ -160,10 +160,14 @@ impl Service {
                 let (service, namespace) = (&self.name, &objects.namespace);
                 let slices: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.slice.as_str()).collect();
                 let warning = format!(
-                    "cannot check whether the Service {namespace}/{service} exists, has no selector and has these ports: \
-                     {error}; leaderrun manifest with --service {service} prints a Role that allows it"
+                    "cannot check whether the Service {namespace}/{service} exists, has no selector and has the ports \
+                     that --port names: {error}; leaderrun manifest with --service {service} prints a Role that allows \
+                     it"
                 );
-                let subject = format!("the EndpointSlice {}", slices.join(" and "));
+                let subject = match &slices[..] {
+                    [slice] => format!("the EndpointSlice {slice}"),
+                    slices => format!("each of the EndpointSlices {}", slices.join(" and ")),
+                };
                 return RouteReport { subject, exception: String::new(), warnings: vec![warning] };
             }
         };
@@ -219,13 +223,13 @@ fn local_address((host, port): &(String, u16)) -> io::Result<IpAddr> {
 }
 
 /// Returns whether other machines may reach this address, judging by its kind. The API server refuses endpoints with
-/// addresses of the other kinds.
+/// most other kinds of addresses.
 pub fn is_reachable(address: &IpAddr) -> bool {
-    let is_link_local = match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
+    let (is_link_local, is_ipv4_mapped) = match address {
+        IpAddr::V4(address) => (address.is_link_local(), false),
+        IpAddr::V6(address) => (address.is_unicast_link_local(), address.to_ipv4_mapped().is_some()),
     };
-    !is_link_local && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+    !is_link_local && !is_ipv4_mapped && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
 }
 
 /// Returns the IP family of an address, as it is written in Services and slices.

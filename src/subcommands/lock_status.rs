@@ -19,7 +19,7 @@ const TENTHS_LIMIT: Duration = Duration::from_secs(10);
 #[serde(rename_all = "camelCase")]
 pub struct LockStatus {
     pub lock: String,
-    /// The number of the slot; `None` if the lock has no slots.
+    /// The slot number; `None` if the lock has no slots.
     slot: Option<u32>,
     /// How many slots the lock has.
     slots: Option<u32>,

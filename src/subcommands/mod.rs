@@ -57,7 +57,7 @@ pub enum Subcommand {
     Check(Duration),
 }
 
-/// A lock, and the access to its cluster.
+/// A lock, and access to its cluster.
 #[derive(Debug)]
 pub struct LockTarget {
     pub lock: LockName,

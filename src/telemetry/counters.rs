@@ -1,4 +1,4 @@
-//! The counters, which are saved and restored when `--on-lost rejoin` executes leaderrun again.
+//! The counters, which are saved and restored when `--on-lost rejoin` re-executes leaderrun.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! The table of metrics, from which `/metrics` and the reference are generated.
 //!
-//! leaderrun implements metrics itself, because they must survive `--on-lost rejoin`, when leaderrun executes itself
-//! again. Prometheus still sees the same target, and a reset of the counters would hide the loss that was counted last.
-//! Therefore [`Counters`](super::counters::Counters) is plain data that serde saves and restores. The crates `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a
-//! histogram.
+//! leaderrun implements metrics itself, because they must survive `--on-lost rejoin`, when leaderrun re-executes
+//! itself. Prometheus still sees the same target, and a reset of the counters would hide the loss that was counted
+//! last. Therefore [`Counters`](super::counters::Counters) is plain data that serde saves and restores. The crates
+//! `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a histogram.
 
 use std::borrow::Cow;
 use std::fmt;

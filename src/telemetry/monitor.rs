@@ -21,13 +21,13 @@ use super::state::CandidateState;
 use super::systemd::ServiceNotifier;
 use crate::process::clock;
 
-/// How long leaderrun waits for the counters before it executes itself again.
+/// How long leaderrun waits for the counters before it re-executes itself.
 const COUNTERS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A message to the thread.
 enum MonitorMessage {
     Update(Update),
-    SaveCounters(SyncSender<String>),
+    GetCounters(SyncSender<String>),
 }
 
 /// The running monitoring thread.
@@ -61,12 +61,12 @@ impl Monitor {
     /// Returns the counters for [`CandidateState::new`]; `None` if the thread does not answer in time.
     pub fn saved_counters(&self) -> Option<String> {
         let (sender, counters) = sync_channel(1);
-        self.messages.send(MonitorMessage::SaveCounters(sender)).ok()?;
+        self.messages.send(MonitorMessage::GetCounters(sender)).ok()?;
         counters.recv_timeout(COUNTERS_TIMEOUT).ok()
     }
 }
 
-/// The HTTP server before it serves requests, which it does on the thread.
+/// The HTTP server before the monitoring thread starts to serve requests.
 enum HttpService {
     Listening(TcpListener),
     AddressUnavailable(HttpAddress, ListenError),
@@ -111,7 +111,7 @@ async fn monitor(
                     notifier.report(&state.borrow(), now);
                 }
             }
-            MonitorMessage::SaveCounters(sender) => {
+            MonitorMessage::GetCounters(sender) => {
                 let _ = sender.try_send(state.borrow().saved_counters());
             }
         }

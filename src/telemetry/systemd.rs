@@ -1,7 +1,7 @@
 //! Notifications to systemd with the protocol of sd_notify(3), if `NOTIFY_SOCKET` is set.
 //!
-//! leaderrun is the main process of its unit, and reports that it is ready (as `--ready-when` defines it), what it
-//! does, that its main loop is alive, and that it stops. The command inherits `NOTIFY_SOCKET`. With
+//! leaderrun is the main process of its unit, and reports that it is ready (as `--ready-when` defines it), what it is
+//! doing, that its main loop is alive, and that it is stopping. The command inherits `NOTIFY_SOCKET`. With
 //! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores messages from the command. With
 //! `NotifyAccess=all`, systemd accepts messages from both. With `--notify command`, the command reports while it runs,
 //! and leaderrun reports only while it waits.

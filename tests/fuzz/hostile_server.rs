@@ -251,7 +251,7 @@ fn watch_type(random: &mut Rng) -> String {
     if random.u8(..6) == 0 { hostile_input::text(random) } else { types[random.usize(..5)].to_owned() }
 }
 
-/// Returns a valid Lease.
+/// Returns a Lease with valid times.
 fn regular_lease(random: &mut Rng) -> String {
     let mut lease = lease(random);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");

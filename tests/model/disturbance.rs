@@ -15,7 +15,7 @@ pub enum Disturbance {
     /// A process of leaderrun is killed.
     Crash,
     /// The main process ends, but its child does not.
-    CommandEnds,
+    MainProcessEnds,
     /// leaderrun gets SIGTERM.
     TerminationSignal,
     /// leaderrun is started again after it has ended.
@@ -37,7 +37,7 @@ impl Disturbance {
         Self::Partition,
         Self::Freeze,
         Self::Crash,
-        Self::CommandEnds,
+        Self::MainProcessEnds,
         Self::TerminationSignal,
         Self::Restart,
         Self::Delete,

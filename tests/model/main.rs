@@ -3,9 +3,9 @@
 //! [`leaderrun_core::supervisor::Supervisor`] and of an API server with one object. Requests, replies and watch events
 //! arrive in every order, under every combination of a bounded number of disturbances (see [`disturbance`]).
 //!
-//! The search (`search.rs`) bounds the number of disturbances and the simulated time, not the depth. It is too short to
-//! justify a dependency on the crate `stateright`, which needs an HTTP server, a concurrent map and another random
-//! number generator.
+//! The search bounds the number of disturbances and the simulated time, not the depth. Its code, `search.rs`, is too
+//! small to justify a dependency on the crate `stateright`, which needs an HTTP server, a concurrent map and another
+//! random number generator.
 //!
 //! Unlike the simulation, the model has only two machines, and contains no duplicated requests, suspended machines,
 //! client-go candidates, repeated outside edits, or clock rates between the extremes. Time only advances to the next

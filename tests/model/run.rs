@@ -69,7 +69,7 @@ pub struct Run {
     pub reply_is_late: bool,
     /// Writes whose replies are no longer awaited, which may still be carried out.
     pub dropped_requests: Vec<Request>,
-    /// The records that these writes have stored, whose replies are in flight.
+    /// The stored records of writes whose replies are still in flight, but no longer awaited.
     pub late_writes: Vec<Stored>,
     /// The events in flight of the open watch; `None` if no watch is open.
     pub watch: Option<VecDeque<WatchEvent>>,
@@ -122,8 +122,8 @@ impl Run {
         }
     }
 
-    /// Returns the number of messages that can be delivered now.
-    pub fn deliverable_messages(&self) -> u8 {
+    /// Returns the number of messages that become late if time advances.
+    pub fn timely_messages(&self) -> u8 {
         // Messages to a frozen process wait in its queue.
         let is_running = self.elector_process == ProcessState::Running;
         let has_event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
@@ -142,8 +142,8 @@ impl Run {
             || !self.late_writes.is_empty()
     }
 
-    /// Marks all messages that can be delivered now as late.
-    pub fn mark_pending_as_late(&mut self) {
+    /// Marks all messages as late, except those in the queue of a frozen process.
+    pub fn mark_messages_as_late(&mut self) {
         self.request_is_late = self.request.is_some();
         if self.elector_process == ProcessState::Running {
             self.reply_is_late = self.reply.is_some();

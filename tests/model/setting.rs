@@ -53,11 +53,11 @@ pub struct Setting {
     pub same_identity: bool,
     /// `true` if traffic is routed to the commands.
     pub routes: bool,
-    /// The largest number of disturbances.
+    /// The maximum number of disturbances.
     pub max_disturbances: u8,
     /// The possible kinds of disturbance.
     pub disturbances: &'static [Disturbance],
-    /// The largest number of runs, including restarts.
+    /// The maximum number of runs, including restarts.
     pub max_runs: usize,
     /// The time at which the exploration ends.
     pub end: Time,

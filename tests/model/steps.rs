@@ -30,7 +30,7 @@ pub enum Step {
     Freeze(usize, Role),
     Thaw(usize, Role),
     Crash(usize, Role),
-    CommandEnds(usize),
+    MainProcessEnds(usize),
     SendSigterm(usize),
     EndWithdrawal(usize),
     StartRun(usize),
@@ -66,7 +66,7 @@ impl World<'_> {
         let outside_edits =
             [Disturbance::Delete, Disturbance::Empty, Disturbance::EmptyKeepingMark, Disturbance::EditHolder];
         steps.extend(outside_edits.into_iter().filter(|kind| self.may_edit(*kind)).map(Step::OutsideEdit));
-        let delayed = self.state.runs.iter().map(Run::deliverable_messages).sum::<u8>();
+        let delayed = self.state.runs.iter().map(Run::timely_messages).sum::<u8>();
         let may_advance =
             delayed == 0 || (self.may_disturb(Disturbance::Delay) && delayed <= self.state.disturbances_left);
         if let Some(next) = self.next_timeout().filter(|at| may_advance && *at <= self.setting.end) {
@@ -120,8 +120,8 @@ impl World<'_> {
                 _ => {}
             }
         }
-        if run.tree.main && run.tree.dies_at.is_none() && self.may_disturb(Disturbance::CommandEnds) {
-            steps.push(Step::CommandEnds(index));
+        if run.tree.main && run.tree.dies_at.is_none() && self.may_disturb(Disturbance::MainProcessEnds) {
+            steps.push(Step::MainProcessEnds(index));
         }
     }
 
@@ -151,7 +151,7 @@ impl World<'_> {
     /// Returns the number of disturbances that a step uses up.
     pub fn cost(&self, step: Step) -> u8 {
         match step {
-            Step::Advance | Step::AdvanceToJustBefore => self.state.runs.iter().map(Run::deliverable_messages).sum(),
+            Step::Advance | Step::AdvanceToJustBefore => self.state.runs.iter().map(Run::timely_messages).sum(),
             Step::RequestArrives(_)
             | Step::DroppedRequestArrives(..)
             | Step::DeliverReply(_)
@@ -179,7 +179,7 @@ impl World<'_> {
             Step::Freeze(run, role) => format!("{}'s {role:?} is frozen", name(run)),
             Step::Thaw(run, role) => format!("{}'s {role:?} is thawed", name(run)),
             Step::Crash(run, role) => format!("{}'s {role:?} is killed", name(run)),
-            Step::CommandEnds(run) => format!("{}'s main process ends", name(run)),
+            Step::MainProcessEnds(run) => format!("{}'s main process ends", name(run)),
             Step::SendSigterm(run) => format!("{} gets SIGTERM", name(run)),
             Step::EndWithdrawal(run) => format!("traffic is routed away from {}", name(run)),
             Step::StartRun(machine) => format!("leaderrun is started again on machine {}", ["A", "B"][machine]),

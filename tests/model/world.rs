@@ -20,7 +20,7 @@ pub enum ViolationKind {
     Overlap,
     /// A command started with a fencing token that was not greater than all earlier ones.
     Token,
-    /// The lock was released while a process of the command was alive.
+    /// The lock was released, or leaderrun exited, while a process of the command was alive.
     ReleasedAlive,
     /// A process of a command was alive after the deadline by which all must be dead.
     Outlived,
@@ -124,7 +124,7 @@ impl<'a> World<'a> {
             Step::Freeze(run, role) => *self.state.runs[run].process_mut(role) = ProcessState::Frozen,
             Step::Thaw(run, role) => self.thaw(run, role),
             Step::Crash(run, role) => self.crash(run, role),
-            Step::CommandEnds(run) => {
+            Step::MainProcessEnds(run) => {
                 self.state.runs[run].tree.main = false;
                 self.run_supervisor(run);
             }
@@ -139,7 +139,7 @@ impl<'a> World<'a> {
     /// Advances the time until the next timeout is `remaining` away. Messages in flight become late.
     fn advance(&mut self, remaining: Time) {
         for run in &mut self.state.runs {
-            run.mark_pending_as_late();
+            run.mark_messages_as_late();
         }
         let Some(next) = self.next_timeout() else { return };
         self.state.now = next - remaining;
@@ -253,7 +253,7 @@ impl<'a> World<'a> {
         self.state.greatest_token = self.state.greatest_token.max(self.state.runs[run].token);
     }
 
-    /// Checks that a write does not release the lock of a living command.
+    /// Checks that a write does not release the lock while the command is alive.
     pub fn check_release(&mut self, run: usize, request: &Request) {
         let (Request::Create(record) | Request::Update(_, record)) = request else { return };
         let releases = record.run.as_ref().is_none_or(|mark| mark.state == RunState::Released);

@@ -15,7 +15,7 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time, wall};
 /// The identity of the candidate.
 const NAME: &str = "client_go";
 
-/// The largest number of earlier records that are kept. A fault may restore one of them.
+/// The maximum number of earlier records that are kept. A fault may restore one of them.
 const MAX_ARCHIVED: usize = 64;
 
 /// The retry period of the candidate.
@@ -110,8 +110,10 @@ impl World {
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
             if holds && self.runs[run].tree.runs_command() && !self.is_not_covered(run) {
-                let description =
-                    format!("the command of {} is alive after its lease has expired for others", self.name(run));
+                let description = format!(
+                    "the command of {} is alive after its lease has expired for other candidates",
+                    self.name(run)
+                );
                 self.record_violation(crate::invariants::ViolationKind::Overlap, description);
             }
         }

@@ -21,7 +21,7 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 /// The range of the pause between the end of leaderrun and its next start.
 pub const RESTART_PAUSE: Range<Time> = SECOND / 20..3 * SECOND;
 
-/// The largest number of a command's processes. Each of them takes an equal share of the kill time.
+/// The maximum number of a command's processes. Each of them takes an equal share of the kill time.
 const MAX_PROCESSES: u32 = 9;
 
 /// The pause between two rounds of a kill by the elector.

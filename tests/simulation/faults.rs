@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// Draws a living run. If one has acquired the lock, it is drawn with a probability of at least one half.
+    /// Draws a run that is alive. If one has acquired the lock, it is drawn with a probability of at least one half.
     fn draw_run(&mut self) -> Option<usize> {
         let leader = self.living.iter().copied().find(|run| self.runs[*run].led_since.is_some());
         if let Some(leader) = leader.filter(|_| self.rng.bool()) {

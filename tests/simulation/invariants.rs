@@ -61,9 +61,9 @@ pub enum Excuse {
     /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
     /// next edit.
     MissedReacquisition,
-    /// A run has overtaken the holder, with one of these excuses. The new leader did not observe a record without any
-    /// mark right after the holder's record.
-    Overtaken,
+    /// Since the holder was displaced, a third run has written the record, which one of the other excuses covers. The
+    /// new leader saw that run's mark in place of the holder's, or has not seen the holder's mark disappear.
+    Superseded,
     /// Both processes of leaderrun were killed, and the living processes had left the command's process group.
     LeftProcessGroup,
 }
@@ -75,7 +75,7 @@ impl Excuse {
         Self::NeverObservedHolder,
         Self::ObservedShorterDuration,
         Self::MissedReacquisition,
-        Self::Overtaken,
+        Self::Superseded,
         Self::LeftProcessGroup,
     ];
 }
@@ -143,9 +143,9 @@ impl World {
             self.statistics.excused[Excuse::LeftProcessGroup as usize] += 1;
             return;
         }
-        if let Some(resumed) = self.catches_up_by(run).max(self.catches_up_by(other)) {
+        if let Some(caught_up_at) = self.catches_up_by(run).max(self.catches_up_by(other)) {
             self.statistics.excused[Excuse::Thawed as usize] += 1;
-            return self.schedule(resumed, Event::CheckOverlap { run, other });
+            return self.schedule(caught_up_at, Event::CheckOverlap { run, other });
         }
         if let Some(excuse) = self.overlap_excuse(run, other).or_else(|| self.overlap_excuse(other, run)) {
             self.statistics.excused[excuse as usize] += 1;
@@ -157,7 +157,7 @@ impl World {
 
     /// Returns the excuse if `new_leader` could not know that the command of `holder` may be alive.
     pub fn overlap_excuse(&self, new_leader: usize, holder: usize) -> Option<Excuse> {
-        let Run { machine, displaced, overtaken, acquired_in, .. } = self.runs[holder];
+        let Run { machine, displaced, superseded, acquired_in, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
@@ -172,7 +172,7 @@ impl World {
             Some(ObservedMark { gone_in: Some(gone_in), .. }) if *gone_in < acquired_in => {
                 Some(Excuse::MissedReacquisition)
             }
-            Some(ObservedMark { gone_without_successor: false, .. }) if overtaken => Some(Excuse::Overtaken),
+            Some(ObservedMark { gone_without_successor: false, .. }) if superseded => Some(Excuse::Superseded),
             Some(_) => None,
         }
     }
@@ -190,7 +190,8 @@ impl World {
         self.runs[run].displaced || self.catches_up_by(run).is_some() || self.runs[run].tree.has_escaped()
     }
 
-    /// Checks that a write of this run, which was just carried out, does not release the lock of a living command.
+    /// Checks that a write of this run, which was just carried out, does not release the lock while the command is
+    /// alive.
     pub fn check_release(&mut self, run: usize, is_release: bool) {
         if is_release && self.runs[run].tree.is_any_alive() {
             let description = format!("{} released the lock while its command had a process left", self.name(run));
@@ -230,8 +231,8 @@ impl World {
         if !tree.runs_command() || tree.has_escaped() || self.runs[run].death_deadline.is_none_or(|at| at > self.now) {
             return;
         }
-        if let Some(resumed) = self.catches_up_by(run) {
-            return self.schedule(resumed, Event::CheckDeath { run });
+        if let Some(caught_up_at) = self.catches_up_by(run) {
+            return self.schedule(caught_up_at, Event::CheckDeath { run });
         }
         let description = format!("the command of {} is still alive", self.name(run));
         self.record_violation(ViolationKind::Outlived, description);

@@ -114,13 +114,13 @@ impl World {
             }
             self.runs[run].displaced = is_shortened && self.runs[run].has_stored_full_duration;
             self.runs[run].has_stored_full_duration |= !is_shortened;
-            self.runs[run].overtaken = false;
-            // Another run is overtaken if the promise would not cover an overlap with its command. That command may then
-            // start with a token that is not the greatest.
+            self.runs[run].superseded = false;
+            // Another run is superseded if the promise would not cover an overlap with its command. That command may
+            // then start with a token that is not the greatest.
             for index in 0..self.living.len() {
                 let other = self.living[index];
                 if other != run && self.overlap_excuse(run, other).is_some() {
-                    (self.runs[other].overtaken, self.runs[other].token_may_be_exceeded) = (true, true);
+                    (self.runs[other].superseded, self.runs[other].token_may_be_exceeded) = (true, true);
                 }
             }
             self.archive_current();

@@ -123,7 +123,7 @@ pub struct Commands {
     pub endless: f64,
     /// The probability that a process ignores SIGTERM.
     pub ignores_term: f64,
-    /// The largest number of forks in the first second of a command. If it is greater than two, four more forks follow
+    /// The maximum number of forks in the first second of a command. If it is greater than two, four more forks follow
     /// at a random time.
     pub descendants: usize,
 }

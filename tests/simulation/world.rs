@@ -61,8 +61,8 @@ pub struct Run {
     pub has_stored_full_duration: bool,
     /// `true` if this run was displaced, and another run, which could not know that this run holds the lock, has
     /// written the record since.
-    pub overtaken: bool,
-    /// `true` if this run was overtaken at least once, so that another command may have a greater fencing token.
+    pub superseded: bool,
+    /// `true` if this run was superseded at least once, so that another command may have a greater fencing token.
     pub token_may_be_exceeded: bool,
     /// The revision in which this run last acquired the lock: for the first time, or again after it was displaced.
     pub acquired_in: u64,
@@ -352,7 +352,7 @@ impl World {
             observed_marks: Vec::new(),
             displaced: false,
             has_stored_full_duration: false,
-            overtaken: false,
+            superseded: false,
             token_may_be_exceeded: false,
             acquired_in: 0,
             death_deadline: None,

@@ -219,7 +219,7 @@ impl Arena {
         candidates.find(|candidate| candidate.identity == identity)
     }
 
-    /// Waits until every slot has had a living command of a candidate that is not in `except`. Returns these
+    /// Waits until every slot has had a live command of a candidate that is not in `except`. Returns these
     /// candidates.
     fn wait_for_leaders(&mut self, except: &[String]) -> Vec<String> {
         let start = Instant::now();

@@ -28,7 +28,7 @@ const FLOOD: usize = 256 * 1024;
 /// Runs a command whose behavior is selected by the words on its command line. It supports the words of
 /// [`witness::run`] and these:
 ///
-/// - `exec`: it executes itself again.
+/// - `exec`: it re-executes itself.
 /// - `orphan-safe`: it clears its parent-death signal.
 /// - `ignore-all`: it ignores every signal that can be ignored.
 /// - `reaper`: it becomes the subreaper of its descendants.

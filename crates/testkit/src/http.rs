@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Running, TIMEOUT, eventually};
 
-/// A response of leaderrun's HTTP server.
+/// A response from leaderrun's HTTP server.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,

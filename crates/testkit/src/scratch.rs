@@ -30,14 +30,14 @@ static AT_EXIT: Mutex<Vec<ExitAction>> = Mutex::new(Vec::new());
 
 /// Runs `action` when the process returns from `main` or calls `exit`. The action registered last runs first.
 pub fn at_exit(action: impl FnOnce() + Send + 'static) {
-    static HOOK: LazyLock<u32> = LazyLock::new(|| {
+    static REGISTERED_BY: LazyLock<u32> = LazyLock::new(|| {
         // SAFETY: the handler is a plain function that does not unwind into C.
         unsafe { libc::atexit(run_actions) };
         process::id()
     });
     // A forked child inherits the handler, but must not remove its parent's files.
     extern "C" fn run_actions() {
-        if *HOOK != process::id() {
+        if *REGISTERED_BY != process::id() {
             return;
         }
         let actions = AT_EXIT.lock().map(|mut actions| std::mem::take(&mut *actions));
@@ -45,6 +45,6 @@ pub fn at_exit(action: impl FnOnce() + Send + 'static) {
             action();
         }
     }
-    LazyLock::force(&HOOK);
+    LazyLock::force(&REGISTERED_BY);
     AT_EXIT.lock().expect("the list of exit actions").push(Box::new(action));
 }

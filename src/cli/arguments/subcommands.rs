@@ -147,7 +147,7 @@ Exit status:
         after_help = "\
 Use this command if the lease is long and its holder does not come back. It waits for a renewal, and releases the lock if there is \
 none. Standbys can then acquire the lock at once. If the holder is in fact alive and only cut off from the lock, its command continues \
-until its renew deadline, so two commands may run at once. To ask a living holder, use leaderrun step-down.
+until its renew deadline, so two commands may run at once. To ask a holder that is alive, use leaderrun step-down.
 
 Exit status:
   0    released
@@ -231,7 +231,7 @@ Permanently, in a folder that the shell searches:
     Man,
 }
 
-/// A lock, and the access to its cluster.
+/// A lock, and access to its cluster.
 #[derive(Clone, Debug, Args)]
 pub struct TargetArguments {
     #[command(flatten)]

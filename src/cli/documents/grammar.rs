@@ -20,7 +20,7 @@ pub struct Syntax {
     pub name: String,
     pub about: String,
     pub options: Vec<OptionSyntax>,
-    /// The words that can follow without an option, such as the names of shells.
+    /// The values of positional arguments, such as the names of shells.
     pub words: Vec<String>,
     /// Whether a command with its arguments can follow after `--`.
     pub takes_command: bool,

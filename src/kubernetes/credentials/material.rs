@@ -158,7 +158,7 @@ fn named(field: &str, source: &Source) -> String {
     }
 }
 
-/// Adds the file that a field names to an error about the field.
+/// Names the file, or the `-data` field, in an error about one of these fields.
 fn located(error: ConfigError, fields: &[(&str, &Source)]) -> ConfigError {
     match fields.iter().find(|(field, _)| *field == error.subject) {
         Some((field, source)) => ConfigError::new(named(field, source), error.reason),
@@ -184,7 +184,8 @@ fn bearer(token: &str, source: &str) -> Result<HeaderValue, ConfigError> {
 
 fn basic_authorization(BasicCredentials { username, password }: &BasicCredentials) -> Result<HeaderValue, ConfigError> {
     let encoded = BASE64_STANDARD.encode(format!("{username}:{password}"));
-    sensitive_header(&format!("Basic {encoded}")).ok_or_else(|| ConfigError::new("the user name", "cannot be sent"))
+    sensitive_header(&format!("Basic {encoded}"))
+        .ok_or_else(|| ConfigError::new("the user name and the password", "they cannot be sent in a header"))
 }
 
 /// Returns the value of a header, marked as sensitive.

@@ -40,13 +40,13 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
              try --kubeconfig PATH"
                 .to_owned()
         };
-        return Err(ConfigError::new("found no API server credentials", reason));
+        return Err(ConfigError::new("found no API server configuration", reason));
     };
     if let Err(failure) = fs::metadata(&token) {
         let subject = format!("the pod's service account: {}", token.display());
         return Err(ConfigError::new(
             subject,
-            format_args!("{failure}; set automountServiceAccountToken, or name a kubeconfig"),
+            format_args!("{failure}; set automountServiceAccountToken: true, or pass --kubeconfig PATH"),
         ));
     }
     let address = match host.parse() {

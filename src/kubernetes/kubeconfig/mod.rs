@@ -65,7 +65,7 @@ fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigErro
             }
             if files.is_empty() {
                 let subject = format!("KUBECONFIG={}", list.display());
-                return Err(ConfigError::new(subject, "no such file; unset it, or name a kubeconfig"));
+                return Err(ConfigError::new(subject, "no such file; unset it, or set it to the path of a kubeconfig"));
             }
             Ok(Some(MergedKubeconfig::new(files)))
         }

@@ -51,28 +51,28 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     }
     // An empty port means the default port of the scheme.
     let authority = bracketed(authority.strip_suffix(':').unwrap_or(authority));
-    // The address for messages leaves out the user name and the password.
-    let shown = format!("{scheme}://{authority}{}", clean_path(path));
+    // The user name and the password are left out, because messages must not show them.
+    let url = format!("{scheme}://{authority}{}", clean_path(path));
     if scheme != "http" && scheme != "https" {
-        return Err(format!("server {shown:?} begins with {scheme}:// instead of http:// or https://"));
+        return Err(format!("server {url:?} begins with {scheme}:// instead of http:// or https://"));
     }
     let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
     if let Some((_, port)) = authority.rsplit_once(':')
         && !port.contains(']')
         && !is_port(port)
     {
-        return Err(format!("server {shown:?}: {port:?} is not a port number"));
+        return Err(format!("server {url:?}: {port:?} is not a port number"));
     }
     let is_escape = |rest: &[u8]| rest.len() > 2 && rest[1..3].iter().all(u8::is_ascii_hexdigit);
     if !path.match_indices('%').all(|(at, _)| is_escape(&path.as_bytes()[at..])) {
         return Err(format!("server \"{scheme}://{authority}{path}\": a % is not followed by two hexadecimal digits"));
     }
     if authority.is_empty() {
-        return Err(format!("server {shown:?} has no host"));
+        return Err(format!("server {url:?} has no host"));
     }
-    let server = shown.parse::<Uri>().map_err(|invalid| format!("server {shown:?}: {invalid}"))?;
+    let server = url.parse::<Uri>().map_err(|invalid| format!("server {url:?}: {invalid}"))?;
     match server.host() {
-        None | Some("") => Err(format!("server {shown:?} has no host")),
+        None | Some("") => Err(format!("server {url:?} has no host")),
         Some(_) => Ok(ServerAddress { server, credentials }),
     }
 }
@@ -85,18 +85,18 @@ fn bracketed(authority: &str) -> Cow<'_, str> {
     }
 }
 
-/// Removes empty parts and `.` from a path, resolves `..`, and encodes the path as Go does.
+/// Removes empty segments and `.` from a path, resolves `..`, and encodes the path as Go does.
 fn clean_path(path: &str) -> String {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
-    let mut parts = Vec::new();
-    for part in decoded.split(|byte| *byte == b'/') {
-        match part {
+    let mut segments = Vec::new();
+    for segment in decoded.split(|byte| *byte == b'/') {
+        match segment {
             b"" | b"." => {}
-            b".." => drop(parts.pop()),
-            other => parts.push(other),
+            b".." => drop(segments.pop()),
+            other => segments.push(other),
         }
     }
-    parts.into_iter().map(|part| format!("/{}", percent_encode(part, ENCODED_IN_PATHS))).collect()
+    segments.into_iter().map(|segment| format!("/{}", percent_encode(segment, ENCODED_IN_PATHS))).collect()
 }
 
 fn basic_credentials(text: &str) -> BasicCredentials {

@@ -18,7 +18,7 @@ use super::pem;
 use super::{CLIENT_CERTIFICATE, CLIENT_KEY};
 
 /// Offers the same certificate to every server that requests one. It replaces the resolver of rustls, which refuses
-/// certificates of version 1.
+/// version 1 certificates.
 #[derive(Debug)]
 pub struct ClientIdentity(Arc<CertifiedKey>);
 

@@ -74,7 +74,7 @@ impl Layout {
         let first_document = if first_bytes.starts_with(SLOT_MAGIC.as_bytes()) {
             None
         } else {
-            // Zero bytes follow the document if the second slot was written later.
+            // NUL bytes follow the document if the second slot was written later.
             Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
         };
         let first = match first_document {

@@ -72,7 +72,9 @@ pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> Loc
                 .to_owned()
         }
         Errno::ENOSPC => "no space is left on its file system; free some, or try a file elsewhere".to_owned(),
-        Errno::EDQUOT => "the quota of its file system is used up; free some, or try a file elsewhere".to_owned(),
+        Errno::EDQUOT => {
+            "the disk quota on its file system is used up; free some space, or try a file elsewhere".to_owned()
+        }
         Errno::ENOSYS | Errno::EOPNOTSUPP => {
             "its file system or a sandbox does not support this operation; try a file elsewhere, or look for a seccomp profile"
                 .to_owned()
@@ -140,7 +142,8 @@ fn may_replace(path: &Path, folder: &Path) -> bool {
     !is_sticky || geteuid().is_root() || owns(path) || owns(folder) || !path.exists()
 }
 
-/// A user. Messages show only the number, because looking up the name may block on a directory service.
+/// A user. Messages show the number of every user except root, because looking up a name may block on a directory
+/// service.
 struct User(u32);
 
 impl fmt::Display for User {

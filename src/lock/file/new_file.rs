@@ -87,8 +87,9 @@ impl NewFile {
         let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
         match exchange() {
             Ok(()) if FileId::at(&self.path)? == replaced => {
-                // The replaced file is deleted while it is locked. A container in which the file itself is mounted
-                // still sees it, and recognizes from its link count of zero that it was replaced.
+                // The replaced file is deleted while it is locked. A leaderrun in a container into which the file
+                // itself is mounted still sees the old file, and can tell from its link count of zero that it was
+                // replaced.
                 self.is_temporary_name_gone = fs::remove_file(&self.path).is_ok();
                 Ok(true)
             }

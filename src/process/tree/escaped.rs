@@ -1,4 +1,4 @@
-//! Searches for processes of the command that left the tree before they were seen in it.
+//! Finds and kills processes of the command that left the tree before they were seen in it.
 //!
 //! In a PID namespace that another program has created (`nsenter`, `runc exec`), orphans become children of the init
 //! process of that namespace. Such processes are recognized by the run ID in their environment. Reading the environment
@@ -30,7 +30,7 @@ pub fn tag(run: &str) -> Vec<u8> {
 
 /// Forks a child that kills every process with this tag in a nested PID namespace, and returns the child's pid. Returns
 /// `None` if no process could have the tag, or if the kernel refuses the fork. The tree must be empty.
-pub fn start_search(proc: &Proc, tag: &[u8]) -> Option<Pid> {
+pub fn start_killing(proc: &Proc, tag: &[u8]) -> Option<Pid> {
     let mut any_possible = false;
     proc.for_each_process(|number| {
         any_possible |= possibly_tagged(proc, number).is_some();

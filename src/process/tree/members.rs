@@ -15,7 +15,7 @@ pub const CAPACITY: usize = 8192;
 /// The longest duration of one scan.
 const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
 
-/// The largest number of threads whose children a walk lists. With more threads, a scan is faster.
+/// The maximum number of threads whose children a walk lists. With more threads, a scan is faster.
 pub const MAX_WALKED_THREADS: u32 = 32;
 
 /// The numbers of the processes that were found, in ascending order.

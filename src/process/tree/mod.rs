@@ -331,14 +331,14 @@ impl Tree {
     /// Returns whether no process of the tree is left. This process must have no children, apart from dead ones that
     /// cannot be reaped.
     ///
-    /// The first time that the tree seems empty, a child process is started that searches for escaped processes. The
-    /// tree does not count as empty until that child has ended.
+    /// The first time that the tree seems empty, a child process is started that kills escaped processes. The tree does
+    /// not count as empty until that child has ended.
     pub fn is_empty(&mut self) -> bool {
         self.nested.forget_dead(&self.proc);
         if !self.nested.is_empty() {
             return false;
         }
-        mem::replace(&mut self.was_searched, true) || escaped::start_search(&self.proc, &self.tag).is_none()
+        mem::replace(&mut self.was_searched, true) || escaped::start_killing(&self.proc, &self.tag).is_none()
     }
 
     /// Prepares for the next command.
@@ -390,7 +390,7 @@ impl Tree {
 }
 
 /// Sends SIGKILL to the children of other threads, such as a credential plugin that hangs, and to the process groups
-/// that these children lead. This is done when leaderrun ends or executes itself again.
+/// that these children lead. This is done when leaderrun ends or re-executes itself.
 pub fn kill_helpers() {
     let this_thread = fs::read_link("/proc/thread-self").unwrap_or_default();
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();

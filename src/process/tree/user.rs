@@ -12,8 +12,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 /// Runs `action` in a child with this user ID, and returns its result.
 ///
 /// # Errors
-/// Returns the error of `action` or of the change of the user ID, or `EPERM` if the child cannot be created or does not
-/// exit normally.
+/// Returns the error from `action` or from the change of the user ID, or `EPERM` if the child cannot be created or does
+/// not exit normally.
 pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
     // SAFETY: the child only makes system calls.
     match unsafe { fork() } {

@@ -61,7 +61,7 @@ impl ClusterExamination<'_> {
             Ok(cluster) => cluster,
             Err(reason) => {
                 let remedy =
-                    "name a kubeconfig with --kubeconfig or KUBECONFIG, or run in a pod with a service account";
+                    "pass a kubeconfig with --kubeconfig or KUBECONFIG, or run in a pod with a service account";
                 return table.add(Row::failed("API server", printable_cause(&reason), remedy));
             }
         };

@@ -11,7 +11,7 @@ use crate::process::tree::Tree;
 /// If the CPU limit is lower than this, a few busy threads of the command can delay leaderrun.
 const ENOUGH_CPUS: f64 = 1.0;
 
-/// Examines the list of processes, the CPU limit, the limit of locked memory, and the permission to send signals.
+/// Examines the list of processes, the CPU limit, the limit on locked memory, and the permission to send signals.
 pub fn examine(table: &mut Table) {
     table.add(processes());
     table.add(cpu(CpuCgroups::find()));

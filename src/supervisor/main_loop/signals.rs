@@ -28,7 +28,7 @@ impl MainLoop<'_> {
     /// the foreground job in the meantime, the command gets the terminal. leaderrun may not have noticed, because a
     /// shell's `fg` sends no SIGCONT to a job that is running.
     pub(super) fn handle_missing_terminal(&mut self, main: Pid) {
-        self.take_foreground(main, true);
+        self.give_terminal(main, true);
         if self.terminal.belongs_to(main) {
             self.terminal.end_wait();
             let _ = self.tree.signal_group(main, libc::SIGCONT);
@@ -41,7 +41,7 @@ impl MainLoop<'_> {
     pub(super) fn signal(&mut self, signal: i32) -> bool {
         let Some(main) = self.main else { return true };
         if signal == libc::SIGCONT {
-            self.take_foreground(main, false);
+            self.give_terminal(main, false);
         }
         let result = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
@@ -57,7 +57,7 @@ impl MainLoop<'_> {
 
     /// Gives the command the terminal if leaderrun is now the foreground job, for example because a shell's `fg` has
     /// continued it. `needs_terminal` states whether the command needs the terminal now.
-    fn take_foreground(&mut self, main: Pid, needs_terminal: bool) {
+    fn give_terminal(&mut self, main: Pid, needs_terminal: bool) {
         if self.terminal.give_to(main, needs_terminal) {
             self.notify(SupervisorNotice::HasTerminal);
         }

@@ -1,7 +1,7 @@
 //! The HTTP server of `--http`, which serves health, readiness, the leader and metrics.
 //!
-//! Clients can only use limited resources: a connection serves one request and lasts a few seconds at most, and if
-//! there are too many connections, the oldest one is closed.
+//! The resources that clients can use are bounded: a connection serves one request and lasts a few seconds at most, and
+//! if there are too many connections, the oldest one is closed.
 
 mod address;
 mod routes;
@@ -29,10 +29,10 @@ use crate::process::clock;
 /// The longest duration of a connection, from when it is accepted to the last byte of the response.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The largest number of connections at a time.
+/// The maximum number of connections at a time.
 const MAX_CONNECTIONS: usize = 64;
 
-/// The largest size of a request, in bytes: the smallest buffer that hyper accepts.
+/// The maximum size of a request, in bytes: the smallest buffer that hyper accepts.
 const MAX_REQUEST_SIZE: usize = 8192;
 
 const MAX_HEADERS: usize = 64;
@@ -69,7 +69,7 @@ pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc
 pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateState>>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(failure) => return log_events::http_failed(&format!("--http stopped serving: {failure}")),
+        Err(failure) => return log_events::http_failed(&format!("cannot serve --http: {failure}")),
     };
     let mut connections: VecDeque<AbortHandle> = VecDeque::new();
     loop {

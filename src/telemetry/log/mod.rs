@@ -29,7 +29,7 @@ use super::log_events;
 use crate::process::clock;
 use crate::process::system_call::SystemCallError;
 
-/// The largest number of lines in the queue for stderr.
+/// The maximum number of lines in the queue for stderr.
 const BACKLOG: usize = 1024;
 
 /// How long leaderrun waits, before it exits, for the last lines to be written to stderr.
@@ -39,7 +39,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 /// because the machine is busy.
 const FLUSH_ATTEMPTS: u32 = 25;
 
-/// The internal environment variable that passes on the log's start time when leaderrun executes itself again.
+/// The internal environment variable that passes on the log's start time when leaderrun re-executes itself.
 pub const LOG_START_VARIABLE: &str = "LEADERRUN_LOG_START";
 
 /// The format of log lines.

@@ -39,7 +39,7 @@ pub fn printable_cause(failure: &anyhow::Error) -> String {
     on_one_line(without_number(&message))
 }
 
-/// Removes the number from an error of the operating system, as in `No such file or directory (os error 2)`.
+/// Removes the number from an error message of the operating system, as in `No such file or directory (os error 2)`.
 fn without_number(text: &str) -> &str {
     text.rsplit_once(" (os error ").filter(|(_, number)| number.ends_with(')')).map_or(text, |(words, _)| words)
 }

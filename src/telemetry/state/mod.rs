@@ -110,7 +110,7 @@ struct LeaderAnswer<'a> {
 
 impl CandidateState {
     /// Creates the state of a candidate that starts. `saved_counters` was returned by
-    /// [`saved_counters`](Self::saved_counters) before leaderrun executed itself again for a rejoin.
+    /// [`saved_counters`](Self::saved_counters) before leaderrun re-executed itself for a rejoin.
     pub fn new(now: Instant, config: CandidateConfig, saved_counters: Option<&str>) -> Self {
         let counters = saved_counters
             .and_then(|saved| serde_json::from_str(saved).ok())

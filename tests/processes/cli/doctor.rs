@@ -322,7 +322,7 @@ fn the_doctor_does_not_comment_on_valid_durations() {
     // The differences between these durations are the smallest that leaderrun accepts.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
     let report = doctor(&lock, &tight, 0);
-    // The limit of locked memory may be too low for an ordinary user.
+    // The limit on locked memory may be too low for an ordinary user.
     let notes = subjects(&report, "note ").into_iter().filter(|line| line != "memory");
     assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", report.output());
     assert!(report.output().contains("ok      wall clock  "), "{}", report.output());

@@ -76,7 +76,7 @@ fn apply_and_wait(lock: &TestLock, account: &str, documents: &[Value]) {
 fn the_manifest_grants_all_permissions_that_routing_needs() {
     let service = ["--service", "web", "--port", "8080", "--address", "10.1.2.3"];
     let label = ["--pod-label", "role=leader", "--pod", "a"];
-    for (arguments, route) in [(&service[..], "the Service web"), (&label[..], "the label role=leader of the pod a")] {
+    for (arguments, route) in [(&service[..], "the Service web"), (&label[..], "the label role=leader on pod a")] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let spec = serde_json::json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
         let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": spec });
@@ -95,7 +95,7 @@ fn the_manifest_grants_all_permissions_that_routing_needs() {
         let options = [&arguments[..2], &["--service-account", "worker"]].concat();
         let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, options.join(" "));
         assert!(report_before.contains("not allowed; traffic is not routed to the leader"), "{report_before}");
-        // The limit of locked memory may be too low for an ordinary user.
+        // The limit on locked memory may be too low for an ordinary user.
         let is_about_permissions = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
         for line in report_before.lines().filter(is_about_permissions) {
             assert!(line.contains(&remedy), "{line}");

@@ -107,8 +107,8 @@ fn the_label_is_on_the_leaders_pod_only() {
     let history = history();
     let names: Vec<Vec<&str>> = history.iter().map(|names| names.iter().map(String::as_str).collect()).collect();
     assert_eq!(names, [vec!["a"], vec![], vec!["b"], vec![]]);
-    a.wait_for_log("the label role=leader of the pod a routes to this candidate");
-    a.wait_for_log("the label role=leader of the pod a no longer routes to this candidate");
+    a.wait_for_log("the label role=leader on pod a routes to this candidate");
+    a.wait_for_log("the label role=leader on pod a no longer routes to this candidate");
 }
 
 #[testkit::test]
@@ -296,6 +296,7 @@ fn a_late_reply_is_still_used_to_remove_the_label() {
     a.signal(Signal::SIGTERM);
     let is_pod_read = |request: &ReceivedRequest| request.method == Method::GET && request.path.ends_with("/pods/a");
     let _second = proxy.hold_requests(Match::get().on("/pods/a"));
+    // The first read was made when the label was added.
     eventually("a second request is sent", || {
         proxy.requests().iter().filter(|request| is_pod_read(request)).count() > 2
     });
@@ -311,6 +312,6 @@ fn a_candidate_that_may_not_label_pods_can_still_lead() {
     let witnesses = Witnesses::new();
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    a.wait_for_log("warning: the label role=leader of the pod a: not allowed to list pods in namespace ");
+    a.wait_for_log("warning: the label role=leader on pod a: not allowed to list pods in namespace ");
     a.stop();
 }

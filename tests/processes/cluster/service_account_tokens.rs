@@ -64,7 +64,7 @@ impl Issuer {
         let (revoked, secret) = (fs::read_to_string(&self.file).expect("a token"), self.secret());
         self.issue();
         self.admin.delete(&format!("/api/v1/namespaces/default/secrets/{secret}")).expect("the Secret");
-        // The API server caches valid tokens for some seconds.
+        // The API server caches valid tokens for a few seconds.
         eventually("the token is revoked", || !self.is_valid(&revoked));
     }
 

@@ -27,12 +27,12 @@ fn program_text(process: Pid) -> (u64, u64, bool) {
     (size, resident, is_locked)
 }
 
-/// Returns an error if this user is not root, because the limit of locked memory is usually too low for other users.
+/// Returns an error if this user is not root, because the limit on locked memory is usually too low for other users.
 fn can_lock_memory() -> Result<(), String> {
     geteuid()
         .is_root()
         .then_some(())
-        .ok_or_else(|| "the limit of locked memory is usually too low for users other than root".to_owned())
+        .ok_or_else(|| "the limit on locked memory is usually too low for users other than root".to_owned())
 }
 
 #[testkit::test(requires = can_lock_memory())]

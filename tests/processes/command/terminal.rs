@@ -49,7 +49,7 @@ fn ctrl_c_reaches_the_command() {
 #[testkit::test]
 fn ctrl_z_does_not_suspend_a_leader() {
     let mut screen = Screen::new();
-    let mut a = run_on(&screen, "echo ready; n=0; while read line; do echo \"still $line\"; done");
+    let mut a = run_on(&screen, "echo ready; while read line; do echo \"still $line\"; done");
     screen.wait_for("ready");
     screen.type_keys(b"\x1a");
     screen.wait_for("cannot be suspended");

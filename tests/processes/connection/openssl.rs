@@ -161,7 +161,7 @@ const REQUIRE_CLIENT_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
 fn a_client_certificate_of_version_1_is_presented() {
     let setup = Setup::with_server();
     setup.create_key("me", "P-256");
-    // Newer releases of openssl need an option to create a certificate of version 1.
+    // Newer releases of openssl need an option to create a version 1 certificate.
     let help = Command::new("openssl").args(["x509", "-help"]).output().expect("openssl");
     let has_option = String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("-x509v1");
     setup.issue_certificate("me", if has_option { "-x509v1" } else { "" });

@@ -141,7 +141,7 @@ fn files() -> Vec<Spelling> {
         )
         .but_leaderrun(REFUSED, MERGE_KEY),
         single(
-            "a merge key after others",
+            "a merge key after another key",
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
             PLAIN,
         ),

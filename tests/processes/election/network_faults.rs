@@ -50,7 +50,7 @@ fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
 }
 
 #[testkit::test]
-fn a_claim_whose_reply_is_lost_is_confirmed_by_a_read() {
+fn a_leader_survives_the_loss_of_the_reply_to_its_claim() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.lose_replies(Match::put().next(1));
     let (lock, a) = start_leader(&proxy, &witnesses);
@@ -64,7 +64,7 @@ fn a_claim_whose_reply_is_lost_is_confirmed_by_a_read() {
 }
 
 #[testkit::test]
-fn a_renewal_whose_reply_is_lost_is_confirmed_by_a_read() {
+fn a_leader_survives_the_loss_of_the_reply_to_a_renewal() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     proxy.lose_replies(Match::put().next(1));
@@ -132,7 +132,7 @@ fn a_standby_does_not_retry_a_refused_watch_before_retry_after_has_passed() {
 fn a_leader_survives_a_restart_of_the_api_server() {
     let (cluster, witnesses) = (Cluster::start(), Witnesses::new());
     let lock = TestLock { name: format!("{}/job", cluster.new_namespace()), kubeconfig: Some(cluster.kubeconfig()) };
-    // A real API server takes some seconds to restart.
+    // A real API server takes a few seconds to restart.
     let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
     let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

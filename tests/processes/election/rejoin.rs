@@ -111,7 +111,7 @@ fn a_signal_during_a_rejoin_does_not_end_leaderrun() {
     b.wait_for_log("held by a");
     nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
     a.wait_for_log("waiting for the lock again");
-    // To rejoin, leaderrun executes itself again. The default action of SIGPIPE would end leaderrun; a standby ignores
+    // To rejoin, leaderrun re-executes itself. The default action of SIGPIPE would end leaderrun; a standby ignores
     // the signal.
     while a.is_running() && !a.log().contains("held by b") {
         a.signal(Signal::SIGPIPE);

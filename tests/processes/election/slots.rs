@@ -21,7 +21,7 @@ impl Slots {
         Self { lock, witnesses: (0..count).map(|_| Witnesses::new()).collect() }
     }
 
-    /// Creates a candidate for all slots. In `lock`, the kubeconfig may be that of a proxy.
+    /// Creates a candidate for all slots. `lock` is this lock, perhaps with the kubeconfig of a proxy.
     fn candidate(&self, name: &str, lock: &TestLock) -> Candidate {
         Candidate::new(name, lock).args(["--slots", &self.witnesses.len().to_string()])
     }
@@ -248,7 +248,7 @@ fn invalid_slot_options_are_refused() {
         (&["--lock", "a/b", "--slots", "1"][..], "--slots 1: a lock has 2 to 64 slots; try --slots 3"),
         (
             &["--lock", "endpoints+lease:a/b", "--slots", "3"],
-            "--lock endpoints+lease:a/b: --slots 3 needs a lock in one object; try --lock a/b",
+            "--lock endpoints+lease:a/b: --slots 3 needs a lock that is stored in a single object; try --lock a/b",
         ),
         (
             &["--lock", "a/b", "--slots", "3", "--pod-label", "role=leader"],

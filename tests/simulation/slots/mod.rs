@@ -3,8 +3,8 @@
 //! time, which is for one of the slots.
 //!
 //! The tests check these invariants: no slot ever has two commands, and no candidate leads in two slots. With enough
-//! candidates, every slot is filled within a bound after the faults have ended. The start of many candidates causes few
-//! refused writes.
+//! candidates, every slot is filled within a bound after the faults have ended. Starting many candidates at once causes
+//! few refused writes.
 
 mod preference;
 mod world;
@@ -107,7 +107,7 @@ fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
         world.run_until(world.now + CHECK_INTERVAL);
     }
     if !world.is_filled() {
-        let not_filled = || format!("{candidates} candidates do not fill {slots} slots in {bound:?}");
+        let not_filled = || format!("{candidates} candidates did not fill {slots} slots within {bound:?}");
         world.violation.get_or_insert_with(not_filled);
     }
     let World { commands, conflicts, requests_to_step_down, violation, .. } = world;
@@ -135,7 +135,7 @@ fn writes_that_are_not_compare_and_swap_are_detected() {
 }
 
 #[test]
-fn the_start_of_many_candidates_causes_few_refused_writes() {
+fn starting_many_candidates_at_once_causes_few_refused_writes() {
     for (slots, candidates, max_conflicts) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
         let (mut conflicts, seeds) = (0, 200 / candidates as u64);
         for seed in 0..seeds {

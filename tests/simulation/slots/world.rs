@@ -76,7 +76,7 @@ pub struct World {
     pub timing: Timing,
     mutation: Mutation,
     stores: Vec<Store>,
-    /// The candidate and the run number of the living command in each slot.
+    /// The candidate and the run number of the command that is alive in each slot.
     pub living_commands: Vec<Option<(usize, u32)>>,
     /// The first invariant that was violated.
     pub violation: Option<String>,
@@ -180,7 +180,7 @@ impl World {
         self.queue.push(Reverse((at, self.order)));
     }
 
-    /// Returns whether every slot has a living command.
+    /// Returns whether a command is alive in every slot.
     pub fn is_filled(&self) -> bool {
         self.living_commands.iter().all(Option::is_some)
     }

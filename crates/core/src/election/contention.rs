@@ -30,7 +30,7 @@ const MAX_CLAIM_INTERVAL: Duration = Duration::from_millis(20);
 /// The average time between two claims grows by this for each contender, up to [`MAX_CLAIM_INTERVAL`].
 const CLAIM_INTERVAL_PER_CONTENDER: Duration = Duration::from_micros(250);
 
-/// The largest number of contenders that a single fraction may indicate, as a multiple of the previous estimate. The
+/// The maximum number of contenders that a single fraction may indicate, as a multiple of the previous estimate. The
 /// number is limited because one fraction is only a small sample. The new estimate is the geometric mean of this number
 /// and the previous estimate, so it grows at most by the square root of this factor.
 const MAX_INDICATED_FACTOR: f64 = 16.0;

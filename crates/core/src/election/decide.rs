@@ -32,7 +32,7 @@ impl Election {
             return;
         }
         self.open_watch_if_due(now);
-        if self.next_request().is_none_or(|at| now.boot < at) {
+        if self.next_request_at().is_none_or(|at| now.boot < at) {
             return;
         }
         if !self.must_read && self.preempt_at().is_some_and(|at| now.boot >= at) {
@@ -189,8 +189,8 @@ impl Election {
         }
     }
 
-    /// Returns when this candidate claims the lock: its delays after the lock may be acquired. Returns `None` if claims
-    /// are not allowed.
+    /// Returns when this candidate claims the lock: once the lock may be acquired and this candidate's delays have
+    /// passed. Returns `None` if claims are not allowed.
     fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
         let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
         self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)
@@ -202,7 +202,7 @@ impl Election {
     }
 
     /// Returns when the next request is due if nothing arrives before then.
-    pub(super) fn next_request(&self) -> Option<Instant> {
+    pub(super) fn next_request_at(&self) -> Option<Instant> {
         match &self.observed {
             Some(observed) if self.is_waiting() && !self.must_read && !self.already_holds(observed) => {
                 let read_at = match self.watch {
@@ -236,7 +236,7 @@ impl Election {
     }
 }
 
-/// Returns the number of the acquisition that follows the one in this record.
+/// Returns `leaseTransitions` for the acquisition after the one in this record.
 fn next_transitions(record: &Record) -> u32 {
     record.lease_transitions.saturating_add(1).min(i32::MAX as u32)
 }

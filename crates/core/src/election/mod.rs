@@ -93,7 +93,7 @@ const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 /// The longest time that a candidate with `wait` zero waits for the first answer, even if the lease duration is longer.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The largest number of renewals in one retry period. Only a candidate that runs late sends more than one.
+/// The maximum number of renewals in one retry period. Only a candidate that runs late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
 /// The number of writes of this run whose `renewTime` is remembered: more than a leader sends in one tenure without
@@ -272,7 +272,7 @@ impl Election {
         };
         let next = match &self.pending {
             Some(_) => self.timers.get(Timer::GiveUp),
-            None => self.next_request(),
+            None => self.next_request_at(),
         };
         bound.into_iter().chain(next).min()
     }

@@ -17,7 +17,7 @@ use crate::tenure::Tenure;
 /// keeps writing.
 const MAX_CONFLICTS_WITHOUT_PAUSE: u32 = 3;
 
-/// The largest number of unconfirmed writes that are remembered. If a write acquires the lock after it was forgotten,
+/// The maximum number of unconfirmed writes that are remembered. If a write acquires the lock after it was forgotten,
 /// this candidate writes the record again to confirm it.
 const MAX_UNCONFIRMED_WRITES: usize = 16;
 

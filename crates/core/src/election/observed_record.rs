@@ -11,7 +11,7 @@ use super::protocol::Now;
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored};
 
-/// The largest number of displaced holders that are remembered.
+/// The maximum number of displaced holders that are remembered.
 const MAX_DISPLACED: usize = 16;
 
 /// The record as last seen, and when it last changed according to this candidate's clock.

@@ -40,7 +40,8 @@ use crate::timing::Timing;
 use crate::updates::Loss;
 
 /// How long the exit is delayed for the release of a lock that may just have been acquired: the election's own timeout
-/// of a second, plus slack. A signal limits the rest of a leader's release to the same time.
+/// of a second, plus slack. If a signal arrives while a leader releases the lock, the rest of the release may take at
+/// most this long.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(1100);
 
 /// How long the exit is delayed for an election that has nothing to release.

@@ -1,4 +1,4 @@
-//! The error replies of the API server, with the messages of a real server.
+//! The error replies from the API server, with the messages of a real server.
 
 use std::fmt::Display;
 
@@ -144,7 +144,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// Returns the error of a value that is not valid.
+    /// Returns the error for a value that is not valid.
     pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Display) -> Self {
         FieldError {
             cause: "FieldValueInvalid",
@@ -153,22 +153,22 @@ impl FieldError {
         }
     }
 
-    /// Returns the error of a value that may not change.
+    /// Returns the error for a value that may not change.
     pub fn immutable(field: impl Into<String>, value: impl Into<Value>) -> Self {
         FieldError::invalid(field, value, "field is immutable")
     }
 
-    /// Returns the error of a value that is missing.
+    /// Returns the error for a value that is missing.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
         FieldError { cause: "FieldValueRequired", field: field.into(), message: with_detail("Required value", detail) }
     }
 
-    /// Returns the error of a value that is not allowed in this field.
+    /// Returns the error for a value that is not allowed in this field.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
         FieldError { cause: "FieldValueForbidden", field: field.into(), message: with_detail("Forbidden", detail) }
     }
 
-    /// Returns the error of a value that is too long.
+    /// Returns the error for a value that is too long.
     pub fn too_long(field: impl Into<String>, detail: impl Display) -> Self {
         FieldError { cause: "FieldValueTooLong", field: field.into(), message: format!("Too long: {detail}") }
     }

@@ -21,9 +21,17 @@ pub(super) fn users() -> Vec<Spelling> {
         user("empty token with a file", "{token: '', tokenFile: token}", from_file),
         user("null token with a file", "{token: null, tokenFile: token}", from_file),
         user("token with an empty file name", "{token: secret, tokenFile: ''}", PLAIN),
-        user("token with empty others", "{token: secret, username: '', password: '', client-key-data: ''}", PLAIN),
+        user(
+            "token with the other fields empty",
+            "{token: secret, username: '', password: '', client-key-data: ''}",
+            PLAIN,
+        ),
         user("token with an empty certificate", "{token: secret, client-certificate-data: '', client-key: ''}", PLAIN),
-        user("token with null others", "{token: secret, auth-provider: null, exec: null, as-groups: null}", PLAIN),
+        user(
+            "token with the other fields null",
+            "{token: secret, auth-provider: null, exec: null, as-groups: null}",
+            PLAIN,
+        ),
         user("basic", "{username: me, password: pw}", "https as basic me:pw in default"),
         user("basic without a password", "{username: me}", "https as basic me: in default"),
         user("basic with a colon", "{username: me, password: 'p:w'}", "https as basic me:p:w in default"),
@@ -45,6 +53,7 @@ pub(super) fn users() -> Vec<Spelling> {
             "{token: secret, as: jane, as-user-extra: {Reason/b: [c]}}",
             "https as secret,extra-reason%2fb=c,user=jane in default",
         ),
+        // The recording server keeps only the last of several headers with the same name.
         user(
             "impersonation with a null list and a list of two",
             "{token: secret, as: jane, as-user-extra: {a: null, example.com/b: [c, d]}}",
@@ -68,18 +77,18 @@ pub(super) fn users() -> Vec<Spelling> {
         user("unknown field of a user", "{token: secret, color: red}", PLAIN),
         user("a user's extensions", "{token: secret, extensions: []}", PLAIN),
         user(
-            "token of OpenID Connect",
+            "OpenID Connect token",
             &oidc("eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln"),
             "https as eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln in default",
         ),
-        user("expired token of OpenID Connect", &oidc("eyJhbGciOiJub25lIn0.eyJleHAiOjF9.c2ln"), REFUSED),
-        user("no token of OpenID Connect", &oidc("secret"), REFUSED),
+        user("expired OpenID Connect token", &oidc("eyJhbGciOiJub25lIn0.eyJleHAiOjF9.c2ln"), REFUSED),
+        user("OpenID Connect token that is not a JWT", &oidc("secret"), REFUSED),
         user("removed provider", "{auth-provider: {name: gcp}}", REFUSED),
         user("unknown provider", "{auth-provider: {name: none}}", REFUSED),
     ]
 }
 
-/// Returns the fields of a user with a token of an OpenID Connect provider.
+/// Returns the fields of a user with a token from an OpenID Connect provider.
 fn oidc(id_token: &str) -> String {
     let config = format!("{{id-token: {id_token}, idp-issuer-url: 'https://127.0.0.1:1', client-id: c}}");
     format!("{{auth-provider: {{name: oidc, config: {config}}}}}")
@@ -99,7 +108,11 @@ pub(super) fn certificates() -> Vec<Spelling> {
             .but_leaderrun(CERTIFIED, DATA_TAKES_PRECEDENCE),
         user("certificate without a key", "{client-certificate: me.crt}", REFUSED),
         user("key without a certificate", "{client-key: me.key}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
-        user("certificate of another key", "{client-certificate-data: $CERT, client-key-data: $OTHER_KEY}", REFUSED),
+        user(
+            "certificate that does not match the key",
+            "{client-certificate-data: $CERT, client-key-data: $OTHER_KEY}",
+            REFUSED,
+        ),
         user(
             "no certificate in the data",
             "{client-certificate-data: $NOT_A_CERTIFICATE, client-key-data: $KEY}",
@@ -119,7 +132,7 @@ pub(super) fn plugins() -> Vec<Spelling> {
     vec![
         user("plugin", &beta(""), BY_PLUGIN),
         user("plugin in .. of a folder that is missing", &beta("").replace("./plugin", "none/../plugin"), BY_PLUGIN),
-        user("plugin in a folder", &beta("").replace("./plugin", "$DIR/plugin"), BY_PLUGIN),
+        user("plugin with an absolute path", &beta("").replace("./plugin", "$DIR/plugin"), BY_PLUGIN),
         user(
             "plugin with nulls",
             &beta(", args: null, env: null, installHint: null, interactiveMode: null"),
@@ -127,12 +140,12 @@ pub(super) fn plugins() -> Vec<Spelling> {
         ),
         user("plugin that is never interactive", &beta(", interactiveMode: Never"), BY_PLUGIN),
         user("plugin that gets the cluster", &beta(", provideClusterInfo: true, installHint: x"), BY_PLUGIN),
-        user("plugin of an unknown mode", &beta(", interactiveMode: Sometimes"), REFUSED),
+        user("plugin with an unknown mode", &beta(", interactiveMode: Sometimes"), REFUSED),
         user("plugin with a null argument", &beta(", args: [null]"), BY_PLUGIN),
         user("plugin with variables", &beta(", args: [a], env: [{name: A, value: b}]"), BY_PLUGIN),
         user("plugin with a variable without a name", &beta(", env: [{value: x}]"), REFUSED),
         user("plugin without a version", &plugin("args: [a]"), REFUSED),
-        user("plugin of an unknown version", &plugin("apiVersion: client.authentication.k8s.io/v9"), REFUSED),
+        user("plugin with an unknown version", &plugin("apiVersion: client.authentication.k8s.io/v9"), REFUSED),
         user("plugin v1 without a mode", &plugin("apiVersion: client.authentication.k8s.io/v1"), REFUSED),
         user("plugin without a command", &format!("{{exec: {{{V1BETA1}}}}}"), REFUSED),
         user("plugin that is missing", &beta("").replace("./plugin", "none-such"), REFUSED),
