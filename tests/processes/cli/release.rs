@@ -103,5 +103,5 @@ fn a_frozen_holder_whose_lock_was_released_by_force_kills_its_command_when_it_is
 fn release_requires_the_option_force() {
     let mut refused = Candidate::subcommand("release", &TestLock::file()).start();
     refused.wait_for_exit(FAILED);
-    assert_eq!(refused.log(), "leaderrun: --force is missing; for example --force\n");
+    assert_eq!(refused.log(), "leaderrun: --force is missing; add --force\n");
 }

@@ -238,7 +238,7 @@ fn invalid_routing_options_are_refused() {
         ),
         (
             vec!["--lock", &long, "--pod-label", "a=b"],
-            "the name has 244 characters, but a lock that routes traffic can have at most 243",
+            "the name has 244 characters, but for the routing of traffic it can have at most 243",
         ),
     ] {
         let mut refused = Candidate::without_options("refused").args(["--lock", &lock.name]).args(&arguments);
