@@ -40,7 +40,7 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
              try --kubeconfig PATH"
                 .to_owned()
         };
-        return Err(ConfigError::new("found no API server configuration", reason));
+        return Err(ConfigError::new("found no API server credentials", reason));
     };
     if let Err(failure) = fs::metadata(&token) {
         let subject = format!("the pod's service account: {}", token.display());
