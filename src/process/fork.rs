@@ -19,7 +19,7 @@ pub enum Role {
 /// Forks the supervisor. This must be called before there are other threads, so that the child may call any function.
 ///
 /// # Errors
-/// Fails if the kernel refuses a process or a pidfd.
+/// Fails if the kernel cannot create the process or the pidfd.
 pub fn fork_supervisor() -> io::Result<Role> {
     let elector = getpid();
     // SAFETY: this process has only one thread, so the child may do everything that this process may do.

@@ -5,11 +5,12 @@ use std::fmt;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The maximum number of files that leaderrun has open, with a reserve. With a lower limit, libraries panic.
+/// The lowest acceptable limit on open files: as many as leaderrun opens, plus some headroom. With a lower limit,
+/// libraries panic.
 const MIN_OPEN_FILES: u64 = 40;
 
-/// The kilobytes of stack that are needed to parse the command line, with a reserve. With a lower limit, leaderrun
-/// would crash.
+/// The lowest acceptable limit on the stack, in kilobytes: what parsing the command line needs, plus some headroom.
+/// With a lower limit, leaderrun would crash.
 const MIN_STACK: u64 = 512;
 
 /// The error for a limit that is too low.

@@ -27,7 +27,8 @@ impl<T: AsFd> Readable<T> {
     /// # Errors
     /// Fails if the descriptor cannot be polled.
     pub fn new(inner: T) -> io::Result<Self> {
-        // SAFETY: `inner` owns its descriptor, is never replaced, and closes it only when dropped.
+        // SAFETY: every `T` in this program owns its descriptor. `inner` is never replaced, and closes the descriptor
+        // only when it is dropped.
         let registered = unsafe { AsyncFd::register_with_interest(FdOwner(inner), Interest::READABLE) };
         Ok(Self(registered?))
     }

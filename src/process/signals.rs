@@ -26,7 +26,7 @@ const RESERVED: [i32; 2] = [32, 33];
 /// The signals that the terminal sends for Ctrl-C and Ctrl-\.
 const KEY_SIGNALS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
 
-/// The proof that all signals that [`Signals`] receives are blocked.
+/// The result of blocking all signals that [`Signals`] receives.
 ///
 /// They are blocked before anything else is done, because a container may be stopped while leaderrun starts, and
 /// process 1 of a container loses a signal that it has neither blocked nor handled.
@@ -113,7 +113,7 @@ impl InheritedSignals {
         Ok(Self { mask, ignored, reserved, on_terminal })
     }
 
-    /// Restores the state in a forked child. It only makes calls that a forked child may make.
+    /// Restores the state in a forked child. It makes only async-signal-safe calls.
     ///
     /// # Errors
     /// Fails if the kernel refuses, which is not expected.

@@ -187,8 +187,8 @@ impl ServiceDefinition {
         )
     }
 
-    /// Returns a warning if the Service has an IP family in which no address is served. There is no warning if no
-    /// address is served at all, because then only the definition is checked. For a headless Service there is no
+    /// Returns a warning if the Service has an IP family for which no address is served. If no address is served
+    /// at all, the caller only checks the definition, and there is no warning. For a headless Service there is no
     /// warning: it is dual-stack by default, but has no cluster IP that could lack an endpoint.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {

@@ -116,8 +116,9 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
     Ok(())
 }
 
-/// Waits for a change of the record. If the record expires before it changes, that is printed. Returns the record after
-/// the change, which is `Some(None)` if it was deleted. Returns `None` if no process reads stdout any more.
+/// Waits for a change of the record. If the lock expires or becomes due before that, the new status is printed. Returns
+/// the record after the change, which is `Some(None)` if it was deleted. Returns `None` if no process reads stdout any
+/// more.
 async fn changed(
     lock: &dyn Lock,
     stored: Option<&Stored>,

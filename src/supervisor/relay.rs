@@ -23,7 +23,7 @@ const OWN_COPY_AGE: Duration = WITHDRAWAL_TIMEOUT.saturating_add(Duration::from_
 /// How long a command that received the signal may take to die from it.
 const DEATH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The termination signals that are not relayed yet, and those that the supervisor received itself.
+/// The termination signals that have not been relayed yet, and those that the supervisor received itself.
 #[derive(Debug, Default)]
 pub struct Relay {
     /// The signals that the supervisor received itself, and when they arrived.

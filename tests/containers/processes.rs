@@ -1,5 +1,5 @@
-//! Tests of leaderrun's processes in a container: as PID 1, under an init process, next to other containers, and when
-//! one of them is killed.
+//! Tests of leaderrun's processes in a container: as PID 1, under an init process, next to other containers, and when a
+//! process of leaderrun is killed.
 
 use nix::sys::signal::Signal;
 use testkit::{TestLock, Witnesses};

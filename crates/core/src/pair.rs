@@ -49,7 +49,7 @@ pub struct Viewer {
     /// run may be alive.
     pub may_lead: bool,
     /// The `renewTime` of the last claim that this run rolled back. The claim is ignored even while both objects
-    /// contain it, because the rollback may be carried out later.
+    /// contain it, because the rollback may take effect only later.
     pub rolled_back: Option<Timestamp>,
 }
 

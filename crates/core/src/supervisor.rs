@@ -56,9 +56,9 @@ pub struct Supervisor {
     main: MainProcess,
     /// Whether this step must start the command.
     start_due: bool,
-    /// Whether the leadership is lost. A later renewal does not change this.
+    /// Whether leadership is lost. A later renewal does not change this.
     lost: bool,
-    /// Whether the main process ended before the leadership was lost. If so, its exit status counts.
+    /// Whether the main process ended before leadership was lost. If so, its exit status counts.
     ended_as_leader: bool,
     /// Whether a termination signal arrived before the command was started.
     terminated: bool,
@@ -81,7 +81,7 @@ pub struct Supervisor {
     advance: DeadlineAdvance,
     /// If the command is gone after a loss and the elector sends no orders for this long, the elector is killed.
     frozen_elector_timeout: Option<Duration>,
-    /// When the elector last sent an order.
+    /// When an order from the elector was last processed.
     elector_heard_at: Option<Instant>,
     /// The last instant published by [`SupervisorAction::SetHeldUntil`].
     published_held_until: Option<Instant>,

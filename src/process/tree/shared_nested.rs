@@ -43,8 +43,9 @@ impl SharedNested {
         Ok(Self(address.map_err(SystemCallError::of("mmap"))?.cast()))
     }
 
-    /// Replaces the stored processes. The processes are stored in order, and the count last. Even if the writer is
-    /// killed meanwhile, a reader therefore finds every process that was stored before and is stored again.
+    /// Replaces the stored processes. The caller keeps the order of those that stay, and the count is stored last. Even
+    /// if the writer is killed meanwhile, a reader therefore finds every process that was stored before and is stored
+    /// again.
     pub fn store(&self, processes: impl Iterator<Item = Identity>) {
         let mut count = 0;
         for (shared, identity) in self.contents().processes.iter().zip(processes) {

@@ -34,10 +34,10 @@ fn time_slice(thread: i32) -> u64 {
 
 /// Returns an error if the kernel does not support separate time slices for threads.
 fn has_time_slices() -> Result<(), String> {
-    if time_slice(0) > 0 { Ok(()) } else { Err("no time slices before Linux 6.12".to_owned()) }
+    if time_slice(0) > 0 { Ok(()) } else { Err("no time slices of single threads before Linux 6.12".to_owned()) }
 }
 
-/// The test drops `CAP_SYS_NICE`, which most containers lack, too.
+/// The test drops `CAP_SYS_NICE`, which most containers also lack.
 #[testkit::test(requires = has_time_slices())]
 fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command_does_not() {
     const CAP_SYS_NICE: libc::c_ulong = 23;

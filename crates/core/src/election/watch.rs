@@ -12,8 +12,8 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// After this many watches in a row have broken, all but the first of them soon after they were opened, the candidate
-/// reports that it polls.
+/// The candidate reports that it polls once this many watches in a row have broken. A watch that broke long after it
+/// was opened counts as the first.
 const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! A proxy between clients and an API server that injects faults.
 //!
-//! Connection faults lose bytes below TLS ([`wire`]). Request faults apply to the requests that a [`Match`] selects
-//! ([`faults`]). All of them can be changed while requests are in flight.
+//! Connection faults lose bytes below TLS, or close connections ([`wire`]). Request faults delay all requests, or apply
+//! to those that a [`Match`] selects ([`faults`]). All of them can be changed while requests are in flight.
 
 mod faults;
 mod forward;
