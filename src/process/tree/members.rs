@@ -1,5 +1,6 @@
 //! The search for all descendants, however deep, by one scan of /proc.
 
+use std::mem;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
@@ -18,9 +19,17 @@ const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
 /// The maximum number of threads whose children a walk lists. With more threads, a scan is faster.
 pub const MAX_WALKED_THREADS: u32 = 32;
 
-/// The numbers of the processes that were found, in ascending order.
+/// The maximum number of processes that a walk has found and not read yet. Dead children count, too.
+const MAX_UNREAD: usize = 128;
+
+/// The processes that were found.
 #[derive(Debug)]
-pub struct Members(Vec<i32>);
+pub struct Members {
+    /// Their numbers, in ascending order.
+    numbers: Vec<i32>,
+    /// The processes that a walk has to read, and whether they were [added](Self::add) before it.
+    unread: Vec<(i32, bool)>,
+}
 
 /// A descendant, found by a scan.
 #[derive(Clone, Copy, Debug)]
@@ -40,43 +49,55 @@ impl Member {
 }
 
 impl Members {
-    /// Allocates the memory for all scans.
+    /// Allocates the memory for all scans and walks.
     pub fn new() -> Self {
-        Self(Vec::with_capacity(CAPACITY))
+        Self { numbers: Vec::with_capacity(CAPACITY), unread: Vec::with_capacity(MAX_UNREAD) }
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.numbers.clear();
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.numbers.is_empty()
     }
 
     /// Adds a process whose descendants a scan searches for, if the list is not full.
     pub fn add(&mut self, number: i32) {
-        if self.0.len() < CAPACITY
-            && let Err(index) = self.0.binary_search(&number)
+        if self.numbers.len() < CAPACITY
+            && let Err(index) = self.numbers.binary_search(&number)
         {
-            self.0.insert(index, number);
+            self.numbers.insert(index, number);
         }
     }
 
     /// Returns the numbers found so far.
     pub fn numbers(&self) -> &[i32] {
-        &self.0
+        &self.numbers
     }
 
     /// Finds the same processes as [`scan_until`](Self::scan_until), but only reads these processes. This is much faster
-    /// if there are few of them. Returns false if there are too many threads, or if a thread has ended meanwhile. The
-    /// caller must then scan; `visit` has been called with some of the processes.
-    pub fn walk(&mut self, proc: &Proc, mut visit: impl FnMut(Member)) -> bool {
-        let mut unread: Vec<(i32, bool)> = self.0.iter().map(|number| (*number, true)).collect();
+    /// if there are few of them. Returns false if there are too many threads or children, or if a thread has ended
+    /// meanwhile. The caller must then scan; `visit` has been called with some of the processes.
+    pub fn walk(&mut self, proc: &Proc, visit: impl FnMut(Member)) -> bool {
+        if self.numbers.len() > MAX_UNREAD {
+            return false;
+        }
+        // The memory is kept, because a walk before the stop signal must not wait for memory.
+        let mut unread = mem::take(&mut self.unread);
+        unread.clear();
+        unread.extend(self.numbers.iter().map(|number| (*number, true)));
+        let is_complete = self.walk_from(&mut unread, proc, visit);
+        self.unread = unread;
+        is_complete
+    }
+
+    fn walk_from(&mut self, unread: &mut Vec<(i32, bool)>, proc: &Proc, mut visit: impl FnMut(Member)) -> bool {
         let mut walked_threads = 0;
         while let Some((number, is_added)) = unread.pop() {
             let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { continue };
             // By now, the number may belong to another process, or the process may have been found in another list.
-            let is_known = |number: i32| self.0.binary_search(&number).is_ok();
+            let is_known = |number: i32| self.numbers.binary_search(&number).is_ok();
             if !is_added && (is_known(number) || !is_known(stat.parent)) {
                 continue;
             }
@@ -86,9 +107,15 @@ impl Members {
             let mut is_complete = true;
             let mut list_children = |thread| {
                 walked_threads += 1;
-                let listing = proc.for_each_child_of(number, thread, |child| unread.push((child, false)));
+                let mut has_room = true;
+                let listing = proc.for_each_child_of(number, thread, |child| {
+                    has_room = unread.len() < MAX_UNREAD;
+                    if has_room {
+                        unread.push((child, false));
+                    }
+                });
                 // The children of a thread that has ended belong to another thread, which may have been listed before.
-                is_complete = listing.is_ok() && walked_threads <= MAX_WALKED_THREADS;
+                is_complete = listing.is_ok() && has_room && walked_threads <= MAX_WALKED_THREADS;
                 is_complete
             };
             if stat.threads == 1 {
@@ -123,10 +150,10 @@ impl Members {
         let start_ticks = proc.ticks(clock::now());
         let mut is_complete = true;
         proc.for_each_process(|number| {
-            let is_added = self.0.binary_search(&number).is_ok();
+            let is_added = self.numbers.binary_search(&number).is_ok();
             is_complete = clock::now() < until;
             let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { return is_complete };
-            let is_child = stat.started < start_ticks && self.0.binary_search(&stat.parent).is_ok();
+            let is_child = stat.started < start_ticks && self.numbers.binary_search(&stat.parent).is_ok();
             if (is_added || is_child)
                 && let Some(numbers) = proc.numbers(number)
             {
@@ -177,6 +204,27 @@ mod tests {
         let expected = scanned.numbers().iter().map(|found| (Pid::from_raw(*found), 1, *found == number));
         assert_eq!(visited, expected.collect::<Vec<_>>());
         assert_eq!(walked.numbers(), scanned.numbers());
+    }
+
+    #[test]
+    fn a_walk_allocates_nothing_and_ends_if_there_are_many_dead_children() {
+        let proc = Proc::open().unwrap();
+        let script = format!("for i in $(seq {}); do true & done; exec sleep 1000", MAX_UNREAD + 1);
+        let mut sleep = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).spawn().unwrap();
+        let number = i32::try_from(sleep.id()).unwrap();
+        let children = || {
+            let mut count = 0;
+            let _ = proc.for_each_child_of(number, number, |_| count += 1);
+            count
+        };
+        eventually("all children have been started", || children() == MAX_UNREAD + 1);
+        let mut members = Members::new();
+        members.add(number);
+        let is_complete = members.walk(&proc, |_| {});
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        assert!(!is_complete);
+        assert_eq!(members.unread.capacity(), MAX_UNREAD);
     }
 
     #[test]
