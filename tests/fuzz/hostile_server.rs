@@ -72,7 +72,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
     let server_random = random.fork();
     let server = runtime::spawn(async move {
         let (acceptor, mut random) = (TlsAcceptor::from(tls::server_config()), server_random);
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Ok(stream) = listener.accept().await {
             let (acceptor, random) = (acceptor.clone(), random.fork());
             tokio::spawn(serve(acceptor, stream, kind, random));
         }

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 
-use tokio::net::{TcpListener, TcpSocket};
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A TCP port, reserved by a socket that is bound to it but never listens.
 ///
@@ -26,8 +28,28 @@ impl Port {
     }
 
     /// Listens on the port until the listener is dropped. Must be called inside a tokio runtime.
-    pub fn listen(&self) -> io::Result<TcpListener> {
-        shared_socket(self.address())?.listen(1024)
+    pub fn listen(&self) -> io::Result<Listener> {
+        Ok(Listener { socket: shared_socket(self.address())?.listen(1024)? })
+    }
+}
+
+/// A socket that accepts connections to a [`Port`] until it is dropped.
+pub struct Listener {
+    socket: TcpListener,
+}
+
+impl Listener {
+    /// Waits for the next connection.
+    pub async fn accept(&self) -> io::Result<TcpStream> {
+        Ok(self.socket.accept().await?.0)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Another thread may be starting a process, which has a copy of this socket until it executes its program.
+        // Without the shutdown, the kernel would give the copy a part of the connections, and reset them later.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
     }
 }
 
@@ -37,4 +59,24 @@ fn shared_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::runtime;
+
+    #[test]
+    fn a_dropped_listener_accepts_nothing_even_if_its_socket_is_still_open_elsewhere() {
+        let port = Port::reserve();
+        let listener = runtime::enter(|| port.listen()).unwrap();
+        let _copy = listener.socket.as_fd().try_clone_to_owned().unwrap();
+        net::TcpStream::connect(port.address()).unwrap();
+        drop(listener);
+        let error = net::TcpStream::connect(port.address()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
 }

@@ -40,14 +40,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use self::behavior::{Behavior, Roles};
 use self::store::Store;
-use super::port::Port;
+use super::port::{Listener, Port};
 use super::{credentials, runtime, tls};
 
 /// A running API server. It stops when dropped.
@@ -157,13 +157,13 @@ impl Drop for ApiServer {
     }
 }
 
-async fn serve(listener: TcpListener, store: Arc<Store>, behavior: Arc<Behavior>, mut stopped: oneshot::Receiver<()>) {
+async fn serve(listener: Listener, store: Arc<Store>, behavior: Arc<Behavior>, mut stopped: oneshot::Receiver<()>) {
     let acceptor = TlsAcceptor::from(tls::server_config());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
                     connections.spawn(serve_connection(stream, acceptor.clone(), store, behavior));
                 }

@@ -15,7 +15,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -24,7 +23,7 @@ use self::wire::{Losses, Wire};
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::kubeconfig::Kubeconfigs;
-use crate::port::Port;
+use crate::port::{Listener, Port};
 use crate::runtime;
 use crate::users::{self, ADMIN};
 use crate::wait::TIMEOUT;
@@ -317,12 +316,12 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+async fn accept(listener: Listener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(forward::serve(Arc::clone(&shared), stream))),
+                Ok(stream) => drop(connections.spawn(forward::serve(Arc::clone(&shared), stream))),
                 Err(error) => eprintln!("the fault proxy cannot accept: {error}"),
             },
             Some(_) = connections.join_next() => {}
