@@ -2,9 +2,9 @@
 # Prints the demonstration in README.md: two candidates compete for a lock; one is stopped, and then the other crashes.
 # Needs leaderrun in the PATH and takes half a minute.
 set -eu
-folder=$(mktemp -d)
-trap 'kill -9 $(cat "$folder"/*.pid) 2>/dev/null || true; rm -rf "$folder"' EXIT
-cd "$folder"
+directory=$(mktemp -d)
+trap 'kill -9 $(cat "$directory"/*.pid) 2>/dev/null || true; rm -rf "$directory"' EXIT
+cd "$directory"
 
 # Starts candidate $1, and prints its name in front of each line of its output.
 candidate() {

@@ -26,8 +26,8 @@ pub const FAILED: u8 = 125;
 pub const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 pub const NOT_FOUND: u8 = 127;
-/// The base of the statuses for signals. The status is this base plus the number of the signal that ended the command or
-/// leaderrun.
+/// The base of the statuses for signals. The status is this base plus the number of the signal that ended the command
+/// or leaderrun.
 pub const SIGNALED: u8 = 128;
 
 /// How leaderrun's own process ends.
@@ -130,7 +130,7 @@ pub struct StatusDescription {
 pub const STATUSES: [StatusDescription; 8] = [
     StatusDescription {
         status: "69",
-        meaning: "the lock could not be reached or used within --wait, or something else that leaderrun needs was not available: a file, a folder, a process, memory",
+        meaning: "the lock could not be reached or used within --wait, or something else that leaderrun needs was not available: a file, a directory, a process, memory",
         advice: "report a failure, and start leaderrun again later, because the failure may be temporary; `leaderrun doctor` finds the reason",
     },
     StatusDescription {

@@ -16,7 +16,7 @@ pub fn command_hint(command: &str) -> Option<String> {
     quoting_hint(command).or_else(|| path_hint(command))
 }
 
-/// Returns a suggestion that shows `PATH`, if the program is in none of its folders.
+/// Returns a suggestion that shows `PATH`, if the program is in none of its directories.
 fn path_hint(command: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     let is_missing = !command.contains(['/', ' ']) && !is_found(command);
@@ -45,7 +45,7 @@ fn is_found(program: &str) -> bool {
     if program.contains('/') {
         Path::new(program).is_file()
     } else {
-        env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        env::split_paths(&path).any(|directory| directory.join(program).is_file())
     }
 }
 

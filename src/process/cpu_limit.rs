@@ -30,7 +30,7 @@ pub struct CpuCgroups {
 #[derive(Debug)]
 struct CpuCgroup {
     version: CgroupVersion,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 /// How often a limit has throttled processes.
@@ -47,8 +47,9 @@ impl CpuCgroups {
     pub fn find() -> Self {
         let cgroup_file = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {
-            let folders = path_in(&cgroup_file, version).map_or_else(Vec::new, |path| folders(Path::new(root), path));
-            folders.into_iter().map(move |folder| CpuCgroup { version, folder })
+            let directories =
+                path_in(&cgroup_file, version).map_or_else(Vec::new, |path| directories(Path::new(root), path));
+            directories.into_iter().map(move |directory| CpuCgroup { version, directory })
         });
         Self { cgroups: cgroups.filter(|cgroup| cgroup.read_max().is_some()).collect(), lowest: None }
     }
@@ -70,7 +71,7 @@ impl CpuCgroups {
 
 impl CpuCgroup {
     fn read(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.folder.join(file)).ok()
+        fs::read_to_string(self.directory.join(file)).ok()
     }
 
     /// Returns a quota and a period in the format of `cpu.max`.
@@ -97,12 +98,12 @@ fn path_in(cgroup_file: &str, version: CgroupVersion) -> Option<&str> {
     })
 }
 
-/// Returns the folders of a cgroup and of all cgroups above it. In a container the file system may show only a part of
-/// the hierarchy, so some of these folders may not exist.
-fn folders(root: &Path, path: &str) -> Vec<PathBuf> {
+/// Returns the directories of a cgroup and of all cgroups above it. In a container the file system may show only a part
+/// of the hierarchy, so some of these directories may not exist.
+fn directories(root: &Path, path: &str) -> Vec<PathBuf> {
     let names = Path::new(path).components().filter(|component| matches!(component, Component::Normal(_)));
-    let own_folder = names.fold(root.to_owned(), |folder, name| folder.join(name));
-    own_folder.ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_owned).collect()
+    let own_directory = names.fold(root.to_owned(), |directory, name| directory.join(name));
+    own_directory.ancestors().take_while(|directory| directory.starts_with(root)).map(Path::to_owned).collect()
 }
 
 /// Parses `cpu.max`, a quota and a period in microseconds. Without a limit the quota is `max`, or -1 in cgroup v1.
@@ -145,8 +146,8 @@ mod tests {
     #[test]
     fn the_limits_of_all_enclosing_cgroups_apply() {
         let root = Path::new("/cgroup");
-        assert_eq!(folders(root, "/a/b"), ["/cgroup/a/b", "/cgroup/a", "/cgroup"].map(PathBuf::from));
-        assert_eq!(folders(root, "/"), [root]);
-        assert_eq!(folders(root, "/../../elsewhere"), ["/cgroup/elsewhere", "/cgroup"].map(PathBuf::from));
+        assert_eq!(directories(root, "/a/b"), ["/cgroup/a/b", "/cgroup/a", "/cgroup"].map(PathBuf::from));
+        assert_eq!(directories(root, "/"), [root]);
+        assert_eq!(directories(root, "/../../elsewhere"), ["/cgroup/elsewhere", "/cgroup"].map(PathBuf::from));
     }
 }

@@ -257,8 +257,8 @@ mod tests {
 
     #[test]
     fn a_helper_that_hangs_is_killed_with_its_children() {
-        let folder = tempfile::tempdir().unwrap();
-        let pid = folder.path().join("pid");
+        let directory = tempfile::tempdir().unwrap();
+        let pid = directory.path().join("pid");
         let script = format!("echo waiting >&2; sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display());
         let limit = Duration::from_millis(500);
         match run_shell(&script, limit).unwrap_err() {
@@ -276,8 +276,8 @@ mod tests {
     #[test]
     fn the_messages_of_a_slow_helper_are_passed_on_while_it_runs() {
         let lines = RefCell::new(Vec::new());
-        let folder = tempfile::tempdir().unwrap();
-        let seen = folder.path().join("seen");
+        let directory = tempfile::tempdir().unwrap();
+        let seen = directory.path().join("seen");
         let script = format!("echo open https://example.com >&2; until [ -e {} ]; do sleep 0.1; done", seen.display());
         let pass_on = |line: &str| {
             lines.borrow_mut().push(line.to_owned());

@@ -20,7 +20,7 @@ use crate::telemetry::log::shell_word;
 /// The length of the longest encoded failure, in bytes. A pipe accepts a message of this length atomically.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// The folders that are searched if PATH is not set. execvp(3) searches the same ones.
+/// The directories that are searched if PATH is not set. execvp(3) searches the same ones.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The interpreter of a script without a `#!` line.
@@ -66,33 +66,34 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     if name.to_bytes().contains(&b'/') {
         return execute_file(name, arguments, environment);
     }
-    // As in a shell, a program in a folder without search permission counts as not found. A program without execute
-    // permission counts as found, but a program in a later folder takes precedence.
-    let (mut permission_failure, mut closed_folders) = (None, Vec::new());
+    // As in a shell, a program in a directory without search permission counts as not found. A program without execute
+    // permission counts as found, but a program in a later directory takes precedence.
+    let (mut permission_failure, mut closed_directories) = (None, Vec::new());
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    for folder in env::split_paths(&path) {
-        let file = folder.join(OsStr::from_bytes(name.to_bytes()));
+    for directory in env::split_paths(&path) {
+        let file = directory.join(OsStr::from_bytes(name.to_bytes()));
         let exists = file.is_file();
         let Ok(file) = CString::new(file.into_os_string().into_vec()) else { continue };
         let failure = execute_file(&file, arguments, environment);
         match failure.errno {
             Errno::EACCES if exists => permission_failure = permission_failure.or(Some(failure)),
-            Errno::EACCES if closed_folder(Path::new(OsStr::from_bytes(file.to_bytes()))).is_some() => {
-                closed_folders.push(folder)
+            Errno::EACCES if closed_directory(Path::new(OsStr::from_bytes(file.to_bytes()))).is_some() => {
+                closed_directories.push(directory)
             }
             Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             _ => return failure,
         }
     }
-    permission_failure.unwrap_or_else(|| not_found(&closed_folders))
+    permission_failure.unwrap_or_else(|| not_found(&closed_directories))
 }
 
-/// Returns the failure for a program that was found in no folder of PATH. This user may not search the folders in
-/// `closed_folders`.
-fn not_found(closed_folders: &[PathBuf]) -> ExecFailure {
+/// Returns the failure for a program that was found in no directory of PATH. This user may not search the directories
+/// in
+/// `closed_directories`.
+fn not_found(closed_directories: &[PathBuf]) -> ExecFailure {
     let mut failure = ExecFailure::from(Errno::ENOENT);
-    if !closed_folders.is_empty() {
-        let names: Vec<_> = closed_folders.iter().map(|folder| folder.to_string_lossy()).collect();
+    if !closed_directories.is_empty() {
+        let names: Vec<_> = closed_directories.iter().map(|directory| directory.to_string_lossy()).collect();
         failure.reason += &format!(", and this user may not search {}", names.join(", "));
     }
     failure
@@ -136,7 +137,7 @@ fn not_permitted(path: &Path) -> String {
     let is_executable = |metadata: &Metadata| metadata.mode() & 0o111 != 0;
     let interpreter = || FileFormat::of(path)?.interpreter().map(str::to_owned);
     match (fs::metadata(path), interpreter()) {
-        (Ok(metadata), _) if metadata.is_dir() => "it is a folder".to_owned(),
+        (Ok(metadata), _) if metadata.is_dir() => "it is a directory".to_owned(),
         (Ok(metadata), _) if metadata.is_file() && !is_executable(&metadata) => {
             format!("it is not executable; try chmod +x {}", shell_word(&path.to_string_lossy()))
         }
@@ -149,19 +150,20 @@ fn not_permitted(path: &Path) -> String {
         (Ok(metadata), _) if metadata.is_file() && access(path, AccessFlags::X_OK).is_err() => {
             format!("its mode {:04o} does not let this user execute it", metadata.mode() & 0o7777)
         }
-        (Err(_), _) => closed_folder(path).map_or_else(
+        (Err(_), _) => closed_directory(path).map_or_else(
             || Errno::EACCES.desc().to_owned(),
-            |folder| format!("this user may not search the folder {}", folder.display()),
+            |directory| format!("this user may not search the directory {}", directory.display()),
         ),
         _ => Errno::EACCES.desc().to_owned(),
     }
 }
 
-/// Returns the outermost folder in this path that this user may not search.
-fn closed_folder(path: &Path) -> Option<&Path> {
-    let mut folders: Vec<&Path> = path.ancestors().skip(1).filter(|folder| *folder != Path::new("")).collect();
-    folders.reverse();
-    folders.into_iter().find(|folder| access(*folder, AccessFlags::X_OK) == Err(Errno::EACCES))
+/// Returns the outermost directory in this path that this user may not search.
+fn closed_directory(path: &Path) -> Option<&Path> {
+    let mut directories: Vec<&Path> =
+        path.ancestors().skip(1).filter(|directory| *directory != Path::new("")).collect();
+    directories.reverse();
+    directories.into_iter().find(|directory| access(*directory, AccessFlags::X_OK) == Err(Errno::EACCES))
 }
 
 /// Returns the reason why a file with this interpreter cannot be executed, if the kernel did not find the interpreter.

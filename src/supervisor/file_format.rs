@@ -143,8 +143,8 @@ mod tests {
     use super::*;
 
     fn format_of(contents: &[u8]) -> FileFormat {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         std::fs::write(&path, contents).unwrap();
         FileFormat::of(&path).unwrap()
     }

@@ -12,7 +12,7 @@ use testkit::{TIMING, TestLock, Witnesses, eventually, leaderrun, scratch};
 /// The name of an image without files.
 const EMPTY_IMAGE: &str = "leaderrun-empty";
 
-/// The folders with this machine's programs and libraries, which are mounted into the empty image.
+/// The directories with this machine's programs and libraries, which are mounted into the empty image.
 const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
 
 /// Returns an error if containers cannot run the programs of this machine.
@@ -40,9 +40,9 @@ pub fn can_run_containers() -> Result<(), String> {
 /// Returns the options that mount the programs of this machine and of the tests, read-only.
 fn mounts() -> Vec<String> {
     let tests = std::env::current_exe().expect("this program");
-    let folders = [leaderrun().as_ref(), tests.as_path()].map(|program| program.parent().expect("a folder"));
-    let programs = PROGRAMS.iter().map(Path::new).chain(folders).filter(|folder| folder.exists());
-    programs.map(|folder| format!("--volume={0}:{0}:ro", folder.display())).collect()
+    let directories = [leaderrun().as_ref(), tests.as_path()].map(|program| program.parent().expect("a directory"));
+    let programs = PROGRAMS.iter().map(Path::new).chain(directories).filter(|directory| directory.exists());
+    programs.map(|directory| format!("--volume={0}:{0}:ro", directory.display())).collect()
 }
 
 /// Runs docker and returns its output. The test fails if docker fails.
@@ -118,15 +118,15 @@ impl Candidate {
     fn run(self, command: &[OsString], witnesses: &Witnesses) -> Container {
         let Self { identity, network, docker_options, program, options } = self;
         let name = format!("leaderrun-test-{}-{identity}-{:x}", std::process::id(), fastrand::u32(..));
-        // The folder contains the locks, the kubeconfigs and the files of the witnesses. Every user needs access,
+        // The directory contains the locks, the kubeconfigs and the files of the witnesses. Every user needs access,
         // because a container may run as any user.
-        let folder = witnesses.folder().parent().expect("the folder of this test process");
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
-        fs::set_permissions(witnesses.folder(), fs::Permissions::from_mode(0o777))
+        let directory = witnesses.directory().parent().expect("the directory of this test process");
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
+        fs::set_permissions(witnesses.directory(), fs::Permissions::from_mode(0o777))
             .expect("the file mode can be changed");
         let mut run = Command::new("docker");
         run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker_options);
-        run.arg(format!("--volume={0}:{0}", folder.display()));
+        run.arg(format!("--volume={0}:{0}", directory.display()));
         run.arg(EMPTY_IMAGE).args(program).args(options).arg("--").args(command);
         // `docker run` may create the container and then fail to start it. Dropping `container` removes it in any case.
         let container = Container { name };
@@ -199,7 +199,7 @@ impl Drop for Container {
 
 /// Returns a lock file that every user in a container can use.
 pub fn shared_file() -> TestLock {
-    let folder = scratch::folder("lock");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");
-    TestLock { name: format!("file:{}", folder.join("job.lease").display()), kubeconfig: None }
+    let directory = scratch::directory("lock");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");
+    TestLock { name: format!("file:{}", directory.join("job.lease").display()), kubeconfig: None }
 }

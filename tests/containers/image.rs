@@ -20,11 +20,11 @@ fn can_build_image() -> Result<(), String> {
 #[testkit::test(requires = can_build_image())]
 fn the_image_has_one_layer_and_runs_without_root() {
     // The build context contains only the files that the build needs.
-    let context = testkit::scratch::folder("image");
+    let context = testkit::scratch::directory("image");
     let architecture = static_binary().parent().and_then(Path::file_name).expect("a name").to_owned();
-    let folder = context.join("prebuilt/linux").join(&architecture);
-    fs::create_dir_all(&folder).expect("a folder");
-    fs::copy(static_binary(), folder.join("leaderrun")).expect("the binary");
+    let directory = context.join("prebuilt/linux").join(&architecture);
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::copy(static_binary(), directory.join("leaderrun")).expect("the binary");
     let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
     fs::copy(dockerfile, context.join("Dockerfile")).expect("the Dockerfile");
     let build_argument = format!("TARGETARCH={}", architecture.display());

@@ -63,7 +63,7 @@ fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     // The pages of a file count towards the limit of the container that read them first. This container runs its own
     // copy of leaderrun, so that its limit applies to the pages of the program as well.
-    let copy = witnesses.folder().join("leaderrun");
+    let copy = witnesses.directory().join("leaderrun");
     let a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
         .docker_options(&["--memory=64m", "--memory-swap=64m"])
         .started_by(&format!("cp {} {copy} && exec {copy} \"$@\"", leaderrun(), copy = copy.display()))

@@ -62,7 +62,7 @@ fn kubeconfig_through(address: SocketAddr) -> PathBuf {
     let cluster = &mut kubeconfig["clusters"][0]["cluster"];
     cluster["server"] = format!("https://{address}").into();
     cluster["tls-server-name"] = "localhost".into();
-    let file = scratch::folder("kubeconfig").join("through");
+    let file = scratch::directory("kubeconfig").join("through");
     fs::write(&file, kubeconfig.to_string()).expect("a kubeconfig");
     file
 }

@@ -74,15 +74,15 @@ impl Drop for Debian {
 
 #[testkit::test(requires = can_build_package())]
 fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_removed() {
-    let folder = scratch::folder("package");
+    let directory = scratch::directory("package");
     let mut build = Command::new("cargo");
-    build.args(["deb", "--no-build", "--offline", "--profile=dev", "--output"]).arg(folder.join("leaderrun.deb"));
+    build.args(["deb", "--no-build", "--offline", "--profile=dev", "--output"]).arg(directory.join("leaderrun.deb"));
     let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 
     let debian = Debian::start();
     let before = debian.files();
-    docker(&["cp", &folder.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
+    docker(&["cp", &directory.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
     debian.run("dpkg --install /tmp/leaderrun.deb");
     assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
     // man and the shells find the package's man page and completions.
@@ -109,5 +109,5 @@ fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_remo
     }
     debian.run("dpkg --purge leaderrun");
     assert_eq!(debian.files(), before);
-    fs::remove_dir_all(folder).expect("the folder");
+    fs::remove_dir_all(directory).expect("the directory");
 }

@@ -22,14 +22,14 @@ impl fmt::Display for Block {
 /// The languages that blocks may have. Tests check all blocks; those in `text` are checked one by one.
 const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
 
-/// Returns the folder of the package.
-pub fn package_folder() -> &'static Path {
+/// Returns the directory of the package.
+pub fn package_directory() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Returns the text of a file of the package.
 pub fn read(file: impl AsRef<Path>) -> String {
-    let file = package_folder().join(file);
+    let file = package_directory().join(file);
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
@@ -37,7 +37,7 @@ pub fn read(file: impl AsRef<Path>) -> String {
 pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
-    let pages = fs::read_dir(package_folder().join("docs")).expect("docs/").flatten().map(|entry| entry.file_name());
+    let pages = fs::read_dir(package_directory().join("docs")).expect("docs/").flatten().map(|entry| entry.file_name());
     documents.extend(pages.filter_map(|name| {
         let name = name.into_string().expect("a name in UTF-8");
         (name.ends_with(".md") && name != "reference.md").then(|| Path::new("docs").join(name))

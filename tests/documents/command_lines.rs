@@ -73,7 +73,7 @@ fn the_command_lines_in_dockerfiles_are_accepted() {
 #[testkit::test]
 fn leaderrun_reads_the_records_in_the_documents() {
     for block in blocks_in("json") {
-        let file = testkit::scratch::folder("record").join("job.lease");
+        let file = testkit::scratch::directory("record").join("job.lease");
         std::fs::write(&file, &block.text).expect("a file");
         let lock = format!("file:{}", file.display());
         let status = Command::new(leaderrun()).args(["status", "--output", "json", "--lock", &lock]).output();

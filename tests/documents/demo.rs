@@ -6,7 +6,7 @@ use std::process::Command;
 
 use testkit::{leaderrun, scratch};
 
-use crate::blocks::{blocks_in, package_folder, read};
+use crate::blocks::{blocks_in, package_directory, read};
 
 /// Replaces each number with `0`, because times, pids and tokens differ each time.
 fn without_numbers(text: &str) -> String {
@@ -42,16 +42,16 @@ fn has_pgrep() -> Result<(), String> {
 /// If the variable `UPDATE` is set, the test writes the script's output into the README.
 #[testkit::test(requires = has_pgrep())]
 fn the_readme_shows_what_the_script_prints() {
-    let programs = scratch::folder("programs");
+    let programs = scratch::directory("programs");
     symlink(leaderrun(), programs.join("leaderrun")).expect("a link");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
-    let output = Command::new(package_folder().join("docs/demo.sh")).env("PATH", path).output().expect("the script");
+    let output = Command::new(package_directory().join("docs/demo.sh")).env("PATH", path).output().expect("the script");
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{}: {printed}", output.status);
     let blocks = blocks_in("text");
     let shown = blocks.iter().find(|block| block.file.ends_with("README.md")).expect("a demonstration");
     if std::env::var_os("UPDATE").is_some() {
-        fs::write(package_folder().join("README.md"), read("README.md").replace(&shown.text, &printed))
+        fs::write(package_directory().join("README.md"), read("README.md").replace(&shown.text, &printed))
             .expect("the README");
     } else {
         assert_eq!(

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use crate::blocks::{documents, package_folder, read};
+use crate::blocks::{documents, package_directory, read};
 
-/// Returns the targets of a document's links to files of this repository: the path relative to the package's folder,
+/// Returns the targets of a document's links to files of this repository: the path relative to the package's directory,
 /// and the section, which is empty for a whole file.
 fn links(file: &Path) -> Vec<(PathBuf, String)> {
     let text = read(file);
@@ -16,7 +16,7 @@ fn links(file: &Path) -> Vec<(PathBuf, String)> {
             let (path, section) = target.split_once('#').unwrap_or((&target, ""));
             let path = match path {
                 "" => file.to_owned(),
-                path => normalize(&file.parent().expect("a folder").join(path)),
+                path => normalize(&file.parent().expect("a directory").join(path)),
             };
             (path, section.to_owned())
         })
@@ -50,7 +50,12 @@ fn the_targets_of_links_exist() {
     let mut checked = 0;
     for file in documents() {
         for (target, section) in links(&file) {
-            assert!(package_folder().join(&target).exists(), "{}: {} does not exist", file.display(), target.display());
+            assert!(
+                package_directory().join(&target).exists(),
+                "{}: {} does not exist",
+                file.display(),
+                target.display()
+            );
             if !section.is_empty() {
                 let sections = sections(&target);
                 assert!(sections.contains(&section), "{}: {}#{section}", file.display(), target.display());
@@ -67,11 +72,11 @@ fn the_files_that_the_documents_name_exist() {
         for quoted in read(&file).split('`').skip(1).step_by(2) {
             let is_file_name = ["src/", "crates/", "tests/", "docs/", "examples/", "benches/", "completions/", ".ci/"]
                 .iter()
-                .any(|folder| quoted.starts_with(folder));
+                .any(|directory| quoted.starts_with(directory));
             let path = quoted.split(['*', ' ']).next().unwrap_or_default();
             let is_template = path.chars().any(|letter| letter.is_uppercase());
             assert!(
-                !is_file_name || is_template || package_folder().join(path).exists(),
+                !is_file_name || is_template || package_directory().join(path).exists(),
                 "{}: {quoted}",
                 file.display()
             );
@@ -97,10 +102,10 @@ fn troubleshooting_explains_every_warning_and_error() {
     }
 }
 
-/// Returns the text of all files in a folder and its subfolders. String literals that continue on the next line are
-/// joined.
-fn source(folder: &Path) -> String {
-    let entries = std::fs::read_dir(package_folder().join(folder)).expect("a folder").flatten();
+/// Returns the text of all files in a directory and its subdirectories. String literals that continue on the next line
+/// are joined.
+fn source(directory: &Path) -> String {
+    let entries = std::fs::read_dir(package_directory().join(directory)).expect("a directory").flatten();
     let text: String = entries
         .map(|entry| {
             let path = entry.path();

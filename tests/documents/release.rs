@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::blocks::{package_folder, read};
+use crate::blocks::{package_directory, read};
 
 fn release_notes(version: &str) -> Output {
-    Command::new(package_folder().join("packaging/release-notes")).arg(version).output().expect("the script")
+    Command::new(package_directory().join("packaging/release-notes")).arg(version).output().expect("the script")
 }
 
 #[testkit::test]
@@ -29,32 +29,33 @@ fn a_tag_that_differs_from_the_version_is_refused() {
     assert!(!output.status.success() && message.contains("Cargo.toml has"), "{message}");
 }
 
-/// Runs git in a folder, independently of the user's configuration.
-fn git(folder: &Path, arguments: &[&str]) {
+/// Runs git in a directory, independently of the user's configuration.
+fn git(directory: &Path, arguments: &[&str]) {
     let mut git = Command::new("git");
     let identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgSign=false"];
-    let status = git.args(identity).args(arguments).current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").status();
+    let status =
+        git.args(identity).args(arguments).current_dir(directory).env("GIT_CONFIG_GLOBAL", "/dev/null").status();
     assert!(status.expect("git").success(), "{arguments:?}");
 }
 
 #[testkit::test]
 fn a_release_counts_as_later_than_its_release_candidates() {
-    let folder = testkit::scratch::folder("releases");
-    git(&folder, &["init", "--quiet"]);
-    let script = package_folder().join("packaging/last-release");
+    let directory = testkit::scratch::directory("releases");
+    git(&directory, &["init", "--quiet"]);
+    let script = package_directory().join("packaging/last-release");
     let last = || {
-        let output = Command::new(&script).current_dir(&folder).output().expect("the script");
+        let output = Command::new(&script).current_dir(&directory).output().expect("the script");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
     };
     let tags = ["v0.9.0", "v0.10.0-rc1", "v0.10.0", "v1.0.0-rc1", "v1.0.0-rc2", "v1.0.0"];
     let expected = ["", "v0.9.0", "v0.10.0-rc1", "v0.10.0", "v1.0.0-rc1", "v1.0.0-rc2"];
     for (tag, before) in tags.into_iter().zip(expected) {
-        git(&folder, &["commit", "--quiet", "--allow-empty", "--message", tag]);
-        git(&folder, &["tag", tag]);
+        git(&directory, &["commit", "--quiet", "--allow-empty", "--message", tag]);
+        git(&directory, &["tag", tag]);
         assert_eq!(last(), before, "before {tag}");
     }
-    git(&folder, &["commit", "--quiet", "--allow-empty", "--message", "next"]);
+    git(&directory, &["commit", "--quiet", "--allow-empty", "--message", "next"]);
     assert_eq!(last(), "v1.0.0");
 }
 
@@ -66,7 +67,7 @@ fn workflows_run_scripts_that_exist() {
     let scripts: Vec<&str> = scripts.collect();
     assert!(scripts.len() >= 4, "{scripts:?}");
     for script in scripts {
-        assert!(package_folder().join(script).exists(), "{script}");
+        assert!(package_directory().join(script).exists(), "{script}");
     }
 }
 
@@ -78,8 +79,8 @@ fn packages_contain_files_that_exist() {
     let names: Vec<&str> = names.filter_map(|line| line.split('"').nth(1)).collect();
     assert!(names.len() > 20, "{names:?}");
     for name in names {
-        let folder = name.rsplit_once("/*").map_or(name, |(folder, _)| folder);
-        assert!(package_folder().join(folder).exists(), "{name}");
+        let directory = name.rsplit_once("/*").map_or(name, |(directory, _)| directory);
+        assert!(package_directory().join(directory).exists(), "{name}");
     }
 }
 
@@ -96,9 +97,9 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     let rpm = sources("[package.metadata.generate-rpm]", "source = \"");
     assert_eq!(debian, rpm);
     for name in ["examples/dashboard.json", "examples/alerts.yaml", "examples/fencing/sql.sh", "docs/safety.md"] {
-        let (folder, file) = name.rsplit_once('/').expect("a folder");
+        let (directory, file) = name.rsplit_once('/').expect("a directory");
         let (_, extension) = file.rsplit_once('.').expect("an extension");
-        let patterns = [format!("{folder}/*"), format!("{folder}/*.{extension}")];
+        let patterns = [format!("{directory}/*"), format!("{directory}/*.{extension}")];
         assert!(patterns.iter().any(|pattern| debian.contains(pattern)), "{name}");
     }
 }
@@ -123,12 +124,12 @@ esac
 
 /// Runs `packaging/publish` with the fake programs. They fail during change number `failing_change`, counted from 1,
 /// and never fail if it is 0. Returns whether the script succeeded.
-fn publish(folder: &Path, failing_change: usize) -> bool {
+fn publish(directory: &Path, failing_change: usize) -> bool {
     let version = env!("CARGO_PKG_VERSION");
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("PATH"));
-    let mut script = Command::new(package_folder().join("packaging/publish"));
-    script.arg(format!("v{version}")).arg(folder.join("dist"));
-    script.env("PATH", path).env("STATE", folder.join("state"));
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("PATH"));
+    let mut script = Command::new(package_directory().join("packaging/publish"));
+    script.arg(format!("v{version}")).arg(directory.join("dist"));
+    script.env("PATH", path).env("STATE", directory.join("state"));
     script
         .env("VERSION", version)
         .env("FAILS", failing_change.to_string())
@@ -142,25 +143,25 @@ fn publish(folder: &Path, failing_change: usize) -> bool {
 fn a_second_run_completes_a_publication_that_failed() {
     let mut failures = 0;
     loop {
-        let folder = testkit::scratch::folder("publish");
+        let directory = testkit::scratch::directory("publish");
         for name in ["dist", "state", "state/files"] {
-            fs::create_dir(folder.join(name)).expect("a folder");
+            fs::create_dir(directory.join(name)).expect("a directory");
         }
         for program in ["gh", "cargo"] {
-            let program = folder.join(program);
+            let program = directory.join(program);
             fs::write(&program, FAKE_PUBLISHER).expect("a program");
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable program");
         }
         for (file, text) in [("dist/a.deb", "a"), ("dist/b.tar.gz", "b"), ("state/crates", ""), ("state/changes", "")] {
-            fs::write(folder.join(file), text).expect("a file");
+            fs::write(directory.join(file), text).expect("a file");
         }
-        let succeeded = publish(&folder, failures + 1);
+        let succeeded = publish(&directory, failures + 1);
         assert!(
-            succeeded || publish(&folder, 0),
+            succeeded || publish(&directory, 0),
             "the second run should succeed after change {} has failed",
             failures + 1
         );
-        let state = |name: &str| fs::read_to_string(folder.join("state").join(name)).expect(name);
+        let state = |name: &str| fs::read_to_string(directory.join("state").join(name)).expect(name);
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(state("crates"), format!("leaderrun-core@{version}\nleaderrun@{version}\n"));
         assert_eq!((state("files/a.deb"), state("files/b.tar.gz")), ("a".to_owned(), "b".to_owned()));
@@ -168,7 +169,7 @@ fn a_second_run_completes_a_publication_that_failed() {
         assert!(sums.contains("  a.deb\n") && sums.contains("  b.tar.gz\n") && sums.lines().count() == 2, "{sums}");
         assert_eq!(state("draft").trim(), "false");
         let changes = state("changes");
-        assert!(publish(&folder, 0), "a third run should succeed");
+        assert!(publish(&directory, 0), "a third run should succeed");
         assert_eq!(state("changes"), changes, "a run after a complete one should change nothing");
         if succeeded {
             break;

@@ -1,4 +1,5 @@
-//! Runs the shell blocks of the documents. The blocks of one document run in order, in one folder and with one cluster.
+//! Runs the shell blocks of the documents. The blocks of one document run in order, in one directory and with one
+//! cluster.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -25,23 +26,23 @@ fn has_kubectl() -> Result<(), String> {
     }
 }
 
-/// Creates a folder with the programs that the blocks find first in `PATH`. Returns the folder.
+/// Creates a directory with the programs that the blocks find first in `PATH`. Returns the directory.
 fn create_programs() -> PathBuf {
-    let folder = scratch::folder("programs");
-    symlink(leaderrun(), folder.join("leaderrun")).expect("a link");
-    let cargo = folder.join("cargo");
+    let directory = scratch::directory("programs");
+    symlink(leaderrun(), directory.join("leaderrun")).expect("a link");
+    let cargo = directory.join("cargo");
     fs::write(&cargo, CARGO).expect("a script");
     fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("a mode");
-    folder
+    directory
 }
 
-fn run(block: &Block, folder: &Path, programs: &Path, cluster: &Cluster) {
-    let script = folder.join("block.sh");
+fn run(block: &Block, directory: &Path, programs: &Path, cluster: &Cluster) {
+    let script = directory.join("block.sh");
     fs::write(&script, &block.text).expect("a script");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
     let mut shell = Command::new("timeout");
-    shell.args(["60", "sh", "-e"]).arg(&script).current_dir(folder);
-    shell.env("PATH", path).env("HOME", folder).env("KUBECONFIG", cluster.kubeconfig());
+    shell.args(["60", "sh", "-e"]).arg(&script).current_dir(directory);
+    shell.env("PATH", path).env("HOME", directory).env("KUBECONFIG", cluster.kubeconfig());
     let output = shell.output().expect("a shell");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{block}: {}\n{stdout}{stderr}", output.status);
@@ -58,9 +59,9 @@ fn run_documents(with_kubectl: bool) {
         if blocks.iter().any(|block| block.text.contains("kubectl")) != with_kubectl {
             continue;
         }
-        let (folder, cluster) = (scratch::folder("document"), Cluster::start());
+        let (directory, cluster) = (scratch::directory("document"), Cluster::start());
         for block in blocks {
-            run(block, &folder, &programs, &cluster);
+            run(block, &directory, &programs, &cluster);
             count += 1;
         }
     }

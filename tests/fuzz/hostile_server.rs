@@ -65,8 +65,8 @@ const ALL_KINDS: [ResponseKind; 4] =
 
 fn run_candidate(kind: ResponseKind, mut random: Rng) {
     let port = Port::reserve();
-    let folder = scratch::folder("hostile");
-    let (config, command_ran) = (folder.join("kubeconfig"), folder.join("command-ran"));
+    let directory = scratch::directory("hostile");
+    let (config, command_ran) = (directory.join("kubeconfig"), directory.join("command-ran"));
     kubeconfig::write(&config, port.address(), ADMIN);
     let listener = runtime::enter(|| port.listen()).expect("a port");
     let server_random = random.fork();

@@ -29,9 +29,9 @@ pub fn program() -> &'static str {
     &PROGRAM
 }
 
-/// Copies leaderrun to a new folder that every user can reach. Returns the path of the copy.
-pub fn copy_of_program(folder: &str) -> String {
-    let program = create_reachable_folder(folder, 0o755).join("leaderrun");
+/// Copies leaderrun to a new directory that every user can reach. Returns the path of the copy.
+pub fn copy_of_program(directory: &str) -> String {
+    let program = create_reachable_directory(directory, 0o755).join("leaderrun");
     // A file that is open for writing cannot be executed. If this process wrote the copy itself, a child that another
     // test starts could inherit the descriptor and keep the file open.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
@@ -39,13 +39,13 @@ pub fn copy_of_program(folder: &str) -> String {
     program.into_os_string().into_string().expect("a path in UTF-8")
 }
 
-/// Creates a folder with this mode that every user can reach.
-pub fn create_reachable_folder(name: &str, mode: u32) -> PathBuf {
-    let folder = scratch::folder(name);
-    let parent = folder.parent().expect("the scratch folder");
-    fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch folder is ours");
-    fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
-    folder
+/// Creates a directory with this mode that every user can reach.
+pub fn create_reachable_directory(name: &str, mode: u32) -> PathBuf {
+    let directory = scratch::directory(name);
+    let parent = directory.parent().expect("the scratch directory");
+    fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch directory is ours");
+    fs::set_permissions(&directory, Permissions::from_mode(mode)).expect("the directory is ours");
+    directory
 }
 
 /// Makes a command run as this user. An ordinary user belongs to a group with the same ID, and to [`GROUP`].

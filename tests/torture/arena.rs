@@ -83,7 +83,7 @@ impl Arena {
                 (Some(cluster), lock)
             }
             LockKind::File => {
-                let path = scratch::folder("torture").join("job.lease");
+                let path = scratch::directory("torture").join("job.lease");
                 (None, TestLock { name: format!("file:{}", path.display()), kubeconfig: None })
             }
         };
@@ -110,7 +110,7 @@ impl Arena {
             kind,
             lock,
             series: (0..series_count).map(new_series).collect(),
-            checker: Checker::start(witnesses.folder().to_owned(), slots.is_some()),
+            checker: Checker::start(witnesses.directory().to_owned(), slots.is_some()),
             observers: stores.iter().cloned().map(Observer::start).collect(),
             plan: Plan::new(kind, series_count, stores.len(), seed),
             stores,
@@ -226,7 +226,7 @@ impl Arena {
         let mut leaders: BTreeMap<usize, String> = BTreeMap::new();
         while leaders.len() < self.stores.len() {
             self.run_for(INTERVAL * 5);
-            for process in processes::with_folder(self.witnesses.folder()) {
+            for process in processes::with_directory(self.witnesses.directory()) {
                 let slot = if self.has_slots() { process.slot } else { Some(0) };
                 if let Some((slot, holder)) = slot.zip(process.holder).filter(|(_, holder)| !except.contains(holder)) {
                     leaders.insert(slot, holder);
@@ -258,12 +258,14 @@ impl Arena {
             self.run_for(INTERVAL);
             self.kill_processes(|process| process.holder.is_some());
         }
-        let left = processes::with_folder(self.witnesses.folder());
+        let left = processes::with_directory(self.witnesses.directory());
         self.require(left.is_empty(), &format!("left behind: {left:?}"));
     }
 
     fn kill_processes(&self, is_selected: impl Fn(&processes::Process) -> bool) {
-        for process in processes::with_folder(self.witnesses.folder()).iter().filter(|process| is_selected(process)) {
+        for process in
+            processes::with_directory(self.witnesses.directory()).iter().filter(|process| is_selected(process))
+        {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
     }
@@ -305,7 +307,7 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         // If the test failed, leaderrun is still running and is killed as well.
-        while !processes::with_folder(self.witnesses.folder()).is_empty() {
+        while !processes::with_directory(self.witnesses.directory()).is_empty() {
             self.kill_processes(|_| true);
             thread::sleep(INTERVAL);
         }

@@ -60,14 +60,14 @@ struct Run {
 }
 
 impl Checker {
-    /// Starts a checker for the processes with `folder` on their command line.
-    pub fn start(folder: PathBuf, has_slots: bool) -> Self {
+    /// Starts a checker for the processes with `directory` on their command line.
+    pub fn start(directory: PathBuf, has_slots: bool) -> Self {
         let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
         let stopped = Arc::<AtomicBool>::default();
         let (thread_findings, thread_stopped) = (Arc::clone(&findings), Arc::clone(&stopped));
         let thread = thread::spawn(move || {
             while !thread_stopped.load(Ordering::Relaxed) {
-                let found = processes::with_folder(&folder);
+                let found = processes::with_directory(&directory);
                 thread_findings.lock().expect("the findings").add(&found);
                 thread::sleep(INTERVAL);
             }

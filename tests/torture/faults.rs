@@ -88,7 +88,7 @@ impl Arena {
             }
             Fault::SignalCommand(signal) => {
                 let holder = &self.series[index].candidate.as_ref()?.identity;
-                let processes = processes::with_folder(self.witnesses.folder());
+                let processes = processes::with_directory(self.witnesses.directory());
                 let command_process = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
                 kill(Pid::from_raw(command_process.pid), signal).ok()?;
             }

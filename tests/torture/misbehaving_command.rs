@@ -60,8 +60,8 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
         leave_process_group();
     }
     if has("child") {
-        let folder = Path::new(&arguments[0]);
-        in_child(|| run_child(folder));
+        let directory = Path::new(&arguments[0]);
+        in_child(|| run_child(directory));
     }
     if has("descendants") {
         start_chain(Path::new(&arguments[0]));
@@ -115,10 +115,10 @@ fn leave_process_group() {
     }
 }
 
-fn run_child(folder: &Path) {
+fn run_child(directory: &Path) {
     ignore_all();
     let mut lifetime = Lifetime::begin(witness::run_from_environment());
-    let Ok(file) = lifetime.create_file(folder) else { return };
+    let Ok(file) = lifetime.create_file(directory) else { return };
     let end = lifetime.started_at + DESCENDANTS_END_AFTER.as_nanos() as u64;
     while lifetime.last_seen_at < end {
         lifetime.last_seen_at = boot_time();
@@ -138,20 +138,20 @@ fn flood() {
 }
 
 /// Starts a chain of orphans. Each lives for a few milliseconds and forks the next one.
-fn start_chain(folder: &Path) {
+fn start_chain(directory: &Path) {
     let main = Pid::from_raw(id() as i32);
     let intermediate = in_child(|| {
-        in_child(|| run_chain(folder, main));
+        in_child(|| run_chain(directory, main));
     });
     if let Some(intermediate) = intermediate {
         let _ = nix::sys::wait::waitpid(intermediate, None);
     }
 }
 
-fn run_chain(folder: &Path, main: Pid) {
+fn run_chain(directory: &Path, main: Pid) {
     ignore_all();
     let mut lifetime = Lifetime::begin(witness::run_from_environment());
-    let Ok(file) = lifetime.create_file(folder) else { return };
+    let Ok(file) = lifetime.create_file(directory) else { return };
     let mut random = fastrand::Rng::with_seed(lifetime.started_at);
     let end = lifetime.started_at + DESCENDANTS_END_AFTER.as_nanos() as u64;
     let mut generations_left = GENERATIONS_AFTER_DEATH;

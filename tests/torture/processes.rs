@@ -26,9 +26,9 @@ impl Process {
     }
 }
 
-/// Returns all living processes with `folder` on their command line. Each torture run has its own folder.
-pub fn with_folder(folder: &Path) -> Vec<Process> {
-    let folder = folder.as_os_str().as_encoded_bytes();
+/// Returns all living processes with `directory` on their command line. Each torture run has its own directory.
+pub fn with_directory(directory: &Path) -> Vec<Process> {
+    let directory = directory.as_os_str().as_encoded_bytes();
     let pids =
         fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
@@ -36,7 +36,7 @@ pub fn with_folder(folder: &Path) -> Vec<Process> {
         let started = stat(pid).filter(|stat| stat.alive)?.started;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        if !words.contains(&folder) {
+        if !words.contains(&directory) {
             return None;
         }
         let is_witness = words.get(1) == Some(&&b"--witness"[..]);

@@ -20,7 +20,7 @@ use crate::{scratch, tls};
 /// The time within which the two programs must start. It is long enough for a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Returns the folder with both programs, which `KUBEBUILDER_ASSETS` names.
+/// Returns the directory with both programs, which `KUBEBUILDER_ASSETS` names.
 pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -28,8 +28,8 @@ pub fn assets() -> Option<PathBuf> {
 /// A running kube-apiserver with its own etcd. Both are killed when dropped.
 pub struct Envtest {
     assets: PathBuf,
-    /// The folder for certificates, logs and data.
-    folder: PathBuf,
+    /// The directory for certificates, logs and data.
+    directory: PathBuf,
     port: Port,
     etcd: Etcd,
     apiserver: Mutex<ChildProcess>,
@@ -44,12 +44,12 @@ struct Etcd {
 impl Envtest {
     /// Starts both programs, and returns when the API server is ready.
     pub fn start(assets: &Path) -> Envtest {
-        let folder = scratch::folder("envtest");
-        write_files(&folder);
+        let directory = scratch::directory("envtest");
+        write_files(&directory);
         let port = Port::reserve();
-        let etcd = Etcd::start(assets, &folder);
-        let apiserver = start_apiserver(assets, &folder, port.address(), &etcd);
-        let envtest = Envtest { assets: assets.to_owned(), folder, port, etcd, apiserver: Mutex::new(apiserver) };
+        let etcd = Etcd::start(assets, &directory);
+        let apiserver = start_apiserver(assets, &directory, port.address(), &etcd);
+        let envtest = Envtest { assets: assets.to_owned(), directory, port, etcd, apiserver: Mutex::new(apiserver) };
         envtest.wait_until_ready();
         envtest
     }
@@ -63,7 +63,7 @@ impl Envtest {
     pub fn restart(&self) {
         let mut apiserver = self.apiserver.lock().expect("kube-apiserver");
         apiserver.kill();
-        *apiserver = start_apiserver(&self.assets, &self.folder, self.address(), &self.etcd);
+        *apiserver = start_apiserver(&self.assets, &self.directory, self.address(), &self.etcd);
         drop(apiserver);
         self.wait_until_ready();
     }
@@ -77,8 +77,8 @@ impl Envtest {
             if !alive || start.elapsed() > START_TIMEOUT {
                 panic!(
                     "kube-apiserver is not ready\n{}\n{}",
-                    last_lines(&self.folder.join("etcd.log")),
-                    last_lines(&self.folder.join("kube-apiserver.log")),
+                    last_lines(&self.directory.join("etcd.log")),
+                    last_lines(&self.directory.join("kube-apiserver.log")),
                 );
             }
             thread::sleep(Duration::from_millis(100));
@@ -87,12 +87,12 @@ impl Envtest {
 }
 
 impl Etcd {
-    fn start(assets: &Path, folder: &Path) -> Etcd {
+    fn start(assets: &Path, directory: &Path) -> Etcd {
         let ports = [Port::reserve(), Port::reserve()];
         let [clients, peers] = ports.each_ref().map(|port| format!("http://{}", port.address()));
         let mut command = Command::new(assets.join("etcd"));
         command
-            .arg(format!("--data-dir={}", folder.join("etcd").display()))
+            .arg(format!("--data-dir={}", directory.join("etcd").display()))
             .arg(format!("--listen-client-urls={clients}"))
             .arg(format!("--advertise-client-urls={clients}"))
             .arg(format!("--listen-peer-urls={peers}"))
@@ -101,7 +101,7 @@ impl Etcd {
             // Sockets of this process are bound to the same ports, to reserve them.
             .arg("--socket-reuse-port=true")
             .arg("--unsafe-no-fsync=true");
-        Etcd { ports, process: spawn(command, &folder.join("etcd.log")) }
+        Etcd { ports, process: spawn(command, &directory.join("etcd.log")) }
     }
 
     fn address(&self) -> SocketAddr {
@@ -109,8 +109,8 @@ impl Etcd {
     }
 }
 
-fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etcd) -> ChildProcess {
-    let file = |option: &str, name: &str| format!("--{option}={}", folder.join(name).display());
+fn start_apiserver(assets: &Path, directory: &Path, address: SocketAddr, etcd: &Etcd) -> ChildProcess {
+    let file = |option: &str, name: &str| format!("--{option}={}", directory.join(name).display());
     let mut command = Command::new(assets.join("kube-apiserver"));
     command
         .arg(format!("--etcd-servers=http://{}", etcd.address()))
@@ -132,10 +132,10 @@ fn start_apiserver(assets: &Path, folder: &Path, address: SocketAddr, etcd: &Etc
         // Otherwise each pod would need a ServiceAccount, which only a controller creates.
         .arg("--disable-admission-plugins=ServiceAccount")
         .arg("--allow-privileged=true");
-    spawn(command, &folder.join("kube-apiserver.log"))
+    spawn(command, &directory.join("kube-apiserver.log"))
 }
 
-fn write_files(folder: &Path) {
+fn write_files(directory: &Path) {
     let server = tls::server_certificate();
     let (private, public) = tls::key_pair();
     for (name, text) in [
@@ -145,7 +145,7 @@ fn write_files(folder: &Path) {
         ("service-account.pub", &public),
         ("tokens.csv", &users::token_file()),
     ] {
-        fs::write(folder.join(name), text).expect("a file for kube-apiserver");
+        fs::write(directory.join(name), text).expect("a file for kube-apiserver");
     }
 }
 

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Tests register themselves. A file without a `mod` line is not compiled, so its tests would be skipped silently.
-//! Therefore a test binary refuses to run if its folder contains a source file that it was built without.
+//! Therefore a test binary refuses to run if its directory contains a source file that it was built without.
 
 use std::env::ArgsOs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ inventory::collect!(Test);
 
 /// The settings of one test binary, created by [`harness!`](crate::harness!).
 pub struct Harness {
-    /// The folder of the package.
+    /// The directory of the package.
     package: &'static str,
     /// The path of the binary's main file, relative to the package.
     main: &'static str,
@@ -67,7 +67,7 @@ pub fn leaderrun() -> &'static str {
 }
 
 impl Harness {
-    /// Creates a harness from the program under test, the package's folder, and the binary's main file; see
+    /// Creates a harness from the program under test, the package's directory, and the binary's main file; see
     /// [`harness!`](crate::harness!).
     pub fn new(leaderrun: &'static str, package: &'static str, main: &'static str) -> Harness {
         LEADERRUN.get_or_init(|| leaderrun.into());
@@ -152,12 +152,12 @@ impl Harness {
         Trial::test(name, run).with_ignored_flag(skipped.is_some())
     }
 
-    /// Returns the source files in the main file's folder that this binary was built without.
+    /// Returns the source files in the main file's directory that this binary was built without.
     fn missing_sources(&self) -> Vec<String> {
         let package = Path::new(self.package);
         let Some(compiled) = compiled_sources() else { return Vec::new() };
-        let folder = package.join(self.main).parent().expect("a main file in a folder").to_owned();
-        let sources = sources_in(&folder).into_iter();
+        let directory = package.join(self.main).parent().expect("a main file in a directory").to_owned();
+        let sources = sources_in(&directory).into_iter();
         let relative = sources.filter_map(|source| Some(source.strip_prefix(package).ok()?.to_str()?.to_owned()));
         let mut missing: Vec<String> = relative.filter(|source| !compiled.contains(source)).collect();
         missing.sort();
@@ -173,11 +173,11 @@ fn compiled_sources() -> Option<Vec<String>> {
     Some(sources.split(' ').map(str::to_owned).collect())
 }
 
-fn sources_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+fn sources_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let (directories, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
     let mut sources: Vec<PathBuf> =
         files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs")).collect();
-    sources.extend(folders.iter().flat_map(|folder| sources_in(folder)));
+    sources.extend(directories.iter().flat_map(|directory| sources_in(directory)));
     sources
 }

@@ -13,19 +13,19 @@ use crate::{scratch, tls};
 /// The kubeconfigs for one server: a file for each user.
 pub struct Kubeconfigs {
     server: SocketAddr,
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Kubeconfigs {
     /// Returns the kubeconfigs for the server at this address.
     pub fn new(server: SocketAddr) -> Kubeconfigs {
-        let folder = scratch::folder("kubeconfigs");
-        Kubeconfigs { server, folder }
+        let directory = scratch::directory("kubeconfigs");
+        Kubeconfigs { server, directory }
     }
 
     /// Writes the file for a user and returns its path.
     pub fn file_for(&self, user: User) -> PathBuf {
-        let file = self.folder.join(format!("{}.kubeconfig", user.name));
+        let file = self.directory.join(format!("{}.kubeconfig", user.name));
         write(&file, self.server, user);
         file
     }
@@ -58,7 +58,8 @@ pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Val
         "current-context": "test",
     });
     // The file is replaced by renaming a temporary one, because other threads may read or write it at the same time.
-    let draft = tempfile::NamedTempFile::new_in(file.parent().expect("a file in a folder")).expect("a new kubeconfig");
+    let draft =
+        tempfile::NamedTempFile::new_in(file.parent().expect("a file in a directory")).expect("a new kubeconfig");
     fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");
     draft.persist(file).expect("the new kubeconfig replaces the old one");
 }

@@ -1,7 +1,7 @@
 //! Building blocks for leaderrun's tests.
 //!
 //! - [`Cluster`]: a running API server. It is the testkit's own ([`api_server`]), or a real one if
-//!   `KUBEBUILDER_ASSETS` names a folder with `etcd` and `kube-apiserver`.
+//!   `KUBEBUILDER_ASSETS` names a directory with `etcd` and `kube-apiserver`.
 //! - [`Client`]: blocking requests to an API server, and watches.
 //! - [`Proxy`]: a proxy in front of an API server that injects faults.
 //! - [`Candidate`]: the configuration of a leaderrun process for a [`TestLock`]. Starting it returns a [`Running`].

@@ -33,9 +33,9 @@ impl TestLock {
         Self { name: format!("{}/job", Cluster::shared().new_namespace()), kubeconfig: Some(kubeconfig) }
     }
 
-    /// Returns a lock file in a new folder.
+    /// Returns a lock file in a new directory.
     pub fn file() -> Self {
-        let path = scratch::folder("lock").join("job.lease");
+        let path = scratch::directory("lock").join("job.lease");
         Self { name: format!("file:{}", path.display()), kubeconfig: None }
     }
 

@@ -1,7 +1,7 @@
-//! A temporary folder for the files of this test process, which is removed when the process exits.
+//! A temporary directory for the files of this test process, which is removed when the process exits.
 //!
 //! The clean-up runs at exit because the shared cluster is a static, which is never dropped. Only a process that is
-//! killed leaves its folder behind.
+//! killed leaves its directory behind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = tempfile::Builder::new().prefix("leaderrun-test-").tempdir().expect("a temporary folder").keep();
-    let to_remove = folder.clone();
+static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let directory = tempfile::Builder::new().prefix("leaderrun-test-").tempdir().expect("a temporary directory").keep();
+    let to_remove = directory.clone();
     at_exit(move || drop(fs::remove_dir_all(to_remove)));
-    folder
+    directory
 });
 
-/// Creates an empty folder in the temporary folder. Its name begins with `name`.
-pub fn folder(name: &str) -> PathBuf {
+/// Creates an empty directory in the temporary directory. Its name begins with `name`.
+pub fn directory(name: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(1);
-    let folder = FOLDER.join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-    fs::create_dir(&folder).expect("a folder in the temporary folder");
-    folder
+    let directory = DIRECTORY.join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&directory).expect("a directory in the temporary directory");
+    directory
 }
 
 type ExitAction = Box<dyn FnOnce() + Send>;

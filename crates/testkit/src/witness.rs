@@ -35,7 +35,7 @@ const SMALL_STACK: usize = 16 * 1024;
 /// The time from the first stop signal to the end of a witness with the word `linger`.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs a witness. The first argument is the folder that it writes to; the others select its behavior:
+/// Runs a witness. The first argument is the directory that it writes to; the others select its behavior:
 ///
 /// - `ignore`: the witness ignores SIGTERM and SIGINT. Otherwise these signals end it with status 0.
 /// - `linger`: the witness takes three seconds to end after SIGTERM or SIGINT.
@@ -48,10 +48,10 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: the witness belongs to this run. Otherwise the run is taken from
 ///   the environment.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let folder = PathBuf::from(arguments.next().expect("the folder"));
+    let directory = PathBuf::from(arguments.next().expect("the directory"));
     let words: Vec<String> = arguments.map(|word| word.into_string().expect("arguments in UTF-8")).collect();
     if words.iter().any(|word| word == "worker") {
-        continue_in_worker(folder, words);
+        continue_in_worker(directory, words);
     }
     let has = |word: &str| words.iter().any(|other| other == word);
     let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
@@ -60,7 +60,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
     let mut lifetime = Lifetime::begin(run);
     if has("hidden") {
-        start_hidden(&folder, &lifetime.run);
+        start_hidden(&directory, &lifetime.run);
     }
     let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     // SIGUSR1, which some tests send, would end the witness by default.
@@ -78,7 +78,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             thread::Builder::new().stack_size(SMALL_STACK).spawn(thread_function).expect("a thread");
         }
     }
-    let file = lifetime.create_file(&folder).expect("a file to write to");
+    let file = lifetime.create_file(&directory).expect("a file to write to");
     lifetime.write(&file);
     if has("ends") {
         return ExitCode::SUCCESS;
@@ -100,10 +100,10 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Runs a witness in a new thread, and ends the main thread.
-fn continue_in_worker(folder: PathBuf, words: Vec<String>) -> ! {
+fn continue_in_worker(directory: PathBuf, words: Vec<String>) -> ! {
     let words = words.into_iter().filter(|word| word != "worker").map(OsString::from).collect::<Vec<_>>();
     thread::spawn(move || {
-        run([folder.into_os_string()].into_iter().chain(words));
+        run([directory.into_os_string()].into_iter().chain(words));
         process::exit(0);
     });
     // SAFETY: the call only ends this thread, and no other thread uses its stack.
@@ -119,7 +119,7 @@ pub fn run_from_environment() -> String {
 }
 
 /// Starts a witness that cannot be found by its process group, session, parent or environment.
-fn start_hidden(folder: &Path, run: &str) {
+fn start_hidden(directory: &Path, run: &str) {
     // SAFETY: this process has only one thread, so the child cannot inherit a lock that another thread holds.
     match unsafe { fork() }.expect("a fork") {
         ForkResult::Parent { child } => drop(waitpid(child, None)),
@@ -127,7 +127,7 @@ fn start_hidden(folder: &Path, run: &str) {
             setsid().expect("a session");
             // SAFETY: this process, too, has only one thread.
             if let ForkResult::Child = unsafe { fork() }.expect("a fork") {
-                let words = [FLAG.as_ref(), folder.as_os_str(), "ignore".as_ref()];
+                let words = [FLAG.as_ref(), directory.as_os_str(), "ignore".as_ref()];
                 let failure = Command::new(this_program()).args(words).arg(format!("run={run}")).env_clear().exec();
                 panic!("{failure}");
             }
@@ -175,8 +175,8 @@ impl Lifetime {
     ///
     /// # Errors
     /// Fails if the file cannot be created, for example because descriptors are exhausted.
-    pub fn create_file(&self, folder: &Path) -> std::io::Result<File> {
-        File::create(folder.join(format!("{}.{}", self.pid, self.started_at)))
+    pub fn create_file(&self, directory: &Path) -> std::io::Result<File> {
+        File::create(directory.join(format!("{}.{}", self.pid, self.started_at)))
     }
 
     /// Replaces the lifetime in `file`.
@@ -217,7 +217,7 @@ pub fn holder_and_slot(text: &str) -> (&str, Option<usize>) {
     with_slot.unwrap_or((text, None))
 }
 
-/// The folder that the commands of one test write to.
+/// The directory that the commands of one test write to.
 pub struct Witnesses(PathBuf);
 
 impl Default for Witnesses {
@@ -228,11 +228,11 @@ impl Default for Witnesses {
 
 impl Witnesses {
     pub fn new() -> Self {
-        Self(scratch::folder("witnesses"))
+        Self(scratch::directory("witnesses"))
     }
 
-    /// Returns the folder. It is on the command line of each witness, and therefore also on leaderrun's.
-    pub fn folder(&self) -> &Path {
+    /// Returns the directory. It is on the command line of each witness, and therefore also on leaderrun's.
+    pub fn directory(&self) -> &Path {
         &self.0
     }
 
@@ -244,7 +244,7 @@ impl Witnesses {
 
     /// Returns the lifetimes of all processes so far, in the order of their start.
     pub fn lifetimes(&self) -> Vec<Lifetime> {
-        let files = fs::read_dir(&self.0).expect("the folder").flatten();
+        let files = fs::read_dir(&self.0).expect("the directory").flatten();
         let mut lifetimes: Vec<Lifetime> =
             files.filter_map(|file| Lifetime::parse(&fs::read_to_string(file.path()).ok()?)).collect();
         lifetimes.sort_by_key(|lifetime| lifetime.started_at);

@@ -101,7 +101,8 @@ Exit status:
         #[arg(long, value_name = "NAME", value_parser = values::object_name)]
         service_account: Option<String>,
 
-        /// Also print a FlowSchema that lets a busy API server serve renewals before other requests; only a cluster administrator can apply it
+        /// Also print a FlowSchema that lets a busy API server serve renewals before other requests; only a cluster
+        /// administrator can apply it
         #[arg(long)]
         priority: bool,
 
@@ -133,7 +134,8 @@ Exit status:
   125  not asked: the holder is another program, or the lock cannot be reached"
     )]
     StepDown {
-        /// Wait until the holder has released the lock, for at most DURATION if it is given, and print the next leader [default: do not wait]
+        /// Wait until the holder has released the lock, for at most DURATION if it is given, and print the next leader
+        /// [default: do not wait]
         #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = values::duration)]
         wait: Option<Option<Duration>>,
 
@@ -160,7 +162,8 @@ Exit status:
         #[arg(long, required = true)]
         force: bool,
 
-        /// How long to wait for a renewal [default: two retry periods if the holder's record states them, otherwise a third of its lease duration]
+        /// How long to wait for a renewal [default: two retry periods if the holder's record states them, otherwise a
+        /// third of its lease duration]
         #[arg(long, value_name = "DURATION", value_parser = values::duration)]
         observe: Option<Duration>,
 
@@ -215,7 +218,7 @@ For one session:
   zsh   source <(leaderrun completion zsh)
   fish  leaderrun completion fish | source
 
-Permanently, in a folder that the shell searches:
+Permanently, in a directory that the shell searches:
   bash  leaderrun completion bash > /etc/bash_completion.d/leaderrun
   zsh   leaderrun completion zsh > /usr/local/share/zsh/site-functions/_leaderrun
   fish  leaderrun completion fish > ~/.config/fish/completions/leaderrun.fish"

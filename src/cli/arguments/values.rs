@@ -73,7 +73,7 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
         false => format!("{kind}:/tmp/my-job.lease"),
     });
     let as_file = is_path.then(|| format!("file:{text}"));
-    let in_folder = (kind == "file" && rest.ends_with('/')).then(|| format!("{text}my-job.lease"));
+    let in_directory = (kind == "file" && rest.ends_with('/')).then(|| format!("{text}my-job.lease"));
     let in_home = rest.strip_prefix("~/").filter(|_| kind == "file");
     let in_home = in_home.and_then(|rest| Some(format!("file:{}/{rest}", env::var("HOME").ok()?)));
     let nearest_valid = |text: &str| {
@@ -88,7 +88,7 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
         Some(file) if file.parse::<LockName>().is_ok() => {
             Err(InvalidValue { reason: "the path of a lock begins with file:".into(), suggestion: Some(file) })
         }
-        _ => parsed(text, [without_name, in_folder, in_home, with_kind, without_kind]),
+        _ => parsed(text, [without_name, in_directory, in_home, with_kind, without_kind]),
     }
 }
 
@@ -272,8 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn the_full_path_is_suggested_for_a_lock_in_the_home_folder() {
-        let home = env::var("HOME").expect("a home folder");
+    fn the_full_path_is_suggested_for_a_lock_in_the_home_directory() {
+        let home = env::var("HOME").expect("a home directory");
         assert_eq!(suggestion(lock("file:~/job")), Some(format!("file:{home}/job")));
     }
 

@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_changed_file_has_a_different_stamp() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, other) = (folder.path().join("token"), folder.path().join("other"));
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("token"), directory.path().join("other"));
         let stamp = || stamps(std::slice::from_ref(&path));
         let missing = stamp();
         fs::write(&path, "one").unwrap();

@@ -255,19 +255,19 @@ mod tests {
 
     use super::*;
 
-    /// Credentials from a kubeconfig in a temporary folder.
+    /// Credentials from a kubeconfig in a temporary directory.
     struct Kubeconfig {
-        folder: tempfile::TempDir,
+        directory: tempfile::TempDir,
         credentials: Credentials,
         runtime: tokio::runtime::Runtime,
     }
 
     impl Kubeconfig {
         fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let options = ClusterOptions::of_kubeconfig(folder.path().join("kubeconfig"));
+            let directory = tempfile::tempdir().unwrap();
+            let options = ClusterOptions::of_kubeconfig(directory.path().join("kubeconfig"));
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            Self { folder, credentials: Credentials::new(options), runtime }
+            Self { directory, credentials: Credentials::new(options), runtime }
         }
 
         fn write(&self, server: &str, token: &str) {
@@ -276,7 +276,7 @@ mod tests {
                  contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
                  current-context: x\nusers: [{{name: u, user: {{token: {token}}}}}]\n"
             );
-            fs::write(self.folder.path().join("kubeconfig"), text).unwrap();
+            fs::write(self.directory.path().join("kubeconfig"), text).unwrap();
         }
 
         fn recheck(&self) -> Arc<Access> {
@@ -333,8 +333,8 @@ mod tests {
                  user: u\n  name: x\ncurrent-context: x\nkind: Config\nusers:\n- name: u\n  user:\n    token: {token}\n"
             )
         };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kubeconfig");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kubeconfig");
         fs::write(&path, kubeconfig("old")).unwrap();
         let credentials = Credentials::new(ClusterOptions::of_kubeconfig(path.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -78,7 +78,7 @@ pub fn run(
 /// started with a different `PATH`.
 fn program(command: &Path) -> PathBuf {
     let paths = env::var_os("PATH").filter(|_| command.components().count() == 1);
-    let mut programs = paths.iter().flat_map(env::split_paths).map(|folder| folder.join(command));
+    let mut programs = paths.iter().flat_map(env::split_paths).map(|directory| directory.join(command));
     programs
         .find(|program| program.is_file() && access(program, AccessFlags::X_OK).is_ok())
         .unwrap_or_else(|| command.to_owned())
@@ -96,7 +96,7 @@ fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
         }
         io::ErrorKind::NotFound if plugin.command.components().count() > 1 => "there is no such program".to_owned(),
         io::ErrorKind::NotFound => "there is no such program in PATH".to_owned(),
-        io::ErrorKind::PermissionDenied if plugin.command.is_dir() => "it is a folder".to_owned(),
+        io::ErrorKind::PermissionDenied if plugin.command.is_dir() => "it is a directory".to_owned(),
         io::ErrorKind::PermissionDenied if access(&plugin.command, AccessFlags::X_OK).is_err() => {
             "this user may not execute it".to_owned()
         }

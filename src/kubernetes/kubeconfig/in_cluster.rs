@@ -14,8 +14,8 @@ use super::server;
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 
-/// The folder in which the kubelet provides the service account.
-const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The directory in which the kubelet provides the service account.
+const DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Returns the configuration with which this pod reaches its API server.
 ///
@@ -23,8 +23,8 @@ const FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Fails if leaderrun does not run in a pod, or if the pod has no service account token.
 pub fn load() -> Result<ConnectionConfig, ConfigError> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let folder = Path::new(FOLDER);
-    let token = folder.join("token");
+    let directory = Path::new(DIRECTORY);
+    let token = directory.join("token");
     let address = [HOST, PORT].map(variable);
     let missing = [HOST, PORT].into_iter().zip(&address).filter(|(_, value)| value.is_none()).map(|(name, _)| name);
     let missing: Vec<&str> = missing.collect();
@@ -57,18 +57,18 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
         server::parse(&address).map_err(|reason| ConfigError::new(format_args!("{HOST} and {PORT}"), reason))?.server;
     let origin = ConfigOrigin::ServiceAccount;
     let proxy = Proxy::from_environment(&server).map_err(|reason| ConfigError::new(&origin, reason))?;
-    let authority = folder.join("ca.crt");
+    let authority = directory.join("ca.crt");
     Ok(ConnectionConfig {
         proxy,
         server,
         tls: TlsOptions { authority: authority.exists().then_some(Source::File(authority)), ..TlsOptions::default() },
         user: UserOptions { token: Some(TokenSource { file: Some(token), fixed: None }), ..UserOptions::default() },
-        namespace: variable("POD_NAMESPACE").or_else(|| namespace(folder)).unwrap_or_else(|| "default".to_owned()),
+        namespace: variable("POD_NAMESPACE").or_else(|| namespace(directory)).unwrap_or_else(|| "default".to_owned()),
         origin,
     })
 }
 
-fn namespace(folder: &Path) -> Option<String> {
-    let namespace = fs::read_to_string(folder.join("namespace")).ok()?;
+fn namespace(directory: &Path) -> Option<String> {
+    let namespace = fs::read_to_string(directory.join("namespace")).ok()?;
     Some(namespace.trim().to_owned()).filter(|namespace| !namespace.is_empty())
 }

@@ -9,10 +9,10 @@ pub struct MergedKubeconfig {
     files: Vec<KubeconfigFile>,
 }
 
-/// An entry, with the folder for its relative paths.
+/// An entry, with the directory for its relative paths.
 pub struct Entry<'a, T> {
     pub value: &'a T,
-    pub folder: &'a Path,
+    pub directory: &'a Path,
 }
 
 impl MergedKubeconfig {
@@ -57,7 +57,7 @@ impl MergedKubeconfig {
     }
 
     fn find<'a, T>(&'a self, value: impl Fn(&'a KubeconfigFile) -> Option<&'a T>) -> Option<Entry<'a, T>> {
-        self.files.iter().find_map(|file| Some(Entry { value: value(file)?, folder: file.path.parent()? }))
+        self.files.iter().find_map(|file| Some(Entry { value: value(file)?, directory: file.path.parent()? }))
     }
 }
 

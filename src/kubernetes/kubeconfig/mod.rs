@@ -86,7 +86,7 @@ fn read_file(path: &Path) -> Result<Option<KubeconfigFile>, ConfigError> {
         Err(error) => {
             let subject = format!("kubeconfig {}", path.display());
             Err(match error.kind() {
-                ErrorKind::IsADirectory => ConfigError::new(subject, "it is a folder; give the path of a file"),
+                ErrorKind::IsADirectory => ConfigError::new(subject, "it is a directory; give the path of a file"),
                 _ => ConfigError::new(subject, error),
             })
         }

@@ -111,14 +111,14 @@ fn trimmed(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Resolves a path that a kubeconfig in `folder` contains. As in Go, `..` removes the part before it, even if that part
-/// does not exist or is a symbolic link.
-fn resolved(folder: &Path, path: &str) -> PathBuf {
+/// Resolves a path that a kubeconfig in `directory` contains. As in Go, `..` removes the part before it, even if that
+/// part does not exist or is a symbolic link.
+fn resolved(directory: &Path, path: &str) -> PathBuf {
     if Path::new(path).is_absolute() {
         return PathBuf::from(path);
     }
     let mut resolved = PathBuf::new();
-    for part in folder.join(path).components() {
+    for part in directory.join(path).components() {
         match part {
             Component::CurDir => {}
             Component::ParentDir => drop(resolved.pop()),
@@ -129,29 +129,29 @@ fn resolved(folder: &Path, path: &str) -> PathBuf {
 }
 
 /// Returns where a value is stored. Data in the kubeconfig takes precedence over a file.
-fn source(file: &Option<String>, data: &Option<Base64>, folder: &Path) -> Option<Source> {
+fn source(file: &Option<String>, data: &Option<Base64>, directory: &Path) -> Option<Source> {
     let data = data.as_ref().filter(|Base64(data)| !data.is_empty());
-    let file = || trimmed(file).map(|file| Source::File(resolved(folder, &file)));
+    let file = || trimmed(file).map(|file| Source::File(resolved(directory, &file)));
     data.map(|Base64(data)| Source::Data(data.clone())).or_else(file)
 }
 
-fn tls_options(Entry { value: cluster, folder }: &Entry<'_, Cluster>) -> TlsOptions {
+fn tls_options(Entry { value: cluster, directory }: &Entry<'_, Cluster>) -> TlsOptions {
     TlsOptions {
-        authority: source(&cluster.certificate_authority, &cluster.certificate_authority_data, folder),
+        authority: source(&cluster.certificate_authority, &cluster.certificate_authority_data, directory),
         server_name: trimmed(&cluster.tls_server_name),
         insecure: cluster.insecure_skip_tls_verify.unwrap_or_default(),
     }
 }
 
-fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Cluster) -> Result<UserOptions, String> {
-    let certificate = source(&user.client_certificate, &user.client_certificate_data, folder);
-    let key = source(&user.client_key, &user.client_key_data, folder);
+fn user_options(Entry { value: user, directory }: &Entry<'_, User>, cluster: &Cluster) -> Result<UserOptions, String> {
+    let certificate = source(&user.client_certificate, &user.client_certificate_data, directory);
+    let key = source(&user.client_key, &user.client_key_data, directory);
     let certificate = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
         (Some(_), None) => return Err("it has a client certificate without client-key or client-key-data".to_owned()),
         (None, _) => None,
     };
-    let (file, fixed) = (trimmed(&user.token_file).map(|file| resolved(folder, &file)), trimmed(&user.token));
+    let (file, fixed) = (trimmed(&user.token_file).map(|file| resolved(directory, &file)), trimmed(&user.token));
     let token = (file.is_some() || fixed.is_some()).then_some(TokenSource { file, fixed });
     let (username, password) = (trimmed(&user.username), user.password.clone().unwrap_or_default());
     let basic = (username.is_some() || !password.is_empty())
@@ -164,7 +164,7 @@ fn user_options(Entry { value: user, folder }: &Entry<'_, User>, cluster: &Clust
     if user.exec.is_some() && user.auth_provider.is_some() {
         return Err("it has both an exec plugin and an auth-provider; remove one of them".to_owned());
     }
-    let exec = user.exec.as_ref().map(|exec| exec_plugin(exec, folder, cluster)).transpose()?;
+    let exec = user.exec.as_ref().map(|exec| exec_plugin(exec, directory, cluster)).transpose()?;
     Ok(UserOptions { certificate, token, basic, exec, impersonation: impersonation(user)? })
 }
 
@@ -208,10 +208,10 @@ fn impersonation(user: &User) -> Result<Option<Impersonation>, String> {
     }
 }
 
-fn exec_plugin(exec: &Exec, folder: &Path, cluster: &Cluster) -> Result<ExecPlugin, String> {
+fn exec_plugin(exec: &Exec, directory: &Path, cluster: &Cluster) -> Result<ExecPlugin, String> {
     let command = trimmed(&exec.command).ok_or("its exec plugin has no command")?;
     // A name without a slash is looked up in PATH.
-    let command = if command.contains('/') { resolved(folder, &command) } else { PathBuf::from(command) };
+    let command = if command.contains('/') { resolved(directory, &command) } else { PathBuf::from(command) };
     let api_version = trimmed(&exec.api_version).ok_or("its exec plugin has no apiVersion")?;
     let version = PluginVersion::parse(&api_version).ok_or_else(|| {
         let known = PluginVersion::V1.api_version();

@@ -24,24 +24,26 @@ pub fn examine(path: &Path) -> Vec<Finding> {
         Err(reason) => findings.push(Finding {
             subject: "record",
             text: format!("{}: {}", path.display(), printable_cause(&reason)),
-            remedy: Some("choose a file in an existing folder on this machine, for example --lock file:/run/job.lease"),
+            remedy: Some(
+                "choose a file in an existing directory on this machine, for example --lock file:/run/job.lease",
+            ),
         }),
     }
-    findings.push(examine_folder(path));
+    findings.push(examine_directory(path));
     findings
 }
 
-fn examine_folder(path: &Path) -> Finding {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn examine_directory(path: &Path) -> Finding {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let can_write = access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
-    let (path, shown) = (path.display(), folder.display());
-    match access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
-        Ok(()) => met("folder", format!("{shown} can be written to")),
-        Err(_) if can_write => met("folder", format!("{shown} cannot be written to, but its file {path} can")),
+    let (path, shown) = (path.display(), directory.display());
+    match access(directory, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => met("directory", format!("{shown} can be written to")),
+        Err(_) if can_write => met("directory", format!("{shown} cannot be written to, but its file {path} can")),
         Err(errno) => Finding {
-            subject: "folder",
+            subject: "directory",
             text: format!("{shown} cannot be written to: {}", errno.desc()),
-            remedy: Some("let this user write there, or choose another folder"),
+            remedy: Some("let this user write there, or choose another directory"),
         },
     }
 }

@@ -136,8 +136,8 @@ fn open_companion(path: &Path) -> Result<Option<File>, LockError> {
         if let Some(file) = record_file::open(path)? {
             return Ok(Some(file));
         }
-        // O_CREAT without O_EXCL would fail for an existing file of another user in a sticky folder such as /tmp, even
-        // for root, because of fs.protected_regular.
+        // O_CREAT without O_EXCL would fail for an existing file of another user in a sticky directory such as /tmp,
+        // even for root, because of fs.protected_regular.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).custom_flags(SAFE_OPEN_FLAGS);
         match options.open(path) {
@@ -210,24 +210,24 @@ mod tests {
 
     use super::*;
 
-    /// The variable that is set in the process that freezes. Its value is the folder of the files.
-    const FREEZE_FOLDER: &str = "LEADERRUN_TEST_FREEZE_FOLDER";
+    /// The variable that is set in the process that freezes. Its value is the directory of the files.
+    const FREEZE_DIRECTORY: &str = "LEADERRUN_TEST_FREEZE_DIRECTORY";
 
     #[test]
     fn a_process_that_is_frozen_while_it_holds_the_locks_is_killed() {
-        if let Some(folder) = std::env::var_os(FREEZE_FOLDER) {
-            let (path, companion) = (Path::new(&folder).join("job"), Path::new(&folder).join("job.lock"));
+        if let Some(directory) = std::env::var_os(FREEZE_DIRECTORY) {
+            let (path, companion) = (Path::new(&directory).join("job"), Path::new(&directory).join("job.lock"));
             let limit = Duration::from_secs(1);
             let _exclusive = Exclusive::acquire_for(&path, &companion, limit, limit, &WaitReason::default()).unwrap();
             raise(Signal::SIGSTOP).unwrap();
             unreachable!("this process is killed while it is stopped");
         }
-        let folder = tempfile::tempdir().unwrap();
-        let (path, companion) = (folder.path().join("job"), folder.path().join("job.lock"));
+        let directory = tempfile::tempdir().unwrap();
+        let (path, companion) = (directory.path().join("job"), directory.path().join("job.lock"));
         std::fs::write(&path, "").unwrap();
         let name = "lock::file::exclusive::tests::a_process_that_is_frozen_while_it_holds_the_locks_is_killed";
         let mut frozen = Command::new(std::env::current_exe().unwrap());
-        frozen.args(["--exact", name]).env(FREEZE_FOLDER, folder.path()).stdout(Stdio::null());
+        frozen.args(["--exact", name]).env(FREEZE_DIRECTORY, directory.path()).stdout(Stdio::null());
         let mut frozen = frozen.spawn().unwrap();
         while File::open(&companion).is_ok_and(|file| file.try_lock().is_ok()) || !companion.exists() {
             thread::sleep(Duration::from_millis(1));

@@ -12,15 +12,15 @@ use nix::unistd::{getegid, geteuid, getgroups};
 use crate::lock::{LockError, LockErrorKind};
 use crate::telemetry::log::shell_word;
 
-/// An operation on a file or its folder.
+/// An operation on a file or its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileOperation {
     Read,
     Write,
-    /// Create the file, which requires write permission for its folder.
+    /// Create the file, which requires write permission for its directory.
     Create,
     Lock,
-    /// Watch the folder for changes.
+    /// Watch the directory for changes.
     Watch,
 }
 
@@ -36,7 +36,7 @@ impl FileOperation {
     }
 
     /// Returns the permission that the mode of the file must grant. For [`FileOperation::Create`], the mode of the
-    /// folder must grant it.
+    /// directory must grant it.
     fn permission(self) -> Permission {
         match self {
             Self::Read | Self::Lock | Self::Watch => Permission::Read,
@@ -53,18 +53,18 @@ pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> Loc
         Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR | Errno::ELOOP | Errno::ENAMETOOLONG => LockErrorKind::Forbidden,
         _ => LockErrorKind::Refused,
     };
-    let folder = path.parent().unwrap_or(path);
+    let directory = path.parent().unwrap_or(path);
     let reason = match errno {
-        Errno::EACCES | Errno::EPERM => not_permitted(operation, path, folder),
-        Errno::ELOOP if fs::metadata(folder).is_err() => {
-            format!("its folder {} is a symbolic link that points to itself", folder.display())
+        Errno::EACCES | Errno::EPERM => not_permitted(operation, path, directory),
+        Errno::ELOOP if fs::metadata(directory).is_err() => {
+            format!("its directory {} is a symbolic link that points to itself", directory.display())
         }
         Errno::ELOOP => "it is a symbolic link; try the path that it points to".to_owned(),
-        Errno::ENOENT if fs::metadata(folder).is_err() => {
-            format!("its folder {} does not exist; try mkdir -p {}", folder.display(), shell_word(&folder.to_string_lossy()))
+        Errno::ENOENT if fs::metadata(directory).is_err() => {
+            format!("its directory {} does not exist; try mkdir -p {}", directory.display(), shell_word(&directory.to_string_lossy()))
         }
         Errno::ENOTDIR => match path.ancestors().skip(1).find(|parent| fs::metadata(parent).is_ok()) {
-            Some(file) => format!("{} is a file, not a folder; try a path in a folder", file.display()),
+            Some(file) => format!("{} is a file, not a directory; try a path in a directory", file.display()),
             None => errno.desc().to_owned(),
         },
         Errno::ENAMETOOLONG => {
@@ -103,17 +103,17 @@ pub fn unusable(path: &Path, reason: &str) -> LockError {
 }
 
 /// Returns why this user may not access a file, and what to change.
-fn not_permitted(operation: FileOperation, path: &Path, folder: &Path) -> String {
+fn not_permitted(operation: FileOperation, path: &Path, directory: &Path) -> String {
     let user = User(geteuid().as_raw());
     let permission = operation.permission();
-    let target = if operation == FileOperation::Create { folder } else { path };
+    let target = if operation == FileOperation::Create { directory } else { path };
     let Ok(found) = fs::symlink_metadata(target) else {
-        return format!("{user} may not search its folder {} or a parent of it", folder.display());
+        return format!("{user} may not search its directory {} or a parent of it", directory.display());
     };
     let class = Class::of_current_user(&found);
     if geteuid().is_root() || class.is_granted(permission, &found) {
-        return if operation == FileOperation::Create && !may_replace(path, folder) {
-            "its folder is sticky, so only the owner of a file can replace it".to_owned()
+        return if operation == FileOperation::Create && !may_replace(path, directory) {
+            "its directory is sticky, so only the owner of a file can replace it".to_owned()
         } else {
             "the kernel refuses it although the mode allows it; look for an access control list, an immutable file, \
              SELinux, AppArmor or a seccomp profile"
@@ -125,7 +125,7 @@ fn not_permitted(operation: FileOperation, path: &Path, folder: &Path) -> String
     match operation {
         FileOperation::Create => format!(
             "{} belongs to {owner} and has mode {mode:04o}, so {user} may not {verb} to it; try as root: install -m 644 -o {} /dev/null {quoted_path}",
-            folder.display(),
+            directory.display(),
             user.0
         ),
         _ => format!(
@@ -135,11 +135,11 @@ fn not_permitted(operation: FileOperation, path: &Path, folder: &Path) -> String
     }
 }
 
-/// Returns whether this user may replace a file, as far as the sticky bit of its folder is concerned.
-fn may_replace(path: &Path, folder: &Path) -> bool {
-    let is_sticky = fs::metadata(folder).is_ok_and(|folder| folder.mode() & libc::S_ISVTX != 0);
+/// Returns whether this user may replace a file, as far as the sticky bit of its directory is concerned.
+fn may_replace(path: &Path, directory: &Path) -> bool {
+    let is_sticky = fs::metadata(directory).is_ok_and(|directory| directory.mode() & libc::S_ISVTX != 0);
     let owns = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.uid() == geteuid().as_raw());
-    !is_sticky || geteuid().is_root() || owns(path) || owns(folder) || !path.exists()
+    !is_sticky || geteuid().is_root() || owns(path) || owns(directory) || !path.exists()
 }
 
 /// A user. Messages show the number of every user except root, because looking up a name may block on a directory

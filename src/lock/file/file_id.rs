@@ -23,7 +23,7 @@ impl FileId {
 
     /// Returns whether this open file was deleted, but is still at this path. That happens if the file itself is
     /// mounted there, for example by `docker run --volume /srv/job.lease:/job.lease`, and was deleted or replaced in
-    /// its folder.
+    /// its directory.
     pub fn is_deleted_but_mounted(file: &File, path: &Path) -> bool {
         let is_at_path = || Self::of(file).ok() == Self::at(path).ok();
         file.metadata().is_ok_and(|found| found.nlink() == 0) && is_at_path()

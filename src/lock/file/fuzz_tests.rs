@@ -19,9 +19,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(200);
 #[test]
 fn any_content_of_a_lock_file_is_read_or_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let folder = scratch::folder("files");
+    let directory = scratch::directory("files");
     fuzz("files", 400, |mut random| {
-        let path = folder.join("job.lease");
+        let path = directory.join("job.lease");
         clear(&path);
         let lock = FileLock::new(&path, REQUEST_TIMEOUT).expect("a lock without a file");
         let created = runtime.block_on(lock.create(hostile_input::record(&mut random))).expect("a new record");
@@ -63,7 +63,7 @@ fn replace_file(random: &mut Rng, path: &Path) -> bool {
             fs::write(path, "").expect("an empty file");
             return true;
         }
-        2 => fs::create_dir(path).expect("a folder"),
+        2 => fs::create_dir(path).expect("a directory"),
         3 => nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe"),
         4 => std::os::unix::fs::symlink("/dev/zero", path).expect("a link"),
         5 => std::os::unix::fs::symlink(path, path).expect("a link to itself"),

@@ -1,11 +1,11 @@
 //! A lock whose record is in a local file. It is for processes on one machine, without a cluster.
 
 mod contents;
+mod directory_watch;
 mod examine;
 mod exclusive;
 mod file_error;
 mod file_id;
-mod folder_watch;
 #[cfg(test)]
 mod fuzz_tests;
 mod locking_process;
@@ -29,8 +29,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::contents::Contents;
+use self::directory_watch::{DirectoryEvent, DirectoryWatch};
 use self::file_error::FileOperation;
-use self::folder_watch::{FolderEvent, FolderWatch};
 use self::record_file::RecordFile;
 use super::kind::LocalStore;
 use super::{Finding, Lock, LockError, LockErrorKind};
@@ -39,8 +39,8 @@ use crate::telemetry::log::printable_cause;
 /// The timeout for opening a lock file, after which its file system is considered unavailable.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The flags for opening files in a folder that other users may write to. Symbolic links are not followed, and opening
-/// a FIFO does not block.
+/// The flags for opening files in a directory that other users may write to. Symbolic links are not followed, and
+/// opening a FIFO does not block.
 const SAFE_OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// The locks whose records are in files. The name of such a lock is a path.
@@ -51,7 +51,7 @@ impl LocalStore for FileStore {
         match path {
             "" => Err("the path is missing; for example file:/run/job.lease".into()),
             _ if path.ends_with('/') => {
-                Err("the path ends with /, like that of a folder; for example file:/run/job.lease".into())
+                Err("the path ends with /, like that of a directory; for example file:/run/job.lease".into())
             }
             _ if path.starts_with("~/") => {
                 Err("the shell has not replaced ~, because it is not at the beginning of a word; use $HOME instead"
@@ -95,7 +95,7 @@ async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock>
 /// Returns a phrase for the type of a file that is neither a regular file nor a symbolic link.
 fn kind_of(file_type: FileType) -> &'static str {
     match file_type {
-        _ if file_type.is_dir() => "a folder",
+        _ if file_type.is_dir() => "a directory",
         _ if file_type.is_fifo() => "a FIFO",
         _ if file_type.is_socket() => "a socket",
         _ => "a device",
@@ -111,13 +111,13 @@ impl FileLock {
     /// Opens the lock in the file at `path`.
     ///
     /// # Errors
-    /// Fails if the folder does not exist, or the file exists but is not a record that can be read.
+    /// Fails if the directory does not exist, or the file exists but is not a record that can be read.
     pub fn new(path: &Path, request_timeout: Duration) -> anyhow::Result<Self> {
-        // Symbolic links in the path of the folder are followed at each access. Otherwise a candidate could remain
-        // leader in the old folder after a link was changed.
-        let path = std::path::absolute(path).context("the current folder cannot be used")?;
-        let (folder, _) = path.parent().zip(path.file_name()).context("the path has no file name")?;
-        fs::metadata(folder).map_err(|failure| file_error::failed(FileOperation::Read, &path, &failure))?;
+        // Symbolic links in the path of the directory are followed at each access. Otherwise a candidate could remain
+        // leader in the old directory after a link was changed.
+        let path = std::path::absolute(path).context("the current directory cannot be used")?;
+        let (directory, _) = path.parent().zip(path.file_name()).context("the path has no file name")?;
+        fs::metadata(directory).map_err(|failure| file_error::failed(FileOperation::Read, &path, &failure))?;
         match fs::symlink_metadata(&path).map(|metadata| metadata.file_type()) {
             Ok(file_type) if file_type.is_symlink() => {
                 return Err(file_error::failed(FileOperation::Read, &path, &Errno::ELOOP.into()).into());
@@ -175,7 +175,7 @@ impl Lock for FileLock {
 
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {
         let path = self.record_file.path();
-        let watch = match FolderWatch::new(path) {
+        let watch = match DirectoryWatch::new(path) {
             Ok(watch) => watch,
             Err(failure) => return stream::iter([Err(failure)]).boxed(),
         };
@@ -183,8 +183,8 @@ impl Lock for FileLock {
         let opening = stream::iter([Ok(WatchEvent::Opened)]).chain(self.read_as_event().into_stream());
         let changes = stream::unfold(watch, async move |watch| {
             let event = match watch.next().await {
-                Ok(FolderEvent::Changed) => self.read_as_event().await,
-                Ok(FolderEvent::Ended) => Ok(WatchEvent::Ended),
+                Ok(DirectoryEvent::Changed) => self.read_as_event().await,
+                Ok(DirectoryEvent::Ended) => Ok(WatchEvent::Ended),
                 Err(failure) => Err(file_error::failed(FileOperation::Watch, path, &failure)),
             };
             Some((event, watch))

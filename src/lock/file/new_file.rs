@@ -112,11 +112,11 @@ impl NewFile {
     ///
     /// # Errors
     /// Fails if the disk fails.
-    pub fn sync_folder(&self) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(&self.path);
-        match File::open(folder) {
-            Ok(folder) => folder.sync_all(),
-            // The folder may be writable but not readable. Most Linux file systems sync the name with the file.
+    pub fn sync_directory(&self) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(&self.path);
+        match File::open(directory) {
+            Ok(directory) => directory.sync_all(),
+            // The directory may be writable but not readable. Most Linux file systems sync the name with the file.
             Err(_) => self.file.sync_all(),
         }
     }
@@ -146,7 +146,7 @@ fn copy_owner_and_mode(new: &File, replaced: &Metadata) -> io::Result<()> {
 /// Deletes the new files that processes have left behind because they were killed during a write. Failures are ignored,
 /// because later calls try again.
 pub fn delete_left_behind(path: &Path) {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
     let is_left_behind = |entry: &DirEntry| {
         let has_new_name =
             entry.file_name().as_encoded_bytes().strip_prefix(name.as_encoded_bytes()).and_then(|rest| {
@@ -156,7 +156,7 @@ pub fn delete_left_behind(path: &Path) {
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
         has_new_name == Some(true) && age().is_some_and(|age| age > LEFT_BEHIND_AGE)
     };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(is_left_behind) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten().filter(is_left_behind) {
         let _ = fs::remove_file(entry.path());
     }
 }
@@ -168,51 +168,54 @@ mod tests {
     use super::*;
 
     fn fixture() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("job");
-        (folder, path)
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("job");
+        (directory, path)
     }
 
-    fn names(folder: &Path) -> Vec<String> {
+    fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<_> =
-            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
 
     #[test]
     fn only_one_of_two_new_files_is_placed() {
-        let (folder, path) = fixture();
+        let (directory, path) = fixture();
         let [mut first, mut second] =
             ["first", "second"].map(|text| NewFile::create(&path, text.as_bytes(), None).unwrap());
         assert!(first.place(&path).unwrap());
         assert!(!second.place(&path).unwrap());
         drop((first, second));
-        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(folder.path())), ("first", vec!["job".into()]));
+        assert_eq!(
+            (fs::read_to_string(&path).unwrap().as_str(), names(directory.path())),
+            ("first", vec!["job".into()])
+        );
     }
 
     #[test]
     fn a_file_is_not_replaced_if_another_file_has_taken_its_name() {
-        let (folder, path) = fixture();
+        let (directory, path) = fixture();
         fs::write(&path, "expected").unwrap();
         let expected = FileId::at(&path).unwrap();
         let mut new = NewFile::create(&path, b"new", None).unwrap();
         // The file is moved away between the check and the exchange, and another candidate creates a new one.
-        fs::rename(&path, folder.path().join("kept")).unwrap();
+        fs::rename(&path, directory.path().join("kept")).unwrap();
         fs::write(&path, "another's").unwrap();
         assert!(!new.replace(&path, expected).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
         fs::remove_file(&path).unwrap();
         assert!(!new.replace(&path, expected).unwrap(), "deleted");
-        fs::rename(folder.path().join("kept"), &path).unwrap();
+        fs::rename(directory.path().join("kept"), &path).unwrap();
         assert!(new.replace(&path, expected).unwrap());
         drop(new);
-        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(folder.path())), ("new", vec!["job".into()]));
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(directory.path())), ("new", vec!["job".into()]));
     }
 
     #[test]
     fn a_new_file_has_the_mode_of_the_file_that_it_replaces() {
-        let (_folder, path) = fixture();
+        let (_directory, path) = fixture();
         for mode in [0o600, 0o664, 0o666, 0o604] {
             fs::write(&path, "").unwrap();
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn only_new_files_that_were_left_behind_are_deleted() {
-        let (folder, path) = fixture();
+        let (directory, path) = fixture();
         let old = SystemTime::now() - LEFT_BEHIND_AGE * 2;
         for (name, modified) in [
             ("job", old),
@@ -233,10 +236,10 @@ mod tests {
             ("job.readme.new", old),
             ("other.0123abcd.new", old),
         ] {
-            File::create(folder.path().join(name)).unwrap().set_modified(modified).unwrap();
+            File::create(directory.path().join(name)).unwrap().set_modified(modified).unwrap();
         }
         delete_left_behind(&path);
         let kept = ["job", "job.0123abce.new", "job.lock", "job.readme.new", "other.0123abcd.new"];
-        assert_eq!(names(folder.path()), kept);
+        assert_eq!(names(directory.path()), kept);
     }
 }

@@ -78,7 +78,7 @@ enum Method {
 }
 
 impl Method {
-    /// Returns the operation on the file or its folder that the method requires.
+    /// Returns the operation on the file or its directory that the method requires.
     fn operation(self) -> FileOperation {
         match self {
             Self::Create | Self::Replace => FileOperation::Create,
@@ -116,7 +116,7 @@ impl PreparedWrite {
     /// Syncs the write to the disk.
     fn sync(&self) -> io::Result<()> {
         match self {
-            Self::Create(new) | Self::Replace(new) => new.sync_folder(),
+            Self::Create(new) | Self::Replace(new) => new.sync_directory(),
             Self::InPlace { file, .. } => file.sync_data(),
         }
     }
@@ -182,7 +182,7 @@ impl RecordFile {
                 let refused = |method: Method, failure| file_error::failed(method.operation(), &self.path, failure);
                 let Some(fallback) = fallback else { return Err(refused(first, &refusal)) };
                 if let Err(second_refusal) = self.write_by(fallback, found.as_ref(), &next, expected)? {
-                    // If this user may not create files in the folder, the error is about the record file, because
+                    // If this user may not create files in the directory, the error is about the record file, because
                     // permission to write that file is enough.
                     let needs_only_file = fallback == Method::InPlace && refusal.kind() == ErrorKind::PermissionDenied;
                     return Err(if needs_only_file {
@@ -235,7 +235,7 @@ impl RecordFile {
         Err(LockError::new(
             LockErrorKind::Forbidden,
             format!(
-                "cannot use {}: the file itself is mounted there, and was replaced or deleted outside of this container; mount its folder instead",
+                "cannot use {}: the file itself is mounted there, and was replaced or deleted outside of this container; mount its directory instead",
                 self.path.display()
             ),
         ))
@@ -335,12 +335,12 @@ impl RecordFile {
 /// Opens the file at a path for reading, if it exists.
 ///
 /// # Errors
-/// Fails if the folder does not exist, or if the file cannot be read or is not a regular file.
+/// Fails if the directory does not exist, or if the file cannot be read or is not a regular file.
 pub fn open(path: &Path) -> Result<Option<File>, LockError> {
     match OpenOptions::new().read(true).custom_flags(SAFE_OPEN_FLAGS).open(path) {
         Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => Ok(Some(file)),
         Ok(_) => Err(file_error::unusable(path, "it is not a regular file")),
-        Err(failure) if failure.kind() == ErrorKind::NotFound && has_folder(path) => Ok(None),
+        Err(failure) if failure.kind() == ErrorKind::NotFound && has_directory(path) => Ok(None),
         Err(failure) => Err(file_error::failed(FileOperation::Read, path, &failure)),
     }
 }
@@ -353,7 +353,7 @@ pub fn open_for_writing(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(SAFE_OPEN_FLAGS).open(path)
 }
 
-fn has_folder(path: &Path) -> bool {
+fn has_directory(path: &Path) -> bool {
     path.parent().is_some_and(Path::is_dir)
 }
 

@@ -27,7 +27,7 @@ const READ_SIZE: usize = 4096;
 /// How many bytes of the list of children are read. This is enough for more than a hundred thousand children.
 const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
 
-/// The link that identifies the PID namespace of a process, in its folder.
+/// The link that identifies the PID namespace of a process, in its directory.
 const NAMESPACE_LINK: &str = "ns/pid";
 
 /// The longest [`NAMESPACE_LINK`] that is expected.
@@ -172,9 +172,9 @@ impl Proc {
 
     /// Reads `stat` of a process or a thread.
     ///
-    /// The file is read from the folder of the thread with this number (`NUMBER/task/NUMBER`). The file in the folder
-    /// of the process has the same fields, but reading it takes 0.1 ms for each thousand threads of the process,
-    /// because the kernel adds up their CPU times.
+    /// The file is read from the directory of the thread with this number (`NUMBER/task/NUMBER`). The file in the
+    /// directory of the process has the same fields, but reading it takes 0.1 ms for each thousand threads of the
+    /// process, because the kernel adds up their CPU times.
     ///
     /// # Errors
     /// Returns `ENOENT` or `ESRCH` if there is no such process.

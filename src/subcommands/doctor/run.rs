@@ -15,7 +15,7 @@ use crate::telemetry::log::printable;
 /// Adds a row about whether the command is found and may be executed.
 pub fn examine_command(table: &mut Table, name: &OsStr) {
     let shown = printable(&name.to_string_lossy());
-    let give_path = "give the full path of an existing program: under cron and systemd, PATH has few folders";
+    let give_path = "give the full path of an existing program: under cron and systemd, PATH has few directories";
     table.add(match find(name) {
         Ok(path) => Row::ok("command", printable(&path.display().to_string())),
         Err(Errno::EACCES) => {
@@ -32,7 +32,7 @@ pub fn examine_command(table: &mut Table, name: &OsStr) {
 fn find(name: &OsStr) -> Result<PathBuf, Errno> {
     let paths: Vec<PathBuf> = match Path::new(name).components().count() {
         1 if !name.as_encoded_bytes().contains(&b'/') => {
-            env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|folder| folder.join(name)).collect()
+            env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|directory| directory.join(name)).collect()
         }
         _ => vec![PathBuf::from(name)],
     };

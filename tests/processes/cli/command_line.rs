@@ -13,7 +13,7 @@ use testkit::{Candidate, TestLock, os_string, scratch};
 #[testkit::test]
 fn the_exit_status_says_how_the_command_ended() {
     let lock = TestLock::file();
-    let not_executable = scratch::folder("program").join("text");
+    let not_executable = scratch::directory("program").join("text");
     fs::write(&not_executable, "not a program").expect("a file");
     let not_executable = not_executable.to_str().expect("a path");
     for (command, status) in [
@@ -85,8 +85,8 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
 /// The file may be created later, so the status is 69, which lets systemd restart the unit.
 #[testkit::test]
 fn a_missing_file_or_context_is_not_a_usage_error() {
-    let unreadable = scratch::folder("kubeconfig").join("none").to_str().expect("a path").to_owned();
-    let empty = scratch::folder("kubeconfig").join("empty");
+    let unreadable = scratch::directory("kubeconfig").join("none").to_str().expect("a path").to_owned();
+    let empty = scratch::directory("kubeconfig").join("empty");
     fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("a file");
     let text = empty.with_file_name("text");
     fs::write(&text, "some text").expect("a file");
@@ -95,17 +95,17 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
     let real = real.to_str().expect("a path");
     for (arguments, expected) in [
         (
-            &["--lock", "file:/no/such/folder/x", "--", "true"][..],
-            "--lock file:/no/such/folder/x: cannot read /no/such/folder/x: its folder /no/such/folder does not exist; try mkdir -p",
+            &["--lock", "file:/no/such/directory/x", "--", "true"][..],
+            "--lock file:/no/such/directory/x: cannot read /no/such/directory/x: its directory /no/such/directory does not exist; try mkdir -p",
         ),
         (
             &["--lock", &format!("file:{text}/x"), "--", "true"],
-            &format!("cannot read {text}/x: {text} is a file, not a folder; try a path in a folder"),
+            &format!("cannot read {text}/x: {text} is a file, not a directory; try a path in a directory"),
         ),
         (&["--lock", "a/b", "--kubeconfig", &unreadable, "--", "true"], &format!("--kubeconfig {unreadable}: ")),
         (
             &["--lock", "a/b", "--kubeconfig", "/", "--", "true"],
-            "kubeconfig /: it is a folder; give the path of a file",
+            "kubeconfig /: it is a directory; give the path of a file",
         ),
         (
             &["--lock", "a/b", "--kubeconfig", text, "--", "true"],
@@ -247,7 +247,7 @@ fn the_message_recognizes_a_command_that_was_quoted_as_one_word() {
 
 #[testkit::test]
 fn arguments_reach_the_command_as_given() {
-    let written = scratch::folder("arguments").join("written");
+    let written = scratch::directory("arguments").join("written");
     let arguments =
         [&b"with space"[..], b"quote's \"both\"", b"new\nline", b"\xff\xfe not UTF-8", b"", b"$HOME", b"--wait"];
     let script = format!("printf '%s\\0' \"$@\" > {}", written.display());
@@ -381,11 +381,11 @@ fn a_refusal_whose_message_cannot_be_written_keeps_its_status() {
 #[testkit::test]
 fn a_command_can_have_the_name_of_a_subcommand() {
     let lock = TestLock::file();
-    let folder = scratch::folder("programs");
-    let program = folder.join("status");
+    let directory = scratch::directory("programs");
+    let program = directory.join("status");
     fs::write(&program, "#!/bin/sh\necho \"$@\"\n").expect("a program");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program that can be executed");
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
     let mut a = Candidate::new("a", &lock).env("PATH", &path).run(["status", "--lock", "x"]);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "--lock x\n", "the command should have run, not the subcommand");

@@ -95,7 +95,7 @@ fn zsh_completes_words() {
 fn fish_completes_words() {
     assert_completes("fish", |script, lines| {
         let mut fish = Command::new("fish");
-        fish.env("HOME", script.parent().expect("a folder")).args(["--private", "-c", FISH]).arg(script).args(lines);
+        fish.env("HOME", script.parent().expect("a directory")).args(["--private", "-c", FISH]).arg(script).args(lines);
         fish
     });
 }
@@ -123,7 +123,7 @@ const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
 /// Checks the completions of one shell. `shell` gets the path of the completion script and the command lines, and
 /// returns a command that prints their completions.
 fn assert_completes(name: &str, shell: impl Fn(&PathBuf, &[&str]) -> Command) {
-    let script = scratch::folder("completion").join(name);
+    let script = scratch::directory("completion").join(name);
     let printed = Command::new(testkit::leaderrun()).args(["completion", name]).output().expect("leaderrun");
     fs::write(&script, printed.stdout).expect("a script");
     let lines = EXPECTED.map(|(line, ..)| line);

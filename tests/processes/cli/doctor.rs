@@ -112,7 +112,7 @@ fn the_doctor_prints_a_remedy_for_an_api_server_that_cannot_be_used() {
     assert!(silent.output().contains("cannot be reached: no answer within 10s\n"), "{}", silent.output());
 
     let text = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
-    let wrong = scratch::folder("kubeconfig").join("wrong");
+    let wrong = scratch::directory("kubeconfig").join("wrong");
     fs::write(&wrong, text.replace("token-of-admin", "nonsense")).expect("a kubeconfig");
     let unknown = doctor(&lock.through(wrong.clone()), &[], 1);
     assert!(unknown.output().contains("does not accept the credentials"), "{}", unknown.output());
@@ -125,17 +125,17 @@ fn the_doctor_prints_a_remedy_for_an_api_server_that_cannot_be_used() {
 }
 
 #[testkit::test]
-fn the_doctor_reports_a_lock_file_whose_folder_cannot_be_written_to() {
+fn the_doctor_reports_a_lock_file_whose_directory_cannot_be_written_to() {
     doctor(&TestLock::file(), &[], 0);
-    let missing = TestLock { name: "file:/no/such/folder/x".into(), kubeconfig: None };
-    assert_eq!(subjects(&doctor(&missing, &[], 1), "FAILED "), ["record", "folder"]);
-    let folder = scratch::folder("read-only");
-    let inside = TestLock { name: format!("file:{}", folder.join("x").display()), kubeconfig: None };
+    let missing = TestLock { name: "file:/no/such/directory/x".into(), kubeconfig: None };
+    assert_eq!(subjects(&doctor(&missing, &[], 1), "FAILED "), ["record", "directory"]);
+    let directory = scratch::directory("read-only");
+    let inside = TestLock { name: format!("file:{}", directory.join("x").display()), kubeconfig: None };
     doctor(&inside, &[], 0);
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
-    // root may write to any folder.
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a directory");
+    // root may write to any directory.
     if !nix::unistd::geteuid().is_root() {
-        assert_eq!(subjects(&doctor(&inside, &[], 1), "FAILED "), ["folder"]);
+        assert_eq!(subjects(&doctor(&inside, &[], 1), "FAILED "), ["directory"]);
         let usable = TestLock::file();
         let lock_file = format!("{}.lock", usable.name.strip_prefix("file:").expect("a file"));
         fs::write(&lock_file, "").expect("a file");
@@ -143,11 +143,11 @@ fn the_doctor_reports_a_lock_file_whose_folder_cannot_be_written_to() {
         doctor(&usable, &[], 0);
         fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o000)).expect("the file mode can be changed");
         assert_eq!(subjects(&doctor(&usable, &[], 1), "FAILED "), ["lock"]);
-        // The permissions of the folder do not matter if the file can be written to.
-        let existing = TestLock { name: format!("file:{}", folder.join("existing").display()), kubeconfig: None };
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a folder");
-        fs::write(folder.join("existing"), "").expect("a file");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
+        // The permissions of the directory do not matter if the file can be written to.
+        let existing = TestLock { name: format!("file:{}", directory.join("existing").display()), kubeconfig: None };
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("a directory");
+        fs::write(directory.join("existing"), "").expect("a file");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a directory");
         doctor(&existing, &[], 0);
     }
 }
@@ -225,7 +225,7 @@ fn the_doctor_reports_a_server_that_is_not_kubernetes() {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
         }
     });
-    let kubeconfig = scratch::folder("kubeconfig").join("other");
+    let kubeconfig = scratch::directory("kubeconfig").join("other");
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "x",
         "clusters": [{ "name": "x", "cluster": { "server": format!("http://{address}") } }],

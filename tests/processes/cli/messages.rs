@@ -61,7 +61,7 @@ fn the_last_line_says_why_a_candidate_gave_up() {
     fs::write(path(&file), "some text").expect("a file");
     let sentence = run_until_it_gives_up(candidate(&file), UNAVAILABLE);
     assert!(sentence.contains("it is not a leaderrun record: its contents are not JSON; move it away"), "{sentence}");
-    let link = TestLock { name: format!("file:{}", scratch::folder("link").join("x").display()), kubeconfig: None };
+    let link = TestLock { name: format!("file:{}", scratch::directory("link").join("x").display()), kubeconfig: None };
     symlink(path(&file), path(&link)).expect("a link");
     let sentence = run_until_it_gives_up(candidate(&link), UNAVAILABLE);
     assert!(sentence.contains("it is a symbolic link; try the path that it points to"), "{sentence}");

@@ -33,11 +33,11 @@ fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_in_which_it_runs() {
 fn a_nested_run_recognizes_the_same_lock_by_another_name() {
     let lock = TestLock::file();
     let path = lock.name.strip_prefix("file:").expect("a file");
-    let (folder, name) = path.rsplit_once('/').expect("a folder");
-    let link = scratch::folder("link").join("to");
-    symlink(folder, &link).expect("a link");
+    let (directory, name) = path.rsplit_once('/').expect("a directory");
+    let link = scratch::directory("link").join("to");
+    symlink(directory, &link).expect("a link");
     for other_name in [
-        format!("{folder}/../{}/{name}", folder.rsplit('/').next().expect("a name")),
+        format!("{directory}/../{}/{name}", directory.rsplit('/').next().expect("a name")),
         format!("{}/{name}", link.display()),
     ] {
         let inner = TestLock { name: format!("file:{other_name}"), kubeconfig: None };

@@ -81,7 +81,7 @@ fn status_fails_if_the_lock_cannot_be_read() {
     forbidden.wait_for_exit(FAILED);
     assert!(forbidden.log().contains("not allowed to get leases"), "{}", forbidden.log());
 
-    let no_record = scratch::folder("lock").join("text");
+    let no_record = scratch::directory("lock").join("text");
     std::fs::write(&no_record, "text").expect("a file");
     let mut unreadable = Candidate::without_options("status")
         .args(["status", "--lock", &format!("file:{}", no_record.display())])

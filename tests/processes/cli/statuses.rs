@@ -35,7 +35,7 @@ fn assert_unusable(lock: &TestLock, reason: &str) {
 fn kubeconfig_with(text: &str, replacement: &str) -> PathBuf {
     let real = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     assert!(real.contains(text), "{real}");
-    let path = scratch::folder("kubeconfig").join("changed");
+    let path = scratch::directory("kubeconfig").join("changed");
     fs::write(&path, real.replace(text, replacement)).expect("a kubeconfig");
     path
 }
@@ -111,14 +111,14 @@ fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
 }
 
 #[testkit::test(requires = is_ordinary_user())]
-fn a_folder_that_cannot_be_written_to_is_not_a_conflict() {
-    let folder = scratch::folder("read-only");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("a folder");
-    let lock = TestLock { name: format!("file:{}", folder.join("x").display()), kubeconfig: None };
+fn a_directory_that_cannot_be_written_to_is_not_a_conflict() {
+    let directory = scratch::directory("read-only");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a directory");
+    let lock = TestLock { name: format!("file:{}", directory.join("x").display()), kubeconfig: None };
     assert_unusable(&lock, "may not write to it");
 }
 
-/// Returns an error if this user is root, who may write to any folder.
+/// Returns an error if this user is root, who may write to any directory.
 fn is_ordinary_user() -> Result<(), String> {
     if nix::unistd::geteuid().is_root() { Err("root may write everywhere".to_owned()) } else { Ok(()) }
 }

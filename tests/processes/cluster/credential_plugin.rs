@@ -12,14 +12,14 @@ use testkit::exit_status::UNAVAILABLE;
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Screen, TestLock, Witnesses, eventually, is_alive, kubeconfig, scratch};
 
-/// A folder with a credential plugin, which is a shell script, and a kubeconfig that names it.
+/// A directory with a credential plugin, which is a shell script, and a kubeconfig that names it.
 struct Plugin {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Plugin {
-    /// Creates a plugin that runs `script` in its folder, and then prints the administrator's token. The token expires
-    /// after `lifetime` seconds, or never.
+    /// Creates a plugin that runs `script` in its directory, and then prints the administrator's token. The token
+    /// expires after `lifetime` seconds, or never.
     fn new(script: &str, lifetime: Option<u32>) -> Self {
         let expires = match lifetime {
             Some(lifetime) => format!(r#","expirationTimestamp":"'$(date -u -d '+{lifetime} seconds' +%FT%TZ)'""#),
@@ -33,15 +33,15 @@ impl Plugin {
         Self::without_credential(&format!("{script}\necho '{credential}'"))
     }
 
-    /// Creates a plugin that runs `script` in its folder, and prints only the output of the script. Each run adds a
+    /// Creates a plugin that runs `script` in its directory, and prints only the output of the script. Each run adds a
     /// line to the file `runs`.
     fn without_credential(script: &str) -> Self {
-        let folder = scratch::folder("plugin");
-        let program = folder.join("plugin");
-        let script = format!("#!/bin/sh\ncd {}\necho run >> runs\n{script}\n", folder.display());
+        let directory = scratch::directory("plugin");
+        let program = directory.join("plugin");
+        let script = format!("#!/bin/sh\ncd {}\necho run >> runs\n{script}\n", directory.display());
         fs::write(&program, script).expect("a program");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable");
-        let plugin = Self { folder };
+        let plugin = Self { directory };
         plugin.configure(&json!({ "command": program }));
         plugin
     }
@@ -55,7 +55,7 @@ impl Plugin {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
     fn lock(&self) -> TestLock {
@@ -207,7 +207,7 @@ fn a_plugin_gets_information_about_the_cluster_if_that_is_configured() {
 
 #[testkit::test]
 fn a_wait_for_the_contents_of_the_kubeconfig_is_logged() {
-    let fifo = scratch::folder("kubeconfig").join("fifo");
+    let fifo = scratch::directory("kubeconfig").join("fifo");
     mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a named pipe");
     let lock = TestLock { name: "default/job".to_owned(), kubeconfig: Some(fifo.clone()) };
     let mut a = Candidate::new("a", &lock).args(["--wait", "2s"]).run_script("echo started");

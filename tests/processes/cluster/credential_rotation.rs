@@ -21,7 +21,7 @@ pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9
 
 /// The setup of a leader and a standby with the same credentials: a kubeconfig and a proxy for each candidate.
 pub struct Candidates {
-    folder: PathBuf,
+    directory: PathBuf,
     pub cluster: Cluster,
     proxies: [Proxy; 2],
 }
@@ -33,11 +33,11 @@ impl Candidates {
 
     pub fn in_cluster(cluster: Cluster) -> Self {
         let proxies = [(); 2].map(|()| Proxy::start(&cluster));
-        Self { folder: scratch::folder("credentials"), cluster, proxies }
+        Self { directory: scratch::directory("credentials"), cluster, proxies }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
     /// Returns the path of the kubeconfig of the leader, number 0, or of the standby, number 1.
@@ -115,10 +115,10 @@ fn certificate_rotation(mut publish: impl FnMut(&ClientCertificate)) -> impl FnM
     }
 }
 
-/// Returns the fields of a user whose plugin prints the file `issued` of this folder, and adds a line to the file
+/// Returns the fields of a user whose plugin prints the file `issued` of this directory, and adds a line to the file
 /// `runs`.
-fn exec_user(folder: &Path) -> Value {
-    let script = format!("cat {0}/issued; echo run >> {0}/runs", folder.display());
+fn exec_user(directory: &Path) -> Value {
+    let script = format!("cat {0}/issued; echo run >> {0}/runs", directory.display());
     json!({ "exec": {
         "apiVersion": "client.authentication.k8s.io/v1",
         "command": "sh",
@@ -133,8 +133,8 @@ fn exec_credential(status: &Value) -> String {
 }
 
 /// Checks that the plugin ran at most once for each candidate and each set of credentials.
-fn assert_plugin_ran_rarely(folder: &Path) {
-    let runs = fs::read_to_string(folder.join("runs")).expect("runs").lines().count();
+fn assert_plugin_ran_rarely(directory: &Path) {
+    let runs = fs::read_to_string(directory.join("runs")).expect("runs").lines().count();
     assert!(runs <= 2 * (ROTATIONS + 1), "{runs} runs for two candidates and {ROTATIONS} rotations");
 }
 
@@ -165,25 +165,25 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_file_is_replaced() {
 fn a_leader_keeps_the_lock_while_its_plugin_issues_new_tokens() {
     let candidates = Candidates::new();
     let path = candidates.file("issued");
-    candidates.write_kubeconfigs(&exec_user(&candidates.folder));
+    candidates.write_kubeconfigs(&exec_user(&candidates.directory));
     let mut rotate = token_rotation(|token| replace(&path, &exec_credential(&json!({ "token": token }))));
     rotate();
     candidates.assert_lock_is_kept_during(rotate);
-    assert_plugin_ran_rarely(&candidates.folder);
+    assert_plugin_ran_rarely(&candidates.directory);
 }
 
 #[testkit::test]
 fn a_leader_keeps_the_lock_while_its_plugin_issues_new_client_certificates() {
     let candidates = Candidates::new();
     let path = candidates.file("issued");
-    candidates.write_kubeconfigs(&exec_user(&candidates.folder));
+    candidates.write_kubeconfigs(&exec_user(&candidates.directory));
     let mut rotate = certificate_rotation(|issued| {
         let status = json!({ "clientCertificateData": issued.certificate, "clientKeyData": issued.key });
         replace(&path, &exec_credential(&status));
     });
     rotate();
     candidates.assert_lock_is_kept_during(rotate);
-    assert_plugin_ran_rarely(&candidates.folder);
+    assert_plugin_ran_rarely(&candidates.directory);
 }
 
 #[testkit::test]
@@ -212,8 +212,8 @@ fn a_replaced_token_file_is_read_after_its_kubeconfig_was_deleted() {
 #[testkit::test]
 fn the_authority_file_is_read_again_as_soon_as_a_connection_fails() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    let folder = scratch::folder("authorities");
-    let (authorities, kubeconfig) = (folder.join("ca.crt"), folder.join("kubeconfig"));
+    let directory = scratch::directory("authorities");
+    let (authorities, kubeconfig) = (directory.join("ca.crt"), directory.join("kubeconfig"));
     let (known, other) = (tls::authority(), rcgen::generate_simple_self_signed([]).expect("a certificate").cert.pem());
     fs::write(&authorities, &known).expect("a certificate");
     let config = json!({

@@ -21,7 +21,7 @@ const RENEWALS: usize = 3;
 struct Leader {
     cluster: Cluster,
     proxy: Proxy,
-    folder: PathBuf,
+    directory: PathBuf,
     lock: TestLock,
     witnesses: Witnesses,
     running: Option<Running>,
@@ -30,15 +30,15 @@ struct Leader {
 impl Leader {
     fn new() -> Self {
         let cluster = Cluster::start_in_process();
-        let (proxy, folder) = (Proxy::start(&cluster), scratch::folder("half-written"));
-        fs::write(folder.join("ca.crt"), tls::authority()).expect("an authority");
+        let (proxy, directory) = (Proxy::start(&cluster), scratch::directory("half-written"));
+        fs::write(directory.join("ca.crt"), tls::authority()).expect("an authority");
         let name = format!("{}/job", cluster.new_namespace());
-        let lock = TestLock { name, kubeconfig: Some(folder.join("kubeconfig")) };
-        Self { cluster, proxy, folder, lock, witnesses: Witnesses::new(), running: None }
+        let lock = TestLock { name, kubeconfig: Some(directory.join("kubeconfig")) };
+        Self { cluster, proxy, directory, lock, witnesses: Witnesses::new(), running: None }
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
     /// Writes the kubeconfig, with these fields of the user.
@@ -142,15 +142,15 @@ fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_aut
 }
 
 /// Replaces and revokes tokens while the authority file is half written, and checks that the lock is kept. `publish`
-/// writes a token to a folder.
+/// writes a token to a directory.
 fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish: impl Fn(&Path, &str)) {
     let mut token = credentials::issue_token(ADMIN);
-    publish(&leader.folder, &token);
+    publish(&leader.directory, &token);
     leader.start();
     for part in ["", half(&tls::authority())] {
         leader.write_part("ca.crt", part);
         let next = credentials::issue_token(ADMIN);
-        publish(&leader.folder, &next);
+        publish(&leader.directory, &next);
         credentials::revoke_token(&token);
         token = next;
         leader.wait_for_renewals();
@@ -167,8 +167,8 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
 fn a_replaced_token_file_is_read_while_the_authority_file_is_half_written() {
     let leader = Leader::new();
     leader.write_kubeconfig(&json!({ "tokenFile": "token" }));
-    assert_lock_is_kept_with_half_written_authorities(leader, |folder, token| {
-        fs::write(folder.join("token"), token).expect("a token");
+    assert_lock_is_kept_with_half_written_authorities(leader, |directory, token| {
+        fs::write(directory.join("token"), token).expect("a token");
     });
 }
 
@@ -179,9 +179,9 @@ fn a_plugin_is_run_while_the_authority_file_is_half_written() {
     let script = format!("cat {}", leader.file("issued").display());
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
     leader.write_kubeconfig(&json!({ "exec": exec }));
-    assert_lock_is_kept_with_half_written_authorities(leader, |folder, token| {
+    assert_lock_is_kept_with_half_written_authorities(leader, |directory, token| {
         let credential = json!({ "apiVersion": version, "kind": "ExecCredential", "status": { "token": token } });
-        fs::write(folder.join("issued"), credential.to_string()).expect("a credential");
+        fs::write(directory.join("issued"), credential.to_string()).expect("a credential");
     });
 }
 

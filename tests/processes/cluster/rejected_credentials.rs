@@ -12,10 +12,10 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 
 use super::credential_rotation::{TIMING, replace};
 
-/// Returns the fields of a user whose plugin is a shell script. The script runs in `folder`, and each run adds a line
-/// to the file `runs`. The script can use `$run`, the number of the run, and the function `issue TOKEN [EXPIRY]`, which
-/// prints a credential.
-fn exec_user(folder: &Path, script: &str) -> Value {
+/// Returns the fields of a user whose plugin is a shell script. The script runs in `directory`, and each run adds a
+/// line to the file `runs`. The script can use `$run`, the number of the run, and the function `issue TOKEN [EXPIRY]`,
+/// which prints a credential.
+fn exec_user(directory: &Path, script: &str) -> Value {
     let version = "client.authentication.k8s.io/v1";
     let script = format!(
         r#"cd {}; echo run >> runs; run=$(wc -l < runs)
@@ -24,7 +24,7 @@ fn exec_user(folder: &Path, script: &str) -> Value {
             echo "{{\"kind\":\"ExecCredential\",\"apiVersion\":\"{version}\",\"status\":{{\"token\":\"$1\"$expiry}}}}"
         }}
         {script}"#,
-        folder.display()
+        directory.display()
     );
     json!({ "exec": {
         "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never",
@@ -35,29 +35,29 @@ fn exec_user(folder: &Path, script: &str) -> Value {
 struct Leader {
     cluster: Cluster,
     proxy: Proxy,
-    folder: PathBuf,
+    directory: PathBuf,
     witnesses: Witnesses,
     lock: TestLock,
     running: Running,
 }
 
 impl Leader {
-    /// Starts a leader. `user` gets a new folder and returns the fields of the user in the kubeconfig. The API server
-    /// is the testkit's own, because a real one would not accept the tokens that the tests issue.
+    /// Starts a leader. `user` gets a new directory and returns the fields of the user in the kubeconfig. The API
+    /// server is the testkit's own, because a real one would not accept the tokens that the tests issue.
     fn start(user: impl Fn(&Path) -> Value) -> Self {
         let cluster = Cluster::start_in_process();
-        let (proxy, folder) = (Proxy::start(&cluster), scratch::folder("rejected"));
-        kubeconfig::write_with(&folder.join("kubeconfig"), proxy.address(), ADMIN.name, &user(&folder));
+        let (proxy, directory) = (Proxy::start(&cluster), scratch::directory("rejected"));
+        kubeconfig::write_with(&directory.join("kubeconfig"), proxy.address(), ADMIN.name, &user(&directory));
         let name = format!("{}/job", cluster.new_namespace());
-        let (witnesses, lock) = (Witnesses::new(), TestLock { name, kubeconfig: Some(folder.join("kubeconfig")) });
+        let (witnesses, lock) = (Witnesses::new(), TestLock { name, kubeconfig: Some(directory.join("kubeconfig")) });
         let running = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        Self { cluster, proxy, folder, witnesses, lock, running }
+        Self { cluster, proxy, directory, witnesses, lock, running }
     }
 
     /// Returns how many times the plugin has run.
     fn plugin_runs(&self) -> usize {
-        fs::read_to_string(self.folder.join("runs")).map_or(0, |runs| runs.lines().count())
+        fs::read_to_string(self.directory.join("runs")).map_or(0, |runs| runs.lines().count())
     }
 
     fn wait_for_renewals(&self, count: usize) {
@@ -75,9 +75,9 @@ impl Leader {
 #[testkit::test]
 fn expired_credentials_are_used_while_the_plugin_fails_or_hangs() {
     for after_first_run in ["echo no network >&2; exit 1", "sleep 1000"] {
-        let leader = Leader::start(|folder| {
+        let leader = Leader::start(|directory| {
             let issue = format!("issue {} $(date -u -d '+3 seconds' +%FT%TZ)", ADMIN.token);
-            exec_user(folder, &format!("[ $run = 1 ] || {{ {after_first_run}; }}; {issue}"))
+            exec_user(directory, &format!("[ $run = 1 ] || {{ {after_first_run}; }}; {issue}"))
         });
         eventually("the plugin runs again", || leader.plugin_runs() >= 2);
         // There is a renewal every second, so the credentials have expired before the last one.
@@ -88,12 +88,12 @@ fn expired_credentials_are_used_while_the_plugin_fails_or_hangs() {
 
 #[testkit::test]
 fn a_rejected_token_is_replaced_on_the_same_connection() {
-    let leader = Leader::start(|folder| {
-        replace(&folder.join("token"), &credentials::issue_token(ADMIN));
-        json!({ "tokenFile": folder.join("token") })
+    let leader = Leader::start(|directory| {
+        replace(&directory.join("token"), &credentials::issue_token(ADMIN));
+        json!({ "tokenFile": directory.join("token") })
     });
     leader.wait_for_renewals(1);
-    replace(&leader.folder.join("token"), &credentials::issue_token(ADMIN));
+    replace(&leader.directory.join("token"), &credentials::issue_token(ADMIN));
     leader.proxy.answer(Match::put().next(1), 401, None);
     leader.wait_for_renewals(2);
     let requests = leader.proxy.requests().into_iter().filter(|request| request.method == "PUT");

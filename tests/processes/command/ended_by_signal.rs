@@ -37,17 +37,17 @@ fn a_standby_kills_itself_with_the_signal_that_it_received() {
 
 #[testkit::test]
 fn no_core_file_is_written_for_a_command_that_crashed() {
-    let folder = scratch::folder("core");
-    let in_folder = |command: &mut Command| {
-        command.current_dir(&folder);
+    let directory = scratch::directory("core");
+    let in_directory = |command: &mut Command| {
+        command.current_dir(&directory);
     };
     // The command itself writes no core file because of its own limit.
     let script = "ulimit -c 0; kill -SEGV $$";
     let mut a = Candidate::program("a", "sh")
         .args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\"", testkit::leaderrun()])
         .args(["--lock", &TestLock::file().name, "--", "sh", "-c", script])
-        .configure(in_folder)
+        .configure(in_directory)
         .start();
     a.wait_until_killed_by(Signal::SIGSEGV);
-    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0);
+    assert_eq!(std::fs::read_dir(&directory).expect("the directory").count(), 0);
 }

@@ -10,11 +10,11 @@ use nix::errno::Errno;
 use testkit::exit_status::{NOT_EXECUTABLE, NOT_FOUND};
 use testkit::{Candidate, TestLock, eventually, scratch};
 
-use crate::other_users::{self, ANN, become_user, create_reachable_folder, is_root};
+use crate::other_users::{self, ANN, become_user, create_reachable_directory, is_root};
 
 /// Creates an executable file. Returns its path.
 fn executable(contents: &[u8]) -> PathBuf {
-    let file = scratch::folder("program").join("program");
+    let file = scratch::directory("program").join("program");
     fs::write(&file, contents).expect("a file");
     fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("the file is ours");
     file
@@ -25,8 +25,8 @@ fn executable(contents: &[u8]) -> PathBuf {
 #[track_caller]
 fn assert_not_executed(contents: &[u8], reason: &str) {
     let file = executable(contents);
-    let folder = file.parent().expect("a folder").to_str().expect("UTF-8");
-    let path = format!("{folder}:{}", std::env::var("PATH").expect("a PATH"));
+    let directory = file.parent().expect("a directory").to_str().expect("UTF-8");
+    let path = format!("{directory}:{}", std::env::var("PATH").expect("a PATH"));
     for (name, path) in [(file.to_str().expect("UTF-8"), ""), ("program", path.as_str())] {
         let mut a = Candidate::new("a", &TestLock::file()).env("PATH", path).run([name]);
         a.wait_for_exit(NOT_EXECUTABLE);
@@ -71,8 +71,8 @@ fn a_script_without_an_interpreter_is_run_by_the_shell() {
 
 #[testkit::test]
 fn the_message_names_a_missing_execute_permission() {
-    let folder = scratch::folder("not-executable");
-    let (plain, script) = (folder.join("plain"), folder.join("script"));
+    let directory = scratch::directory("not-executable");
+    let (plain, script) = (directory.join("plain"), directory.join("script"));
     fs::write(&plain, "#!/bin/sh\n").expect("a file");
     fs::set_permissions(&plain, Permissions::from_mode(0o644)).expect("the file is ours");
     fs::write(&script, format!("#!{}\n", plain.display())).expect("a file");
@@ -80,7 +80,7 @@ fn the_message_names_a_missing_execute_permission() {
     for (file, reason) in [
         (&plain, format!("it is not executable; try chmod +x {}", plain.display()).as_str()),
         (&script, &format!("its interpreter {} is not executable", plain.display())),
-        (&folder, "it is a folder"),
+        (&directory, "it is a directory"),
     ] {
         let mut a = Candidate::new("a", &TestLock::file()).run([file]);
         a.wait_for_exit(NOT_EXECUTABLE);
@@ -90,8 +90,9 @@ fn the_message_names_a_missing_execute_permission() {
 }
 
 #[testkit::test(requires = is_root())]
-fn the_message_names_the_folders_that_this_user_may_not_search() {
-    let (closed, lock) = (create_reachable_folder("closed", 0o700), create_reachable_folder("lock", 0o777).join("job"));
+fn the_message_names_the_directories_that_this_user_may_not_search() {
+    let (closed, lock) =
+        (create_reachable_directory("closed", 0o700), create_reachable_directory("lock", 0o777).join("job"));
     let file = closed.join("program");
     fs::write(&file, "#!/bin/sh\n").expect("a file");
     fs::set_permissions(&file, Permissions::from_mode(0o700)).expect("the file is ours");
@@ -100,19 +101,19 @@ fn the_message_names_the_folders_that_this_user_may_not_search() {
             Candidate::program("a", other_users::program()).args(["--lock", &format!("file:{}", lock.display())]);
         candidate.configure(|command| become_user(command, ANN)).env("PATH", path).run([program])
     };
-    let folder = closed.display().to_string();
-    let path = format!("{folder}:/usr/bin:/bin");
+    let directory = closed.display().to_string();
+    let path = format!("{directory}:/usr/bin:/bin");
     run(&path, "true").wait_for_exit(0);
     let mut missing = run(&path, "program");
     missing.wait_for_exit(NOT_FOUND);
     let expected =
-        format!("cannot execute program: No such file or directory, and this user may not search {folder}; PATH is");
+        format!("cannot execute program: No such file or directory, and this user may not search {directory}; PATH is");
     assert!(missing.log().contains(&expected), "{}", missing.log());
     let mut run_by_path = run(&path, file.to_str().expect("UTF-8"));
     run_by_path.wait_for_exit(NOT_EXECUTABLE);
-    let expected = format!("cannot execute {}: this user may not search the folder {folder}\n", file.display());
+    let expected = format!("cannot execute {}: this user may not search the directory {directory}\n", file.display());
     assert!(run_by_path.log().contains(&expected), "{}", run_by_path.log());
-    fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the folder is ours");
+    fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the directory is ours");
     let mut not_executable = run(&path, "program");
     not_executable.wait_for_exit(NOT_EXECUTABLE);
     assert!(

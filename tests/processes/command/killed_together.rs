@@ -11,7 +11,7 @@ use nix::unistd::{Pid, setsid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TIMING, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-use crate::other_users::{ANN, become_user, copy_of_program, create_reachable_folder, is_root, program};
+use crate::other_users::{ANN, become_user, copy_of_program, create_reachable_directory, is_root, program};
 
 /// Scripts, each with the number of processes, including the shell, that exist when the script prints `ready`.
 const COMMANDS: [(&str, usize); 4] = [
@@ -66,7 +66,7 @@ fn a_command_with_children_dies_with_both_processes() {
 
 /// Starts a leader with this script as an ordinary user.
 fn start_as_ordinary_user(script: &str) -> Running {
-    let lock = format!("file:{}", create_reachable_folder("ordinary", 0o777).join("job").display());
+    let lock = format!("file:{}", create_reachable_directory("ordinary", 0o777).join("job").display());
     Candidate::program("a", program())
         .args(["--lock", &lock, "--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"])
         .configure(|command| become_user(command, ANN))

@@ -63,22 +63,22 @@ fn a_command_of_another_user_is_killed() {
     assert!(!a.log().contains("cannot"), "{}", a.log());
 }
 
-/// A folder that all users can write to, with a copy of leaderrun and a set-user-ID copy of `setpriv`.
-struct PublicFolder(PathBuf);
+/// A directory that all users can write to, with a copy of leaderrun and a set-user-ID copy of `setpriv`.
+struct PublicDirectory(PathBuf);
 
-impl PublicFolder {
+impl PublicDirectory {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("leaderrun-setuid-{}", std::process::id()));
-        fs::create_dir(&folder).expect("a folder");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");
+        let directory = std::env::temp_dir().join(format!("leaderrun-setuid-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");
         let which = Command::new("sh").args(["-c", "command -v setpriv"]).output().expect("a shell");
         let setpriv = String::from_utf8(which.stdout).expect("a path");
         for (program, mode) in [(Path::new(setpriv.trim_end()), 0o4755), (Path::new(leaderrun()), 0o755)] {
-            let copy = folder.join(program.file_name().expect("a name"));
+            let copy = directory.join(program.file_name().expect("a name"));
             fs::copy(program, &copy).expect("a copy");
             fs::set_permissions(copy, fs::Permissions::from_mode(mode)).expect("the file mode can be changed");
         }
-        Self(folder)
+        Self(directory)
     }
 
     fn path(&self, name: &str) -> String {
@@ -86,7 +86,7 @@ impl PublicFolder {
     }
 }
 
-impl Drop for PublicFolder {
+impl Drop for PublicDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -95,13 +95,13 @@ impl Drop for PublicFolder {
 /// When PID 1 exits, the kernel kills all processes of the namespace, including those of other users.
 #[testkit::test(requires = CAN_CHANGE_USER.clone())]
 fn leaderrun_as_pid_1_exits_if_it_may_not_kill_the_command() {
-    let folder = PublicFolder::new();
+    let directory = PublicDirectory::new();
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"].map(str::to_owned);
     let user = AS_USER.split(' ').map(str::to_owned);
-    let lock = format!("file:{}", folder.path("job.lease"));
-    let options = [folder.path("leaderrun"), "--lock".into(), lock, "--".into()];
+    let lock = format!("file:{}", directory.path("job.lease"));
+    let options = [directory.path("leaderrun"), "--lock".into(), lock, "--".into()];
     let script = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
-    let as_root = [folder.path("setpriv"), "--reuid".into(), "0".into(), "sh".into(), "-c".into(), script.into()];
+    let as_root = [directory.path("setpriv"), "--reuid".into(), "0".into(), "sh".into(), "-c".into(), script.into()];
     let arguments = namespace.into_iter().chain(user).chain(options).chain(as_root);
     let mut a = Candidate::program("a", "unshare").args(arguments).start();
     eventually("the command is ready", || a.output().contains("ready"));

@@ -77,7 +77,7 @@ const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_starts() {
-    let end = scratch::folder("end").join("now");
+    let end = scratch::directory("end").join("now");
     let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
     let environment = format!("END={}", end.display());
     assert_dead_before_next_command(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
@@ -131,16 +131,16 @@ fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
     // leaderrun remembers up to 8,192 processes; this many can be started and killed within seconds.
     const COUNT: usize = 2500;
     let (_namespace, init) = start_namespace();
-    let (lock, folder) = (TestLock::file(), scratch::folder("many"));
+    let (lock, directory) = (TestLock::file(), scratch::directory("many"));
     // The subshells share their memory, because they execute nothing: they wait for a writer of the fifo.
     let spawn = format!(
         r#"setsid sh -c 'mkfifo fifo; n=0; while [ $n -lt {COUNT} ]; do {{ read line < fifo; }} & n=$((n+1)); done; : > made; wait' & sleep 1000"#
     );
     let mut words: Vec<OsString> = ["env", "-C"].map(OsString::from).to_vec();
-    words.push(folder.clone().into());
+    words.push(directory.clone().into());
     words.extend(command(init, Vec::new(), &WITHOUT_RUN_ID, &spawn));
     let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(words);
-    eventually("all processes exist", || folder.join("made").exists());
+    eventually("all processes exist", || directory.join("made").exists());
     let started = descendants(a.supervisor());
     assert!(started.len() > COUNT, "{}", started.len());
     let mut b = Candidate::new("b", &lock).run_script("echo leads; exec sleep 1000");

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use testkit::exit_status::{FAILED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Proxy, Running, TIMING, TestLock, eventually, leaderrun, scratch};
 
-use crate::other_users::{ROOT, become_user, create_reachable_folder, is_root, program};
+use crate::other_users::{ROOT, become_user, create_reachable_directory, is_root, program};
 
 /// Makes one system call of a command fail, as a container runtime's seccomp profile does.
 fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
@@ -115,12 +115,12 @@ fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
     }
 }
 
-/// The message must not give another reason, such as the owner of the folder.
+/// The message must not give another reason, such as the owner of the directory.
 #[testkit::test]
 fn the_message_about_a_lock_file_that_a_sandbox_refuses_names_the_seccomp_profile() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         for call in [libc::SYS_flock, libc::SYS_fsync] {
-            let lock = format!("file:{}", create_reachable_folder("sticky", 0o1777).join("job").display());
+            let lock = format!("file:{}", create_reachable_directory("sticky", 0o1777).join("job").display());
             let candidate = Candidate::without_options("a").args(["--lock", &lock, "--wait", "10s"]);
             let mut a = candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran");
             a.wait_for_exit(UNAVAILABLE);
@@ -180,7 +180,7 @@ fn the_required_limit_of_open_files_is_enough() {
 fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
     let lock = TestLock::file();
-    let runs = scratch::folder("runs").join("runs");
+    let runs = scratch::directory("runs").join("runs");
     let script = format!("echo run >> {}", runs.display());
     let mut a = Candidate::program("a", &loader)
         .args(["--inhibit-cache", leaderrun(), "--lock", &lock.name, "--every", "1s", "--", "sh", "-c", &script])
@@ -206,7 +206,7 @@ fn has_loader() -> Result<(), String> {
 
 /// Runs leaderrun as this user with a limit on a resource. The command exits with status 7.
 fn run_with_limit(user: u32, resource: Resource, limit: u64) -> Running {
-    let lock = format!("file:{}", create_reachable_folder("limited", 0o777).join("job").display());
+    let lock = format!("file:{}", create_reachable_directory("limited", 0o777).join("job").display());
     let candidate = Candidate::program("a", program()).args(["--lock", &lock, "--wait", "10s"]);
     let candidate = candidate.configure(|command| {
         become_user(command, user);
@@ -264,7 +264,7 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
 #[testkit::test(requires = is_root())]
 fn the_message_about_a_limit_of_processes_says_which_limit_to_raise_for_a_lock_in_a_cluster() {
     let proxy = Proxy::start(Cluster::shared());
-    let kubeconfig = create_reachable_folder("limited-in-a-cluster", 0o755).join("kubeconfig");
+    let kubeconfig = create_reachable_directory("limited-in-a-cluster", 0o755).join("kubeconfig");
     fs::copy(proxy.kubeconfig(), &kubeconfig).expect("a kubeconfig");
     fs::set_permissions(&kubeconfig, fs::Permissions::from_mode(0o644)).expect("permissions");
     for limit in 3..10 {
@@ -303,7 +303,7 @@ while True: signal.pause()
 #[testkit::test(requires = is_root())]
 fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
     let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));
-    let kubeconfig = create_reachable_folder("by-name", 0o755).join("kubeconfig");
+    let kubeconfig = create_reachable_directory("by-name", 0o755).join("kubeconfig");
     let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
     // This user has no other processes that would count towards the limit.

@@ -54,9 +54,9 @@ impl Freezer {
     }
 
     fn freeze(processes: &[Pid]) -> Self {
-        let folder = Path::new(Self::ROOT).join(format!("leaderrun-test-{}", std::process::id()));
-        fs::create_dir(&folder).expect("a cgroup");
-        let freezer = Self(folder);
+        let directory = Path::new(Self::ROOT).join(format!("leaderrun-test-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a cgroup");
+        let freezer = Self(directory);
         processes.iter().for_each(|process| freezer.write("tasks", &process.to_string()));
         freezer.write("freezer.state", "FROZEN");
         freezer

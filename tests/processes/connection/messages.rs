@@ -13,7 +13,7 @@ use testkit::{Candidate, Cluster, Running, TestLock, scratch};
 
 /// Writes a kubeconfig for a server without TLS. Returns its path.
 fn kubeconfig(server: SocketAddr) -> PathBuf {
-    let file = scratch::folder("messages").join("config");
+    let file = scratch::directory("messages").join("config");
     let text = format!(
         "{{clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}], users: [{{name: u, user: {{token: t}}}}], \
          contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
@@ -93,11 +93,11 @@ fn the_message_about_rejected_credentials_names_them() {
 
 #[testkit::test]
 fn the_message_about_a_credential_names_its_field_and_its_file() {
-    let folder = scratch::folder("fields");
-    let (kubeconfig, text) = (folder.join("config"), folder.join("text"));
+    let directory = scratch::directory("fields");
+    let (kubeconfig, text) = (directory.join("config"), directory.join("text"));
     fs::write(&text, "some text").expect("a file");
     let issued = credentials::issue_certificate(ADMIN);
-    fs::write(folder.join("me.crt"), issued.certificate).expect("a certificate");
+    fs::write(directory.join("me.crt"), issued.certificate).expect("a certificate");
     let text = text.display();
     for (cluster, user, expected) in [
         ("certificate-authority: /no/file", "", "certificate-authority /no/file: No such file or directory"),
@@ -120,7 +120,7 @@ fn the_message_about_a_credential_names_its_field_and_its_file() {
         (
             "",
             "exec: {apiVersion: client.authentication.k8s.io/v1, command: /, interactiveMode: Never}",
-            "the credential plugin / failed: it is a folder; ",
+            "the credential plugin / failed: it is a directory; ",
         ),
         (
             "",

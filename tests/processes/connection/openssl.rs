@@ -17,34 +17,34 @@ fn has_openssl() -> Result<(), String> {
     run.map(drop).map_err(|_| "openssl is not installed".to_owned())
 }
 
-/// A folder with a certificate authority, the certificates that it has issued, and the files of the server.
+/// A directory with a certificate authority, the certificates that it has issued, and the files of the server.
 struct Setup {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Setup {
     fn new() -> Self {
-        let folder = scratch::folder("openssl");
-        fs::write(folder.join("config"), "[req]\ndistinguished_name = name\n[name]\n").expect("a configuration");
-        fs::write(folder.join("names"), "subjectAltName = IP:127.0.0.1\n").expect("the names of the server");
+        let directory = scratch::directory("openssl");
+        fs::write(directory.join("config"), "[req]\ndistinguished_name = name\n[name]\n").expect("a configuration");
+        fs::write(directory.join("names"), "subjectAltName = IP:127.0.0.1\n").expect("the names of the server");
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": { "name": "probe", "namespace": "default", "uid": "1", "resourceVersion": "1" },
             "spec": { "holderIdentity": "the holder" },
         });
-        let path = folder.join(&LEASE[1..]);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let path = directory.join(&LEASE[1..]);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         let head = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n";
         fs::write(path, format!("{head}{lease}")).expect("a Lease");
-        Self { folder }
+        Self { directory }
     }
 
     /// Runs openssl with these arguments, which are separated by white space. Returns its output.
     #[track_caller]
     fn openssl(&self, arguments: &str) -> String {
         let mut openssl = Command::new("openssl");
-        openssl.args(arguments.split_whitespace()).current_dir(&self.folder).stdin(Stdio::null());
+        openssl.args(arguments.split_whitespace()).current_dir(&self.directory).stdin(Stdio::null());
         let output = openssl.output().expect("openssl");
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -78,10 +78,10 @@ impl Setup {
 
     /// Starts the server with these additional options.
     fn start(&self, options: &str) -> Server {
-        let log = self.folder.join("log");
+        let log = self.directory.join("log");
         let mut server = Command::new("openssl");
         server.args("s_server -HTTP -accept 127.0.0.1:0 -cert server.crt -key server.key -CAfile ca.crt".split(' '));
-        server.args(options.split_whitespace()).current_dir(&self.folder).stdin(Stdio::null()).stderr(Stdio::null());
+        server.args(options.split_whitespace()).current_dir(&self.directory).stdin(Stdio::null()).stderr(Stdio::null());
         server.stdout(File::create(&log).expect("a file"));
         let process = ChildProcess::spawn(server).expect("openssl");
         let port = || {
@@ -114,7 +114,7 @@ impl Setup {
     #[track_caller]
     fn read_lease(&self, description: &str, options: &str, user: &str) -> (String, String) {
         let server = self.start(options);
-        let kubeconfig = self.folder.join("kubeconfig");
+        let kubeconfig = self.directory.join("kubeconfig");
         let text = format!(
             "{{clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}', certificate-authority: ca.crt}}}}], \
              users: [{{name: u, user: {user}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \

@@ -25,7 +25,7 @@ const TOKEN: &str = "{token: secret}";
 /// Writes a kubeconfig for a server. `more_fields` contains additional fields of the cluster, each after a comma.
 /// Returns the path of the kubeconfig.
 fn kubeconfig(server: &str, more_fields: &str) -> PathBuf {
-    let file = scratch::folder("proxies").join("config");
+    let file = scratch::directory("proxies").join("config");
     let text = format!(
         "{{clusters: [{{name: c, cluster: {{server: '{server}', insecure-skip-tls-verify: true{more_fields}}}}}], \
          contexts: [{{name: x, context: {{cluster: c}}}}], current-context: x}}"
@@ -84,7 +84,7 @@ fn assert_previous_proxy_is_used(unusable_proxy: SocketAddr) {
         });
         fs::write(file, config.to_string()).expect("a kubeconfig");
     };
-    let file = scratch::folder("proxies").join("config");
+    let file = scratch::directory("proxies").join("config");
     write_kubeconfig(&file, proxy.address());
     let lock = TestLock::lease_through(file.clone());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
@@ -157,7 +157,7 @@ fn this_machine_is_never_reached_through_a_proxy() {
 /// Returns its path.
 fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
     let authority = BASE64_STANDARD.encode(tls::authority());
-    let file = scratch::folder("proxies").join("config");
+    let file = scratch::directory("proxies").join("config");
     let text = format!(
         "{{clusters: [{{name: c, cluster: {{server: '{SERVER}', certificate-authority-data: {authority}, \
          tls-server-name: localhost, proxy-url: '{proxy_url}'}}}}], users: [{{name: u, user: {user}}}], \
@@ -240,7 +240,7 @@ fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
     // With insecure-skip-tls-verify, the proxy's certificate is not verified either.
     assert!(request_of_leaderrun_arrives(&server, &kubeconfig(SERVER, &proxy_url)).0);
     let unknown = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
-    let file = scratch::folder("proxies").join("config");
+    let file = scratch::directory("proxies").join("config");
     fs::write(&file, unknown.replace("verify: true", "verify: false")).expect("a kubeconfig");
     let (arrived, log) = request_of_leaderrun_arrives(&server, &file);
     assert!(!arrived, "a proxy whose authority is unknown should not be trusted");

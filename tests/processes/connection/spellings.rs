@@ -83,20 +83,20 @@ fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Setup, &Spe
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), spellings.len(), wrong.join("\n"));
 }
 
-/// Two servers, and a folder with the files that kubeconfigs refer to.
+/// Two servers, and a directory with the files that kubeconfigs refer to.
 struct Setup {
     https: RecordingServer,
     http: RecordingServer,
     /// The client certificate in `me.crt`.
     client: tls::ClientIdentity,
-    folder: PathBuf,
+    directory: PathBuf,
     placeholders: BTreeMap<&'static str, String>,
 }
 
 impl Setup {
     fn new() -> Self {
         let (https, http) = (RecordingServer::start(Some(tls::server_config())), RecordingServer::start(None));
-        let folder = scratch::folder("spellings");
+        let directory = scratch::directory("spellings");
         let client = tls::client_identity("certified");
         let other = tls::client_identity("other");
         for (name, contents) in [
@@ -106,15 +106,15 @@ impl Setup {
             ("token", "from-file\n".to_owned()),
             ("empty", String::new()),
         ] {
-            fs::write(folder.join(name), contents).expect("a file");
+            fs::write(directory.join(name), contents).expect("a file");
         }
         let plugin = concat!(
             "#!/bin/sh\necho '{\"kind\":\"ExecCredential\",\"apiVersion\":\"client.authentication.k8s.io/v1beta1\",",
             "\"status\":{\"token\":\"from-plugin\"}}'\n"
         );
-        fs::write(folder.join("plugin"), plugin).expect("a plugin");
-        fs::set_permissions(folder.join("plugin"), Permissions::from_mode(0o755)).expect("a program");
-        fs::create_dir(folder.join("sub")).expect("a folder");
+        fs::write(directory.join("plugin"), plugin).expect("a plugin");
+        fs::set_permissions(directory.join("plugin"), Permissions::from_mode(0o755)).expect("a program");
+        fs::create_dir(directory.join("sub")).expect("a directory");
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         let wrapped = |text: &str| {
             let encoded = encoded(text);
@@ -127,7 +127,7 @@ impl Setup {
             ("$ADDRESS", http.address().to_string()),
             ("$TLS_ADDRESS", https.address().to_string()),
             ("$TLS_PORT", https.address().port().to_string()),
-            ("$DIR", folder.display().to_string()),
+            ("$DIR", directory.display().to_string()),
             ("$CA", encoded(&tls::authority())),
             ("$WRAPPED_CA", wrapped(&tls::authority())),
             ("$ESCAPED_CA", encoded(&tls::authority()).replace("Q", "Q\\n")),
@@ -142,7 +142,7 @@ impl Setup {
             ("$OTHER_KEY", encoded(&other.key)),
             ("$BOTH", encoded(&format!("{}{}", client.key, client.certificate))),
         ]);
-        Self { https, http, client, folder, placeholders }
+        Self { https, http, client, directory, placeholders }
     }
 
     fn fill_in_placeholders(&self, text: &str) -> String {
@@ -155,7 +155,7 @@ impl Setup {
     /// Writes the kubeconfigs, and returns the value for `KUBECONFIG`.
     fn write(&self, spelling: &Spelling) -> String {
         let paths = spelling.files.iter().map(|(name, text)| {
-            let path = self.folder.join(name);
+            let path = self.directory.join(name);
             if text != "MISSING" {
                 fs::write(&path, self.fill_in_placeholders(text)).expect("a kubeconfig");
             }
@@ -167,13 +167,13 @@ impl Setup {
     /// Removes the kubeconfigs.
     fn remove(&self, spelling: &Spelling) {
         for (name, _) in &spelling.files {
-            let _ = fs::remove_file(self.folder.join(name));
+            let _ = fs::remove_file(self.directory.join(name));
         }
     }
 
     /// Writes the kubeconfigs, and returns the variables that make a program read them.
     fn variables(&self, spelling: &Spelling) -> [(&'static str, String); 2] {
-        [("HOME", self.folder.display().to_string()), ("KUBECONFIG", self.write(spelling))]
+        [("HOME", self.directory.display().to_string()), ("KUBECONFIG", self.write(spelling))]
     }
 
     fn outcome_of_leaderrun(&self, spelling: &Spelling) -> (String, String) {

@@ -95,8 +95,8 @@ impl Setup {
 
     /// Writes a kubeconfig for a server. Returns its path.
     fn kubeconfig(&self, server: &RecordingServer) -> PathBuf {
-        let folder = scratch::folder("tls");
-        fs::write(folder.join("ca.crt"), &self.trusted).expect("a certificate");
+        let directory = scratch::directory("tls");
+        fs::write(directory.join("ca.crt"), &self.trusted).expect("a certificate");
         let text = format!(
             "{{clusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: ca.crt, \
              tls-server-name: '{}'}}}}], users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
@@ -104,8 +104,8 @@ impl Setup {
             server.address(),
             self.server_name
         );
-        fs::write(folder.join("config"), text).expect("a kubeconfig");
-        folder.join("config")
+        fs::write(directory.join("config"), text).expect("a kubeconfig");
+        directory.join("config")
     }
 }
 

@@ -40,7 +40,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The files of a cgroup version.
 struct CgroupVersion {
-    /// The folder in which cgroups are created.
+    /// The directory in which cgroups are created.
     root: &'static str,
     limit_file: &'static str,
     weight_file: &'static str,
@@ -64,11 +64,11 @@ struct Cgroup(PathBuf);
 impl Cgroup {
     fn new() -> Self {
         let version = Self::version();
-        let folder =
+        let directory =
             Path::new(version.root).join(format!("leaderrun-test-{}-{:x}", std::process::id(), fastrand::u32(..)));
-        fs::create_dir(&folder).expect("a cgroup");
-        fs::write(folder.join(version.weight_file), version.max_weight).expect("a weight");
-        Self(folder)
+        fs::create_dir(&directory).expect("a cgroup");
+        fs::write(directory.join(version.weight_file), version.max_weight).expect("a weight");
+        Self(directory)
     }
 
     fn limited_to(percent: u32) -> Self {
@@ -125,7 +125,8 @@ fn can_measure() -> Result<(), String> {
 /// Makes a candidate start in this cgroup, without permission to set a real-time priority, as in most containers.
 fn in_container(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     const CAP_SYS_NICE: libc::c_ulong = 23;
-    let members = cgroup.map(|Cgroup(folder)| CString::new(folder.join("cgroup.procs").into_os_string().into_vec()));
+    let members =
+        cgroup.map(|Cgroup(directory)| CString::new(directory.join("cgroup.procs").into_os_string().into_vec()));
     let members = members.map(|path| path.expect("a path"));
     candidate.configure(move |command| {
         // SAFETY: only system calls are made between fork and exec.

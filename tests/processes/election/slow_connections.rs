@@ -64,7 +64,7 @@ fn copy_stream(mut from: TcpStream, mut to: TcpStream) {
 #[testkit::test]
 fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
     let (proxy, witnesses) = (SlowProxy::start(Cluster::shared().address()), Witnesses::new());
-    let file = scratch::folder("slow").join("kubeconfig");
+    let file = scratch::directory("slow").join("kubeconfig");
     kubeconfig::write_with(&file, proxy.address, ADMIN.name, &json!({ "token": ADMIN.token }));
     let lock = TestLock::lease_through(file);
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
@@ -82,8 +82,9 @@ fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
 #[testkit::test]
 fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
     let cluster = Cluster::start_in_process();
-    let (proxy, witnesses, folder) = (SlowProxy::start(cluster.address()), Witnesses::new(), scratch::folder("slow"));
-    let [kubeconfig, certificate, key] = ["kubeconfig", "me.crt", "me.key"].map(|name| folder.join(name));
+    let (proxy, witnesses, directory) =
+        (SlowProxy::start(cluster.address()), Witnesses::new(), scratch::directory("slow"));
+    let [kubeconfig, certificate, key] = ["kubeconfig", "me.crt", "me.key"].map(|name| directory.join(name));
     let write = |issued: &ClientCertificate| {
         fs::write(&key, &issued.key).expect("a key");
         fs::write(&certificate, &issued.certificate).expect("a certificate");

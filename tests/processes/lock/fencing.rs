@@ -10,8 +10,8 @@ use testkit::{Candidate, TestLock, scratch};
 
 /// Returns an error if this program is not in `PATH`.
 fn has_program(program: &str) -> Result<(), String> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).any(|folder| folder.join(program).is_file());
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&directories).any(|directory| directory.join(program).is_file());
     found.then_some(()).ok_or_else(|| format!("{program} is missing"))
 }
 
@@ -33,7 +33,7 @@ fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
 
 #[testkit::test(requires = has_program("sqlite3"))]
 fn a_table_refuses_an_older_leader() {
-    let database = scratch::folder("sql").join("report.db");
+    let database = scratch::directory("sql").join("report.db");
     let write = |token: &str, total: &str| {
         write_is_accepted(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "")
     };
@@ -50,7 +50,7 @@ fn a_table_refuses_an_older_leader() {
 
 #[testkit::test(requires = has_program("flock"))]
 fn a_file_refuses_an_older_leader() {
-    let file = scratch::folder("file").join("report");
+    let file = scratch::directory("file").join("report");
     let write = |token: &str, text: &str| write_is_accepted(Command::new(recipe("file.sh")).arg(&file), token, text);
     for (token, text, accepted, expected) in
         [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
@@ -66,9 +66,9 @@ fn a_file_refuses_an_older_leader() {
     assert_eq!(fs::read_to_string(file.with_file_name("led")).expect("the file can be read"), "led\n");
 }
 
-/// A replacement for `aws` that stores one object in the folder `$STORE`. It supports the two requests that the recipe
-/// sends, with the conditional writes of S3. If the file `race` exists, the ETag changes after each read, as after a
-/// write by another leader.
+/// A replacement for `aws` that stores one object in the directory `$STORE`. It supports the two requests that the
+/// recipe sends, with the conditional writes of S3. If the file `race` exists, the ETag changes after each read, as
+/// after a write by another leader.
 const FAKE_AWS: &str = r#"#!/bin/sh
 set -eu
 cd "$STORE"
@@ -90,12 +90,12 @@ esac
 
 #[testkit::test]
 fn object_storage_refuses_an_older_leader() {
-    let store = scratch::folder("store");
-    let programs = scratch::folder("programs");
+    let store = scratch::directory("store");
+    let programs = scratch::directory("programs");
     fs::write(programs.join("aws"), FAKE_AWS).expect("a program");
     fs::set_permissions(programs.join("aws"), fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-    let body = scratch::folder("body").join("text");
+    let body = scratch::directory("body").join("text");
     let put = |token: &str, text: &str| {
         fs::write(&body, text).expect("a file");
         let mut recipe = Command::new(recipe("object-storage.sh"));

@@ -16,7 +16,7 @@ use serde_json::Value;
 use testkit::exit_status::{LOST, UNAVAILABLE};
 use testkit::{Candidate, Running, TestLock, Witnesses, eventually, scratch};
 
-use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, create_reachable_folder, is_root, program};
+use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, create_reachable_directory, is_root, program};
 
 fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
@@ -58,14 +58,14 @@ impl Drop for SetOnDrop<'_> {
 fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let path = Path::new(lock.name.strip_prefix("file:").expect("a file"));
-    let folder = path.parent().expect("a folder");
+    let directory = path.parent().expect("a directory");
     let names = ["a", "b", "c", "d"];
     let rounds = 3;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                for entry in fs::read_dir(folder).expect("the folder").flatten() {
+                for entry in fs::read_dir(directory).expect("the directory").flatten() {
                     if entry.path() != path {
                         let _ = fs::remove_file(entry.path());
                     }
@@ -87,22 +87,22 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
 
 #[testkit::test]
 fn an_unusable_lock_file_is_refused_with_a_reason_and_a_remedy() {
-    let folder = scratch::folder("unusable");
-    let [record, link, broken, fifo] = ["record", "link", "broken", "fifo"].map(|name| folder.join(name));
+    let directory = scratch::directory("unusable");
+    let [record, link, broken, fifo] = ["record", "link", "broken", "fifo"].map(|name| directory.join(name));
     symlink(&record, &link).expect("a link");
     fs::write(&broken, "{\"uid").expect("a file");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
-    let circular = folder.join("circular");
+    let circular = directory.join("circular");
     symlink(&circular, &circular).expect("a link");
-    let missing_folder = folder.join("none");
+    let missing_directory = directory.join("none");
     let missing_message =
-        format!("its folder {none} does not exist; try mkdir -p {none}", none = missing_folder.display());
+        format!("its directory {none} does not exist; try mkdir -p {none}", none = missing_directory.display());
     for (path, expected) in [
         (&link, "it is a symbolic link; try the path that it points to"),
         (&broken, "it is not a leaderrun record"),
-        (&folder, "it is a folder, not a regular file"),
+        (&directory, "it is a directory, not a regular file"),
         (&fifo, "it is a FIFO, not a regular file"),
-        (&missing_folder.join("record"), &missing_message),
+        (&missing_directory.join("record"), &missing_message),
         (&circular.join("record"), "is a symbolic link that points to itself"),
     ] {
         let mut candidate = Candidate::new("a", &lock_at(path)).run_script("true");
@@ -153,11 +153,11 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
 
 /// Such a link may point to the current release of an application, and change with each release.
 #[testkit::test]
-fn a_leader_follows_a_changed_link_to_the_folder_of_its_lock_file() {
-    let folder = scratch::folder("releases");
-    let (link, next_link) = (folder.join("current"), folder.join("next"));
+fn a_leader_follows_a_changed_link_to_the_directory_of_its_lock_file() {
+    let directory = scratch::directory("releases");
+    let (link, next_link) = (directory.join("current"), directory.join("next"));
     for release in ["1", "2"] {
-        fs::create_dir(folder.join(release)).expect("a folder");
+        fs::create_dir(directory.join(release)).expect("a directory");
     }
     symlink("1", &link).expect("a link");
     let lock = lock_at(&link.join("job"));
@@ -166,7 +166,7 @@ fn a_leader_follows_a_changed_link_to_the_folder_of_its_lock_file() {
     symlink("2", &next_link).expect("a link");
     fs::rename(&next_link, &link).expect("a link is replaced");
     let b = Candidate::new("b", &lock).run_script("sleep 1000");
-    // The leader may have written its record to the new folder before the other candidate looked there.
+    // The leader may have written its record to the new directory before the other candidate looked there.
     eventually("one candidate sees that the other holds the lock", || {
         a.log().contains("held by b") || b.log().contains("held by a")
     });
@@ -184,16 +184,16 @@ fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
 
 /// The file belongs to root if an administrator has run the job as root by hand.
 #[testkit::test(requires = is_root())]
-fn a_file_created_by_root_can_be_used_by_the_owner_of_its_folder() {
-    let folder = create_reachable_folder("of-a-user", 0o755);
-    chown(&folder, Some(ANN), Some(ANN)).expect("root may change the owner");
-    run_as_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&folder.join("job")));
+fn a_file_created_by_root_can_be_used_by_the_owner_of_its_directory() {
+    let directory = create_reachable_directory("of-a-user", 0o755);
+    chown(&directory, Some(ANN), Some(ANN)).expect("root may change the owner");
+    run_as_each(&[ROOT, ANN, ROOT, ANN], &lock_at(&directory.join("job")));
 }
 
-/// In a sticky folder such as /tmp, the owner of the file must still be able to use it after a run as root.
+/// In a sticky directory such as /tmp, the owner of the file must still be able to use it after a run as root.
 #[testkit::test(requires = is_root())]
-fn a_file_in_a_sticky_folder_keeps_its_owner() {
-    let path = create_reachable_folder("sticky", 0o1777).join("job");
+fn a_file_in_a_sticky_directory_keeps_its_owner() {
+    let path = create_reachable_directory("sticky", 0o1777).join("job");
     run_as_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
     let found = fs::metadata(&path).expect("the record");
     assert_eq!((found.uid(), found.mode() & 0o777), (ANN, 0o644));
@@ -202,7 +202,7 @@ fn a_file_in_a_sticky_folder_keeps_its_owner() {
 #[testkit::test(requires = is_root())]
 fn a_world_writable_file_can_be_used_by_all_users() {
     for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
-        let path = create_reachable_folder("shared", mode).join("job");
+        let path = create_reachable_directory("shared", mode).join("job");
         fs::write(&path, "").expect("a file");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
         run_as_each(users, &lock_at(&path));
@@ -218,12 +218,12 @@ fn a_world_writable_file_can_be_used_by_all_users() {
 }
 
 #[testkit::test(requires = is_root())]
-fn two_users_of_a_group_share_a_folder() {
+fn two_users_of_a_group_share_a_directory() {
     for mode in [0o775, 0o2775, 0o3775] {
-        let folder = create_reachable_folder("of-a-group", mode);
-        chown(&folder, None, Some(GROUP)).expect("root may change the group");
-        fs::set_permissions(&folder, Permissions::from_mode(mode)).expect("the folder is ours");
-        let path = folder.join("job");
+        let directory = create_reachable_directory("of-a-group", mode);
+        chown(&directory, None, Some(GROUP)).expect("root may change the group");
+        fs::set_permissions(&directory, Permissions::from_mode(mode)).expect("the directory is ours");
+        let path = directory.join("job");
         if mode & 0o1000 != 0 {
             fs::write(&path, "").expect("a file");
             chown(&path, Some(ANN), Some(GROUP)).expect("root may change the owner and the group");
@@ -233,12 +233,13 @@ fn two_users_of_a_group_share_a_folder() {
     }
 }
 
-/// The message names the owner of the file or of its folder, and suggests a shell command. The test runs that command.
+/// The message names the owner of the file or of its directory, and suggests a shell command. The test runs that
+/// command.
 #[testkit::test(requires = is_root())]
 fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
-    let sticky = create_reachable_folder("sticky", 0o1777);
-    let closed = create_reachable_folder("closed", 0o755);
-    let unreadable = create_reachable_folder("unreadable", 0o777).join("it's quoted");
+    let sticky = create_reachable_directory("sticky", 0o1777);
+    let closed = create_reachable_directory("closed", 0o755);
+    let unreadable = create_reachable_directory("unreadable", 0o777).join("it's quoted");
     for (path, mode) in [(sticky.join("job"), 0o644), (unreadable, 0o600)] {
         run_as_each(&[ROOT], &lock_at(&path));
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the file is ours");
@@ -266,29 +267,29 @@ fn assert_suggestion_helps(path: &Path, expected: &str) {
 
 /// Returns an error if this user cannot mount a file system.
 fn can_mount() -> Result<(), String> {
-    let folder = scratch::folder("mount");
-    mount_small_file_system(&folder).map_err(|errno| format!("no file system can be mounted: {}", errno.desc()))?;
-    umount2(&folder, MntFlags::MNT_DETACH).map_err(|errno| errno.to_string())
+    let directory = scratch::directory("mount");
+    mount_small_file_system(&directory).map_err(|errno| format!("no file system can be mounted: {}", errno.desc()))?;
+    umount2(&directory, MntFlags::MNT_DETACH).map_err(|errno| errno.to_string())
 }
 
-fn mount_small_file_system(folder: &Path) -> nix::Result<()> {
-    mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
+fn mount_small_file_system(directory: &Path) -> nix::Result<()> {
+    mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
 }
 
 #[testkit::test(requires = can_mount())]
 fn a_leader_survives_a_full_disk() {
-    let folder = scratch::folder("small");
-    mount_small_file_system(&folder).expect("the file system can be mounted");
-    let mounted = folder.clone();
+    let directory = scratch::directory("small");
+    mount_small_file_system(&directory).expect("the file system can be mounted");
+    let mounted = directory.clone();
     scratch::at_exit(move || {
         let _ = umount2(&mounted, MntFlags::MNT_DETACH);
     });
-    let (lock, witnesses) = (lock_at(&folder.join("job")), Witnesses::new());
+    let (lock, witnesses) = (lock_at(&directory.join("job")), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let fill = folder.join("fill");
+    let fill = directory.join("fill");
     let _ = fs::write(&fill, vec![b'x'; 256 * 1024]);
-    assert!(fs::write(folder.join("more"), "x").is_err(), "the disk should be full");
+    assert!(fs::write(directory.join("more"), "x").is_err(), "the disk should be full");
     let status = || -> Value {
         let mut status_command = Candidate::subcommand("status", &lock).args(["-o", "json"]).start();
         status_command.wait();
@@ -306,22 +307,22 @@ fn a_leader_survives_a_full_disk() {
     fs::remove_file(fill).expect("it existed");
     b.stop();
     witnesses.assert_one_at_a_time(2);
-    let _ = umount2(&folder, MntFlags::MNT_DETACH);
+    let _ = umount2(&directory, MntFlags::MNT_DETACH);
 }
 
 /// With `docker run --read-only --volume /srv/job:/job`, for example, a candidate in the container cannot replace the
 /// lock file, so it writes the file in place. A candidate outside the container replaces the file.
 #[testkit::test(requires = can_mount())]
-fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_folder_and_was_replaced() {
-    let [outside, inside] = ["outside", "inside"].map(scratch::folder);
-    let [outside_file, inside_file] = [&outside, &inside].map(|folder| folder.join("job"));
+fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_and_was_replaced() {
+    let [outside, inside] = ["outside", "inside"].map(scratch::directory);
+    let [outside_file, inside_file] = [&outside, &inside].map(|directory| directory.join("job"));
     fs::write(&outside_file, "").expect("a file");
     mount_small_file_system(&inside).expect("a small file system");
     fs::write(&inside_file, "").expect("a file");
     let unused = None::<&str>;
     mount(Some(&outside_file), &inside_file, unused, MsFlags::MS_BIND, unused).expect("the file is mounted");
     let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    mount(unused, &inside, unused, read_only, unused).expect("the folder is read-only");
+    mount(unused, &inside, unused, read_only, unused).expect("the directory is read-only");
     let mounted = [inside_file.clone(), inside];
     scratch::at_exit(move || {
         for mounted in mounted {
@@ -342,7 +343,7 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_folder_and_
     // The wait is longer than the lease duration, so it is not b's record that keeps c from leading.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
     c.wait_for_exit(UNAVAILABLE);
-    assert!(c.log().contains("mount its folder instead"), "{}", c.log());
+    assert!(c.log().contains("mount its directory instead"), "{}", c.log());
     b.stop();
     witnesses.assert_one_at_a_time(2);
 }

@@ -1,7 +1,7 @@
 //! Tests that records written by released versions of leaderrun keep their meaning.
 //!
-//! The folder `released_records` has a folder for each version that changed the format of the record. The files in
-//! these folders are never removed.
+//! The directory `released_records` has a directory for each version that changed the format of the record. The files
+//! in these directories are never removed.
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +18,8 @@ const LEASE_DURATION: Duration = Duration::from_secs(3);
 
 /// Returns a record that this version wrote.
 fn record(version: &str, name: &str) -> Value {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
-    let text = fs::read_to_string(folder.join(version).join(name)).expect("a record");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
+    let text = fs::read_to_string(directory.join(version).join(name)).expect("a record");
     serde_json::from_str(&text).expect("JSON")
 }
 

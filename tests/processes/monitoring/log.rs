@@ -55,7 +55,7 @@ fn a_hand_over_is_logged_in_sentences() {
 fn text_from_outside_cannot_forge_a_line() {
     let hostile = "x\nleaderrun +0.0s: error: forged\r\u{1b}[2J";
     let lock =
-        TestLock { name: format!("file:{}", scratch::folder("hostile").join(hostile).display()), kubeconfig: None };
+        TestLock { name: format!("file:{}", scratch::directory("hostile").join(hostile).display()), kubeconfig: None };
     let mut a = Candidate::new("a", &lock)
         .env(&format!("LEADERRUN_{hostile}"), "1")
         .env("PATH", &format!("/{hostile}"))

@@ -58,18 +58,18 @@ fn promtool_accepts_the_metrics() {
 }
 
 /// Writes the alerting rules without the fields that only the Prometheus operator reads, as JSON, which is valid YAML.
-fn write_rules(folder: &Path) {
+fn write_rules(directory: &Path) {
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
-    fs::write(folder.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
+    fs::write(directory.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
 }
 
 #[testkit::test(requires = has_promtool())]
 fn the_alerts_fire_under_their_conditions() {
-    let folder = scratch::folder("alerts");
-    write_rules(&folder);
-    fs::write(folder.join("alerts.test.yaml"), ALERT_TESTS).expect("the tests");
+    let directory = scratch::directory("alerts");
+    write_rules(&directory);
+    fs::write(directory.join("alerts.test.yaml"), ALERT_TESTS).expect("the tests");
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]] {
-        assert_success(&Command::new("promtool").args(arguments).current_dir(&folder).output().expect("promtool"));
+        assert_success(&Command::new("promtool").args(arguments).current_dir(&directory).output().expect("promtool"));
     }
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
     let tests: Value = serde_saphyr::from_str(ALERT_TESTS).expect("tests");
@@ -104,22 +104,22 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(candidates: &[&Running]) -> Self {
-        let folder = scratch::folder("prometheus");
-        write_rules(&folder);
+        let directory = scratch::directory("prometheus");
+        write_rules(&directory);
         let targets: Vec<String> = candidates.iter().map(|candidate| address(candidate).to_string()).collect();
         let config = json!({
             "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
             "rule_files": ["rules.yaml"],
             "scrape_configs": [{ "job_name": "leaderrun", "static_configs": [{ "targets": targets }] }],
         });
-        fs::write(folder.join("prometheus.yaml"), config.to_string()).expect("a configuration");
+        fs::write(directory.join("prometheus.yaml"), config.to_string()).expect("a configuration");
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("its address").port();
         drop(free);
         let process = Command::new("prometheus")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .args(["--config.file=prometheus.yaml", "--storage.tsdb.path=data", "--log.level=error"])
-            .current_dir(&folder)
+            .current_dir(&directory)
             .stdin(Stdio::null())
             .spawn()
             .expect("prometheus");

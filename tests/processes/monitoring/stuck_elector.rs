@@ -24,11 +24,11 @@ const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 /// Whether this user may stop threads, or the reason why not.
 static CAN_STOP_THREADS: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
-/// Writes a copy of a kubeconfig with a credential plugin that hangs while the file `hang` exists in its folder.
+/// Writes a copy of a kubeconfig with a credential plugin that hangs while the file `hang` exists in its directory.
 /// Returns the path of the copy.
 fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
-    let folder = scratch::folder("plugin");
-    let (plugin, hang) = (folder.join("plugin"), folder.join("hang"));
+    let directory = scratch::directory("plugin");
+    let (plugin, hang) = (directory.join("plugin"), directory.join("hang"));
     let original = fs::read_to_string(kubeconfig).expect("a kubeconfig");
     let mut config: Value = serde_json::from_str(&original).expect("JSON");
     let api_version = "client.authentication.k8s.io/v1";
@@ -39,7 +39,7 @@ fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
     fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("an executable plugin");
     let exec = json!({ "apiVersion": api_version, "command": plugin, "interactiveMode": "Never" });
     config["users"][0]["user"] = json!({ "exec": exec });
-    let kubeconfig = folder.join("kubeconfig");
+    let kubeconfig = directory.join("kubeconfig");
     fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
     kubeconfig
 }

@@ -19,7 +19,7 @@ struct ServiceManager {
 
 impl ServiceManager {
     fn new() -> Self {
-        let path = scratch::folder("systemd").join("notify");
+        let path = scratch::directory("systemd").join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
         Self::with_socket(socket, path.display().to_string())
     }
@@ -195,7 +195,7 @@ fn has_systemd_analyze() -> Result<(), String> {
 /// does not exist.
 #[testkit::test(requires = has_systemd_analyze())]
 fn the_example_units_are_valid() {
-    let folder = scratch::folder("units");
+    let directory = scratch::directory("units");
     let examples = fs::read_dir(format!("{}/examples", env!("CARGO_MANIFEST_DIR"))).expect("the examples").flatten();
     let mut units = Vec::new();
     for example in examples {
@@ -205,13 +205,13 @@ fn the_example_units_are_valid() {
             let command = path.file_stem().expect("a name").to_string_lossy().into_owned();
             let unit = unit.replace("/usr/local/bin/leaderrun", harness::leaderrun());
             let unit = unit.replace(&format!("/usr/local/bin/{command}"), "/bin/true");
-            fs::write(folder.join(&name), unit).expect("a unit");
+            fs::write(directory.join(&name), unit).expect("a unit");
             units.push(name);
         }
     }
     assert!(units.len() >= 4, "{units:?}");
     let verify =
-        Command::new("systemd-analyze").args(["--man=no", "verify"]).args(&units).current_dir(&folder).output();
+        Command::new("systemd-analyze").args(["--man=no", "verify"]).args(&units).current_dir(&directory).output();
     let verify = verify.expect("systemd-analyze");
     let stderr = String::from_utf8_lossy(&verify.stderr);
     assert!(verify.status.success() && stderr.is_empty(), "{stderr}");

@@ -91,7 +91,7 @@ impl Machine {
             assert!(text.contains(from), "{from:?} in {example}");
             text = text.replace(from, to);
         }
-        let file = scratch::folder("unit").join(unit);
+        let file = scratch::directory("unit").join(unit);
         fs::write(&file, text).expect("a unit");
         self.copy(&file.to_string_lossy(), &format!("/etc/systemd/system/{unit}"));
         self.systemctl(&["daemon-reload"]);

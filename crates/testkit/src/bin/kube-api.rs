@@ -17,9 +17,9 @@ use testkit::{kubeconfig, scratch};
 #[derive(Parser)]
 #[command(name = "kube-api")]
 struct Arguments {
-    /// Put the kubeconfigs into this folder [default: a temporary one]
-    #[arg(long, value_name = "FOLDER")]
-    folder: Option<PathBuf>,
+    /// Put the kubeconfigs into this directory [default: a temporary one]
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -28,18 +28,18 @@ fn main() -> anyhow::Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block()?;
 
-    let folder = arguments.folder.unwrap_or_else(|| scratch::folder("kube-api"));
-    fs::create_dir_all(&folder)?;
-    let folder = folder.canonicalize()?;
+    let directory = arguments.directory.unwrap_or_else(|| scratch::directory("kube-api"));
+    fs::create_dir_all(&directory)?;
+    let directory = directory.canonicalize()?;
     let server = ApiServer::start();
-    let files = USERS.map(|user| (user, folder.join(format!("{}.kubeconfig", user.name))));
+    let files = USERS.map(|user| (user, directory.join(format!("{}.kubeconfig", user.name))));
     for (user, file) in &files {
         kubeconfig::write(file, server.address(), *user);
     }
 
     println!("A Kubernetes API server is running at https://{}. Ctrl-C stops it.", server.address());
     println!();
-    println!("    export KUBECONFIG={}", folder.join(format!("{}.kubeconfig", ADMIN.name)).display());
+    println!("    export KUBECONFIG={}", directory.join(format!("{}.kubeconfig", ADMIN.name)).display());
     println!();
     println!("Then, for example:");
     println!();
@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
     println!();
     let other_users: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
     println!(
-        "This is the administrator's kubeconfig. The same folder has a kubeconfig for each of these users, who have no"
+        "This is the administrator's kubeconfig. The same directory has a kubeconfig for each of these users, who have no"
     );
     println!("permissions until you create Roles for them: {}.", other_users.join(", "));
 

@@ -16,20 +16,20 @@ use super::*;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Fixture {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Fixture {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { directory: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("job")
+        self.directory.path().join("job")
     }
 
     fn companion(&self) -> PathBuf {
-        self.folder.path().join("job.lock")
+        self.directory.path().join("job.lock")
     }
 
     fn candidate(&self) -> RecordFile {
@@ -41,13 +41,13 @@ impl Fixture {
     }
 
     fn delete_everything(&self) {
-        for entry in fs::read_dir(&self.folder).unwrap() {
+        for entry in fs::read_dir(&self.directory).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.folder).unwrap();
+        let entries = fs::read_dir(&self.directory).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -152,7 +152,7 @@ fn a_late_first_write_does_not_replace_another_first_write_even_if_files_are_del
     for deleted in [&[][..], &["job.lock"], &["job"], &["job", "job.lock"]] {
         let fixture = Fixture::new();
         let (a, b) = (fixture.candidate(), fixture.candidate());
-        let delete = || deleted.iter().for_each(|name| drop(fs::remove_file(fixture.folder.path().join(name))));
+        let delete = || deleted.iter().for_each(|name| drop(fs::remove_file(fixture.directory.path().join(name))));
         let late = write_interrupted(&a, Method::Create, None, || {
             b.write(None, held_by("b")).unwrap();
             delete();
@@ -221,7 +221,7 @@ fn a_file_with_two_hard_links_keeps_both() {
     let fixture = Fixture::new();
     let a = fixture.candidate();
     let mut stored = a.write(None, held_by("a")).unwrap();
-    let other = fixture.folder.path().join("other");
+    let other = fixture.directory.path().join("other");
     fs::hard_link(fixture.path(), &other).unwrap();
     let b = RecordFile::new(other, REQUEST_TIMEOUT);
     for (candidate, name) in [(&b, "b"), (&a, "a"), (&b, "b"), (&a, "a")] {
@@ -246,7 +246,7 @@ fn an_empty_file_is_a_file_without_a_record() {
 #[test]
 fn an_empty_file_with_another_hard_link_is_not_overwritten() {
     let fixture = Fixture::new();
-    let victim = fixture.folder.path().join("victim");
+    let victim = fixture.directory.path().join("victim");
     fs::write(&victim, "").unwrap();
     fs::hard_link(&victim, fixture.path()).unwrap();
     fixture.candidate().write(None, held_by("a")).unwrap();
@@ -256,7 +256,7 @@ fn an_empty_file_with_another_hard_link_is_not_overwritten() {
 #[test]
 fn a_companion_that_is_a_link_or_a_fifo_is_refused() {
     let fixture = Fixture::new();
-    let victim = fixture.folder.path().join("victim");
+    let victim = fixture.directory.path().join("victim");
     fs::write(&victim, "precious").unwrap();
     symlink(&victim, fixture.companion()).unwrap();
     let refusal = fixture.candidate().write(None, Record::default()).unwrap_err();
@@ -273,20 +273,20 @@ fn a_companion_that_is_a_link_or_a_fifo_is_refused() {
 fn a_path_that_is_not_a_regular_file_is_refused() {
     let fixture = Fixture::new();
     fixture.candidate().write(None, Record::default()).unwrap();
-    let link = fixture.folder.path().join("link");
+    let link = fixture.directory.path().join("link");
     symlink(fixture.path(), &link).unwrap();
-    for not_a_file in [link.as_path(), fixture.folder.path()] {
+    for not_a_file in [link.as_path(), fixture.directory.path()] {
         assert!(FileLock::new(not_a_file, REQUEST_TIMEOUT).is_err());
     }
 }
 
 #[test]
-fn a_missing_folder_is_an_error_and_not_a_free_record() {
-    let folder = tempfile::tempdir().unwrap();
-    let candidate = RecordFile::new(folder.path().join("inside").join("job"), REQUEST_TIMEOUT);
+fn a_missing_directory_is_an_error_and_not_a_free_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let candidate = RecordFile::new(directory.path().join("inside").join("job"), REQUEST_TIMEOUT);
     for refusal in [candidate.read().unwrap_err(), candidate.write(None, Record::default()).unwrap_err()] {
         assert_eq!(refusal.kind, LockErrorKind::Forbidden);
-        assert!(refusal.message.contains("its folder") && refusal.message.contains("does not exist"), "{refusal}");
+        assert!(refusal.message.contains("its directory") && refusal.message.contains("does not exist"), "{refusal}");
     }
 }
 

@@ -131,7 +131,7 @@ pub(super) fn plugins() -> Vec<Spelling> {
     let beta = |rest: &str| plugin(&format!("{V1BETA1}{rest}"));
     vec![
         user("plugin", &beta(""), BY_PLUGIN),
-        user("plugin in .. of a folder that is missing", &beta("").replace("./plugin", "none/../plugin"), BY_PLUGIN),
+        user("plugin in .. of a directory that is missing", &beta("").replace("./plugin", "none/../plugin"), BY_PLUGIN),
         user("plugin with an absolute path", &beta("").replace("./plugin", "$DIR/plugin"), BY_PLUGIN),
         user(
             "plugin with nulls",

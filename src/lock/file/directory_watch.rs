@@ -1,4 +1,4 @@
-//! Watches a record file with inotify. The watch is on its folder, because a watch on the file itself would end when
+//! Watches a record file with inotify. The watch is on its directory, because a watch on the file itself would end when
 //! the file is replaced.
 
 use std::ffi::OsString;
@@ -24,36 +24,36 @@ const NETWORK_FILE_SYSTEMS: [u64; 7] = [
     0x6573_5546, // FUSE
 ];
 
-/// A watch on a folder for changes to one file.
+/// A watch on a directory for changes to one file.
 #[derive(Debug)]
-pub struct FolderWatch {
+pub struct DirectoryWatch {
     inotify: Readable<Inotify>,
     file_name: OsString,
 }
 
-/// An event of a [`FolderWatch`].
+/// An event of a [`DirectoryWatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FolderEvent {
+pub enum DirectoryEvent {
     /// The file has changed or may have changed. One event stands for all pending changes.
     Changed,
-    /// The folder was deleted, moved or unmounted, so this watch reports nothing more.
+    /// The directory was deleted, moved or unmounted, so this watch reports nothing more.
     Ended,
 }
 
-impl FolderWatch {
-    /// Watches the folder of the file at `path`.
+impl DirectoryWatch {
+    /// Watches the directory of the file at `path`.
     ///
     /// # Errors
-    /// Fails if the folder cannot be watched, or its file system does not report all changes.
+    /// Fails if the directory cannot be watched, or its file system does not report all changes.
     pub fn new(path: &Path) -> Result<Self, LockError> {
-        let folder = path.parent().unwrap_or(path);
-        let failed = |failure: io::Error| file_error::failed(FileOperation::Watch, folder, &failure);
+        let directory = path.parent().unwrap_or(path);
+        let failed = |failure: io::Error| file_error::failed(FileOperation::Watch, directory, &failure);
         // The type has 32 bits, but some platforms sign-extend it.
-        let file_system = statfs(folder).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
+        let file_system = statfs(directory).map_err(|errno| failed(errno.into()))?.f_type as u64 & 0xffff_ffff;
         if NETWORK_FILE_SYSTEMS.contains(&file_system) {
             let message = format!(
                 "cannot watch {}: it may be on a network, where changes by other machines are not reported",
-                folder.display()
+                directory.display()
             );
             return Err(LockError::new(LockErrorKind::Unknown, message));
         }
@@ -63,8 +63,8 @@ impl FolderWatch {
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_DELETE;
-        let folder_events = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-        let added = inotify.add_watch(folder, changes | folder_events | AddWatchFlags::IN_ONLYDIR);
+        let directory_events = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
+        let added = inotify.add_watch(directory, changes | directory_events | AddWatchFlags::IN_ONLYDIR);
         added.map_err(|errno| failed(errno.into()))?;
         let inotify = Readable::new(inotify).map_err(failed)?;
         Ok(Self { inotify, file_name: path.file_name().unwrap_or_default().to_owned() })
@@ -74,11 +74,11 @@ impl FolderWatch {
     ///
     /// # Errors
     /// Fails if the kernel reports an error.
-    pub async fn next(&self) -> io::Result<FolderEvent> {
+    pub async fn next(&self) -> io::Result<DirectoryEvent> {
         loop {
             match self.inotify.get().read_events() {
-                Ok(events) if events.iter().any(ends_the_watch) => return Ok(FolderEvent::Ended),
-                Ok(events) if events.iter().any(|event| self.concerns(event)) => return Ok(FolderEvent::Changed),
+                Ok(events) if events.iter().any(ends_the_watch) => return Ok(DirectoryEvent::Ended),
+                Ok(events) if events.iter().any(|event| self.concerns(event)) => return Ok(DirectoryEvent::Changed),
                 Ok(_) => {}
                 Err(Errno::EAGAIN) => self.inotify.ready().await?,
                 Err(errno) => return Err(errno.into()),
