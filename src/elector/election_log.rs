@@ -77,16 +77,16 @@ impl ElectionLog {
         &self.slots[slot].name
     }
 
-    /// Records the answer to a request, and logs when failures begin and end. A conflict is not a failure. `stop_in` is
+    /// Records the result of a request, and logs when failures begin and end. A conflict is not a failure. `stop_in` is
     /// the time until the command is stopped; `None` while the lock is not held.
-    pub fn answered(
+    pub fn request_finished(
         &mut self,
         slot: usize,
         kind: RequestKind,
-        answer: &Result<Reply, LockError>,
+        result: &Result<Reply, LockError>,
         stop_in: Option<Duration>,
     ) {
-        match answer {
+        match result {
             Ok(_) => {
                 self.role_advice.handle_success(permission_for(kind));
                 self.last_failure = None;
@@ -103,13 +103,19 @@ impl ElectionLog {
         }
     }
 
-    /// Records that a request was not answered in time, and logs when such failures begin. If the request could not be
+    /// Records that a request got no response in time, and logs when such failures begin. If the request could not be
     /// sent yet, `pending` is what it waits for.
-    pub fn unanswered(&mut self, slot: usize, kind: RequestKind, pending: Option<String>, stop_in: Option<Duration>) {
+    pub fn request_timed_out(
+        &mut self,
+        slot: usize,
+        kind: RequestKind,
+        pending: Option<String>,
+        stop_in: Option<Duration>,
+    ) {
         let name = &self.slots[slot].name;
         let (failure, message) = match pending.map(|pending| still_waiting_for(&pending)) {
             Some(failure) => (failure.clone(), format!("cannot reach {name}: {failure}")),
-            None => ("it does not answer".to_owned(), format!("{name} does not answer; trying again")),
+            None => ("it does not respond".to_owned(), format!("{name} does not respond; trying again")),
         };
         self.last_failure = Some(failure);
         self.log_failure(slot, kind, &message.into(), stop_in);
@@ -258,7 +264,7 @@ mod tests {
         let message = "there is no namespace \"ns\"; try kubectl create namespace ns";
         let kind = LockErrorKind::Refused;
         let error = LockError { kind, message: message.to_owned(), retry_after: None, role: None };
-        log.answered(0, RequestKind::Write, &Err(error), None);
+        log.request_finished(0, RequestKind::Write, &Err(error), None);
         assert_eq!(log.last_failure(), Some(message));
         let held = ElectionNotice::Held { holder: "b".to_owned(), since: None, lease_duration: 15 * second };
         log.notify(0, held);

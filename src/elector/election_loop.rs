@@ -171,9 +171,9 @@ impl ElectionLoop<'_> {
             }
         }
         let mut slot_inputs = vec![ElectionInputs::default(); self.slots.len()];
-        while let Poll::Ready((slot, kind, answer)) = self.requests.poll_answer(context) {
-            self.updates.answered(&answer);
-            slot_inputs[slot].reply = Some(self.reply(slot, kind, answer));
+        while let Poll::Ready((slot, kind, result)) = self.requests.poll_result(context) {
+            self.updates.request_finished(&result);
+            slot_inputs[slot].reply = Some(self.reply(slot, kind, result));
             self.send_next();
         }
         while let Poll::Ready((slot, stored)) = self.requests.poll_late_write(context) {
@@ -215,7 +215,7 @@ impl ElectionLoop<'_> {
             ElectionAction::Send(request) => {
                 if let Some(kind) = self.requests.add(slot, request) {
                     let pending = self.slots[slot].lock.pending();
-                    self.log.unanswered(slot, kind, pending, self.updates.time_until_stop());
+                    self.log.request_timed_out(slot, kind, pending, self.updates.time_until_stop());
                 }
             }
             ElectionAction::Watch(from) => {
@@ -287,10 +287,10 @@ impl ElectionLoop<'_> {
         not_before.filter(|time| *time > Timestamp::now()).min()
     }
 
-    /// Logs the answer to a request, and converts it into a reply for the election.
-    fn reply(&mut self, slot: usize, kind: RequestKind, answer: Result<Reply, LockError>) -> Reply {
-        self.log.answered(slot, kind, &answer, self.updates.time_until_stop());
-        answer.unwrap_or_else(|error| error.to_reply())
+    /// Logs the result of a request, and converts it into a reply for the election.
+    fn reply(&mut self, slot: usize, kind: RequestKind, result: Result<Reply, LockError>) -> Reply {
+        self.log.request_finished(slot, kind, &result, self.updates.time_until_stop());
+        result.unwrap_or_else(|error| error.to_reply())
     }
 
     /// Converts an event of a watch into an event for the election. Drops a watch that has ended or failed.

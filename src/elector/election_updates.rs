@@ -87,16 +87,16 @@ impl ElectionUpdates {
         self.renewal_sent_at = is_renewal.then(clock::now);
     }
 
-    /// Reports the answer to the pending request.
-    pub fn answered(&mut self, answer: &Result<Reply, LockError>) {
-        match answer.as_ref().map_err(|error| error.kind) {
-            Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockAnswered),
+    /// Reports the result of the pending request.
+    pub fn request_finished(&mut self, result: &Result<Reply, LockError>) {
+        match result.as_ref().map_err(|error| error.kind) {
+            Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockResponded),
             Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_claim_or_release => {
                 self.observer.notify(Update::ClaimRefused);
             }
             Err(_) => {}
         }
-        self.end_renewal(match answer {
+        self.end_renewal(match result {
             Ok(_) => RenewalResult::Success,
             Err(error) => match error.kind {
                 LockErrorKind::Conflict => RenewalResult::Conflict,
@@ -146,10 +146,10 @@ impl ElectionUpdates {
         }
     }
 
-    /// Reports that the lock has answered, unless the event is a failure of the watch.
+    /// Reports that the lock has responded, unless the event is a failure of the watch.
     pub fn watch_event(&self, event: &WatchEvent) {
         if !matches!(event, WatchEvent::Broken | WatchEvent::Refused { .. } | WatchEvent::Forbidden) {
-            self.observer.notify(Update::LockAnswered);
+            self.observer.notify(Update::LockResponded);
         }
     }
 }

@@ -108,7 +108,7 @@ mod tests {
     fn a_failure_that_lasts_is_logged_when_it_begins_and_when_it_ends() {
         let mut throttle = ErrorThrottle::default();
         let logged: Vec<bool> =
-            (0..900).map(|second| throttle.handle_failure(at(second), RequestKind::Read, "no answer")).collect();
+            (0..900).map(|second| throttle.handle_failure(at(second), RequestKind::Read, "no response")).collect();
         assert_eq!(logged.iter().filter(|logged| **logged).count(), 1);
         assert!(logged[0] && throttle.handle_success(RequestKind::Read) && !throttle.handle_success(RequestKind::Read));
     }
@@ -131,7 +131,7 @@ mod tests {
             throttle.handle_failure(at(second), RequestKind::Read, ["a", "b"][second as usize % 2])
         });
         let intermittent = logged_lines(|throttle, second| match second % 2 {
-            0 => throttle.handle_failure(at(second), RequestKind::Read, "no answer"),
+            0 => throttle.handle_failure(at(second), RequestKind::Read, "no response"),
             _ => throttle.handle_success(RequestKind::Read),
         });
         assert!(varying < 20 && alternating == 2 && intermittent < 30, "{varying} {alternating} {intermittent}");
@@ -140,10 +140,10 @@ mod tests {
     #[test]
     fn an_urgent_failure_is_logged_even_within_the_pause() {
         let mut throttle = ErrorThrottle::default();
-        assert!(throttle.handle_failure(at(0), RequestKind::Write, "no answer"));
+        assert!(throttle.handle_failure(at(0), RequestKind::Write, "no response"));
         assert!(!throttle.handle_urgent_failure(), "it is logged already");
         assert!(throttle.handle_success(RequestKind::Write));
-        assert!(!throttle.handle_failure(at(1), RequestKind::Write, "no answer"));
+        assert!(!throttle.handle_failure(at(1), RequestKind::Write, "no response"));
         assert!(throttle.handle_urgent_failure() && !throttle.handle_urgent_failure());
         assert!(throttle.handle_success(RequestKind::Write));
     }
@@ -152,7 +152,7 @@ mod tests {
     fn an_error_that_recurs_much_later_is_logged_at_once() {
         let mut throttle = ErrorThrottle::default();
         for second in [0, 100, 200] {
-            assert!(throttle.handle_failure(at(second), RequestKind::Read, "no answer"));
+            assert!(throttle.handle_failure(at(second), RequestKind::Read, "no response"));
             assert!(throttle.handle_success(RequestKind::Read));
         }
     }

@@ -47,7 +47,7 @@ pub async fn open_lock(
 
 /// Returns a message that says what leaderrun is waiting for while it opens the lock.
 pub fn still_opening(access: &ClusterAccess) -> String {
-    format!("still waiting for {}", access.pending().unwrap_or_else(|| "an answer from the file system".to_owned()))
+    format!("still waiting for {}", access.pending().unwrap_or_else(|| "a response from the file system".to_owned()))
 }
 
 /// Returns the name of a lock for log lines about all its slots.

@@ -1,8 +1,8 @@
 //! The queue of the requests of all slots, which sends one request at a time. A write that was given up may continue
 //! beside the next request, because its reply still counts.
 //!
-//! All slots share one connection to the API server. If each slot had its own connection, a leader whose renewal is not
-//! answered would next use another slot's connection from the pool, which is probably just as dead.
+//! All slots share one connection to the API server. If each slot had its own connection, a leader whose renewal gets
+//! no response would next use another slot's connection from the pool, which is probably just as dead.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -19,22 +19,22 @@ use crate::lock::{Lock, LockError};
 /// The maximum number of late writes whose replies are awaited. More would keep more connections open.
 const MAX_LATE_WRITES: usize = 2;
 
-/// The answer to a request, with the slot and the kind of the request.
-pub type Answer = (usize, RequestKind, Result<Reply, LockError>);
+/// The result of a request, with the slot and the kind of the request.
+pub type RequestResult = (usize, RequestKind, Result<Reply, LockError>);
 
 /// Sends one request after the other.
 pub struct RequestQueue<'a> {
     locks: Vec<&'a dyn Lock>,
     waiting: VecDeque<(usize, Request)>,
     pending: Option<PendingRequest<'a>>,
-    /// The writes that were replaced by another request before they were answered.
+    /// The writes that were replaced by another request before their replies arrived.
     late_writes: VecDeque<PendingRequest<'a>>,
 }
 
 struct PendingRequest<'a> {
     slot: usize,
     kind: RequestKind,
-    answer: BoxFuture<'a, Result<Reply, LockError>>,
+    result: BoxFuture<'a, Result<Reply, LockError>>,
 }
 
 impl<'a> RequestQueue<'a> {
@@ -78,22 +78,22 @@ impl<'a> RequestQueue<'a> {
         }
         let (slot, request) = self.waiting.pop_front()?;
         let lock = self.locks[slot];
-        let answer = match request.clone() {
+        let result = match request.clone() {
             Request::Get => lock.get().map_ok(Reply::Read).boxed(),
             Request::Create(record) => lock.create(record).map_ok(Reply::Written).boxed(),
             Request::Update(version, record) => lock.update(version, record).map_ok(Reply::Written).boxed(),
         };
-        self.pending = Some(PendingRequest { slot, kind: kind_of(&request), answer });
+        self.pending = Some(PendingRequest { slot, kind: kind_of(&request), result });
         Some((slot, request))
     }
 
-    /// Returns the answer to the pending request, once it has arrived.
-    pub fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
-        let Some(PendingRequest { slot, kind, answer }) = &mut self.pending else { return Poll::Pending };
+    /// Returns the result of the pending request, once there is one.
+    pub fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<RequestResult> {
+        let Some(PendingRequest { slot, kind, result }) = &mut self.pending else { return Poll::Pending };
         let (slot, kind) = (*slot, *kind);
-        answer.poll_unpin(context).map(|answer| {
+        result.poll_unpin(context).map(|result| {
             self.pending = None;
-            (slot, kind, answer)
+            (slot, kind, result)
         })
     }
 
@@ -102,13 +102,13 @@ impl<'a> RequestQueue<'a> {
     pub fn poll_late_write(&mut self, context: &mut Context<'_>) -> Poll<(usize, Stored)> {
         let mut index = 0;
         while let Some(write) = self.late_writes.get_mut(index) {
-            let Poll::Ready(answer) = write.answer.poll_unpin(context) else {
+            let Poll::Ready(result) = write.result.poll_unpin(context) else {
                 index += 1;
                 continue;
             };
             let slot = write.slot;
             self.late_writes.remove(index);
-            if let Ok(Reply::Written(stored)) = answer {
+            if let Ok(Reply::Written(stored)) = result {
                 return Poll::Ready((slot, stored));
             }
         }

@@ -13,10 +13,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tower::util::{AndThenLayer, MapResponseLayer};
 
-use super::answer;
 use super::connection::{ClusterOptions, ConnectionConfig};
 use super::credentials::Credentials;
 use super::error::{Error, ErrorKind};
+use super::response;
 use super::response_limit::{self, LimitedBody};
 use super::transport::{PooledBody, Resolver, Transport};
 
@@ -72,11 +72,11 @@ impl Cluster {
         let namespace = config.namespace.as_str();
         let requests = ClientBuilder::new(transport.clone(), namespace)
             .with_layer(&MapResponseLayer::new(response_limit::limit_whole));
-        let check_answer = {
+        let check_response = {
             let config = Arc::clone(&config);
-            move |answer| check_watch(answer, Arc::clone(&config))
+            move |response| check_watch(response, Arc::clone(&config))
         };
-        let watches = ClientBuilder::new(new_transport(), namespace).with_layer(&AndThenLayer::new(check_answer));
+        let watches = ClientBuilder::new(new_transport(), namespace).with_layer(&AndThenLayer::new(check_response));
         let (requests, watches) = (requests.build(), watches.build());
         Ok(Self { config, transport, requests, watches, request_timeout })
     }
@@ -108,7 +108,7 @@ impl Cluster {
         self.transport.pending()
     }
 
-    /// Sends a request and returns its answer, which may be an error from the API server.
+    /// Sends a request and returns its response, which may be an error from the API server.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Bytes>, Error> {
         let failed = |failure: kube::Error| Error::from_client(&failure, &self.address());
         let (head, body) = self.requests.send(request.map(Body::from)).await.map_err(failed)?.into_parts();
@@ -116,44 +116,44 @@ impl Cluster {
         Ok(Response::from_parts(head, body.to_bytes()))
     }
 
-    /// Returns the object in the answer to a request.
+    /// Returns the object in the response to a request.
     ///
     /// # Errors
-    /// Fails if the answer is an error, or is not from an API server.
-    pub fn read_answer(&self, answer: &Response<Bytes>) -> Result<Value, Error> {
-        read_answer(answer, &self.config)
+    /// Fails if the response is an error, or is not from an API server.
+    pub fn read_response(&self, response: &Response<Bytes>) -> Result<Value, Error> {
+        read_response(response, &self.config)
     }
 
     /// Returns whether a namespace is known not to exist, for messages. Returns false if leaderrun may not read the
-    /// namespace or the API server does not answer within two request timeouts.
+    /// namespace or the API server does not respond within two request timeouts.
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
-        let answer = timeout(self.request_timeout * 2, self.send(request)).await;
-        let Ok(Ok(answer)) = answer else { return false };
-        answer::object(&answer, &self.address()).is_err_and(|error| error.kind == ErrorKind::NotFound)
+        let response = timeout(self.request_timeout * 2, self.send(request)).await;
+        let Ok(Ok(response)) = response else { return false };
+        response::object(&response, &self.address()).is_err_and(|error| error.kind == ErrorKind::NotFound)
     }
 }
 
-fn read_answer(answer: &Response<Bytes>, config: &ConnectionConfig) -> Result<Value, Error> {
+fn read_response(response: &Response<Bytes>, config: &ConnectionConfig) -> Result<Value, Error> {
     let address = config.address();
-    answer::object(answer, &address).map_err(|error| match answer.status() {
+    response::object(response, &address).map_err(|error| match response.status() {
         StatusCode::UNAUTHORIZED => error.context(format_args!("the API server {address} rejected {}", config.user)),
         _ => error,
     })
 }
 
-/// Limits the size of the answer to a watch request. If the API server has refused the watch, returns the same error as
-/// for other requests, because the error that kube returns lacks the headers of the answer.
+/// Limits the size of the response to a watch request. If the API server has refused the watch, returns the same error
+/// as for other requests, because the error that kube returns lacks the headers of the response.
 async fn check_watch(
-    answer: Response<PooledBody>,
+    response: Response<PooledBody>,
     config: Arc<ConnectionConfig>,
 ) -> Result<Response<LimitedBody>, LayerError> {
-    if answer.status().is_success() {
-        return Ok(response_limit::limit_lines(answer));
+    if response.status().is_success() {
+        return Ok(response_limit::limit_lines(response));
     }
-    let (head, body) = response_limit::limit_whole(answer).into_parts();
-    let answer = Response::from_parts(head, body.collect().await?.to_bytes());
-    match read_answer(&answer, &config) {
+    let (head, body) = response_limit::limit_whole(response).into_parts();
+    let response = Response::from_parts(head, body.collect().await?.to_bytes());
+    match read_response(&response, &config) {
         Err(error) => Err(error.into()),
         Ok(_) => Err(Error::unknown("the API server refused the watch without a reason").into()),
     }

@@ -21,7 +21,7 @@ const WATCH_SECONDS: u32 = 290;
 /// The maximum number of objects in one page of a list. Large objects are requested in smaller pages.
 const MAX_PAGE_SIZE: u32 = 500;
 
-/// The divisor of the page size when an answer is too large.
+/// The divisor of the page size when a response is too large.
 const PAGE_REDUCTION: u32 = 4;
 
 const JSON: &str = "application/json";
@@ -87,7 +87,7 @@ impl Collection {
         }
     }
 
-    /// Returns all objects that `is_wanted` accepts. They are requested in pages, which become smaller if an answer is
+    /// Returns all objects that `is_wanted` accepts. They are requested in pages, which become smaller if a response is
     /// too large.
     pub async fn list(&self, is_wanted: fn(&Value) -> bool) -> Result<Vec<Value>, Error> {
         let (mut objects, mut start, mut page_size) = (Vec::new(), String::new(), MAX_PAGE_SIZE);
@@ -199,20 +199,21 @@ impl Collection {
         let body = body.map(|(_, object)| object.to_string().into_bytes()).unwrap_or_default();
         let request = request.body(body).map_err(|invalid| Error::unknown(invalid.to_string()))?;
         let operation = self.operation(verb, name);
-        let answer = self.cluster.send(request);
-        let answer = match self.timeout {
-            None => answer.await,
-            Some(limit) => match timeout(limit, answer).await {
-                Ok(answer) => answer,
-                Err(_) => return Err(Error::unknown(format!("cannot {operation}: no answer"))),
+        let response = self.cluster.send(request);
+        let response = match self.timeout {
+            None => response.await,
+            Some(limit) => match timeout(limit, response).await {
+                Ok(response) => response,
+                Err(_) => return Err(Error::unknown(format!("cannot {operation}: no response"))),
             },
         };
-        let answer =
-            answer.and_then(|answer| self.cluster.read_answer(&answer)).map_err(|error| operation.failed(error))?;
-        if verb == Verb::List || is_object(&answer) {
-            Ok(answer)
+        let response = response
+            .and_then(|response| self.cluster.read_response(&response))
+            .map_err(|error| operation.failed(error))?;
+        if verb == Verb::List || is_object(&response) {
+            Ok(response)
         } else {
-            Err(Error::unknown(format!("cannot {operation}: the answer is not an API object")))
+            Err(Error::unknown(format!("cannot {operation}: the response is not an API object")))
         }
     }
 
@@ -254,7 +255,7 @@ impl Operation {
         if !error.refused_by_rbac {
             return error.context(format_args!("cannot {self}"));
         }
-        // A PUT requires the permission to `update`, and also to `create` if the object does not exist. The answer
+        // A PUT requires the permission to `update`, and also to `create` if the object does not exist. The response
         // names the permission that is missing.
         let is_missing = |verb: &Verb| error.message.contains(&format!(" cannot {verb} "));
         let verb = [Verb::Create, Verb::Update].into_iter().find(is_missing).unwrap_or(self.verb);

@@ -37,7 +37,7 @@ pub enum ErrorKind {
     Expired,
     /// The API server refused the request for another reason. Nothing was written.
     Refused,
-    /// The answer is larger than leaderrun accepts. It is not known whether the request was carried out.
+    /// The response is larger than leaderrun accepts. It is not known whether the request was carried out.
     TooLarge,
     /// It is not known whether the request was carried out; a read must follow.
     Unknown,
@@ -58,7 +58,7 @@ impl Error {
     pub fn from_client(failure: &kube::Error, address: &str) -> Self {
         let not_an_event = || {
             Self::unknown(format!(
-                "the answer from {address} is not a watch event; perhaps a proxy in between does not support watches"
+                "the response from {address} is not a watch event; perhaps a proxy in between does not support watches"
             ))
         };
         match failure {
@@ -73,10 +73,10 @@ impl Error {
                 Self::new(ErrorKind::Refused, failure.to_string())
             }
             other if is_too_large(other) => {
-                let message = format!("the answer from {address} is larger than {MAX_SIZE_TEXT}");
+                let message = format!("the response from {address} is larger than {MAX_SIZE_TEXT}");
                 Self::new(ErrorKind::TooLarge, message)
             }
-            other => Self::unknown(format!("no answer from {address}: {}", failure_reason(other, Peer::Server))),
+            other => Self::unknown(format!("no response from {address}: {}", failure_reason(other, Peer::Server))),
         }
     }
 
@@ -120,7 +120,7 @@ impl fmt::Display for Error {
 
 impl error::Error for Error {}
 
-/// Returns whether a request failed because its answer is larger than leaderrun accepts.
+/// Returns whether a request failed because its response is larger than leaderrun accepts.
 fn is_too_large(failure: &kube::Error) -> bool {
     let first: &(dyn error::Error + 'static) = failure;
     iter::successors(Some(first), |failure| failure.source()).any(|failure| failure.is::<LengthLimitError>())
@@ -131,9 +131,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_of_html_in_answer_to_a_watch_is_not_reported_as_a_parse_error() {
+    fn a_page_of_html_in_response_to_a_watch_is_not_reported_as_a_parse_error() {
         let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
         let error = Error::from_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
-        assert!(error.message.starts_with("the answer from https://10.96.0.1 is not a watch event"), "{error}");
+        assert!(error.message.starts_with("the response from https://10.96.0.1 is not a watch event"), "{error}");
     }
 }

@@ -3,7 +3,6 @@
 //! A [`Cluster`] holds the connections, and a [`Collection`] sends requests for the objects of one kind in one
 //! namespace. The lock, routing, Events and `doctor` all use them, and share the same [`Error`].
 
-mod answer;
 mod cluster;
 mod collection;
 mod connection;
@@ -15,6 +14,7 @@ pub mod log_events;
 mod proxy;
 mod rbac;
 mod resource;
+mod response;
 mod response_limit;
 mod tls;
 mod transport;

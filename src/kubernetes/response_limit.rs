@@ -1,4 +1,4 @@
-//! Limits the size of answers from the API server.
+//! Limits the size of responses from the API server.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,18 +8,18 @@ use http_body_util::{BodyExt, Limited};
 use hyper::Response;
 use hyper::body::{Body, Bytes, Frame};
 
-/// The maximum size in bytes of an answer, or of a line of a watch. A single object is smaller, because etcd accepts at
-/// most 1.5 MiB.
+/// The maximum size in bytes of a response, or of a line of a watch. A single object is smaller, because etcd accepts
+/// at most 1.5 MiB.
 const MAX_SIZE: usize = 4 * 1024 * 1024;
 
-/// The maximum size of an answer, for messages.
+/// The maximum size of a response, for messages.
 pub const MAX_SIZE_TEXT: &str = "4 MiB";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A body whose size is limited.
 pub type LimitedBody = UnsyncBoxBody<Bytes, Failure>;
 
-/// Limits the size of an answer.
+/// Limits the size of a response.
 pub fn limit_whole<B>(response: Response<B>) -> Response<LimitedBody>
 where
     B: Body<Data = Bytes, Error: Into<Failure>> + Send + 'static,
@@ -27,7 +27,7 @@ where
     response.map(|body| Limited::new(body, MAX_SIZE).boxed_unsync())
 }
 
-/// Limits the size of each line of a watch, because the answer as a whole grows without limit. If the answer is an
+/// Limits the size of each line of a watch, because the response as a whole grows without limit. If the response is an
 /// error, limits its total size.
 pub fn limit_lines<B>(response: Response<B>) -> Response<LimitedBody>
 where
@@ -59,7 +59,7 @@ impl<B: Body<Data = Bytes, Error: Into<Failure>> + Unpin> Body for Lines<B> {
             };
         }
         Poll::Ready(if self.length > MAX_SIZE {
-            Some(Err(format!("a line of the API server's answer is longer than {MAX_SIZE_TEXT}").into()))
+            Some(Err(format!("a line of the API server's response is longer than {MAX_SIZE_TEXT}").into()))
         } else {
             frame.map(Ok)
         })

@@ -172,7 +172,7 @@ impl ObjectLock {
     }
 
     async fn replace(&self, version: Version, record: Record) -> Result<Stored, LockError> {
-        // If a later version has been seen since, the API server would answer with a conflict too.
+        // If a later version has been seen since, the API server would report a conflict too.
         let Some(mut object) = self.seen_with(&version) else {
             return Err(LockError::new(LockErrorKind::Conflict, "the object has changed"));
         };
@@ -217,7 +217,7 @@ impl ObjectLock {
             if owner.add_to(&mut owned, record.is_held()) {
                 match self.write(verb, &owned).await {
                     Err(error) if owner.handle_refusal(&error) => {}
-                    answer => return answer,
+                    result => return result,
                 }
             }
         }

@@ -38,13 +38,13 @@ impl TwoObjectLock {
         loop {
             let is_half_claimed = self.requests().is_half_claimed();
             step = match step {
-                PairStep::Answer(reply) => return to_result(reply, failure),
+                PairStep::Reply(reply) => return to_result(reply, failure),
                 PairStep::ReadBoth => {
                     let read = try_join(self.first.get(), self.second.get()).map(|read| read.map(Pair::from));
                     // A claim that reached only one object can be rolled back without the result of this read, so the
                     // read must leave time for that.
                     let read = if is_half_claimed {
-                        answered_by(started + self.request_timeout * 5 / 6, read).await
+                        finish_by(started + self.request_timeout * 5 / 6, read).await
                     } else {
                         read.await
                     };
@@ -53,10 +53,10 @@ impl TwoObjectLock {
                 }
                 PairStep::Write(member, request) => {
                     let written = write(self.member(member), request);
-                    // If this write is not answered, both objects are read again and the claim may be rolled back, so
+                    // If this write gets no response, both objects are read again and the claim may be rolled back, so
                     // the write must leave time for that.
                     let written = if is_half_claimed && member == Member::Second {
-                        answered_by(started + self.request_timeout * 2 / 3, written).await
+                        finish_by(started + self.request_timeout * 2 / 3, written).await
                     } else {
                         written.await
                     };
@@ -111,11 +111,11 @@ impl TwoObjectLock {
     }
 }
 
-/// Waits for an answer until `deadline`.
-async fn answered_by<T>(deadline: Instant, answer: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
+/// Waits for the result of a request until `deadline`.
+async fn finish_by<T>(deadline: Instant, request: impl Future<Output = Result<T, LockError>>) -> Result<T, LockError> {
     let timeout_error =
-        |_| LockError::new(LockErrorKind::Unknown, "a request to one of the two objects was not answered in time");
-    timeout_at(deadline, answer).await.unwrap_or_else(|elapsed| Err(timeout_error(elapsed)))
+        |_| LockError::new(LockErrorKind::Unknown, "a request to one of the two objects got no response in time");
+    timeout_at(deadline, request).await.unwrap_or_else(|elapsed| Err(timeout_error(elapsed)))
 }
 
 async fn write(lock: &dyn Lock, request: Request) -> Result<Stored, LockError> {
@@ -156,7 +156,7 @@ fn to_result(reply: Reply, failure: Option<LockError>) -> Result<Reply, LockErro
 }
 
 fn unexpected(reply: &Reply) -> LockError {
-    LockError::new(LockErrorKind::Unknown, format!("the two objects answered {reply:?}"))
+    LockError::new(LockErrorKind::Unknown, format!("unexpected reply from the two objects: {reply:?}"))
 }
 
 impl Lock for TwoObjectLock {

@@ -132,8 +132,8 @@ impl Worker {
                 if self.logged_failure.take().is_some() && routes_here {
                     log_events::routing_recovered(&routing.to_string());
                 }
-                // Even if nothing was written, the route may be new: an earlier write may have succeeded without an
-                // answer.
+                // Even if nothing was written, the route may be new: an earlier write may have succeeded without a
+                // response.
                 if written || self.is_logged_as_routed != routes_here {
                     if routes_here {
                         log_events::routed(&sentence.unwrap_or_else(|| format!("{routing} routes to this candidate")));

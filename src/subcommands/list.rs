@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::lock_status::{LockState, LockStatus, escaped_json, formatted_seconds};
 use super::output::{print, warn};
-use super::{ANSWER_TIMEOUT, CommandOutput, OutputFormat, with_open_timeout};
+use super::{CommandOutput, OutputFormat, REQUEST_TIMEOUT, with_open_timeout};
 use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Collection, Error, ErrorKind};
 use crate::lock::{KINDS, LockKind, LockName, RecordFormat, default_kind};
 use crate::telemetry::log::printable;
@@ -50,7 +50,7 @@ type Key = (String, String, Option<u64>, String, &'static str);
 /// Lists the locks once, or with `--watch` continuously.
 pub async fn list(request: ListRequest) -> Result<CommandOutput> {
     let access = ClusterAccess::new(request.cluster);
-    let cluster = with_open_timeout(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await?;
+    let cluster = with_open_timeout(&access, Cluster::open(&access, REQUEST_TIMEOUT)).await?;
     let namespace = match (request.all_namespaces, request.namespace) {
         (true, _) => String::new(),
         (false, Some(namespace)) => namespace,
@@ -143,7 +143,7 @@ impl Lister {
     }
 
     async fn objects(&self, format: &RecordFormat) -> Result<Vec<Value>, Error> {
-        let objects = Collection::new(&self.cluster, format.resource, &self.namespace).with_timeout(ANSWER_TIMEOUT);
+        let objects = Collection::new(&self.cluster, format.resource, &self.namespace).with_timeout(REQUEST_TIMEOUT);
         let objects = if format.is_in_metadata { objects.with_metadata_lists() } else { objects };
         objects.list(format.is_lock).await
     }

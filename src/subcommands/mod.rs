@@ -30,7 +30,7 @@ use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::on_one_line;
 
 /// The timeout of one request to the API server or a file.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The interval of reads while a subcommand waits for a change.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
@@ -104,7 +104,7 @@ pub struct DoctorRequest {
 
 /// Opens a lock. Fails after [`OPEN_TIMEOUT`].
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
-    with_open_timeout(access, lock::open(lock, access, ANSWER_TIMEOUT, &RunId::new(""))).await
+    with_open_timeout(access, lock::open(lock, access, REQUEST_TIMEOUT, &RunId::new(""))).await
 }
 
 /// Opens the locks of all slots, or the lock itself if it has no slots. Returns each lock with its name.
@@ -115,7 +115,7 @@ async fn open_slots(
 ) -> Result<Vec<(Box<dyn Lock>, LockName)>> {
     let config = LockConfig { name, slots, owner: None };
     let (locks, name) =
-        with_open_timeout(access, lock::open_slots(config, access, ANSWER_TIMEOUT, &RunId::new(""))).await?;
+        with_open_timeout(access, lock::open_slots(config, access, REQUEST_TIMEOUT, &RunId::new(""))).await?;
     Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
 }
 
@@ -123,7 +123,7 @@ async fn open_slots(
 /// has slots.
 async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     let Ok((first, _)) = open(lock.in_slot(0), access).await else { return false };
-    let Ok(Ok(Some(stored))) = timeout(ANSWER_TIMEOUT, first.get()).await else { return false };
+    let Ok(Ok(Some(stored))) = timeout(REQUEST_TIMEOUT, first.get()).await else { return false };
     let Some(slot) = stored.record.slot else { return false };
     let count = slot.count;
     output::warn(&format!("{lock} has {count} slots; try leaderrun status --lock {lock} --slots {count}"));
@@ -133,27 +133,27 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
 /// Waits until a lock or a cluster has been opened, for at most [`OPEN_TIMEOUT`].
 async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let timeout_error = |_| {
-        let pending = access.pending().unwrap_or_else(|| "an answer from the file system".to_owned());
+        let pending = access.pending().unwrap_or_else(|| "a response from the file system".to_owned());
         anyhow!("still waiting for {pending} after {}", format_duration(OPEN_TIMEOUT))
     };
     timeout(OPEN_TIMEOUT, opening).await.map_err(timeout_error)?
 }
 
-/// Waits for the answer to a request for the lock with this name, for at most [`ANSWER_TIMEOUT`].
-async fn with_answer_timeout<T, E>(
+/// Waits for the result of a request for the lock with this name, for at most [`REQUEST_TIMEOUT`].
+async fn with_request_timeout<T, E>(
     name: &LockName,
     lock: &dyn Lock,
-    answer: impl Future<Output = Result<T, E>>,
+    request: impl Future<Output = Result<T, E>>,
 ) -> Result<T>
 where
     anyhow::Error: From<E>,
 {
     let timeout_error = |_| {
         let pending = lock.pending().map(|pending| format!(": still waiting for {pending}")).unwrap_or_default();
-        anyhow!("{name} did not answer within {}{pending}", format_duration(ANSWER_TIMEOUT))
+        anyhow!("{name} did not respond within {}{pending}", format_duration(REQUEST_TIMEOUT))
     };
-    let failure = match timeout(ANSWER_TIMEOUT, answer).await.map_err(timeout_error)? {
-        Ok(answer) => return Ok(answer),
+    let failure = match timeout(REQUEST_TIMEOUT, request).await.map_err(timeout_error)? {
+        Ok(result) => return Ok(result),
         Err(failure) => anyhow::Error::from(failure),
     };
     let refused_by_rbac = failure.downcast_ref::<LockError>().is_some_and(|refusal| refusal.role.is_some());
@@ -208,12 +208,12 @@ pub fn run(subcommand: Subcommand) -> Result<CommandOutput> {
 }
 
 /// Runs the future of a subcommand. The parameter is a trait object, so that this function is compiled only once.
-fn block_on(answer: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
+fn block_on(future: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -> Result<CommandOutput> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime for requests")?;
-    let answer = runtime.block_on(answer);
+    let result = runtime.block_on(future);
     // Dropping the runtime would wait for blocking calls, such as a name look-up, which may never return.
     runtime.shutdown_background();
     tree::kill_helpers();
-    answer
+    result
 }

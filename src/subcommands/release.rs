@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::lock_status::LockStatus;
 use super::output::print;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_answer_timeout};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_request_timeout};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
@@ -39,7 +39,7 @@ const LEASE_DIVISOR: u32 = 3;
 pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
-    let before = with_answer_timeout(&name, &*lock, lock.get()).await?;
+    let before = with_request_timeout(&name, &*lock, lock.get()).await?;
     if before.is_none() && hint_at_slots(&name, &access).await {
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
@@ -54,14 +54,14 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     let mut latest = before.clone();
     while clock::now() < until {
         sleep(READ_INTERVAL.min(until.since(clock::now()))).await;
-        latest = with_answer_timeout(&name, &*lock, lock.get()).await?;
+        latest = with_request_timeout(&name, &*lock, lock.get()).await?;
         if renewed_part(latest.as_ref()) != renewed_part(before.as_ref()) {
             return Ok(refused(&name));
         }
     }
     let released = latest.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
     let released = released.released_by_force(Timestamp::now());
-    match with_answer_timeout(&name, &*lock, write(&*lock, latest, released)).await? {
+    match with_request_timeout(&name, &*lock, write(&*lock, latest, released)).await? {
         false => Ok(refused(&name)),
         true => {
             let sentence = format!(

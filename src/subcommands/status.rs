@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::lock_status::{LockState, LockStatus, escaped_json, expires};
 use super::output::{print, warn};
 use super::{
-    ANSWER_TIMEOUT, CommandOutput, OutputFormat, StatusRequest, hint_at_slots, open, open_slots, with_answer_timeout,
+    CommandOutput, OutputFormat, REQUEST_TIMEOUT, StatusRequest, hint_at_slots, open, open_slots, with_request_timeout,
 };
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
@@ -33,13 +33,13 @@ pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
         return status_of_slots(target.lock, slots, &access, output).await;
     }
     let (lock, name) = open(target.lock, &access).await?;
-    let stored = with_answer_timeout(&name, &*lock, lock.get()).await?;
+    let stored = with_request_timeout(&name, &*lock, lock.get()).await?;
     if stored.is_none() {
         hint_at_slots(&name, &access).await;
     }
     if stored.is_none()
         && let Some(namespace) = &name.namespace
-        && let Ok(cluster) = Cluster::open(&access, ANSWER_TIMEOUT).await
+        && let Ok(cluster) = Cluster::open(&access, REQUEST_TIMEOUT).await
         && cluster.lacks_namespace(namespace).await
     {
         warn(&format!("there is no namespace {namespace:?}; try kubectl create namespace {namespace}"));
@@ -61,7 +61,7 @@ async fn status_of_slots(
 ) -> Result<CommandOutput> {
     let mut statuses = Vec::new();
     for (lock, name) in open_slots(lock, Some(slots), access).await? {
-        let record = with_answer_timeout(&name, &*lock, lock.get()).await?.map(|stored| stored.record);
+        let record = with_request_timeout(&name, &*lock, lock.get()).await?.map(|stored| stored.record);
         statuses.push(LockStatus::new(name.to_string(), record.as_ref(), Timestamp::now()));
     }
     let count = |state: LockState| statuses.iter().filter(|status| status.state == state).count();
@@ -92,7 +92,7 @@ pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
 
 async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Result<()> {
     let mut printer = Printer { name: name.to_string(), output, last: None };
-    let mut stored = with_answer_timeout(name, lock, lock.get()).await?;
+    let mut stored = with_request_timeout(name, lock, lock.get()).await?;
     let mut logged_error = None;
     while printer.print(stored.as_ref())? {
         match changed(lock, stored.as_ref(), &mut printer).await {
@@ -107,7 +107,7 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
                     logged_error = Some(error.message);
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
-                if let Ok(Ok(after)) = timeout(ANSWER_TIMEOUT, lock.get()).await {
+                if let Ok(Ok(after)) = timeout(REQUEST_TIMEOUT, lock.get()).await {
                     stored = after;
                 }
             }

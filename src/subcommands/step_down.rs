@@ -10,7 +10,7 @@ use leaderrun_core::record::{Record, RunMark, Stored};
 use tokio::time::sleep;
 
 use super::lock_status::expires;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_answer_timeout};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_request_timeout};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
@@ -37,7 +37,7 @@ pub enum Wait {
 pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
-    let Some(asked) = with_answer_timeout(&name, &*lock, ask(&*lock)).await? else {
+    let Some(asked) = with_request_timeout(&name, &*lock, ask(&*lock)).await? else {
         hint_at_slots(&name, &access).await;
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     };
@@ -95,7 +95,7 @@ async fn wait_for_hand_over(
     let run = asked.mark().map(|mark| mark.run.clone());
     let mut released = None;
     loop {
-        let record = with_answer_timeout(name, lock, lock.get()).await?.map(|stored| stored.record);
+        let record = with_request_timeout(name, lock, lock.get()).await?.map(|stored| stored.record);
         let now = clock::now();
         let Some(record) = record.filter(Record::is_held) else {
             if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT {

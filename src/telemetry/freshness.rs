@@ -57,7 +57,7 @@ impl Freshness {
         };
         let silent_until = takeable_at.min(last_success + SILENT_WATCH_LIMIT).max(last_success + self.lease_duration);
         if now >= silent_until + self.request_timeout {
-            return Some(Obstacle { since: last_success, kind: ObstacleKind::NoAnswer });
+            return Some(Obstacle { since: last_success, kind: ObstacleKind::NoResponse });
         }
         self.claims_refused_since.map(|since| Obstacle { since, kind: ObstacleKind::ClaimsRefused })
     }
@@ -74,7 +74,7 @@ pub struct Obstacle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObstacleKind {
     NeverRead,
-    NoAnswer,
+    NoResponse,
     ClaimsRefused,
 }
 
@@ -103,8 +103,8 @@ mod tests {
         let mut freshness = freshness();
         freshness.handle_success(at(10));
         assert_eq!(freshness.obstacle(at(26), Some(at(25))), None);
-        let no_answer = Obstacle { since: at(10), kind: ObstacleKind::NoAnswer };
-        assert_eq!(freshness.obstacle(at(27), Some(at(25))), Some(no_answer));
+        let no_response = Obstacle { since: at(10), kind: ObstacleKind::NoResponse };
+        assert_eq!(freshness.obstacle(at(27), Some(at(25))), Some(no_response));
         assert_eq!(freshness.age(at(27)), Duration::from_secs(17));
         freshness.handle_success(at(30));
         assert_eq!(freshness.obstacle(at(30), Some(at(25))), None);

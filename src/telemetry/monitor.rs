@@ -58,7 +58,7 @@ impl Monitor {
         })
     }
 
-    /// Returns the counters for [`CandidateState::new`]; `None` if the thread does not answer in time.
+    /// Returns the counters for [`CandidateState::new`]; `None` if the thread does not reply in time.
     pub fn saved_counters(&self) -> Option<String> {
         let (sender, counters) = sync_channel(1);
         self.messages.send(MonitorMessage::GetCounters(sender)).ok()?;

@@ -232,17 +232,17 @@ fn a_reply_can_be_lost() {
 }
 
 #[testkit::test]
-fn the_proxy_can_answer_in_place_of_the_server() {
+fn the_proxy_can_respond_in_place_of_the_server() {
     let fixture = Fixture::new();
     let path = fixture.namespace.lease("job");
-    fixture.proxy.answer(Match::put().on("/job").next(1), 429, Some(7));
+    fixture.proxy.respond(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
     let reply = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
     assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
     assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server should not get the request");
 
-    fixture.proxy.answer(Match::any(), 503, None);
+    fixture.proxy.respond(Match::any(), 503, None);
     for _ in 0..3 {
         assert_eq!(fixture.client.get(&path).unwrap_err().reason, "ServiceUnavailable");
     }
@@ -295,15 +295,15 @@ fn a_reply_can_be_held() {
 #[testkit::test]
 fn faults_only_apply_to_matching_requests() {
     let fixture = Fixture::new();
-    fixture.proxy.answer(Match::get(), 500, None);
+    fixture.proxy.respond(Match::get(), 500, None);
     let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch, which is not matched as a read");
     assert_eq!(fixture.client.get(&fixture.namespace.leases()).unwrap_err().code, 500);
     fixture.proxy.heal();
-    fixture.proxy.answer(Match::watch(), 500, None);
+    fixture.proxy.respond(Match::watch(), 500, None);
     assert!(fixture.works());
     assert_eq!(fixture.client.watch(&fixture.namespace.leases()).err().expect("a refusal").code, 500);
-    fixture.proxy.answer(Match::any().by_user("stranger"), 429, None);
-    assert_eq!(fixture.proxy.client_for("stranger").get("/version").unwrap_err().code, 429);
+    fixture.proxy.respond(Match::any().by_user("operator"), 429, None);
+    assert_eq!(fixture.proxy.client_for("operator").get("/version").unwrap_err().code, 429);
     assert!(fixture.works());
     fixture.namespace.put("job", "a");
     assert_eq!(watch.next_change().expect("an event")["object"]["metadata"]["name"], json!("job"));

@@ -146,7 +146,7 @@ impl ContentionSimulation {
                     ElectionInputs::default()
                 }
                 Event::Request(request) => {
-                    let reply = self.answer(request);
+                    let reply = self.handle(request);
                     let delay = self.latency();
                     self.schedule(delay, index, Event::Reply(reply));
                     continue;
@@ -181,7 +181,7 @@ impl ContentionSimulation {
         }
     }
 
-    fn answer(&mut self, request: Request) -> Reply {
+    fn handle(&mut self, request: Request) -> Reply {
         let current = self.stored.as_ref().map(|stored| stored.version.clone());
         let (base, record) = match request {
             Request::Get => return Reply::Read(self.stored.clone()),

@@ -90,7 +90,7 @@ impl Execution {
         self.step(ElectionInputs::default());
         for _ in 0..STEPS {
             match self.random.u8(..10) {
-                0..4 => self.answer(),
+                0..4 => self.reply(),
                 4..6 => self.send_watch_event(),
                 6..9 => self.advance_time(),
                 _ if self.leads && self.random.bool() => {
@@ -132,7 +132,7 @@ impl Execution {
         Stored { record, version: Version { uid, resource_version: self.version.to_string() } }
     }
 
-    fn answer(&mut self) {
+    fn reply(&mut self) {
         let Some(request) = self.pending.take() else { return };
         let retry_after = (self.random.u8(..4) == 0).then(|| Duration::from_secs(self.random.u64(..)));
         let base = match &request {

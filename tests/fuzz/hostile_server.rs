@@ -150,14 +150,19 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, kind: ResponseKind, mut
         let Some(end) = request.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
         let is_watch = String::from_utf8_lossy(&request[..end]).contains("watch=");
         request.clear();
-        if answer(&mut stream, kind, is_watch, &mut random).await.is_none() {
+        if respond(&mut stream, kind, is_watch, &mut random).await.is_none() {
             return;
         }
     }
 }
 
 /// Sends one response. Returns `None` if the connection can no longer be used.
-async fn answer(stream: &mut TlsStream<TcpStream>, kind: ResponseKind, is_watch: bool, random: &mut Rng) -> Option<()> {
+async fn respond(
+    stream: &mut TlsStream<TcpStream>,
+    kind: ResponseKind,
+    is_watch: bool,
+    random: &mut Rng,
+) -> Option<()> {
     match kind {
         // Sometimes the lock is held, so that leaderrun opens a watch.
         ResponseKind::Endless | ResponseKind::Errors if !is_watch && random.bool() => {

@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// Carries out a request.
-    pub fn answer(&mut self, request: Request, disabled: Option<Rule>) -> Reply {
+    pub fn handle(&mut self, request: Request, disabled: Option<Rule>) -> Reply {
         match (request, &self.object) {
             (Request::Get, current) => Reply::Read(current.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),

@@ -183,7 +183,7 @@ impl<'a> World<'a> {
     /// Lets the API server carry out a request.
     fn carry_out(&mut self, run: usize, request: Request) -> Reply {
         let before = self.state.store.revision();
-        let reply = self.state.store.answer(request, self.setting.disabled);
+        let reply = self.state.store.handle(request, self.setting.disabled);
         if self.state.store.revision() != before {
             self.trace(|world| format!("written: {}", world.describe_record()));
             self.state.runs[run].displaced = false;

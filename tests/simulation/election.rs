@@ -41,7 +41,7 @@ pub struct ElectorProcess {
     is_write_in_flight: bool,
     /// The reply to the request in flight, and the revision of the store that the reply reflects.
     pub reply: Option<(Reply, u64)>,
-    /// The numbers of the last two writes that were replaced by another request before they were answered.
+    /// The numbers of the last two writes that were replaced by another request before their replies arrived.
     pub given_up_writes: VecDeque<u32>,
     /// The records in late replies to these writes.
     pub late_writes: VecDeque<Stored>,
@@ -200,7 +200,7 @@ impl World {
                 self.send_to(run, member, request);
                 return None;
             }
-            Some(NextStep::Answer(reply)) => reply,
+            Some(NextStep::Reply(reply)) => reply,
             None => reply,
         };
         elector.reply_was_in_time = elector.gives_up_at.take().is_some();
@@ -297,7 +297,7 @@ impl World {
     fn send(&mut self, run: usize, request: Request) {
         match self.runs[run].elector.pair.as_mut().map(|pair| pair.begin(request.clone())) {
             Some(NextStep::Send(member, request)) => self.send_to(run, member, request),
-            Some(NextStep::Answer(reply)) => {
+            Some(NextStep::Reply(reply)) => {
                 let elector = &mut self.runs[run].elector;
                 elector.request_in_flight = Some(elector.requests);
                 elector.reply = Some((reply, 0));

@@ -88,7 +88,7 @@ impl World {
     fn carry_out_in_second_object(&mut self, run: usize, request: Request) -> Reply {
         let is_release = is_release(&request);
         let before = self.second_store.revision();
-        let reply = self.second_store.answer(request, self.mutation);
+        let reply = self.second_store.handle(request, self.mutation);
         if self.second_store.revision() != before {
             let object = describe_object(self.second_store.object());
             trace!(self, "           {}'s write to the second object is carried out: {object}", self.name(run));
@@ -104,7 +104,7 @@ impl World {
         let is_shortened = self.admission_shortens_until > self.now;
         let request = self.mutated_request(request);
         let request = if is_shortened { shortened(request) } else { request };
-        let reply = self.store.answer(request, self.mutation);
+        let reply = self.store.handle(request, self.mutation);
         if self.store.revision() != before {
             trace!(self, "           {}'s write is carried out: {}", self.name(run), self.describe_object());
             // A displaced run acquires the lock again even if the record already names it: another client may have
@@ -164,7 +164,7 @@ impl World {
         }
         let machine = &self.machines[self.runs[run].machine];
         if !machine.plan.may_watch || machine.plan.lock != LockKind::One(Member::First) {
-            return self.answer_watch_request(run, number, WatchEvent::Forbidden);
+            return self.reply_to_watch(run, number, WatchEvent::Forbidden);
         }
         let cut = machine.outbound_cut_until.max(machine.inbound_cut_until);
         if cut > self.now || self.server_down_until > self.now {
@@ -173,7 +173,7 @@ impl World {
             return self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(WatchEvent::Broken) });
         }
         match self.store.events_since(from.as_deref()) {
-            None => self.answer_watch_request(run, number, WatchEvent::Broken),
+            None => self.reply_to_watch(run, number, WatchEvent::Broken),
             Some(events) => {
                 self.watches.retain(|watch| watch.run != run);
                 self.watches.push(ServerWatch { run, number, last_delivery: self.now, dead: false });
@@ -237,7 +237,7 @@ impl World {
         self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
-    fn answer_watch_request(&mut self, run: usize, number: u32, event: WatchEvent) {
+    fn reply_to_watch(&mut self, run: usize, number: u32, event: WatchEvent) {
         let at = self.draw_arrival();
         self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }

@@ -33,7 +33,7 @@ enum InFlight {
 /// The next step of a request to the pair.
 pub enum NextStep {
     Send(Member, Request),
-    Answer(Reply),
+    Reply(Reply),
 }
 
 impl PairClient {
@@ -65,7 +65,7 @@ impl PairClient {
             (InFlight::FirstRead | InFlight::SecondRead { .. }, failure) => self.requests.handle_read(Err(failure)),
         };
         if self.keeps_half_claims && matches!(step, PairStep::Write(Member::First, _)) {
-            return NextStep::Answer(Reply::Unknown { retry_after: None });
+            return NextStep::Reply(Reply::Unknown { retry_after: None });
         }
         self.next_step(step)
     }
@@ -85,7 +85,7 @@ impl PairClient {
                 self.in_flight = InFlight::Write;
                 NextStep::Send(member, request)
             }
-            PairStep::Answer(reply) => NextStep::Answer(reply),
+            PairStep::Reply(reply) => NextStep::Reply(reply),
         }
     }
 }

@@ -140,7 +140,7 @@ pub struct Plan {
     pub commands: Commands,
     /// `true` if some candidates use a pair of objects.
     pub migrating: bool,
-    /// `true` if writes to the second object are neither carried out nor answered.
+    /// `true` if writes to the second object are neither carried out nor replied to.
     pub second_unwritable: bool,
     /// `true` if the wall clocks are correct and do not jump.
     pub accurate_wall_clocks: bool,

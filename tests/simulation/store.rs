@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// Carries out a request.
-    pub fn answer(&mut self, request: Request, mutation: Mutation) -> Reply {
+    pub fn handle(&mut self, request: Request, mutation: Mutation) -> Reply {
         match request {
             Request::Get => Reply::Read(self.object.clone()),
             Request::Create(_) if self.object.is_some() => Reply::Conflict,

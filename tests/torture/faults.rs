@@ -125,7 +125,7 @@ impl Arena {
             NetworkFault::BreakExisting => proxy.break_existing(),
             NetworkFault::Refuse => proxy.refuse(),
             NetworkFault::LoseReplies(count) => proxy.lose_replies(Match::put().next(count)),
-            NetworkFault::Answer(status) => proxy.answer(Match::any(), status, (status == 429).then_some(1)),
+            NetworkFault::Respond(status) => proxy.respond(Match::any(), status, (status == 429).then_some(1)),
             NetworkFault::DelayRequests(by) => proxy.delay(Duration::from_millis(by)),
             NetworkFault::DelayReplies(by) => proxy.delay_replies(Duration::from_millis(by)),
             NetworkFault::HoldRequests => {

@@ -63,8 +63,8 @@ pub enum NetworkFault {
     Refuse,
     /// The replies to this number of writes are lost.
     LoseReplies(usize),
-    /// All requests are answered with this status.
-    Answer(u16),
+    /// The proxy responds to all requests with this status.
+    Respond(u16),
     /// Requests are delayed by this number of milliseconds.
     DelayRequests(u64),
     /// Replies are delayed by this number of milliseconds.
@@ -224,7 +224,7 @@ fn network(random: &mut fastrand::Rng) -> NetworkFault {
         6 => NetworkFault::BreakExisting,
         7 => NetworkFault::Refuse,
         8 => NetworkFault::LoseReplies(random.usize(1..4)),
-        9 | 10 => NetworkFault::Answer([429, 500, 503, 504][random.usize(..4)]),
+        9 | 10 => NetworkFault::Respond([429, 500, 503, 504][random.usize(..4)]),
         11 if random.bool() => NetworkFault::DelayRequests(random.u64(1..900)),
         11 => NetworkFault::DelayReplies(random.u64(1..900)),
         12 => NetworkFault::HoldRequests,

@@ -10,8 +10,8 @@
 //!   that group. Both may be frozen before that, if they are killed before the lease expires. While both are frozen, no
 //!   process can end the command, so the promise does not cover a longer freeze.
 //! - **The network and the API server may fail, and the pipes may stay unread, at any time.** A request that is lost,
-//!   late, refused or answered wrongly can only keep a tenure from being *extended*. The kill at the tenure's end needs
-//!   no request. A write that arrives late is refused if the record has changed meanwhile.
+//!   late or refused, or that gets a wrong response, can only keep a tenure from being *extended*. The kill at the
+//!   tenure's end needs no request. A write that arrives late is refused if the record has changed meanwhile.
 //! - **leaderrun and the command may get signals at any time.** The promise does not depend on what the command does.
 //! - **At any time, an edit may give the lock to another holder, label the object, or make the lease longer.** A
 //!   candidate that observes such a record waits for its duration. The holder's process tree is dead by then, because

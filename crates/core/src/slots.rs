@@ -304,7 +304,7 @@ mod tests {
         election.step(now(100), arrived(vec![reply(0, Reply::Read(None))]));
         let actions = election.step(now(100), arrived(vec![reply(1, Reply::Read(None))]));
         assert_eq!(writes(&actions), []);
-        // The unanswered claim is written again in its own slot, and nothing is written in the other slot.
+        // The claim, which got no reply, is written again in its own slot, and nothing is written in the other slot.
         let actions = election.step(now(103), SlotInputs::default());
         assert!(writes(&actions).iter().all(|(slot, _)| *slot == 0), "{actions:?}");
         assert!(election.next_timeout().is_some_and(|at| at > now(103).boot), "the next timeout is in the future");

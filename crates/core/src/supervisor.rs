@@ -283,14 +283,14 @@ impl Supervisor {
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
         let has_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
-        let answer = match (gone_before, self.tenure()) {
+        let report = match (gone_before, self.tenure()) {
             // An elector that still renews may have missed the report that the command is gone.
             (Some(gone), _) => Some(Report::Gone(gone)).filter(|_| renewed),
             (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || has_moved),
             (None, None) => None,
         };
         self.reported_tenure = self.tenure();
-        self.actions.extend(answer.map(SupervisorAction::Report));
+        self.actions.extend(report.map(SupervisorAction::Report));
     }
 
     fn handle_timeout(&mut self, now: Instant) {

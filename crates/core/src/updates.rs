@@ -17,8 +17,8 @@ pub enum Update {
     ActsBy(Option<Instant>),
     /// The record was observed.
     Observed(Observed),
-    /// A request was answered, or the watch delivered an event, so the lock is reachable.
-    LockAnswered,
+    /// A reply to a request arrived, or the watch delivered an event, so the lock is reachable.
+    LockResponded,
     /// A claim of the free lock was refused, so the lock can be read but not acquired.
     ClaimRefused,
     WatchRestarted,
@@ -101,7 +101,7 @@ pub enum RenewalResult {
     Refused,
     /// The renewal may or may not have been carried out.
     Error,
-    /// The renewal was not answered in time.
+    /// No reply to the renewal arrived in time.
     Timeout,
 }
 

@@ -115,8 +115,8 @@ impl Client {
         let path = format!("{path}{separator}watch=true");
         let request = self.request(Method::GET, &path, None);
         let server = self.server;
-        let answer = runtime::wait(async move {
-            let answer = async {
+        let watch = runtime::wait(async move {
+            let opening = async {
                 let mut connection = connect(server).await?;
                 let response = send(&mut connection, request).await?;
                 if response.status().is_success() {
@@ -124,9 +124,9 @@ impl Client {
                 }
                 io::Result::Ok(Err(read(response).await?.into_status()))
             };
-            tokio::time::timeout(TIMEOUT, answer).await?
+            tokio::time::timeout(TIMEOUT, opening).await?
         });
-        answer.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
+        watch.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
     }
 
     /// Sends one request, and returns the reply, even if it is an error.

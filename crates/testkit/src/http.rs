@@ -45,7 +45,7 @@ pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result
 /// Sends a GET request for a path, and returns the response.
 pub fn get(running: &Running, path: &str) -> Response {
     let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
-    request(address(running), &head, TIMEOUT).expect("an answer")
+    request(address(running), &head, TIMEOUT).expect("a response")
 }
 
 /// Returns the status of the response for a path.
@@ -56,7 +56,7 @@ pub fn status(running: &Running, path: &str) -> u16 {
 /// Waits until the response for a path has this status.
 #[track_caller]
 pub fn wait_for_status(running: &Running, path: &str, expected: u16) {
-    eventually(&format!("{path} answers {expected}"), || status(running, path) == expected);
+    eventually(&format!("{path} returns {expected}"), || status(running, path) == expected);
 }
 
 /// Returns the JSON document at `/leader`.

@@ -1,4 +1,4 @@
-//! A server that records the requests that it receives and sends configured answers.
+//! A server that records the requests that it receives and sends configured responses.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -34,10 +34,10 @@ pub struct RecordedRequest {
     pub client_certificate: Option<Vec<u8>>,
 }
 
-/// An answer: the status, headers and body.
-pub type Answer = (u16, Vec<(&'static str, String)>, String);
+/// A configured response: the status, headers and body.
+pub type CannedResponse = (u16, Vec<(&'static str, String)>, String);
 
-/// A running server with configured answers.
+/// A running server with configured responses.
 pub struct RecordingServer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<RecordedRequest>>>,
@@ -45,27 +45,27 @@ pub struct RecordingServer {
 }
 
 impl RecordingServer {
-    /// Starts a server that answers each request with 404. It uses TLS if `tls` is given.
+    /// Starts a server that responds to each request with 404. It uses TLS if `tls` is given.
     pub fn start(tls: Option<Arc<ServerConfig>>) -> RecordingServer {
         let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#;
-        RecordingServer::answering(tls, || {
+        RecordingServer::responding_with(tls, || {
             (404, vec![("content-type", "application/json".to_owned())], status.to_owned())
         })
     }
 
-    /// Starts a server that calls `answer` for each request.
-    pub fn answering(
+    /// Starts a server that calls `respond` for the response to each request.
+    pub fn responding_with(
         tls: Option<Arc<ServerConfig>>,
-        answer: impl Fn() -> Answer + Send + Sync + 'static,
+        respond: impl Fn() -> CannedResponse + Send + Sync + 'static,
     ) -> RecordingServer {
         let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its address");
         let requests = Arc::<Mutex<Vec<RecordedRequest>>>::default();
-        let (recorded, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let (recorded, respond) = (Arc::clone(&requests), Arc::new(respond));
         let task = runtime::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (recorded, answer) = (Arc::clone(&recorded), Arc::clone(&answer));
-                runtime::spawn(serve(stream, tls.clone(), recorded, answer));
+                let (recorded, respond) = (Arc::clone(&recorded), Arc::clone(&respond));
+                runtime::spawn(serve(stream, tls.clone(), recorded, respond));
             }
         });
         RecordingServer { address, requests, task }
@@ -91,13 +91,13 @@ async fn serve(
     stream: TcpStream,
     tls: Option<Arc<ServerConfig>>,
     recorded: Arc<Mutex<Vec<RecordedRequest>>>,
-    answer: Arc<dyn Fn() -> Answer + Send + Sync>,
+    respond: Arc<dyn Fn() -> CannedResponse + Send + Sync>,
 ) {
-    let Some(tls) = tls else { return serve_http(stream, None, None, recorded, answer).await };
+    let Some(tls) = tls else { return serve_http(stream, None, None, recorded, respond).await };
     let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await else { return };
     let server_name = stream.get_ref().1.server_name().map(str::to_owned);
     let certificate = tls::client_certificate(&stream);
-    serve_http(stream, server_name, certificate, recorded, answer).await;
+    serve_http(stream, server_name, certificate, recorded, respond).await;
 }
 
 async fn serve_http(
@@ -105,7 +105,7 @@ async fn serve_http(
     server_name: Option<String>,
     client_certificate: Option<Vec<u8>>,
     recorded: Arc<Mutex<Vec<RecordedRequest>>>,
-    answer: Arc<dyn Fn() -> Answer + Send + Sync>,
+    respond: Arc<dyn Fn() -> CannedResponse + Send + Sync>,
 ) {
     let service = service_fn(|request: Request<Incoming>| {
         let headers = request.headers().iter();
@@ -118,7 +118,7 @@ async fn serve_http(
             server_name: server_name.clone(),
             client_certificate: client_certificate.clone(),
         });
-        let (status, headers, body) = answer();
+        let (status, headers, body) = respond();
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = StatusCode::from_u16(status).expect("a status");
         for (name, value) in headers {

@@ -17,7 +17,7 @@ pub struct MonitoringArguments {
     #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDRESS", value_parser = values::http_address)]
     pub http: Option<HttpAddress>,
 
-    /// When /readyz answers 200: waiting (while waiting or leading) or leading (only while leading)
+    /// When /readyz returns 200: waiting (while waiting or leading) or leading (only while leading)
     #[arg(
         long,
         env = "LEADERRUN_READY_WHEN",
@@ -27,7 +27,7 @@ pub struct MonitoringArguments {
     )]
     pub ready_when: ReadyWhen,
 
-    /// Answer /healthz with 503 when a problem has kept this candidate unable to lead for this long, so that it is restarted [default: never]
+    /// Respond to /healthz with 503 when a problem has kept this candidate unable to lead for this long, so that it is restarted [default: never]
     #[arg(long, env = "LEADERRUN_UNHEALTHY_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub unhealthy_after: Option<Duration>,
 

@@ -28,7 +28,7 @@ pub enum SubcommandArguments {
     #[command(
         override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-The holder writes the times by its own clock, and this command compares them with the clock of this machine, so the answer is \
+The holder writes the times by its own clock, and this command compares them with the clock of this machine, so the result is \
 off by the difference between the two clocks. Candidates do not use these times: each measures for how long the record has not \
 changed.
 
@@ -43,7 +43,7 @@ Exit status:
         #[arg(long, env = "LEADERRUN_SLOTS", value_name = "COUNT", value_parser = values::slots)]
         slots: Option<SlotCount>,
 
-        /// The format of the answer: text or json
+        /// The output format: text or json
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
         output: OutputFormat,
 
@@ -74,7 +74,7 @@ Exit status:
         #[arg(short = 'A', long)]
         all_namespaces: bool,
 
-        /// The format of the answer: text or json
+        /// The output format: text or json
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
         output: OutputFormat,
 

@@ -85,7 +85,7 @@ impl Access {
     }
 
     /// Returns these credentials with the proxy of `other`, if their proxies differ and the server has TLS. If the
-    /// kubeconfig is half written, its proxy address may be wrong, while the other proxy still answers.
+    /// kubeconfig is half written, its proxy address may be wrong, while the other proxy still works.
     pub fn with_proxy_of(&self, other: &Self) -> Option<Self> {
         let differs = self.tls.is_some() && self.config.proxy != other.config.proxy;
         let config = || ConnectionConfig { proxy: other.config.proxy.clone(), ..ConnectionConfig::clone(&self.config) };

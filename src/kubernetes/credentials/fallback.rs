@@ -60,7 +60,7 @@ impl Fallback {
     /// Records that a request with these credentials failed, perhaps because of the credentials. This must not be
     /// called for a request that is only slow: other credentials may need a new connection, which would be just as
     /// slow.
-    pub fn unanswered(&self, access: &Access, failure: &str) {
+    pub fn request_failed(&self, access: &Access, failure: &str) {
         let mut state = self.state();
         if state.fall_back_from(access, failure).is_none() {
             // The newer credentials are tried again.
@@ -129,11 +129,11 @@ mod tests {
         let fallback = Fallback::default();
         fallback.accepted(&access(1, "a"));
         for expected in [1, 2, 1] {
-            fallback.unanswered(&fallback.choose(access(2, "a")), "refused");
+            fallback.request_failed(&fallback.choose(access(2, "a")), "refused");
             assert_eq!(chosen(&fallback, 2), expected);
         }
         fallback.accepted(&access(2, "a"));
-        fallback.unanswered(&access(2, "a"), "refused");
+        fallback.request_failed(&access(2, "a"), "refused");
         assert_eq!(chosen(&fallback, 2), 2);
     }
 
@@ -156,7 +156,7 @@ mod tests {
         fallback.accepted(&access(1, "another authority"));
         assert!(fallback.rejected(&access(2, "a")).is_none());
         fallback.accepted(&access(1, "another authority"));
-        fallback.unanswered(&access(2, "a"), "refused");
+        fallback.request_failed(&access(2, "a"), "refused");
         assert_eq!(chosen(&fallback, 2), 2);
     }
 }

@@ -7,7 +7,7 @@
 //!   again when they have changed, and every minute. If a file cannot be read, its earlier contents are used.
 //! - While credentials from a plugin are in use, they are renewed before they expire. Expired credentials are used
 //!   until there are newer ones.
-//! - When the API server answers 401, the files are read again. If that does not help, the plugin is run again.
+//! - When the API server responds with 401, the files are read again. If that does not help, the plugin is run again.
 //! - While the newest credentials do not work, earlier credentials are used: see [`fallback`].
 
 mod access;
@@ -177,10 +177,10 @@ impl Credentials {
         self.shared.fallback.accepted(access);
     }
 
-    /// Records that a request with these credentials got no answer, and orders a check of the files. The failure may
+    /// Records that a request with these credentials got no response, and orders a check of the files. The failure may
     /// mean that the server has a new certificate, or requires a new client certificate.
-    pub fn unanswered(&self, access: &Access, failure: &str) {
-        self.shared.fallback.unanswered(access, failure);
+    pub fn request_failed(&self, access: &Access, failure: &str) {
+        self.shared.fallback.request_failed(access, failure);
         let _ = self.order(None);
     }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::super::credentials::Access;
 use super::pool::Pool;
 
-/// The maximum number of headers in an answer.
+/// The maximum number of headers in a response.
 const MAX_HEADERS: usize = 1000;
 
 /// A connection for one request at a time. It is closed when it is dropped.
@@ -54,11 +54,11 @@ impl Connection {
         &self.access
     }
 
-    /// Sends a request. Once its answer has been read to the end, the connection is put back into the pool. If the
-    /// answer is dropped earlier, the connection is closed.
+    /// Sends a request. Once its response has been read to the end, the connection is put back into the pool. If the
+    /// response is dropped earlier, the connection is closed.
     ///
     /// # Errors
-    /// Fails if there is no answer. The error contains the request if it was not sent.
+    /// Fails if there is no response. The error contains the request if it was not sent.
     pub async fn send(
         mut self,
         request: Request<RequestBody>,
@@ -76,7 +76,7 @@ impl Drop for Connection {
     }
 }
 
-/// The body of an answer, with the connection that it is read from.
+/// The body of a response, with the connection that it is read from.
 pub struct PooledBody {
     body: Incoming,
     connection: Option<Connection>,

@@ -37,7 +37,7 @@ use super::tls::{Peer, failure_reason};
 /// The maximum number of credentials that are tried for a request, one after the other.
 const MAX_CREDENTIALS: usize = 3;
 
-/// The maximum size in bytes of a discarded answer that is read to its end, so that its connection can be used again.
+/// The maximum size in bytes of a discarded response that is read to its end, so that its connection can be used again.
 const MAX_DISCARDED: usize = 64 * 1024;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -61,43 +61,43 @@ impl Transport {
         self.credentials.pending().or_else(connection)
     }
 
-    /// Sends a request. If the API server answers 401, sends it again with other credentials, if there are any.
+    /// Sends a request. If the API server responds with 401, sends it again with other credentials, if there are any.
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
         // Half of the timeout is left for the request.
         let mut access = self.credentials.current(self.pool.request_timeout() / 2).await?;
         for _ in 1..MAX_CREDENTIALS {
-            let answer = self.send_as(&access, head.clone(), body.clone().into()).await?;
-            if answer.status() != StatusCode::UNAUTHORIZED {
-                return Ok(answer);
+            let response = self.send_as(&access, head.clone(), body.clone().into()).await?;
+            if response.status() != StatusCode::UNAUTHORIZED {
+                return Ok(response);
             }
             match self.credentials.replacement_for(&access).await? {
                 Some(other) => {
                     access = other;
-                    self.discard(answer).await;
+                    self.discard(response).await;
                 }
-                None => return Ok(answer),
+                None => return Ok(response),
             }
         }
         self.send_as(&access, head, body.into()).await
     }
 
-    /// Reads an answer to its end, so that its connection can be used again. Gives up after a quarter of the request
+    /// Reads a response to its end, so that its connection can be used again. Gives up after a quarter of the request
     /// timeout.
-    async fn discard(&self, answer: Response<PooledBody>) {
-        let rest = Limited::new(answer.into_body(), MAX_DISCARDED).collect();
+    async fn discard(&self, response: Response<PooledBody>) {
+        let rest = Limited::new(response.into_body(), MAX_DISCARDED).collect();
         drop(timeout(self.pool.request_timeout() / 4, rest).await);
     }
 
     async fn send_as(&self, access: &Arc<Access>, head: Parts, body: Body) -> Result<Response<PooledBody>, Failure> {
-        let answer = self.try_send_as(access, head, body).await;
-        match &answer {
-            Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {}
+        let response = self.try_send_as(access, head, body).await;
+        match &response {
+            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {}
             Ok(_) => self.credentials.accepted(access),
-            Err(failure) => self.credentials.unanswered(access, &failure_reason(&**failure, Peer::Server)),
+            Err(failure) => self.credentials.request_failed(access, &failure_reason(&**failure, Peer::Server)),
         }
-        answer
+        response
     }
 
     async fn try_send_as(

@@ -38,11 +38,11 @@ struct State {
     idle: Option<Connection>,
     /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
-    /// The number of attempts to open a connection since a request was last answered. Each attempt begins with another
-    /// address of the server, because an address may accept connections but never answer a request.
+    /// The number of attempts to open a connection since a request last got a response. Each attempt begins with
+    /// another address of the server, because an address may accept connections but never respond to a request.
     attempts: usize,
-    /// The credentials of the last connection on which a request was answered.
-    last_answered: Option<Arc<Access>>,
+    /// The credentials of the last connection on which a request got a response.
+    last_responsive: Option<Arc<Access>>,
 }
 
 /// A connection that is being opened.
@@ -65,11 +65,11 @@ impl Pool {
         self.request_timeout
     }
 
-    /// Puts back a connection on which a request was answered.
+    /// Puts back a connection on which a request got a response.
     pub fn put_back(&self, connection: Connection) {
         {
             let mut state = self.state();
-            (state.attempts, state.last_answered) = (0, Some(Arc::clone(connection.access())));
+            (state.attempts, state.last_responsive) = (0, Some(Arc::clone(connection.access())));
         }
         self.set_idle(connection);
     }
@@ -122,7 +122,7 @@ impl Pool {
         state.pending.truncate(MAX_PENDING - 1);
         let (sender, result) = watch::channel(None);
         // If the proxy has changed, the attempts alternate between the new proxy and the previous one.
-        let (pending_access, skip) = match state.last_answered.as_ref().and_then(|last| access.with_proxy_of(last)) {
+        let (pending_access, skip) = match state.last_responsive.as_ref().and_then(|last| access.with_proxy_of(last)) {
             Some(previous) if state.attempts % 2 == 1 => (Arc::new(previous), state.attempts / 2),
             Some(_) => (Arc::clone(access), state.attempts / 2),
             None => (Arc::clone(access), state.attempts),

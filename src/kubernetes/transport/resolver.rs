@@ -26,7 +26,7 @@ type Lookup = Result<Vec<IpAddr>, String>;
 /// Looks up the addresses of names. Clones share the known addresses.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    /// The function that looks up a name. It blocks until the name servers have answered.
+    /// The function that looks up a name. It blocks until the name servers have replied.
     look_up: fn(&str) -> io::Result<Vec<IpAddr>>,
     names: Arc<Mutex<HashMap<String, KnownName>>>,
 }

@@ -16,11 +16,11 @@ use super::resolver::Resolver;
 /// How long an address is tried before the next address is tried too. RFC 8305 recommends this delay.
 const ADDRESS_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to the first address of a host that answers. `host` is a name or an address. The first `skip` addresses are
-/// tried last, because earlier connections to them did not work.
+/// Connects to the first address of a host that accepts a connection. `host` is a name or an address. The first `skip`
+/// addresses are tried last, because earlier connections to them did not work.
 ///
 /// # Errors
-/// Fails if the host has no address that answers.
+/// Fails if the host has no address that accepts a connection.
 pub async fn connect(resolver: &Resolver, host: &str, port: u16, skip: usize) -> io::Result<TcpStream> {
     let mut addresses = match zoned_address(host, port)? {
         Some(address) => vec![address],

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::super::proxy::Proxy;
 use crate::telemetry::log::printable;
 
-/// The maximum size in bytes of the head of a proxy's answer, without the HTML page that may follow it.
+/// The maximum size in bytes of the head of a proxy's response, without the HTML page that may follow it.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Asks the proxy at the other end of a stream for a tunnel to a server.
@@ -31,7 +31,7 @@ where
     let head = read_head(stream).await?;
     let status = head.lines().next().and_then(|line| line.strip_prefix("HTTP/")?.split_once(' '));
     let Some((_, status)) = status else {
-        return Err(io::Error::other("the proxy does not answer like an HTTP proxy"));
+        return Err(io::Error::other("the proxy does not respond like an HTTP proxy"));
     };
     match status.split(' ').next() {
         Some("200") => Ok(()),
@@ -40,12 +40,12 @@ where
     }
 }
 
-/// Reads the head of an answer, and nothing after it.
+/// Reads the head of a response, and nothing after it.
 async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
         if head.len() == MAX_HEAD {
-            return Err(io::Error::other("the headers of the proxy's answer are too long"));
+            return Err(io::Error::other("the headers of the proxy's response are too long"));
         }
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),

@@ -132,7 +132,7 @@ mod tests {
             let mut child = Command::new("cat");
             child.env_clear().envs(variables.clone()).stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = child.spawn().unwrap();
-            // The child has executed the program when it answers. Only then does /proc show its environment.
+            // The child has executed the program when its output arrives. Only then does /proc show its environment.
             child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
             child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
             assert_eq!(has_tag(&proc, child.id() as i32, &tag("this")), expected, "{variables:?}");

@@ -20,7 +20,7 @@ use crate::kubernetes::{Cluster, ClusterAccess, ClusterOptions, Error, ErrorKind
 use crate::lock::{self, LockName, OwnerConfig, SlotCount};
 use crate::process::clock;
 use crate::routing::{Routing, RoutingTarget};
-use crate::subcommands::ANSWER_TIMEOUT;
+use crate::subcommands::REQUEST_TIMEOUT;
 use crate::telemetry::log::{printable, printable_cause};
 
 /// The number of requests whose times are measured; the slowest is reported. The first request includes the time to
@@ -113,8 +113,8 @@ fn manifest(
     format!("leaderrun manifest --lock {lock}{slots}{owner}{traffic}{}", account.unwrap_or_default())
 }
 
-/// Adds rows about whether the API server answers, and whether it answers fast enough. Returns the headers of an
-/// answer, or `None` if the API server does not answer as it should.
+/// Adds rows about whether the API server responds, and whether it responds fast enough. Returns the headers of a
+/// response, or `None` if the API server does not respond as it should.
 async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing) -> Option<HeaderMap> {
     let address = cluster.address();
     let mut slowest = Duration::ZERO;
@@ -122,7 +122,7 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
     for _ in 0..SAMPLES {
         let sent = clock::now();
         match ask(cluster, path, None).await {
-            Ok(answer) if answer.status() == 401 => {
+            Ok(response) if response.status() == 401 => {
                 let finding = format!("{address} does not accept the credentials");
                 table.add(Row::failed(
                     "API server",
@@ -131,8 +131,9 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
                 ));
                 return None;
             }
-            Ok(answer) if !is_kubernetes(&answer) => {
-                let finding = format!("{address} is not a Kubernetes API server: it answers with {}", answer.status());
+            Ok(response) if !is_kubernetes(&response) => {
+                let finding =
+                    format!("{address} is not a Kubernetes API server: it responds with {}", response.status());
                 table.add(Row::failed(
                     "API server",
                     finding,
@@ -140,7 +141,7 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
                 ));
                 return None;
             }
-            Ok(answer) => headers = Some(answer.into_parts().0.headers),
+            Ok(response) => headers = Some(response.into_parts().0.headers),
             Err(error) => {
                 let finding = format!("{address} cannot be reached: {error}");
                 let remedy = "check the address, the network path to it, and the certificate authority";
@@ -150,10 +151,10 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
         }
         slowest = slowest.max(clock::now().since(sent));
     }
-    table.add(Row::ok("API server", format!("{address} answers")));
+    table.add(Row::ok("API server", format!("{address} responds")));
     let limit = timing.request_timeout();
     let finding = format!(
-        "the slowest of {SAMPLES} answers took {}; {} is the timeout of each of the {} attempts before the renew deadline",
+        "the slowest of {SAMPLES} responses took {}; {} is the timeout of each of the {} attempts before the renew deadline",
         format_milliseconds(slowest),
         format_milliseconds(limit),
         ATTEMPTS,
@@ -167,15 +168,15 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
     headers
 }
 
-/// Returns whether an answer is an API object or a Status of an API server.
-fn is_kubernetes(answer: &Response<Bytes>) -> bool {
-    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+/// Returns whether a response is an API object or a Status of an API server.
+fn is_kubernetes(response: &Response<Bytes>) -> bool {
+    let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
     body["apiVersion"].is_string() && body["kind"].is_string()
 }
 
 /// Adds a row if the namespace is known not to exist.
 async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
-    if ask(cluster, &format!("/api/v1/namespaces/{name}"), None).await.is_ok_and(|answer| answer.status() == 404) {
+    if ask(cluster, &format!("/api/v1/namespaces/{name}"), None).await.is_ok_and(|response| response.status() == 404) {
         let finding = format!("there is no namespace {name:?}");
         table.add(Row::failed(
             "namespace",
@@ -187,7 +188,7 @@ async fn examine_namespace(table: &mut Table, cluster: &Cluster, name: &str) {
 
 /// Adds a row about whether the owner of the lock's objects exists, if this user may read it.
 async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, owner: &OwnerConfig) {
-    table.add(match owner.find(cluster, namespace, ANSWER_TIMEOUT).await {
+    table.add(match owner.find(cluster, namespace, REQUEST_TIMEOUT).await {
         Ok(found) => Row::ok("owner", format!("{found} becomes the owner of the lock's objects")),
         Err(error) if error.kind == ErrorKind::Forbidden => return,
         Err(error) => {
@@ -226,7 +227,7 @@ pub async fn examine_rules(
     let paths: BTreeSet<String> = rules.iter().filter_map(Rule::object_path).collect();
     let mut all_exist = !paths.is_empty();
     for path in paths {
-        all_exist &= ask(cluster, &path, None).await.is_ok_and(|answer| answer.status() == 200);
+        all_exist &= ask(cluster, &path, None).await.is_ok_and(|response| response.status() == 200);
     }
     let if_denied = |verb| match verb {
         Verb::Create if all_exist => IfDenied::Degraded("; all objects exist already, and must not be deleted"),
@@ -261,9 +262,9 @@ async fn examine_rule(
             "kind": "SelfSubjectAccessReview",
             "spec": { "resourceAttributes": attributes },
         });
-        let answer = ask(cluster, REVIEWS, Some(review)).await.and_then(|answer| json_of(&answer));
-        let not_a_review = || Error::unknown("the answer is not a SelfSubjectAccessReview");
-        let allowed = answer.and_then(|review| review["status"]["allowed"].as_bool().ok_or_else(not_a_review));
+        let response = ask(cluster, REVIEWS, Some(review)).await.and_then(|response| json_of(&response));
+        let not_a_review = || Error::unknown("the response is not a SelfSubjectAccessReview");
+        let allowed = response.and_then(|review| review["status"]["allowed"].as_bool().ok_or_else(not_a_review));
         let label = verb.name();
         table.add(match (allowed, if_denied(verb)) {
             (Ok(true), _) => Row::ok(label, format!("{what}: allowed")),
@@ -311,32 +312,32 @@ async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row
 
 /// Returns the name of the priority level with this uid, if this user may read it.
 async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
-    let answer = ask(cluster, PRIORITY_LEVELS, None).await.ok()?;
-    let levels = json_of(&answer).ok()?;
+    let response = ask(cluster, PRIORITY_LEVELS, None).await.ok()?;
+    let levels = json_of(&response).ok()?;
     let level = levels["items"].as_array()?.iter().find(|level| level["metadata"]["uid"] == uid)?;
     level["metadata"]["name"].as_str().map(printable)
 }
 
-/// Sends a request to the API server and returns the answer, whose status may be that of an error.
+/// Sends a request to the API server and returns the response, whose status may be that of an error.
 pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
     let request = match body {
         None => Request::get(path).body(Vec::new()),
         Some(body) => Request::post(path).header(CONTENT_TYPE, "application/json").body(body.to_string().into_bytes()),
     };
     let request = request.map_err(|invalid| Error::unknown(invalid.to_string()))?;
-    let timeout_error = |_| Error::unknown(format!("no answer within {}", format_duration(ANSWER_TIMEOUT)));
-    timeout(ANSWER_TIMEOUT, cluster.send(request)).await.map_err(timeout_error)?
+    let timeout_error = |_| Error::unknown(format!("no response within {}", format_duration(REQUEST_TIMEOUT)));
+    timeout(REQUEST_TIMEOUT, cluster.send(request)).await.map_err(timeout_error)?
 }
 
-/// Returns the object in an answer.
+/// Returns the object in a response.
 ///
 /// # Errors
-/// Fails if the answer is an error.
-pub fn json_of(answer: &Response<Bytes>) -> Result<Value, Error> {
-    let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-    if answer.status().is_success() {
+/// Fails if the response is an error.
+pub fn json_of(response: &Response<Bytes>) -> Result<Value, Error> {
+    let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+    if response.status().is_success() {
         return Ok(body);
     }
-    let message = body["message"].as_str().map_or(answer.status().to_string(), printable);
+    let message = body["message"].as_str().map_or(response.status().to_string(), printable);
     Err(Error::unknown(message))
 }

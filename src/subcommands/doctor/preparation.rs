@@ -14,10 +14,10 @@ use super::format_milliseconds;
 use super::table::{Row, Table};
 use crate::kubernetes::Cluster;
 use crate::process::clock;
-use crate::subcommands::ANSWER_TIMEOUT;
+use crate::subcommands::REQUEST_TIMEOUT;
 
 /// If two clocks differ by more than this, the row suggests a remedy. Smaller differences may not be real, because a
-/// `Date` header has whole seconds and the answer takes time.
+/// `Date` header has whole seconds and the response takes time.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Returns a row about the time until the credentials were ready. A credential plugin may be slow.
@@ -36,7 +36,7 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
         return;
     }
     let began = clock::now();
-    let found = timeout(ANSWER_TIMEOUT, lookup_host((host.as_str(), port))).await;
+    let found = timeout(REQUEST_TIMEOUT, lookup_host((host.as_str(), port))).await;
     let took = format_milliseconds(clock::now().since(began));
     let remedy = "check the name servers in /etc/resolv.conf, or give the API server's IP address";
     let limit = timing.request_timeout();

@@ -4,12 +4,12 @@ use super::cluster::{IfDenied, ask, examine_rules};
 use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
 use crate::kubernetes::{Cluster, PODS};
 use crate::routing::{PodLabel, RouteReport, Routing, Service, ServiceObjects};
-use crate::subcommands::ANSWER_TIMEOUT;
+use crate::subcommands::REQUEST_TIMEOUT;
 
 /// Adds a row if the pod to be labeled does not exist.
 async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod: &str) {
-    let answer = ask(cluster, &format!("{}/{pod}", PODS.path(namespace)), None).await;
-    if answer.is_ok_and(|answer| answer.status() == 404) {
+    let response = ask(cluster, &format!("{}/{pod}", PODS.path(namespace)), None).await;
+    if response.is_ok_and(|response| response.status() == 404) {
         let finding = format!(
             "there is no pod {pod:?} in namespace {namespace:?}; with hostNetwork, or with a hostname in the pod's spec, the \
              host name is not the pod's name"
@@ -45,7 +45,7 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
         table.add(note("address", &error.to_string()));
         Vec::new()
     });
-    let objects = ServiceObjects::new(cluster, namespace, ANSWER_TIMEOUT);
+    let objects = ServiceObjects::new(cluster, namespace, REQUEST_TIMEOUT);
     let route = match service.route(&objects, &addresses).await {
         Ok(route) => route,
         Err(error) => {

@@ -65,7 +65,7 @@ pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc
     }
 }
 
-/// Accepts connections and answers their requests from the state of the candidate.
+/// Accepts connections and responds to their requests from the state of the candidate.
 pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateState>>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -88,7 +88,7 @@ pub async fn serve(listener: std::net::TcpListener, state: Rc<RefCell<CandidateS
     }
 }
 
-/// Answers one request. Errors only affect the client and are ignored.
+/// Responds to one request. Errors only affect the client and are ignored.
 async fn handle_connection(stream: TcpStream, state: Rc<RefCell<CandidateState>>) {
     let service = service_fn(|request| {
         let response = routes::respond(&request, &state.borrow(), clock::now());

@@ -17,7 +17,7 @@ const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// Returns the response to a request.
 pub fn respond<B>(request: &Request<B>, state: &CandidateState, now: Instant) -> Response<Full<Bytes>> {
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered");
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported");
         refusal.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
         return refusal;
     }

@@ -92,7 +92,7 @@ struct SchedulingDelays {
 /// The JSON document of `/leader`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LeaderAnswer<'a> {
+struct LeaderResponse<'a> {
     lock: &'a str,
     /// The number of slots; omitted if the lock has one leader.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +145,7 @@ impl CandidateState {
                 self.observed = Some(observed);
             }
             Update::Slot(slot) => self.slot = Some(slot),
-            Update::LockAnswered => self.freshness.handle_success(now),
+            Update::LockResponded => self.freshness.handle_success(now),
             Update::ClaimRefused => self.freshness.handle_refused_claim(now),
             Update::WatchRestarted => self.counters.watch_restarts += 1,
             Update::Renewal { result, took } => self.counters.count_renewal(result, took),
@@ -301,7 +301,7 @@ impl CandidateState {
         let lock = &self.config.lock;
         match obstacle.kind {
             ObstacleKind::NeverRead => format!("{lock} has not been read yet"),
-            ObstacleKind::NoAnswer => format!("no answer from {lock} for {}", age(obstacle.since, now)),
+            ObstacleKind::NoResponse => format!("no response from {lock} for {}", age(obstacle.since, now)),
             ObstacleKind::ClaimsRefused => format!("{lock} is free, but acquiring it is refused"),
         }
     }
@@ -324,7 +324,7 @@ impl CandidateState {
         }
         match (self.obstacle(now).map(|obstacle| obstacle.kind), &self.observed) {
             (Some(ObstacleKind::NeverRead), _) | (None, None) => format!("starting: {lock} has not been read yet"),
-            (Some(ObstacleKind::NoAnswer), _) => format!("standby: no answer from {lock}"),
+            (Some(ObstacleKind::NoResponse), _) => format!("standby: no response from {lock}"),
             (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: acquiring {lock} is refused"),
             (None, Some(observed)) => match self.activity(now) {
                 Activity::Claiming => format!("standby: acquiring {lock}"),
@@ -341,7 +341,7 @@ impl CandidateState {
             Some(leading) => Some(leading.stop.since(now)),
             None => observed.map(|observed| observed.takeable_at.since(now)),
         };
-        let answer = LeaderAnswer {
+        let response = LeaderResponse {
             lock: &self.config.lock,
             slots: self.config.slots,
             slot: self.leading_slot(),
@@ -352,7 +352,7 @@ impl CandidateState {
             remaining_seconds: remaining.map(|remaining| remaining.as_millis() as f64 / 1000.0),
             transitions: self.transitions,
         };
-        serde_json::to_string(&answer).unwrap_or_default() + "\n"
+        serde_json::to_string(&response).unwrap_or_default() + "\n"
     }
 
     /// Returns the counters as text, for [`new`](Self::new) after a rejoin.

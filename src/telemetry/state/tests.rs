@@ -64,7 +64,7 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
         assert_eq!(state.readiness(at(10)), Err("leadership is lost".into()));
         state.apply(at(9), Update::Lost(Loss::Taken));
         assert_eq!(state.readiness(at(9)), Err("leadership is lost".into()));
-        state.apply(at(9), Update::LockAnswered);
+        state.apply(at(9), Update::LockResponded);
         state.apply(at(9), observed("", Some(3)));
         state.apply(at(9), Update::CommandGone);
         assert!(state.readiness(at(9)).is_err(), "a process that is about to end");
@@ -75,18 +75,18 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
 
 #[test]
 fn ready_when_waiting_makes_a_standby_ready_if_it_can_take_over() {
-    let standby = |ready_when| state(ready_when, [Update::LockAnswered, observed("b", Some(3))]);
+    let standby = |ready_when| state(ready_when, [Update::LockResponded, observed("b", Some(3))]);
     assert_eq!(state(ReadyWhen::Waiting, []).readiness(at(1)), Err("default/job has not been read yet".into()));
     assert_eq!(standby(ReadyWhen::Waiting).readiness(at(16)), Ok(()));
     let silent = standby(ReadyWhen::Waiting).readiness(at(17));
-    assert_eq!(silent, Err("no answer from default/job for 17s".into()));
+    assert_eq!(silent, Err("no response from default/job for 17s".into()));
     assert!(standby(ReadyWhen::Leading).readiness(at(1)).is_err());
 }
 
 #[test]
 fn a_standby_whose_claims_are_refused_is_not_ready() {
     let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(0) });
-    let mut state = state(ReadyWhen::Waiting, [Update::LockAnswered, free, Update::ClaimRefused]);
+    let mut state = state(ReadyWhen::Waiting, [Update::LockResponded, free, Update::ClaimRefused]);
     assert_eq!(state.readiness(at(1)), Err("default/job is free, but acquiring it is refused".into()));
     state.apply(at(1), observed("b", Some(1)));
     assert_eq!(state.readiness(at(1)), Ok(()));
@@ -94,11 +94,11 @@ fn a_standby_whose_claims_are_refused_is_not_ready() {
 
 #[test]
 fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
-    let mut state = state(ReadyWhen::Leading, [Update::LockAnswered, observed("b", Some(3))]);
+    let mut state = state(ReadyWhen::Leading, [Update::LockResponded, observed("b", Some(3))]);
     assert_eq!(state.health(at(1000)), Ok(()), "without a limit it stays healthy");
     state.config.unhealthy_after = Some(Duration::from_secs(60));
     assert_eq!(state.health(at(59)), Ok(()));
-    assert_eq!(state.health(at(60)), Err("unable to lead for 1m: no answer from default/job for 1m".into()));
+    assert_eq!(state.health(at(60)), Err("unable to lead for 1m: no response from default/job for 1m".into()));
     leading().into_iter().for_each(|update| state.apply(at(60), update));
     state.apply(at(60), Update::Leading { stop: at(170), gone: at(180) });
     assert_eq!(state.health(at(160)), Ok(()), "the limit does not apply to a leader");
@@ -110,7 +110,7 @@ fn the_summary_describes_the_activity() {
     let mut state = state(ReadyWhen::Waiting, []);
     for (update, activity, summary) in [
         (Update::ActsBy(None), "starting", "starting: default/job has not been read yet"),
-        (Update::LockAnswered, "starting", "starting: default/job has not been read yet"),
+        (Update::LockResponded, "starting", "starting: default/job has not been read yet"),
         (observed("b\nREADY=1", None), "waiting", "standby: default/job is held by b\\nREADY=1"),
         (free, "not_due", "standby: default/job is free, but not due"),
         (Update::Leading { stop: at(10), gone: at(13) }, "leading", "leading default/job"),

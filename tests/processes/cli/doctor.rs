@@ -109,7 +109,7 @@ fn the_doctor_prints_a_remedy_for_an_api_server_that_cannot_be_used() {
     let lock = TestLock::lease_through(proxy.kubeconfig());
     proxy.partition();
     let silent = doctor(&lock, &[], 1);
-    assert!(silent.output().contains("cannot be reached: no answer within 10s\n"), "{}", silent.output());
+    assert!(silent.output().contains("cannot be reached: no response within 10s\n"), "{}", silent.output());
 
     let text = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     let wrong = scratch::directory("kubeconfig").join("wrong");
@@ -235,7 +235,7 @@ fn the_doctor_reports_a_server_that_is_not_kubernetes() {
     fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
     let lock = TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) };
     let report = doctor(&lock, &[], 1);
-    assert!(report.output().contains("is not a Kubernetes API server: it answers with 200 OK"), "{}", report.output());
+    assert!(report.output().contains("is not a Kubernetes API server: it responds with 200 OK"), "{}", report.output());
 }
 
 #[testkit::test]

@@ -185,8 +185,8 @@ fn a_missing_list_permission_is_named_in_the_error() {
     assert!(partial.output().starts_with("NAME"), "{}", partial.output());
 }
 
-/// The maximum size of an answer that leaderrun accepts, in bytes.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
+/// The maximum size of a response that leaderrun accepts, in bytes.
+const MAX_RESPONSE: usize = 4 * 1024 * 1024;
 
 #[testkit::test]
 fn a_large_config_map_that_is_not_a_lock_does_not_hide_a_lock() {
@@ -195,7 +195,7 @@ fn a_large_config_map_that_is_not_a_lock_does_not_hide_a_lock() {
     // Each of these characters is a single byte in etcd, and six bytes in JSON.
     let data = "\u{1}".repeat(1000 * 1024);
     let large = json!({ "metadata": { "name": "large" }, "data": { "key": data } });
-    assert!(large.to_string().len() > MAX_ANSWER);
+    assert!(large.to_string().len() > MAX_RESPONSE);
     Cluster::shared().admin().create(&config_maps, &large).expect("a large ConfigMap");
     Candidate::new("a", &lock).run(["true"]).wait_for_exit(0);
     let objects = listed(&lock);
@@ -207,7 +207,7 @@ fn a_large_config_map_that_is_not_a_lock_does_not_hide_a_lock() {
 fn locks_with_large_annotations_are_listed_in_smaller_pages() {
     let lock = TestLock::lease();
     let annotation = "x".repeat(250 * 1024);
-    let names: Vec<String> = (0..=MAX_ANSWER / annotation.len()).map(|number| format!("large-{number}")).collect();
+    let names: Vec<String> = (0..=MAX_RESPONSE / annotation.len()).map(|number| format!("large-{number}")).collect();
     for name in &names {
         let large = json!({ "metadata": { "name": name, "annotations": { "key": annotation } }, "spec": {} });
         let path = lock.lease_path().replace("/job", &format!("/{name}"));

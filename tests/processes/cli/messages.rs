@@ -115,7 +115,7 @@ fn the_message_about_an_outage_states_when_the_command_is_stopped() {
     let mut a = Candidate::new("a", &lock).run_script("echo leads; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
     proxy.partition();
-    a.wait_for_log("does not answer; trying again; the command is stopped in ");
+    a.wait_for_log("does not respond; trying again; the command is stopped in ");
     let log = a.log();
     let (_, rest) = log.split_once("the command is stopped in ").expect("a time");
     let (left, rest) = rest.split_once(" unless").expect("a time");

@@ -92,10 +92,10 @@ fn status_fails_if_the_lock_cannot_be_read() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = lock.through(proxy.kubeconfig());
     proxy.partition();
-    let mut unanswered = Candidate::subcommand("status", &lock).start();
-    unanswered.wait_for_exit(FAILED);
-    assert!(unanswered.log().contains("did not answer within 10s"), "{}", unanswered.log());
-    assert_eq!(unanswered.output(), "");
+    let mut status = Candidate::subcommand("status", &lock).start();
+    status.wait_for_exit(FAILED);
+    assert!(status.log().contains("did not respond within 10s"), "{}", status.log());
+    assert_eq!(status.output(), "");
 }
 
 #[testkit::test]

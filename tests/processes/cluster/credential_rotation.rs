@@ -69,7 +69,7 @@ impl Candidates {
             match rotation % 3 {
                 0 => self.proxies[0].break_existing(),
                 1 => self.proxies[0].silence_existing(),
-                _ => self.proxies[0].answer(Match::put().next(1), 503, None),
+                _ => self.proxies[0].respond(Match::put().next(1), 503, None),
             }
             self.proxies[1].break_existing();
             self.cluster.wait_for_renewals(&lock, 2);

@@ -67,7 +67,7 @@ impl Leader {
     /// Writes `part` to a file, makes leaderrun read all files again, and waits for renewals.
     fn write_part(&self, name: &str, part: &str) {
         fs::write(self.file(name), part).expect("a part of a file");
-        self.proxy.answer(Match::put().next(1), 401, None);
+        self.proxy.respond(Match::put().next(1), 401, None);
         self.wait_for_renewals();
     }
 

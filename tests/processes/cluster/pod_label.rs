@@ -244,7 +244,7 @@ fn a_label_request_that_a_partition_delayed_is_refused() {
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let late = hold_label_request(&proxy, first);
     // Later requests of `a` for pods fail.
-    proxy.answer(Match::any().on("/pods"), 503, None);
+    proxy.respond(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     proxy.partition_replies();

@@ -94,7 +94,7 @@ fn a_rejected_token_is_replaced_on_the_same_connection() {
     });
     leader.wait_for_renewals(1);
     replace(&leader.directory.join("token"), &credentials::issue_token(ADMIN));
-    leader.proxy.answer(Match::put().next(1), 401, None);
+    leader.proxy.respond(Match::put().next(1), 401, None);
     leader.wait_for_renewals(2);
     let requests = leader.proxy.requests().into_iter().filter(|request| request.method == "PUT");
     let connections: BTreeSet<usize> = requests.map(|request| request.connection).collect();

@@ -74,8 +74,8 @@ fn the_message_about_a_server_that_is_not_an_api_server_says_so() {
     for (code, content_type, body) in
         [(200, "text/html", page), (404, "text/html", page), (200, "application/json", "[1, 2]")]
     {
-        let answer = move || (code, vec![("content-type", content_type.to_owned())], body.to_owned());
-        let log = run_status(RecordingServer::answering(None, answer).address()).log();
+        let respond = move || (code, vec![("content-type", content_type.to_owned())], body.to_owned());
+        let log = run_status(RecordingServer::responding_with(None, respond).address()).log();
         assert!(log.contains("not a Kubernetes API server") || log.contains("is not an API object"), "{log}");
         assert!(!log.contains("Welcome"), "{log}");
     }
@@ -84,7 +84,7 @@ fn the_message_about_a_server_that_is_not_an_api_server_says_so() {
 #[testkit::test]
 fn the_message_about_rejected_credentials_names_them() {
     let status = r#"{"kind":"Status","code":401,"message":"Unauthorized"}"#;
-    let server = RecordingServer::answering(None, move || (401, Vec::new(), status.to_owned()));
+    let server = RecordingServer::responding_with(None, move || (401, Vec::new(), status.to_owned()));
     let log = run_status(server.address()).log();
     let expected =
         format!("the API server http://{} rejected the token in the kubeconfig: Unauthorized", server.address());
@@ -144,7 +144,7 @@ fn the_message_about_a_credential_names_its_field_and_its_file() {
 
 #[testkit::test]
 fn a_lasting_failure_suggests_the_doctor_once() {
-    let server = RecordingServer::answering(None, || (500, Vec::new(), "no".to_owned()));
+    let server = RecordingServer::responding_with(None, || (500, Vec::new(), "no".to_owned()));
     let mut candidate =
         Candidate::without_options("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
     candidate = candidate.args(["--lease-duration", "6s", "--renew-deadline", "4s"]).args(["--kubeconfig"]);
@@ -153,15 +153,15 @@ fn a_lasting_failure_suggests_the_doctor_once() {
     assert_eq!(candidate.log().matches("leaderrun doctor --lock").count(), 1, "{}", candidate.log());
 }
 
-/// Starts a server that sends this answer to each request, and then closes the connection. Returns its address.
-fn server_sending(answer: String) -> SocketAddr {
+/// Starts a server that sends this response to each request, and then closes the connection. Returns its address.
+fn server_sending(response: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut lines = BufReader::new(&stream).lines();
             while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.write_all(response.as_bytes());
         }
     });
     address
@@ -194,19 +194,19 @@ fn headers_are_accepted_or_refused_as_in_go() {
     {
         let server = server_sending(lease_with(&headers));
         let log = run_status(server).log();
-        assert!(log.contains(&format!("no answer from http://{server}: ")), "{description}: {log}");
+        assert!(log.contains(&format!("no response from http://{server}: ")), "{description}: {log}");
     }
 }
 
 #[testkit::test]
-fn the_message_about_an_answer_that_is_not_http_names_the_server() {
-    for (answer, reason) in [
+fn the_message_about_a_response_that_is_not_http_names_the_server() {
+    for (response, reason) in [
         ("", ""),
         ("SSH-2.0-OpenSSH_9.9\r\n", ""),
         ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "the server closed the connection"),
     ] {
-        let server = server_sending(answer.to_owned());
+        let server = server_sending(response.to_owned());
         let log = run_status(server).log();
-        assert!(log.contains(&format!("no answer from http://{server}: {reason}")), "{answer:?}: {log}");
+        assert!(log.contains(&format!("no response from http://{server}: {reason}")), "{response:?}: {log}");
     }
 }

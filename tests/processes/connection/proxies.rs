@@ -58,9 +58,9 @@ fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str
 
 #[testkit::test]
 fn the_previous_proxy_is_used_while_the_new_one_hangs_or_refuses() {
-    // The first proxy accepts connections but never answers. The second refuses every request.
+    // The first proxy accepts connections but never responds. The second refuses every request.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let refusing = RecordingServer::answering(None, || (407, Vec::new(), String::new()));
+    let refusing = RecordingServer::responding_with(None, || (407, Vec::new(), String::new()));
     for unusable_proxy in [silent.local_addr().expect("its address"), refusing.address()] {
         assert_previous_proxy_is_used(unusable_proxy);
     }
@@ -91,7 +91,7 @@ fn assert_previous_proxy_is_used(unusable_proxy: SocketAddr) {
     witnesses.wait_for("a", 1);
     write_kubeconfig(&file, unusable_proxy);
     // After a 401, leaderrun reads the kubeconfig again.
-    faults.answer(Match::put().next(1), 401, None);
+    faults.respond(Match::put().next(1), 401, None);
     cluster.wait_for_renewals(&lock, 2);
     proxy.take_requested();
     faults.break_existing();
@@ -277,7 +277,7 @@ fn the_message_names_a_proxy_that_refuses_and_the_reason() {
         (407, "", "the proxy asks for a user name and a password; add them to proxy-url"),
         (407, "me:pw@", "the proxy rejected the user name \"me\" and its password; check proxy-url"),
     ] {
-        let proxy = RecordingServer::answering(None, move || (code, Vec::new(), "no".to_owned()));
+        let proxy = RecordingServer::responding_with(None, move || (code, Vec::new(), "no".to_owned()));
         let proxy_url = format!(", proxy-url: 'http://{credentials}{}'", proxy.address());
         let (_, log) = request_of_leaderrun_arrives(&proxy, &kubeconfig(SERVER, &proxy_url));
         let expected = format!("through http://{} (proxy-url): {reason}", proxy.address());

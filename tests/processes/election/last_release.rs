@@ -187,7 +187,7 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         b.wait_for_log("held by a");
         for fault in [
             (|proxy| proxy.lose_replies(Match::put().next(1))) as fn(&Proxy),
-            |proxy| proxy.answer(Match::put().next(1), 503, None),
+            |proxy| proxy.respond(Match::put().next(1), 503, None),
             Proxy::silence_existing,
             Proxy::break_existing,
         ] {

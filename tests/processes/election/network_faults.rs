@@ -77,7 +77,7 @@ fn a_leader_survives_an_overloaded_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     for (status, retry_after) in [(429, Some(1)), (500, None), (503, None), (504, None)] {
-        proxy.answer(Match::put().next(2), status, retry_after);
+        proxy.respond(Match::put().next(2), status, retry_after);
         Cluster::shared().wait_for_renewals(&lock, 2);
     }
     assert_still_leads(a, &witnesses);
@@ -119,7 +119,7 @@ fn a_standby_does_not_retry_a_refused_watch_before_retry_after_has_passed() {
     let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let refused_at = Instant::now();
-    proxy.answer(Match::watch(), 429, Some(60));
+    proxy.respond(Match::watch(), 429, Some(60));
     proxy.break_existing();
     let count_after_refusal = |predicate: fn(&ReceivedRequest) -> bool| {
         proxy.requests().iter().filter(|request| request.received_at > refused_at && predicate(request)).count()

@@ -86,7 +86,7 @@ fn a_standby_that_is_cut_off_does_not_take_over_a_renewed_lease() {
     let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     proxy.partition();
-    b.wait_for_log("does not answer; trying again");
+    b.wait_for_log("does not respond; trying again");
     proxy.heal();
     b.wait_for_log("succeed again");
     witnesses.assert_one_at_a_time(1);

@@ -133,7 +133,7 @@ fn wait_zero_still_takes_over_from_a_dead_holder() {
 }
 
 #[testkit::test]
-fn wait_zero_gives_up_if_the_api_server_does_not_answer() {
+fn wait_zero_gives_up_if_the_api_server_does_not_respond() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     proxy.partition();

@@ -108,7 +108,7 @@ fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
         let (writes, witnesses) = (Match::put().on("/leases"), Witnesses::new());
         let held_writes = status.is_none().then(|| proxy.hold_requests(writes.clone()));
         if let Some(status) = status {
-            proxy.answer(writes.clone(), status, None);
+            proxy.respond(writes.clone(), status, None);
         }
         let both = with_kind(&old, BOTH).through(proxy.kubeconfig());
         let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
@@ -135,7 +135,7 @@ fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         proxy.lose_replies(Match::put().on(plural).next(1));
-        a.wait_for_log("does not answer; trying again");
+        a.wait_for_log("does not respond; trying again");
         a.wait_for_log("succeed again");
         Cluster::shared().wait_for_renewals(&lock, 1);
         a.stop();
@@ -222,7 +222,7 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
         a.signal(nix::sys::signal::Signal::SIGTERM);
         endpoints_reply.wait_until_held();
         assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!("a"), json!("")));
-        proxy.answer(Match::put().on("leases").next(1), status, None);
+        proxy.respond(Match::put().on("leases").next(1), status, None);
         endpoints_reply.release();
         a.wait();
         assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!(""), json!("")), "{}", a.log());
@@ -245,7 +245,7 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
     drop(a);
     let changes = watch_endpoints(&lock);
     let proxy = Proxy::start(Cluster::shared());
-    proxy.answer(Match::put().on("/leases").next(1), 409, None);
+    proxy.respond(Match::put().on("/leases").next(1), 409, None);
     let mut step_down = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
     step_down.wait_for_exit(0);
     let last_change = json!({ "metadata": { "labels": { "last": "yes" } } });
@@ -265,7 +265,7 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
 fn a_claim_that_reached_one_of_two_objects_is_released() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::of_kind(BOTH).through(proxy.kubeconfig());
-    proxy.answer(Match::put().on("/leases"), 403, None);
+    proxy.respond(Match::put().on("/leases"), 403, None);
     let changes = watch_endpoints(&lock);
     let mut a = Candidate::new("a", &lock).run_script("true");
     for holder in ["a", "", "a", "", "a", ""] {
@@ -288,7 +288,7 @@ fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock()
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    proxy.answer(Match::put().on("/leases"), 403, None);
+    proxy.respond(Match::put().on("/leases"), 403, None);
     for path in [both.lease_path(), both.object_path("endpoints")] {
         Cluster::shared().admin().delete(&path).expect("it existed");
     }

@@ -11,7 +11,7 @@ const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 /// The metric with the time since the lock was last read, written or watched successfully.
 const AGE: &str = "leaderrun_last_success_age_seconds";
 
-/// Waits until a path answers 503 with this reason.
+/// Waits until a path returns 503 with this reason.
 #[track_caller]
 fn wait_for_failure(running: &Running, path: &str, reason: &str) {
     eventually(&format!("{path} fails with {reason:?}"), || {
@@ -52,7 +52,7 @@ impl Fixture {
 fn a_standby_in_a_partition_is_not_ready() {
     let fixture = Fixture::start(&[]);
     fixture.proxy.partition();
-    wait_for_failure(&fixture.standby, "/readyz", "no answer from test-");
+    wait_for_failure(&fixture.standby, "/readyz", "no response from test-");
     assert!(
         samples(&fixture.standby).value(AGE) > 6.0,
         "the standby should stay ready until the lease duration has passed"
@@ -69,7 +69,7 @@ fn a_standby_in_a_partition_is_not_ready() {
 fn a_standby_whose_api_server_is_down_is_not_ready() {
     let fixture = Fixture::start(&[]);
     fixture.proxy.refuse();
-    wait_for_failure(&fixture.standby, "/readyz", "no answer from test-");
+    wait_for_failure(&fixture.standby, "/readyz", "no response from test-");
     fixture.assert_recovers();
 }
 
@@ -86,7 +86,7 @@ fn a_standby_that_may_no_longer_read_is_not_ready() {
     // The open watch continues, but the record expires and cannot be read.
     a.signal(nix::sys::signal::Signal::SIGKILL);
     a.wait();
-    wait_for_failure(&b, "/readyz", "no answer from test-");
+    wait_for_failure(&b, "/readyz", "no response from test-");
 }
 
 #[testkit::test]

@@ -172,7 +172,7 @@ fn hundreds_of_silent_clients_do_not_delay_renewals() {
         }
         silent.push(stream);
     }
-    assert_eq!(status(&a, "/healthz"), 200, "other clients should be answered");
+    assert_eq!(status(&a, "/healthz"), 200, "other clients should get responses");
     assert!(descriptors() < 150, "{} descriptors", descriptors());
     eventually("the leader renews", || renewals(&a) >= before + 3.0);
     drop(silent);
@@ -183,7 +183,7 @@ fn hundreds_of_silent_clients_do_not_delay_renewals() {
 }
 
 #[testkit::test]
-fn invalid_requests_are_refused_and_unusual_ones_are_answered() {
+fn invalid_requests_are_refused_and_unusual_ones_are_accepted() {
     let a = Candidate::new("a", &TestLock::file()).args(HTTP).run_script("sleep 1000");
     let address = address(&a);
     for (head, expected) in [
@@ -193,12 +193,12 @@ fn invalid_requests_are_refused_and_unusual_ones_are_answered() {
         ("GET /healthz?verbose HTTP/1.0\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
     ] {
-        let response = request(address, head, TIMEOUT).expect("an answer");
+        let response = request(address, head, TIMEOUT).expect("a response");
         assert_eq!(response.status, expected, "{response:?} to {}", &head[..head.len().min(40)]);
     }
     // The server does not read the whole request, so the connection may be reset before the client reads the response.
     let too_long = format!("GET /metrics HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
     assert!(request(address, &too_long, TIMEOUT).map_or(true, |response| response.status == 431));
-    let head = request(address, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("an answer");
+    let head = request(address, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("a response");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
 }

@@ -52,7 +52,7 @@ fn renewals_are_counted_by_their_results() {
     };
     wait_until_counted("success");
     for (status, result) in [(409, "conflict"), (429, "refused"), (500, "error")] {
-        proxy.answer(next_renewal(), status, None);
+        proxy.respond(next_renewal(), status, None);
         wait_until_counted(result);
     }
     proxy.lose_replies(next_renewal());

@@ -134,9 +134,9 @@ impl Prometheus {
         if page.status == 503 {
             return Vec::new();
         }
-        let answer: Value = serde_json::from_str(&page.body).expect("JSON");
-        assert_eq!(answer["status"], "success", "{query}: {answer}");
-        answer["data"]["result"].as_array().expect("samples").clone()
+        let response: Value = serde_json::from_str(&page.body).expect("JSON");
+        assert_eq!(response["status"], "success", "{query}: {response}");
+        response["data"]["result"].as_array().expect("samples").clone()
     }
 
     /// Waits until a query has samples. Returns the samples.

@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::observed_record::ObservedRecord;
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::timers::Timer;
-use super::{Election, ElectionPhase, FIRST_ANSWER_TIMEOUT, PendingRequest, SILENT_WATCH_LIMIT, WatchState, Write};
+use super::{Election, ElectionPhase, FIRST_REPLY_TIMEOUT, PendingRequest, SILENT_WATCH_LIMIT, WatchState, Write};
 use crate::instant::Instant;
 use crate::record::{Record, RunMark, RunState, to_microseconds};
 
@@ -177,12 +177,12 @@ impl Election {
         self.timers.set(Timer::GiveUp, now.boot + self.request_timeout(is_read));
     }
 
-    /// Returns the timeout of a request. A standby's read timeout doubles with each unanswered read, up to the lease
+    /// Returns the timeout of a request. A standby's read timeout doubles with each failed read, up to the lease
     /// duration: the API server may just be slow, and a standby can safely wait.
     fn request_timeout(&self, is_read: bool) -> Duration {
         let timing = &self.config.timing;
         if is_read && self.is_waiting() {
-            let doubled = timing.request_timeout().saturating_mul(1 << self.unanswered_reads.min(16));
+            let doubled = timing.request_timeout().saturating_mul(1 << self.failed_reads.min(16));
             doubled.min(timing.lease_duration().max(timing.request_timeout()))
         } else {
             timing.request_timeout()
@@ -226,12 +226,12 @@ impl Election {
             return Some(self.started + wait);
         }
         let lease_duration = self.config.timing.lease_duration();
-        // A dead holder's record must have time to expire. Without any answer, there is no reason to wait that long.
+        // A dead holder's record must have time to expire. Without any reply, there is no reason to wait that long.
         Some(match &self.observed {
             Some(observed) => {
-                observed.takeable_at().max(self.last_answer) + self.config.preference.claim_delay + lease_duration
+                observed.takeable_at().max(self.last_reply) + self.config.preference.claim_delay + lease_duration
             }
-            None => self.last_answer + lease_duration.min(FIRST_ANSWER_TIMEOUT),
+            None => self.last_reply + lease_duration.min(FIRST_REPLY_TIMEOUT),
         })
     }
 }

@@ -29,7 +29,8 @@
 //! - Every renewal differs from the previous one.
 //! - If the scheduler wakes a candidate's thread late, the candidate sends its renewals earlier by that delay.
 //! - A run recognizes its own record by the mark. The holder's identity is not enough.
-//! - A read determines whether an unanswered write succeeded. If so, the tenure begins at the write's T0.
+//! - After a write without a reply, a read determines whether the write succeeded. If so, the tenure begins at the
+//!   write's T0.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
 //! - Only two can release a lock: the run that holds it, and a user with `leaderrun release --force`. After another
 //!   client has emptied, deleted or replaced the record, candidates that observed the holder wait for its lease
@@ -79,19 +80,19 @@ const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a server's `Retry-After` can impose on a standby.
 const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
 
-/// After this many refused requests since the last answer, a candidate with `wait` zero gives up. An API server that is
-/// just starting may refuse one.
+/// After this many refused requests since the last result or conflict, a candidate with `wait` zero gives up. An API
+/// server that is just starting may refuse one.
 const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
 
-/// After this many unanswered reads since the last answer, a candidate with `wait` zero gives up, if it has not read
-/// the record yet.
+/// After this many failed reads since the last result or conflict, a candidate with `wait` zero gives up, if it has not
+/// read the record yet.
 const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
 
 /// The longest pause between the requests of a candidate with `wait` zero, unless the server demands a longer one.
 const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 
-/// The longest time that a candidate with `wait` zero waits for the first answer, even if the lease duration is longer.
-const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest time that a candidate with `wait` zero waits for the first reply, even if the lease duration is longer.
+const FIRST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The maximum number of renewals in one retry period. Only a candidate that runs late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
@@ -168,12 +169,12 @@ pub struct Election {
     /// The leader that may be preempted.
     preemption: Option<Preemption>,
     timers: Timers,
-    /// When a request was last answered with a result or a conflict.
-    last_answer: Instant,
-    /// The number of requests that were refused since the last answer.
+    /// When the last reply arrived that was a result or a conflict.
+    last_reply: Instant,
+    /// The number of requests that were refused since `last_reply`.
     refusals: u32,
-    /// The number of unanswered reads since the last answer.
-    unanswered_reads: u32,
+    /// The number of reads since `last_reply` whose result is unknown.
+    failed_reads: u32,
     watch: WatchState,
     /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
     /// watch and are ignored.
@@ -212,9 +213,9 @@ impl Election {
             may_claim: true,
             preemption: None,
             timers: Timers::default(),
-            last_answer: now.boot,
+            last_reply: now.boot,
             refusals: 0,
-            unanswered_reads: 0,
+            failed_reads: 0,
             watch: WatchState::Closed,
             watch_replaced: false,
             broken_watches: 0,

@@ -27,7 +27,7 @@ impl Election {
         let Some(request) = self.pending.take() else { return };
         self.timers.stop(Timer::GiveUp);
         if !matches!(reply, Reply::Refused { .. } | Reply::Unknown { .. }) {
-            (self.last_answer, self.refusals, self.unanswered_reads) = (now.boot, 0, 0);
+            (self.last_reply, self.refusals, self.failed_reads) = (now.boot, 0, 0);
         }
         match reply {
             Reply::Read(stored) => {
@@ -59,7 +59,7 @@ impl Election {
             }
             Reply::Written(stored) => {
                 self.conflicts = 0;
-                // The API server answers a write that changes nothing with the version that is already stored.
+                // If a write changes nothing, the API server returns the version that is already stored.
                 let nothing_written =
                     request.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
                 let has_shortened_duration =
@@ -98,14 +98,13 @@ impl Election {
             }
             Reply::Unknown { retry_after } => {
                 if request.write.is_none() {
-                    self.unanswered_reads = self.unanswered_reads.saturating_add(1);
+                    self.failed_reads = self.failed_reads.saturating_add(1);
                 }
                 let knows_nothing = self.is_waiting() && self.observed.is_none();
-                if knows_nothing && self.does_not_wait() && self.unanswered_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
+                if knows_nothing && self.does_not_wait() && self.failed_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
-                // Before the candidacy ends, a read must show whether the unanswered write acquired or released the
-                // lock.
+                // Before the candidacy ends, a read must show whether this write acquired or released the lock.
                 self.must_read |= request.write.is_some() && matches!(self.phase, ElectionPhase::Releasing { .. });
                 self.remember_unconfirmed(request.write);
                 self.back_off(now.boot, retry_after);

@@ -224,7 +224,7 @@ fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> b
     before.marked_holder().is_some() && (after.mark().is_none() || by_another)
 }
 
-/// Returns whether a resourceVersion precedes another one. The answer is false if they are not numbers, which is the
+/// Returns whether a resourceVersion precedes another one. Returns false if they are not numbers, which is the
 /// case for some kinds of lock.
 pub(super) fn precedes(version: &str, other: &str) -> bool {
     let are_numbers = version.bytes().chain(other.bytes()).all(|digit| digit.is_ascii_digit());

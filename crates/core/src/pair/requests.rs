@@ -14,10 +14,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 ///
 /// A write goes to the first object and then to the second. A claim that is only in the first object (a half claim)
 /// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back when the
-/// second write fails, or by the next read if the request was dropped between the two writes. If the second write is
-/// not answered, both objects are read first, because it may have succeeded. After a rollback there is a pause in
-/// which others can acquire the lock, and each further pause is twice as long, up to a minute. The writes of a leader
-/// are never rolled back, because its command may be alive.
+/// second write fails, or by the next read if the request was dropped between the two writes. If there is no
+/// reply to the second write, both objects are read first, because it may have succeeded. After a rollback there is a
+/// pause in which others can acquire the lock, and each further pause is twice as long, up to a minute. The writes of a
+/// leader are never rolled back, because its command may be alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
@@ -35,7 +35,7 @@ pub enum PairStep {
     /// Send this write to one object, and call [`PairRequests::handle_reply`].
     Write(Member, Request),
     /// The request is finished with this reply.
-    Answer(Reply),
+    Reply(Reply),
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -81,14 +81,14 @@ impl PairRequests {
     }
 
     /// Processes the contents of one object from a watch. Returns whether the election must observe the new combined
-    /// record. Returns false if the object contains a half claim of this run, which is handled when its request is
-    /// answered.
+    /// record. Returns false if the object contains a half claim of this run, which is handled when the reply to its
+    /// request arrives.
     pub fn handle_watch(&mut self, member: Member, stored: Option<Stored>) -> bool {
         self.set_seen(member, stored);
         !self.seen.is_half_claimed(member, &self.viewer)
     }
 
-    /// Begins a request. If the previous request was not answered, it is dropped.
+    /// Begins a request. If the previous request is still pending, it is dropped.
     pub fn begin(&mut self, request: Request) -> PairStep {
         let (replaced, record) = match request {
             Request::Get => {
@@ -99,7 +99,7 @@ impl PairRequests {
             Request::Update(version, record) => (Some(version), record),
         };
         let Some([replaced_first, replaced_second]) = self.seen.versions_to_replace(replaced.as_ref()) else {
-            return self.answer(Reply::Conflict);
+            return self.finish(Reply::Conflict);
         };
         self.state = State::WritingFirst { record: record.clone(), replaced_second };
         PairStep::Write(Member::First, write_request(replaced_first, record))
@@ -118,14 +118,14 @@ impl PairRequests {
         };
         match state {
             State::Rereading { .. } if read_failure.is_none() && self.seen.is_held_in_both_by(&self.viewer) => {
-                self.answer_written()
+                self.finish_written()
             }
             State::Rereading { .. } if read_failure.is_none() && !self.is_half_claimed() => {
-                self.answer(Reply::Conflict)
+                self.finish(Reply::Conflict)
             }
             State::Rereading { failure } => self.roll_back(failure),
             _ if self.is_half_claimed() => self.roll_back(read_failure.unwrap_or(Reply::Refused { retry_after: None })),
-            _ => self.answer(read_failure.unwrap_or_else(|| Reply::Read(self.stored()))),
+            _ => self.finish(read_failure.unwrap_or_else(|| Reply::Read(self.stored()))),
         }
     }
 
@@ -139,7 +139,7 @@ impl PairRequests {
             }
             (State::WritingSecond, Reply::Written(stored)) => {
                 self.set_seen(Member::Second, Some(stored));
-                self.answer_written()
+                self.finish_written()
             }
             (State::WritingSecond, failure) if self.is_half_claimed() => match failure {
                 Reply::Unknown { .. } => {
@@ -152,18 +152,18 @@ impl PairRequests {
                 self.set_seen(Member::First, Some(stored));
                 let pause = self.pause.min(MAX_PAUSE);
                 self.pause = pause * 2;
-                self.answer(with_pause(failure, pause))
+                self.finish(with_pause(failure, pause))
             }
             // The half claim may still be there. After an unknown result the election reads again, and that read rolls
             // the claim back.
-            (State::RollingBack { .. }, _) => self.answer(Reply::Unknown { retry_after: None }),
-            (_, reply) => self.answer(reply),
+            (State::RollingBack { .. }, _) => self.finish(Reply::Unknown { retry_after: None }),
+            (_, reply) => self.finish(reply),
         }
     }
 
     fn roll_back(&mut self, failure: Reply) -> PairStep {
         let Some(Stored { record, version }) = self.seen.member(Member::First).cloned() else {
-            return self.answer(failure);
+            return self.finish(failure);
         };
         self.state = State::RollingBack { failure };
         self.viewer.rolled_back = record.renew_time;
@@ -171,13 +171,13 @@ impl PairRequests {
         PairStep::Write(Member::First, Request::Update(version, rolled_back))
     }
 
-    fn answer_written(&mut self) -> PairStep {
-        self.answer(self.stored().map_or(Reply::Unknown { retry_after: None }, Reply::Written))
+    fn finish_written(&mut self) -> PairStep {
+        self.finish(self.stored().map_or(Reply::Unknown { retry_after: None }, Reply::Written))
     }
 
-    fn answer(&mut self, reply: Reply) -> PairStep {
+    fn finish(&mut self, reply: Reply) -> PairStep {
         self.state = State::Idle;
-        PairStep::Answer(reply)
+        PairStep::Reply(reply)
     }
 
     fn set_seen(&mut self, member: Member, stored: Option<Stored>) {

@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use super::handler::{Reply, json_reply, text_reply};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
 
-/// The version of Kubernetes that this server reports, and with which its answers were compared.
+/// The version of Kubernetes that this server reports, and with whose responses its own were compared.
 const VERSION: &str = "v1.36.2";
 
-/// Answers a request for a path that is not a resource. Returns `None` if the path does not exist.
-pub fn answer(path: &str) -> Option<Reply> {
+/// Returns the reply to a request for a path that is not a resource, or `None` if the path does not exist.
+pub fn respond(path: &str) -> Option<Reply> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
         ["readyz" | "livez" | "healthz"] => return Some(text_reply(200, "ok")),

@@ -1,4 +1,4 @@
-//! Answers requests: authenticates and authorizes them, and then calls `objects`, `watch` or `discovery`.
+//! Handles requests: authenticates and authorizes them, and then calls `objects`, `watch` or `discovery`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub type Reply = Response<Body>;
 
-/// Answers a request.
+/// Handles a request, and returns the reply.
 pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
     let body = match body.collect().await {
@@ -46,7 +46,7 @@ pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request
         headers: head.headers,
         body,
     };
-    request.answer().unwrap_or_else(|status| failure(&status))
+    request.respond().unwrap_or_else(|status| failure(&status))
 }
 
 /// A request that has been received completely.
@@ -61,7 +61,7 @@ struct CompleteRequest {
 }
 
 impl CompleteRequest {
-    fn answer(&self) -> Result<Reply> {
+    fn respond(&self) -> Result<Reply> {
         let user = authentication::identify(&self.store, &self.headers, &self.target)?;
         if !rbac::is_administrator(&user) && !self.behavior.roles_are_known() {
             return Err(rbac::forbidden(&user, &self.target));
@@ -69,8 +69,7 @@ impl CompleteRequest {
         rbac::authorize(&self.store, &user, &self.target)?;
         let access = match &self.target {
             Target::Path { path, .. } => {
-                let answer = discovery::answer(path);
-                return Ok(answer.unwrap_or_else(not_found));
+                return Ok(discovery::respond(path).unwrap_or_else(not_found));
             }
             Target::Resource(access) => access,
         };
@@ -89,19 +88,19 @@ impl CompleteRequest {
         }
     }
 
-    /// Answers a TokenRequest. The requested lifetime is ignored, because kubectl sends the request as protobuf.
+    /// Handles a TokenRequest. The requested lifetime is ignored, because kubectl sends the request as protobuf.
     fn create_token(&self, Access { namespace, name, .. }: &Access) -> Result<Reply> {
         let resource = resources::find("", "v1", "serviceaccounts").expect("a resource of this server");
         let (store, manager) = (&self.store, self.manager());
         let unknown_fields = UnknownFields::Drop;
         Objects { store, resource, namespace, manager: &manager, unknown_fields, dry_run: false }.get(name)?;
         let token = authentication::service_account_token(namespace, name);
-        let answer = json!({
+        let token_request = json!({
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
             "status": { "token": token, "expirationTimestamp": "9999-12-31T23:59:59Z" },
         });
-        Ok(json_reply(201, &answer))
+        Ok(json_reply(201, &token_request))
     }
 
     fn serve(&self, user: &Identity, resource: &'static Resource, access: &Access) -> Result<Reply> {

@@ -1,6 +1,6 @@
 //! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, and watches.
 //!
-//! The server has the resources that leaderrun and the manifests in its documents use. It answers like a real
+//! The server has the resources that leaderrun and the manifests in its documents use. It responds like a real
 //! kube-apiserver: `tests/api_server/` runs the same assertions against both.
 //!
 //! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or
@@ -116,7 +116,7 @@ impl ApiServer {
         self.behavior.set_bookmark_period(period);
     }
 
-    /// Answers every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called.
+    /// Refuses every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called.
     /// A real server does this for up to a second while it starts.
     pub fn forget_roles(&self) {
         self.behavior.set_roles(Roles::Unknown);

@@ -124,7 +124,8 @@ pub static RESOURCES: &[Resource] = &[
     rbac_v1::<ClusterRoleBinding>("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding", false),
 ];
 
-/// The resource with which a client asks what it is allowed to do. Reviews are answered but not stored.
+/// The resource with which a client asks what it is allowed to do. The server carries out reviews but does not store
+/// them.
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,

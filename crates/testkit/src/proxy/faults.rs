@@ -23,8 +23,8 @@ pub struct Faults {
 pub enum Fault {
     /// The request reaches the server, but the reply is lost.
     LoseReply,
-    /// The proxy answers in place of the server. `retry_after` is in seconds.
-    Answer { status: u16, retry_after: Option<u32> },
+    /// The proxy responds in place of the server. `retry_after` is in seconds.
+    Respond { status: u16, retry_after: Option<u32> },
     /// The request waits before it is sent to the server.
     HoldRequest(Gate),
     /// The reply waits before it is sent to the client.

@@ -62,7 +62,7 @@ async fn relay(shared: Arc<Shared>, stream: LossyStream, number: usize, wire: Ar
         ended = downstream.as_mut() => return ended.map_err(io::Error::other),
         _ = upstream.as_mut() => {}
     }
-    // The server has closed its connection. Answer the request in flight, and then close the client's connection too.
+    // The server has closed its connection. Finish the request in flight, and then close the client's connection too.
     downstream.as_mut().graceful_shutdown();
     downstream.await.map_err(io::Error::other)
 }
@@ -106,8 +106,8 @@ type Body = BoxBody<Bytes, hyper::Error>;
 impl Forwarding {
     async fn forward(self, request: Request<Incoming>) -> hyper::Result<Response<Body>> {
         let (fault, delay) = self.shared.record_request(&self.received);
-        if let Some(Fault::Answer { status, retry_after }) = fault {
-            return Ok(answer(status, retry_after));
+        if let Some(Fault::Respond { status, retry_after }) = fault {
+            return Ok(error_reply(status, retry_after));
         }
         sleep(delay).await;
         let reply = match &fault {
@@ -140,15 +140,15 @@ impl Forwarding {
                 && let Ok((mut sender, connection)) = connect(shared.upstream).await
             {
                 runtime::spawn(connection);
-                let answer = sender.send_request(request).await;
+                let result = sender.send_request(request).await;
                 // If the client has dropped the request, nobody else counts its reply.
-                if let Err(Ok(unreceived)) = reply.send(answer) {
+                if let Err(Ok(unreceived)) = reply.send(result) {
                     shared.count_conflict(unreceived.status());
                 }
             }
         });
         match arrived.await {
-            Ok(answer) => answer,
+            Ok(result) => result,
             Err(_) => pending().await,
         }
     }
@@ -162,7 +162,7 @@ async fn sleep(duration: Duration) {
 }
 
 /// Returns an error reply with the `Status` that the server would send.
-fn answer(status: u16, retry_after: Option<u32>) -> Response<Body> {
+fn error_reply(status: u16, retry_after: Option<u32>) -> Response<Body> {
     let (reason, message) = match status {
         429 => ("TooManyRequests", "Too many requests, please try again later."),
         500 => ("InternalError", "Internal error occurred: made up by the fault proxy"),

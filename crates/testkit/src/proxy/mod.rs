@@ -138,9 +138,9 @@ impl Proxy {
         self.shared.faults().add(matching, Fault::LoseReply);
     }
 
-    /// Answers the matching requests with an error. The server never receives them. `retry_after` is in seconds.
-    pub fn answer(&self, matching: Match, status: u16, retry_after: Option<u32>) {
-        let fault = Fault::Answer { status, retry_after };
+    /// Responds to the matching requests with an error. The server never receives them. `retry_after` is in seconds.
+    pub fn respond(&self, matching: Match, status: u16, retry_after: Option<u32>) {
+        let fault = Fault::Respond { status, retry_after };
         self.shared.faults().add(matching, fault);
     }
 

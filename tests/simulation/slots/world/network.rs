@@ -39,7 +39,7 @@ impl World {
 
     pub(super) fn receive_request(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
         let before = self.stores[slot].revision();
-        let reply = self.stores[slot].answer(request, self.mutation);
+        let reply = self.stores[slot].handle(request, self.mutation);
         self.conflicts += u32::from(reply == Reply::Conflict);
         if self.stores[slot].revision() != before {
             self.send_watch_events(slot);

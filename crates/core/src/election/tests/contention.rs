@@ -9,7 +9,7 @@ fn released(contenders: u32) -> Record {
 /// Returns a standby that has just seen a release of a lock with this many contenders.
 fn standby_of_a_released_lock(contenders: u32) -> Driver {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(Record { contenders: Some(contenders), ..record_by("r", RunState::Held, T1, 15) }));
+    driver.reply_to_read(Some(Record { contenders: Some(contenders), ..record_by("r", RunState::Held, T1, 15) }));
     driver.actions();
     driver.watch_delivers(released(contenders));
     driver
@@ -42,7 +42,7 @@ fn a_candidate_that_sees_another_claim_first_writes_nothing() {
 #[test]
 fn a_new_candidate_claims_a_free_lock_without_a_delay() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(released(1000)));
+    driver.reply_to_read(Some(released(1000)));
     assert_eq!(driver.expect_write().contenders, Some(1000));
 }
 
@@ -50,11 +50,11 @@ fn a_new_candidate_claims_a_free_lock_without_a_delay() {
 fn many_candidates_claim_an_expired_lock_with_a_delay() {
     let mut driver = Driver::start(None);
     let held = Record { contenders: Some(1000), ..record_by("r", RunState::Held, T1, 15) };
-    driver.answer_read(Some(held.clone()));
+    driver.reply_to_read(Some(held.clone()));
     driver.actions();
     driver.advance(15 * SECOND);
     assert_eq!(driver.actions(), []);
     driver.advance(driver.time_to_next_timeout());
-    driver.answer_read(Some(held));
+    driver.reply_to_read(Some(held));
     driver.expect_write();
 }

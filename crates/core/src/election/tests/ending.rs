@@ -12,7 +12,7 @@ fn a_record_that_names_another_holder_is_a_loss() {
         driver.advance(2 * SECOND);
         driver.expect_write();
         driver.reply(Reply::Conflict);
-        driver.answer_read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
+        driver.reply_to_read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
         assert!(matches!(&driver.actions()[..], [ElectionAction::Lose { holder: new_holder }] if new_holder == holder));
         driver.step(ElectionInputs::command_gone(true));
         assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Lost)]);
@@ -26,10 +26,10 @@ fn a_holder_writes_an_emptied_or_deleted_record_again() {
         driver.advance(2 * SECOND);
         driver.expect_write();
         driver.reply(Reply::Conflict);
-        driver.answer_read(edited);
+        driver.reply_to_read(edited);
         let second_write = driver.expect_write();
         assert_eq!(second_write.holder_identity, "me");
-        driver.answer_write(second_write);
+        driver.reply_to_write(second_write);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
@@ -44,12 +44,12 @@ fn the_lock_is_released_only_after_the_command_is_gone() {
     assert_eq!(released.holder_identity, "");
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     assert_eq!(released.lease_duration_seconds, Some(15));
-    driver.answer_write(released);
+    driver.reply_to_write(released);
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Released)]);
 }
 
 #[test]
-fn an_unanswered_release_times_out() {
+fn a_release_without_a_reply_times_out() {
     let mut driver = Driver::leading();
     driver.step(ElectionInputs::command_gone(true));
     let end = driver.now.boot + 5 * SECOND;
@@ -63,41 +63,41 @@ fn an_unanswered_release_times_out() {
 #[test]
 fn a_candidate_that_stops_releases_the_lock_if_its_pending_claim_acquires_it() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.step(ElectionInputs::stop());
     assert_eq!(driver.actions(), []);
-    driver.answer_write(claim);
+    driver.reply_to_write(claim);
     let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
-    driver.answer_write(released);
+    driver.reply_to_write(released);
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
 #[test]
-fn a_candidate_that_stops_reads_the_outcome_of_an_unanswered_claim() {
+fn a_candidate_that_stops_reads_the_outcome_of_a_claim_without_a_reply() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.step(ElectionInputs::stop());
     driver.reply(Reply::Unknown { retry_after: Some(Duration::ZERO) });
-    driver.answer_read(Some(claim));
+    driver.reply_to_read(Some(claim));
     assert_eq!(driver.expect_write().mark().unwrap().state, RunState::Released);
 }
 
 #[test]
 fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.advance(SECOND);
     driver.step(ElectionInputs::stop());
     assert_eq!(driver.actions(), []);
     driver.advance(RELEASE_TIMEOUT / 2);
-    driver.answer_read(Some(claim));
+    driver.reply_to_read(Some(claim));
     let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
-    driver.answer_write(released);
+    driver.reply_to_write(released);
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
@@ -111,7 +111,7 @@ fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
 #[test]
 fn a_candidate_gives_up_when_its_wait_is_over() {
     let mut driver = Driver::start(Some(3 * SECOND));
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
     driver.advance(3 * SECOND);
@@ -121,7 +121,7 @@ fn a_candidate_gives_up_when_its_wait_is_over() {
 #[test]
 fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_that_the_holder_is_alive() {
     let mut driver = Driver::start(Some(Duration::ZERO));
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
     driver.advance(SECOND);
     assert_eq!(driver.actions(), [], "the holder may be dead");
@@ -142,7 +142,7 @@ fn a_command_that_succeeded_is_not_due_before_the_end_of_its_minimum_hold() {
         for (clock_offset, wait) in [(-3600, 60), (-10, 60), (1, 59), (59, 1)] {
             let mut other = Driver::start(None);
             other.now.wall = acquired + SignedDuration::from_secs(clock_offset);
-            other.answer_read(Some(released.clone()));
+            other.reply_to_read(Some(released.clone()));
             if succeeded {
                 assert_eq!(other.time_to_next_timeout().as_secs(), wait);
                 other.advance(SECOND / 2);
@@ -182,9 +182,9 @@ fn the_minimum_hold_does_not_depend_on_the_clock_of_an_earlier_holder() {
     let mut driver = Driver::start(None);
     let acquired = driver.now.wall;
     let ahead = (acquired + SignedDuration::from_hours(9)).to_string();
-    driver.answer_read(Some(record_by("r", RunState::Released, &ahead, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Released, &ahead, 15)));
     let claim = driver.expect_write();
-    driver.answer_write(claim);
+    driver.reply_to_write(claim);
     driver.actions();
     driver.step(ElectionInputs::command_gone(true));
     assert_eq!(driver.expect_write().valid_not_before(), Some(acquired + 60 * SECOND));
@@ -194,14 +194,14 @@ fn the_minimum_hold_does_not_depend_on_the_clock_of_an_earlier_holder() {
 fn a_candidate_that_does_not_wait_ends_if_the_command_is_not_due() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     let not_before = Some(driver.now.wall + SECOND);
-    driver.answer_read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
+    driver.reply_to_read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
     assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
 fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
     let mut held = Driver::start(Some(3 * SECOND));
-    held.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    held.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     held.advance(3 * SECOND);
     assert!(held.actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
 
@@ -210,7 +210,7 @@ fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
     assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 
     let mut unusable = Driver::start(Some(3 * SECOND));
-    unusable.answer_read(None);
+    unusable.reply_to_read(None);
     unusable.reply(Reply::Refused { retry_after: None });
     unusable.advance(3 * SECOND);
     assert!(unusable.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
@@ -245,10 +245,10 @@ fn a_candidate_that_does_not_wait_gives_up_after_three_failed_reads() {
 }
 
 #[test]
-fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_answer() {
+fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_reply() {
     let hour = 3600 * SECOND;
     let mut driver = Driver::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
-    driver.advance(FIRST_ANSWER_TIMEOUT);
+    driver.advance(FIRST_REPLY_TIMEOUT);
     assert!(driver.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }
 
@@ -256,7 +256,7 @@ fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_answer() {
 #[test]
 fn a_candidate_that_does_not_wait_does_not_give_up_after_failed_reads_if_it_knows_the_record() {
     let mut driver = Driver::start(Some(Duration::ZERO));
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.watch_event(WatchEvent::Broken);
     for _ in 0..4 {
         driver.advance(driver.time_to_next_timeout());

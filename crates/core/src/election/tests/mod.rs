@@ -60,9 +60,9 @@ impl Driver {
     /// Starts a candidate whose first write acquires the lock without delay.
     fn leading() -> Self {
         let mut driver = Self::start(None);
-        driver.answer_read(None);
+        driver.reply_to_read(None);
         let record = driver.expect_write();
-        driver.answer_write(record);
+        driver.reply_to_write(record);
         assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]));
         driver
     }
@@ -107,15 +107,15 @@ impl Driver {
         assert!(matches!(actions[..], [.., ElectionAction::Send(Request::Get)]), "expected a read, got {actions:?}");
     }
 
-    /// Answers a pending read with this record.
-    fn answer_read(&mut self, record: Option<Record>) {
+    /// Replies to the pending read with this record.
+    fn reply_to_read(&mut self, record: Option<Record>) {
         assert!(matches!(self.actions()[..], [.., ElectionAction::Send(Request::Get)]));
         let stored = record.map(|record| self.stored(record));
         self.reply(Reply::Read(stored));
     }
 
     /// Reports that the pending write succeeded and that this record is now stored.
-    fn answer_write(&mut self, record: Record) {
+    fn reply_to_write(&mut self, record: Record) {
         self.version += 1;
         let stored = self.stored(record);
         self.reply(Reply::Written(stored));

@@ -5,11 +5,11 @@ use super::*;
 #[test]
 fn a_tenure_begins_when_the_request_is_sent() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let sent = driver.now.boot;
     let claim = driver.expect_write();
     driver.advance(2 * SECOND);
-    driver.answer_write(claim);
+    driver.reply_to_write(claim);
     let [ElectionAction::StartLeading(leadership), ..] = &driver.actions()[..] else { panic!() };
     assert_eq!(leadership.tenure.renewal_sent_at, sent);
     assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
@@ -25,7 +25,7 @@ fn a_leader_sends_one_update_in_every_retry_period() {
         driver.advance(2 * SECOND);
         let sent = driver.now.boot;
         let renewal = driver.expect_write();
-        driver.answer_write(renewal);
+        driver.reply_to_write(renewal);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(tenure)] if tenure.renewal_sent_at == sent));
     }
 }
@@ -39,7 +39,7 @@ fn a_leader_that_is_woken_late_renews_earlier_by_that_delay() {
         driver.election.set_delay(delay);
         driver.advance(2 * SECOND);
         let renewal = driver.expect_write();
-        driver.answer_write(renewal);
+        driver.reply_to_write(renewal);
         assert_eq!(driver.time_to_next_timeout(), pause, "{delay:?}");
     }
 }
@@ -55,7 +55,7 @@ fn a_wall_clock_that_stops_or_jumps_does_not_affect_renewals() {
         let renewal = driver.expect_write();
         assert!(renewal.renew_time > before, "each renewal is later than the previous renewal");
         before = renewal.renew_time;
-        driver.answer_write(renewal);
+        driver.reply_to_write(renewal);
         assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
     }
 }
@@ -66,12 +66,12 @@ fn a_reply_with_an_unchanged_version_renews_nothing() {
     driver.advance(2 * SECOND);
     let renewal = driver.expect_write();
     driver.version -= 1;
-    driver.answer_write(renewal);
+    driver.reply_to_write(renewal);
     assert_eq!(driver.actions(), []);
 }
 
 #[test]
-fn at_least_three_unanswered_requests_fit_before_the_stop() {
+fn at_least_three_requests_without_a_reply_fit_before_the_stop() {
     let mut driver = Driver::leading();
     let stop = driver.now.boot + 10 * SECOND;
     driver.advance(2 * SECOND);
@@ -95,7 +95,7 @@ fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_the_renewal_was_sent
     driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.answer_read(Some(renewal));
+    driver.reply_to_read(Some(renewal));
     let actions = driver.actions();
     let [ElectionAction::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(tenure.renewal_sent_at, sent);
@@ -104,12 +104,12 @@ fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_the_renewal_was_sent
 #[test]
 fn a_claim_whose_reply_was_lost_is_recognized_by_a_read() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let (sent, claim) = (driver.now.boot, driver.expect_write());
     driver.advance(driver.time_to_next_timeout());
     driver.expect_write();
     driver.reply(Reply::Conflict);
-    driver.answer_read(Some(claim));
+    driver.reply_to_read(Some(claim));
     let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
@@ -137,7 +137,7 @@ fn a_leader_whose_renewals_take_longer_than_the_request_timeout_keeps_the_lock()
         );
         let Some(ElectionAction::Send(Request::Update(_, next))) = actions.last() else { panic!("{actions:?}") };
         let next = next.clone();
-        driver.answer_write(next);
+        driver.reply_to_write(next);
         driver.actions();
     }
 }
@@ -153,7 +153,7 @@ fn a_late_reply_does_not_replace_a_later_record() {
     let stored = driver.stored(renewal);
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]));
     driver.step(ElectionInputs { late_write: Some(stored), ..ElectionInputs::default() });
     assert_eq!(driver.actions(), []);
@@ -163,12 +163,12 @@ fn a_late_reply_does_not_replace_a_later_record() {
 #[test]
 fn a_write_that_was_carried_out_counts_although_its_reply_is_a_conflict() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let (sent, claim) = (driver.now.boot, driver.expect_write());
     driver.advance(SECOND);
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.answer_read(Some(claim));
+    driver.reply_to_read(Some(claim));
     let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
@@ -179,7 +179,7 @@ fn a_write_that_was_carried_out_counts_although_its_reply_is_a_conflict() {
         let (sent, renewal) = (driver.now.boot, driver.expect_write());
         driver.reply(Reply::Conflict);
         driver.version += 1;
-        driver.answer_read(Some(renewal));
+        driver.reply_to_read(Some(renewal));
         let actions = driver.actions();
         assert!(
             matches!(actions[..], [ElectionAction::Extend(tenure), ..] if tenure.renewal_sent_at == sent),
@@ -189,9 +189,9 @@ fn a_write_that_was_carried_out_counts_although_its_reply_is_a_conflict() {
 }
 
 #[test]
-fn a_claim_that_was_answered_with_a_conflict_is_released_at_the_end() {
+fn a_claim_whose_reply_was_a_conflict_is_released_at_the_end() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.expect_read();
@@ -208,17 +208,17 @@ fn a_holder_whose_mark_was_removed_writes_it_again() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
     let renewal = driver.expect_write();
-    driver.answer_write(renewal.clone());
+    driver.reply_to_write(renewal.clone());
     driver.advance(2 * SECOND);
     driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.answer_read(Some(Record { run: None, retry_period_millis: None, replaced_version: None, ..renewal }));
+    driver.reply_to_read(Some(Record { run: None, retry_period_millis: None, replaced_version: None, ..renewal }));
     let notice = ElectionAction::Notify(ElectionNotice::Edited);
     assert!(driver.unread.contains(&notice), "{:?}", driver.unread);
     let restored = driver.expect_write();
     assert!(restored.run.is_some());
-    driver.answer_write(restored);
+    driver.reply_to_write(restored);
     assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
 }
 
@@ -229,7 +229,7 @@ fn a_renewal_without_a_mark_by_a_client_with_the_same_identity_is_a_loss() {
     let renewal = driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.answer_read(Some(Record { run: None, renew_time: Some(T2.parse().unwrap()), ..renewal }));
+    driver.reply_to_read(Some(Record { run: None, renew_time: Some(T2.parse().unwrap()), ..renewal }));
     assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]));
 }
 
@@ -239,7 +239,7 @@ fn the_copy_of_a_leader_that_renews_second_loses_the_lock() {
     let cloned = original.election.clone();
     original.advance(2 * SECOND);
     let renewal = original.expect_write();
-    original.answer_write(renewal.clone());
+    original.reply_to_write(renewal.clone());
     assert!(matches!(original.actions()[..], [ElectionAction::Extend(_)]));
     // The wall clock of the copy may be behind or ahead of the original's.
     for offset in [-1, 1] {
@@ -248,7 +248,7 @@ fn the_copy_of_a_leader_that_renews_second_loses_the_lock() {
         copy.step(ElectionInputs::default());
         copy.expect_write();
         copy.reply(Reply::Conflict);
-        copy.answer_read(Some(renewal.clone()));
+        copy.reply_to_read(Some(renewal.clone()));
         assert!(matches!(copy.actions()[..], [ElectionAction::Lose { .. }]));
     }
 }
@@ -258,30 +258,30 @@ fn a_leader_keeps_the_lock_if_its_own_older_record_is_restored() {
     let mut driver = Driver::leading();
     driver.advance(2 * SECOND);
     let older = driver.expect_write();
-    driver.answer_write(older.clone());
+    driver.reply_to_write(older.clone());
     driver.advance(2 * SECOND);
     let newer = driver.expect_write();
-    driver.answer_write(newer);
+    driver.reply_to_write(newer);
     driver.advance(2 * SECOND);
     driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.version += 5;
-    driver.answer_read(Some(older));
+    driver.reply_to_read(Some(older));
     let renewal = driver.expect_write();
-    driver.answer_write(renewal);
+    driver.reply_to_write(renewal);
     assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
 }
 
 #[test]
 fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.now.boot = driver.now.boot + 9 * SECOND;
-    driver.answer_write(claim);
+    driver.reply_to_write(claim);
     let sent = driver.now.boot;
     let renewal = driver.expect_write();
-    driver.answer_write(renewal);
+    driver.reply_to_write(renewal);
     let actions = driver.actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
@@ -296,7 +296,7 @@ fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
     for (stored_seconds, leads) in [(Some(14), false), (None, false), (Some(15), true), (Some(16), true)] {
         for watch_is_first in [false, true] {
             let mut driver = Driver::start(None);
-            driver.answer_read(Some(record_by("other", RunState::Released, T1, 15)));
+            driver.reply_to_read(Some(record_by("other", RunState::Released, T1, 15)));
             let claim = shortened(driver.expect_write(), stored_seconds);
             driver.version += 1;
             let stored = driver.stored(claim);
@@ -312,7 +312,7 @@ fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
                 driver.advance(5 * SECOND);
                 driver.reply(Reply::Read(Some(stored)));
                 let claim = driver.expect_write();
-                driver.answer_write(claim);
+                driver.reply_to_write(claim);
                 assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]), "without the policy");
             }
         }
@@ -333,7 +333,7 @@ fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure
     driver.reply(Reply::Read(Some(stored)));
     let renewal = driver.expect_write();
     assert_eq!(renewal.lease_duration_seconds, Some(15));
-    driver.answer_write(renewal);
+    driver.reply_to_write(renewal);
     assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
 }
 
@@ -341,8 +341,8 @@ fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure
 fn a_candidate_stops_waiting_if_the_server_shortens_every_lease_duration() {
     for wait in [Duration::ZERO, 10 * SECOND] {
         let mut driver = Driver::start(Some(wait));
-        driver.answer_read(None);
-        // Every other claim is answered with a refusal, although it was stored.
+        driver.reply_to_read(None);
+        // The reply to every other claim is a refusal, although the claim was stored.
         let (mut replies, mut current) = (0, None);
         let outcome = loop {
             let actions = driver.actions();

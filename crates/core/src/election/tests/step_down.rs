@@ -10,12 +10,12 @@ fn a_request_to_step_down_is_reported_once_and_removed_from_the_record() {
     driver.expect_write();
     driver.reply(Reply::Conflict);
     let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
-    driver.answer_read(Some(step_down(&mine, "another-run")));
+    driver.reply_to_read(Some(step_down(&mine, "another-run")));
     assert!(!driver.actions().contains(&ElectionAction::StepDown), "the request names another run");
 
     driver.advance(2 * SECOND);
     driver.reply(Reply::Conflict);
-    driver.answer_read(Some(step_down(&mine, "my-run")));
+    driver.reply_to_read(Some(step_down(&mine, "my-run")));
     let actions = driver.actions();
     assert_eq!(actions.iter().filter(|action| **action == ElectionAction::StepDown).count(), 1);
     let renewal = actions.into_iter().rev().find_map(|action| match action {
@@ -24,7 +24,7 @@ fn a_request_to_step_down_is_reported_once_and_removed_from_the_record() {
     });
     let renewal = renewal.expect("the lock is still renewed");
     assert_eq!((renewal.step_down.clone(), renewal.is_held()), (None, true));
-    driver.answer_write(renewal);
+    driver.reply_to_write(renewal);
     driver.advance(2 * SECOND);
     assert!(!driver.actions().contains(&ElectionAction::StepDown));
 }
@@ -33,7 +33,7 @@ fn a_request_to_step_down_is_reported_once_and_removed_from_the_record() {
 fn a_request_to_a_dead_holder_does_not_extend_its_lease() {
     let mut driver = Driver::start(None);
     let dead = record_by("r", RunState::Held, T1, 15);
-    driver.answer_read(Some(dead.clone()));
+    driver.reply_to_read(Some(dead.clone()));
     driver.advance(10 * SECOND);
     driver.watch_delivers(Record { step_down: Some(RunId::new("r")), ..dead });
     assert_eq!(driver.time_to_next_timeout(), 5 * SECOND);
@@ -47,14 +47,14 @@ fn a_request_in_the_record_of_another_run_is_ignored() {
     driver.reply(Reply::Conflict);
     let record_of_another_run =
         Record { step_down: Some(RunId::new("my-run")), ..record_by("r", RunState::Held, T1, 15) };
-    driver.answer_read(Some(record_of_another_run));
+    driver.reply_to_read(Some(record_of_another_run));
     assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]), "another run holds the lock");
 }
 
 #[test]
 fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     let mut driver = Driver::start_with_preference(5 * SECOND, None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     assert!(
         matches!(driver.actions()[..], [ElectionAction::Watch(_)]),
         "the candidate watches for claims of candidates with a shorter delay"
@@ -64,10 +64,10 @@ fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     driver.advance(SECOND);
     let claim = driver.expect_write();
     assert_eq!(claim.claim_delay(), 5 * SECOND, "the record contains the claim delay");
-    driver.answer_write(claim);
+    driver.reply_to_write(claim);
     assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
     let mut slower = Driver::start_with_preference(5 * SECOND, None);
-    slower.answer_read(None);
+    slower.reply_to_read(None);
     slower.advance(2 * SECOND);
     slower.watch_delivers(record_by("r", RunState::Held, T1, 15));
     slower.advance(10 * SECOND);
@@ -82,7 +82,7 @@ fn less_preferred(run: &str, renew_time: &str) -> Record {
 #[test]
 fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     let mut driver = Driver::start_with_preference(SECOND, Some(60 * SECOND));
-    driver.answer_read(Some(less_preferred("r", T1)));
+    driver.reply_to_read(Some(less_preferred("r", T1)));
     // The leader renews.
     for second in 1..=6 {
         driver.actions();
@@ -93,10 +93,10 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     driver.advance(SECOND);
     assert_eq!(driver.expect_write().step_down, Some(RunId::new("r")));
     driver.reply(Reply::Conflict);
-    driver.answer_read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
+    driver.reply_to_read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
     let request = driver.expect_write();
     assert_eq!(request.step_down, Some(RunId::new("r")), "the request is sent again after a conflict");
-    driver.answer_write(request);
+    driver.reply_to_write(request);
     for second in 1..=9 {
         driver.advance(9 * SECOND);
         driver.watch_delivers(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));
@@ -114,7 +114,7 @@ fn a_leader_without_a_longer_delay_is_not_asked_to_step_down() {
         [record_by("r", RunState::Held, T1, 600), Record { claim_delay_millis: Some(1000), ..less_preferred("r", T1) }]
     {
         let mut driver = Driver::start_with_preference(SECOND, Some(SECOND));
-        driver.answer_read(Some(leader));
+        driver.reply_to_read(Some(leader));
         driver.actions();
         driver.advance(10 * SECOND);
         assert_eq!(driver.actions(), []);

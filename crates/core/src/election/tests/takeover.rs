@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 40)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 40)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
     driver.advance(39 * SECOND);
     assert_eq!(driver.actions(), []);
@@ -21,10 +21,10 @@ fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() 
 #[test]
 fn the_lease_duration_starts_again_if_the_same_record_is_read_in_a_later_version() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.advance(15 * SECOND);
     driver.version += 1;
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.advance(14 * SECOND);
     assert_eq!(driver.actions(), []);
@@ -37,7 +37,7 @@ fn the_lease_duration_starts_again_if_the_same_record_is_read_in_a_later_version
 #[test]
 fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.advance(10 * SECOND);
     driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
@@ -48,7 +48,7 @@ fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
 #[test]
 fn a_lock_that_its_holder_released_is_claimed_at_once() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.advance(SECOND);
     driver.watch_delivers(record_by("r", RunState::Released, T2, 15));
@@ -62,7 +62,7 @@ fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease
         Record { renew_time: Some(T2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
     for edited in [Some(emptied), Some(overwritten), None] {
         let mut driver = Driver::start(None);
-        driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
         driver.advance(5 * SECOND);
         match edited {
@@ -82,7 +82,7 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
     let shortened = record_by("r", RunState::Held, T1, 1);
     for edited in [release_by_another_run, shortened] {
         let mut driver = Driver::start(None);
-        driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
         driver.watch_delivers(edited);
         assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
@@ -94,11 +94,11 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
 fn a_candidate_waits_for_a_holder_that_acquired_the_lock_without_changing_the_renew_time() {
     let released = record_by("r", RunState::Released, T1, 15);
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(released.clone()));
+    driver.reply_to_read(Some(released.clone()));
     driver.expect_write();
     driver.reply(Reply::Conflict);
     let acquired_by_script = Record { holder_identity: "script".into(), ..released.clone() };
-    driver.answer_read(Some(acquired_by_script.clone()));
+    driver.reply_to_read(Some(acquired_by_script.clone()));
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
     driver.watch_delivers(released);
     assert_eq!(driver.expect_write().holder_identity, "me", "the script has released the lock");
@@ -108,7 +108,7 @@ fn a_candidate_waits_for_a_holder_that_acquired_the_lock_without_changing_the_re
 fn a_lease_duration_that_another_program_wrote_counts_until_the_holder_renews() {
     let time_to_takeover = |driver: &Driver| driver.election.observed().expect("a record").1.since(driver.now.boot);
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 86_400));
     assert_eq!(time_to_takeover(&driver), 86_400 * SECOND);
     driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
@@ -118,7 +118,7 @@ fn a_lease_duration_that_another_program_wrote_counts_until_the_holder_renews() 
 #[test]
 fn a_longer_lease_duration_by_another_program_counts_even_if_it_is_shortened_again() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 1)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 1)));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 15));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 1));
     let time_to_takeover = driver.election.observed().expect("a record").1.since(driver.now.boot);
@@ -128,7 +128,7 @@ fn a_longer_lease_duration_by_another_program_counts_even_if_it_is_shortened_aga
 #[test]
 fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.watch_event(WatchEvent::Deleted);
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
@@ -141,7 +141,7 @@ fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
 fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_again() {
     for displaced_for in [Duration::ZERO, 60 * SECOND] {
         let mut driver = Driver::start(None);
-        driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
         driver.actions();
         driver.watch_event(WatchEvent::Deleted);
         driver.advance(displaced_for);
@@ -158,7 +158,7 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
 #[test]
 fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     let mut recreated = driver.stored(record_by("another", RunState::Held, T2, 3));
     recreated.version.uid = "another".into();
@@ -166,15 +166,15 @@ fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
 }
 
-/// Returns a candidate that saw another holder before its claim was answered, and that claim.
+/// Returns a candidate that saw another holder before the reply to its claim, and that claim.
 fn candidate_with_a_late_claim() -> (Driver, Record) {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.advance(driver.time_to_next_timeout());
     driver.expect_write();
     driver.reply(Reply::Conflict);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     (driver, claim)
 }
@@ -182,9 +182,9 @@ fn candidate_with_a_late_claim() -> (Driver, Record) {
 /// Checks that the candidate acquires the lock with another write, although its late claim is stored.
 fn expect_another_claim(mut driver: Driver, claim: Record) {
     driver.advance(driver.time_to_next_timeout());
-    driver.answer_read(Some(claim));
+    driver.reply_to_read(Some(claim));
     let second_claim = driver.expect_write();
-    driver.answer_write(second_claim);
+    driver.reply_to_write(second_claim);
     assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
 }
 
@@ -206,7 +206,7 @@ fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expir
     let (mut driver, claim) = candidate_with_a_late_claim();
     driver.advance(15 * SECOND);
     driver.version += 2;
-    driver.answer_read(Some(claim.clone()));
+    driver.reply_to_read(Some(claim.clone()));
     assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
     driver.advance(14 * SECOND);
     assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
@@ -218,7 +218,7 @@ fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expir
 fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its_own() {
     let mut driver = Driver::start(None);
     let same_identity = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
-    driver.answer_read(Some(same_identity));
+    driver.reply_to_read(Some(same_identity));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
@@ -226,7 +226,7 @@ fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its
 fn a_standby_that_was_cloned_with_its_run_waits_for_the_other_copy() {
     let mut driver = Driver::start(None);
     let copy = Record { holder_identity: "me".into(), ..record_by("my-run", RunState::Held, T1, 15) };
-    driver.answer_read(Some(copy));
+    driver.reply_to_read(Some(copy));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
@@ -235,7 +235,7 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     for transitions in [6, 7] {
         let mut driver = Driver::start(None);
-        driver.answer_read(Some(held.clone()));
+        driver.reply_to_read(Some(held.clone()));
         driver.advance(10 * SECOND);
         driver.actions();
         let old = record_by("earlier", RunState::Held, T2, 3);
@@ -248,7 +248,7 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
 fn a_candidate_waits_for_a_holder_whose_renewals_it_missed_before_an_old_record_was_restored() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(held));
+    driver.reply_to_read(Some(held));
     driver.advance(60 * SECOND);
     driver.expect_read();
     let old = Record { lease_transitions: 6, ..record_by("earlier", RunState::Held, T2, 3) };
@@ -263,7 +263,7 @@ fn a_candidate_waits_for_a_holder_whose_renewals_it_missed_before_an_old_record_
 fn polling_candidate() -> (Driver, Record) {
     let held = record_by("r", RunState::Held, T1, 15);
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(held.clone()));
+    driver.reply_to_read(Some(held.clone()));
     driver.watch_event(WatchEvent::Forbidden);
     driver.actions();
     (driver, held)
@@ -276,7 +276,7 @@ fn a_candidate_waits_after_a_renewal_that_was_reverted_between_two_reads() {
     driver.advance(driver.time_to_next_timeout());
     driver.now.boot = driver.now.boot + 100 * SECOND;
     driver.version += 2;
-    driver.answer_read(Some(held));
+    driver.reply_to_read(Some(held));
     let (_, takeable_at) = driver.election.observed().expect("a record");
     assert_eq!(takeable_at.since(driver.now.boot), 15 * SECOND, "however long ago the last change was seen");
 }
@@ -287,7 +287,7 @@ fn a_record_that_replaced_an_older_version_than_the_observed_one_is_treated_as_a
     for (replaced_version, expected) in [("1", 60), ("9", 60), ("10", 3), ("11", 3), ("unknown", 3)] {
         let mut driver = Driver::start(None);
         driver.version = 10;
-        driver.answer_read(Some(held.clone()));
+        driver.reply_to_read(Some(held.clone()));
         driver.actions();
         let replaced_version = Some(replaced_version.into());
         let later = Record { lease_transitions: 4, replaced_version, ..record_by("later", RunState::Held, T2, 3) };
@@ -299,11 +299,11 @@ fn a_record_that_replaced_an_older_version_than_the_observed_one_is_treated_as_a
 #[test]
 fn a_claim_states_the_version_that_it_replaces() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Released, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Released, T1, 15)));
     let version = driver.version.to_string();
     assert_eq!(driver.expect_write().replaced_version, Some(version));
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     assert_eq!(driver.expect_write().replaced_version, None);
 }
 
@@ -311,7 +311,7 @@ fn a_claim_states_the_version_that_it_replaces() {
 fn a_successor_that_increments_the_transitions_replaces_the_holder() {
     let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(held.clone()));
+    driver.reply_to_read(Some(held.clone()));
     driver.advance(50 * SECOND);
     driver.actions();
     driver.watch_delivers(Record { lease_transitions: 8, ..record_by("successor", RunState::Held, T2, 3) });
@@ -323,14 +323,14 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
     let held = record_by("r", RunState::Held, T1, 3600);
     let now = Driver::start(None).now.wall;
     let mut standby = Driver::start(None);
-    standby.answer_read(Some(held.clone()));
+    standby.reply_to_read(Some(held.clone()));
     standby.actions();
     standby.watch_delivers(held.clone().released_by_force(now));
     standby.expect_write();
 
     for emptied in [Some(Record { holder_identity: String::new(), run: None, ..held.clone() }), None] {
         let mut standby = Driver::start(None);
-        standby.answer_read(Some(held.clone()));
+        standby.reply_to_read(Some(held.clone()));
         match emptied.clone() {
             Some(record) => standby.watch_delivers(record),
             None => standby.watch_event(WatchEvent::Deleted),
@@ -353,7 +353,7 @@ fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
         Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
     for old in [release_of_another_run, release_without_a_run] {
         let mut standby = Driver::start(None);
-        standby.answer_read(Some(record_by("r", RunState::Held, T1, 3600)));
+        standby.reply_to_read(Some(record_by("r", RunState::Held, T1, 3600)));
         standby.actions();
         standby.watch_delivers(old);
         standby.actions();
@@ -367,6 +367,6 @@ fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
     assert!(forced.is_released_by_force() && !forced.is_held());
     assert!(!Record { renew_time: Some(T1.parse().unwrap()), ..forced.clone() }.is_released_by_force());
     let mut standby = Driver::start(None);
-    standby.answer_read(Some(forced));
+    standby.reply_to_read(Some(forced));
     assert_eq!(standby.expect_write().forced, None, "the next claim removes the release by force");
 }

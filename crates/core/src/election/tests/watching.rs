@@ -5,7 +5,7 @@ use super::*;
 /// Returns a candidate with an open watch and a pending claim of a released lock.
 fn claiming_a_released_lock() -> Driver {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
     driver.watch_delivers(record_by("r", RunState::Released, T2, 15));
     driver.expect_write();
@@ -17,7 +17,7 @@ fn a_watch_is_reopened_if_a_read_shows_a_record_that_it_has_not_delivered() {
     let mut driver = claiming_a_released_lock();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.answer_read(Some(record_by("s", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("s", RunState::Held, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
 }
 
@@ -26,7 +26,7 @@ fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
     let mut driver = claiming_a_released_lock();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.answer_read(Some(record_by("r", RunState::Released, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Released, T1, 15)));
     assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
 }
 
@@ -34,7 +34,7 @@ fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
 #[test]
 fn a_read_that_the_watch_has_overtaken_changes_nothing() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.advance(15 * SECOND);
     driver.expect_read();
@@ -57,7 +57,7 @@ fn a_read_that_the_watch_has_overtaken_changes_nothing() {
 #[test]
 fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
     let mut driver = Driver::start(None);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     let drain = |driver: &mut Driver| -> Vec<ElectionAction> { driver.unread.drain(..).collect() };
     assert!(matches!(drain(&mut driver)[..], [ElectionAction::Claiming, ElectionAction::Send(Request::Create(_))]));
     driver.advance(driver.time_to_next_timeout());
@@ -72,28 +72,28 @@ fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
 #[test]
 fn a_candidate_without_a_watch_reads_every_retry_period_with_jitter() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     driver.actions();
     driver.watch_event(WatchEvent::Forbidden);
     for _ in 0..3 {
         let pause = driver.time_to_next_timeout();
         assert!(pause >= 2 * SECOND && pause <= Duration::from_millis(4400), "{pause:?}");
         driver.advance(pause);
-        driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     }
 }
 
-/// Answers the next read, and checks that the watch is opened again.
+/// Replies to the next read, and checks that the watch is opened again.
 fn read_and_reopen_the_watch(driver: &mut Driver) {
     driver.advance(driver.time_to_next_timeout());
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     assert!(driver.unread.iter().any(|action| matches!(action, ElectionAction::Watch(_))));
 }
 
 #[test]
 fn the_start_and_the_end_of_polling_are_reported() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     notices(&mut driver);
     driver.watch_event(WatchEvent::Broken);
     read_and_reopen_the_watch(&mut driver);
@@ -113,7 +113,7 @@ fn a_refused_watch_is_opened_again_after_the_demanded_pause() {
     for (retry_after, least, most) in [(30, 30, 40), (86_400, 60, 70), (0, 0, 5)] {
         let mut driver = Driver::start(None);
         let held = record_by("r", RunState::Held, T1, 600);
-        driver.answer_read(Some(held.clone()));
+        driver.reply_to_read(Some(held.clone()));
         driver.unread.clear();
         driver.watch_event(WatchEvent::Refused { retry_after: retry_after * SECOND });
         let mut waited = Duration::ZERO;
@@ -121,7 +121,7 @@ fn a_refused_watch_is_opened_again_after_the_demanded_pause() {
             let pause = driver.time_to_next_timeout();
             assert!(pause <= 5 * SECOND, "the record is read in the meantime");
             driver.advance(pause);
-            driver.answer_read(Some(held.clone()));
+            driver.reply_to_read(Some(held.clone()));
             waited += pause;
         }
         assert!(waited >= least * SECOND && waited <= most * SECOND, "{retry_after}: {waited:?}");
@@ -132,14 +132,14 @@ fn a_refused_watch_is_opened_again_after_the_demanded_pause() {
 fn the_record_is_read_if_its_watch_is_silent() {
     let mut driver = Driver::start(None);
     let held = record_by("r", RunState::Held, T1, 600);
-    driver.answer_read(Some(held.clone()));
+    driver.reply_to_read(Some(held.clone()));
     assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
     driver.advance(60 * SECOND);
     driver.watch_event(WatchEvent::Bookmark);
     driver.advance(SILENT_WATCH_LIMIT - SECOND);
     assert_eq!(driver.actions(), [], "a bookmark restarts the limit");
     driver.advance(SECOND);
-    driver.answer_read(Some(held));
+    driver.reply_to_read(Some(held));
     driver.advance(SILENT_WATCH_LIMIT - SECOND);
     assert_eq!(driver.actions(), [], "the reply to a read restarts the limit");
     driver.advance(SECOND);
@@ -149,7 +149,7 @@ fn the_record_is_read_if_its_watch_is_silent() {
 #[test]
 fn polling_begins_when_the_watch_is_forbidden() {
     let mut driver = Driver::start(None);
-    driver.answer_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     notices(&mut driver);
     driver.watch_event(WatchEvent::Forbidden);
     assert_eq!(notices(&mut driver), [ElectionNotice::Polling]);
@@ -165,7 +165,7 @@ fn the_read_timeout_of_a_standby_doubles() {
         driver.advance(driver.time_to_next_timeout());
     }
     assert_eq!(timeouts, [2666, 5333, 10_666, 15_000]);
-    driver.answer_read(None);
+    driver.reply_to_read(None);
     driver.expect_write();
     assert_eq!(driver.time_to_next_timeout().as_millis(), 2666, "the timeout of writes does not grow");
 }

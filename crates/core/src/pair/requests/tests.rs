@@ -69,7 +69,7 @@ fn carry_out(
     let mut step = requests.begin(request);
     loop {
         step = match step {
-            PairStep::Answer(reply) => return Some(reply),
+            PairStep::Reply(reply) => return Some(reply),
             PairStep::ReadBoth => requests.handle_read(Ok(store.objects.clone())),
             PairStep::Write(Member::First, request) => requests.handle_reply(store.write(Member::First, request)),
             PairStep::Write(Member::Second, request) => requests.handle_reply(write_second(store, request)?),
@@ -112,7 +112,7 @@ fn a_claim_that_is_refused_for_the_second_object_is_rolled_back_with_a_growing_p
 }
 
 #[test]
-fn an_unanswered_claim_that_did_not_arrive_is_rolled_back() {
+fn a_claim_without_a_reply_that_did_not_arrive_is_rolled_back() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     let reply = carry_out(&mut requests, &mut store, request, |_, _| Some(UNKNOWN)).unwrap();
@@ -121,7 +121,7 @@ fn an_unanswered_claim_that_did_not_arrive_is_rolled_back() {
 }
 
 #[test]
-fn an_unanswered_claim_that_arrived_is_kept() {
+fn a_claim_without_a_reply_that_arrived_is_kept() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     let arrives = |store: &mut Store, request| {
@@ -187,14 +187,14 @@ fn a_failed_rollback_is_repeated_by_the_next_read() {
     let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
     requests.handle_reply(store.write(Member::First, request));
     assert!(matches!(requests.handle_reply(REFUSED), PairStep::Write(Member::First, _)));
-    assert_eq!(requests.handle_reply(REFUSED), PairStep::Answer(UNKNOWN));
+    assert_eq!(requests.handle_reply(REFUSED), PairStep::Reply(UNKNOWN));
     read(&mut requests, &mut store);
     assert_eq!(store.holder(Member::First), "");
 }
 
-/// The claim must not count, because the unanswered rollback may still be carried out.
+/// The claim must not count, because the rollback without a reply may still be carried out.
 #[test]
-fn a_claim_with_an_unanswered_rollback_does_not_hold_the_lock() {
+fn a_claim_whose_rollback_got_no_reply_does_not_hold_the_lock() {
     let (mut requests, mut store) = fresh_requests();
     let PairStep::Write(_, request) = requests.begin(claim(&requests, 1)) else { panic!("the first write is next") };
     let PairStep::Write(_, second) = requests.handle_reply(store.write(Member::First, request)) else {
@@ -204,7 +204,7 @@ fn a_claim_with_an_unanswered_rollback_does_not_hold_the_lock() {
     let PairStep::Write(_, late) = requests.handle_read(Ok(store.objects.clone())) else {
         panic!("the claim is rolled back")
     };
-    assert_eq!(requests.handle_reply(UNKNOWN), PairStep::Answer(UNKNOWN));
+    assert_eq!(requests.handle_reply(UNKNOWN), PairStep::Reply(UNKNOWN));
     store.write(Member::Second, second);
     assert_eq!((store.holder(Member::First), store.holder(Member::Second)), ("us", "us"));
     assert!(!requests.stored().unwrap().record.is_held());

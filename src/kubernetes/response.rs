@@ -1,4 +1,4 @@
-//! Interprets an answer: it is an object, an error from the API server, or does not come from an API server.
+//! Interprets a response: it is an object, an error from the API server, or does not come from an API server.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use serde_json::Value;
 use super::error::{Error, ErrorKind};
 use crate::telemetry::log::printable;
 
-/// Returns the object in an answer from the API server at this address.
+/// Returns the object in a response from the API server at this address.
 ///
 /// # Errors
-/// Returns the API server's error, or an error for an answer that is not from an API server.
-pub fn object(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Value, Error> {
-    let (code, body) = (answer.status(), answer.body().as_ref());
+/// Returns the API server's error, or an error for a response that is not from an API server.
+pub fn object(response: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Value, Error> {
+    let (code, body) = (response.status(), response.body().as_ref());
     let value = serde_json::from_slice::<Value>(body);
     if code.is_success() {
-        return value.map_err(|_| not_from_api_server(answer, address));
+        return value.map_err(|_| not_from_api_server(response, address));
     }
     let is_status = value.as_ref().is_ok_and(|value| value["kind"] == "Status");
     let error = match value.ok().filter(|_| is_status) {
         Some(status) => status_error(&status, code.as_u16()),
-        None => not_from_api_server(answer, address),
+        None => not_from_api_server(response, address),
     };
-    let retry_after = error.retry_after.or_else(|| retry_after(answer.headers()));
+    let retry_after = error.retry_after.or_else(|| retry_after(response.headers()));
     Err(Error { retry_after, ..error })
 }
 
-/// Returns the error for an answer that is not from an API server. The message does not quote the answer, which may be
-/// an HTML page.
-fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
-    let (code, body) = (answer.status(), answer.body().as_ref());
-    let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if let Some(location) = answer.headers().get(LOCATION).filter(|_| code.is_redirection()) {
+/// Returns the error for a response that is not from an API server. The message does not quote the response, which may
+/// be an HTML page.
+fn not_from_api_server(response: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
+    let (code, body) = (response.status(), response.body().as_ref());
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if let Some(location) = response.headers().get(LOCATION).filter(|_| code.is_redirection()) {
         let location = printable(&String::from_utf8_lossy(location.as_bytes()));
         let reason = "leaderrun does not follow redirects, because another server would have a different lock";
         return Error::unknown(format!(
@@ -44,9 +44,9 @@ fn not_from_api_server(answer: &Response<impl AsRef<[u8]>>, address: &str) -> Er
         ));
     }
     let body_type = if body.is_empty() {
-        "an empty answer"
-    } else if answer.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        "a compressed answer, although leaderrun did not ask for one"
+        "an empty response"
+    } else if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        "a compressed response, although leaderrun did not ask for one"
     } else if content_type.contains("html") || body.trim_ascii_start().starts_with(b"<") {
         "an HTML page"
     } else if serde_json::from_slice::<Value>(body).is_ok() {
@@ -69,7 +69,7 @@ fn status_error(status: &Value, http_code: u16) -> Error {
 }
 
 /// Returns the pause that the `Retry-After` header demands, as a number of seconds or as a time. A time is compared
-/// with the `Date` header of the answer, because this machine's clock may differ from the server's.
+/// with the `Date` header of the response, because this machine's clock may differ from the server's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let retry_after = text(RETRY_AFTER)?;
@@ -89,15 +89,15 @@ mod tests {
 
     const ADDRESS: &str = "https://10.96.0.1";
 
-    fn answer(code: u16, headers: &[(&str, &str)], body: &str) -> Response<String> {
+    fn response(code: u16, headers: &[(&str, &str)], body: &str) -> Response<String> {
         let response = headers
             .iter()
             .fold(Response::builder().status(code), |response, (name, value)| response.header(*name, *value));
-        response.body(body.to_owned()).expect("an answer")
+        response.body(body.to_owned()).expect("a response")
     }
 
     #[test]
-    fn answers_of_other_servers_are_recognized() {
+    fn responses_of_other_servers_are_recognized() {
         for (code, headers, body, expected) in [
             (
                 200,
@@ -108,10 +108,10 @@ mod tests {
             (404, &[], "  <!DOCTYPE html>", "an HTML page, with HTTP status 404 Not Found"),
             (404, &[], "404 page not found", "text, with HTTP status 404"),
             (403, &[], r#"{"error":"denied"}"#, "unexpected JSON"),
-            (502, &[], "", "an empty answer"),
-            (200, &[("content-encoding", "gzip")], "\u{1f}", "a compressed answer"),
+            (502, &[], "", "an empty response"),
+            (200, &[("content-encoding", "gzip")], "\u{1f}", "a compressed response"),
         ] {
-            let error = object(&answer(code, headers, body), ADDRESS).expect_err("an error");
+            let error = object(&response(code, headers, body), ADDRESS).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown, "{body}");
             assert!(error.message.contains(expected) && error.message.contains(ADDRESS), "{body}: {error}");
         }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_redirect_is_reported_and_not_followed() {
         for (code, location) in [(301, "https://other.example/"), (307, "/login?x")] {
-            let error = object(&answer(code, &[("location", location)], "<html>"), ADDRESS).expect_err("an error");
+            let error = object(&response(code, &[("location", location)], "<html>"), ADDRESS).expect_err("an error");
             assert_eq!(error.kind, ErrorKind::Unknown);
             let expected = format!("{ADDRESS} redirects to {location} with HTTP status {code}");
             assert!(error.message.contains(&expected), "{error}");
@@ -137,7 +137,7 @@ mod tests {
             (r#""message":null,"code":"429""#, "HTTP status 429", None),
         ] {
             let body = format!(r#"{{"kind":"Status",{fields}}}"#);
-            let error = object(&answer(429, &[], &body), ADDRESS).expect_err("an error");
+            let error = object(&response(429, &[], &body), ADDRESS).expect_err("an error");
             assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Refused, message), "{body}");
             assert_eq!(error.retry_after.map(|pause| pause.as_secs()), pause, "{body}");
         }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn the_retry_after_header_is_used_if_the_body_demands_no_pause() {
         let pause = |headers: &[(&str, &str)], body: &str| {
-            let error = object(&answer(429, headers, body), ADDRESS).expect_err("an error");
+            let error = object(&response(429, headers, body), ADDRESS).expect_err("an error");
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))
         };
         let header = &[("retry-after", "7")][..];
