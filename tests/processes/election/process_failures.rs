@@ -122,11 +122,10 @@ fn a_supervisor_that_is_frozen_until_after_a_takeover_starts_no_command() {
     claim_reply.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
-    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    b.wait_for_log("held by a");
     claim_reply.release();
     a.wait_for_log("acquired");
     proxy.partition();
+    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("b", 1);
     let _ = kill(supervisor, Signal::SIGCONT);
     a.wait_for_exit(LOST);
