@@ -252,7 +252,7 @@ impl Explanation<'_> {
         leaderrun_with(iter::once(OsStr::new(subcommand)).chain(others.map(OsString::as_os_str)))
     }
 
-    /// Adds a command line with the option that the first argument names.
+    /// Adds a suggestion: the command line with the first argument, `name`, as an option.
     fn as_option(&self, name: &str, error: UsageError) -> UsageError {
         let option = format!("--{name}");
         let mut arguments = self.command_line.arguments.clone();

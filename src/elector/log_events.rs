@@ -6,18 +6,18 @@ log_events! {
     /// Logged for each environment variable whose name begins with `LEADERRUN_` but is unknown to leaderrun.
     warn unknown_variable(; sentence: &str) "{sentence}";
 
-    /// Logged when leaderrun could lock only a part of itself in memory. If its program file is on a network disk that
-    /// fails, leaderrun might then not stop the command in time.
-    detail memory_not_locked(locked_kilobytes: usize, of_kilobytes: usize; reason: &str)
-        "leaderrun locked only {locked_kilobytes} of its {of_kilobytes} kB in memory: {reason}; raise the limit on locked memory (ulimit -l)";
+    /// Logged when leaderrun could lock only a part of itself in memory. If its program file is on a network file
+    /// system that fails, leaderrun might then not stop the command in time.
+    detail memory_not_locked(locked_kilobytes: usize, total_kilobytes: usize; reason: &str)
+        "leaderrun locked only {locked_kilobytes} of its {total_kilobytes} kB in memory: {reason}; raise the limit on locked memory (ulimit -l)";
 
     /// Logged when leaderrun is root without the capabilities KILL and SETUID. It then cannot stop a command that
     /// switches to another user.
     detail cannot_signal_others()
         "leaderrun is root without CAP_KILL, so it cannot stop a command that switches to another user; add the capability KILL, or run leaderrun as the command's user";
 
-    /// Logged at the start, if the lock is in a cluster. `origin` is the configuration that leaderrun uses: a kubeconfig,
-    /// or the pod's service account.
+    /// Logged at the start, if the lock is in a cluster. `origin` is the configuration that leaderrun uses: a
+    /// kubeconfig, or the pod's service account.
     info api_server(lock: &str, server: &str, origin: &str) "the API server of {lock} is {server}, according to {origin}";
 
     /// Logged once, after the first failed request whose error message contains no suggestion.
@@ -85,16 +85,16 @@ log_events! {
     /// Logged when this candidate, with `--preempt`, asks a leader with a longer `--claim-delay` to release the lock.
     info preempting(lock: &str, holder: &str) "asking {holder}, which has a longer claim delay, to release {lock}";
 
-    /// Logged when leaderrun terminates the command because it got a termination signal. A request to step down counts as
-    /// SIGTERM.
+    /// Logged when leaderrun terminates the command because it got a termination signal. A request to step down counts
+    /// as SIGTERM.
     info terminating(signal: &str) "got {signal}; terminating the command";
 
     /// Logged when a termination signal ends the wait for the lock.
     info interrupted(signal: &str) "got {signal}; no longer waiting";
 
-    /// Logged when a request for the lock fails, or when it takes long to open the lock. `stop_in_seconds` is present
-    /// while this candidate leads. `role` is a Role that grants the missing permission; it is present only for the
-    /// first permission that is missing.
+    /// Logged when a request for the lock fails, or when opening the lock takes longer than 5 seconds.
+    /// `stop_in_seconds` is present while this candidate leads. `role` is a Role that grants the missing permission; it
+    /// is present only for the first permission that is missing.
     warn request_failed(lock: &str, stop_in_seconds: Option<f64>, role: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when requests for the lock succeed again.
@@ -111,8 +111,8 @@ log_events! {
     warn timed_out(signal: &str; max_run: &str) "the command has run for {max_run}; sending {signal} to it";
 
     /// Logged when leaderrun kills processes of the command. `reason` is `lost`; `terminated`, after `--kill-after`;
-    /// `timed_out`, after `--max-run`; `left_running`, if they outlived the command's main process; or `supervisor_died`
-    /// or `supervisor_late`, if the supervisor failed.
+    /// `timed_out`, after `--max-run`; `left_running`, if they outlived the command's main process; or
+    /// `supervisor_died` or `supervisor_late`, if the supervisor failed.
     warn killing(reason: &str, processes: &str; sentence: &str) "{sentence}";
 
     /// Logged once, when the scheduler repeatedly wakes leaderrun late, for example because of a CPU limit.
@@ -149,7 +149,7 @@ log_events! {
 
     /// Logged when the command's main process has ended and leaderrun, with `--wait-for all`, waits for the command's
     /// other processes.
-    info awaits_left_running(processes: &str)
+    info waiting_for_left_running(processes: &str)
         "the command's main process has ended; waiting for what it left running: {processes}";
 
     /// Logged when the command has ended and none of its processes is left, with `status` or `signal`. Also logged,
@@ -172,7 +172,8 @@ log_events! {
     /// Logged when a user presses Ctrl-Z, which has no effect: the command, or the wait for the lock, continues.
     warn not_suspended(; sentence: &str) "{sentence}";
 
-    /// Logged when a signal such as SIGSTOP has suspended the command. This candidate keeps the lock.
+    /// Logged when a signal such as SIGSTOP suspends the command. The command has not ended, so this candidate keeps
+    /// the lock and continues to renew it.
     warn command_stopped(pid: i32, signal: &str)
         "{signal} has suspended the command, which keeps the lock; to continue the command, run kill -CONT {pid}";
 

@@ -15,7 +15,7 @@ use super::command_hint::command_hint;
 use super::{OptionNames, log_events};
 use crate::exit;
 use crate::process::memory::Locked;
-use crate::process::rights::SignalRight;
+use crate::process::signal_permission::SignalPermission;
 use crate::process::signals;
 use crate::telemetry::log::{printable, printable_cause};
 
@@ -64,8 +64,8 @@ pub fn memory(locked: Locked) {
 }
 
 /// Logs a message if leaderrun is root but may not signal processes of other users.
-pub fn signal_right(right: SignalRight) {
-    if right == SignalRight::OnlyRoot {
+pub fn signal_permission(permission: SignalPermission) {
+    if permission == SignalPermission::OnlyRoot {
         log_events::cannot_signal_others();
     }
 }
@@ -214,7 +214,7 @@ fn supervisor(notice: &SupervisorNotice) {
             log_events::signal_refused(&signals::name(*signal), reason);
         }
         SupervisorNotice::LeftRunning { processes, awaited: true } => {
-            log_events::awaits_left_running(&printable(processes));
+            log_events::waiting_for_left_running(&printable(processes));
         }
         SupervisorNotice::LeftRunning { processes, awaited: false } => log_events::left_running(&printable(processes)),
         SupervisorNotice::CannotKill(processes) => log_events::cannot_kill(processes),

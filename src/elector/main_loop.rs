@@ -185,8 +185,8 @@ impl MainLoop {
         // the same step as its death.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
-        let ReceivedSignals { to_relay, resized, suspended } = self.signals.receive();
-        if suspended {
+        let ReceivedSignals { to_relay, resized, suspend_key_pressed } = self.signals.receive();
+        if suspend_key_pressed {
             log_notices::not_suspended();
         }
         let is_ignored = |signal: i32| is_termination_signal(signal) && self.inherited.ignores(signal);

@@ -42,7 +42,7 @@ use crate::process::memory::{self, UnreadMappings};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::InheritedSignals;
 use crate::process::tree::{self, SharedNested, Tree};
-use crate::process::{clock, rights};
+use crate::process::{clock, signal_permission};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, LogFormat, LogTime};
@@ -118,7 +118,7 @@ pub fn run(
     let unread_mappings = memory::lock_used();
     let log = log::start(config.log_format, config.log_time, config.log_level)?;
     log::abort_on_panic();
-    log_notices::signal_right(rights::signal_right());
+    log_notices::signal_permission(signal_permission::signal_permission());
     config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     log_notices::note_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;

@@ -90,11 +90,11 @@ fn path_in(cgroup_file: &str, version: CgroupVersion) -> Option<&str> {
     cgroup_file.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
-        let is_of_version = match version {
+        let version_matches = match version {
             CgroupVersion::V1 => controllers.split(',').any(|controller| controller == "cpu"),
             CgroupVersion::V2 => controllers.is_empty(),
         };
-        is_of_version.then_some(path)
+        version_matches.then_some(path)
     })
 }
 

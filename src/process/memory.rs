@@ -1,7 +1,7 @@
 //! Locks leaderrun in memory.
 //!
-//! If a page of the program is not in memory, it is read from the disk. A network disk may become unavailable together
-//! with the API server, and a process that waits for such a page cannot kill the command.
+//! If a page of the program is not in memory, the kernel reads it from the program file. A network file system may fail
+//! together with the API server, and a process that waits for such a page cannot kill the command.
 
 use std::fs;
 

@@ -154,8 +154,8 @@ impl InheritedSignals {
 /// Returns the numbers of the signals in a mask, including real-time signals.
 fn mask_as_text(mask: &SigSet) -> String {
     // SAFETY: the call only reads the set.
-    let has = |signal: &i32| unsafe { libc::sigismember(mask.as_ref(), *signal) } == 1;
-    (1..=libc::SIGRTMAX()).filter(has).map(|signal| signal.to_string()).collect::<Vec<_>>().join(",")
+    let is_blocked = |signal: &i32| unsafe { libc::sigismember(mask.as_ref(), *signal) } == 1;
+    (1..=libc::SIGRTMAX()).filter(is_blocked).map(|signal| signal.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn mask_from(text: &str) -> SigSet {
@@ -207,13 +207,13 @@ pub struct Signals {
 /// The signals that have arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
-    /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z sets `suspended` instead, because relaying it would
-    /// stop the command while leaderrun continues. SIGWINCH from the terminal sets `resized` instead.
+    /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z sets `suspend_key_pressed` instead, because relaying it
+    /// would stop the command while leaderrun continues. SIGWINCH from the terminal sets `resized` instead.
     pub to_relay: Vec<i32>,
     /// Whether the size of the terminal has changed.
     pub resized: bool,
-    /// Whether Ctrl-Z was pressed.
-    pub suspended: bool,
+    /// Whether the key that suspends a job was pressed: Ctrl-Z, unless stty has changed it.
+    pub suspend_key_pressed: bool,
 }
 
 impl Signals {
@@ -232,7 +232,7 @@ impl Signals {
         let mut received = ReceivedSignals::default();
         for info in iter::from_fn(|| self.descriptor.read_signal().ok().flatten()) {
             match info.ssi_signo as i32 {
-                libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => received.suspended = true,
+                libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => received.suspend_key_pressed = true,
                 key if KEY_SIGNALS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
                 libc::SIGWINCH if self.is_resize(&info) => received.resized = true,
                 signal => received.to_relay.push(signal),
@@ -286,7 +286,7 @@ pub fn parse(text: &str) -> Result<i32, String> {
             let name = text.to_ascii_uppercase();
             let name = name.strip_prefix("SIG").unwrap_or(&name);
             let signal = || format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32);
-            real_time(name).or_else(signal).ok_or("there is no such signal; try TERM")?
+            parse_real_time(name).or_else(signal).ok_or("there is no such signal; try TERM")?
         }
     };
     match number {
@@ -302,7 +302,7 @@ pub fn parse(text: &str) -> Result<i32, String> {
     }
 }
 
-fn real_time(name: &str) -> Option<i32> {
+fn parse_real_time(name: &str) -> Option<i32> {
     let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
     let distance = |text: &str| if text.is_empty() { Some(0) } else { text[1..].parse::<u8>().ok().map(i32::from) };
     let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {

@@ -93,8 +93,9 @@ pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String>
 
 /// Returns the ports, if their names differ.
 fn unambiguous(ports: Vec<SlicePort>) -> Result<Vec<SlicePort>, String> {
-    let is_twice = |(index, port): (usize, &SlicePort)| ports[..index].iter().any(|other| other.name == port.name);
-    if ports.iter().enumerate().any(is_twice) {
+    let has_duplicate_name =
+        |(index, port): (usize, &SlicePort)| ports[..index].iter().any(|other| other.name == port.name);
+    if ports.iter().enumerate().any(has_duplicate_name) {
         return Err("each --port needs a different name; for example --port http:8080,https:8443".into());
     }
     Ok(ports)
@@ -284,15 +285,13 @@ impl ServiceDefinition {
         let is_targeted = |port: &&DefinedPort| port.target == Target::Number(wanted.number);
         let nearest = self.ports.iter().find(is_targeted).or(self.ports.first());
         let remedy = nearest.map(|port| format!("; try {}", port.option(wanted.number))).unwrap_or_default();
-        let defined: Vec<String> = self.ports.iter().map(ToString::to_string).collect();
-        let defined = defined.join(", ");
-        match &wanted.name {
-            Some(name) => format!("{wanted}: the Service {service} has no port named {name:?}, but {defined}{remedy}"),
-            None => format!(
-                "{wanted}: none of the ports of the Service {service} has the targetPort {}; it has {defined}{remedy}",
-                wanted.number
-            ),
-        }
+        let missing = match &wanted.name {
+            Some(name) => format!("no port named {name:?}"),
+            None => format!("no port with the targetPort {}", wanted.number),
+        };
+        let defined = self.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let ports = if self.ports.len() == 1 { "its only port is" } else { "its ports are" };
+        format!("{wanted}: the Service {service} has {missing}; {ports} {defined}{remedy}")
     }
 }
 

@@ -68,7 +68,7 @@ pub struct MainLoop<'a> {
     /// The raised priority of this thread; `None` while no command runs, or if it could not be raised.
     priority: Option<Priority>,
     /// Whether this process has tried to lock itself in memory.
-    is_locked: bool,
+    lock_memory_tried: bool,
     /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
     deadline: Option<Deadline>,
     /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused it.
@@ -132,7 +132,7 @@ impl<'a> MainLoop<'a> {
             tree,
             next_probe: clock::now(),
             priority: None,
-            is_locked: false,
+            lock_memory_tried: false,
             deadline: deadline.ok(),
             switch: switch.ok(),
         })
@@ -326,15 +326,15 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Waits for an event, or for the next measurement of the delay of a kill. Returns whether there is anything for the
-    /// next step to handle.
+    /// Waits for an event, or for the next measurement of the delay of a kill. Returns whether there is anything for
+    /// the next step to handle.
     fn wait_once(&mut self) -> io::Result<bool> {
         let timeouts = [self.supervisor.next_timeout(), self.tree.next_timeout()];
         let timeouts = timeouts.into_iter().chain([self.terminal.next_check(), self.relay.next_timeout()]);
         let next_timeout = timeouts.flatten().min();
         self.timer.set(next_timeout.into_iter().chain([self.next_probe]).min())?;
-        // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place of
-        // descriptors that do not exist.
+        // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place
+        // of descriptors that do not exist.
         let timer = self.timer.as_fd();
         let [channel, elector] =
             if self.elector_gone { [timer; 2] } else { [self.channel.as_fd(), self.elector.as_fd()] };
@@ -366,17 +366,18 @@ impl<'a> MainLoop<'a> {
         Ok(true)
     }
 
-    /// Locks this process in memory, once. This is not done while the command starts, which it would delay. The elector
-    /// has locked its memory before, so the program is not read from the disk.
+    /// Locks this process in memory when it is called for the first time: after the start of the command, which locking
+    /// would delay. The elector has already locked its own memory, so the pages of the program are not read from the
+    /// disk again.
     fn lock_memory(&mut self) {
-        if !mem::replace(&mut self.is_locked, true) {
+        if !mem::replace(&mut self.lock_memory_tried, true) {
             // A failure is not reported, because the elector fails in the same way and logs that.
             let _ = memory::lock();
         }
     }
 
     /// Measures the expected delay of a kill: how late this process runs, plus how long the processes of the command
-    /// would take to end. Does so only if that is due. Returns whether the deadlines have changed.
+    /// would take to end. Does nothing if the next measurement is not due. Returns whether the deadlines have changed.
     fn probe(&mut self) -> bool {
         let now = clock::now();
         if now < self.next_probe {

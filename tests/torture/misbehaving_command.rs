@@ -39,37 +39,37 @@ const FLOOD: usize = 256 * 1024;
 /// - `closed`: it closes all its descriptors.
 pub fn run(arguments: ArgsOs) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let has = |word: &str| arguments.iter().any(|argument| argument == word);
-    if has("exec") {
+    let has_word = |word: &str| arguments.iter().any(|argument| argument == word);
+    if has_word("exec") {
         let program = std::env::current_exe().expect("this program");
         let rest = arguments.iter().filter(|word| *word != "exec");
         let failure = Command::new(program).arg(witness::FLAG).args(rest).exec();
         panic!("{failure}");
     }
-    if has("orphan-safe") {
+    if has_word("orphan-safe") {
         prctl::set_pdeathsig(None).expect("no parent-death signal");
     }
-    if has("ignore-all") {
+    if has_word("ignore-all") {
         ignore_all();
     }
-    if has("reaper") {
+    if has_word("reaper") {
         prctl::set_child_subreaper(true).expect("this process can become a subreaper");
         ignore(libc::SIGCHLD);
     }
-    if has("regroup") {
+    if has_word("regroup") {
         leave_process_group();
     }
-    if has("child") {
+    if has_word("child") {
         let directory = Path::new(&arguments[0]);
         in_child(|| run_child(directory));
     }
-    if has("descendants") {
+    if has_word("descendants") {
         start_chain(Path::new(&arguments[0]));
     }
-    if has("flood") {
+    if has_word("flood") {
         flood();
     }
-    if has("closed") {
+    if has_word("closed") {
         // SAFETY: no descriptor that is open here is used afterwards.
         unsafe { libc::close_range(0, u32::MAX, 0) };
     }

@@ -8,8 +8,9 @@
 //!   record. It is held if either record is held, and the later `not_before` applies.
 //! - If only one record is held, it is the result. A claim that the [`Viewer`] has written to only one object does not
 //!   count as held.
-//! - If neither record is held, the result is the record with the later `not_before`; if that does not decide, the
-//!   record that states which run released the lock; if that does not decide either, the record with the later renewal.
+//! - If neither record is held, the result is the record with the later `not_before`. If these are equal, it is the
+//!   only
+//!   record that states which run released the lock, or else the record with the later renewal.
 //! - If both records are held, by different writes, the result has the longer of the two lease durations. If the
 //!   records name different holders, the holder of the result is unknown.
 //!
@@ -170,7 +171,7 @@ impl Pair {
         }
         let is_same_run = first.mark().zip(second.mark()).is_some_and(|(first, second)| first.run == second.run);
         let is_viewer_run = is_same_run && viewer.has_written(&first);
-        let has_two_holders = !may_have_one_holder(&first, &second);
+        let has_two_holders = have_different_holders(&first, &second);
         let is_between_writes = is_same_run && (!is_viewer_run || viewer.may_lead && !has_two_holders);
         if is_between_writes {
             // If both records are held and the viewer wrote them, the older one counts, because both objects have
@@ -216,10 +217,9 @@ impl From<(Option<Stored>, Option<Stored>)> for Pair {
     }
 }
 
-/// Returns whether two records of the same run may have the same holder. Returns false if both records are held and
-/// their holder identities differ.
-fn may_have_one_holder(first: &Record, second: &Record) -> bool {
-    first.holder_identity == second.holder_identity || !first.is_held() || !second.is_held()
+/// Returns whether both records are held, by different holders.
+fn have_different_holders(first: &Record, second: &Record) -> bool {
+    first.is_held() && second.is_held() && first.holder_identity != second.holder_identity
 }
 
 /// Returns a record without its holder. A record that is not held is returned unchanged.

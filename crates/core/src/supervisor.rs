@@ -61,7 +61,7 @@ pub struct Supervisor {
     /// Whether the main process ended before leadership was lost. If so, its exit status counts.
     ended_as_leader: bool,
     /// Whether a termination signal arrived before the command was started.
-    terminated: bool,
+    terminated_before_start: bool,
     /// The end of `max_run`, if the time that the command may run is limited.
     runs_until: Option<Instant>,
     /// Whether the stop signal was sent to the command at the end of `max_run`.
@@ -100,7 +100,7 @@ impl Supervisor {
             start_due: false,
             lost: false,
             ended_as_leader: false,
-            terminated: false,
+            terminated_before_start: false,
             runs_until: None,
             timed_out: false,
             kill: None,
@@ -157,8 +157,8 @@ impl Supervisor {
     /// the elector's death, the end of the main process, the end of the last process. Overdue deadlines are also
     /// processed before a signal is relayed.
     ///
-    /// A supervisor that was frozen may find both renewals and overdue deadlines. The renewals come first. This is safe,
-    /// because a renewal's tenure begins when its request was sent, however late the supervisor reads the order.
+    /// A supervisor that was frozen may find both renewals and overdue deadlines. The renewals come first. This is
+    /// safe, because a renewal's tenure begins when its request was sent, however late the supervisor reads the order.
     pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
         match start {
@@ -217,8 +217,8 @@ impl Supervisor {
     pub fn next_timeout(&self) -> Option<Instant> {
         let stop = self.held_until();
         let kill = self.kill.filter(|_| !self.killing).map(|(at, _)| at);
-        let timed_out = self.runs_until.filter(|_| self.may_time_out());
-        stop.into_iter().chain(kill).chain(self.elector_deadline()).chain(timed_out).min()
+        let max_run_end = self.runs_until.filter(|_| self.may_time_out());
+        stop.into_iter().chain(kill).chain(self.elector_deadline()).chain(max_run_end).min()
     }
 
     /// Returns the deadline for the elector's next order, once the command is gone after a loss.
@@ -250,7 +250,7 @@ impl Supervisor {
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
         let is_in_time = now < tenure.stop && self.advance.is_within_max();
-        is_in_time && self.main == MainProcess::NotStarted && !self.lost && !self.terminated
+        is_in_time && self.main == MainProcess::NotStarted && !self.lost && !self.terminated_before_start
     }
 
     fn handle_orders(&mut self, now: Instant, orders: &[Order]) {
@@ -345,7 +345,7 @@ impl Supervisor {
                 }
             }
             MainProcess::NotStarted if is_termination_signal(signal) || self.requests_end(signal) => {
-                self.terminated = true;
+                self.terminated_before_start = true;
                 self.report_not_started();
             }
             MainProcess::NotStarted | MainProcess::Ended(_) => {}

@@ -53,13 +53,13 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if words.iter().any(|word| word == "worker") {
         continue_in_worker(directory, words);
     }
-    let has = |word: &str| words.iter().any(|other| other == word);
+    let has_word = |word: &str| words.iter().any(|other| other == word);
     let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
     let run = value("run=").unwrap_or_else(run_from_environment);
     let ends_at =
         value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
     let mut lifetime = Lifetime::begin(run);
-    if has("hidden") {
+    if has_word("hidden") {
         start_hidden(&directory, &lifetime.run);
     }
     let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
@@ -80,10 +80,10 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let file = lifetime.create_file(&directory).expect("a file to write to");
     lifetime.write(&file);
-    if has("ends") {
+    if has_word("ends") {
         return ExitCode::SUCCESS;
     }
-    let linger = if has("linger") { LINGER } else { Duration::ZERO }.as_nanos() as u64;
+    let linger = if has_word("linger") { LINGER } else { Duration::ZERO }.as_nanos() as u64;
     loop {
         lifetime.last_seen_at = boot_time();
         lifetime.write(&file);
@@ -91,7 +91,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             lifetime.signaled_at = boot_time();
             lifetime.write(&file);
         }
-        let signaled = lifetime.signaled_at > 0 && !has("ignore");
+        let signaled = lifetime.signaled_at > 0 && !has_word("ignore");
         let lingered = lifetime.last_seen_at.saturating_sub(lifetime.signaled_at) >= linger;
         if (signaled && lingered) || lifetime.last_seen_at >= ends_at {
             return ExitCode::SUCCESS;

@@ -92,7 +92,7 @@ pub fn unusable(plugin: &ExecPlugin, reason: &str) -> String {
 fn not_started(plugin: &ExecPlugin, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if program(&plugin.command).exists() => {
-            "the interpreter that its first line names does not exist".to_owned()
+            "the interpreter in its #! line does not exist".to_owned()
         }
         io::ErrorKind::NotFound if plugin.command.components().count() > 1 => "there is no such program".to_owned(),
         io::ErrorKind::NotFound => "there is no such program in PATH".to_owned(),

@@ -25,7 +25,7 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
-    /// Parses a P-521 key in PKCS#8 or SEC 1 format.
+    /// Parses a private key in PKCS#8 or SEC 1 format. Returns `None` if it is not a P-521 key.
     pub fn parse(der: &[u8]) -> Option<Self> {
         let key = SecretKey::from_der(der).ok()?;
         let public_key = key.public_key().to_public_key_der().ok()?.into_vec();

@@ -123,7 +123,7 @@ impl PreparedWrite {
 }
 
 impl RecordFile {
-    /// Creates a record file at an absolute path. Nothing is written yet.
+    /// Creates a `RecordFile` for an absolute path, without accessing the file.
     pub fn new(path: PathBuf, request_timeout: Duration) -> Self {
         let mut companion = path.clone().into_os_string();
         companion.push(".lock");

@@ -104,7 +104,7 @@ impl KillRounds {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
         let mut result = tree.kill(pace.map(|pace| pace.max_killed), scans);
-        self.has_many_children = tree.last_killed_children() > MANY_CHILDREN;
+        self.has_many_children = tree.listed_children() > MANY_CHILDREN;
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
             result = tree.check_progress();
         }

@@ -99,7 +99,7 @@ pub struct Tree {
     /// Whether a kill checks for each child whether it is in a nested PID namespace.
     checks_namespaces: bool,
     /// How many children the last kill has listed.
-    killed_children: usize,
+    listed_children: usize,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
     /// The tag in the environment by which processes of this run are recognized.
@@ -126,7 +126,7 @@ impl Tree {
             nested: Nested::new(),
             count: TaskCount::default(),
             checks_namespaces: false,
-            killed_children: 0,
+            listed_children: 0,
             next_scan: clock::now(),
             tag: escaped::tag(run),
             was_searched: false,
@@ -237,7 +237,7 @@ impl Tree {
     }
 
     fn kill_as_this_user(&mut self, max_killed: Option<u32>, scans: bool) -> Result<(), KillFailure> {
-        let Self { proc, members, nested, checks_namespaces, killed_children, next_scan, .. } = self;
+        let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, .. } = self;
         nested.forget_dead(proc);
         // A process that checks namespaces has never scanned the tree.
         let scans = scans || *checks_namespaces;
@@ -254,13 +254,13 @@ impl Tree {
         let mut allowance = max_killed.map(KillAllowance::new);
         let mut is_allowed =
             |threads: &dyn Fn() -> u32| allowance.as_mut().is_none_or(|allowance| allowance.take(threads));
-        // Without a scan, the processes that the last one has found remain, so that messages can name them.
+        // Without a scan, the processes that the last scan found remain, so that messages can name them.
         if scans {
             members.clear();
         }
-        *killed_children = 0;
+        *listed_children = 0;
         let listing = proc.for_each_child(|number| {
-            *killed_children += 1;
+            *listed_children += 1;
             members.add(number);
             if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
                 found_nested = true;
@@ -287,8 +287,8 @@ impl Tree {
     }
 
     /// Returns how many children the last [`kill`](Self::kill) has listed.
-    pub fn last_killed_children(&self) -> usize {
-        self.killed_children
+    pub fn listed_children(&self) -> usize {
+        self.listed_children
     }
 
     /// Checks that all processes that the last [`kill`](Self::kill) has killed are gone.

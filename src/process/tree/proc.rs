@@ -30,7 +30,7 @@ const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
 /// The link that identifies the PID namespace of a process, in its directory.
 const NAMESPACE_LINK: &str = "ns/pid";
 
-/// The longest [`NAMESPACE_LINK`] that is expected.
+/// The maximum length of the target of [`NAMESPACE_LINK`].
 const MAX_LINK: usize = 64;
 
 /// An open /proc.
@@ -48,7 +48,7 @@ pub struct Proc {
     ticks_per_second: u64,
     /// When this process was started, in clock ticks since boot.
     own_start: u64,
-    /// The [`NAMESPACE_LINK`] of this process, if it can be read.
+    /// The target of this process's [`NAMESPACE_LINK`], if it can be read.
     namespace: Option<Vec<u8>>,
 }
 
@@ -60,7 +60,7 @@ pub struct Identity {
     pub started: u64,
 }
 
-/// The fields of `stat` that are needed.
+/// The fields of `/proc/PID/stat` that leaderrun uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     pub state: u8,
@@ -186,7 +186,7 @@ impl Proc {
 
     /// Returns the numbers of a process in the PID namespaces, if /proc contains them.
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
-        if self.is_of_own_namespace() && self.is_in_own_namespace(number) {
+        if self.numbers_are_pids() && self.is_in_own_namespace(number) {
             return Some(Numbers { pid: Pid::from_raw(number), is_nested: false });
         }
         let mut buffer = [0; READ_SIZE];
@@ -224,11 +224,11 @@ impl Proc {
 
     /// Returns the number of a process in the PID namespace of this process, if /proc contains it.
     pub fn pid(&self, number: i32) -> Option<Pid> {
-        if self.is_of_own_namespace() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
+        if self.numbers_are_pids() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
     }
 
     /// Returns whether /proc belongs to the PID namespace of this process, so that numbers in /proc are pids.
-    fn is_of_own_namespace(&self) -> bool {
+    fn numbers_are_pids(&self) -> bool {
         self.depth == 1
     }
 

@@ -21,9 +21,12 @@ struct Contents {
     processes: [SharedIdentity; CAPACITY],
 }
 
+/// An [`Identity`] in the shared memory.
 #[repr(C)]
 struct SharedIdentity {
+    /// The number of the process in /proc.
     number: AtomicI32,
+    /// The time of the start, in clock ticks since boot.
     started: AtomicU64,
 }
 

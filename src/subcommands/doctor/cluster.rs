@@ -109,7 +109,9 @@ fn manifest(
     let owner = owner.map(|owner| format!(" --owner {}", owner.name)).unwrap_or_default();
     let traffic = traffic.map(|target| format!(" {target}")).unwrap_or_default();
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
-    let account = account.filter(|(of, _)| *of == namespace).map(|(_, name)| format!(" --service-account {name}"));
+    let account = account
+        .filter(|(account_namespace, _)| *account_namespace == namespace)
+        .map(|(_, name)| format!(" --service-account {name}"));
     format!("leaderrun manifest --lock {lock}{slots}{owner}{traffic}{}", account.unwrap_or_default())
 }
 

@@ -5,7 +5,7 @@ use leaderrun_core::timing::MIN_KILL_MARGIN;
 use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
 use crate::process::cpu_limit::{CpuCgroups, Throttling};
 use crate::process::memory::{self, Locked};
-use crate::process::rights::{self, SignalRight};
+use crate::process::signal_permission::{self, SignalPermission};
 use crate::process::tree::Tree;
 
 /// If the CPU limit is lower than this, a few busy threads of the command can delay leaderrun.
@@ -62,17 +62,19 @@ fn locked_memory() -> Row {
                 total / 1024,
                 errno.desc()
             ),
-            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=) if the leaderrun program is on a network disk: \
-             if that disk fails, leaderrun may stop the command too late",
+            "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=) if the leaderrun program is on a network file system: \
+             if that file system fails, leaderrun may stop the command too late",
         ),
     }
 }
 
 fn signals() -> Row {
-    match rights::signal_right() {
-        SignalRight::AnyUser => Row::ok("signals", "can be sent to a command of any user"),
-        SignalRight::OwnUser => Row::ok("signals", "can be sent to a command that does not switch to another user"),
-        SignalRight::OnlyRoot => {
+    match signal_permission::signal_permission() {
+        SignalPermission::AnyUser => Row::ok("signals", "can be sent to a command of any user"),
+        SignalPermission::OwnUser => {
+            Row::ok("signals", "can be sent to a command that does not switch to another user")
+        }
+        SignalPermission::OnlyRoot => {
             let finding =
                 "leaderrun is root without CAP_KILL: a command that switches to another user cannot be stopped";
             Row::note("signals", finding, "add the capability KILL, or run leaderrun as the command's user")

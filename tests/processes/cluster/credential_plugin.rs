@@ -83,7 +83,7 @@ fn the_lock_the_watch_and_the_events_share_one_run_of_the_plugin() {
 
 #[testkit::test]
 fn a_plugin_does_not_read_the_input_of_the_command() {
-    let plugin = Plugin::new("cat > stdin; ls -l /proc/self/fd > descriptors", None);
+    let plugin = Plugin::new("cat > stdin", None);
     let input = plugin.file("input");
     fs::write(&input, "one\ntwo\n").expect("a file");
     let mut a = Candidate::new("a", &plugin.lock())
@@ -143,7 +143,7 @@ fn the_message_about_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() 
     let without_interpreter = Plugin::without_credential("");
     fs::write(without_interpreter.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
     let log = status(&without_interpreter);
-    assert!(log.contains("failed: the interpreter that its first line names does not exist"), "{log}");
+    assert!(log.contains("failed: the interpreter in its #! line does not exist"), "{log}");
     let missing = Plugin::without_credential("");
     missing.configure(&json!({ "command": "no-such-plugin", "installHint": "run: install no-such-plugin" }));
     let log = status(&missing);

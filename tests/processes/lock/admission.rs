@@ -38,7 +38,12 @@ fn a_lock_is_not_acquired_if_the_record_is_stored_with_changes() {
     for (change, wait, expected, status) in [
         (shorten_duration as fn(&mut Value), "4s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),
         (shorten_duration, "0s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),
-        (remove_annotations, "4s", "with a different annotation leaderrun/run or renewTime", NOT_ACQUIRED),
+        (
+            remove_annotations,
+            "4s",
+            "with another leaderrun/run annotation or renewTime than leaderrun wrote",
+            NOT_ACQUIRED,
+        ),
         (rename_holder, "0s", "with the holder someone", NOT_ACQUIRED),
     ] {
         let lock = lease_in(&cluster);

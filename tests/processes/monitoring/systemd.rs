@@ -129,14 +129,14 @@ fn with_notify_command_the_command_sends_the_notifications() {
         drop(running);
         (before, during)
     };
-    let has = |lines: &[String], prefix: &str| lines.iter().any(|line| line.starts_with(prefix));
+    let has_line = |lines: &[String], prefix: &str| lines.iter().any(|line| line.starts_with(prefix));
 
     let (before, during) = notifications("leaderrun", "leading");
-    assert!(has(&before, "READY=1") || has(&during, "READY=1"), "{before:?} {during:?}");
-    assert!(has(&during, "WATCHDOG=1"), "{during:?}");
+    assert!(has_line(&before, "READY=1") || has_line(&during, "READY=1"), "{before:?} {during:?}");
+    assert!(has_line(&during, "WATCHDOG=1"), "{during:?}");
 
     let (before, during) = notifications("command", "leading");
-    assert!(!has(&before, "READY=1") && has(&before, "WATCHDOG=1"), "{before:?}");
+    assert!(!has_line(&before, "READY=1") && has_line(&before, "WATCHDOG=1"), "{before:?}");
     let from_leaderrun: Vec<_> = during.iter().skip(1).filter(|line| !line.starts_with("X_COMMAND")).collect();
     assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
 }

@@ -181,8 +181,8 @@ pub struct Election {
     watch_replaced: bool,
     /// The number of consecutive watches that broke. Each but the first broke within a lease duration of its opening.
     broken_watches: u32,
-    /// True from [`ElectionNotice::Polling`] until [`ElectionNotice::Watching`].
-    is_polling: bool,
+    /// Whether [`ElectionNotice::Polling`] was reported, and [`ElectionNotice::Watching`] was not reported since.
+    polling_reported: bool,
     /// True from [`ElectionAction::Claiming`] until the result of the claim is known.
     claiming: bool,
     /// The number of conflicts since the last write that succeeded.
@@ -219,7 +219,7 @@ impl Election {
             watch: WatchState::Closed,
             watch_replaced: false,
             broken_watches: 0,
-            is_polling: false,
+            polling_reported: false,
             claiming: false,
             conflicts: 0,
             step_down_requested: false,
@@ -236,8 +236,8 @@ impl Election {
 
     /// Processes everything that has arrived, then expired timers, and returns the actions to carry out, in order.
     ///
-    /// Simultaneous inputs are processed in this order: the end of the command, the stop request, the reply, the reply to
-    /// an earlier write, watch events, timers.
+    /// Simultaneous inputs are processed in this order: the end of the command, the stop request, the reply, the reply
+    /// to an earlier write, watch events, timers.
     pub fn step(&mut self, now: Now, inputs: ElectionInputs) -> Vec<ElectionAction> {
         let ElectionInputs { command_gone, stop, reply, late_write, watch_events } = inputs;
         if let Some(CommandGone { succeeded }) = command_gone {
@@ -313,7 +313,7 @@ impl Election {
         }
         if self.timers.has_expired(Timer::WatchSettled, now.boot) {
             self.timers.stop(Timer::WatchSettled);
-            (self.is_polling, self.broken_watches) = (false, 0);
+            (self.polling_reported, self.broken_watches) = (false, 0);
             self.actions.push(ElectionAction::Notify(ElectionNotice::Watching));
         }
         if self.is_waiting() && self.waits_until().is_some_and(|until| now.boot >= until) {
@@ -361,8 +361,8 @@ impl Election {
     }
 
     /// Returns whether a clone of this process has written a record of this run. If a snapshot of a virtual machine is
-    /// resumed several times, all of its copies have the same run ID. A record that is older than all writes that are
-    /// remembered was written by this run itself, and another client has restored it.
+    /// resumed several times, all of its copies have the same run ID. A record that is older than all remembered
+    /// writes does not count as the clone's: this run may have written it, and another client restored it.
     fn is_written_by_clone(&self, record: &Record) -> bool {
         let Some(renew_time) = record.renew_time else { return false };
         let may_be_forgotten = self.own_renew_times.len() == MAX_OWN_RENEW_TIMES

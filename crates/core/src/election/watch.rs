@@ -12,9 +12,9 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// The candidate reports that it polls once this many watches in a row have broken. A watch that broke long after it
-/// was opened counts as the first.
-const BROKEN_WATCHES_UNTIL_POLLING: u32 = 2;
+/// The number of broken watches in a row after which the candidate reports that it polls. A watch that broke long after
+/// it was opened counts as the first.
+const BROKEN_WATCHES_UNTIL_NOTICE: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum WatchState {
@@ -35,7 +35,7 @@ impl Election {
         match event {
             WatchEvent::Bookmark => {}
             WatchEvent::Opened => {
-                if self.is_polling {
+                if self.polling_reported {
                     self.timers.set(Timer::WatchSettled, now.boot + self.config.timing.lease_duration());
                 }
             }
@@ -45,7 +45,7 @@ impl Election {
             WatchEvent::Broken | WatchEvent::Refused { .. } => {
                 let was_settled = now.boot >= since + self.config.timing.lease_duration();
                 self.broken_watches = if was_settled { 1 } else { self.broken_watches.saturating_add(1) };
-                if self.broken_watches >= BROKEN_WATCHES_UNTIL_POLLING {
+                if self.broken_watches >= BROKEN_WATCHES_UNTIL_NOTICE {
                     self.notify_polling();
                 }
                 let pause = match event {
@@ -70,7 +70,7 @@ impl Election {
     }
 
     fn notify_polling(&mut self) {
-        if !mem::replace(&mut self.is_polling, true) {
+        if !mem::replace(&mut self.polling_reported, true) {
             self.actions.push(ElectionAction::Notify(ElectionNotice::Polling));
         }
     }

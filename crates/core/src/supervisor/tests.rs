@@ -11,7 +11,7 @@ fn start_time() -> Instant {
     Instant::after_boot(Duration::from_secs(100))
 }
 
-/// Returns a tenure whose stop is after 4 seconds, and whose kill is after 5 seconds.
+/// Returns the tenure of a renewal: the stop 4 seconds after the renewal was sent, and the kill a second later.
 fn tenure(renewal_sent_at: Instant) -> Tenure {
     let stop = renewal_sent_at + Duration::from_secs(4);
     Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }
@@ -93,8 +93,7 @@ fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
 }
 
-/// Returns the notice that stop and kill would have to be brought forward by this time, but only [`KILL_TIME`] is
-/// possible.
+/// Returns the notice that stop and kill would have to be brought forward by `advance`, but by at most [`KILL_TIME`].
 fn too_slow(advance: Duration) -> SupervisorAction {
     SupervisorAction::Report(Report::Notice(SupervisorNotice::TooSlow { advance, max_advance: KILL_TIME }))
 }

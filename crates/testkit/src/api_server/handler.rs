@@ -185,8 +185,11 @@ impl CompleteRequest {
     fn accepts_metadata_list(&self) -> bool {
         let header = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let first = header.split(',').next().unwrap_or_default();
-        let has = |parameter: &str| first.split(';').any(|part| part.trim() == parameter);
-        has("application/json") && has("as=PartialObjectMetadataList") && has("g=meta.k8s.io") && has("v=v1")
+        let has_parameter = |parameter: &str| first.split(';').any(|part| part.trim() == parameter);
+        has_parameter("application/json")
+            && has_parameter("as=PartialObjectMetadataList")
+            && has_parameter("g=meta.k8s.io")
+            && has_parameter("v=v1")
     }
 
     fn watch(&self, objects: &Objects) -> Result<Reply> {
