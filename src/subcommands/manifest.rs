@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{ANSWER_TIMEOUT, CommandOutput, LockTarget, ManifestRequest, with_open_timeout};
+use super::{CommandOutput, LockTarget, ManifestRequest, REQUEST_TIMEOUT, with_open_timeout};
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rule, role, yaml};
 use crate::lock::{self, check_name};
@@ -22,7 +22,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
         Some(namespace) => namespace.clone(),
         None => {
             let access = ClusterAccess::new(cluster);
-            let found = with_open_timeout(&access, Cluster::open(&access, ANSWER_TIMEOUT)).await;
+            let found = with_open_timeout(&access, Cluster::open(&access, REQUEST_TIMEOUT)).await;
             let found = found.map_err(|reason| {
                 let reason = printable_cause(&reason);
                 anyhow!("--lock {lock}: its namespace is not known: {reason}; try --namespace default")
