@@ -15,7 +15,7 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
 use leaderrun_core::timing::Timing;
 
-/// The program's functions that are called when the leadership changes.
+/// The program's functions that are called when leadership changes.
 struct Callbacks {
     started_leading: fn(&str),
     stopped_leading: fn(&str),

@@ -16,7 +16,7 @@ use crate::telemetry::http::ListenError;
 pub const UNAVAILABLE: u8 = 69;
 /// The lock was not acquired within `--wait`. This is `EX_TEMPFAIL` of sysexits.h.
 pub const NOT_ACQUIRED: u8 = 75;
-/// The leadership was lost, so the command was stopped.
+/// Leadership was lost, so the command was stopped.
 pub const LOST: u8 = 76;
 /// The command was stopped after `--max-run`. timeout(1) has the same status.
 pub const TIMED_OUT: u8 = 124;

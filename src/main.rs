@@ -26,7 +26,7 @@
 //!   `tests/simulation/faults.rs`.
 //!
 //! [`subcommands`] contains the commands that inspect or change a lock. [`routing`] routes traffic to the leader, and
-//! [`events`] writes Kubernetes Events about the leadership.
+//! [`events`] writes Kubernetes Events about leadership.
 //!
 //! Imports run one way. Each module imports only modules that come later in this order: `cli`, then `subcommands`, then
 //! `elector` and `supervisor`, then `routing` and `events`, then `lock`, then `kubernetes`, `channel` and `exit`, then

@@ -67,7 +67,7 @@ impl ErrorThrottle {
         is_logged
     }
 
-    /// Records that the last failure may end the leadership, and returns whether to log it. It is logged even if
+    /// Records that the last failure may end leadership, and returns whether to log it. It is logged even if
     /// [`handle_failure`](Self::handle_failure) returned false, unless the last logged line already reports a failure,
     /// so the log always contains the cause of a loss.
     pub fn handle_urgent_failure(&mut self) -> bool {

@@ -95,7 +95,7 @@ pub struct OptionNames {
     pub doctor: String,
 }
 
-/// The reaction to a loss of the leadership, once the command is gone.
+/// The reaction to a loss of leadership, once the command is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnLost {
     Exit,

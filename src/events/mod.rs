@@ -92,9 +92,9 @@ struct Writer {
     sink: Arc<Sink>,
     /// The uids of the lock's objects in the current leadership.
     uids: Vec<String>,
-    /// The instant at which the Event about the beginning of the leadership is due.
+    /// The instant at which the Event about the beginning of this leadership is due.
     first_due: Option<tokio::time::Instant>,
-    /// Whether the Event about the beginning of the leadership has been queued, but not the one about its end.
+    /// Whether the Event about the beginning of this leadership has been queued, but not the one about its end.
     is_leading: bool,
     queue: VecDeque<BoxFuture<'static, ()>>,
     /// Whether the candidate exits, so that no more updates follow.

@@ -64,7 +64,7 @@ impl Counters {
         self.minimum_renewal_margin = Some(self.minimum_renewal_margin.map_or(margin, |minimum| minimum.min(margin)));
     }
 
-    /// Counts a loss of the leadership.
+    /// Counts a loss of leadership.
     pub fn count_loss(&mut self, loss: Loss) {
         self.losses.increment(loss_reason(loss));
     }

@@ -178,7 +178,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_losses_total",
-        help: "Number of times the leadership was lost, by reason.",
+        help: "Number of times leadership was lost, by reason.",
         label: Some(MetricLabel { name: "reason", values: LOSS_REASONS, is_open: false }),
         reading: Reading::CounterByLabel(|state| &state.counters().losses),
     },

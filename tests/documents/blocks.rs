@@ -19,7 +19,7 @@ impl fmt::Display for Block {
     }
 }
 
-/// The languages that blocks may have. Tests check all blocks; those in `text` are checked one by one.
+/// The languages that blocks may have. Tests check all blocks. Each block in `text` has its own test.
 const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
 
 /// Returns the directory of the package.

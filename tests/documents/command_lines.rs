@@ -1,5 +1,5 @@
-//! Checks the leaderrun command lines in transcripts, cron tables and Dockerfiles, which are not run as a whole, and
-//! the records in JSON.
+//! Checks the leaderrun command lines in the blocks that are not run as a whole: transcripts, cron tables and
+//! Dockerfiles. Also checks the records in JSON.
 
 use std::process::{Command, Stdio};
 

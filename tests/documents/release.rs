@@ -104,8 +104,8 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     }
 }
 
-/// A program that replaces `gh` and `cargo`. It publishes by writing files into `$STATE`, and fails during change
-/// number `$FAILS`.
+/// A program that replaces `gh` and `cargo`. It publishes into the directory `$STATE`, and fails in the middle
+/// of change number `$FAILS`.
 const FAKE_PUBLISHER: &str = r#"#!/bin/sh
 change() {
     echo "$1" >>"$STATE/changes"

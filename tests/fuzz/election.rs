@@ -228,7 +228,7 @@ impl Execution {
                     );
                     assert!(self.now.boot < leadership.tenure.stop, "the tenure is over before the command starts");
                     self.leads = true;
-                    // The reply to an earlier read is ignored, because it is older than the leadership.
+                    // The reply to an earlier read is ignored, because it is older than this leadership.
                     self.pending.take_if(|request| *request == Request::Get);
                 }
                 ElectionAction::Extend(Tenure { renewal_sent_at: renewed, .. }) => {

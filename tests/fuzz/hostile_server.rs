@@ -96,7 +96,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let memory = memory.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         peak = peak.max(memory.unwrap_or_default());
-        // The test has failed, and the machine must not run out of memory.
+        // The test has failed already, so it stops before the machine runs out of memory.
         if peak > 4 * MAX_MEMORY {
             break;
         }

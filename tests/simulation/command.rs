@@ -8,7 +8,7 @@ pub enum Parent {
     Process(usize),
     Supervisor,
     Elector,
-    /// The init process, which kills no orphans.
+    /// The init process, which does not kill orphans.
     Init,
 }
 

@@ -18,8 +18,8 @@ pub enum Thread {
     Routing,
 }
 
-/// An event of the simulation. `number` identifies a request, a watch or a routing step. The results of one that was
-/// replaced are ignored.
+/// An event of the simulation. `number` identifies a request, a watch or a routing step. The results of a
+/// request, watch or step that was replaced are ignored.
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),

@@ -249,8 +249,8 @@ impl World {
         }
     }
 
-    /// Checks a tenure that ended while the command was alive: the run must have claimed the lock before the faults
-    /// ended, or its elector must be dead.
+    /// Checks that a tenure that ended while the command was alive ended because of the faults: the run claimed the
+    /// lock before they ended, or its elector is dead.
     pub fn check_loss(&mut self, run: usize) {
         // If the write that acquired the lock was sent during the faults, its late reply may leave too little time to
         // renew.

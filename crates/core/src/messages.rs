@@ -48,7 +48,7 @@ pub enum Report {
 /// An event that the supervisor reports and the elector logs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SupervisorNotice {
-    /// The leadership is lost, and this signal is sent to the command.
+    /// Leadership is lost, and this signal is sent to the command.
     Stopping { signal: i32 },
     /// The command has run for `--max-run`, and this signal is sent to it.
     TimedOut { signal: i32 },
@@ -90,7 +90,7 @@ pub enum SupervisorNotice {
 /// Why a command is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KillReason {
-    /// The leadership was lost, and the grace period is over. If another candidate holds the lock, there is no grace
+    /// Leadership was lost, and the grace period is over. If another candidate holds the lock, there is no grace
     /// period.
     Lost,
     /// The command did not end within `--kill-after` of a termination signal.
@@ -105,7 +105,7 @@ pub enum KillReason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gone {
     pub end: End,
-    /// Whether the leadership was lost before the command ended. If so, its exit status does not count.
+    /// Whether leadership was lost before the command ended. If so, its exit status does not count.
     pub lost: bool,
 }
 

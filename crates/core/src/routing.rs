@@ -2,7 +2,7 @@
 //!
 //! [`Route`] is a state machine without I/O. Its driver calls [`Route::step`] with everything that has arrived, carries
 //! out the actions in order, and waits for more or for [`Route::next_timeout`]. Every write is a compare-and-swap and
-//! contains the fencing token of the leadership, so a late write of an earlier leadership changes nothing.
+//! contains the fencing token of this leadership, so a late write of an earlier leadership changes nothing.
 //!
 //! # The rules
 //!
@@ -59,7 +59,7 @@ pub enum RouteAction {
 pub enum RoutingStep {
     /// Route traffic to this candidate, and away from all others.
     RouteHere {
-        /// The fencing token of the leadership.
+        /// The fencing token of this leadership.
         token: String,
         /// The step must not write anything after this instant.
         until: Instant,
@@ -92,7 +92,7 @@ enum KnownRoute {
 pub struct Route {
     /// How long before the stop signal the withdrawal begins.
     withdrawal_time: Duration,
-    /// The fencing token of the leadership.
+    /// The fencing token of this leadership.
     token: Option<String>,
     /// When the stop signal is sent to the command.
     stop: Option<Instant>,

@@ -45,7 +45,7 @@ pub enum ReadyWhen {
     Leading,
 }
 
-/// The state of the leadership, from the first tenure until no process of the command is left.
+/// The state of a leadership, from the first tenure until no process of the command is left.
 #[derive(Debug)]
 struct LeadershipState {
     /// When the command gets the stop signal.
@@ -72,7 +72,7 @@ pub struct CandidateState {
     slot: Option<usize>,
     freshness: Freshness,
     leading: Option<LeadershipState>,
-    /// Whether the leadership is over: no process of the command is left, and leaderrun is about to exit or to rejoin.
+    /// Whether this leadership is over: no process of the command is left, and leaderrun is about to exit or to rejoin.
     is_over: bool,
     /// Whether the lock was lost before the command ended.
     was_lost: bool,

@@ -83,7 +83,7 @@ fn a_standby_ends_on_any_stop_signal_of_a_container() {
         (libc::SIGUSR1, 128 + libc::SIGUSR1),
         (libc::SIGUSR2, 128 + libc::SIGUSR2),
         (libc::SIGRTMIN() + 3, 128 + libc::SIGRTMIN() + 3),
-        // By default this signal ends no process, so leaderrun exits with the status instead.
+        // By default this signal does not end a process, so leaderrun exits with the status instead.
         (libc::SIGWINCH, 128 + libc::SIGWINCH),
     ] {
         let mut b = Candidate::new("b", &lock).run_script("true");

@@ -21,10 +21,10 @@ use testkit::exit_status::LOST;
 use testkit::witness::boot_time;
 use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, eventually};
 
-/// The CPU limits that are measured, in percent of one CPU. `None` means no limit.
+/// The CPU limits under which leaderrun is measured, in percent of one CPU. `None` means no limit.
 const LIMITS: [Option<u32>; 5] = [Some(5), Some(10), Some(20), Some(50), None];
 
-/// The numbers of busy threads that are measured.
+/// The numbers of busy threads of the command with which leaderrun is measured.
 const BUSY_THREADS: [u32; 4] = [0, 16, 64, 200];
 
 /// leaderrun's default durations. The other tests use shorter ones.

@@ -144,7 +144,7 @@ fn only_the_elector_has_the_listening_socket() {
     assert!(!has_socket(command));
 }
 
-/// Returns the name that the listening socket of this port has in /proc/PID/fd.
+/// Returns the target of the link in /proc/PID/fd to the socket that listens on this port.
 fn listening_socket(port: u16) -> String {
     let table = fs::read_to_string("/proc/net/tcp").expect("the sockets");
     // A listening socket has no peer, and its state is 0A.

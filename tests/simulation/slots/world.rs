@@ -59,7 +59,7 @@ struct Candidate {
     queue: VecDeque<(usize, Request)>,
     /// The slot of the request in flight.
     in_flight: Option<usize>,
-    /// The number of requests that were sent and watches that were opened.
+    /// The number of requests that were sent, plus the number of watches that were opened.
     requests: u32,
     /// The number of the open watch of each slot.
     watches: Vec<Option<u32>>,

@@ -34,7 +34,7 @@ pub enum ElectionReport {
     Claiming,
     /// The claim has certainly failed.
     ClaimFailed,
-    /// The lock was acquired. `environment` contains the variables that describe the leadership to the command.
+    /// The lock was acquired. `environment` contains the variables that describe this leadership to the command.
     StartLeading {
         tenure: Tenure,
         environment: Vec<(String, String)>,
@@ -84,7 +84,7 @@ pub enum SupervisorFailure {
 pub enum Ending {
     /// The command ended.
     Command(End),
-    /// The leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if a
+    /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if a
     /// signal or a request to step down has requested the end.
     Lost { may_rejoin: bool },
     /// leaderrun stopped waiting while the lock was held, or while the command was not due.

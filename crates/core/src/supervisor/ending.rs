@@ -46,7 +46,7 @@ impl Supervisor {
         }
     }
 
-    /// Records that the leadership is lost, without sending a stop signal. The command is killed at `kill`.
+    /// Records that leadership is lost, without sending a stop signal. The command is killed at `kill`.
     pub(super) fn lose(&mut self, kill: Instant) {
         self.lost = true;
         if self.main == MainProcess::NotStarted {
@@ -56,7 +56,7 @@ impl Supervisor {
         }
     }
 
-    /// Kills the command at `kill` at the latest, because the leadership is lost.
+    /// Kills the command at `kill` at the latest, because leadership is lost.
     pub(super) fn kill_for_loss_by(&mut self, kill: Instant) {
         if self.main != MainProcess::NotStarted && self.reported_gone.is_none() {
             self.kill_by(kill, KillReason::Lost);
