@@ -203,9 +203,10 @@ impl Explanation<'_> {
                 .try_instead(self.as_subcommand(meant, &name)),
             _ => {
                 let error = UsageError::new(&word, "the command must come after --");
-                match self.runs_with_double_dash(&name) {
-                    true => error.try_instead(format!("-- {word}")),
-                    false => error.for_example(EXAMPLE),
+                if self.runs_with_double_dash(&name) {
+                    error.try_instead(format!("-- {word}"))
+                } else {
+                    error.for_example(EXAMPLE)
                 }
             }
         }
@@ -301,11 +302,11 @@ impl Explanation<'_> {
             Some(option) => Origin::of_refused(option, &self.command_line.arguments, "").name(),
             None => name.to_owned(),
         };
-        match other == name {
-            true => UsageError::new(shown(&name), "given more than once").remedy("give it once"),
-            false => UsageError::new(shown(&name), format!("cannot be used together with {}", shown(other)))
-                .remedy("leave one of them out"),
+        if other == name {
+            return UsageError::new(shown(&name), "given more than once").remedy("give it once");
         }
+        let reason = format!("cannot be used together with {}", shown(other));
+        UsageError::new(shown(&name), reason).remedy("leave one of them out")
     }
 
     /// Returns the argument or the variable that is not UTF-8.

@@ -29,9 +29,10 @@ fn pasted(line: &str, suggestion: &str) -> Vec<String> {
     // The suggestion may contain the whole command line, including the program.
     let mut line: Vec<String> = rest.next_if(|program| suggested.first() != Some(program)).into_iter().collect();
     while let Some(word) = rest.next_if(|word| *word != "--") {
-        match suggested.contains(&word) {
-            true => drop(rest.next_if(|value| *value != "--")),
-            false => line.push(word),
+        if suggested.contains(&word) {
+            rest.next_if(|value| *value != "--");
+        } else {
+            line.push(word);
         }
     }
     line.into_iter().chain(suggested).chain(rest).collect()

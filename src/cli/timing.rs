@@ -164,11 +164,11 @@ impl TimingExplanation<'_> {
         durations: Durations,
         is_fixed: impl Fn(TimingField) -> bool,
     ) -> (TimingField, Duration) {
-        let is_free = |other: &&TimingField| is_fixed(invalid.field) && !is_fixed(**other);
+        let changes_instead = |other: &&TimingField| is_fixed(invalid.field) && !is_fixed(**other);
         let Durations { lease_duration, renew_deadline, retry_period, lost_grace } = durations;
         let grace = lost_grace.unwrap_or_default();
         let latest_renew_deadline = lease_duration.saturating_sub(MIN_KILL_MARGIN + grace);
-        match (self.conflicting_fields(invalid).iter().find(is_free), invalid.field) {
+        match (self.conflicting_fields(invalid).iter().find(changes_instead), invalid.field) {
             (Some(TimingField::LeaseDuration), TimingField::LostGrace) => {
                 (TimingField::LeaseDuration, whole_seconds(renew_deadline + grace + MIN_KILL_MARGIN))
             }
@@ -203,9 +203,10 @@ fn whole_seconds(duration: Duration) -> Duration {
 /// Formats a duration without spaces, so that it can be pasted as the value of an option.
 fn compact(duration: Duration) -> String {
     let only_milliseconds = duration.subsec_nanos() > 0 && duration.subsec_nanos().is_multiple_of(1_000_000);
-    match only_milliseconds && duration < Duration::from_secs(60) {
-        true => format!("{}ms", duration.as_millis()),
-        false => format_duration(duration).to_string().replace(' ', ""),
+    if only_milliseconds && duration < Duration::from_secs(60) {
+        format!("{}ms", duration.as_millis())
+    } else {
+        format_duration(duration).to_string().replace(' ', "")
     }
 }
 

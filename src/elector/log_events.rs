@@ -175,7 +175,7 @@ log_events! {
     /// Logged when a signal such as SIGSTOP suspends the command. The command has not ended, so this candidate keeps
     /// the lock and continues to renew it.
     warn command_stopped(pid: i32, signal: &str)
-        "{signal} has suspended the command, which keeps the lock; to continue the command, run kill -CONT {pid}";
+        "{signal} has suspended the command, and the lock stays held; to continue the command, run kill -CONT {pid}";
 
     /// Logged when the command becomes the terminal's foreground job.
     debug has_terminal() "the command has the terminal";

@@ -183,7 +183,8 @@ fn observed_main_loop(
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
     let main_loop = main_loop.with_nested(nested);
-    // The election waits for the lock meanwhile, and the order to start the command is given later.
+    // Reading the mappings takes time. It delays neither the election, which has its own thread, nor a kill, because no
+    // command has been started yet.
     log_notices::memory(unread_mappings.read_and_lock());
     // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;

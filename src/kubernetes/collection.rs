@@ -122,7 +122,7 @@ impl Collection {
         self.send(Verb::Create, name, Method::POST, "", Some((JSON, object))).await
     }
 
-    /// Creates the object with a PUT to its path, and returns the stored object. Only for kinds with
+    /// Creates the object with a PUT to its path, and returns the stored object. The kind must have
     /// [`Resource::created_by_put`].
     pub async fn create_by_put(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Create, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await

@@ -173,7 +173,7 @@ impl Source {
     }
 }
 
-/// For messages: where the part is stored, without its contents.
+/// Describes where the part is stored, for messages, without its contents.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -190,7 +190,7 @@ pub struct TokenSource {
     pub fixed: Option<String>,
 }
 
-/// For messages: where the token is stored, without the token.
+/// Describes where the token is stored, for messages, without the token.
 impl fmt::Display for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {

@@ -77,7 +77,7 @@ pub fn run(
     // SAFETY: only system calls are made between fork and exec.
     unsafe {
         command.pre_exec(move || {
-            // leaderrun's threads block almost every signal. A helper that inherited this could not be terminated, and
+            // leaderrun's threads block almost every signal. A helper with the same mask could not be terminated, and
             // neither could the programs that it runs under timeout(1).
             SigSet::empty().thread_set_mask()?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;

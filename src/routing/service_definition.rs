@@ -182,14 +182,14 @@ impl ServiceDefinition {
 
     /// Returns why addresses of these families cannot serve the Service, and what to do.
     pub fn family_mismatch(&self, families: &str) -> String {
-        let (service, has) = (&self.full_name, self.families.join(" and "));
+        let (service, own_families) = (&self.full_name, self.families.join(" and "));
         format!(
-            "the Service {service} has {has} only, but this candidate's address is {families}; set --address to an {has} address"
+            "the Service {service} has {own_families} only, but this candidate's address is {families}; set --address to an {own_families} address"
         )
     }
 
-    /// Returns a warning if the Service has an IP family for which no address is served. If no address is served
-    /// at all, the caller only checks the definition, and there is no warning. For a headless Service there is no
+    /// Returns a warning if the Service has an IP family for which no address is served. There is no warning if no
+    /// address is served at all, because the caller then only checks the definition. For a headless Service there is no
     /// warning: it is dual-stack by default, but has no cluster IP that could lack an endpoint.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {
@@ -268,9 +268,9 @@ impl ServiceDefinition {
         match (fitting.is_empty(), found.first()) {
             (false, _) => Ok(fitting),
             (true, Some(other)) => {
-                let (service, has) = (&self.full_name, &other.protocol);
+                let (service, protocol) = (&self.full_name, &other.protocol);
                 Err(format!(
-                    "{wanted}: {} of the Service {service} is for {has}; try {}",
+                    "{wanted}: {} of the Service {service} is for {protocol}; try {}",
                     other.phrase(),
                     other.option(*number)
                 ))

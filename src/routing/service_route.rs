@@ -222,7 +222,7 @@ fn local_address((host, port): &(String, u16)) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Returns whether other machines may reach this address, judging by its kind. The API server refuses endpoints with
+/// Returns whether this is a kind of address that other machines can reach. The API server refuses endpoints with
 /// most other kinds of addresses.
 pub fn is_reachable(address: &IpAddr) -> bool {
     let (is_link_local, is_ipv4_mapped) = match address {

@@ -224,11 +224,10 @@ impl LockState {
 }
 
 fn formatted_ago(seconds_ago: f64) -> String {
-    match seconds_ago < 0.0 {
-        true => {
-            format!("{} in the future: the holder's clock differs from this machine's", formatted_seconds(-seconds_ago))
-        }
-        false => format!("{} ago", formatted_seconds(seconds_ago)),
+    if seconds_ago < 0.0 {
+        format!("{} in the future: the holder's clock differs from this machine's", formatted_seconds(-seconds_ago))
+    } else {
+        format!("{} ago", formatted_seconds(seconds_ago))
     }
 }
 

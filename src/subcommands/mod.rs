@@ -53,7 +53,8 @@ pub enum Subcommand {
     Release(LockTarget, Option<Duration>),
     /// Check whether a run with these options would work.
     Doctor(Box<DoctorRequest>),
-    /// Report by the exit status whether the run that this process belongs to still holds the lock for at least this long.
+    /// Report by the exit status whether the run that this process belongs to will hold the lock for at least this
+    /// long.
     Check(Duration),
 }
 

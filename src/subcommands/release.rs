@@ -31,8 +31,8 @@ const MIN_OBSERVATION_TIME: Duration = Duration::from_secs(2);
 /// The lease duration that is assumed if the record contains none.
 const USUAL_LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// If the record does not contain the holder's retry period, the wait for a renewal is the lease duration divided by this
-/// number.
+/// If the record does not contain the holder's retry period, the wait for a renewal is the lease duration divided by
+/// this number.
 const LEASE_DIVISOR: u32 = 3;
 
 /// Releases the lock, unless its holder renews it within `observe`. The default is [`observation_time`].
@@ -61,16 +61,14 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     }
     let released = latest.as_ref().map(|stored| stored.record.clone()).unwrap_or_default();
     let released = released.released_by_force(Timestamp::now());
-    match with_request_timeout(&name, &*lock, write(&*lock, latest, released)).await? {
-        false => Ok(refused(&name)),
-        true => {
-            let sentence = format!(
-                "released {name} by force: every candidate may acquire it at once, even if a command of the earlier holder \
-                 is still running"
-            );
-            Ok(CommandOutput::sentence(&sentence, 0))
-        }
+    if !with_request_timeout(&name, &*lock, write(&*lock, latest, released)).await? {
+        return Ok(refused(&name));
     }
+    let sentence = format!(
+        "released {name} by force: every candidate may acquire it at once, even if a command of the earlier holder is \
+         still running"
+    );
+    Ok(CommandOutput::sentence(&sentence, 0))
 }
 
 /// Writes the record if the stored record has not changed since it was seen. Returns whether the record was written.

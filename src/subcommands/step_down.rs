@@ -111,9 +111,10 @@ async fn wait_for_hand_over(
         }
         if end.is_some_and(|end| now >= end) {
             let waited = format_duration(Duration::from_secs(now.since(began).as_secs()));
-            let hint = match has_expired(&record) {
-                true => format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}"),
-                false => String::new(),
+            let hint = if has_expired(&record) {
+                format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}")
+            } else {
+                String::new()
             };
             let sentence = format!("{holder} still holds {name} after {waited}{hint}");
             return Ok(CommandOutput::sentence(&sentence, STILL_HELD));

@@ -18,14 +18,14 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after a scan, as a multiple of the CPU time of the scan, so that scans of a tree that does not grow take
 /// at most a 2000th of a CPU.
-const SCAN_PAUSE: u32 = 2000;
+const SCAN_PAUSE_FACTOR: u32 = 2000;
 
-/// The longest pause after a scan, except after a scan of very many processes. It is short, because a kill needs to know
-/// how many processes there are.
+/// The longest pause after a scan, except after a scan of very many processes. It is short, because a kill needs to
+/// know how many processes there are.
 const LONG_SCAN_PAUSE: Duration = Duration::from_secs(5);
 
 /// The shortest pause after a scan of very many processes, as a multiple of the CPU time of the scan.
-const MIN_SCAN_PAUSE: u32 = 100;
+const MIN_SCAN_PAUSE_FACTOR: u32 = 100;
 
 /// The time between two checks of processes that are not children of this process. Their death causes no SIGCHLD here.
 const NESTED_INTERVAL: Duration = Duration::from_millis(20);
@@ -111,8 +111,8 @@ impl CommandTree {
     }
 
     /// Scans for processes in nested PID namespaces and remembers them, because they may get a parent outside of this
-    /// tree when their own parent dies. Also estimates how long a kill takes. The scan ends early at `until`. Does nothing
-    /// during a kill, which has its own scans.
+    /// tree when their own parent dies. Also estimates how long a kill takes. The scan ends early at `until`. Does
+    /// nothing during a kill, which has its own scans.
     pub fn scan(&mut self, until: Option<Instant>) {
         if self.kill.is_some() {
             return;
@@ -259,8 +259,8 @@ impl CommandTree {
 /// Returns the pause after a scan that took this CPU time. `is_growing` states whether the scan has found more
 /// processes than the previous scan.
 fn scan_pause(took: Duration, is_growing: bool) -> Duration {
-    let longest = LONG_SCAN_PAUSE.max(took * MIN_SCAN_PAUSE);
-    if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(longest.min(took * SCAN_PAUSE)) }
+    let longest = LONG_SCAN_PAUSE.max(took * MIN_SCAN_PAUSE_FACTOR);
+    if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(longest.min(took * SCAN_PAUSE_FACTOR)) }
 }
 
 #[cfg(test)]

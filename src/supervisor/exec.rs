@@ -68,7 +68,7 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     }
     // As in a shell, a program in a directory without search permission counts as not found. A program without execute
     // permission counts as found, but a program in a later directory takes precedence.
-    let (mut permission_failure, mut closed_directories) = (None, Vec::new());
+    let (mut permission_failure, mut unsearchable_directories) = (None, Vec::new());
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     for directory in env::split_paths(&path) {
         let file = directory.join(OsStr::from_bytes(name.to_bytes()));
@@ -77,23 +77,22 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
         let failure = execute_file(&file, arguments, environment);
         match failure.errno {
             Errno::EACCES if exists => permission_failure = permission_failure.or(Some(failure)),
-            Errno::EACCES if closed_directory(Path::new(OsStr::from_bytes(file.to_bytes()))).is_some() => {
-                closed_directories.push(directory)
+            Errno::EACCES if unsearchable_directory(Path::new(OsStr::from_bytes(file.to_bytes()))).is_some() => {
+                unsearchable_directories.push(directory)
             }
             Errno::EACCES | Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             _ => return failure,
         }
     }
-    permission_failure.unwrap_or_else(|| not_found(&closed_directories))
+    permission_failure.unwrap_or_else(|| not_found(&unsearchable_directories))
 }
 
 /// Returns the failure for a program that was found in no directory of PATH. This user may not search the directories
-/// in
-/// `closed_directories`.
-fn not_found(closed_directories: &[PathBuf]) -> ExecFailure {
+/// in `unsearchable_directories`.
+fn not_found(unsearchable_directories: &[PathBuf]) -> ExecFailure {
     let mut failure = ExecFailure::from(Errno::ENOENT);
-    if !closed_directories.is_empty() {
-        let names: Vec<_> = closed_directories.iter().map(|directory| directory.to_string_lossy()).collect();
+    if !unsearchable_directories.is_empty() {
+        let names: Vec<_> = unsearchable_directories.iter().map(|directory| directory.to_string_lossy()).collect();
         failure.reason += &format!(", and this user may not search {}", names.join(", "));
     }
     failure
@@ -150,7 +149,7 @@ fn not_permitted(path: &Path) -> String {
         (Ok(metadata), _) if metadata.is_file() && access(path, AccessFlags::X_OK).is_err() => {
             format!("its mode {:04o} does not let this user execute it", metadata.mode() & 0o7777)
         }
-        (Err(_), _) => closed_directory(path).map_or_else(
+        (Err(_), _) => unsearchable_directory(path).map_or_else(
             || Errno::EACCES.desc().to_owned(),
             |directory| format!("this user may not search the directory {}", directory.display()),
         ),
@@ -159,7 +158,7 @@ fn not_permitted(path: &Path) -> String {
 }
 
 /// Returns the outermost directory in this path that this user may not search.
-fn closed_directory(path: &Path) -> Option<&Path> {
+fn unsearchable_directory(path: &Path) -> Option<&Path> {
     let mut directories: Vec<&Path> =
         path.ancestors().skip(1).filter(|directory| *directory != Path::new("")).collect();
     directories.reverse();

@@ -3,7 +3,8 @@
 //! A killed thread needs CPU time to exit. Under a CPU limit, the kernel also throttles every killed thread that has
 //! not ended yet, once in each period of the limit. This takes CPU time from the same limit. With up to a few thousand
 //! threads, the duration of the kill is proportional to their number. With more threads, throttling uses up the limit,
-//! and the kill makes almost no progress. Therefore [`CpuLimit::max_killed`] limits how many threads are killed at once.
+//! and the kill makes almost no progress. Therefore [`CpuLimit::max_killed_threads`] limits how many threads are killed
+//! at once.
 //!
 //! The constants were measured on Linux 6.18 on a busy machine and rounded up. `docs/safety.md` has a table of kill
 //! times that were measured on an idle machine.
@@ -25,7 +26,7 @@ const THREAD_IN_PERIOD: Duration = Duration::from_nanos(1200);
 /// The share of a CPU limit that the throttling of killed threads may take.
 const THROTTLING_SHARE: f64 = 1.0 / 4.0;
 
-/// Shorter times are covered by [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
+/// A shorter kill time counts as zero, because [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) covers it.
 const NEGLIGIBLE: Duration = Duration::from_millis(75);
 
 /// The processes of a command, and all of their threads.
@@ -62,7 +63,7 @@ impl CpuLimit {
 
     /// Returns how many threads can be killed at once if their throttling may take [`THROTTLING_SHARE`] of the limit. A
     /// single process with more threads is killed anyway.
-    pub fn max_killed(&self) -> u32 {
+    pub fn max_killed_threads(&self) -> u32 {
         let [quota, _] = self.in_seconds();
         (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
     }
@@ -74,8 +75,8 @@ impl CpuLimit {
         (time.as_secs_f64() * usable_share / THREAD_END.as_secs_f64()) as u32
     }
 
-    /// Returns the quota and the period, in seconds. The quota is at most one CPU, because most threads of a process end
-    /// one after the other, so a second CPU does not help.
+    /// Returns the quota and the period, in seconds. The quota is at most one CPU, because most threads of a process
+    /// end one after the other, so a second CPU does not help.
     fn in_seconds(&self) -> [f64; 2] {
         [self.quota.min(self.period).as_secs_f64(), self.period.as_secs_f64()]
     }
@@ -90,7 +91,7 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
         None => work,
         Some(limit) => {
             let [quota, period] = limit.in_seconds();
-            let killed_at_once = tasks.threads.min(tasks.most_in_one_process.max(limit.max_killed()));
+            let killed_at_once = tasks.threads.min(tasks.most_in_one_process.max(limit.max_killed_threads()));
             let usable = quota - THREAD_IN_PERIOD.as_secs_f64() * f64::from(killed_at_once);
             if usable <= 0.0 {
                 return Duration::MAX;
@@ -105,7 +106,7 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KillPace {
     /// No further process is killed while this many killed threads have not ended.
-    pub max_killed: u32,
+    pub max_killed_threads: u32,
     /// How long the pace is kept. After that, all processes are killed, because a killed process that does not end must
     /// not keep the others alive.
     pub duration: Duration,
@@ -114,34 +115,35 @@ pub struct KillPace {
 impl KillPace {
     /// Returns the pace at which to kill these processes; `None` if all of them should be killed at once.
     pub fn of(tasks: TaskCount, limit: Option<CpuLimit>) -> Option<Self> {
-        let (max_killed, duration) = (limit?.max_killed(), kill_time(tasks, limit));
-        (tasks.threads > max_killed && duration < Duration::MAX).then_some(Self { max_killed, duration })
+        let (max_killed_threads, duration) = (limit?.max_killed_threads(), kill_time(tasks, limit));
+        (tasks.threads > max_killed_threads && duration < Duration::MAX)
+            .then_some(Self { max_killed_threads, duration })
     }
 }
 
 /// How many more threads may be killed before the threads that were already killed have ended.
 #[derive(Clone, Copy, Debug)]
 pub struct KillAllowance {
-    max_killed: u32,
+    max_killed_threads: u32,
     left: u32,
 }
 
 impl KillAllowance {
     /// Creates the allowance of a round in which no process has been counted yet.
-    pub fn new(max_killed: u32) -> Self {
-        let max_killed = max_killed.max(1);
-        Self { max_killed, left: max_killed }
+    pub fn new(max_killed_threads: u32) -> Self {
+        let max_killed_threads = max_killed_threads.max(1);
+        Self { max_killed_threads, left: max_killed_threads }
     }
 
-    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once this has
-    /// returned false, no further process may be killed in the round. A process with more threads than a round allows
+    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once the
+    /// result was false, no further process may be killed in the round. A process with more threads than a round allows
     /// is killed alone in a round.
     pub fn take(&mut self, threads: impl FnOnce() -> u32) -> bool {
         if self.left == 0 {
             return false;
         }
         let threads = threads();
-        let is_allowed = threads <= self.left || self.left == self.max_killed;
+        let is_allowed = threads <= self.left || self.left == self.max_killed_threads;
         self.left = if is_allowed { self.left.saturating_sub(threads) } else { 0 };
         is_allowed
     }
@@ -199,14 +201,14 @@ mod tests {
 
     #[test]
     fn no_more_threads_are_killed_at_once_than_the_estimate_assumes() {
-        for (max_killed, threads, allowed) in [
+        for (max_killed_threads, threads, allowed) in [
             (2777, [2000, 2000, 500], [true, false, false]),
             (2777, [900, 1000, 800], [true, true, true]),
             (2777, [0, 5000, 1], [true, true, false]),
             (0, [1, 1, 1], [true, false, false]),
         ] {
-            let mut allowance = KillAllowance::new(max_killed);
-            assert_eq!(threads.map(|threads| allowance.take(|| threads)), allowed, "{max_killed} {threads:?}");
+            let mut allowance = KillAllowance::new(max_killed_threads);
+            assert_eq!(threads.map(|threads| allowance.take(|| threads)), allowed, "{max_killed_threads} {threads:?}");
         }
     }
 

@@ -35,7 +35,7 @@ pub const NOT_BEFORE_ANNOTATION: &str = "leaderrun/not-before";
 /// The annotation with the estimated number of candidates that a release wakes: see [`Record::contenders`].
 pub const CONTENDERS_ANNOTATION: &str = "leaderrun/contenders";
 
-/// The annotation that requests the holder to step down: see [`Record::asks_to_step_down`].
+/// The annotation that asks the holder to step down: see [`Record::asks_to_step_down`].
 pub const STEP_DOWN_ANNOTATION: &str = "leaderrun/step-down";
 
 /// The annotation with the holder's claim delay in milliseconds, if it has one: see [`Record::claim_delay`].

@@ -68,9 +68,8 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let (kind, rest) = text.split_once(':').unwrap_or(("", text));
     let is_path = text.starts_with(['/', '.']) && kind.is_empty();
     let without_name = KINDS.iter().find(|known| known.word == kind && rest.is_empty());
-    let without_name = without_name.map(|known| match known.is_in_cluster() {
-        true => format!("{kind}:default/my-job"),
-        false => format!("{kind}:/tmp/my-job.lease"),
+    let without_name = without_name.map(|known| {
+        if known.is_in_cluster() { format!("{kind}:default/my-job") } else { format!("{kind}:/tmp/my-job.lease") }
     });
     let as_file = is_path.then(|| format!("file:{text}"));
     let in_directory = (kind == "file" && rest.ends_with('/')).then(|| format!("{text}my-job.lease"));

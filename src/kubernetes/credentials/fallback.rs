@@ -18,7 +18,7 @@ struct State {
     /// The credentials of the last request that the server has accepted.
     accepted: Option<Arc<Access>>,
     /// The generation of the newer credentials that do not work.
-    not_working: Option<u64>,
+    failed_generation: Option<u64>,
     /// The credentials whose failure was logged last: their generation, and the reason.
     logged: Option<(u64, String)>,
 }
@@ -27,16 +27,17 @@ impl Fallback {
     /// Returns `newest`, or earlier credentials if `newest` does not work.
     pub fn choose(&self, newest: Arc<Access>) -> Arc<Access> {
         let state = self.state();
-        let accepted = state.accepted.as_ref().filter(|_| state.not_working == Some(newest.generation));
+        let accepted = state.accepted.as_ref().filter(|_| state.failed_generation == Some(newest.generation));
         match accepted {
             Some(accepted) if accepted.can_replace(&newest) => Arc::clone(accepted),
             _ => newest,
         }
     }
 
-    /// Returns whether the newest credentials are known not to work.
-    pub fn is_known_not_to_work(&self, newest: &Access) -> bool {
-        self.state().not_working == Some(newest.generation)
+    /// Returns whether the server has rejected the newest credentials, or a request with them has failed, and earlier
+    /// credentials are used instead.
+    pub fn has_failed(&self, newest: &Access) -> bool {
+        self.state().failed_generation == Some(newest.generation)
     }
 
     /// Records that the server has accepted a request with these credentials.
@@ -52,7 +53,7 @@ impl Fallback {
         let reason = format!("the API server rejects {}", access.config.user);
         let earlier = state.fall_back_from(access, &reason);
         if earlier.is_none() {
-            (state.accepted, state.not_working) = (None, None);
+            (state.accepted, state.failed_generation) = (None, None);
         }
         earlier
     }
@@ -64,7 +65,7 @@ impl Fallback {
         let mut state = self.state();
         if state.fall_back_from(access, failure).is_none() {
             // The newer credentials are tried again.
-            state.not_working = None;
+            state.failed_generation = None;
         }
     }
 
@@ -80,7 +81,7 @@ impl State {
         let accepted = self.accepted.clone();
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;
-        self.not_working = Some(access.generation);
+        self.failed_generation = Some(access.generation);
         if self.must_log(access.generation, reason) {
             log_events::credentials_not_renewed(reason);
         }

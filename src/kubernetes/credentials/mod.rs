@@ -161,7 +161,7 @@ impl Credentials {
         let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
             && newest.generation > rejected.generation
-            && !self.shared.fallback.is_known_not_to_work(newest)
+            && !self.shared.fallback.has_failed(newest)
         {
             return Ok(Some(Arc::clone(newest)));
         }

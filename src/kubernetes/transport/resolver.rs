@@ -21,7 +21,7 @@ const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long addresses are used without looking them up again.
 const FRESH_FOR: Duration = Duration::from_secs(5);
 
-type Lookup = Result<Vec<IpAddr>, String>;
+type LookupResult = Result<Vec<IpAddr>, String>;
 
 /// Looks up the addresses of names. Clones share the known addresses.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ struct KnownName {
     addresses: Vec<IpAddr>,
     found_at: Option<Instant>,
     /// The result of the pending look-up, once there is one.
-    pending: Option<watch::Receiver<Option<Lookup>>>,
+    pending: Option<watch::Receiver<Option<LookupResult>>>,
 }
 
 impl Resolver {
@@ -97,7 +97,7 @@ impl Resolver {
     }
 
     /// Starts a look-up on a new thread.
-    fn start_lookup(&self, name: &str) -> io::Result<watch::Receiver<Option<Lookup>>> {
+    fn start_lookup(&self, name: &str) -> io::Result<watch::Receiver<Option<LookupResult>>> {
         let (sender, pending) = watch::channel(None);
         let (look_up, names, name) = (self.look_up, Arc::clone(&self.names), name.to_owned());
         runtime_thread::start("look-up", move || {

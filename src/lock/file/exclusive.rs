@@ -40,7 +40,7 @@ const TIME_LIMIT_FACTOR: u32 = 2 * ATTEMPTS;
 /// The minimum time for which the locks may be held, so that a busy process is not mistaken for a frozen process.
 const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The locks that are held during a write. They are released when this is dropped.
+/// The locks that are held during a write. They are released when the value is dropped.
 #[derive(Debug)]
 pub struct Exclusive {
     /// The record file, if it exists.

@@ -18,8 +18,8 @@ const SUFFIX: &str = ".new";
 /// The age above which a new file is considered left behind by a process that was killed.
 const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60);
 
-/// A new file with a temporary name. When this is dropped, the temporary name is deleted if it still exists. After the
-/// exchange of names in [`replace`](Self::replace), the replaced record file has the temporary name.
+/// A new file with a temporary name. When the value is dropped, the temporary name is deleted if it still exists. After
+/// the exchange of names in [`replace`](Self::replace), the replaced record file has the temporary name.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,

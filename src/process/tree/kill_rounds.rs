@@ -13,8 +13,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// With more children than this, the deaths of children are handled together, [`MANY_PAUSE`] after each round. Otherwise
-/// this process, which runs before all others, would interrupt them a thousand times while they end.
+/// With more children than this, the deaths of children are handled together, [`MANY_PAUSE`] after each round.
+/// Otherwise this process, which runs before all others, would interrupt them a thousand times while they end.
 const MANY_CHILDREN: usize = 16;
 
 const MANY_PAUSE: Duration = Duration::from_millis(1);
@@ -103,7 +103,7 @@ impl KillRounds {
         self.next_round = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
-        let mut result = tree.kill(pace.map(|pace| pace.max_killed), scans);
+        let mut result = tree.kill(pace.map(|pace| pace.max_killed_threads), scans);
         self.has_many_children = tree.listed_children() > MANY_CHILDREN;
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
             result = tree.check_progress();

@@ -53,7 +53,7 @@ const MAX_RECOUNTED: usize = 64;
 
 /// The pause after a scan during a kill, as a multiple of the time that the scan took. Most processes that are forked
 /// meanwhile become children of this process, which are killed without a scan.
-const SCAN_PAUSE: u32 = 9;
+const SCAN_PAUSE_FACTOR: u32 = 9;
 
 /// Makes the orphans below this process its children. Otherwise they would become children of PID 1.
 ///
@@ -221,22 +221,24 @@ impl Tree {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With `max_killed`, it
-    /// kills at least one process, but no further process while this many killed threads have not ended.
+    /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With
+    /// `max_killed_threads`, it kills at least one process, but no further process while this many killed threads have
+    /// not ended.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///
     /// # Errors
     /// Returns the first reason why a process was not killed.
-    pub fn kill(&mut self, max_killed: Option<u32>, scans: bool) -> Result<(), KillFailure> {
-        let result = self.kill_as_this_user(max_killed, scans);
+    pub fn kill(&mut self, max_killed_threads: Option<u32>, scans: bool) -> Result<(), KillFailure> {
+        let result = self.kill_as_this_user(max_killed_threads, scans);
         let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = result else { return result };
         let refused = |errno| KillFailure::Refused { number, errno };
         let owner = self.proc.owner(number).map_err(refused)?;
-        user::as_user(owner, || self.kill_as_this_user(max_killed, scans).map_err(KillFailure::errno)).map_err(refused)
+        user::as_user(owner, || self.kill_as_this_user(max_killed_threads, scans).map_err(KillFailure::errno))
+            .map_err(refused)
     }
 
-    fn kill_as_this_user(&mut self, max_killed: Option<u32>, scans: bool) -> Result<(), KillFailure> {
+    fn kill_as_this_user(&mut self, max_killed_threads: Option<u32>, scans: bool) -> Result<(), KillFailure> {
         let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, .. } = self;
         nested.forget_dead(proc);
         // A process that checks namespaces has never scanned the tree.
@@ -251,7 +253,7 @@ impl Tree {
         }
         let mut found_nested = false;
         // Children that were killed before and have not ended come first in the list, so they use up the allowance.
-        let mut allowance = max_killed.map(KillAllowance::new);
+        let mut allowance = max_killed_threads.map(KillAllowance::new);
         let mut is_allowed =
             |threads: &dyn Fn() -> u32| allowance.as_mut().is_none_or(|allowance| allowance.take(threads));
         // Without a scan, the processes that the last scan found remain, so that messages can name them.
@@ -278,7 +280,7 @@ impl Tree {
                 }
             });
             let now = clock::now();
-            *next_scan = now + now.since(scan_started_at) * SCAN_PAUSE;
+            *next_scan = now + now.since(scan_started_at) * SCAN_PAUSE_FACTOR;
         }
         if found_nested {
             nested.kill(proc, members, &mut record_result);

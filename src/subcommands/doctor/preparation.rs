@@ -63,8 +63,9 @@ pub fn wall_clock(headers: &HeaderMap) -> Row {
     let shown = format_milliseconds(Duration::from_secs(apart.unsigned_abs().as_secs()));
     let direction = if apart.is_negative() { "behind" } else { "ahead of" };
     let finding = format!("{shown} {direction} the API server's");
-    match apart.unsigned_abs() > CLOCK_TOLERANCE {
-        true => Row::note("wall clock", finding, "synchronize the clock with NTP: --min-hold and --every depend on it"),
-        false => Row::ok("wall clock", finding),
+    if apart.unsigned_abs() > CLOCK_TOLERANCE {
+        Row::note("wall clock", finding, "synchronize the clock with NTP: --min-hold and --every depend on it")
+    } else {
+        Row::ok("wall clock", finding)
     }
 }

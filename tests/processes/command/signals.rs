@@ -101,7 +101,7 @@ fn the_log_says_that_a_stopped_command_keeps_the_lock() {
     for (process, signal) in [(command, Signal::SIGSTOP), (a.elector(), Signal::SIGTSTP)] {
         kill(process, signal).expect("the process is alive");
         a.wait_for_log(&format!(
-            "{signal} has suspended the command, which keeps the lock; to continue the command, run kill -CONT {command}"
+            "{signal} has suspended the command, and the lock stays held; to continue the command, run kill -CONT {command}"
         ));
         kill(command, Signal::SIGCONT).expect("the process is alive");
     }

@@ -75,7 +75,7 @@ impl Election {
         if self.must_read {
             return self.read(now);
         }
-        let renewal = self.written_by_me(record.clone(), RunState::Held, now);
+        let renewal = self.with_own_fields(record.clone(), RunState::Held, now);
         self.write(now, renewal);
     }
 
@@ -93,7 +93,7 @@ impl Election {
         match self.observed.as_ref().and_then(ObservedRecord::record).filter(|record| self.is_mine(record)) {
             Some(mine) => {
                 let released = Record { holder_identity: String::new(), not_before, ..mine.clone() };
-                let released = self.written_by_me(released, RunState::Released, now);
+                let released = self.with_own_fields(released, RunState::Released, now);
                 self.write(now, released);
             }
             None => self.finish(on_success),
@@ -119,8 +119,9 @@ impl Election {
             contenders: Some(self.claims.corrected_estimate(lease_transitions, has_waited)),
             ..Record::default()
         };
-        let mut claim = self.written_by_me(claim, RunState::Held, now);
-        // Unlike `renewTime`, this may be earlier than in the previous record, whose writer's clock may be ahead.
+        let mut claim = self.with_own_fields(claim, RunState::Held, now);
+        // Unlike `renewTime`, `acquireTime` may be earlier than in the previous record, whose writer's clock may be
+        // ahead.
         claim.acquire_time = Some(to_microseconds(now.wall));
         if !self.claiming {
             self.claiming = true;
@@ -129,9 +130,9 @@ impl Election {
         self.write(now, claim);
     }
 
-    /// Completes a record that this run is about to write. The lease duration is always the configured one, even if
-    /// another client has edited it in the stored record.
-    fn written_by_me(&self, record: Record, state: RunState, now: Now) -> Record {
+    /// Returns a record with the fields that every write of this run sets. The lease duration is always the configured
+    /// one, even if another client has edited it in the stored record.
+    fn with_own_fields(&self, record: Record, state: RunState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record);
         let observed_renew_time = observed.and_then(|record| record.renew_time);
         let previous = observed_renew_time.max(self.own_renew_times.back().copied());

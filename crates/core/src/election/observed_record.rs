@@ -58,8 +58,8 @@ impl DisplacedHolder {
 }
 
 impl ObservedRecord {
-    /// Creates the state after the first read. `fallback` is the lease duration to assume if the record does not contain
-    /// one.
+    /// Creates the state after the first read. `fallback` is the lease duration to assume if the record does not
+    /// contain one.
     pub(super) fn first(now: Now, stored: Option<Stored>, fallback: Duration) -> Self {
         let mut observed = Self {
             last_changed: now.boot,
@@ -85,12 +85,12 @@ impl ObservedRecord {
             .as_ref()
             .zip(stored.as_ref())
             .is_some_and(|(before, after)| before.version.uid != after.version.uid);
-        let changed = recreated || renewed_part(self.record()) != renewed_part(record_in(&stored));
+        let changed = recreated || without_step_down(self.record()) != without_step_down(record_in(&stored));
         let writer = run_of(record_in(&stored));
         let forcibly_released =
             record_in(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run_of(Some(record)));
-        // A release by force whose mark names no run ends the wait for all displaced holders. If the previous record was
-        // held, it does not: a restored backup may contain an old release.
+        // A release by force whose mark names no run ends the wait for all displaced holders. If the previous record
+        // was held, it does not: a restored backup may contain an old release.
         let releases_all = forcibly_released == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record_in(&stored));
@@ -129,7 +129,7 @@ impl ObservedRecord {
     /// holder may have renewed the record and another client restored the old one. Only a watch would have shown that.
     pub(super) fn note_hidden_changes(&mut self, now: Now, read: &Option<Stored>) {
         let Some((before, after)) = self.stored.as_ref().zip(read.as_ref()) else { return };
-        let is_same = renewed_part(Some(&before.record)) == renewed_part(Some(&after.record));
+        let is_same = without_step_down(Some(&before.record)) == without_step_down(Some(&after.record));
         if is_same && before.record.is_held() && before.version != after.version {
             self.last_changed = now.boot;
         }
@@ -187,7 +187,7 @@ fn record_in(stored: &Option<Stored>) -> Option<&Record> {
 }
 
 /// Returns a record without its request to step down. A changed request does not show that the holder is alive.
-fn renewed_part(record: Option<&Record>) -> Option<Record> {
+fn without_step_down(record: Option<&Record>) -> Option<Record> {
     Some(Record { step_down: None, ..record?.clone() })
 }
 
@@ -203,8 +203,8 @@ fn renew_time_of(record: Option<&Record>) -> Option<Timestamp> {
     record?.renew_time
 }
 
-/// Returns whether `after`, if another run wrote it, is a copy of an older record, such as a restored backup, and not an
-/// acquisition that followed `before`.
+/// Returns whether `after`, if another run wrote it, is a copy of an older record, such as a restored backup, and not
+/// an acquisition that followed `before`.
 ///
 /// A run that acquires the lock increments `leaseTransitions`, and writes the version that it replaced to the record.
 /// Both are checked even if `before` seems to have expired, because this candidate may have missed renewals. The

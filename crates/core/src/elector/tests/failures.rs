@@ -132,7 +132,7 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
 #[test]
 fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
     let (now, duration) = (start_time(), Duration::from_secs(3));
-    let pace = Some(KillPace { max_killed: 10, duration });
+    let pace = Some(KillPace { max_killed_threads: 10, duration });
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
     // The time from the kill instant of the tenure until the elector itself kills the command.
     let elector_waits_for = |pace, has_begun: bool| {
