@@ -66,9 +66,9 @@ struct ContentionSimulation {
 
 #[derive(Clone, Copy)]
 struct HandOver {
-    /// The number of writes refused between the release and the next release.
+    /// The number of writes that were refused between this release and the next one.
     refused: usize,
-    /// The time from the release to the acquisition.
+    /// The time from this release to the next acquisition.
     duration: Duration,
 }
 

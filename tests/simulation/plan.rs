@@ -194,7 +194,7 @@ impl Plan {
         let longest_lease = longest_lease.unwrap_or_default();
         let longest_retry = machines.iter().map(|machine| machine.clock.true_time(machine.timing.retry_period())).max();
         let healthy_from = longest_lease * rng.u64(3..8);
-        // This covers the lease durations of the holder and of a displaced holder, the polls in between, the restarts,
+        // This time covers the lease durations of the holder and of a displaced holder, the polls in between, the restarts,
         // and a Retry-After.
         let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
         let longest_hold =

@@ -148,7 +148,7 @@ impl Arena {
                 leader.send_to_elector(libc::SIGTERM);
             }
         }
-        // The commands are killed at once, because some of them ignore SIGTERM.
+        // The commands get SIGKILL immediately, because some of them ignore SIGTERM.
         self.kill_processes(|process| process.holder.as_ref().is_some_and(|holder| first_leaders.contains(holder)));
         self.wait_for_leaders(&first_leaders);
         self.end_all_candidates();
