@@ -194,8 +194,8 @@ impl Plan {
         let longest_lease = longest_lease.unwrap_or_default();
         let longest_retry = machines.iter().map(|machine| machine.clock.true_time(machine.timing.retry_period())).max();
         let healthy_from = longest_lease * rng.u64(3..8);
-        // This time covers the lease durations of the holder and of a displaced holder, the polls in between, the restarts,
-        // and a Retry-After.
+        // This time covers the lease durations of the holder and of a displaced holder, the polls in between, the
+        // restarts, and a Retry-After.
         let leader_within = 2 * longest_lease + 6 * longest_retry.unwrap_or_default() + 6 * SECOND;
         let longest_hold =
             machines.iter().filter_map(|machine| machine.min_hold).max().map(|hold| hold.as_nanos() as Time);
