@@ -28,8 +28,8 @@ use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
-/// If the elector sends no orders for this many lease durations after a loss, it counts as frozen and is killed, because
-/// it may block the lock for all candidates.
+/// If the elector sends no orders for this many lease durations after a loss, it counts as frozen and is killed,
+/// because it may block the lock for all candidates.
 const FROZEN_ELECTOR_LEASE_DURATIONS: u32 = 2;
 
 /// Plans a run.
@@ -243,8 +243,8 @@ fn is_overruled(origin: &Origin<'_>, other: &Origin<'_>) -> bool {
     !origin.is_on_command_line() && other.is_on_command_line()
 }
 
-/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line. That
-/// one then takes precedence over the variable of the other.
+/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line.
+/// That one then takes precedence over the variable of the other.
 fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
     let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
     let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));

@@ -41,19 +41,19 @@ pub struct ErrorThrottle {
 impl ErrorThrottle {
     /// Records a failed request, and returns whether to log it.
     pub fn handle_failure(&mut self, now: Instant, kind: RequestKind, error: &str) -> bool {
-        *self.is_failing(kind) = true;
+        *self.failing_flag(kind) = true;
         if self.reset_at.is_none_or(|reset_at| now >= reset_at) {
             (self.logged, self.pause, self.pause_ends_at) = (Vec::new(), MIN_PAUSE, None);
         }
         self.reset_at = Some(now + RESET_AFTER);
         let is_new = self.logged.iter().all(|logged| logged != error);
         let is_pause_over = self.pause_ends_at.is_none_or(|ends_at| now >= ends_at);
-        let is_logged = if is_new {
+        let must_log = if is_new {
             is_pause_over || self.logged.len() < BURST
         } else {
             is_pause_over && !self.is_logged_as_failing
         };
-        if is_logged {
+        if must_log {
             if is_pause_over {
                 self.pause_ends_at = Some(now + self.pause);
                 self.pause = (self.pause * 2).min(MAX_PAUSE);
@@ -64,7 +64,7 @@ impl ErrorThrottle {
             }
             self.is_logged_as_failing = true;
         }
-        is_logged
+        must_log
     }
 
     /// Records that the last failure may end leadership, and returns whether to log it. It is logged even if
@@ -76,13 +76,13 @@ impl ErrorThrottle {
 
     /// Records a successful request, and returns whether to log that the failure is over.
     pub fn handle_success(&mut self, kind: RequestKind) -> bool {
-        *self.is_failing(kind) = false;
+        *self.failing_flag(kind) = false;
         let is_over = self.is_logged_as_failing && !self.is_read_failing && !self.is_write_failing;
         self.is_logged_as_failing &= !is_over;
         is_over
     }
 
-    fn is_failing(&mut self, kind: RequestKind) -> &mut bool {
+    fn failing_flag(&mut self, kind: RequestKind) -> &mut bool {
         match kind {
             RequestKind::Read => &mut self.is_read_failing,
             RequestKind::Write => &mut self.is_write_failing,

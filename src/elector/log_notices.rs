@@ -26,7 +26,8 @@ static LED_LOCK: OnceLock<LedLock> = OnceLock::new();
 /// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.
 static WARNED_OF_DELAY: AtomicBool = AtomicBool::new(false);
 
-/// Whether the warning that a kill would take a long time was logged. It is logged only once; a metric shows later estimates.
+/// Whether the warning that a kill would take a long time was logged. It is logged only once; a metric shows later
+/// estimates.
 static WARNED_OF_KILL_TIME: AtomicBool = AtomicBool::new(false);
 
 /// The shortest estimated kill time for which a warning is logged.

@@ -319,8 +319,8 @@ impl MainLoop {
         });
         let next_timeout = [self.elector.next_timeout(), next_round, watchdog].into_iter().flatten().min();
         self.timer.set(next_timeout.into_iter().chain([self.next_probe]).min())?;
-        // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place of
-        // descriptors that do not exist.
+        // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place
+        // of descriptors that do not exist.
         let timer = self.timer.as_fd();
         let [supervisor, channel] =
             if self.supervisor_gone { [timer; 2] } else { [self.supervisor.as_fd(), self.channel.as_fd()] };

@@ -39,7 +39,7 @@ pub struct Throttling {
     /// The number of periods of the limit so far.
     pub periods: u64,
     /// The number of periods in which the limit was used up.
-    pub throttled: u64,
+    pub throttled_periods: u64,
 }
 
 impl CpuCgroups {
@@ -116,7 +116,7 @@ fn parse_max(max: &str) -> Option<CpuLimit> {
 /// Parses `cpu.stat`.
 fn parse_throttling(stat: &str) -> Option<Throttling> {
     let count = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    Some(Throttling { periods: count("nr_periods ")?, throttled: count("nr_throttled ")? })
+    Some(Throttling { periods: count("nr_periods ")?, throttled_periods: count("nr_throttled ")? })
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(parse_max(unlimited), None, "{unlimited}");
         }
         let stat = "nr_periods 100\nnr_throttled 12\nthrottled_time 5\n";
-        assert_eq!(parse_throttling(stat), Some(Throttling { periods: 100, throttled: 12 }));
+        assert_eq!(parse_throttling(stat), Some(Throttling { periods: 100, throttled_periods: 12 }));
         assert_eq!(parse_throttling(""), None);
     }
 

@@ -31,7 +31,7 @@ static START: Mutex<()> = Mutex::new(());
 pub fn runtime() -> io::Result<Runtime> {
     let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
     let runtime = runtime.map_err(SystemCallError::of("epoll_create1"))?;
-    // Otherwise another thread of this process could take the place of the thread that shows whether one can be started.
+    // Otherwise, this process could start another thread after the check and thereby reach the limit.
     let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
     check_thread_can_start()?;
     drop(runtime.spawn_blocking(|| {}));

@@ -67,8 +67,8 @@ impl Terminal {
             .then_some(terminal)
     }
 
-    /// Makes a process group the foreground group. The caller must block SIGTTOU, which would otherwise stop its
-    /// process.
+    /// Makes a process group the foreground group. The caller must block SIGTTOU, which would otherwise suspend
+    /// its process.
     pub fn give_to(&self, group: Pid) {
         let _ = tcsetpgrp(&self.tty, group);
     }

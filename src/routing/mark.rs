@@ -27,8 +27,8 @@ impl RouteMark {
         self.key_of("token")
     }
 
-    /// Returns the key for another value that belongs to the lock. It contains the lock's name, because several locks
-    /// can mark one object.
+    /// Returns the key for another value that belongs to the lock. The key contains the lock's name, because several
+    /// locks can mark one object.
     pub fn key_of(&self, what: &str) -> String {
         format!("{}{SUFFIX}/{what}", self.lock)
     }

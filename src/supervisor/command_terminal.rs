@@ -54,8 +54,8 @@ impl CommandTerminal {
         true
     }
 
-    /// Schedules the next check of whether the command may have the terminal. Returns whether this is the first check of
-    /// a wait.
+    /// Schedules the next check of whether the command may have the terminal. Returns whether this is the first check
+    /// of a wait.
     pub fn schedule_check(&mut self) -> bool {
         self.next_check.replace(clock::now() + CHECK_INTERVAL).is_none()
     }

@@ -47,7 +47,7 @@ pub struct CommandTree {
     limit: Option<CpuLimit>,
     /// The number of periods in which the CPU limit was used up, as of the last call of
     /// [`expected_delay`](Self::expected_delay).
-    throttled: Option<u64>,
+    throttled_periods: Option<u64>,
     kill_time: Duration,
     kill_pace: Option<KillPace>,
 }
@@ -64,7 +64,7 @@ impl CommandTree {
             next_scan: clock::now(),
             cpu: CpuCgroups::find(),
             limit: None,
-            throttled: None,
+            throttled_periods: None,
             kill_time: Duration::ZERO,
             kill_pace: None,
         }
@@ -149,9 +149,9 @@ impl CommandTree {
     /// Estimates how late a process without a real-time priority would run, from the number of runnable threads.
     /// Returns zero in the first call, and if the threads have not used up a CPU limit since the last call.
     pub fn expected_delay(&mut self) -> Duration {
-        let throttled = self.cpu.throttling().map(|throttling| throttling.throttled);
-        let previous = mem::replace(&mut self.throttled, throttled);
-        let is_throttled = previous.is_some() && previous < throttled;
+        let throttled_periods = self.cpu.throttling().map(|throttling| throttling.throttled_periods);
+        let previous = mem::replace(&mut self.throttled_periods, throttled_periods);
+        let is_throttled = previous.is_some() && previous < throttled_periods;
         let limit = self.limit.filter(|_| is_throttled);
         limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
     }

@@ -217,8 +217,8 @@ impl<'a> MainLoop<'a> {
                 Ended::Signaled(signal) => End::Signaled(signal),
             })
         });
-        if let (Some(main), Some(signal)) = (self.main, reaped.main_stopped) {
-            self.handle_stopped(main, signal);
+        if let (Some(main), Some(signal)) = (self.main, reaped.main_suspended) {
+            self.handle_suspended(main, signal);
         }
         (main_ended, reaped.none_left)
     }

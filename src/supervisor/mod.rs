@@ -1,8 +1,8 @@
 //! The inner process, which owns the command and every process that the command forks.
 //!
-//! It has one thread, and it does not use the network. It stops and kills the command on time without the elector's
-//! help. Only the elector can postpone these instants, so if the elector hangs or dies, the command ends on time.
-//! [`leaderrun_core::supervisor`] decides when the command must end.
+//! It has one thread, and it does not use the network. It stops and kills the command at fixed instants, without the
+//! elector's help. Only the elector can postpone these instants, so if it hangs or dies, the command still ends on
+//! time. [`leaderrun_core::supervisor`] decides when the command must end.
 
 mod command_terminal;
 mod command_tree;
@@ -49,7 +49,7 @@ pub struct SupervisorConfig {
     /// The variables that the command does not inherit, such as those that set leaderrun's own options.
     pub removed_variables: Vec<String>,
     pub run: RunId,
-    /// If the elector sends no orders for this long after a loss, once the command is gone, the supervisor kills the
+    /// If the command is gone after a loss and the elector sends no orders for this long, the supervisor kills the
     /// elector. `None` means never.
     pub frozen_elector_timeout: Option<Duration>,
     /// The longest time by which the stop and the kill can be brought forward.
@@ -65,7 +65,8 @@ pub fn run(
     inherited: InheritedSignals,
     switch: io::Result<DeadMansSwitch>,
 ) -> ! {
-    // A panic prints no message: stderr belongs to the command, and might block. The elector logs the end of this process.
+    // A panic prints no message: stderr belongs to the command, and might block. The elector logs the end of this
+    // process.
     std::panic::set_hook(Box::new(|_| process::abort()));
     let main_loop = MainLoop::new(config, &channel, elector, nested, inherited, switch);
     let ended = main_loop.and_then(|mut main_loop| main_loop.run());

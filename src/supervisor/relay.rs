@@ -79,7 +79,7 @@ impl Relay {
     }
 
     /// Removes and returns the signals that are now due.
-    pub fn due(&mut self, now: Instant) -> Vec<RelayedSignal> {
+    pub fn take_due(&mut self, now: Instant) -> Vec<RelayedSignal> {
         let due = self.pending.extract_if(.., |pending| now >= pending.due);
         let relayed = |PendingSignal { signal, seems_delivered, .. }: PendingSignal| {
             if seems_delivered { RelayedSignal::SendIfMissed(signal) } else { RelayedSignal::Send(signal) }
@@ -103,10 +103,10 @@ mod tests {
         let (mut relay, now) = (Relay::default(), start());
         assert_eq!(relay.accept(now, libc::SIGUSR1), Some(libc::SIGUSR1));
         assert_eq!(relay.accept(now, TERM), None);
-        assert_eq!(relay.due(now), []);
+        assert_eq!(relay.take_due(now), []);
         let due = relay.next_timeout().unwrap();
-        assert_eq!(relay.due(due), [RelayedSignal::Send(TERM)]);
-        assert_eq!((relay.due(due), relay.next_timeout()), (vec![], None));
+        assert_eq!(relay.take_due(due), [RelayedSignal::Send(TERM)]);
+        assert_eq!((relay.take_due(due), relay.next_timeout()), (vec![], None));
     }
 
     #[test]
@@ -122,8 +122,8 @@ mod tests {
                 assert_eq!(relay.accept(now, TERM), None);
                 relay.handle_own_copy(later, TERM);
             }
-            assert_eq!(relay.due(later + OWN_COPY_TIMEOUT), []);
-            assert_eq!(relay.due(later + DEATH_TIMEOUT), [RelayedSignal::SendIfMissed(TERM)]);
+            assert_eq!(relay.take_due(later + OWN_COPY_TIMEOUT), []);
+            assert_eq!(relay.take_due(later + DEATH_TIMEOUT), [RelayedSignal::SendIfMissed(TERM)]);
         }
     }
 
@@ -133,11 +133,11 @@ mod tests {
         relay.handle_own_copy(now, TERM);
         relay.accept(now, TERM);
         let repeated = now + Duration::from_millis(600);
-        relay.due(repeated);
+        relay.take_due(repeated);
         relay.accept(repeated, TERM);
-        assert_eq!(relay.due(repeated + OWN_COPY_TIMEOUT), [RelayedSignal::Send(TERM)]);
+        assert_eq!(relay.take_due(repeated + OWN_COPY_TIMEOUT), [RelayedSignal::Send(TERM)]);
         relay.handle_own_copy(now, libc::SIGINT);
         relay.accept(now + OWN_COPY_AGE, libc::SIGINT);
-        assert_eq!(relay.due(now + OWN_COPY_AGE + OWN_COPY_TIMEOUT), [RelayedSignal::Send(libc::SIGINT)]);
+        assert_eq!(relay.take_due(now + OWN_COPY_AGE + OWN_COPY_TIMEOUT), [RelayedSignal::Send(libc::SIGINT)]);
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! A standby sends no requests while it watches the lock. If the lock is held, its holder renews it every few seconds.
 //! If the watch is silent for the lease duration, the holder or the connection is dead, and the election reads the
-//! lock. If the lock is free but the command is not due, the API server sends about one bookmark a minute, and the election reads the
-//! lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. While everything works, the longest time without a response
-//! is therefore the time until the record expires (at most [`SILENT_WATCH_LIMIT`]) or one lease duration, whichever is
-//! longer, plus the timeout of the read that follows.
+//! lock. If the lock is free but the command is not due, the API server sends about one bookmark a minute, and the
+//! election reads the lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. While everything works, the longest time
+//! without a response is therefore the time until the record expires (at most [`SILENT_WATCH_LIMIT`]) or one lease
+//! duration, whichever is longer, plus the timeout of the read that follows.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub struct Freshness {
     request_timeout: Duration,
     started_at: Instant,
     last_success: Option<Instant>,
-    /// When the first of the claims was refused since the last acquisition.
+    /// When a claim was refused for the first time since the last acquisition.
     claims_refused_since: Option<Instant>,
 }
 
@@ -86,7 +86,8 @@ mod tests {
         Instant::after_boot(Duration::from_secs(seconds))
     }
 
-    /// Returns the freshness of a candidate that started at 0, with a lease duration of 15 s and a request timeout of 2 s.
+    /// Returns the freshness of a candidate that started at 0, with a lease duration of 15 s and a request timeout of 2
+    /// s.
     fn freshness() -> Freshness {
         Freshness::new(at(0), Duration::from_secs(15), Duration::from_secs(2))
     }

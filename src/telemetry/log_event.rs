@@ -9,7 +9,8 @@ pub const DETAIL_TARGET: &str = "leaderrun::detail";
 #[derive(Debug)]
 pub struct LogEvent {
     pub name: &'static str,
-    /// The level: `error`, `warn`, `info`, `detail` (an `info` event that the text format only shows with `-v`) or `debug`.
+    /// The level: `error`, `warn`, `info`, `detail` (an `info` event that the text format only shows with `-v`) or
+    /// `debug`.
     pub level: &'static str,
     pub fields: &'static [&'static str],
     /// A sentence that begins with "Logged" and says when the event is logged.

@@ -65,8 +65,8 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed. The text names it and states the reason.
     CannotKill(String),
-    /// The main process ended by itself and left these processes running; `awaited` states whether they now count as the
-    /// command, so leaderrun waits for them (`--wait-for all`).
+    /// The main process ended by itself and left these processes running; `awaited` states whether they now count as
+    /// the command, so leaderrun waits for them (`--wait-for all`).
     LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.
     NotExecuted { command: String, reason: String },
@@ -74,9 +74,9 @@ pub enum SupervisorNotice {
     SuspendRefused,
     /// The command's process group is the terminal's foreground group.
     HasTerminal,
-    /// The command is stopped because it tried to use the terminal from the background.
+    /// The kernel has suspended the command, because it tried to use the terminal from the background.
     AwaitsTerminal,
-    /// The command's main process was stopped by this signal.
+    /// This signal has suspended the command's main process.
     CommandStopped { pid: i32, signal: i32 },
     /// `leaderrun check` cannot be used.
     CheckUnavailable { reason: String },

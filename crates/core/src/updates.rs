@@ -31,7 +31,7 @@ pub enum Update {
     Renewed {
         margin: Duration,
     },
-    /// The slot that was acquired, if the lock has several. Sent before [`Acquired`](Self::Acquired).
+    /// The slot that was acquired, if the lock has several. This is sent before [`Acquired`](Self::Acquired).
     Slot(usize),
     /// The lock was acquired.
     Acquired {
@@ -40,7 +40,7 @@ pub enum Update {
         /// The uids of the objects that contain the record.
         uids: Vec<String>,
     },
-    /// The command may run. Sent again whenever the tenure changes.
+    /// The command may run. This is sent again whenever the tenure changes.
     Leading {
         /// When the stop signal is sent to the command.
         stop: Instant,

@@ -18,7 +18,7 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Writes the files before it compares them if the variable `UPDATE` is set.
+/// If the variable `UPDATE` is set, the test writes the files before it compares them.
 #[test]
 fn the_documents_are_current() {
     let is_update = std::env::var_os("UPDATE").is_some();

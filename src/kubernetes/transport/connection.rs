@@ -28,7 +28,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Starts HTTP on a stream. As in Go, a header may have several lines, and white space after its name.
+    /// Starts HTTP on a stream. As in Go, a header can extend over several lines, and can have white space after its
+    /// name.
     ///
     /// # Errors
     /// Fails if the stream is closed.

@@ -93,8 +93,8 @@ impl KillRounds {
         now >= *self.all_dead_since.get_or_insert(now) + UNREAPED_TIMEOUT
     }
 
-    /// Kills every child and, if the kill takes long or nothing ends, every descendant that one scan finds, as far as
-    /// the pace allows.
+    /// Kills every child and, if the kill has already lasted for [`SCAN_DELAY`] or nothing ends, every descendant that
+    /// one scan finds, as far as the pace allows.
     ///
     /// # Errors
     /// Returns why a process could not be killed. Only the first failure is returned.

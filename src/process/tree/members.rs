@@ -76,9 +76,9 @@ impl Members {
         &self.numbers
     }
 
-    /// Finds the same processes as [`scan_until`](Self::scan_until), but only reads these processes. This is much faster
-    /// if there are few of them. Returns false if there are too many threads or children, or if a thread has ended
-    /// meanwhile. The caller must then scan; `visit` has been called with some of the processes.
+    /// Finds the same processes as [`scan_until`](Self::scan_until), but only reads these processes. This is much
+    /// faster if there are few of them. Returns false if there are too many threads or children, or if a thread has
+    /// ended meanwhile. The caller must then scan; `visit` has been called with some of the processes.
     pub fn walk(&mut self, proc: &Proc, visit: impl FnMut(Member)) -> bool {
         if self.numbers.len() > MAX_UNREAD {
             return false;

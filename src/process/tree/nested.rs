@@ -150,7 +150,8 @@ impl Nested {
         }
     }
 
-    /// Adds the processes whose descendants are searched for: the children of this process, and the remembered processes.
+    /// Adds the processes whose descendants are searched for: the children of this process, and the remembered
+    /// processes.
     fn add_known(&mut self, proc: &Proc, members: &mut Members) {
         self.forget_dead(proc);
         members.clear();

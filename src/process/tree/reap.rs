@@ -33,8 +33,8 @@ impl Ended {
 pub struct Reaped {
     /// How the main process ended, if it did.
     pub main_ended: Option<Ended>,
-    /// The signal that stopped the main process, if one did.
-    pub main_stopped: Option<i32>,
+    /// The signal that suspended the main process, if one did.
+    pub main_suspended: Option<i32>,
     /// Whether at least one child has ended.
     pub any_ended: bool,
     /// Whether no child is left, dead or alive.
@@ -65,7 +65,7 @@ pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
             }
             _ if libc::WIFSTOPPED(status) => {
                 if is_main {
-                    reaped.main_stopped = Some(libc::WSTOPSIG(status));
+                    reaped.main_suspended = Some(libc::WSTOPSIG(status));
                 }
             }
             _ => {

@@ -33,8 +33,8 @@ fn processes() -> Row {
 fn cpu(mut cgroups: CpuCgroups) -> Row {
     let Some(limit) = cgroups.read_limit() else { return Row::ok("CPU", "no cgroup limits the CPUs") };
     let throttled = match cgroups.throttling() {
-        Some(Throttling { periods, throttled }) => {
-            format!("; processes had to wait in {throttled} of {periods} periods")
+        Some(Throttling { periods, throttled_periods }) => {
+            format!("; processes had to wait in {throttled_periods} of {periods} periods")
         }
         None => String::new(),
     };

@@ -11,9 +11,9 @@ use crate::process::signals::SignalHandling;
 use crate::supervisor::relay::RelayedSignal;
 
 impl MainLoop<'_> {
-    /// Handles a command that a signal has suspended. If Ctrl-Z sent the signal, the command is continued: the shell would
-    /// get the terminal back only if leaderrun suspended itself too, and then the lock would be lost.
-    pub(super) fn handle_stopped(&mut self, pid: Pid, signal: i32) {
+    /// Handles a command that a signal has suspended. If Ctrl-Z sent the signal, the command is continued: the shell
+    /// would get the terminal back only if leaderrun suspended itself too, and then the lock would be lost.
+    pub(super) fn handle_suspended(&mut self, pid: Pid, signal: i32) {
         match signal {
             libc::SIGTTIN | libc::SIGTTOU => self.handle_missing_terminal(pid),
             libc::SIGTSTP if self.terminal.belongs_to(pid) => {
@@ -66,7 +66,7 @@ impl MainLoop<'_> {
     /// Relays the signals that are now due. They were held back because the command may already have received them
     /// directly.
     pub(super) fn relay_due(&mut self) {
-        for relayed in self.relay.due(clock::now()) {
+        for relayed in self.relay.take_due(clock::now()) {
             // Once the main process has been reaped, another process group may have the same id.
             if !self.supervisor.main_runs() {
                 continue;

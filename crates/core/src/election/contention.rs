@@ -1,8 +1,8 @@
 //! Spreads the claims of many candidates over time.
 //!
 //! All standbys see a release at the same time. If a thousand standbys claimed the lock at once, all writes but one
-//! would fail with a conflict. Therefore the claims are spread over a time that grows with the number of candidates: each
-//! candidate draws a random fraction of that time as its delay. Most candidates see the first claim in their watch
+//! would fail with a conflict. Therefore the claims are spread over a time that grows with the number of candidates:
+//! each candidate draws a random fraction of that time as its delay. Most candidates see the first claim in their watch
 //! before their own claim is due.
 //!
 //! A candidate does not know how many others there are. The record contains an estimate. Each candidate that acquires
@@ -20,8 +20,8 @@ pub const NO_SPREAD_MAX: u32 = 5;
 /// candidates. Therefore every eighth acquisition replaces such an estimate with the smallest one that spreads claims.
 const PROBE_INTERVAL: u32 = 8;
 
-/// The number of the first acquisition that replaces the estimate. Acquisition 0 does not replace it, because it creates
-/// the lock, and the candidate that creates the lock is usually alone.
+/// The number of the first acquisition that replaces the estimate. Acquisition 0 does not replace it, because it
+/// creates the lock, and the candidate that creates the lock is usually alone.
 const FIRST_PROBE: u32 = 1;
 
 /// The longest average time between two claims. It is long enough for a claim to reach the watches of the others.
@@ -35,9 +35,9 @@ const CLAIM_INTERVAL_PER_CONTENDER: Duration = Duration::from_micros(250);
 /// and the previous estimate, so it grows at most by the square root of this factor.
 const MAX_INDICATED_FACTOR: f64 = 16.0;
 
-/// Estimates below this grow by at most one per acquisition, unless a conflict and acquisitions by others show that they
-/// are too low. One time in twelve, a lone candidate draws a fraction as small as the median minimum of eight draws. A
-/// faster growth would then delay the next hand-over although there are no contenders.
+/// Estimates below this grow by at most one per acquisition, unless a conflict and acquisitions by others show that
+/// they are too low. One time in twelve, a lone candidate draws a fraction as small as the median minimum of eight
+/// draws. A faster growth would then delay the next hand-over although there are no contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
 /// The smallest number of contenders, as a multiple of the estimate, that is indicated by a conflict together with

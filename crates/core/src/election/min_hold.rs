@@ -4,9 +4,10 @@
 //! The release writes the wall-clock time at which the hold ends to the record. No command is alive at the release, so
 //! a wrong clock can shift the next run, but two runs cannot overlap.
 //!
-//! A stored time that is further in the future than the hold shows that a clock is wrong, but not which one. A candidate
-//! that waits measures the hold on its own clock, from when it first saw the record. A candidate that does not wait gives
-//! up, however far in the future the time is: if its own clock is behind, the command has just succeeded.
+//! A stored time that is further in the future than the hold shows that a clock is wrong, but not which one. A
+//! candidate that waits measures the hold on its own clock, from when it first saw the record. A candidate that does
+//! not wait gives up, however far in the future the time is: if its own clock is behind, the command has just
+//! succeeded.
 
 use core::time::Duration;
 

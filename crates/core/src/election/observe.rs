@@ -112,9 +112,9 @@ impl Election {
         }
     }
 
-    /// Processes the reply to a renewal that was given up. The renewal was carried out, but took longer than the request
-    /// timeout. The reply is not outdated: an unconfirmed write replaces the version that was last seen, because
-    /// [`forget_settled_writes`](Self::forget_settled_writes) drops all others.
+    /// Processes the reply to a renewal that was given up. The renewal was carried out, but took longer than the
+    /// request timeout. The reply is not outdated: an unconfirmed write replaces the version that was last seen,
+    /// because [`forget_settled_writes`](Self::forget_settled_writes) drops all others.
     pub(super) fn handle_late_write(&mut self, now: Now, stored: Stored) {
         let is_unconfirmed = self
             .unconfirmed_writes

@@ -9,7 +9,8 @@
 //! - The supervisor reports which tenure it enforces. Soon after the kill instant of this tenure, it must report that
 //!   the command is gone. If it does not, or if it dies, the elector kills the supervisor and then every descendant. A
 //!   supervisor that kills the processes gradually gets more time: it has brought the stop and the kill forward.
-//! - The elector tells the supervisor how late the scheduler wakes it. The supervisor allows for that delay, because the
+//! - The elector tells the supervisor how late the scheduler wakes it. The supervisor allows for that delay, because
+//!   the
 //!   elector kills the command if the supervisor fails.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
 //! - The lock is released only after every process of the command is dead.
@@ -90,7 +91,7 @@ pub struct Elector {
     /// The stop signal. It requests the end of the command, like a termination signal.
     stop_signal: i32,
     /// Whether traffic is routed to the command while it runs.
-    routes: bool,
+    routes_traffic: bool,
     /// Whether the command has started.
     started: bool,
     /// Whether the withdrawal of traffic has begun.
@@ -112,13 +113,14 @@ pub struct Elector {
 }
 
 impl Elector {
-    /// Creates the state machine of a candidate that waits; `routes` states whether traffic is routed to its command.
-    pub fn new(timing: &Timing, routes: bool) -> Self {
+    /// Creates the state machine of a candidate that waits; `routes_traffic` states whether traffic is routed to its
+    /// command.
+    pub fn new(timing: &Timing, routes_traffic: bool) -> Self {
         Self {
             phase: ElectorPhase::Waiting { claiming: false },
             max_release_time: timing.renew_deadline() / 2 + RELEASE_SLACK,
             stop_signal: libc::SIGTERM,
-            routes,
+            routes_traffic,
             started: false,
             is_withdrawing: false,
             deferred: None,
@@ -376,8 +378,8 @@ impl Elector {
         self.actions.push(ElectorAction::Order(order));
     }
 
-    /// Passes on the notice in a supervisor's report. If the report is a reaction to a loss, the notice of the loss comes
-    /// first.
+    /// Passes on the notice in a supervisor's report. If the report is a reaction to a loss, the notice of the loss
+    /// comes first.
     fn notify_report(&mut self, report: &Report) {
         let loss = match (&self.phase, report) {
             (

@@ -11,8 +11,8 @@ use crate::updates::Loss;
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Hash)]
 pub struct ElectorInputs {
-    /// The supervisor's reports, in order. If `supervisor_died` is true, its last reports must be passed in this step or
-    /// an earlier one.
+    /// The supervisor's reports, in order. If `supervisor_died` is true, its last reports must be passed in this step
+    /// or an earlier one.
     pub reports: Vec<Report>,
     /// The election's reports, in order.
     pub election: Vec<ElectionReport>,

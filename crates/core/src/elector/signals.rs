@@ -60,7 +60,7 @@ impl Elector {
             self.first_termination_signal = Some(signal);
             self.notify(ElectorNotice::TerminationSignal(signal));
         }
-        if requests_end && self.routes {
+        if requests_end && self.routes_traffic {
             if mem::replace(&mut self.is_withdrawing, true) {
                 // A second signal means that its sender does not want to wait.
                 self.forward_deferred();

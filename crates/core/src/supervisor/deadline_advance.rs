@@ -12,7 +12,7 @@ use crate::lateness::Lateness;
 pub(super) struct DeadlineAdvance {
     /// How late the scheduler wakes this supervisor.
     lateness: Lateness,
-    /// How late the scheduler wakes the elector. If this supervisor fails, the elector kills the command.
+    /// How late the scheduler wakes the elector, which kills the command if this supervisor fails.
     elector_delay: Duration,
     /// How long the command's processes take to end after SIGKILL.
     kill_time: Duration,

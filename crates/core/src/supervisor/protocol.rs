@@ -57,8 +57,8 @@ pub enum SupervisorAction {
     Signal(i32),
     /// Send the stop signal to the command's process group: leadership is lost.
     Stop,
-    /// Report which processes the main process left running; `awaited` states whether they now count as the command, so
-    /// leaderrun waits for them (`--wait-for all`).
+    /// Report which processes the main process left running; `awaited` states whether leaderrun waits for them, because
+    /// they now count as the command (`--wait-for all`).
     ReportLeftovers { awaited: bool },
     /// Relay this signal to all processes that the main process left running.
     SignalLeftovers(i32),

@@ -15,10 +15,10 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(routes: bool) -> Self {
+    fn new(routes_traffic: bool) -> Self {
         let seconds = Duration::from_secs;
         let timing = Timing::new(seconds(6), seconds(4), seconds(1), None).unwrap();
-        Self { elector: Elector::new(&timing, routes), actions: Vec::new() }
+        Self { elector: Elector::new(&timing, routes_traffic), actions: Vec::new() }
     }
 
     fn step(&mut self, now: Instant, inputs: ElectorInputs) {
@@ -77,7 +77,7 @@ fn start_time() -> Instant {
     Instant::after_boot(Duration::from_secs(100))
 }
 
-/// Returns a tenure whose stop is after 4 seconds, and whose kill is after 5 seconds.
+/// Returns the tenure of a renewal: the stop 4 seconds after the renewal was sent, and the kill a second later.
 fn tenure(renewal_sent_at: Instant) -> Tenure {
     let stop = renewal_sent_at + Duration::from_secs(4);
     Tenure { renewal_sent_at, stop, kill: stop + Duration::from_secs(1) }
@@ -91,9 +91,10 @@ fn acquired(now: Instant) -> ElectionReport {
     ElectionReport::StartLeading { tenure: tenure(now), environment: Vec::new() }
 }
 
-/// Returns a candidate that acquired the lock at this instant. `routes` states whether traffic is routed to its command.
-fn leading_with_routing(routes: bool, now: Instant) -> Driver {
-    let mut driver = Driver::new(routes);
+/// Returns a candidate that acquired the lock at this instant. `routes_traffic` states whether traffic is routed to its
+/// command.
+fn leading_with_routing(routes_traffic: bool, now: Instant) -> Driver {
+    let mut driver = Driver::new(routes_traffic);
     driver.election_reports(now, ElectionReport::Claiming);
     driver.election_reports(now, acquired(now));
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
