@@ -16,7 +16,7 @@ const EMPTY_IMAGE: &str = "leaderrun-empty";
 const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
 
 /// Returns an error if containers cannot run the programs of this machine.
-pub fn can_run_containers() -> Result<(), String> {
+pub fn check_can_run_containers() -> Result<(), String> {
     static RESULT: LazyLock<Result<(), String>> = LazyLock::new(|| {
         let import = format!(
             "docker image inspect {EMPTY_IMAGE} || tar --create --files-from /dev/null | docker import - {EMPTY_IMAGE}"

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{can_run_containers, docker};
+use crate::engine::{check_can_run_containers, docker};
 
 /// Returns the path of the static binary that `.ci/run` builds and the Dockerfile copies.
 fn static_binary() -> PathBuf {
@@ -11,13 +11,13 @@ fn static_binary() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("prebuilt/linux/{architecture}/leaderrun"))
 }
 
-fn can_build_image() -> Result<(), String> {
-    can_run_containers()?;
+fn check_can_build_image() -> Result<(), String> {
+    check_can_run_containers()?;
     let binary = static_binary();
     if binary.exists() { Ok(()) } else { Err(format!("no {}", binary.display())) }
 }
 
-#[testkit::test(requires = can_build_image())]
+#[testkit::test(requires = check_can_build_image())]
 fn the_image_has_one_layer_and_runs_without_root() {
     // The build context contains only the files that the build needs.
     let context = testkit::scratch::directory("image");

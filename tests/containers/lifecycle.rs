@@ -3,7 +3,7 @@
 use testkit::exit_status::LOST;
 use testkit::{TestLock, Witnesses, eventually};
 
-use crate::engine::{Candidate, Container, can_run_containers};
+use crate::engine::{Candidate, Container, check_can_run_containers};
 
 /// A leader and a standby, each PID 1 of a container.
 struct Pair {
@@ -23,7 +23,7 @@ impl Pair {
     }
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn docker_stop_hands_over_when_the_command_has_ended() {
     let Pair { witnesses, leader, standby } = Pair::start(&["linger"], &[]);
     leader.docker(&["stop", "--time=20"]);
@@ -33,7 +33,7 @@ fn docker_stop_hands_over_when_the_command_has_ended() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn docker_stop_ends_a_command_that_ignores_signals() {
     let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &["--kill-after", "1s"]);
     leader.docker(&["stop", "--time=20"]);
@@ -43,7 +43,7 @@ fn docker_stop_ends_a_command_that_ignores_signals() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn after_docker_kill_another_candidate_leads_when_the_lease_expires() {
     let Pair { witnesses, leader, standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["kill"]);
@@ -52,7 +52,7 @@ fn after_docker_kill_another_candidate_leads_when_the_lease_expires() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn a_leader_is_a_standby_after_docker_restart() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&[], &[]);
     leader.docker(&["restart", "--time=20"]);
@@ -63,7 +63,7 @@ fn a_leader_is_a_standby_after_docker_restart() {
 
 /// While all processes are frozen, none of them can end the command. When they continue, the command runs until the
 /// first signal reaches it. leaderrun does not promise to prevent this short overlap.
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["pause"]);

@@ -3,7 +3,7 @@
 use testkit::exit_status::LOST;
 use testkit::{Cluster, Proxy, TestLock, Witnesses, leaderrun};
 
-use crate::engine::{Candidate, can_run_containers};
+use crate::engine::{Candidate, check_can_run_containers};
 
 /// A script that starts a witness, and then uses more memory than the container is allowed.
 const MEMORY_EATER: &str = "$WITNESS & exec perl -e 'my @all; push @all, \"x\" x 1_000_000 while 1'";
@@ -13,7 +13,7 @@ const MEMORY_PRESSURE: &str = "$WITNESS & while :; do
     sh -c 'echo 1000 >/proc/self/oom_score_adj; exec perl -e \"push @all, chr(120) x 1_000_000 while 1\"'
 done";
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn a_command_that_uses_all_memory_is_dead_before_the_next_starts() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let limits = ["--memory=96m", "--memory-swap=96m"];
@@ -47,17 +47,17 @@ fn assert_command_ends_after_oom_kill_of_leaderrun(options: &[&str]) {
     drop(b);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn the_command_ends_when_leaderrun_is_killed_for_lack_of_memory() {
     assert_command_ends_after_oom_kill_of_leaderrun(&[]);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn the_command_ends_when_leaderrun_under_an_init_process_is_killed_for_lack_of_memory() {
     assert_command_ends_after_oom_kill_of_leaderrun(&["--init"]);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -82,7 +82,7 @@ fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
 /// A script that starts a witness, and then as many processes as the limit allows. All of them ignore SIGTERM.
 const MANY_PROCESSES: &str = "trap '' TERM; $WITNESS & sleep 1; (while sleep 1000 & do :; done); wait";
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn docker_stop_ends_a_command_that_has_reached_the_process_limit() {
     assert_docker_stop_hands_over(60, MANY_PROCESSES, 20);
 }
@@ -106,7 +106,7 @@ fn assert_docker_stop_hands_over(pids_limit: u32, script: &str, stop_seconds: u3
 /// A script that runs four witnesses. With 3000 threads each, they cannot be killed in time with a tenth of a CPU.
 const MANY_THREADS: &str = "$WITNESS & $WITNESS & $WITNESS & $WITNESS & wait";
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).docker_options(&["--pids-limit=15000"]);
@@ -127,7 +127,7 @@ fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held
 const FORK_STORM: &str = "trap '' TERM; $WITNESS & exec perl -e 'use POSIX; $SIG{TERM} = \"IGNORE\"; \
     for (1..100) { next if fork; while (1) { POSIX::setsid(); my $pid = fork; exit if $pid; sleep 1 unless defined $pid } } sleep'";
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn docker_stop_ends_processes_that_fork_continuously() {
     assert_docker_stop_hands_over(2000, FORK_STORM, 50);
 }

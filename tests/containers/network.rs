@@ -10,7 +10,7 @@ use serde_json::Value;
 use testkit::exit_status::LOST;
 use testkit::{Cluster, TestLock, Witnesses, scratch};
 
-use crate::engine::{Candidate, can_run_containers, docker};
+use crate::engine::{Candidate, check_can_run_containers, docker};
 
 /// A Docker network, which is removed when this is dropped. Its containers must be dropped first.
 struct Network(String);
@@ -67,7 +67,7 @@ fn kubeconfig_through(address: SocketAddr) -> PathBuf {
     file
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn the_command_of_a_disconnected_leader_is_dead_before_another_starts() {
     let network = Network::new();
     let address = forward(&network.gateway(), Cluster::shared().address()).expect("a listener");

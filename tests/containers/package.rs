@@ -10,7 +10,7 @@ use crate::engine::docker;
 
 const IMAGE: &str = "leaderrun-systemd";
 
-fn can_build_package() -> Result<(), String> {
+fn check_can_build_package() -> Result<(), String> {
     let succeeds = |program: &str, arguments: &[&str]| {
         Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
     };
@@ -72,7 +72,7 @@ impl Drop for Debian {
     }
 }
 
-#[testkit::test(requires = can_build_package())]
+#[testkit::test(requires = check_can_build_package())]
 fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_removed() {
     let directory = scratch::directory("package");
     let mut build = Command::new("cargo");

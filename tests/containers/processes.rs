@@ -4,9 +4,9 @@
 use nix::sys::signal::Signal;
 use testkit::{TestLock, Witnesses};
 
-use crate::engine::{Candidate, can_run_containers, docker, shared_file};
+use crate::engine::{Candidate, check_can_run_containers, docker, shared_file};
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn leaderrun_as_pid_1_reaps_orphans_and_exits_with_the_commands_status() {
     let script = "(setsid sh -c 'sleep 0.2' &); sleep 1; grep -l '^State:.Z' /proc/[0-9]*/status; exit 7";
     let witnesses = Witnesses::new();
@@ -15,7 +15,7 @@ fn leaderrun_as_pid_1_reaps_orphans_and_exits_with_the_commands_status() {
     assert_eq!(docker(&["logs", &a.name]), "", "no zombie should be left");
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_file_system() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
     let options = ["--user=65532:65532", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"];
@@ -31,7 +31,7 @@ fn a_candidate_needs_no_root_user_no_capabilities_and_no_writable_root_file_syst
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn a_command_that_becomes_a_daemon_ends_before_the_release() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).run_script(&witnesses, &["ignore"], "setsid $WITNESS & sleep 1");
@@ -59,18 +59,18 @@ fn assert_command_ends_after_kill(comm: &str, options: &[&str]) {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn the_command_ends_when_the_supervisor_is_killed() {
     assert_command_ends_after_kill("lr-supervisor", &[]);
 }
 
 /// PID 1 cannot be killed from inside its container. Under an init process, the elector is not PID 1.
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn the_command_ends_when_the_elector_is_killed() {
     assert_command_ends_after_kill("leaderrun", &["--init"]);
 }
 
-#[testkit::test(requires = can_run_containers())]
+#[testkit::test(requires = check_can_run_containers())]
 fn processes_of_other_containers_are_left_alone() {
     let (lock, witnesses) = (shared_file(), Witnesses::new());
     let neighbor = Candidate::new("neighbor", &shared_file()).run_script(&witnesses, &[], "exec sleep 1000");

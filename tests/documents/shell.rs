@@ -19,7 +19,7 @@ run) shift 2; exec leaderrun "$@" ;;
 esac
 "#;
 
-fn has_kubectl() -> Result<(), String> {
+fn check_kubectl() -> Result<(), String> {
     match Command::new("kubectl").args(["version", "--client"]).output() {
         Ok(output) if output.status.success() => Ok(()),
         _ => Err("no kubectl".to_owned()),
@@ -73,7 +73,7 @@ fn shell_blocks_succeed() {
     run_documents(false);
 }
 
-#[testkit::test(requires = has_kubectl())]
+#[testkit::test(requires = check_kubectl())]
 fn shell_blocks_with_kubectl_succeed() {
     run_documents(true);
 }

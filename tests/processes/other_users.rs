@@ -19,7 +19,7 @@ pub const BEN: u32 = 20_002;
 pub const GROUP: u32 = 20_100;
 
 /// Returns an error if this process does not run as root. Only root can run candidates as other users.
-pub fn is_root() -> Result<(), String> {
+pub fn check_root() -> Result<(), String> {
     if geteuid().is_root() { Ok(()) } else { Err("only root can run candidates as other users".into()) }
 }
 

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use testkit::exit_status::{FAILED, LOST};
 use testkit::{Candidate, Cluster, Proxy, TIMING, TestLock, eventually, leaderrun};
 
-use crate::other_users::is_root;
+use crate::other_users::check_root;
 
 /// Returns a script that defines a function `check` and then runs `text`. The function runs `leaderrun check` and
 /// prints its exit status.
@@ -49,7 +49,7 @@ fn check_keeps_failing_when_renewals_succeed_again() {
     assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn check_without_proc_says_what_to_mount() {
     let without_proc = "umount -l /proc && check";
     let a = Candidate::program("a", "unshare").args(["--mount", leaderrun(), "--lock", &TestLock::file().name]);
@@ -147,7 +147,7 @@ fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
 }
 
 /// Returns an error if this user cannot create time namespaces.
-fn can_create_time_namespaces() -> Result<(), String> {
+fn check_can_create_time_namespaces() -> Result<(), String> {
     let output = std::process::Command::new("unshare").args(["--time", "--boottime", "-1", "--fork", "true"]).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
@@ -156,7 +156,7 @@ fn can_create_time_namespaces() -> Result<(), String> {
     }
 }
 
-#[testkit::test(requires = can_create_time_namespaces())]
+#[testkit::test(requires = check_can_create_time_namespaces())]
 fn check_works_in_another_time_namespace() {
     let check = format!("{} check", leaderrun());
     // The boot time in a namespace must not be negative, so the machine must have run for longer than the offset.

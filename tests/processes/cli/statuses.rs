@@ -110,7 +110,7 @@ fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     }
 }
 
-#[testkit::test(requires = is_ordinary_user())]
+#[testkit::test(requires = check_ordinary_user())]
 fn a_directory_that_cannot_be_written_to_is_not_a_conflict() {
     let directory = scratch::directory("read-only");
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a directory");
@@ -119,6 +119,6 @@ fn a_directory_that_cannot_be_written_to_is_not_a_conflict() {
 }
 
 /// Returns an error if this user is root, who may write to any directory.
-fn is_ordinary_user() -> Result<(), String> {
+fn check_ordinary_user() -> Result<(), String> {
     if nix::unistd::geteuid().is_root() { Err("root may write everywhere".to_owned()) } else { Ok(()) }
 }

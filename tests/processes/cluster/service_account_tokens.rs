@@ -98,14 +98,14 @@ fn assert_lock_is_kept_during(rotate: impl Fn(&Issuer)) {
 }
 
 /// Returns an error if the tests do not use a real API server.
-fn has_real_api_server() -> Result<(), String> {
+fn check_real_api_server() -> Result<(), String> {
     match std::env::var_os("KUBEBUILDER_ASSETS") {
         Some(_) => Ok(()),
         None => Err("KUBEBUILDER_ASSETS is not set".to_owned()),
     }
 }
 
-#[testkit::test(requires = has_real_api_server())]
+#[testkit::test(requires = check_real_api_server())]
 fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_revoked() {
     assert_lock_is_kept_during(Issuer::replace_and_revoke);
 }
@@ -118,7 +118,7 @@ fn only_explicitly() -> Result<(), String> {
 /// The first tokens expire during the test.
 #[testkit::test(requires = only_explicitly())]
 fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_expire() {
-    has_real_api_server().expect("a real API server");
+    check_real_api_server().expect("a real API server");
     let start = Instant::now();
     assert_lock_is_kept_during(|issuer| {
         let duration_of_test = TOKEN_LIFETIME + Duration::from_secs(150);

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use testkit::exit_status::{NOT_EXECUTABLE, NOT_FOUND};
 use testkit::{Candidate, TestLock, eventually, scratch};
 
-use crate::other_users::{self, ANN, become_user, create_reachable_directory, is_root};
+use crate::other_users::{self, ANN, become_user, check_root, create_reachable_directory};
 
 /// Creates an executable file. Returns its path.
 fn executable(contents: &[u8]) -> PathBuf {
@@ -89,7 +89,7 @@ fn the_message_names_a_missing_execute_permission() {
     }
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn the_message_names_the_directories_that_this_user_may_not_search() {
     let (closed, lock) =
         (create_reachable_directory("closed", 0o700), create_reachable_directory("lock", 0o777).join("job"));

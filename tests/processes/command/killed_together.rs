@@ -11,7 +11,7 @@ use nix::unistd::{Pid, setsid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TIMING, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-use crate::other_users::{ANN, become_user, copy_of_program, create_reachable_directory, is_root, program};
+use crate::other_users::{ANN, become_user, check_root, copy_of_program, create_reachable_directory, program};
 
 /// Scripts, each with the number of processes, including the shell, that exist when the script prints `ready`.
 const COMMANDS: [(&str, usize); 4] = [
@@ -74,14 +74,14 @@ fn start_as_ordinary_user(script: &str) -> Running {
         .run_script(script)
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn a_command_of_an_ordinary_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
         assert_killed_with_both(start_as_ordinary_user(script), processes);
     }
 }
 
-#[testkit::test(requires = is_root().and_then(|()| has_program("pkill")))]
+#[testkit::test(requires = check_root().and_then(|()| check_installed("pkill")))]
 fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
     for name in NAME_PATTERNS {
         let leaders = COMMANDS.map(|(script, processes)| {
@@ -94,7 +94,7 @@ fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
     }
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn a_command_that_has_changed_its_user_dies_with_both_processes() {
     for (script, processes) in COMMANDS {
         let as_other_user = ["setpriv", "--reuid", "20001", "--regid", "20001", "--clear-groups", "sh", "-c", script];
@@ -211,7 +211,7 @@ fn killall(arguments: &[&str]) {
 }
 
 /// Returns an error if this program is not installed.
-fn has_program(name: &str) -> Result<(), String> {
+fn check_installed(name: &str) -> Result<(), String> {
     Command::new(name).arg("--version").output().map(drop).map_err(|error| format!("{name}: {error}"))
 }
 
@@ -244,7 +244,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead() {
     }
 }
 
-#[testkit::test(requires = has_program("pkill"))]
+#[testkit::test(requires = check_installed("pkill"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_processes_are_killed_by_name() {
     for name in NAME_PATTERNS {
         for lock in [TestLock::file, TestLock::lease] {
@@ -254,7 +254,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_pr
 }
 
 /// killall with a path kills both processes, because they execute the same file.
-#[testkit::test(requires = has_program("killall"))]
+#[testkit::test(requires = check_installed("killall"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_path() {
     for lock in [TestLock::file, TestLock::lease] {
         let program = copy_of_program("killed-by-path");
@@ -265,7 +265,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
 }
 
 /// killall with a name kills all processes of that name, so the test runs leaderrun in a separate PID namespace.
-#[testkit::test(requires = is_root().and_then(|()| has_program("killall")))]
+#[testkit::test(requires = check_root().and_then(|()| check_installed("killall")))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_name_in_a_pid_namespace() {
     for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());

@@ -28,14 +28,14 @@ fn program_text(process: Pid) -> (u64, u64, bool) {
 }
 
 /// Returns an error if this user is not root, because the limit on locked memory is usually too low for other users.
-fn can_lock_memory() -> Result<(), String> {
+fn check_can_lock_memory() -> Result<(), String> {
     geteuid()
         .is_root()
         .then_some(())
         .ok_or_else(|| "the limit on locked memory is usually too low for users other than root".to_owned())
 }
 
-#[testkit::test(requires = can_lock_memory())]
+#[testkit::test(requires = check_can_lock_memory())]
 fn both_processes_are_locked_in_memory() {
     let a = Candidate::new("a", &TestLock::file()).run_script("echo ready; sleep 1000");
     eventually("a leads", || a.output().contains("ready"));

@@ -33,12 +33,12 @@ fn time_slice(thread: i32) -> u64 {
 }
 
 /// Returns an error if the kernel does not support separate time slices for threads.
-fn has_time_slices() -> Result<(), String> {
+fn check_time_slices() -> Result<(), String> {
     if time_slice(0) > 0 { Ok(()) } else { Err("no time slices of single threads before Linux 6.12".to_owned()) }
 }
 
 /// The test drops `CAP_SYS_NICE`, which most containers also lack.
-#[testkit::test(requires = has_time_slices())]
+#[testkit::test(requires = check_time_slices())]
 fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command_does_not() {
     const CAP_SYS_NICE: libc::c_ulong = 23;
     let candidate = Candidate::new("a", &TestLock::file()).configure(|command| {
@@ -66,7 +66,7 @@ fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command
 }
 
 /// Returns an error if this user may not set a real-time priority.
-fn can_set_real_time_priority() -> Result<(), String> {
+fn check_can_set_real_time_priority() -> Result<(), String> {
     // SAFETY: all zeros are a valid value.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = 1;
@@ -84,7 +84,7 @@ fn can_set_real_time_priority() -> Result<(), String> {
     if allowed { Ok(()) } else { Err("this user may not set a real-time priority".to_owned()) }
 }
 
-#[testkit::test(requires = can_set_real_time_priority())]
+#[testkit::test(requires = check_can_set_real_time_priority())]
 fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo $$; exec sleep 1000");

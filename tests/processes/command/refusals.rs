@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use testkit::exit_status::{FAILED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Proxy, Running, TIMING, TestLock, eventually, leaderrun, scratch};
 
-use crate::other_users::{ROOT, become_user, create_reachable_directory, is_root, program};
+use crate::other_users::{ROOT, become_user, check_root, create_reachable_directory, program};
 
 /// Makes one system call of a command fail, as a container runtime's seccomp profile does.
 fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
@@ -176,7 +176,7 @@ fn the_required_limit_of_open_files_is_enough() {
 }
 
 /// Packages that bundle a dynamic loader start their programs in this way.
-#[testkit::test(requires = has_loader())]
+#[testkit::test(requires = check_loader())]
 fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
     let lock = TestLock::file();
@@ -197,7 +197,7 @@ fn loader() -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
-fn has_loader() -> Result<(), String> {
+fn check_loader() -> Result<(), String> {
     match loader() {
         Some(loader) if std::path::Path::new(&loader).exists() => Ok(()),
         _ => Err("the program is linked statically".to_owned()),
@@ -244,7 +244,7 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
     assert!((1..14).contains(&refused), "{refused}");
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
@@ -261,7 +261,7 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
     assert!(has_run, "the highest limit should be enough");
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn the_message_about_a_limit_of_processes_says_which_limit_to_raise_for_a_lock_in_a_cluster() {
     let proxy = Proxy::start(Cluster::shared());
     let kubeconfig = create_reachable_directory("limited-in-a-cluster", 0o755).join("kubeconfig");
@@ -300,7 +300,7 @@ while True: signal.pause()
 ";
 
 /// Before leaderrun connects to the API server, it looks up the name on a new thread, which the limit may not allow.
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
     let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));
     let kubeconfig = create_reachable_directory("by-name", 0o755).join("kubeconfig");

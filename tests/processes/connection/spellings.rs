@@ -47,13 +47,13 @@ fn leaderrun_reads_every_spelling_as_in_the_table() {
     );
 }
 
-#[testkit::test(requires = has_kubectl())]
+#[testkit::test(requires = check_kubectl())]
 fn kubectl_reads_every_spelling_as_in_the_table() {
     assert_outcomes(|spelling| spelling.outcome, Setup::outcome_of_kubectl);
 }
 
 /// Returns an error if kubectl is not installed.
-fn has_kubectl() -> Result<(), String> {
+fn check_kubectl() -> Result<(), String> {
     let run =
         Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     run.map(drop).map_err(|_| "kubectl is not installed".to_owned())

@@ -117,9 +117,9 @@ fn trials() -> Option<u32> {
 }
 
 /// Returns an error if no measurement is requested, or if this user cannot limit the CPU time.
-fn can_measure() -> Result<(), String> {
+fn check_can_measure() -> Result<(), String> {
     trials().ok_or("LEADERRUN_CPU_LIMITS is not set")?;
-    crate::other_users::is_root()
+    crate::other_users::check_root()
 }
 
 /// Makes a candidate start in this cgroup, without permission to set a real-time priority, as in most containers.
@@ -222,7 +222,7 @@ fn greatest_logged(candidate: &Running, event: &str, field: &str) -> f64 {
 
 /// Killed threads need CPU time to end, and the limit applies to that time, too. If all 14,000 threads of this test
 /// were killed at once at the kill deadline, they would take minutes to end.
-#[testkit::test(requires = can_measure())]
+#[testkit::test(requires = check_can_measure())]
 fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -254,7 +254,7 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     witnesses.assert_one_at_a_time(2);
 }
 
-#[testkit::test(requires = can_measure())]
+#[testkit::test(requires = check_can_measure())]
 fn two_commands_are_never_alive_at_once_under_any_cpu_limit_and_load() {
     println!(
         "| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |"

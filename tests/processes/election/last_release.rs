@@ -22,7 +22,7 @@ fn last_release() -> Result<String, String> {
     }
 }
 
-fn has_last_release() -> Result<(), String> {
+fn check_last_release() -> Result<(), String> {
     last_release().map(drop)
 }
 
@@ -89,7 +89,7 @@ fn assert_takeover_in_both_directions(lock: impl Fn() -> TestLock, end: impl Fn(
     }
 }
 
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn the_other_build_acquires_every_kind_of_lock_after_a_release() {
     assert_takeover_in_both_directions(TestLock::file, |a, _| a.stop());
     for kind in ["lease", "endpoints", "configmap", "configmap+lease", "endpoints+lease"] {
@@ -97,7 +97,7 @@ fn the_other_build_acquires_every_kind_of_lock_after_a_release() {
     }
 }
 
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn the_other_build_takes_over_expired_records_in_annotations_and_two_objects() {
     for kind in ["configmap", "endpoints+lease"] {
         assert_takeover_in_both_directions(|| TestLock::of_kind(kind), lose_lock_in_partition);
@@ -110,7 +110,7 @@ fn lose_lock_in_partition(a: &mut Running, leader: &Build) {
     leader.proxy.heal();
 }
 
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn the_other_build_takes_over_when_renewals_get_no_reply() {
     assert_takeover_in_both_directions(TestLock::lease, |a, leader| {
         leader.proxy.partition_replies();
@@ -119,7 +119,7 @@ fn the_other_build_takes_over_when_renewals_get_no_reply() {
     });
 }
 
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn the_other_build_takes_over_after_the_elector_was_killed() {
     for lock in [TestLock::file, TestLock::lease] {
         assert_takeover_in_both_directions(lock, |a, _| {
@@ -129,7 +129,7 @@ fn the_other_build_takes_over_after_the_elector_was_killed() {
     }
 }
 
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn the_other_build_takes_over_after_the_supervisor_was_killed() {
     for lock in [TestLock::file, TestLock::lease] {
         assert_takeover_in_both_directions(lock, |a, _| {
@@ -139,7 +139,7 @@ fn the_other_build_takes_over_after_the_supervisor_was_killed() {
     }
 }
 
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn the_other_build_asks_the_leader_to_step_down() {
     for kind in ["lease", "endpoints", "configmap+lease"] {
         for [leader, standby] in directions() {
@@ -157,7 +157,7 @@ fn the_other_build_asks_the_leader_to_step_down() {
     }
 }
 
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn the_other_build_waits_until_the_lock_is_due() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -175,7 +175,7 @@ fn the_other_build_waits_until_the_lock_is_due() {
 }
 
 /// A standby of either build must not take over a lock whose renewals succeed only after failures.
-#[testkit::test(requires = has_last_release())]
+#[testkit::test(requires = check_last_release())]
 fn a_leader_on_a_bad_network_keeps_the_lock() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());

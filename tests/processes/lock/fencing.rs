@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use testkit::{Candidate, TestLock, scratch};
 
 /// Returns an error if this program is not in `PATH`.
-fn has_program(program: &str) -> Result<(), String> {
+fn check_installed(program: &str) -> Result<(), String> {
     let directories = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&directories).any(|directory| directory.join(program).is_file());
     found.then_some(()).ok_or_else(|| format!("{program} is missing"))
@@ -31,7 +31,7 @@ fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
     output.status.success()
 }
 
-#[testkit::test(requires = has_program("sqlite3"))]
+#[testkit::test(requires = check_installed("sqlite3"))]
 fn a_table_refuses_an_older_leader() {
     let database = scratch::directory("sql").join("report.db");
     let write = |token: &str, total: &str| {
@@ -48,7 +48,7 @@ fn a_table_refuses_an_older_leader() {
     }
 }
 
-#[testkit::test(requires = has_program("flock"))]
+#[testkit::test(requires = check_installed("flock"))]
 fn a_file_refuses_an_older_leader() {
     let file = scratch::directory("file").join("report");
     let write = |token: &str, text: &str| write_is_accepted(Command::new(recipe("file.sh")).arg(&file), token, text);

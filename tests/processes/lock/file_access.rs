@@ -16,7 +16,7 @@ use serde_json::Value;
 use testkit::exit_status::{LOST, UNAVAILABLE};
 use testkit::{Candidate, Running, TestLock, Witnesses, eventually, scratch};
 
-use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, create_reachable_directory, is_root, program};
+use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, check_root, create_reachable_directory, program};
 
 fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
@@ -183,7 +183,7 @@ fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
 }
 
 /// The file belongs to root if an administrator has run the job as root by hand.
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn a_file_created_by_root_can_be_used_by_the_owner_of_its_directory() {
     let directory = create_reachable_directory("of-a-user", 0o755);
     chown(&directory, Some(ANN), Some(ANN)).expect("root may change the owner");
@@ -191,7 +191,7 @@ fn a_file_created_by_root_can_be_used_by_the_owner_of_its_directory() {
 }
 
 /// In a sticky directory such as /tmp, the owner of the file must still be able to use it after a run as root.
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn a_file_in_a_sticky_directory_keeps_its_owner() {
     let path = create_reachable_directory("sticky", 0o1777).join("job");
     run_as_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
@@ -199,7 +199,7 @@ fn a_file_in_a_sticky_directory_keeps_its_owner() {
     assert_eq!((found.uid(), found.mode() & 0o777), (ANN, 0o644));
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn a_world_writable_file_can_be_used_by_all_users() {
     for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
         let path = create_reachable_directory("shared", mode).join("job");
@@ -217,7 +217,7 @@ fn a_world_writable_file_can_be_used_by_all_users() {
     }
 }
 
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn two_users_of_a_group_share_a_directory() {
     for mode in [0o775, 0o2775, 0o3775] {
         let directory = create_reachable_directory("of-a-group", mode);
@@ -235,7 +235,7 @@ fn two_users_of_a_group_share_a_directory() {
 
 /// The message names the owner of the file or of its directory, and suggests a shell command. The test runs that
 /// command.
-#[testkit::test(requires = is_root())]
+#[testkit::test(requires = check_root())]
 fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
     let sticky = create_reachable_directory("sticky", 0o1777);
     let closed = create_reachable_directory("closed", 0o755);
@@ -266,7 +266,7 @@ fn assert_suggestion_helps(path: &Path, expected: &str) {
 }
 
 /// Returns an error if this user cannot mount a file system.
-fn can_mount() -> Result<(), String> {
+fn check_can_mount() -> Result<(), String> {
     let directory = scratch::directory("mount");
     mount_small_file_system(&directory).map_err(|errno| format!("no file system can be mounted: {}", errno.desc()))?;
     umount2(&directory, MntFlags::MNT_DETACH).map_err(|errno| errno.to_string())
@@ -276,7 +276,7 @@ fn mount_small_file_system(directory: &Path) -> nix::Result<()> {
     mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))
 }
 
-#[testkit::test(requires = can_mount())]
+#[testkit::test(requires = check_can_mount())]
 fn a_leader_survives_a_full_disk() {
     let directory = scratch::directory("small");
     mount_small_file_system(&directory).expect("the file system can be mounted");
@@ -312,7 +312,7 @@ fn a_leader_survives_a_full_disk() {
 
 /// With `docker run --read-only --volume /srv/job:/job`, for example, a candidate in the container cannot replace the
 /// lock file, so it writes the file in place. A candidate outside the container replaces the file.
-#[testkit::test(requires = can_mount())]
+#[testkit::test(requires = check_can_mount())]
 fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_and_was_replaced() {
     let [outside, inside] = ["outside", "inside"].map(scratch::directory);
     let [outside_file, inside_file] = [&outside, &inside].map(|directory| directory.join("job"));

@@ -5,11 +5,11 @@ use std::process::Command;
 use testkit::exit_status::FAILED;
 use testkit::{Candidate, TestLock, Witnesses, harness};
 
-fn can_create_user_namespaces() -> Result<(), String> {
+fn check_can_create_user_namespaces() -> Result<(), String> {
     unshare(&["--user", "true"])
 }
 
-fn can_create_network_namespaces() -> Result<(), String> {
+fn check_can_create_network_namespaces() -> Result<(), String> {
     unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{LOOPBACK_UP} test -e {BINDV6ONLY}")])
 }
 
@@ -23,7 +23,7 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
 }
 
 /// In a new user namespace, even root may not listen on low ports.
-#[testkit::test(requires = can_create_user_namespaces())]
+#[testkit::test(requires = check_can_create_user_namespaces())]
 fn no_command_is_started_if_listening_on_the_port_is_not_permitted() {
     let witnesses = Witnesses::new();
     let candidate =
@@ -42,7 +42,7 @@ const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 /// The beginning of a script in a new network namespace. It brings up the loopback interface, the only interface there.
 const LOOPBACK_UP: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
-#[testkit::test(requires = can_create_network_namespaces())]
+#[testkit::test(requires = check_can_create_network_namespaces())]
 fn a_port_without_an_address_listens_on_both_address_families() {
     let request = |address: &str| {
         format!("exec 3<>/dev/tcp/{address}/8080; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")

@@ -9,7 +9,7 @@ use testkit::{eventually, harness, scratch};
 
 const IMAGE: &str = "leaderrun-systemd";
 
-fn has_docker_image() -> Result<(), String> {
+fn check_docker_image() -> Result<(), String> {
     match Command::new("docker").args(["image", "inspect", IMAGE]).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -115,7 +115,7 @@ fn assert_success(output: &Output) {
 /// The status text of the unit that leads.
 const LEADING: &str = "leading file:/run/failover.lease";
 
-#[testkit::test(requires = has_docker_image())]
+#[testkit::test(requires = check_docker_image())]
 fn two_units_fail_over() {
     let machine = Machine::boot();
     for (unit, identity) in [("a.service", "--identity a"), ("b.service", "--identity b")] {
@@ -135,7 +135,7 @@ fn two_units_fail_over() {
     assert_eq!(machine.property("b.service", "Result"), "success");
 }
 
-#[testkit::test(requires = has_docker_image())]
+#[testkit::test(requires = check_docker_image())]
 fn a_unit_that_hangs_is_restarted() {
     let machine = Machine::boot();
     machine.install("failover.service", "a.service", &[("WatchdogSec=30", "WatchdogSec=2\nTimeoutAbortSec=1")]);
@@ -149,7 +149,7 @@ fn a_unit_that_hangs_is_restarted() {
     assert_ne!(machine.property("a.service", "MainPID"), before);
 }
 
-#[testkit::test(requires = has_docker_image())]
+#[testkit::test(requires = check_docker_image())]
 fn a_scheduled_unit_that_does_not_acquire_the_lock_has_not_failed() {
     let machine = Machine::boot();
     machine.install("nightly.service", "a.service", &[("Type=oneshot", "Type=exec")]);
