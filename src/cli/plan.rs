@@ -243,8 +243,8 @@ fn is_overruled(origin: &Origin<'_>, other: &Origin<'_>) -> bool {
     !origin.is_on_command_line() && other.is_on_command_line()
 }
 
-/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line.
-/// That one then takes precedence over the variable of the other.
+/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line,
+/// where it takes precedence over the variable of the other.
 fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
     let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
     let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));

@@ -185,7 +185,7 @@ impl MainLoop {
         // the same step as its death.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
-        let ReceivedSignals { to_relay, resized, suspend_key_pressed } = self.signals.receive();
+        let ReceivedSignals { to_relay, terminal_resized, suspend_key_pressed } = self.signals.receive();
         if suspend_key_pressed {
             log_notices::not_suspended();
         }
@@ -197,7 +197,7 @@ impl MainLoop {
             supervisor_died,
             withdrawn: self.withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.read().is_ok()),
             signals,
-            resized,
+            terminal_resized,
             tree_empty: self.reap(),
         }
     }

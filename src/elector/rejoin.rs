@@ -85,7 +85,7 @@ fn execute_again(
     let losses = (LOSSES_VARIABLE.into(), losses.to_string());
     let log_start = (LOG_START_VARIABLE.into(), log_start.as_nanos().to_string());
     let added: Vec<_> = [losses, log_start, inherited.prepare_exec()?].into_iter().chain(counters).collect();
-    let environment = environment::with(|_| false, &added);
+    let environment = environment::modified(|_| false, &added);
     tree::kill_helpers();
     Ok(execve(c"/proc/self/exe", &arguments, &environment)?)
 }

@@ -208,10 +208,10 @@ pub struct Signals {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
     /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z sets `suspend_key_pressed` instead, because relaying it
-    /// would stop the command while leaderrun continues. SIGWINCH from the terminal sets `resized` instead.
+    /// would stop the command while leaderrun continues. SIGWINCH from the terminal sets `terminal_resized` instead.
     pub to_relay: Vec<i32>,
     /// Whether the size of the terminal has changed.
-    pub resized: bool,
+    pub terminal_resized: bool,
     /// Whether the key that suspends a job was pressed: Ctrl-Z, unless stty has changed it.
     pub suspend_key_pressed: bool,
 }
@@ -234,7 +234,7 @@ impl Signals {
             match info.ssi_signo as i32 {
                 libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => received.suspend_key_pressed = true,
                 key if KEY_SIGNALS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
-                libc::SIGWINCH if self.is_resize(&info) => received.resized = true,
+                libc::SIGWINCH if self.is_resize(&info) => received.terminal_resized = true,
                 signal => received.to_relay.push(signal),
             }
         }

@@ -63,7 +63,7 @@ impl Program {
                 || self.pid_variables.iter().any(|other| name == *other)
                 || name == LISTEN_PIDFD_VARIABLE
         };
-        self.environment = environment::with(is_removed, added);
+        self.environment = environment::modified(is_removed, added);
     }
 
     /// Returns the environment of a command with this pid.

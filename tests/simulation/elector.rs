@@ -89,7 +89,7 @@ impl World {
         if self.mutation == Mutation::GraceAfterTakeover {
             election.retain(|report| *report != ElectionReport::Lose);
         }
-        ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized: false, tree_empty }
+        ElectorInputs { reports, election, supervisor_died, withdrawn, signals, terminal_resized: false, tree_empty }
     }
 
     /// Traces the election's report. After a loss, also sets a deadline for the death of the command.

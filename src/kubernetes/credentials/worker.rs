@@ -171,10 +171,10 @@ impl Worker {
             Some(loaded) if *loaded.config == config => Arc::clone(&loaded.config),
             _ => Arc::new(config),
         };
-        let is_unchanged = self
+        let has_changed = self
             .loaded
             .as_ref()
-            .is_some_and(|loaded| Arc::ptr_eq(&loaded.config, &config) && loaded.material == material);
+            .is_none_or(|loaded| !Arc::ptr_eq(&loaded.config, &config) || loaded.material != material);
         let authorization = material.authorization.clone();
         let proxy_tls = self.proxy_tls(&config, &material).map_err(within)?;
         let authority = material.tls.authority.clone();
@@ -188,11 +188,11 @@ impl Worker {
             return Ok(read_failure);
         }
         let current = self.access.as_ref();
-        if is_unchanged && current.is_some_and(|current| current.lifetime == lifetime) {
+        if !has_changed && current.is_some_and(|current| current.lifetime == lifetime) {
             return Ok(read_failure);
         }
-        let generation = current.map_or(1, |current| current.generation + u64::from(!is_unchanged));
-        if current.is_some() && !is_unchanged {
+        let generation = current.map_or(1, |current| current.generation + u64::from(has_changed));
+        if current.is_some() && has_changed {
             log_events::credentials_renewed(&config.origin.to_string());
         }
         let access = Access { generation, config, tls, authority, identity, proxy_tls, authorization, lifetime };

@@ -69,7 +69,7 @@ impl Authorities {
     }
 
     /// Returns the authorities that may issue certificates at this time. As in Go, an authority may not issue
-    /// certificates while its own is not valid.
+    /// certificates while its own certificate is not valid.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
@@ -79,8 +79,8 @@ impl Authorities {
         certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
     }
 
-    /// Returns whether this authority allows this many intermediate authorities between itself and a server. webpki
-    /// does not check this limit.
+    /// Returns whether the authority `anchor` allows this many intermediate authorities between itself and a server.
+    /// webpki does not check this limit.
     pub fn allow_intermediates(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
         let is_anchor = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
         let mut certificates = self.certificates.iter().filter(is_anchor);

@@ -77,7 +77,7 @@ impl DirectoryWatch {
     pub async fn next(&self) -> io::Result<DirectoryEvent> {
         loop {
             match self.inotify.get().read_events() {
-                Ok(events) if events.iter().any(ends_the_watch) => return Ok(DirectoryEvent::Ended),
+                Ok(events) if events.iter().any(ends_watch) => return Ok(DirectoryEvent::Ended),
                 Ok(events) if events.iter().any(|event| self.concerns(event)) => return Ok(DirectoryEvent::Changed),
                 Ok(_) => {}
                 Err(Errno::EAGAIN) => self.inotify.ready().await?,
@@ -93,7 +93,7 @@ impl DirectoryWatch {
     }
 }
 
-fn ends_the_watch(event: &InotifyEvent) -> bool {
+fn ends_watch(event: &InotifyEvent) -> bool {
     let ending_events = AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVE_SELF
         | AddWatchFlags::IN_IGNORED

@@ -326,10 +326,10 @@ impl Election {
     /// Delays the next request by the server's `retry_after`, within limits, or by a default. A `retry_after` of zero
     /// means no delay.
     fn back_off(&mut self, now: Instant, retry_after: Option<Duration>) {
-        let does_not_wait = self.does_not_wait();
+        let has_zero_wait = self.has_zero_wait();
         let timing = &self.config.timing;
         let (least, most) = match self.phase {
-            ElectionPhase::Waiting if does_not_wait => {
+            ElectionPhase::Waiting if has_zero_wait => {
                 (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), MAX_DEMANDED_PAUSE)
             }
             ElectionPhase::Waiting => (self.jittered_retry(), MAX_DEMANDED_PAUSE),
@@ -348,7 +348,7 @@ impl Election {
         self.config.timing.retry_period().mul_f64(1.0 + JITTER * self.random.fraction().0)
     }
 
-    fn does_not_wait(&self) -> bool {
+    fn has_zero_wait(&self) -> bool {
         self.config.wait == Some(Duration::ZERO)
     }
 

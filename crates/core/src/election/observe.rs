@@ -91,7 +91,7 @@ impl Election {
             }
             Reply::Refused { retry_after } => {
                 self.refusals += 1;
-                if self.is_waiting() && self.does_not_wait() && self.refusals >= MAX_REFUSALS_WITHOUT_WAITING {
+                if self.is_waiting() && self.has_zero_wait() && self.refusals >= MAX_REFUSALS_WITHOUT_WAITING {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
                 self.back_off(now.boot, retry_after);
@@ -101,7 +101,7 @@ impl Election {
                     self.failed_reads = self.failed_reads.saturating_add(1);
                 }
                 let knows_nothing = self.is_waiting() && self.observed.is_none();
-                if knows_nothing && self.does_not_wait() && self.failed_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
+                if knows_nothing && self.has_zero_wait() && self.failed_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
                 // Before the candidacy ends, a read must show whether this write acquired or released the lock.
@@ -186,7 +186,7 @@ impl Election {
                     self.start_leading(sent, stored);
                 }
                 (None, Some(stored))
-                    if is_mine && self.does_not_wait() && !self.has_full_lease_duration(&stored.record) =>
+                    if is_mine && self.has_zero_wait() && !self.has_full_lease_duration(&stored.record) =>
                 {
                     self.stop_waiting(now, Outcome::Unreachable);
                 }
@@ -266,10 +266,10 @@ impl Election {
     /// that does not wait gives up if the change shows that the lock cannot be acquired.
     fn notify_of_change(&mut self, before: Option<Record>, after: Option<Record>, was_known: bool, now: Now) {
         let takeable_at = self.observed.as_ref().map_or(now.boot, ObservedRecord::takeable_at);
-        let does_not_wait = self.does_not_wait();
+        let has_zero_wait = self.has_zero_wait();
         let notice = match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
-                if was_known && does_not_wait {
+                if was_known && has_zero_wait {
                     // The record changed since it was first read, so its holder is alive.
                     return self.stop_waiting(now, Outcome::NotAcquired);
                 }
@@ -281,7 +281,7 @@ impl Election {
             Some(record) if record.valid_not_before().is_some_and(|not_before| not_before > now.wall) => {
                 let not_before = record.valid_not_before().unwrap_or_default();
                 self.actions.push(ElectionAction::Notify(ElectionNotice::NotDue { not_before }));
-                if does_not_wait {
+                if has_zero_wait {
                     self.stop_waiting(now, Outcome::NotAcquired);
                 }
                 return;

@@ -159,7 +159,8 @@ impl Elector {
     /// supervisor's death, timeouts, the withdrawal of traffic, signals, a resized terminal, the end of the last
     /// process.
     pub fn step(&mut self, now: Instant, inputs: ElectorInputs) -> Vec<ElectorAction> {
-        let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, resized, tree_empty } = inputs;
+        let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, terminal_resized, tree_empty } =
+            inputs;
         for report in reports {
             self.handle_report(now, report);
         }
@@ -176,7 +177,7 @@ impl Elector {
         for signal in signals {
             self.handle_signal(now, signal);
         }
-        if resized && let ElectorPhase::Leading { .. } = self.phase {
+        if terminal_resized && let ElectorPhase::Leading { .. } = self.phase {
             self.order(Order::Signal(libc::SIGWINCH));
         }
         if tree_empty && matches!(self.phase, ElectorPhase::Killing) {

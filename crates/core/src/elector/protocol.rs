@@ -22,7 +22,7 @@ pub struct ElectorInputs {
     /// The signals that leaderrun received, except for those that were ignored when it was started.
     pub signals: Vec<i32>,
     /// Whether the size of leaderrun's terminal has changed.
-    pub resized: bool,
+    pub terminal_resized: bool,
     /// Whether the elector has no children left, not even zombies.
     pub tree_empty: bool,
 }

@@ -17,7 +17,7 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
         for ignored in [libc::SIGCHLD, libc::SIGCONT, libc::SIGTSTP, libc::SIGURG] {
             driver.signal(now, ignored);
         }
-        driver.step(now, ElectorInputs { resized: true, ..ElectorInputs::default() });
+        driver.step(now, ElectorInputs { terminal_resized: true, ..ElectorInputs::default() });
         assert_eq!(driver.actions(), []);
         driver.signal(now, signal);
         assert_eq!(driver.actions(), [ElectorAction::StopElection]);
