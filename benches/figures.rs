@@ -1,8 +1,8 @@
 //! Measures the performance and the resource usage of leaderrun. `cargo bench` prints a table of medians, 99th
 //! percentiles and worst values.
 //!
-//! The benchmark runs real processes and sockets. It uses the tests' API server or, with `KUBEBUILDER_ASSETS`, a real
-//! one. `LEADERRUN_BENCH_RUNS` sets how many times each figure is measured; slow figures are measured fewer times.
+//! The benchmark runs real processes and sockets. It uses the in-process API server or, with `KUBEBUILDER_ASSETS`, a
+//! real one. `LEADERRUN_BENCH_RUNS` sets how many times each figure is measured; slow figures are measured fewer times.
 //! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". Three groups of figures are
 //! always measured together, and are selected as "memory", "per minute" and "200 candidates".
 
@@ -133,9 +133,9 @@ fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let path = lock.lease_path();
     let replace = |session: &Session, lease: &mut Value, holder: &str| {
         lease["spec"]["holderIdentity"] = json!(holder);
-        let reply = session.send(Method::PUT, &path, Some((JSON, lease)), TIMEOUT).expect("a reply");
-        assert_eq!(reply.status, 200, "{}", reply.body);
-        reply.json()
+        let response = session.send(Method::PUT, &path, Some((JSON, lease)), TIMEOUT).expect("a response");
+        assert_eq!(response.status, 200, "{}", response.body);
+        response.json()
     };
     let collection = path.strip_suffix("/job").expect("the path of the lease");
     let lease = json!({

@@ -12,9 +12,9 @@ use testkit::Cluster;
 #[testkit::test]
 fn a_put_creates_a_missing_lease() {
     let namespace = Namespace::new();
-    let reply = put(&namespace.admin, &namespace.lease("job"), &held_by("job", "a"));
-    assert_eq!(reply.status, 201);
-    let created = reply.json();
+    let response = put(&namespace.admin, &namespace.lease("job"), &held_by("job", "a"));
+    assert_eq!(response.status, 201);
+    let created = response.json();
     assert_eq!(created["kind"], "Lease");
     assert_eq!(created["apiVersion"], "coordination.k8s.io/v1");
     assert_eq!(created["metadata"]["namespace"], namespace.name.as_str());
@@ -34,13 +34,13 @@ fn exactly_one_of_several_concurrent_puts_creates_the_lease() {
             start.wait();
             put(&namespace.admin, &namespace.lease("job"), &held_by("job", &format!("writer-{writer}")))
         };
-        let replies = thread::scope(|scope| {
+        let responses = thread::scope(|scope| {
             let threads: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || create(writer))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a reply")).collect::<Vec<_>>()
+            threads.into_iter().map(|thread| thread.join().expect("a response")).collect::<Vec<_>>()
         });
-        let created = replies.iter().filter(|reply| reply.status == 201).count();
-        assert_eq!(created, 1, "round {round}: {replies:#?}");
-        for refused in replies.iter().filter(|reply| reply.status != 201) {
+        let created = responses.iter().filter(|response| response.status == 201).count();
+        assert_eq!(created, 1, "round {round}: {responses:#?}");
+        for refused in responses.iter().filter(|response| response.status != 201) {
             assert_eq!(refused.status, 422);
             let message = refused.json()["message"].to_string();
             assert!(message.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"));
@@ -84,7 +84,7 @@ fn exactly_one_of_several_updates_of_one_version_succeeds() {
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a reply")).collect::<Vec<_>>()
+        threads.into_iter().map(|thread| thread.join().expect("a response")).collect::<Vec<_>>()
     });
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), WRITERS - 1, "{statuses:?}");
@@ -95,9 +95,9 @@ fn a_put_without_a_uid_recreates_a_deleted_lease() {
     let namespace = Namespace::new();
     let old = namespace.put("job", "a");
     namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
-    let reply = put(&namespace.admin, &namespace.lease("job"), &without(&old, "uid"));
-    assert_eq!(reply.status, 201);
-    assert_ne!(reply.json()["metadata"]["uid"], old["metadata"]["uid"]);
+    let response = put(&namespace.admin, &namespace.lease("job"), &without(&old, "uid"));
+    assert_eq!(response.status, 201);
+    assert_ne!(response.json()["metadata"]["uid"], old["metadata"]["uid"]);
 }
 
 #[testkit::test]
@@ -134,7 +134,8 @@ fn a_recreated_lease_has_a_greater_version() {
 
 #[testkit::test]
 fn versions_grow_beyond_a_power_of_ten() {
-    // The first version in a new cluster is near zero on a real server, and just below ten thousand on the testkit's.
+    // The first version in a new cluster is near zero on a real server, and just below ten thousand on the in-process
+    // one.
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let mut last = version(&namespace.put("job", "a"));
@@ -156,8 +157,8 @@ fn an_update_that_changes_nothing_keeps_the_version() {
     let lease = namespace.put("job", "a");
     let watch =
         namespace.admin.watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&lease))).expect("a watch");
-    let reply = put(&namespace.admin, &namespace.lease("job"), &lease);
-    assert_eq!((reply.status, version(&reply.json())), (200, version(&lease)));
+    let response = put(&namespace.admin, &namespace.lease("job"), &lease);
+    assert_eq!((response.status, version(&response.json())), (200, version(&lease)));
     let changed = namespace.set_holder("job", "b");
     let event = watch.next_change().expect("an event");
     assert_eq!(version(&event["object"]), version(&changed), "the first event should report the first change");

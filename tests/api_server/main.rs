@@ -1,4 +1,4 @@
-//! Tests of the API server behavior that leaderrun relies on, and of the fault proxy. They run against the testkit's
+//! Tests of the API server behavior that leaderrun relies on, and of the fault proxy. They run against the in-process
 //! API server, or against a real kube-apiserver if `KUBEBUILDER_ASSETS` is set.
 
 automod::dir!("tests/api_server");
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use testkit::{
     Client, Cluster, TIMEOUT,
-    client::{JSON, Reply},
+    client::{JSON, Response},
 };
 
 fn main() -> std::process::ExitCode {
@@ -68,9 +68,9 @@ fn held_by(name: &str, holder: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "holderIdentity": holder, "leaseDurationSeconds": 15 } })
 }
 
-/// Sends a PUT and returns the reply, even if it is an error.
-fn put(client: &Client, path: &str, object: &Value) -> Reply {
-    client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a reply")
+/// Sends a PUT and returns the response, even if it is an error.
+fn put(client: &Client, path: &str, object: &Value) -> Response {
+    client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a response")
 }
 
 /// Returns the resourceVersion of an object as a number.

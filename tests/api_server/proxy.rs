@@ -46,14 +46,14 @@ impl Fixture {
 
     /// Lists the Leases on an existing connection, and returns the status.
     fn read_on(&self, session: &Session, timeout: Duration) -> Result<u16, ErrorKind> {
-        let reply = session.send(Method::GET, &self.namespace.leases(), None, timeout);
-        reply.map(|reply| reply.status).map_err(|error| error.kind())
+        let response = session.send(Method::GET, &self.namespace.leases(), None, timeout);
+        response.map(|response| response.status).map_err(|error| error.kind())
     }
 
     /// Lists the Leases on a new connection, and returns the status.
     fn read(&self, timeout: Duration) -> Result<u16, ErrorKind> {
-        let reply = self.client.send(Method::GET, &self.namespace.leases(), None, timeout);
-        reply.map(|reply| reply.status).map_err(|error| error.kind())
+        let response = self.client.send(Method::GET, &self.namespace.leases(), None, timeout);
+        response.map(|response| response.status).map_err(|error| error.kind())
     }
 
     /// Returns whether a read on a new connection succeeds.
@@ -61,7 +61,8 @@ impl Fixture {
         self.read(TIMEOUT) == Ok(200)
     }
 
-    /// Sends a PUT that gets no reply, calls `check` with its path while the PUT waits, and then breaks the connection.
+    /// Sends a PUT that gets no response, calls `check` with its path while the PUT waits, and then breaks the
+    /// connection.
     fn while_a_put_waits(&self, check: impl FnOnce(&str)) {
         let path = self.namespace.lease("job");
         thread::scope(|scope| {
@@ -71,9 +72,9 @@ impl Fixture {
             });
             check(&path);
             thread::sleep(QUIET_TIME);
-            assert!(!put.is_finished(), "the PUT should get no reply, and its connection should stay open");
+            assert!(!put.is_finished(), "the PUT should get no response, and its connection should stay open");
             self.proxy.break_existing();
-            put.join().expect("a request").expect_err("no reply");
+            put.join().expect("a request").expect_err("no response");
         });
     }
 }
@@ -124,7 +125,7 @@ fn a_partition_loses_all_bytes_and_closes_no_connection() {
 }
 
 #[testkit::test]
-fn requests_can_be_lost_while_replies_arrive() {
+fn requests_can_be_lost_while_responses_arrive() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition_requests();
@@ -137,10 +138,10 @@ fn requests_can_be_lost_while_replies_arrive() {
 }
 
 #[testkit::test]
-fn replies_can_be_lost_while_requests_arrive() {
+fn responses_can_be_lost_while_requests_arrive() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
-    fixture.proxy.partition_replies();
+    fixture.proxy.partition_responses();
     let start = Instant::now();
     thread::scope(|scope| {
         let read = scope.spawn(|| fixture.read_on(&session, TIMEOUT));
@@ -149,7 +150,7 @@ fn replies_can_be_lost_while_requests_arrive() {
         assert!(watch.is_silent_for(QUIET_TIME));
         assert!(!read.is_finished());
         fixture.proxy.break_existing();
-        read.join().expect("a request").expect_err("no reply");
+        read.join().expect("a request").expect_err("no response");
     });
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
 }
@@ -208,9 +209,9 @@ fn silent_connections_can_be_closed() {
 }
 
 #[testkit::test]
-fn requests_and_replies_can_be_delayed() {
+fn requests_and_responses_can_be_delayed() {
     const DELAY: Duration = Duration::from_millis(200);
-    for add_delay in [Proxy::delay, Proxy::delay_replies] {
+    for add_delay in [Proxy::delay_requests, Proxy::delay_responses] {
         let fixture = Fixture::new();
         add_delay(&fixture.proxy, DELAY);
         let start = Instant::now();
@@ -220,15 +221,15 @@ fn requests_and_replies_can_be_delayed() {
 }
 
 #[testkit::test]
-fn a_reply_can_be_lost() {
+fn a_response_can_be_lost() {
     let fixture = Fixture::new();
-    fixture.proxy.lose_replies(Match::put().next(1));
+    fixture.proxy.lose_responses(Match::put().next(1));
     fixture.while_a_put_waits(|path| {
         eventually("the server has carried out the PUT", || fixture.namespace.admin.get(path).is_ok());
         assert!(fixture.works(), "the fault should not apply to a read");
     });
-    let second_reply = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
-    assert_eq!(second_reply.expect_err("a PUT without a version").code, 422, "the next PUT should get its reply");
+    let second_response = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
+    assert_eq!(second_response.expect_err("a PUT without a version").code, 422, "the next PUT should get its response");
 }
 
 #[testkit::test]
@@ -237,9 +238,9 @@ fn the_proxy_can_respond_in_place_of_the_server() {
     let path = fixture.namespace.lease("job");
     fixture.proxy.respond(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
-    let reply = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a reply");
-    assert_eq!((reply.status, &reply.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
-    assert_eq!(reply.json()["details"]["retryAfterSeconds"], 7);
+    let response = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a response");
+    assert_eq!((response.status, &response.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
+    assert_eq!(response.json()["details"]["retryAfterSeconds"], 7);
     assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server should not get the request");
 
     fixture.proxy.respond(Match::any(), 503, None);
@@ -278,10 +279,10 @@ fn a_held_request_is_lost_in_a_partition() {
 }
 
 #[testkit::test]
-fn a_reply_can_be_held() {
+fn a_response_can_be_held() {
     let fixture = Fixture::new();
     let path = fixture.namespace.lease("job");
-    let held = fixture.proxy.hold_replies(Match::method(Method::PUT));
+    let held = fixture.proxy.hold_responses(Match::method(Method::PUT));
     thread::scope(|scope| {
         let put = scope.spawn(|| fixture.client.replace(&path, &held_by("job", "a")));
         held.wait_until_held();

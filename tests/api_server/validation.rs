@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::{Namespace, put};
 
-/// Sends a PUT of a new Lease with this spec. Returns the status and the body of the reply.
+/// Sends a PUT of a new Lease with this spec. Returns the status and the body of the response.
 fn put_lease_with_spec(spec: &Value) -> (u16, Value) {
     let namespace = Namespace::new();
-    let reply = put(&namespace.admin, &namespace.lease("job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
-    (reply.status, reply.json())
+    let response =
+        put(&namespace.admin, &namespace.lease("job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
+    (response.status, response.json())
 }
 
 #[testkit::test]
@@ -91,8 +92,8 @@ fn wrong_types_and_kinds_are_refused() {
         json!({ "apiVersion": "v1", "metadata": { "name": "job" } }),
         json!([]),
     ] {
-        let reply = put(&namespace.admin, &namespace.lease("job"), &object);
-        assert_eq!((reply.status, &reply.json()["reason"]), (400, &json!("BadRequest")), "{object}");
+        let response = put(&namespace.admin, &namespace.lease("job"), &object);
+        assert_eq!((response.status, &response.json()["reason"]), (400, &json!("BadRequest")), "{object}");
     }
 }
 

@@ -25,7 +25,7 @@ fn unknown_paths_and_methods_are_refused() {
     let unknown = admin.get(&format!("/apis/coordination.k8s.io/v1/namespaces/{name}/nothings")).unwrap_err();
     assert_eq!(unknown.message, "the server could not find the requested resource");
     assert_eq!(admin.get("/apis/nothing.example.com/v1/nothings").unwrap_err().code, 404);
-    let post = admin.send(Method::POST, &namespace.lease("job"), None, TIMEOUT).expect("a reply");
+    let post = admin.send(Method::POST, &namespace.lease("job"), None, TIMEOUT).expect("a response");
     assert_eq!((post.status, &post.json()["reason"]), (405, &json!("MethodNotAllowed")));
     assert_eq!(put(admin, &namespace.leases(), &held_by("job", "a")).status, 405);
 }
@@ -143,7 +143,7 @@ fn a_json_patch_changes_nothing_if_its_test_fails() {
     assert_eq!(namespace.admin.json_patch(&namespace.lease("job"), &json!({})).unwrap_err().code, 400);
     let unknown =
         namespace.admin.send(Method::PATCH, &namespace.lease("job"), Some(("text/plain", &json!({}))), TIMEOUT);
-    assert_eq!(unknown.expect("a reply").status, 415);
+    assert_eq!(unknown.expect("a response").status, 415);
 }
 
 #[testkit::test]

@@ -1,7 +1,7 @@
 //! Tests of leaderrun with real processes, sockets and signals.
 //!
 //! The tests decide whether two commands overlapped by the times that the commands themselves wrote to files (see
-//! [`testkit::witness`]), never by leaderrun's log. The API server is the testkit's own, or a real one if
+//! [`testkit::witness`]), never by leaderrun's log. The API server is the in-process one, or a real one if
 //! `KUBEBUILDER_ASSETS` names a directory with its programs. A proxy in front of the API server injects faults.
 //!
 //! All files in the directories below are part of this binary.

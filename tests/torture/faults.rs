@@ -120,19 +120,19 @@ impl Arena {
         match fault {
             NetworkFault::Partition => proxy.partition(),
             NetworkFault::PartitionRequests => proxy.partition_requests(),
-            NetworkFault::PartitionReplies => proxy.partition_replies(),
+            NetworkFault::PartitionResponses => proxy.partition_responses(),
             NetworkFault::SilenceExisting => proxy.silence_existing(),
             NetworkFault::BreakExisting => proxy.break_existing(),
             NetworkFault::Refuse => proxy.refuse(),
-            NetworkFault::LoseReplies(count) => proxy.lose_replies(Match::put().next(count)),
+            NetworkFault::LoseResponses(count) => proxy.lose_responses(Match::put().next(count)),
             NetworkFault::Respond(status) => proxy.respond(Match::any(), status, (status == 429).then_some(1)),
-            NetworkFault::DelayRequests(by) => proxy.delay(Duration::from_millis(by)),
-            NetworkFault::DelayReplies(by) => proxy.delay_replies(Duration::from_millis(by)),
+            NetworkFault::DelayRequests(by) => proxy.delay_requests(Duration::from_millis(by)),
+            NetworkFault::DelayResponses(by) => proxy.delay_responses(Duration::from_millis(by)),
             NetworkFault::HoldRequests => {
                 self.fault_ends.push((until, FaultEnd::Release(proxy.hold_requests(Match::put().next(2)))));
             }
-            NetworkFault::HoldReplies => {
-                self.fault_ends.push((until, FaultEnd::Release(proxy.hold_replies(Match::put().next(2)))));
+            NetworkFault::HoldResponses => {
+                self.fault_ends.push((until, FaultEnd::Release(proxy.hold_responses(Match::put().next(2)))));
             }
         }
         self.fault_ends.push((until, FaultEnd::Heal { index }));

@@ -57,20 +57,20 @@ pub enum Edit {
 pub enum NetworkFault {
     Partition,
     PartitionRequests,
-    PartitionReplies,
+    PartitionResponses,
     SilenceExisting,
     BreakExisting,
     Refuse,
-    /// The replies to this number of writes are lost.
-    LoseReplies(usize),
+    /// The responses to this number of writes are lost.
+    LoseResponses(usize),
     /// The proxy responds to all requests with this status.
     Respond(u16),
     /// Requests are delayed by this number of milliseconds.
     DelayRequests(u64),
-    /// Replies are delayed by this number of milliseconds.
-    DelayReplies(u64),
+    /// Responses are delayed by this number of milliseconds.
+    DelayResponses(u64),
     HoldRequests,
-    HoldReplies,
+    HoldResponses,
 }
 
 /// A fault that the torture test injects.
@@ -219,16 +219,16 @@ fn network(random: &mut fastrand::Rng) -> NetworkFault {
     match random.u8(..14) {
         0 | 1 => NetworkFault::Partition,
         2 => NetworkFault::PartitionRequests,
-        3 | 4 => NetworkFault::PartitionReplies,
+        3 | 4 => NetworkFault::PartitionResponses,
         5 => NetworkFault::SilenceExisting,
         6 => NetworkFault::BreakExisting,
         7 => NetworkFault::Refuse,
-        8 => NetworkFault::LoseReplies(random.usize(1..4)),
+        8 => NetworkFault::LoseResponses(random.usize(1..4)),
         9 | 10 => NetworkFault::Respond([429, 500, 503, 504][random.usize(..4)]),
         11 if random.bool() => NetworkFault::DelayRequests(random.u64(1..900)),
-        11 => NetworkFault::DelayReplies(random.u64(1..900)),
+        11 => NetworkFault::DelayResponses(random.u64(1..900)),
         12 => NetworkFault::HoldRequests,
-        _ => NetworkFault::HoldReplies,
+        _ => NetworkFault::HoldResponses,
     }
 }
 

@@ -74,12 +74,12 @@ impl RecordStore {
                 if session.is_none() {
                     *session = client.open().ok();
                 }
-                let reply = session.as_ref()?.send(Method::GET, path, None, REQUEST_TIMEOUT);
-                let Ok(reply) = reply else {
+                let response = session.as_ref()?.send(Method::GET, path, None, REQUEST_TIMEOUT);
+                let Ok(response) = response else {
                     *session = None;
                     return None;
                 };
-                let lease: Value = serde_json::from_str(&reply.body).ok()?;
+                let lease: Value = serde_json::from_str(&response.body).ok()?;
                 let mark = &lease["metadata"]["annotations"][RUN_ANNOTATION];
                 Some(observation(&lease["spec"], mark, lease["metadata"]["resourceVersion"].as_str()?))
             }
@@ -147,8 +147,8 @@ fn changed_fields(edit: Edit, standby: &str) -> Value {
 fn edit_lease(client: &Client, path: &str, edit: Edit, observed: &Observation, standby: &str) -> Option<()> {
     let version = &observed.version;
     let send = |method, path: &str, content_type, body: &Value| {
-        let reply = client.send(method, path, Some((content_type, body)), REQUEST_TIMEOUT).ok()?;
-        (reply.status < 300).then_some(())
+        let response = client.send(method, path, Some((content_type, body)), REQUEST_TIMEOUT).ok()?;
+        (response.status < 300).then_some(())
     };
     if matches!(edit, Edit::Delete | Edit::Recreate) {
         let preconditions = json!({ "preconditions": { "resourceVersion": version } });

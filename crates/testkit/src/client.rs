@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use kube::core::Status;
 use rustls::pki_types::ServerName;
@@ -43,9 +43,9 @@ pub struct Client {
 /// The body of a request: a content type and a document, or nothing.
 pub type Body<'a> = Option<(&'a str, &'a Value)>;
 
-/// The reply to a request. It may be an error.
+/// The response to a request, which may be an error.
 #[derive(Debug)]
-pub struct Reply {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: String,
@@ -129,11 +129,11 @@ impl Client {
         watch.unwrap_or_else(|error| panic!("cannot watch {path}: {error}"))
     }
 
-    /// Sends one request, and returns the reply, even if it is an error.
+    /// Sends one request, and returns the response, even if it is an error.
     ///
     /// # Errors
-    /// Fails if no complete reply arrives within `timeout`.
-    pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Reply> {
+    /// Fails if no complete response arrives within `timeout`.
+    pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Response> {
         let request = self.request(method, path, body);
         let server = self.server;
         runtime::wait(async move {
@@ -151,11 +151,11 @@ impl Client {
     }
 
     fn json(&self, method: Method, path: &str, body: Body) -> Result<Value, Box<Status>> {
-        let reply =
+        let response =
             self.send(method.clone(), path, body, TIMEOUT).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        match reply.status {
-            200..300 => Ok(reply.json()),
-            _ => Err(reply.into_status()),
+        match response.status {
+            200..300 => Ok(response.json()),
+            _ => Err(response.into_status()),
         }
     }
 
@@ -185,11 +185,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Sends one request on this connection, and returns the reply, even if it is an error.
+    /// Sends one request on this connection, and returns the response, even if it is an error.
     ///
     /// # Errors
-    /// Fails if no complete reply arrives within `timeout`.
-    pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Reply> {
+    /// Fails if no complete response arrives within `timeout`.
+    pub fn send(&self, method: Method, path: &str, body: Body, timeout: Duration) -> io::Result<Response> {
         let request = self.client.request(method, path, body);
         let connection = Arc::clone(&self.connection);
         runtime::wait(async move {
@@ -199,7 +199,7 @@ impl Session {
     }
 }
 
-impl Reply {
+impl Response {
     /// Returns the body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in this body: {}", self.body))
@@ -306,17 +306,21 @@ async fn connect(server: SocketAddr) -> io::Result<Connection> {
     Ok(Connection { sender, driver })
 }
 
-async fn send(connection: &mut Connection, request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
+async fn send(connection: &mut Connection, request: Request<Full<Bytes>>) -> io::Result<hyper::Response<Incoming>> {
     let sender = &mut connection.sender;
     sender.send_request(request).await.map_err(io::Error::other)
 }
 
-async fn exchange(connection: &mut Connection, request: Request<Full<Bytes>>) -> io::Result<Reply> {
+async fn exchange(connection: &mut Connection, request: Request<Full<Bytes>>) -> io::Result<Response> {
     read(send(connection, request).await?).await
 }
 
-async fn read(response: Response<Incoming>) -> io::Result<Reply> {
+async fn read(response: hyper::Response<Incoming>) -> io::Result<Response> {
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Response {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
 }

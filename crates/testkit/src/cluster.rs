@@ -1,4 +1,4 @@
-//! A running API server: the testkit's own or a real one.
+//! A running API server: the in-process one or a real one.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::lock::TestLock;
 use crate::users::{self, ADMIN};
 use crate::wait::eventually;
 
-/// A running API server: the testkit's own, or the real one that `KUBEBUILDER_ASSETS` names.
+/// A running API server: the in-process one, or a real one from the directory that `KUBEBUILDER_ASSETS` names.
 pub struct Cluster {
     server: Server,
     kubeconfigs: Kubeconfigs,
@@ -43,14 +43,14 @@ impl Cluster {
         Cluster { server, kubeconfigs }
     }
 
-    /// Starts a cluster for a test that changes the behavior of the API server. The server is always the testkit's own.
+    /// Starts a cluster for a test that changes the behavior of the API server. The server is always in-process.
     pub fn start_in_process() -> Cluster {
         let server = ApiServer::start();
         let kubeconfigs = Kubeconfigs::new(server.address());
         Cluster { server: Server::InProcess(server), kubeconfigs }
     }
 
-    /// Returns the server of a cluster from [`Cluster::start_in_process`].
+    /// Returns the in-process API server. Panics if the cluster has a real one.
     pub fn api_server(&self) -> &ApiServer {
         match &self.server {
             Server::InProcess(server) => server,

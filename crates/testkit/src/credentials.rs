@@ -1,5 +1,5 @@
 //! Credentials that a test issues to a user and can revoke, as a cluster does when it rotates credentials. The
-//! testkit's API server refuses revoked credentials with 401.
+//! in-process API server refuses revoked credentials with 401.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

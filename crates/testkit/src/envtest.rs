@@ -72,7 +72,7 @@ impl Envtest {
         let client = Client::new(self.address(), ADMIN);
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        while client.send(Method::GET, "/readyz", None, second).map_or(0, |reply| reply.status) != 200 {
+        while client.send(Method::GET, "/readyz", None, second).map_or(0, |response| response.status) != 200 {
             let alive = self.etcd.process.is_alive() && self.apiserver.lock().expect("kube-apiserver").is_alive();
             if !alive || start.elapsed() > START_TIMEOUT {
                 panic!(

@@ -1,6 +1,6 @@
 //! Building blocks for leaderrun's tests.
 //!
-//! - [`Cluster`]: a running API server. It is the testkit's own ([`api_server`]), or a real one if
+//! - [`Cluster`]: a running API server. It runs in this process ([`api_server`]), or is a real one if
 //!   `KUBEBUILDER_ASSETS` names a directory with `etcd` and `kube-apiserver`.
 //! - [`Client`]: blocking requests to an API server, and watches.
 //! - [`Proxy`]: a proxy in front of an API server that injects faults.

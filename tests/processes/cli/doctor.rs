@@ -98,7 +98,7 @@ fn the_doctor_checks_the_permissions_for_both_objects_of_a_lock() {
 fn the_doctor_reports_a_slow_api_server() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
-    proxy.delay_replies(Duration::from_millis(600));
+    proxy.delay_responses(Duration::from_millis(600));
     let short = ["--lease-duration", "4s", "--renew-deadline", "2s", "--retry-period", "500ms"];
     assert_eq!(subjects(&doctor(&lock, &short, 1), "FAILED "), ["latency"]);
 }
@@ -157,7 +157,7 @@ fn the_doctor_shows_the_priority_of_requests() {
     let lock = TestLock::lease();
     let report = doctor(&lock, &[], 0);
     if !Cluster::shared().is_real() {
-        // The testkit's API server has no priorities.
+        // The in-process API server has no priorities.
         assert!(
             report.output().contains("priority    the API server does not report priorities"),
             "{}",

@@ -119,7 +119,7 @@ fn the_label_is_removed_before_the_termination_signal() {
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     pods.wait_until_labeled(&["a"]);
     a.wait_for_log("routes to this candidate");
-    let held = proxy.hold_replies(Match::method(Method::PATCH));
+    let held = proxy.hold_responses(Match::method(Method::PATCH));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
     assert_eq!(pods.labeled(), [""; 0], "the label should already be removed while the reply is held");
@@ -247,7 +247,7 @@ fn a_label_request_that_a_partition_delayed_is_refused() {
     proxy.respond(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    proxy.partition_replies();
+    proxy.partition_responses();
     a.wait_for_exit(LOST);
     pods.wait_until_labeled(&["b"]);
     let conflicts = proxy.conflicts();
@@ -292,7 +292,7 @@ fn a_late_reply_is_still_used_to_remove_the_label() {
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &["linger"]);
     a.wait_for_log("routes to this candidate");
-    let slow = proxy.hold_replies(Match::get().on("/pods/a").next(1));
+    let slow = proxy.hold_responses(Match::get().on("/pods/a").next(1));
     a.signal(Signal::SIGTERM);
     let is_pod_read = |request: &ReceivedRequest| request.method == Method::GET && request.path.ends_with("/pods/a");
     let _second = proxy.hold_requests(Match::get().on("/pods/a"));

@@ -43,7 +43,7 @@ struct Leader {
 
 impl Leader {
     /// Starts a leader. `user` gets a new directory and returns the fields of the user in the kubeconfig. The API
-    /// server is the testkit's own, because a real one would not accept the tokens that the tests issue.
+    /// server is always in-process, because a real one would not accept the tokens that the tests issue.
     fn start(user: impl Fn(&Path) -> Value) -> Self {
         let cluster = Cluster::start_in_process();
         let (proxy, directory) = (Proxy::start(&cluster), scratch::directory("rejected"));

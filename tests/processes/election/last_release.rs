@@ -113,7 +113,7 @@ fn lose_lock_in_partition(a: &mut Running, leader: &Build) {
 #[testkit::test(requires = check_last_release())]
 fn the_other_build_takes_over_when_renewals_get_no_reply() {
     assert_takeover_in_both_directions(TestLock::lease, |a, leader| {
-        leader.proxy.partition_replies();
+        leader.proxy.partition_responses();
         a.wait_for_exit(LOST);
         leader.proxy.heal();
     });
@@ -186,7 +186,7 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         let mut b = standby.with_timing("b", &lock, timing).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
         for fault in [
-            (|proxy| proxy.lose_replies(Match::put().next(1))) as fn(&Proxy),
+            (|proxy| proxy.lose_responses(Match::put().next(1))) as fn(&Proxy),
             |proxy| proxy.respond(Match::put().next(1), 503, None),
             Proxy::silence_existing,
             Proxy::break_existing,

@@ -52,7 +52,7 @@ fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
 #[testkit::test]
 fn a_leader_survives_the_loss_of_the_reply_to_its_claim() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    proxy.lose_replies(Match::put().next(1));
+    proxy.lose_responses(Match::put().next(1));
     let (lock, a) = start_leader(&proxy, &witnesses);
     Cluster::shared().wait_for_renewals(&lock, 2);
     assert_eq!(
@@ -67,7 +67,7 @@ fn a_leader_survives_the_loss_of_the_reply_to_its_claim() {
 fn a_leader_survives_the_loss_of_the_reply_to_a_renewal() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
-    proxy.lose_replies(Match::put().next(1));
+    proxy.lose_responses(Match::put().next(1));
     Cluster::shared().wait_for_renewals(&lock, 3);
     assert_still_leads(a, &witnesses);
 }
@@ -86,7 +86,7 @@ fn a_leader_survives_an_overloaded_api_server() {
 #[testkit::test]
 fn a_leader_survives_a_slow_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    proxy.delay(Duration::from_millis(400));
+    proxy.delay_requests(Duration::from_millis(400));
     let (lock, a) = start_leader(&proxy, &witnesses);
     Cluster::shared().wait_for_renewals(&lock, 4);
     assert_still_leads(a, &witnesses);
@@ -151,7 +151,7 @@ fn a_leader_keeps_the_lock_even_if_every_reply_takes_longer_than_the_request_tim
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     // The request timeout is one second. Replies may be this late if the API server has a slow disk, for example.
-    proxy.delay_replies(Duration::from_millis(1500));
+    proxy.delay_responses(Duration::from_millis(1500));
     // If late replies did not count, the command would be stopped after four seconds, the renew deadline.
     Cluster::shared().wait_for_renewals(&lock, 8);
     proxy.heal();

@@ -70,7 +70,7 @@ fn the_command_is_stopped_if_the_replies_to_renewals_are_lost() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    proxy.partition_replies();
+    proxy.partition_responses();
     a.wait_for_exit(LOST);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_exit(0);

@@ -115,7 +115,7 @@ fn a_frozen_elector_that_continues_after_a_takeover_exits() {
 fn a_supervisor_that_is_frozen_until_after_a_takeover_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let claim_reply = proxy.hold_replies(Match::put().next(1));
+    let claim_reply = proxy.hold_responses(Match::put().next(1));
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
         .args(["-v"])
         .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
@@ -190,7 +190,7 @@ fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_f
 fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let claim_reply = proxy.hold_replies(Match::put().next(1));
+    let claim_reply = proxy.hold_responses(Match::put().next(1));
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE)
         .args(["-v"])
         .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
@@ -210,7 +210,7 @@ fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
 fn no_command_is_started_after_a_termination_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let claim_reply = proxy.hold_replies(Match::put().next(1));
+    let claim_reply = proxy.hold_responses(Match::put().next(1));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     claim_reply.wait_until_held();
     let supervisor = a.supervisor();

@@ -29,7 +29,7 @@ fn termination_signals_end_a_standby() {
 fn a_claim_that_is_pending_when_a_standby_ends_is_released() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let claim_reply = proxy.hold_replies(Match::put());
+    let claim_reply = proxy.hold_responses(Match::put());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     claim_reply.wait_until_held();
     a.signal(Signal::SIGTERM);

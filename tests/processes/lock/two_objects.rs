@@ -134,7 +134,7 @@ fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
         let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        proxy.lose_replies(Match::put().on(plural).next(1));
+        proxy.lose_responses(Match::put().on(plural).next(1));
         a.wait_for_log("does not respond; trying again");
         a.wait_for_log("succeed again");
         Cluster::shared().wait_for_renewals(&lock, 1);
@@ -218,7 +218,7 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         // The release of the Endpoints succeeds. The following release of the Lease fails once.
-        let endpoints_reply = proxy.hold_replies(Match::put().on("endpoints").next(1));
+        let endpoints_reply = proxy.hold_responses(Match::put().on("endpoints").next(1));
         a.signal(nix::sys::signal::Signal::SIGTERM);
         endpoints_reply.wait_until_held();
         assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!("a"), json!("")));

@@ -28,7 +28,7 @@ fn the_renewal_margin_shrinks_before_a_slow_api_server_causes_a_loss() {
             - samples.value("leaderrun_renewal_duration_seconds_bucket{le=\"2.5\"}")
     };
     let before = wait_for_samples(&a, "a renewal", |samples| samples.value(minimum) < 20.0);
-    proxy.delay(Duration::from_secs(3));
+    proxy.delay_requests(Duration::from_secs(3));
     let after = wait_for_samples(&a, "two late renewals", |samples| {
         samples.value(low_margins) >= before.value(low_margins) + 2.0
     });
@@ -55,7 +55,7 @@ fn renewals_are_counted_by_their_results() {
         proxy.respond(next_renewal(), status, None);
         wait_until_counted(result);
     }
-    proxy.lose_replies(next_renewal());
+    proxy.lose_responses(next_renewal());
     wait_until_counted("timeout");
 }
 

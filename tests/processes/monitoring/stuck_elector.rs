@@ -108,7 +108,7 @@ fn the_plugin_is_not_run_again_for_the_watch() {
     witnesses.wait_for("a", 1);
     let proxy = Proxy::start(Cluster::shared());
     let kubeconfig = kubeconfig_with_plugin(&proxy.kubeconfig());
-    let read = proxy.hold_replies(Match::get());
+    let read = proxy.hold_responses(Match::get());
     let mut b = Candidate::new("b", &lock.through(kubeconfig.clone())).args(HTTP).run_witness(&witnesses, &[]);
     read.wait_until_held();
     make_plugin_hang(&kubeconfig);

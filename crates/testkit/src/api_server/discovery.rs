@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::handler::{Reply, json_reply, text_reply};
+use super::handler::{Response, json_response, text_response};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
 
 /// The version of Kubernetes that this server reports, and with whose responses its own were compared.
 const VERSION: &str = "v1.36.2";
 
-/// Returns the reply to a request for a path that is not a resource, or `None` if the path does not exist.
-pub fn respond(path: &str) -> Option<Reply> {
+/// Returns the response to a request for a path that is not a resource, or `None` if the path does not exist.
+pub fn respond(path: &str) -> Option<Response> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let document = match parts.as_slice() {
-        ["readyz" | "livez" | "healthz"] => return Some(text_reply(200, "ok")),
+        ["readyz" | "livez" | "healthz"] => return Some(text_response(200, "ok")),
         ["version"] => version(),
         ["api"] => {
             json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })
@@ -36,7 +36,7 @@ pub fn respond(path: &str) -> Option<Reply> {
         ["openapi", "v3", "apis", name, "v1"] if groups().contains(name) => openapi(name),
         _ => return None,
     };
-    Some(json_reply(200, &document))
+    Some(json_response(200, &document))
 }
 
 fn version() -> Value {

@@ -7,7 +7,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use kube::core::Status;
 use serde_json::{Value, json};
 
@@ -24,13 +24,13 @@ use super::status::{self, Result};
 use super::store::Store;
 use super::{access_review, discovery, rbac, watch};
 
-/// The body of a reply: a whole object, or the stream of a watch.
+/// The body of a response: a whole object, or the stream of a watch.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-pub type Reply = Response<Body>;
+pub type Response = hyper::Response<Body>;
 
-/// Handles a request, and returns the reply.
-pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request<Incoming>) -> Reply {
+/// Handles a request, and returns the response.
+pub async fn handle(store: Arc<Store>, behavior: Arc<Behavior>, request: Request<Incoming>) -> Response {
     let (head, body) = request.into_parts();
     let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
@@ -61,7 +61,7 @@ struct CompleteRequest {
 }
 
 impl CompleteRequest {
-    fn respond(&self) -> Result<Reply> {
+    fn respond(&self) -> Result<Response> {
         let user = authentication::identify(&self.store, &self.headers, &self.target)?;
         if !rbac::is_administrator(&user) && !self.behavior.roles_are_known() {
             return Err(rbac::forbidden(&user, &self.target));
@@ -76,7 +76,7 @@ impl CompleteRequest {
         let resource = (access.group.as_str(), access.resource.as_str());
         if resource == (ACCESS_REVIEW.group, ACCESS_REVIEW.name) && self.method == Method::POST {
             let review = access_review::review(&self.store, &user, self.json()?)?;
-            return Ok(json_reply(201, &review));
+            return Ok(json_response(201, &review));
         }
         if access.full_resource() == "serviceaccounts/token" && self.method == Method::POST {
             return self.create_token(access);
@@ -89,7 +89,7 @@ impl CompleteRequest {
     }
 
     /// Handles a TokenRequest. The requested lifetime is ignored, because kubectl sends the request as protobuf.
-    fn create_token(&self, Access { namespace, name, .. }: &Access) -> Result<Reply> {
+    fn create_token(&self, Access { namespace, name, .. }: &Access) -> Result<Response> {
         let resource = resources::find("", "v1", "serviceaccounts").expect("a resource of this server");
         let (store, manager) = (&self.store, self.manager());
         let unknown_fields = UnknownFields::Drop;
@@ -100,10 +100,10 @@ impl CompleteRequest {
             "apiVersion": "authentication.k8s.io/v1",
             "status": { "token": token, "expirationTimestamp": "9999-12-31T23:59:59Z" },
         });
-        Ok(json_reply(201, &token_request))
+        Ok(json_response(201, &token_request))
     }
 
-    fn serve(&self, user: &Identity, resource: &'static Resource, access: &Access) -> Result<Reply> {
+    fn serve(&self, user: &Identity, resource: &'static Resource, access: &Access) -> Result<Response> {
         let manager = self.manager();
         let objects = Objects {
             store: &self.store,
@@ -123,12 +123,12 @@ impl CompleteRequest {
             "watch" => self.watch(&objects),
             "get" if !in_all_namespaces => {
                 self.check_version(self.store.revision())?;
-                Ok(json_reply(200, &objects.get(name)?))
+                Ok(json_response(200, &objects.get(name)?))
             }
             "create" if !in_all_namespaces && name.is_empty() => {
                 let mut object = self.json()?;
                 self.behavior.admit(&mut object);
-                Ok(json_reply(201, &objects.create(object)?))
+                Ok(json_response(201, &objects.create(object)?))
             }
             "update" if !in_all_namespaces && !name.is_empty() => {
                 // RBAC reads the store, so this check comes before the update, which locks the store.
@@ -138,10 +138,10 @@ impl CompleteRequest {
                 self.behavior.admit(&mut object);
                 self.check_owners(&objects, user, name, &object)?;
                 let (object, created) = objects.update(name, object, may_create)?;
-                Ok(json_reply(if created { 201 } else { 200 }, &object))
+                Ok(json_response(if created { 201 } else { 200 }, &object))
             }
             "patch" if !in_all_namespaces && !name.is_empty() => {
-                Ok(json_reply(200, &objects.patch(name, &self.patch()?)?))
+                Ok(json_response(200, &objects.patch(name, &self.patch()?)?))
             }
             "delete" if !in_all_namespaces => self.delete(&objects, name),
             "deletecollection" if !in_all_namespaces => self.delete_all(&objects),
@@ -164,7 +164,7 @@ impl CompleteRequest {
         })
     }
 
-    fn list(&self, objects: &Objects) -> Result<Reply> {
+    fn list(&self, objects: &Objects) -> Result<Response> {
         let resource = objects.resource;
         let selector = Selector::parse(resource, &self.query)?;
         let (stored, revision) = self.store.list(resource.name, scope(objects).as_deref());
@@ -178,7 +178,7 @@ impl CompleteRequest {
         if let Some(next) = next {
             list["metadata"]["continue"] = next.into();
         }
-        Ok(json_reply(200, &list))
+        Ok(json_response(200, &list))
     }
 
     /// Returns whether the client wants lists that contain only the metadata of the objects.
@@ -192,33 +192,33 @@ impl CompleteRequest {
             && has_parameter("v=v1")
     }
 
-    fn watch(&self, objects: &Objects) -> Result<Reply> {
+    fn watch(&self, objects: &Objects) -> Result<Response> {
         let scope = watch::Scope {
             resource: objects.resource,
             namespace: scope(objects),
             selector: Selector::parse(objects.resource, &self.query)?,
         };
         let body = watch::start(Arc::clone(&self.store), scope, &self.query, self.behavior.bookmark_period())?;
-        Ok(reply(200, "application/json", body))
+        Ok(response(200, "application/json", body))
     }
 
-    fn delete(&self, objects: &Objects, name: &str) -> Result<Reply> {
+    fn delete(&self, objects: &Objects, name: &str) -> Result<Response> {
         let options = if self.body.is_empty() { Value::Null } else { self.json()? };
         let (object, gone) = objects.delete(name, &options)?;
         if !gone || matches!(objects.resource.name, "pods" | "namespaces") {
-            return Ok(json_reply(200, &object));
+            return Ok(json_response(200, &object));
         }
-        Ok(json_reply(200, &status::to_json(&status::deleted(objects.resource, &object))))
+        Ok(json_response(200, &status::to_json(&status::deleted(objects.resource, &object))))
     }
 
-    fn delete_all(&self, objects: &Objects) -> Result<Reply> {
+    fn delete_all(&self, objects: &Objects) -> Result<Response> {
         let selector = Selector::parse(objects.resource, &self.query)?;
         let (stored, revision) = self.store.list(objects.resource.name, scope(objects).as_deref());
         let mut items = Vec::new();
         for object in stored.iter().filter(|object| selector.matches(object)) {
             items.push(objects.delete(text(&object["metadata"]["name"]), &Value::Null)?.0);
         }
-        Ok(json_reply(200, &list(objects.resource, revision, items)))
+        Ok(json_response(200, &list(objects.resource, revision, items)))
     }
 
     /// Refuses a read at a version that the store has not reached.
@@ -300,36 +300,36 @@ fn scope(objects: &Objects) -> Option<String> {
     (!objects.namespace.is_empty()).then(|| objects.namespace.to_owned())
 }
 
-/// Returns a reply with an object.
-pub fn json_reply(code: u16, object: &Value) -> Reply {
+/// Returns a response with an object.
+pub fn json_response(code: u16, object: &Value) -> Response {
     let body = Full::new(Bytes::from(format!("{object}\n")));
-    reply(code, "application/json", Body::new(body))
+    response(code, "application/json", Body::new(body))
 }
 
-/// Returns a plain-text reply, as the server sends for paths outside the API.
-pub fn text_reply(code: u16, text: &'static str) -> Reply {
+/// Returns a plain-text response, as the server sends for paths outside the API.
+pub fn text_response(code: u16, text: &'static str) -> Response {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
-    reply(code, "text/plain; charset=utf-8", Body::new(body))
+    response(code, "text/plain; charset=utf-8", Body::new(body))
 }
 
-fn not_found() -> Reply {
-    text_reply(404, "404 page not found\n")
+fn not_found() -> Response {
+    text_response(404, "404 page not found\n")
 }
 
-fn failure(status: &Status) -> Reply {
-    let mut reply = json_reply(status.code, &status::to_json(status));
+fn failure(status: &Status) -> Response {
+    let mut response = json_response(status.code, &status::to_json(status));
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if seconds > 0 {
-        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
-    reply
+    response
 }
 
-fn reply(code: u16, content_type: &str, body: Body) -> Reply {
-    Response::builder()
+fn response(code: u16, content_type: &str, body: Body) -> Response {
+    hyper::Response::builder()
         .status(code)
         .header(CONTENT_TYPE, content_type)
         .header(CACHE_CONTROL, "no-cache, private")
         .body(body)
-        .expect("a well-formed reply")
+        .expect("a well-formed response")
 }

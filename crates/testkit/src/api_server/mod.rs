@@ -1,4 +1,4 @@
-//! A Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, and watches.
+//! The in-process Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, and watches.
 //!
 //! The server has the resources that leaderrun and the manifests in its documents use. It responds like a real
 //! kube-apiserver: `tests/api_server/` runs the same assertions against both.
@@ -167,7 +167,7 @@ async fn serve(listener: Listener, store: Arc<Store>, behavior: Arc<Behavior>, m
                     let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
                     connections.spawn(serve_connection(stream, acceptor.clone(), store, behavior));
                 }
-                Err(error) => eprintln!("the test API server cannot accept: {error}"),
+                Err(error) => eprintln!("the in-process API server cannot accept a connection: {error}"),
             },
             Some(_) = connections.join_next() => {}
             _ = &mut stopped => break,

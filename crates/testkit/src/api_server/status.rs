@@ -1,4 +1,4 @@
-//! The error replies from the API server, with the messages of a real server.
+//! The error responses from the API server, with the messages of a real server.
 
 use std::fmt::Display;
 

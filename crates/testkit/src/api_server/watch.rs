@@ -162,7 +162,8 @@ impl Watch {
         }
     }
 
-    /// Ends the watch with an error event. A watch reports such errors in its stream, not in the status of the reply.
+    /// Ends the watch with an error event. A watch reports such errors in its stream, not in the status of the
+    /// response.
     fn fail(&mut self, status: &Status) {
         self.ready.push_back(json!({ "type": "ERROR", "object": status::to_json(status) }));
         self.failed = true;

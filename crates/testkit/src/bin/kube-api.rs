@@ -1,7 +1,7 @@
 //! An API server for trying leaderrun without a cluster: `cargo run --package leaderrun-testkit --bin kube-api`.
 //!
-//! It is the API server of the tests. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no containers, and
-//! keeps its objects in memory.
+//! It is the API server that the tests run in-process. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no
+//! containers, and keeps its objects in memory.
 
 use std::fs;
 use std::path::PathBuf;

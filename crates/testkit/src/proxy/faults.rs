@@ -14,21 +14,21 @@ pub struct Faults {
     /// The losses that new connections begin with.
     pub losses: Losses,
     pub request_delay: Duration,
-    pub reply_delay: Duration,
+    pub response_delay: Duration,
     rules: Vec<(Match, Fault)>,
 }
 
 /// A fault that applies to individual requests.
 #[derive(Clone)]
 pub enum Fault {
-    /// The request reaches the server, but the reply is lost.
-    LoseReply,
+    /// The request reaches the server, but the response is lost.
+    LoseResponse,
     /// The proxy responds in place of the server. `retry_after` is in seconds.
     Respond { status: u16, retry_after: Option<u32> },
     /// The request waits before it is sent to the server.
     HoldRequest(Gate),
-    /// The reply waits before it is sent to the client.
-    HoldReply(Gate),
+    /// The response waits before it is sent to the client.
+    HoldResponse(Gate),
 }
 
 impl Faults {
@@ -42,25 +42,25 @@ impl Faults {
         rule.cloned()
     }
 
-    /// Releases all requests and replies that are held.
+    /// Releases all requests and responses that are held.
     pub fn open_gates(&self) {
         for (_, fault) in &self.rules {
-            if let Fault::HoldRequest(gate) | Fault::HoldReply(gate) = fault {
+            if let Fault::HoldRequest(gate) | Fault::HoldResponse(gate) = fault {
                 gate.open();
             }
         }
     }
 }
 
-/// A gate at which requests or replies wait until it is opened.
+/// A gate at which requests or responses wait until it is opened.
 #[derive(Clone)]
 pub struct Gate(Arc<watch::Sender<GateState>>);
 
 #[derive(Default)]
 struct GateState {
-    /// `true` if requests and replies pass without waiting.
+    /// `true` if requests and responses pass without waiting.
     open: bool,
-    /// The number of requests or replies that have reached the gate.
+    /// The number of requests or responses that have reached the gate.
     arrived: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Forwards the requests and replies of one connection, and applies the faults.
+//! Forwards the requests and responses of one connection, and applies the faults.
 
 use std::future::pending;
 use std::io;
@@ -107,23 +107,23 @@ impl Forwarding {
     async fn forward(self, request: Request<Incoming>) -> hyper::Result<Response<Body>> {
         let (fault, delay) = self.shared.record_request(&self.received);
         if let Some(Fault::Respond { status, retry_after }) = fault {
-            return Ok(error_reply(status, retry_after));
+            return Ok(error_response(status, retry_after));
         }
         sleep(delay).await;
-        let reply = match &fault {
+        let response = match &fault {
             Some(Fault::HoldRequest(gate)) => self.hold(request, gate.clone()).await?,
             // A partition may begin after the request has arrived.
             _ if self.wire.requests_lost() => return pending().await,
             _ => self.sender.lock().await.send_request(request).await?,
         };
-        self.shared.count_conflict(reply.status());
+        self.shared.count_conflict(response.status());
         match fault {
-            Some(Fault::LoseReply) => return pending().await,
-            Some(Fault::HoldReply(gate)) => gate.pass().await,
+            Some(Fault::LoseResponse) => return pending().await,
+            Some(Fault::HoldResponse(gate)) => gate.pass().await,
             _ => {}
         }
-        sleep(self.shared.reply_delay()).await;
-        Ok(reply.map(BodyExt::boxed))
+        sleep(self.shared.response_delay()).await;
+        Ok(response.map(BodyExt::boxed))
     }
 
     /// Holds a request until the gate opens, and then sends it on a new connection, because the client may have dropped
@@ -133,7 +133,7 @@ impl Forwarding {
         let body = body.collect().await?.to_bytes();
         let request = Request::from_parts(head, Full::new(body));
         let (shared, wire) = (Arc::clone(&self.shared), Arc::clone(&self.wire));
-        let (reply, arrived) = oneshot::channel();
+        let (send, arrived) = oneshot::channel();
         runtime::spawn(async move {
             gate.pass().await;
             if !wire.requests_lost()
@@ -141,8 +141,8 @@ impl Forwarding {
             {
                 runtime::spawn(connection);
                 let result = sender.send_request(request).await;
-                // If the client has dropped the request, nobody else counts its reply.
-                if let Err(Ok(unreceived)) = reply.send(result) {
+                // If the client has dropped the request, nobody else counts its response.
+                if let Err(Ok(unreceived)) = send.send(result) {
                     shared.count_conflict(unreceived.status());
                 }
             }
@@ -161,8 +161,8 @@ async fn sleep(duration: Duration) {
     }
 }
 
-/// Returns an error reply with the `Status` that the server would send.
-fn error_reply(status: u16, retry_after: Option<u32>) -> Response<Body> {
+/// Returns an error response with the `Status` that the server would send.
+fn error_response(status: u16, retry_after: Option<u32>) -> Response<Body> {
     let (reason, message) = match status {
         429 => ("TooManyRequests", "Too many requests, please try again later."),
         500 => ("InternalError", "Internal error occurred: made up by the fault proxy"),
@@ -185,5 +185,5 @@ fn error_reply(status: u16, retry_after: Option<u32>) -> Response<Body> {
     if let Some(seconds) = retry_after {
         response = response.header(RETRY_AFTER, seconds);
     }
-    response.body(body.map_err(|never| match never {}).boxed()).expect("a well-formed reply")
+    response.body(body.map_err(|never| match never {}).boxed()).expect("a well-formed response")
 }

@@ -87,19 +87,19 @@ impl Proxy {
         self.listen();
     }
 
-    /// Loses all bytes in both directions. Connections stay open, and new ones are accepted but get no reply.
+    /// Loses all bytes in both directions. Connections stay open, and new ones are accepted but get no response.
     pub fn partition(&self) {
         self.lose(Losses::ALL);
     }
 
     /// Loses all bytes to the server. Bytes from the server still reach the clients.
     pub fn partition_requests(&self) {
-        self.lose(Losses { requests: true, replies: false });
+        self.lose(Losses { requests: true, responses: false });
     }
 
     /// Loses all bytes from the server. Requests on existing connections still reach it.
-    pub fn partition_replies(&self) {
-        self.lose(Losses { requests: false, replies: true });
+    pub fn partition_responses(&self) {
+        self.lose(Losses { requests: false, responses: true });
     }
 
     /// Loses all bytes of the existing connections permanently. New connections work.
@@ -124,18 +124,18 @@ impl Proxy {
     }
 
     /// Delays every request on its way to the server.
-    pub fn delay(&self, delay: Duration) {
+    pub fn delay_requests(&self, delay: Duration) {
         self.shared.faults().request_delay = delay;
     }
 
-    /// Delays every reply on its way to the client.
-    pub fn delay_replies(&self, delay: Duration) {
-        self.shared.faults().reply_delay = delay;
+    /// Delays every response on its way to the client.
+    pub fn delay_responses(&self, delay: Duration) {
+        self.shared.faults().response_delay = delay;
     }
 
-    /// Lets the matching requests reach the server, but loses their replies. The connection stays open and silent.
-    pub fn lose_replies(&self, matching: Match) {
-        self.shared.faults().add(matching, Fault::LoseReply);
+    /// Lets the matching requests reach the server, but loses their responses. The connection stays open and silent.
+    pub fn lose_responses(&self, matching: Match) {
+        self.shared.faults().add(matching, Fault::LoseResponse);
     }
 
     /// Responds to the matching requests with an error. The server never receives them. `retry_after` is in seconds.
@@ -145,14 +145,14 @@ impl Proxy {
     }
 
     /// Holds the matching requests until they are released. They then reach the server, even if the client no longer
-    /// waits for their replies.
+    /// waits for their responses.
     pub fn hold_requests(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldRequest)
     }
 
-    /// Lets the matching requests reach the server, and holds their replies until they are released.
-    pub fn hold_replies(&self, matching: Match) -> Hold {
-        self.hold(matching, Fault::HoldReply)
+    /// Lets the matching requests reach the server, and holds their responses until they are released.
+    pub fn hold_responses(&self, matching: Match) -> Hold {
+        self.hold(matching, Fault::HoldResponse)
     }
 
     /// Returns all requests that the proxy has received. Requests that were lost on the way to it are missing.
@@ -219,23 +219,23 @@ impl Drop for Proxy {
     }
 }
 
-/// The requests or replies that a proxy holds. Dropping this handle releases them.
+/// The requests or responses that a proxy holds. Dropping this handle releases them.
 pub struct Hold(Gate);
 
 impl Hold {
-    /// Waits until a request or reply is held.
+    /// Waits until a request or response is held.
     pub fn wait_until_held(&self) {
         self.wait_for(1);
     }
 
-    /// Waits until `count` requests or replies have been held.
+    /// Waits until `count` requests or responses have been held.
     pub fn wait_for(&self, count: usize) {
         let gate = self.0.clone();
         let arrived = runtime::wait(async move { tokio::time::timeout(TIMEOUT, gate.wait_for_arrivals(count)).await });
-        arrived.unwrap_or_else(|_| panic!("fewer than {count} requests or replies were held within {TIMEOUT:?}"));
+        arrived.unwrap_or_else(|_| panic!("fewer than {count} requests or responses were held within {TIMEOUT:?}"));
     }
 
-    /// Releases everything that is held. Later requests and replies are not held.
+    /// Releases everything that is held. Later requests and responses are not held.
     pub fn release(self) {
         drop(self);
     }
@@ -292,14 +292,14 @@ impl Shared {
         outcome
     }
 
-    fn count_conflict(&self, reply: StatusCode) {
-        if reply == StatusCode::CONFLICT {
+    fn count_conflict(&self, status: StatusCode) {
+        if status == StatusCode::CONFLICT {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn reply_delay(&self) -> Duration {
-        self.faults().reply_delay
+    fn response_delay(&self) -> Duration {
+        self.faults().response_delay
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -322,7 +322,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut stopped: oneshot::R
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(stream) => drop(connections.spawn(forward::serve(Arc::clone(&shared), stream))),
-                Err(error) => eprintln!("the fault proxy cannot accept: {error}"),
+                Err(error) => eprintln!("the fault proxy cannot accept a connection: {error}"),
             },
             Some(_) = connections.join_next() => {}
             _ = &mut stopped => break,

@@ -17,12 +17,12 @@ pub struct Losses {
     /// `true` if bytes to the server are lost.
     pub requests: bool,
     /// `true` if bytes to the client are lost.
-    pub replies: bool,
+    pub responses: bool,
 }
 
 impl Losses {
     /// All bytes are lost in both directions.
-    pub const ALL: Losses = Losses { requests: true, replies: true };
+    pub const ALL: Losses = Losses { requests: true, responses: true };
 }
 
 /// The network path of one connection: its losses, and whether it is closed. Losses are permanent, because the TLS
@@ -45,7 +45,7 @@ impl Wire {
         self.0.send_modify(|state| {
             if let State::Open(losses) = state {
                 losses.requests |= added.requests;
-                losses.replies |= added.replies;
+                losses.responses |= added.responses;
             }
         });
     }
@@ -110,7 +110,7 @@ impl AsyncRead for LossyStream {
 
 impl AsyncWrite for LossyStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.wire.losses().replies {
+        if self.wire.losses().responses {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.stream().poll_write(context, bytes)
@@ -121,7 +121,7 @@ impl AsyncWrite for LossyStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.wire.losses().replies {
+        if self.wire.losses().responses {
             return Poll::Ready(Ok(()));
         }
         self.stream().poll_shutdown(context)
@@ -130,7 +130,7 @@ impl AsyncWrite for LossyStream {
 
 impl Drop for LossyStream {
     fn drop(&mut self) {
-        if !self.wire.losses().replies {
+        if !self.wire.losses().responses {
             return;
         }
         // The client must not notice that the task has ended, so the connection stays open until the client closes it.
