@@ -110,8 +110,8 @@ impl Explanation<'_> {
             _ => String::new(),
         };
         let example = possible.split(", ").next().unwrap_or_default();
-        let what = name.trim_matches(['<', '>']).to_lowercase();
-        UsageError::new(shell_word(&self.value()), format!("the {what} must be one of {possible}"))
+        let name = name.trim_matches(['<', '>']).to_lowercase();
+        UsageError::new(shell_word(&self.value()), format!("the {name} must be one of {possible}"))
             .for_example(format!("{} {example}", self.program()))
     }
 
@@ -131,11 +131,11 @@ impl Explanation<'_> {
     /// reason.
     fn is_accepted(&self, option: &clap::Arg, value: &str) -> bool {
         let name = option_name(option);
-        let own = self.command_line.arguments.iter().take_while(|argument| *argument != "--").count();
-        let (own, command) = self.command_line.arguments.split_at(own);
+        let own_count = self.command_line.arguments.iter().take_while(|argument| *argument != "--").count();
+        let (own_arguments, command) = self.command_line.arguments.split_at(own_count);
         let mut arguments: Vec<OsString> = Vec::new();
         let mut is_value = false;
-        for argument in own {
+        for argument in own_arguments {
             let text = argument.to_string_lossy();
             let is_option = text == name || text.starts_with(&format!("{name}="));
             let short = option.get_short().map(|short| format!("-{short}"));
@@ -230,9 +230,9 @@ impl Explanation<'_> {
 
     /// Returns the option right before the argument with this index, if it takes a value.
     fn option_before(&self, index: usize) -> Option<&clap::Arg> {
-        let before = self.command_line.arguments.get(index.checked_sub(1)?)?.to_str()?;
+        let argument = self.command_line.arguments.get(index.checked_sub(1)?)?.to_str()?;
         let is_before = |option: &&clap::Arg| {
-            given_name(option, &self.command_line.arguments[index - 1..]).is_some_and(|name| name == before)
+            given_name(option, &self.command_line.arguments[index - 1..]).is_some_and(|name| name == argument)
         };
         self.options.get_arguments().find(is_before).filter(|option| option.get_action().takes_values())
     }
@@ -275,8 +275,8 @@ impl Explanation<'_> {
         let (command, options): (Vec<&str>, Vec<&str>) = missing.into_iter().partition(|name| name.contains("COMMAND"));
         match (&command[..], &options[..]) {
             ([], [word, ..]) if word.starts_with('<') => {
-                let what = word.trim_matches(['<', '>']).to_lowercase();
-                UsageError::new("", format!("the {what} is missing")).remedy(format!("see {}", self.help()))
+                let name = word.trim_matches(['<', '>']).to_lowercase();
+                UsageError::new("", format!("the {name} is missing")).remedy(format!("see {}", self.help()))
             }
             ([], [option, ..]) => {
                 let name = first_word(option);

@@ -97,8 +97,9 @@ impl<'a> Origins<'a> {
 pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> {
     let long = option_name(option);
     let short = option.get_short().map(|short| format!("-{short}"));
-    let own = arguments.iter().map(|argument| argument.to_string_lossy()).take_while(|argument| argument != "--");
-    own.into_iter().find_map(|argument| {
+    let own_arguments =
+        arguments.iter().map(|argument| argument.to_string_lossy()).take_while(|argument| argument != "--");
+    own_arguments.into_iter().find_map(|argument| {
         let is_long = argument.split('=').next() == Some(&long);
         let short = short.clone().filter(|short| !argument.starts_with("--") && argument.starts_with(short));
         is_long.then(|| long.clone()).or(short)

@@ -117,8 +117,8 @@ pub fn plan_run(
 
 /// Returns the command line of `leaderrun doctor` for a run with these arguments.
 fn doctor_line(arguments: &[OsString]) -> String {
-    let own = arguments.iter().skip(1).take_while(|argument| *argument != "--");
-    leaderrun_with(iter::once(OsStr::new("doctor")).chain(own.map(OsString::as_os_str)))
+    let own_arguments = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    leaderrun_with(iter::once(OsStr::new("doctor")).chain(own_arguments.map(OsString::as_os_str)))
 }
 
 /// Checks that a candidate does not give up before its claim delay has passed.

@@ -38,14 +38,14 @@ fn check_target(
     origins: Origins<'_>,
 ) -> Result<(), UsageError> {
     let Some(target) = target else { return Ok(()) };
-    let (option, what, example) = match target {
+    let (option, noun, example) = match target {
         RoutingTarget::PodLabel(label) => ("pod_label", "label", format!("{}={}-{{slot}}", label.key, label.value)),
         RoutingTarget::Service(name) => ("service", "Service", format!("{name}-{{slot}}")),
     };
     let origin = origins.of(option);
     match (slots, target.has_slot_placeholder()) {
         (Some(_), false) => {
-            let reason = format!("each slot needs its own {what}");
+            let reason = format!("each slot needs its own {noun}");
             Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&example)))
         }
         (None, true) => {

@@ -27,10 +27,10 @@ impl RouteMark {
         self.key_of("token")
     }
 
-    /// Returns the key for another value that belongs to the lock. The key contains the lock's name, because several
+    /// Returns the key of the value with this name. The key contains the lock's name, because several
     /// locks can mark one object.
-    pub fn key_of(&self, what: &str) -> String {
-        format!("{}{SUFFIX}/{what}", self.lock)
+    pub fn key_of(&self, value_name: &str) -> String {
+        format!("{}{SUFFIX}/{value_name}", self.lock)
     }
 
     /// Returns a value for the label or annotation. No two values are equal, so each write changes the object's

@@ -321,7 +321,7 @@ impl Tree {
     fn reason_not_ended(&self, number: i32) -> String {
         let mut buffer = [0; 64];
         match self.proc.read_file(number, "wchan", &mut buffer).unwrap_or_default() {
-            b"__refrigerator" => "a cgroup freezer stops it; thaw its cgroup".to_owned(),
+            b"__refrigerator" => "its cgroup is frozen; thaw the cgroup".to_owned(),
             b"" | b"0" => format!("it does not end; try cat /proc/{number}/stack as root to see what it waits for"),
             place => format!(
                 "it waits in the kernel, in {}; try cat /proc/{number}/stack as root to see what for",

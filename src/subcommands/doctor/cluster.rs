@@ -251,7 +251,7 @@ async fn examine_rule(
     let Rule { resource, namespace, name, verbs } = rule;
     let (group, plural) = (resource.group, resource.plural);
     let name = name.as_deref().unwrap_or_default();
-    let what = match name {
+    let objects = match name {
         "" => format!("{plural} in namespace {namespace:?}"),
         name => format!("{plural} {name:?} in namespace {namespace:?}"),
     };
@@ -269,15 +269,15 @@ async fn examine_rule(
         let allowed = response.and_then(|review| review["status"]["allowed"].as_bool().ok_or_else(not_a_review));
         let label = verb.name();
         table.add(match (allowed, if_denied(verb)) {
-            (Ok(true), _) => Row::ok(label, format!("{what}: allowed")),
+            (Ok(true), _) => Row::ok(label, format!("{objects}: allowed")),
             (Ok(false), IfDenied::Fails(consequence)) => {
-                Row::failed(label, format!("{what}: not allowed{consequence}"), &remedy)
+                Row::failed(label, format!("{objects}: not allowed{consequence}"), &remedy)
             }
             (Ok(false), IfDenied::Degraded(consequence)) => {
-                Row::note(label, format!("{what}: not allowed{consequence}"), &remedy)
+                Row::note(label, format!("{objects}: not allowed{consequence}"), &remedy)
             }
             (Err(error), if_denied) => {
-                let finding = format!("{what}: the API server does not say whether it is allowed: {error}");
+                let finding = format!("{objects}: the API server does not say whether it is allowed: {error}");
                 match if_denied {
                     IfDenied::Fails(_) => Row::failed(label, finding, &remedy),
                     IfDenied::Degraded(_) => Row::note(label, finding, &remedy),
@@ -306,7 +306,7 @@ async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row
             "priority",
             format!("level {level}, flow schema {schema}; this user may not read their names"),
             format!(
-                "unless kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} prints the same uid: {remedy}"
+                "unless kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} prints the same uid, {remedy}"
             ),
         ),
     }

@@ -59,11 +59,11 @@ pub fn wall_clock(headers: &HeaderMap) -> Row {
     let Some(date) = date.and_then(|date| rfc2822::parse(date).ok()) else {
         return Row::ok("wall clock", "the API server does not send its time");
     };
-    let apart = Timestamp::now().duration_since(date.timestamp());
-    let shown = format_milliseconds(Duration::from_secs(apart.unsigned_abs().as_secs()));
-    let direction = if apart.is_negative() { "behind" } else { "ahead of" };
-    let finding = format!("{shown} {direction} the API server's");
-    if apart.unsigned_abs() > CLOCK_TOLERANCE {
+    let difference = Timestamp::now().duration_since(date.timestamp());
+    let seconds = format_milliseconds(Duration::from_secs(difference.unsigned_abs().as_secs()));
+    let direction = if difference.is_negative() { "behind" } else { "ahead of" };
+    let finding = format!("{seconds} {direction} the API server's");
+    if difference.unsigned_abs() > CLOCK_TOLERANCE {
         Row::note("wall clock", finding, "synchronize the clock with NTP: --min-hold and --every depend on it")
     } else {
         Row::ok("wall clock", finding)

@@ -90,7 +90,7 @@ fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
     a.signal(Signal::SIGTERM);
     a.wait_for_log("cannot kill sh (");
     let log = a.log();
-    assert!(log.contains("a cgroup freezer stops it; thaw its cgroup; the lock stays held until"), "{log}");
+    assert!(log.contains("its cgroup is frozen; thaw the cgroup; the lock stays held until"), "{log}");
     assert_eq!(log.matches("cannot kill").count(), 1, "{log}");
     assert!(!b.log().contains("started") && a.is_running(), "the lock should still be held");
     drop(freezer);
