@@ -48,16 +48,16 @@ fn main() -> ExitCode {
         measure(&format!("takeover after the lease expired, {kind}"), &|| takeover(lock, runs.div_ceil(20)));
         measure(&format!("exit of a standby, {kind}"), &|| standby_exit(&lock(), runs));
         if is_selected("memory") {
-            memory(kind, &lock());
+            print_memory(kind, &lock());
         }
     }
     measure("hand-over of a plain client, lease", &|| plain_hand_over(&TestLock::lease(), runs));
     measure("kill of 1000 processes, 20 deep", &|| kill_of_many(runs.div_ceil(10)));
     if is_selected("per minute") {
-        one_minute();
+        print_usage_per_minute();
     }
     if is_selected("200 candidates") {
-        contention(200);
+        print_contention(200);
     }
     let size = fs::metadata(leaderrun()).expect("the program").len();
     println!("{:<44} {:>9.2} MB", "binary", size as f64 / 1e6);
@@ -217,7 +217,7 @@ fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
 }
 
 /// Prints the memory of the processes of a leader and of a standby.
-fn memory(kind: &str, lock: &TestLock) {
+fn print_memory(kind: &str, lock: &TestLock) {
     let witnesses = Witnesses::new();
     let leader = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -225,8 +225,9 @@ fn memory(kind: &str, lock: &TestLock) {
     standby.wait_for_log("held by");
     wait_for_renewal(lock);
     let describe_processes = |running: &Running| {
-        [("elector", running.elector()), ("supervisor", running.supervisor())]
-            .map(|(name, process)| format!("{name} RSS {} kB, private {} kB", resident(process), private(process)))
+        [("elector", running.elector()), ("supervisor", running.supervisor())].map(|(name, process)| {
+            format!("{name} RSS {} kB, private {} kB", resident_memory(process), private_memory(process))
+        })
     };
     for (role, running) in [("leader", &leader), ("standby", &standby)] {
         println!("{:<44} {}", format!("memory {role}, {kind}"), describe_processes(running).join("; "));
@@ -234,12 +235,12 @@ fn memory(kind: &str, lock: &TestLock) {
 }
 
 /// Returns the resident memory of a process, in kilobytes.
-fn resident(process: Pid) -> u64 {
+fn resident_memory(process: Pid) -> u64 {
     kilobytes(process, &["Rss:"])
 }
 
 /// Returns the memory that a process shares with no other process, in kilobytes.
-fn private(process: Pid) -> u64 {
+fn private_memory(process: Pid) -> u64 {
     kilobytes(process, &["Private_Clean:", "Private_Dirty:"])
 }
 
@@ -269,8 +270,8 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Measures the resource usage of a leader and of a standby in one minute, with the default durations.
-fn one_minute() {
+/// Prints the resource usage of a leader and of a standby in one minute, with the default durations.
+fn print_usage_per_minute() {
     let minute = Duration::from_secs(60);
     let (witnesses, lock) = (Witnesses::new(), TestLock::lease());
     let through_proxy = |name| {
@@ -283,13 +284,13 @@ fn one_minute() {
     let (standby_proxy, standby) = through_proxy("b");
     standby.wait_for_log("held by");
     thread::sleep(Duration::from_millis(500));
-    let cost = |proxy: &Proxy, running: &Running| {
+    let usage = |proxy: &Proxy, running: &Running| {
         let cpu = [running.elector(), running.supervisor()].map(cpu_time).iter().sum::<Duration>();
         (proxy.requests().len(), cpu)
     };
-    let before = [cost(&leader_proxy, &leader), cost(&standby_proxy, &standby)];
+    let before = [usage(&leader_proxy, &leader), usage(&standby_proxy, &standby)];
     thread::sleep(minute);
-    let after = [cost(&leader_proxy, &leader), cost(&standby_proxy, &standby)];
+    let after = [usage(&leader_proxy, &leader), usage(&standby_proxy, &standby)];
     for (role, (before, after)) in ["leader", "standby"].iter().zip(before.iter().zip(after)) {
         println!("{:<44} {:>12}", format!("requests per minute, {role}"), after.0 - before.0);
         let cpu = (after.1 - before.1).as_secs_f64();
@@ -306,9 +307,9 @@ fn cpu_time(process: Pid) -> Duration {
     Duration::from_nanos(spent.sum())
 }
 
-/// Measures the memory of many candidates for one lock, how long their hand-overs take, and how many writes are refused
+/// Prints the memory of many candidates for one lock, how long their hand-overs take, and how many writes are refused
 /// during hand-overs.
-fn contention(size: usize) {
+fn print_contention(size: usize) {
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let witnesses = Witnesses::new();
@@ -320,7 +321,7 @@ fn contention(size: usize) {
     }
     let standbys = &candidates[1..];
     let kilobytes: u64 =
-        standbys.iter().map(|standby| private(standby.elector()) + private(standby.supervisor())).sum();
+        standbys.iter().map(|standby| private_memory(standby.elector()) + private_memory(standby.supervisor())).sum();
     println!(
         "{:<44} {:>9} kB",
         format!("private memory per standby, {size} candidates"),

@@ -22,8 +22,8 @@ fn the_pages_of_a_list_contain_each_object_once_even_if_their_size_changes() {
         let list = namespace.admin.get(&path).expect("a page");
         pages.push(names(&list).join(""));
         token = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
-        let is_clean = |character: char| character.is_ascii_alphanumeric() || "-_./=".contains(character);
-        assert!(token.chars().all(is_clean), "{token:?} should be usable in a URL as it is");
+        let needs_no_escaping = |character: char| character.is_ascii_alphanumeric() || "-_./=".contains(character);
+        assert!(token.chars().all(needs_no_escaping), "{token:?} should be usable in a URL as it is");
     }
     assert_eq!((pages, token.as_str()), (vec!["ab".to_owned(), "c".to_owned(), "de".to_owned()], ""));
 }

@@ -73,7 +73,7 @@ impl Fixture {
             check(&path);
             thread::sleep(QUIET_TIME);
             assert!(!put.is_finished(), "the PUT should get no response, and its connection should stay open");
-            self.proxy.break_existing();
+            self.proxy.break_connections();
             put.join().expect("a request").expect_err("no response");
         });
     }
@@ -149,7 +149,7 @@ fn responses_can_be_lost_while_requests_arrive() {
         fixture.namespace.set_holder("watched", "b");
         assert!(watch.is_silent_for(QUIET_TIME));
         assert!(!read.is_finished());
-        fixture.proxy.break_existing();
+        fixture.proxy.break_connections();
         read.join().expect("a request").expect_err("no response");
     });
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
@@ -159,7 +159,7 @@ fn responses_can_be_lost_while_requests_arrive() {
 fn existing_connections_can_be_silenced_while_new_ones_work() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
-    fixture.proxy.silence_existing();
+    fixture.proxy.silence_connections();
     assert_eq!(fixture.read_on(&session, QUIET_TIME), Err(ErrorKind::TimedOut));
     assert!(fixture.works());
     fixture.namespace.set_holder("watched", "b");
@@ -185,12 +185,12 @@ fn a_silent_connection_hides_a_restart_of_the_server() {
 fn connections_can_be_broken_and_refused() {
     let fixture = Fixture::new();
     let (watch, address) = (fixture.watch(), fixture.proxy.address());
-    fixture.proxy.break_existing();
+    fixture.proxy.break_connections();
     watch.wait_until_over();
     assert!(fixture.works());
 
     let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch");
-    fixture.proxy.refuse();
+    fixture.proxy.refuse_connections();
     watch.wait_until_over();
     assert_eq!(fixture.read(TIMEOUT), Err(ErrorKind::ConnectionRefused));
     fixture.proxy.heal();
@@ -204,7 +204,7 @@ fn silent_connections_can_be_closed() {
     let watch = fixture.watch();
     fixture.proxy.partition();
     assert!(watch.is_silent_for(QUIET_TIME));
-    fixture.proxy.refuse();
+    fixture.proxy.refuse_connections();
     watch.wait_until_over();
 }
 

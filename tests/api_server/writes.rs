@@ -219,7 +219,7 @@ fn lists_select_by_name_and_label() {
 }
 
 #[testkit::test]
-fn all_leases_of_a_namespace_can_be_deleted_at_once() {
+fn one_request_can_delete_all_leases_of_a_namespace() {
     let namespace = Namespace::new();
     namespace.put("one", "a");
     namespace.put("two", "b");

@@ -9,8 +9,8 @@ use testkit::simulated_time::SECOND;
 fn assert_detects(setting: Setting, violation: ViolationKind) {
     let (found, statistics) = search(&setting, Order::BreadthFirst);
     let found =
-        found.unwrap_or_else(|| panic!("disabled {:?}, but found no violation: {statistics}", setting.disabled));
-    println!("{:?}: {statistics}\n{}", setting.disabled, found.trace(&setting));
+        found.unwrap_or_else(|| panic!("disabled {:?}, but found no violation: {statistics}", setting.disabled_rule));
+    println!("{:?}: {statistics}\n{}", setting.disabled_rule, found.trace(&setting));
     assert_eq!(found.violation, violation);
 }
 
@@ -23,7 +23,7 @@ macro_rules! rule_tests {
                     max_disturbances: $count,
                     disturbances: $kinds,
                     end: $seconds * SECOND,
-                    disabled: Some(Rule::$rule),
+                    disabled_rule: Some(Rule::$rule),
                     ..Setting::with_all_disturbances()
                 };
                 assert_detects(setting, ViolationKind::$violation);
@@ -54,7 +54,7 @@ fn own_records_are_recognized_by_run_id() {
     let setting = Setting {
         same_identity: true,
         max_disturbances: 0,
-        disabled: Some(Rule::RecognizeByRunId),
+        disabled_rule: Some(Rule::RecognizeByRunId),
         ..Setting::with_all_disturbances()
     };
     assert_detects(setting, ViolationKind::Overlap);

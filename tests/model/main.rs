@@ -10,7 +10,7 @@
 //! Unlike the simulation, the model has only two machines, and contains no duplicated requests, suspended machines,
 //! client-go candidates, repeated outside edits, or clock rates between the extremes. Time only advances to the next
 //! timeout or to just before it. These times include the worst case, because a kill takes the longest time that is
-//! allowed, and all other operations take no time. All jitter comes from one seed.
+//! allowed, and all other operations take no time. The jitter of each run comes from a fixed seed.
 //!
 //! To explore with more disturbances:
 //! `LEADERRUN_DISTURBANCES=2 cargo test --release --test model -- bounds --nocapture`.

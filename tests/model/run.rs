@@ -32,16 +32,16 @@ pub enum ProcessState {
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Tree {
     /// `true` while the main process is alive.
-    pub main: bool,
+    pub main_alive: bool,
     /// `true` while the child of the main process is alive.
-    pub child: bool,
+    pub child_alive: bool,
     /// The time at which both processes die, if they were sent SIGKILL.
     pub dies_at: Option<Time>,
 }
 
 impl Tree {
     pub fn is_any_alive(&self) -> bool {
-        self.main || self.child
+        self.main_alive || self.child_alive
     }
 }
 
@@ -90,7 +90,7 @@ pub struct Run {
     /// The holder in the record that this run last observed.
     pub known_holder: Option<RunId>,
     /// `true` if an outside edit has removed this run's mark since its last write.
-    pub displaced: bool,
+    pub mark_removed: bool,
     /// The time at which the election learned that another run holds the lock.
     pub lost_at: Option<Instant>,
     /// `true` while traffic is being withdrawn from the command.
@@ -104,7 +104,7 @@ impl Run {
 
     /// Returns whether a new candidate could not know that this run may hold the lock.
     pub fn is_displaced(&self) -> bool {
-        self.displaced && (self.tree.is_any_alive() || !self.election_finished)
+        self.mark_removed && (self.tree.is_any_alive() || !self.election_finished)
     }
 
     /// Returns the state of the process with this role, and of the other process.
@@ -202,7 +202,7 @@ impl World<'_> {
             has_command: false,
             token: 0,
             known_holder: None,
-            displaced: false,
+            mark_removed: false,
             lost_at: None,
             withdrawal_pending: false,
         });
@@ -325,8 +325,8 @@ impl World<'_> {
         stored
     }
 
-    /// Steps the election, and carries out its actions. If `tenure_rule` is the disabled rule, a tenure in these actions
-    /// begins now.
+    /// Steps the election, and carries out its actions. If `tenure_rule` is the disabled rule, a tenure in these
+    /// actions begins now.
     pub fn step_election(&mut self, run: usize, inputs: ElectionInputs, tenure_rule: Option<Rule>) {
         let now = self.now(run);
         for action in self.state.runs[run].election.step(now, inputs) {
@@ -403,12 +403,12 @@ impl World<'_> {
         run.request = Some(request).filter(|_| !is_cut);
     }
 
-    /// Returns the tenure as this run gets it when the setting disables a rule. If that rule is `tenure_rule`, the tenure
-    /// begins now.
+    /// Returns the tenure as this run gets it when the setting disables a rule. If that rule is `tenure_rule`, the
+    /// tenure begins now.
     fn tenure_without_rule(&self, run: usize, tenure: Tenure, tenure_rule: Option<Rule>) -> Tenure {
         let timing = &self.setting.timing;
-        match self.setting.disabled {
-            disabled @ Some(_) if disabled == tenure_rule => Tenure::of_renewal(self.boot(run), timing),
+        match self.setting.disabled_rule {
+            rule @ Some(_) if rule == tenure_rule => Tenure::of_renewal(self.boot(run), timing),
             Some(Rule::GraceEndsBeforeLease) => {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()), ..tenure }
             }

@@ -55,7 +55,7 @@ impl Counterexample {
 pub fn search(setting: &Setting, order: Order) -> (Option<Counterexample>, SearchStatistics) {
     let started = Instant::now();
     let mut statistics = SearchStatistics { states: 1, transitions: 0, seconds: 0.0, commands: 0 };
-    // Fingerprints have 64 bits: the probability of a collision among ten million states is 1 in 400,000.
+    // Fingerprints have 64 bits: the probability of a collision among ten million states is about 1 in 370,000.
     let mut fingerprints = HashSet::new();
     let mut parents = vec![(0, Step::Advance)];
     let initial = World::new(setting);
@@ -108,8 +108,8 @@ struct Fingerprint(u64);
 
 impl Fingerprint {
     fn mix(&mut self, word: u64) {
-        const ODD: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
-        let product = u128::from(self.0 ^ ODD[0]).wrapping_mul(u128::from(word ^ ODD[1]));
+        const WYHASH_SECRET: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
+        let product = u128::from(self.0 ^ WYHASH_SECRET[0]).wrapping_mul(u128::from(word ^ WYHASH_SECRET[1]));
         self.0 = (product as u64) ^ ((product >> 64) as u64) ^ self.0.rotate_left(23);
     }
 }

@@ -62,7 +62,7 @@ pub struct Setting {
     /// The time at which the exploration ends.
     pub end: Time,
     /// The rule that is disabled, if any.
-    pub disabled: Option<Rule>,
+    pub disabled_rule: Option<Rule>,
 }
 
 impl Setting {
@@ -81,7 +81,7 @@ impl Setting {
             disturbances: &Disturbance::ALL,
             max_runs: 3,
             end: 9 * SECOND,
-            disabled: None,
+            disabled_rule: None,
         }
     }
 }

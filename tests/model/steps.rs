@@ -6,15 +6,15 @@ use crate::disturbance::{Disturbance, Partition, Role};
 use crate::run::{ProcessState, Run};
 use crate::world::{JUST_BEFORE, World};
 
-/// A step of the model. A candidate's actions are not steps: the candidate carries them out at once, because their order
-/// relative to the other candidate's actions makes no difference.
+/// A step of the model. A candidate's actions are not steps: the candidate carries them out immediately, because their
+/// order relative to the other candidate's actions makes no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Time advances to the next timeout.
     Advance,
     /// Time advances to just before the next timeout, when late messages may be delivered.
     AdvanceToJustBefore,
-    /// A run's request is carried out, and the reply arrives at once.
+    /// A run's request is carried out, and the reply arrives immediately.
     RequestArrives(usize),
     /// A run's request is carried out, and the reply is late.
     RequestArrivesWithLateReply(usize),
@@ -120,7 +120,7 @@ impl World<'_> {
                 _ => {}
             }
         }
-        if run.tree.main && run.tree.dies_at.is_none() && self.may_disturb(Disturbance::MainProcessEnds) {
+        if run.tree.main_alive && run.tree.dies_at.is_none() && self.may_disturb(Disturbance::MainProcessEnds) {
             steps.push(Step::MainProcessEnds(index));
         }
     }

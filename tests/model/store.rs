@@ -28,19 +28,19 @@ impl Store {
     }
 
     /// Carries out a request.
-    pub fn handle(&mut self, request: Request, disabled: Option<Rule>) -> Reply {
+    pub fn handle(&mut self, request: Request, disabled_rule: Option<Rule>) -> Reply {
         match (request, &self.object) {
             (Request::Get, current) => Reply::Read(current.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),
             (Request::Create(_), Some(_)) => Reply::Conflict,
             // A PUT that names no uid creates a missing object. Without the uid check, the new object gets the uid of
             // the deleted one.
-            (Request::Update(version, record), None) if disabled == Some(Rule::UidCheck) => {
+            (Request::Update(version, record), None) if disabled_rule == Some(Rule::UidCheck) => {
                 Reply::Written(self.write_as(version.uid, record))
             }
             (Request::Update(_, _), None) => Reply::Conflict,
             (Request::Update(version, record), Some(current)) => {
-                if current.version == version || disabled == Some(Rule::CompareAndSwap) {
+                if current.version == version || disabled_rule == Some(Rule::CompareAndSwap) {
                     Reply::Written(self.write(record))
                 } else {
                     Reply::Conflict

@@ -27,7 +27,7 @@ impl World<'_> {
             &mut self.state.runs[run];
         let elector_died = *elector_process == ProcessState::Dead && !*elector_seen_dead;
         *elector_seen_dead |= elector_died;
-        let main_has_ended = *has_command && !tree.main && !*main_reaped;
+        let main_has_ended = *has_command && !tree.main_alive && !*main_reaped;
         *main_reaped |= main_has_ended;
         SupervisorInputs {
             start: None,
@@ -44,7 +44,7 @@ impl World<'_> {
             match action {
                 SupervisorAction::Start(_) => {
                     let state = &mut self.state.runs[run];
-                    state.tree = Tree { main: true, child: true, dies_at: None };
+                    state.tree = Tree { main_alive: true, child_alive: true, dies_at: None };
                     state.has_command = true;
                     self.check_start(run);
                     let start = Some(StartResult::Forked);

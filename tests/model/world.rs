@@ -16,7 +16,7 @@ pub const JUST_BEFORE: Time = MILLISECOND;
 /// The kind of a violated invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViolationKind {
-    /// Two commands were alive at once.
+    /// Two commands were alive at the same time.
     Overlap,
     /// A command started with a fencing token that was not greater than all earlier ones.
     Token,
@@ -125,7 +125,7 @@ impl<'a> World<'a> {
             Step::Thaw(run, role) => self.thaw(run, role),
             Step::Crash(run, role) => self.crash(run, role),
             Step::MainProcessEnds(run) => {
-                self.state.runs[run].tree.main = false;
+                self.state.runs[run].tree.main_alive = false;
                 self.run_supervisor(run);
             }
             Step::SendSigterm(run) => self.send_sigterm(run),
@@ -183,10 +183,10 @@ impl<'a> World<'a> {
     /// Lets the API server carry out a request.
     fn carry_out(&mut self, run: usize, request: Request) -> Reply {
         let before = self.state.store.revision();
-        let reply = self.state.store.handle(request, self.setting.disabled);
+        let reply = self.state.store.handle(request, self.setting.disabled_rule);
         if self.state.store.revision() != before {
             self.trace(|world| format!("written: {}", world.describe_record()));
-            self.state.runs[run].displaced = false;
+            self.state.runs[run].mark_removed = false;
             self.publish();
         }
         reply
@@ -206,7 +206,7 @@ impl<'a> World<'a> {
         }
         if matches!(kind, Disturbance::Delete | Disturbance::Empty) {
             for run in self.state.runs.iter_mut().filter(|run| Some(&run.id) == holder.as_ref()) {
-                run.displaced = true;
+                run.mark_removed = true;
             }
         }
         self.publish();
@@ -273,6 +273,6 @@ impl<'a> World<'a> {
     }
 
     pub fn is_disabled(&self, rule: Rule) -> bool {
-        self.setting.disabled == Some(rule)
+        self.setting.disabled_rule == Some(rule)
     }
 }

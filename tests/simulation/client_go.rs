@@ -50,7 +50,7 @@ impl World {
         self.step_client_go(&mut client_go);
         self.client_go = Some(client_go);
         let pause = RETRY + self.rng.u64(0..RETRY);
-        self.schedule(self.now + pause, Event::ClientGo);
+        self.schedule(self.now + pause, Event::RunClientGo);
     }
 
     fn step_client_go(&mut self, client_go: &mut ClientGo) {

@@ -23,9 +23,9 @@ pub struct Process {
     /// The time from SIGTERM to the end of the process; `None` if the process ignores SIGTERM.
     pub sigterm_delay: Option<Time>,
     /// `true` if the process outlived the main process and was therefore sent SIGTERM.
-    pub terminated: bool,
+    pub sigterm_sent_as_leftover: bool,
     /// `true` if the process was sent SIGKILL.
-    pub killed: bool,
+    pub sigkill_sent: bool,
     /// `true` if the process has been reaped.
     pub reaped: bool,
     /// `true` if the process was outside the process group when both of leaderrun's processes were killed.
@@ -46,8 +46,8 @@ impl Tree {
             executed,
             has_own_group,
             sigterm_delay,
-            terminated: false,
-            killed: false,
+            sigterm_sent_as_leftover: false,
+            sigkill_sent: false,
             reaped: false,
             escaped: false,
         };

@@ -162,7 +162,7 @@ impl World {
         let dies_after = self.clock(run).true_time(kill_time) + self.rng.u64(1..=2 * MILLISECOND);
         for process in children {
             let is_target = process == 0 || self.mutation != Mutation::KillMainOnly;
-            if is_target && !mem::replace(&mut self.runs[run].tree.processes[process].killed, true) {
+            if is_target && !mem::replace(&mut self.runs[run].tree.processes[process].sigkill_sent, true) {
                 self.schedule(self.now + dies_after, events::Event::ProcessDies { run, process });
             }
         }

@@ -19,7 +19,7 @@ pub enum Thread {
 }
 
 /// An event of the simulation. `number` identifies a request, a watch or a routing step. The results of a
-/// request, watch or step that was replaced are ignored.
+/// request, watch or step that was replaced are ignored, except late replies to writes.
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
@@ -40,7 +40,7 @@ pub enum Event {
     StartRun { machine: usize },
     InjectFault,
     RecreateLease(Box<Record>),
-    ClientGo,
+    RunClientGo,
     FaultsEnd,
     CheckLeader,
 }

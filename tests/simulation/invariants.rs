@@ -15,7 +15,7 @@ use testkit::simulated_time::{SECOND, Time, wall};
 /// The kind of a violated invariant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViolationKind {
-    /// Two commands were alive at once.
+    /// Two commands were alive at the same time.
     Overlap,
     /// A command started with a fencing token that was not greater than all earlier ones.
     Token,

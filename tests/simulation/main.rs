@@ -1,6 +1,6 @@
 //! A deterministic simulation of many candidates under frequent faults. It runs the production state machines
-//! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`] and
-//! [`leaderrun_core::supervisor::Supervisor`].
+//! [`leaderrun_core::election::Election`], [`leaderrun_core::elector::Elector`],
+//! [`leaderrun_core::supervisor::Supervisor`] and [`leaderrun_core::routing::Route`].
 //!
 //! The seed determines the whole schedule. If a schedule violates an invariant, the test prints its seed and its trace.
 //! To replay it: `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. To run a million seeds:

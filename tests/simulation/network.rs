@@ -21,7 +21,7 @@ pub struct ServerWatch {
     /// The time at which the most recently sent event arrives. Events that are sent afterwards must not arrive earlier.
     last_delivery: Time,
     /// `true` if the connection is dead: no events arrive, and the watch does not end.
-    dead: bool,
+    is_dead: bool,
 }
 
 impl World {
@@ -55,8 +55,8 @@ impl World {
             let retry_after = self.rng.bool().then(|| Duration::from_secs(self.rng.u64(1..4)));
             return self.reply(run, number, Reply::Refused { retry_after });
         }
-        let failing = !self.is_healthy() && self.chance(self.plan.network.server_error);
-        if failing && self.rng.bool() {
+        let is_failing = !self.is_healthy() && self.chance(self.plan.network.server_error);
+        if is_failing && self.rng.bool() {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
         if self.plan.second_unwritable && member == Member::Second && request != Request::Get {
@@ -75,9 +75,9 @@ impl World {
             self.record_due_time(run);
         }
         // A proxy that sends a write twice passes on the reply to the second request, which is a conflict.
-        let reply = if failing && is_write && self.rng.bool() {
+        let reply = if is_failing && is_write && self.rng.bool() {
             Reply::Conflict
-        } else if failing {
+        } else if is_failing {
             Reply::Unknown { retry_after: None }
         } else {
             reply
@@ -176,7 +176,7 @@ impl World {
             None => self.reply_to_watch(run, number, WatchEvent::Broken),
             Some(events) => {
                 self.watches.retain(|watch| watch.run != run);
-                self.watches.push(ServerWatch { run, number, last_delivery: self.now, dead: false });
+                self.watches.push(ServerWatch { run, number, last_delivery: self.now, is_dead: false });
                 let index = self.watches.len() - 1;
                 for event in events {
                     self.send_to_watch(index, event);
@@ -211,7 +211,7 @@ impl World {
         for index in 0..self.watches.len() {
             match &event {
                 Some(event) => self.send_to_watch(index, event.clone()),
-                None => self.watches[index].dead = true,
+                None => self.watches[index].is_dead = true,
             }
         }
         if event.is_some() {
@@ -220,16 +220,16 @@ impl World {
     }
 
     fn send_to_watch(&mut self, index: usize, event: WatchEvent) {
-        let lost = self.is_lost(self.plan.network.watch_event_lost);
-        let ServerWatch { run, number, dead, .. } = self.watches[index];
-        if lost || dead {
+        let is_lost = self.is_lost(self.plan.network.watch_event_lost);
+        let ServerWatch { run, number, is_dead, .. } = self.watches[index];
+        if is_lost || is_dead {
             // A watch is a stream: after a lost event, no later event arrives.
-            self.watches[index].dead = true;
+            self.watches[index].is_dead = true;
             return;
         }
         let cut_until = self.machines[self.runs[run].machine].inbound_cut_until;
         if cut_until > self.now && self.rng.bool() {
-            self.watches[index].dead = true;
+            self.watches[index].is_dead = true;
             return;
         }
         let at = self.draw_arrival().max(self.watches[index].last_delivery + 1).max(cut_until);
@@ -253,7 +253,7 @@ impl World {
         if self.is_healthy() || !self.chance(self.plan.network.slow) {
             return typical;
         }
-        let slow = typical + self.rng.u64(..self.plan.network.slowest);
+        let slow = typical + self.rng.u64(..self.plan.network.longest_delay);
         slow.min(self.plan.healthy_from.max(typical))
     }
 

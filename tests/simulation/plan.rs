@@ -33,7 +33,7 @@ pub struct Network {
     pub reply_lost: f64,
     /// The probability that a request arrives twice.
     pub duplicated: f64,
-    /// The probability that a message takes up to `slowest` longer.
+    /// The probability that a message takes up to `longest_delay` longer.
     pub slow: f64,
     /// The probability that the server refuses a request because there are too many requests.
     pub too_many: f64,
@@ -44,8 +44,8 @@ pub struct Network {
     pub order_lost: f64,
     /// The probability that a report from the supervisor to the elector is lost.
     pub report_lost: f64,
-    /// The longest delay of a slow message.
-    pub slowest: Time,
+    /// The longest additional delay of a slow message.
+    pub longest_delay: Time,
 }
 
 /// One machine and the configuration of leaderrun on it.
@@ -118,14 +118,14 @@ impl LockKind {
 #[derive(Clone, Debug)]
 pub struct Commands {
     /// The longest time after which a command ends, if it ends by itself.
-    pub longest: Time,
+    pub max_duration: Time,
     /// The probability that a command does not end by itself.
     pub endless: f64,
     /// The probability that a process ignores SIGTERM.
     pub ignores_term: f64,
     /// The maximum number of forks in the first second of a command. If it is greater than two, four more forks follow
     /// at a random time.
-    pub descendants: usize,
+    pub max_forks: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ pub struct Plan {
     /// The mean time between two faults.
     pub mean_fault_interval: Time,
     /// `true` if a client-go candidate competes for the lock.
-    pub client_go: bool,
+    pub has_client_go: bool,
     pub commands: Commands,
     /// `true` if some candidates use a pair of objects.
     pub migrating: bool,
@@ -150,7 +150,7 @@ pub struct Plan {
     /// acquisition.
     pub leader_within: Option<Time>,
     /// The time at which the schedule ends.
-    pub ends: Time,
+    pub ends_at: Time,
 }
 
 /// The constraints of a test on its schedules. The seed determines everything that is `None` or `false`.
@@ -215,12 +215,12 @@ impl Plan {
             network: draw_network(rng, constraints, longest_lease),
             faults,
             mean_fault_interval: longest_lease / rng.u64(1..6),
-            client_go: rng.f64() < 0.25 && !constraints.no_client_go && !migrating,
+            has_client_go: rng.f64() < 0.25 && !constraints.no_client_go && !migrating,
             commands: Commands {
-                longest: if constraints.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
+                max_duration: if constraints.long_commands { longest_lease * 8 } else { longest_lease * rng.u64(1..4) },
                 endless: if constraints.long_commands { 0.8 } else { rng.f64() * 0.8 },
                 ignores_term: if constraints.ignore_sigterm { 1.0 } else { rng.f64() },
-                descendants: rng.usize(0..5),
+                max_forks: rng.usize(0..5),
             },
             machines,
             migrating,
@@ -228,7 +228,7 @@ impl Plan {
             accurate_wall_clocks,
             healthy_from,
             leader_within,
-            ends: healthy_from + leader_within.unwrap_or_default() + longest_lease,
+            ends_at: healthy_from + leader_within.unwrap_or_default() + longest_lease,
         }
     }
 }
@@ -332,6 +332,6 @@ fn draw_network(rng: &mut Rng, constraints: &Constraints, longest_lease: Time) -
         watch_event_lost: draw_probability(0.1),
         order_lost: draw_probability(0.1),
         report_lost: draw_probability(0.1),
-        slowest: (longest_lease / 100) * rng.u64(5..120),
+        longest_delay: (longest_lease / 100) * rng.u64(5..120),
     }
 }

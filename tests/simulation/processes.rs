@@ -23,17 +23,17 @@ impl World {
         }
         self.check_start(run);
         if !self.chance(self.plan.commands.endless) {
-            let at = self.now + self.rng.u64(MILLISECOND..self.plan.commands.longest);
+            let at = self.now + self.rng.u64(MILLISECOND..self.plan.commands.max_duration);
             self.schedule(at, Event::ProcessDies { run, process: 0 });
         }
-        for _ in 0..self.rng.usize(..=self.plan.commands.descendants) {
+        for _ in 0..self.rng.usize(..=self.plan.commands.max_forks) {
             let at = self.now + self.rng.u64(0..SECOND);
             let process = self.rng.usize(0..4);
             self.schedule(at, Event::ForkChild { run, process });
         }
         // Some of these forks happen while the processes are being killed.
-        if self.plan.commands.descendants > 2 {
-            let at = self.now + self.rng.u64(0..self.plan.commands.longest);
+        if self.plan.commands.max_forks > 2 {
+            let at = self.now + self.rng.u64(0..self.plan.commands.max_duration);
             for step in 0..4 {
                 self.schedule(at + step * MILLISECOND, Event::ForkChild { run, process: step as usize });
             }
@@ -51,7 +51,7 @@ impl World {
         let child = self.runs[run].tree.add(Parent::Process(process), has_own_group, true, sigterm_delay);
         self.runs[run].tree.processes[child].escaped = parent.escaped;
         if self.rng.bool() {
-            let at = self.now + self.rng.u64(0..2 * self.plan.commands.longest);
+            let at = self.now + self.rng.u64(0..2 * self.plan.commands.max_duration);
             self.schedule(at, Event::ProcessDies { run, process: child });
         }
     }

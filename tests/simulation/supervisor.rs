@@ -332,8 +332,8 @@ impl World {
     fn terminate_leftovers(&mut self, run: usize) {
         let children: Vec<usize> = self.runs[run].tree.living_children(Parent::Supervisor).collect();
         for process in children {
-            if !self.runs[run].tree.processes[process].terminated {
-                self.runs[run].tree.processes[process].terminated = true;
+            if !self.runs[run].tree.processes[process].sigterm_sent_as_leftover {
+                self.runs[run].tree.processes[process].sigterm_sent_as_leftover = true;
                 self.terminate(run, process);
             }
         }

@@ -54,8 +54,8 @@ pub struct Run {
     /// The marks that this run has observed, in order.
     pub observed_marks: Vec<ObservedMark>,
     /// `true` if, since the last write of this run, another client has removed its mark from the record or shortened
-    /// the lease duration. Also `true` if an admission policy has shortened the lease duration in that write, but not in
-    /// all earlier ones.
+    /// the lease duration. Also `true` if an admission policy has shortened the lease duration in that write, but not
+    /// in all earlier ones.
     pub displaced: bool,
     /// `true` if the API server has stored a record of this run with the full lease duration.
     pub has_stored_full_duration: bool,
@@ -177,11 +177,11 @@ impl World {
             let at = world.rng.u64(0..2 * SECOND);
             world.schedule(at, Event::StartRun { machine });
         }
-        if world.plan.client_go {
+        if world.plan.has_client_go {
             let longest =
                 world.plan.machines.iter().map(|machine| machine.timing.lease_duration()).max().unwrap_or_default();
             world.client_go = Some(ClientGo::draw(&mut world.rng, longest));
-            world.schedule(SECOND, Event::ClientGo);
+            world.schedule(SECOND, Event::RunClientGo);
         }
         if !world.plan.faults.is_empty() {
             world.schedule_fault();
@@ -197,7 +197,7 @@ impl World {
     /// Runs the schedule until its end or the first violation.
     pub fn run_schedule(&mut self) {
         while let Some(Reverse(due)) = self.queue.pop() {
-            if due.at > self.plan.ends || self.violation.is_some() {
+            if due.at > self.plan.ends_at || self.violation.is_some() {
                 break;
             }
             self.now = due.at;
@@ -248,7 +248,7 @@ impl World {
             Event::StartRun { machine } => self.start_run(machine),
             Event::InjectFault => self.inject_fault(),
             Event::RecreateLease(record) => self.outside_edit("recreates the lease", |_| Some(*record)),
-            Event::ClientGo => self.run_client_go(),
+            Event::RunClientGo => self.run_client_go(),
             Event::FaultsEnd => trace!(self, "           -- all faults have ended --"),
             Event::CheckLeader => self.check_leader(),
         }

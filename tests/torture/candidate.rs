@@ -30,7 +30,7 @@ pub struct TorturedCandidate {
     pub identity: String,
     /// The processes into which faults have been injected, if any.
     pub faulty: Option<FaultyProcesses>,
-    /// `true` if both processes may be killed at once.
+    /// `true` if both processes may be killed at the same time.
     pub may_kill_both: bool,
     /// The words of the command, and the options of leaderrun, for the trace.
     pub description: String,

@@ -161,7 +161,7 @@ impl Findings {
             // One command may have ended before the other started, so check that both are still alive.
             processes_by_holder.retain(|_, processes| processes.iter().any(|process| process.is_alive()));
             if processes_by_holder.len() > 1 {
-                self.overlaps.push(format!("seen alive at once: {processes_by_holder:?}"));
+                self.overlaps.push(format!("seen alive at the same time: {processes_by_holder:?}"));
             }
         }
     }

@@ -23,7 +23,7 @@ fn violations(commands: &[(&str, u64, u64)]) -> Vec<String> {
 }
 
 #[testkit::test]
-fn commands_in_different_slots_may_be_alive_at_once() {
+fn commands_in_different_slots_may_be_alive_at_the_same_time() {
     assert_eq!(violations(&[("10.a@0", 100, 200), ("11.b@1", 100, 200), ("12.c@0", 201, 300)]), [""; 0]);
 }
 

@@ -58,9 +58,9 @@ pub enum NetworkFault {
     Partition,
     PartitionRequests,
     PartitionResponses,
-    SilenceExisting,
-    BreakExisting,
-    Refuse,
+    SilenceConnections,
+    BreakConnections,
+    RefuseConnections,
     /// The responses to this number of writes are lost.
     LoseResponses(usize),
     /// The proxy responds to all requests with this status.
@@ -155,11 +155,11 @@ impl Plan {
         let fault = match (random.u8(..100), self.kind) {
             (..8, _) => Fault::Kill(process),
             (8..22, _) => Fault::Freeze(process, duration),
-            (22..50, LockKind::Lease) => Fault::Network(network(random), duration),
+            (22..50, LockKind::Lease) => Fault::Network(draw_network_fault(random), duration),
             (22..35, LockKind::File) => Fault::HoldLockFile(duration),
             (50..53, LockKind::Lease) => Fault::RestartServer,
-            (35..53, LockKind::File) | (53..70, _) => Fault::Edit(edit(random, self.kind)),
-            (70..77, _) => Fault::Signal(signal(random)),
+            (35..53, LockKind::File) | (53..70, _) => Fault::Edit(draw_edit(random, self.kind)),
+            (70..77, _) => Fault::Signal(draw_signal(random)),
             (77..80, _) => Fault::KillBoth,
             (80..83, _) => Fault::FreezeAndKillBoth(duration.min(rules::LONGEST_FREEZE_OF_BOTH)),
             (83..93, _) => {
@@ -215,14 +215,14 @@ impl Plan {
     }
 }
 
-fn network(random: &mut fastrand::Rng) -> NetworkFault {
+fn draw_network_fault(random: &mut fastrand::Rng) -> NetworkFault {
     match random.u8(..14) {
         0 | 1 => NetworkFault::Partition,
         2 => NetworkFault::PartitionRequests,
         3 | 4 => NetworkFault::PartitionResponses,
-        5 => NetworkFault::SilenceExisting,
-        6 => NetworkFault::BreakExisting,
-        7 => NetworkFault::Refuse,
+        5 => NetworkFault::SilenceConnections,
+        6 => NetworkFault::BreakConnections,
+        7 => NetworkFault::RefuseConnections,
         8 => NetworkFault::LoseResponses(random.usize(1..4)),
         9 | 10 => NetworkFault::Respond([429, 500, 503, 504][random.usize(..4)]),
         11 if random.bool() => NetworkFault::DelayRequests(random.u64(1..900)),
@@ -232,7 +232,7 @@ fn network(random: &mut fastrand::Rng) -> NetworkFault {
     }
 }
 
-fn edit(random: &mut fastrand::Rng, kind: LockKind) -> Edit {
+fn draw_edit(random: &mut fastrand::Rng, kind: LockKind) -> Edit {
     const EDITS: [Edit; 13] = [
         Edit::Delete,
         Edit::Recreate,
@@ -255,7 +255,7 @@ fn edit(random: &mut fastrand::Rng, kind: LockKind) -> Edit {
     }
 }
 
-fn signal(random: &mut fastrand::Rng) -> i32 {
+fn draw_signal(random: &mut fastrand::Rng) -> i32 {
     let signals = [
         libc::SIGTERM,
         libc::SIGTERM,

@@ -21,7 +21,8 @@
 //!   candidate that has observed the holder's record knows that the holder may be alive. The promise does not cover a
 //!   new candidate, or one that had no connection since the holder acquired the lock. A record without its mark looks
 //!   like that of another implementation, whose holders clear the record to release the lock. A candidate that observed
-//!   such a record, and then an empty one, would acquire the lock at once, although an orphaned command may be alive
+//!   such a record, and then an empty one, would acquire the lock immediately, although an orphaned command may be
+//! alive
 //!   for a few seconds. The candidates that know the holder, and the holder itself, may still be disconnected, frozen
 //!   or killed.
 
@@ -42,7 +43,7 @@ pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 /// processes of leaderrun are killed.
 pub const LEAVE_PROCESS_GROUP: [&str; 3] = ["hidden", "regroup", "descendants"];
 
-/// Returns whether both processes may be killed at once while a command with these words runs.
+/// Returns whether both processes may be killed at the same time while a command with these words runs.
 pub fn may_kill_both(words: &[String]) -> bool {
     !words.iter().any(|word| LEAVE_PROCESS_GROUP.contains(&word.as_str()))
 }

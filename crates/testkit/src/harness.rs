@@ -80,7 +80,8 @@ impl Harness {
         }
     }
 
-    /// Sets the default number of tests that run at once. If tests mostly wait, it can exceed the number of processors.
+    /// Sets the default number of tests that run at the same time. If tests mostly wait, it can exceed the number of
+    /// processors.
     pub fn test_threads(mut self, threads: usize) -> Harness {
         self.test_threads = Some(threads);
         self

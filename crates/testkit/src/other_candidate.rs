@@ -67,9 +67,9 @@ struct Shared {
     /// `true` once the candidate has acquired the lock.
     leads: AtomicBool,
     /// `true` if the candidate must release the lock and stop.
-    release: AtomicBool,
+    release_requested: AtomicBool,
     /// `true` if the candidate must stop without a release.
-    crash: AtomicBool,
+    crash_requested: AtomicBool,
     leadership: Mutex<Option<Leadership>>,
 }
 
@@ -89,8 +89,8 @@ impl OtherCandidate {
     /// Ends the candidate's leadership, and returns the times at which it began and ended.
     pub fn end(mut self, ending: Ending) -> Leadership {
         match ending {
-            Ending::Release => self.shared.release.store(true, Ordering::SeqCst),
-            Ending::Crash => self.shared.crash.store(true, Ordering::SeqCst),
+            Ending::Release => self.shared.release_requested.store(true, Ordering::SeqCst),
+            Ending::Crash => self.shared.crash_requested.store(true, Ordering::SeqCst),
         }
         self.thread.take().expect("a thread").join().expect("an election loop");
         self.shared.leadership.lock().expect("the leadership").expect("a candidate that has led")
@@ -99,7 +99,7 @@ impl OtherCandidate {
 
 impl Drop for OtherCandidate {
     fn drop(&mut self) {
-        self.shared.crash.store(true, Ordering::SeqCst);
+        self.shared.crash_requested.store(true, Ordering::SeqCst);
     }
 }
 
@@ -115,13 +115,13 @@ impl ElectionLoop {
     fn run(self) {
         let leads = &self.shared.leads;
         let (mut observed, mut observed_at) = (Value::Null, Instant::now());
-        while !self.shared.crash.load(Ordering::SeqCst) {
+        while !self.shared.crash_requested.load(Ordering::SeqCst) {
             if let Some((object, record)) = self.get() {
                 if record != observed {
                     (observed, observed_at) = (record.clone(), Instant::now());
                 }
                 let holder = record["holderIdentity"].as_str().unwrap_or_default();
-                if leads.load(Ordering::SeqCst) && self.shared.release.load(Ordering::SeqCst) {
+                if leads.load(Ordering::SeqCst) && self.shared.release_requested.load(Ordering::SeqCst) {
                     self.end_leadership();
                     let _ = self.put(object, &record, "", Duration::from_secs(1));
                     return;

@@ -13,7 +13,7 @@ pub struct User {
 /// The administrator, who is allowed everything: RBAC does not apply to `system:masters`.
 pub const ADMIN: User = User { name: "admin", token: "token-of-admin", groups: &["system:masters"] };
 
-/// All users. Initially, only the administrator is allowed anything.
+/// All users. Initially, those other than the administrator only have the permissions of every authenticated user.
 pub const USERS: [User; 6] = [
     ADMIN,
     without_roles("candidate", "token-of-candidate"),

@@ -1,7 +1,7 @@
 //! A command that records when it is alive, and checks of these records.
 //!
-//! Each process writes the current boot time into its own file, about every millisecond. Two commands were alive at
-//! once if the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
+//! Each process writes the current boot time into its own file, about every millisecond. Two commands overlapped if
+//! the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -26,8 +26,8 @@ use crate::wait::eventually;
 /// The first argument of a test binary that is started as a command.
 pub const FLAG: &str = "--witness";
 
-/// The beginning of the failure message for two commands that were alive at once.
-pub const OVERLAP: &str = "two commands at once";
+/// The beginning of the failure message for two commands that overlapped.
+pub const OVERLAP: &str = "two commands overlapped";
 
 /// The stack size of an additional thread, in bytes.
 const SMALL_STACK: usize = 16 * 1024;
@@ -41,7 +41,7 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `linger`: the witness takes three seconds to end after SIGTERM or SIGINT.
 /// - `hidden`: the witness has a grandchild in a separate session, with an empty environment, that ignores SIGTERM.
 /// - `worker`: the main thread ends, and another thread continues. /proc then shows the process as a zombie.
-/// - `ends`: the witness ends at once and leaves its descendants running.
+/// - `ends`: the witness ends immediately and leaves its descendants running.
 /// - `life=MILLISECONDS`: the witness ends after that time.
 /// - `busy=NUMBER`: the witness has this many additional threads, which use all the CPU time that they get.
 /// - `threads=NUMBER`: the witness has this many additional threads, which do nothing.
@@ -269,8 +269,8 @@ impl Witnesses {
         }
     }
 
-    /// Checks that there were `runs` runs, that no two of them were alive at once, and that each had a greater fencing
-    /// token than the previous one.
+    /// Checks that there were `runs` runs, that no two of them were alive at the same time, and that each had a greater
+    /// fencing token than the previous one.
     pub fn assert_one_at_a_time(&self, runs: usize) {
         let mut times_by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
         for lifetime in self.lifetimes() {

@@ -125,8 +125,8 @@ fn assert_requests_have_their_priority(lock: &TestLock, kind: &str, documents: &
     };
     let client = client_for(lock.namespace(), "job");
     eventually("the API server applies the FlowSchema", || {
-        let reply = client.send(hyper::Method::GET, &path, None, testkit::TIMEOUT).expect("a reply");
-        reply
+        let response = client.send(hyper::Method::GET, &path, None, testkit::TIMEOUT).expect("a response");
+        response
             .headers
             .get("x-kubernetes-pf-flowschema-uid")
             .is_some_and(|applied| *applied == *uid.as_str().expect("a uid"))

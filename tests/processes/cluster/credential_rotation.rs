@@ -67,11 +67,11 @@ impl Candidates {
             let rotated_at = Instant::now();
             rotate();
             match rotation % 3 {
-                0 => self.proxies[0].break_existing(),
-                1 => self.proxies[0].silence_existing(),
+                0 => self.proxies[0].break_connections(),
+                1 => self.proxies[0].silence_connections(),
                 _ => self.proxies[0].respond(Match::put().next(1), 503, None),
             }
-            self.proxies[1].break_existing();
+            self.proxies[1].break_connections();
             self.cluster.wait_for_renewals(&lock, 2);
             let is_new_watch = |request: &ReceivedRequest| request.is_watch() && request.received_at > rotated_at;
             self.proxies[1].wait_for_request(is_new_watch, testkit::TIMEOUT);
@@ -231,7 +231,7 @@ fn the_authority_file_is_read_again_as_soon_as_a_connection_fails() {
     replace(&authorities, &other);
     // An open connection stays in use, so the test breaks it.
     eventually("a new connection fails because of the other authority", || {
-        proxy.break_existing();
+        proxy.break_connections();
         a.log().contains("its issuer is not the configured authority")
     });
     replace(&authorities, &known);

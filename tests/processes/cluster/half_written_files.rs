@@ -155,7 +155,7 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
         token = next;
         leader.wait_for_renewals();
         // New connections must also succeed.
-        leader.proxy.break_existing();
+        leader.proxy.break_connections();
         leader.wait_for_renewals();
     }
     fs::write(leader.file("ca.crt"), tls::authority()).expect("an authority");

@@ -55,8 +55,8 @@ impl Issuer {
             "uid": secret["metadata"]["uid"],
         });
         let request = json!({ "spec": { "expirationSeconds": TOKEN_LIFETIME.as_secs(), "boundObjectRef": bound } });
-        let reply = self.admin.create(&format!("{ACCOUNT}/token"), &request).expect("a token");
-        replace(&self.file, reply["status"]["token"].as_str().expect("a token"));
+        let response = self.admin.create(&format!("{ACCOUNT}/token"), &request).expect("a token");
+        replace(&self.file, response["status"]["token"].as_str().expect("a token"));
     }
 
     /// Replaces the token in the file, and revokes the previous token by deleting its Secret.

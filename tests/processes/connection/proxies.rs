@@ -94,7 +94,7 @@ fn assert_previous_proxy_is_used(unusable_proxy: SocketAddr) {
     faults.respond(Match::put().next(1), 401, None);
     cluster.wait_for_renewals(&lock, 2);
     proxy.take_requested();
-    faults.break_existing();
+    faults.break_connections();
     cluster.wait_for_renewals(&lock, 3);
     assert!(!proxy.take_requested().is_empty());
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());

@@ -268,5 +268,5 @@ fn two_commands_are_never_alive_at_once_under_any_cpu_limit_and_load() {
     let overlaps = limited.into_iter().flat_map(|rows| rows.join().expect("the rows")).collect::<Vec<_>>();
     let overlaps: Vec<_> =
         overlaps.into_iter().chain(unlimited.into_iter().flat_map(|percent| rows(percent)())).collect();
-    assert!(overlaps.is_empty(), "two commands at once: {overlaps:?}");
+    assert!(overlaps.is_empty(), "two commands overlapped: {overlaps:?}");
 }

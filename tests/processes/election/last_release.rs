@@ -188,11 +188,11 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         for fault in [
             (|proxy| proxy.lose_responses(Match::put().next(1))) as fn(&Proxy),
             |proxy| proxy.respond(Match::put().next(1), 503, None),
-            Proxy::silence_existing,
-            Proxy::break_existing,
+            Proxy::silence_connections,
+            Proxy::break_connections,
         ] {
             fault(&leader.proxy);
-            standby.proxy.break_existing();
+            standby.proxy.break_connections();
             Cluster::shared().wait_for_renewals(&lock, 2);
         }
         let is_put = |request: &ReceivedRequest| Match::put().covers(request);

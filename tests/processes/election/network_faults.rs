@@ -31,7 +31,7 @@ fn silent_connections_are_replaced_by_new_ones() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     for _ in 0..3 {
-        proxy.silence_existing();
+        proxy.silence_connections();
         Cluster::shared().wait_for_renewals(&lock, 3);
     }
     assert_still_leads(a, &witnesses);
@@ -42,7 +42,7 @@ fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     Cluster::shared().wait_for_renewals(&lock, 1);
-    proxy.refuse();
+    proxy.refuse_connections();
     std::thread::sleep(Duration::from_secs(2));
     proxy.heal();
     Cluster::shared().wait_for_renewals(&lock, 3);
@@ -100,7 +100,7 @@ fn a_standby_whose_watch_died_silently_acquires_the_released_lock() {
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let watch = proxy.wait_for_request(ReceivedRequest::is_watch, testkit::TIMEOUT);
-    proxy.silence_existing();
+    proxy.silence_connections();
     // When the lease seems to have expired, the standby reads the record and opens a new watch.
     proxy.wait_for_request(|request| request.is_watch() && request.received_at > watch.received_at, testkit::TIMEOUT);
     assert!(!proxy.requests().iter().any(is_put), "the standby wrote to a lock whose holder is alive");
@@ -120,7 +120,7 @@ fn a_standby_does_not_retry_a_refused_watch_before_retry_after_has_passed() {
     b.wait_for_log("held by a");
     let refused_at = Instant::now();
     proxy.respond(Match::watch(), 429, Some(60));
-    proxy.break_existing();
+    proxy.break_connections();
     let count_after_refusal = |predicate: fn(&ReceivedRequest) -> bool| {
         proxy.requests().iter().filter(|request| request.received_at > refused_at && predicate(request)).count()
     };

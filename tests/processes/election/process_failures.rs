@@ -115,14 +115,14 @@ fn a_frozen_elector_that_continues_after_a_takeover_exits() {
 fn a_supervisor_that_is_frozen_until_after_a_takeover_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let claim_reply = proxy.hold_responses(Match::put().next(1));
+    let claim_response = proxy.hold_responses(Match::put().next(1));
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig()))
         .args(["-v"])
         .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
-    claim_reply.wait_until_held();
+    claim_response.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
-    claim_reply.release();
+    claim_response.release();
     a.wait_for_log("acquired");
     proxy.partition();
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
@@ -190,14 +190,14 @@ fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_f
 fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let claim_reply = proxy.hold_responses(Match::put().next(1));
+    let claim_response = proxy.hold_responses(Match::put().next(1));
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE)
         .args(["-v"])
         .run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
-    claim_reply.wait_until_held();
+    claim_response.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
-    claim_reply.release();
+    claim_response.release();
     a.wait_for_log("acquired");
     proxy.partition();
     std::thread::sleep(Duration::from_secs(5));
@@ -210,12 +210,12 @@ fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
 fn no_command_is_started_after_a_termination_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let claim_reply = proxy.hold_responses(Match::put().next(1));
+    let claim_response = proxy.hold_responses(Match::put().next(1));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
-    claim_reply.wait_until_held();
+    claim_response.wait_until_held();
     let supervisor = a.supervisor();
     send(supervisor, Signal::SIGSTOP);
-    claim_reply.release();
+    claim_response.release();
     let requests = proxy.requests().len();
     eventually("a has renewed, so it has ordered the start", || proxy.requests().len() > requests);
     a.signal(Signal::SIGTERM);

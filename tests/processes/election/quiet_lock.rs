@@ -62,7 +62,7 @@ impl Fixture {
     /// Breaks the watch and waits for `count` new watches. Returns the versions from which they were started.
     fn versions_after_break(&self, count: usize) -> Vec<String> {
         let before = self.watched_versions().len();
-        self.proxy.break_existing();
+        self.proxy.break_connections();
         eventually("new watches are opened", || self.watched_versions().len() >= before + count);
         self.watched_versions().split_off(before)
     }

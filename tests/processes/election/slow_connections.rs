@@ -41,7 +41,7 @@ impl SlowProxy {
         Self { address, connections }
     }
 
-    fn break_existing(&self) {
+    fn break_connections(&self) {
         for stream in self.connections.lock().expect("the connections").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -70,7 +70,7 @@ fn slow_connections_are_opened_in_the_background_so_the_lease_is_renewed() {
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     for _ in 0..2 {
-        proxy.break_existing();
+        proxy.break_connections();
         Cluster::shared().wait_for_renewals(&lock, 2);
     }
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());

@@ -29,12 +29,12 @@ fn termination_signals_end_a_standby() {
 fn a_claim_that_is_pending_when_a_standby_ends_is_released() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
-    let claim_reply = proxy.hold_responses(Match::put());
+    let claim_response = proxy.hold_responses(Match::put());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
-    claim_reply.wait_until_held();
+    claim_response.wait_until_held();
     a.signal(Signal::SIGTERM);
     a.wait_for_log("no longer waiting");
-    claim_reply.release();
+    claim_response.release();
     a.wait_for_exit(143);
     let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
     assert_eq!(spec["holderIdentity"], "");

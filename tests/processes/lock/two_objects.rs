@@ -218,12 +218,12 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         // The release of the Endpoints succeeds. The following release of the Lease fails once.
-        let endpoints_reply = proxy.hold_responses(Match::put().on("endpoints").next(1));
+        let endpoints_response = proxy.hold_responses(Match::put().on("endpoints").next(1));
         a.signal(nix::sys::signal::Signal::SIGTERM);
-        endpoints_reply.wait_until_held();
+        endpoints_response.wait_until_held();
         assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!("a"), json!("")));
         proxy.respond(Match::put().on("leases").next(1), status, None);
-        endpoints_reply.release();
+        endpoints_response.release();
         a.wait();
         assert_eq!((lease_holder(&lock), annotation_holder(&lock, "endpoints")), (json!(""), json!("")), "{}", a.log());
     }

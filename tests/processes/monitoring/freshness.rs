@@ -68,7 +68,7 @@ fn a_standby_in_a_partition_is_not_ready() {
 #[testkit::test]
 fn a_standby_whose_api_server_is_down_is_not_ready() {
     let fixture = Fixture::start(&[]);
-    fixture.proxy.refuse();
+    fixture.proxy.refuse_connections();
     wait_for_failure(&fixture.standby, "/readyz", "no response from test-");
     fixture.assert_recovers();
 }

@@ -123,7 +123,7 @@ fn restarts_of_a_watch_are_counted() {
     let b = Candidate::new("b", &lock.through(proxy.kubeconfig())).args(HTTP).run_witness(&witnesses, &[]);
     proxy.wait_for_request(testkit::ReceivedRequest::is_watch, testkit::TIMEOUT);
     assert_eq!(samples(&b).value("leaderrun_watch_restarts_total"), 0.0);
-    proxy.break_existing();
+    proxy.break_connections();
     wait_for_samples(&b, "another watch", |samples| samples.value("leaderrun_watch_restarts_total") >= 1.0);
 }
 

@@ -3,8 +3,8 @@
 //! time, which is for one of the slots.
 //!
 //! The tests check these invariants: no slot ever has two commands, and no candidate leads in two slots. With enough
-//! candidates, every slot is filled within a bound after the faults have ended. Starting many candidates at once causes
-//! few refused writes.
+//! candidates, every slot is filled within a bound after the faults have ended. Starting many candidates at the same
+//! time causes few refused writes.
 
 mod preference;
 mod world;
@@ -99,8 +99,8 @@ fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
     let preferences: Vec<Preference> = (0..candidates).map(preference).collect();
     let longest_delay = preferences.iter().map(|preference| preference.claim_delay).max().unwrap_or_default();
     let mut world = World::with_preferences(seed, slots, &preferences, FAULTS_END).with_mutation(mutation);
-    let preemptions = PREEMPT_AFTER * longest_delay.as_secs() as u32;
-    let bound = 2 * world.timing.lease_duration() + 5 * world.timing.retry_period() + longest_delay + preemptions;
+    let preemption_time = PREEMPT_AFTER * longest_delay.as_secs() as u32;
+    let bound = 2 * world.timing.lease_duration() + 5 * world.timing.retry_period() + longest_delay + preemption_time;
     world.run_until(FAULTS_END);
     let end = FAULTS_END + bound.as_nanos() as Time;
     while !world.is_filled() && world.now < end && world.violation.is_none() {
@@ -135,7 +135,7 @@ fn writes_that_are_not_compare_and_swap_are_detected() {
 }
 
 #[test]
-fn starting_many_candidates_at_once_causes_few_refused_writes() {
+fn starting_many_candidates_at_the_same_time_causes_few_refused_writes() {
     for (slots, candidates, max_conflicts) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
         let (mut conflicts, seeds) = (0, 200 / candidates as u64);
         for seed in 0..seeds {

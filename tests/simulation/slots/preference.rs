@@ -57,7 +57,7 @@ fn a_preferred_candidate_leads_again_after_it_has_been_a_standby_for_the_configu
 
 /// The candidates crash and restart often.
 #[test]
-fn flapping_candidates_send_at_most_one_request_in_the_configured_time() {
+fn flapping_candidates_request_a_step_down_at_most_once_in_the_configured_time() {
     let preempt_after = Some(Duration::from_secs(10));
     let preferences = [0, 1, 2, 3].map(|delay| Preference { claim_delay: Duration::from_secs(delay), preempt_after });
     let mut most = 0;

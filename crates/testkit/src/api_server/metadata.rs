@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// Returns the text of a field, or an empty text if the field is not a string.
+/// Returns the text of a field, or an empty string if the field is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

@@ -21,7 +21,7 @@ use super::status::{self, FieldError, Result};
 use super::store::{Change, Store};
 
 /// The time from the last bookmark to the end of a watch.
-const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+const LAST_BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// The duration of a watch whose request has no `timeoutSeconds`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
@@ -37,7 +37,7 @@ pub struct Scope {
 ///
 /// If the client has requested bookmarks, a bookmark is sent every `bookmark_period`.
 pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Duration) -> Result<Body> {
-    let bookmarks = query.is_true("allowWatchBookmarks");
+    let wants_bookmarks = query.is_true("allowWatchBookmarks");
     let from = match query.get("resourceVersion") {
         None => 0,
         Some(version) => version.parse().map_err(|_| {
@@ -64,9 +64,9 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Du
         seen: if from == 0 { store.revision() } else { from },
         store,
         ready: VecDeque::new(),
-        bookmarks,
+        wants_bookmarks,
         bookmark_period,
-        next_bookmark: next_bookmark(bookmark_period, end).filter(|_| bookmarks),
+        next_bookmark: next_bookmark(bookmark_period, end).filter(|_| wants_bookmarks),
         end,
         failed: false,
     };
@@ -95,7 +95,7 @@ struct Watch {
     /// The events that can be sent now.
     ready: VecDeque<Value>,
     /// `true` if the client has requested bookmarks.
-    bookmarks: bool,
+    wants_bookmarks: bool,
     bookmark_period: Duration,
     next_bookmark: Option<Instant>,
     end: Instant,
@@ -144,7 +144,7 @@ impl Watch {
             }
         }
         self.seen = revision;
-        if self.bookmarks {
+        if self.wants_bookmarks {
             let bookmark = self.bookmark(json!({ "k8s.io/initial-events-end": "true" }));
             self.ready.push_back(bookmark);
         }
@@ -206,10 +206,10 @@ impl Watch {
     }
 }
 
-/// Returns the time of the next bookmark: after `period`, or [`LAST_BOOKMARK`] before the end if that is earlier.
-/// Returns `None` after the last bookmark.
+/// Returns the time of the next bookmark: after `period`, or [`LAST_BOOKMARK_BEFORE_END`] before the end if that is
+/// earlier. Returns `None` after the last bookmark.
 fn next_bookmark(period: Duration, end: Instant) -> Option<Instant> {
     let now = Instant::now();
-    let last = end.checked_sub(LAST_BOOKMARK).filter(|last| *last > now)?;
+    let last = end.checked_sub(LAST_BOOKMARK_BEFORE_END).filter(|last| *last > now)?;
     Some(last.min(now + period))
 }

@@ -38,7 +38,7 @@ impl Faults {
 
     /// Returns the fault of the first rule that matches a request.
     pub fn fault_for(&mut self, request: &ReceivedRequest) -> Option<Fault> {
-        let rule = self.rules.iter_mut().find_map(|(matching, fault)| matching.take(request).then_some(fault));
+        let rule = self.rules.iter_mut().find_map(|(matching, fault)| matching.count_match(request).then_some(fault));
         rule.cloned()
     }
 

@@ -86,8 +86,8 @@ impl Match {
             && (self.user.as_deref()).is_none_or(|user| request.user == Some(user))
     }
 
-    /// Returns whether the request matches. A request that matches counts towards the limit.
-    pub fn take(&mut self, request: &ReceivedRequest) -> bool {
+    /// Returns whether the request matches. If it does, counts it towards the limit.
+    pub fn count_match(&mut self, request: &ReceivedRequest) -> bool {
         if !self.covers(request) {
             return false;
         }

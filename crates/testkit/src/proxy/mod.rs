@@ -103,24 +103,24 @@ impl Proxy {
     }
 
     /// Loses all bytes of the existing connections permanently. New connections work.
-    pub fn silence_existing(&self) {
+    pub fn silence_connections(&self) {
         self.shared.for_each_wire(|wire| wire.add_losses(Losses::ALL));
     }
 
     /// Closes the existing connections. New connections work.
-    pub fn break_existing(&self) {
+    pub fn break_connections(&self) {
         self.shared.for_each_wire(Wire::close);
     }
 
     /// Closes the existing connections and refuses new ones.
-    pub fn refuse(&self) {
+    pub fn refuse_connections(&self) {
         let listening = self.listening.lock().expect("the listener").take();
         if let Some(Listening { stop, task }) = listening {
             let _ = stop.send(());
             let _ = runtime::wait(task);
         }
         // The end of the task does not close connections that have lost bytes.
-        self.break_existing();
+        self.break_connections();
     }
 
     /// Delays every request on its way to the server.
@@ -215,7 +215,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.refuse();
+        self.refuse_connections();
     }
 }
 

@@ -7,13 +7,13 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
     /// Draws whether a fault with this probability happens. No fault happens after `healthy_from`.
-    fn is_faulty(&mut self, probability: f64) -> bool {
+    fn fault_happens(&mut self, probability: f64) -> bool {
         self.now < self.healthy_from && self.rng.f64() < probability
     }
 
     /// Draws the delay of a message.
     pub(super) fn draw_delay(&mut self) -> Time {
-        let longest = if self.is_faulty(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
+        let longest = if self.fault_happens(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
         self.rng.u64(MILLISECOND / 2..longest)
     }
 
@@ -31,7 +31,7 @@ impl World {
         state.requests += 1;
         state.in_flight = Some(slot);
         let number = state.requests;
-        if !self.is_faulty(0.05) {
+        if !self.fault_happens(0.05) {
             let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::RequestArrives { number, slot, request: Box::new(request) });
         }
@@ -44,7 +44,7 @@ impl World {
         if self.stores[slot].revision() != before {
             self.send_watch_events(slot);
         }
-        if start == self.starts[candidate] && !self.is_faulty(0.05) {
+        if start == self.starts[candidate] && !self.fault_happens(0.05) {
             let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::ReplyArrives { number, slot, reply: Box::new(reply) });
         }
@@ -53,7 +53,7 @@ impl World {
     fn send_watch_events(&mut self, slot: usize) {
         for candidate in 0..self.candidates.len() {
             let Some(number) = self.candidates[candidate].watches[slot] else { continue };
-            let event = if self.is_faulty(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
+            let event = if self.fault_happens(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
             let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::WatchEventArrives { number, slot, event: Box::new(event) });
         }
