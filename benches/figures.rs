@@ -128,7 +128,7 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
 /// with open connections.
 fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let client = Cluster::shared().admin();
-    let session = || client.open().expect("a connection");
+    let session = || client.open_session().expect("a connection");
     let (leader, standby) = (session(), session());
     let path = lock.lease_path();
     let replace = |session: &Session, lease: &mut Value, holder: &str| {

@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::json;
 
-use super::{Namespace, held_by, put, version, without};
+use super::{Namespace, held_by, put, version, without_metadata_field};
 use testkit::Cluster;
 
 #[testkit::test]
@@ -60,7 +60,8 @@ fn an_update_must_name_the_current_version() {
         "Operation cannot be fulfilled on leases.coordination.k8s.io \"job\": the object has been modified; \
          please apply your changes to the latest version and try again"
     );
-    let missing = namespace.admin.replace(&namespace.lease("job"), &without(&old, "resourceVersion")).unwrap_err();
+    let missing =
+        namespace.admin.replace(&namespace.lease("job"), &without_metadata_field(&old, "resourceVersion")).unwrap_err();
     assert_eq!((missing.code, missing.reason.as_str()), (422, "Invalid"));
     let invalid =
         namespace.admin.merge_patch(&namespace.lease("job"), &json!({ "metadata": { "resourceVersion": "x" } }));
@@ -95,7 +96,7 @@ fn a_put_without_a_uid_recreates_a_deleted_lease() {
     let namespace = Namespace::new();
     let old = namespace.put("job", "a");
     namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
-    let response = put(&namespace.admin, &namespace.lease("job"), &without(&old, "uid"));
+    let response = put(&namespace.admin, &namespace.lease("job"), &without_metadata_field(&old, "uid"));
     assert_eq!(response.status, 201);
     assert_ne!(response.json()["metadata"]["uid"], old["metadata"]["uid"]);
 }
@@ -173,7 +174,7 @@ fn a_put_without_managed_fields_keeps_them() {
         entries.iter().map(|entry| entry["manager"].to_string()).collect::<BTreeSet<_>>()
     };
     assert_eq!(managers(&lease), BTreeSet::from(["\"tests\"".to_owned()]));
-    let mut bare = without(&lease, "managedFields");
+    let mut bare = without_metadata_field(&lease, "managedFields");
     bare["metadata"]["annotations"] = json!({ "leaderrun/run": "1" });
     let path = format!("{}?fieldManager=other", namespace.lease("job"));
     let both = namespace.admin.replace(&path, &bare).expect("an update");

@@ -79,7 +79,7 @@ fn version(object: &Value) -> u64 {
 }
 
 /// Returns a copy of an object without this metadata field.
-fn without(object: &Value, field: &str) -> Value {
+fn without_metadata_field(object: &Value, field: &str) -> Value {
     let mut object = object.clone();
     object["metadata"].as_object_mut().expect("metadata").remove(field);
     object

@@ -39,7 +39,7 @@ impl Fixture {
 
     /// Returns a connection through the proxy, after it has served a request.
     fn session(&self) -> Session {
-        let session = self.client.open().expect("a connection");
+        let session = self.client.open_session().expect("a connection");
         assert_eq!(self.read_on(&session, TIMEOUT), Ok(200));
         session
     }

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Namespace, held_by, put, version, without};
+use super::{Namespace, held_by, put, version, without_metadata_field};
 use testkit::{Cluster, TIMEOUT};
 
 #[testkit::test]
@@ -234,5 +234,8 @@ fn a_post_with_a_version_is_refused() {
     let lease = namespace.put("job", "a");
     namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
     assert_eq!(namespace.admin.create(&namespace.leases(), &lease).unwrap_err().code, 500);
-    namespace.admin.create(&namespace.leases(), &without(&lease, "resourceVersion")).expect("a new Lease");
+    namespace
+        .admin
+        .create(&namespace.leases(), &without_metadata_field(&lease, "resourceVersion"))
+        .expect("a new Lease");
 }

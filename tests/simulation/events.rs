@@ -9,7 +9,7 @@ use leaderrun_core::routing::StepResult;
 
 use testkit::simulated_time::Time;
 
-/// A thread of leaderrun.
+/// A thread of leaderrun. `Main` is the elector's main thread, and `Supervisor` is the only thread of the supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
     Election,

@@ -72,7 +72,7 @@ impl RecordStore {
             Self::Lease { client, session, path } => {
                 let mut session = session.lock().expect("the session");
                 if session.is_none() {
-                    *session = client.open().ok();
+                    *session = client.open_session().ok();
                 }
                 let response = session.as_ref()?.send(Method::GET, path, None, REQUEST_TIMEOUT);
                 let Ok(response) = response else {

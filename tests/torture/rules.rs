@@ -22,9 +22,8 @@
 //!   new candidate, or one that had no connection since the holder acquired the lock. A record without its mark looks
 //!   like that of another implementation, whose holders clear the record to release the lock. A candidate that observed
 //!   such a record, and then an empty one, would acquire the lock immediately, although an orphaned command may be
-//! alive
-//!   for a few seconds. The candidates that know the holder, and the holder itself, may still be disconnected, frozen
-//!   or killed.
+//!   alive for a few seconds. The candidates that know the holder, and the holder itself, may still be disconnected,
+//!   frozen or killed.
 
 use std::time::{Duration, Instant};
 

@@ -143,7 +143,7 @@ impl Client {
     }
 
     /// Opens a connection for a sequence of requests.
-    pub fn open(&self) -> io::Result<Session> {
+    pub fn open_session(&self) -> io::Result<Session> {
         let server = self.server;
         let connect = async move { tokio::time::timeout(TIMEOUT, connect(server)).await? };
         let connection = Arc::new(Mutex::new(runtime::wait(connect)?));

@@ -83,7 +83,7 @@ pub(crate) fn user_of_certificate(headers: &HeaderMap) -> Option<User> {
 }
 
 /// Adds the fingerprint of the client's certificate, given as DER, to the headers of a request.
-pub(crate) fn forward_fingerprint(headers: &mut HeaderMap, certificate: Option<&[u8]>) {
+pub(crate) fn add_fingerprint(headers: &mut HeaderMap, certificate: Option<&[u8]>) {
     if let Some(certificate) = certificate {
         let fingerprint =
             HeaderValue::try_from(fingerprint(certificate)).expect("hexadecimal digits are a valid header value");

@@ -26,7 +26,7 @@ pub enum TunnelProtocol {
 /// A running proxy.
 pub struct TunnelProxy {
     address: SocketAddr,
-    requested: Arc<Mutex<Vec<String>>>,
+    destinations: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
@@ -35,14 +35,14 @@ impl TunnelProxy {
     pub fn start(protocol: TunnelProtocol, target: SocketAddr) -> Self {
         let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its address");
-        let requested = Arc::<Mutex<Vec<String>>>::default();
-        let recorded = Arc::clone(&requested);
+        let destinations = Arc::<Mutex<Vec<String>>>::default();
+        let recorded = Arc::clone(&destinations);
         let task = runtime::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 runtime::spawn(serve(stream, protocol, target, Arc::clone(&recorded)));
             }
         });
-        Self { address, requested, task }
+        Self { address, destinations, task }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -51,8 +51,8 @@ impl TunnelProxy {
 
     /// Returns the destinations that were requested since the last call: each is `HOST:PORT`, followed by the client's
     /// credentials if it sent any.
-    pub fn take_requested(&self) -> Vec<String> {
-        mem::take(&mut *self.requested.lock().expect("the destinations"))
+    pub fn take_destinations(&self) -> Vec<String> {
+        mem::take(&mut *self.destinations.lock().expect("the destinations"))
     }
 }
 

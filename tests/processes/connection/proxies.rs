@@ -93,10 +93,10 @@ fn assert_previous_proxy_is_used(unusable_proxy: SocketAddr) {
     // After a 401, leaderrun reads the kubeconfig again.
     faults.respond(Match::put().next(1), 401, None);
     cluster.wait_for_renewals(&lock, 2);
-    proxy.take_requested();
+    proxy.take_destinations();
     faults.break_connections();
     cluster.wait_for_renewals(&lock, 3);
-    assert!(!proxy.take_requested().is_empty());
+    assert!(!proxy.take_destinations().is_empty());
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
 }
@@ -197,7 +197,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
             if let Some(arrived) = request_of_kubectl_arrives(&server, &kubeconfig) {
                 assert!(arrived, "the request of kubectl should arrive through {scheme}");
             }
-            proxy.take_requested();
+            proxy.take_destinations();
             let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
             assert!(arrived, "{scheme}: {log}");
             let credentials_as_sent = if credentials_as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
@@ -205,7 +205,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
             } else {
                 format!(" Basic {}", BASE64_STANDARD.encode(credentials_as_sent.trim()))
             };
-            let mut requested = proxy.take_requested();
+            let mut requested = proxy.take_destinations();
             requested.dedup();
             assert_eq!(requested, [format!("api.leaderrun.invalid:6443{credentials_as_sent}")], "{scheme}");
         }

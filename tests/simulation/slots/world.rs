@@ -65,7 +65,7 @@ struct Candidate {
     watches: Vec<Option<u32>>,
     leads_slot: Option<usize>,
     /// The kill instant of the tenure.
-    kill: Instant,
+    kill_at: Instant,
     wakes_at: Option<Time>,
 }
 
@@ -169,7 +169,7 @@ impl World {
             requests: 0,
             watches: vec![None; self.stores.len()],
             leads_slot: None,
-            kill: now.boot,
+            kill_at: now.boot,
             wakes_at: None,
         }
     }
@@ -322,8 +322,8 @@ impl World {
                 if let Some(other) = state.leads_slot {
                     self.violation = Some(format!("{candidate} leads in the slots {other} and {slot}"));
                 }
-                (state.leads_slot, state.kill) = (Some(slot), leadership.tenure.kill);
-                let kill = state.clock.time_of(state.kill);
+                (state.leads_slot, state.kill_at) = (Some(slot), leadership.tenure.kill);
+                let kill = state.clock.time_of(state.kill_at);
                 self.living_commands[slot] = Some((candidate, self.starts[candidate]));
                 self.commands += 1;
                 self.schedule(kill, candidate, Event::Kill { slot });
@@ -335,7 +335,7 @@ impl World {
                 }
             }
             ElectionAction::Extend(tenure) => {
-                state.kill = tenure.kill;
+                state.kill_at = tenure.kill;
                 let kill = state.clock.time_of(tenure.kill);
                 self.schedule(kill, candidate, Event::Kill { slot });
             }
@@ -356,7 +356,7 @@ impl World {
             if self.living_commands[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
                 self.living_commands[slot] = None;
             }
-        } else if self.candidates[candidate].clock.boot(self.now) >= self.candidates[candidate].kill {
+        } else if self.candidates[candidate].clock.boot(self.now) >= self.candidates[candidate].kill_at {
             self.end(candidate, slot, false);
         }
     }

@@ -8,7 +8,7 @@ use super::resources::{EVENTS_GROUP, Resource};
 use super::status::FieldError;
 
 /// The fields whose names differ: their names in core/v1 and in events.k8s.io/v1.
-const NAMES: [(&str, &str); 7] = [
+const FIELD_NAMES: [(&str, &str); 7] = [
     ("involvedObject", "regarding"),
     ("message", "note"),
     ("reportingComponent", "reportingController"),
@@ -40,7 +40,7 @@ fn rename(
     direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str),
 ) -> Value {
     if let Some(fields) = object.as_object_mut() {
-        for (from, to) in NAMES.map(direction) {
+        for (from, to) in FIELD_NAMES.map(direction) {
             if let Some(value) = fields.remove(from) {
                 fields.insert(to.to_owned(), value);
             }
@@ -138,7 +138,7 @@ fn creation_errors(event: &Value) -> Vec<FieldError> {
 
 /// Returns the errors in an update of an Event that was sent to events.k8s.io/v1.
 fn immutability_errors(before: &Value, event: &Value) -> Vec<FieldError> {
-    const FIXED: [&str; 13] = [
+    const IMMUTABLE_FIELDS: [&str; 13] = [
         "involvedObject",
         "reason",
         "message",
@@ -153,6 +153,6 @@ fn immutability_errors(before: &Value, event: &Value) -> Vec<FieldError> {
         "reportingComponent",
         "reportingInstance",
     ];
-    let changed = FIXED.into_iter().filter(|field| before[*field] != event[*field]);
+    let changed = IMMUTABLE_FIELDS.into_iter().filter(|field| before[*field] != event[*field]);
     changed.map(|field| FieldError::immutable(field, event[field].clone())).collect()
 }

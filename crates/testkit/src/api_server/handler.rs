@@ -167,12 +167,12 @@ impl CompleteRequest {
     fn list(&self, objects: &Objects) -> Result<Response> {
         let resource = objects.resource;
         let selector = Selector::parse(resource, &self.query)?;
-        let (stored, revision) = self.store.list(resource.name, scope(objects).as_deref());
+        let (stored, revision) = self.store.list(resource.name, selected_namespace(objects).as_deref());
         self.check_version(revision)?;
         let selected: Vec<_> = stored.iter().filter(|object| selector.matches(object)).collect();
         let page = Page::parse(&self.query)?;
         let (page, next) = page.select(&selected);
-        let items = page.iter().map(|object| objects.served(object));
+        let items = page.iter().map(|object| objects.from_stored(object));
         let mut list =
             if self.accepts_metadata_list() { metadata_list(revision, items) } else { list(resource, revision, items) };
         if let Some(next) = next {
@@ -195,7 +195,7 @@ impl CompleteRequest {
     fn watch(&self, objects: &Objects) -> Result<Response> {
         let scope = watch::Scope {
             resource: objects.resource,
-            namespace: scope(objects),
+            namespace: selected_namespace(objects),
             selector: Selector::parse(objects.resource, &self.query)?,
         };
         let body = watch::start(Arc::clone(&self.store), scope, &self.query, self.behavior.bookmark_period())?;
@@ -213,7 +213,7 @@ impl CompleteRequest {
 
     fn delete_all(&self, objects: &Objects) -> Result<Response> {
         let selector = Selector::parse(objects.resource, &self.query)?;
-        let (stored, revision) = self.store.list(objects.resource.name, scope(objects).as_deref());
+        let (stored, revision) = self.store.list(objects.resource.name, selected_namespace(objects).as_deref());
         let mut items = Vec::new();
         for object in stored.iter().filter(|object| selector.matches(object)) {
             items.push(objects.delete(text(&object["metadata"]["name"]), &Value::Null)?.0);
@@ -296,7 +296,7 @@ fn metadata_list(revision: u64, items: impl Iterator<Item = Value>) -> Value {
 }
 
 /// Returns the namespace that a list or watch is limited to; `None` for all namespaces.
-fn scope(objects: &Objects) -> Option<String> {
+fn selected_namespace(objects: &Objects) -> Option<String> {
     (!objects.namespace.is_empty()).then(|| objects.namespace.to_owned())
 }
 

@@ -9,7 +9,7 @@ use super::metadata::text;
 use super::resources::Resource;
 
 /// Metadata that the server writes itself and that no client manages.
-const SYSTEM: [&str; 8] = [
+const SERVER_METADATA: [&str; 8] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
@@ -21,7 +21,7 @@ const SYSTEM: [&str; 8] = [
 ];
 
 /// Maps whose keys the client chooses. The key `.` stands for the map itself.
-const MAPS: [&str; 4] = ["annotations", "binaryData", "data", "labels"];
+const CLIENT_KEYED_MAPS: [&str; 4] = ["annotations", "binaryData", "data", "labels"];
 
 /// Records `manager` for every field in which `object` differs from `before`.
 pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, manager: &str) {
@@ -30,7 +30,7 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
     let old = before.map(fields_of).unwrap_or_default();
     let new = fields_of(object);
     if old != new || before.is_none() {
-        let changed = changed(&old, &new);
+        let changed = changed_fields(&old, &new);
         for entry in &mut entries {
             // Other managers lose the fields that were removed or changed.
             remove_changed(fields_mut(entry), &changed, &new);
@@ -73,13 +73,13 @@ fn fields_of(object: &Value) -> Fields {
     fields.remove("kind");
     fields.remove("status");
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|name, _| !SYSTEM.contains(&name.as_str()));
+        metadata.retain(|name, _| !SERVER_METADATA.contains(&name.as_str()));
     }
     fields
 }
 
 /// Returns the fields of `new` that are missing in `old` or have another value there. A list counts as one value.
-fn changed(old: &Fields, new: &Fields) -> Fields {
+fn changed_fields(old: &Fields, new: &Fields) -> Fields {
     let mut set = Fields::new();
     for (name, value) in new {
         let key = format!("f:{name}");
@@ -87,8 +87,8 @@ fn changed(old: &Fields, new: &Fields) -> Fields {
             (Some(old), new) if old == new => {}
             (old, Value::Object(new)) if !new.is_empty() => {
                 let empty = Fields::new();
-                let mut inner = changed(old.and_then(Value::as_object).unwrap_or(&empty), new);
-                if old.is_none() && MAPS.contains(&name.as_str()) {
+                let mut inner = changed_fields(old.and_then(Value::as_object).unwrap_or(&empty), new);
+                if old.is_none() && CLIENT_KEYED_MAPS.contains(&name.as_str()) {
                     inner.insert(".".to_owned(), json!({}));
                 }
                 if !inner.is_empty() {

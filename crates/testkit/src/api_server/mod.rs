@@ -185,7 +185,7 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, store: Arc<S
     };
     let certificate = tls::client_certificate(&stream);
     let service = service_fn(|mut request: Request<Incoming>| {
-        credentials::forward_fingerprint(request.headers_mut(), certificate.as_deref());
+        credentials::add_fingerprint(request.headers_mut(), certificate.as_deref());
         let (store, behavior) = (Arc::clone(&store), Arc::clone(&behavior));
         async move { Ok::<_, Infallible>(handler::handle(store, behavior, request).await) }
     });

@@ -6,7 +6,7 @@ use super::request::Query;
 use super::resources::Resource;
 use super::status::{self, Result};
 
-/// The conditions that an object must meet to be listed.
+/// The conditions that an object must meet to be selected.
 #[derive(Clone, Debug, Default)]
 pub struct Selector(Vec<Requirement>);
 

@@ -47,12 +47,12 @@ async fn relay(shared: Arc<Shared>, stream: LossyStream, number: usize, wire: Ar
     // An HTTP/1.1 connection has one request in flight at a time, so this mutex is never contended.
     let sender = Arc::new(Mutex::new(sender));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        credentials::forward_fingerprint(request.headers_mut(), certificate.as_deref());
+        credentials::add_fingerprint(request.headers_mut(), certificate.as_deref());
         let forwarding = Forwarding {
             shared: Arc::clone(&shared),
             wire: Arc::clone(&wire),
             sender: Arc::clone(&sender),
-            received: received(&request, number),
+            received: received_request(&request, number),
         };
         forwarding.forward(request)
     });
@@ -81,7 +81,7 @@ where
     client::handshake(stream).await.map_err(io::Error::other)
 }
 
-fn received(request: &Request<Incoming>, connection: usize) -> ReceivedRequest {
+fn received_request(request: &Request<Incoming>, connection: usize) -> ReceivedRequest {
     let token = request.headers().get(AUTHORIZATION);
     let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     ReceivedRequest {
@@ -141,7 +141,7 @@ impl Forwarding {
             {
                 runtime::spawn(connection);
                 let result = sender.send_request(request).await;
-                // If the client has dropped the request, nobody else counts its response.
+                // If the client has dropped the request, its response is counted here.
                 if let Err(Ok(unreceived)) = send.send(result) {
                     shared.count_conflict(unreceived.status());
                 }
