@@ -34,7 +34,7 @@ pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
 const INTERNAL: [&str; 4] = [LOSSES_VARIABLE, COUNTERS_VARIABLE, MASK_VARIABLE, LOG_START_VARIABLE];
 
 /// The variables that set options. They are only collected if the environment contains a variable with the [`PREFIX`],
-/// because that takes as long as parsing the command line.
+/// because collecting them takes as long as parsing the command line.
 static OPTION_VARIABLES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let definition = super::definition();
     let clap_commands = std::iter::once(&definition).chain(definition.get_subcommands());

@@ -36,7 +36,7 @@ pub fn trim() {
 /// The current mappings, parts of which may remain to be read into memory.
 #[derive(Debug)]
 pub struct UnreadMappings {
-    /// Whether the kernel permits to lock all mappings. They are then locked page by page, once a page is in memory.
+    /// Whether the kernel locks each page as soon as the page is in memory. If not, each mapping is locked by itself.
     locks_all: bool,
     mappings: Vec<Mapping>,
 }

@@ -42,7 +42,7 @@ pub fn runtime() -> io::Result<Runtime> {
 fn check_thread_can_start() -> io::Result<()> {
     let thread = thread::Builder::new().spawn(gettid).map_err(SystemCallError::of_thread)?;
     let Ok(thread) = thread.join() else { return Ok(()) };
-    // A thread that was joined still counts towards the limits of processes until the kernel has released it.
+    // A thread that was joined still counts towards the process limits until the kernel has released it.
     let counted = format!("/proc/self/task/{thread}");
     while Path::new(&counted).exists() {
         thread::yield_now();

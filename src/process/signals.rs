@@ -208,7 +208,7 @@ pub struct Signals {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
     /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z sets `suspend_key_pressed` instead, because relaying it
-    /// would stop the command while leaderrun continues. SIGWINCH from the terminal sets `terminal_resized` instead.
+    /// would suspend the command while leaderrun continues. SIGWINCH from the terminal sets `terminal_resized` instead.
     pub to_relay: Vec<i32>,
     /// Whether the size of the terminal has changed.
     pub terminal_resized: bool,

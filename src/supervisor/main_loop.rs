@@ -104,8 +104,8 @@ impl<'a> MainLoop<'a> {
             let notice = SupervisorNotice::SwitchUnavailable { reason: reason.to_string() };
             let _ = channel.send(&Report::Notice(notice));
         }
-        // With `--kill-after`, the command gets the terminal only when SIGTTIN stops it, so that Ctrl-C reaches
-        // leaderrun until then. A command that ignores SIGTTIN is not stopped, so it gets the terminal at the start.
+        // With `--kill-after`, the command gets the terminal only when SIGTTIN suspends it, so that Ctrl-C reaches
+        // leaderrun until then. A command that ignores SIGTTIN is not suspended, so it gets the terminal at the start.
         let only_on_demand = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
         let terminal_policy = TerminalPolicy::new(config.foreground).only_on_demand(only_on_demand);
         Ok(Self {

@@ -2,9 +2,9 @@
 //!
 //! A program that ends a whole systemd unit (`KillMode=control-group`) or a whole process tree signals each process:
 //! the elector, the supervisor and the command. The command has then received the signal before leaderrun relays it.
-//! The supervisor recognizes this case because it receives the signal itself. This conclusion may be wrong, because a
-//! user may signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to have
-//! missed it, and a repeated signal is always relayed.
+//! The supervisor recognizes this case because it receives the signal itself. That conclusion can be wrong, because a
+//! user can also signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to
+//! have missed it, and a repeated signal is always relayed.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
 //! The transport may lose any message. A lost message can end a command earlier, but not later, with one exception: if
-//! the supervisor brings the stop and the kill forward, its report of this is lost, and the supervisor then fails, the
-//! elector kills the command only at the deadline that was reported before.
+//! the supervisor brings the stop and the kill forward, the report of its new tenure is lost, and the supervisor then
+//! fails, the elector kills the command only at the deadline that was reported before.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -65,8 +65,8 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed. The text names it and states the reason.
     CannotKill(String),
-    /// The main process ended by itself and left these processes running; `awaited` states whether they now count as
-    /// the command, so leaderrun waits for them (`--wait-for all`).
+    /// The main process ended by itself and left these processes running; `awaited` states whether leaderrun waits
+    /// for them, because they now count as the command (`--wait-for all`).
     LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.
     NotExecuted { command: String, reason: String },

@@ -9,8 +9,7 @@
 //! - If only one record is held, it is the result. A claim that the [`Viewer`] has written to only one object does not
 //!   count as held.
 //! - If neither record is held, the result is the record with the later `not_before`. If these are equal, it is the
-//!   only
-//!   record that states which run released the lock, or else the record with the later renewal.
+//!   only record that states which run released the lock, or else the record with the later renewal.
 //! - If both records are held, by different writes, the result has the longer of the two lease durations. If the
 //!   records name different holders, the holder of the result is unknown.
 //!

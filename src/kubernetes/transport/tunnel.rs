@@ -14,8 +14,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Asks the proxy at the other end of a stream for a tunnel to a server.
 ///
 /// # Errors
-/// Fails if the proxy refuses. The error contains the proxy's reason or, if it rejects the
-/// credentials, the setting that they come from.
+/// Fails if the proxy refuses. The error contains the proxy's reason or, if the proxy rejects the credentials, the
+/// setting that they come from.
 pub async fn open<S>(stream: &mut S, proxy: &Proxy, server: &Uri) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,

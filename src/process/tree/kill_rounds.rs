@@ -106,7 +106,7 @@ impl KillRounds {
         let mut result = tree.kill(pace.map(|pace| pace.max_killed_threads), scans);
         self.has_many_children = tree.listed_children() > MANY_CHILDREN;
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
-            result = tree.check_progress();
+            result = tree.check_killed_are_gone();
         }
         if result.is_err() && mem::replace(&mut self.has_failed, true) {
             return Ok(());

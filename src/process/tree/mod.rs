@@ -297,7 +297,7 @@ impl Tree {
     ///
     /// # Errors
     /// Returns the first process that is left.
-    pub fn check_progress(&self) -> Result<(), KillFailure> {
+    pub fn check_killed_are_gone(&self) -> Result<(), KillFailure> {
         let mut numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
         let stuck = numbers.find(|number| self.proc.stat(*number).is_ok_and(|stat| !stat.is_dead()));
         stuck.map_or(Ok(()), |number| Err(KillFailure::Stuck { number }))

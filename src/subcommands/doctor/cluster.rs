@@ -205,7 +205,7 @@ async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, ow
 pub enum IfDenied {
     /// The candidate does not work as configured.
     Fails(&'static str),
-    /// The candidate works without it.
+    /// The candidate works without the permission.
     Degraded(&'static str),
 }
 

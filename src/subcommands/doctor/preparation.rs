@@ -20,7 +20,7 @@ use crate::subcommands::REQUEST_TIMEOUT;
 /// `Date` header has whole seconds and the response takes time.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Returns a row about the time until the credentials were ready. A credential plugin may be slow.
+/// Returns a row about the time until the credentials were ready. A credential plugin can be slow.
 pub fn credentials(took: Duration, timing: &Timing) -> Row {
     let limit = timing.request_timeout();
     let finding =

@@ -41,7 +41,7 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
 /// needs two EndpointSlices.
 async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, service: &Service) -> bool {
     let addresses = service.addresses(cluster).await.unwrap_or_else(|error| {
-        // The doctor may run on a different machine from the candidate.
+        // This is not a failure, because the doctor can run on a different machine from the candidate.
         table.add(note("address", &error.to_string()));
         Vec::new()
     });

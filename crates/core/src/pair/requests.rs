@@ -197,8 +197,8 @@ fn write_request(replaced: Option<Version>, record: Record) -> Request {
     }
 }
 
-/// Adds a pause before the next request to a failure. A conflict gets no pause: another client has changed the record,
-/// so it is read at once.
+/// Returns a failure that demands a pause before the next request. A conflict demands no pause: another client has
+/// changed the record, so it is read at once.
 fn with_pause(failure: Reply, pause: Duration) -> Reply {
     match failure {
         Reply::Refused { retry_after } => {
