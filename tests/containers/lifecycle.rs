@@ -64,7 +64,7 @@ fn a_leader_is_a_standby_after_docker_restart() {
 /// While all processes are frozen, none of them can end the command. When they continue, the command runs until the
 /// first signal reaches it. leaderrun does not promise to prevent this short overlap.
 #[testkit::test(requires = check_can_run_containers())]
-fn a_container_that_was_paused_past_its_lease_ends_its_command_at_once() {
+fn a_container_that_was_paused_past_its_lease_ends_its_command_when_it_continues() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["pause"]);
     witnesses.wait_for("b", 1);

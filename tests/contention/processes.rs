@@ -56,7 +56,7 @@ fn a_hand_over_causes_few_refused_writes() {
     println!(
         "{CANDIDATES} candidates: {refused_at_first} refused writes in the first twelve hand-overs, {refused} in ten more"
     );
-    // Without claim delays about eighty writes are refused in each hand-over. With claim delays there are very few, or
-    // up to thirty on an overloaded machine.
+    // If claims were not spread over time, about eighty writes would be refused in each hand-over. With the spread,
+    // very few are refused, or up to thirty on an overloaded machine.
     assert!(refused < 500, "{refused} refused writes in ten hand-overs");
 }

@@ -49,14 +49,19 @@ fn run(block: &Block, directory: &Path, programs: &Path, cluster: &Cluster) {
     fs::remove_file(script).expect("the script");
 }
 
-/// Runs the shell blocks of the documents that use kubectl, or of the other documents if `with_kubectl` is false.
-fn run_documents(with_kubectl: bool) {
+/// Returns whether one of these blocks uses kubectl.
+fn uses_kubectl(blocks: &[&Block]) -> bool {
+    blocks.iter().any(|block| block.text.contains("kubectl"))
+}
+
+/// Runs the shell blocks of each document whose shell blocks meet `condition`.
+fn run_documents(condition: impl Fn(&[&Block]) -> bool) {
     let programs = create_programs();
     let mut count = 0;
     for file in documents() {
         let blocks = blocks_of(&file);
         let blocks: Vec<&Block> = blocks.iter().filter(|block| block.language == "sh").collect();
-        if blocks.iter().any(|block| block.text.contains("kubectl")) != with_kubectl {
+        if !condition(&blocks) {
             continue;
         }
         let (directory, cluster) = (scratch::directory("document"), Cluster::start());
@@ -70,10 +75,10 @@ fn run_documents(with_kubectl: bool) {
 
 #[testkit::test]
 fn shell_blocks_succeed() {
-    run_documents(false);
+    run_documents(|blocks| !uses_kubectl(blocks));
 }
 
 #[testkit::test(requires = check_kubectl())]
 fn shell_blocks_with_kubectl_succeed() {
-    run_documents(true);
+    run_documents(uses_kubectl);
 }

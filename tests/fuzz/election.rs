@@ -30,8 +30,7 @@ struct Execution {
     pending: Option<Request>,
     /// The time at which the pending request was sent.
     pending_since: Instant,
-    /// `true` while the election's watch is open.
-    watching: bool,
+    watch_is_open: bool,
     /// The renewTime of each write, and the time at which the write was sent.
     sent: Vec<(Option<Timestamp>, Instant)>,
     written: Vec<Record>,
@@ -42,7 +41,7 @@ struct Execution {
     /// The resource version of the last record from the server.
     version: u64,
     /// The size of the largest record from the server with its uid, in bytes of its debug output.
-    largest: usize,
+    largest_record_size: usize,
 }
 
 #[testkit::test]
@@ -67,7 +66,7 @@ impl Execution {
             preference: Preference::default(),
         };
         let boot = Instant::after_boot([Duration::ZERO, 1000 * second][random.usize(..2)]);
-        let now = Now { boot, wall: wall_clock(&mut random) };
+        let now = Now { boot, wall: random_wall_time(&mut random) };
         Self {
             election: Election::new(config, now, random.u64(..)),
             known: KnownRecord::new(run, timing.lease_duration(), boot),
@@ -76,13 +75,13 @@ impl Execution {
             timing,
             pending: None,
             pending_since: boot,
-            watching: false,
+            watch_is_open: false,
             sent: Vec::new(),
             written: Vec::new(),
             leads: false,
             finished: false,
             version: 1,
-            largest: 0,
+            largest_record_size: 0,
         }
     }
 
@@ -90,7 +89,7 @@ impl Execution {
         self.step(ElectionInputs::default());
         for _ in 0..STEPS {
             match self.random.u8(..10) {
-                0..4 => self.reply(),
+                0..4 => self.send_reply(),
                 4..6 => self.send_watch_event(),
                 6..9 => self.advance_time(),
                 _ if self.leads && self.random.bool() => {
@@ -108,7 +107,7 @@ impl Execution {
             }
         }
         let size = format!("{:?}", self.election).len();
-        let largest = self.largest;
+        let largest = self.largest_record_size;
         assert!(size < MAX_SIZE + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
     }
 
@@ -128,11 +127,11 @@ impl Execution {
     fn versioned(&mut self, record: Record) -> Stored {
         self.version += u64::from(self.random.u8(..4) > 0);
         let uid = if self.random.u8(..10) == 0 { hostile_input::text(&mut self.random) } else { "uid".into() };
-        self.largest = self.largest.max(format!("{record:?}{uid}").len());
+        self.largest_record_size = self.largest_record_size.max(format!("{record:?}{uid}").len());
         Stored { record, version: Version { uid, resource_version: self.version.to_string() } }
     }
 
-    fn reply(&mut self) {
+    fn send_reply(&mut self) {
         let Some(request) = self.pending.take() else { return };
         let retry_after = (self.random.u8(..4) == 0).then(|| Duration::from_secs(self.random.u64(..)));
         let base = match &request {
@@ -154,7 +153,7 @@ impl Execution {
         match &reply {
             Reply::Read(stored) => {
                 // A watch that missed this change is dead, so its later events are ignored.
-                self.watching &= !self.known.observe(self.now.boot, stored.as_ref());
+                self.watch_is_open &= !self.known.observe(self.now.boot, stored.as_ref());
             }
             // An unchanged version means that nothing was written.
             Reply::Written(stored) if base.as_ref() != Some(&stored.version) => {
@@ -166,7 +165,7 @@ impl Execution {
     }
 
     fn send_watch_event(&mut self) {
-        if !self.watching || self.leads || self.finished {
+        if !self.watch_is_open || self.leads || self.finished {
             return;
         }
         let event = match self.random.u8(..8) {
@@ -179,7 +178,7 @@ impl Execution {
         match &event {
             WatchEvent::Changed(stored) => _ = self.known.observe(self.now.boot, Some(stored)),
             WatchEvent::Deleted => _ = self.known.observe(self.now.boot, None),
-            _ => self.watching = false,
+            _ => self.watch_is_open = false,
         }
         self.step(ElectionInputs::watch_event(event));
     }
@@ -195,13 +194,13 @@ impl Execution {
         };
         self.now.boot = self.now.boot + advance;
         if self.random.u8(..6) == 0 {
-            self.now.wall = wall_clock(&mut self.random);
+            self.now.wall = random_wall_time(&mut self.random);
         }
         // The election ignores a reply that arrives after the request timeout.
         self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.request_timeout());
         let action_count = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
-        assert!(waits || action_count > 0, "the next timeout is due at once, but the election took no action");
+        assert!(waits || action_count > 0, "the next timeout is already due, but the election took no action");
     }
 
     /// Takes one step of the election, and carries out and checks its actions. Returns the number of actions.
@@ -212,8 +211,8 @@ impl Execution {
         for action in actions {
             match action {
                 ElectionAction::Send(request) => self.check_request(request),
-                ElectionAction::Watch(_) => self.watching = true,
-                ElectionAction::Unwatch => self.watching = false,
+                ElectionAction::Watch(_) => self.watch_is_open = true,
+                ElectionAction::Unwatch => self.watch_is_open = false,
                 ElectionAction::StartLeading(leadership) => {
                     assert!(!self.leads, "the election starts to lead, but leads already");
                     let record = &self.known.last().expect("a record").record;
@@ -273,7 +272,8 @@ impl Execution {
                     self.known.last()
                 );
                 assert!(
-                    self.now.boot.since(Instant::after_boot(Duration::ZERO)) > Duration::ZERO || self.sent.len() < 5
+                    self.now.boot.since(Instant::after_boot(Duration::ZERO)) > Duration::ZERO || self.sent.len() < 5,
+                    "the election has sent five writes although no time has passed since boot"
                 );
             }
             let renewed = record.renew_time;
@@ -294,7 +294,7 @@ impl Execution {
 }
 
 /// Returns a random time that is at least an hour before the last time that [`Timestamp`] can represent.
-fn wall_clock(random: &mut Rng) -> Timestamp {
+fn random_wall_time(random: &mut Rng) -> Timestamp {
     let last = Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("an hour before the last time");
     hostile_input::time(random).min(last)
 }

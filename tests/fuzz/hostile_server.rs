@@ -102,13 +102,13 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    let alive = child.try_wait().expect("a child").is_none();
+    let is_alive = child.try_wait().expect("a child").is_none();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("not reaped yet");
     let status = child.wait().expect("a child");
     server.abort();
     let log = log.join().expect("the log");
     let text = String::from_utf8(log).expect("a log in UTF-8");
-    assert!(alive && status.signal() == Some(libc::SIGTERM), "{kind:?}: leaderrun ended with {status}:\n{text}");
+    assert!(is_alive && status.signal() == Some(libc::SIGTERM), "{kind:?}: leaderrun ended with {status}:\n{text}");
     assert!(!command_ran.exists(), "{kind:?}: leaderrun ran the command:\n{text}");
     assert!(peak < MAX_MEMORY, "{kind:?}: leaderrun used {peak} KiB");
     let dangerous = text.lines().find(|line| line.chars().any(is_dangerous));
@@ -209,11 +209,11 @@ async fn respond(
             }
             None
         }
-        ResponseKind::BrokenHttp => broken_http(stream, random).await,
+        ResponseKind::BrokenHttp => send_broken_http(stream, random).await,
     }
 }
 
-async fn broken_http(stream: &mut TlsStream<TcpStream>, random: &mut Rng) -> Option<()> {
+async fn send_broken_http(stream: &mut TlsStream<TcpStream>, random: &mut Rng) -> Option<()> {
     let hostile = hostile_input::text(random).replace(['\r', '\n', '\0'], "~");
     match random.u8(..6) {
         0 => stream.write_all(hostile_input::text(random).as_bytes()).await.ok()?,

@@ -13,7 +13,7 @@ pub struct KnownRecord {
     fallback: Duration,
     last: Option<Stored>,
     /// `true` once the candidate has observed whether there is a record.
-    observed: bool,
+    has_observed: bool,
     /// The time at which a change of the record was last observed.
     changed_at: Instant,
     /// The longest lease duration that the run in the record's mark has written itself.
@@ -32,7 +32,7 @@ impl KnownRecord {
             run,
             fallback,
             last: None,
-            observed: false,
+            has_observed: false,
             changed_at: now,
             longest_written: Duration::ZERO,
             own_mark_removed: false,
@@ -50,7 +50,7 @@ impl KnownRecord {
                 (record, stored.version.uid.clone())
             })
         };
-        let changed = !self.observed || content(&before) != content(&after);
+        let changed = !self.has_observed || content(&before) != content(&after);
         if changed {
             self.changed_at = now;
         }
@@ -88,7 +88,7 @@ impl KnownRecord {
         self.own_mark_removed = before.zip(after.as_ref()).is_some_and(|(before, after)| {
             (self.is_own(&before.record) || self.own_mark_removed) && has_lost_mark(&before.record, &after.record)
         });
-        (self.last, self.observed) = (after, true);
+        (self.last, self.has_observed) = (after, true);
         changed
     }
 

@@ -1,4 +1,5 @@
-//! Fuzz tests with invalid bytes, wrong types, huge values and hostile text in all input from other programs.
+//! Fuzz tests. In most of them, the input from other programs contains invalid bytes, wrong types, huge values and
+//! hostile text.
 //!
 //! Each execution has its own seed, which a failure prints:
 //!

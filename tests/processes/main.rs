@@ -44,6 +44,6 @@ mod monitoring {
 mod other_users;
 
 fn main() -> std::process::ExitCode {
-    // Most of these tests wait for a lease to expire, so many can run at once.
+    // Most of these tests wait for a lease to expire, so many can run at the same time.
     testkit::harness!().test_threads(8).rerun_after_stalls().run()
 }

@@ -24,13 +24,13 @@ pub fn check_root() -> Result<(), String> {
 }
 
 /// Returns the path of a leaderrun that every user can execute.
-pub fn program() -> &'static str {
-    static PROGRAM: LazyLock<String> = LazyLock::new(|| copy_of_program("program"));
+pub fn leaderrun_for_all_users() -> &'static str {
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| copy_leaderrun("program"));
     &PROGRAM
 }
 
 /// Copies leaderrun to a new directory that every user can reach. Returns the path of the copy.
-pub fn copy_of_program(directory: &str) -> String {
+pub fn copy_leaderrun(directory: &str) -> String {
     let program = create_reachable_directory(directory, 0o755).join("leaderrun");
     // A file that is open for writing cannot be executed. If this process wrote the copy itself, a child that another
     // test starts could inherit the descriptor and keep the file open.

@@ -100,7 +100,7 @@ fn check_fails_if_less_time_is_left_than_required() {
 }
 
 #[testkit::test]
-fn check_reports_a_missing_descriptor() {
+fn check_names_the_variable_or_descriptor_that_it_cannot_use() {
     let check = format!("{} check; echo $?", leaderrun());
     for (change, expected) in [
         (

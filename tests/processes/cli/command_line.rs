@@ -217,12 +217,12 @@ fn the_namespace_option_completes_the_name_of_a_lock() {
         a.wait_for_exit(0);
         assert_eq!(a.output(), format!("{}\n", lock.name));
     }
-    let mut free =
+    let mut status =
         Candidate::without_options("status").args(["status", "-n", namespace, "--lock", "job", "--kubeconfig"]);
-    free = free.args([kubeconfig]);
-    let mut free = free.start();
-    free.wait_for_exit(1);
-    assert!(free.output().contains(&lock.name), "{}", free.output());
+    status = status.args([kubeconfig]);
+    let mut status = status.start();
+    status.wait_for_exit(1);
+    assert!(status.output().contains(&lock.name), "{}", status.output());
 }
 
 #[testkit::test]

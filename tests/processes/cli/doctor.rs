@@ -29,9 +29,9 @@ fn the_doctor_confirms_what_works() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
     let doctor = doctor(&lock, &["--lease-duration", "60s", "--renew-deadline", "30s", "--retry-period", "2s"], 0);
-    let ok = subjects(&doctor, "ok ");
+    let confirmed = subjects(&doctor, "ok ");
     for subject in ["API", "latency", "get", "create", "update", "watch", "clocks"] {
-        assert!(ok.iter().any(|line| line == subject), "{subject}: {}", doctor.output());
+        assert!(confirmed.iter().any(|confirmed| confirmed == subject), "{subject}: {}", doctor.output());
     }
     assert!(
         doctor.output().contains("clocks      tolerates clock rates that differ by up to 1.33x"),
@@ -323,7 +323,7 @@ fn the_doctor_does_not_comment_on_valid_durations() {
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
     let report = doctor(&lock, &tight, 0);
     // The limit on locked memory may be too low for an ordinary user.
-    let notes = subjects(&report, "note ").into_iter().filter(|line| line != "memory");
+    let notes = subjects(&report, "note ").into_iter().filter(|subject| subject != "memory");
     assert_eq!(notes.collect::<Vec<_>>(), Vec::<String>::new(), "{}", report.output());
     assert!(report.output().contains("ok      wall clock  "), "{}", report.output());
 }

@@ -129,7 +129,7 @@ fn the_message_about_an_outage_states_when_the_command_is_stopped() {
 }
 
 #[testkit::test]
-fn verbose_logs_are_sentences() {
+fn verbose_logs_contain_no_debug_output() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).args(["-v"]).run_script("exit 0");
     a.wait_for_exit(0);

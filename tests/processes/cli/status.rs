@@ -103,11 +103,11 @@ fn status_says_that_a_lock_without_a_record_was_never_held() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     let warning = "leaderrun: warning: there is no namespace \"nowhere\"; try kubectl create namespace nowhere\n";
     for (lock, warning) in [(TestLock::lease(), ""), (TestLock::file(), ""), (nowhere, warning)] {
-        let mut never = Candidate::subcommand("status", &lock).start();
-        never.wait_for_exit(1);
+        let mut shown = Candidate::subcommand("status", &lock).start();
+        shown.wait_for_exit(1);
         let expected = "state         free: it has no record, so it was never held, or its record was deleted\n";
-        assert!(never.output().contains(expected), "{}", never.output());
-        assert_eq!(never.log(), warning);
+        assert!(shown.output().contains(expected), "{}", shown.output());
+        assert_eq!(shown.log(), warning);
     }
 }
 
@@ -177,9 +177,9 @@ fn all_slots_are_shown_together() {
         // Without --slots, the name is that of a lock without a record.
         let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);
         for (subcommand, options) in [("status", &[][..]), ("step-down", &[]), ("release", &["--force"])] {
-            let mut free = Candidate::subcommand(subcommand, &lock).args(options).start();
-            free.wait_for_exit(1);
-            assert!(free.log().ends_with(&hint), "{}", free.log());
+            let mut without_slots = Candidate::subcommand(subcommand, &lock).args(options).start();
+            without_slots.wait_for_exit(1);
+            assert!(without_slots.log().ends_with(&hint), "{}", without_slots.log());
         }
         leaders[0].stop();
         let (code, one, _) = show(&slots);

@@ -98,7 +98,7 @@ fn a_missing_permission_is_not_a_conflict() {
 #[testkit::test]
 fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     let address = Cluster::shared().address().to_string();
-    // The listener is dropped at once, so nothing listens at this address.
+    // The listener is dropped immediately, so nothing listens at this address.
     let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
     for (kubeconfig, reason) in [
         (kubeconfig_with("token-of-admin", "nonsense"), "nauthorized"),

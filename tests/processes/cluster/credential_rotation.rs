@@ -16,7 +16,7 @@ use testkit::{
 /// How many times each test replaces the credentials.
 pub const ROTATIONS: usize = 10;
 
-/// Durations that leave a plugin several seconds, even on a busy machine and after a request without a reply.
+/// Durations that leave a plugin several seconds, even on a busy machine and after a request without a response.
 pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
 /// The setup of a leader and a standby with the same credentials: a kubeconfig and a proxy for each candidate.

@@ -81,7 +81,7 @@ fn a_candidate_that_may_not_write_events_logs_no_warning() {
 }
 
 #[testkit::test]
-fn event_requests_without_a_reply_delay_neither_renewals_nor_the_exit() {
+fn event_requests_without_a_response_delay_neither_renewals_nor_the_exit() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let held_events = proxy.hold_requests(Match::method(Method::POST).on("/events"));

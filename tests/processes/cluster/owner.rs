@@ -48,7 +48,7 @@ impl Owners {
             "CronJob" => json!({ "schedule": "0 3 * * *", "jobTemplate": { "spec": { "template": job_template } } }),
             _ => json!({ "selector": { "matchLabels": labels }, "serviceName": "web", "template": template }),
         };
-        let references: Vec<Value> = controller.into_iter().map(controlling).collect();
+        let references: Vec<Value> = controller.into_iter().map(as_controller).collect();
         let object = json!({ "metadata": { "name": name, "ownerReferences": references }, "spec": spec });
         let path = self.path(kind);
         let object = self.client.create(&path, &object).unwrap_or_else(|refusal| panic!("{kind}: {refusal:?}"));
@@ -59,7 +59,7 @@ impl Owners {
 }
 
 /// Returns a copy of `reference` in which its object is the controller.
-fn controlling(reference: &Value) -> Value {
+fn as_controller(reference: &Value) -> Value {
     let mut reference = reference.clone();
     reference["controller"] = true.into();
     reference
@@ -121,7 +121,7 @@ fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
 }
 
 #[testkit::test]
-fn with_owner_auto_the_controller_of_the_pod_becomes_the_owner() {
+fn with_owner_auto_the_topmost_controller_of_the_pod_becomes_the_owner() {
     // Each chain begins with the expected owner and ends with the controller of the pod.
     let chains: [&[(&str, &str)]; 5] = [
         &[("Deployment", "web"), ("ReplicaSet", "web-1")],
@@ -206,8 +206,8 @@ fn the_manifest_for_an_owner_grants_all_permissions_that_the_doctor_requires() {
         assert!(missing.output().contains("FAILED  owner       there is no "), "{}", missing.output());
 
         let deployment = owners.create("Deployment", "web", None);
-        let replicas = owners.create("ReplicaSet", "web-1", Some(&deployment));
-        owners.create("Pod", "web-1-x", Some(&replicas));
+        let replica_set = owners.create("ReplicaSet", "web-1", Some(&deployment));
+        owners.create("Pod", "web-1-x", Some(&replica_set));
         let mut found = doctor();
         found.wait_for_exit(0);
         let expected = "ok      owner       the Deployment web becomes the owner of the lock's objects";
@@ -221,7 +221,7 @@ fn the_manifest_for_an_owner_grants_all_permissions_that_the_doctor_requires() {
 
 /// The test deletes the Lease in place of Kubernetes' garbage collector, which deletes an object after its owner.
 #[testkit::test]
-fn a_held_lock_outlives_its_owner_and_a_released_lock_does_not() {
+fn a_held_lock_outlives_its_owner_and_gets_its_owner_back_on_release() {
     let lock = TestLock::lease();
     let owners = Owners::new(&lock);
     let deployment = owners.create("Deployment", "web", None);

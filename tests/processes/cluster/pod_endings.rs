@@ -7,7 +7,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, de
 /// Starts the leader `a`, whose witness gets `words`, and the standby `b`.
 fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
-    // In these tests, all grace periods of pods are shorter than ten minutes.
+    // The grace periods of the pods in these tests are shorter than `--kill-after`.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
     let a = candidate("a").run_witness(witnesses, words);
     witnesses.wait_for("a", 1);
@@ -16,8 +16,8 @@ fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 
     [a, b]
 }
 
-/// Kills every process of a container at once, as the kubelet does at the end of the grace period. The processes
-/// are stopped first, so that none of them can react to the death of another.
+/// Kills every process of a container, as the kubelet does at the end of the grace period. The processes are stopped
+/// first, so that none of them can react to the death of another.
 fn kill_container(leaderrun: &Running) {
     let mut processes = descendants(leaderrun.elector());
     processes.push(leaderrun.elector());

@@ -122,11 +122,11 @@ fn the_label_is_removed_before_the_termination_signal() {
     let held = proxy.hold_responses(Match::method(Method::PATCH));
     a.signal(Signal::SIGTERM);
     held.wait_until_held();
-    assert_eq!(pods.labeled(), [""; 0], "the label should already be removed while the reply is held");
+    assert_eq!(pods.labeled(), [""; 0], "the label should already be removed while the response is held");
     assert_eq!(
         witnesses.lifetimes_of("a")[0].signaled_at,
         0,
-        "the command should get no signal before leaderrun has the reply"
+        "the command should get no signal before leaderrun has the response"
     );
     held.release();
     a.wait();
@@ -173,7 +173,7 @@ fn the_next_leader_removes_the_label_of_a_dead_leader() {
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let history = pods.record_labels();
-    // All processes are killed at once, as when the node fails.
+    // All processes are killed at the same time, as when the node fails.
     drop(a);
     witnesses.wait_for("b", 1);
     pods.wait_until_labeled(&["b"]);
@@ -182,7 +182,7 @@ fn the_next_leader_removes_the_label_of_a_dead_leader() {
 }
 
 #[testkit::test]
-fn two_pods_never_have_the_label_at_once_during_a_partition() {
+fn two_pods_never_have_the_label_at_the_same_time_during_a_partition() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "end"]);
@@ -284,9 +284,9 @@ fn event_requests_that_hang_are_not_reported_as_a_failure_of_the_label() {
     assert!(!a.log().contains("traffic may still be routed here"), "{}", a.log());
 }
 
-/// leaderrun sends a second request while it still waits for the reply to the first one.
+/// leaderrun sends a second request while it still waits for the response to the first one.
 #[testkit::test]
-fn a_late_reply_is_still_used_to_remove_the_label() {
+fn a_late_response_is_still_used_to_remove_the_label() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -301,7 +301,7 @@ fn a_late_reply_is_still_used_to_remove_the_label() {
         proxy.requests().iter().filter(|request| is_pod_read(request)).count() > 2
     });
     slow.release();
-    eventually("the label is removed after the late reply", || pods.labeled().is_empty());
+    eventually("the label is removed after the late response", || pods.labeled().is_empty());
     a.wait();
 }
 

@@ -19,10 +19,10 @@ fn endpoint_slice_named(lock: &TestLock, name: &str) -> Option<Value> {
 
 /// Returns the IPv4 addresses to which the Service routes.
 fn addresses(lock: &TestLock) -> Vec<String> {
-    addresses_in(lock, "web-leader")
+    addresses_in_slice(lock, "web-leader")
 }
 
-fn addresses_in(lock: &TestLock, name: &str) -> Vec<String> {
+fn addresses_in_slice(lock: &TestLock, name: &str) -> Vec<String> {
     let endpoints = endpoint_slice_named(lock, name).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
     let endpoints = endpoints.as_array().cloned().unwrap_or_default();
     endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
@@ -188,7 +188,7 @@ fn a_dual_stack_service_routes_to_an_address_of_each_family() {
     };
     let wait_for_both = |ipv4: &[&str], ipv6: &[&str]| {
         wait_for_addresses(&lock, ipv4);
-        eventually(&format!("the Service routes to {ipv6:?}"), || addresses_in(&lock, "web-leader-ipv6") == ipv6);
+        eventually(&format!("the Service routes to {ipv6:?}"), || addresses_in_slice(&lock, "web-leader-ipv6") == ipv6);
     };
     let a = candidate_with_address("a", &lock, "10.1.2.3,fd00::3").run_script("sleep inf");
     a.wait_for_log("the Service web routes to this candidate");
@@ -212,7 +212,7 @@ fn a_dual_stack_service_routes_to_an_address_of_each_family() {
 
 #[testkit::test]
 fn invalid_routing_options_are_refused() {
-    let (lock, long) = (TestLock::lease(), "a".repeat(244));
+    let (lock, long_name) = (TestLock::lease(), "a".repeat(244));
     for (arguments, expected) in [
         (vec!["--port", "80"], "--port 80: this option requires --service; for example --port 80 --service my-service"),
         (vec!["--pod-label", "a=b", "--address", "10.1.2.3"], "--address 10.1.2.3: this option requires --service"),
@@ -237,7 +237,7 @@ fn invalid_routing_options_are_refused() {
             "traffic is only routed to the leader of a lock in a cluster",
         ),
         (
-            vec!["--lock", &long, "--pod-label", "a=b"],
+            vec!["--lock", &long_name, "--pod-label", "a=b"],
             "the name has 244 characters, but for the routing of traffic it can have at most 243",
         ),
     ] {

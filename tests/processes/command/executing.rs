@@ -97,8 +97,8 @@ fn the_message_names_the_directories_that_this_user_may_not_search() {
     fs::write(&file, "#!/bin/sh\n").expect("a file");
     fs::set_permissions(&file, Permissions::from_mode(0o700)).expect("the file is ours");
     let run = |path: &str, program: &str| {
-        let candidate =
-            Candidate::program("a", other_users::program()).args(["--lock", &format!("file:{}", lock.display())]);
+        let candidate = Candidate::program("a", other_users::leaderrun_for_all_users())
+            .args(["--lock", &format!("file:{}", lock.display())]);
         candidate.configure(|command| become_user(command, ANN)).env("PATH", path).run([program])
     };
     let directory = closed.display().to_string();

@@ -11,9 +11,11 @@ use nix::unistd::{Pid, setsid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TIMING, TestLock, Witnesses, descendants, eventually, is_alive, leaderrun};
 
-use crate::other_users::{ANN, become_user, check_root, copy_of_program, create_reachable_directory, program};
+use crate::other_users::{
+    ANN, become_user, check_root, copy_leaderrun, create_reachable_directory, leaderrun_for_all_users,
+};
 
-/// Scripts, each with the number of processes, including the shell, that exist when the script prints `ready`.
+/// Scripts that print `ready`. Each has the number of processes, including the shell, for which the tests wait.
 const COMMANDS: [(&str, usize); 4] = [
     ("echo ready; exec sleep 1000", 1),
     ("sleep 1000 & echo ready; wait", 2),
@@ -58,7 +60,7 @@ fn assert_dies(mut running: Running, command: &[Pid]) {
 }
 
 #[testkit::test]
-fn a_command_with_children_dies_with_both_processes() {
+fn a_command_and_its_children_die_with_both_processes() {
     for (script, processes) in COMMANDS {
         assert_killed_with_both(Candidate::new("a", &TestLock::file()).run_script(script), processes);
     }
@@ -67,7 +69,7 @@ fn a_command_with_children_dies_with_both_processes() {
 /// Starts a leader with this script as an ordinary user.
 fn start_as_ordinary_user(script: &str) -> Running {
     let lock = format!("file:{}", create_reachable_directory("ordinary", 0o777).join("job").display());
-    Candidate::program("a", program())
+    Candidate::program("a", leaderrun_for_all_users())
         .args(["--lock", &lock, "--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"])
         .configure(|command| become_user(command, ANN))
         .configure(lead_session)
@@ -148,7 +150,7 @@ fn the_surviving_process_ends_the_command() {
         if kills_elector {
             eventually("the command has handled the stop signal", || running.output().contains("stopped"));
         } else {
-            // The elector kills the command at once.
+            // The elector kills the command immediately.
             running.wait_for_exit(LOST);
         }
         eventually("the other process ends", || !is_alive(survivor));
@@ -257,7 +259,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_pr
 #[testkit::test(requires = check_installed("killall"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_path() {
     for lock in [TestLock::file, TestLock::lease] {
-        let program = copy_of_program("killed-by-path");
+        let program = copy_leaderrun("killed-by-path");
         let pairs = LeaderWithStandby::start_for_each_shape(lock, &program);
         killall(&[&program]);
         assert_standbys_take_over(pairs);

@@ -12,7 +12,7 @@ use nix::unistd::{Pid, geteuid};
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// Whether this user can change to another user in a new PID namespace, or the reason why not.
+/// `Ok` if this user can change to another user in a new PID namespace; otherwise the reason why not.
 static CAN_CHANGE_USER: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may change users".to_owned());

@@ -13,7 +13,7 @@ use testkit::{
     Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, descendants, eventually, is_alive, scratch,
 };
 
-/// Whether this user can enter PID namespaces, or the reason why not.
+/// `Ok` if this user can enter PID namespaces; otherwise the reason why not.
 static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may enter a PID namespace".to_owned());
@@ -39,20 +39,15 @@ const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 
 /// Returns a command that runs `script` in the namespace of `init`. In the script, `"$@"` runs `witness`. `environment`
 /// is an env(1) command that changes the script's environment; it may be empty.
-fn command(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
+fn command_in_namespace(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
     let words = enter.into_iter().chain(environment.iter().map(|word| (*word).to_owned())).chain(shell);
     words.map(OsString::from).chain(witness).collect()
 }
 
-/// Calls [`assert_witness_dead_before_next_command`] with a witness that ignores SIGTERM.
-fn assert_dead_before_next_command(environment: &[&str], script: &str, end: impl FnOnce(&Running)) {
-    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, environment, script, end);
-}
-
-/// Starts the leader `a` with a command from [`command`], whose witness gets `words`, and calls `end` to end the
-/// command. Checks that the standby `b` leads next, but only after `a`'s witness is dead.
+/// Starts the leader `a` with a command from [`command_in_namespace`], whose witness gets `words`, and calls `end` to
+/// end the command. Checks that the standby `b` leads next, but only after `a`'s witness is dead.
 fn assert_witness_dead_before_next_command(
     words: &[&str],
     environment: &[&str],
@@ -62,7 +57,7 @@ fn assert_witness_dead_before_next_command(
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]);
-    let a = a.run(command(init, witnesses.command(words), environment, script));
+    let a = a.run(command_in_namespace(init, witnesses.command(words), environment, script));
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");
@@ -80,17 +75,21 @@ fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_
     let end = scratch::directory("end").join("now");
     let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
     let environment = format!("END={}", end.display());
-    assert_dead_before_next_command(&["env", &environment], script, |_| std::fs::write(&end, "").expect("a file"));
+    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, &["env", &environment], script, |_| {
+        std::fs::write(&end, "").expect("a file")
+    });
 }
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_that_was_seen_as_a_descendant_is_dead_before_the_next_command_starts() {
-    assert_dead_before_next_command(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| a.signal(Signal::SIGTERM));
+    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+        a.signal(Signal::SIGTERM)
+    });
 }
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
-    assert_dead_before_next_command(&[], r#"setsid "$@" & sleep 1000"#, |a| {
+    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, &[], r#"setsid "$@" & sleep 1000"#, |a| {
         kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });
 }
@@ -98,7 +97,7 @@ fn an_orphan_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
 /// Only the supervisor has seen the orphan, which is not a descendant of the elector.
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_that_the_supervisor_has_seen_is_dead_before_the_next_command_starts_when_the_supervisor_dies() {
-    assert_dead_before_next_command(&WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
         let supervisor = a.supervisor();
         a.signal(Signal::SIGTERM);
         eventually("only the orphan is left", || children(supervisor).is_empty());
@@ -108,11 +107,15 @@ fn an_orphan_that_the_supervisor_has_seen_is_dead_before_the_next_command_starts
 }
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
-fn processes_that_ignore_sigterm_are_killed_from_the_leaves_up() {
-    // The shell ignores SIGTERM, too, so all processes are alive until they are killed.
-    assert_dead_before_next_command(&WITHOUT_RUN_ID, r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#, |a| {
-        a.signal(Signal::SIGTERM)
-    });
+fn processes_that_ignore_sigterm_are_dead_before_the_next_command_starts() {
+    // The shell ignores SIGTERM, too, so all processes are alive until they are killed. If the shell were killed first,
+    // the witness would become an orphan. Therefore leaderrun kills these processes from the leaves up.
+    assert_witness_dead_before_next_command(
+        &IGNORES_SIGTERM,
+        &WITHOUT_RUN_ID,
+        r#"trap '' TERM; setsid "$@" & setsid sleep 1000 & wait"#,
+        |a| a.signal(Signal::SIGTERM),
+    );
 }
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
@@ -138,7 +141,7 @@ fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
     );
     let mut words: Vec<OsString> = ["env", "-C"].map(OsString::from).to_vec();
     words.push(directory.clone().into());
-    words.extend(command(init, Vec::new(), &WITHOUT_RUN_ID, &spawn));
+    words.extend(command_in_namespace(init, Vec::new(), &WITHOUT_RUN_ID, &spawn));
     let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(words);
     eventually("all processes exist", || directory.join("made").exists());
     let started = descendants(a.supervisor());
@@ -160,7 +163,12 @@ fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command
     // The process is started less than 1.5 s before the stop signal.
     let late = r#"while "$0" check --min-remaining 1500ms; do sleep 0.02; done; exec "$@""#;
     let mut words: Vec<OsString> = ["sh", "-c", late, env!("CARGO_BIN_EXE_leaderrun")].map(OsString::from).to_vec();
-    words.extend(command(init, witnesses.command(&IGNORES_SIGTERM), &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#));
+    words.extend(command_in_namespace(
+        init,
+        witnesses.command(&IGNORES_SIGTERM),
+        &WITHOUT_RUN_ID,
+        r#"setsid "$@" & sleep 1000"#,
+    ));
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run(words);
     a.wait_for_log("started the command");
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);

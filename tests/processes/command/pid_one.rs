@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use testkit::{Candidate, Running, TestLock, children, eventually, leaderrun};
 
-/// Whether this user can create PID namespaces, or the reason why not.
+/// `Ok` if this user can create PID namespaces; otherwise the reason why not.
 static CAN_CREATE_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     let tried =
         Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"]).output();

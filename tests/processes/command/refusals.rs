@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use testkit::exit_status::{FAILED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Proxy, Running, TIMING, TestLock, eventually, leaderrun, scratch};
 
-use crate::other_users::{ROOT, become_user, check_root, create_reachable_directory, program};
+use crate::other_users::{ROOT, become_user, check_root, create_reachable_directory, leaderrun_for_all_users};
 
 /// Makes one system call of a command fail, as a container runtime's seccomp profile does.
 fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
@@ -151,7 +151,7 @@ fn run_with_open_files(limit: u32, arguments: &[&str]) -> Running {
 }
 
 #[testkit::test]
-fn the_message_about_a_low_limit_of_open_files_names_the_required_limit() {
+fn the_message_about_a_low_limit_on_open_files_names_the_required_limit() {
     for limit in [4, 8, 12, 20, 39] {
         for arguments in [&["--lock", &TestLock::file().name, "--", "true"][..], &["status", "--lock", "default/x"]] {
             let mut a = run_with_open_files(limit, arguments);
@@ -163,7 +163,7 @@ fn the_message_about_a_low_limit_of_open_files_names_the_required_limit() {
 }
 
 #[testkit::test]
-fn the_required_limit_of_open_files_is_enough() {
+fn the_required_limit_on_open_files_is_enough() {
     for lock in [TestLock::file(), TestLock::of_kind("endpoints+lease")] {
         let kubeconfig = lock.kubeconfig.as_ref().map(|path| format!("--kubeconfig={}", path.display()));
         let mut arguments = vec!["--lock", &lock.name, "--http", "127.0.0.1:0"];
@@ -207,7 +207,7 @@ fn check_loader() -> Result<(), String> {
 /// Runs leaderrun as this user with a limit on a resource. The command exits with status 7.
 fn run_with_limit(user: u32, resource: Resource, limit: u64) -> Running {
     let lock = format!("file:{}", create_reachable_directory("limited", 0o777).join("job").display());
-    let candidate = Candidate::program("a", program()).args(["--lock", &lock, "--wait", "10s"]);
+    let candidate = Candidate::program("a", leaderrun_for_all_users()).args(["--lock", &lock, "--wait", "10s"]);
     let candidate = candidate.configure(|command| {
         become_user(command, user);
         // SAFETY: only one system call is made between fork and exec.
@@ -245,7 +245,7 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
 }
 
 #[testkit::test(requires = check_root())]
-fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
+fn the_message_about_a_limit_on_processes_says_which_limit_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
         // Each limit is tested with a different user, so that processes of earlier runs do not count towards the limit.
@@ -262,14 +262,14 @@ fn the_message_about_a_limit_of_processes_says_which_limit_to_raise() {
 }
 
 #[testkit::test(requires = check_root())]
-fn the_message_about_a_limit_of_processes_says_which_limit_to_raise_for_a_lock_in_a_cluster() {
+fn the_message_about_a_limit_on_processes_says_which_limit_to_raise_for_a_lock_in_a_cluster() {
     let proxy = Proxy::start(Cluster::shared());
     let kubeconfig = create_reachable_directory("limited-in-a-cluster", 0o755).join("kubeconfig");
     fs::copy(proxy.kubeconfig(), &kubeconfig).expect("a kubeconfig");
     fs::set_permissions(&kubeconfig, fs::Permissions::from_mode(0o644)).expect("permissions");
     for limit in 3..10 {
         let user = 100_000 + 16 * std::process::id() + limit as u32;
-        let mut a = Candidate::program("a", program())
+        let mut a = Candidate::program("a", leaderrun_for_all_users())
             .args(["--lock", &TestLock::lease().name, "--wait", "3s", "--kubeconfig"])
             .args([&kubeconfig])
             .configure(|command| {
@@ -308,7 +308,7 @@ fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
     // This user has no other processes that would count towards the limit.
     let user = 100_000 + 16 * std::process::id();
-    let mut a = Candidate::program("a", program())
+    let mut a = Candidate::program("a", leaderrun_for_all_users())
         .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])
         .args([kubeconfig])
         .args(TIMING)

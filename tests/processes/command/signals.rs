@@ -94,7 +94,7 @@ fn a_standby_ends_on_any_stop_signal_of_a_container() {
 }
 
 #[testkit::test]
-fn the_log_says_that_a_stopped_command_keeps_the_lock() {
+fn the_log_says_that_a_suspended_command_keeps_the_lock() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("echo ready; while :; do sleep 0.02; done");
     eventually("the command runs", || a.output().contains("ready"));
     let command = descendants(a.supervisor())[0];

@@ -3,23 +3,25 @@
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::termios::{FlowArg, tcflow};
+use nix::unistd::write;
 
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Proxy, Pty, TestLock, Witnesses, is_alive};
 
+/// Fills a pipe, so that the next write to it blocks.
+fn fill(pipe: &OwnedFd) {
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("the flag can be set");
+    while write(pipe, &[b'x'; 4096]).is_ok() {}
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::empty())).expect("the flag can be cleared");
+}
+
 /// Checks that the leader `a` with this stderr renews its lock, and that after a partition its command is dead before
-/// `b` takes over. If `fill` is true, stderr is filled first so that writes to it block.
-fn assert_not_delayed_by(stderr: OwnedFd, fill: bool) {
+/// `b` takes over.
+fn assert_not_delayed_by(stderr: OwnedFd) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease();
-    if fill {
-        let flags = nix::fcntl::OFlag::O_NONBLOCK;
-        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(flags)).expect("the flag can be set");
-        while nix::unistd::write(&stderr, &[b'x'; 4096]).is_ok() {}
-        nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))
-            .expect("the flag can be set");
-    }
     let a = Candidate::new("a", &lock.through(proxy.kubeconfig())).args(["-v", "-v"]).configure(|command| {
         command.stderr(Stdio::from(stderr));
     });
@@ -39,7 +41,9 @@ fn assert_not_delayed_by(stderr: OwnedFd, fill: bool) {
 #[testkit::test]
 fn a_full_stderr_pipe_delays_neither_renewals_nor_the_kill() {
     let (_unread, stderr) = std::io::pipe().expect("a pipe");
-    assert_not_delayed_by(stderr.into(), true);
+    let stderr = stderr.into();
+    fill(&stderr);
+    assert_not_delayed_by(stderr);
 }
 
 #[testkit::test]
@@ -47,5 +51,5 @@ fn a_terminal_stopped_with_ctrl_s_delays_neither_renewals_nor_the_kill() {
     let terminal = Pty::open();
     tcflow(&terminal.slave, FlowArg::TCOOFF).expect("the terminal stops its output");
     let _master = terminal.master;
-    assert_not_delayed_by(terminal.slave, false);
+    assert_not_delayed_by(terminal.slave);
 }

@@ -13,7 +13,7 @@ use testkit::tunnel::{TunnelProtocol, TunnelProxy};
 use testkit::users::ADMIN;
 use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, scratch, tls};
 
-/// Durations that leave enough time for a third request after two requests without a reply.
+/// Durations that leave enough time for a third request after two requests without a response.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
 /// A server whose name does not exist, so only a proxy can receive requests to it.

@@ -7,9 +7,9 @@ mod users;
 use self::users::{certificates, plugins, users};
 
 /// The outcome of most spellings: a request over TLS with the token `secret`.
-const PLAIN: &str = "https as secret in default";
+const BY_TOKEN: &str = "https as secret in default";
 // Other outcomes.
-const CERTIFIED: &str = "https as certified in default";
+const BY_CERTIFICATE: &str = "https as certified in default";
 const BY_PLUGIN: &str = "https as from-plugin in default";
 const ANONYMOUS: &str = "https as nobody in default";
 const REFUSED: &str = "refused";
@@ -41,7 +41,7 @@ pub fn spellings() -> Vec<Spelling> {
 
 /// Returns a spelling with one file.
 fn single(name: &'static str, text: impl Into<String>, outcome: &'static str) -> Spelling {
-    Spelling { name, files: vec![("config", text.into())], context: None, outcome, differs: None }
+    Spelling { name, files: vec![("config", text.into())], context: None, outcome, leaderrun_outcome: None }
 }
 
 impl Spelling {
@@ -52,7 +52,7 @@ impl Spelling {
 
     /// Sets leaderrun's outcome, which differs from kubectl's on purpose, and the reason.
     fn but_leaderrun(self, outcome: &'static str, why: &'static str) -> Self {
-        Self { differs: Some((outcome, why)), ..self }
+        Self { leaderrun_outcome: Some((outcome, why)), ..self }
     }
 }
 
@@ -102,33 +102,37 @@ fn files() -> Vec<Spelling> {
     );
     let anchored = |text: &str| plain().replace(&format!("cluster: {CLUSTER}"), text);
     vec![
-        single("plain", plain(), PLAIN),
-        single("CRLF", plain().replace('\n', "\r\n"), PLAIN),
-        single("byte order mark", format!("\u{feff}{}", plain()), PLAIN),
-        single("document markers", format!("---\n{}...\n", plain()), PLAIN),
-        single("comments", format!("# comment\n\n{}# end", plain()), PLAIN),
-        single("a YAML directive", format!("%YAML 1.1\n---\n{}", plain()), PLAIN),
-        single("a second document", format!("{}---\nkind: Other\n", plain()), PLAIN),
-        single("text after the end of the document", format!("{}...\n{{{{ text", plain()), PLAIN),
-        single("null in the lists", plain().replace("users:", "- null\nusers:\n- null"), PLAIN),
+        single("plain", plain(), BY_TOKEN),
+        single("CRLF", plain().replace('\n', "\r\n"), BY_TOKEN),
+        single("byte order mark", format!("\u{feff}{}", plain()), BY_TOKEN),
+        single("document markers", format!("---\n{}...\n", plain()), BY_TOKEN),
+        single("comments", format!("# comment\n\n{}# end", plain()), BY_TOKEN),
+        single("a YAML directive", format!("%YAML 1.1\n---\n{}", plain()), BY_TOKEN),
+        single("a second document", format!("{}---\nkind: Other\n", plain()), BY_TOKEN),
+        single("text after the end of the document", format!("{}...\n{{{{ text", plain()), BY_TOKEN),
+        single("null in the lists", plain().replace("users:", "- null\nusers:\n- null"), BY_TOKEN),
         single("an empty document first", format!("---\n---\n{}", plain()), REFUSED),
-        single("JSON", json, PLAIN),
-        single("JSON with tabs", json.replace('{', "{\n\t\t").replace(',', ",\n\t"), PLAIN),
-        single("JSON in CRLF", json.replace(',', ",\r\n"), PLAIN),
-        single("no kind and version", plain().replace("apiVersion: v1\nkind: Config\n", ""), PLAIN),
-        single("empty kind and version", plain().replace(": v1", ": ''").replace(": Config", ": ''"), PLAIN),
-        single("null kind and version", plain().replace(": v1", ": null").replace(": Config", ":"), PLAIN),
+        single("JSON", json, BY_TOKEN),
+        single("JSON with tabs", json.replace('{', "{\n\t\t").replace(',', ",\n\t"), BY_TOKEN),
+        single("JSON in CRLF", json.replace(',', ",\r\n"), BY_TOKEN),
+        single("no kind and version", plain().replace("apiVersion: v1\nkind: Config\n", ""), BY_TOKEN),
+        single("empty kind and version", plain().replace(": v1", ": ''").replace(": Config", ": ''"), BY_TOKEN),
+        single("null kind and version", plain().replace(": v1", ": null").replace(": Config", ":"), BY_TOKEN),
         single("another kind", plain().replace("kind: Config", "kind: Pod"), REFUSED),
         single("another version", plain().replace("apiVersion: v1", "apiVersion: v2"), REFUSED),
-        single("preferences", format!("{}preferences: {{colors: true}}\n", plain()), PLAIN),
-        single("null preferences and extensions", format!("{}preferences: null\nextensions: null\n", plain()), PLAIN),
-        single("an extension", format!("{}extensions: [{{name: e, extension: {{a: 1}}}}]\n", plain()), PLAIN),
-        single("unknown fields", format!("{}x-unknown: {{a: [1, 2]}}\n", plain()), PLAIN),
-        single("a key twice", format!("current-context: other\n{}", plain()), PLAIN),
-        single("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), PLAIN),
-        single("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), PLAIN),
-        single("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), PLAIN),
-        single("a merge key first", format!("{ANCHOR_B}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), PLAIN),
+        single("preferences", format!("{}preferences: {{colors: true}}\n", plain()), BY_TOKEN),
+        single(
+            "null preferences and extensions",
+            format!("{}preferences: null\nextensions: null\n", plain()),
+            BY_TOKEN,
+        ),
+        single("an extension", format!("{}extensions: [{{name: e, extension: {{a: 1}}}}]\n", plain()), BY_TOKEN),
+        single("unknown fields", format!("{}x-unknown: {{a: [1, 2]}}\n", plain()), BY_TOKEN),
+        single("a key twice", format!("current-context: other\n{}", plain()), BY_TOKEN),
+        single("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), BY_TOKEN),
+        single("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), BY_TOKEN),
+        single("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), BY_TOKEN),
+        single("a merge key first", format!("{ANCHOR_B}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), BY_TOKEN),
         single(
             "a merge key that replaces",
             format!("{ANCHOR_B}{}", anchored("cluster: {server: '$HTTPS', <<: *b}")),
@@ -137,23 +141,23 @@ fn files() -> Vec<Spelling> {
         single(
             "a merge key that replaces a wrong server",
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {server: 'https://127.0.0.1:1', <<: *a}")),
-            PLAIN,
+            BY_TOKEN,
         )
         .but_leaderrun(REFUSED, MERGE_KEY),
         single(
             "a merge key after another key",
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
-            PLAIN,
+            BY_TOKEN,
         ),
-        single("an alias for hundreds", one_user_with_hundreds_of_names(), PLAIN),
-        single("a number that is too large", format!("x-n: 1e400\n{}", plain()), PLAIN),
-        single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(PLAIN, UNUSED_FIELD),
-        single("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), PLAIN),
-        single("text after JSON", format!("{json}}}"), PLAIN).but_leaderrun(REFUSED, MIXED_FILES),
-        single("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), PLAIN)
+        single("an alias for hundreds", one_user_with_hundreds_of_names(), BY_TOKEN),
+        single("a number that is too large", format!("x-n: 1e400\n{}", plain()), BY_TOKEN),
+        single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(BY_TOKEN, UNUSED_FIELD),
+        single("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), BY_TOKEN),
+        single("text after JSON", format!("{json}}}"), BY_TOKEN).but_leaderrun(REFUSED, MIXED_FILES),
+        single("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), BY_TOKEN)
             .but_leaderrun(REFUSED, LIMITS),
-        single("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), PLAIN),
-        single("too many lists in lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), PLAIN)
+        single("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), BY_TOKEN),
+        single("too many lists in lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), BY_TOKEN)
             .but_leaderrun(REFUSED, LIMITS),
         single("an unknown alias", anchored("cluster: *nobody"), REFUSED),
         single("broken YAML", "apiVersion: v1\nclusters: [\n", REFUSED),
@@ -169,10 +173,10 @@ fn files() -> Vec<Spelling> {
         ),
         single("a user twice", plain().replace("contexts:", "- name: u\n  user: {token: other}\ncontexts:"), REFUSED),
         single("a context twice", plain().replace("current-", "- name: x\n  context: {user: u}\ncurrent-"), REFUSED),
-        single("quoted keys", plain().replace("name: c", "\"name\": \"c\""), PLAIN),
+        single("quoted keys", plain().replace("name: c", "\"name\": \"c\""), BY_TOKEN),
         single("capital keys", plain().replace("server:", "Server:"), REFUSED),
-        single("a block scalar", plain().replace("-context: x", "-context: |-\n  x"), PLAIN),
-        single("a folded scalar", plain().replace("-context: x", "-context: >-\n  x"), PLAIN),
+        single("a block scalar", plain().replace("-context: x", "-context: |-\n  x"), BY_TOKEN),
+        single("a folded scalar", plain().replace("-context: x", "-context: >-\n  x"), BY_TOKEN),
         single("a newline in a name", plain().replace("-context: x", "-context: |\n  x"), REFUSED),
     ]
 }
@@ -188,37 +192,37 @@ fn authorities() -> Vec<Spelling> {
     let data = |data: &str| format!("\n    server: $HTTPS\n    certificate-authority-data: {data}");
     let file = |rest: &str| format!("{{server: '$HTTPS', certificate-authority: {rest}}}");
     vec![
-        cluster("CA wrapped into lines", &data("|\n$WRAPPED_CA"), PLAIN),
-        cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
-        cluster("CA quoted with newlines", &data("\"$ESCAPED_CA\""), PLAIN),
-        cluster("CA with spaces around it", &data("' $CA '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
-        cluster("text between two CAs", &data("$TWO_CAS"), PLAIN),
-        cluster("a bad CA before a good one", &data("$BAD_THEN_GOOD_CA"), PLAIN),
+        cluster("CA wrapped into lines", &data("|\n$WRAPPED_CA"), BY_TOKEN),
+        cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
+        cluster("CA quoted with newlines", &data("\"$ESCAPED_CA\""), BY_TOKEN),
+        cluster("CA with spaces around it", &data("' $CA '"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
+        cluster("text between two CAs", &data("$TWO_CAS"), BY_TOKEN),
+        cluster("a bad CA before a good one", &data("$BAD_THEN_GOOD_CA"), BY_TOKEN),
         cluster("no certificate in the CA", &data("$NOT_A_CERTIFICATE"), REFUSED),
         cluster("CA is not base64", &data("'%%%'"), REFUSED),
-        cluster("CA in a file", &file("$DIR/ca.crt"), PLAIN),
-        cluster("CA in a file beside the kubeconfig", &file("ca.crt"), PLAIN),
-        cluster("CA in ./", &file("./ca.crt"), PLAIN),
-        cluster("CA in ..", &file("sub/../ca.crt"), PLAIN),
-        cluster("CA in .. of a directory that is missing", &file("none/../ca.crt"), PLAIN),
-        cluster("CA file with empty data", &file("ca.crt, certificate-authority-data: ''"), PLAIN),
-        cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), PLAIN),
-        cluster("empty CA file with data", &file("'', certificate-authority-data: $CA"), PLAIN),
+        cluster("CA in a file", &file("$DIR/ca.crt"), BY_TOKEN),
+        cluster("CA in a file beside the kubeconfig", &file("ca.crt"), BY_TOKEN),
+        cluster("CA in ./", &file("./ca.crt"), BY_TOKEN),
+        cluster("CA in ..", &file("sub/../ca.crt"), BY_TOKEN),
+        cluster("CA in .. of a directory that is missing", &file("none/../ca.crt"), BY_TOKEN),
+        cluster("CA file with empty data", &file("ca.crt, certificate-authority-data: ''"), BY_TOKEN),
+        cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), BY_TOKEN),
+        cluster("empty CA file with data", &file("'', certificate-authority-data: $CA"), BY_TOKEN),
         cluster("missing CA file with data", &file("none, certificate-authority-data: $CA"), REFUSED)
-            .but_leaderrun(PLAIN, DATA_TAKES_PRECEDENCE),
+            .but_leaderrun(BY_TOKEN, DATA_TAKES_PRECEDENCE),
         cluster("CA file is missing", &file("none"), REFUSED),
         cluster("CA file is empty", &file("empty"), REFUSED),
         cluster("CA file is a directory", &file("$DIR"), REFUSED),
         cluster("no CA", "{server: '$HTTPS'}", REFUSED),
         cluster("empty CA", &file("'', certificate-authority-data: ''"), REFUSED),
-        cluster("insecure", "{server: '$HTTPS', insecure-skip-tls-verify: true}", PLAIN),
-        cluster("insecure: yes", "{server: '$HTTPS', insecure-skip-tls-verify: yes}", PLAIN),
-        cluster("insecure: on", "{server: '$HTTPS', insecure-skip-tls-verify: on}", PLAIN),
-        cluster("insecure: True", "{server: '$HTTPS', insecure-skip-tls-verify: True}", PLAIN),
+        cluster("insecure", "{server: '$HTTPS', insecure-skip-tls-verify: true}", BY_TOKEN),
+        cluster("insecure: yes", "{server: '$HTTPS', insecure-skip-tls-verify: yes}", BY_TOKEN),
+        cluster("insecure: on", "{server: '$HTTPS', insecure-skip-tls-verify: on}", BY_TOKEN),
+        cluster("insecure: True", "{server: '$HTTPS', insecure-skip-tls-verify: True}", BY_TOKEN),
         cluster("insecure in quotes", "{server: '$HTTPS', insecure-skip-tls-verify: 'true'}", REFUSED)
-            .but_leaderrun(PLAIN, INFERRED_TYPE),
-        cluster("insecure: null", &file("ca.crt, insecure-skip-tls-verify: null"), PLAIN),
-        cluster("insecure: false", &file("ca.crt, insecure-skip-tls-verify: false"), PLAIN),
+            .but_leaderrun(BY_TOKEN, INFERRED_TYPE),
+        cluster("insecure: null", &file("ca.crt, insecure-skip-tls-verify: null"), BY_TOKEN),
+        cluster("insecure: false", &file("ca.crt, insecure-skip-tls-verify: false"), BY_TOKEN),
         cluster(
             "insecure with a CA, without TLS",
             "{server: '$HTTP', certificate-authority: ca.crt, insecure-skip-tls-verify: true}",
@@ -232,8 +236,8 @@ fn authorities() -> Vec<Spelling> {
             "https called localhost as secret in default",
         ),
         cluster("tls-server-name is wrong", &file("ca.crt, tls-server-name: other"), REFUSED),
-        cluster("tls-server-name is an address in brackets", &file("ca.crt, tls-server-name: '[127.0.0.1]'"), PLAIN),
-        cluster("tls-server-name is empty", &file("ca.crt, tls-server-name: ''"), PLAIN),
+        cluster("tls-server-name is an address in brackets", &file("ca.crt, tls-server-name: '[127.0.0.1]'"), BY_TOKEN),
+        cluster("tls-server-name is empty", &file("ca.crt, tls-server-name: ''"), BY_TOKEN),
         cluster(
             "insecure with tls-server-name",
             "{server: '$HTTPS', insecure-skip-tls-verify: true, tls-server-name: a.b}",
@@ -251,7 +255,7 @@ fn clusters() -> Vec<Spelling> {
     vec![
         cluster("server by name", &server("'https://localhost:$TLS_PORT'"), called_localhost),
         cluster("server by a capital name", &server("'https://LOCALHOST:$TLS_PORT'"), called_localhost),
-        cluster("server with a slash", &server("'$HTTPS/'"), PLAIN),
+        cluster("server with a slash", &server("'$HTTPS/'"), BY_TOKEN),
         cluster(
             "server with a path",
             &server("'$HTTPS/k8s/clusters/c-1'"),
@@ -267,21 +271,21 @@ fn clusters() -> Vec<Spelling> {
         cluster("server with a broken escape", &server("'$HTTPS/a%zz'"), REFUSED),
         cluster("server with an IPv6 address without brackets", &server("'https://::1:1'"), REFUSED),
         cluster("server with a query", &server("'$HTTPS/k8s?a=b#c'"), "https/k8s as secret in default"),
-        cluster("server with spaces around it", &server("' $HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
-        cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        cluster("server with spaces around it", &server("' $HTTPS '"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
+        cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
         cluster(
             "server with a space in its path",
             &server("'$HTTPS/my prefix'"),
             "https/my%20prefix as secret in default",
         ),
-        cluster("server as an IPv4 address in IPv6", &server("'https://[::ffff:127.0.0.1]:$TLS_PORT'"), PLAIN),
+        cluster("server as an IPv4 address in IPv6", &server("'https://[::ffff:127.0.0.1]:$TLS_PORT'"), BY_TOKEN),
         cluster("server with a sign before its port", &server("'https://127.0.0.1:+$TLS_PORT'"), REFUSED),
         cluster(
             "server with a user name and a password",
             &server("'https://me:p%40ss@$TLS_ADDRESS'"),
             "https as basic me:p@ss in default",
         ),
-        cluster("server with a scheme in capitals", &server("'HTTPS://$TLS_ADDRESS'"), PLAIN),
+        cluster("server with a scheme in capitals", &server("'HTTPS://$TLS_ADDRESS'"), BY_TOKEN),
         cluster("server without a scheme", "{server: '$ADDRESS'}", plain_http),
         cluster("server without a scheme, with a CA", &server("'$ADDRESS'"), plain_http),
         cluster("server without a scheme, with a path", "{server: '$ADDRESS/k8s'}", REFUSED),
@@ -298,11 +302,11 @@ fn clusters() -> Vec<Spelling> {
         cluster("an empty cluster", "{}", REFUSED),
         cluster("a null cluster", "null", REFUSED),
         cluster("server is a number", &server("1"), REFUSED),
-        cluster("disable-compression", &with("disable-compression: true"), PLAIN),
-        cluster("a cluster's extensions", &with("extensions: [{name: e, extension: {a: b}}]"), PLAIN),
-        cluster("null extensions", &with("extensions: null"), PLAIN),
-        cluster("unknown field of a cluster", &with("api-version: v1"), PLAIN),
-        cluster("proxy-url is empty", &with("proxy-url: ''"), PLAIN),
+        cluster("disable-compression", &with("disable-compression: true"), BY_TOKEN),
+        cluster("a cluster's extensions", &with("extensions: [{name: e, extension: {a: b}}]"), BY_TOKEN),
+        cluster("null extensions", &with("extensions: null"), BY_TOKEN),
+        cluster("unknown field of a cluster", &with("api-version: v1"), BY_TOKEN),
+        cluster("proxy-url is empty", &with("proxy-url: ''"), BY_TOKEN),
         cluster("proxy-url with an unknown scheme", &with("proxy-url: 'ftp://proxy'"), REFUSED),
         cluster("proxy-url of an unreachable proxy", &with("proxy-url: 'http://127.0.0.1:1'"), REFUSED),
     ]
@@ -318,8 +322,8 @@ fn contexts() -> Vec<Spelling> {
     let in_other = "https as secret in other";
     vec![
         context("namespace", "{cluster: c, user: u, namespace: ns}", "https as secret in ns"),
-        context("empty namespace", "{cluster: c, user: u, namespace: ''}", PLAIN),
-        context("null namespace", "{cluster: c, user: u, namespace: null}", PLAIN),
+        context("empty namespace", "{cluster: c, user: u, namespace: ''}", BY_TOKEN),
+        context("null namespace", "{cluster: c, user: u, namespace: null}", BY_TOKEN),
         context("namespace that is a number", "{cluster: c, user: u, namespace: 1}", REFUSED)
             .but_leaderrun("https as secret in 1", INFERRED_TYPE),
         context("no user", "{cluster: c}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
@@ -327,7 +331,7 @@ fn contexts() -> Vec<Spelling> {
         context("unknown user", "{cluster: c, user: nobody}", REFUSED),
         context("unknown cluster", "{cluster: none, user: u}", REFUSED),
         context("no cluster", "{user: u}", REFUSED),
-        context("unknown field of a context", "{cluster: c, user: u, color: red}", PLAIN),
+        context("unknown field of a context", "{cluster: c, user: u, color: red}", BY_TOKEN),
         single("no current context", plain().replace("current-context: x\n", ""), REFUSED),
         single("empty current context", plain().replace("current-context: x", "current-context: ''"), REFUSED),
         single("unknown current context", plain().replace("current-context: x", "current-context: z"), REFUSED),
@@ -335,16 +339,16 @@ fn contexts() -> Vec<Spelling> {
         single("chosen context is not the current one", two.replace("-context: x", "-context: z"), in_other)
             .with_context("second"),
         single("chosen context is unknown", two.clone(), REFUSED).with_context("z"),
-        single("empty chosen context", two, PLAIN).with_context(""),
-        single("numbers for names", with_user_named("123"), REFUSED).but_leaderrun(PLAIN, INFERRED_TYPE),
-        single("names with spaces", with_user_named("a user"), PLAIN),
-        single("names with spaces around them", with_user_named("' u '"), PLAIN),
+        single("empty chosen context", two, BY_TOKEN).with_context(""),
+        single("numbers for names", with_user_named("123"), REFUSED).but_leaderrun(BY_TOKEN, INFERRED_TYPE),
+        single("names with spaces", with_user_named("a user"), BY_TOKEN),
+        single("names with spaces around them", with_user_named("' u '"), BY_TOKEN),
         context("a space only in the reference to the cluster", "{cluster: 'c ', user: u}", REFUSED),
         context("a space only in the reference to the user", "{cluster: c, user: ' u'}", REFUSED),
-        single("empty names", with_user_named("''"), PLAIN),
-        single("an empty context name", plain().replace(": x\n", ": ''\n"), PLAIN),
-        single("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), PLAIN),
-        single("names with @ and /", with_user_named("'a@b/c'"), PLAIN),
+        single("empty names", with_user_named("''"), BY_TOKEN),
+        single("an empty context name", plain().replace(": x\n", ": ''\n"), BY_TOKEN),
+        single("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), BY_TOKEN),
+        single("names with @ and /", with_user_named("'a@b/c'"), BY_TOKEN),
     ]
 }
 
@@ -355,12 +359,12 @@ fn merged() -> Vec<Spelling> {
     let without_current = |other: &str| plain().replace("current-context: x", &format!("current-context: {other}"));
     let missing = || "MISSING".to_owned();
     vec![
-        several_files("an empty file first", [("first", String::new()), ("config", plain())], PLAIN),
-        several_files("empty names", [("", missing()), ("config", plain()), ("", missing())], PLAIN),
-        several_files("a missing file first", [("none", missing()), ("config", plain())], PLAIN),
-        several_files("a missing file last", [("config", plain()), ("none", missing())], PLAIN),
+        several_files("an empty file first", [("first", String::new()), ("config", plain())], BY_TOKEN),
+        several_files("empty names", [("", missing()), ("config", plain()), ("", missing())], BY_TOKEN),
+        several_files("a missing file first", [("none", missing()), ("config", plain())], BY_TOKEN),
+        several_files("a missing file last", [("config", plain()), ("none", missing())], BY_TOKEN),
         several_files("only missing files", [("none", missing()), ("none2", missing())], REFUSED),
-        several_files("the same file twice", [("config", plain()), ("config", plain())], PLAIN),
+        several_files("the same file twice", [("config", plain()), ("config", plain())], BY_TOKEN),
         several_files("a directory in the list", [(".", missing()), ("config", plain())], REFUSED),
         several_files("a broken file last", [("config", plain()), ("broken", "a: [".to_owned())], REFUSED),
         several_files(
@@ -368,7 +372,7 @@ fn merged() -> Vec<Spelling> {
             [("first", users("{token: other}")), ("config", plain())],
             "https as other in default",
         ),
-        several_files("the last user loses", [("config", plain()), ("last", users("{token: other}"))], PLAIN),
+        several_files("the last user loses", [("config", plain()), ("last", users("{token: other}"))], BY_TOKEN),
         several_files(
             "entries are not mixed",
             [("first", users("{username: me}")), ("config", plain())],
@@ -377,12 +381,12 @@ fn merged() -> Vec<Spelling> {
         several_files(
             "current context from the second",
             [("first", without_current("''")), ("second", current())],
-            PLAIN,
+            BY_TOKEN,
         ),
         several_files(
             "the first current context wins",
             [("first", current()), ("second", without_current("z"))],
-            PLAIN,
+            BY_TOKEN,
         ),
         several_files(
             "three parts",
@@ -391,7 +395,7 @@ fn merged() -> Vec<Spelling> {
                 ("second", format!("clusters: [{{name: c, cluster: {CLUSTER}}}]\n")),
                 ("third", format!("contexts: [{{name: x, context: {CONTEXT}}}]\n{}", current())),
             ],
-            PLAIN,
+            BY_TOKEN,
         ),
         several_files(
             "a path relative to its own file",

@@ -36,13 +36,13 @@ pub struct Spelling {
     /// The outcome of kubectl: `https/PREFIX as USER in NAMESPACE`, or `refused`.
     pub outcome: &'static str,
     /// The outcome of leaderrun and the reason, if it differs from kubectl's.
-    pub differs: Option<(&'static str, &'static str)>,
+    pub leaderrun_outcome: Option<(&'static str, &'static str)>,
 }
 
 #[testkit::test]
 fn leaderrun_reads_every_spelling_as_in_the_table() {
     assert_outcomes(
-        |spelling| spelling.differs.map_or(spelling.outcome, |(outcome, _)| outcome),
+        |spelling| spelling.leaderrun_outcome.map_or(spelling.outcome, |(outcome, _)| outcome),
         Setup::outcome_of_leaderrun,
     );
 }
@@ -140,7 +140,7 @@ impl Setup {
             ("$CERT", encoded(&client.certificate)),
             ("$KEY", encoded(&client.key)),
             ("$OTHER_KEY", encoded(&other.key)),
-            ("$BOTH", encoded(&format!("{}{}", client.key, client.certificate))),
+            ("$KEY_AND_CERT", encoded(&format!("{}{}", client.key, client.certificate))),
         ]);
         Self { https, http, client, directory, placeholders }
     }

@@ -160,9 +160,10 @@ fn assert_only_leaderrun_refuses(description: &str, setup: &Setup, reason: &str)
 fn a_certificate_of_the_configured_authority_is_accepted() {
     let issuer = self_signed(authority_params("one"));
     assert_accepted("a certificate", &Setup::issued(server_params(), &issuer));
-    let mut for_servers = server_params();
-    for_servers.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    assert_accepted("a certificate for servers and clients", &Setup::issued(for_servers, &issuer));
+    let mut for_servers_and_clients = server_params();
+    for_servers_and_clients.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    assert_accepted("a certificate for servers and clients", &Setup::issued(for_servers_and_clients, &issuer));
     let mut for_anything = server_params();
     for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
     assert_accepted("a certificate for any purpose", &Setup::issued(for_anything, &issuer));
@@ -241,8 +242,8 @@ fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
     };
     for (from, until) in [(1970, 2049), (2020, 2050), (2020, 9999)] {
         assert_accepted(&format!("{from} to {until}"), &Setup::issued(valid(server_params(), from, until), &issuer));
-        let lasting = self_signed(valid(authority_params("lasting"), from, until));
-        assert_accepted(&format!("an authority from {from} to {until}"), &Setup::issued(server_params(), &lasting));
+        let authority = self_signed(valid(authority_params("two"), from, until));
+        assert_accepted(&format!("an authority from {from} to {until}"), &Setup::issued(server_params(), &authority));
     }
     let reason = "has a date before 1970, which the TLS library does not support";
     assert_only_leaderrun_refuses(

@@ -150,7 +150,7 @@ struct Outcome {
     /// The time from the end of the command to the start of the next one, in seconds; `None` if the command never
     /// started.
     margin: Option<f64>,
-    /// Whether the candidate still led when it was cut off.
+    /// `true` if the candidate still led when it was cut off.
     led: bool,
 }
 

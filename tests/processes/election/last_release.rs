@@ -111,7 +111,7 @@ fn lose_lock_in_partition(a: &mut Running, leader: &Build) {
 }
 
 #[testkit::test(requires = check_last_release())]
-fn the_other_build_takes_over_when_renewals_get_no_reply() {
+fn the_other_build_takes_over_when_renewals_get_no_response() {
     assert_takeover_in_both_directions(TestLock::lease, |a, leader| {
         leader.proxy.partition_responses();
         a.wait_for_exit(LOST);

@@ -50,7 +50,7 @@ fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
 }
 
 #[testkit::test]
-fn a_leader_survives_the_loss_of_the_reply_to_its_claim() {
+fn a_leader_survives_the_loss_of_the_response_to_its_claim() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     proxy.lose_responses(Match::put().next(1));
     let (lock, a) = start_leader(&proxy, &witnesses);
@@ -64,7 +64,7 @@ fn a_leader_survives_the_loss_of_the_reply_to_its_claim() {
 }
 
 #[testkit::test]
-fn a_leader_survives_the_loss_of_the_reply_to_a_renewal() {
+fn a_leader_survives_the_loss_of_the_response_to_a_renewal() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     proxy.lose_responses(Match::put().next(1));
@@ -147,12 +147,12 @@ fn a_leader_survives_a_restart_of_the_api_server() {
 }
 
 #[testkit::test]
-fn a_leader_keeps_the_lock_even_if_every_reply_takes_longer_than_the_request_timeout() {
+fn a_leader_keeps_the_lock_even_if_every_response_takes_longer_than_the_request_timeout() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
-    // The request timeout is one second. Replies may be this late if the API server has a slow disk, for example.
+    // The request timeout is one second. Responses may be this late if the API server has a slow disk, for example.
     proxy.delay_responses(Duration::from_millis(1500));
-    // If late replies did not count, the command would be stopped after four seconds, the renew deadline.
+    // If late responses did not count, the command would be stopped after four seconds, the renew deadline.
     Cluster::shared().wait_for_renewals(&lock, 8);
     proxy.heal();
     assert_still_leads(a, &witnesses);

@@ -44,7 +44,7 @@ fn a_command_that_ignores_sigterm_is_dead_before_the_next_starts() {
 }
 
 #[testkit::test]
-fn a_hidden_grandchild_is_dead_before_the_next_starts() {
+fn a_hidden_grandchild_is_dead_before_the_next_command_starts() {
     assert_takeover_after_partition(&["hidden"]);
 }
 
@@ -65,7 +65,7 @@ fn a_frozen_command_is_killed() {
 }
 
 #[testkit::test]
-fn the_command_is_stopped_if_the_replies_to_renewals_are_lost() {
+fn the_command_is_stopped_if_the_responses_to_renewals_are_lost() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);

@@ -31,7 +31,7 @@ fn sleep_until(time: u64) {
 /// Without the queued renewals, the stop signal would be due 4 s after the last renewal that the supervisor has
 /// received.
 #[testkit::test]
-fn queued_renewals_are_applied_before_the_deadline() {
+fn queued_renewals_are_applied_before_the_deadline_is_checked() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     let started_at = command_lifetime(&witnesses).started_at;

@@ -235,7 +235,7 @@ fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
 
 /// The elector itself detects the loss, so it does not wait until the kill is due.
 #[testkit::test]
-fn a_frozen_supervisor_is_killed_at_once_when_the_lease_names_another_holder() {
+fn a_frozen_supervisor_is_killed_immediately_when_the_lease_names_another_holder() {
     let (lock, witnesses, admin) = (TestLock::lease(), Witnesses::new(), Cluster::shared().admin());
     let mut a =
         Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);

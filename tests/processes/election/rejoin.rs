@@ -14,12 +14,12 @@ use testkit::{Candidate, Cluster, Proxy, TestLock, Witnesses, eventually, is_ali
 fn a_command_that_succeeded_runs_once_per_min_hold() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap")] {
         let witnesses = Witnesses::new();
-        let run_job = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
-        run_job("a").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]).wait_for_exit(0);
-        let mut early = run_job("b").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
+        let candidate = |name| Candidate::new(name, &lock).args(["--min-hold", "5s"]);
+        candidate("a").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]).wait_for_exit(0);
+        let mut early = candidate("b").args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
         early.wait_for_exit(NOT_ACQUIRED);
         assert!(early.log().contains("not due before"), "{}", early.log());
-        run_job("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
+        candidate("c").run_witness(&witnesses, &["ends"]).wait_for_exit(0);
         witnesses.assert_one_at_a_time(2);
         let [first, second] = ["a", "c"].map(|holder| witnesses.lifetimes_of(holder)[0].started_at);
         let interval = Duration::from_nanos(second - first);
@@ -29,13 +29,13 @@ fn a_command_that_succeeded_runs_once_per_min_hold() {
 }
 
 #[testkit::test]
-fn a_command_that_failed_runs_again_at_once() {
+fn a_command_that_failed_is_due_again_immediately() {
     let lock = TestLock::lease();
-    let run_job = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
-    run_job("a").run_script("exit 1").wait_for_exit(1);
-    run_job("b").run_script("kill -TERM $$").wait_for_exit(143);
-    run_job("c").run_script("exit 0").wait_for_exit(0);
-    run_job("d").run_script("exit 0").wait_for_exit(NOT_ACQUIRED);
+    let candidate = |name| Candidate::new(name, &lock).args(["--min-hold", "1h", "--wait", "0s"]);
+    candidate("a").run_script("exit 1").wait_for_exit(1);
+    candidate("b").run_script("kill -TERM $$").wait_for_exit(143);
+    candidate("c").run_script("exit 0").wait_for_exit(0);
+    candidate("d").run_script("exit 0").wait_for_exit(NOT_ACQUIRED);
 }
 
 #[testkit::test]

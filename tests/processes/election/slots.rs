@@ -10,7 +10,8 @@ use testkit::exit_status::{FAILED, LOST, NOT_ACQUIRED};
 use testkit::http::{samples, wait_for_leader};
 use testkit::{Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, is_alive};
 
-/// A lock with slots, and separate witnesses for each slot, because commands of different slots may be alive at once.
+/// A lock with slots, and separate witnesses for each slot, because commands of different slots may be alive at the
+/// same time.
 struct Slots {
     lock: TestLock,
     witnesses: Vec<Witnesses>,
@@ -161,9 +162,9 @@ fn the_environment_the_leader_report_and_the_metrics_name_the_slot() {
     assert!(a.log().contains(&format!("as leader of {held}")), "{}", a.log());
     a.stop();
     // Without `--slots`, the variable is removed, because it may be that of an outer leaderrun.
-    let mut without = Candidate::new("a", &lock).env("LEADERRUN_SLOT", "7").run_script("echo [$LEADERRUN_SLOT]");
-    without.wait_for_exit(0);
-    assert_eq!(without.output(), "[]\n");
+    let mut without_slots = Candidate::new("a", &lock).env("LEADERRUN_SLOT", "7").run_script("echo [$LEADERRUN_SLOT]");
+    without_slots.wait_for_exit(0);
+    assert_eq!(without_slots.output(), "[]\n");
 }
 
 #[testkit::test]

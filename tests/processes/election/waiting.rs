@@ -118,7 +118,7 @@ fn wait_zero_still_takes_over_from_a_dead_holder() {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        // All processes are killed at once, as when the machine fails.
+        // All processes are killed at the same time, as when the machine fails.
         let (elector, supervisor) = (a.elector(), a.supervisor());
         for (process, signal) in
             [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]

@@ -139,7 +139,7 @@ fn a_candidate_with_the_logged_permissions_acquires_a_configmap() {
 
 /// All candidates try to create the object at the same time.
 #[testkit::test]
-fn one_of_many_candidates_that_start_at_once_leads() {
+fn one_of_many_candidates_that_start_at_the_same_time_leads() {
     for kind in ["endpoints", "endpoints+lease", "configmap", "lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let names = ["a", "b", "c", "d"];

@@ -16,7 +16,9 @@ use serde_json::Value;
 use testkit::exit_status::{LOST, UNAVAILABLE};
 use testkit::{Candidate, Running, TestLock, Witnesses, eventually, scratch};
 
-use crate::other_users::{ANN, BEN, GROUP, ROOT, become_user, check_root, create_reachable_directory, program};
+use crate::other_users::{
+    ANN, BEN, GROUP, ROOT, become_user, check_root, create_reachable_directory, leaderrun_for_all_users,
+};
 
 fn lock_at(path: &Path) -> TestLock {
     TestLock { name: format!("file:{}", path.display()), kubeconfig: None }
@@ -24,7 +26,7 @@ fn lock_at(path: &Path) -> TestLock {
 
 /// Starts a candidate as this user. Its command prints the fencing token.
 fn candidate_as(user: u32, lock: &TestLock, arguments: &[&str]) -> Running {
-    Candidate::program(&user.to_string(), program())
+    Candidate::program(&user.to_string(), leaderrun_for_all_users())
         .args(["--lock", &lock.name])
         .args(arguments)
         .configure(|command| become_user(command, user))
@@ -208,7 +210,7 @@ fn a_world_writable_file_can_be_used_by_all_users() {
         run_as_each(users, &lock_at(&path));
         // `leaderrun status` only needs permission to read.
         fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
-        let mut status = Candidate::program("status", program())
+        let mut status = Candidate::program("status", leaderrun_for_all_users())
             .args(["status", "--lock", &lock_at(&path).name])
             .configure(|command| become_user(command, BEN))
             .start();

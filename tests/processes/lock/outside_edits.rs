@@ -48,7 +48,7 @@ impl EditedLease {
         self.witnesses.assert_one_at_a_time(2);
     }
 
-    /// Checks that the holder kills its command at once, and that the standby then takes over.
+    /// Checks that the holder kills its command immediately, and that the standby then takes over.
     fn assert_holder_loses_the_lock(mut self) {
         self.a.wait_for_exit(LOST);
         for life in self.witnesses.lifetimes_of("a") {
@@ -97,7 +97,7 @@ fn a_holder_undoes_a_release_by_another_program() {
 }
 
 #[testkit::test]
-fn a_lease_that_is_edited_to_name_an_unknown_holder_is_lost_at_once() {
+fn a_lease_that_is_edited_to_name_an_unknown_holder_is_lost_immediately() {
     edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("the edited lease"))
     })
@@ -105,7 +105,7 @@ fn a_lease_that_is_edited_to_name_an_unknown_holder_is_lost_at_once() {
 }
 
 #[testkit::test]
-fn a_lease_that_is_edited_to_name_the_standby_is_lost_at_once() {
+fn a_lease_that_is_edited_to_name_the_standby_is_lost_immediately() {
     edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("the edited lease"))
     })

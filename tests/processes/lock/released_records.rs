@@ -76,7 +76,7 @@ fn a_lock_with_a_held_record_is_taken_over_after_the_lease_duration() {
 }
 
 #[testkit::test]
-fn a_lock_with_a_released_record_is_acquired_at_once() {
+fn a_lock_with_a_released_record_is_acquired_without_a_wait() {
     for version in VERSIONS {
         for name in ["lease-released.json", "file-released.json"] {
             let (lock, witnesses) = (lock_with(version, name), Witnesses::new());

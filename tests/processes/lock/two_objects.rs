@@ -10,7 +10,7 @@ use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Watch
 use super::annotations::{LEADER_ANNOTATION, record_in_annotation};
 
 /// The kind of lock whose record is in an Endpoints object and in a Lease.
-const BOTH: &str = "endpoints+lease";
+const ENDPOINTS_AND_LEASE: &str = "endpoints+lease";
 
 fn lease_holder(lock: &TestLock) -> Value {
     Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["holderIdentity"].clone()
@@ -28,7 +28,7 @@ fn with_kind(lock: &TestLock, kind: &str) -> TestLock {
 
 #[testkit::test]
 fn a_hand_over_changes_the_holder_in_both_objects() {
-    for (kind, plural) in [(BOTH, "endpoints"), ("configmap+lease", "configmaps")] {
+    for (kind, plural) in [(ENDPOINTS_AND_LEASE, "endpoints"), ("configmap+lease", "configmaps")] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let holders = || (lease_holder(&lock), annotation_holder(&lock, plural));
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -49,7 +49,7 @@ fn a_hand_over_changes_the_holder_in_both_objects() {
 #[testkit::test]
 fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
-    let steps = ["endpoints", BOTH, BOTH, "lease", "lease"];
+    let steps = ["endpoints", ENDPOINTS_AND_LEASE, ENDPOINTS_AND_LEASE, "lease", "lease"];
     let mut leader = Candidate::new("a", &old).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     for (step, kind) in steps.into_iter().enumerate().skip(1) {
@@ -60,16 +60,16 @@ fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
         leader = next;
     }
     leader.stop();
-    let lives = witnesses.lifetimes();
-    assert_eq!(lives.len(), steps.len());
-    for pair in lives.windows(2) {
-        assert!(pair[0].last_seen_at < pair[1].started_at, "two commands were alive at once");
+    let lifetimes = witnesses.lifetimes();
+    assert_eq!(lifetimes.len(), steps.len());
+    for pair in lifetimes.windows(2) {
+        assert!(pair[0].last_seen_at < pair[1].started_at, "two commands were alive at the same time");
     }
 }
 
 #[testkit::test]
 fn a_lock_is_held_if_only_one_of_its_two_objects_names_a_holder() {
-    let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+    let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
     admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
@@ -88,7 +88,7 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let may_write = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     let may_read = rbac_rule("leases", &["job"], &["get", "watch"]);
     Cluster::shared().grant(old.namespace(), "deputy", json!([may_write, may_read]));
-    let both = with_kind(&old, BOTH).through(Cluster::shared().kubeconfig_for("deputy"));
+    let both = with_kind(&old, ENDPOINTS_AND_LEASE).through(Cluster::shared().kubeconfig_for("deputy"));
     let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
     a.wait_for_log("not allowed to update leases");
     let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
@@ -110,7 +110,7 @@ fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
         if let Some(status) = status {
             proxy.respond(writes.clone(), status, None);
         }
-        let both = with_kind(&old, BOTH).through(proxy.kubeconfig());
+        let both = with_kind(&old, ENDPOINTS_AND_LEASE).through(proxy.kubeconfig());
         let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
         proxy.wait_for_request(|request| writes.covers(request), testkit::TIMEOUT);
         let mut b = Candidate::new("b", &old).run_witness(&witnesses, &[]);
@@ -125,13 +125,13 @@ fn a_candidate_whose_writes_to_one_object_fail_does_not_block_others() {
 }
 
 #[testkit::test]
-fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
-    // A lost reply costs nearly half of the time until the renew deadline, so the durations are longer than in other
+fn a_write_whose_response_is_lost_is_not_reported_as_an_outside_edit() {
+    // A lost response costs nearly half of the time until the renew deadline, so the durations are longer than in other
     // tests.
     let timing = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
     for plural in ["endpoints", "leases"] {
         let proxy = Proxy::start(Cluster::shared());
-        let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
+        let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         proxy.lose_responses(Match::put().on(plural).next(1));
@@ -146,7 +146,7 @@ fn a_write_whose_reply_is_lost_is_not_reported_as_an_outside_edit() {
 #[testkit::test]
 fn a_lock_is_lost_when_one_object_names_another_holder() {
     for edits_endpoints in [true, false] {
-        let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+        let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE), Witnesses::new());
         let admin = Cluster::shared().admin();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
@@ -173,13 +173,13 @@ fn a_lock_is_lost_when_one_object_names_another_holder() {
 
 #[testkit::test]
 fn a_lock_in_two_objects_expires_after_its_holder_crashed() {
-    for kind in [BOTH, "configmap+lease"] {
+    for kind in [ENDPOINTS_AND_LEASE, "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        // All processes are killed at once, as when the node fails.
+        // All processes are killed at the same time, as when the node fails.
         drop(a);
         witnesses.wait_for("b", 1);
         b.stop();
@@ -195,7 +195,7 @@ fn a_lock_in_two_objects_expires_after_its_holder_crashed() {
 /// The crashed holder used client-go's multilock.
 #[testkit::test]
 fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
-    let (lock, witnesses) = (TestLock::of_kind(BOTH), Witnesses::new());
+    let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE), Witnesses::new());
     let admin = Cluster::shared().admin();
     let record_at = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
     let spec = record_at("2026-01-01T00:00:00.123456Z");
@@ -214,7 +214,7 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
     let timing = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "10s"];
     for status in [429, 503] {
         let proxy = Proxy::start(Cluster::shared());
-        let (lock, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
+        let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
         // The release of the Endpoints succeeds. The following release of the Lease fails once.
@@ -239,7 +239,8 @@ fn watch_endpoints(lock: &TestLock) -> Watch {
 /// The holder is killed before the request, because its renewals would also write to the objects.
 #[testkit::test]
 fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock() {
-    let (lock, witnesses, admin) = (TestLock::of_kind(BOTH), Witnesses::new(), Cluster::shared().admin());
+    let (lock, witnesses, admin) =
+        (TestLock::of_kind(ENDPOINTS_AND_LEASE), Witnesses::new(), Cluster::shared().admin());
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     drop(a);
@@ -264,7 +265,7 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
 #[testkit::test]
 fn a_claim_that_reached_one_of_two_objects_is_released() {
     let proxy = Proxy::start(Cluster::shared());
-    let lock = TestLock::of_kind(BOTH).through(proxy.kubeconfig());
+    let lock = TestLock::of_kind(ENDPOINTS_AND_LEASE).through(proxy.kubeconfig());
     proxy.respond(Match::put().on("/leases"), 403, None);
     let changes = watch_endpoints(&lock);
     let mut a = Candidate::new("a", &lock).run_script("true");
@@ -282,7 +283,7 @@ fn a_claim_that_reached_one_of_two_objects_is_released() {
 #[testkit::test]
 fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock() {
     let proxy = Proxy::start(Cluster::shared());
-    let (both, witnesses) = (TestLock::of_kind(BOTH).through(proxy.kubeconfig()), Witnesses::new());
+    let (both, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE).through(proxy.kubeconfig()), Witnesses::new());
     let old = with_kind(&both, "endpoints").through(Cluster::shared().kubeconfig());
     let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

@@ -78,7 +78,7 @@ fn text_from_outside_cannot_forge_a_line() {
 /// leaderrun logs one line when the command starts and one when it ends. For a lock in a cluster, another line names
 /// the API server.
 #[testkit::test]
-fn a_run_that_acquires_the_lock_at_once_logs_few_lines() {
+fn a_run_that_acquires_the_lock_without_a_wait_logs_few_lines() {
     // With these durations, slow requests on a busy machine are not reported.
     const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "300s", "--renew-deadline", "200s", "--retry-period", "1s"];
     for (lock, lines) in [(TestLock::file(), 2), (TestLock::lease(), 3)] {

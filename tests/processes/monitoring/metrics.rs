@@ -249,8 +249,8 @@ fn the_alerts_only_use_metrics_that_exist() {
     samples.extend(conditional_metrics.map(str::to_owned));
     assert!(rules.len() >= 4);
     for Rule { alert, expr } in rules {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let words = expr.split(|c: char| !is_part(c));
+        let is_word_character = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = expr.split(|c: char| !is_word_character(c));
         let metrics: Vec<&str> = words.filter(|word| word.starts_with("leader")).collect();
         assert!(!metrics.is_empty(), "{alert}: {expr}");
         for metric in metrics {

@@ -21,7 +21,7 @@ use testkit::{
 /// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
-/// Whether this user may stop threads, or the reason why not.
+/// `Ok` if this user may stop threads; otherwise the reason why not.
 static CAN_STOP_THREADS: LazyLock<Result<(), String>> = LazyLock::new(StoppedThread::check_permitted);
 
 /// Writes a copy of a kubeconfig with a credential plugin that hangs while the file `hang` exists in its directory.

@@ -1,6 +1,6 @@
 //! Tests of the example units with a real systemd, which boots in a container.
 //!
-//! They are skipped without a Docker engine, or if the image that `tests/systemd/build-image` creates is missing.
+//! The tests are skipped without a Docker engine, or if the image that `tests/systemd/build-image` creates is missing.
 
 use std::fs;
 use std::process::{Command, Output};

@@ -7,30 +7,34 @@ pub(super) fn users() -> Vec<Spelling> {
     let from_file = "https as from-file in default";
     let impersonating = "https as secret,user=jane in default";
     vec![
-        user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(PLAIN, WHITE_SPACE),
+        user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
         user("token with spaces around it", "{token: ' secret '}", "https as  secret in default")
-            .but_leaderrun(PLAIN, WHITE_SPACE),
+            .but_leaderrun(BY_TOKEN, WHITE_SPACE),
         user("token that is a number", "{token: 123}", REFUSED).but_leaderrun("https as 123 in default", INFERRED_TYPE),
         user("token file", "{tokenFile: $DIR/token}", from_file),
         user("token file beside the kubeconfig", "{tokenFile: token}", from_file),
         user("token with a file", "{token: secret, tokenFile: token}", from_file),
-        user("token with a missing file", "{token: secret, tokenFile: none}", PLAIN),
-        user("token with an empty file", "{token: secret, tokenFile: empty}", PLAIN),
+        user("token with a missing file", "{token: secret, tokenFile: none}", BY_TOKEN),
+        user("token with an empty file", "{token: secret, tokenFile: empty}", BY_TOKEN),
         user("missing token file", "{tokenFile: none}", REFUSED),
         user("empty token file", "{tokenFile: empty}", REFUSED),
         user("empty token with a file", "{token: '', tokenFile: token}", from_file),
         user("null token with a file", "{token: null, tokenFile: token}", from_file),
-        user("token with an empty file name", "{token: secret, tokenFile: ''}", PLAIN),
+        user("token with an empty file name", "{token: secret, tokenFile: ''}", BY_TOKEN),
         user(
             "token with the other fields empty",
             "{token: secret, username: '', password: '', client-key-data: ''}",
-            PLAIN,
+            BY_TOKEN,
         ),
-        user("token with an empty certificate", "{token: secret, client-certificate-data: '', client-key: ''}", PLAIN),
+        user(
+            "token with an empty certificate",
+            "{token: secret, client-certificate-data: '', client-key: ''}",
+            BY_TOKEN,
+        ),
         user(
             "token with the other fields null",
             "{token: secret, auth-provider: null, exec: null, as-groups: null}",
-            PLAIN,
+            BY_TOKEN,
         ),
         user("basic", "{username: me, password: pw}", "https as basic me:pw in default"),
         user("basic without a password", "{username: me}", "https as basic me: in default"),
@@ -69,13 +73,13 @@ pub(super) fn users() -> Vec<Spelling> {
             "{token: secret, as: jane, as-groups: null, as-user-extra: null}",
             impersonating,
         ),
-        user("empty name of the impersonated user", "{token: secret, as: ''}", PLAIN),
+        user("empty name of the impersonated user", "{token: secret, as: ''}", BY_TOKEN),
         user("groups without a user", "{token: secret, as-groups: [a]}", REFUSED),
         user("uid without a user", "{token: secret, as-uid: '7'}", REFUSED),
         user("nothing", "{}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
         user("null", "null", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
-        user("unknown field of a user", "{token: secret, color: red}", PLAIN),
-        user("a user's extensions", "{token: secret, extensions: []}", PLAIN),
+        user("unknown field of a user", "{token: secret, color: red}", BY_TOKEN),
+        user("a user's extensions", "{token: secret, extensions: []}", BY_TOKEN),
         user(
             "OpenID Connect token",
             &oidc("eyJhbGciOiJub25lIn0.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln"),
@@ -98,14 +102,22 @@ fn oidc(id_token: &str) -> String {
 pub(super) fn certificates() -> Vec<Spelling> {
     let data = |rest: &str| format!("{{client-certificate-data: $CERT, client-key-data: $KEY{rest}}}");
     vec![
-        user("certificate as data", &data(""), CERTIFIED),
-        user("certificate in files", "{client-certificate: me.crt, client-key: me.key}", CERTIFIED),
-        user("certificate in a file, key as data", "{client-certificate: me.crt, client-key-data: $KEY}", CERTIFIED),
-        user("certificate beside its key", "{client-certificate-data: $BOTH, client-key-data: $BOTH}", CERTIFIED),
+        user("certificate as data", &data(""), BY_CERTIFICATE),
+        user("certificate in files", "{client-certificate: me.crt, client-key: me.key}", BY_CERTIFICATE),
+        user(
+            "certificate in a file, key as data",
+            "{client-certificate: me.crt, client-key-data: $KEY}",
+            BY_CERTIFICATE,
+        ),
+        user(
+            "certificate beside its key",
+            "{client-certificate-data: $KEY_AND_CERT, client-key-data: $KEY_AND_CERT}",
+            BY_CERTIFICATE,
+        ),
         user("certificate and a token", &data(", token: secret"), "https as certified,secret in default"),
-        user("certificate data with empty files", &data(", client-certificate: '', client-key: ''"), CERTIFIED),
+        user("certificate data with empty files", &data(", client-certificate: '', client-key: ''"), BY_CERTIFICATE),
         user("certificate data with missing files", &data(", client-certificate: none, client-key: none"), REFUSED)
-            .but_leaderrun(CERTIFIED, DATA_TAKES_PRECEDENCE),
+            .but_leaderrun(BY_CERTIFICATE, DATA_TAKES_PRECEDENCE),
         user("certificate without a key", "{client-certificate: me.crt}", REFUSED),
         user("key without a certificate", "{client-key: me.key}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
         user(
@@ -153,8 +165,8 @@ pub(super) fn plugins() -> Vec<Spelling> {
         user(
             "plugin and a certificate",
             &beta("").replace("{exec", "{client-certificate: me.crt, client-key: me.key, exec"),
-            CERTIFIED,
+            BY_CERTIFICATE,
         ),
-        user("plugin and a token", &beta("").replace("{exec", "{token: secret, exec"), PLAIN),
+        user("plugin and a token", &beta("").replace("{exec", "{token: secret, exec"), BY_TOKEN),
     ]
 }
