@@ -28,7 +28,7 @@ const PLAIN: Constraints = Constraints {
     no_client_go: true,
     ignore_sigterm: true,
     long_commands: true,
-    min_hold: false,
+    all_have_min_hold: false,
     migrating: false,
     second_unwritable: false,
 };
@@ -120,7 +120,7 @@ mutation_tests! {
     the_kill_includes_all_descendants:
         KillMainOnly, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived;
     a_command_that_succeeded_is_not_started_before_it_is_due:
-        IgnoreNotBefore, Constraints { faults: Some(PARTITIONS), min_hold: true, long_commands: false, ..PLAIN }, NotDue;
+        IgnoreNotBefore, Constraints { faults: Some(PARTITIONS), all_have_min_hold: true, long_commands: false, ..PLAIN }, NotDue;
     a_holder_in_either_object_of_a_pair_holds_the_lock:
         ReadFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
     a_pair_is_held_in_both_objects:

@@ -39,7 +39,7 @@ impl World {
         for action in actions {
             match action {
                 ElectorAction::Order(order) => self.send_order(run, order),
-                ElectorAction::CommandGone { succeeded } => self.command_gone(run, succeeded),
+                ElectorAction::CommandGone { succeeded } => self.handle_command_gone(run, succeeded),
                 ElectorAction::StopElection => self.stop_election(run),
                 ElectorAction::KillAll(SupervisorFailure::Late) if self.mutation == Mutation::NoElectorKill => {}
                 ElectorAction::KillAll(failure) => self.kill_all(run, failure, now),
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    fn command_gone(&mut self, run: usize, succeeded: bool) {
+    fn handle_command_gone(&mut self, run: usize, succeeded: bool) {
         self.runs[run].command_succeeded |= succeeded;
         self.runs[run].elector.command_gone = Some(CommandGone { succeeded });
         self.wake_soon(run, Thread::Election);

@@ -16,7 +16,7 @@ const MIGRATING: Constraints = Constraints {
     ignore_sigterm: false,
     long_commands: false,
     migrating: true,
-    min_hold: false,
+    all_have_min_hold: false,
     second_unwritable: false,
 };
 

@@ -23,7 +23,7 @@ const OUTSIDE_EDITS: Constraints = Constraints {
     no_client_go: true,
     ignore_sigterm: false,
     long_commands: true,
-    min_hold: false,
+    all_have_min_hold: false,
     migrating: false,
     second_unwritable: false,
 };

@@ -181,12 +181,12 @@ pub struct Constraints {
     /// object.
     pub second_unwritable: bool,
     /// `true` if all candidates have `--min-hold`, and the wall clocks are correct.
-    pub min_hold: bool,
+    pub all_have_min_hold: bool,
 }
 
 impl Plan {
     pub fn draw(rng: &mut Rng, constraints: &Constraints) -> Self {
-        let accurate_wall_clocks = constraints.min_hold || rng.f64() < 0.3;
+        let accurate_wall_clocks = constraints.all_have_min_hold || rng.f64() < 0.3;
         let migrating = constraints.migrating || (constraints.faults.is_none() && rng.f64() < 0.1);
         let machines = draw_machines(rng, constraints, accurate_wall_clocks, migrating);
         let longest_lease =
@@ -244,7 +244,7 @@ fn draw_machines(
     let common_timing = constraints.timing.unwrap_or_else(|| rng.usize(..TIMINGS.len()));
     let single_object =
         if migrating && rng.bool() && !constraints.second_unwritable { Member::Second } else { Member::First };
-    let min_hold = constraints.min_hold || rng.f64() < 0.3;
+    let min_hold = constraints.all_have_min_hold || rng.f64() < 0.3;
     let same_identity = constraints.same_identity || rng.f64() < 0.15;
     let timings: Vec<Timing> = (0..count)
         .map(|_| {

@@ -50,13 +50,13 @@ impl Store {
 
     fn update(&mut self, version: &Version, record: Record, mutation: Mutation) -> Reply {
         let Some(current) = &self.object else { return Reply::Conflict };
-        let released = record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released);
+        let is_release = record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released);
         let unchecked = match mutation {
             Mutation::NoCompareAndSwap => true,
-            Mutation::UncheckedRelease => released,
+            Mutation::UncheckedRelease => is_release,
             Mutation::AcceptUnchangedRenewals => {
                 let run = |record: &Record| record.run.as_ref().map(|mark| mark.run.clone());
-                if run(&current.record) == run(&record) && !released {
+                if run(&current.record) == run(&record) && !is_release {
                     // The reply names another version although nothing was written, so the candidate assumes a renewal.
                     let resource_version = format!("{}0", current.version.resource_version);
                     return Reply::Written(Stored { record, version: Version { resource_version, ..version.clone() } });

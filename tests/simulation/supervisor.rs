@@ -38,7 +38,7 @@ pub struct SupervisorProcess {
     /// `true` once the supervisor has noticed that the elector is dead.
     pub elector_gone: bool,
     /// `true` from the decision to start the command until the fork.
-    forking: bool,
+    is_forking: bool,
     /// The result of the last start.
     start_result: Option<StartResult>,
     /// The tenure that the forked child checks before it executes the command.
@@ -87,7 +87,7 @@ impl SupervisorProcess {
             order_lost_at: 0,
             stop_options,
             elector_gone: false,
-            forking: false,
+            is_forking: false,
             start_result: None,
             start_tenure: None,
             has_command: false,
@@ -113,7 +113,7 @@ impl SupervisorProcess {
 impl World {
     /// Runs one iteration of the supervisor's main loop.
     pub fn run_supervisor(&mut self, run: usize) {
-        if !self.runs[run].supervisor.alive || self.runs[run].supervisor.forking {
+        if !self.runs[run].supervisor.alive || self.runs[run].supervisor.is_forking {
             return;
         }
         let now = self.clock(run).boot(self.now);
@@ -133,7 +133,7 @@ impl World {
             }
         }
         self.step_supervisor(run, self.mutated_start_time(&inputs).unwrap_or(now), inputs);
-        if self.runs[run].supervisor.forking {
+        if self.runs[run].supervisor.is_forking {
             return;
         }
         let supervisor = &self.runs[run].supervisor;
@@ -197,7 +197,7 @@ impl World {
             SupervisorAction::Start(tenure) => {
                 // The fork is a separate event, because the process may be frozen before it.
                 let supervisor = &mut self.runs[run].supervisor;
-                supervisor.forking = true;
+                supervisor.is_forking = true;
                 supervisor.start_tenure = Some(tenure);
                 self.schedule_within(MILLISECOND, Event::Fork { run });
             }
@@ -290,7 +290,7 @@ impl World {
         }
         let now = self.clock(run).boot(self.now);
         let supervisor = &mut self.runs[run].supervisor;
-        supervisor.forking = false;
+        supervisor.is_forking = false;
         let in_time = supervisor.start_tenure.is_some_and(|tenure| now < tenure.stop);
         if in_time || self.mutation == Mutation::NoCheckBeforeSpawn {
             let sigterm_delay = self.draw_sigterm_delay();

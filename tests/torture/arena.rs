@@ -180,7 +180,7 @@ impl Arena {
         let series = &mut self.series[index];
         match &mut series.candidate {
             Some(candidate) => {
-                let (ended, time_since_end) = candidate.has_ended();
+                let (ended, time_since_end) = candidate.end_status();
                 let description = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
                 if ended {
                     let (_, _, pause) = self.plan.candidate(index, series.starts);

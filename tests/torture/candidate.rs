@@ -105,7 +105,7 @@ impl TorturedCandidate {
     }
 
     /// Returns whether all processes of this candidate are dead, and how long ago leaderrun itself ended.
-    pub fn has_ended(&mut self) -> (bool, Duration) {
+    pub fn end_status(&mut self) -> (bool, Duration) {
         if self.running.is_running() {
             return (false, Duration::ZERO);
         }

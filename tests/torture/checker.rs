@@ -30,7 +30,7 @@ struct Findings {
 /// A thread that lists all processes at intervals.
 pub struct Checker {
     findings: Arc<Mutex<Findings>>,
-    stopped: Arc<AtomicBool>,
+    stop_requested: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -63,16 +63,16 @@ impl Checker {
     /// Starts a checker for the processes with `directory` on their command line.
     pub fn start(directory: PathBuf, has_slots: bool) -> Self {
         let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
-        let stopped = Arc::<AtomicBool>::default();
-        let (thread_findings, thread_stopped) = (Arc::clone(&findings), Arc::clone(&stopped));
+        let stop_requested = Arc::<AtomicBool>::default();
+        let (thread_findings, thread_stop_requested) = (Arc::clone(&findings), Arc::clone(&stop_requested));
         let thread = thread::spawn(move || {
-            while !thread_stopped.load(Ordering::Relaxed) {
+            while !thread_stop_requested.load(Ordering::Relaxed) {
                 let found = processes::with_directory(&directory);
                 thread_findings.lock().expect("the findings").add(&found);
                 thread::sleep(INTERVAL);
             }
         });
-        Self { findings, stopped, thread: Some(thread) }
+        Self { findings, stop_requested, thread: Some(thread) }
     }
 
     /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock without
@@ -169,7 +169,7 @@ impl Findings {
 
 impl Drop for Checker {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.stop_requested.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -25,18 +25,18 @@ pub type Renewals = BTreeMap<String, Vec<(u64, u64)>>;
 /// A thread that reads the record at intervals.
 pub struct Observer {
     renewals: Arc<Mutex<Renewals>>,
-    stopped: Arc<AtomicBool>,
+    stop_requested: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Observer {
     pub fn start(store: RecordStore) -> Self {
-        let (renewals, stopped) = (Arc::<Mutex<Renewals>>::default(), Arc::<AtomicBool>::default());
-        let (thread_renewals, thread_stopped) = (Arc::clone(&renewals), Arc::clone(&stopped));
+        let (renewals, stop_requested) = (Arc::<Mutex<Renewals>>::default(), Arc::<AtomicBool>::default());
+        let (thread_renewals, thread_stop_requested) = (Arc::clone(&renewals), Arc::clone(&stop_requested));
         let thread = thread::spawn(move || {
             let mut last_renewal = None;
             let mut holders = HashMap::new();
-            while !thread_stopped.load(Ordering::Relaxed) {
+            while !thread_stop_requested.load(Ordering::Relaxed) {
                 let observation = store.read();
                 // Outside edits are not renewals. They are recognized by a missing mark, a different lease duration, or
                 // a holder other than that of the mark's run.
@@ -57,7 +57,7 @@ impl Observer {
                 thread::sleep(INTERVAL);
             }
         });
-        Self { renewals, stopped, thread: Some(thread) }
+        Self { renewals, stop_requested, thread: Some(thread) }
     }
 
     /// Returns the renewals until now.
@@ -68,7 +68,7 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
+        self.stop_requested.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -78,9 +78,9 @@ pub enum NetworkFault {
 pub enum Fault {
     Kill(LeaderrunProcess),
     Freeze(LeaderrunProcess, Duration),
-    /// Both processes of the leader are killed.
+    /// Both processes of a candidate, preferably the leader, are killed.
     KillBoth,
-    /// Both processes of the leader are frozen, and killed after this time.
+    /// Both processes of a candidate, preferably the leader, are frozen, and killed after this time.
     FreezeAndKillBoth(Duration),
     Network(NetworkFault, Duration),
     RestartServer,

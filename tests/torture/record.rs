@@ -47,7 +47,7 @@ pub struct Observation {
     pub lease_duration_seconds: u64,
     /// The run in leaderrun's mark.
     pub run: Option<String>,
-    /// The version of the object. An edit is refused if the object has another version by then.
+    /// The version of the object. An edit is refused if the version has changed since.
     version: String,
 }
 

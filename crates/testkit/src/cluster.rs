@@ -138,7 +138,7 @@ impl Cluster {
         let client = self.client_for(user);
         wait_until_allowed(&client, namespace, &rules);
         for access in revoked {
-            eventually(&format!("{user} is no longer allowed {access}"), || !may(&client, &access));
+            eventually(&format!("{user} is no longer allowed {access}"), || !is_allowed(&client, &access));
         }
     }
 }
@@ -146,7 +146,7 @@ impl Cluster {
 /// Waits until the server allows a client everything that `rules`, the rules of a Role, grant in `namespace`.
 pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
     for access in accesses(namespace, rules) {
-        eventually(&format!("the client is allowed {access}"), || may(client, &access));
+        eventually(&format!("the client is allowed {access}"), || is_allowed(client, &access));
     }
 }
 
@@ -191,7 +191,7 @@ fn texts(array: &Value) -> Vec<&str> {
     items.iter().filter_map(Value::as_str).collect()
 }
 
-fn may(client: &Client, access: &Value) -> bool {
+fn is_allowed(client: &Client, access: &Value) -> bool {
     let review = json!({ "spec": { "resourceAttributes": access } });
     let review = client
         .create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)

@@ -16,7 +16,7 @@ pub fn fill(store: &Store) {
         { "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] },
         { "nonResourceURLs": ["*"], "verbs": ["*"] },
     ]);
-    role_for_group(store, "cluster-admin", "system:masters", &rules);
+    create_role_for_group(store, "cluster-admin", "system:masters", &rules);
     let paths = [
         "/api",
         "/api/*",
@@ -31,16 +31,16 @@ pub fn fill(store: &Store) {
         "/version/",
     ];
     let rules = json!([{ "nonResourceURLs": paths, "verbs": ["get"] }]);
-    role_for_group(store, "system:discovery", "system:authenticated", &rules);
+    create_role_for_group(store, "system:discovery", "system:authenticated", &rules);
     let rules = json!([{
         "apiGroups": ["authorization.k8s.io"],
         "resources": ["selfsubjectaccessreviews"],
         "verbs": ["create"],
     }]);
-    role_for_group(store, "system:basic-user", "system:authenticated", &rules);
+    create_role_for_group(store, "system:basic-user", "system:authenticated", &rules);
 }
 
-fn role_for_group(store: &Store, name: &str, group: &str, rules: &Value) {
+fn create_role_for_group(store: &Store, name: &str, group: &str, rules: &Value) {
     const RBAC: &str = "rbac.authorization.k8s.io";
     let metadata = json!({ "name": name, "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" } });
     let role = json!({ "metadata": metadata, "rules": rules });

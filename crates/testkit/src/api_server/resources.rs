@@ -64,59 +64,67 @@ pub static RESOURCES: &[Resource] = &[
     Resource {
         short_names: &["ns"],
         namespaced: false,
-        ..core_v1::<Namespace>("namespaces", "namespace", "Namespace")
+        ..v1_defaults::<Namespace>("namespaces", "namespace", "Namespace")
     },
-    Resource { short_names: &["po"], ..core_v1::<Pod>("pods", "pod", "Pod") },
-    Resource { short_names: &["cm"], ..core_v1::<ConfigMap>("configmaps", "configmap", "ConfigMap") },
+    Resource { short_names: &["po"], ..v1_defaults::<Pod>("pods", "pod", "Pod") },
+    Resource { short_names: &["cm"], ..v1_defaults::<ConfigMap>("configmaps", "configmap", "ConfigMap") },
     Resource {
         short_names: &["ep"],
         create_on_update: true,
-        ..core_v1::<Endpoints>("endpoints", "endpoints", "Endpoints")
+        ..v1_defaults::<Endpoints>("endpoints", "endpoints", "Endpoints")
     },
-    Resource { short_names: &["svc"], create_on_update: true, ..core_v1::<Service>("services", "service", "Service") },
-    Resource { short_names: &["ev"], create_on_update: true, ..core_v1::<Event>("events", "event", "Event") },
+    Resource {
+        short_names: &["svc"],
+        create_on_update: true,
+        ..v1_defaults::<Service>("services", "service", "Service")
+    },
+    Resource { short_names: &["ev"], create_on_update: true, ..v1_defaults::<Event>("events", "event", "Event") },
     Resource {
         group: EVENTS_GROUP,
         short_names: &["ev"],
         create_on_update: true,
-        ..core_v1::<events::v1::Event>("events", "event", "Event")
+        ..v1_defaults::<events::v1::Event>("events", "event", "Event")
     },
     Resource {
         group: "coordination.k8s.io",
         create_on_update: true,
         unconditional_update: false,
-        ..core_v1::<Lease>("leases", "lease", "Lease")
+        ..v1_defaults::<Lease>("leases", "lease", "Lease")
     },
     Resource {
         group: "discovery.k8s.io",
-        ..core_v1::<EndpointSlice>("endpointslices", "endpointslice", "EndpointSlice")
+        ..v1_defaults::<EndpointSlice>("endpointslices", "endpointslice", "EndpointSlice")
     },
     Resource {
         short_names: &["sa"],
-        ..core_v1::<ServiceAccount>("serviceaccounts", "serviceaccount", "ServiceAccount")
+        ..v1_defaults::<ServiceAccount>("serviceaccounts", "serviceaccount", "ServiceAccount")
     },
     Resource {
         group: "apps",
         short_names: &["deploy"],
-        ..core_v1::<Deployment>("deployments", "deployment", "Deployment")
+        ..v1_defaults::<Deployment>("deployments", "deployment", "Deployment")
     },
     Resource {
         group: "apps",
         short_names: &["sts"],
-        ..core_v1::<StatefulSet>("statefulsets", "statefulset", "StatefulSet")
+        ..v1_defaults::<StatefulSet>("statefulsets", "statefulset", "StatefulSet")
     },
-    Resource { group: "apps", short_names: &["ds"], ..core_v1::<DaemonSet>("daemonsets", "daemonset", "DaemonSet") },
+    Resource {
+        group: "apps",
+        short_names: &["ds"],
+        ..v1_defaults::<DaemonSet>("daemonsets", "daemonset", "DaemonSet")
+    },
     Resource {
         group: "apps",
         short_names: &["rs"],
-        ..core_v1::<ReplicaSet>("replicasets", "replicaset", "ReplicaSet")
+        ..v1_defaults::<ReplicaSet>("replicasets", "replicaset", "ReplicaSet")
     },
-    Resource { group: "batch", ..core_v1::<Job>("jobs", "job", "Job") },
-    Resource { group: "batch", short_names: &["cj"], ..core_v1::<CronJob>("cronjobs", "cronjob", "CronJob") },
+    Resource { group: "batch", ..v1_defaults::<Job>("jobs", "job", "Job") },
+    Resource { group: "batch", short_names: &["cj"], ..v1_defaults::<CronJob>("cronjobs", "cronjob", "CronJob") },
     Resource {
         group: "policy",
         short_names: &["pdb"],
-        ..core_v1::<PodDisruptionBudget>("poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget")
+        ..v1_defaults::<PodDisruptionBudget>("poddisruptionbudgets", "poddisruptionbudget", "PodDisruptionBudget")
     },
     rbac_v1::<Role>("roles", "role", "Role", true),
     rbac_v1::<RoleBinding>("rolebindings", "rolebinding", "RoleBinding", true),
@@ -129,15 +137,15 @@ pub static RESOURCES: &[Resource] = &[
 pub static ACCESS_REVIEW: Resource = Resource {
     group: "authorization.k8s.io",
     namespaced: false,
-    ..core_v1::<SelfSubjectAccessReview>(
+    ..v1_defaults::<SelfSubjectAccessReview>(
         "selfsubjectaccessreviews",
         "selfsubjectaccessreview",
         "SelfSubjectAccessReview",
     )
 };
 
-/// Returns a resource of the core group with the most common properties.
-const fn core_v1<T: DeserializeOwned + Serialize>(
+/// Returns a resource of the core group, in version v1, with the most common properties.
+const fn v1_defaults<T: DeserializeOwned + Serialize>(
     name: &'static str,
     singular: &'static str,
     kind: &'static str,
@@ -166,7 +174,7 @@ const fn rbac_v1<T: DeserializeOwned + Serialize>(
         group: "rbac.authorization.k8s.io",
         namespaced,
         create_on_update: true,
-        ..core_v1::<T>(name, singular, kind)
+        ..v1_defaults::<T>(name, singular, kind)
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Gate(Arc<watch::Sender<GateState>>);
 #[derive(Default)]
 struct GateState {
     /// `true` if requests and responses pass without waiting.
-    open: bool,
+    is_open: bool,
     /// The number of requests or responses that have reached the gate.
     arrived: usize,
 }
@@ -70,13 +70,13 @@ impl Gate {
     }
 
     pub fn open(&self) {
-        self.0.send_modify(|state| state.open = true);
+        self.0.send_modify(|state| state.is_open = true);
     }
 
     /// Counts an arrival, and waits until the gate is open.
     pub async fn pass(&self) {
         self.0.send_modify(|state| state.arrived += 1);
-        self.wait_until(|state| state.open).await;
+        self.wait_until(|state| state.is_open).await;
     }
 
     /// Waits until there have been this many arrivals.
