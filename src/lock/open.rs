@@ -11,6 +11,7 @@ use super::object::RoleScope;
 use super::owner::{Owner, OwnerConfig};
 use super::{Lock, LockName, ObjectLock, SlotCount, TwoObjectLock};
 use crate::kubernetes::{Cluster, ClusterAccess};
+use crate::process::runtime_thread;
 
 /// A lock with its options from the command line.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub async fn open_slots(
             Ok((object_names.iter().map(open).collect(), full_name))
         }
         Store::Local(store) => {
+            // The calls to the file system would block the election.
+            runtime_thread::start_blocking_thread()?;
             let mut locks = Vec::new();
             for slot in name.in_slots(slots) {
                 locks.push(store.open(&slot.name, request_timeout).await?);

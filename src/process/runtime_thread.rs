@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::unistd::gettid;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::spawn_blocking;
 
 use super::system_call::SystemCallError;
 
@@ -20,22 +21,29 @@ const KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Held while this process starts a thread.
 static START: Mutex<()> = Mutex::new(());
 
-/// Builds a runtime for the current thread, with another thread for blocking calls such as name look-ups.
-///
-/// That thread is started at once, because tokio panics if it cannot start the first one when a blocking call needs it,
-/// for example because the command has used up the process limit. Once there is one thread, blocking calls wait for it
-/// instead.
+/// Builds a runtime for the current thread. Blocking calls need [`start_blocking_thread`].
 ///
 /// # Errors
-/// Fails if the kernel refuses a thread or a descriptor.
+/// Fails if the kernel refuses a descriptor.
 pub fn runtime() -> io::Result<Runtime> {
     let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
-    let runtime = runtime.map_err(SystemCallError::of("epoll_create1"))?;
+    Ok(runtime.map_err(SystemCallError::of("epoll_create1"))?)
+}
+
+/// Starts a thread for the blocking calls of the current runtime. This must precede the first of these calls, which are
+/// those to [`spawn_blocking`].
+///
+/// tokio panics if it cannot start the first thread when a blocking call needs it, for example because the command has
+/// used up the process limit. Once there is one thread, blocking calls wait for it instead.
+///
+/// # Errors
+/// Fails if the kernel refuses a thread.
+pub fn start_blocking_thread() -> io::Result<()> {
     // Otherwise, this process could start another thread after the check and thereby reach the limit.
     let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
     check_thread_can_start()?;
-    drop(runtime.spawn_blocking(|| {}));
-    Ok(runtime)
+    drop(spawn_blocking(|| {}));
+    Ok(())
 }
 
 /// Starts a thread that ends at once, and waits until the kernel no longer counts it.

@@ -178,6 +178,8 @@ impl Router {
         let (sender, updates) = unbounded_channel();
         let worker = Worker::new(config, Arc::clone(&withdrawn), Arc::clone(&may_be_routed));
         let ended = runtime_thread::spawn("routing", || async {
+            // The worker looks up its own address in a blocking call.
+            runtime_thread::start_blocking_thread()?;
             let result = worker.run(updates).await;
             if let Err(failure) = &result {
                 log_events::routing_failed(&format!("traffic is not routed to the leader: {failure}"));
