@@ -112,7 +112,7 @@ impl ElectionUpdates {
         }
     }
 
-    /// Reports the number of the acquired slot. It must be called before [`acquired`](Self::acquired).
+    /// Reports the number of the acquired slot. This must be called before [`acquired`](Self::acquired).
     pub fn acquired_slot(&self, slot: usize) {
         self.observer.notify(Update::Slot(slot));
     }

@@ -27,7 +27,7 @@ impl Port {
         self.reservation.local_addr().expect("the address of a bound socket")
     }
 
-    /// Listens on the port until the listener is dropped. Must be called inside a tokio runtime.
+    /// Listens on the port until the listener is dropped. This must be called inside a tokio runtime.
     pub fn listen(&self) -> io::Result<Listener> {
         Ok(Listener { socket: shared_socket(self.address())?.listen(1024)? })
     }
