@@ -37,10 +37,9 @@ enum Event {
 
 struct SimulatedCandidate {
     election: Election,
-    /// Identifies this start. Events for an earlier candidate at the same index are dropped.
-    start: usize,
-    /// `true` while the candidate's watch is open.
-    watches: bool,
+    /// The number of this candidate's start. Events for an earlier candidate at the same index are dropped.
+    start_number: usize,
+    watch_is_open: bool,
     /// The time at which the candidate's next timeout is due, in microseconds.
     timeout_at: u64,
 }
@@ -114,12 +113,12 @@ impl ContentionSimulation {
             preference: Preference::default(),
         };
         let election = Election::new(config, self.now(), self.random.u64(..));
-        SimulatedCandidate { election, start: self.starts, watches: false, timeout_at: 0 }
+        SimulatedCandidate { election, start_number: self.starts, watch_is_open: false, timeout_at: 0 }
     }
 
     fn schedule(&mut self, delay: Duration, index: usize, event: Event) {
         let at = (self.now + delay).as_micros() as u64;
-        self.queue.push(Reverse((at, self.events.len(), index, self.candidates[index].start)));
+        self.queue.push(Reverse((at, self.events.len(), index, self.candidates[index].start_number)));
         self.events.push(Some(event));
     }
 
@@ -129,10 +128,10 @@ impl ContentionSimulation {
 
     fn run_until(&mut self, condition: impl Fn(&Self) -> bool) {
         while !condition(self) {
-            let Reverse((at, event, index, start)) = self.queue.pop().expect("an event");
+            let Reverse((at, event, index, start_number)) = self.queue.pop().expect("an event");
             self.now = Duration::from_micros(at);
             let event = self.events[event].take().expect("an event that has not happened yet");
-            if self.candidates[index].start != start {
+            if self.candidates[index].start_number != start_number {
                 continue;
             }
             let inputs = match event {
@@ -164,8 +163,8 @@ impl ContentionSimulation {
                     let delay = self.latency();
                     self.schedule(delay, index, Event::Request(request));
                 }
-                ElectionAction::Watch(_) => self.candidates[index].watches = true,
-                ElectionAction::Unwatch => self.candidates[index].watches = false,
+                ElectionAction::Watch(_) => self.candidates[index].watch_is_open = true,
+                ElectionAction::Unwatch => self.candidates[index].watch_is_open = false,
                 ElectionAction::StartLeading(_) => self.schedule(COMMAND_DURATION, index, Event::CommandEnds),
                 ElectionAction::Finish(_) => return self.schedule(RESTART_DELAY, index, Event::Restart),
                 _ => {}
@@ -210,7 +209,7 @@ impl ContentionSimulation {
 
     fn send_watch_events(&mut self, stored: Stored) {
         let mut watchers: Vec<usize> =
-            (0..self.candidates.len()).filter(|&index| self.candidates[index].watches).collect();
+            (0..self.candidates.len()).filter(|&index| self.candidates[index].watch_is_open).collect();
         self.random.shuffle(&mut watchers);
         for (nth, index) in watchers.into_iter().enumerate() {
             let delay = self.latency() + Duration::from_micros(WATCH_EVENT_INTERVAL * nth as u64);

@@ -31,7 +31,7 @@ mod election {
     automod::dir!("tests/processes/election");
 }
 
-/// The kinds of lock, and outside edits of their objects.
+/// The kinds of lock, their records, outside edits of their objects, and fencing.
 mod lock {
     automod::dir!("tests/processes/lock");
 }

@@ -85,14 +85,14 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
 /// The file may be created later, so the status is 69, which lets systemd restart the unit.
 #[testkit::test]
 fn a_missing_file_or_context_is_not_a_usage_error() {
-    let unreadable = scratch::directory("kubeconfig").join("none").to_str().expect("a path").to_owned();
+    let missing = scratch::directory("kubeconfig").join("none").to_str().expect("a path").to_owned();
     let empty = scratch::directory("kubeconfig").join("empty");
     fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("a file");
     let text = empty.with_file_name("text");
     fs::write(&text, "some text").expect("a file");
     let [empty, text] = [&empty, &text].map(|path| path.to_str().expect("a path"));
-    let real = TestLock::lease().kubeconfig.expect("a kubeconfig");
-    let real = real.to_str().expect("a path");
+    let valid = TestLock::lease().kubeconfig.expect("a kubeconfig");
+    let valid = valid.to_str().expect("a path");
     for (arguments, expected) in [
         (
             &["--lock", "file:/no/such/directory/x", "--", "true"][..],
@@ -102,7 +102,7 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
             &["--lock", &format!("file:{text}/x"), "--", "true"],
             &format!("cannot read {text}/x: {text} is a file, not a directory; try a path in a directory"),
         ),
-        (&["--lock", "a/b", "--kubeconfig", &unreadable, "--", "true"], &format!("--kubeconfig {unreadable}: ")),
+        (&["--lock", "a/b", "--kubeconfig", &missing, "--", "true"], &format!("--kubeconfig {missing}: ")),
         (
             &["--lock", "a/b", "--kubeconfig", "/", "--", "true"],
             "kubeconfig /: it is a directory; give the path of a file",
@@ -116,7 +116,7 @@ fn a_missing_file_or_context_is_not_a_usage_error() {
             "--context \"x\": the kubeconfig has no contexts",
         ),
         (
-            &["--lock", "a/b", "--kubeconfig", real, "--context", "x", "--", "true"],
+            &["--lock", "a/b", "--kubeconfig", valid, "--context", "x", "--", "true"],
             "--context \"x\": the kubeconfig has no such context; ",
         ),
         (&["--lock", "a/b", "--kubeconfig", empty, "--", "true"], "it has no contexts; use another kubeconfig"),

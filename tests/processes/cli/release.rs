@@ -6,7 +6,7 @@ use testkit::exit_status::{FAILED, LOST};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses};
 
 /// With these durations, the lease does not expire during a test.
-const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
+const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1s"];
 
 /// Runs `leaderrun release --force` with these additional arguments. It must exit with this status.
 fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
@@ -17,9 +17,9 @@ fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
 
 /// Starts a holder and a standby, and kills the holder as if its machine had failed. Returns the standby.
 fn start_standby_behind_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
-    let a = Candidate::with_timing("a", lock, LONG).run_witness(witnesses, &[]);
+    let a = Candidate::with_timing("a", lock, LONG_DURATIONS).run_witness(witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let b = Candidate::with_timing("b", lock, LONG).run_witness(witnesses, &["ends"]);
+    let b = Candidate::with_timing("b", lock, LONG_DURATIONS).run_witness(witnesses, &["ends"]);
     b.wait_for_log("held by a");
     let (elector, supervisor) = (a.elector(), a.supervisor());
     for (process, signal) in [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
@@ -88,11 +88,11 @@ fn a_release_by_force_is_refused_while_the_holder_renews() {
 #[testkit::test]
 fn a_frozen_holder_whose_lock_was_released_by_force_kills_its_command_when_it_is_thawed() {
     let lock = TestLock::lease();
-    let mut a = Candidate::with_timing("a", &lock, LONG).run_script("echo runs; exec sleep 1000");
+    let mut a = Candidate::with_timing("a", &lock, LONG_DURATIONS).run_script("echo runs; exec sleep 1000");
     testkit::eventually("the command of a runs", || !a.output().is_empty());
     a.signal(Signal::SIGSTOP);
     release(&lock, &[], 0);
-    let b = Candidate::with_timing("b", &lock, LONG).run_script("echo runs; exec sleep 1000");
+    let b = Candidate::with_timing("b", &lock, LONG_DURATIONS).run_script("echo runs; exec sleep 1000");
     testkit::eventually("the command of b runs", || !b.output().is_empty());
     a.signal(Signal::SIGCONT);
     a.wait_for_exit(LOST);

@@ -11,11 +11,11 @@ use testkit::exit_status::{NOT_ACQUIRED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
 
 /// With these durations, the lease does not expire during a test.
-const LONG: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
+const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
 
 /// Returns a candidate that does not wait, as in a crontab.
 fn candidate_that_does_not_wait(lock: &TestLock) -> Candidate {
-    Candidate::with_timing("b", lock, LONG).args(["--quiet", "--wait", "0s"])
+    Candidate::with_timing("b", lock, LONG_DURATIONS).args(["--quiet", "--wait", "0s"])
 }
 
 /// Checks that a candidate for this lock gives up with the status of an unusable lock, and names the reason.
@@ -33,10 +33,10 @@ fn assert_unusable(lock: &TestLock, reason: &str) {
 
 /// Writes a copy of the administrator's kubeconfig in which `text` is replaced with `replacement`. Returns its path.
 fn kubeconfig_with(text: &str, replacement: &str) -> PathBuf {
-    let real = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
-    assert!(real.contains(text), "{real}");
+    let original = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    assert!(original.contains(text), "{original}");
     let path = scratch::directory("kubeconfig").join("changed");
-    fs::write(&path, real.replace(text, replacement)).expect("a kubeconfig");
+    fs::write(&path, original.replace(text, replacement)).expect("a kubeconfig");
     path
 }
 

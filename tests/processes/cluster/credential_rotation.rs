@@ -133,7 +133,7 @@ fn exec_credential(status: &Value) -> String {
 }
 
 /// Checks that the plugin ran at most once for each candidate and each set of credentials.
-fn assert_plugin_ran_rarely(directory: &Path) {
+fn assert_plugin_ran_at_most_once_per_credential(directory: &Path) {
     let runs = fs::read_to_string(directory.join("runs")).expect("runs").lines().count();
     assert!(runs <= 2 * (ROTATIONS + 1), "{runs} runs for two candidates and {ROTATIONS} rotations");
 }
@@ -169,7 +169,7 @@ fn a_leader_keeps_the_lock_while_its_plugin_issues_new_tokens() {
     let mut rotate = token_rotation(|token| replace(&path, &exec_credential(&json!({ "token": token }))));
     rotate();
     candidates.assert_lock_is_kept_during(rotate);
-    assert_plugin_ran_rarely(&candidates.directory);
+    assert_plugin_ran_at_most_once_per_credential(&candidates.directory);
 }
 
 #[testkit::test]
@@ -183,7 +183,7 @@ fn a_leader_keeps_the_lock_while_its_plugin_issues_new_client_certificates() {
     });
     rotate();
     candidates.assert_lock_is_kept_during(rotate);
-    assert_plugin_ran_rarely(&candidates.directory);
+    assert_plugin_ran_at_most_once_per_credential(&candidates.directory);
 }
 
 #[testkit::test]

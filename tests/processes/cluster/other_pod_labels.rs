@@ -45,7 +45,7 @@ fn a_leader_removes_the_label_of_the_previous_leader_even_if_its_own_label_diffe
 fn a_label_that_the_pod_already_had_is_left_alone() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
-    pods.label("a", "leader");
+    pods.set_role("a", "leader");
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("the pod has role=leader from another program; try another key");
     a.stop();
@@ -119,8 +119,8 @@ fn labels_of_earlier_leaders_are_removed() {
 fn labels_that_another_program_has_set_are_left_alone() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b", "redis"]);
-    pods.label("redis", "leader");
-    pods.label("b", "worker");
+    pods.set_role("redis", "leader");
+    pods.set_role("b", "worker");
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("the pod has role=worker from another program; try another key");
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);

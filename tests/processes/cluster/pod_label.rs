@@ -41,7 +41,7 @@ impl Pods {
     }
 
     /// Sets the label `role` of a pod.
-    pub fn label(&self, name: &str, value: &str) {
+    pub fn set_role(&self, name: &str, value: &str) {
         let label = json!({ "metadata": { "labels": { "role": value } } });
         self.patch(name, &label);
     }
@@ -83,7 +83,7 @@ impl Pods {
     }
 }
 
-/// Creates a candidate that labels the pod with its own name.
+/// Creates a candidate that labels the pod with the same name.
 pub fn candidate(name: &str, lock: &TestLock) -> Candidate {
     Candidate::new(name, lock).args(LABEL).args(["--pod", name])
 }

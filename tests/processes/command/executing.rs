@@ -13,7 +13,7 @@ use testkit::{Candidate, TestLock, eventually, scratch};
 use crate::other_users::{self, ANN, become_user, check_root, create_reachable_directory};
 
 /// Creates an executable file. Returns its path.
-fn executable(contents: &[u8]) -> PathBuf {
+fn create_executable(contents: &[u8]) -> PathBuf {
     let file = scratch::directory("program").join("program");
     fs::write(&file, contents).expect("a file");
     fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("the file is ours");
@@ -24,7 +24,7 @@ fn executable(contents: &[u8]) -> PathBuf {
 /// the log contains this reason.
 #[track_caller]
 fn assert_not_executed(contents: &[u8], reason: &str) {
-    let file = executable(contents);
+    let file = create_executable(contents);
     let directory = file.parent().expect("a directory").to_str().expect("UTF-8");
     let path = format!("{directory}:{}", std::env::var("PATH").expect("a PATH"));
     for (name, path) in [(file.to_str().expect("UTF-8"), ""), ("program", path.as_str())] {
@@ -51,7 +51,7 @@ fn a_program_for_another_machine_is_not_given_to_the_shell() {
 fn the_message_names_a_missing_interpreter() {
     assert_not_executed(b"#!/no/such/python3 -u\necho ran\n", "its interpreter /no/such/python3 is missing");
     assert_not_executed(b"#!/bin/sh\r\necho ran\r\n", "carriage return");
-    let interpreter = executable(b"#!/no/such/perl\n");
+    let interpreter = create_executable(b"#!/no/such/perl\n");
     let script = format!("#!{}\n", interpreter.display());
     assert_not_executed(script.as_bytes(), "the interpreter /no/such/perl of its interpreter");
 }
@@ -63,7 +63,7 @@ fn a_file_that_is_neither_a_program_nor_a_script_is_not_executed() {
 
 #[testkit::test]
 fn a_script_without_an_interpreter_is_run_by_the_shell() {
-    let file = executable(b"echo \"got $1\"; exit 5\n");
+    let file = create_executable(b"echo \"got $1\"; exit 5\n");
     let mut a = Candidate::new("a", &TestLock::file()).run([file.to_str().expect("UTF-8"), "argument"]);
     a.wait_for_exit(5);
     assert_eq!(a.output(), "got argument\n");
@@ -125,7 +125,7 @@ fn the_message_names_the_directories_that_this_user_may_not_search() {
 
 #[testkit::test]
 fn a_program_that_is_open_for_writing_is_not_executed() {
-    let file = executable(b"\x7fELF");
+    let file = create_executable(b"\x7fELF");
     let _writing = fs::File::options().append(true).open(&file).expect("the file");
     let mut a = Candidate::new("a", &TestLock::file()).run([&file]);
     a.wait_for_exit(NOT_EXECUTABLE);

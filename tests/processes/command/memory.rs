@@ -9,7 +9,7 @@ use testkit::{Candidate, TestLock, eventually, leaderrun};
 
 /// Returns the size of the program's executable mapping, the size of its resident part, both in kilobytes, and whether
 /// the mapping is locked.
-fn program_text(process: Pid) -> (u64, u64, bool) {
+fn executable_mapping(process: Pid) -> (u64, u64, bool) {
     let maps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("the process is alive");
     let program = fs::canonicalize(leaderrun()).expect("the program").display().to_string();
     let (mut size, mut resident, mut is_locked, mut is_text) = (0, 0, true, false);
@@ -40,7 +40,7 @@ fn both_processes_are_locked_in_memory() {
     let a = Candidate::new("a", &TestLock::file()).run_script("echo ready; sleep 1000");
     eventually("a leads", || a.output().contains("ready"));
     let is_locked = |process| {
-        let (size, resident, is_locked) = program_text(process);
+        let (size, resident, is_locked) = executable_mapping(process);
         size > 0 && resident == size && is_locked
     };
     assert!(is_locked(a.elector()));

@@ -15,7 +15,7 @@ use testkit::{Candidate, Cluster, Proxy, Running, TIMING, TestLock, eventually, 
 use crate::other_users::{ROOT, become_user, check_root, create_reachable_directory, leaderrun_for_all_users};
 
 /// Makes one system call of a command fail, as a container runtime's seccomp profile does.
-fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
+fn refuse_system_call(command: &mut Command, call: libc::c_long, errno: i32) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let filter = [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
@@ -40,7 +40,7 @@ fn refuse(command: &mut Command, call: libc::c_long, errno: i32) {
 /// Runs leaderrun with a system call that fails with this error.
 fn run_without(call: libc::c_long, errno: i32) -> Running {
     let candidate = Candidate::new("a", &TestLock::file()).args(["--wait", "5s"]);
-    candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran")
+    candidate.configure(|command| refuse_system_call(command, call, errno)).run_script("echo ran")
 }
 
 #[testkit::test]
@@ -122,7 +122,7 @@ fn the_message_about_a_lock_file_that_a_sandbox_refuses_names_the_seccomp_profil
         for call in [libc::SYS_flock, libc::SYS_fsync] {
             let lock = format!("file:{}", create_reachable_directory("sticky", 0o1777).join("job").display());
             let candidate = Candidate::without_options("a").args(["--lock", &lock, "--wait", "10s"]);
-            let mut a = candidate.configure(|command| refuse(command, call, errno)).run_script("echo ran");
+            let mut a = candidate.configure(|command| refuse_system_call(command, call, errno)).run_script("echo ran");
             a.wait_for_exit(UNAVAILABLE);
             assert!(a.log().contains("seccomp profile"), "{call}: {}", a.log());
         }

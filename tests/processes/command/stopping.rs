@@ -13,7 +13,12 @@ use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eve
 
 /// Sends a signal to the leader `a`, and checks that the standby `b` acquires the lock, but only after `a`'s command is
 /// dead. Returns the witnesses and `a`.
-fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal) -> (Witnesses, Running) {
+fn assert_hand_over_after_signal(
+    lock: &TestLock,
+    words: &[&str],
+    arguments: &[&str],
+    signal: Signal,
+) -> (Witnesses, Running) {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
     witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
@@ -31,7 +36,7 @@ fn hand_over(lock: &TestLock, words: &[&str], arguments: &[&str], signal: Signal
 #[testkit::test]
 fn the_lock_is_renewed_while_the_command_ends() {
     for lock in [TestLock::lease(), TestLock::file()] {
-        let (witnesses, mut a) = hand_over(&lock, &["linger"], &[], Signal::SIGTERM);
+        let (witnesses, mut a) = assert_hand_over_after_signal(&lock, &["linger"], &[], Signal::SIGTERM);
         a.wait_for_exit(0);
         let life = &witnesses.lifetimes_of("a")[0];
         // The witness takes three seconds to end.
@@ -100,7 +105,7 @@ fn a_killed_process_that_does_not_end_is_logged_and_keeps_the_lock() {
 
 #[testkit::test]
 fn processes_that_the_command_left_running_are_dead_before_the_release() {
-    let (witnesses, mut a) = hand_over(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
+    let (witnesses, mut a) = assert_hand_over_after_signal(&TestLock::lease(), &["hidden"], &[], Signal::SIGTERM);
     a.wait_for_exit(0);
     assert!(
         witnesses.lifetimes_of("a").iter().all(|life| life.signaled_at > 0),
@@ -144,7 +149,12 @@ fn every_signal_is_relayed_to_the_command() {
 
 #[testkit::test]
 fn kill_after_kills_a_command_that_ignores_the_signal() {
-    let (_, mut a) = hand_over(&TestLock::lease(), &["ignore", "hidden"], &["--kill-after", "500ms"], Signal::SIGTERM);
+    let (_, mut a) = assert_hand_over_after_signal(
+        &TestLock::lease(),
+        &["ignore", "hidden"],
+        &["--kill-after", "500ms"],
+        Signal::SIGTERM,
+    );
     a.wait_for_exit(137);
 }
 

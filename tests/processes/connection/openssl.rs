@@ -149,10 +149,10 @@ fn read_lease_with_kubectl(kubeconfig: &Path) -> Option<String> {
 }
 
 /// The fields of a user with a token.
-const TOKEN: &str = "{token: secret}";
+const USER_WITH_TOKEN: &str = "{token: secret}";
 
 /// The fields of a user with a client certificate.
-const CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me.key}";
+const USER_WITH_CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me.key}";
 
 /// The options that make the server require a client certificate.
 const REQUIRE_CLIENT_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
@@ -168,7 +168,7 @@ fn a_client_certificate_of_version_1_is_presented() {
     let text = setup.openssl("x509 -in me.crt -noout -text");
     assert!(text.contains("Version: 1 "), "{text}");
     for version in ["-tls1_2", "-tls1_3"] {
-        setup.assert_accepted("version 1", &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
+        setup.assert_accepted("version 1", &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), USER_WITH_CERTIFICATE);
     }
 }
 
@@ -179,10 +179,14 @@ fn a_client_key_of_each_curve_is_accepted() {
         setup.create_key("me", curve);
         setup.issue_certificate("me", "");
         for version in ["-tls1_2", "-tls1_3"] {
-            setup.assert_accepted(curve, &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), CERTIFICATE);
+            setup.assert_accepted(curve, &format!("{REQUIRE_CLIENT_CERTIFICATE} {version}"), USER_WITH_CERTIFICATE);
         }
         setup.openssl("ec -in me.key -no_public -out me.key");
-        setup.assert_accepted(&format!("{curve} without its public key"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
+        setup.assert_accepted(
+            &format!("{curve} without its public key"),
+            REQUIRE_CLIENT_CERTIFICATE,
+            USER_WITH_CERTIFICATE,
+        );
     }
 }
 
@@ -194,11 +198,11 @@ fn a_server_key_of_each_curve_is_accepted() {
         setup.create_key("server", curve);
         setup.issue_certificate("server", "-extfile names");
         for version in ["-tls1_2", "-tls1_3"] {
-            setup.assert_accepted(curve, version, TOKEN);
+            setup.assert_accepted(curve, version, USER_WITH_TOKEN);
         }
     }
     for version in ["-tls1_2", "-tls1_3"] {
-        setup.assert_accepted("key exchange on P-521", &format!("-groups P-521 {version}"), TOKEN);
+        setup.assert_accepted("key exchange on P-521", &format!("-groups P-521 {version}"), USER_WITH_TOKEN);
     }
 }
 
@@ -210,7 +214,7 @@ fn an_authority_can_use_any_digest_with_any_curve() {
         setup.create_key("server", "P-256");
         for digest in ["sha256", "sha384", "sha512"] {
             setup.issue_certificate("server", &format!("-extfile names -{digest}"));
-            setup.assert_accepted(&format!("{curve} with {digest}"), "", TOKEN);
+            setup.assert_accepted(&format!("{curve} with {digest}"), "", USER_WITH_TOKEN);
         }
     }
 }
@@ -225,7 +229,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     for bits in [2048, 2049, 2056, 3072, 4096] {
         setup.openssl(&format!("genrsa -out server.key {bits}"));
         setup.issue_certificate("server", "-extfile names");
-        setup.assert_accepted(&format!("{bits} bits"), "", TOKEN);
+        setup.assert_accepted(&format!("{bits} bits"), "", USER_WITH_TOKEN);
     }
     for bits in [1024, 1984, 2040] {
         setup.openssl(&format!("genrsa -out server.key {bits}"));
@@ -234,7 +238,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
         setup.assert_only_leaderrun_refuses(
             &description,
             ANY_STRENGTH,
-            TOKEN,
+            USER_WITH_TOKEN,
             "is refused: its RSA key is shorter than 2048 bits",
         );
     }
@@ -244,7 +248,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     setup.create_key("server", "P-256");
     setup.issue_certificate("server", "-extfile names");
     let reason = "or that key is an RSA key shorter than 2048 bits";
-    setup.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, TOKEN, reason);
+    setup.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, USER_WITH_TOKEN, reason);
 }
 
 #[testkit::test(requires = check_openssl())]
@@ -253,7 +257,7 @@ fn rsa_keys_of_clients_with_unsupported_lengths_or_exponents_are_refused() {
     for bits in [2048, 3072, 4096] {
         setup.openssl(&format!("genrsa -out me.key {bits}"));
         setup.issue_certificate("me", "");
-        setup.assert_accepted(&format!("{bits} bits"), REQUIRE_CLIENT_CERTIFICATE, CERTIFICATE);
+        setup.assert_accepted(&format!("{bits} bits"), REQUIRE_CLIENT_CERTIFICATE, USER_WITH_CERTIFICATE);
     }
     let options = format!("{REQUIRE_CLIENT_CERTIFICATE} {ANY_STRENGTH}");
     for arguments in ["1984", "2056", "2560", "6144", "-3 2048"] {
@@ -261,6 +265,6 @@ fn rsa_keys_of_clients_with_unsupported_lengths_or_exponents_are_refused() {
         setup.openssl(&format!("genrsa {exponent} -out me.key {bits}"));
         setup.issue_certificate("me", "");
         let reason = "me.key: the key cannot be used; try one of P-256, P-384, P-521 or Ed25519, or an RSA key of";
-        setup.assert_only_leaderrun_refuses(arguments, &options, CERTIFICATE, reason);
+        setup.assert_only_leaderrun_refuses(arguments, &options, USER_WITH_CERTIFICATE, reason);
     }
 }

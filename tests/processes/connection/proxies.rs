@@ -20,7 +20,7 @@ const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", 
 const SERVER: &str = "https://api.leaderrun.invalid:6443";
 
 /// The fields of a user with a token.
-const TOKEN: &str = "{token: secret}";
+const USER_WITH_TOKEN: &str = "{token: secret}";
 
 /// Writes a kubeconfig for a server. `more_fields` contains additional fields of the cluster, each after a comma.
 /// Returns the path of the kubeconfig.
@@ -193,7 +193,8 @@ fn requests_arrive_through_proxies_of_each_kind() {
     {
         let proxy = TunnelProxy::start(protocol, server.address());
         for (credentials, credentials_as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
-            let kubeconfig = trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), TOKEN);
+            let kubeconfig =
+                trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), USER_WITH_TOKEN);
             if let Some(arrived) = request_of_kubectl_arrives(&server, &kubeconfig) {
                 assert!(arrived, "the request of kubectl should arrive through {scheme}");
             }
@@ -228,7 +229,7 @@ fn an_https_proxy_gets_the_client_certificate() {
     );
     let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
     assert!(arrived, "{log}");
-    let (arrived, log) = request_of_leaderrun_arrives(&server, &trusting_kubeconfig(&proxy_url, TOKEN));
+    let (arrived, log) = request_of_leaderrun_arrives(&server, &trusting_kubeconfig(&proxy_url, USER_WITH_TOKEN));
     assert!(!arrived && log.contains("the proxy asks for a client certificate, but the kubeconfig has none"), "{log}");
 }
 

@@ -132,9 +132,13 @@ fn files() -> Vec<Spelling> {
         single("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), BY_TOKEN),
         single("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), BY_TOKEN),
         single("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), BY_TOKEN),
-        single("a merge key first", format!("{ANCHOR_B}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")), BY_TOKEN),
         single(
-            "a merge key that replaces",
+            "a merge key before the explicit server",
+            format!("{ANCHOR_B}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")),
+            BY_TOKEN,
+        ),
+        single(
+            "a merge key that replaces the server",
             format!("{ANCHOR_B}{}", anchored("cluster: {server: '$HTTPS', <<: *b}")),
             REFUSED,
         ),
@@ -149,7 +153,7 @@ fn files() -> Vec<Spelling> {
             format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
             BY_TOKEN,
         ),
-        single("an alias for hundreds", one_user_with_hundreds_of_names(), BY_TOKEN),
+        single("hundreds of aliases", one_user_with_hundreds_of_names(), BY_TOKEN),
         single("a number that is too large", format!("x-n: 1e400\n{}", plain()), BY_TOKEN),
         single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(BY_TOKEN, UNUSED_FIELD),
         single("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), BY_TOKEN),
@@ -368,11 +372,11 @@ fn merged() -> Vec<Spelling> {
         several_files("a directory in the list", [(".", missing()), ("config", plain())], REFUSED),
         several_files("a broken file last", [("config", plain()), ("broken", "a: [".to_owned())], REFUSED),
         several_files(
-            "the first user wins",
+            "the first user takes precedence",
             [("first", users("{token: other}")), ("config", plain())],
             "https as other in default",
         ),
-        several_files("the last user loses", [("config", plain()), ("last", users("{token: other}"))], BY_TOKEN),
+        several_files("the last user is ignored", [("config", plain()), ("last", users("{token: other}"))], BY_TOKEN),
         several_files(
             "entries are not mixed",
             [("first", users("{username: me}")), ("config", plain())],
@@ -384,7 +388,7 @@ fn merged() -> Vec<Spelling> {
             BY_TOKEN,
         ),
         several_files(
-            "the first current context wins",
+            "the first current context takes precedence",
             [("first", current()), ("second", without_current("z"))],
             BY_TOKEN,
         ),

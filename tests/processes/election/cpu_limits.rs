@@ -197,7 +197,7 @@ fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     Outcome { lateness: greatest_logged(&a, "runs_late", "delay_seconds"), margin, led }
 }
 
-/// Measures and prints a row of the output. Returns the row only if two commands were alive at once.
+/// Measures and prints a row of the output. Returns the row only if two commands were alive at the same time.
 fn measure_row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
     let outcomes: Vec<Outcome> = (0..trials()?).map(|_| cut_off_busy_candidate(percent, busy_threads)).collect();
     let lateness = outcomes.iter().map(|outcome| outcome.lateness).fold(0.0, f64::max);
@@ -221,7 +221,7 @@ fn greatest_logged(candidate: &Running, event: &str, field: &str) -> f64 {
 }
 
 /// Killed threads need CPU time to end, and the limit applies to that time, too. If all 14,000 threads of this test
-/// were killed at once at the kill deadline, they would take minutes to end.
+/// were killed together at the kill deadline, they would take minutes to end.
 #[testkit::test(requires = check_can_measure())]
 fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let proxy = Proxy::start(Cluster::shared());

@@ -251,7 +251,7 @@ fn a_frozen_supervisor_is_killed_immediately_when_the_lease_names_another_holder
 
 /// If it were not killed, an elector that is frozen while it writes the record would keep the file locked forever.
 #[testkit::test]
-fn an_elector_that_stays_frozen_is_killed_after_the_lease_duration() {
+fn an_elector_that_stays_frozen_is_killed_if_its_lock_is_a_file() {
     let (_, mut a) = assert_takeover_after(&TestLock::file(), |a, _| send(a.elector(), Signal::SIGSTOP));
     a.wait_for_exit(137);
 }
