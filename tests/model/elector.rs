@@ -83,7 +83,7 @@ impl World<'_> {
         self.step_elector(run, ElectorInputs { signals: vec![TERM], ..ElectorInputs::default() });
     }
 
-    /// Ends both processes of leaderrun. The command must be dead, because nobody would kill it any more.
+    /// Ends both processes of leaderrun. The command must be dead, because no process would be left to kill it.
     fn exit(&mut self, run: usize) {
         if self.state.runs[run].tree.is_any_alive() {
             self.record_violation(ViolationKind::ReleasedAlive);

@@ -67,7 +67,7 @@ pub struct Run {
     pub reply: Option<Reply>,
     /// `true` if time has advanced since the reply was sent.
     pub reply_is_late: bool,
-    /// Writes whose replies are no longer awaited, which may still be carried out.
+    /// Writes that can still be carried out, although their replies are no longer awaited.
     pub dropped_requests: Vec<Request>,
     /// The stored records of writes whose replies are still in flight, but no longer awaited.
     pub late_writes: Vec<Stored>,

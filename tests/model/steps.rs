@@ -12,7 +12,7 @@ use crate::world::{JUST_BEFORE, World};
 pub enum Step {
     /// Time advances to the next timeout.
     Advance,
-    /// Time advances to just before the next timeout, when late messages may be delivered.
+    /// Time advances to just before the next timeout, when late messages can be delivered.
     AdvanceToJustBefore,
     /// A run's request is carried out, and the reply arrives immediately.
     RequestArrives(usize),

@@ -15,7 +15,7 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time, wall};
 /// The identity of the candidate.
 const NAME: &str = "client_go";
 
-/// The maximum number of earlier records that are kept. A fault may restore one of them.
+/// The maximum number of earlier records that are kept. A fault can restore one of them.
 const MAX_ARCHIVED: usize = 64;
 
 /// The retry period of the candidate.

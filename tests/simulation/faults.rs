@@ -149,7 +149,7 @@ impl World {
         self.schedule_fault();
     }
 
-    /// Draws the end of a fault, which may last from milliseconds to longer than a lease.
+    /// Draws the end of a fault, which can last from milliseconds to longer than a lease.
     fn draw_fault_end(&mut self) -> Time {
         let longest = [50 * MILLISECOND, 2 * SECOND, 20 * SECOND, self.plan.healthy_from][self.rng.usize(..4)];
         (self.now + self.rng.u64(..longest)).min(self.plan.healthy_from)

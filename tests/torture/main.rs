@@ -57,9 +57,9 @@ fn commands_never_overlap_in_a_slot_with_files() {
 fn torture(kind: LockKind, slots: Option<usize>) {
     let variable = |name| std::env::var(name).ok();
     let duration = variable("LEADERRUN_TORTURE").map_or(DEFAULT_DURATION, |duration| {
-        humantime::parse_duration(&duration).expect("LEADERRUN_TORTURE: a duration, for example 1h")
+        humantime::parse_duration(&duration).expect("LEADERRUN_TORTURE should be a duration, for example 1h")
     });
     let seed = variable("LEADERRUN_TORTURE_SEED")
-        .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("LEADERRUN_TORTURE_SEED: a number"));
+        .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("LEADERRUN_TORTURE_SEED should be a number"));
     Arena::open(TorturedLock { kind, slots }, seed).torture(duration);
 }

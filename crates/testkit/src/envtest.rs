@@ -25,7 +25,7 @@ pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// A running kube-apiserver with its own etcd. Both are killed when dropped.
+/// A running kube-apiserver with its own etcd. Dropping this value kills both.
 pub struct Envtest {
     assets: PathBuf,
     /// The directory for certificates, logs and data.

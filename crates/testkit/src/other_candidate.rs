@@ -230,6 +230,6 @@ fn assert_fabric8_can_read(record: &Value) {
     assert!(record["leaseDuration"].as_str().is_some_and(|duration| duration.starts_with("PT")), "{record}");
     for time in ["acquireTime", "renewTime"] {
         let digits = record[time].as_str().and_then(|time| time.split_once('.')).map(|(_, rest)| rest.len());
-        assert_eq!(digits, Some(7), "six digits and a Z: {record}");
+        assert_eq!(digits, Some(7), "{time} should have six fractional digits and end with Z: {record}");
     }
 }

@@ -154,7 +154,7 @@ async fn accept_socks<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufReader<
     let host = match address_type {
         IPV4 => Ipv4Addr::from(stream.read_u32().await?).to_string(),
         DOMAIN_NAME => read_text(stream).await?,
-        other => return Err(io::Error::other(format!("an address of type {other}"))),
+        other => return Err(io::Error::other(format!("unsupported address type {other}"))),
     };
     let port = stream.read_u16().await?;
     // The reply leaves the proxy's own address and port unspecified.

@@ -27,7 +27,7 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
         let first = leader(&world).expect("a leader");
         world.restart_candidate(0);
         world.run_until(world.now + 30 * SECOND);
-        assert_eq!(leader(&world), Some(first), "without preemption, the leader keeps the lock");
+        assert_eq!(leader(&world), Some(first), "without preemption, the leader should keep the lock");
         world.schedule(world.now, first, Event::End { slot: 0 });
         world.run_until(world.now + SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");

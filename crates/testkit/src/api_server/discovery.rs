@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::handler::{Response, json_response, text_response};
 use super::resources::{ACCESS_REVIEW, RESOURCES, Resource};
 
-/// The version of Kubernetes that this server reports, and with whose responses its own were compared.
+/// The Kubernetes version that this server reports. Its responses were compared with those of a real server of this
+/// version.
 const VERSION: &str = "v1.36.2";
 
 /// Returns the response to a request for a path that is not a resource, or `None` if the path does not exist.

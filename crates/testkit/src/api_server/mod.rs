@@ -4,7 +4,7 @@
 //! kube-apiserver: `tests/api_server/` runs the same assertions against both.
 //!
 //! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or
-//! `watch`, which use the `store`. `resources` is the table of all resources.
+//! `watch`, which use the `store`, or to `discovery`. `resources` is the table of all resources.
 
 mod access_review;
 mod authentication;
