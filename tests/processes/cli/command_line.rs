@@ -82,7 +82,7 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
     }
 }
 
-/// The file may be created later, so the status is 69, which lets systemd restart the unit.
+/// The file or the context may be added later, so the status is 69, which lets systemd restart the unit.
 #[testkit::test]
 fn a_missing_file_or_context_is_not_a_usage_error() {
     let missing = scratch::directory("kubeconfig").join("none").to_str().expect("a path").to_owned();

@@ -175,7 +175,7 @@ fn the_required_limit_on_open_files_is_enough() {
     }
 }
 
-/// Packages that bundle a dynamic loader start their programs in this way.
+/// Packages that bundle a dynamic loader start their programs through it.
 #[testkit::test(requires = check_loader())]
 fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
     let loader = loader().expect("a loader");
@@ -299,7 +299,8 @@ print('no more processes', flush=True)
 while True: signal.pause()
 ";
 
-/// Before leaderrun connects to the API server, it looks up the name on a new thread, which the limit may not allow.
+/// Before leaderrun connects to the API server, it looks up the server's name on a new thread, which the limit may not
+/// allow.
 #[testkit::test(requires = check_root())]
 fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
     let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));

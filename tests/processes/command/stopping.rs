@@ -127,7 +127,7 @@ fn processes_that_the_main_process_left_running_are_dead_when_leaderrun_exits() 
 }
 
 #[testkit::test]
-fn every_signal_is_relayed_to_the_command() {
+fn signals_are_relayed_to_the_command() {
     for signal in [
         Signal::SIGHUP,
         Signal::SIGINT,

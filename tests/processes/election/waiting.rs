@@ -64,8 +64,8 @@ fn a_signal_that_was_ignored_at_the_start_does_not_end_a_standby() {
     b.wait_for_exit(143);
 }
 
-/// A shell without job control starts background jobs with these signals ignored, but a container may use either of
-/// them as its stop signal.
+/// A shell without job control starts background jobs with SIGINT and SIGQUIT ignored, but a container may use
+/// either of them as its stop signal.
 #[testkit::test]
 fn sigint_and_sigquit_end_a_standby_that_was_started_with_them_ignored() {
     let lock = TestLock::file();

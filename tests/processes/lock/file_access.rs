@@ -153,7 +153,7 @@ fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() 
     a.wait_for_exit(0);
 }
 
-/// Such a link may point to the current release of an application, and change with each release.
+/// The link to the directory may point to the current release of an application, and change with each release.
 #[testkit::test]
 fn a_leader_follows_a_changed_link_to_the_directory_of_its_lock_file() {
     let directory = scratch::directory("releases");

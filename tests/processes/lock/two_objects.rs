@@ -81,7 +81,8 @@ fn a_lock_is_held_if_only_one_of_its_two_objects_names_a_holder() {
     assert!(waited > Duration::from_millis(2900), "the lock was acquired before the lease expired: after {waited:?}");
 }
 
-/// A candidate has such permissions if the second step of a migration is rolled out before the Role for it is applied.
+/// A candidate can write only one of the objects if the second step of a migration is rolled out before the Role for it
+/// is applied.
 #[testkit::test]
 fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());

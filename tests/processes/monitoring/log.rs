@@ -50,7 +50,7 @@ fn a_hand_over_is_logged_in_sentences() {
     assert_eq!(lease["spec"]["holderIdentity"], "");
 }
 
-/// Paths and variable names may contain any characters.
+/// Paths and variable names can contain any characters.
 #[testkit::test]
 fn text_from_outside_cannot_forge_a_line() {
     let hostile = "x\nleaderrun +0.0s: error: forged\r\u{1b}[2J";
