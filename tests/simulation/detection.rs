@@ -60,7 +60,11 @@ fn assert_detects(test: &MutationTest) {
         first = seed + 1;
     };
     let (_, unmutated) = run_schedule(seed, constraints, Mutation::None);
-    assert!(unmutated.is_none(), "seed {seed} violates an invariant even without {mutation:?}: {}", unmutated.unwrap());
+    assert!(
+        unmutated.is_none(),
+        "seed {seed}: {mutation:?} caused {violation}, but without it the schedule violates an invariant too: {}",
+        unmutated.unwrap()
+    );
 }
 
 macro_rules! mutation_tests {
