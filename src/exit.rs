@@ -20,7 +20,7 @@ pub const NOT_ACQUIRED: u8 = 75;
 pub const LOST: u8 = 76;
 /// The command was stopped after `--max-run`. timeout(1) has the same status.
 pub const TIMED_OUT: u8 = 124;
-/// leaderrun was used wrongly or cannot work on this system. Another start would fail as well.
+/// The usage of leaderrun was invalid, or leaderrun cannot work on this system. Another start would fail as well.
 pub const FAILED: u8 = 125;
 /// The command was found but cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
@@ -150,7 +150,7 @@ pub const STATUSES: [StatusDescription; 8] = [
     },
     StatusDescription {
         status: "125",
-        meaning: "leaderrun was used wrongly, or this system refuses something that leaderrun needs",
+        meaning: "the usage of leaderrun was invalid, or this system refuses something that leaderrun needs",
         advice: "report a failure, and do not start leaderrun again: the last line on stderr says what to change",
     },
     StatusDescription {

@@ -19,7 +19,7 @@ fn rules_for_one_name(verbs: &[&str]) -> Value {
 fn namespace_with_rules(rules: Value) -> (Namespace, Client) {
     let namespace = Namespace::new();
     let cluster = Cluster::shared();
-    cluster.grant(&namespace.name, "candidate", rules);
+    cluster.set_permissions(&namespace.name, "candidate", rules);
     (namespace, cluster.client_for("candidate"))
 }
 
@@ -129,9 +129,9 @@ fn requests_are_refused_after_the_permission_is_revoked() {
     let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get", "update"]));
     namespace.put("job", "a");
     assert!(candidate.get(&namespace.lease("job")).is_ok());
-    Cluster::shared().grant(&namespace.name, "candidate", rules_for_one_name(&["update"]));
+    Cluster::shared().set_permissions(&namespace.name, "candidate", rules_for_one_name(&["update"]));
     assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 403);
-    Cluster::shared().grant(&namespace.name, "candidate", json!([]));
+    Cluster::shared().set_permissions(&namespace.name, "candidate", json!([]));
     assert_eq!(put(&candidate, &namespace.lease("job"), &held_by("job", "a")).status, 403);
 }
 
@@ -197,7 +197,7 @@ fn permit_impersonation(admin: &Client) {
 fn a_server_that_has_not_read_the_roles_yet_refuses_permitted_requests() {
     let cluster = Cluster::start_in_process();
     let namespace = Namespace::on(&cluster);
-    cluster.grant(&namespace.name, "candidate", rules_for_one_name(&["get", "create", "update", "watch"]));
+    cluster.set_permissions(&namespace.name, "candidate", rules_for_one_name(&["get", "create", "update", "watch"]));
     let candidate = cluster.client_for("candidate");
     namespace.put("job", "a");
     let get = || candidate.get(&namespace.lease("job"));

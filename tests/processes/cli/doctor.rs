@@ -27,7 +27,11 @@ fn subjects(doctor: &Running, grade: &str) -> Vec<String> {
 #[testkit::test]
 fn the_doctor_confirms_what_works() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "candidate",
+        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
+    );
     let doctor = doctor(&lock, &["--lease-duration", "60s", "--renew-deadline", "30s", "--retry-period", "2s"], 0);
     let confirmed = subjects(&doctor, "ok ");
     for subject in ["API", "latency", "get", "create", "update", "watch", "clocks"] {
@@ -47,7 +51,7 @@ fn the_doctor_names_each_missing_verb() {
     for missing in CANDIDATE_VERBS {
         let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("standby"));
         let rest: Vec<&str> = CANDIDATE_VERBS.into_iter().filter(|verb| *verb != missing).collect();
-        Cluster::shared().grant(lock.namespace(), "standby", json!([rbac_rule("leases", &["job"], &rest)]));
+        Cluster::shared().set_permissions(lock.namespace(), "standby", json!([rbac_rule("leases", &["job"], &rest)]));
         let doctor = doctor(&lock, &[], 1);
         assert_eq!(subjects(&doctor, "FAILED "), [missing], "{}", doctor.output());
         let remedy = format!("remedy: leaderrun manifest --lock {} prints a Role", lock.name);
@@ -56,7 +60,7 @@ fn the_doctor_names_each_missing_verb() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     assert_eq!(subjects(&doctor(&nowhere, &[], 1), "FAILED "), ["namespace"]);
     let other_name = TestLock::lease_through(Cluster::shared().kubeconfig_for("standby"));
-    Cluster::shared().grant(
+    Cluster::shared().set_permissions(
         other_name.namespace(),
         "standby",
         json!([rbac_rule("leases", &["other"], &CANDIDATE_VERBS)]),
@@ -72,9 +76,13 @@ fn the_doctor_names_each_missing_verb() {
 fn the_doctor_reports_that_creating_a_configmap_needs_a_rule_without_resource_names() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let named = rbac_rule("configmaps", &["job"], &CANDIDATE_VERBS);
-    Cluster::shared().grant(lock.namespace(), "deputy", json!([named]));
+    Cluster::shared().set_permissions(lock.namespace(), "deputy", json!([named]));
     assert_eq!(subjects(&doctor(&lock, &[], 1), "FAILED "), ["create"]);
-    Cluster::shared().grant(lock.namespace(), "deputy", json!([named, rbac_rule("configmaps", &[], &["create"])]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "deputy",
+        json!([named, rbac_rule("configmaps", &[], &["create"])]),
+    );
     doctor(&lock, &[], 0);
 }
 
@@ -82,11 +90,11 @@ fn the_doctor_reports_that_creating_a_configmap_needs_a_rule_without_resource_na
 fn the_doctor_checks_the_permissions_for_both_objects_of_a_lock() {
     let lock = TestLock::of_kind("endpoints+lease").through(Cluster::shared().kubeconfig_for("operator"));
     let endpoints = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
-    Cluster::shared().grant(lock.namespace(), "operator", json!([endpoints]));
+    Cluster::shared().set_permissions(lock.namespace(), "operator", json!([endpoints]));
     let without_leases = doctor(&lock, &[], 1);
     assert_eq!(subjects(&without_leases, "FAILED "), CANDIDATE_VERBS, "{}", without_leases.output());
     assert!(without_leases.output().contains("leases \"job\" in namespace"), "{}", without_leases.output());
-    Cluster::shared().grant(
+    Cluster::shared().set_permissions(
         lock.namespace(),
         "operator",
         json!([endpoints, rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
@@ -292,14 +300,14 @@ fn the_doctor_checks_the_permissions_for_the_second_slice_of_a_dual_stack_servic
     };
     let routing = ["--service", "web", "--address", "10.1.2.3,fd00::3"];
     create_slice("web-leader", "IPv4");
-    Cluster::shared().grant(namespace, "candidate", rules(&["web-leader"]));
+    Cluster::shared().set_permissions(namespace, "candidate", rules(&["web-leader"]));
     create_service("SingleStack");
     let single = doctor(&lock, &routing, 0);
     assert!(!single.output().contains("web-leader-ipv6"), "{}", single.output());
     admin.delete(&format!("{services}/web")).expect("the Service");
     create_service("RequireDualStack");
     assert_eq!(subjects(&doctor(&lock, &routing, 1), "FAILED "), ["get", "update", "create"]);
-    Cluster::shared().grant(namespace, "candidate", rules(&["web-leader", "web-leader-ipv6"]));
+    Cluster::shared().set_permissions(namespace, "candidate", rules(&["web-leader", "web-leader-ipv6"]));
     assert_eq!(subjects(&doctor(&lock, &routing, 1), "FAILED "), ["create"]);
     create_slice("web-leader-ipv6", "IPv6");
     doctor(&lock, &routing, 0);

@@ -178,7 +178,7 @@ fn a_missing_list_permission_is_named_in_the_error() {
         lock.namespace()
     );
     assert!(refused.log().contains(&expected), "{}", refused.log());
-    Cluster::shared().grant(lock.namespace(), "stranger", json!([rbac_rule("leases", &[], &["list"])]));
+    Cluster::shared().set_permissions(lock.namespace(), "stranger", json!([rbac_rule("leases", &[], &["list"])]));
     let mut partial = list(&lock).start();
     partial.wait_for_exit(0);
     assert!(partial.log().contains("warning: not allowed to list configmaps"), "{}", partial.log());

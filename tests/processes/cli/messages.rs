@@ -80,7 +80,11 @@ fn the_missing_role_is_printed_once() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut b = Candidate::new("b", &lock).args(["--wait", "4s"]).run(["true"]);
     b.wait_for_log("kind: Role");
-    Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "stranger",
+        json!([testkit::rbac_rule("leases", &["job"], &["get"])]),
+    );
     b.wait_for_exit(UNAVAILABLE);
     let log = b.log();
     assert_eq!(log.matches("kind: Role\n").count(), 1, "{log}");
@@ -91,14 +95,14 @@ fn the_missing_role_is_printed_once() {
 #[testkit::test]
 fn a_leader_that_loses_a_permission_prints_a_role_that_can_be_copied() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("deputy"));
-    let grant = |verbs: &[&str]| {
+    let set_verbs = |verbs: &[&str]| {
         let rules = json!([testkit::rbac_rule("leases", &["job"], verbs)]);
-        Cluster::shared().grant(lock.namespace(), "deputy", rules);
+        Cluster::shared().set_permissions(lock.namespace(), "deputy", rules);
     };
-    grant(&["get", "create", "update", "watch"]);
+    set_verbs(&["get", "create", "update", "watch"]);
     let mut a = Candidate::new("a", &lock).run_script("echo leads; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
-    grant(&["get", "watch"]);
+    set_verbs(&["get", "watch"]);
     a.wait_for_log("kind: Role\n");
     let log = a.log();
     let (before, _) = log.split_once("\napiVersion: ").expect("a Role");

@@ -142,7 +142,11 @@ fn status_watch_prints_one_line_for_each_change() {
 #[testkit::test]
 fn status_watch_reads_a_lock_repeatedly_if_it_may_not_be_watched() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
-    Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "stranger",
+        json!([testkit::rbac_rule("leases", &["job"], &["get"])]),
+    );
     let watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
     watching.wait_for_log("not allowed to watch leases");
     let _a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_script("exec sleep 1000");

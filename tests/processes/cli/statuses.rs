@@ -91,7 +91,11 @@ fn a_missing_namespace_is_not_a_conflict() {
 fn a_missing_permission_is_not_a_conflict() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     assert_unusable(&lock, "not allowed to get leases.coordination.k8s.io \"job\" in namespace");
-    Cluster::shared().grant(lock.namespace(), "stranger", json!([testkit::rbac_rule("leases", &["job"], &["get"])]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "stranger",
+        json!([testkit::rbac_rule("leases", &["job"], &["get"])]),
+    );
     assert_unusable(&lock, "not allowed to update leases");
 }
 

@@ -73,7 +73,11 @@ fn a_loss_is_recorded_as_an_event() {
 #[testkit::test]
 fn a_candidate_that_may_not_write_events_logs_no_warning() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "candidate",
+        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
+    );
     let mut a = Candidate::new("a", &lock).run_script("true");
     a.wait_for_exit(0);
     assert!(!a.log().contains("warning"), "{}", a.log());

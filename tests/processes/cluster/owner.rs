@@ -150,7 +150,7 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
     let cluster = Cluster::shared();
     let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
     let rules = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]);
-    cluster.grant(lock.namespace(), "candidate", rules);
+    cluster.set_permissions(lock.namespace(), "candidate", rules);
     let namespace = lock.namespace();
     let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
     let pod = json!({ "metadata": { "name": "alone" }, "spec": pod });
@@ -188,7 +188,11 @@ fn the_manifest_for_an_owner_grants_all_permissions_that_the_doctor_requires() {
         let owners = Owners::new(&lock);
         let pod: &[&str] = if options.contains(&"auto") { &["--pod", "web-1-x"] } else { &[] };
         let doctor = || Candidate::subcommand("doctor", &lock).args(options).args(pod).start();
-        cluster.grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+        cluster.set_permissions(
+            lock.namespace(),
+            "candidate",
+            json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
+        );
         let mut forbidden = doctor();
         forbidden.wait_for_exit(1);
         assert!(forbidden.output().contains("not allowed; the lock's objects get no owner"), "{}", forbidden.output());
@@ -200,7 +204,7 @@ fn the_manifest_for_an_owner_grants_all_permissions_that_the_doctor_requires() {
         printed.wait_for_exit(0);
         let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
         let role = documents.iter().find(|document| document["kind"] == "Role").expect("a Role");
-        cluster.grant(lock.namespace(), "candidate", role["rules"].clone());
+        cluster.set_permissions(lock.namespace(), "candidate", role["rules"].clone());
         let mut missing = doctor();
         missing.wait_for_exit(1);
         assert!(missing.output().contains("FAILED  owner       there is no "), "{}", missing.output());
@@ -250,7 +254,7 @@ fn an_owner_that_the_api_server_refuses_is_left_out() {
     let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(cluster.kubeconfig_for("candidate")) };
     let owner = json!({ "apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"] });
     let rules = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS), owner]);
-    cluster.grant(&namespace, "candidate", rules);
+    cluster.set_permissions(&namespace, "candidate", rules);
     let owners = Owners { client: cluster.admin(), namespace };
     let deployment = owners.create("Deployment", "web", None);
     candidate(&lock).run(["true"]).wait_for_exit(0);

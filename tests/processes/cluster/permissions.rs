@@ -18,7 +18,7 @@ fn lock_for(user: &str) -> TestLock {
 #[testkit::test]
 fn candidates_need_only_four_verbs_on_the_lease() {
     let (lock, witnesses) = (lock_for("candidate"), Witnesses::new());
-    Cluster::shared().grant(lock.namespace(), "candidate", rules(&CANDIDATE_VERBS));
+    Cluster::shared().set_permissions(lock.namespace(), "candidate", rules(&CANDIDATE_VERBS));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
@@ -35,7 +35,7 @@ fn a_candidate_prints_the_missing_role_and_waits_for_it() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("not allowed to get leases.coordination.k8s.io \"job\"");
     a.wait_for_log("verbs: [get, create, update, watch]");
-    Cluster::shared().grant(lock.namespace(), "stranger", rules(&CANDIDATE_VERBS));
+    Cluster::shared().set_permissions(lock.namespace(), "stranger", rules(&CANDIDATE_VERBS));
     a.wait_for_exit(0);
     assert_eq!(a.log().matches("not allowed").count(), 1, "the refusal should be logged once: {}", a.log());
 }
@@ -43,7 +43,7 @@ fn a_candidate_prints_the_missing_role_and_waits_for_it() {
 #[testkit::test]
 fn the_log_names_a_missing_permission_to_create() {
     let (lock, witnesses) = (lock_for("operator"), Witnesses::new());
-    Cluster::shared().grant(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
+    Cluster::shared().set_permissions(lock.namespace(), "operator", rules(&["get", "update", "watch"]));
     let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("not allowed to create leases.coordination.k8s.io \"job\"");
     witnesses.assert_one_at_a_time(0);
@@ -52,7 +52,7 @@ fn the_log_names_a_missing_permission_to_create() {
 #[testkit::test]
 fn a_candidate_that_may_not_watch_polls() {
     let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
-    Cluster::shared().grant(lock.namespace(), "standby", rules(&["get", "create", "update"]));
+    Cluster::shared().set_permissions(lock.namespace(), "standby", rules(&["get", "create", "update"]));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);

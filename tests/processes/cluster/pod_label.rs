@@ -308,7 +308,11 @@ fn a_late_response_is_still_used_to_remove_the_label() {
 #[testkit::test]
 fn a_candidate_that_may_not_label_pods_can_still_lead() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "candidate",
+        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
+    );
     let witnesses = Witnesses::new();
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

@@ -326,7 +326,7 @@ fn a_candidate_that_may_not_read_the_service_reports_only_the_slice() {
         testkit::rbac_rule("leases", &["job"], &testkit::CANDIDATE_VERBS),
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "create", "update"] },
     ]);
-    Cluster::shared().grant(lock.namespace(), "candidate", rules);
+    Cluster::shared().set_permissions(lock.namespace(), "candidate", rules);
     let lock = lock.through(Cluster::shared().kubeconfig_for("candidate"));
     let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_script("sleep inf");
     a.wait_for_log("the EndpointSlice web-leader routes to this candidate");

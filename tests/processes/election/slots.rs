@@ -182,7 +182,7 @@ fn each_slot_has_its_own_min_hold() {
 #[testkit::test]
 fn the_role_names_the_objects_of_all_slots() {
     let (lock, cluster) = (TestLock::lease(), Cluster::shared());
-    cluster.grant(lock.namespace(), "candidate", json!([]));
+    cluster.set_permissions(lock.namespace(), "candidate", json!([]));
     let restricted = lock.through(cluster.kubeconfig_for("candidate"));
     let refused = Candidate::new("a", &restricted).args(["--slots", "3"]).run_script("true");
     refused.wait_for_log("resourceNames: [job-0, job-1, job-2]");
@@ -215,7 +215,7 @@ fn the_role_names_the_objects_of_all_slots() {
     ]);
     assert_eq!(names("endpointslices"), slices);
 
-    cluster.grant(lock.namespace(), "candidate", rules.into());
+    cluster.set_permissions(lock.namespace(), "candidate", rules.into());
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
     for slot in 0..3 {
         let spec = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });

@@ -133,7 +133,7 @@ fn a_candidate_with_the_logged_permissions_acquires_a_configmap() {
     a.wait_for_log("verbs: [create]");
     let for_one_name = json!({ "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["job"], "verbs": ["get", "update", "watch"] });
     let for_any_name = json!({ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] });
-    Cluster::shared().grant(lock.namespace(), "deputy", json!([for_one_name, for_any_name]));
+    Cluster::shared().set_permissions(lock.namespace(), "deputy", json!([for_one_name, for_any_name]));
     a.wait_for_exit(0);
 }
 

@@ -88,7 +88,7 @@ fn a_candidate_that_may_write_only_one_object_does_not_block_others() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
     let may_write = rbac_rule("endpoints", &["job"], &CANDIDATE_VERBS);
     let may_read = rbac_rule("leases", &["job"], &["get", "watch"]);
-    Cluster::shared().grant(old.namespace(), "deputy", json!([may_write, may_read]));
+    Cluster::shared().set_permissions(old.namespace(), "deputy", json!([may_write, may_read]));
     let both = with_kind(&old, ENDPOINTS_AND_LEASE).through(Cluster::shared().kubeconfig_for("deputy"));
     let mut a = Candidate::new("a", &both).run_witness(&witnesses, &[]);
     a.wait_for_log("not allowed to update leases");

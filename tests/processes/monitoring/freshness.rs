@@ -76,13 +76,17 @@ fn a_standby_whose_api_server_is_down_is_not_ready() {
 #[testkit::test]
 fn a_standby_that_may_no_longer_read_is_not_ready() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "candidate",
+        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
+    );
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
     wait_for_status(&b, "/readyz", 200);
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([]));
+    Cluster::shared().set_permissions(lock.namespace(), "candidate", json!([]));
     // The open watch continues, but the record expires and cannot be read.
     a.signal(nix::sys::signal::Signal::SIGKILL);
     a.wait();
@@ -92,7 +96,11 @@ fn a_standby_that_may_no_longer_read_is_not_ready() {
 #[testkit::test]
 fn a_standby_that_may_not_write_is_not_ready() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().grant(lock.namespace(), "candidate", json!([rbac_rule("leases", &["job"], &["get", "watch"])]));
+    Cluster::shared().set_permissions(
+        lock.namespace(),
+        "candidate",
+        json!([rbac_rule("leases", &["job"], &["get", "watch"])]),
+    );
     let a = Candidate::new("a", &lock).args(HTTP).run_script("true");
     a.wait_for_log("not allowed to ");
     wait_for_failure(&a, "/readyz", "is free, but acquiring it is refused\n");
