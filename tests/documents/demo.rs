@@ -32,15 +32,8 @@ fn comparable_lines(text: &str) -> Vec<String> {
     lines.into_iter().map(str::to_owned).collect()
 }
 
-fn check_pgrep() -> Result<(), String> {
-    match Command::new("pgrep").arg("--version").output() {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err("no pgrep".to_owned()),
-    }
-}
-
 /// If the variable `UPDATE` is set, the test writes the script's output into the README.
-#[testkit::test(requires = check_pgrep())]
+#[testkit::test(requires = testkit::check_installed("pgrep"))]
 fn the_readme_shows_what_the_script_prints() {
     let programs = scratch::directory("programs");
     symlink(leaderrun(), programs.join("leaderrun")).expect("a link");

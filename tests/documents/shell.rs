@@ -19,13 +19,6 @@ run) shift 2; exec leaderrun "$@" ;;
 esac
 "#;
 
-fn check_kubectl() -> Result<(), String> {
-    match Command::new("kubectl").args(["version", "--client"]).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err("no kubectl".to_owned()),
-    }
-}
-
 /// Creates a directory with the programs that the blocks find first in `PATH`. Returns the directory.
 fn create_programs() -> PathBuf {
     let directory = scratch::directory("programs");
@@ -78,7 +71,7 @@ fn shell_blocks_succeed() {
     run_documents(|blocks| !uses_kubectl(blocks));
 }
 
-#[testkit::test(requires = check_kubectl())]
+#[testkit::test(requires = testkit::check_installed("kubectl"))]
 fn shell_blocks_with_kubectl_succeed() {
     run_documents(uses_kubectl);
 }

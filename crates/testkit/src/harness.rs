@@ -66,6 +66,13 @@ pub fn leaderrun() -> &'static str {
     program.to_str().expect("a path in UTF-8")
 }
 
+/// A requirement of a test: returns an error if `PATH` has no such program.
+pub fn check_installed(program: &str) -> Result<(), String> {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let is_installed = env::split_paths(&directories).any(|directory| directory.join(program).is_file());
+    is_installed.then_some(()).ok_or_else(|| format!("no {program}"))
+}
+
 impl Harness {
     /// Creates a harness from the program under test, the package's directory, and the binary's main file; see
     /// [`harness!`](crate::harness!).

@@ -51,7 +51,7 @@ pub use self::{
     client::{Client, Watch},
     cluster::{Cluster, wait_until_allowed},
     fuzz::fuzz,
-    harness::leaderrun,
+    harness::{check_installed, leaderrun},
     lock::{CANDIDATE_VERBS, TestLock, rbac_rule},
     processes::{children, descendants, is_alive},
     proxy::{Match, Proxy, ReceivedRequest},

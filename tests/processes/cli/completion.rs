@@ -63,15 +63,7 @@ zpty -d shell
 cat $offered
 "#;
 
-/// Returns an error if the shell cannot be run.
-fn check_can_run(shell: &str) -> Result<(), String> {
-    match Command::new(shell).args(["-c", "exit 0"]).stdin(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err(format!("no {shell}")),
-    }
-}
-
-#[testkit::test(requires = check_can_run("bash"))]
+#[testkit::test(requires = testkit::check_installed("bash"))]
 fn bash_completes_words() {
     assert_completes("bash", |script, lines| {
         let mut bash = Command::new("bash");
@@ -80,7 +72,7 @@ fn bash_completes_words() {
     });
 }
 
-#[testkit::test(requires = check_can_run("zsh"))]
+#[testkit::test(requires = testkit::check_installed("zsh"))]
 fn zsh_completes_words() {
     assert_completes("zsh", |script, lines| {
         let offered = script.with_file_name("offered");
@@ -91,7 +83,7 @@ fn zsh_completes_words() {
     });
 }
 
-#[testkit::test(requires = check_can_run("fish"))]
+#[testkit::test(requires = testkit::check_installed("fish"))]
 fn fish_completes_words() {
     assert_completes("fish", |script, lines| {
         let mut fish = Command::new("fish");

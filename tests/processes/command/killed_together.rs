@@ -83,7 +83,7 @@ fn a_command_of_an_ordinary_user_dies_with_both_processes() {
     }
 }
 
-#[testkit::test(requires = check_root().and_then(|()| check_installed("pkill")))]
+#[testkit::test(requires = check_root().and_then(|()| testkit::check_installed("pkill")))]
 fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
     for name in NAME_PATTERNS {
         let leaders = COMMANDS.map(|(script, processes)| {
@@ -212,11 +212,6 @@ fn killall(arguments: &[&str]) {
     assert!(killed.success(), "killall found nothing for {arguments:?}");
 }
 
-/// Returns an error if this program is not installed.
-fn check_installed(name: &str) -> Result<(), String> {
-    Command::new(name).arg("--version").output().map(drop).map_err(|error| format!("{name}: {error}"))
-}
-
 /// Calls `kill` for the leader of each shape, and checks that its command is dead before the standby's command starts.
 #[track_caller]
 fn assert_one_command_at_a_time(lock: fn() -> TestLock, kill: impl Fn(&Running)) {
@@ -246,7 +241,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead() {
     }
 }
 
-#[testkit::test(requires = check_installed("pkill"))]
+#[testkit::test(requires = testkit::check_installed("pkill"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_processes_are_killed_by_name() {
     for name in NAME_PATTERNS {
         for lock in [TestLock::file, TestLock::lease] {
@@ -256,7 +251,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_pr
 }
 
 /// killall with a path kills both processes, because they execute the same file.
-#[testkit::test(requires = check_installed("killall"))]
+#[testkit::test(requires = testkit::check_installed("killall"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_path() {
     for lock in [TestLock::file, TestLock::lease] {
         let program = copy_leaderrun("killed-by-path");
@@ -267,7 +262,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
 }
 
 /// killall with a name kills all processes of that name, so the test runs leaderrun in a separate PID namespace.
-#[testkit::test(requires = check_root().and_then(|()| check_installed("killall")))]
+#[testkit::test(requires = check_root().and_then(|()| testkit::check_installed("killall")))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_killed_by_name_in_a_pid_namespace() {
     for names in [&["leaderrun"][..], &["lr-supervisor"], &["leaderrun", "lr-supervisor"]] {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());

@@ -11,12 +11,6 @@ use testkit::{Candidate, ChildProcess, eventually, scratch};
 /// The path of the Lease on the server.
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/probe";
 
-/// Returns an error if openssl is not installed.
-fn check_openssl() -> Result<(), String> {
-    let run = Command::new("openssl").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    run.map(drop).map_err(|_| "openssl is not installed".to_owned())
-}
-
 /// A directory with a certificate authority, the certificates that it has issued, and the files of the server.
 struct Setup {
     directory: PathBuf,
@@ -157,7 +151,7 @@ const USER_WITH_CERTIFICATE: &str = "{client-certificate: me.crt, client-key: me
 /// The options that make the server require a client certificate.
 const REQUIRE_CLIENT_CERTIFICATE: &str = "-Verify 1 -verify_return_error";
 
-#[testkit::test(requires = check_openssl())]
+#[testkit::test(requires = testkit::check_installed("openssl"))]
 fn a_client_certificate_of_version_1_is_presented() {
     let setup = Setup::with_server();
     setup.create_key("me", "P-256");
@@ -172,7 +166,7 @@ fn a_client_certificate_of_version_1_is_presented() {
     }
 }
 
-#[testkit::test(requires = check_openssl())]
+#[testkit::test(requires = testkit::check_installed("openssl"))]
 fn a_client_key_of_each_curve_is_accepted() {
     let setup = Setup::with_server();
     for curve in ["P-256", "P-384", "P-521"] {
@@ -190,7 +184,7 @@ fn a_client_key_of_each_curve_is_accepted() {
     }
 }
 
-#[testkit::test(requires = check_openssl())]
+#[testkit::test(requires = testkit::check_installed("openssl"))]
 fn a_server_key_of_each_curve_is_accepted() {
     let setup = Setup::new();
     setup.create_authority("P-521");
@@ -206,7 +200,7 @@ fn a_server_key_of_each_curve_is_accepted() {
     }
 }
 
-#[testkit::test(requires = check_openssl())]
+#[testkit::test(requires = testkit::check_installed("openssl"))]
 fn an_authority_can_use_any_digest_with_any_curve() {
     for curve in ["P-256", "P-384", "P-521"] {
         let setup = Setup::new();
@@ -222,7 +216,7 @@ fn an_authority_can_use_any_digest_with_any_curve() {
 /// The option that makes openssl accept weak keys.
 const ANY_STRENGTH: &str = "-cipher DEFAULT:@SECLEVEL=0";
 
-#[testkit::test(requires = check_openssl())]
+#[testkit::test(requires = testkit::check_installed("openssl"))]
 fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     let setup = Setup::new();
     setup.create_authority("P-256");
@@ -251,7 +245,7 @@ fn rsa_keys_of_servers_and_authorities_with_less_than_2048_bits_are_refused() {
     setup.assert_only_leaderrun_refuses("an authority of 1984 bits", ANY_STRENGTH, USER_WITH_TOKEN, reason);
 }
 
-#[testkit::test(requires = check_openssl())]
+#[testkit::test(requires = testkit::check_installed("openssl"))]
 fn rsa_keys_of_clients_with_unsupported_lengths_or_exponents_are_refused() {
     let setup = Setup::with_server();
     for bits in [2048, 3072, 4096] {

@@ -47,16 +47,9 @@ fn leaderrun_reads_every_spelling_as_in_the_table() {
     );
 }
 
-#[testkit::test(requires = check_kubectl())]
+#[testkit::test(requires = testkit::check_installed("kubectl"))]
 fn kubectl_reads_every_spelling_as_in_the_table() {
     assert_outcomes(|spelling| spelling.outcome, Setup::outcome_of_kubectl);
-}
-
-/// Returns an error if kubectl is not installed.
-fn check_kubectl() -> Result<(), String> {
-    let run =
-        Command::new("kubectl").args(["version", "--client"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    run.map(drop).map_err(|_| "kubectl is not installed".to_owned())
 }
 
 /// Checks that every spelling has its expected outcome. `run` returns the actual outcome and the program's output.

@@ -8,13 +8,6 @@ use std::process::{Command, Stdio};
 
 use testkit::{Candidate, TestLock, scratch};
 
-/// Returns an error if this program is not in `PATH`.
-fn check_installed(program: &str) -> Result<(), String> {
-    let directories = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&directories).any(|directory| directory.join(program).is_file());
-    found.then_some(()).ok_or_else(|| format!("{program} is missing"))
-}
-
 /// Returns the path of a recipe.
 fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fencing").join(name)
@@ -31,7 +24,7 @@ fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
     output.status.success()
 }
 
-#[testkit::test(requires = check_installed("sqlite3"))]
+#[testkit::test(requires = testkit::check_installed("sqlite3"))]
 fn a_table_refuses_an_older_leader() {
     let database = scratch::directory("sql").join("report.db");
     let write = |token: &str, total: &str| {
@@ -48,7 +41,7 @@ fn a_table_refuses_an_older_leader() {
     }
 }
 
-#[testkit::test(requires = check_installed("flock"))]
+#[testkit::test(requires = testkit::check_installed("flock"))]
 fn a_file_refuses_an_older_leader() {
     let file = scratch::directory("file").join("report");
     let write = |token: &str, text: &str| write_is_accepted(Command::new(recipe("file.sh")).arg(&file), token, text);

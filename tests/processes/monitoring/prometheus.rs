@@ -19,28 +19,13 @@ const DASHBOARD: &str = include_str!("../../../examples/dashboard.json");
 /// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 
-fn check_promtool() -> Result<(), String> {
-    check_installed("promtool")
-}
-
-fn check_prometheus() -> Result<(), String> {
-    check_installed("prometheus")
-}
-
-fn check_installed(program: &str) -> Result<(), String> {
-    match Command::new(program).arg("--version").output() {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err(format!("no {program}")),
-    }
-}
-
 #[track_caller]
 fn assert_success(output: &Output) {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && stderr.is_empty(), "{stdout}{stderr}");
 }
 
-#[testkit::test(requires = check_promtool())]
+#[testkit::test(requires = testkit::check_installed("promtool"))]
 fn promtool_accepts_the_metrics() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).args(HTTP).run_witness(&witnesses, &[]);
@@ -63,7 +48,7 @@ fn write_rules(directory: &Path) {
     fs::write(directory.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
 }
 
-#[testkit::test(requires = check_promtool())]
+#[testkit::test(requires = testkit::check_installed("promtool"))]
 fn the_alerts_fire_under_their_conditions() {
     let directory = scratch::directory("alerts");
     write_rules(&directory);
@@ -175,7 +160,7 @@ fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-#[testkit::test(requires = check_prometheus())]
+#[testkit::test(requires = testkit::check_installed("prometheus"))]
 fn prometheus_shows_a_hand_over() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(HTTP).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);

@@ -184,16 +184,9 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     systemd.wait_for("WATCHDOG=1");
 }
 
-fn check_systemd_analyze() -> Result<(), String> {
-    match Command::new("systemd-analyze").arg("--version").output() {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err("no systemd-analyze".to_owned()),
-    }
-}
-
 /// The programs in the units are replaced with existing ones, because `systemd-analyze` refuses a unit whose program
 /// does not exist.
-#[testkit::test(requires = check_systemd_analyze())]
+#[testkit::test(requires = testkit::check_installed("systemd-analyze"))]
 fn the_example_units_are_valid() {
     let directory = scratch::directory("units");
     let examples = fs::read_dir(format!("{}/examples", env!("CARGO_MANIFEST_DIR"))).expect("the examples").flatten();

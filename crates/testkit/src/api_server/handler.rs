@@ -172,7 +172,7 @@ impl CompleteRequest {
         let selected: Vec<_> = stored.iter().filter(|object| selector.matches(object)).collect();
         let page = Page::parse(&self.query)?;
         let (page, next) = page.select(&selected);
-        let items = page.iter().map(|object| objects.from_stored(object));
+        let items = page.iter().map(|object| objects.as_served(object));
         let mut list =
             if self.accepts_metadata_list() { metadata_list(revision, items) } else { list(resource, revision, items) };
         if let Some(next) = next {

@@ -32,7 +32,7 @@ pub enum Patch {
 impl Objects<'_> {
     pub fn get(&self, name: &str) -> Result<Value> {
         match self.store.get(&self.key(name)) {
-            Some(object) => Ok(self.from_stored(&object)),
+            Some(object) => Ok(self.as_served(&object)),
             None => Err(status::not_found(self.resource, name)),
         }
     }
@@ -89,7 +89,7 @@ impl Objects<'_> {
             let Some(before) = before else {
                 return Err(status::not_found(self.resource, name));
             };
-            let mut object = self.from_stored(before);
+            let mut object = self.as_served(before);
             match patch {
                 Patch::Merge(patch) => patch::merge(&mut object, patch),
                 Patch::Json(operations) => {
@@ -137,7 +137,7 @@ impl Objects<'_> {
     }
 
     /// Converts a stored object to the API group of this resource.
-    pub fn from_stored(&self, object: &Value) -> Value {
+    pub fn as_served(&self, object: &Value) -> Value {
         events::from_stored(self.resource, object.clone())
     }
 
@@ -158,7 +158,7 @@ impl Objects<'_> {
             };
             Ok(Write::Keep)
         })?;
-        Ok(self.from_stored(not_written.as_ref().unwrap_or(&stored)))
+        Ok(self.as_served(not_written.as_ref().unwrap_or(&stored)))
     }
 
     /// Returns a new object in its stored form.
@@ -181,7 +181,7 @@ impl Objects<'_> {
             }
             _ => return Err(status::conflict(self.resource, name, MODIFIED)),
         }
-        let served_before = self.from_stored(before);
+        let served_before = self.as_served(before);
         metadata::carry_over(&served_before, &mut object);
         managed_fields::update(self.resource, Some(&served_before), &mut object, self.manager);
         let object = events::to_stored(self.resource, object);
