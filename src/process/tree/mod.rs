@@ -196,8 +196,8 @@ impl Tree {
             self.count = TaskCount::default();
             numbers
                 .iter()
-                .filter_map(|number| self.proc.stat(*number).ok())
-                .for_each(|stat| self.count.add(stat.threads));
+                .filter_map(|number| self.proc.threads(*number).ok())
+                .for_each(|threads| self.count.add(threads));
         }
     }
 

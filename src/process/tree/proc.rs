@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstatat};
 use nix::sys::uio::pread;
 use nix::unistd::{Pid, getpid, read};
 use rustix::fs::{RawDir, SeekFrom, readlinkat_raw, seek};
@@ -182,6 +182,16 @@ impl Proc {
         let (mut path, mut buffer) = ([0; PATH_SIZE], [0; READ_SIZE]);
         let path = format_path(&mut path, format_args!("{number}/task/{number}/stat"));
         parse_stat(self.read(path, &mut buffer)?).ok_or(Errno::EINVAL)
+    }
+
+    /// Returns the number of threads of a process. A call takes a fifth of the time of [`stat`](Self::stat).
+    ///
+    /// # Errors
+    /// Returns `ENOENT` or `ESRCH` if there is no such process.
+    pub fn threads(&self, number: i32) -> nix::Result<u32> {
+        let status = fstatat(&self.root, path(&mut [0; PATH_SIZE], number, "task"), AtFlags::empty())?;
+        // Every directory has two links, and this one has another link for each thread.
+        Ok(u32::try_from(status.st_nlink.saturating_sub(2)).unwrap_or(u32::MAX))
     }
 
     /// Returns the numbers of a process in the PID namespaces, if /proc contains them.
@@ -382,6 +392,7 @@ fn namespaced_numbers(status: &[u8]) -> impl Iterator<Item = i32> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
     use std::sync::Barrier;
     use std::thread;
 
@@ -420,6 +431,23 @@ mod tests {
             true
         });
         assert!(found);
+    }
+
+    #[test]
+    fn all_threads_of_a_process_are_counted() {
+        const THREADS: usize = 10;
+        let (proc, ends) = (Proc::open().unwrap(), Barrier::new(THREADS + 1));
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let single = proc.threads(i32::try_from(child.id()).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(single, Ok(1));
+        thread::scope(|scope| {
+            (0..THREADS).for_each(|_| drop(scope.spawn(|| ends.wait())));
+            let many = proc.threads(getpid().as_raw());
+            ends.wait();
+            assert!(many.is_ok_and(|many| many as usize > THREADS), "{many:?}");
+        });
     }
 
     /// Tests the time of a read, because the supervisor reads the states of many threads, possibly under a CPU limit.
