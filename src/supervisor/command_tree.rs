@@ -27,6 +27,9 @@ const LONG_SCAN_PAUSE: Duration = Duration::from_secs(5);
 /// The shortest pause after a scan of very many processes, as a multiple of the CPU time of the scan.
 const MIN_SCAN_PAUSE_FACTOR: u32 = 100;
 
+/// The time between two preparations of the search for escaped processes.
+const PREPARATION_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The time between two checks of processes that are not children of this process. Their death causes no SIGCHLD here.
 const NESTED_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -43,6 +46,7 @@ pub struct CommandTree {
     /// Whether the last call of [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,
     next_scan: Instant,
+    next_preparation: Instant,
     cpu: CpuCgroups,
     limit: Option<CpuLimit>,
     /// The number of periods in which the CPU limit was used up, as of the last call of
@@ -62,6 +66,7 @@ impl CommandTree {
             awaits_nested: false,
             is_partly_reaped: false,
             next_scan: clock::now(),
+            next_preparation: clock::now(),
             cpu: CpuCgroups::find(),
             limit: None,
             throttled_periods: None,
@@ -125,6 +130,15 @@ impl CommandTree {
         self.next_scan = clock::now() + scan_pause(took, is_growing);
         self.limit = self.cpu.read_limit();
         self.estimate_kill_time();
+    }
+
+    /// Prepares the search for escaped processes if that is due, so that it does not delay the release of the lock.
+    pub fn prepare_search_if_due(&mut self) {
+        let now = clock::now();
+        if now >= self.next_preparation && self.kill.is_none() {
+            self.tree.prepare_search();
+            self.next_preparation = now + PREPARATION_INTERVAL;
+        }
     }
 
     /// Calls [`scan`](Self::scan) if the last scan was long enough ago, and otherwise counts threads. Does nothing

@@ -5,6 +5,7 @@ mod signals;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::TaskCount;
@@ -37,6 +38,10 @@ use crate::process::system_call::SystemCallError;
 use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, SharedNested, Tree};
 use crate::telemetry::log::printable;
+
+/// How long after the start the supervisor measures for the first time. It does not do so at once, because that would
+/// delay the start of the command.
+const FIRST_PROBE: Duration = Duration::from_millis(50);
 
 /// The supervisor's main loop. It runs in the supervisor's only thread.
 pub struct MainLoop<'a> {
@@ -130,7 +135,7 @@ impl<'a> MainLoop<'a> {
             terminal: CommandTerminal::new(elector, terminal_policy),
             elector_pid: elector,
             tree,
-            next_probe: clock::now(),
+            next_probe: clock::now() + FIRST_PROBE,
             priority: None,
             lock_memory_tried: false,
             deadline: deadline.ok(),
@@ -402,6 +407,7 @@ impl<'a> MainLoop<'a> {
             let pace = self.tree.kill_pace();
             self.notify(SupervisorNotice::KillTime { kill_time, processes, threads, pace });
         }
+        self.tree.prepare_search_if_due();
         self.next_probe = clock::now() + probe_interval(self.main.is_some());
         delay.is_some() || kill_time_changed
     }

@@ -12,7 +12,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork, getppid, read};
 
-use super::proc::{Identity, Proc};
+use super::not_nested::NotNested;
+use super::proc::{Identity, Listed, Proc};
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::pidfd::PidFd;
 
@@ -30,10 +31,10 @@ pub fn tag(run: &str) -> Vec<u8> {
 
 /// Forks a child that kills every process with this tag in a nested PID namespace, and returns the child's pid. Returns
 /// `None` if no process could have the tag, or if the kernel refuses the fork. The tree must be empty.
-pub fn start_killing(proc: &Proc, tag: &[u8]) -> Option<Pid> {
+pub fn start_killing(proc: &Proc, not_nested: &NotNested, tag: &[u8]) -> Option<Pid> {
     let mut any_possible = false;
-    proc.for_each_process(|number| {
-        any_possible |= possibly_tagged(proc, number).is_some();
+    proc.for_each_process(|process| {
+        any_possible |= !not_nested.contains(process) && possibly_tagged(proc, process.number).is_some();
         !any_possible
     });
     if !any_possible {
@@ -58,7 +59,7 @@ pub fn start_killing(proc: &Proc, tag: &[u8]) -> Option<Pid> {
 fn kill_tagged(proc: &Proc, tag: &[u8]) {
     for _ in 0..MAX_SCANS {
         let mut found = false;
-        proc.for_each_process(|number| {
+        proc.for_each_process(|Listed { number, .. }| {
             found |=
                 possibly_tagged(proc, number).is_some_and(|(identity, pid)| kill_if_tagged(proc, tag, identity, pid));
             true

@@ -6,7 +6,7 @@ use std::time::Duration;
 use leaderrun_core::instant::Instant;
 use nix::unistd::Pid;
 
-use super::proc::{Identity, Numbers, Proc, Stat};
+use super::proc::{Identity, Listed, Numbers, Proc, Stat};
 use crate::process::clock;
 
 /// The maximum number of processes that one scan can find. The next scan finds the others, because in the meantime the
@@ -149,7 +149,7 @@ impl Members {
     pub fn scan_until(&mut self, proc: &Proc, until: Instant, mut visit: impl FnMut(Member)) -> bool {
         let start_ticks = proc.ticks(clock::now());
         let mut is_complete = true;
-        proc.for_each_process(|number| {
+        proc.for_each_process(|Listed { number, .. }| {
             let is_added = self.numbers.binary_search(&number).is_ok();
             is_complete = clock::now() < until;
             let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { return is_complete };

@@ -16,6 +16,7 @@ mod escaped;
 mod kill_rounds;
 mod members;
 mod nested;
+mod not_nested;
 mod proc;
 mod reap;
 mod runnable;
@@ -37,6 +38,7 @@ use nix::unistd::{Pid, getpgid};
 pub use self::kill_rounds::KillRounds;
 use self::members::Members;
 use self::nested::Nested;
+use self::not_nested::NotNested;
 use self::proc::Proc;
 pub use self::reap::{Ended, Reaped, reap};
 pub use self::shared_nested::SharedNested;
@@ -94,6 +96,7 @@ pub struct Tree {
     proc: Proc,
     members: Members,
     nested: Nested,
+    not_nested: NotNested,
     /// The processes and threads that were counted last.
     count: TaskCount,
     /// Whether a kill checks for each child whether it is in a nested PID namespace.
@@ -124,6 +127,7 @@ impl Tree {
             proc,
             members: Members::new(),
             nested: Nested::new(),
+            not_nested: NotNested::default(),
             count: TaskCount::default(),
             checks_namespaces: false,
             listed_children: 0,
@@ -187,6 +191,11 @@ impl Tree {
     /// Remembers the descendants in nested PID namespaces, and counts all descendants. The scan ends early at `until`.
     pub fn scan(&mut self, until: Option<Instant>) {
         self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
+    }
+
+    /// Checks in advance which processes of the machine need not be searched when the tree seems empty.
+    pub fn prepare_search(&mut self) {
+        self.not_nested.update(&self.proc);
     }
 
     /// Counts the threads of the processes that the last [`scan`](Self::scan) has found, if these are few enough.
@@ -340,7 +349,8 @@ impl Tree {
         if !self.nested.is_empty() {
             return false;
         }
-        mem::replace(&mut self.was_searched, true) || escaped::start_killing(&self.proc, &self.tag).is_none()
+        mem::replace(&mut self.was_searched, true)
+            || escaped::start_killing(&self.proc, &self.not_nested, &self.tag).is_none()
     }
 
     /// Prepares for the next command.

@@ -60,6 +60,14 @@ pub struct Identity {
     pub started: u64,
 }
 
+/// A process as /proc lists it. Processes that have the same number one after the other have different inodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    pub number: i32,
+    /// The inode of the directory of the process.
+    pub inode: u64,
+}
+
 /// The fields of `/proc/PID/stat` that leaderrun uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -141,7 +149,7 @@ impl Proc {
     /// # Errors
     /// Fails if /proc cannot be read.
     pub fn for_each_child(&self, visit: impl FnMut(i32)) -> nix::Result<()> {
-        for_each_listed(&self.children, visit)
+        for_each_in_list(&self.children, visit)
     }
 
     /// Calls `visit` with the number of each child of a thread of a process.
@@ -151,22 +159,22 @@ impl Proc {
     pub fn for_each_child_of(&self, number: i32, thread: i32, visit: impl FnMut(i32)) -> nix::Result<()> {
         let mut path = [0; PATH_SIZE];
         let path = format_path(&mut path, format_args!("{number}/task/{thread}/children"));
-        for_each_listed(&openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, visit)
+        for_each_in_list(&openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, visit)
     }
 
-    /// Calls `visit` with the number of each process, in ascending order, until it returns false. Processes that cannot
+    /// Calls `visit` with each process, in ascending order of the numbers, until it returns false. Processes that cannot
     /// be listed are left out.
-    pub fn for_each_process(&self, visit: impl FnMut(i32) -> bool) {
+    pub fn for_each_process(&self, visit: impl FnMut(Listed) -> bool) {
         if seek(&self.root, SeekFrom::Start(0)).is_ok() {
-            for_each_number(&self.root, visit);
+            for_each_listed(&self.root, visit);
         }
     }
 
     /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat) accepts
     /// these numbers too, and then returns the state of the thread.
-    pub fn for_each_thread(&self, number: i32, visit: impl FnMut(i32) -> bool) {
+    pub fn for_each_thread(&self, number: i32, mut visit: impl FnMut(i32) -> bool) {
         if let Ok(threads) = self.open_file(number, "task") {
-            for_each_number(&threads, visit);
+            for_each_listed(&threads, |thread| visit(thread.number));
         }
     }
 
@@ -329,7 +337,7 @@ fn format_path<'a>(buffer: &'a mut [u8; PATH_SIZE], path: fmt::Arguments<'_>) ->
 }
 
 /// Calls `visit` with each number in a list of children.
-fn for_each_listed(list: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<()> {
+fn for_each_in_list(list: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<()> {
     let mut buffer = [0; READ_SIZE];
     let mut offset = 0;
     let mut number = 0;
@@ -355,12 +363,12 @@ fn for_each_listed(list: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<()
 }
 
 /// Calls `visit` with each entry of a directory that is a number, until it returns false.
-fn for_each_number(directory: &OwnedFd, mut visit: impl FnMut(i32) -> bool) {
+fn for_each_listed(directory: &OwnedFd, mut visit: impl FnMut(Listed) -> bool) {
     let mut buffer = [MaybeUninit::uninit(); 8 * READ_SIZE];
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(Ok(entry)) = entries.next() {
         if let Some(number) = parse_number(entry.file_name().to_bytes())
-            && !visit(number)
+            && !visit(Listed { number, inode: entry.ino() })
         {
             return;
         }
@@ -426,8 +434,8 @@ mod tests {
         assert!(!numbers.is_nested && numbers.pid == getpid());
         assert!(proc.is_in_own_namespace(getpid().as_raw()));
         let mut found = false;
-        proc.for_each_process(|number| {
-            found |= number == getpid().as_raw();
+        proc.for_each_process(|process| {
+            found |= process.number == getpid().as_raw();
             true
         });
         assert!(found);

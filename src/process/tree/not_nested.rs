@@ -1,0 +1,97 @@
+//! The processes that are known not to be in a nested PID namespace, which the search for [escaped](super::escaped)
+//! processes leaves out.
+//!
+//! That search delays the release of the lock, and checking the namespace of every process takes most of its time. A
+//! process never leaves its namespace, so most processes are checked in advance.
+
+use super::proc::{Listed, Proc};
+
+/// The maximum number of known processes. A search checks all others.
+const CAPACITY: usize = 4096;
+
+/// The known processes of the machine.
+#[derive(Debug, Default)]
+pub struct NotNested {
+    /// In ascending order.
+    processes: Vec<Listed>,
+}
+
+impl NotNested {
+    /// Checks the processes that are not known yet, and forgets those that have ended.
+    pub fn update(&mut self, proc: &Proc) {
+        let mut processes = Vec::with_capacity(self.processes.len());
+        proc.for_each_process(|process| {
+            // If the number is given to another process meanwhile, that process has another inode.
+            if self.contains(process) || proc.is_in_own_namespace(process.number) {
+                processes.push(process);
+            }
+            processes.len() < CAPACITY
+        });
+        self.processes = processes;
+    }
+
+    /// Returns whether the process is known not to be in a nested PID namespace.
+    pub fn contains(&self, process: Listed) -> bool {
+        self.processes.binary_search(&process).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem;
+    use std::process::Command;
+
+    use nix::errno::Errno;
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{Pid, pause};
+
+    use super::*;
+
+    fn listed(proc: &Proc, number: i32) -> Listed {
+        let mut found = None;
+        proc.for_each_process(|process| {
+            found = Some(process).filter(|process| process.number == number);
+            found.is_none()
+        });
+        found.expect("the process exists")
+    }
+
+    /// Forks a child with this number. Returns false if this process may not choose the number.
+    fn fork_with_number(number: i32) -> bool {
+        // SAFETY: all zeros are a valid value.
+        let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
+        arguments.exit_signal = libc::SIGCHLD as u64;
+        (arguments.set_tid, arguments.set_tid_size) = (&raw const number as u64, 1);
+        // SAFETY: the kernel reads the arguments during the call. The child has a copy of the stack, and only waits.
+        match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
+            0 => loop {
+                pause();
+            },
+            -1 => {
+                assert!(matches!(Errno::last(), Errno::EPERM | Errno::ENOSYS), "{}", Errno::last());
+                false
+            }
+            _ => true,
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_until_another_process_has_its_number() {
+        let (proc, mut known) = (Proc::open().unwrap(), NotNested::default());
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let number = i32::try_from(child.id()).unwrap();
+        let first = listed(&proc, number);
+        assert!(!known.contains(first));
+        known.update(&proc);
+        assert!(known.contains(first) && known.contains(listed(&proc, number)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if fork_with_number(number) {
+            let second = listed(&proc, number);
+            kill(Pid::from_raw(number), Signal::SIGKILL).unwrap();
+            waitpid(Pid::from_raw(number), None).unwrap();
+            assert!(!known.contains(second), "{first:?}, {second:?}");
+        }
+    }
+}
