@@ -221,19 +221,21 @@ fn greatest_logged(candidate: &Running, event: &str, field: &str) -> f64 {
 }
 
 /// Killed threads need CPU time to end, and the limit applies to that time, too. If all 14,000 threads of this test
-/// were killed together at the kill deadline, they would take minutes to end.
+/// were killed together at the kill deadline, they would take minutes to end. With the default durations, leaderrun
+/// would give up leadership instead.
 #[testkit::test(requires = check_can_measure())]
 fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let cgroup = Cgroup::new();
-    let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), TIMING);
+    let timing = ["--lease-duration", "25s", "--renew-deadline", "20s", "--retry-period", "2s"];
+    let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), timing);
     let process = witnesses.command(&["ignore", "threads=2000"]);
     let seven_copies = ["sh", "-c", "for i in 1 2 3 4 5 6; do \"$@\" & done; exec \"$@\"", "sh"].map(OsString::from);
     let mut a = in_container(a, Some(&cgroup)).run(seven_copies.into_iter().chain(process));
     witnesses.wait_for("a", 7);
     cgroup.limit_to(10);
-    let mut b = Candidate::with_timing("b", &lock, TIMING).run_witness(&witnesses, &[]);
+    let mut b = Candidate::with_timing("b", &lock, timing).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     a.wait_for_log("threads of the command would take about");
     let renewals = proxy.requests().len();
