@@ -95,7 +95,6 @@ impl TimingExplanation<'_> {
     /// Returns the other fields that are involved in the conflict.
     fn conflicting_fields(&self, invalid: &InvalidTiming) -> &'static [TimingField] {
         match (invalid.problem, invalid.field) {
-            _ if invalid.value.is_zero() => &[],
             (TimingProblem::BeyondKillMargin { .. }, TimingField::LostGrace) => {
                 &[TimingField::LeaseDuration, TimingField::RenewDeadline]
             }
@@ -118,7 +117,7 @@ impl TimingExplanation<'_> {
                 format!("{margin} of it is reserved for killing the command, which leaves no time for a renew deadline")
             }
             TimingProblem::TooShort => format!("it leaves no time for {ATTEMPTS} requests"),
-            _ if invalid.value.is_zero() => "it must be longer than zero".to_owned(),
+            TimingProblem::Zero => "it must be longer than zero".to_owned(),
             TimingProblem::BeyondKillMargin { .. } if invalid.field == TimingField::LostGrace => format!(
                 "the command must be killed at least {margin} before the lock expires, but {} and {} leave less time within {}",
                 given(TimingField::RenewDeadline),

@@ -18,7 +18,7 @@ pub struct Error {
     pub kind: ErrorKind,
     /// The message for users, which says what failed and why. Text from other programs has been made printable.
     pub message: String,
-    /// The pause before the next request that the API server demands.
+    /// The pause before the next request, if the API server requests one.
     pub retry_after: Option<Duration>,
     /// Whether RBAC refused the request, so a Role can permit it.
     pub refused_by_rbac: bool,

@@ -1,4 +1,4 @@
-//! Kinds of API objects, and single objects by their names.
+//! Kinds of API objects, and individual objects by their names.
 
 use std::fmt;
 

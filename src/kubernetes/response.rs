@@ -68,7 +68,7 @@ fn status_error(status: &Value, http_code: u16) -> Error {
     Error { retry_after: retry_after.map(Duration::from_secs), ..Error::from_status(&status) }
 }
 
-/// Returns the pause that the `Retry-After` header demands, as a number of seconds or as a time. A time is compared
+/// Returns the pause that the `Retry-After` header requests, as a number of seconds or as a time. A time is compared
 /// with the `Date` header of the response, because this machine's clock may differ from the server's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_retry_after_header_is_used_if_the_body_demands_no_pause() {
+    fn the_retry_after_header_is_used_if_the_body_requests_no_pause() {
         let pause = |headers: &[(&str, &str)], body: &str| {
             let error = object(&response(429, headers, body), ADDRESS).expect_err("an error");
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))

@@ -80,7 +80,7 @@ pub struct LockError {
     pub kind: LockErrorKind,
     /// The message for the log.
     pub message: String,
-    /// The pause before the next request that the server demands.
+    /// The pause before the next request, if the server requests one.
     pub retry_after: Option<Duration>,
     /// The Role that would permit the request, as YAML, if a permission is missing.
     pub role: Option<String>,

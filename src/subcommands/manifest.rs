@@ -138,8 +138,8 @@ spec:
     ))
 }
 
-/// Returns the rule of the FlowSchema for requests for an object. A rule cannot name single objects, so it applies to
-/// all objects of this kind.
+/// Returns the rule of the FlowSchema for requests for an object. A rule cannot name individual objects, so it applies
+/// to all objects of this kind.
 fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
     let group = if resource.group.is_empty() { "\"\"" } else { resource.group };
     format!(

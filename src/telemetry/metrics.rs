@@ -184,7 +184,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_scheduling_delay_seconds",
-        help: "How late the scheduler wakes a thread. Deadlines are brought forward by this time. Absent until measured.",
+        help: "How late the scheduler wakes a thread. Deadlines are brought forward by that much. Absent until measured.",
         label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
         reading: Reading::GaugeByLabel(|state, _| {
             state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()

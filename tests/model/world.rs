@@ -180,7 +180,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Lets the API server carry out a request.
+    /// Carries out a request as the API server.
     fn carry_out(&mut self, run: usize, request: Request) -> Reply {
         let before = self.state.store.revision();
         let reply = self.state.store.handle(request, self.setting.disabled_rule);

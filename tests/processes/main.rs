@@ -26,7 +26,7 @@ mod connection {
     automod::dir!("tests/processes/connection");
 }
 
-/// The election, without faults and with single faults.
+/// The election, without faults and with one fault at a time.
 mod election {
     automod::dir!("tests/processes/election");
 }

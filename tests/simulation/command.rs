@@ -17,7 +17,7 @@ pub struct Process {
     pub parent: Parent,
     pub alive: bool,
     /// `true` if the process runs the command, `false` for a forked child before its exec.
-    pub executed: bool,
+    pub has_execed: bool,
     /// `true` if the process has its own session and process group.
     pub has_own_group: bool,
     /// The time from SIGTERM to the end of the process; `None` if the process ignores SIGTERM.
@@ -39,11 +39,11 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn add(&mut self, parent: Parent, has_own_group: bool, executed: bool, sigterm_delay: Option<Time>) -> usize {
+    pub fn add(&mut self, parent: Parent, has_own_group: bool, has_execed: bool, sigterm_delay: Option<Time>) -> usize {
         let process = Process {
             parent,
             alive: true,
-            executed,
+            has_execed,
             has_own_group,
             sigterm_delay,
             sigterm_sent_as_leftover: false,
@@ -57,7 +57,7 @@ impl Tree {
 
     /// Returns whether a process that has executed the command is alive.
     pub fn runs_command(&self) -> bool {
-        self.processes.iter().any(|process| process.alive && process.executed)
+        self.processes.iter().any(|process| process.alive && process.has_execed)
     }
 
     /// Returns whether processes are alive and all of them have escaped. Nothing kills them, because they had left the
@@ -81,7 +81,7 @@ impl Tree {
         self.processes.iter().enumerate().filter(move |(_, process)| of_parent(process)).map(|(index, _)| index)
     }
 
-    /// Lets a process die, and moves its children to `new_parent`.
+    /// Marks a process as dead, and moves its children to `new_parent`.
     pub fn die(&mut self, dying: usize, new_parent: Parent) {
         self.processes[dying].alive = false;
         self.reparent(Parent::Process(dying), new_parent);

@@ -141,7 +141,7 @@ impl World {
         self.elector_dies(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTART_PAUSE });
     }
 
-    /// Lets the elector die, and schedules the next start of leaderrun.
+    /// Simulates the elector's death, and schedules the next start of leaderrun.
     pub fn elector_dies(&mut self, run: usize, restart_after: Range<Time>) {
         let elector = &mut self.runs[run].elector;
         elector.alive = false;

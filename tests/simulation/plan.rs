@@ -26,7 +26,7 @@ const TIMINGS: [(u64, u64, u64, Option<u64>); 7] = [
     (3_000, 1_500, 300, Some(500)),
 ];
 
-/// The probabilities of faults that affect single messages.
+/// The probabilities of faults that affect individual messages.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     pub request_lost: f64,

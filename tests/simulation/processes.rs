@@ -10,12 +10,12 @@ use crate::world::{Run, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
-    /// Lets the forked child execute the command. From then on the command counts as alive.
+    /// Simulates the exec of the forked child. From then on the command counts as alive.
     pub fn exec(&mut self, run: usize) {
         if !self.runs[run].tree.is_alive(0) {
             return;
         }
-        self.runs[run].tree.processes[0].executed = true;
+        self.runs[run].tree.processes[0].has_execed = true;
         self.statistics.commands += 1;
         trace!(self, "{} STARTS ITS COMMAND", self.name(run));
         if self.runs[run].supervisor.alive {
@@ -40,10 +40,10 @@ impl World {
         }
     }
 
-    /// Lets a process of the command fork another one.
+    /// Forks another process from a process of the command.
     pub fn fork_child(&mut self, run: usize, process: usize) {
         let process = if self.runs[run].tree.is_alive(process) { process } else { 0 };
-        if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].executed {
+        if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].has_execed {
             return;
         }
         let parent = self.runs[run].tree.processes[process].clone();

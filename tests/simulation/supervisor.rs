@@ -39,7 +39,7 @@ pub struct SupervisorProcess {
     pub elector_gone: bool,
     /// `true` from the decision to start the command until the fork.
     is_forking: bool,
-    /// The result of the last start.
+    /// The result of a start, until it is passed to the state machine.
     start_result: Option<StartResult>,
     /// The tenure that the forked child checks before it executes the command.
     start_tenure: Option<Tenure>,
@@ -99,7 +99,7 @@ impl SupervisorProcess {
     }
 }
 
-/// The longest time between the forked child's check of its tenure and its exec.
+/// The longest time between the forked child's check of its tenure and its exec that the invariant tolerates.
 const EXEC_TIME: Duration = Duration::from_millis(10);
 
 impl SupervisorProcess {
@@ -243,8 +243,8 @@ impl World {
         }
     }
 
-    /// Checks, independently of the state machine, whether the tenure is over. If it is, sets the deadline for the
-    /// command's death.
+    /// Checks whether the tenure that the state machine enforces is over, whether or not the state machine has acted on
+    /// that. If it is over, sets the deadline for the command's death.
     fn check_tenure_end(&mut self, run: usize, now: Instant) {
         let supervisor = &mut self.runs[run].supervisor;
         let Some(tenure) = supervisor.supervisor.tenure() else { return };
@@ -305,7 +305,7 @@ impl World {
         self.run_supervisor(run);
     }
 
-    /// Lets the forked child check its tenure before it executes the command.
+    /// Simulates the forked child's check of its tenure, after which it executes the command or exits.
     pub fn check_in_child(&mut self, run: usize) {
         if !self.runs[run].tree.is_alive(0) {
             return;
@@ -376,7 +376,8 @@ impl World {
         self.wake_soon(run, Thread::Main);
     }
 
-    /// Lets the supervisor die: the elector adopts its children, and the main process gets its parent-death signal.
+    /// Simulates the supervisor's death: the elector adopts its children, and the main process gets its parent-death
+    /// signal.
     pub fn supervisor_dies(&mut self, run: usize) {
         let Run { supervisor, tree, elector, .. } = &mut self.runs[run];
         if !supervisor.alive {

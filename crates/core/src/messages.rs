@@ -54,9 +54,9 @@ pub enum SupervisorNotice {
     TimedOut { signal: i32 },
     /// All processes of the command are being killed. `processes` names some of them.
     Killing { reason: KillReason, processes: String },
-    /// The supervisor may be woken `delay` too late, so it brings the stop and the kill forward by this time.
+    /// The supervisor may be woken `delay` too late, so it brings the stop and the kill forward by that much.
     RunsLate { delay: Duration },
-    /// A kill of the command would take `kill_time`, so the stop and the kill are brought forward by this time.
+    /// A kill of the command would take `kill_time`, so the stop and the kill are brought forward by that much.
     KillTime { kill_time: Duration, processes: u32, threads: u32, pace: Option<KillPace> },
     /// The stop and the kill would have to be brought forward by `advance`, which is longer than `max_advance`, so no
     /// command may run.

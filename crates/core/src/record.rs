@@ -24,8 +24,8 @@ pub const FORCED_ANNOTATION: &str = "leaderrun/released-by-force";
 /// The annotation that states which run of leaderrun wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
-/// The annotation that states for which lock and which object a mark was written, as `NAMESPACE/NAME UID`. The uid is
-/// missing in the write that creates the object. Because of this annotation, a mark that was copied from another lock
+/// The annotation that states for which lock and which object a mark was written, as `NAMESPACE/NAME UID`. The write
+/// that creates the object leaves out the uid. Because of this annotation, a mark that was copied from another lock
 /// does not count.
 pub const LOCK_ANNOTATION: &str = "leaderrun/lock";
 
@@ -59,7 +59,7 @@ pub struct Record {
     /// How long the record is valid without a renewal, in seconds. The holder chooses this duration.
     pub lease_duration_seconds: Option<u32>,
     /// The time of the acquisition on the holder's wall clock. It is shown to people and used to calculate
-    /// [`Record::min_hold`], but never compared with a clock.
+    /// [`Record::not_before`] and [`Record::min_hold`], but never compared with a clock.
     pub acquire_time: Option<Timestamp>,
     /// The time of the last renewal on the holder's wall clock. Only its changes show that the holder is alive.
     pub renew_time: Option<Timestamp>,
@@ -98,7 +98,8 @@ pub struct Record {
 
 impl Record {
     /// Returns the time on the wall clock before which the released lock must not be acquired, if the record's mark is
-    /// valid. No command is alive at the release, so a wrong clock can shift the next run, but two runs cannot overlap.
+    /// valid. No command is alive at the release, so a wrong clock can shift when the command runs next, but two
+    /// commands cannot overlap.
     pub fn valid_not_before(&self) -> Option<Timestamp> {
         self.not_before.filter(|_| self.mark().is_some())
     }
@@ -108,8 +109,8 @@ impl Record {
         Duration::try_from(self.valid_not_before()?.duration_since(self.acquire_time?)).ok()
     }
 
-    /// Returns the holder's claim delay, or zero if the record does not contain it. Candidates with a shorter delay are
-    /// preferred.
+    /// Returns the holder's claim delay, or zero if the record does not contain it or has no valid mark. Candidates
+    /// with a shorter delay are preferred.
     pub fn claim_delay(&self) -> Duration {
         self.claim_delay_millis.filter(|_| self.mark().is_some()).map_or(Duration::ZERO, Duration::from_millis)
     }
@@ -120,15 +121,15 @@ impl Record {
         self.run.as_ref().filter(|mark| Some(mark.renew_time) == self.renew_time)
     }
 
-    /// Returns the release that rolls back this claim of `run`.
+    /// Returns the record that releases the lock again, to roll back this claim by `run`.
     pub fn into_rolled_back(self, run: &RunId) -> Self {
         let mark =
             self.renew_time.map(|renew_time| RunMark { run: run.clone(), state: RunState::Released, renew_time });
         Self { holder_identity: String::new(), run: mark, ..self }
     }
 
-    /// Returns the release of this record by a user who knows that its holder is dead. It carries the mark of the run
-    /// that held the lock, if there is one.
+    /// Returns the record that releases the lock by force, for a user who knows that the holder in this record is dead.
+    /// Its mark names the run in this record's mark, or [`RunId::unknown`] if this record has no valid mark.
     pub fn released_by_force(self, wall: Timestamp) -> Self {
         let renew_time = Self::next_renew_time(self.renew_time, wall);
         let run = self.mark().map_or_else(RunId::unknown, |mark| mark.run.clone());
@@ -142,8 +143,8 @@ impl Record {
         }
     }
 
-    /// Returns whether this record is a release by force, after which no candidate waits for the released holder. Like
-    /// a mark, it is valid only while its time equals the record's `renewTime`.
+    /// Returns whether this record is a release by force, after which no candidate waits for the former holder's lease
+    /// to expire. Like a mark, it is valid only while its time equals the record's `renewTime`.
     pub fn is_released_by_force(&self) -> bool {
         self.forced.is_some() && self.forced == self.renew_time && !self.is_held()
     }
@@ -187,9 +188,9 @@ impl Record {
         self.lease_duration_seconds.map_or(fallback, |seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// Returns the `renewTime` of the next renewal: the wall-clock time, but always later than the previous
-    /// `renewTime`. With an unchanged time, the renewal would not change the object: the API server would store
-    /// nothing, and standbys would consider the holder dead.
+    /// Returns the `renewTime` of the next renewal: the wall-clock time, but later than the previous `renewTime`, or at
+    /// least different if there is no later time. With an unchanged time, the renewal would not change the object: the
+    /// API server would store nothing, and standbys would consider the holder dead.
     pub fn next_renew_time(previous: Option<Timestamp>, wall: Timestamp) -> Timestamp {
         let wall = to_microseconds(wall);
         match previous {

@@ -1,8 +1,9 @@
 //! Decides when traffic is routed to this candidate's command, and when it is routed away.
 //!
 //! [`Route`] is a state machine without I/O. Its driver calls [`Route::step`] with everything that has arrived, carries
-//! out the actions in order, and waits for more or for [`Route::next_timeout`]. Every write is a compare-and-swap and
-//! contains the fencing token of this leadership, so a late write of an earlier leadership changes nothing.
+//! out the actions in order, and waits for more or for [`Route::next_timeout`]. The driver makes every write a
+//! compare-and-swap that contains the fencing token of this leadership, so a late write cannot overwrite what a later
+//! leadership has written.
 //!
 //! # The rules
 //!
@@ -50,7 +51,7 @@ pub enum RouteAction {
     Begin(RoutingStep),
     /// The withdrawal is finished or not possible: the command may get its termination signal.
     Withdrawn,
-    /// The candidate is exiting and has no traffic to withdraw: stop driving this route.
+    /// The candidate is exiting and has no traffic that it could withdraw: stop driving this route.
     Finish,
 }
 

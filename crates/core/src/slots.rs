@@ -7,7 +7,7 @@
 //! # The rules
 //!
 //! - A candidate waits for all slots and claims any free slot. The seed determines which slot it tries first, so that
-//!   the candidates do not all claim the same slot.
+//!   the candidates do not all claim the same slot. After a claim has failed, it tries the next slot first.
 //! - A candidate claims one slot at a time. While a claim is pending, it claims no other slot.
 //! - A candidate that leads in a slot ends its candidacy in all other slots.
 
@@ -26,7 +26,8 @@ pub struct SlotInputs {
     pub command_gone: Option<CommandGone>,
     /// Whether to end the candidacy. A leader continues until its command is gone.
     pub stop: bool,
-    /// The replies and watch events of each slot, with the slot's number. The other fields of these inputs are ignored.
+    /// The replies, late writes and watch events of each slot, with the slot's number. The other fields of these inputs
+    /// are ignored.
     pub slots: Vec<(usize, ElectionInputs)>,
 }
 
@@ -69,8 +70,8 @@ struct Slot {
 }
 
 impl SlotElection {
-    /// Creates a candidate for this many slots. If `slots` is 1, the lock has no slots. `seed` determines which slot is
-    /// tried first, the jitter and the claim delays.
+    /// Creates a candidate for this many slots. If `slots` is 1 or 0, there is one election, and its records name no
+    /// slot. `seed` determines which slot is tried first, the jitter of pauses, and how claims are spread.
     pub fn new(slots: usize, config: &ElectionConfig, now: Now, seed: u64) -> Self {
         let count = slots.max(1);
         let election = |number: usize| {
@@ -85,8 +86,8 @@ impl SlotElection {
         Self { slots, first, claimed: None, leads: false, finished: false, lateness: Lateness::default() }
     }
 
-    /// Records that this candidate was woken `delay` too late. Returns the time by which renewals are now sent earlier,
-    /// if it has changed.
+    /// Records that this candidate was woken `delay` too late. Returns the delay that is passed to
+    /// [`Election::set_delay`], if it has changed.
     pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.slots.iter_mut().for_each(|slot| slot.election.set_delay(delay));
@@ -188,7 +189,7 @@ impl SlotElection {
     }
 
     /// Finishes the candidacy when it is over in all slots. If this candidate leads in no slot, and at least one slot
-    /// was held by another candidate or not due, the outcome is `NotAcquired`.
+    /// was held by another candidate or could not be acquired yet, the outcome is `NotAcquired`.
     fn finish_if_over(&mut self, actions: &mut Vec<SlotAction>) {
         if self.finished || self.slots.iter().any(|slot| slot.outcome.is_none()) {
             return;
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_refused_claim_a_candidate_claims_another_slot() {
+    fn after_a_failed_claim_a_candidate_claims_another_slot() {
         let (mut election, _) = candidate(2, None, 0);
         election.step(now(100), arrived(vec![reply(0, Reply::Read(None)), reply(1, Reply::Read(None))]));
         let actions = election.step(now(100), arrived(vec![reply(0, Reply::Conflict)]));

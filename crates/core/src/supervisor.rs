@@ -12,8 +12,8 @@
 //!   the kill instant.
 //! - Once a kill is scheduled, it can only be brought forward.
 //! - Stop and kill are brought forward to allow for late wake-ups of the supervisor or the elector, and for the time
-//!   that killed processes take to end. If that leaves no time for a renewal, no command is started, and a running
-//!   command is stopped while the lock is still held.
+//!   that killed processes take to end. If that leaves too little time for a renewal, no command is started, and a
+//!   running command is stopped while the lock is still held.
 //! - If a command has run for `max_run`, the stop signal is sent to it, and SIGKILL `kill_after` later, or
 //!   `lost_grace` later if there is no `kill_after`.
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
@@ -64,7 +64,7 @@ pub struct Supervisor {
     terminated_before_start: bool,
     /// The end of `max_run`, if the time that the command may run is limited.
     runs_until: Option<Instant>,
-    /// Whether the stop signal was sent to the command at the end of `max_run`.
+    /// Whether the end of the command was requested because it had run for `max_run`.
     timed_out: bool,
     /// When the command will be killed, and why.
     kill: Option<(Instant, KillReason)>,
@@ -74,7 +74,8 @@ pub struct Supervisor {
     leftovers_due: bool,
     /// Whether the command ends with its last process instead of its main process.
     waits_for_all: bool,
-    /// Whether the command was sent a signal that asks it to end.
+    /// Whether a relayed signal or the end of `max_run` has requested the end of the command. A stop after a loss does
+    /// not count.
     end_requested: bool,
     /// The end of the command, if it has been reported.
     reported_gone: Option<Gone>,
@@ -123,7 +124,7 @@ impl Supervisor {
         self.advance.note_delay(now, delay)
     }
 
-    /// Sets how long the command's processes take to end after SIGKILL. Stop and kill are brought forward by this time.
+    /// Sets how long the command's processes take to end after SIGKILL. Stop and kill are brought forward by that much.
     /// Returns whether the time has changed.
     pub fn set_kill_time(&mut self, kill_time: Duration) -> bool {
         self.advance.set_kill_time(kill_time)
@@ -153,9 +154,9 @@ impl Supervisor {
 
     /// Processes everything that has arrived, and returns the actions to carry out, in order.
     ///
-    /// Simultaneous inputs are processed in this order: the result of the start, renewals, the other orders, timeouts,
-    /// the elector's death, the end of the main process, the end of the last process. Overdue deadlines are also
-    /// processed before a signal is relayed.
+    /// Simultaneous inputs are processed in this order: the result of the start, the orders that change the tenure or
+    /// its deadlines, the other orders, timeouts, the elector's death, the end of the main process, the end of the last
+    /// process. Overdue deadlines are also processed before a signal is relayed.
     ///
     /// A supervisor that was frozen may find both renewals and overdue deadlines. The renewals come first. This is
     /// safe, because a renewal's tenure begins when its request was sent, however late the supervisor reads the order.
@@ -237,8 +238,8 @@ impl Supervisor {
         self.main == MainProcess::Running
     }
 
-    /// Returns the time until which the command may rely on the lock. Returns `None` if no tenure was granted, the
-    /// leadership is lost, or the command is gone.
+    /// Returns the time until which the command may rely on the lock. Returns `None` if no tenure was granted, if
+    /// leadership is lost, or if the command is gone.
     fn held_until(&self) -> Option<Instant> {
         self.tenure().filter(|_| !self.lost && self.reported_gone.is_none()).map(|tenure| tenure.stop)
     }
@@ -300,7 +301,7 @@ impl Supervisor {
                 let (advance, max_advance) = (self.advance.total(), self.advance.max);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });
             }
-            // A command that takes too long to kill may grow further, so its grace period is limited.
+            // A command that takes too long to kill may start even more processes, so its grace period is limited.
             let grace_end = now + self.stop_options.lost_grace;
             self.begin_stop_for_loss(if is_too_slow { tenure.kill.min(grace_end) } else { tenure.kill });
         }
@@ -352,8 +353,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether a signal requests the end of the command. SIGHUP and SIGQUIT do not, because many commands only
-    /// reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
+    /// Returns whether a signal requests the end of the command. Unless they are the stop signal, SIGHUP and SIGQUIT do
+    /// not, because many commands only reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
     fn requests_end(&self, signal: i32) -> bool {
         matches!(signal, libc::SIGTERM | libc::SIGINT) || signal == self.stop_options.stop_signal
     }

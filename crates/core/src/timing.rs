@@ -43,7 +43,7 @@ impl Timing {
     ) -> Result<Self, InvalidTiming> {
         use TimingField::{LeaseDuration, LostGrace, RenewDeadline, RetryPeriod};
         use TimingProblem::{
-            AboveMaximum, BeyondKillMargin, NoRoomForAttempts, NoRoomForRenewDeadline, NotWholeSeconds, TooShort,
+            AboveMaximum, BeyondKillMargin, NoRoomForAttempts, NoRoomForRenewDeadline, NotWholeSeconds, TooShort, Zero,
         };
 
         let invalid = |field, value, problem, suggestion| Err(InvalidTiming { field, value, problem, suggestion });
@@ -60,14 +60,16 @@ impl Timing {
             if latest_kill < Duration::from_millis(500) {
                 return invalid(LeaseDuration, lease_duration, NoRoomForRenewDeadline, USUAL_LEASE_DURATION);
             }
-            return invalid(RenewDeadline, renew_deadline, BeyondKillMargin { lease_duration }, usual_deadline);
+            let problem = if renew_deadline.is_zero() { Zero } else { BeyondKillMargin { lease_duration } };
+            return invalid(RenewDeadline, renew_deadline, problem, usual_deadline);
         }
         let request_timeout = renew_deadline.saturating_sub(retry_period) / ATTEMPTS;
         if retry_period.is_zero() || request_timeout < MIN_REQUEST_TIMEOUT {
             if renew_deadline < Duration::from_millis(200) {
                 return invalid(RenewDeadline, renew_deadline, TooShort, usual_deadline);
             }
-            return invalid(RetryPeriod, retry_period, NoRoomForAttempts { renew_deadline }, renew_deadline / 5);
+            let problem = if retry_period.is_zero() { Zero } else { NoRoomForAttempts { renew_deadline } };
+            return invalid(RetryPeriod, retry_period, problem, renew_deadline / 5);
         }
         let longest_grace = latest_kill - renew_deadline;
         let lost_grace = match lost_grace {
@@ -107,7 +109,7 @@ impl Timing {
     }
 
     /// Returns the longest time by which stop and kill can be brought forward. Even then, a renewal that is sent on
-    /// time and takes as long as its timeout allows ends before the stop.
+    /// time ends before the stop, even if it takes its whole timeout.
     pub fn max_advance(&self) -> Duration {
         self.renew_deadline - self.retry_period - self.request_timeout()
     }
@@ -142,11 +144,13 @@ pub enum TimingProblem {
     AboveMaximum,
     /// The duration is too short for a renew deadline and [`MIN_KILL_MARGIN`].
     NoRoomForRenewDeadline,
-    /// The duration is zero, or the kill would be less than [`MIN_KILL_MARGIN`] before the end of the lease duration.
+    /// The duration is zero, but must be longer.
+    Zero,
+    /// The kill would be less than [`MIN_KILL_MARGIN`] before the end of the lease duration.
     BeyondKillMargin { lease_duration: Duration },
     /// The duration is too short for [`ATTEMPTS`] requests.
     TooShort,
-    /// The duration is zero, or leaves too little time for [`ATTEMPTS`] requests before the renew deadline.
+    /// The duration leaves too little time for [`ATTEMPTS`] requests before the renew deadline.
     NoRoomForAttempts { renew_deadline: Duration },
 }
 
@@ -184,17 +188,15 @@ impl fmt::Display for TimingProblem {
                     "{MIN_KILL_MARGIN:?} of it is reserved for killing the command, which leaves no time for a renew deadline"
                 )
             }
+            Self::Zero => f.write_str("it must be longer than zero"),
             Self::BeyondKillMargin { lease_duration } => write!(
                 f,
-                "it must be above zero, and the kill must come at least {MIN_KILL_MARGIN:?} before the lease duration \
-                 of {lease_duration:?} ends"
+                "the kill must come at least {MIN_KILL_MARGIN:?} before the lease duration of {lease_duration:?} ends"
             ),
             Self::TooShort => write!(f, "it leaves no time for {ATTEMPTS} requests"),
-            Self::NoRoomForAttempts { renew_deadline } => write!(
-                f,
-                "it must be above zero and leave time for {ATTEMPTS} requests before the renew deadline of \
-                 {renew_deadline:?}"
-            ),
+            Self::NoRoomForAttempts { renew_deadline } => {
+                write!(f, "it must leave time for {ATTEMPTS} requests before the renew deadline of {renew_deadline:?}")
+            }
         }
     }
 }
@@ -242,10 +244,10 @@ mod tests {
             ((1000, 500, 100, None), LeaseDuration, NoRoomForRenewDeadline),
             ((15_000, 15_000, 2000, None), RenewDeadline, BeyondKillMargin { lease_duration }),
             ((15_000, 14_500, 2000, None), RenewDeadline, BeyondKillMargin { lease_duration }),
-            ((15_000, 0, 2000, None), RenewDeadline, BeyondKillMargin { lease_duration }),
+            ((15_000, 0, 2000, None), RenewDeadline, Zero),
             ((15_000, 150, 149, None), RenewDeadline, TooShort),
             ((15_000, 10_000, 10_000, None), RetryPeriod, NoRoomForAttempts { renew_deadline }),
-            ((15_000, 10_000, 0, None), RetryPeriod, NoRoomForAttempts { renew_deadline }),
+            ((15_000, 10_000, 0, None), RetryPeriod, Zero),
             ((15_000, 10_000, 9_900, None), RetryPeriod, NoRoomForAttempts { renew_deadline }),
             ((15_000, 10_000, 2000, Some(4500)), LostGrace, BeyondKillMargin { lease_duration }),
         ] {
@@ -253,6 +255,15 @@ mod tests {
             let error = timing(lease, renew, retry, grace).unwrap_err();
             assert_eq!((error.field, error.problem), (field, problem), "{durations:?}");
         }
+    }
+
+    #[test]
+    fn the_message_of_an_error_states_only_the_rule_that_is_violated() {
+        let message = |lease, renew, grace| timing(lease, renew, 2000, grace).unwrap_err().to_string();
+        let margin = "the kill must come at least 1s before the lease duration of 15s ends";
+        assert_eq!(message(15_000, 14_000, Some(1)), format!("lost grace 1ms: {margin}; try 0ns"));
+        assert_eq!(message(15_000, 15_000, None), format!("renew deadline 15s: {margin}; try 10s"));
+        assert_eq!(message(15_000, 0, None), "renew deadline 0ns: it must be longer than zero; try 10s");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl fmt::Debug for IssuedCredentials {
 }
 
 /// Returns the value of the variable `KUBERNETES_EXEC_INFO` for the plugin. `authority` is the certificate authority of
-/// the cluster, as PEM; `interactive` is whether the plugin may use the terminal.
+/// the cluster, as PEM; `interactive` states whether the plugin may use the terminal.
 pub fn exec_info(
     plugin: &ExecPlugin,
     config: &ConnectionConfig,
@@ -69,7 +69,7 @@ pub fn exec_info(
 /// Parses the output of a plugin.
 ///
 /// # Errors
-/// Returns the reason, as a phrase about the plugin.
+/// Returns the reason, as a predicate whose subject is the plugin, such as `printed nothing`.
 pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, String> {
     if output.trim_ascii().is_empty() {
         return Err("printed nothing".to_owned());

@@ -34,7 +34,11 @@ fn time_slice(thread: i32) -> u64 {
 
 /// Returns an error if the kernel does not support separate time slices for threads.
 fn check_time_slices() -> Result<(), String> {
-    if time_slice(0) > 0 { Ok(()) } else { Err("Linux before 6.12 has no time slices for single threads".to_owned()) }
+    if time_slice(0) > 0 {
+        Ok(())
+    } else {
+        Err("Linux before 6.12 has no time slices for individual threads".to_owned())
+    }
 }
 
 /// The test drops `CAP_SYS_NICE`, which most containers also lack.

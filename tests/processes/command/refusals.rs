@@ -233,7 +233,7 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
     for megabytes in 2..16 {
         let mut a = run_with_limit(ROOT, Resource::RLIMIT_DATA, megabytes << 20);
         let status = a.wait().code();
-        // With very little memory, the kernel kills leaderrun while it executes the program, so there is no status.
+        // With very little memory, the kernel kills leaderrun during its exec, so there is no status.
         if status.is_some_and(|status| status != 7) {
             assert_eq!(status, Some(UNAVAILABLE), "{megabytes} MB: {}", a.log());
             assert!(a.log().contains("raise the memory limit: ulimit -d"), "{megabytes} MB: {}", a.log());

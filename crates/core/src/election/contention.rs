@@ -35,9 +35,10 @@ const CLAIM_INTERVAL_PER_CONTENDER: Duration = Duration::from_micros(250);
 /// and the previous estimate, so it grows at most by the square root of this factor.
 const MAX_INDICATED_FACTOR: f64 = 16.0;
 
-/// Estimates below this grow by at most one per acquisition, unless a conflict and acquisitions by others show that
-/// they are too low. One time in twelve, a lone candidate draws a fraction as small as the median minimum of eight
-/// draws. A faster growth would then delay the next hand-over although there are no contenders.
+/// Estimates below this, but above [`NO_SPREAD_MAX`], grow by at most one per acquisition, unless a conflict and
+/// acquisitions by others show that they are too low. One time in twelve, a lone candidate draws a fraction as small as
+/// the median minimum of eight draws. A faster growth would then delay the next hand-over although there are no
+/// contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
 /// The smallest number of contenders, as a multiple of the estimate, that is indicated by a conflict together with

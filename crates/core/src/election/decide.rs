@@ -202,7 +202,7 @@ impl Election {
         self.timers.get(Timer::Send).unwrap_or(self.started)
     }
 
-    /// Returns when the next request is due if nothing arrives before then.
+    /// Returns when the next request or watch is due if nothing arrives before then.
     pub(super) fn next_request_at(&self) -> Option<Instant> {
         match &self.observed {
             Some(observed) if self.is_waiting() && !self.must_read && !self.already_holds(observed) => {

@@ -51,7 +51,7 @@ impl Election {
         self.stop_watching();
         self.must_read |= !self.unconfirmed_writes.is_empty();
         self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
-        // A pending claim is given up early enough that there is time left to read its outcome and to release the lock.
+        // A pending claim is given up early enough to leave time to read its outcome and to release the lock.
         let half_time = now.boot + RELEASE_TIMEOUT / 2;
         if self.timers.get(Timer::GiveUp).is_some_and(|at| at > half_time) {
             self.timers.set(Timer::GiveUp, half_time);
@@ -77,8 +77,8 @@ impl Election {
         self.actions.push(ElectionAction::Finish(outcome));
     }
 
-    /// Returns the outcome for a candidate that gives up: `NotAcquired` if the lock was held or not due, and
-    /// `Unreachable` if the record could not be read or written.
+    /// Returns the outcome for a candidate that gives up: `NotAcquired` if the lock was held or could not be acquired
+    /// yet, and `Unreachable` if the record could not be read or written.
     pub(super) fn outcome_of_waiting(&self, now: Now) -> Outcome {
         let Some(observed) = &self.observed else { return Outcome::Unreachable };
         let is_mine = self.observed_is_mine(observed);

@@ -2,7 +2,7 @@
 //! has passed since the lock was acquired.
 //!
 //! The release writes the wall-clock time at which the hold ends to the record. No command is alive at the release, so
-//! a wrong clock can shift the next run, but two runs cannot overlap.
+//! a wrong clock can shift when the command runs next, but two commands cannot overlap.
 //!
 //! A stored time that is further in the future than the hold shows that a clock is wrong, but not which one. A
 //! candidate that waits measures the hold on its own clock, from when it first saw the record. A candidate that does
@@ -17,7 +17,7 @@ use super::protocol::Now;
 use crate::instant::Instant;
 use crate::record::Record;
 
-/// Returns the earliest time at which the next run may start. The release writes it to the record after the command
+/// Returns the earliest time at which the command may run again. The release writes it to the record after the command
 /// has succeeded.
 pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Timestamp> {
     let min_hold = SignedDuration::try_from(min_hold?).unwrap_or(SignedDuration::MAX);

@@ -1,40 +1,43 @@
 //! The election: which candidate leads, and until when.
 //!
 //! [`Election`] is one candidate in the election for one lock. It is a state machine without I/O: its inputs are the
-//! time, replies and watch events, and its outputs are actions. The program, the simulation and the model use the same
-//! code.
+//! time, replies and watch events, and its outputs are actions. leaderrun, its simulation and its model checker all run
+//! this code.
 //!
 //! # How to drive an election
 //!
 //! 1. Call [`Election::step`] once without inputs. It returns the first request.
 //! 2. Carry out the returned actions in order. There is at most one pending request and one watch at a time. A new
-//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one, whose later results are ignored.
-//!    Only the late reply to a write may still be passed, as [`ElectionInputs::late_write`].
+//!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one, whose later results you must
+//! drop. Only the late reply to a write may still be passed, as [`ElectionInputs::late_write`].
 //! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
 //!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
 //!    which order simultaneous inputs are processed.
 //! 4. Use a clock that never goes back and keeps running while the machine is suspended. Its readings are never stored
 //!    in the record or compared with those of another machine.
 //! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
-//!    [`ElectionAction::Extend`] postpones that instant. At `kill` every process of the command must be dead. Report
-//!    [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then released.
+//!    [`ElectionAction::Extend`] postpones that instant. At `kill`, send SIGKILL to every process of the command that
+//! is left. [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) reserves the time in which these processes end. Report
+//! [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then released.
 //! 6. The election is over after [`ElectionAction::Finish`].
 //!
 //! # The rules
 //!
 //! The protocol is that of client-go (`tools/leaderelection/leaderelection.go`), with these additional rules:
 //!
-//! - A tenure begins at T0, the instant just *before* the request of its renewal is sent.
+//! - A tenure begins at T0, the instant just *before* its claim or renewal is sent.
 //! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last read.
 //! - Every renewal differs from the previous one.
 //! - If the scheduler wakes a candidate's thread late, the candidate sends its renewals earlier by that delay.
-//! - A run recognizes its own record by the mark. The holder's identity is not enough.
-//! - After a write without a reply, a read determines whether the write succeeded. If so, the tenure begins at the
-//!   write's T0.
+//! - A run is one start of a candidate's program. It recognizes its own record by the
+//!   [`RunMark`](crate::record::RunMark), which contains the run's unique ID. The holder's identity is not enough,
+//!   because several runs may have the same identity.
+//! - A claim or renewal without a reply is sent again. If the second one fails with a conflict, a read shows whether
+//!   the first one succeeded. If so, the tenure begins at the first one's T0.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
-//! - Only two can release a lock: the run that holds it, and a user with `leaderrun release --force`. After another
-//!   client has emptied, deleted or replaced the record, candidates that observed the holder wait for its lease
-//!   duration.
+//! - A lock that is held by a run can be released only by that run, or by a user with `leaderrun release --force`.
+//!   After another client has emptied, deleted or replaced the record, candidates that observed the holder wait for its
+//!   lease duration.
 
 mod contention;
 mod decide;
@@ -78,27 +81,30 @@ const JITTER: f64 = 1.2;
 const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 
 /// The longest pause that a server's `Retry-After` can impose on a standby.
-const MAX_DEMANDED_PAUSE: Duration = Duration::from_secs(60);
+const MAX_REQUESTED_PAUSE: Duration = Duration::from_secs(60);
 
-/// After this many refused requests since the last result or conflict, a candidate with `wait` zero gives up. An API
-/// server that is just starting may refuse one.
+/// After this many refused requests since the last reply that was neither [`Reply::Refused`] nor [`Reply::Unknown`], a
+/// candidate whose `wait` is zero gives up. An API server that is just starting may refuse one.
 const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
 
-/// After this many failed reads since the last result or conflict, a candidate with `wait` zero gives up, if it has not
+/// After this many reads that failed with [`Reply::Unknown`], a candidate whose `wait` is zero gives up, if it has not
 /// read the record yet.
 const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
 
-/// The longest pause between the requests of a candidate with `wait` zero, unless the server demands a longer one.
+/// The longest pause after a failed request of a candidate whose `wait` is zero, unless the server requests a longer
+/// one.
 const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 
-/// The longest time that a candidate with `wait` zero waits for the first reply, even if the lease duration is longer.
+/// The longest time that a candidate whose `wait` is zero tries to read the record for the first time, even if the
+/// lease duration is longer.
 const FIRST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The maximum number of renewals in one retry period. Only a candidate that runs late sends more than one.
+/// The maximum number of renewals in one retry period, without repeated attempts. Only a candidate whose thread is
+/// woken late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
-/// The number of writes of this run whose `renewTime` is remembered: more than a leader sends in one tenure without
-/// seeing the record.
+/// The maximum number of writes of this run whose `renewTime` is remembered. With the default durations, a leader sends
+/// fewer in one tenure without reading the record.
 const MAX_OWN_RENEW_TIMES: usize = 32;
 
 /// A request whose reply is awaited.
@@ -169,7 +175,8 @@ pub struct Election {
     /// The leader that may be preempted.
     preemption: Option<Preemption>,
     timers: Timers,
-    /// When the last reply arrived that was a result or a conflict.
+    /// When the last reply arrived that was neither [`Reply::Refused`] nor [`Reply::Unknown`]; the start of the
+    /// candidacy if there was none.
     last_reply: Instant,
     /// The number of requests that were refused since `last_reply`.
     refusals: u32,
@@ -179,9 +186,12 @@ pub struct Election {
     /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
     /// watch and are ignored.
     watch_replaced: bool,
-    /// The number of consecutive watches that broke. Each but the first broke within a lease duration of its opening.
+    /// The number of watches that broke, beginning with the last one that broke later than a lease duration after its
+    /// opening. Watches that ended cleanly do not count, and do not reset the number. [`ElectionNotice::Watching`]
+    /// does.
     broken_watches: u32,
-    /// Whether [`ElectionNotice::Polling`] was reported, and [`ElectionNotice::Watching`] was not reported since.
+    /// Whether [`ElectionNotice::Polling`] has been reported, and [`ElectionNotice::Watching`] has not been reported
+    /// since.
     polling_reported: bool,
     /// True from [`ElectionAction::Claiming`] until the result of the claim is known.
     claiming: bool,
@@ -197,7 +207,8 @@ pub struct Election {
 }
 
 impl Election {
-    /// Creates a candidate that begins by reading the record. `seed` determines its jitter and its claim delays.
+    /// Creates a candidate that begins by reading the record. `seed` determines the jitter of its pauses, and how it
+    /// spreads its claims.
     pub fn new(config: ElectionConfig, now: Now, seed: u64) -> Self {
         Self {
             config,
@@ -295,7 +306,8 @@ impl Election {
         self.may_claim = may_claim;
     }
 
-    /// Sets how late the scheduler wakes this candidate's thread. Renewals are sent earlier by this delay.
+    /// Sets how late the scheduler wakes this candidate's thread. Renewals are sent earlier by that delay, but at most
+    /// [`MAX_RENEWALS_PER_RETRY_PERIOD`] times in a retry period.
     pub fn set_delay(&mut self, delay: Duration) {
         self.delay = delay;
     }
@@ -330,9 +342,9 @@ impl Election {
         let timing = &self.config.timing;
         let (least, most) = match self.phase {
             ElectionPhase::Waiting if has_zero_wait => {
-                (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), MAX_DEMANDED_PAUSE)
+                (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), MAX_REQUESTED_PAUSE)
             }
-            ElectionPhase::Waiting => (self.jittered_retry(), MAX_DEMANDED_PAUSE),
+            ElectionPhase::Waiting => (self.jittered_retry(), MAX_REQUESTED_PAUSE),
             // A leader retries soon, because its tenure ends soon. The time for a release is also short.
             _ => (timing.retry_period() / 4, timing.request_timeout()),
         };
@@ -360,9 +372,10 @@ impl Election {
         record.is_held_by_run(&self.config.run, &self.config.identity) && !self.is_written_by_clone(record)
     }
 
-    /// Returns whether a clone of this process has written a record of this run. If a snapshot of a virtual machine is
-    /// resumed several times, all of its copies have the same run ID. A record that is older than all remembered
-    /// writes does not count as the clone's: this run may have written it, and another client restored it.
+    /// Returns whether a clone of this process wrote `record`, which carries this run's ID. If a snapshot of a virtual
+    /// machine is resumed several times, all of its copies have the same run ID. Once the oldest writes of this run
+    /// have been forgotten, a record that is older than all remembered writes does not count as a clone's: this run may
+    /// have written it, and another client may have restored it.
     fn is_written_by_clone(&self, record: &Record) -> bool {
         let Some(renew_time) = record.renew_time else { return false };
         let may_be_forgotten = self.own_renew_times.len() == MAX_OWN_RENEW_TIMES

@@ -231,7 +231,8 @@ impl Election {
         changed
     }
 
-    /// Returns [`ElectionAction::StepDown`] once if the record with which this run holds the lock asks it to step down.
+    /// Adds the action [`ElectionAction::StepDown`], once, if the record with which this run holds the lock asks it to
+    /// step down.
     fn check_step_down(&mut self) {
         let record = self.observed.as_ref().and_then(ObservedRecord::record);
         let is_requested =

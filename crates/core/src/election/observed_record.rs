@@ -16,7 +16,7 @@ const MAX_DISPLACED: usize = 16;
 
 /// The record as last seen, and when it last changed according to this candidate's clock.
 ///
-/// The record's own times are never compared with a clock: a holder is considered dead only when its record has not
+/// The record's `renewTime` is never compared with a clock: a holder is considered dead only when its record has not
 /// changed for the lease duration stated in it.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ObservedRecord {
@@ -79,7 +79,7 @@ impl ObservedRecord {
     /// run's write replaced a different record than the one seen before.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.last_seen = now.boot;
-        // Another client has deleted and recreated the object, so the previous holder may still be alive.
+        // If another client has deleted and recreated the object, the previous holder may still be alive.
         let recreated = self
             .stored
             .as_ref()

@@ -47,7 +47,8 @@ impl Election {
         self.actions.push(ElectionAction::Send(Request::Update(stored.version, request)));
     }
 
-    /// Makes the request due again after it failed because the leader had renewed the record in the meantime.
+    /// Makes the request due again after it failed because the record had changed in the meantime, usually by a
+    /// renewal.
     pub(super) fn note_preemption_conflict(&mut self) {
         if let Some(preemption) = &mut self.preemption {
             preemption.was_asked = false;

@@ -16,7 +16,8 @@ use crate::timing::Timing;
 pub struct ElectionConfig {
     /// The holder identity that this candidate writes into the record.
     pub identity: String,
-    /// The ID of this start of the program. It must be unique, even among candidates with the same identity.
+    /// The ID of this run, that is, of this start of your program. It must be unique, even among candidates with the
+    /// same identity.
     pub run: RunId,
     pub timing: Timing,
     /// How long to wait for the lock; `None` means that there is no limit. If this is zero, the candidate does not wait
@@ -57,7 +58,7 @@ pub struct ElectionInputs {
     pub stop: bool,
     /// The reply to the request that was sent last.
     pub reply: Option<Reply>,
-    /// The record that an earlier write has stored, if the reply arrives after another request was sent. A client may
+    /// The record that an earlier write has stored, if the reply arrives after another request was sent. The driver may
     /// drop such replies, but then a leader whose writes take longer than a request timeout loses the lock.
     pub late_write: Option<Stored>,
     /// The events of the watch that was opened last, in order.
@@ -136,7 +137,7 @@ pub enum WatchEvent {
     Ended,
     /// The watch broke, could not be opened, or cannot be resumed.
     Broken,
-    /// The watch was refused, and the server demands a pause before the next watch.
+    /// The watch was refused, and the server requests a pause before the next watch.
     Refused { retry_after: Duration },
     /// This candidate is not allowed to watch.
     Forbidden,
@@ -180,14 +181,14 @@ pub struct Leadership {
     pub uid: String,
     /// The resourceVersion of the write that acquired the lock, from which the fencing token is derived.
     pub resource_version: String,
-    /// The record's `leaseTransitions`, which grows with each acquisition.
+    /// The record's `leaseTransitions`: the number of acquisitions since the one that created the record.
     pub transitions: u32,
 }
 
 /// How an election ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The command is gone and the lock was released.
+    /// The command is gone, and the lock was released or was no longer held by this run.
     Released,
     /// The command is gone. The lock could not be released in time and will expire.
     NotReleased,
@@ -195,7 +196,7 @@ pub enum Outcome {
     Lost,
     /// The candidacy was stopped before the lock was acquired.
     Stopped,
-    /// The candidate stopped waiting while the lock was held or not due.
+    /// The candidate stopped waiting while the lock was held or could not be acquired yet.
     NotAcquired,
     /// The candidate stopped waiting while the lock could not be reached or used.
     Unreachable,
@@ -225,7 +226,7 @@ pub enum ElectionNotice {
     /// Another client emptied, deleted or replaced the record while another run held the lock. This candidate waits for
     /// that run's lease duration.
     Displaced,
-    /// The lock is free, but the command succeeded and is not due again before this time.
+    /// The lock is free, but the command has succeeded and must not run again before this time.
     NotDue { not_before: Timestamp },
     /// The record cannot be watched, so it is read every retry period instead.
     Polling,

@@ -4,7 +4,7 @@ use core::mem;
 use core::time::Duration;
 
 use super::timers::Timer;
-use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, MAX_DEMANDED_PAUSE, Now, WatchEvent};
+use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, MAX_REQUESTED_PAUSE, Now, WatchEvent};
 use crate::instant::Instant;
 use crate::record::Stored;
 
@@ -12,8 +12,8 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// The number of broken watches in a row after which the candidate reports that it polls. A watch that broke long after
-/// it was opened counts as the first.
+/// The number of broken watches after which the candidate reports that it polls. The count begins again with a watch
+/// that broke later than a lease duration after its opening.
 const BROKEN_WATCHES_UNTIL_NOTICE: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ impl Election {
                     self.notify_polling();
                 }
                 let pause = match event {
-                    WatchEvent::Refused { retry_after } => retry_after.min(MAX_DEMANDED_PAUSE),
+                    WatchEvent::Refused { retry_after } => retry_after.min(MAX_REQUESTED_PAUSE),
                     _ => Duration::ZERO,
                 };
                 self.close_watch_and_poll(retry_at.max(now.boot + pause), retry_at);

@@ -9,8 +9,8 @@
 //! - The supervisor reports which tenure it enforces. Soon after the kill instant of this tenure, it must report that
 //!   the command is gone. If it does not, or if it dies, the elector kills the supervisor and then every descendant. A
 //!   supervisor that kills the processes gradually gets more time: it has brought the stop and the kill forward.
-//! - The elector tells the supervisor how late the scheduler wakes it. The supervisor allows for that delay, because
-//!   the elector kills the command if the supervisor fails.
+//! - The elector tells the supervisor how late the scheduler wakes the elector. The supervisor allows for that delay,
+//!   because the elector kills the command if the supervisor fails.
 //! - When another candidate is known to hold the lock, the supervisor gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.

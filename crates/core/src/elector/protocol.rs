@@ -87,7 +87,7 @@ pub enum Ending {
     /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if a
     /// signal or a request to step down has requested the end.
     Lost { may_rejoin: bool },
-    /// leaderrun stopped waiting while the lock was held, or while the command was not due.
+    /// leaderrun stopped waiting while the lock was held or could not be acquired yet.
     NotAcquired,
     /// leaderrun stopped waiting while the lock could not be reached or used.
     Unreachable,

@@ -8,14 +8,15 @@ use crate::instant::Instant;
 use crate::messages::Order;
 use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 
-/// The longest time for which a termination signal is deferred until traffic has been routed away.
+/// The longest time that a termination signal is deferred while traffic is routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Copies of a termination signal within this time count as one signal. A signal that is repeated later is relayed
 /// again, because its sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
-/// A termination signal that is relayed only after traffic has been routed away.
+/// A termination signal that is deferred while traffic is routed away. It is relayed when the withdrawal is finished or
+/// not possible, when another termination signal arrives, and at `until` at the latest.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeferredSignal {
     signal: i32,

@@ -10,14 +10,15 @@ use crate::record::{Record, RunId, Stored, Version};
 /// The longest pause after the rollback of a claim.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// Carries out each request to the pair as requests to single objects.
+/// Carries out each request to the pair as requests to the individual objects.
 ///
 /// A write goes to the first object and then to the second. A claim that is only in the first object (a half claim)
 /// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back when the
 /// second write fails, or by the next read if the request was dropped between the two writes. If there is no
 /// reply to the second write, both objects are read first, because it may have succeeded. After a rollback there is a
-/// pause in which others can acquire the lock, and each further pause is twice as long, up to a minute. The writes of a
-/// leader are never rolled back, because its command may be alive.
+/// pause in which others can acquire the lock, unless one of them has just changed the second object. Each further
+/// pause is twice as long, up to a minute. The writes of a leader are never rolled back, because its command may be
+/// alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
@@ -197,7 +198,7 @@ fn write_request(replaced: Option<Version>, record: Record) -> Request {
     }
 }
 
-/// Returns a failure that demands a pause before the next request. A conflict demands no pause: another client has
+/// Returns this failure with a pause before the next request. A conflict is returned unchanged: another client has
 /// changed the record, so it is read at once.
 fn with_pause(failure: Reply, pause: Duration) -> Reply {
     match failure {

@@ -32,8 +32,8 @@ impl Supervisor {
         self.waits_for_all && has_leftovers && !self.killing
     }
 
-    /// Begins the stop after a loss: sends the stop signal now and SIGKILL at `kill`. If the stop has already begun,
-    /// only the kill can be brought forward.
+    /// Begins the stop after a loss: sends the stop signal now, and SIGKILL at `kill` at the latest. If the stop has
+    /// already begun, only the kill can be brought forward.
     pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
         if self.lost {
             self.kill_for_loss_by(kill);
@@ -46,7 +46,7 @@ impl Supervisor {
         }
     }
 
-    /// Records that leadership is lost, without sending a stop signal. The command is killed at `kill`.
+    /// Records that leadership is lost, without sending a stop signal. The command is killed at `kill` at the latest.
     pub(super) fn lose(&mut self, kill: Instant) {
         self.lost = true;
         if self.main == MainProcess::NotStarted {

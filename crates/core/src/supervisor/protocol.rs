@@ -10,7 +10,7 @@ use crate::tenure::Tenure;
 /// The options for how a command is stopped.
 #[derive(Clone, Debug, Hash)]
 pub struct StopOptions {
-    /// The signal that is sent to the command when leadership is lost.
+    /// The signal that is sent to the command when leadership is lost, and at the end of `max_run`.
     pub stop_signal: i32,
     /// The time from the stop signal to the kill after a loss of leadership. Processes that the main process leaves
     /// running are killed after the same time.
@@ -55,7 +55,8 @@ pub enum SupervisorAction {
     Start(Tenure),
     /// Relay this signal to the command's process group.
     Signal(i32),
-    /// Send the stop signal to the command's process group: leadership is lost.
+    /// Send the stop signal to the command's process group: the tenure is over, the elector has died, or the command
+    /// could not be killed in time if renewals failed.
     Stop,
     /// Report which processes the main process left running; `awaited` states whether leaderrun waits for them, because
     /// they now count as the command (`--wait-for all`).

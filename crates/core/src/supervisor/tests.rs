@@ -1,4 +1,4 @@
-//! Tests of each rule of the supervisor by itself.
+//! Tests of each of the supervisor's rules in isolation.
 
 use super::*;
 
@@ -93,7 +93,8 @@ fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
 }
 
-/// Returns the notice that stop and kill would have to be brought forward by `advance`, but by at most [`KILL_TIME`].
+/// Returns the notice that stop and kill would have to be brought forward by `advance`, although at most [`KILL_TIME`]
+/// is allowed.
 fn too_slow(advance: Duration) -> SupervisorAction {
     SupervisorAction::Report(Report::Notice(SupervisorNotice::TooSlow { advance, max_advance: KILL_TIME }))
 }
@@ -103,7 +104,8 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
     let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
     supervisor.set_kill_time(KILL_TIME);
     step(&mut supervisor, start_time(), SupervisorInputs::default());
-    // The result is the same whether the earlier stop instant is still in the future or has passed.
+    // The result is the same whether the stop of the tenure before the renewal would still be in the future or would
+    // have passed.
     for longer in [KILL_TIME + Duration::from_millis(1), KILL_TIME * 2] {
         let mut supervisor = supervisor.clone();
         supervisor.set_kill_time(longer);

@@ -80,8 +80,8 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
 }
 
 /// Checks whether `user` may impersonate `wanted`. Either of two permissions is enough: constrained impersonation,
-/// which is granted for single verbs, or the classic verb `impersonate`, which covers all requests. If `user` has
-/// neither, the client gets the error for constrained impersonation.
+/// which is granted for each verb separately, or the classic verb `impersonate`, which covers all requests. If `user`
+/// has neither, the client gets the error for constrained impersonation.
 ///
 /// A service account together with groups can only be impersonated with the classic verb.
 fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {

@@ -53,7 +53,7 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
     Ok(object)
 }
 
-/// Returns an error for each field of `sent` that is missing in `parsed`. `prefix` is the path of both objects.
+/// Returns an error for each field of `sent` that is missing from `parsed`. `prefix` is the path of both objects.
 fn unknown_fields(prefix: &str, sent: &Value, parsed: &Value) -> Vec<String> {
     match (sent, parsed) {
         (Value::Object(sent), Value::Object(parsed)) => {

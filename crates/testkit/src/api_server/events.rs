@@ -53,8 +53,8 @@ fn rename(
 /// Returns the errors in an Event, which is in its stored form. The rules depend on the API group of `resource`, to
 /// which the client has sent the Event.
 ///
-/// core/v1 only requires an Event to be complete if it has an `eventTime`. events.k8s.io/v1 always requires complete
-/// Events, and only lets clients change the series.
+/// Both groups require an Event to be complete if it has an `eventTime`. events.k8s.io/v1 also requires new Events to
+/// have one, and lets clients change only the series of existing Events.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {

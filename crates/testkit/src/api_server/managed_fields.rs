@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::metadata::text;
 use super::resources::Resource;
 
-/// Metadata that the server writes itself and that no client manages.
-const SERVER_METADATA: [&str; 8] = [
+/// Metadata that no client manages.
+const UNMANAGED_METADATA: [&str; 8] = [
     "creationTimestamp",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
@@ -73,12 +73,12 @@ fn fields_of(object: &Value) -> Fields {
     fields.remove("kind");
     fields.remove("status");
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|name, _| !SERVER_METADATA.contains(&name.as_str()));
+        metadata.retain(|name, _| !UNMANAGED_METADATA.contains(&name.as_str()));
     }
     fields
 }
 
-/// Returns the fields of `new` that are missing in `old` or have another value there. A list counts as one value.
+/// Returns the fields of `new` that `old` does not have, or has with another value. A list counts as one value.
 fn changed_fields(old: &Fields, new: &Fields) -> Fields {
     let mut set = Fields::new();
     for (name, value) in new {

@@ -10,7 +10,7 @@ fn released(contenders: u32) -> Record {
 fn standby_of_a_released_lock(contenders: u32) -> Driver {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(Record { contenders: Some(contenders), ..record_by("r", RunState::Held, T1, 15) }));
-    driver.actions();
+    driver.take_actions();
     driver.watch_delivers(released(contenders));
     driver
 }
@@ -23,7 +23,7 @@ fn few_candidates_claim_without_a_delay() {
 #[test]
 fn the_claims_of_many_candidates_are_delayed() {
     let mut driver = standby_of_a_released_lock(1000);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     let wait = driver.time_to_next_timeout();
     assert!(wait < 8 * SECOND, "{wait:?}");
     driver.advance(wait);
@@ -36,7 +36,7 @@ fn a_candidate_that_sees_another_claim_first_writes_nothing() {
     let mut driver = standby_of_a_released_lock(1000);
     driver.watch_delivers(Record { contenders: Some(1000), ..record_by("s", RunState::Held, T1, 15) });
     driver.advance(8 * SECOND);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
 }
 
 #[test]
@@ -51,9 +51,9 @@ fn many_candidates_claim_an_expired_lock_with_a_delay() {
     let mut driver = Driver::start(None);
     let held = Record { contenders: Some(1000), ..record_by("r", RunState::Held, T1, 15) };
     driver.reply_to_read(Some(held.clone()));
-    driver.actions();
+    driver.take_actions();
     driver.advance(15 * SECOND);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(driver.time_to_next_timeout());
     driver.reply_to_read(Some(held));
     driver.expect_write();

@@ -13,9 +13,11 @@ fn a_record_that_names_another_holder_is_a_loss() {
         driver.expect_write();
         driver.reply(Reply::Conflict);
         driver.reply_to_read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
-        assert!(matches!(&driver.actions()[..], [ElectionAction::Lose { holder: new_holder }] if new_holder == holder));
+        assert!(
+            matches!(&driver.take_actions()[..], [ElectionAction::Lose { holder: new_holder }] if new_holder == holder)
+        );
         driver.step(ElectionInputs::command_gone(true));
-        assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Lost)]);
+        assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Lost)]);
     }
 }
 
@@ -30,7 +32,7 @@ fn a_holder_writes_an_emptied_or_deleted_record_again() {
         let second_write = driver.expect_write();
         assert_eq!(second_write.holder_identity, "me");
         driver.reply_to_write(second_write);
-        assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+        assert!(matches!(driver.take_actions()[..], [ElectionAction::Extend(_)]));
     }
 }
 
@@ -38,14 +40,14 @@ fn a_holder_writes_an_emptied_or_deleted_record_again() {
 fn the_lock_is_released_only_after_the_command_is_gone() {
     let mut driver = Driver::leading();
     driver.step(ElectionInputs::stop());
-    assert_eq!(driver.actions(), [], "a leader continues until its command is gone");
+    assert_eq!(driver.take_actions(), [], "a leader continues until its command is gone");
     driver.step(ElectionInputs::command_gone(true));
     let released = driver.expect_write();
     assert_eq!(released.holder_identity, "");
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     assert_eq!(released.lease_duration_seconds, Some(15));
     driver.reply_to_write(released);
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Released)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Released)]);
 }
 
 #[test]
@@ -54,10 +56,10 @@ fn a_release_without_a_reply_times_out() {
     driver.step(ElectionInputs::command_gone(true));
     let end = driver.now.boot + 5 * SECOND;
     while driver.now.boot < end {
-        driver.actions();
+        driver.take_actions();
         driver.advance(driver.time_to_next_timeout());
     }
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotReleased)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::NotReleased)]);
 }
 
 #[test]
@@ -66,12 +68,12 @@ fn a_candidate_that_stops_releases_the_lock_if_its_pending_claim_acquires_it() {
     driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.step(ElectionInputs::stop());
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.reply_to_write(claim);
     let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     driver.reply_to_write(released);
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
 #[test]
@@ -92,41 +94,41 @@ fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
     let claim = driver.expect_write();
     driver.advance(SECOND);
     driver.step(ElectionInputs::stop());
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(RELEASE_TIMEOUT / 2);
     driver.reply_to_read(Some(claim));
     let released = driver.expect_write();
     assert_eq!(released.mark().unwrap().state, RunState::Released);
     driver.reply_to_write(released);
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Stopped)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
 
 #[test]
 fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
     let mut driver = Driver::start(None);
     driver.step(ElectionInputs::stop());
-    assert!(matches!(driver.actions()[..], [_, ElectionAction::Finish(Outcome::Stopped)]));
+    assert!(matches!(driver.take_actions()[..], [_, ElectionAction::Finish(Outcome::Stopped)]));
 }
 
 #[test]
 fn a_candidate_gives_up_when_its_wait_is_over() {
     let mut driver = Driver::start(Some(3 * SECOND));
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
     driver.advance(3 * SECOND);
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
 fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_that_the_holder_is_alive() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(_)]));
     driver.advance(SECOND);
-    assert_eq!(driver.actions(), [], "the holder may be dead");
+    assert_eq!(driver.take_actions(), [], "the holder may be dead");
     driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
@@ -168,12 +170,12 @@ fn a_leader_reports_edits_of_its_record() {
         (Record { lease_duration_seconds: Some(1), ..mine }, vec![ElectionNotice::Edited]),
     ] {
         driver.advance(2 * SECOND);
-        notices(&mut driver);
+        take_notices(&mut driver);
         driver.reply(Reply::Conflict);
         driver.version += 1;
         let stored = driver.stored(current);
         driver.reply(Reply::Read(Some(stored)));
-        assert_eq!(notices(&mut driver), expected);
+        assert_eq!(take_notices(&mut driver), expected);
     }
 }
 
@@ -185,7 +187,7 @@ fn the_minimum_hold_does_not_depend_on_the_clock_of_an_earlier_holder() {
     driver.reply_to_read(Some(record_by("r", RunState::Released, &ahead, 15)));
     let claim = driver.expect_write();
     driver.reply_to_write(claim);
-    driver.actions();
+    driver.take_actions();
     driver.step(ElectionInputs::command_gone(true));
     assert_eq!(driver.expect_write().valid_not_before(), Some(acquired + 60 * SECOND));
 }
@@ -195,7 +197,7 @@ fn a_candidate_that_does_not_wait_ends_if_the_command_is_not_due() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     let not_before = Some(driver.now.wall + SECOND);
     driver.reply_to_read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
@@ -203,28 +205,28 @@ fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
     let mut held = Driver::start(Some(3 * SECOND));
     held.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
     held.advance(3 * SECOND);
-    assert!(held.actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
+    assert!(held.take_actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
 
     let mut silent = Driver::start(Some(3 * SECOND));
     silent.advance(3 * SECOND);
-    assert!(silent.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+    assert!(silent.take_actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 
     let mut unusable = Driver::start(Some(3 * SECOND));
     unusable.reply_to_read(None);
     unusable.reply(Reply::Refused { retry_after: None });
     unusable.advance(3 * SECOND);
-    assert!(unusable.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+    assert!(unusable.take_actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }
 
 #[test]
 fn a_candidate_that_does_not_wait_gives_up_after_two_refusals() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     driver.reply(Reply::Refused { retry_after: None });
-    assert_eq!(driver.actions().len(), 1, "an API server that is starting may refuse one request");
+    assert_eq!(driver.take_actions().len(), 1, "an API server that is starting may refuse one request");
     driver.advance(driver.time_to_next_timeout());
     driver.expect_read();
     driver.reply(Reply::Refused { retry_after: None });
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn a_candidate_that_does_not_wait_gives_up_after_three_failed_reads() {
         driver.expect_read();
     }
     driver.reply(Reply::Unknown { retry_after: None });
-    assert_eq!(driver.actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Unreachable)]);
 }
 
 #[test]
@@ -249,7 +251,7 @@ fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_reply() {
     let hour = 3600 * SECOND;
     let mut driver = Driver::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
     driver.advance(FIRST_REPLY_TIMEOUT);
-    assert!(driver.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+    assert!(driver.take_actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }
 
 /// The holder may be dead. If so, its record will expire.
@@ -262,5 +264,5 @@ fn a_candidate_that_does_not_wait_does_not_give_up_after_failed_reads_if_it_know
         driver.advance(driver.time_to_next_timeout());
         driver.reply(Reply::Unknown { retry_after: None });
     }
-    assert!(!driver.actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
+    assert!(!driver.take_actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }

@@ -1,4 +1,4 @@
-//! Tests of each rule of the election by itself. The simulation tests the rules together.
+//! Tests of each of the election's rules in isolation. leaderrun's simulation tests the rules together.
 
 mod contention;
 mod ending;
@@ -63,7 +63,7 @@ impl Driver {
         driver.reply_to_read(None);
         let record = driver.expect_write();
         driver.reply_to_write(record);
-        assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]));
+        assert!(matches!(driver.take_actions()[..], [ElectionAction::StartLeading(_)]));
         driver
     }
 
@@ -86,7 +86,7 @@ impl Driver {
     }
 
     /// Returns the unread actions that change something outside the election.
-    fn actions(&mut self) -> Vec<ElectionAction> {
+    fn take_actions(&mut self) -> Vec<ElectionAction> {
         let has_effect = |action: &ElectionAction| {
             !matches!(action, ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed)
         };
@@ -95,7 +95,7 @@ impl Driver {
 
     #[track_caller]
     fn expect_write(&mut self) -> Record {
-        match &self.actions()[..] {
+        match &self.take_actions()[..] {
             [.., ElectionAction::Send(Request::Create(record) | Request::Update(_, record))] => record.clone(),
             actions => panic!("expected a write, got {actions:?}"),
         }
@@ -103,13 +103,13 @@ impl Driver {
 
     #[track_caller]
     fn expect_read(&mut self) {
-        let actions = self.actions();
+        let actions = self.take_actions();
         assert!(matches!(actions[..], [.., ElectionAction::Send(Request::Get)]), "expected a read, got {actions:?}");
     }
 
     /// Replies to the pending read with this record.
     fn reply_to_read(&mut self, record: Option<Record>) {
-        assert!(matches!(self.actions()[..], [.., ElectionAction::Send(Request::Get)]));
+        assert!(matches!(self.take_actions()[..], [.., ElectionAction::Send(Request::Get)]));
         let stored = record.map(|record| self.stored(record));
         self.reply(Reply::Read(stored));
     }
@@ -150,7 +150,7 @@ fn record_by(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Reco
     }
 }
 
-fn notices(driver: &mut Driver) -> Vec<ElectionNotice> {
+fn take_notices(driver: &mut Driver) -> Vec<ElectionNotice> {
     let notice = |action| if let ElectionAction::Notify(notice) = action { Some(notice) } else { None };
     driver.unread.drain(..).filter_map(notice).collect()
 }

@@ -10,7 +10,7 @@ fn a_tenure_begins_when_the_request_is_sent() {
     let claim = driver.expect_write();
     driver.advance(2 * SECOND);
     driver.reply_to_write(claim);
-    let [ElectionAction::StartLeading(leadership), ..] = &driver.actions()[..] else { panic!() };
+    let [ElectionAction::StartLeading(leadership), ..] = &driver.take_actions()[..] else { panic!() };
     assert_eq!(leadership.tenure.renewal_sent_at, sent);
     assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
     assert_eq!(leadership.tenure.kill, sent + Duration::from_millis(12_500));
@@ -26,7 +26,9 @@ fn a_leader_sends_one_update_in_every_retry_period() {
         let sent = driver.now.boot;
         let renewal = driver.expect_write();
         driver.reply_to_write(renewal);
-        assert!(matches!(driver.actions()[..], [ElectionAction::Extend(tenure)] if tenure.renewal_sent_at == sent));
+        assert!(
+            matches!(driver.take_actions()[..], [ElectionAction::Extend(tenure)] if tenure.renewal_sent_at == sent)
+        );
     }
 }
 
@@ -56,7 +58,7 @@ fn a_wall_clock_that_stops_or_jumps_does_not_affect_renewals() {
         assert!(renewal.renew_time > before, "each renewal is later than the previous renewal");
         before = renewal.renew_time;
         driver.reply_to_write(renewal);
-        assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+        assert!(matches!(driver.take_actions()[..], [ElectionAction::Extend(_)]));
     }
 }
 
@@ -67,7 +69,7 @@ fn a_reply_with_an_unchanged_version_renews_nothing() {
     let renewal = driver.expect_write();
     driver.version -= 1;
     driver.reply_to_write(renewal);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn at_least_three_requests_without_a_reply_fit_before_the_stop() {
     let mut renewals = vec![driver.expect_write().renew_time];
     while driver.now.boot + driver.time_to_next_timeout() < stop {
         driver.advance(driver.time_to_next_timeout());
-        if let [.., ElectionAction::Send(Request::Update(_, record))] = &driver.actions()[..] {
+        if let [.., ElectionAction::Send(Request::Update(_, record))] = &driver.take_actions()[..] {
             renewals.push(record.renew_time);
         }
     }
@@ -96,7 +98,7 @@ fn the_tenure_of_a_renewal_whose_reply_was_lost_begins_when_the_renewal_was_sent
     driver.reply(Reply::Conflict);
     driver.version += 1;
     driver.reply_to_read(Some(renewal));
-    let actions = driver.actions();
+    let actions = driver.take_actions();
     let [ElectionAction::Extend(tenure), ..] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(tenure.renewal_sent_at, sent);
 }
@@ -110,7 +112,7 @@ fn a_claim_whose_reply_was_lost_is_recognized_by_a_read() {
     driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.reply_to_read(Some(claim));
-    let actions = driver.actions();
+    let actions = driver.take_actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
         "{actions:?}"
@@ -130,7 +132,7 @@ fn a_leader_whose_renewals_take_longer_than_the_request_timeout_keeps_the_lock()
         driver.version += 1;
         let stored = driver.stored(renewal);
         driver.step(ElectionInputs { late_write: Some(stored), ..ElectionInputs::default() });
-        let actions = driver.actions();
+        let actions = driver.take_actions();
         assert!(
             matches!(&actions[..], [ElectionAction::Extend(tenure), ..] if tenure.renewal_sent_at == sent),
             "{actions:?}"
@@ -138,7 +140,7 @@ fn a_leader_whose_renewals_take_longer_than_the_request_timeout_keeps_the_lock()
         let Some(ElectionAction::Send(Request::Update(_, next))) = actions.last() else { panic!("{actions:?}") };
         let next = next.clone();
         driver.reply_to_write(next);
-        driver.actions();
+        driver.take_actions();
     }
 }
 
@@ -154,9 +156,9 @@ fn a_late_reply_does_not_replace_a_later_record() {
     driver.reply(Reply::Conflict);
     driver.version += 1;
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Lose { .. }]));
     driver.step(ElectionInputs { late_write: Some(stored), ..ElectionInputs::default() });
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
 }
 
 /// A proxy that sends a write twice passes on the reply to the second request.
@@ -169,7 +171,7 @@ fn a_write_that_was_carried_out_counts_although_its_reply_is_a_conflict() {
     driver.reply(Reply::Conflict);
     driver.version += 1;
     driver.reply_to_read(Some(claim));
-    let actions = driver.actions();
+    let actions = driver.take_actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
         "{actions:?}"
@@ -180,7 +182,7 @@ fn a_write_that_was_carried_out_counts_although_its_reply_is_a_conflict() {
         driver.reply(Reply::Conflict);
         driver.version += 1;
         driver.reply_to_read(Some(renewal));
-        let actions = driver.actions();
+        let actions = driver.take_actions();
         assert!(
             matches!(actions[..], [ElectionAction::Extend(tenure), ..] if tenure.renewal_sent_at == sent),
             "{actions:?}"
@@ -219,7 +221,7 @@ fn a_holder_whose_mark_was_removed_writes_it_again() {
     let restored = driver.expect_write();
     assert!(restored.run.is_some());
     driver.reply_to_write(restored);
-    assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Extend(_)]));
 }
 
 #[test]
@@ -230,7 +232,7 @@ fn a_renewal_without_a_mark_by_a_client_with_the_same_identity_is_a_loss() {
     driver.reply(Reply::Conflict);
     driver.version += 1;
     driver.reply_to_read(Some(Record { run: None, renew_time: Some(T2.parse().unwrap()), ..renewal }));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Lose { .. }]));
 }
 
 #[test]
@@ -240,7 +242,7 @@ fn the_copy_of_a_leader_that_renews_second_loses_the_lock() {
     original.advance(2 * SECOND);
     let renewal = original.expect_write();
     original.reply_to_write(renewal.clone());
-    assert!(matches!(original.actions()[..], [ElectionAction::Extend(_)]));
+    assert!(matches!(original.take_actions()[..], [ElectionAction::Extend(_)]));
     // The wall clock of the copy may be behind or ahead of the original's.
     for offset in [-1, 1] {
         let mut copy = Driver { election: cloned.clone(), unread: Vec::new(), ..original };
@@ -249,7 +251,7 @@ fn the_copy_of_a_leader_that_renews_second_loses_the_lock() {
         copy.expect_write();
         copy.reply(Reply::Conflict);
         copy.reply_to_read(Some(renewal.clone()));
-        assert!(matches!(copy.actions()[..], [ElectionAction::Lose { .. }]));
+        assert!(matches!(copy.take_actions()[..], [ElectionAction::Lose { .. }]));
     }
 }
 
@@ -269,7 +271,7 @@ fn a_leader_keeps_the_lock_if_its_own_older_record_is_restored() {
     driver.reply_to_read(Some(older));
     let renewal = driver.expect_write();
     driver.reply_to_write(renewal);
-    assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Extend(_)]));
 }
 
 #[test]
@@ -282,7 +284,7 @@ fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
     let sent = driver.now.boot;
     let renewal = driver.expect_write();
     driver.reply_to_write(renewal);
-    let actions = driver.actions();
+    let actions = driver.take_actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
         "{actions:?}"
@@ -304,16 +306,16 @@ fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
                 driver.watch_event(WatchEvent::Changed(stored.clone()));
             }
             driver.reply(Reply::Written(stored.clone()));
-            let actions = driver.actions();
+            let actions = driver.take_actions();
             let started = actions.iter().any(|action| matches!(action, ElectionAction::StartLeading(_)));
             assert_eq!(started, leads, "{stored_seconds:?}: {actions:?}");
             if !leads {
-                assert!(driver.actions().is_empty(), "the next request waits");
+                assert!(driver.take_actions().is_empty(), "the next request waits");
                 driver.advance(5 * SECOND);
                 driver.reply(Reply::Read(Some(stored)));
                 let claim = driver.expect_write();
                 driver.reply_to_write(claim);
-                assert!(matches!(driver.actions()[..], [ElectionAction::StartLeading(_)]), "without the policy");
+                assert!(matches!(driver.take_actions()[..], [ElectionAction::StartLeading(_)]), "without the policy");
             }
         }
     }
@@ -327,14 +329,14 @@ fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure
     driver.version += 1;
     let stored = driver.stored(Record { lease_duration_seconds: Some(5), ..renewal });
     driver.reply(Reply::Written(stored.clone()));
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
-    assert_eq!(driver.actions(), [ElectionAction::Send(Request::Get)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Send(Request::Get)]);
     driver.reply(Reply::Read(Some(stored)));
     let renewal = driver.expect_write();
     assert_eq!(renewal.lease_duration_seconds, Some(15));
     driver.reply_to_write(renewal);
-    assert!(matches!(driver.actions()[..], [ElectionAction::Extend(_)]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Extend(_)]));
 }
 
 #[test]
@@ -345,7 +347,7 @@ fn a_candidate_stops_waiting_if_the_server_shortens_every_lease_duration() {
         // The reply to every other claim is a refusal, although the claim was stored.
         let (mut replies, mut current) = (0, None);
         let outcome = loop {
-            let actions = driver.actions();
+            let actions = driver.take_actions();
             if let Some(ElectionAction::Finish(outcome)) = actions.last() {
                 break *outcome;
             }

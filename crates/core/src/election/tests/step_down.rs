@@ -11,12 +11,12 @@ fn a_request_to_step_down_is_reported_once_and_removed_from_the_record() {
     driver.reply(Reply::Conflict);
     let mine = driver.election.observed.as_ref().and_then(ObservedRecord::record).cloned().unwrap();
     driver.reply_to_read(Some(step_down(&mine, "another-run")));
-    assert!(!driver.actions().contains(&ElectionAction::StepDown), "the request names another run");
+    assert!(!driver.take_actions().contains(&ElectionAction::StepDown), "the request names another run");
 
     driver.advance(2 * SECOND);
     driver.reply(Reply::Conflict);
     driver.reply_to_read(Some(step_down(&mine, "my-run")));
-    let actions = driver.actions();
+    let actions = driver.take_actions();
     assert_eq!(actions.iter().filter(|action| **action == ElectionAction::StepDown).count(), 1);
     let renewal = actions.into_iter().rev().find_map(|action| match action {
         ElectionAction::Send(Request::Update(_, record)) => Some(record),
@@ -26,7 +26,7 @@ fn a_request_to_step_down_is_reported_once_and_removed_from_the_record() {
     assert_eq!((renewal.step_down.clone(), renewal.is_held()), (None, true));
     driver.reply_to_write(renewal);
     driver.advance(2 * SECOND);
-    assert!(!driver.actions().contains(&ElectionAction::StepDown));
+    assert!(!driver.take_actions().contains(&ElectionAction::StepDown));
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_request_in_the_record_of_another_run_is_ignored() {
     let record_of_another_run =
         Record { step_down: Some(RunId::new("my-run")), ..record_by("r", RunState::Held, T1, 15) };
     driver.reply_to_read(Some(record_of_another_run));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Lose { .. }]), "another run holds the lock");
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Lose { .. }]), "another run holds the lock");
 }
 
 #[test]
@@ -56,22 +56,22 @@ fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     let mut driver = Driver::start_with_preference(5 * SECOND, None);
     driver.reply_to_read(None);
     assert!(
-        matches!(driver.actions()[..], [ElectionAction::Watch(_)]),
+        matches!(driver.take_actions()[..], [ElectionAction::Watch(_)]),
         "the candidate watches for claims of candidates with a shorter delay"
     );
     driver.advance(4 * SECOND);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
     let claim = driver.expect_write();
     assert_eq!(claim.claim_delay(), 5 * SECOND, "the record contains the claim delay");
     driver.reply_to_write(claim);
-    assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
+    assert!(matches!(driver.take_actions()[..], [.., ElectionAction::StartLeading(_)]));
     let mut slower = Driver::start_with_preference(5 * SECOND, None);
     slower.reply_to_read(None);
     slower.advance(2 * SECOND);
     slower.watch_delivers(record_by("r", RunState::Held, T1, 15));
     slower.advance(10 * SECOND);
-    assert!(!slower.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
+    assert!(!slower.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
 
 /// Returns the record of a leader with a claim delay of five seconds.
@@ -85,9 +85,9 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     driver.reply_to_read(Some(less_preferred("r", T1)));
     // The leader renews.
     for second in 1..=6 {
-        driver.actions();
+        driver.take_actions();
         driver.advance(10 * SECOND - Duration::from_millis(1));
-        assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
+        assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
         driver.watch_delivers(less_preferred("r", &format!("2026-01-01T00:01:0{second}Z")));
     }
     driver.advance(SECOND);
@@ -100,12 +100,12 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     for second in 1..=9 {
         driver.advance(9 * SECOND);
         driver.watch_delivers(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));
-        assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
+        assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
     }
     // The time starts again with the next leader.
     driver.watch_delivers(less_preferred("s", T2));
     driver.advance(9 * SECOND);
-    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
+    assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn a_leader_without_a_longer_delay_is_not_asked_to_step_down() {
     {
         let mut driver = Driver::start_with_preference(SECOND, Some(SECOND));
         driver.reply_to_read(Some(leader));
-        driver.actions();
+        driver.take_actions();
         driver.advance(10 * SECOND);
-        assert_eq!(driver.actions(), []);
+        assert_eq!(driver.take_actions(), []);
     }
 }

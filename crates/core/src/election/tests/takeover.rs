@@ -6,9 +6,9 @@ use super::*;
 fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 40)));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
     driver.advance(39 * SECOND);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
     driver.expect_read();
     let stored = driver.stored(record_by("r", RunState::Held, T1, 40));
@@ -25,9 +25,9 @@ fn the_lease_duration_starts_again_if_the_same_record_is_read_in_a_later_version
     driver.advance(15 * SECOND);
     driver.version += 1;
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     driver.advance(14 * SECOND);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
     let stored = driver.stored(record_by("r", RunState::Held, T1, 15));
     driver.reply(Reply::Read(Some(stored)));
@@ -38,18 +38,18 @@ fn the_lease_duration_starts_again_if_the_same_record_is_read_in_a_later_version
 fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     driver.advance(10 * SECOND);
     driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
     driver.advance(14 * SECOND);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
 }
 
 #[test]
 fn a_lock_that_its_holder_released_is_claimed_at_once() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     driver.advance(SECOND);
     driver.watch_delivers(record_by("r", RunState::Released, T2, 15));
     assert_eq!(driver.expect_write().holder_identity, "me");
@@ -63,14 +63,14 @@ fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease
     for edited in [Some(emptied), Some(overwritten), None] {
         let mut driver = Driver::start(None);
         driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-        driver.actions();
+        driver.take_actions();
         driver.advance(5 * SECOND);
         match edited {
             Some(record) => driver.watch_delivers(record),
             None => driver.watch_event(WatchEvent::Deleted),
         }
         driver.advance(14 * SECOND);
-        assert_eq!(driver.actions(), []);
+        assert_eq!(driver.take_actions(), []);
         driver.advance(SECOND);
         driver.expect_read();
     }
@@ -83,7 +83,7 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
     for edited in [release_by_another_run, shortened] {
         let mut driver = Driver::start(None);
         driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-        driver.actions();
+        driver.take_actions();
         driver.watch_delivers(edited);
         assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
     }
@@ -129,7 +129,7 @@ fn a_longer_lease_duration_by_another_program_counts_even_if_it_is_shortened_aga
 fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     driver.watch_event(WatchEvent::Deleted);
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
     driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
@@ -142,7 +142,7 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
     for displaced_for in [Duration::ZERO, 60 * SECOND] {
         let mut driver = Driver::start(None);
         driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-        driver.actions();
+        driver.take_actions();
         driver.watch_event(WatchEvent::Deleted);
         driver.advance(displaced_for);
         driver.reply(Reply::Conflict);
@@ -159,7 +159,7 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
 fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     let mut recreated = driver.stored(record_by("another", RunState::Held, T2, 3));
     recreated.version.uid = "another".into();
     driver.watch_event(WatchEvent::Changed(recreated));
@@ -175,7 +175,7 @@ fn candidate_with_a_late_claim() -> (Driver, Record) {
     driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     (driver, claim)
 }
 
@@ -185,7 +185,7 @@ fn expect_another_claim(mut driver: Driver, claim: Record) {
     driver.reply_to_read(Some(claim));
     let second_claim = driver.expect_write();
     driver.reply_to_write(second_claim);
-    assert!(matches!(driver.actions()[..], [.., ElectionAction::StartLeading(_)]));
+    assert!(matches!(driver.take_actions()[..], [.., ElectionAction::StartLeading(_)]));
 }
 
 #[test]
@@ -193,9 +193,9 @@ fn a_late_claim_does_not_acquire_the_lock_while_a_displaced_holder_may_be_alive(
     let (mut driver, claim) = candidate_with_a_late_claim();
     driver.watch_event(WatchEvent::Deleted);
     driver.watch_delivers(claim.clone());
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(14 * SECOND);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
     expect_another_claim(driver, claim);
 }
@@ -207,9 +207,9 @@ fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expir
     driver.advance(15 * SECOND);
     driver.version += 2;
     driver.reply_to_read(Some(claim.clone()));
-    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
+    assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
     driver.advance(14 * SECOND);
-    assert!(!driver.actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
+    assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(Request::Update(..)))));
     driver.advance(SECOND);
     expect_another_claim(driver, claim);
 }
@@ -219,7 +219,7 @@ fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its
     let mut driver = Driver::start(None);
     let same_identity = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
     driver.reply_to_read(Some(same_identity));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_standby_that_was_cloned_with_its_run_waits_for_the_other_copy() {
     let mut driver = Driver::start(None);
     let copy = Record { holder_identity: "me".into(), ..record_by("my-run", RunState::Held, T1, 15) };
     driver.reply_to_read(Some(copy));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
         let mut driver = Driver::start(None);
         driver.reply_to_read(Some(held.clone()));
         driver.advance(10 * SECOND);
-        driver.actions();
+        driver.take_actions();
         let old = record_by("earlier", RunState::Held, T2, 3);
         driver.watch_delivers(Record { lease_transitions: transitions, ..old });
         assert_eq!(driver.time_to_next_timeout(), 60 * SECOND);
@@ -265,7 +265,7 @@ fn polling_candidate() -> (Driver, Record) {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(held.clone()));
     driver.watch_event(WatchEvent::Forbidden);
-    driver.actions();
+    driver.take_actions();
     (driver, held)
 }
 
@@ -288,7 +288,7 @@ fn a_record_that_replaced_an_older_version_than_the_observed_one_is_treated_as_a
         let mut driver = Driver::start(None);
         driver.version = 10;
         driver.reply_to_read(Some(held.clone()));
-        driver.actions();
+        driver.take_actions();
         let replaced_version = Some(replaced_version.into());
         let later = Record { lease_transitions: 4, replaced_version, ..record_by("later", RunState::Held, T2, 3) };
         driver.watch_delivers(later);
@@ -313,7 +313,7 @@ fn a_successor_that_increments_the_transitions_replaces_the_holder() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(held.clone()));
     driver.advance(50 * SECOND);
-    driver.actions();
+    driver.take_actions();
     driver.watch_delivers(Record { lease_transitions: 8, ..record_by("successor", RunState::Held, T2, 3) });
     assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
 }
@@ -324,7 +324,7 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
     let now = Driver::start(None).now.wall;
     let mut standby = Driver::start(None);
     standby.reply_to_read(Some(held.clone()));
-    standby.actions();
+    standby.take_actions();
     standby.watch_delivers(held.clone().released_by_force(now));
     standby.expect_write();
 
@@ -335,7 +335,7 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
             Some(record) => standby.watch_delivers(record),
             None => standby.watch_event(WatchEvent::Deleted),
         }
-        standby.actions();
+        standby.take_actions();
         assert!(
             standby.time_to_next_timeout() > SECOND,
             "the candidate waits for the lease duration of the known holder"
@@ -354,9 +354,9 @@ fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
     for old in [release_of_another_run, release_without_a_run] {
         let mut standby = Driver::start(None);
         standby.reply_to_read(Some(record_by("r", RunState::Held, T1, 3600)));
-        standby.actions();
+        standby.take_actions();
         standby.watch_delivers(old);
-        standby.actions();
+        standby.take_actions();
         assert!(standby.time_to_next_timeout() > SECOND, "the candidate waits for the holder's lease duration");
     }
 }

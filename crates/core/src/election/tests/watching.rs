@@ -6,7 +6,7 @@ use super::*;
 fn claiming_a_released_lock() -> Driver {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(Some(_))]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
     driver.watch_delivers(record_by("r", RunState::Released, T2, 15));
     driver.expect_write();
     driver
@@ -18,7 +18,7 @@ fn a_watch_is_reopened_if_a_read_shows_a_record_that_it_has_not_delivered() {
     driver.reply(Reply::Conflict);
     driver.version += 1;
     driver.reply_to_read(Some(record_by("s", RunState::Held, T1, 15)));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
     driver.reply(Reply::Conflict);
     driver.version += 1;
     driver.reply_to_read(Some(record_by("r", RunState::Released, T1, 15)));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
 }
 
 /// The reply to a slow read may be older than the record that the watch has delivered in the meantime.
@@ -35,12 +35,12 @@ fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
 fn a_read_that_the_watch_has_overtaken_changes_nothing() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     driver.advance(15 * SECOND);
     driver.expect_read();
     let expired = driver.stored(record_by("r", RunState::Held, T1, 15));
     driver.watch_delivers(record_by("s", RunState::Held, T2, 15));
-    notices(&mut driver);
+    take_notices(&mut driver);
     driver.reply(Reply::Read(Some(expired)));
     assert_eq!(driver.unread, [], "the watch stays open, and its newer record counts");
     assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(T2.parse().unwrap()));
@@ -73,7 +73,7 @@ fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
 fn a_candidate_without_a_watch_reads_every_retry_period_with_jitter() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.actions();
+    driver.take_actions();
     driver.watch_event(WatchEvent::Forbidden);
     for _ in 0..3 {
         let pause = driver.time_to_next_timeout();
@@ -94,22 +94,22 @@ fn read_and_reopen_the_watch(driver: &mut Driver) {
 fn the_start_and_the_end_of_polling_are_reported() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    notices(&mut driver);
+    take_notices(&mut driver);
     driver.watch_event(WatchEvent::Broken);
     read_and_reopen_the_watch(&mut driver);
-    assert_eq!(notices(&mut driver), [], "one broken watch does not mean polling");
+    assert_eq!(take_notices(&mut driver), [], "one broken watch does not mean polling");
     driver.watch_event(WatchEvent::Broken);
-    assert_eq!(notices(&mut driver), [ElectionNotice::Polling]);
+    assert_eq!(take_notices(&mut driver), [ElectionNotice::Polling]);
     driver.unread.clear();
     read_and_reopen_the_watch(&mut driver);
     driver.watch_event(WatchEvent::Opened);
-    assert_eq!(notices(&mut driver), [], "the watch may break again");
+    assert_eq!(take_notices(&mut driver), [], "the watch may break again");
     driver.advance(15 * SECOND);
-    assert_eq!(notices(&mut driver)[..1], [ElectionNotice::Watching]);
+    assert_eq!(take_notices(&mut driver)[..1], [ElectionNotice::Watching]);
 }
 
 #[test]
-fn a_refused_watch_is_opened_again_after_the_demanded_pause() {
+fn a_refused_watch_is_opened_again_after_the_requested_pause() {
     for (retry_after, least, most) in [(30, 30, 40), (86_400, 60, 70), (0, 0, 5)] {
         let mut driver = Driver::start(None);
         let held = record_by("r", RunState::Held, T1, 600);
@@ -133,26 +133,26 @@ fn the_record_is_read_if_its_watch_is_silent() {
     let mut driver = Driver::start(None);
     let held = record_by("r", RunState::Held, T1, 600);
     driver.reply_to_read(Some(held.clone()));
-    assert!(matches!(driver.actions()[..], [ElectionAction::Watch(_)]));
+    assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(_)]));
     driver.advance(60 * SECOND);
     driver.watch_event(WatchEvent::Bookmark);
     driver.advance(SILENT_WATCH_LIMIT - SECOND);
-    assert_eq!(driver.actions(), [], "a bookmark restarts the limit");
+    assert_eq!(driver.take_actions(), [], "a bookmark restarts the limit");
     driver.advance(SECOND);
     driver.reply_to_read(Some(held));
     driver.advance(SILENT_WATCH_LIMIT - SECOND);
-    assert_eq!(driver.actions(), [], "the reply to a read restarts the limit");
+    assert_eq!(driver.take_actions(), [], "the reply to a read restarts the limit");
     driver.advance(SECOND);
-    assert_eq!(driver.actions(), [ElectionAction::Send(Request::Get)]);
+    assert_eq!(driver.take_actions(), [ElectionAction::Send(Request::Get)]);
 }
 
 #[test]
 fn polling_begins_when_the_watch_is_forbidden() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    notices(&mut driver);
+    take_notices(&mut driver);
     driver.watch_event(WatchEvent::Forbidden);
-    assert_eq!(notices(&mut driver), [ElectionNotice::Polling]);
+    assert_eq!(take_notices(&mut driver), [ElectionNotice::Polling]);
 }
 
 #[test]

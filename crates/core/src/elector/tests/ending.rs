@@ -7,12 +7,12 @@ fn the_exit_waits_for_the_release_up_to_a_timeout() {
     let now = start_time();
     let mut driver = leading(now);
     driver.supervisor_reports(now, gone(End::Exited(0), false));
-    assert_eq!(driver.actions(), [command_gone(true)]);
+    assert_eq!(driver.take_actions(), [command_gone(true)]);
     assert_eq!(driver.elector.next_timeout(), Some(now + Duration::from_millis(2500)));
     assert_eq!(driver.exit_at(now), None);
     // A signal shortens the wait.
     driver.signal(now, libc::SIGTERM);
-    assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+    assert_eq!(driver.take_actions(), [ElectorAction::StopElection]);
     assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Command(End::Exited(0))));
 }
 
@@ -68,7 +68,8 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     driver.election_reports(now, ElectionReport::Finished(Outcome::Lost));
     assert_eq!(driver.exit_at(now), without_rejoining);
 
-    // The elector is frozen for a minute after the loss. When it is thawed, it sees both the loss and the signal.
+    // The elector is frozen for a minute after the loss. When it is thawed, the release has timed out and a signal has
+    // arrived.
     let mut driver = leading(now);
     driver.supervisor_reports(now, gone(End::Exited(0), true));
     let later = now + Duration::from_secs(60);

@@ -9,14 +9,14 @@ fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() 
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
     // An order that is not confirmed does not extend the tenure.
     driver.election_reports(now, ElectionReport::Extend(second));
-    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Extend(second))]);
+    assert_eq!(driver.take_actions(), [ElectorAction::Order(Order::Extend(second))]);
     assert_eq!(driver.elector.next_timeout(), Some(first.elector_kill_at()));
     driver.supervisor_reports(now, Report::Enforcing(second));
     assert_eq!(driver.elector.next_timeout(), Some(second.elector_kill_at()));
     driver.wake(first.elector_kill_at());
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.wake(second.elector_kill_at());
-    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
+    assert_eq!(driver.take_actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
     let now = start_time();
     let mut driver = leading(now);
     driver.election_reports(now, ElectionReport::Lose);
-    assert_eq!(driver.actions(), [ElectorAction::Order(Order::Lose)]);
+    assert_eq!(driver.take_actions(), [ElectorAction::Order(Order::Lose)]);
     driver.supervisor_reports(now, Report::Enforcing(tenure(now)));
     assert_eq!(driver.elector.next_timeout(), Some(Tenure::over(now).elector_kill_at()));
 }
@@ -37,7 +37,7 @@ fn each_loss_is_reported_once() {
         lose.into_iter().for_each(|event| driver.election_reports(now, event));
         driver.supervisor_reports(now, gone(End::Signaled(libc::SIGKILL), true));
         let losses: Vec<ElectorNotice> =
-            driver.notices().into_iter().filter(|notice| matches!(notice, ElectorNotice::Lost(_))).collect();
+            driver.take_notices().into_iter().filter(|notice| matches!(notice, ElectorNotice::Lost(_))).collect();
         assert_eq!(losses, [ElectorNotice::Lost(loss)]);
     }
 }
@@ -52,7 +52,7 @@ fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
         let mut driver = leading(now);
         driver.supervisor_reports(now, Report::Notice(notice.clone()));
         driver.supervisor_reports(now, gone(End::Signaled(libc::SIGTERM), true));
-        let notices = driver.notices();
+        let notices = driver.take_notices();
         let lost = ElectorNotice::Lost(Loss::NotRenewed);
         assert_eq!(notices[..2], [lost.clone(), ElectorNotice::Supervisor(notice)]);
         assert!(!notices[2..].contains(&lost), "{notices:?}");
@@ -61,7 +61,7 @@ fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
     let killing = SupervisorNotice::Killing { reason: KillReason::Terminated, processes: String::new() };
     let mut driver = leading(now);
     driver.supervisor_reports(now, Report::Notice(killing));
-    assert!(!driver.notices().contains(&ElectorNotice::Lost(Loss::NotRenewed)));
+    assert!(!driver.take_notices().contains(&ElectorNotice::Lost(Loss::NotRenewed)));
 }
 
 #[test]
@@ -69,14 +69,14 @@ fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone()
     let now = start_time();
     let mut driver = leading(now);
     driver.supervisor_dies(now);
-    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Died)]);
+    assert_eq!(driver.take_actions(), [ElectorAction::KillAll(SupervisorFailure::Died)]);
     // A late report and a second notice of the death are ignored.
     driver.supervisor_reports(now, gone(End::Exited(0), false));
     driver.supervisor_dies(now);
     driver.wake(now + Duration::from_secs(3600));
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     driver.tree_empty(now);
-    assert_eq!(driver.actions(), [command_gone(false)]);
+    assert_eq!(driver.take_actions(), [command_gone(false)]);
     driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), Some(LOST));
 }
@@ -87,7 +87,7 @@ fn a_report_sent_before_the_death_of_the_supervisor_counts() {
     let mut driver = leading(now);
     driver.supervisor_reports(now, gone(End::Exited(7), false));
     driver.supervisor_dies(now);
-    assert_eq!(driver.actions(), [command_gone(false)]);
+    assert_eq!(driver.take_actions(), [command_gone(false)]);
     driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), Some(Ending::Command(End::Exited(7))));
 }
@@ -97,7 +97,7 @@ fn an_empty_tree_is_ignored_while_the_supervisor_is_alive() {
     let now = start_time();
     let mut driver = leading(now);
     driver.tree_empty(now);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
     let now = start_time();
     let mut driver = Driver::new(false);
     driver.supervisor_dies(now);
-    assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+    assert_eq!(driver.take_actions(), [ElectorAction::StopElection]);
     assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Failed { is_transient: true }));
 }
 
@@ -123,7 +123,7 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     driver.election_reports(now, ElectionReport::Failed { is_transient: true });
     assert_eq!(driver.exit_at(now), None);
     driver.wake(tenure(now).elector_kill_at());
-    assert_eq!(driver.actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
+    assert_eq!(driver.take_actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
     driver.tree_empty(now);
     driver.election_reports(now, ElectionReport::Failed { is_transient: true });
     assert_eq!(driver.exit_at(now), Some(LOST));
@@ -158,7 +158,7 @@ fn a_delay_that_occurs_twice_is_sent_to_the_supervisor() {
     assert_eq!(driver.elector.note_delay(now, late), None);
     assert_eq!(driver.elector.note_delay(now, late), Some(late));
     driver.wake(now);
-    assert_eq!(driver.actions(), [ElectorAction::Order(Order::ElectorLate { delay: late })]);
+    assert_eq!(driver.take_actions(), [ElectorAction::Order(Order::ElectorLate { delay: late })]);
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn a_loss_because_a_kill_would_take_too_long_is_reported_as_too_slow() {
     let (advance, max_advance) = (Duration::from_secs(2), Duration::from_secs(1));
     driver.supervisor_reports(now, Report::Notice(SupervisorNotice::TooSlow { advance, max_advance }));
     driver.supervisor_reports(now, gone(End::Signaled(libc::SIGTERM), true));
-    assert!(driver.notices().contains(&ElectorNotice::Lost(Loss::TooSlow)));
+    assert!(driver.take_notices().contains(&ElectorNotice::Lost(Loss::TooSlow)));
 }

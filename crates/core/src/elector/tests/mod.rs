@@ -1,4 +1,4 @@
-//! Tests of each rule of the elector by itself.
+//! Tests of each of the elector's rules in isolation.
 
 mod ending;
 mod failures;
@@ -55,12 +55,12 @@ impl Driver {
     }
 
     /// Returns the unchecked actions, without notices.
-    fn actions(&mut self) -> Vec<ElectorAction> {
+    fn take_actions(&mut self) -> Vec<ElectorAction> {
         let actions = self.actions.drain(..);
         actions.filter(|action| !matches!(action, ElectorAction::Notify(_))).collect()
     }
 
-    fn notices(&mut self) -> Vec<ElectorNotice> {
+    fn take_notices(&mut self) -> Vec<ElectorNotice> {
         let notice = |action| if let ElectorAction::Notify(notice) = action { Some(notice) } else { None };
         self.actions.drain(..).filter_map(notice).collect()
     }
@@ -69,7 +69,7 @@ impl Driver {
     fn exit_at(&mut self, now: Instant) -> Option<Ending> {
         self.wake(now);
         let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
-        self.actions().into_iter().find_map(ending)
+        self.take_actions().into_iter().find_map(ending)
     }
 }
 
@@ -98,7 +98,7 @@ fn leading_with_routing(routes_traffic: bool, now: Instant) -> Driver {
     driver.election_reports(now, ElectionReport::Claiming);
     driver.election_reports(now, acquired(now));
     let start = Order::Start { tenure: tenure(now), environment: Vec::new() };
-    assert_eq!(driver.actions(), [ElectorAction::Order(start)]);
+    assert_eq!(driver.take_actions(), [ElectorAction::Order(start)]);
     driver
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
+fn a_standby_exits_after_a_signal_and_later_if_it_may_have_to_release_the_lock() {
     let now = start_time();
     let real_time = libc::SIGRTMIN() + 3;
     for (events, timeout, signal) in [
@@ -18,13 +18,13 @@ fn a_standby_exits_after_a_signal_as_soon_as_it_has_nothing_to_release() {
             driver.signal(now, ignored);
         }
         driver.step(now, ElectorInputs { terminal_resized: true, ..ElectorInputs::default() });
-        assert_eq!(driver.actions(), []);
+        assert_eq!(driver.take_actions(), []);
         driver.signal(now, signal);
-        assert_eq!(driver.actions(), [ElectorAction::StopElection]);
+        assert_eq!(driver.take_actions(), [ElectorAction::StopElection]);
         assert_eq!(driver.elector.next_timeout(), Some(now + timeout));
         // If the lock is acquired after that, no command is started.
         driver.election_reports(now, acquired(now));
-        assert_eq!(driver.actions(), [command_gone(false)]);
+        assert_eq!(driver.take_actions(), [command_gone(false)]);
         assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(signal)));
     }
 }
@@ -36,7 +36,7 @@ fn a_leader_relays_signals_and_exits_with_the_first_termination_signal_if_the_co
     for signal in [libc::SIGCHLD, libc::SIGUSR1, libc::SIGTERM, libc::SIGINT] {
         driver.signal(now, signal);
     }
-    assert_eq!(driver.actions(), [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT].map(relayed));
+    assert_eq!(driver.take_actions(), [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT].map(relayed));
     driver.supervisor_reports(now, gone(End::NotStarted, false));
     driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), Some(Ending::Signaled(libc::SIGTERM)));
@@ -51,15 +51,15 @@ fn a_termination_signal_is_relayed_without_its_copies() {
         driver.signal(now, libc::SIGUSR1);
     }
     assert_eq!(
-        driver.actions(),
+        driver.take_actions(),
         [libc::SIGUSR1; 3].map(relayed),
         "the first SIGTERM is deferred, and its copies are dropped"
     );
     driver.withdrawn(now);
     driver.signal(now + Duration::from_millis(499), libc::SIGTERM);
-    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
     driver.signal(now + REPEAT_WINDOW, libc::SIGTERM);
-    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)], "the signal is repeated after the window");
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)], "the signal is repeated after the window");
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn the_stop_signal_is_treated_like_sigterm() {
     let mut driver = leading_with_traffic(now);
     driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);
     driver.signal(now, libc::SIGUSR1);
-    assert_eq!(driver.actions(), [], "the signal is deferred");
+    assert_eq!(driver.take_actions(), [], "the signal is deferred");
     driver.withdrawn(now);
-    assert_eq!(driver.actions(), [relayed(libc::SIGUSR1)]);
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGUSR1)]);
     assert!(driver.elector.end_was_requested());
 }
 
@@ -79,7 +79,7 @@ fn a_request_to_step_down_is_relayed_as_sigterm() {
     let now = start_time();
     let mut driver = leading(now);
     driver.election_reports(now, ElectionReport::StepDown);
-    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn sighup_and_sigquit_do_not_withdraw_traffic() {
     for signal in [libc::SIGHUP, libc::SIGQUIT] {
         driver.signal(now, signal);
         assert!(!driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
-        assert_eq!(driver.actions(), [relayed(signal)]);
+        assert_eq!(driver.take_actions(), [relayed(signal)]);
     }
     driver.signal(now, libc::SIGTERM);
-    assert_eq!(driver.notices(), [ElectorNotice::TerminationSignal(libc::SIGTERM), ElectorNotice::Terminating]);
+    assert_eq!(driver.take_notices(), [ElectorNotice::TerminationSignal(libc::SIGTERM), ElectorNotice::Terminating]);
 }

@@ -9,10 +9,10 @@ fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
     driver.signal(now, libc::SIGTERM);
     driver.signal(now, libc::SIGUSR1);
     assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
-    assert_eq!(driver.actions(), [relayed(libc::SIGUSR1)]);
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGUSR1)]);
     driver.withdrawn(now);
     driver.withdrawn(now);
-    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
 }
 
 #[test]
@@ -20,10 +20,10 @@ fn the_deferral_of_a_termination_signal_times_out() {
     let now = start_time();
     let mut driver = leading_with_traffic(now);
     driver.election_reports(now, ElectionReport::StepDown);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
     assert_eq!(driver.elector.next_timeout(), Some(now + WITHDRAWAL_TIMEOUT));
     driver.wake(now + WITHDRAWAL_TIMEOUT);
-    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
     assert_eq!(driver.elector.next_timeout(), Some(tenure(now).elector_kill_at()));
 }
 
@@ -34,9 +34,9 @@ fn a_second_termination_signal_ends_the_deferral() {
     for termination in [libc::SIGTERM, libc::SIGINT, libc::SIGTERM] {
         driver.signal(now, termination);
     }
-    assert_eq!(driver.actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(relayed));
+    assert_eq!(driver.take_actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(relayed));
     driver.withdrawn(now);
-    assert_eq!(driver.actions(), []);
+    assert_eq!(driver.take_actions(), []);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn nothing_is_deferred_before_the_command_has_started() {
         driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)),
         "after this notice, no traffic is routed to the command"
     );
-    assert_eq!(driver.actions(), [relayed(libc::SIGTERM)]);
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
 }
 
 #[test]
@@ -59,5 +59,5 @@ fn a_command_that_is_gone_gets_no_termination_signal() {
     driver.supervisor_reports(now, gone(End::Exited(0), false));
     driver.withdrawn(now);
     driver.wake(now + WITHDRAWAL_TIMEOUT);
-    assert_eq!(driver.actions(), [command_gone(true)]);
+    assert_eq!(driver.take_actions(), [command_gone(true)]);
 }
