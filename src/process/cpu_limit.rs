@@ -3,7 +3,8 @@
 //! The cgroup of this process and each cgroup above it may have a limit, and all limits apply. The limits of a running
 //! container can be changed, so they are read repeatedly.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use leaderrun_core::kill_time::CpuLimit;
 /// The mount points of cgroup v2, and of the CPU controller of cgroup v1.
 const ROOTS: [(CgroupVersion, &str); 2] =
     [(CgroupVersion::V2, "/sys/fs/cgroup"), (CgroupVersion::V1, "/sys/fs/cgroup/cpu")];
+
+/// How many bytes of a file are read. `cpu.stat` is the longest one.
+const READ_SIZE: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CgroupVersion {
@@ -29,8 +33,17 @@ pub struct CpuCgroups {
 
 #[derive(Debug)]
 struct CpuCgroup {
-    version: CgroupVersion,
-    directory: PathBuf,
+    /// `cpu.max`, or the two files of cgroup v1 with its parts.
+    max: Vec<CgroupFile>,
+    /// `cpu.stat`.
+    stat: CgroupFile,
+}
+
+/// A file of a cgroup. It stays open, because it is read often.
+#[derive(Debug)]
+struct CgroupFile {
+    path: PathBuf,
+    file: Option<File>,
 }
 
 /// How often a limit has throttled processes.
@@ -49,14 +62,15 @@ impl CpuCgroups {
         let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {
             let directories =
                 path_in(&cgroup_file, version).map_or_else(Vec::new, |path| directories(Path::new(root), path));
-            directories.into_iter().map(move |directory| CpuCgroup { version, directory })
+            directories.into_iter().map(move |directory| CpuCgroup::new(version, &directory))
         });
-        Self { cgroups: cgroups.filter(|cgroup| cgroup.read_max().is_some()).collect(), lowest: None }
+        let cgroups = cgroups.filter_map(|mut cgroup| cgroup.read_max().is_some().then_some(cgroup));
+        Self { cgroups: cgroups.collect(), lowest: None }
     }
 
     /// Reads all limits, and returns the lowest one.
     pub fn read_limit(&mut self) -> Option<CpuLimit> {
-        let limits = self.cgroups.iter().enumerate();
+        let limits = self.cgroups.iter_mut().enumerate();
         let limited = limits.filter_map(|(index, cgroup)| Some((parse_max(&cgroup.read_max()?)?, index)));
         let lowest = limited.min_by(|(one, _), (other, _)| one.cpus().total_cmp(&other.cpus()));
         self.lowest = lowest.map(|(_, index)| index);
@@ -64,25 +78,49 @@ impl CpuCgroups {
     }
 
     /// Returns how many times the limit that [`read_limit`](Self::read_limit) returned last has throttled processes.
-    pub fn throttling(&self) -> Option<Throttling> {
-        parse_throttling(&self.cgroups[self.lowest?].read("cpu.stat")?)
+    pub fn throttling(&mut self) -> Option<Throttling> {
+        parse_throttling(&self.cgroups[self.lowest?].stat.read()?)
     }
 }
 
 impl CpuCgroup {
-    fn read(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.directory.join(file)).ok()
+    fn new(version: CgroupVersion, directory: &Path) -> Self {
+        let names: &[&str] = match version {
+            CgroupVersion::V1 => &["cpu.cfs_quota_us", "cpu.cfs_period_us"],
+            CgroupVersion::V2 => &["cpu.max"],
+        };
+        let file = |name: &str| CgroupFile::new(directory.join(name));
+        Self { max: names.iter().map(|name| file(name)).collect(), stat: file("cpu.stat") }
     }
 
     /// Returns a quota and a period in the format of `cpu.max`.
-    fn read_max(&self) -> Option<String> {
-        match self.version {
-            CgroupVersion::V2 => self.read("cpu.max"),
-            CgroupVersion::V1 => {
-                Some(format!("{} {}", self.read("cpu.cfs_quota_us")?.trim(), self.read("cpu.cfs_period_us")?))
-            }
-        }
+    fn read_max(&mut self) -> Option<String> {
+        let parts: Option<Vec<String>> = self.max.iter_mut().map(CgroupFile::read).collect();
+        Some(parts?.join(" "))
     }
+}
+
+impl CgroupFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None }
+    }
+
+    /// Returns the current contents. The file is opened again if it was removed, because it may have been created again:
+    /// that happens when its controller is disabled and enabled again.
+    fn read(&mut self) -> Option<String> {
+        let contents = self.file.as_ref().and_then(read);
+        contents.or_else(|| {
+            self.file = File::open(&self.path).ok();
+            self.file.as_ref().and_then(read)
+        })
+    }
+}
+
+fn read(file: &File) -> Option<String> {
+    let mut contents = vec![0; READ_SIZE];
+    let length = file.read_at(&mut contents, 0).ok()?;
+    contents.truncate(length);
+    String::from_utf8(contents).ok()
 }
 
 /// Returns the path of this process's cgroup below the root, from the contents of `/proc/self/cgroup`.
@@ -108,8 +146,9 @@ fn directories(root: &Path, path: &str) -> Vec<PathBuf> {
 
 /// Parses `cpu.max`, a quota and a period in microseconds. Without a limit the quota is `max`, or -1 in cgroup v1.
 fn parse_max(max: &str) -> Option<CpuLimit> {
-    let (quota, period) = max.trim().split_once(' ')?;
-    let microseconds = |number: &str| number.parse().ok().filter(|number| *number > 0).map(Duration::from_micros);
+    let (quota, period) = max.split_once(' ')?;
+    let microseconds =
+        |number: &str| number.trim().parse().ok().filter(|number| *number > 0).map(Duration::from_micros);
     Some(CpuLimit { quota: microseconds(quota)?, period: microseconds(period)? })
 }
 
@@ -127,7 +166,7 @@ mod tests {
     fn limits_of_both_versions_are_parsed() {
         let limit = CpuLimit { quota: Duration::from_millis(10), period: Duration::from_millis(100) };
         assert_eq!(parse_max("10000 100000\n"), Some(limit));
-        for unlimited in ["max 100000\n", "-1 100000\n", "0 0", " ", ""] {
+        for unlimited in ["max 100000\n", "-1\n 100000\n", "0 0", " ", ""] {
             assert_eq!(parse_max(unlimited), None, "{unlimited}");
         }
         let stat = "nr_periods 100\nnr_throttled 12\nthrottled_time 5\n";
@@ -149,5 +188,24 @@ mod tests {
         assert_eq!(directories(root, "/a/b"), ["/cgroup/a/b", "/cgroup/a", "/cgroup"].map(PathBuf::from));
         assert_eq!(directories(root, "/"), [root]);
         assert_eq!(directories(root, "/../../elsewhere"), ["/cgroup/elsewhere", "/cgroup"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_file_is_read_again_after_its_cgroup_was_removed_and_created_again() {
+        for (_, root) in ROOTS {
+            let cgroup = Path::new(root).join(format!("leaderrun-test-{}", std::process::id()));
+            // Only root may create cgroups, and the file system may be read-only.
+            if fs::create_dir(&cgroup).is_err() {
+                continue;
+            }
+            let mut file = CgroupFile::new(cgroup.join("cpu.stat"));
+            let created = file.read();
+            fs::remove_dir(&cgroup).unwrap();
+            let removed = file.read();
+            fs::create_dir(&cgroup).unwrap();
+            let created_again = file.read();
+            fs::remove_dir(&cgroup).unwrap();
+            assert_eq!((removed, created_again.is_some()), (None, created.is_some()), "{root}");
+        }
     }
 }
