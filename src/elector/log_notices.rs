@@ -49,7 +49,7 @@ pub fn note_options(options: OptionNames) {
 }
 
 fn options() -> &'static OptionNames {
-    OPTIONS.get().expect("the options are stored before anything is logged")
+    OPTIONS.get().expect("the options are stored before the first line that names them")
 }
 
 /// Stores the lock that this process leads from now on.

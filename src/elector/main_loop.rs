@@ -150,7 +150,8 @@ impl MainLoop {
     /// Runs until leaderrun is to exit.
     ///
     /// # Errors
-    /// Fails if the kernel refuses to poll or to set the timer. The supervisor then enforces the last tenure.
+    /// Fails if the kernel refuses to poll or to set the timer. The supervisor stops the command when this process then
+    /// ends.
     pub fn run(mut self) -> io::Result<EndOfLoop> {
         let ending = loop {
             let inputs = self.inputs();

@@ -103,7 +103,8 @@ pub enum OnLost {
     Rejoin,
 }
 
-/// Runs the elector until the command has ended, and returns how leaderrun ends.
+/// Runs the elector, and returns how leaderrun ends. If leaderrun is to wait for the lock again, this function
+/// re-executes it and does not return.
 ///
 /// # Errors
 /// Fails if the kernel refuses a system call that leaderrun needs. The supervisor ends when this process ends.

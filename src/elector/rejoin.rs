@@ -55,7 +55,7 @@ pub enum NotRejoined {
 /// Re-executes this program, after a pause that grows with the number of quick losses in a row.
 ///
 /// `executed_at` is when the program was last executed. The executed program continues the log that began at
-/// `log_start`, and counts on from the saved `counters`.
+/// `log_start`, and continues to count from the saved `counters`.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &InheritedSignals,

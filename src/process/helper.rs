@@ -1,7 +1,8 @@
 //! Programs that leaderrun runs for itself, such as credential plugins.
 //!
-//! A helper never shares the command's input, output or process group. It is killed when it takes too long, when the
-//! thread that runs it ends, and when leaderrun ends (see [`kill_helpers`](super::tree::kill_helpers)).
+//! A helper shares neither stdout nor the process group of the command, and stdin and stderr only with
+//! [`TerminalAccess::Shared`]. It is killed when it takes too long, when the thread that runs it ends, and when
+//! leaderrun ends (see [`kill_helpers`](super::tree::kill_helpers)).
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};

@@ -36,7 +36,7 @@ pub fn trim() {
 /// The current mappings, parts of which may remain to be read into memory.
 #[derive(Debug)]
 pub struct UnreadMappings {
-    /// Whether the kernel locks each page as soon as the page is in memory. If not, each mapping is locked by itself.
+    /// Whether the kernel locks each page as soon as the page is in memory. If not, each mapping is locked separately.
     locks_all: bool,
     mappings: Vec<Mapping>,
 }

@@ -16,8 +16,8 @@ use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 /// The shortest time between two scans for processes in nested PID namespaces.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause after a scan, as a multiple of the CPU time of the scan, so that scans of a tree that does not grow take
-/// at most a 2000th of a CPU.
+/// The pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, as long as the pause
+/// is not longer than [`LONG_SCAN_PAUSE`]. Such scans take at most a 2000th of a CPU.
 const SCAN_PAUSE_FACTOR: u32 = 2000;
 
 /// The longest pause after a scan, except after a scan of very many processes. It is short, because a kill needs to

@@ -4,7 +4,7 @@
 //! the elector, the supervisor and the command. The command has then received the signal before leaderrun relays it.
 //! The supervisor recognizes this case because it receives the signal itself. That conclusion can be wrong, because a
 //! user can also signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to
-//! have missed it, and a repeated signal is always relayed.
+//! have missed it, and each signal that the supervisor receives counts as a copy of only one signal from the elector.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use crate::kill_time::CpuLimit;
 /// time for them.
 const NEGLIGIBLE: Duration = Duration::from_millis(50);
 
-/// The length of a window. A delay counts in its window and in the next one.
+/// The length of a window. A delay counts during its window and the next one.
 const WINDOW: Duration = Duration::from_secs(30);
 
 /// How long a thread keeps the CPU while other threads wait: the scheduler's time slice, rounded up to a clock tick.
@@ -29,8 +29,9 @@ pub fn probe_interval(command_runs: bool) -> Duration {
 
 /// The recent delays of a thread, which determine the delay that its deadlines must allow for.
 ///
-/// A thread that was late twice within a minute is expected to be late again, for example because of a CPU limit. A
-/// single delay does not count, because a suspend or a SIGSTOP may have caused it.
+/// A thread that was late at least twice in the current or the previous window of 30 seconds is expected to be late
+/// again, for example because of a CPU limit. A single delay does not count, because a suspend or a SIGSTOP may have
+/// caused it.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Lateness {
     window_began: Option<Instant>,

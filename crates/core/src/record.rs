@@ -21,7 +21,7 @@ pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
 /// [`Record::is_released_by_force`].
 pub const FORCED_ANNOTATION: &str = "leaderrun/released-by-force";
 
-/// The annotation that states which run of leaderrun wrote the record: see [`RunMark`].
+/// The annotation that states which run wrote the record: see [`RunMark`].
 pub const RUN_ANNOTATION: &str = "leaderrun/run";
 
 /// The annotation that states for which lock and which object a mark was written, as `NAMESPACE/NAME UID`. The write

@@ -44,7 +44,8 @@ pub enum Update {
     Leading {
         /// When the stop signal is sent to the command.
         stop: Instant,
-        /// The time by which every process of the command is dead.
+        /// The time by which the supervisor must have reported that every process of the command is dead. If it has
+        /// not, the elector kills the command itself.
         gone: Instant,
     },
     CommandStarted,

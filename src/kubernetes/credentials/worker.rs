@@ -242,8 +242,8 @@ impl Worker {
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
     }
 
-    /// Returns whether the plugin must be run now. `is_rejected` is whether the server has rejected the credentials and
-    /// the files have not replaced them.
+    /// Returns whether the plugin must be run now. `is_rejected` states whether the server has rejected the credentials
+    /// and the files have not replaced them.
     fn is_plugin_due(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> bool {
         let issued = self.issued.as_ref().filter(|issued| issued.plugin == *plugin);
         let is_needed = is_rejected
@@ -256,8 +256,8 @@ impl Worker {
         is_needed && self.plugin_may_run_at.is_none_or(|at| Instant::now() >= at)
     }
 
-    /// Runs the plugin, and builds the credentials from its output. `is_rejected` is whether the server has rejected
-    /// the previous credentials.
+    /// Runs the plugin, and builds the credentials from its output. `is_rejected` states whether the server has
+    /// rejected the previous credentials.
     fn run_plugin(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> Result<(), CredentialsError> {
         let Some(loaded) = &self.loaded else { return Ok(()) };
         let config = ConnectionConfig::clone(&loaded.config);

@@ -13,7 +13,7 @@ use crate::process::clock;
 /// first ones have been killed and their children have become children of this process.
 pub const CAPACITY: usize = 8192;
 
-/// The longest duration of one scan.
+/// The longest duration of one [`scan`](Members::scan).
 const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
 
 /// The maximum number of threads whose children a walk lists. With more threads, a scan is faster.

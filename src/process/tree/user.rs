@@ -1,8 +1,8 @@
 //! Signals to processes of another user.
 //!
 //! In a container whose root user has no `CAP_KILL`, an entry point that changes to another user cannot be signaled.
-//! But the entry point needed `CAP_SETUID` for that, so a child of the supervisor can become the same user and signal
-//! the entry point.
+//! But the entry point needed `CAP_SETUID` for that, so a child of leaderrun can become the same user and signal the
+//! entry point.
 
 use nix::errno::Errno;
 use nix::sys::prctl;

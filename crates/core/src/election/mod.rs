@@ -9,7 +9,7 @@
 //! 1. Call [`Election::step`] once without inputs. It returns the first request.
 //! 2. Carry out the returned actions in order. There is at most one pending request and one watch at a time. A new
 //!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one, whose later results you must
-//! drop. Only the late reply to a write may still be passed, as [`ElectionInputs::late_write`].
+//!    drop. Only the late reply to a write may still be passed, as [`ElectionInputs::late_write`].
 //! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
 //!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
 //!    which order simultaneous inputs are processed.
@@ -17,8 +17,9 @@
 //!    in the record or compared with those of another machine.
 //! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
 //!    [`ElectionAction::Extend`] postpones that instant. At `kill`, send SIGKILL to every process of the command that
-//! is left. [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) reserves the time in which these processes end. Report
-//! [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then released.
+//!    is left. [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) reserves the time in which these processes end.
+//!    Report [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then
+//!    released.
 //! 6. The election is over after [`ElectionAction::Finish`].
 //!
 //! # The rules
@@ -307,7 +308,7 @@ impl Election {
     }
 
     /// Sets how late the scheduler wakes this candidate's thread. Renewals are sent earlier by that delay, but at most
-    /// [`MAX_RENEWALS_PER_RETRY_PERIOD`] times in a retry period.
+    /// four times in a retry period.
     pub fn set_delay(&mut self, delay: Duration) {
         self.delay = delay;
     }

@@ -16,7 +16,7 @@ use crate::timing::Timing;
 pub struct ElectionConfig {
     /// The holder identity that this candidate writes into the record.
     pub identity: String,
-    /// The ID of this run, that is, of this start of your program. It must be unique, even among candidates with the
+    /// The ID of this run: of this start of your program. It must be unique, even among candidates with the
     /// same identity.
     pub run: RunId,
     pub timing: Timing,
@@ -154,16 +154,16 @@ pub enum ElectionAction {
     Watch(Option<Version>),
     /// Drop the watch.
     Unwatch,
-    /// A claim is about to be sent. From now on this run may hold the lock, so it must release the lock before it
-    /// exits.
+    /// A claim is about to be sent. From now on this candidate may hold the lock, so your program must stop the
+    /// candidate and wait for [`Finish`](Self::Finish) before it exits.
     Claiming,
-    /// The claim has certainly failed, so this run does not hold the lock.
+    /// The claim has certainly failed, so this candidate does not hold the lock.
     ClaimFailed,
     /// The lock was acquired: run the command for as long as this tenure lasts.
     StartLeading(Leadership),
     /// A renewal succeeded: the command may run for as long as this tenure lasts.
     Extend(Tenure),
-    /// This run was asked to step down. End the command cleanly; the lock is renewed until the command is gone.
+    /// This candidate was asked to step down. End the command cleanly; the lock is renewed until the command is gone.
     StepDown,
     /// Another candidate holds the lock. Kill the command at once.
     Lose { holder: String },
@@ -188,7 +188,7 @@ pub struct Leadership {
 /// How an election ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The command is gone, and the lock was released or was no longer held by this run.
+    /// The command is gone, and the lock was released or was no longer held by this candidate.
     Released,
     /// The command is gone. The lock could not be released in time and will expire.
     NotReleased,
@@ -219,9 +219,9 @@ pub enum ElectionNotice {
     Released { holder: String },
     /// The record has expired: it did not change for its lease duration.
     Expired { holder: String },
-    /// Another client emptied or deleted the record while this run held the lock, so this run writes it again.
+    /// Another client emptied or deleted the record while this candidate held the lock. The candidate writes it again.
     Restoring,
-    /// Another client edited the record while this run held the lock, so this run writes it again.
+    /// Another client edited the record while this candidate held the lock. The candidate writes it again.
     Edited,
     /// Another client emptied, deleted or replaced the record while another run held the lock. This candidate waits for
     /// that run's lease duration.

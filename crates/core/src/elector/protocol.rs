@@ -41,7 +41,7 @@ pub enum ElectionReport {
     },
     /// A renewal succeeded.
     Extend(Tenure),
-    /// This run was asked to step down.
+    /// This candidate was asked to step down.
     StepDown,
     /// Another candidate holds the lock.
     Lose,
