@@ -1,5 +1,5 @@
-//! The queue of the requests of all slots, which sends one request at a time. A write that was given up may continue
-//! beside the next request, because its reply still counts.
+//! The queue of the requests of all slots, which sends one request at a time. A write that has timed out may continue
+//! during the next request, because its reply still counts.
 //!
 //! All slots share one connection to the API server. If each slot had its own connection, a leader whose renewal gets
 //! no response would next use another slot's connection from the pool, which is probably just as dead.

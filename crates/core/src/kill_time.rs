@@ -26,13 +26,13 @@ const THREAD_IN_PERIOD: Duration = Duration::from_nanos(1200);
 /// The share of a CPU limit that the throttling of killed threads may take.
 const THROTTLING_SHARE: f64 = 1.0 / 4.0;
 
-/// How many times as long a kill takes on a busy machine, where the killed threads wait for a CPU and run with cold
-/// caches. A kill of 14,000 threads under 10 %, which takes 3.5 s on an idle machine, took 7 s beside twelve runnable
-/// threads on two CPUs.
+/// The factor by which a kill takes longer on a busy machine, where the killed threads wait for a CPU and run with cold
+/// caches. A kill of 14,000 threads under a CPU limit of 10 % takes 3.5 s on an idle machine. While twelve other
+/// threads were runnable on two CPUs, it took 7 s.
 const BUSY_MACHINE_FACTOR: u32 = 2;
 
-/// A shorter kill time counts as zero, because [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) covers it, also on a
-/// busy machine.
+/// A kill time that is shorter than this on an idle machine counts as zero, because
+/// [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) covers it even on a busy machine.
 const NEGLIGIBLE: Duration = Duration::from_millis(75);
 
 /// The processes of a command, and all of their threads.
@@ -88,8 +88,8 @@ impl CpuLimit {
     }
 }
 
-/// Returns the time from the kill of these processes until all of them have ended. Returns zero if the time is
-/// negligible, and [`Duration::MAX`] if the limit is so small that they would never end.
+/// Returns the time from the kill of these processes until all of them have ended, on a busy machine. Returns zero if
+/// the time is negligible, and [`Duration::MAX`] if the limit is so small that they would never end.
 pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     let further_threads = tasks.threads.saturating_sub(tasks.processes);
     let work = PROCESS_END * tasks.processes + THREAD_END * further_threads;

@@ -175,7 +175,7 @@ impl Election {
     pub(super) fn begin_request(&mut self, now: Now, write: Option<Write>) {
         let is_read = write.is_none();
         self.pending = Some(PendingRequest { write, is_overtaken: false });
-        self.timers.set(Timer::GiveUp, now.boot + self.request_timeout(is_read));
+        self.timers.set(Timer::RequestTimeout, now.boot + self.request_timeout(is_read));
     }
 
     /// Returns the timeout of a request. A standby's read timeout doubles with each failed read, up to the lease

@@ -51,10 +51,10 @@ impl Election {
         self.stop_watching();
         self.must_read |= !self.unconfirmed_writes.is_empty();
         self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
-        // A pending claim is given up early enough to leave time to read its outcome and to release the lock.
+        // A pending claim is abandoned early enough to leave time to read its outcome and to release the lock.
         let half_time = now.boot + RELEASE_TIMEOUT / 2;
-        if self.timers.get(Timer::GiveUp).is_some_and(|at| at > half_time) {
-            self.timers.set(Timer::GiveUp, half_time);
+        if self.timers.get(Timer::RequestTimeout).is_some_and(|at| at > half_time) {
+            self.timers.set(Timer::RequestTimeout, half_time);
         }
     }
 

@@ -188,8 +188,8 @@ pub struct Election {
     /// watch and are ignored.
     watch_replaced: bool,
     /// The number of watches that broke, beginning with the last one that broke later than a lease duration after its
-    /// opening. Watches that ended cleanly do not count, and do not reset the number. [`ElectionNotice::Watching`]
-    /// does.
+    /// opening. Watches that ended cleanly do not count and do not reset the number, but [`ElectionNotice::Watching`]
+    /// resets it.
     broken_watches: u32,
     /// Whether [`ElectionNotice::Polling`] has been reported, and [`ElectionNotice::Watching`] has not been reported
     /// since.
@@ -284,7 +284,7 @@ impl Election {
             ElectionPhase::Releasing { .. } => self.timers.get(Timer::Release),
         };
         let next = match &self.pending {
-            Some(_) => self.timers.get(Timer::GiveUp),
+            Some(_) => self.timers.get(Timer::RequestTimeout),
             None => self.next_request_at(),
         };
         bound.into_iter().chain(next).min()
@@ -320,7 +320,7 @@ impl Election {
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        if self.pending.is_some() && self.timers.has_expired(Timer::GiveUp, now.boot) {
+        if self.pending.is_some() && self.timers.has_expired(Timer::RequestTimeout, now.boot) {
             // The connection is probably dead, so the request is retried at once on a new connection.
             self.apply_reply(now, Reply::Unknown { retry_after: Some(Duration::ZERO) });
         }

@@ -25,7 +25,7 @@ impl Election {
     /// Processes the reply to the pending request.
     pub(super) fn apply_reply(&mut self, now: Now, reply: Reply) {
         let Some(request) = self.pending.take() else { return };
-        self.timers.stop(Timer::GiveUp);
+        self.timers.stop(Timer::RequestTimeout);
         if !matches!(reply, Reply::Refused { .. } | Reply::Unknown { .. }) {
             (self.last_reply, self.refusals, self.failed_reads) = (now.boot, 0, 0);
         }
@@ -112,7 +112,7 @@ impl Election {
         }
     }
 
-    /// Processes the reply to a renewal that was given up. The renewal was carried out, but took longer than the
+    /// Processes the reply to a renewal that had timed out. The renewal was carried out, but took longer than the
     /// request timeout. The reply is not outdated: an unconfirmed write replaces the version that was last seen,
     /// because [`forget_settled_writes`](Self::forget_settled_writes) drops all others.
     pub(super) fn handle_late_write(&mut self, now: Now, stored: Stored) {
@@ -128,7 +128,7 @@ impl Election {
         let is_conflict = |write: &Write| write.base.as_ref() != self.observed_version();
         if self.pending.as_ref().and_then(|pending| pending.write.as_ref()).is_some_and(is_conflict) {
             self.pending = None;
-            self.timers.stop(Timer::GiveUp);
+            self.timers.stop(Timer::RequestTimeout);
         }
         self.decide(now);
     }

@@ -5,8 +5,8 @@ use crate::instant::Instant;
 /// A timer. The comment on each variant states what happens when the timer expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Timer {
-    /// The pending request is given up.
-    GiveUp,
+    /// The pending request times out.
+    RequestTimeout,
     /// The next request may be sent. While this timer is stopped, requests may be sent at any time.
     Send,
     /// The record is read, because no watch reports its changes.
@@ -17,7 +17,7 @@ pub(super) enum Timer {
     WatchSettled,
     /// The record is read, because the open watch has been silent for too long.
     SilentWatch,
-    /// The attempt to release the lock is given up.
+    /// The release of the lock times out.
     Release,
 }
 

@@ -19,11 +19,12 @@ pub struct ElectorInputs {
     pub supervisor_died: bool,
     /// Whether traffic has been routed away from the command, or cannot be routed away.
     pub withdrawn: bool,
-    /// The signals that leaderrun received, except for those that were ignored when it was started.
+    /// The signals that leaderrun received, except for termination signals that were ignored when it was started.
     pub signals: Vec<i32>,
     /// Whether the size of leaderrun's terminal has changed.
     pub terminal_resized: bool,
-    /// Whether the elector has no children left, not even zombies.
+    /// Whether the elector has no children left, and no other process of the command is left. While the elector kills
+    /// the command, dead children that cannot be reaped do not count.
     pub tree_empty: bool,
 }
 

@@ -33,14 +33,15 @@ pub struct SupervisorInputs {
     pub elector_died: bool,
     /// How the main process ended, if it has.
     pub main_ended: Option<End>,
-    /// Whether the supervisor has no children left, not even zombies.
+    /// Whether no process of the command is left, apart from dead ones that cannot be reaped.
     pub tree_empty: bool,
 }
 
 /// The result of starting a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartResult {
-    /// The command was forked.
+    /// The command was forked, or the kernel refused the fork. In the latter case, [`SupervisorInputs::main_ended`]
+    /// reports the refusal in the same step.
     Forked,
     /// No time was left, so the command was not forked.
     TooLate,
