@@ -57,7 +57,7 @@ pub fn note_leadership(lock: &str, fencing_token: &str) {
     let _ = LED_LOCK.set(LedLock { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
 }
 
-/// Logs how much of the program is locked in memory, unless all of it is.
+/// Logs how much of leaderrun is locked in memory, unless all of it is.
 pub fn memory(locked: Locked) {
     if let Locked::Partly { locked, total, errno } = locked {
         log_events::memory_not_locked(locked / 1024, total / 1024, errno.desc());

@@ -27,8 +27,8 @@ pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 /// The variable with the saved counters. It is not for users, and the command does not inherit it.
 pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
-/// A loss is quick if it occurs within this time after the program was executed. This includes the time that the
-/// program spent waiting for the lock, because the pause only limits how often the program is executed.
+/// A loss is quick if it occurs within this time after leaderrun was executed. This includes the time that leaderrun
+/// spent waiting for the lock, because the pause only limits how often leaderrun is executed.
 const QUICK_LOSS_LIMIT: Duration = Duration::from_secs(60);
 
 /// The pause after the first quick loss. It doubles with each further quick loss.
@@ -52,10 +52,10 @@ pub enum NotRejoined {
     Failed(io::Error),
 }
 
-/// Re-executes this program, after a pause that grows with the number of quick losses in a row.
+/// Re-executes leaderrun, after a pause that grows with the number of quick losses in a row.
 ///
-/// `executed_at` is when the program was last executed. The executed program continues the log that began at
-/// `log_start`, and continues to count from the saved `counters`.
+/// `executed_at` is when leaderrun was last executed. After the exec it continues the log that began at `log_start`,
+/// and continues to count from the saved `counters`.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &InheritedSignals,
@@ -72,7 +72,7 @@ pub fn rejoin(
     execute_again(losses, counters, log_start, inherited).map_err(NotRejoined::Failed)
 }
 
-/// Executes this program again. std's `exec` is not used, because it empties the signal mask, which must be preserved
+/// Executes leaderrun again. std's `exec` is not used, because it empties the signal mask, which must be preserved
 /// for the command.
 fn execute_again(
     losses: u32,

@@ -1,7 +1,7 @@
 //! Locks leaderrun in memory.
 //!
-//! If a page of the program is not in memory, the kernel reads it from the program file. A network file system may fail
-//! together with the API server, and a process that waits for such a page cannot kill the command.
+//! If a page of leaderrun's code is not in memory, the kernel reads it from the program file. A network file system may
+//! fail together with the API server, and a process that waits for such a page cannot kill the command.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 /// The number of bytes that are read at once. While they are read, other threads cannot map memory.
 const READ_AT_ONCE: usize = 128 * 1024;
 
-/// The part of the program that is locked in memory.
+/// The part of leaderrun that is locked in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locked {
     Everything,
@@ -41,7 +41,7 @@ pub struct UnreadMappings {
     mappings: Vec<Mapping>,
 }
 
-/// Locks the current mappings, as far as that is permitted: all of the program's code, and the used parts of the heap
+/// Locks the current mappings, as far as that is permitted: all of leaderrun's code, and the used parts of the heap
 /// and the stack. The unused parts are locked when they are first used, which needs no disk.
 pub fn lock() -> Locked {
     lock_used().read_and_lock()
@@ -56,7 +56,7 @@ pub fn lock_used() -> UnreadMappings {
 }
 
 impl UnreadMappings {
-    /// Reads the rest of the program's code into memory and locks it, as far as that is permitted. This takes much
+    /// Reads the rest of leaderrun's code into memory and locks it, as far as that is permitted. This takes much
     /// longer than [`lock_used`].
     pub fn read_and_lock(self) -> Locked {
         let Self { locks_all, mappings } = self;
@@ -103,7 +103,7 @@ struct Mapping {
     length: usize,
 }
 
-/// Returns the mappings: those of this program first, then those of its libraries, then the rest.
+/// Returns the mappings: those of leaderrun's program file first, then those of its libraries, then the rest.
 fn mappings() -> Vec<Mapping> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();

@@ -60,7 +60,7 @@ impl Terminal {
     }
 
     /// Returns the terminal if the elector's job is its foreground job and the command may have it.
-    /// `needs_terminal` says whether the command needs the terminal now.
+    /// `needs_terminal` states whether the command needs the terminal now.
     pub fn for_command(elector: Pid, policy: TerminalPolicy, needs_terminal: bool) -> Option<Self> {
         let terminal = Self::of(elector)?;
         (terminal.belongs_to(terminal.job) && policy.allows(terminal.job == elector, needs_terminal))

@@ -1,4 +1,4 @@
-//! The inner process, which owns the command and every process that the command forks.
+//! The inner process, which starts, stops and kills the command.
 //!
 //! It has one thread, and it does not use the network. It stops and kills the command at fixed instants, without the
 //! elector's help. Only the elector can postpone these instants, so if it hangs or dies, the command still ends on

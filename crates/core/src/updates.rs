@@ -19,7 +19,8 @@ pub enum Update {
     Observed(Observed),
     /// A reply to a request arrived, or the watch delivered an event, so the lock is reachable.
     LockResponded,
-    /// A claim of the free lock was refused, so the lock can be read but not acquired.
+    /// A write that is not a renewal was refused. Usually this is a claim of a free lock, which can then be read but
+    /// not acquired.
     ClaimRefused,
     WatchRestarted,
     /// A request to renew the lock ended with this result, after this time.
