@@ -14,7 +14,7 @@ use leaderrun_core::kill_time::CpuLimit;
 const ROOTS: [(CgroupVersion, &str); 2] =
     [(CgroupVersion::V2, "/sys/fs/cgroup"), (CgroupVersion::V1, "/sys/fs/cgroup/cpu")];
 
-/// How many bytes of a file are read. `cpu.stat` is the longest one.
+/// How many bytes of a file are read. `cpu.stat` is the longest of the files.
 const READ_SIZE: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct CpuCgroups {
 
 #[derive(Debug)]
 struct CpuCgroup {
-    /// `cpu.max`, or the two files of cgroup v1 with its parts.
+    /// `cpu.max`, or the two files of cgroup v1 that contain its parts.
     max: Vec<CgroupFile>,
     /// `cpu.stat`.
     stat: CgroupFile,

@@ -10,8 +10,8 @@
 //! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
 //! - A step that was dropped may still have been carried out.
-//! - A leader checks at growing intervals whether traffic is still routed to its command, because a predecessor's late
-//!   write may have changed that.
+//! - A leader checks at growing intervals whether traffic is still routed to its command. Another client may have
+//!   changed that, or a predecessor's late write to an object that this leader has not written yet.
 
 use alloc::string::String;
 use alloc::vec::Vec;
