@@ -173,8 +173,11 @@ fn observed_main_loop(
 ) -> anyhow::Result<(EndOfLoop, Option<String>)> {
     let tree = Tree::open(&config.election.run.to_string());
     let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
-    let mut monitoring = Monitoring::start(&config)?;
     let access = ClusterAccess::new(config.cluster.clone());
+    if config.lock.kind.is_in_cluster() {
+        access.prepare();
+    }
+    let mut monitoring = Monitoring::start(&config)?;
     let (router, events) = (router(&config, &access)?, events(&config, &access)?);
     let withdrawn = router.as_ref().map(Router::withdrawn);
     let observer = router.as_ref().map(Router::observer).unwrap_or_default();

@@ -35,6 +35,11 @@ impl ClusterAccess {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }
 
+    /// Starts to read the configuration and the credentials, so that the first request need not wait for that.
+    pub fn prepare(&self) {
+        self.credentials.prepare();
+    }
+
     /// Returns the configuration of the connection, if it has been read.
     pub fn configuration(&self) -> Option<Arc<ConnectionConfig>> {
         self.credentials.known_configuration()

@@ -102,7 +102,8 @@ impl fmt::Display for CredentialsError {
 impl std::error::Error for CredentialsError {}
 
 impl Credentials {
-    /// Creates the credentials for these options. They are read when they are first requested.
+    /// Creates the credentials for these options. They are read when they are first requested or
+    /// [prepared](Self::prepare).
     pub fn new(options: ClusterOptions) -> Self {
         let shared = Shared {
             options,
@@ -114,6 +115,11 @@ impl Credentials {
             activity: Mutex::new(None),
         };
         Self { shared: Arc::new(shared), orders: Arc::default() }
+    }
+
+    /// Starts to obtain the credentials. If that fails, the first call that needs them tries again.
+    pub fn prepare(&self) {
+        let _ = self.order(None);
     }
 
     /// Returns the current credentials. If there are none yet, this waits for the result of an attempt to obtain them.
@@ -253,6 +259,8 @@ impl Credentials {
 mod tests {
     use std::fs;
 
+    use testkit::eventually;
+
     use super::*;
 
     /// Credentials from a kubeconfig in a temporary directory.
@@ -287,6 +295,15 @@ mod tests {
         fn replacement_for(&self, rejected: &Access) -> Option<Arc<Access>> {
             self.runtime.block_on(self.credentials.replacement_for(rejected)).unwrap()
         }
+    }
+
+    #[test]
+    fn prepared_credentials_are_read_without_a_request() {
+        let kubeconfig = Kubeconfig::new();
+        kubeconfig.write("http://api.example.com", "token");
+        assert!(kubeconfig.credentials.known_configuration().is_none());
+        kubeconfig.credentials.prepare();
+        eventually("the credentials are read", || kubeconfig.credentials.known_configuration().is_some());
     }
 
     #[test]
