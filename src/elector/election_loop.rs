@@ -164,6 +164,7 @@ impl ElectionLoop<'_> {
         let mut inputs = SlotInputs::default();
         while let Poll::Ready(Some(order)) = self.inbox.poll_recv(context) {
             match order {
+                ElectionOrder::StopsAt(instant) => self.updates.stops_at(instant),
                 ElectionOrder::CommandGone { succeeded } => {
                     self.updates.stopped_leading();
                     inputs.command_gone = Some(CommandGone { succeeded });

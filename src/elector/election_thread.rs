@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use leaderrun_core::election::ElectionConfig;
 use leaderrun_core::elector::ElectionReport;
+use leaderrun_core::instant::Instant;
 use leaderrun_core::updates::Update;
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -23,6 +24,8 @@ use crate::telemetry::observer::Observer;
 /// A message from the main thread to the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionOrder {
+    /// The command is stopped at this instant unless a renewal succeeds, earlier than the last tenure requires.
+    StopsAt(Instant),
     /// No process of the command is left.
     CommandGone { succeeded: bool },
     /// Stop taking part in the election.

@@ -129,9 +129,15 @@ impl ElectionUpdates {
         }
     }
 
-    /// Returns the time until the stop of the command; `None` while the lock is not held.
+    /// Records that the command is stopped earlier than the tenure requires, until the next renewal.
+    pub fn stops_at(&mut self, instant: Instant) {
+        self.stop_at = self.stop_at.map(|stop_at| stop_at.min(instant));
+    }
+
+    /// Returns the time until the stop of the command; `None` while the lock is not held, and once the stop has begun.
     pub fn time_until_stop(&self) -> Option<Duration> {
-        self.stop_at.map(|stop_at| stop_at.since(clock::now()))
+        let now = clock::now();
+        self.stop_at.filter(|stop_at| now < *stop_at).map(|stop_at| stop_at.since(now))
     }
 
     /// Records that the command is gone. Later writes release the lock, so they do not count as renewals.
@@ -151,5 +157,28 @@ impl ElectionUpdates {
         if !matches!(event, WatchEvent::Broken | WatchEvent::Refused { .. } | WatchEvent::Forbidden) {
             self.observer.notify(Update::LockResponded);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_until_the_stop_is_that_of_the_enforced_tenure_and_ends_when_the_stop_begins() {
+        let mut updates = ElectionUpdates::new(Observer::new(|_| {}), Duration::ZERO);
+        let (now, hour) = (clock::now(), Duration::from_secs(3600));
+        let tenure = Tenure { renewal_sent_at: now, stop: now + hour * 3, kill: now + hour * 4 };
+        assert_eq!(updates.time_until_stop(), None);
+        updates.stops_at(now + hour);
+        assert_eq!(updates.time_until_stop(), None, "this candidate does not lead");
+        updates.held(tenure);
+        assert!(updates.time_until_stop().unwrap() > hour * 2);
+        updates.stops_at(now + hour);
+        assert!(updates.time_until_stop().unwrap() <= hour);
+        updates.stops_at(now);
+        assert_eq!(updates.time_until_stop(), None, "the stop has begun");
+        updates.held(tenure);
+        assert!(updates.time_until_stop().unwrap() > hour * 2);
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending};
 use leaderrun_core::instant::Instant;
-use leaderrun_core::kill_time::KillPace;
 use leaderrun_core::lateness::probe_interval;
 use leaderrun_core::messages::{End, Order, SupervisorNotice};
 use leaderrun_core::signal::is_termination_signal;
@@ -78,8 +77,6 @@ pub struct MainLoop {
     /// The processes in nested PID namespaces that the supervisor remembers.
     nested: Option<SharedNested>,
     kill: Option<KillRounds>,
-    /// The pace of a kill, as the supervisor has reported it.
-    kill_pace: Option<KillPace>,
     /// When to measure next how late this thread runs.
     next_probe: Instant,
     /// The raised priority of this thread; `None` before the order to start the command, or if it could not be raised.
@@ -120,7 +117,6 @@ impl MainLoop {
             tree,
             nested: None,
             kill: None,
-            kill_pace: None,
             next_probe: clock::now(),
             priority: None,
             is_partly_reaped: false,
@@ -254,7 +250,7 @@ impl MainLoop {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         self.nested.iter().for_each(|nested| self.tree.adopt(nested));
         let now = clock::now();
-        self.kill.insert(KillRounds::begin(now, self.kill_pace)).run_round(&mut self.tree, now)
+        self.kill.insert(KillRounds::begin(now, self.elector.kill_pace(now))).run_round(&mut self.tree, now)
     }
 
     /// Logs why the kill has failed, if it has. If this process is the init process of a container, and its exit makes
@@ -282,15 +278,17 @@ impl MainLoop {
             ElectorNotice::Supervisor(SupervisorNotice::RunsLate { delay }) => {
                 Update::SchedulingDelay { thread: MeasuredThread::Supervisor, delay: *delay }
             }
-            ElectorNotice::Supervisor(SupervisorNotice::KillTime { kill_time, pace, .. }) => {
-                self.kill_pace = *pace;
-                Update::KillTime(*kill_time)
-            }
+            ElectorNotice::Supervisor(SupervisorNotice::KillTime { kill_time, .. }) => Update::KillTime(*kill_time),
             ElectorNotice::Supervisor(SupervisorNotice::HasTerminal) => {
                 self.command_had_terminal = true;
                 return;
             }
-            ElectorNotice::Leading(tenure) => Update::Leading { stop: tenure.stop, gone: tenure.elector_kill_at() },
+            ElectorNotice::Leading(tenure) => {
+                if self.elector.granted().is_some_and(|granted| tenure.stop < granted.stop) {
+                    self.election.order(ElectionOrder::StopsAt(tenure.stop));
+                }
+                Update::Leading { stop: tenure.stop, gone: tenure.elector_kill_at() }
+            }
             ElectorNotice::Lost(loss) => Update::Lost(*loss),
             ElectorNotice::TerminationSignal(_) => Update::TerminationRequested,
             ElectorNotice::Terminating => Update::Terminating,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::{CpuLimit, KillPace, TaskCount, kill_time};
 use leaderrun_core::lateness::expected_delay;
+use leaderrun_core::tenure::Tenure;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -225,20 +226,20 @@ impl CommandTree {
     }
 
     /// Sends SIGKILL to every process, and schedules further rounds. `main` is the main process unless it has been
-    /// reaped.
+    /// reaped; `granted` is the tenure that was granted last.
     ///
     /// # Errors
     /// Returns why some process cannot be killed.
-    pub fn begin_kill(&mut self, main: Option<Pid>) -> Result<(), KillFailure> {
+    pub fn begin_kill(&mut self, main: Option<Pid>, granted: Option<Tenure>) -> Result<(), KillFailure> {
         self.terminated = None;
-        let pace = self.kill_pace;
+        let now = clock::now();
+        let pace = self.kill_pace.map(|pace| (pace, pace.end(now, granted))).filter(|(_, end)| now < *end);
         // Without a pace, one call kills the whole process group, whose number is not used again before the main
         // process is reaped. With nested PID namespaces the main process must not die first, because processes below it
         // could get a parent outside of this tree.
         if let Some(main) = main.filter(|_| !self.tree.has_nested() && pace.is_none()) {
             let _ = self.tree.signal_group(main, libc::SIGKILL);
         }
-        let now = clock::now();
         self.kill.insert(KillRounds::begin(now, pace)).run_round(&mut self.tree, now)
     }
 

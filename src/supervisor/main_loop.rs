@@ -307,7 +307,7 @@ impl<'a> MainLoop<'a> {
 
     fn begin_kill(&mut self, reason: KillReason) {
         let main = self.main.filter(|_| self.supervisor.main_runs());
-        let result = self.tree.begin_kill(main);
+        let result = self.tree.begin_kill(main, self.supervisor.granted());
         self.notify(SupervisorNotice::Killing { reason, processes: self.tree.names() });
         self.report_kill_result(result);
     }

@@ -13,6 +13,9 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::instant::Instant;
+use crate::tenure::Tenure;
+
 /// The CPU time that the end of a process takes, including its first thread.
 const PROCESS_END: Duration = Duration::from_micros(100);
 
@@ -113,8 +116,8 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
 pub struct KillPace {
     /// No further process is killed while this many killed threads have not ended.
     pub max_killed_threads: u32,
-    /// How long the pace is kept. After that, all processes are killed, because a killed process that does not end must
-    /// not keep the others alive.
+    /// How long the pace is kept at most. After that, all processes are killed, because a killed process that does not
+    /// end must not keep the others alive.
     pub duration: Duration,
 }
 
@@ -124,6 +127,14 @@ impl KillPace {
         let (max_killed_threads, duration) = (limit?.max_killed_threads(), kill_time(tasks, limit));
         (tasks.threads > max_killed_threads && duration < Duration::MAX)
             .then_some(Self { max_killed_threads, duration })
+    }
+
+    /// Returns the instant from which a kill that begins now no longer keeps the pace. This is at the latest the kill
+    /// instant of `granted`, the tenure before it was brought forward: on a machine that is busier than the estimate
+    /// assumes, processes that were not killed until then would run beside the next leader's command.
+    pub fn end(&self, now: Instant, granted: Option<Tenure>) -> Instant {
+        let end = now + self.duration;
+        granted.map_or(end, |granted| end.min(granted.kill))
     }
 }
 
@@ -217,6 +228,16 @@ mod tests {
             let mut allowance = KillAllowance::new(max_killed_threads);
             assert_eq!(threads.map(|threads| allowance.take(|| threads)), allowed, "{max_killed_threads} {threads:?}");
         }
+    }
+
+    #[test]
+    fn a_gradual_kill_ends_at_the_kill_instant_of_the_granted_tenure() {
+        let (now, duration) = (Instant::from_nanos(1_000_000_000), Duration::from_secs(3));
+        let pace = KillPace { max_killed_threads: 10, duration };
+        let granted = |remaining| Some(Tenure { kill: now + remaining, ..Tenure::over(now) });
+        assert_eq!(pace.end(now, granted(Duration::from_secs(2))), now + Duration::from_secs(2));
+        assert_eq!(pace.end(now, granted(Duration::from_secs(4))), now + duration);
+        assert_eq!(pace.end(now, None), now + duration);
     }
 
     #[test]

@@ -228,6 +228,11 @@ impl Supervisor {
         Some(self.elector_heard_at? + timeout)
     }
 
+    /// Returns the last granted tenure, whose stop and kill are not brought forward.
+    pub fn granted(&self) -> Option<Tenure> {
+        self.granted
+    }
+
     /// Returns the tenure that is enforced: the last granted tenure, with stop and kill brought forward.
     pub fn tenure(&self) -> Option<Tenure> {
         self.granted.map(|granted| granted.earlier_by(self.advance.total()))

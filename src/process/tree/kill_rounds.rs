@@ -34,7 +34,7 @@ const UNREAPED_TIMEOUT: Duration = Duration::from_secs(1);
 /// A kill that is under way, and when its next round is due.
 #[derive(Debug)]
 pub struct KillRounds {
-    /// The pace that limits how many threads are killed at once, and the instant until which it applies.
+    /// The pace that limits how many threads are killed at once, and its end.
     pace: Option<(KillPace, Instant)>,
     began_at: Instant,
     has_many_children: bool,
@@ -49,9 +49,8 @@ pub struct KillRounds {
 }
 
 impl KillRounds {
-    /// Creates a kill at this pace. Its first round is due at once.
-    pub fn begin(now: Instant, pace: Option<KillPace>) -> Self {
-        let pace = pace.map(|pace| (pace, now + pace.duration));
+    /// Creates a kill at this pace until this instant. Its first round is due immediately.
+    pub fn begin(now: Instant, pace: Option<(KillPace, Instant)>) -> Self {
         Self {
             pace,
             began_at: now,
@@ -99,11 +98,13 @@ impl KillRounds {
     /// # Errors
     /// Returns why a process could not be killed. Only the first failure is returned.
     pub fn run_round(&mut self, tree: &mut Tree, now: Instant) -> Result<(), KillFailure> {
+        if self.pace.take_if(|(_, end)| now >= *end).is_some() {
+            tree.kill_groups();
+        }
         let scans = self.pace.is_some() || self.pause > SHORTEST_PAUSE || now >= self.began_at + SCAN_DELAY;
         self.next_round = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        let pace = self.pace.filter(|(_, until)| now < *until).map(|(pace, _)| pace);
-        let mut result = tree.kill(pace.map(|pace| pace.max_killed_threads), scans);
+        let mut result = tree.kill(self.pace.map(|(pace, _)| pace.max_killed_threads), scans);
         self.has_many_children = tree.listed_children() > MANY_CHILDREN;
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
             result = tree.check_killed_are_gone();

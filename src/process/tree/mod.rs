@@ -297,6 +297,20 @@ impl Tree {
         listing.map_err(KillFailure::NotListed).and(result)
     }
 
+    /// Sends SIGKILL to each process group that a child leads, with one system call for each group. On a busy machine,
+    /// a scan that finds all processes of these groups takes seconds.
+    pub fn kill_groups(&self) {
+        // With nested PID namespaces the children must not die first, because processes below them could get a parent
+        // outside of this tree.
+        if self.nested.is_empty() {
+            let _ = self.proc.for_each_child(|number| {
+                if let Some(leader) = self.proc.pid(number).filter(|child| getpgid(Some(*child)) == Ok(*child)) {
+                    let _ = self.signal_group(leader, libc::SIGKILL);
+                }
+            });
+        }
+    }
+
     /// Returns how many children the last [`kill`](Self::kill) has listed.
     pub fn listed_children(&self) -> usize {
         self.listed_children

@@ -105,6 +105,8 @@ pub struct Elector {
     loss_notice_sent: bool,
     /// How late the scheduler wakes this elector.
     lateness: Lateness,
+    /// The tenure that was granted to the supervisor last.
+    granted: Option<Tenure>,
     /// The pace at which the supervisor would kill the command; `None` if it would kill all processes at once.
     kill_pace: Option<KillPace>,
     /// The actions of the current step.
@@ -127,6 +129,7 @@ impl Elector {
             first_termination_signal: None,
             loss_notice_sent: false,
             lateness: Lateness::default(),
+            granted: None,
             kill_pace: None,
             actions: Vec::new(),
         }
@@ -196,6 +199,17 @@ impl Elector {
         }
     }
 
+    /// Returns the tenure that was granted to the supervisor last, whose stop and kill are not brought forward.
+    pub fn granted(&self) -> Option<Tenure> {
+        self.granted
+    }
+
+    /// Returns when a kill that begins now kills all processes, and the pace until then; `None` if it kills all
+    /// processes at once.
+    pub fn kill_pace(&self, now: Instant) -> Option<(KillPace, Instant)> {
+        self.kill_pace.map(|pace| (pace, pace.end(now, self.granted)))
+    }
+
     /// Returns whether the end of the command was requested, by a termination signal or by a request to step down.
     pub fn end_was_requested(&self) -> bool {
         self.first_termination_signal.is_some()
@@ -233,7 +247,7 @@ impl Elector {
             Report::Started { .. } => self.started = true,
             Report::Notice(SupervisorNotice::TooSlow { .. }) => *supervisor_loss = Loss::TooSlow,
             Report::Notice(SupervisorNotice::Killing { .. }) => {
-                *gradual_kill_deadline = self.kill_pace.map(|pace| now + pace.duration);
+                *gradual_kill_deadline = self.kill_pace.map(|pace| pace.end(now, self.granted));
             }
             Report::Enforcing(_) | Report::Notice(_) => {}
         }
@@ -249,13 +263,17 @@ impl Elector {
             }
             ElectionReport::StartLeading { tenure, environment } => match self.phase {
                 ElectorPhase::Waiting { .. } => {
+                    self.granted = Some(tenure);
                     self.order(Order::Start { tenure, environment });
                     self.lead(tenure);
                 }
                 // The lock was acquired after the shutdown had begun.
                 _ => self.actions.push(ElectorAction::CommandGone { succeeded: false }),
             },
-            ElectionReport::Extend(tenure) => self.order(Order::Extend(tenure)),
+            ElectionReport::Extend(tenure) => {
+                self.granted = Some(tenure);
+                self.order(Order::Extend(tenure));
+            }
             ElectionReport::StepDown => self.relay(now, libc::SIGTERM),
             ElectionReport::Lose => {
                 if let ElectorPhase::Leading { enforced, lost, .. } = &mut self.phase {

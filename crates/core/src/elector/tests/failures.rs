@@ -134,19 +134,24 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
     let (now, duration) = (start_time(), Duration::from_secs(3));
     let pace = Some(KillPace { max_killed_threads: 10, duration });
     let killing = SupervisorNotice::Killing { reason: KillReason::Lost, processes: String::new() };
-    // The time from the kill instant of the tenure until the elector itself kills the command.
+    let advance = Duration::from_secs(4);
+    let enforced = tenure(now).earlier_by(advance);
+    // The time from the enforced kill instant until the elector itself kills the command.
     let elector_waits_for = |pace, has_begun: bool| {
         let mut driver = leading(now);
+        driver.supervisor_reports(now, Report::Enforcing(enforced));
         let kill_time = SupervisorNotice::KillTime { kill_time: duration, processes: 7, threads: 14_000, pace };
         driver.supervisor_reports(now, Report::Notice(kill_time));
-        let kill = tenure(now).kill;
+        let kill = enforced.kill;
         if has_begun {
             driver.supervisor_reports(kill, Report::Notice(killing.clone()));
         }
         driver.elector.next_timeout().expect("the elector kills the command at some time").since(kill)
     };
     assert_eq!(elector_waits_for(pace, true), duration);
-    let usual = tenure(now).elector_kill_at().since(tenure(now).kill);
+    let longer = Some(KillPace { max_killed_threads: 10, duration: duration * 3 });
+    assert_eq!(elector_waits_for(longer, true), advance, "a gradual kill ends when the granted tenure is over");
+    let usual = enforced.elector_kill_at().since(enforced.kill);
     assert_eq!(elector_waits_for(pace, false), usual, "the gradual kill has not begun");
     assert_eq!(elector_waits_for(None, true), usual, "the supervisor kills all processes at once");
 }
