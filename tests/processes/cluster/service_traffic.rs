@@ -154,7 +154,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             "a port that the Service does not have",
             ports(&[&http, &dns]),
             "1".to_owned(),
-            Err("has the targetPort 1"),
+            Err("has no port with the targetPort 1"),
             "try --port",
         ),
         case("UDP", ports(&[&dns]), String::new(), Ok((&["dns"], routed)), follows),
