@@ -276,7 +276,13 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
         (&target_by_name, &["http:8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
         (&target_by_name, &[], Value::Null, "set the number, for example --port server:8080".to_owned()),
         (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
-        (&two_ports(), &["9090"], Value::Null, "has no port with the targetPort 9090; its ports are http (targetPort 8080), dns (targetPort 53)".to_owned()),
+        (
+            &two_ports(),
+            &["9090"],
+            Value::Null,
+            "has no port with the targetPort 9090; its ports are http (targetPort 8080), dns (targetPort 53)"
+                .to_owned(),
+        ),
         (
             &selecting,
             &[],
