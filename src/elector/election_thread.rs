@@ -63,7 +63,7 @@ impl ElectionThread {
                 Ok(runtime) => {
                     let election = election_loop::run(lock, access, config, &main_thread, inbox, &observer);
                     let result = runtime.block_on(election);
-                    // Dropping the runtime would wait for blocking calls, such as a name look-up, which may never
+                    // Dropping the runtime would wait for blocking calls, such as a name lookup, which may never
                     // return.
                     runtime.shutdown_background();
                     result

@@ -55,7 +55,7 @@ pub async fn open_slots(
             let object_names: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
             let role_scope = Arc::new(RoleScope { lock: name.name.clone(), object_names: object_names.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
-            // The look-up of the owner is part of a request for the lock. It may use only half of the request timeout,
+            // The lookup of the owner is part of a request for the lock. It may use only half of the request timeout,
             // so that the request itself has time left.
             let new_owner =
                 |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), request_timeout / 2);

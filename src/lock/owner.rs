@@ -244,13 +244,13 @@ pub struct Owner {
 
 #[derive(Default)]
 struct State {
-    /// Whether the result of the last look-up is kept, so that the owner is not looked up again.
+    /// Whether the result of the last lookup is kept, so that the owner is not looked up again.
     is_looked_up: bool,
     /// The owner that was found last.
     found: Option<OwnerReference>,
-    /// Whether the last look-up found the owner.
+    /// Whether the last lookup found the owner.
     exists: bool,
-    /// The error of the last look-up. It is kept until it is known whether the lock can be reached.
+    /// The error of the last lookup. It is kept until it is known whether the lock can be reached.
     failure: Option<Error>,
     /// Whether the API server has refused to let this user set owners.
     owners_are_refused: bool,
@@ -265,7 +265,7 @@ impl Owner {
         Self { config, cluster, namespace, lock, timeout, state: Mutex::default() }
     }
 
-    /// Looks up the owner, unless the result of an earlier look-up is kept.
+    /// Looks up the owner, unless the result of an earlier lookup is kept.
     pub async fn look_up(&self) {
         if self.state().is_looked_up {
             return;
@@ -282,7 +282,7 @@ impl Owner {
         }
     }
 
-    /// Records that a request for the lock succeeded. If the look-up of the owner failed, the connection was not the
+    /// Records that a request for the lock succeeded. If the lookup of the owner failed, the connection was not the
     /// reason, so the error is logged. The owner is looked up again before the next read or creation of an object,
     /// unless it does not exist or this user may not read it.
     pub fn handle_success(&self) {
@@ -300,14 +300,14 @@ impl Owner {
         state.log_reason(lock, reason);
     }
 
-    /// Discards the result of the last look-up, so that the owner is looked up again before the next read or creation
+    /// Discards the result of the last lookup, so that the owner is looked up again before the next read or creation
     /// of an object. This is called after an object was deleted, perhaps because its owner was deleted.
     pub fn forget(&self) {
         self.state().is_looked_up = false;
     }
 
     /// Adds the owner to an object. Returns whether it was added. If the object's new record names a holder
-    /// (`is_held`), an owner is only added if the last look-up has found it.
+    /// (`is_held`), an owner is only added if the last lookup has found it.
     pub fn add_to(&self, object: &mut Value, is_held: bool) -> bool {
         let state = self.state();
         let may_add = !state.owners_are_refused && (state.exists || !is_held);

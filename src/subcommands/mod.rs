@@ -213,7 +213,7 @@ fn block_on(future: Pin<Box<dyn Future<Output = Result<CommandOutput>> + '_>>) -
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime for requests")?;
     let result = runtime.block_on(future);
-    // Dropping the runtime would wait for blocking calls, such as a name look-up, which may never return.
+    // Dropping the runtime would wait for blocking calls, such as a name lookup, which may never return.
     runtime.shutdown_background();
     tree::kill_helpers();
     result

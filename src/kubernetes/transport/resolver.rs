@@ -1,7 +1,7 @@
-//! Name look-ups that continue when their requests are dropped.
+//! Name lookups that continue when their requests are dropped.
 //!
-//! A look-up may take many seconds, because the timeout for each name server is five seconds. It runs on its own
-//! thread, and all requests for the name share its result. A request waits only briefly for a look-up if earlier
+//! A lookup may take many seconds, because the timeout for each name server is five seconds. It runs on its own
+//! thread, and all requests for the name share its result. A request waits only briefly for a lookup if earlier
 //! addresses are known.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::process::runtime_thread;
 
-/// How long a request waits for a look-up if earlier addresses are known.
+/// How long a request waits for a lookup if earlier addresses are known.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long addresses are used without looking them up again.
@@ -41,12 +41,12 @@ fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 
-/// The addresses of a name that were found last, and the look-up that is pending.
+/// The addresses of a name that were found last, and the lookup that is pending.
 #[derive(Debug, Default)]
 struct KnownName {
     addresses: Vec<IpAddr>,
     found_at: Option<Instant>,
-    /// The result of the pending look-up, once there is one.
+    /// The result of the pending lookup, once there is one.
     pending: Option<watch::Receiver<Option<LookupResult>>>,
 }
 
@@ -82,7 +82,7 @@ impl Resolver {
         };
         let ended = async {
             let lookup = pending.wait_for(Option::is_some).await;
-            lookup.ok().and_then(|lookup| lookup.clone()).unwrap_or_else(|| Err("the look-up was aborted".to_owned()))
+            lookup.ok().and_then(|lookup| lookup.clone()).unwrap_or_else(|| Err("the lookup was aborted".to_owned()))
         };
         let lookup = if known.is_empty() {
             ended.await
@@ -96,11 +96,11 @@ impl Resolver {
         }
     }
 
-    /// Starts a look-up on a new thread.
+    /// Starts a lookup on a new thread.
     fn start_lookup(&self, name: &str) -> io::Result<watch::Receiver<Option<LookupResult>>> {
         let (sender, pending) = watch::channel(None);
         let (look_up, names, name) = (self.look_up, Arc::clone(&self.names), name.to_owned());
-        runtime_thread::start("look-up", move || {
+        runtime_thread::start("lookup", move || {
             let lookup = look_up(&name).map_err(|failure| failure.to_string());
             if let Some(entry) = names.lock().expect("no thread panics while it holds this lock").get_mut(&name) {
                 entry.pending = None;
@@ -135,14 +135,14 @@ mod tests {
     const ADDRESS: [u8; 4] = [10, 0, 0, 1];
 
     #[test]
-    fn an_address_needs_no_look_up() {
+    fn an_address_needs_no_lookup() {
         let resolver = Resolver { look_up: |_| panic!("nothing to look up"), ..Resolver::default() };
         assert_eq!(resolve(&resolver, "10.0.0.1").unwrap(), [IpAddr::from(ADDRESS)]);
         assert_eq!(resolve(&resolver, "[::1]").unwrap().len(), 1);
     }
 
     #[test]
-    fn earlier_addresses_are_used_if_a_look_up_is_slow_or_fails() {
+    fn earlier_addresses_are_used_if_a_lookup_is_slow_or_fails() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         let resolver = Resolver {
             look_up: |_| match LOOKUPS.fetch_add(1, Ordering::Relaxed) {
@@ -160,7 +160,7 @@ mod tests {
         }
         assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3);
         resolve(&resolver, "api.example.com").unwrap();
-        assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3, "one look-up at a time");
+        assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3, "one lookup at a time");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The rows about the credentials, the look-up of the API server's name, and the clock.
+//! The rows about the credentials, the lookup of the API server's name, and the clock.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub fn credentials(took: Duration, timing: &Timing) -> Row {
     if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
 }
 
-/// Adds a row about the time of a look-up of the API server's name.
+/// Adds a row about the time of a lookup of the API server's name.
 pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing) {
     let (host, port) = cluster.host_and_port();
     if host.parse::<IpAddr>().is_ok() {

@@ -320,7 +320,7 @@ fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its
         })
         .run(["python3", "-c", FORK_UNTIL_REFUSED]);
     eventually("the limit is reached", || a.output().contains("no more processes"));
-    // A look-up is valid for five seconds. If the next one fails, the known addresses stay in use.
+    // The addresses from a lookup are used for five seconds. If the next lookup fails, they stay in use.
     for _ in 0..10 {
         proxy.break_connections();
         Cluster::shared().wait_for_renewals(&lock, 1);
