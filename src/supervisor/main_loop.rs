@@ -360,9 +360,9 @@ impl<'a> MainLoop<'a> {
         if !is_any_ready && !has_changed && next_timeout.is_none_or(|at| clock::now() < at) {
             return Ok(false);
         }
-        // A signal to this process may be a copy of a signal that the elector relays.
+        // The elector may have received the same signal, and relay it.
         for signal in self.signals.receive().to_relay {
-            self.relay.handle_own_copy(clock::now(), signal);
+            self.relay.handle_own_signal(clock::now(), signal);
         }
         self.relay_due();
         if let Some(main) = self.main.filter(|_| self.terminal.next_check().is_some_and(|at| clock::now() >= at)) {

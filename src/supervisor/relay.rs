@@ -4,7 +4,7 @@
 //! the elector, the supervisor and the command. The command has then received the signal before leaderrun relays it.
 //! The supervisor recognizes this case because it receives the signal itself. That conclusion can be wrong, because a
 //! user can also signal only leaderrun's two processes. Therefore the signal is still relayed if the command seems to
-//! have missed it, and each signal that the supervisor receives counts as a copy of only one signal from the elector.
+//! have missed it, and each signal that the supervisor receives is matched with only one signal from the elector.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use leaderrun_core::instant::Instant;
 use leaderrun_core::signal::is_termination_signal;
 
 /// How long a termination signal from the elector is held back, in case the supervisor receives the same signal itself.
-/// A program that signals a whole unit sends all copies within this time.
-const OWN_COPY_TIMEOUT: Duration = Duration::from_millis(50);
+/// A program that signals a whole unit signals all its processes within this time.
+const OWN_SIGNAL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long the supervisor remembers a signal that it received itself. The elector's copy may arrive this much later,
-/// because the elector defers the signal while traffic is routed away.
-const OWN_COPY_AGE: Duration = WITHDRAWAL_TIMEOUT.saturating_add(Duration::from_millis(500));
+/// How long the supervisor remembers a signal that it received itself. The elector may relay the signal this much
+/// later, because it defers the signal while traffic is routed away.
+const OWN_SIGNAL_AGE: Duration = WITHDRAWAL_TIMEOUT.saturating_add(Duration::from_millis(500));
 
 /// How long a command that received the signal may take to die from it.
 const DEATH_TIMEOUT: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ const DEATH_TIMEOUT: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub struct Relay {
     /// The signals that the supervisor received itself, and when they arrived.
-    own_copies: Vec<(i32, Instant)>,
+    own_signals: Vec<(i32, Instant)>,
     pending: Vec<PendingSignal>,
 }
 
@@ -54,22 +54,22 @@ impl Relay {
         if !is_termination_signal(signal) {
             return Some(signal);
         }
-        let is_copy = |(copy, at): &(i32, Instant)| *copy == signal && now.since(*at) < OWN_COPY_AGE;
-        let copy = self.own_copies.iter().position(is_copy);
-        let seems_delivered = copy.map(|index| self.own_copies.swap_remove(index)).is_some();
-        let due = now + if seems_delivered { DEATH_TIMEOUT } else { OWN_COPY_TIMEOUT };
+        let is_same = |(own, at): &(i32, Instant)| *own == signal && now.since(*at) < OWN_SIGNAL_AGE;
+        let own = self.own_signals.iter().position(is_same);
+        let seems_delivered = own.map(|index| self.own_signals.swap_remove(index)).is_some();
+        let due = now + if seems_delivered { DEATH_TIMEOUT } else { OWN_SIGNAL_TIMEOUT };
         self.pending.push(PendingSignal { signal, due, seems_delivered });
         None
     }
 
     /// Records a signal that the supervisor received itself.
-    pub fn handle_own_copy(&mut self, now: Instant, signal: i32) {
+    pub fn handle_own_signal(&mut self, now: Instant, signal: i32) {
         let is_waiting = |pending: &&mut PendingSignal| pending.signal == signal && !pending.seems_delivered;
         if let Some(pending) = self.pending.iter_mut().find(is_waiting) {
             *pending = PendingSignal { signal, due: now + DEATH_TIMEOUT, seems_delivered: true };
         } else {
-            self.own_copies.retain(|(copy, at)| *copy != signal && now.since(*at) < OWN_COPY_AGE);
-            self.own_copies.push((signal, now));
+            self.own_signals.retain(|(own, at)| *own != signal && now.since(*at) < OWN_SIGNAL_AGE);
+            self.own_signals.push((signal, now));
         }
     }
 
@@ -116,13 +116,13 @@ mod tests {
         for own_first in [true, false] {
             let mut relay = Relay::default();
             if own_first {
-                relay.handle_own_copy(now, TERM);
+                relay.handle_own_signal(now, TERM);
                 assert_eq!(relay.accept(later, TERM), None);
             } else {
                 assert_eq!(relay.accept(now, TERM), None);
-                relay.handle_own_copy(later, TERM);
+                relay.handle_own_signal(later, TERM);
             }
-            assert_eq!(relay.take_due(later + OWN_COPY_TIMEOUT), []);
+            assert_eq!(relay.take_due(later + OWN_SIGNAL_TIMEOUT), []);
             assert_eq!(relay.take_due(later + DEATH_TIMEOUT), [RelayedSignal::SendIfMissed(TERM)]);
         }
     }
@@ -130,14 +130,14 @@ mod tests {
     #[test]
     fn each_copy_to_the_supervisor_holds_back_only_one_signal() {
         let (mut relay, now) = (Relay::default(), start());
-        relay.handle_own_copy(now, TERM);
+        relay.handle_own_signal(now, TERM);
         relay.accept(now, TERM);
         let repeated = now + Duration::from_millis(600);
         relay.take_due(repeated);
         relay.accept(repeated, TERM);
-        assert_eq!(relay.take_due(repeated + OWN_COPY_TIMEOUT), [RelayedSignal::Send(TERM)]);
-        relay.handle_own_copy(now, libc::SIGINT);
-        relay.accept(now + OWN_COPY_AGE, libc::SIGINT);
-        assert_eq!(relay.take_due(now + OWN_COPY_AGE + OWN_COPY_TIMEOUT), [RelayedSignal::Send(libc::SIGINT)]);
+        assert_eq!(relay.take_due(repeated + OWN_SIGNAL_TIMEOUT), [RelayedSignal::Send(TERM)]);
+        relay.handle_own_signal(now, libc::SIGINT);
+        relay.accept(now + OWN_SIGNAL_AGE, libc::SIGINT);
+        assert_eq!(relay.take_due(now + OWN_SIGNAL_AGE + OWN_SIGNAL_TIMEOUT), [RelayedSignal::Send(libc::SIGINT)]);
     }
 }

@@ -17,8 +17,8 @@
 //! - If traffic is routed to the command, a termination signal is deferred until the traffic has been routed away, but
 //!   not for longer than [`WITHDRAWAL_TIMEOUT`]. A second termination signal ends the deferral. A signal that arrives
 //!   before the command has started is not deferred.
-//! - Copies of a termination signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the signal
-//!   to a process and then to its group.
+//! - Duplicates of a termination signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the
+//!   signal to a process and then to its group.
 
 mod protocol;
 mod signals;
@@ -96,7 +96,7 @@ pub struct Elector {
     /// Whether the withdrawal of traffic has begun.
     is_withdrawing: bool,
     deferred: Option<DeferredSignal>,
-    /// The last termination signal that was not a copy, and when it arrived.
+    /// The last termination signal that was not a duplicate, and when it arrived.
     last_termination_signal: Option<(i32, Instant)>,
     /// The first signal since the acquisition that requested the end of the command, or of leaderrun once the command
     /// is gone. A request to step down counts as SIGTERM.

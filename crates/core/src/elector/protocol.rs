@@ -104,7 +104,7 @@ pub enum Ending {
 /// An event of the candidate that is logged and passed to its observers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElectorNotice {
-    /// The command was executed as the process with this pid.
+    /// The command was started, and its main process has this pid.
     CommandStarted {
         pid: i32,
     },

@@ -11,7 +11,7 @@ use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 /// The longest time that a termination signal is deferred while traffic is routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Copies of a termination signal within this time count as one signal. A signal that is repeated later is relayed
+/// Duplicates of a termination signal within this time count as one signal. A signal that is repeated later is relayed
 /// again, because its sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
@@ -51,8 +51,9 @@ impl Elector {
         let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
         let requests_end = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
         if requests_end {
-            let is_copy = |(last_signal, at): (i32, Instant)| signal == last_signal && now.since(at) < REPEAT_WINDOW;
-            if self.last_termination_signal.is_some_and(is_copy) {
+            let is_duplicate =
+                |(last_signal, at): (i32, Instant)| signal == last_signal && now.since(at) < REPEAT_WINDOW;
+            if self.last_termination_signal.is_some_and(is_duplicate) {
                 return;
             }
             self.last_termination_signal = Some((signal, now));

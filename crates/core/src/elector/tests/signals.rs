@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_standby_exits_after_a_signal_and_later_if_it_may_have_to_release_the_lock() {
+fn a_standby_exits_soon_after_a_signal_unless_it_may_have_to_release_the_lock() {
     let now = start_time();
     let real_time = libc::SIGRTMIN() + 3;
     for (events, timeout, signal) in [
@@ -43,7 +43,7 @@ fn a_leader_relays_signals_and_exits_with_the_first_termination_signal_if_the_co
 }
 
 #[test]
-fn a_termination_signal_is_relayed_without_its_copies() {
+fn duplicates_of_a_termination_signal_are_dropped() {
     let now = start_time();
     let mut driver = leading_with_traffic(now);
     for _ in 0..3 {
@@ -53,13 +53,13 @@ fn a_termination_signal_is_relayed_without_its_copies() {
     assert_eq!(
         driver.take_actions(),
         [libc::SIGUSR1; 3].map(relayed),
-        "the first SIGTERM is deferred, and its copies are dropped"
+        "the first SIGTERM is deferred, and its duplicates are dropped"
     );
     driver.withdrawn(now);
     driver.signal(now + Duration::from_millis(499), libc::SIGTERM);
     assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
     driver.signal(now + REPEAT_WINDOW, libc::SIGTERM);
-    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)], "the signal is repeated after the window");
+    assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)], "a repeat after the window is relayed again");
 }
 
 #[test]
