@@ -162,8 +162,8 @@ pub struct Router {
     observer: Observer,
     /// The descriptor that [`withdrawn`](Self::withdrawn) returns.
     withdrawn: Arc<EventFd>,
-    /// Whether traffic might still be routed to this candidate. The thread sets it.
-    may_be_routed: Arc<AtomicBool>,
+    /// Whether traffic may still be routed to this candidate and could be withdrawn. The thread sets it.
+    may_need_withdrawal: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
 }
 
@@ -174,9 +174,9 @@ impl Router {
     /// Fails if a descriptor or the thread cannot be created.
     pub fn start(config: RouterConfig) -> io::Result<Self> {
         let withdrawn = Arc::new(event_fd::new()?);
-        let may_be_routed = Arc::<AtomicBool>::default();
+        let may_need_withdrawal = Arc::<AtomicBool>::default();
         let (sender, updates) = unbounded_channel();
-        let worker = Worker::new(config, Arc::clone(&withdrawn), Arc::clone(&may_be_routed));
+        let worker = Worker::new(config, Arc::clone(&withdrawn), Arc::clone(&may_need_withdrawal));
         let ended = runtime_thread::spawn("routing", || async {
             // The worker looks up its own address in a blocking call.
             runtime_thread::start_blocking_thread()?;
@@ -192,7 +192,7 @@ impl Router {
                 let _ = sender.send(update.clone());
             }
         });
-        Ok(Self { observer, withdrawn, may_be_routed, ended })
+        Ok(Self { observer, withdrawn, may_need_withdrawal, ended })
     }
 
     /// Returns the observer that passes updates to the thread.
@@ -210,7 +210,7 @@ impl Router {
     /// traffic may still be routed here by then.
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
-        if ended.is_err() && self.may_be_routed.load(Ordering::Relaxed) {
+        if ended.is_err() && self.may_need_withdrawal.load(Ordering::Relaxed) {
             log_events::routing_failed("traffic may still be routed here: it could not be routed away in time");
         }
     }

@@ -43,14 +43,14 @@ pub struct Worker {
     logged_warnings: Vec<String>,
     /// The descriptor that [`Router::withdrawn`](super::Router::withdrawn) returns.
     withdrawn: Arc<EventFd>,
-    /// The latest result of [`Route::may_be_routed`], for the main thread.
-    may_be_routed: Arc<AtomicBool>,
+    /// The latest result of [`Route::may_need_withdrawal`], for the main thread.
+    may_need_withdrawal: Arc<AtomicBool>,
     /// Whether the candidate is exiting, so that no more updates follow.
     is_exiting: bool,
 }
 
 impl Worker {
-    pub fn new(config: RouterConfig, withdrawn: Arc<EventFd>, may_be_routed: Arc<AtomicBool>) -> Self {
+    pub fn new(config: RouterConfig, withdrawn: Arc<EventFd>, may_need_withdrawal: Arc<AtomicBool>) -> Self {
         Self {
             route: Route::new(config.timeout),
             steps: Arc::new(Steps::new(config)),
@@ -59,7 +59,7 @@ impl Worker {
             logged_failure: None,
             logged_warnings: Vec::new(),
             withdrawn,
-            may_be_routed,
+            may_need_withdrawal,
             is_exiting: false,
         }
     }
@@ -75,12 +75,12 @@ impl Worker {
                     RouteAction::Begin(step) => self.begin(step),
                     RouteAction::Withdrawn => drop(self.withdrawn.write(1)),
                     RouteAction::Finish => {
-                        self.may_be_routed.store(self.route.may_be_routed(), Ordering::Relaxed);
+                        self.may_need_withdrawal.store(self.route.may_need_withdrawal(), Ordering::Relaxed);
                         return Ok(());
                     }
                 }
             }
-            self.may_be_routed.store(self.route.may_be_routed(), Ordering::Relaxed);
+            self.may_need_withdrawal.store(self.route.may_need_withdrawal(), Ordering::Relaxed);
             timer.get().set(self.route.next_timeout(now))?;
             tokio::select! {
                 biased;

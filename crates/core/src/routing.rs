@@ -9,9 +9,10 @@
 //!
 //! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
-//! - A step that was dropped may still have been carried out.
+//! - A dropped step may still have been carried out, so traffic is withdrawn even if the step that routed it was
+//!   dropped.
 //! - A leader checks at growing intervals whether traffic is still routed to its command. Another client may have
-//!   changed that, or a predecessor's late write to an object that this leader has not written yet.
+//!   changed that, and so may a late write by a predecessor to an object that this leader has not written yet.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -98,12 +99,13 @@ pub struct Route {
     /// When the stop signal is sent to the command.
     stop: Option<Instant>,
     started: bool,
-    /// Whether the stop signal or a termination signal was sent to the command, or is about to be sent.
+    /// Whether the command has ended or is about to be stopped. From then on, no traffic is routed to it.
     ending: bool,
     exiting: bool,
     known: KnownRoute,
     under_way: Option<RoutingStep>,
-    /// Whether a withdrawal was begun whose result is not known.
+    /// Whether a withdrawal was begun and no step has succeeded since. If so, [`RoutingStep::RouteHere`] must write
+    /// even if traffic is already routed here.
     may_be_withdrawn: bool,
     withdrawal_forbidden: bool,
     /// Whether a termination signal is deferred until the withdrawal is finished.
@@ -154,7 +156,7 @@ impl Route {
             self.under_way = Some(next.clone());
             actions.push(RouteAction::Begin(next));
         }
-        if !self.may_be_routed() {
+        if !self.may_need_withdrawal() {
             if mem::take(&mut self.withdrawal_awaited) {
                 actions.push(RouteAction::Withdrawn);
             }
@@ -175,7 +177,7 @@ impl Route {
     }
 
     /// Returns whether traffic may still be routed to this candidate, and a withdrawal was not forbidden.
-    pub fn may_be_routed(&self) -> bool {
+    pub fn may_need_withdrawal(&self) -> bool {
         !self.withdrawal_forbidden && self.token.is_some() && self.known != KnownRoute::Withdrawn
     }
 
@@ -228,7 +230,8 @@ impl Route {
                 RoutingStep::RouteHere { token: token.clone(), until, rewrite: self.may_be_withdrawn }
             }
             (_, _, KnownRoute::Withdrawn) => return None,
-            // Before the command starts, this candidate has not routed any traffic to it.
+            // Before the command starts, this leadership has routed no traffic here. At its end there is a withdrawal
+            // even if the command has not started, because an earlier leadership may have left traffic routed here.
             (_, Some(token), _) if self.started || self.ending => RoutingStep::Withdraw { token: token.clone() },
             _ => return None,
         };

@@ -82,7 +82,7 @@ fn a_forbidden_step_is_retried_after_a_minute() {
 }
 
 #[test]
-fn a_failed_step_is_retried_with_growing_pauses_until_an_update_arrives() {
+fn the_pauses_between_retries_grow_until_an_update_resets_them() {
     let mut route = routed();
     assert_eq!(update(&mut route, 2, Update::Terminating), withdraw());
     let mut pauses = Vec::new();
@@ -130,9 +130,9 @@ fn traffic_is_routed_away_whenever_the_command_ends() {
         let mut route = routed();
         assert_eq!(update(&mut route, 2, end), withdraw());
         assert_eq!(update(&mut route, 2, leading(12)), None, "traffic is not routed back after a later renewal");
-        assert!(route.may_be_routed());
+        assert!(route.may_need_withdrawal());
         result(&mut route, 2, StepResult::Succeeded);
-        assert!(!route.may_be_routed());
+        assert!(!route.may_need_withdrawal());
     }
 }
 
