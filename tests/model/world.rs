@@ -212,7 +212,8 @@ impl<'a> World<'a> {
         self.publish();
     }
 
-    /// Sends the last change of the object to all watches.
+    /// Sends the last change of the object to every watch that is alive. A watch that a partition cuts off is dead from
+    /// now on.
     fn publish(&mut self) {
         let event = self.state.store.last_event();
         for run in &mut self.state.runs {

@@ -7,7 +7,7 @@ use crate::mutation::Mutation;
 use crate::plan::Constraints;
 use crate::runner::{find_violation, run_schedule};
 
-/// A mutation, the constraints of the schedules that detect it, and the violations that it may cause.
+/// A mutation, the constraints of the schedules that detect it, and the kinds of violation, one of which it must cause.
 struct MutationTest {
     mutation: Mutation,
     constraints: Constraints,
@@ -17,7 +17,8 @@ struct MutationTest {
 /// The number of schedules within which a mutation must be detected.
 const SEEDS: u64 = 10_000;
 
-/// Constraints without a client-go candidate. All processes ignore SIGTERM, and most commands do not end by themselves.
+/// Constraints without a client-go candidate. All processes of the commands ignore SIGTERM, and most commands do not
+/// end by themselves.
 const PLAIN: Constraints = Constraints {
     machines: Some(3),
     faults: None,

@@ -1,7 +1,8 @@
 //! Mutations: rules that are disabled, one at a time, to show that the simulation detects their absence.
 
 /// A disabled rule that leaderrun's promise depends on. Each variant describes the behavior without its rule. A
-/// mutation changes the inputs and outputs of the state machines. The state machines themselves are the production code.
+/// mutation changes the inputs and outputs of the state machines. The state machines themselves are the production
+/// code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// Every rule holds.
@@ -58,6 +59,6 @@ pub enum Mutation {
     GraceAfterTakeover,
     /// Candidates ignore which version an acquisition replaced.
     IgnoreReplacedVersions,
-    /// Stop and kill are not brought forward on a machine on which the kill is delayed.
+    /// The stop and the kill are not brought forward on a machine on which the kill is delayed.
     IgnoreDelays,
 }

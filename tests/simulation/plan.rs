@@ -72,7 +72,7 @@ pub struct MachinePlan {
 }
 
 impl MachinePlan {
-    /// Returns how far stop and kill must be brought forward.
+    /// Returns how far the stop and the kill must be brought forward.
     pub fn advance(&self) -> Duration {
         self.delay + self.kill_time
     }

@@ -13,7 +13,8 @@ pub struct Process {
     pub started: u64,
     /// The holder whose command this process belongs to; `None` for a process of leaderrun.
     pub holder: Option<String>,
-    /// The slot that the command runs in, if it could be read.
+    /// The slot that the command runs in; `None` if the lock has no slots, if the slot could not be read, or for a
+    /// process of leaderrun.
     pub slot: Option<usize>,
     /// A time at which the process was alive, in nanoseconds since boot.
     pub seen_at: u64,

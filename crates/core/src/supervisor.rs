@@ -11,9 +11,9 @@
 //! - A command whose tenure has ended is not saved by a later renewal. The renewal keeps the lock, but does not change
 //!   the kill instant.
 //! - Once a kill is scheduled, it can only be brought forward.
-//! - Stop and kill are brought forward to allow for late wake-ups of the supervisor or the elector, and for the time
-//!   that killed processes take to end. If that leaves too little time for a renewal, no command is started, and a
-//!   running command is stopped while the lock is still held.
+//! - The stop and the kill are brought forward to allow for late wake-ups of the supervisor or the elector, and for the
+//!   time that killed processes take to end. If that leaves too little time for a renewal, no command is started, and
+//!   a running command is stopped while the lock is still held.
 //! - If a command has run for `max_run`, the stop signal is sent to it, and SIGKILL `kill_after` later, or
 //!   `lost_grace` later if there is no `kill_after`.
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
@@ -51,14 +51,15 @@ pub struct Supervisor {
     stop_options: StopOptions,
     /// The tenure that the elector granted last.
     granted: Option<Tenure>,
-    /// The tenure that was last reported as enforced.
-    reported_tenure: Option<Tenure>,
+    /// The tenure that was enforced in the previous step. A change is reported to the elector while the lock is held.
+    previous_tenure: Option<Tenure>,
     main: MainProcess,
     /// Whether this step must start the command.
     start_due: bool,
     /// Whether leadership is lost. A later renewal does not change this.
     lost: bool,
-    /// Whether the main process ended before leadership was lost. If so, its exit status counts.
+    /// Whether the main process ended before leadership was lost. If so, its exit status counts despite a later loss,
+    /// unless the command lasts until its last process has ended.
     ended_as_leader: bool,
     /// Whether a termination signal arrived before the command was started.
     terminated_before_start: bool,
@@ -96,7 +97,7 @@ impl Supervisor {
         Self {
             stop_options,
             granted: None,
-            reported_tenure: None,
+            previous_tenure: None,
             main: MainProcess::NotStarted,
             start_due: false,
             lost: false,
@@ -118,20 +119,20 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor was woken `delay` too late. Returns the delay that stop and kill now allow for, if
-    /// it has changed.
+    /// Records that the supervisor was woken `delay` too late. Returns the delay that the stop and the kill now allow
+    /// for, if it has changed.
     pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.advance.note_delay(now, delay)
     }
 
-    /// Sets how long the command's processes take to end after SIGKILL. Stop and kill are brought forward by that much.
-    /// Returns whether the time has changed.
+    /// Sets how long the command's processes take to end after SIGKILL. The stop and the kill are brought forward by
+    /// that much. Returns whether the time has changed.
     pub fn set_kill_time(&mut self, kill_time: Duration) -> bool {
         self.advance.set_kill_time(kill_time)
     }
 
-    /// Sets the longest time by which stop and kill can be brought forward. If more is necessary, no command is
-    /// started, and a running command is stopped.
+    /// Limits how far the stop and the kill can be brought forward. If that is not far enough, no command is started,
+    /// and a running command is stopped.
     #[must_use]
     pub fn with_max_advance(mut self, max_advance: Duration) -> Self {
         self.advance.max = max_advance;
@@ -233,7 +234,7 @@ impl Supervisor {
         self.granted
     }
 
-    /// Returns the tenure that is enforced: the last granted tenure, with stop and kill brought forward.
+    /// Returns the tenure that is enforced: the last granted tenure, with its stop and its kill brought forward.
     pub fn tenure(&self) -> Option<Tenure> {
         self.granted.map(|granted| granted.earlier_by(self.advance.total()))
     }
@@ -288,14 +289,14 @@ impl Supervisor {
             }
         }
         let renewed = orders.iter().any(|order| matches!(order, Order::Start { .. } | Order::Extend(_)));
-        let has_moved = self.held_until().is_some() && self.tenure() != self.reported_tenure;
+        let has_moved = self.held_until().is_some() && self.tenure() != self.previous_tenure;
         let report = match (gone_before, self.tenure()) {
             // An elector that still renews may have missed the report that the command is gone.
             (Some(gone), _) => Some(Report::Gone(gone)).filter(|_| renewed),
             (None, Some(tenure)) => Some(Report::Enforcing(tenure)).filter(|_| renewed || has_moved),
             (None, None) => None,
         };
-        self.reported_tenure = self.tenure();
+        self.previous_tenure = self.tenure();
         self.actions.extend(report.map(SupervisorAction::Report));
     }
 

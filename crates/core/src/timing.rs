@@ -108,7 +108,7 @@ impl Timing {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
-    /// Returns the longest time by which stop and kill can be brought forward. Even then, a renewal that is sent on
+    /// Returns how far the stop and the kill can be brought forward at most. Even then, a renewal that is sent on
     /// time ends before the stop, even if it takes its whole timeout.
     pub fn max_advance(&self) -> Duration {
         self.renew_deadline - self.retry_period - self.request_timeout()

@@ -17,10 +17,10 @@ pub enum Update {
     ActsBy(Option<Instant>),
     /// The record was observed.
     Observed(Observed),
-    /// A reply to a request arrived, or the watch delivered an event, so the lock is reachable.
+    /// A request succeeded or failed with a conflict, or the watch delivered an event, so the lock is reachable.
     LockResponded,
-    /// A write that is not a renewal was refused. Usually this is a claim of a free lock, which can then be read but
-    /// not acquired.
+    /// A write that is not a renewal was refused. Usually this is a claim, and its refusal means that the lock can be
+    /// read but not acquired. It can also be a release or a request to step down.
     ClaimRefused,
     WatchRestarted,
     /// A request to renew the lock ended with this result, after this time.
@@ -28,7 +28,7 @@ pub enum Update {
         result: RenewalResult,
         took: Duration,
     },
-    /// The tenure was extended, with this much time left before the stop.
+    /// The tenure was extended when this much time was left until its previous stop.
     Renewed {
         margin: Duration,
     },
@@ -46,7 +46,7 @@ pub enum Update {
         /// When the stop signal is sent to the command.
         stop: Instant,
         /// The time by which the supervisor must have reported that every process of the command is dead. If it has
-        /// not, the elector kills the command itself.
+        /// not, the elector kills the command itself. A supervisor that kills the processes gradually gets more time.
         gone: Instant,
     },
     CommandStarted,

@@ -1,8 +1,8 @@
 //! Earlier credentials, which are used while the server rejects the newest credentials.
 //!
-//! Some programs replace a file by emptying it and writing it slowly. If the file is read meanwhile, its contents may
-//! look valid, for example the first half of a token, or a certificate without its intermediate authorities. The server
-//! rejects such credentials, but still accepts the earlier ones.
+//! Some programs replace a file by emptying it and writing it slowly. If the file is read before the write is complete,
+//! its contents may look valid, for example the first half of a token, or a certificate without its intermediate
+//! authorities. The server rejects such credentials, but still accepts the earlier ones.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -82,16 +82,16 @@ impl State {
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;
         self.failed_generation = Some(access.generation);
-        if self.must_log(access.generation, reason) {
+        if self.record_failure(access.generation, reason) {
             log_events::credentials_not_renewed(reason);
         }
         Some(earlier)
     }
 
-    /// Returns whether to log that the credentials of a generation do not work. Each generation is logged at most once,
-    /// and a reason is not repeated for the next generation, because a plugin may keep issuing credentials that do not
-    /// work.
-    fn must_log(&mut self, generation: u64, reason: &str) -> bool {
+    /// Records that the credentials of a generation do not work, and returns whether to log it. Each generation is
+    /// logged at most once, and a reason is not repeated for the next generation, because a plugin may keep issuing
+    /// credentials that do not work.
+    fn record_failure(&mut self, generation: u64, reason: &str) -> bool {
         let is_known = |(known, logged): &(u64, String)| *known == generation || logged == reason;
         let must_log = !self.logged.as_ref().is_some_and(is_known);
         if must_log {
@@ -142,7 +142,7 @@ mod tests {
     fn each_reason_is_logged_once_until_newer_credentials_are_accepted() {
         let fallback = Fallback::default();
         fallback.accepted(&access(1, "a"));
-        let must_log = |generation, reason| fallback.state().must_log(generation, reason);
+        let must_log = |generation, reason| fallback.state().record_failure(generation, reason);
         assert!(must_log(2, "rejected"));
         assert!(!must_log(2, "refused") && !must_log(3, "rejected") && must_log(3, "refused"));
         fallback.accepted(&access(1, "a"));

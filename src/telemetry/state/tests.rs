@@ -67,10 +67,10 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
         state.apply(at(9), Update::LockResponded);
         state.apply(at(9), observed("", Some(3)));
         state.apply(at(9), Update::CommandGone);
-        assert!(state.readiness(at(9)).is_err(), "a process that is about to end");
+        assert!(state.readiness(at(9)).is_err(), "a candidate that is about to exit is not ready");
     }
-    let [acquired, _] = leading();
-    assert!(state(ReadyWhen::Leading, [acquired]).readiness(at(1)).is_err());
+    let [before_the_start, _] = leading();
+    assert!(state(ReadyWhen::Leading, [before_the_start]).readiness(at(1)).is_err());
 }
 
 #[test]

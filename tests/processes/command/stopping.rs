@@ -76,9 +76,9 @@ impl Drop for Freezer {
     fn drop(&mut self) {
         self.write("freezer.state", "THAWED");
         // If the test has failed, the processes may still be alive. They are killed when the candidates are dropped.
-        let is_removed = || fs::remove_dir(&self.0).is_ok();
-        if !is_removed() && !thread::panicking() {
-            eventually("the frozen processes are dead", is_removed);
+        let try_remove = || fs::remove_dir(&self.0).is_ok();
+        if !try_remove() && !thread::panicking() {
+            eventually("the frozen processes are dead", try_remove);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::{Candidate, Client, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually};
 
-/// A standby of a lock that is free but not due for an hour.
+/// A standby of a free lock whose command is not due for an hour.
 struct Fixture {
     admin: Client,
     proxy: Proxy,
@@ -33,7 +33,7 @@ impl Fixture {
         fixture
     }
 
-    /// Changes another lease until the lock's version is no longer in the watch cache.
+    /// Changes another lease several times, which pushes the lock's version out of the watch cache.
     fn change_another_lease(&self) {
         let another = self.lease_path.replace("/job", "/another");
         for holder in ["x", "y", "z"] {

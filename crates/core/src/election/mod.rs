@@ -100,7 +100,7 @@ const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 /// lease duration is longer.
 const FIRST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The maximum number of renewals in one retry period, without repeated attempts. Only a candidate whose thread is
+/// The maximum number of renewals in one retry period, not counting retries. Only a candidate whose thread is
 /// woken late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
@@ -181,15 +181,15 @@ pub struct Election {
     last_reply: Instant,
     /// The number of requests that were refused since `last_reply`.
     refusals: u32,
-    /// The number of reads since `last_reply` whose result is unknown.
+    /// The number of reads and requests to step down since `last_reply` whose result is unknown.
     failed_reads: u32,
     watch: WatchState,
     /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
     /// watch and are ignored.
     watch_replaced: bool,
-    /// The number of watches that broke, beginning with the last one that broke later than a lease duration after its
-    /// opening. Watches that ended cleanly do not count and do not reset the number, but [`ElectionNotice::Watching`]
-    /// resets it.
+    /// The number of watches that broke. A watch that broke after it was open for at least a lease duration restarts
+    /// the count at one. Watches that ended cleanly do not count and do not reset the number, but
+    /// [`ElectionNotice::Watching`] resets it.
     broken_watches: u32,
     /// Whether [`ElectionNotice::Polling`] has been reported, and [`ElectionNotice::Watching`] has not been reported
     /// since.

@@ -152,7 +152,7 @@ impl Election {
             .map(|write| write.sent_at);
         // A write of this run may have replaced a different record than the observed one. For example, a delayed create
         // may be carried out after another run has created and renewed the record and another client has deleted it,
-        // although this run has observed none of this.
+        // all without this run having observed any of it.
         let out_of_turn =
             mine.is_some() && own_write.is_none_or(|write| write.base.as_ref() != self.observed_version());
         let (is_mine, was_known) = (mine.is_some(), self.observed.is_some());
@@ -215,7 +215,7 @@ impl Election {
                     {
                         self.actions.push(ElectionAction::Notify(ElectionNotice::Edited));
                     }
-                    Some(Stored { record, .. }) if is_held_by_another(&record, &self.config.run) => {
+                    Some(Stored { record, .. }) if was_taken_by_another(&record, &self.config.run) => {
                         *lost = true;
                         self.actions.push(ElectionAction::Lose { holder: record.holder_identity });
                     }
@@ -340,6 +340,6 @@ fn has_lost_its_mark(current: &Record, before: &Record) -> bool {
 
 /// Returns whether another candidate holds or has held the lock, according to a record that does not show this run as
 /// the holder.
-fn is_held_by_another(record: &Record, run: &RunId) -> bool {
+fn was_taken_by_another(record: &Record, run: &RunId) -> bool {
     !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
 }

@@ -1,4 +1,4 @@
-//! How far stop and kill are brought forward to allow for delays on this machine.
+//! How far the stop and the kill are brought forward to allow for delays on this machine.
 
 use core::mem;
 use core::time::Duration;
@@ -6,8 +6,8 @@ use core::time::Duration;
 use crate::instant::Instant;
 use crate::lateness::Lateness;
 
-/// How far stop and kill are brought forward, to allow for the delay until a kill begins and for the time that the kill
-/// takes.
+/// How far the stop and the kill are brought forward, to allow for the delay until a kill begins and for the time that
+/// the kill takes.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeadlineAdvance {
     /// How late the scheduler wakes this supervisor.
@@ -16,7 +16,7 @@ pub(super) struct DeadlineAdvance {
     elector_delay: Duration,
     /// How long the command's processes take to end after SIGKILL.
     kill_time: Duration,
-    /// How far stop and kill can be brought forward at most.
+    /// How far the stop and the kill can be brought forward at most.
     pub(super) max: Duration,
 }
 
@@ -45,12 +45,12 @@ impl DeadlineAdvance {
         mem::replace(&mut self.kill_time, kill_time) != kill_time
     }
 
-    /// Returns how far stop and kill are brought forward.
+    /// Returns how far the stop and the kill are brought forward.
     pub(super) fn total(&self) -> Duration {
         self.lateness.allowance().max(self.elector_delay).saturating_add(self.kill_time)
     }
 
-    /// Returns whether stop and kill can be brought forward that far.
+    /// Returns whether the stop and the kill can be brought forward that far.
     pub(super) fn is_within_max(&self) -> bool {
         self.total() <= self.max
     }

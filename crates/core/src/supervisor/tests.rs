@@ -93,8 +93,8 @@ fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
 }
 
-/// Returns the notice that stop and kill would have to be brought forward by `advance`, although at most [`KILL_TIME`]
-/// is allowed.
+/// Returns the notice that the stop and the kill would have to be brought forward by `advance`, although at most
+/// [`KILL_TIME`] is allowed.
 fn too_slow(advance: Duration) -> SupervisorAction {
     SupervisorAction::Report(Report::Notice(SupervisorNotice::TooSlow { advance, max_advance: KILL_TIME }))
 }
@@ -104,8 +104,7 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
     let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
     supervisor.set_kill_time(KILL_TIME);
     step(&mut supervisor, start_time(), SupervisorInputs::default());
-    // The result is the same whether the stop of the tenure before the renewal would still be in the future or would
-    // have passed.
+    // The result is the same whether or not the previous tenure's stop, once brought forward, has already passed.
     for longer in [KILL_TIME + Duration::from_millis(1), KILL_TIME * 2] {
         let mut supervisor = supervisor.clone();
         supervisor.set_kill_time(longer);
@@ -228,13 +227,13 @@ fn an_elector_that_renews_after_the_end_of_the_command_gets_the_report_again() {
 #[test]
 fn the_published_deadline_is_removed_before_the_stop_signal_is_sent() {
     let now = start_time();
-    let late = now + Duration::from_secs(5);
+    let renewed_stop = now + Duration::from_secs(5);
     let elector_died = SupervisorInputs { elector_died: true, ..SupervisorInputs::default() };
-    for (at, loss) in [(late, SupervisorInputs::default()), (now, orders(&[LOSE])), (now, elector_died)] {
+    for (at, loss) in [(renewed_stop, SupervisorInputs::default()), (now, orders(&[LOSE])), (now, elector_died)] {
         let mut supervisor = running(now);
         let renewed = tenure(now + Duration::from_secs(1));
         let actions = supervisor.step(now, orders(&[Order::Extend(renewed)]));
-        assert_eq!(actions[0], SupervisorAction::SetHeldUntil(Some(late)));
+        assert_eq!(actions[0], SupervisorAction::SetHeldUntil(Some(renewed_stop)));
         let actions = supervisor.step(at, loss);
         assert_eq!(actions[0], SupervisorAction::SetHeldUntil(None), "this is the first action");
         supervisor.step(at, orders(&[Order::Extend(tenure(now + Duration::from_secs(6)))]));

@@ -64,7 +64,7 @@ fn group(name: &str) -> Value {
     json!({ "name": name, "versions": [version], "preferredVersion": version })
 }
 
-fn resource_list(group: &str, version: &str) -> Value {
+fn resource_list(group: &str, group_version: &str) -> Value {
     let resources: Vec<Value> = all_resources()
         .filter(|resource| resource.group == group)
         .map(|resource| {
@@ -86,7 +86,7 @@ fn resource_list(group: &str, version: &str) -> Value {
     json!({
         "kind": "APIResourceList",
         "apiVersion": "v1",
-        "groupVersion": version,
+        "groupVersion": group_version,
         "resources": resources,
     })
 }

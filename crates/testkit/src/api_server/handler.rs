@@ -232,7 +232,8 @@ impl CompleteRequest {
 
     fn patch(&self) -> Result<Patch> {
         match self.content_type() {
-            // The two kinds differ in how they merge lists, but no test patches a list.
+            // The two kinds differ in how they merge lists, but no test changes a list with a strategic merge
+            // patch.
             "application/merge-patch+json" | "application/strategic-merge-patch+json" => Ok(Patch::Merge(self.json()?)),
             "application/json-patch+json" => match self.json()? {
                 Value::Array(operations) => Ok(Patch::Json(operations)),
@@ -267,7 +268,7 @@ impl CompleteRequest {
 fn list(resource: &Resource, revision: u64, items: impl IntoIterator<Item = Value>) -> Value {
     let items = items.into_iter().map(|mut item| {
         if let Some(item) = item.as_object_mut() {
-            // The kind and API version of the list apply to its items.
+            // The items omit their kind and API version, which follow from those of the list.
             item.remove("kind");
             item.remove("apiVersion");
         }
@@ -306,7 +307,7 @@ pub fn json_response(code: u16, object: &Value) -> Response {
     response(code, "application/json", Body::new(body))
 }
 
-/// Returns a plain-text response, as the server sends for paths outside the API.
+/// Returns a plain-text response, like those of a real server for paths outside the API.
 pub fn text_response(code: u16, text: &'static str) -> Response {
     let body = Full::new(Bytes::from_static(text.as_bytes()));
     response(code, "text/plain; charset=utf-8", Body::new(body))

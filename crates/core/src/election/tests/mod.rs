@@ -85,7 +85,7 @@ impl Driver {
         self.step(ElectionInputs::watch_event(event));
     }
 
-    /// Returns the unread actions that change something outside the election.
+    /// Takes all unread actions, and returns those that are neither notices nor reports about claims.
     fn take_actions(&mut self) -> Vec<ElectionAction> {
         let has_effect = |action: &ElectionAction| {
             !matches!(action, ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed)

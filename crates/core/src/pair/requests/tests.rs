@@ -112,7 +112,7 @@ fn a_claim_that_is_refused_for_the_second_object_is_rolled_back_with_a_growing_p
 }
 
 #[test]
-fn a_claim_without_a_reply_that_did_not_arrive_is_rolled_back() {
+fn an_unanswered_claim_is_rolled_back_if_its_second_write_was_lost() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     let reply = carry_out(&mut requests, &mut store, request, |_, _| Some(UNKNOWN)).unwrap();
@@ -121,7 +121,7 @@ fn a_claim_without_a_reply_that_did_not_arrive_is_rolled_back() {
 }
 
 #[test]
-fn a_claim_without_a_reply_that_arrived_is_kept() {
+fn an_unanswered_claim_is_kept_if_its_second_write_was_carried_out() {
     let (mut requests, mut store) = fresh_requests();
     let request = claim(&requests, 1);
     let arrives = |store: &mut Store, request| {
@@ -134,7 +134,7 @@ fn a_claim_without_a_reply_that_arrived_is_kept() {
 }
 
 #[test]
-fn a_claim_is_rolled_back_if_the_second_object_cannot_be_read() {
+fn an_unanswered_claim_is_rolled_back_if_the_objects_cannot_be_read_again() {
     let (mut requests, mut store) = fresh_requests();
     let first = requests.begin(claim(&requests, 1));
     let PairStep::Write(Member::First, request) = first else { panic!("{first:?}") };
