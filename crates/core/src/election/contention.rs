@@ -41,8 +41,8 @@ const MAX_INDICATED_FACTOR: f64 = 16.0;
 /// contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
-/// The smallest number of contenders, as a multiple of the estimate, that is indicated by a conflict together with
-/// [`MANY_ACQUISITIONS`] acquisitions by others.
+/// The least number of contenders that a recent conflict and [`MANY_ACQUISITIONS`] acquisitions by others indicate, as
+/// a multiple of the estimate.
 const CONFLICT_FACTOR: f64 = 4.0;
 
 /// The number of acquisitions by others that, together with a recent conflict, shows that the estimate is too low.

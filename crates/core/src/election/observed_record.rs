@@ -76,7 +76,7 @@ impl ObservedRecord {
     }
 
     /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` states whether this
-    /// run's write replaced a different record than the one seen before.
+    /// run wrote the record, but is not known to have replaced the one seen before with it.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.last_seen = now.boot;
         // If another client has deleted and recreated the object, the previous holder may still be alive.
