@@ -109,7 +109,7 @@ impl CommandTree {
         self.kill.as_ref().is_some_and(KillRounds::handles_deaths_together)
     }
 
-    /// Returns when [`run_round`](Self::run_round) and [`reap`](Self::reap) must be called at the latest.
+    /// Returns the instant by which [`run_round`](Self::run_round) and [`reap`](Self::reap) must be called.
     pub fn next_timeout(&self) -> Option<Instant> {
         let next_round = self.kill.as_ref().map(KillRounds::next_round);
         let nested = self.awaits_nested.then(|| clock::now() + NESTED_INTERVAL);
@@ -194,9 +194,9 @@ impl CommandTree {
         self.tree.signal_group(main, signal)
     }
 
-    /// Returns the names of some living children; `None` if there are none.
-    pub fn names_of_living_children(&self) -> Option<String> {
-        self.tree.names_of_living_children()
+    /// Returns the names of some live children; `None` if there are none.
+    pub fn names_of_live_children(&self) -> Option<String> {
+        self.tree.names_of_live_children()
     }
 
     /// Sends a signal to all processes that the main process left running.
@@ -234,7 +234,7 @@ impl CommandTree {
         self.terminated = None;
         let now = clock::now();
         let pace = self.kill_pace.map(|pace| (pace, pace.end(now, granted))).filter(|(_, end)| now < *end);
-        // Without a pace, one call kills the whole process group, whose number is not used again before the main
+        // Without a pace, one call kills the whole process group, whose number is not reused before the main
         // process is reaped. With nested PID namespaces the main process must not die first, because processes below it
         // could get a parent outside of this tree.
         if let Some(main) = main.filter(|_| !self.tree.has_nested() && pace.is_none()) {

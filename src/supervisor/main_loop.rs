@@ -252,7 +252,7 @@ impl<'a> MainLoop<'a> {
                 }
             }
             SupervisorAction::ReportLeftovers { awaited } => {
-                if let Some(processes) = self.tree.names_of_living_children() {
+                if let Some(processes) = self.tree.names_of_live_children() {
                     self.notify(SupervisorNotice::LeftRunning { processes, awaited });
                 }
             }
@@ -306,7 +306,7 @@ impl<'a> MainLoop<'a> {
     }
 
     fn begin_kill(&mut self, reason: KillReason) {
-        let main = self.main.filter(|_| self.supervisor.main_runs());
+        let main = self.main.filter(|_| self.supervisor.is_main_running());
         let result = self.tree.begin_kill(main, self.supervisor.granted());
         self.notify(SupervisorNotice::Killing { reason, processes: self.tree.names() });
         self.report_kill_result(result);

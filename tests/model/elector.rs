@@ -86,7 +86,7 @@ impl World<'_> {
     /// Ends both processes of leaderrun. The command must be dead, because no process would be left to kill it.
     fn exit(&mut self, run: usize) {
         if self.state.runs[run].tree.is_any_alive() {
-            self.record_violation(ViolationKind::ReleasedAlive);
+            self.record_violation(ViolationKind::ReleasedWhileAlive);
         }
         self.state.runs[run].supervisor_process = ProcessState::Dead;
         self.crash(run, Role::Elector);

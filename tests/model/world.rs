@@ -21,7 +21,7 @@ pub enum ViolationKind {
     /// A command started with a fencing token that was not greater than all earlier ones.
     Token,
     /// The lock was released, or leaderrun exited, while a process of the command was alive.
-    ReleasedAlive,
+    ReleasedWhileAlive,
     /// A process of a command was alive after the deadline by which all must be dead.
     Outlived,
 }
@@ -259,7 +259,7 @@ impl<'a> World<'a> {
         let (Request::Create(record) | Request::Update(_, record)) = request else { return };
         let releases = record.run.as_ref().is_none_or(|mark| mark.state == RunState::Released);
         if (releases || record.holder_identity.is_empty()) && self.state.runs[run].tree.is_any_alive() {
-            self.record_violation(ViolationKind::ReleasedAlive);
+            self.record_violation(ViolationKind::ReleasedWhileAlive);
         }
     }
 

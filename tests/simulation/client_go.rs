@@ -105,8 +105,8 @@ impl World {
 
     /// Checks that the holder's command is dead when client-go takes over after waiting for the record's duration.
     fn check_client_go_takeover(&mut self) {
-        for index in 0..self.living.len() {
-            let run = self.living[index];
+        for index in 0..self.live_runs.len() {
+            let run = self.live_runs[index];
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
             if holds && self.runs[run].tree.runs_command() && !self.is_not_covered(run) {
@@ -135,7 +135,7 @@ impl World {
         let current = self.store.record().cloned();
         let marked_id = current.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());
         let is_marked = |run: &usize| Some(&self.runs[*run].id) == marked_id.as_ref();
-        let holder = self.living.iter().copied().find(is_marked);
+        let holder = self.live_runs.iter().copied().find(is_marked);
         let before = current.clone();
         self.archive_current();
         match change(current) {

@@ -63,8 +63,8 @@ impl Tree {
     /// Returns whether processes are alive and all of them have escaped. Nothing kills them, because they had left the
     /// process group when both of leaderrun's processes were killed.
     pub fn has_escaped(&self) -> bool {
-        let mut living = self.processes.iter().filter(|process| process.alive).peekable();
-        living.peek().is_some() && living.all(|process| process.escaped)
+        let mut live = self.processes.iter().filter(|process| process.alive).peekable();
+        live.peek().is_some() && live.all(|process| process.escaped)
     }
 
     /// Returns whether any process is alive, even if it has not executed the command yet.
@@ -76,7 +76,7 @@ impl Tree {
         self.processes.get(process).is_some_and(|process| process.alive)
     }
 
-    pub fn living_children(&self, parent: Parent) -> impl Iterator<Item = usize> + '_ {
+    pub fn live_children(&self, parent: Parent) -> impl Iterator<Item = usize> + '_ {
         let of_parent = move |process: &Process| process.alive && process.parent == parent;
         self.processes.iter().enumerate().filter(move |(_, process)| of_parent(process)).map(|(index, _)| index)
     }

@@ -95,9 +95,9 @@ mutation_tests! {
         AcceptUnchangedRenewals, Constraints { faults: Some(&[]), reliable_network: true, ..PLAIN }, Overlap;
     the_lock_is_released_only_when_no_process_is_left:
         ReleaseAfterMainProcess, Constraints { faults: Some(&[]), reliable_network: true, long_commands: false, ..PLAIN },
-        ReleasedAlive;
+        ReleasedWhileAlive;
     the_lock_is_not_released_while_the_command_of_a_dead_supervisor_is_alive:
-        ReleaseAfterSupervisorDeath, Constraints { faults: Some(CRASHES), reliable_network: true, ..PLAIN }, ReleasedAlive;
+        ReleaseAfterSupervisorDeath, Constraints { faults: Some(CRASHES), reliable_network: true, ..PLAIN }, ReleasedWhileAlive;
     candidates_wait_for_the_duration_in_the_record:
         OwnLeaseDuration, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Overlap;
     a_write_whose_duration_the_server_shortened_begins_no_tenure:
@@ -107,7 +107,7 @@ mutation_tests! {
     the_remaining_time_is_checked_before_the_command_starts:
         NoCheckBeforeSpawn,
         Constraints { faults: Some(PROCESS_FREEZES), timing: Some(6), long_commands: false, ..PLAIN },
-        StartedLate | ReleasedAlive | Overlap;
+        StartedLate | ReleasedWhileAlive | Overlap;
     own_records_are_recognized_by_run_id:
         OwnByIdentity, Constraints { faults: Some(&[]), same_identity: true, ..PLAIN }, Overlap;
     renewals_are_applied_before_an_overdue_stop:

@@ -157,7 +157,7 @@ impl World {
 
     /// Sends SIGKILL to every child of `killer`.
     pub fn kill_children(&mut self, run: usize, killer: Parent) {
-        let children: Vec<usize> = self.runs[run].tree.living_children(killer).collect();
+        let children: Vec<usize> = self.runs[run].tree.live_children(killer).collect();
         let kill_time = self.machines[self.runs[run].machine].plan.kill_time / MAX_PROCESSES;
         let dies_after = self.clock(run).true_time(kill_time) + self.rng.u64(1..=2 * MILLISECOND);
         for process in children {

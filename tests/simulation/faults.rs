@@ -227,11 +227,11 @@ impl World {
 
     /// Draws a run that is alive. If one has acquired the lock, it is drawn with a probability of at least one half.
     fn draw_run(&mut self) -> Option<usize> {
-        let leader = self.living.iter().copied().find(|run| self.runs[*run].led_since.is_some());
+        let leader = self.live_runs.iter().copied().find(|run| self.runs[*run].led_since.is_some());
         if let Some(leader) = leader.filter(|_| self.rng.bool()) {
             return Some(leader);
         }
-        if self.living.is_empty() { None } else { Some(self.living[self.rng.usize(..self.living.len())]) }
+        if self.live_runs.is_empty() { None } else { Some(self.live_runs[self.rng.usize(..self.live_runs.len())]) }
     }
 
     /// Returns whether the supervisor is healthy. Only then may the elector fail, because the promise covers the

@@ -22,7 +22,7 @@ pub enum ViolationKind {
     /// A command started before the time that `--min-hold` allowed after a successful command.
     NotDue,
     /// The lock was released while a process of the command was alive.
-    ReleasedAlive,
+    ReleasedWhileAlive,
     /// A process of a command was alive after the deadline by which all must be dead.
     Outlived,
     /// A command got the stop signal although the supervisor had received a renewal that extended its tenure.
@@ -64,7 +64,7 @@ pub enum Excuse {
     /// Since the holder was displaced, a third run has written the record, which one of the other excuses covers. The
     /// new leader saw that run's mark in place of the holder's, or has not seen the holder's mark disappear.
     Superseded,
-    /// Both processes of leaderrun were killed, and the living processes had left the command's process group.
+    /// Both processes of leaderrun were killed, and the live processes had left the command's process group.
     LeftProcessGroup,
 }
 
@@ -112,8 +112,8 @@ impl World {
                 format!("{} starts its command after the end of its tenure", self.name(run)),
             );
         }
-        for index in 0..self.living.len() {
-            let other = self.living[index];
+        for index in 0..self.live_runs.len() {
+            let other = self.live_runs[index];
             if other != run {
                 self.check_overlap(run, other);
             }
@@ -195,7 +195,7 @@ impl World {
     pub fn check_release(&mut self, run: usize, is_release: bool) {
         if is_release && self.runs[run].tree.is_any_alive() {
             let description = format!("{} released the lock while its command had a process left", self.name(run));
-            self.record_violation(ViolationKind::ReleasedAlive, description);
+            self.record_violation(ViolationKind::ReleasedWhileAlive, description);
         }
     }
 
@@ -266,8 +266,8 @@ impl World {
         if self.last_leading_at <= self.plan.healthy_from {
             self.record_violation(ViolationKind::NoLeader, "no candidate leads".to_owned());
         }
-        for index in 0..self.living.len() {
-            let run = self.living[index];
+        for index in 0..self.live_runs.len() {
+            let run = self.live_runs[index];
             let Run { elector, tree, .. } = &self.runs[run];
             let idle_since = self.runs[run].led_since.max(self.runs[run].gone_since);
             if elector.alive && !tree.is_any_alive() && idle_since.is_some_and(|since| since < self.plan.healthy_from) {

@@ -117,8 +117,8 @@ impl World {
             self.runs[run].superseded = false;
             // Another run is superseded if the promise would not cover an overlap with its command. That command may
             // then start with a token that is not the greatest.
-            for index in 0..self.living.len() {
-                let other = self.living[index];
+            for index in 0..self.live_runs.len() {
+                let other = self.live_runs[index];
                 if other != run && self.overlap_excuse(run, other).is_some() {
                     (self.runs[other].superseded, self.runs[other].token_may_be_exceeded) = (true, true);
                 }

@@ -173,7 +173,7 @@ impl World {
             trace!(self, "{}'s supervisor sees that the elector is dead", self.name(run));
         }
         let main_ended = self.reap(run, now);
-        let tree_empty = self.runs[run].tree.living_children(Parent::Supervisor).next().is_none();
+        let tree_empty = self.runs[run].tree.live_children(Parent::Supervisor).next().is_none();
         if !tree_empty && self.runs[run].supervisor.terminates_leftovers {
             self.terminate_leftovers(run);
         }
@@ -330,7 +330,7 @@ impl World {
     }
 
     fn terminate_leftovers(&mut self, run: usize) {
-        let children: Vec<usize> = self.runs[run].tree.living_children(Parent::Supervisor).collect();
+        let children: Vec<usize> = self.runs[run].tree.live_children(Parent::Supervisor).collect();
         for process in children {
             if !self.runs[run].tree.processes[process].sigterm_sent_as_leftover {
                 self.runs[run].tree.processes[process].sigterm_sent_as_leftover = true;
@@ -340,7 +340,7 @@ impl World {
     }
 
     fn signal_leftovers(&mut self, run: usize) {
-        let children: Vec<usize> = self.runs[run].tree.living_children(Parent::Supervisor).collect();
+        let children: Vec<usize> = self.runs[run].tree.live_children(Parent::Supervisor).collect();
         children.into_iter().for_each(|process| self.terminate(run, process));
     }
 

@@ -103,8 +103,8 @@ pub struct World {
     pub mutation: Mutation,
     pub machines: Vec<Machine>,
     pub runs: Vec<Run>,
-    /// The runs that have a living process.
-    pub living: Vec<usize>,
+    /// The runs that have a live process.
+    pub live_runs: Vec<usize>,
     pub store: Store,
     /// The store of the second object of a pair.
     pub second_store: Store,
@@ -154,7 +154,7 @@ impl World {
             now: 0,
             mutation,
             runs: Vec::new(),
-            living: Vec::new(),
+            live_runs: Vec::new(),
             store: Store::new(),
             second_store: Store::new(),
             server_down_until: 0,
@@ -357,16 +357,16 @@ impl World {
             acquired_in: 0,
             death_deadline: None,
         });
-        self.living.push(run);
+        self.live_runs.push(run);
         trace!(self, "{} begins", self.name(run));
         self.wake_soon(run, Thread::Election);
     }
 
-    /// Removes a run from `living` if none of its processes is left.
+    /// Removes a run from `live_runs` if none of its processes is left.
     pub fn remove_if_dead(&mut self, run: usize) {
         let Run { elector, supervisor, tree, .. } = &self.runs[run];
         if !elector.alive && !supervisor.alive && !tree.is_any_alive() {
-            self.living.retain(|living| *living != run);
+            self.live_runs.retain(|live_run| *live_run != run);
         }
     }
 

@@ -279,7 +279,7 @@ impl Arena {
         self.statistics.worst_margin = result.worst_margin;
         self.statistics.violations = result.violations.len();
         self.require(result.violations.is_empty(), &format!("violations: {:#?}", result.violations));
-        // A command that outlives its lease is a failure even if no candidate took over meanwhile.
+        // A command that outlives its lease is a failure even if no candidate took over in the meantime.
         let dead_in_time = result.worst_margin.is_none_or(|margin| margin > 0);
         self.require(dead_in_time, &format!("a command outlived its lease: {}", result.worst_run));
         result

@@ -64,14 +64,14 @@ impl TorturedCandidate {
     pub fn send(&mut self, process: LeaderrunProcess, signal: Signal) -> bool {
         let pid = match process {
             LeaderrunProcess::Elector => self.running.is_running().then(|| self.running.elector()),
-            LeaderrunProcess::Supervisor => self.living_supervisor(),
+            LeaderrunProcess::Supervisor => self.unreaped_supervisor(),
         };
         pid.is_some_and(|pid| kill(pid, signal).is_ok())
     }
 
     /// Sends a signal to both processes of leaderrun. Returns false if one of them is dead.
     pub fn send_to_both(&mut self, signal: Signal) -> bool {
-        let (elector, supervisor) = (self.running.elector(), self.living_supervisor());
+        let (elector, supervisor) = (self.running.elector(), self.unreaped_supervisor());
         supervisor.is_some_and(|supervisor| kill(elector, signal).and(kill(supervisor, signal)).is_ok())
     }
 
@@ -83,7 +83,7 @@ impl TorturedCandidate {
     }
 
     /// Returns the supervisor if the elector has not reaped it, so its pid cannot belong to another process.
-    fn living_supervisor(&mut self) -> Option<Pid> {
+    fn unreaped_supervisor(&mut self) -> Option<Pid> {
         let elector = self.running.elector();
         let is_electors_child = processes::parent(self.supervisor.as_raw()) == Some(elector.as_raw());
         (is_electors_child && self.running.is_running()).then_some(self.supervisor)

@@ -21,13 +21,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Returns whether the process is still alive, and its pid has not been used again.
+    /// Returns whether the process is still alive and its pid has not been reused.
     pub fn is_alive(&self) -> bool {
         stat(self.pid).is_some_and(|stat| stat.alive && stat.started == self.started)
     }
 }
 
-/// Returns all living processes with `directory` on their command line. Each torture run has its own directory.
+/// Returns all live processes with `directory` on their command line. Each torture run has its own directory.
 pub fn with_directory(directory: &Path) -> Vec<Process> {
     let directory = directory.as_os_str().as_encoded_bytes();
     let pids =

@@ -11,13 +11,13 @@
 //!   process can end the command, so the promise does not cover a longer freeze.
 //! - **The network and the API server may fail, and the pipes may stay unread, at any time.** A request that is lost,
 //!   late or refused, or that gets a wrong response, can only keep a tenure from being *extended*. The kill at the
-//!   tenure's end needs no request. A write that arrives late is refused if the record has changed meanwhile.
+//!   tenure's end needs no request. A write that arrives late is refused if the record has changed in the meantime.
 //! - **leaderrun and the command may get signals at any time.** The promise does not depend on what the command does.
 //! - **At any time, an edit may give the lock to another holder, label the object, or make the lease longer.** A
 //!   candidate that observes such a record waits for its duration. The holder's process tree is dead by then, because
 //!   its last renewal is older than the edit.
-//! - **An edit may delete, clear or shorten the record, or make leaderrun's mark invalid, only if every living
-//!   candidate has observed the holder, and no other candidate starts before the lease would have expired.** Only a
+//! - **An edit may delete, clear or shorten the record, or make leaderrun's mark invalid, only if every candidate that
+//!   is alive has observed the holder, and no other candidate starts before the lease would have expired.** Only a
 //!   candidate that has observed the holder's record knows that the holder may be alive. The promise does not cover a
 //!   new candidate, or one that had no connection since the holder acquired the lock. A record without its mark looks
 //!   like that of another implementation, whose holders clear the record to release the lock. A candidate that observed

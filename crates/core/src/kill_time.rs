@@ -129,7 +129,7 @@ impl KillPace {
             .then_some(Self { max_killed_threads, duration })
     }
 
-    /// Returns the instant from which a kill that begins now no longer keeps the pace. This is at the latest the kill
+    /// Returns the instant from which a kill that begins now no longer keeps the pace. It is no later than the kill
     /// instant of `granted`, the tenure before it was brought forward: on a machine that is busier than the estimate
     /// assumes, processes that were not killed until then would run beside the next leader's command.
     pub fn end(&self, now: Instant, granted: Option<Tenure>) -> Instant {

@@ -88,7 +88,7 @@ pub struct Record {
     /// The slot of this record, if its lock has slots. It is only shown to people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<RecordSlot>,
-    /// The stored time of a release by force. It may be invalid; see [`Record::is_released_by_force`].
+    /// The stored time of a forced release. It may be invalid; see [`Record::is_released_by_force`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced: Option<Timestamp>,
     /// The run that is asked to step down.
@@ -143,7 +143,7 @@ impl Record {
         }
     }
 
-    /// Returns whether this record is a release by force, after which no candidate waits for the former holder's lease
+    /// Returns whether this record is a forced release, after which no candidate waits for the former holder's lease
     /// to expire. Like a mark, it is valid only while its time equals the record's `renewTime`.
     pub fn is_released_by_force(&self) -> bool {
         self.forced.is_some() && self.forced == self.renew_time && !self.is_held()

@@ -28,16 +28,16 @@ const FIRST_CHECK_INTERVAL: Duration = Duration::from_secs(4);
 
 const LONGEST_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The pause before a failed step is retried. The pause is doubled after each further failure, up to
+/// The pause before a failed routing step is retried. The pause is doubled after each further failure, up to
 /// [`LONGEST_RETRY_PAUSE`].
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// The pause before a forbidden step is retried. A Role that permits the step may have been added by then.
+/// The pause before a forbidden routing step is retried. A Role that permits the step may have been added by then.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// Everything that has arrived since the last step.
+/// Everything that has arrived since the last call of [`Route::step`].
 #[derive(Clone, Debug, Default)]
 pub struct RouteInputs {
     pub updates: Vec<Update>,
@@ -111,9 +111,9 @@ pub struct Route {
     /// Whether a termination signal is deferred until the withdrawal is finished.
     withdrawal_awaited: bool,
     check_interval: Duration,
-    /// The number of steps in a row that failed.
+    /// The number of routing steps in a row that failed.
     failures: u32,
-    /// No step is begun before this instant.
+    /// No routing step is begun before this instant.
     retry_at: Option<Instant>,
 }
 
@@ -218,7 +218,7 @@ impl Route {
         };
     }
 
-    /// Returns the step to begin at this instant, if there is one and it is not already under way.
+    /// Returns the routing step to begin at this instant, if there is one and it is not already under way.
     fn next_step(&self, now: Instant) -> Option<RoutingStep> {
         if self.retry_at.is_some_and(|at| now < at) {
             return None;

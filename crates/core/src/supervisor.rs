@@ -55,7 +55,7 @@ pub struct Supervisor {
     previous_tenure: Option<Tenure>,
     main: MainProcess,
     /// Whether this step must start the command.
-    start_due: bool,
+    must_start: bool,
     /// Whether leadership is lost. A later renewal does not change this.
     lost: bool,
     /// Whether the main process ended before leadership was lost. If so, its exit status counts despite a later loss,
@@ -72,7 +72,7 @@ pub struct Supervisor {
     /// Whether the kill has begun.
     killing: bool,
     /// Whether this step must terminate the processes that the main process left running.
-    leftovers_due: bool,
+    must_terminate_leftovers: bool,
     /// Whether the command ends with its last process instead of its main process.
     waits_for_all: bool,
     /// Whether a relayed signal or the end of `max_run` has requested the end of the command. A stop after a loss does
@@ -99,7 +99,7 @@ impl Supervisor {
             granted: None,
             previous_tenure: None,
             main: MainProcess::NotStarted,
-            start_due: false,
+            must_start: false,
             lost: false,
             ended_as_leader: false,
             terminated_before_start: false,
@@ -107,7 +107,7 @@ impl Supervisor {
             timed_out: false,
             kill: None,
             killing: false,
-            leftovers_due: false,
+            must_terminate_leftovers: false,
             waits_for_all: false,
             end_requested: false,
             reported_gone: None,
@@ -198,10 +198,10 @@ impl Supervisor {
             let gone = Gone { end: end.clone(), lost: was_lost };
             self.report_gone(gone);
         }
-        if mem::take(&mut self.leftovers_due) && self.reported_gone.is_none() && !self.killing {
+        if mem::take(&mut self.must_terminate_leftovers) && self.reported_gone.is_none() && !self.killing {
             self.actions.push(SupervisorAction::TerminateLeftovers);
         }
-        if mem::take(&mut self.start_due) {
+        if mem::take(&mut self.must_start) {
             match self.tenure().filter(|tenure| self.may_start(now, tenure)) {
                 Some(tenure) => self.actions.push(SupervisorAction::Start(tenure)),
                 None => self.report_not_started(),
@@ -240,7 +240,7 @@ impl Supervisor {
     }
 
     /// Returns whether the main process was started and is not known to have ended.
-    pub fn main_runs(&self) -> bool {
+    pub fn is_main_running(&self) -> bool {
         self.main == MainProcess::Running
     }
 
@@ -267,7 +267,7 @@ impl Supervisor {
                 Order::ElectorLate { delay } => self.advance.set_elector_delay(*delay),
                 Order::Start { tenure, .. } if self.granted.is_none() => {
                     self.granted = Some(*tenure);
-                    self.start_due = true;
+                    self.must_start = true;
                 }
                 Order::Extend(tenure) if !self.lost => {
                     let is_older = |granted: Tenure| granted.renewal_sent_at < tenure.renewal_sent_at;
@@ -318,7 +318,7 @@ impl Supervisor {
                 self.actions.push(SupervisorAction::TimeOut);
             } else {
                 self.main = MainProcess::Ended(End::TimedOut);
-                self.leftovers_due = true;
+                self.must_terminate_leftovers = true;
             }
             let grace = self.stop_options.kill_after.unwrap_or(self.stop_options.lost_grace);
             self.kill_by(now + grace, KillReason::TimedOut);
@@ -345,7 +345,7 @@ impl Supervisor {
             }
             MainProcess::Ended(_) if self.awaits_leftovers() => {
                 if self.requests_end(signal) {
-                    self.leftovers_due = true;
+                    self.must_terminate_leftovers = true;
                     self.handle_termination_signal(now);
                 } else {
                     self.actions.push(SupervisorAction::SignalLeftovers(signal));

@@ -57,7 +57,8 @@ pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Val
         }],
         "current-context": "test",
     });
-    // The file is replaced by renaming a temporary one, because other threads may read or write it at the same time.
+    // The file is replaced by renaming a temporary one over it, because other threads may read or write it at the same
+    // time.
     let draft =
         tempfile::NamedTempFile::new_in(file.parent().expect("a file in a directory")).expect("a new kubeconfig");
     fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");

@@ -37,7 +37,7 @@ use super::tls::{Peer, failure_reason};
 /// The maximum number of credentials that are tried for a request, one after the other.
 const MAX_CREDENTIALS: usize = 3;
 
-/// The maximum size in bytes of a discarded response that is read to its end, so that its connection can be used again.
+/// The maximum size in bytes of a discarded response that is read to its end, so that its connection can be reused.
 const MAX_DISCARDED: usize = 64 * 1024;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -83,7 +83,7 @@ impl Transport {
         self.send_as(&access, head, body.into()).await
     }
 
-    /// Reads a response to its end, so that its connection can be used again. Gives up after a quarter of the request
+    /// Reads a response to its end, so that its connection can be reused. Gives up after a quarter of the request
     /// timeout.
     async fn discard(&self, response: Response<PooledBody>) {
         let rest = Limited::new(response.into_body(), MAX_DISCARDED).collect();

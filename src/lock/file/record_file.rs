@@ -2,13 +2,13 @@
 //!
 //! A write is first prepared, for example by writing and syncing a new file. Then, while the [`Exclusive`] locks are
 //! held, the version of the current record is compared again and the record is replaced. Even if other programs delete
-//! or replace files meanwhile, the write replaces the expected record or nothing:
+//! or replace files at the same time, the write replaces the expected record or nothing:
 //!
 //! - A record file is only created if none exists, because the rename does not replace a file.
 //! - A record file is replaced by exchanging the names of two files, which reveals the file that was replaced: see
 //!   [`NewFile::replace`].
 //! - If this user may not replace the file, or no disk space is left, the file is written in place: see [`contents`]. A
-//!   write to a file that was deleted meanwhile has no effect.
+//!   write to a file that was deleted in the meantime has no effect.
 //!
 //! [`contents`]: super::contents
 

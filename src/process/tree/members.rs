@@ -78,7 +78,7 @@ impl Members {
 
     /// Finds the same processes as [`scan_until`](Self::scan_until), but only reads these processes. This is much
     /// faster if there are few of them. Returns false if there are too many threads or children, or if a thread has
-    /// ended meanwhile. The caller must then scan; `visit` has been called with some of the processes.
+    /// ended during the walk. The caller must then scan; `visit` has been called with some of the processes.
     pub fn walk(&mut self, proc: &Proc, visit: impl FnMut(Member)) -> bool {
         if self.numbers.len() > MAX_UNREAD {
             return false;
@@ -139,7 +139,7 @@ impl Members {
     /// by another process in the meantime, but the children of that process are then younger than the scan and are not
     /// mistaken for descendants.
     ///
-    /// The scan ends after [`MAX_SCAN_TIME`] at the latest: otherwise it might never end if processes are forked faster
+    /// The scan takes at most [`MAX_SCAN_TIME`], because it might otherwise never end if processes are forked faster
     /// than they are read. Returns whether the scan has read every process.
     pub fn scan(&mut self, proc: &Proc, visit: impl FnMut(Member)) -> bool {
         self.scan_until(proc, clock::now() + MAX_SCAN_TIME, visit)

@@ -54,7 +54,7 @@ const MAX_NAMES: usize = 8;
 const MAX_RECOUNTED: usize = 64;
 
 /// The pause after a scan during a kill, as a multiple of the time that the scan took. Most processes that are forked
-/// meanwhile become children of this process, which are killed without a scan.
+/// in the meantime become children of this process, which are killed without a scan.
 const SCAN_PAUSE_FACTOR: u32 = 9;
 
 /// Makes the orphans below this process its children. Otherwise they would become children of PID 1.
@@ -163,11 +163,11 @@ impl Tree {
 
     /// Returns whether this thread has no child that is alive, so that all of its children remain to be reaped.
     pub fn has_only_dead_children(&self) -> bool {
-        let mut has_living = false;
+        let mut has_live_child = false;
         let listing = self.proc.for_each_child(|number| {
-            has_living = has_living || self.proc.stat(number).is_ok_and(|stat| !stat.is_dead());
+            has_live_child = has_live_child || self.proc.stat(number).is_ok_and(|stat| !stat.is_dead());
         });
-        listing.is_ok() && !has_living
+        listing.is_ok() && !has_live_child
     }
 
     /// Makes a kill check the PID namespace of every child. This is for a process that has not [remembered](Self::scan)
@@ -379,18 +379,18 @@ impl Tree {
         self.names_of(self.nested.numbers().chain(not_nested))
     }
 
-    /// Returns the names of some living children of this thread; `None` if there are none.
-    pub fn names_of_living_children(&self) -> Option<String> {
-        let mut living = Vec::new();
+    /// Returns the names of some live children of this thread; `None` if there are none.
+    pub fn names_of_live_children(&self) -> Option<String> {
+        let mut live = Vec::new();
         let _ = self.proc.for_each_child(|number| {
-            if living.len() <= MAX_NAMES
+            if live.len() <= MAX_NAMES
                 && !self.is_supervisor(number)
                 && self.proc.stat(number).is_ok_and(|stat| !stat.is_dead())
             {
-                living.push(number);
+                live.push(number);
             }
         });
-        (!living.is_empty()).then(|| self.names_of(living))
+        (!live.is_empty()).then(|| self.names_of(live))
     }
 
     /// Returns whether a process has the supervisor's name. It is then the supervisor, or a fork of it that has not

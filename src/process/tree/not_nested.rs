@@ -21,7 +21,7 @@ impl NotNested {
     pub fn update(&mut self, proc: &Proc) {
         let mut processes = Vec::with_capacity(self.processes.len());
         proc.for_each_process(|process| {
-            // If the number is given to another process meanwhile, that process has another inode.
+            // If the number is given to another process in the meantime, that process has another inode.
             if self.contains(process) || proc.is_in_own_namespace(process.number) {
                 processes.push(process);
             }

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 const MAX_REAPED: usize = 256;
 
 /// The maximum number of children that are reaped at once during a kill. It is larger, because the next round of the
-/// kill has to go through the dead children that are left before it finds the living ones.
+/// kill has to go through the dead children that are left before it finds the live ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 
 /// How a child ended.

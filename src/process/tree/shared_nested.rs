@@ -47,7 +47,7 @@ impl SharedNested {
     }
 
     /// Replaces the stored processes. The caller keeps the order of those that stay, and the count is stored last. Even
-    /// if the writer is killed meanwhile, a reader therefore finds every process that was stored before and is stored
+    /// if the writer is killed before that, a reader therefore finds every process that was stored before and is stored
     /// again.
     pub fn store(&self, processes: impl Iterator<Item = Identity>) {
         let mut count = 0;

@@ -68,7 +68,7 @@ impl MainLoop<'_> {
     pub(super) fn relay_due(&mut self) {
         for relayed in self.relay.take_due(clock::now()) {
             // Once the main process has been reaped, another process group may have the same id.
-            if !self.supervisor.main_runs() {
+            if !self.supervisor.is_main_running() {
                 continue;
             }
             match relayed {

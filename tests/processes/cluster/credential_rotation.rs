@@ -84,7 +84,7 @@ impl Candidates {
     }
 }
 
-/// Replaces a file by renaming a new one, so that no reader finds a half-written file.
+/// Replaces a file by renaming a new one over it, so that no reader finds a half-written file.
 pub fn replace(path: &Path, contents: &str) {
     let draft = path.with_extension("draft");
     fs::write(&draft, contents).expect("a file");
@@ -115,7 +115,7 @@ fn certificate_rotation(mut publish: impl FnMut(&ClientCertificate)) -> impl FnM
     }
 }
 
-/// Returns the fields of a user whose plugin prints the file `issued` of this directory, and adds a line to the file
+/// Returns the fields of a user whose plugin prints the file `issued` in this directory and appends a line to the file
 /// `runs`.
 fn exec_user(directory: &Path) -> Value {
     let script = format!("cat {0}/issued; echo run >> {0}/runs", directory.display());

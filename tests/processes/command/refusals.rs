@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
@@ -175,9 +176,10 @@ fn the_required_limit_on_open_files_is_enough() {
     }
 }
 
-/// Packages that bundle a dynamic loader start their programs through it.
+/// Packages that bundle a dynamic loader start their programs through it. With `--every`, leaderrun re-executes itself
+/// before the command runs again.
 #[testkit::test(requires = check_loader())]
-fn a_leaderrun_that_was_started_through_the_dynamic_loader_rejoins() {
+fn leaderrun_re_executes_itself_when_started_through_the_dynamic_loader() {
     let loader = loader().expect("a loader");
     let lock = TestLock::file();
     let runs = scratch::directory("runs").join("runs");
@@ -202,6 +204,16 @@ fn check_loader() -> Result<(), String> {
         Some(loader) if std::path::Path::new(&loader).exists() => Ok(()),
         _ => Err("the program is linked statically".to_owned()),
     }
+}
+
+/// Returns the ID of a user who has no processes yet. A user's other processes, even dead ones, would count towards a
+/// limit on processes. Each call returns a different user, because tests run at the same time.
+fn user_without_processes() -> u32 {
+    const USERS_PER_TEST_PROGRAM: u32 = 32;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < USERS_PER_TEST_PROGRAM, "the next user belongs to another test program");
+    100_000 + USERS_PER_TEST_PROGRAM * std::process::id() + number
 }
 
 /// Runs leaderrun as this user with a limit on a resource. The command exits with status 7.
@@ -248,10 +260,7 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
 fn the_message_about_a_limit_on_processes_says_which_limit_to_raise() {
     let mut has_run = false;
     for limit in 3..16 {
-        // Each limit is tested with a different user, so that processes of earlier runs do not count towards the limit.
-        // Even dead processes would count.
-        let user = 100_000 + 16 * std::process::id() + limit as u32;
-        let mut a = run_with_limit(user, Resource::RLIMIT_NPROC, limit);
+        let mut a = run_with_limit(user_without_processes(), Resource::RLIMIT_NPROC, limit);
         has_run = a.wait().code() == Some(7);
         if !has_run {
             a.wait_for_exit(UNAVAILABLE);
@@ -268,7 +277,7 @@ fn the_message_about_a_limit_on_processes_says_which_limit_to_raise_for_a_lock_i
     fs::copy(proxy.kubeconfig(), &kubeconfig).expect("a kubeconfig");
     fs::set_permissions(&kubeconfig, fs::Permissions::from_mode(0o644)).expect("permissions");
     for limit in 3..10 {
-        let user = 100_000 + 16 * std::process::id() + limit as u32;
+        let user = user_without_processes();
         let mut a = Candidate::program("a", leaderrun_for_all_users())
             .args(["--lock", &TestLock::lease().name, "--wait", "3s", "--kubeconfig"])
             .args([&kubeconfig])
@@ -307,8 +316,7 @@ fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its
     let kubeconfig = create_reachable_directory("by-name", 0o755).join("kubeconfig");
     let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
-    // This user has no other processes that would count towards the limit.
-    let user = 100_000 + 16 * std::process::id();
+    let user = user_without_processes();
     let mut a = Candidate::program("a", leaderrun_for_all_users())
         .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])
         .args([kubeconfig])

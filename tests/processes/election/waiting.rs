@@ -103,7 +103,7 @@ fn a_standby_gives_up_after_the_wait_duration() {
 }
 
 #[testkit::test]
-fn wait_zero_gives_up_on_a_living_holder() {
+fn wait_zero_gives_up_on_a_live_holder() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

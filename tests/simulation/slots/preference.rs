@@ -15,7 +15,7 @@ fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {
 }
 
 fn leader(world: &World) -> Option<usize> {
-    world.living_commands[0].map(|(candidate, _)| candidate)
+    world.live_commands[0].map(|(candidate, _)| candidate)
 }
 
 #[test]

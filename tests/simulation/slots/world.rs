@@ -77,7 +77,7 @@ pub struct World {
     mutation: Mutation,
     stores: Vec<Store>,
     /// The candidate and the run number of the command that is alive in each slot.
-    pub living_commands: Vec<Option<(usize, u32)>>,
+    pub live_commands: Vec<Option<(usize, u32)>>,
     /// The first invariant that was violated.
     pub violation: Option<String>,
     candidates: Vec<Candidate>,
@@ -114,7 +114,7 @@ impl World {
             mutation: Mutation::None,
             violation: None,
             stores: (0..slots).map(|_| Store::new()).collect(),
-            living_commands: vec![None; slots],
+            live_commands: vec![None; slots],
             candidates: Vec::new(),
             starts: vec![0; candidates],
             healthy_from,
@@ -182,15 +182,15 @@ impl World {
 
     /// Returns whether a command is alive in every slot.
     pub fn is_filled(&self) -> bool {
-        self.living_commands.iter().all(Option::is_some)
+        self.live_commands.iter().all(Option::is_some)
     }
 
     /// Stops a candidate and its command, until [`restart_candidate`](Self::restart_candidate) is called.
     pub fn stop_candidate(&mut self, candidate: usize) {
         if let Some(slot) = self.candidates[candidate].leads_slot
-            && self.living_commands[slot] == Some((candidate, self.starts[candidate]))
+            && self.live_commands[slot] == Some((candidate, self.starts[candidate]))
         {
-            self.living_commands[slot] = None;
+            self.live_commands[slot] = None;
         }
         self.replace(candidate);
     }
@@ -315,7 +315,7 @@ impl World {
             }
             ElectionAction::Unwatch => state.watches[slot] = None,
             ElectionAction::StartLeading(leadership) => {
-                if let Some((other, _)) = self.living_commands[slot] {
+                if let Some((other, _)) = self.live_commands[slot] {
                     self.violation =
                         Some(format!("the commands of {other} and {candidate} are both alive in slot {slot}"));
                 }
@@ -324,7 +324,7 @@ impl World {
                 }
                 (state.leads_slot, state.kill_at) = (Some(slot), leadership.tenure.kill);
                 let kill = state.clock.time_of(state.kill_at);
-                self.living_commands[slot] = Some((candidate, self.starts[candidate]));
+                self.live_commands[slot] = Some((candidate, self.starts[candidate]));
                 self.commands += 1;
                 self.schedule(kill, candidate, Event::Kill { slot });
                 if self.now < self.healthy_from {
@@ -353,8 +353,8 @@ impl World {
     fn kill(&mut self, candidate: usize, start: u32, slot: usize) {
         if start != self.starts[candidate] {
             // The candidate has crashed, so the last scheduled kill ends the command.
-            if self.living_commands[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
-                self.living_commands[slot] = None;
+            if self.live_commands[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
+                self.live_commands[slot] = None;
             }
         } else if self.candidates[candidate].clock.boot(self.now) >= self.candidates[candidate].kill_at {
             self.end(candidate, slot, false);
@@ -371,10 +371,10 @@ impl World {
 
     /// Ends the candidate's command in this slot.
     fn end(&mut self, candidate: usize, slot: usize, succeeded: bool) {
-        if self.living_commands[slot] != Some((candidate, self.starts[candidate])) {
+        if self.live_commands[slot] != Some((candidate, self.starts[candidate])) {
             return;
         }
-        self.living_commands[slot] = None;
+        self.live_commands[slot] = None;
         self.candidates[candidate].inputs.command_gone = Some(CommandGone { succeeded });
         let at = self.now + 1;
         self.candidates[candidate].wakes_at = Some(at);

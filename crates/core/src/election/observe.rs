@@ -43,8 +43,9 @@ impl Election {
                 }
                 let changed = !is_outdated && self.observe(now, stored);
                 if changed && matches!(self.watch, WatchState::Open { .. }) {
-                    // The watch has not delivered this change, so it is dead, or it began at a version that does not
-                    // exist yet.
+                    // The watch has not delivered this change, so a new watch is opened. The event may only be late,
+                    // but the watch may also be dead, or have begun at a version that a restored backup has not reached
+                    // again.
                     self.stop_watching();
                 } else if matches!(self.watch, WatchState::Open { .. }) {
                     self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);

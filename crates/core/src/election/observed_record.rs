@@ -89,7 +89,7 @@ impl ObservedRecord {
         let writer = run_of(record_in(&stored));
         let forcibly_released =
             record_in(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run_of(Some(record)));
-        // A release by force whose mark names no run ends the wait for all displaced holders. If the previous record
+        // A forced release whose mark names no run ends the wait for all displaced holders. If the previous record
         // was held, it does not: a restored backup may contain an old release.
         let releases_all = forcibly_released == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
@@ -104,10 +104,10 @@ impl ObservedRecord {
             // Every write of a run changes `renewTime`, so a change without a new `renewTime` is an edit by another
             // program.
             let is_edit = is_same_run && renew_time_of(before) == renew_time_of(after);
-            let is_release_by_force = forcibly_released.is_some() && run_of(before) == forcibly_released;
+            let is_forced_release = forcibly_released.is_some() && run_of(before) == forcibly_released;
             let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
             let out_of_turn = out_of_turn || recreated || is_copy;
-            if !is_release_by_force && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
+            if !is_forced_release && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
                 let (until, longest_written) = (now.boot + self.holds_for(), self.longest_written);
                 let run = before.and_then(Record::marked_holder).cloned();
                 self.remember(DisplacedHolder { run, until, longest_written });

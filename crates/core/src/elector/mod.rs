@@ -70,7 +70,7 @@ enum ElectorPhase {
     },
     /// The supervisor has failed, and the elector kills the command itself.
     Killing,
-    /// No command is alive. leaderrun exits when the election is over, and at `until` at the latest.
+    /// No command is alive. leaderrun exits when the election is over, but no later than `until`.
     Ending { ending: Ending, until: Instant },
 }
 

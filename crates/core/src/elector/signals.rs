@@ -16,7 +16,7 @@ pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
 /// A termination signal that is deferred while traffic is routed away. It is relayed when the withdrawal is finished or
-/// not possible, when another termination signal arrives, and at `until` at the latest.
+/// not possible, or when another termination signal arrives, but no later than `until`.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeferredSignal {
     signal: i32,

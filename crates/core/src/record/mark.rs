@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct RunId(String);
 
 impl RunId {
-    /// Returns the run ID in the mark of a release by force if the released record had no valid mark.
+    /// Returns the run ID that a forced release writes if the record that it releases has no valid mark.
     pub fn unknown() -> Self {
         Self::new("none")
     }

@@ -20,7 +20,7 @@ impl Supervisor {
             self.actions.push(SupervisorAction::ReportLeftovers { awaited });
         }
         if !awaited {
-            self.leftovers_due = true;
+            self.must_terminate_leftovers = true;
             self.kill_by(now + self.stop_options.lost_grace, KillReason::LeftRunning);
         }
     }
@@ -32,7 +32,7 @@ impl Supervisor {
         self.waits_for_all && has_leftovers && !self.killing
     }
 
-    /// Begins the stop after a loss: sends the stop signal now, and SIGKILL at `kill` at the latest. If the stop has
+    /// Begins the stop after a loss: sends the stop signal now, and SIGKILL no later than `kill`. If the stop has
     /// already begun, only the kill can be brought forward.
     pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
         if self.lost {
@@ -42,11 +42,11 @@ impl Supervisor {
             if self.main == MainProcess::Running {
                 self.actions.push(SupervisorAction::Stop);
             }
-            self.leftovers_due |= self.awaits_leftovers();
+            self.must_terminate_leftovers |= self.awaits_leftovers();
         }
     }
 
-    /// Records that leadership is lost, without sending a stop signal. The command is killed at `kill` at the latest.
+    /// Records that leadership is lost, without sending a stop signal. The command is killed no later than `kill`.
     pub(super) fn lose(&mut self, kill: Instant) {
         self.lost = true;
         if self.main == MainProcess::NotStarted {
@@ -56,7 +56,7 @@ impl Supervisor {
         }
     }
 
-    /// Kills the command at `kill` at the latest, because leadership is lost.
+    /// Kills the command no later than `kill`, because leadership is lost.
     pub(super) fn kill_for_loss_by(&mut self, kill: Instant) {
         if self.main != MainProcess::NotStarted && self.reported_gone.is_none() {
             self.kill_by(kill, KillReason::Lost);

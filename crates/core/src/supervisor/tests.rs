@@ -4,8 +4,8 @@ use super::*;
 
 const LOSE: Order = Order::Lose;
 
-/// How long the processes of the command take to end after SIGKILL, in the tests of slow kills.
-const KILL_TIME: Duration = Duration::from_millis(1500);
+/// The longest time by which the stop and the kill can be brought forward, in the tests that limit it.
+const MAX_ADVANCE: Duration = Duration::from_millis(1500);
 
 fn start_time() -> Instant {
     Instant::after_boot(Duration::from_secs(100))
@@ -64,7 +64,7 @@ fn a_supervisor_that_is_woken_late_stops_and_kills_earlier_by_that_delay() {
 }
 
 #[test]
-fn stop_and_kill_allow_for_the_longer_delay_of_the_elector_and_the_supervisor() {
+fn stop_and_kill_allow_for_the_longer_of_the_elector_and_supervisor_delays() {
     let (supervisor_delay, elector_delay) = (Duration::from_millis(300), Duration::from_millis(400));
     let mut supervisor = running(start_time());
     supervisor.note_delay(start_time(), supervisor_delay);
@@ -78,34 +78,35 @@ fn stop_and_kill_allow_for_the_longer_delay_of_the_elector_and_the_supervisor() 
 #[test]
 fn stop_and_kill_become_earlier_as_soon_as_a_kill_takes_longer() {
     let mut supervisor = running(start_time());
-    assert!(supervisor.set_kill_time(KILL_TIME) && !supervisor.set_kill_time(KILL_TIME));
-    let enforced = tenure(start_time()).earlier_by(KILL_TIME);
+    let kill_time = Duration::from_millis(1500);
+    assert!(supervisor.set_kill_time(kill_time) && !supervisor.set_kill_time(kill_time));
+    let enforced = tenure(start_time()).earlier_by(kill_time);
     let actions = step(&mut supervisor, start_time(), SupervisorInputs::default());
     assert_eq!(actions, [SupervisorAction::Report(Report::Enforcing(enforced))], "the change is reported at once");
     assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), [], "the change is reported once");
     assert_eq!(supervisor.next_timeout(), Some(enforced.stop));
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), [SupervisorAction::Stop]);
     let sooner = Duration::from_millis(200);
-    supervisor.set_kill_time(KILL_TIME + sooner);
+    supervisor.set_kill_time(kill_time + sooner);
     assert_eq!(step(&mut supervisor, enforced.stop, SupervisorInputs::default()), []);
     supervisor.set_kill_time(Duration::ZERO);
     let actions = step(&mut supervisor, enforced.kill - sooner, SupervisorInputs::default());
-    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)], "the kill instant only becomes earlier");
+    assert_eq!(actions, [SupervisorAction::Kill(KillReason::Lost)], "a scheduled kill is never postponed");
 }
 
 /// Returns the notice that the stop and the kill would have to be brought forward by `advance`, although at most
-/// [`KILL_TIME`] is allowed.
+/// [`MAX_ADVANCE`] is allowed.
 fn too_slow(advance: Duration) -> SupervisorAction {
-    SupervisorAction::Report(Report::Notice(SupervisorNotice::TooSlow { advance, max_advance: KILL_TIME }))
+    SupervisorAction::Report(Report::Notice(SupervisorNotice::TooSlow { advance, max_advance: MAX_ADVANCE }))
 }
 
 #[test]
 fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held() {
-    let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
-    supervisor.set_kill_time(KILL_TIME);
+    let mut supervisor = running(start_time()).with_max_advance(MAX_ADVANCE);
+    supervisor.set_kill_time(MAX_ADVANCE);
     step(&mut supervisor, start_time(), SupervisorInputs::default());
     // The result is the same whether or not the previous tenure's stop, once brought forward, has already passed.
-    for longer in [KILL_TIME + Duration::from_millis(1), KILL_TIME * 2] {
+    for longer in [MAX_ADVANCE + Duration::from_millis(1), MAX_ADVANCE * 2] {
         let mut supervisor = supervisor.clone();
         supervisor.set_kill_time(longer);
         let renewed = start_time() + Duration::from_secs(1);
@@ -120,17 +121,17 @@ fn a_command_that_could_not_be_killed_in_time_is_stopped_while_the_lock_is_held(
 
 #[test]
 fn a_kill_that_would_take_too_long_is_not_reported_after_the_command_is_gone() {
-    let mut supervisor = running(start_time()).with_max_advance(KILL_TIME);
+    let mut supervisor = running(start_time()).with_max_advance(MAX_ADVANCE);
     let actions = step(&mut supervisor, start_time(), ended(End::Exited(0), true));
     assert_eq!(actions, [gone(End::Exited(0))]);
-    supervisor.set_kill_time(KILL_TIME * 2);
+    supervisor.set_kill_time(MAX_ADVANCE * 2);
     assert_eq!(step(&mut supervisor, start_time(), SupervisorInputs::default()), []);
 }
 
 #[test]
 fn a_supervisor_that_is_woken_too_late_starts_no_command() {
-    let mut supervisor = new_supervisor().with_max_advance(KILL_TIME);
-    let late = KILL_TIME * 2;
+    let mut supervisor = new_supervisor().with_max_advance(MAX_ADVANCE);
+    let late = MAX_ADVANCE * 2;
     supervisor.note_delay(start_time(), late);
     supervisor.note_delay(start_time(), late);
     let order = Order::Start { tenure: tenure(start_time()), environment: Vec::new() };

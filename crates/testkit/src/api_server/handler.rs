@@ -88,7 +88,8 @@ impl CompleteRequest {
         }
     }
 
-    /// Handles a TokenRequest. The requested lifetime is ignored, because kubectl sends the request as protobuf.
+    /// Handles a TokenRequest. The requested lifetime is ignored: kubectl sends the request as protobuf, which this
+    /// server does not decode.
     fn create_token(&self, Access { namespace, name, .. }: &Access) -> Result<Response> {
         let resource = resources::find("", "v1", "serviceaccounts").expect("a resource of this server");
         let (store, manager) = (&self.store, self.manager());

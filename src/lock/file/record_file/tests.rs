@@ -66,17 +66,17 @@ fn token(stored: &Stored) -> u64 {
     stored.version.resource_version.parse().unwrap()
 }
 
-/// Prepares a write, calls `meanwhile`, and then commits the write.
+/// Prepares a write, calls `interruption`, and then commits the write.
 fn write_interrupted(
     candidate: &RecordFile,
     method: Method,
     expected: Option<&Version>,
-    meanwhile: impl FnOnce(),
+    interruption: impl FnOnce(),
 ) -> Result<bool, LockError> {
     let found = candidate.find()?;
     let next = candidate.next_contents(found.as_ref(), held_by("interrupted"))?;
     let mut prepared = candidate.prepare(method, found.as_ref(), &next).unwrap();
-    meanwhile();
+    interruption();
     candidate.commit(&mut prepared, expected).map(Result::unwrap)
 }
 
@@ -148,7 +148,7 @@ fn a_write_is_refused_while_another_process_holds_either_lock() {
 
 /// Both writers have found no file, and one of them is late.
 #[test]
-fn a_late_first_write_does_not_replace_another_first_write_even_if_files_are_deleted_meanwhile() {
+fn a_late_first_write_does_not_replace_another_first_write_even_if_files_are_deleted_in_the_meantime() {
     for deleted in [&[][..], &["job.lock"], &["job"], &["job", "job.lock"]] {
         let fixture = Fixture::new();
         let (a, b) = (fixture.candidate(), fixture.candidate());

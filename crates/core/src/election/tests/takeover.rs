@@ -368,5 +368,5 @@ fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
     assert!(!Record { renew_time: Some(T1.parse().unwrap()), ..forced.clone() }.is_released_by_force());
     let mut standby = Driver::start(None);
     standby.reply_to_read(Some(forced));
-    assert_eq!(standby.expect_write().forced, None, "the next claim removes the release by force");
+    assert_eq!(standby.expect_write().forced, None, "the next claim removes the time of the forced release");
 }

@@ -5,12 +5,12 @@ use super::*;
 #[test]
 fn a_standby_exits_soon_after_a_signal_unless_it_may_have_to_release_the_lock() {
     let now = start_time();
-    let real_time = libc::SIGRTMIN() + 3;
+    let real_time_signal = libc::SIGRTMIN() + 3;
     for (events, timeout, signal) in [
         (vec![], STOP_TIMEOUT, libc::SIGINT),
         (vec![ElectionReport::Claiming], RELEASE_TIMEOUT, libc::SIGUSR1),
         (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT, libc::SIGWINCH),
-        (vec![], STOP_TIMEOUT, real_time),
+        (vec![], STOP_TIMEOUT, real_time_signal),
     ] {
         let mut driver = Driver::new(false);
         events.into_iter().for_each(|event| driver.election_reports(now, event));

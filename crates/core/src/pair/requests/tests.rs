@@ -97,7 +97,7 @@ fn fresh_requests() -> (PairRequests, Store) {
 }
 
 #[test]
-fn a_claim_that_is_refused_for_the_second_object_is_rolled_back_with_a_growing_pause() {
+fn a_claim_that_is_refused_for_the_second_object_is_rolled_back_and_retried_after_growing_pauses() {
     let (mut requests, mut store) = fresh_requests();
     let mut pauses = Vec::new();
     for time in 1..7 {
@@ -192,7 +192,7 @@ fn a_failed_rollback_is_repeated_by_the_next_read() {
     assert_eq!(store.holder(Member::First), "");
 }
 
-/// The claim must not count, because the rollback without a reply may still be carried out.
+/// The claim must not count, because its unanswered rollback may still be carried out.
 #[test]
 fn a_claim_whose_rollback_got_no_reply_does_not_hold_the_lock() {
     let (mut requests, mut store) = fresh_requests();
