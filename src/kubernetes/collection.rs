@@ -21,7 +21,7 @@ const WATCH_SECONDS: u32 = 290;
 /// The maximum number of objects in one page of a list. Large objects are requested in smaller pages.
 const MAX_PAGE_SIZE: u32 = 500;
 
-/// The divisor of the page size when a response is too large.
+/// The page size is divided by this number when a response is too large.
 const PAGE_REDUCTION: u32 = 4;
 
 const JSON: &str = "application/json";

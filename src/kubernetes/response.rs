@@ -1,4 +1,4 @@
-//! Interprets a response: it is an object, an error from the API server, or does not come from an API server.
+//! Interprets a response: as an object, as an error from the API server, or as not coming from an API server at all.
 
 use std::time::Duration;
 

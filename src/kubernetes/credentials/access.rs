@@ -11,7 +11,7 @@ use super::super::connection::ConnectionConfig;
 #[cfg(test)]
 use super::super::connection::{ConfigOrigin, TlsOptions, UserOptions};
 
-/// How long before the expiry of its credentials a plugin is run again, at most.
+/// The maximum time before the expiry of its credentials at which a plugin is run again.
 const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
 
 /// The credentials for requests and connections. An instance is never changed, only replaced by a newer one.

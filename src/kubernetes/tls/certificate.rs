@@ -83,7 +83,7 @@ impl Certificate {
     }
 
     /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 count as
-    /// such, because they cannot state it.
+    /// such, because they have no field for this.
     fn is_authority(&self) -> bool {
         match self.basic_constraints() {
             Ok(Some(constraints)) => constraints.ca,
