@@ -115,3 +115,42 @@ impl KillRounds {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use nix::sys::signal::killpg;
+    use nix::unistd::Pid;
+    use testkit::eventually;
+
+    use super::super::proc::Proc;
+    use super::*;
+    use crate::process::clock;
+
+    #[test]
+    fn at_the_end_of_a_gradual_kill_every_process_group_is_killed() {
+        let mut tree = Tree::open("1").unwrap();
+        let spawn = || {
+            let mut command = Command::new("sh");
+            command.args(["-c", "sleep 1000 & wait"]).process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().unwrap()
+        };
+        let mut children = [spawn(), spawn()];
+        let leaders = children.each_ref().map(|child| Pid::from_raw(child.id().try_into().unwrap()));
+        let is_dead = |leader: Pid| Proc::open().unwrap().stat(leader.as_raw()).unwrap().is_dead();
+        let now = clock::now();
+        let end = now + Duration::from_secs(1);
+        let pace = KillPace { max_killed_threads: 1, duration: Duration::MAX };
+        let mut kill = KillRounds::begin(now, Some((pace, end)));
+        kill.run_round(&mut tree, now).unwrap();
+        eventually("the first child is dead", || is_dead(leaders[0]));
+        assert!(!is_dead(leaders[1]), "only one thread may be killed at a time");
+        kill.run_round(&mut tree, end).unwrap();
+        for (child, leader) in children.iter_mut().zip(leaders) {
+            child.wait().unwrap();
+            eventually("no process of the group is left", || killpg(leader, None).is_err());
+        }
+    }
+}
