@@ -170,12 +170,12 @@ fn existing_connections_can_be_silenced_while_new_ones_work() {
 fn a_silent_connection_hides_a_restart_of_the_server() {
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
-    let (silent, open) = (Proxy::start(&cluster), Proxy::start(&cluster));
+    let (silent, working) = (Proxy::start(&cluster), Proxy::start(&cluster));
     let watch = |proxy: &Proxy| proxy.client_for("admin").watch(&namespace.leases()).expect("a watch");
-    let (silent_watch, open_watch) = (watch(&silent), watch(&open));
+    let (silent_watch, working_watch) = (watch(&silent), watch(&working));
     silent.partition();
     cluster.restart();
-    open_watch.wait_until_over();
+    working_watch.wait_until_over();
     assert!(silent_watch.is_silent_for(QUIET_TIME));
     silent.heal();
     assert!(silent.client_for("admin").get(&namespace.leases()).is_ok());

@@ -10,7 +10,7 @@ use crate::steps::Step;
 use crate::store::Store;
 use testkit::simulated_time::{MILLISECOND, Time};
 
-/// The time that is left until the next timeout after [`Step::AdvanceToJustBefore`].
+/// How long before the next timeout [`Step::AdvanceToJustBefore`] stops.
 pub const JUST_BEFORE: Time = MILLISECOND;
 
 /// The kind of a violated invariant.
@@ -109,7 +109,7 @@ impl<'a> World<'a> {
             Step::DroppedRequestArrives(run, number) => {
                 let request = self.state.runs[run].dropped_requests.remove(number);
                 if let Reply::Written(stored) = self.carry_out(run, request) {
-                    self.reply_late(run, stored);
+                    self.reply_to_dropped_write(run, stored);
                 }
             }
             Step::RefuseRequest(run) => {
@@ -151,8 +151,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Carries out a run's request, and replies. The reply is delivered in the same step if `reply_is_immediate` is
-    /// `true`.
+    /// Carries out a run's request, and replies. If `reply_is_immediate` is `true`, a running elector receives the
+    /// reply in the same step, unless a partition drops it.
     fn receive_request(&mut self, run: usize, reply_is_immediate: bool) {
         let Some(request) = self.state.runs[run].request.take() else { return };
         self.state.runs[run].request_is_late = false;
@@ -172,8 +172,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Replies to a write that the run no longer awaits.
-    fn reply_late(&mut self, run: usize, stored: Stored) {
+    /// Replies to a write whose reply the run no longer awaits.
+    fn reply_to_dropped_write(&mut self, run: usize, stored: Stored) {
         let Run { machine, election_finished, .. } = self.state.runs[run];
         if !election_finished && !Partition::drops_inbound(self.state.partitions[machine]) {
             self.state.runs[run].late_writes.push(stored);

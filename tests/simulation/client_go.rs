@@ -44,7 +44,7 @@ impl ClientGo {
 impl World {
     pub fn run_client_go(&mut self) {
         let Some(mut client_go) = self.client_go.take() else { return };
-        if self.is_healthy() {
+        if self.faults_are_over() {
             return;
         }
         self.step_client_go(&mut client_go);

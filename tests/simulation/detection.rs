@@ -126,7 +126,8 @@ mutation_tests! {
         KillMainOnly, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived;
     a_command_that_succeeded_is_not_started_before_it_is_due:
         IgnoreNotBefore, Constraints { faults: Some(PARTITIONS), all_have_min_hold: true, long_commands: false, ..PLAIN }, NotDue;
-    a_holder_in_either_object_of_a_pair_holds_the_lock:
+    // During a migration, the lock is a pair of objects. A claim that was written to only one of them is half a claim.
+    during_a_migration_a_holder_in_either_object_holds_the_lock:
         ReadFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
     a_pair_is_held_in_both_objects:
         WriteFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;

@@ -38,7 +38,7 @@ impl World {
             return;
         }
         trace!(self, "{} sends {}", self.name(run), RequestSummary(&request));
-        if !self.is_healthy() && self.chance(self.plan.network.duplicated) {
+        if !self.faults_are_over() && self.chance(self.plan.network.duplicated) {
             let at = self.draw_arrival();
             self.schedule(at, Event::RequestArrives { run, number, member, request: request.clone() });
         }
@@ -51,11 +51,11 @@ impl World {
         if self.server_down_until > self.now {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
-        if !self.is_healthy() && self.chance(self.plan.network.too_many) {
+        if !self.faults_are_over() && self.chance(self.plan.network.too_many) {
             let retry_after = self.rng.bool().then(|| Duration::from_secs(self.rng.u64(1..4)));
             return self.reply(run, number, Reply::Refused { retry_after });
         }
-        let is_failing = !self.is_healthy() && self.chance(self.plan.network.server_error);
+        let is_failing = !self.faults_are_over() && self.chance(self.plan.network.server_error);
         if is_failing && self.rng.bool() {
             return self.reply(run, number, Reply::Unknown { retry_after: None });
         }
@@ -244,13 +244,13 @@ impl World {
 
     /// Draws whether a message is lost. No message is lost after the faults have ended.
     pub fn is_lost(&mut self, probability: f64) -> bool {
-        !self.is_healthy() && self.chance(probability)
+        !self.faults_are_over() && self.chance(probability)
     }
 
     /// Draws the arrival time of a message that is sent now. No slow message arrives after the faults have ended.
     fn draw_arrival(&mut self) -> Time {
         let typical = self.now + self.rng.u64(MILLISECOND / 5..15 * MILLISECOND);
-        if self.is_healthy() || !self.chance(self.plan.network.slow) {
+        if self.faults_are_over() || !self.chance(self.plan.network.slow) {
             return typical;
         }
         let slow = typical + self.rng.u64(..self.plan.network.longest_delay);

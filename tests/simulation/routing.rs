@@ -77,7 +77,7 @@ impl World {
     }
 
     fn begin_routing_step(&mut self, run: usize, step: &RoutingStep) {
-        let failure_probability = if self.is_healthy() { 0.0 } else { 0.3 };
+        let failure_probability = if self.faults_are_over() { 0.0 } else { 0.3 };
         let result = match step {
             _ if self.chance(failure_probability) => StepResult::Failed,
             RoutingStep::Withdraw { .. } if self.chance(failure_probability / 10.0) => StepResult::Forbidden,

@@ -326,7 +326,7 @@ impl World {
     }
 
     /// Returns whether all faults have ended.
-    pub fn is_healthy(&self) -> bool {
+    pub fn faults_are_over(&self) -> bool {
         self.now >= self.plan.healthy_from
     }
 

@@ -77,7 +77,8 @@ impl CpuLimit {
         (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
     }
 
-    /// Returns how many threads of small processes end within this time after the kill has begun, on a busy machine.
+    /// Returns how many threads end within this time after the kill has begun, on a busy machine, if each process has
+    /// many threads, but fewer than [`max_killed_threads`](Self::max_killed_threads).
     pub fn threads_ended_within(&self, time: Duration) -> u32 {
         let [quota, period] = self.in_seconds();
         let usable_share = (1.0 - THROTTLING_SHARE) * quota / period;
@@ -116,8 +117,8 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
 pub struct KillPace {
     /// No further process is killed while this many killed threads have not ended.
     pub max_killed_threads: u32,
-    /// How long the pace is kept at most. After that, all processes are killed, because a killed process that does not
-    /// end must not keep the others alive.
+    /// The longest time for which the pace is kept. After that, all processes are killed, because a killed process that
+    /// does not end must not keep the others alive.
     pub duration: Duration,
 }
 
@@ -131,7 +132,7 @@ impl KillPace {
 
     /// Returns the instant from which a kill that begins now no longer keeps the pace. It is no later than the kill
     /// instant of `granted`, the tenure before it was brought forward: on a machine that is busier than the estimate
-    /// assumes, processes that were not killed until then would run beside the next leader's command.
+    /// assumes, processes not yet killed by then would run alongside the next leader's command.
     pub fn end(&self, now: Instant, granted: Option<Tenure>) -> Instant {
         let end = now + self.duration;
         granted.map_or(end, |granted| end.min(granted.kill))
@@ -139,6 +140,9 @@ impl KillPace {
 }
 
 /// How many more threads may be killed before the threads that were already killed have ended.
+///
+/// A gradual kill proceeds in rounds. Each round lists the processes again, and begins with a new allowance, from which
+/// it takes first the processes that were already killed but have not ended.
 #[derive(Clone, Copy, Debug)]
 pub struct KillAllowance {
     max_killed_threads: u32,
@@ -152,9 +156,9 @@ impl KillAllowance {
         Self { max_killed_threads, left: max_killed_threads }
     }
 
-    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once the
-    /// result was false, no further process may be killed in the round. A process with more threads than a round allows
-    /// is killed alone in a round.
+    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once this
+    /// has returned `false`, no other process may be killed in this round. A process with more threads than a round
+    /// allows is killed alone in a round.
     pub fn take(&mut self, threads: impl FnOnce() -> u32) -> bool {
         if self.left == 0 {
             return false;
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gradual_kill_ends_at_the_kill_instant_of_the_granted_tenure() {
+    fn a_gradual_kill_ends_no_later_than_the_kill_instant_of_the_granted_tenure() {
         let (now, duration) = (Instant::from_nanos(1_000_000_000), Duration::from_secs(3));
         let pace = KillPace { max_killed_threads: 10, duration };
         let granted = |remaining| Some(Tenure { kill: now + remaining, ..Tenure::over(now) });

@@ -2,15 +2,15 @@
 //!
 //! [`Route`] is a state machine without I/O. Its driver calls [`Route::step`] with everything that has arrived, carries
 //! out the actions in order, and waits for more or for [`Route::next_timeout`]. The driver makes every write a
-//! compare-and-swap that contains the fencing token of this leadership, so a late write cannot overwrite what a later
-//! leadership has written.
+//! compare-and-swap that contains this leader's fencing token, so a late write cannot overwrite what a later leader has
+//! written.
 //!
 //! # The rules
 //!
 //! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
 //! - A candidate that has never led changes nothing.
-//! - A dropped step may still have been carried out, so traffic is withdrawn even if the step that routed it was
-//!   dropped.
+//! - A routing step that was dropped to begin another may still have been carried out, so traffic is withdrawn even if
+//!   the step that routed it was dropped.
 //! - A leader checks at growing intervals whether traffic is still routed to its command. Another client may have
 //!   changed that, and so may a late write by a predecessor to an object that this leader has not written yet.
 
@@ -56,19 +56,19 @@ pub enum RouteAction {
     Finish,
 }
 
-/// A change of the routing of traffic.
+/// A change to where traffic is routed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingStep {
     /// Route traffic to this candidate, and away from all others.
     RouteHere {
-        /// The fencing token of this leadership.
+        /// This leader's fencing token.
         token: String,
         /// The step must not write anything after this instant.
         until: Instant,
         /// Whether to write even if traffic is already routed here, because a pending withdrawal may change that.
         rewrite: bool,
     },
-    /// Route traffic away from this candidate, whose leadership had this token. Earlier writes may still be pending.
+    /// Route traffic away from this candidate, which led with this token. Earlier writes may still be pending.
     Withdraw { token: String },
 }
 
@@ -81,7 +81,7 @@ pub enum StepResult {
     Forbidden,
 }
 
-/// The last known routing of traffic.
+/// Where traffic was last known to be routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KnownRoute {
     Here { check_at: Instant },
@@ -94,7 +94,7 @@ enum KnownRoute {
 pub struct Route {
     /// How long before the stop signal the withdrawal begins.
     withdrawal_time: Duration,
-    /// The fencing token of this leadership.
+    /// This leader's fencing token.
     token: Option<String>,
     /// When the stop signal is sent to the command.
     stop: Option<Instant>,
@@ -176,7 +176,7 @@ impl Route {
         self.retry_at.into_iter().chain(check_at).chain(self.route_until()).filter(|at| *at > now).min()
     }
 
-    /// Returns whether traffic may still be routed to this candidate, and a withdrawal was not forbidden.
+    /// Returns whether traffic may still be routed to this candidate and withdrawing it has not been forbidden.
     pub fn may_need_withdrawal(&self) -> bool {
         !self.withdrawal_forbidden && self.token.is_some() && self.known != KnownRoute::Withdrawn
     }
@@ -230,8 +230,8 @@ impl Route {
                 RoutingStep::RouteHere { token: token.clone(), until, rewrite: self.may_be_withdrawn }
             }
             (_, _, KnownRoute::Withdrawn) => return None,
-            // Before the command starts, this leadership has routed no traffic here. At its end there is a withdrawal
-            // even if the command has not started, because an earlier leadership may have left traffic routed here.
+            // Before the command starts, this leader has routed no traffic here. At its end there is a withdrawal
+            // even if the command has not started, because an earlier leader may have left traffic routed here.
             (_, Some(token), _) if self.started || self.ending => RoutingStep::Withdraw { token: token.clone() },
             _ => return None,
         };

@@ -28,7 +28,7 @@ pub enum Update {
         result: RenewalResult,
         took: Duration,
     },
-    /// The tenure was extended when this much time was left until its previous stop.
+    /// The tenure was extended this long before its old stop instant.
     Renewed {
         margin: Duration,
     },

@@ -34,8 +34,8 @@ impl Fallback {
         }
     }
 
-    /// Returns whether the server has rejected the newest credentials, or a request with them has failed, and earlier
-    /// credentials are used instead.
+    /// Returns whether the newest credentials are marked as not working, because the server rejected them or a request
+    /// with them failed.
     pub fn has_failed(&self, newest: &Access) -> bool {
         self.state().failed_generation == Some(newest.generation)
     }

@@ -93,7 +93,7 @@ fn a_standby_whose_claims_are_refused_is_not_ready() {
 }
 
 #[test]
-fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
+fn a_standby_that_has_been_unable_to_lead_for_too_long_is_unhealthy() {
     let mut state = state(ReadyWhen::Leading, [Update::LockResponded, observed("b", Some(3))]);
     assert_eq!(state.health(at(1000)), Ok(()), "without a limit it stays healthy");
     state.config.unhealthy_after = Some(Duration::from_secs(60));

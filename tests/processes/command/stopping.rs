@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
 /// Sends a signal to the leader `a`, and checks that the standby `b` acquires the lock, but only after `a`'s command is
-/// dead. Returns the witnesses and `a`.
+/// dead. `words` select the behavior of `a`'s witness. Returns the witnesses and `a`.
 fn assert_hand_over_after_signal(
     lock: &TestLock,
     words: &[&str],
@@ -164,7 +164,7 @@ fn repeated_signals_do_not_delay_the_kill() {
     let mut a =
         Candidate::new("a", &TestLock::file()).args(["--kill-after", "2s"]).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
-    eventually("the kill is due", || {
+    eventually("the kill is logged", || {
         a.signal(Signal::SIGTERM);
         thread::sleep(Duration::from_millis(100));
         a.log().contains("killing")

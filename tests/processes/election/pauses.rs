@@ -44,19 +44,19 @@ fn queued_renewals_are_applied_before_the_deadline_is_checked() {
     a.stop();
 }
 
-/// Cuts off the leader `a`, freezes some of its processes with `freeze`, and sends leaderrun SIGUSR1. Thaws all
-/// processes when `thaw_after` nanoseconds have passed since the last renewal. The returned number is the time of the
-/// thaw.
+/// Cuts off the leader `a`, whose witness behaves as `words` say, freezes some of its processes with `freeze`, and
+/// sends leaderrun SIGUSR1. Thaws all processes when `thaw_after` nanoseconds have passed since `a` was cut off. The
+/// returned number is the time of the thaw.
 fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_after: u64) -> (Witnesses, Running, u64) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, words);
     let life = command_lifetime(&witnesses);
     proxy.partition();
-    let last_renewal = boot_time();
+    let partitioned_at = boot_time();
     freeze(&a, &life);
     a.signal(Signal::SIGUSR1);
-    sleep_until(last_renewal + thaw_after);
+    sleep_until(partitioned_at + thaw_after);
     let thawed_at = boot_time();
     send(Pid::from_raw(life.pid as i32), Signal::SIGCONT);
     let _ = kill(a.supervisor(), Signal::SIGCONT);
@@ -77,7 +77,7 @@ fn an_overdue_stop_signal_is_sent_even_if_another_signal_is_queued() {
 
 /// All processes are frozen and thawed together, as when a machine is suspended and resumed.
 #[testkit::test]
-fn a_leader_that_is_thawed_after_a_takeover_kills_its_command() {
+fn a_leader_that_is_thawed_after_its_lease_has_expired_kills_its_command() {
     let freeze = |a: &Running, life: &Lifetime| {
         for process in [Pid::from_raw(life.pid as i32), a.supervisor(), a.elector()] {
             send(process, Signal::SIGSTOP);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::{Candidate, Client, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually};
 
-/// A standby of a free lock whose command is not due for an hour.
+/// A candidate that waits for a free lock, because its command is not due for an hour.
 struct Fixture {
     admin: Client,
     proxy: Proxy,

@@ -108,7 +108,7 @@ fn a_standby_that_may_not_write_is_not_ready() {
 }
 
 #[testkit::test]
-fn a_standby_that_cannot_take_over_for_too_long_is_unhealthy() {
+fn a_standby_that_has_been_unable_to_lead_for_too_long_is_unhealthy() {
     let fixture = Fixture::start(&["--unhealthy-after", "8s"]);
     fixture.proxy.partition();
     wait_for_failure(&fixture.standby, "/healthz", "unable to lead for ");

@@ -30,7 +30,7 @@
 //! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last read.
 //! - Every renewal differs from the previous one.
 //! - If the scheduler wakes a candidate's thread late, the candidate sends its renewals earlier by that delay.
-//! - A run is one start of a candidate's program. It recognizes its own record by the
+//! - A run is one execution of a candidate's program. It recognizes its own record by the
 //!   [`RunMark`](crate::record::RunMark), which contains the run's unique ID. The holder's identity is not enough,
 //!   because several runs may have the same identity.
 //! - A claim or renewal without a reply is sent again. If the second one fails with a conflict, a read shows whether

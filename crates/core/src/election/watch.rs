@@ -12,8 +12,8 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// The number of broken watches after which the candidate reports that it polls. A watch that broke after it
-/// was open for at least a lease duration restarts the count at one.
+/// The number of broken watches after which the candidate reports that it polls. A watch that breaks after
+/// having been open for at least a lease duration restarts the count at one.
 const BROKEN_WATCHES_UNTIL_NOTICE: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,8 +7,8 @@ use core::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The unique ID of a run: one start of leaderrun, or of another program that contains a candidate. Candidates with the
-/// same identity have different run IDs.
+/// The unique ID of a run: one execution of leaderrun, or of another program that contains a candidate. Candidates with
+/// the same identity have different run IDs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(String);

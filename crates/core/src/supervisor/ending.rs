@@ -25,8 +25,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether the main process has ended, and the command lasts until the processes that it left running have
-    /// also ended.
+    /// Returns whether the main process has ended but the command continues until the processes that it left running
+    /// have ended too.
     pub(super) fn awaits_leftovers(&self) -> bool {
         let has_leftovers = matches!(self.main, MainProcess::Ended(_)) && self.reported_gone.is_none();
         self.waits_for_all && has_leftovers && !self.killing

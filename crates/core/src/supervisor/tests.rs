@@ -243,7 +243,7 @@ fn the_published_deadline_is_removed_before_the_stop_signal_is_sent() {
 }
 
 #[test]
-fn kill_after_begins_with_any_signal_that_requests_the_end() {
+fn any_signal_that_requests_the_end_starts_the_kill_after_period() {
     let now = start_time();
     let after = Duration::from_millis(300);
     for (signal, stop_signal) in

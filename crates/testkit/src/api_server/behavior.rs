@@ -17,9 +17,9 @@ pub struct Behavior {
 struct State {
     bookmark_period: Duration,
     roles: Roles,
-    /// `true` if only clients that are allowed to delete an object may change its owners.
+    /// `true` if only clients that are allowed to delete an object may change its owners. Patches are not checked.
     protects_owners: bool,
-    /// Changes each object before it is written.
+    /// Changes each object that a client creates or updates, before it is written. Patches skip it.
     admission: Option<fn(&mut Value)>,
 }
 
@@ -70,15 +70,15 @@ impl Behavior {
         self.state().admission = admission;
     }
 
-    /// Applies the admission policy to an object that is about to be written.
+    /// Applies the admission policy to an object that a client is about to create or update.
     pub fn admit(&self, object: &mut Value) {
         if let Some(admission) = self.state().admission {
             admission(object);
         }
     }
 
-    /// Returns whether the server has read the Roles. It is called once for each request, because [`Roles::UnknownFor`]
-    /// counts the calls.
+    /// Returns whether the server has read the Roles. This must be called exactly once for each request that is not an
+    /// administrator's, because [`Roles::UnknownFor`] counts the calls.
     pub fn roles_are_known(&self) -> bool {
         let mut state = self.state();
         match state.roles {

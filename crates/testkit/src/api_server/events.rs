@@ -50,8 +50,8 @@ fn rename(
     object
 }
 
-/// Returns the errors in an Event, which is in its stored form. The rules depend on the API group of `resource`, to
-/// which the client has sent the Event.
+/// Returns the errors in an Event in stored form. The rules depend on the API group that the client sent it to, which
+/// is that of `resource`.
 ///
 /// Both groups require an Event to be complete if it has an `eventTime`. events.k8s.io/v1 also requires new Events to
 /// have one, and lets clients change only the series of existing Events.

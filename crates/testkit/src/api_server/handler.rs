@@ -24,7 +24,7 @@ use super::status::{self, Result};
 use super::store::Store;
 use super::{access_review, discovery, rbac, watch};
 
-/// The body of a response: a whole object, or the stream of a watch.
+/// The body of a response: its complete content, or the stream of a watch.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub type Response = hyper::Response<Body>;

@@ -3,7 +3,7 @@
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
-/// Returns the errors in a DNS-1123 subdomain, such as the name of most objects.
+/// Returns the errors in a DNS-1123 subdomain, which the names of most objects must be.
 pub fn subdomain_errors(name: &str) -> Vec<String> {
     let mut errors = too_long(name, 253);
     if !name.split('.').all(is_label) {

@@ -102,7 +102,7 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
         driver.watch_delivers(less_preferred("r", &format!("2026-01-01T00:03:0{second}Z")));
         assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
     }
-    // The time starts again with the next leader.
+    // The wait of 60 s before a request to step down starts again with the next leader.
     driver.watch_delivers(less_preferred("s", T2));
     driver.advance(9 * SECOND);
     assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
