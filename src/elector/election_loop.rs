@@ -55,7 +55,7 @@ pub async fn run(
     inbox: UnboundedReceiver<ElectionOrder>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
-    observer.notify(Update::ActsBy(Some(clock::now() + lock::OPEN_TIMEOUT)));
+    observer.notify(Update::NextTimeout(Some(clock::now() + lock::OPEN_TIMEOUT)));
     let started_at = clock::now();
     let (lock_name, slots) = (name_with_slots(&lock.name, lock.slots), lock.slots);
     let Some((locks, name)) = open_lock(lock, &access, &config).await? else {

@@ -70,7 +70,7 @@ impl ElectionThread {
                 }
                 Err(failure) => Err(failure.into()),
             };
-            observer.notify(Update::ActsBy(None));
+            observer.notify(Update::NextTimeout(None));
             main_thread.send(match result {
                 Ok(outcome) => ElectionReport::Finished(outcome),
                 Err(failure) => {

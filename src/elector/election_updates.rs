@@ -61,7 +61,7 @@ impl ElectionUpdates {
 
     /// Reports the state of the election after a step.
     pub fn stepped(&self, election: &SlotElection) {
-        self.observer.notify(Update::ActsBy(election.next_timeout()));
+        self.observer.notify(Update::NextTimeout(election.next_timeout()));
         // A standby reports the slot that it may acquire first.
         let slots = match election.leading_slot() {
             Some(slot) => slot..slot + 1,
@@ -92,7 +92,7 @@ impl ElectionUpdates {
         match result.as_ref().map_err(|error| error.kind) {
             Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockResponded),
             Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_claim_or_release => {
-                self.observer.notify(Update::ClaimRefused);
+                self.observer.notify(Update::WriteRefused);
             }
             Err(_) => {}
         }

@@ -165,7 +165,7 @@ impl Watchdog {
     pub fn observer(&self) -> Observer {
         let view = Arc::clone(&self.view);
         Observer::new(move |update| match update {
-            Update::ActsBy(due) => {
+            Update::NextTimeout(due) => {
                 view.election_due.store(due.map_or(0, Instant::as_nanos), Ordering::Relaxed);
             }
             Update::CommandStarted => view.is_command_running.store(true, Ordering::Relaxed),

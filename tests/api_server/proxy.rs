@@ -74,7 +74,7 @@ impl Fixture {
             thread::sleep(QUIET_TIME);
             assert!(!put.is_finished(), "the PUT should get no response, and its connection should stay open");
             self.proxy.break_connections();
-            put.join().expect("a request").expect_err("no response");
+            put.join().expect("a request").expect_err("the request should get no response");
         });
     }
 }
@@ -110,7 +110,7 @@ fn requests_are_recorded() {
 }
 
 #[testkit::test]
-fn a_partition_loses_all_bytes_and_closes_no_connection() {
+fn a_partition_drops_all_traffic_but_leaves_connections_open() {
     let fixture = Fixture::new();
     let (watch, session) = (fixture.watch(), fixture.session());
     fixture.proxy.partition();
@@ -150,7 +150,7 @@ fn responses_can_be_lost_while_requests_arrive() {
         assert!(watch.is_silent_for(QUIET_TIME));
         assert!(!read.is_finished());
         fixture.proxy.break_connections();
-        read.join().expect("a request").expect_err("no response");
+        read.join().expect("a request").expect_err("the request should get no response");
     });
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
 }

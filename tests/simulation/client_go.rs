@@ -111,7 +111,7 @@ impl World {
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
             if holds && self.runs[run].tree.runs_command() && !self.is_not_covered(run) {
                 let description = format!(
-                    "the command of {} is alive after its lease has expired for other candidates",
+                    "the command of {} is still alive although client-go has waited for the whole lease duration",
                     self.name(run)
                 );
                 self.record_violation(crate::invariants::ViolationKind::Overlap, description);

@@ -6,12 +6,13 @@
 //! - **One of leaderrun's two processes may be killed or frozen at any time.** In each run of leaderrun these faults
 //!   only affect either the elector or the supervisor, and the unaffected process kills the command's process tree.
 //!   Processes of several candidates may fail at the same time, because candidates stand for separate machines.
-//! - **Both processes may only be killed, and only if the command stays in its process group.** The kernel then kills
-//!   that group. Both may be frozen before that, if they are killed before the lease expires. While both are frozen, no
-//!   process can end the command, so the promise does not cover a longer freeze.
-//! - **The network and the API server may fail, and the pipes may stay unread, at any time.** A request that is lost,
-//!   late or refused, or that gets a wrong response, can only keep a tenure from being *extended*. The kill at the
-//!   tenure's end needs no request. A write that arrives late is refused if the record has changed in the meantime.
+//! - **Both processes may fail at the same time only by being killed, and only if the command stays in its process
+//!   group.** The kernel then kills that group. Both may be frozen before the kill, if that comes before the lease
+//!   expires. While both are frozen, no process can end the command, so the promise does not cover a longer freeze.
+//! - **The network and the API server may fail, and the output of leaderrun and of its command may stay unread, at any
+//!   time.** A request that is lost, late or refused, or that gets a wrong response, can only keep a tenure from being
+//!   *extended*. The kill at the tenure's end needs no request. A write that arrives late is refused if the record has
+//!   changed in the meantime.
 //! - **leaderrun and the command may get signals at any time.** The promise does not depend on what the command does.
 //! - **At any time, an edit may give the lock to another holder, label the object, or make the lease longer.** A
 //!   candidate that observes such a record waits for its duration. The holder's process tree is dead by then, because
@@ -35,7 +36,8 @@ pub fn may_fail(candidate: &TorturedCandidate, process: LeaderrunProcess) -> boo
     candidate.faulty.is_none_or(|faulty| faulty == FaultyProcesses::One(process))
 }
 
-/// The longest time for which both processes are frozen. It is shorter than the time between a kill and a takeover.
+/// The longest time for which both processes are frozen. It is shorter than the time from the end of a tenure to the
+/// earliest takeover.
 pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
 /// The words of commands with a process that leaves the command's process group. That process survives if both
@@ -58,12 +60,12 @@ pub fn hides_holder(edit: Edit) -> bool {
     }
 }
 
-/// Returns whether all candidates for this slot have observed that `holder` holds it. A candidate that leads in another
-/// slot, or whose elector has ended, does not count.
+/// Returns whether every candidate that may still claim the slot of `holder` has observed that `holder` holds it. A
+/// candidate that has already led, or whose elector has ended, claims no more slots.
 pub fn all_have_observed<'a>(mut candidates: impl Iterator<Item = &'a mut TorturedCandidate>, holder: &str) -> bool {
     candidates.all(|candidate| {
-        let leads = candidate.identity == holder || candidate.has_led();
-        leads || !candidate.elector_is_running() || candidate.has_observed(holder)
+        let has_led = candidate.identity == holder || candidate.has_led();
+        has_led || !candidate.elector_is_running() || candidate.has_observed(holder)
     })
 }
 

@@ -230,8 +230,9 @@ impl Route {
                 RoutingStep::RouteHere { token: token.clone(), until, rewrite: self.may_be_withdrawn }
             }
             (_, _, KnownRoute::Withdrawn) => return None,
-            // Before the command starts, this leader has routed no traffic here. At its end there is a withdrawal
-            // even if the command has not started, because an earlier leader may have left traffic routed here.
+            // Before the command starts, this leader has routed no traffic to its pod. When its leadership ends,
+            // traffic is withdrawn even if the command was never started, because an earlier run in the same pod may
+            // have left traffic routed to it.
             (_, Some(token), _) if self.started || self.ending => RoutingStep::Withdraw { token: token.clone() },
             _ => return None,
         };

@@ -17,8 +17,8 @@
 //! - If a command has run for `max_run`, the stop signal is sent to it, and SIGKILL `kill_after` later, or
 //!   `lost_grace` later if there is no `kill_after`.
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
-//!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes count as the command until the last one has
-//!   ended.
+//!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes are treated as part of the command until
+//!   the last one has ended.
 //! - With some kinds of lock, a frozen elector blocks all other candidates. With these, the supervisor kills an elector
 //!   that sends no orders after a loss, but only long after its lease has expired.
 //! - After a termination signal, or when no time is left, no command is started.
@@ -146,8 +146,8 @@ impl Supervisor {
         Self { frozen_elector_timeout: timeout, ..self }
     }
 
-    /// Sets whether the processes that the main process leaves running count as the command, for a daemon that goes
-    /// into the background.
+    /// Sets whether the processes that the main process leaves running are treated as part of the command, for a
+    /// daemon that goes into the background.
     #[must_use]
     pub fn with_wait_for_all(self, waits_for_all: bool) -> Self {
         Self { waits_for_all, ..self }
@@ -256,8 +256,8 @@ impl Supervisor {
     }
 
     fn may_start(&self, now: Instant, tenure: &Tenure) -> bool {
-        let is_in_time = now < tenure.stop && self.advance.is_within_max();
-        is_in_time && self.main == MainProcess::NotStarted && !self.lost && !self.terminated_before_start
+        let has_enough_time = now < tenure.stop && self.advance.is_within_max();
+        has_enough_time && self.main == MainProcess::NotStarted && !self.lost && !self.terminated_before_start
     }
 
     fn handle_orders(&mut self, now: Instant, orders: &[Order]) {

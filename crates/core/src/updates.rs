@@ -14,14 +14,14 @@ pub enum Update {
     /// The full name of the lock, including the parts that the user left out.
     Lock(String),
     /// The election's next timeout; `None` if the election only waits for input.
-    ActsBy(Option<Instant>),
+    NextTimeout(Option<Instant>),
     /// The record was observed.
     Observed(Observed),
     /// A request succeeded or failed with a conflict, or the watch delivered an event, so the lock is reachable.
     LockResponded,
     /// A write that is not a renewal was refused. Usually this is a claim, and its refusal means that the lock can be
     /// read but not acquired. It can also be a release or a request to step down.
-    ClaimRefused,
+    WriteRefused,
     WatchRestarted,
     /// A request to renew the lock ended with this result, after this time.
     Renewal {
@@ -46,7 +46,8 @@ pub enum Update {
         /// When the stop signal is sent to the command.
         stop: Instant,
         /// The time by which the supervisor must have reported that every process of the command is dead. If it has
-        /// not, the elector kills the command itself. A supervisor that kills the processes gradually gets more time.
+        /// not, the elector kills the command itself. A supervisor that kills the processes in batches (see
+        /// [`KillPace`](crate::kill_time::KillPace)) gets more time.
         gone: Instant,
     },
     CommandStarted,

@@ -136,7 +136,7 @@ impl CandidateState {
     pub fn apply(&mut self, now: Instant, update: Update) {
         match update {
             Update::Lock(name) => self.config.lock = name,
-            Update::ActsBy(instant) => self.election_due = instant,
+            Update::NextTimeout(instant) => self.election_due = instant,
             Update::Observed(observed) => {
                 if !observed.holder.is_empty() && now < observed.takeable_at {
                     self.freshness.handle_acquisition();
@@ -146,7 +146,7 @@ impl CandidateState {
             }
             Update::Slot(slot) => self.slot = Some(slot),
             Update::LockResponded => self.freshness.handle_success(now),
-            Update::ClaimRefused => self.freshness.handle_refused_claim(now),
+            Update::WriteRefused => self.freshness.handle_refused_claim(now),
             Update::WatchRestarted => self.counters.watch_restarts += 1,
             Update::Renewal { result, took } => self.counters.count_renewal(result, took),
             Update::Renewed { margin } => self.counters.count_margin(margin),

@@ -36,19 +36,19 @@ fn observed(holder: &str, transitions: Option<u32>) -> Update {
 
 #[test]
 fn an_election_that_does_not_act_in_time_is_stuck() {
-    let state = state(ReadyWhen::Waiting, [Update::ActsBy(Some(at(5)))]);
+    let state = state(ReadyWhen::Waiting, [Update::NextTimeout(Some(at(5)))]);
     assert_eq!(state.health(at(5)), Ok(()));
     assert_eq!(state.health(at(8)), Err("the election is stuck: it was due 3s ago".into()));
 }
 
 #[test]
 fn an_election_without_a_timeout_is_not_stuck() {
-    let state = state(ReadyWhen::Waiting, [Update::ActsBy(Some(at(5))), Update::ActsBy(None)]);
+    let state = state(ReadyWhen::Waiting, [Update::NextTimeout(Some(at(5))), Update::NextTimeout(None)]);
     assert_eq!(state.health(at(1000)), Ok(()));
 }
 
 #[test]
-fn a_leadership_that_outlives_its_kill_deadline_is_unhealthy() {
+fn a_leader_that_outlives_its_kill_deadline_is_unhealthy() {
     let mut state = state(ReadyWhen::Waiting, leading());
     assert_eq!(state.health(at(12)), Ok(()));
     assert_eq!(state.health(at(14)), Err("leadership should have ended 1s ago, but has not".into()));
@@ -86,7 +86,7 @@ fn ready_when_waiting_makes_a_standby_ready_if_it_can_take_over() {
 #[test]
 fn a_standby_whose_claims_are_refused_is_not_ready() {
     let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(0) });
-    let mut state = state(ReadyWhen::Waiting, [Update::LockResponded, free, Update::ClaimRefused]);
+    let mut state = state(ReadyWhen::Waiting, [Update::LockResponded, free, Update::WriteRefused]);
     assert_eq!(state.readiness(at(1)), Err("default/job is free, but acquiring it is refused".into()));
     state.apply(at(1), observed("b", Some(1)));
     assert_eq!(state.readiness(at(1)), Ok(()));
@@ -109,7 +109,7 @@ fn the_summary_describes_the_activity() {
     let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(15) });
     let mut state = state(ReadyWhen::Waiting, []);
     for (update, activity, summary) in [
-        (Update::ActsBy(None), "starting", "starting: default/job has not been read yet"),
+        (Update::NextTimeout(None), "starting", "starting: default/job has not been read yet"),
         (Update::LockResponded, "starting", "starting: default/job has not been read yet"),
         (observed("b\nREADY=1", None), "waiting", "standby: default/job is held by b\\nREADY=1"),
         (free, "not_due", "standby: default/job is free, but not due"),

@@ -215,7 +215,7 @@ fn a_dead_command_that_a_debugger_keeps_as_a_zombie_does_not_keep_the_lock() {
         let none = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: the call attaches to another process and uses no memory of this one.
         let attached = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) };
-        assert_eq!(attached, 0, "this process may debug the command");
+        assert_eq!(attached, 0, "this process should be allowed to trace the command");
         if kills_supervisor {
             nix::sys::signal::kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive");
         } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::{Candidate, Client, Cluster, Match, Proxy, Running, TestLock, Witnesses, eventually};
 
-/// A candidate that waits for a free lock, because its command is not due for an hour.
+/// A standby that does not claim the lock, although it is free, because its command is not due for an hour.
 struct Fixture {
     admin: Client,
     proxy: Proxy,

@@ -74,7 +74,7 @@ use crate::instant::Instant;
 use crate::record::{Record, RecordSlot, Version};
 use crate::tenure::Tenure;
 
-/// The longest jitter of the pauses between polls, as a multiple of the retry period, like client-go's `JitterFactor`.
+/// The maximum jitter that is added to a pause, as a multiple of the retry period, like client-go's `JitterFactor`.
 const JITTER: f64 = 1.2;
 
 /// How long a candidate polls after the server has forbidden a watch, before it tries to watch again. A Role that
@@ -104,8 +104,8 @@ const FIRST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 /// woken late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
-/// The maximum number of writes of this run whose `renewTime` is remembered. With the default durations, a leader sends
-/// fewer in one tenure without reading the record.
+/// The maximum number of writes of this run whose `renewTime` is remembered. With the default durations, a tenure ends
+/// before the leader has sent this many writes without a read, so no write is forgotten that a read may still return.
 const MAX_OWN_RENEW_TIMES: usize = 32;
 
 /// A request whose reply is awaited.
@@ -181,15 +181,15 @@ pub struct Election {
     last_reply: Instant,
     /// The number of requests that were refused since `last_reply`.
     refusals: u32,
-    /// The number of reads and requests to step down since `last_reply` whose result is unknown.
+    /// The number of requests since `last_reply` whose result is unknown, except claims, renewals and releases.
     failed_reads: u32,
     watch: WatchState,
     /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
     /// watch and are ignored.
     watch_replaced: bool,
-    /// The number of watches that broke. A watch that broke after it was open for at least a lease duration restarts
-    /// the count at one. Watches that ended cleanly do not count and do not reset the number, but
-    /// [`ElectionNotice::Watching`] resets it.
+    /// The number of watches that broke or were refused. If that happens a lease duration or longer after the watch
+    /// was requested, the count restarts at one. Watches that ended cleanly do not count and do not reset the number,
+    /// but [`ElectionNotice::Watching`] resets it.
     broken_watches: u32,
     /// Whether [`ElectionNotice::Polling`] has been reported, and [`ElectionNotice::Watching`] has not been reported
     /// since.

@@ -58,7 +58,7 @@ fn rename(
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {
-        errors.extend(completeness_errors(event));
+        errors.extend(field_errors(event));
     }
     if resource.group == EVENTS_GROUP {
         errors.extend(series_errors(before, event));
@@ -83,7 +83,7 @@ fn namespace_error(event: &Value) -> Option<FieldError> {
         .then(|| FieldError::invalid("involvedObject.namespace", object_namespace, "does not match event.namespace"))
 }
 
-fn completeness_errors(event: &Value) -> Vec<FieldError> {
+fn field_errors(event: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let controller = text(&event["reportingComponent"]);
     if controller.is_empty() {

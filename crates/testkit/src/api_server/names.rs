@@ -1,11 +1,11 @@
-//! The rules for names and keys, with the error messages of the real server.
+//! The rules for names and keys. The error messages are modelled on those of the real server.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
-/// Returns the errors in a DNS-1123 subdomain, which the names of most objects must be.
+/// Returns why `name` is not a valid DNS-1123 subdomain. Most object names must be one.
 pub fn subdomain_errors(name: &str) -> Vec<String> {
-    let mut errors = too_long(name, 253);
+    let mut errors = length_errors(name, 253);
     if !name.split('.').all(is_label) {
         errors.push(format!(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
@@ -16,9 +16,9 @@ pub fn subdomain_errors(name: &str) -> Vec<String> {
     errors
 }
 
-/// Returns the errors in a DNS-1123 label, such as the name of a namespace.
+/// Returns why `name` is not a valid DNS-1123 label. The name of a namespace must be one, for example.
 pub fn label_errors(name: &str) -> Vec<String> {
-    let mut errors = too_long(name, 63);
+    let mut errors = length_errors(name, 63);
     if !is_label(name) {
         errors.push(if name.split('.').all(is_label) {
             "must not contain dots".to_owned()
@@ -64,7 +64,7 @@ pub fn key_errors(key: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
     }
-    errors.extend(too_long(name, 63).into_iter().map(|error| format!("name part {error}")));
+    errors.extend(length_errors(name, 63).into_iter().map(|error| format!("name part {error}")));
     if !is_key_name(name) {
         errors.push(format!("name part {rule}"));
     }
@@ -73,7 +73,7 @@ pub fn key_errors(key: &str) -> Vec<String> {
 
 /// Returns the errors in the value of a label.
 pub fn label_value_errors(value: &str) -> Vec<String> {
-    let mut errors = too_long(value, 63);
+    let mut errors = length_errors(value, 63);
     if !value.is_empty() && !is_key_name(value) {
         errors.push(format!(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
@@ -84,7 +84,7 @@ pub fn label_value_errors(value: &str) -> Vec<String> {
     errors
 }
 
-fn too_long(text: &str, limit: usize) -> Vec<String> {
+fn length_errors(text: &str, limit: usize) -> Vec<String> {
     let error = (text.len() > limit).then(|| format!("must be no more than {limit} characters"));
     error.into_iter().collect()
 }

@@ -116,7 +116,7 @@ fn a_lease_duration_that_another_program_wrote_counts_until_the_holder_renews() 
 }
 
 #[test]
-fn a_longer_lease_duration_by_another_program_counts_even_if_it_is_shortened_again() {
+fn a_longer_lease_duration_that_another_program_wrote_counts_even_if_it_is_shortened_again() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 1)));
     driver.watch_delivers(record_by("r", RunState::Held, T1, 15));
@@ -202,7 +202,7 @@ fn a_late_claim_does_not_acquire_the_lock_while_a_displaced_holder_may_be_alive(
 
 /// The holder may have renewed the record, unseen by this candidate, before another client deleted it.
 #[test]
-fn a_late_claim_does_not_acquire_the_lock_from_a_holder_that_seems_to_have_expired() {
+fn a_late_claim_does_not_acquire_the_lock_from_a_holder_whose_lease_seems_to_have_expired() {
     let (mut driver, claim) = candidate_with_a_late_claim();
     driver.advance(15 * SECOND);
     driver.version += 2;
@@ -278,7 +278,7 @@ fn a_candidate_waits_after_a_renewal_that_was_reverted_between_two_reads() {
     driver.version += 2;
     driver.reply_to_read(Some(held));
     let (_, takeable_at) = driver.election.observed().expect("a record");
-    assert_eq!(takeable_at.since(driver.now.boot), 15 * SECOND, "however long ago the last change was seen");
+    assert_eq!(takeable_at.since(driver.now.boot), 15 * SECOND, "the lease duration should start again at the read");
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
 }
 
 #[test]
-fn a_release_by_force_is_valid_only_with_the_time_of_its_record() {
+fn a_release_by_force_is_valid_only_if_its_time_equals_the_renew_time() {
     let forced = record_by("r", RunState::Held, T1, 15).released_by_force(T2.parse().unwrap());
     assert!(forced.is_released_by_force() && !forced.is_held());
     assert!(!Record { renew_time: Some(T1.parse().unwrap()), ..forced.clone() }.is_released_by_force());

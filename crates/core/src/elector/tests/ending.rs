@@ -58,7 +58,7 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     let mut driver = leading(now);
     driver.supervisor_dies(now);
     driver.signal(now, libc::SIGTERM);
-    driver.tree_empty(now);
+    driver.tree_becomes_empty(now);
     driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), without_rejoining);
 

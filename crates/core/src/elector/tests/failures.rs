@@ -75,7 +75,7 @@ fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone()
     driver.supervisor_dies(now);
     driver.wake(now + Duration::from_secs(3600));
     assert_eq!(driver.take_actions(), []);
-    driver.tree_empty(now);
+    driver.tree_becomes_empty(now);
     assert_eq!(driver.take_actions(), [command_gone(false)]);
     driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
     assert_eq!(driver.exit_at(now), Some(LOST));
@@ -96,7 +96,7 @@ fn a_report_sent_before_the_death_of_the_supervisor_counts() {
 fn an_empty_tree_is_ignored_while_the_supervisor_is_alive() {
     let now = start_time();
     let mut driver = leading(now);
-    driver.tree_empty(now);
+    driver.tree_becomes_empty(now);
     assert_eq!(driver.take_actions(), []);
 }
 
@@ -124,7 +124,7 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     assert_eq!(driver.exit_at(now), None);
     driver.wake(tenure(now).elector_kill_at());
     assert_eq!(driver.take_actions(), [ElectorAction::KillAll(SupervisorFailure::Late)]);
-    driver.tree_empty(now);
+    driver.tree_becomes_empty(now);
     driver.election_reports(now, ElectionReport::Failed { is_transient: true });
     assert_eq!(driver.exit_at(now), Some(LOST));
 }

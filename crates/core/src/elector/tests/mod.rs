@@ -41,11 +41,11 @@ impl Driver {
         self.step(now, ElectorInputs { signals: vec![signal], ..ElectorInputs::default() });
     }
 
-    fn withdrawn(&mut self, now: Instant) {
+    fn traffic_is_withdrawn(&mut self, now: Instant) {
         self.step(now, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
     }
 
-    fn tree_empty(&mut self, now: Instant) {
+    fn tree_becomes_empty(&mut self, now: Instant) {
         self.step(now, ElectorInputs { tree_empty: true, ..ElectorInputs::default() });
     }
 

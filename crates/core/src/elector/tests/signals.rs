@@ -55,7 +55,7 @@ fn duplicates_of_a_termination_signal_are_dropped() {
         [libc::SIGUSR1; 3].map(relayed),
         "the first SIGTERM is deferred, and its duplicates are dropped"
     );
-    driver.withdrawn(now);
+    driver.traffic_is_withdrawn(now);
     driver.signal(now + Duration::from_millis(499), libc::SIGTERM);
     assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
     driver.signal(now + REPEAT_WINDOW, libc::SIGTERM);
@@ -69,7 +69,7 @@ fn the_stop_signal_is_treated_like_sigterm() {
     driver.elector = driver.elector.with_stop_signal(libc::SIGUSR1);
     driver.signal(now, libc::SIGUSR1);
     assert_eq!(driver.take_actions(), [], "the signal is deferred");
-    driver.withdrawn(now);
+    driver.traffic_is_withdrawn(now);
     assert_eq!(driver.take_actions(), [relayed(libc::SIGUSR1)]);
     assert!(driver.elector.end_was_requested());
 }

@@ -10,8 +10,8 @@ fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
     driver.signal(now, libc::SIGUSR1);
     assert!(driver.actions.contains(&ElectorAction::Notify(ElectorNotice::Terminating)));
     assert_eq!(driver.take_actions(), [relayed(libc::SIGUSR1)]);
-    driver.withdrawn(now);
-    driver.withdrawn(now);
+    driver.traffic_is_withdrawn(now);
+    driver.traffic_is_withdrawn(now);
     assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
 }
 
@@ -35,7 +35,7 @@ fn a_second_termination_signal_ends_the_deferral() {
         driver.signal(now, termination);
     }
     assert_eq!(driver.take_actions(), [libc::SIGTERM, libc::SIGINT, libc::SIGTERM].map(relayed));
-    driver.withdrawn(now);
+    driver.traffic_is_withdrawn(now);
     assert_eq!(driver.take_actions(), []);
 }
 
@@ -57,7 +57,7 @@ fn a_command_that_is_gone_gets_no_termination_signal() {
     let mut driver = leading_with_traffic(now);
     driver.signal(now, libc::SIGTERM);
     driver.supervisor_reports(now, gone(End::Exited(0), false));
-    driver.withdrawn(now);
+    driver.traffic_is_withdrawn(now);
     driver.wake(now + WITHDRAWAL_TIMEOUT);
     assert_eq!(driver.take_actions(), [command_gone(true)]);
 }
