@@ -133,11 +133,12 @@ impl CommandTree {
         self.estimate_kill_time();
     }
 
-    /// Prepares the search for escaped processes if that is due, so that it does not delay the release of the lock.
-    pub fn prepare_search_if_due(&mut self) {
+    /// Prepares the search for escaped processes if that is due, so that it does not delay the release of the lock. Ends
+    /// early at `until`.
+    pub fn prepare_search_if_due(&mut self, until: Option<Instant>) {
         let now = clock::now();
         if now >= self.next_preparation && self.kill.is_none() {
-            self.tree.prepare_search();
+            self.tree.prepare_search(until);
             self.next_preparation = now + PREPARATION_INTERVAL;
         }
     }

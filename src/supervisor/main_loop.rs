@@ -407,7 +407,7 @@ impl<'a> MainLoop<'a> {
             let pace = self.tree.kill_pace();
             self.notify(SupervisorNotice::KillTime { kill_time, processes, threads, pace });
         }
-        self.tree.prepare_search_if_due();
+        self.tree.prepare_search_if_due(self.supervisor.next_timeout());
         self.next_probe = clock::now() + probe_interval(self.main.is_some());
         delay.is_some() || kill_time_changed
     }

@@ -193,9 +193,10 @@ impl Tree {
         self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
     }
 
-    /// Checks in advance which processes of the machine need not be searched when the tree seems empty.
-    pub fn prepare_search(&mut self) {
-        self.not_nested.update(&self.proc);
+    /// Checks in advance which processes of the machine need not be searched when the tree seems empty. Ends early at
+    /// `until`.
+    pub fn prepare_search(&mut self, until: Option<Instant>) {
+        self.not_nested.update(&self.proc, until);
     }
 
     /// Counts the threads of the processes that the last [`scan`](Self::scan) has found, if these are few enough.

@@ -4,7 +4,10 @@
 //! That search delays the release of the lock, and checking the namespace of every process takes most of its time. A
 //! process never leaves its namespace, so most processes are checked in advance.
 
+use leaderrun_core::instant::Instant;
+
 use super::proc::{Listed, Proc};
+use crate::process::clock;
 
 /// The maximum number of known processes. A search checks all others.
 const CAPACITY: usize = 4096;
@@ -17,15 +20,16 @@ pub struct NotNested {
 }
 
 impl NotNested {
-    /// Checks the processes that are not known yet, and forgets those that have ended.
-    pub fn update(&mut self, proc: &Proc) {
+    /// Checks the processes that are not known yet, and forgets those that have ended. Ends early at `until`, and then
+    /// also forgets the processes that it has not reached.
+    pub fn update(&mut self, proc: &Proc, until: Option<Instant>) {
         let mut processes = Vec::with_capacity(self.processes.len());
         proc.for_each_process(|process| {
             // If the number is given to another process in the meantime, that process has another inode.
             if self.contains(process) || proc.is_in_own_namespace(process.number) {
                 processes.push(process);
             }
-            processes.len() < CAPACITY
+            processes.len() < CAPACITY && until.is_none_or(|until| clock::now() < until)
         });
         self.processes = processes;
     }
@@ -83,7 +87,9 @@ mod tests {
         let number = i32::try_from(child.id()).unwrap();
         let first = listed(&proc, number);
         assert!(!known.contains(first));
-        known.update(&proc);
+        known.update(&proc, Some(clock::now()));
+        assert!(!known.contains(first), "there is no time to check this process");
+        known.update(&proc, None);
         assert!(known.contains(first) && known.contains(listed(&proc, number)));
         child.kill().unwrap();
         child.wait().unwrap();
