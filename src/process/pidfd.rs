@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -43,7 +44,13 @@ impl PidFd {
 
     /// Returns whether the process is dead. A zombie is dead.
     pub fn is_dead(&self) -> bool {
-        matches!(poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO), Ok(1))
+        self.dies_within(Duration::ZERO)
+    }
+
+    /// Waits until the process is dead, but not longer than `timeout`. Returns whether it is dead.
+    pub fn dies_within(&self, timeout: Duration) -> bool {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        matches!(poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout), Ok(1))
     }
 }
 

@@ -5,23 +5,29 @@
 //! can block while the kernel waits for a page of that process, so a child process reads it. The child is part of the
 //! tree until it ends.
 
-use std::os::fd::AsFd;
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, poll};
+use leaderrun_core::instant::Instant;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork, getppid, read};
 
 use super::not_nested::NotNested;
 use super::proc::{Identity, Listed, Proc};
+use crate::process::clock;
 use crate::process::deadline::RUN_VARIABLE;
 use crate::process::pidfd::PidFd;
+use crate::process::priority::Priority;
 
-/// How long to wait for the death of a killed process, in milliseconds.
-const DEATH_TIMEOUT: u16 = 1000;
+/// How long a search may take before it may be killed. The time is long enough for tens of thousands of processes on a
+/// busy machine, so a longer search is blocked.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The maximum number of scans. The scan is repeated after a kill, because killed processes may have forked.
-const MAX_SCANS: usize = 100;
+/// The maximum number of killed processes that a search waits for at the same time.
+const MAX_DYING: usize = 64;
+
+/// How long a search waits for the death of killed processes before it looks for others.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the tag by which processes of a run are recognized in their environment: the variable with the run ID, with
 /// a NUL before and after it.
@@ -29,42 +35,80 @@ pub fn tag(run: &str) -> Vec<u8> {
     format!("\0{RUN_VARIABLE}={run}\0").into_bytes()
 }
 
-/// Forks a child that kills every process with this tag in a nested PID namespace, and returns the child's pid. Returns
-/// `None` if no process could have the tag, or if the kernel refuses the fork. The tree must be empty.
-pub fn start_killing(proc: &Proc, not_nested: &NotNested, tag: &[u8]) -> Option<Pid> {
-    let mut any_possible = false;
-    proc.for_each_process(|process| {
-        any_possible |= !not_nested.contains(process) && possibly_tagged(proc, process.number).is_some();
-        !any_possible
-    });
-    if !any_possible {
-        return None;
-    }
-    let parent = nix::unistd::getpid();
-    // SAFETY: the child only makes system calls.
-    match unsafe { fork() } {
-        Ok(ForkResult::Parent { child }) => Some(child),
-        Ok(ForkResult::Child) => {
-            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-            if getppid() == parent {
-                kill_tagged(proc, tag);
-            }
-            // SAFETY: the call ends this process without running the parent's destructors and exit handlers.
-            unsafe { libc::_exit(0) }
+/// A child of this process that kills the escaped processes.
+#[derive(Debug)]
+pub struct Search {
+    pid: Pid,
+    /// `None` if there was no free descriptor.
+    fd: Option<PidFd>,
+    started_at: Instant,
+}
+
+impl Search {
+    /// Starts a search that kills every process with this tag in a nested PID namespace, and ends when they are dead.
+    /// Returns `None` if no process could have the tag. If no process can be forked, this process searches, and the call
+    /// returns `None` at the end of the search. The tree must be empty.
+    pub fn start(proc: &Proc, not_nested: &NotNested, tag: &[u8]) -> Option<Self> {
+        let mut any_possible = false;
+        proc.for_each_process(|process| {
+            any_possible |= !not_nested.contains(process) && possibly_tagged(proc, process.number).is_some();
+            !any_possible
+        });
+        if !any_possible {
+            return None;
         }
-        Err(_) => None,
+        let parent = nix::unistd::getpid();
+        // SAFETY: the child only makes system calls.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => {
+                Some(Self { pid: child, fd: PidFd::open(child).ok(), started_at: clock::now() })
+            }
+            Ok(ForkResult::Child) => {
+                let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+                if getppid() == parent {
+                    // The parent's priority is not inherited.
+                    let _priority = Priority::acquire();
+                    kill_tagged(proc, tag);
+                }
+                // SAFETY: the call ends this process without running the parent's destructors and exit handlers.
+                unsafe { libc::_exit(0) }
+            }
+            Err(_) => {
+                kill_tagged(proc, tag);
+                None
+            }
+        }
+    }
+
+    /// Returns the pid of the child as long as the child is alive and a kill of the tree must leave it out.
+    pub fn child(&self) -> Option<Pid> {
+        let is_alive = self.fd.as_ref().is_some_and(|fd| !fd.is_dead());
+        (is_alive && clock::now() < self.started_at + SEARCH_TIMEOUT).then_some(self.pid)
     }
 }
 
+/// Kills every process with the tag. Returns when a scan has found no further one, because killed processes may have
+/// forked, and when all that were killed are dead.
 fn kill_tagged(proc: &Proc, tag: &[u8]) {
-    for _ in 0..MAX_SCANS {
-        let mut found = false;
+    let mut dying: [Option<(Identity, PidFd)>; MAX_DYING] = [const { None }; MAX_DYING];
+    loop {
+        let mut any_killed = false;
         proc.for_each_process(|Listed { number, .. }| {
-            found |=
-                possibly_tagged(proc, number).is_some_and(|(identity, pid)| kill_if_tagged(proc, tag, identity, pid));
+            let Some(free) = dying.iter().position(Option::is_none) else { return false };
+            if let Some((process, pid)) = possibly_tagged(proc, number)
+                && !dying.iter().flatten().any(|(other, _)| *other == process)
+                && let Some(fd) = kill_if_tagged(proc, tag, process, pid)
+            {
+                dying[free] = Some((process, fd));
+                any_killed = true;
+            }
             true
         });
-        if !found {
+        let until = clock::now() + DEATH_TIMEOUT;
+        for slot in &mut dying {
+            slot.take_if(|(_, fd)| fd.dies_within(until.since(clock::now())));
+        }
+        if !any_killed && dying.iter().all(Option::is_none) {
             return;
         }
     }
@@ -81,14 +125,11 @@ fn possibly_tagged(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
     Some((Identity { number, started: stat.started }, numbers.pid))
 }
 
-/// Kills a process if it has the tag, and waits for its death. Returns whether it was killed.
-fn kill_if_tagged(proc: &Proc, tag: &[u8], process: Identity, pid: Pid) -> bool {
-    let Ok(fd) = PidFd::open(pid) else { return false };
-    if !has_tag(proc, process.number, tag) || !proc.is_alive(process) || fd.signal(Signal::SIGKILL).is_err() {
-        return false;
-    }
-    let _ = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], DEATH_TIMEOUT);
-    true
+/// Kills a process if it has the tag. Returns a descriptor of the process if it was killed.
+fn kill_if_tagged(proc: &Proc, tag: &[u8], process: Identity, pid: Pid) -> Option<PidFd> {
+    let fd = PidFd::open(pid).ok()?;
+    let is_tagged = has_tag(proc, process.number, tag) && proc.is_alive(process);
+    (is_tagged && fd.signal(Signal::SIGKILL).is_ok()).then_some(fd)
 }
 
 /// Returns whether the environment of a process contains the tag.
@@ -117,6 +158,19 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn the_child_of_a_search_is_left_out_of_a_kill_until_it_is_dead_or_has_taken_too_long() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let search = |started_at| Search { pid, fd: PidFd::open(pid).ok(), started_at };
+        let (recent, old) = (search(clock::now()), search(clock::now() - SEARCH_TIMEOUT));
+        assert_eq!((recent.child(), old.child()), (Some(pid), None));
+        child.kill().unwrap();
+        assert!(recent.fd.as_ref().unwrap().dies_within(Duration::from_secs(60)));
+        assert_eq!(recent.child(), None);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_tag_is_found_anywhere_in_an_environment() {

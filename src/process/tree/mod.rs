@@ -35,6 +35,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 
+use self::escaped::Search;
 pub use self::kill_rounds::KillRounds;
 use self::members::Members;
 use self::nested::Nested;
@@ -109,6 +110,8 @@ pub struct Tree {
     tag: Vec<u8>,
     /// Whether processes with the tag have been searched for since the command was started.
     was_searched: bool,
+    /// The search for these processes, if one was necessary.
+    search: Option<Search>,
 }
 
 impl Tree {
@@ -134,6 +137,7 @@ impl Tree {
             next_scan: clock::now(),
             tag: escaped::tag(run),
             was_searched: false,
+            search: None,
         })
     }
 
@@ -233,7 +237,7 @@ impl Tree {
 
     /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With
     /// `max_killed_threads`, it kills at least one process, but no further process while this many killed threads have
-    /// not ended.
+    /// not ended. A child that searches for escaped processes is left out.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///
@@ -249,7 +253,8 @@ impl Tree {
     }
 
     fn kill_as_this_user(&mut self, max_killed_threads: Option<u32>, scans: bool) -> Result<(), KillFailure> {
-        let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, .. } = self;
+        let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, search, .. } = self;
+        let search = search.as_ref().and_then(Search::child);
         nested.forget_dead(proc);
         // A process that checks namespaces has never scanned the tree.
         let scans = scans || *checks_namespaces;
@@ -273,6 +278,9 @@ impl Tree {
         *listed_children = 0;
         let listing = proc.for_each_child(|number| {
             *listed_children += 1;
+            if search.is_some() && proc.pid(number) == search {
+                return;
+            }
             members.add(number);
             if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
                 found_nested = true;
@@ -364,13 +372,17 @@ impl Tree {
         if !self.nested.is_empty() {
             return false;
         }
-        mem::replace(&mut self.was_searched, true)
-            || escaped::start_killing(&self.proc, &self.not_nested, &self.tag).is_none()
+        self.search = if mem::replace(&mut self.was_searched, true) {
+            None
+        } else {
+            Search::start(&self.proc, &self.not_nested, &self.tag)
+        };
+        self.search.is_none()
     }
 
     /// Prepares for the next command.
     pub fn reset(&mut self) {
-        (self.was_searched, self.count) = (false, TaskCount::default());
+        (self.was_searched, self.search, self.count) = (false, None, TaskCount::default());
     }
 
     /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) has found, for

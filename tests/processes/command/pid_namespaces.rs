@@ -80,6 +80,16 @@ fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_
     });
 }
 
+/// The search for such orphans begins during the kill of the other processes.
+#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
+fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_starts_when_the_command_is_killed() {
+    let script = r#"(setsid "$@" &); trap '' TERM; while :; do sleep 1; done"#;
+    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, &[], script, |a| a.signal(Signal::SIGTERM));
+    assert_witness_dead_before_next_command(&IGNORES_SIGTERM, &[], script, |a| {
+        kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
+    });
+}
+
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_that_was_seen_as_a_descendant_is_dead_before_the_next_command_starts() {
     assert_witness_dead_before_next_command(&IGNORES_SIGTERM, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
