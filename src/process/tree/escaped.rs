@@ -5,6 +5,7 @@
 //! can block while the kernel waits for a page of that process, so a child process reads it. The child is part of the
 //! tree until it ends.
 
+use std::thread;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
@@ -28,6 +29,12 @@ const MAX_DYING: usize = 64;
 
 /// How long a search waits for the death of killed processes before it looks for others.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long an exec may take until the new environment can be read.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pause before an environment is read again.
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
 
 /// Returns the tag by which processes of a run are recognized in their environment: the variable with the run ID, with
 /// a NUL before and after it.
@@ -92,15 +99,18 @@ impl Search {
 fn kill_tagged(proc: &Proc, tag: &[u8]) {
     let mut dying: [Option<(Identity, PidFd)>; MAX_DYING] = [const { None }; MAX_DYING];
     loop {
-        let mut any_killed = false;
+        let mut none_found = true;
         proc.for_each_process(|Listed { number, .. }| {
-            let Some(free) = dying.iter().position(Option::is_none) else { return false };
+            let Some(free) = dying.iter().position(Option::is_none) else {
+                none_found = false;
+                return false;
+            };
             if let Some((process, pid)) = possibly_tagged(proc, number)
                 && !dying.iter().flatten().any(|(other, _)| *other == process)
                 && let Some(fd) = kill_if_tagged(proc, tag, process, pid)
             {
                 dying[free] = Some((process, fd));
-                any_killed = true;
+                none_found = false;
             }
             true
         });
@@ -108,7 +118,7 @@ fn kill_tagged(proc: &Proc, tag: &[u8]) {
         for slot in &mut dying {
             slot.take_if(|(_, fd)| fd.dies_within(until.since(clock::now())));
         }
-        if !any_killed && dying.iter().all(Option::is_none) {
+        if none_found && dying.iter().all(Option::is_none) {
             return;
         }
     }
@@ -128,27 +138,42 @@ fn possibly_tagged(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
 /// Kills a process if it has the tag. Returns a descriptor of the process if it was killed.
 fn kill_if_tagged(proc: &Proc, tag: &[u8], process: Identity, pid: Pid) -> Option<PidFd> {
     let fd = PidFd::open(pid).ok()?;
-    let is_tagged = has_tag(proc, process.number, tag) && proc.is_alive(process);
+    let is_tagged = has_tag(proc, process, tag) && proc.is_alive(process);
     (is_tagged && fd.signal(Signal::SIGKILL).is_ok()).then_some(fd)
 }
 
-/// Returns whether the environment of a process contains the tag.
-fn has_tag(proc: &Proc, number: i32, tag: &[u8]) -> bool {
-    let Ok(environment) = proc.open_file(number, "environ") else { return false };
+/// Returns whether the environment of a process contains the tag. If the process executes a program meanwhile, the
+/// environment is read again.
+fn has_tag(proc: &Proc, process: Identity, tag: &[u8]) -> bool {
+    let until = clock::now() + EXEC_TIMEOUT;
+    loop {
+        let Ok((found, length)) = find_tag(proc, process.number, tag) else { return false };
+        let is_whole = proc.environment_length(process.number) == Some(length);
+        if found || is_whole || clock::now() >= until || !proc.is_alive(process) {
+            return found;
+        }
+        thread::sleep(EXEC_PAUSE);
+    }
+}
+
+/// Reads the environment of a process up to the tag. Returns whether the tag was found, and how many bytes were read.
+fn find_tag(proc: &Proc, number: i32, tag: &[u8]) -> nix::Result<(bool, u64)> {
+    let environment = proc.open_file(number, "environ")?;
     let mut buffer = [0; 16 * 1024];
+    let mut length = 0;
     // The first variable has no NUL before it, so the buffer begins with one.
     let mut kept = 1;
     loop {
-        let length = match read(&environment, &mut buffer[kept..]) {
-            Ok(length @ 1..) => kept + length,
-            Ok(0) | Err(_) => return false,
-        };
-        if buffer[..length].windows(tag.len()).any(|window| window == tag) {
-            return true;
+        let count = read(&environment, &mut buffer[kept..])?;
+        length += count as u64;
+        let filled = kept + count;
+        let found = buffer[..filled].windows(tag.len()).any(|window| window == tag);
+        if found || count == 0 {
+            return Ok((found, length));
         }
         // The tag may begin at the end of this part.
-        kept = length.min(tag.len());
-        buffer.copy_within(length - kept..length, 0);
+        kept = filled.min(tag.len());
+        buffer.copy_within(filled - kept..filled, 0);
     }
 }
 
@@ -172,6 +197,10 @@ mod tests {
         child.wait().unwrap();
     }
 
+    fn environment_length(variables: &[(&str, &str)]) -> u64 {
+        variables.iter().map(|(name, value)| (name.len() + value.len() + "=\0".len()) as u64).sum()
+    }
+
     #[test]
     fn a_tag_is_found_anywhere_in_an_environment() {
         let proc = Proc::open().unwrap();
@@ -190,9 +219,26 @@ mod tests {
             // The child has executed the program when its output arrives. Only then does /proc show its environment.
             child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
             child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-            assert_eq!(has_tag(&proc, child.id() as i32, &tag("this")), expected, "{variables:?}");
+            let number = i32::try_from(child.id()).unwrap();
+            let process = Identity { number, started: proc.stat(number).unwrap().started };
+            assert_eq!(has_tag(&proc, process, &tag("this")), expected, "{variables:?}");
+            assert_eq!(proc.environment_length(number), Some(environment_length(&variables)));
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_tag_is_found_while_the_process_executes_one_program_after_the_other() {
+        const AGAIN: &str = r#"exec sh -c "$0" "$0""#;
+        let proc = Proc::open().unwrap();
+        let mut child = Command::new("sh").args(["-c", AGAIN, AGAIN]).env(RUN_VARIABLE, "this").spawn().unwrap();
+        let number = i32::try_from(child.id()).unwrap();
+        let process = Identity { number, started: proc.stat(number).unwrap().started };
+        let tag = tag("this");
+        let missed = (0..4000).filter(|_| !has_tag(&proc, process, &tag)).count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(missed, 0);
     }
 }

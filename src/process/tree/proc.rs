@@ -192,6 +192,13 @@ impl Proc {
         parse_stat(self.read(path, &mut buffer)?).ok_or(Errno::EINVAL)
     }
 
+    /// Returns the length of the environment of a process, in bytes. Returns `None` if it has none, because it is
+    /// executing a program or is dead, or if this process may not read the environment.
+    pub fn environment_length(&self, number: i32) -> Option<u64> {
+        let mut buffer = [0; READ_SIZE];
+        environment_length(self.read_file(number, "stat", &mut buffer).ok()?)
+    }
+
     /// Returns the number of threads of a process. A call takes a fifth of the time of [`stat`](Self::stat).
     ///
     /// # Errors
@@ -379,17 +386,37 @@ fn parse_number(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Parses `stat`. The name in parentheses can contain any character, including parentheses and line breaks.
+/// Parses `stat`.
 fn parse_stat(stat: &[u8]) -> Option<Stat> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let mut fields = stat[name_end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    let mut fields = fields_after_name(stat)?;
     let state = *fields.next()?.first()?;
     let parent = parse_number(fields.next()?)?;
-    let parse = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
     // 15 skips the fields from the process group to the nice value, and 1 skips the interval timer.
-    let threads = u32::try_from(parse(fields.nth(15)?)?).ok()?;
-    let started = parse(fields.nth(1)?)?;
+    let threads = u32::try_from(parse_u64(fields.nth(15)?)?).ok()?;
+    let started = parse_u64(fields.nth(1)?)?;
     Some(Stat { state, parent, threads, started })
+}
+
+/// Returns the length of the environment according to `stat`; `None` if the process is executing a program or is dead.
+/// An exec sets the address of the code, which is zero until then, after those of the environment.
+fn environment_length(stat: &[u8]) -> Option<u64> {
+    let mut fields = fields_after_name(stat)?;
+    // 23 skips the fields from the state to the limit of the resident set, and those from the end of the code to the
+    // end of the arguments.
+    let code_start = parse_u64(fields.nth(23)?)?;
+    let (start, end) = (parse_u64(fields.nth(23)?)?, parse_u64(fields.next()?)?);
+    if code_start > 0 { end.checked_sub(start) } else { None }
+}
+
+/// Returns the fields of `stat` after the name. The name, in parentheses, can contain any character, including
+/// parentheses and line breaks.
+fn fields_after_name(stat: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    Some(stat[name_end + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()))
+}
+
+fn parse_u64(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// Returns the numbers of a process in each PID namespace, from the namespace of /proc down to the process's own.
