@@ -6,7 +6,7 @@ function __leaderrun_dashes
     contains -i -- -- $words
 end
 
-# Succeeds if the command line has this subcommand, or no subcommand if none is named.
+# Succeeds before -- if the command line has this subcommand, or no subcommand if the argument is missing.
 function __leaderrun_has_subcommand
     __leaderrun_dashes > /dev/null
     and return 1
@@ -34,11 +34,11 @@ complete -c leaderrun -f
 complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcommand --fcs-skip=(__leaderrun_dashes))'
 complete -c leaderrun -n __leaderrun_at_first -a status -d 'Show who holds a lock, since when and for how long'
 complete -c leaderrun -n __leaderrun_at_first -a list -d 'List the locks in a namespace: all Leases, and the locks that older programs keep in ConfigMaps and Endpoints'
-complete -c leaderrun -n __leaderrun_at_first -a manifest -d 'Print a service account with the permissions for a lock, as the input of kubectl apply -f -'
+complete -c leaderrun -n __leaderrun_at_first -a manifest -d 'Print a service account with the permissions for a lock, as input for kubectl apply -f -'
 complete -c leaderrun -n __leaderrun_at_first -a step-down -d 'Ask the holder of a lock to stop its command and to release the lock'
 complete -c leaderrun -n __leaderrun_at_first -a release -d 'Release a lock whose holder is known to be dead, so that no candidate waits until it expires'
-complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check whether a command line of leaderrun would work, and print what to do if it would not'
-complete -c leaderrun -n __leaderrun_at_first -a check -d 'Report to the command by exit status whether its run still holds the lock'
+complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check whether a leaderrun command line would work, and print what to do if it would not'
+complete -c leaderrun -n __leaderrun_at_first -a check -d 'Tell the command, by exit status, whether its run still holds the lock'
 complete -c leaderrun -n __leaderrun_at_first -a completion -d 'Print the completion for a shell'
 complete -c leaderrun -n __leaderrun_at_first -a man -d 'Print the man page, for man -l'
 

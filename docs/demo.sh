@@ -15,7 +15,7 @@ candidate() {
     echo $! >"$1.pid"
 }
 
-# Waits until candidate $1 runs its command.
+# Waits until candidate $1 holds the lock and has had time to start its command.
 leads() {
     until leaderrun status --lock file:demo.lease | grep -q "^holder *$1\$"; do sleep 0.1; done
     sleep 1

@@ -46,7 +46,7 @@ impl Storage {
 /// Takes part in the election until this candidate has led and has released the lock.
 fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
     let seconds = Duration::from_secs;
-    let timing = Timing::new(seconds(6), seconds(4), seconds(1), None).expect("the durations fit");
+    let timing = Timing::new(seconds(6), seconds(4), seconds(1), None).expect("the durations are valid");
     let config = ElectionConfig {
         identity: name.into(),
         run: RunId::new(name),

@@ -26,9 +26,9 @@ const MAX_PACKET_SIZE: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: OwnedFd,
-    /// The memory for one received packet. It is kept, because the supervisor must not wait for memory between a
-    /// deadline and its signal. It is not initialized, so only those of its pages that a packet has reached take up
-    /// memory.
+    /// The memory for one received packet. It is allocated only once, because the supervisor must not wait for memory
+    /// between a deadline and the signal that it then sends. It is not initialized, so only those of its pages that a
+    /// packet has reached take up memory.
     packet: RefCell<Box<[MaybeUninit<u8>]>>,
     messages: PhantomData<(S, R)>,
 }

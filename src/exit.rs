@@ -34,12 +34,12 @@ pub const SIGNALED: u8 = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Status(u8),
-    /// leaderrun ends by this signal, as the command did or would have done. Shells can then stop their loops at
+    /// leaderrun ends by this signal, as the command did or would have done. Shells can then stop their loops on
     /// Ctrl-C, and systemd can distinguish a stopped unit from a failed unit.
     Signal {
         signal: i32,
-        /// Whether the signal is sent to leaderrun's whole process group, as the terminal does. While the command had
-        /// the terminal, only the command received the signal of Ctrl-C, but a shell ends its script only if the shell
+        /// Whether the signal is sent to leaderrun's whole process group, as a terminal does. While the command had the
+        /// terminal, only the command received the signal from Ctrl-C, but a shell ends its script only if the shell
         /// receives the signal too.
         to_group: bool,
     },
@@ -141,7 +141,7 @@ pub const STATUSES: [StatusDescription; 8] = [
     StatusDescription {
         status: "76",
         meaning: "leadership was lost, so the command was stopped",
-        advice: "start leaderrun again; the work of the command may be incomplete. With --on-lost rejoin leaderrun continues by itself",
+        advice: "start leaderrun again; the work of the command may be incomplete. With --on-lost rejoin, leaderrun continues without being restarted",
     },
     StatusDescription {
         status: "124",

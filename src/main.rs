@@ -4,10 +4,10 @@
 //! > the machines *run* at rates within the tolerated ratio. They may *show* any time.
 //!
 //! Two nested processes keep that promise. The [`elector`] takes part in the election, and the [`supervisor`] owns the
-//! command. If either of them dies or freezes, the other ends the command in time. Three state machines without clock,
-//! socket or task make the decisions: [`leaderrun_core::election`] decides which candidate may run the command and until
-//! when, [`leaderrun_core::supervisor`] when the command must be stopped and killed, and [`leaderrun_core::elector`] when
-//! the supervisor must be killed.
+//! command. If either of them dies or freezes, the other ends the command in time. Three state machines without I/O
+//! make the decisions: [`leaderrun_core::election`] decides which candidate may run the command and until when,
+//! [`leaderrun_core::supervisor`] when the command must be stopped and killed, and [`leaderrun_core::elector`] when the
+//! supervisor must be killed.
 //!
 //! Where to find other decisions and frequently changed definitions:
 //!

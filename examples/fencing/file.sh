@@ -20,7 +20,7 @@ if ! [ "$token" -ge "$greatest" ]; then
     echo "a later leader has written $file, or $file.token is not a number" >&2
     exit 1
 fi
-# The token is stored on the disk first: if the machine stops before the file is replaced, older leaders are refused.
+# The token is stored on the disk first: if the machine stops before the file is replaced, older leaders are still refused.
 echo "$token" >"$file.token.new"
 sync "$file.token.new"
 mv "$file.token.new" "$file.token"

@@ -103,7 +103,7 @@ impl Explanation<'_> {
         }
     }
 
-    /// Explains that an argument of a subcommand is not one of the words that it can be.
+    /// Explains that an argument of a subcommand is not one of the permitted words.
     fn invalid_word(&self, name: &str) -> UsageError {
         let possible = match self.error.get(ContextKind::ValidValue) {
             Some(ContextValue::Strings(possible)) => possible.join(", "),
@@ -212,13 +212,13 @@ impl Explanation<'_> {
         }
     }
 
-    /// Returns the option that expects a value right before `--`, if there is one.
+    /// Returns the option right before `--`, if it expects a value.
     fn option_before_double_dash(&self) -> Option<&clap::Arg> {
         self.option_before(self.command_line.arguments.iter().position(|argument| argument == "--")?)
     }
 
-    /// Returns the negative number that the parser reads as the short option `name`, and the option of which it is the
-    /// value.
+    /// Returns an option and its value, if the value is a negative number, which the parser has read as the short
+    /// option `name`.
     fn negative_value(&self, name: &str) -> Option<(&clap::Arg, &str)> {
         let arguments = &self.command_line.arguments;
         let is_number =
@@ -253,7 +253,8 @@ impl Explanation<'_> {
         leaderrun_with(iter::once(OsStr::new(subcommand)).chain(others.map(OsString::as_os_str)))
     }
 
-    /// Adds a suggestion: the command line with the first argument, `name`, as an option.
+    /// Adds a suggestion: the command line with the first argument, `name`, as an option. If that command line is
+    /// invalid, suggests only the option, or an example if the option takes a value.
     fn as_option(&self, name: &str, error: UsageError) -> UsageError {
         let option = format!("--{name}");
         let mut arguments = self.command_line.arguments.clone();
@@ -287,7 +288,7 @@ impl Explanation<'_> {
                 }
             }
             (_, []) => UsageError::new("", "no command is given").for_example("-- echo leading"),
-            _ => UsageError::new("", "no lock and no command are given").for_example(EXAMPLE),
+            _ => UsageError::new("", "neither a lock nor a command is given").for_example(EXAMPLE),
         }
     }
 
@@ -309,7 +310,8 @@ impl Explanation<'_> {
         UsageError::new(shown(&name), reason).remedy("leave one of them out")
     }
 
-    /// Returns the argument or the variable that is not UTF-8.
+    /// Returns the argument that is not UTF-8, with the argument before it, or the name of the variable whose value is
+    /// not UTF-8.
     fn not_unicode(&self) -> String {
         let pairs = self.command_line.arguments.windows(2);
         let argument = pairs.filter(|pair| pair[1].to_str().is_none()).map(|pair| pair.join(OsStr::new(" "))).next();

@@ -42,7 +42,7 @@ pub enum Invocation {
 /// Parses a command line and the environment.
 ///
 /// # Errors
-/// Returns one sentence that names the option or variable as it was given, the reason, and what to do.
+/// Returns one sentence with the option or variable as it was given, the reason, and what to do.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
     let command_line = CommandLine::new(arguments.into_iter().collect());
     match command_line.plan() {

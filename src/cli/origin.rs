@@ -58,7 +58,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// Returns the same option or variable with another value, quoted so that it can be pasted into a shell.
+    /// Returns the option or the variable with another value, quoted so that it can be pasted into a shell.
     pub fn with(&self, value: &str) -> String {
         let takes_value = self.option.get_action().takes_values();
         match self.source {
@@ -79,7 +79,7 @@ pub struct Origins<'a> {
 }
 
 impl<'a> Origins<'a> {
-    /// Returns the origin of an option's value. An option that is missing, or has no value, counts as a default.
+    /// Returns the origin of an option's value. An option that was not given counts as a default, even if it has none.
     ///
     /// # Panics
     /// Panics if there is no option with this id.

@@ -205,7 +205,7 @@ fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<
     Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster_options(cluster, origins) })
 }
 
-/// Returns the options about the cluster, with their names for messages.
+/// Returns the cluster options, with their names for messages.
 fn cluster_options(arguments: ClusterArguments, origins: Origins<'_>) -> ClusterOptions {
     let ClusterArguments { kubeconfig, context, impersonate } = arguments;
     ClusterOptions {
@@ -263,8 +263,6 @@ fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilt
 
 fn host_name() -> Result<String, UsageError> {
     let name = nix::unistd::gethostname();
-    let name = name.map_err(|errno| {
-        UsageError::new("", format!("cannot read the host name: {}; try --identity NAME", errno.desc()))
-    })?;
+    let name = name.map_err(|errno| UsageError::new("", format!("cannot read the host name: {}", errno.desc())))?;
     Ok(name.to_string_lossy().into_owned())
 }

@@ -68,13 +68,13 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
         return Ok(pod);
     }
     check_name(host).map(|()| host.to_owned()).map_err(|reason| {
-        let (given, reason) = (option.given(), format!("no pod has the host name {host:?}: it {reason}"));
+        let (given, reason) = (option.given(), format!("the host name {host:?} is not the name of a pod: it {reason}"));
         UsageError::new(&given, reason).for_example(format!("{given} --pod worker-0"))
     })
 }
 
-/// Checks that the lock is in a cluster, and that its name is short enough to be part of the labels that mark the
-/// leader.
+/// Checks that the lock is in a cluster, and that its name is short enough to be part of the key of the annotation or
+/// label that marks the leader's object.
 ///
 /// # Errors
 /// Returns which option does not fit, why, and what to do.

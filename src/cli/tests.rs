@@ -18,7 +18,7 @@ fn words(line: &str) -> Vec<String> {
 fn refusal(line: &str) -> String {
     match plan(&words(line)) {
         Err(error) => error.to_string(),
-        Ok(invocation) => panic!("{line} is {invocation:?}"),
+        Ok(invocation) => panic!("{line} is accepted as {invocation:?}"),
     }
 }
 
@@ -50,7 +50,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
     for (line, expected) in [
         (
             "leaderrun".to_owned(),
-            "no lock and no command are given; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
+            "neither a lock nor a command is given; for example leaderrun --lock file:/tmp/my-job.lease -- echo leading",
         ),
         ("leaderrun -- true".to_owned(), "--lock is missing; for example --lock default/my-job"),
         (format!("leaderrun --lock {FILE}"), "no command is given; for example -- echo leading"),
@@ -159,7 +159,7 @@ fn suggestions_work_when_they_are_pasted() {
     let mut accepted = 0;
     for option in definition().get_arguments() {
         let Some(long) = option.get_long().filter(|_| option.get_action().takes_values()) else { continue };
-        // Routing needs a lock in a cluster.
+        // These options need a lock in a cluster, and some of them need other options.
         let others = match long {
             "lock" => String::new(),
             "service" => "--lock job --port 80".to_owned(),

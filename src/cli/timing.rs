@@ -11,7 +11,7 @@ use super::arguments::TimeArguments;
 use super::origin::{Origin, Origins};
 use super::usage_error::UsageError;
 
-/// How many changes to the durations are tried before no suggestion is made.
+/// How many changes to the durations are tried before leaderrun gives up on making a suggestion.
 const MAX_CHANGES: usize = 8;
 
 /// The ratio of a suggested renew deadline to the retry period, as with the defaults (10s and 2s).
@@ -20,7 +20,7 @@ const RETRY_PERIODS_PER_DEADLINE: u32 = 5;
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// Returns the option or variable that does not fit, the reason, and values for all options that must change. If an
+/// Returns the option or variable that does not fit, the reason, and values that fit, if any are found. If an
 /// option that the user has set conflicts with a default, the option is named, not the default.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {

@@ -21,7 +21,7 @@ pub const COMMAND_VARIABLES: [(&str, &str); 8] = [
     (SLOT_VARIABLE, "with `--slots`: the slot number, from 0"),
     (RUN_VARIABLE, "a UUID, new for every start of leaderrun"),
     (OUTER_RUNS_VARIABLE, "if leaderrun runs inside a command of leaderrun: the run IDs of the outer runs"),
-    ("LEADERRUN_TRANSITIONS", "how many times the lock was acquired after another candidate had held it"),
+    ("LEADERRUN_TRANSITIONS", "how many times the lock was acquired before, as counted in its record"),
     (
         "LEADERRUN_FENCING_TOKEN",
         "a decimal integer of any length that grows with every acquisition. A store that refuses each token smaller than \

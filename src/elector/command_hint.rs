@@ -24,7 +24,7 @@ fn path_hint(command: &str) -> Option<String> {
 }
 
 /// Returns a suggestion if the command and its arguments were probably quoted as one word: the text contains characters
-/// for a shell, or begins with the name of a program.
+/// with a special meaning in a shell, or begins with the name of a program.
 fn quoting_hint(command: &str) -> Option<String> {
     let program = command.split_whitespace().next().filter(|program| *program != command)?;
     let needs_shell = command.contains(|character| SHELL_CHARACTERS.contains(character));

@@ -24,7 +24,7 @@ pub struct ElectionLog {
     /// A failed request is urgent if less than this time is left until the command is stopped.
     urgent_below: Duration,
     slots: Vec<SlotLog>,
-    /// The error of the last request, unless a later one succeeded.
+    /// The error of the last failed request; `None` once a request has succeeded, or another holder was seen.
     last_failure: Option<String>,
     error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
@@ -194,7 +194,7 @@ impl ElectionLog {
         log_events::leading(name, fencing_token, self.tolerated_clock_rate);
     }
 
-    /// Logs that another candidate holds the lock of a slot that this candidate led.
+    /// Logs that this candidate lost the lock of a slot, because the record names another holder or none.
     pub fn taken(&self, slot: usize, holder: &str) {
         log_notices::taken(&self.slots[slot].name, &self.identity, holder);
     }
@@ -206,12 +206,12 @@ impl ElectionLog {
         }
     }
 
-    /// Returns the error of the last request, unless a later one succeeded.
+    /// Returns the error of the last failed request, unless a request has succeeded or another holder was seen since.
     pub fn last_failure(&self) -> Option<&str> {
         self.last_failure.as_deref()
     }
 
-    /// Returns how long the wait has lasted, if this should be logged now.
+    /// Returns how long the wait has lasted, if a reminder should be logged now.
     pub fn take_due_reminder(&mut self) -> Option<Duration> {
         self.reminder.as_mut()?.take_due(clock::now())
     }

@@ -24,11 +24,12 @@ use crate::telemetry::observer::Observer;
 /// A message from the main thread to the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionOrder {
-    /// The command is stopped at this instant unless a renewal succeeds, earlier than the last tenure requires.
+    /// Unless a renewal succeeds, the command is stopped at this instant, which is earlier than the last tenure
+    /// requires.
     StopsAt(Instant),
-    /// No process of the command is left.
+    /// No process of the command is left, or the command was never started.
     CommandGone { succeeded: bool },
-    /// Stop taking part in the election.
+    /// End the candidacy. A leader continues until its command is gone.
     Stop,
 }
 

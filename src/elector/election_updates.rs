@@ -19,7 +19,7 @@ pub struct ElectionUpdates {
     observer: Observer,
     /// How long this candidate waits before it claims a free lock.
     claim_delay: Duration,
-    /// The stop instant of the current tenure; `None` while this candidate does not lead.
+    /// When the command is stopped unless a renewal succeeds; `None` while this candidate does not lead.
     stop_at: Option<Instant>,
     /// When the pending renewal was sent; `None` if no renewal is pending.
     renewal_sent_at: Option<Instant>,

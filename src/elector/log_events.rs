@@ -85,11 +85,11 @@ log_events! {
     /// Logged when this candidate, with `--preempt`, asks a leader with a longer `--claim-delay` to release the lock.
     info preempting(lock: &str, holder: &str) "asking {holder}, which has a longer claim delay, to release {lock}";
 
-    /// Logged when leaderrun terminates the command because it got a termination signal. A request to step down counts
-    /// as SIGTERM.
+    /// Logged when leaderrun terminates the command because it got a termination signal or the stop signal. A request
+    /// to step down counts as SIGTERM.
     info terminating(signal: &str) "got {signal}; terminating the command";
 
-    /// Logged when a termination signal ends the wait for the lock.
+    /// Logged when a signal ends the wait for the lock.
     info interrupted(signal: &str) "got {signal}; no longer waiting";
 
     /// Logged when a request for the lock fails, or when opening the lock takes longer than 5 seconds.
@@ -120,7 +120,7 @@ log_events! {
         "leaderrun runs up to {delay_seconds:.1} s late, so if renewals fail, it stops the command that much earlier; give it more CPU time";
 
     /// Logged once, when killing the command would take half a second or longer because it has many processes and
-    /// threads, usually under a CPU limit. `kill_seconds` is the estimate; it is left out if the CPU limit is too small
+    /// threads, usually under a CPU limit. `kill_seconds` is the estimate; it is omitted if the CPU limit is too small
     /// for an estimate.
     warn slow_kill(kill_seconds: Option<f64>, processes: u32, threads: u32; estimate: &str)
         "killing the {threads} threads of the command would take {estimate}, so if renewals fail, leaderrun stops the command that much earlier; raise the CPU limit, or limit the number of threads";
@@ -142,7 +142,7 @@ log_events! {
     error exiting_as_init(; failure: &str)
         "cannot kill {failure}; exiting as process 1, so that the kernel kills every process of this container";
 
-    /// Logged when the command's main process has ended by itself and leaderrun terminates the command's other
+    /// Logged when the command's main process has ended on its own and leaderrun terminates the command's other
     /// processes.
     warn left_running(processes: &str)
         "the command's main process has ended; terminating what it left running: {processes}; try running the command in the foreground, or --wait-for all";

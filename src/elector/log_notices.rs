@@ -64,7 +64,7 @@ pub fn memory(locked: Locked) {
     }
 }
 
-/// Logs a message if leaderrun is root but may not signal processes of other users.
+/// Logs a message if leaderrun is root but is not permitted to signal processes of other users.
 pub fn signal_permission(permission: SignalPermission) {
     if permission == SignalPermission::OnlyRoot {
         log_events::cannot_signal_others();

@@ -37,7 +37,7 @@ use crate::telemetry::systemd::Watchdog;
 /// How long the elector waits for the death of the supervisor before it exits, in milliseconds.
 const SUPERVISOR_EXIT_TIMEOUT: u16 = 1000;
 
-/// The pid of a container's init process.
+/// The PID of a container's init process.
 const INIT: Pid = Pid::from_raw(1);
 
 /// How long a container's init process waits for its last log line to be written before its exit ends the container.
@@ -81,7 +81,7 @@ pub struct MainLoop {
     next_probe: Instant,
     /// The raised priority of this thread; `None` before the order to start the command, or if it could not be raised.
     priority: Option<Priority>,
-    /// Whether the last call of `reap` may have left dead children.
+    /// Whether the last call to `reap` may have left dead children.
     is_partly_reaped: bool,
 }
 
@@ -237,7 +237,8 @@ impl MainLoop {
         None
     }
 
-    /// Sends an order. An order that cannot be sent is dropped, and the tenure of the command then expires.
+    /// Sends an order. An order that cannot be sent is dropped. If no later order arrives, the tenure of the command
+    /// expires.
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());
@@ -341,7 +342,8 @@ impl MainLoop {
         Ok(is_any_ready || has_changed || next_timeout.is_some_and(|at| clock::now() >= at))
     }
 
-    /// Measures how late this thread runs, if that is due. Returns whether its deadlines have changed.
+    /// Measures how late this thread runs, if that is due. Returns whether the delay that the supervisor must know has
+    /// changed; the next step then reports it.
     fn probe(&mut self) -> bool {
         let now = clock::now();
         if now < self.next_probe {

@@ -49,7 +49,7 @@ use crate::telemetry::log::{self, LogFormat, LogTime};
 use crate::telemetry::state::ReadyWhen;
 use crate::telemetry::systemd::NotifyBy;
 
-/// The variable in which the command gets its slot number, if the lock has slots.
+/// The variable that passes the slot number to the command, if the lock has slots.
 pub const SLOT_VARIABLE: &str = "LEADERRUN_SLOT";
 
 /// The longest time that the exit waits for traffic to be routed away and for the last Event to be written.
@@ -67,9 +67,9 @@ pub struct ElectorConfig {
     pub on_lost: OnLost,
     /// The signal that stops the command.
     pub stop_signal: i32,
-    /// Whether leaderrun waits for the lock again after a command that has succeeded.
+    /// Whether leaderrun waits for the lock again after the command has succeeded.
     pub repeats: bool,
-    /// The exit status when the lock was not acquired within `--wait`.
+    /// The exit status if the lock is not acquired within `--wait`.
     pub conflict_status: u8,
     pub options: OptionNames,
     pub routing: Option<Routing>,
@@ -107,7 +107,8 @@ pub enum OnLost {
 /// re-executes it and does not return.
 ///
 /// # Errors
-/// Fails if the kernel refuses a system call that leaderrun needs. The supervisor ends when this process ends.
+/// Fails if the kernel refuses a system call that leaderrun needs. The caller need not end the supervisor: it ends
+/// when this process ends.
 pub fn run(
     config: ElectorConfig,
     channel: ElectorEnd,

@@ -105,7 +105,7 @@ fn pause_after(losses: u32) -> Duration {
     }
 }
 
-/// Waits for `duration`. If a signal requests the end of leaderrun before that, returns the signal at once.
+/// Waits for `duration`. If a signal that ends leaderrun arrives before that, returns the signal at once.
 fn pause(duration: Duration, inherited: &InheritedSignals) -> io::Result<Option<i32>> {
     let (signals, timer) = (Signals::new(inherited)?, Timer::new()?);
     let end = clock::now() + duration;

@@ -6,7 +6,7 @@ use leaderrun_core::instant::Instant;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The times of the first two reminders after the beginning of the wait. Later reminders are due each day.
+/// When the first two reminders are due, counted from the beginning of the wait. Later reminders are due daily.
 const FIRST: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 
 /// The reminders of a wait, which are due after a minute, after an hour, and then each day.
@@ -28,7 +28,7 @@ impl Reminder {
         self.since + FIRST.get(self.count as usize).copied().unwrap_or(DAY.saturating_mul(days))
     }
 
-    /// Returns how long the wait has lasted if a reminder is due now. Reminders that were missed are not repeated.
+    /// Returns how long the wait has lasted if a reminder is due now. Missed reminders are skipped.
     pub fn take_due(&mut self, now: Instant) -> Option<Duration> {
         let mut is_due = false;
         while now >= self.next() {
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn missed_reminders_are_not_repeated() {
+    fn missed_reminders_are_skipped() {
         let start = Instant::after_boot(Duration::from_secs(1000));
         let mut reminder = Reminder::new(start);
         let later = start + DAY * 5;

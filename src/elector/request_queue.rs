@@ -22,12 +22,12 @@ const MAX_LATE_WRITES: usize = 2;
 /// The result of a request, with the slot and the kind of the request.
 pub type RequestResult = (usize, RequestKind, Result<Reply, LockError>);
 
-/// Sends one request after the other.
+/// Sends one request after another.
 pub struct RequestQueue<'a> {
     locks: Vec<&'a dyn Lock>,
     waiting: VecDeque<(usize, Request)>,
     pending: Option<PendingRequest<'a>>,
-    /// The writes that were replaced by another request before their replies arrived.
+    /// The writes that were replaced by another request before their replies arrived, the oldest first.
     late_writes: VecDeque<PendingRequest<'a>>,
 }
 

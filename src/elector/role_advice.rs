@@ -50,8 +50,8 @@ impl RoleAdvice {
         self.permissions[permission as usize] = PermissionState { was_allowed: true, was_just_refused: false };
     }
 
-    /// Records a failed request. Returns its message, with the Role or with a command that prints the Role if a
-    /// permission is missing.
+    /// Records a failed request. Returns its message. If a permission seems to be missing, the message contains the
+    /// Role, or a command that prints it.
     pub fn explain(&mut self, lock: &str, permission: Permission, error: &LockError) -> FailureMessage {
         let (message, Some(role)) = (&error.message, &error.role) else { return error.message.clone().into() };
         let state = &mut self.permissions[permission as usize];
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_is_printed_once() {
+    fn the_role_is_logged_once() {
         let mut advice = RoleAdvice::default();
         let first = advice.explain("a/b", Permission::Read, &refused("get"));
         assert_eq!(first.role.as_deref(), Some("kind: Role"));

@@ -31,7 +31,8 @@ use crate::telemetry::observer::Observer;
 /// The component that each Event names as its source.
 const COMPONENT: &str = "leaderrun";
 
-/// The delay between the start of the command and the first Event. The requests of the hand-over are more urgent.
+/// The delay between the start of the command and the Event about the new leader. The requests of the hand-over are
+/// more urgent.
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(1);
 
 /// Returns the permission that a candidate needs to write Events. The lock works without it.
@@ -81,7 +82,7 @@ impl Events {
         self.observer.clone()
     }
 
-    /// Waits until the last Event is written after [`Update::Exiting`], but no longer than `until`.
+    /// Waits for the last Event to be written, but no longer than `until`. To be called after [`Update::Exiting`].
     pub fn finish(self, until: Instant) {
         let _ = self.ended.recv_timeout(until.since(clock::now()));
     }
@@ -97,7 +98,7 @@ struct Writer {
     /// Whether the Event about the beginning of this leadership has been queued, but not the one about its end.
     is_leading: bool,
     queue: VecDeque<BoxFuture<'static, ()>>,
-    /// Whether the candidate exits, so that no more updates follow.
+    /// Whether the candidate is exiting, so no more updates follow.
     is_over: bool,
 }
 
@@ -113,7 +114,7 @@ impl Writer {
         }
     }
 
-    /// Writes Events, one after the other, until the candidate exits and the last one is written.
+    /// Writes Events, one after another, until the candidate exits and the last one is written.
     async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
         let mut writing = None;
         loop {

@@ -35,7 +35,7 @@ impl ClusterAccess {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }
 
-    /// Starts to read the configuration and the credentials, so that the first request need not wait for that.
+    /// Starts reading the configuration and the credentials, so that the first request need not wait for them.
     pub fn prepare(&self) {
         self.credentials.prepare();
     }
@@ -45,7 +45,7 @@ impl ClusterAccess {
         self.credentials.known_configuration()
     }
 
-    /// Returns what the credentials are waiting for, if they have waited for more than a second.
+    /// Returns what delays the credentials, if it has done so for more than a second.
     pub fn pending(&self) -> Option<String> {
         self.credentials.pending()
     }
@@ -129,8 +129,8 @@ impl Cluster {
         read_response(response, &self.config)
     }
 
-    /// Returns whether a namespace is known not to exist, for messages. Returns false if leaderrun may not read the
-    /// namespace or the API server does not respond within two request timeouts.
+    /// Returns whether a namespace is known not to exist, for messages. Returns false if leaderrun is not allowed to
+    /// read the namespace, or if the API server does not respond within two request timeouts.
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
         let response = timeout(self.request_timeout * 2, self.send(request)).await;
@@ -147,8 +147,8 @@ fn read_response(response: &Response<Bytes>, config: &ConnectionConfig) -> Resul
     })
 }
 
-/// Limits the size of the response to a watch request. If the API server has refused the watch, returns the same error
-/// as for other requests, because the error that kube returns lacks the headers of the response.
+/// Limits the size of each line of a watch. If the API server has refused the watch, returns the same error as for
+/// other requests, because the error that kube returns lacks the headers of the response.
 async fn check_watch(
     response: Response<PooledBody>,
     config: Arc<ConnectionConfig>,

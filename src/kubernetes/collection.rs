@@ -57,8 +57,8 @@ pub enum ObjectEvent {
 }
 
 impl Collection {
-    /// Creates the collection of a kind's objects in a namespace. Requests have no timeout; dropping the future ends a
-    /// request.
+    /// Creates the collection of a kind's objects in a namespace. Requests have no timeout until one is
+    /// [set](Self::with_timeout). Dropping the future ends a request.
     pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None, list_format: JSON }
     }
@@ -122,7 +122,7 @@ impl Collection {
         self.send(Verb::Create, name, Method::POST, "", Some((JSON, object))).await
     }
 
-    /// Creates the object with a PUT to its path, and returns the stored object. The kind must have
+    /// Creates the object with a PUT to its path, and returns the stored object. The kind must support this: see
     /// [`Resource::created_by_put`].
     pub async fn create_by_put(&self, name: &str, object: &Value) -> Result<Value, Error> {
         self.send(Verb::Create, name, Method::PUT, &format!("/{name}"), Some((JSON, object))).await

@@ -183,7 +183,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// The places that a bearer token is read from. The fixed token is used while the file cannot be read or is empty.
+/// The places that a bearer token is read from. The fixed token is used if there is no file, and while the file cannot
+/// be read or is empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSource {
     pub file: Option<PathBuf>,
@@ -216,7 +217,7 @@ pub struct ExecPlugin {
     pub env: Vec<(String, String)>,
     pub version: PluginVersion,
     pub interactive_mode: InteractiveMode,
-    /// The hint for users if the program is missing.
+    /// The hint for users that is shown if the plugin fails. It usually says how to install the program.
     pub install_hint: Option<String>,
     /// Whether `KUBERNETES_EXEC_INFO` includes a description of the cluster.
     pub provide_cluster_info: bool,

@@ -31,7 +31,8 @@ pub enum ErrorKind {
     Conflict,
     /// There is no such object, or no such namespace. Nothing was written.
     NotFound,
-    /// The user lacks permission. Nothing was written; a later attempt may succeed, because permissions can be granted.
+    /// The API server responded with 403: usually the user lacks permission, but a quota, a webhook or a namespace that
+    /// is being deleted can be the reason too. Nothing was written; a later attempt may succeed.
     Forbidden,
     /// The resourceVersion of a watch is too old. The next watch must begin with the current state.
     Expired,
@@ -80,7 +81,7 @@ impl Error {
         }
     }
 
-    /// Converts a `Status` of the API server.
+    /// Converts a `Status` from the API server.
     pub fn from_status(status: &Status) -> Self {
         let kind = match status.code {
             409 => ErrorKind::Conflict,
@@ -131,8 +132,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_of_html_in_response_to_a_watch_is_not_reported_as_a_parse_error() {
-        let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("no JSON");
+    fn an_html_page_in_response_to_a_watch_is_not_reported_as_a_parse_error() {
+        let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("not JSON");
         let error = Error::from_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
         assert!(error.message.starts_with("the response from https://10.96.0.1 is not a watch event"), "{error}");
     }

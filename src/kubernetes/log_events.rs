@@ -13,8 +13,8 @@ log_events! {
     /// Logged when new credentials replace the previous ones.
     debug credentials_renewed(; origin: &str) "using new credentials from {origin}";
 
-    /// Logged when the kubeconfig now names another server. leaderrun uses the same server for as long
-    /// as it runs.
+    /// Logged when the kubeconfig now names another server. leaderrun uses the previous server until it is
+    /// restarted.
     warn server_changed(server: &str, changed_to: &str)
         "the kubeconfig now names the server {changed_to}; leaderrun uses {server} until it is restarted";
 }

@@ -30,8 +30,8 @@ pub fn object(response: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Va
     Err(Error { retry_after, ..error })
 }
 
-/// Returns the error for a response that is not from an API server. The message does not quote the response, which may
-/// be an HTML page.
+/// Returns the error for a response that is not from an API server. The message does not quote the body, which may be
+/// an HTML page.
 fn not_from_api_server(response: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     let (code, body) = (response.status(), response.body().as_ref());
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -59,7 +59,7 @@ fn not_from_api_server(response: &Response<impl AsRef<[u8]>>, address: &str) -> 
     Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {body_type}, with HTTP status {code}"))
 }
 
-/// Returns the error for a `Status`. Fields with a wrong type are ignored.
+/// Returns the error for a `Status`. Fields of the wrong type are ignored.
 fn status_error(status: &Value, http_code: u16) -> Error {
     let text = |field: &str| status[field].as_str().unwrap_or_default();
     let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code != 0);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_of_other_servers_are_recognized() {
+    fn responses_from_other_servers_are_recognized() {
         for (code, headers, body, expected) in [
             (
                 200,
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_status_with_a_wrong_type_are_ignored() {
+    fn status_fields_of_the_wrong_type_are_ignored() {
         for (fields, message, pause) in [
             (r#""message":"busy","details":{"retryAfterSeconds":-1}"#, "busy", None),
             (r#""message":"busy","details":{"retryAfterSeconds":86400000000}"#, "busy", Some(86_400_000_000)),

@@ -5,7 +5,7 @@
 //!
 //! - client-go writes `leaseDurationSeconds`, a number, and reads times with any number of fractional digits.
 //! - fabric8 writes and requires `leaseDuration`, an ISO 8601 duration or a number of seconds. It requires times with
-//!   six fractional digits, leaves out an empty holder, and rejects unknown fields.
+//!   six fractional digits, omits an empty holder, and rejects unknown fields.
 //! - The leader election of the Python client writes client-go's fields, but the duration as a string, and times as
 //!   local times without an offset. It accepts client-go's formats.
 //!

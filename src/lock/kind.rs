@@ -54,7 +54,7 @@ pub struct Finding {
 }
 
 impl LockKind {
-    /// Returns whether locks of this kind are in a cluster. Only such locks have a namespace and Events, need
+    /// Returns whether locks of this kind are in a cluster. Only such locks have a namespace and Events, need RBAC
     /// permissions, and can have traffic routed to their leader.
     pub fn is_in_cluster(&self) -> bool {
         matches!(self.store, Store::Objects(..))

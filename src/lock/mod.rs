@@ -1,4 +1,4 @@
-//! The kinds of lock, which all implement the trait [`Lock`].
+//! The locks of all kinds, which implement the trait [`Lock`].
 
 mod annotation;
 mod file;
@@ -53,7 +53,8 @@ pub trait Lock: Send + Sync {
     /// watch can be resumed from the last version that was seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
-    /// Returns what requests are waiting for before they can be sent, if they wait unusually long.
+    /// Returns what requests are waiting for before they can be sent, if they have been waiting for an unusually
+    /// long time.
     fn pending(&self) -> Option<String> {
         None
     }
@@ -91,7 +92,8 @@ pub struct LockError {
 pub enum LockErrorKind {
     /// The write did not succeed, because it is not based on the current record.
     Conflict,
-    /// The request was certainly not carried out, and will fail until somebody grants a permission or repairs a file.
+    /// The request was certainly not carried out, and usually keeps failing until somebody grants a permission or
+    /// repairs a file.
     Forbidden,
     /// The request was certainly not carried out, or the API server did not store the record as it was sent. In either
     /// case the lock was neither acquired nor renewed.

@@ -187,8 +187,8 @@ impl ObjectLock {
     }
 
     /// Checks that the API server has stored everything that other candidates must know about a holder. Admission
-    /// webhooks and policies can change a write. If they have changed one of these fields, the write does not count as
-    /// an acquisition or a renewal.
+    /// webhooks and policies can change a write. If they changed one of these fields, other than by lengthening the
+    /// lease duration, the write does not count as an acquisition or a renewal.
     fn check_stored(&self, written: &Record, stored: Stored) -> Result<Stored, LockError> {
         let shown = |seconds: Option<u32>| seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s"));
         let [wanted, found] = [written, &stored.record].map(|record| record.lease_duration_seconds);

@@ -23,7 +23,7 @@ pub struct LockConfig {
 }
 
 /// Opens the lock with this name without sending a request to an API server. Returns the lock and its full name, which
-/// includes the namespace. `run` is the run ID by which a lock over two objects recognizes its own writes.
+/// includes the namespace. `run` is the run ID by which a two-object lock recognizes its own writes.
 ///
 /// # Errors
 /// Fails if the lock cannot be used.
@@ -76,7 +76,7 @@ pub async fn open_slots(
             Ok((object_names.iter().map(open).collect(), full_name))
         }
         Store::Local(store) => {
-            // The calls to the file system would block the election.
+            // File system calls would block the election, so they are made on another thread.
             runtime_thread::start_blocking_thread()?;
             let mut locks = Vec::new();
             for slot in name.in_slots(slots) {

@@ -36,7 +36,7 @@ static KINDS: [(&Resource, &str); 6] = [
     (&CRON_JOBS, "cj"),
 ];
 
-/// The kinds of controllers that usually have a controller themselves: a Deployment or a CronJob.
+/// The kinds of controllers that often have a controller themselves: a Deployment or a CronJob.
 static CONTROLLED_KINDS: [&Resource; 2] = [&REPLICA_SETS, &JOBS];
 
 /// The value of `--owner` that means the controller of the pod.
@@ -307,7 +307,7 @@ impl Owner {
     }
 
     /// Adds the owner to an object. Returns whether it was added. If the object's new record names a holder
-    /// (`is_held`), an owner is only added if the last lookup has found it.
+    /// (`is_held`), an owner is only added if the last lookup found it.
     pub fn add_to(&self, object: &mut Value, is_held: bool) -> bool {
         let state = self.state();
         let may_add = !state.owners_are_refused && (state.exists || !is_held);

@@ -1,4 +1,4 @@
-//! The clock of all deadlines, `CLOCK_BOOTTIME`. It continues during a suspend, and cannot be set.
+//! The clock of all deadlines, `CLOCK_BOOTTIME`. It keeps running during suspend, and cannot be set.
 
 use std::fs;
 use std::io;

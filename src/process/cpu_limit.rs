@@ -105,8 +105,8 @@ impl CgroupFile {
         Self { path, file: None }
     }
 
-    /// Returns the current contents. The file is opened again if it was removed, because it may have been created again:
-    /// that happens when its controller is disabled and enabled again.
+    /// Returns the current contents. The file is opened again if it was removed, because it may have been created
+    /// again: that happens when its controller is disabled and enabled again.
     fn read(&mut self) -> Option<String> {
         let contents = self.file.as_ref().and_then(read);
         contents.or_else(|| {

@@ -54,7 +54,7 @@ impl DeadMansSwitch {
         self.held
     }
 
-    /// Makes the switch kill the process group of the calling process. It only makes a system call, so a forked child
+    /// Makes the switch kill the process group of the calling process. It only makes system calls, so a forked child
     /// may call it.
     ///
     /// # Errors

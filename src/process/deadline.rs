@@ -54,7 +54,7 @@ impl Deadline {
     /// Creates a deadline that has passed, for the run with this ID.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a memory file or its seals.
+    /// Fails if the offset of the clock cannot be read, or if the kernel refuses a memory file or its seals.
     pub fn new(run: &str) -> io::Result<Self> {
         let clock_offset = clock::offset()?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;

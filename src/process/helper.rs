@@ -40,7 +40,7 @@ pub enum TerminalAccess {
 pub struct HelperOutput {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
-    /// The last line on stderr that is not blank; empty if stderr is the terminal.
+    /// The last line on stderr that is not blank; empty if stderr is not captured.
     pub last_message: String,
 }
 

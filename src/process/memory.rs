@@ -25,7 +25,7 @@ pub enum Locked {
 /// Returns free memory to the kernel, such as the memory in which the command line was parsed. After a fork, both
 /// processes would copy its pages when they use it again.
 pub fn trim() {
-    // musl returns free memory by itself.
+    // musl returns free memory on its own.
     #[cfg(target_env = "gnu")]
     // SAFETY: the call takes an integer.
     unsafe {
@@ -33,7 +33,7 @@ pub fn trim() {
     }
 }
 
-/// The current mappings, parts of which may remain to be read into memory.
+/// The current mappings, parts of which may still have to be read into memory.
 #[derive(Debug)]
 pub struct UnreadMappings {
     /// Whether the kernel locks each page as soon as the page is in memory. If not, each mapping is locked separately.

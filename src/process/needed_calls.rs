@@ -19,8 +19,8 @@ const INVALID: c_long = -1;
 /// A clock that can only be read with a system call.
 const CPU_CLOCK: c_long = libc::CLOCK_THREAD_CPUTIME_ID as c_long;
 
-/// The calls that are tried, with arguments with which they change nothing. Calls that the C library or Rust's runtime
-/// also needs are left out, because without them leaderrun could not have reached this check.
+/// The calls that are tried, with arguments that keep them from changing anything. Calls that the C library or Rust's
+/// runtime also needs are omitted, because without them leaderrun could not have reached this check.
 const TEST_CALLS: [TestCall; 20] = [
     ("clock_gettime", libc::SYS_clock_gettime, [CPU_CLOCK, 0, 0, 0]),
     ("epoll_create1", libc::SYS_epoll_create1, [INVALID, 0, 0, 0]),

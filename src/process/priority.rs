@@ -31,9 +31,10 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Gives this thread a real-time priority. If this process may not do so because it lacks CAP_SYS_NICE, or if the
-    /// time of its real-time threads is limited, the thread gets a short time slice. Returns `None` if nothing was
-    /// changed, because the thread does not have the default scheduling policy or the kernel refused both.
+    /// Gives this thread a real-time priority. If the kernel refuses that, for example because this process lacks
+    /// CAP_SYS_NICE, or if the time of its real-time threads is limited, the thread gets a short time slice. Returns
+    /// `None` if nothing was changed, because the thread does not have the default scheduling policy or the kernel
+    /// refused both.
     pub fn acquire() -> Option<Self> {
         // SAFETY: the call takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };

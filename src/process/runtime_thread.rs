@@ -30,8 +30,8 @@ pub fn runtime() -> io::Result<Runtime> {
     Ok(runtime.map_err(SystemCallError::of("epoll_create1"))?)
 }
 
-/// Starts a thread for the blocking calls of the current runtime. This must precede the first of these calls, which are
-/// those to [`spawn_blocking`].
+/// Starts a thread for the blocking calls of the current runtime. It must be called before the first blocking call,
+/// that is, before anything else calls [`spawn_blocking`].
 ///
 /// tokio panics if it cannot start the first thread when a blocking call needs it, for example because the command has
 /// used up the process limit. Once there is one thread, blocking calls wait for it instead.
@@ -67,7 +67,7 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Sys
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(SystemCallError::of_thread)
 }
 
-/// Runs `work` to its end on a new thread with this name. The returned receiver delivers its result.
+/// Runs `work` to completion on a new thread with this name. The returned receiver delivers its result.
 ///
 /// # Errors
 /// Fails if the kernel refuses a thread.

@@ -145,7 +145,7 @@ impl InheritedSignals {
     ///
     /// Returns false for SIGINT and SIGQUIT. A shell starts background jobs with these signals ignored, to protect them
     /// from the keys of the terminal. Therefore leaderrun ignores these two signals only if a key caused them:
-    /// [`Signals::receive`] leaves those out.
+    /// [`Signals::receive`] discards those.
     pub fn ignores(&self, signal: i32) -> bool {
         !KEY_SIGNALS.contains(&signal) && is_in(&self.ignored, signal)
     }
@@ -208,7 +208,8 @@ pub struct Signals {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
     /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z sets `suspend_key_pressed` instead, because relaying it
-    /// would suspend the command while leaderrun continues. SIGWINCH from the terminal sets `terminal_resized` instead.
+    /// would suspend the command while leaderrun continues. A SIGWINCH that reports a new size of the terminal sets
+    /// `terminal_resized` instead.
     pub to_relay: Vec<i32>,
     /// Whether the size of the terminal has changed.
     pub terminal_resized: bool,

@@ -25,8 +25,8 @@ pub fn set_name(name: &std::ffi::CStr) -> Result<(), SystemCallError> {
 }
 
 /// Replaces this process's command line with `name`, so that `pkill -f leaderrun` and similar commands do not find the
-/// process. After that the arguments must not be read. Changes nothing if /proc does not tell where the command line is
-/// in memory.
+/// process. After that, this process must not read its arguments. Nothing is changed if /proc does not say where the
+/// command line is in memory.
 pub fn replace_command_line(name: &std::ffi::CStr) {
     let Ok((start, length)) = command_line() else { return };
     let name = name.to_bytes();

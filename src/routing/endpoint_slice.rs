@@ -20,7 +20,7 @@ pub struct RouteRequest {
     pub mark: RouteMark,
     /// Nothing is sent after this instant.
     pub until: Instant,
-    /// Whether the slices are written even if this candidate is the only endpoint already.
+    /// Whether the slices are written even if this candidate is already the only endpoint.
     pub rewrite: bool,
 }
 
@@ -99,7 +99,8 @@ impl Service {
                 Err(error) => return Err(error),
                 Ok(stored) if routes_here(&stored) => return Ok(true),
                 Ok(_) => {
-                    let reason = format!("the API server stored the EndpointSlice {name} with other endpoints");
+                    let reason =
+                        format!("the API server stored the EndpointSlice {name} with other endpoints or ports");
                     return Err(Error::unknown(format!("{reason}; look for an admission webhook that changes slices")));
                 }
             }
@@ -131,9 +132,9 @@ impl Service {
         }
     }
 
-    /// Removes the endpoints that this candidate has written as the leader with this mark. Its pending writes then
-    /// fail. Keeps the endpoints of a later leader. `endpoints` is empty if the candidate never was an endpoint.
-    /// Returns whether this candidate was an endpoint.
+    /// Empties the slices of `endpoints`, except those that a later leader has marked. Pending writes of this candidate
+    /// then fail. If `endpoints` is empty, because this candidate never was an endpoint, only the first slice is
+    /// emptied, if it exists. Returns whether a slice routed to this candidate.
     pub async fn withdraw(
         &self,
         objects: &ServiceObjects,
@@ -223,7 +224,7 @@ fn endpoint(address: IpAddr) -> Value {
     json!([{ "addresses": [address.to_string()], "conditions": { "ready": true } }])
 }
 
-/// Returns the mark of the same lock on a slice.
+/// Returns the slice's mark for the lock of `mark`, if it has one.
 fn mark_of(slice: &Value, mark: &RouteMark) -> Option<RouteMark> {
     mark.find_in(&slice["metadata"]["annotations"])
 }

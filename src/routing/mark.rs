@@ -27,8 +27,8 @@ impl RouteMark {
         self.key_of("token")
     }
 
-    /// Returns the key of the value with this name. The key contains the lock's name, because several
-    /// locks can mark one object.
+    /// Returns the key of the value with this name. The key contains the lock's name, because several locks can mark
+    /// one object.
     pub fn key_of(&self, value_name: &str) -> String {
         format!("{}{SUFFIX}/{value_name}", self.lock)
     }
@@ -39,7 +39,7 @@ impl RouteMark {
         format!("{}.{}", self.token, Timestamp::now().as_nanosecond())
     }
 
-    /// Returns the mark of the same lock in an object's labels or annotations.
+    /// Returns the mark for this mark's lock from an object's labels or annotations, if there is one.
     pub fn find_in(&self, entries: &Value) -> Option<Self> {
         let (token, _) = entries[self.key()].as_str()?.split_once('.')?;
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })

@@ -35,7 +35,8 @@ use crate::lock::SlotCount;
 use crate::process::{clock, event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
-/// The number of attempts to change an object that other candidates, or the kubelet of a pod, change at the same time.
+/// The number of attempts to change an object that others change at the same time: candidates or, for a pod, the
+/// kubelet.
 const MAX_TRIES: usize = 8;
 
 /// The placeholder for the slot number in `--pod-label` and `--service`.

@@ -76,7 +76,7 @@ fn check_word(word: &str) -> Result<(), &'static str> {
     }
 }
 
-/// A label on this pod.
+/// A label on the pod of this candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLabel {
     pub label: Label,
@@ -91,13 +91,13 @@ impl PodLabel {
         vec![PODS.rule(namespace, None, &[Verb::Get, Verb::List, Verb::Patch])]
     }
 
-    /// Removes the label from every other pod that this lock has labeled, and then adds it to this pod. No write is
-    /// sent after `until`. This pod is not written to if it has the mark and the label already, unless `rewrite` is
-    /// set. Returns whether this pod was written to.
+    /// Removes the label from every other pod that leaders of this lock have labeled, and then adds it to this pod. No
+    /// write is sent after `until`. This pod is not written to if it already has the mark and the label, unless
+    /// `rewrite` is set. Returns whether this pod was written to.
     ///
-    /// The label is only added after the [`RouteMark`] was seen on the pod. A later leader therefore finds, by their
-    /// marks, all pods to which delayed requests may still add the label. Removing the mark changes the pod's version,
-    /// so those requests fail.
+    /// The label is only added after the [`RouteMark`] has been seen on the pod. A later leader therefore finds, by
+    /// their marks, all pods to which delayed requests may still add the label. Removing the mark changes the pod's
+    /// version, so those requests fail.
     pub async fn route_here(
         &self,
         pods: &Collection,
@@ -146,8 +146,8 @@ impl PodLabel {
         Err(too_many_conflicts())
     }
 
-    /// Removes the label that the leader with this mark has added to this pod, so that its pending writes have no
-    /// effect. Keeps the label of a later leader. Returns whether the pod had the label.
+    /// Removes the label of the leader with this mark, or of an earlier leader, from this pod, so that pending writes
+    /// have no effect. Keeps the label of a later leader. Returns whether the pod had the label.
     pub async fn withdraw(&self, pods: &Collection, mark: &RouteMark) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
             // A deleted pod has no label.
@@ -202,12 +202,12 @@ fn name(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-/// Returns the mark of the same lock on a pod.
+/// Returns the pod's mark for the lock of `mark`, if it has one.
 fn mark_of(pod: &Value, mark: &RouteMark) -> Option<RouteMark> {
     mark.find_in(&pod["metadata"]["labels"])
 }
 
-/// Returns the label that a leader of the same lock has added to a pod. It may differ from the configured label.
+/// Returns the label that a leader of the lock of `mark` has added to a pod. It may differ from the configured label.
 fn label_on(pod: &Value, mark: &RouteMark) -> Option<Label> {
     let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL_ANNOTATION)].as_str()?.parse().ok()?;
     Some(label).filter(|label| label.is_set_on(pod))

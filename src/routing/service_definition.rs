@@ -91,7 +91,7 @@ pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String>
     unambiguous(ports.collect())
 }
 
-/// Returns the ports, if their names differ.
+/// Returns the ports, if no two have the same name.
 fn unambiguous(ports: Vec<SlicePort>) -> Result<Vec<SlicePort>, String> {
     let has_duplicate_name =
         |(index, port): (usize, &SlicePort)| ports[..index].iter().any(|other| other.name == port.name);

@@ -59,8 +59,8 @@ impl ServiceName {
         [self.slice(), self.ipv6_slice()]
     }
 
-    /// Returns the permissions that a candidate needs to route the Service to itself. Only a dual-stack Service
-    /// has a second slice.
+    /// Returns the permissions that a candidate needs to route the Service to itself. Only a dual-stack Service has a
+    /// second slice.
     pub fn rules(&self, namespace: &str, is_dual_stack: bool) -> Vec<Rule> {
         let slices = self.slices().into_iter().take(if is_dual_stack { 2 } else { 1 });
         let mut rules: Vec<Rule> =

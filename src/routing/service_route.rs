@@ -106,7 +106,8 @@ impl Service {
     /// addresses, only the definition of the Service is checked.
     ///
     /// # Errors
-    /// Fails if the Service cannot route to these addresses.
+    /// Fails if the Service cannot route to any of these addresses, or if reading it fails for a reason other than a
+    /// missing permission.
     pub async fn route(&self, objects: &ServiceObjects, addresses: &[IpAddr]) -> Result<ServiceRoute, Error> {
         let ServiceObjects { services, namespace, .. } = objects;
         let refused = |reason: String| Error::new(ErrorKind::Refused, reason);

@@ -64,7 +64,7 @@ impl Worker {
         }
     }
 
-    /// Runs until the candidate exits and traffic is routed away.
+    /// Runs until the candidate is exiting and traffic has been routed away or cannot be.
     pub async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
         let mut inputs = RouteInputs::default();
@@ -163,8 +163,8 @@ impl Worker {
     }
 }
 
-/// Runs an operation, and starts it a second time after [`HEDGE_DELAY`]. Returns the first success, or an error if both
-/// attempts fail.
+/// Runs an operation, and starts it a second time if it has not finished after [`HEDGE_DELAY`]. Returns the first
+/// success, or an error if no attempt succeeds.
 async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Result<T, E> {
     let mut first = begin();
     match timeout(HEDGE_DELAY, &mut first).await {

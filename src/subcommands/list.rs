@@ -121,9 +121,9 @@ impl Lister {
         for (kind, format) in self.kinds.clone() {
             match self.objects(format).await {
                 Ok(objects) => rows.extend(objects.iter().filter_map(|object| row(kind, format, object))),
-                // A user who may only list Leases still sees most locks.
+                // A user who is only allowed to list Leases still sees most locks.
                 Err(error) if error.kind == ErrorKind::Forbidden && kind != default_kind() => {
-                    warn(&format!("{error}; locks of the kind {} are left out", kind.word));
+                    warn(&format!("{error}; locks of the kind {} are not listed", kind.word));
                     self.kinds.retain(|(other, _)| *other != kind);
                 }
                 Err(error) if error.refused_by_rbac => {
@@ -149,7 +149,7 @@ impl Lister {
     }
 }
 
-/// Returns the row of a lock. A lock whose record cannot be parsed is left out with a warning.
+/// Returns the row of a lock. If its record cannot be parsed, prints a warning and returns `None`.
 fn row(kind: &'static LockKind, format: &RecordFormat, object: &Value) -> Option<(Key, LockRow)> {
     let metadata = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
     let (namespace, name) = (metadata("namespace")?, metadata("name")?);
@@ -269,7 +269,7 @@ fn held_slots(rows: &BTreeMap<Key, LockRow>) -> BTreeMap<String, String> {
     locks.into_iter().map(phrase).collect()
 }
 
-/// Returns a line about a change.
+/// Returns a changed row as one line.
 fn line(row: &LockRow, shows_namespace: bool) -> String {
     let cells = cells(row);
     cells[first_column(shows_namespace)..].join("   ") + "\n"

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::telemetry::log::{on_one_line, printable};
 
-/// Shorter durations are shown in tenths of a second, others in whole seconds.
+/// Shorter durations are truncated to tenths of a second, others to whole seconds.
 const TENTHS_LIMIT: Duration = Duration::from_secs(10);
 
-/// The status of a lock at a time, by this machine's clock.
+/// The status of a lock at one instant, according to this machine's clock.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LockStatus {
@@ -27,7 +27,8 @@ pub struct LockStatus {
     /// Whether there is a record. A lock without a record was never held, or its record was deleted.
     has_record: bool,
     pub holder: Option<String>,
-    /// The run of leaderrun that wrote the record; `None` if another program did.
+    /// The run that the record's mark names; `None` without a valid mark, for example because another program wrote the
+    /// record.
     run: Option<RunId>,
     acquired: Option<Timestamp>,
     pub held_for_seconds: Option<f64>,
@@ -35,7 +36,8 @@ pub struct LockStatus {
     pub renewed_seconds_ago: Option<f64>,
     lease_duration_seconds: Option<u32>,
     pub expires_in_seconds: Option<f64>,
-    /// How long the holder waits before it claims a free lock (`--claim-delay`); `None` if it does not wait.
+    /// How long the holder waits before it claims a free lock (`--claim-delay`); `None` if it does not wait, or if
+    /// there is no holder.
     pub claim_delay_seconds: Option<f64>,
     pub transitions: u32,
     pub not_before: Option<Timestamp>,
@@ -47,14 +49,14 @@ pub struct LockStatus {
 pub enum LockState {
     Held,
     Free,
-    /// The lock is held, but was not renewed in time by this machine's clock.
+    /// The lock is held, but according to this machine's clock it was not renewed in time.
     Expired,
     /// The lock is free, but must not be acquired yet because of `--min-hold`.
     NotDue,
 }
 
 impl LockStatus {
-    /// Returns the status at a time, by this machine's clock, of a lock with this record.
+    /// Returns the status of a lock with this record at `now`, according to this machine's clock.
     pub fn new(lock: String, record: Option<&Record>, now: Timestamp) -> Self {
         let has_record = record.is_some();
         let free = Record::default();
@@ -89,7 +91,8 @@ impl LockStatus {
         }
     }
 
-    /// Returns whether two statuses differ in more than the values that change as time passes.
+    /// Returns whether two statuses differ by more than a renewal or the passing of time. An expiry counts as a
+    /// difference.
     pub fn differs_from(&self, other: &Self) -> bool {
         let without_times = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
@@ -124,14 +127,14 @@ impl LockStatus {
         }
     }
 
-    /// Returns the status as one line of JSON that is safe on a terminal: characters other than ASCII, which only occur
-    /// in strings, are escaped.
+    /// Returns the status as one line of JSON. Characters other than printable ASCII, which only occur in strings, are
+    /// escaped, so that the line is safe on a terminal.
     pub fn json(&self) -> Result<String> {
         Ok(escaped_json(&serde_json::to_string(self)?) + "\n")
     }
 }
 
-/// Escapes all characters of a JSON text that are not ASCII.
+/// Escapes all characters of a JSON text that are not printable ASCII.
 pub fn escaped_json(json: &str) -> String {
     let mut line = String::new();
     for character in json.chars() {
@@ -148,13 +151,13 @@ fn shown(holder: &str) -> String {
     if holder.is_empty() { "a holder without a name".to_owned() } else { printable(holder) }
 }
 
-/// Returns when a held record expires, by the holder's clock.
+/// Returns when a held record expires, according to the holder's clock.
 pub fn expires(record: &Record) -> Option<Timestamp> {
     let lease_duration = SignedDuration::from_secs(record.lease_duration_seconds?.into());
     record.renew_time.filter(|_| record.is_held())?.checked_add(lease_duration).ok()
 }
 
-/// Returns a duration in seconds, with milliseconds.
+/// Returns a duration in seconds, truncated to milliseconds.
 fn seconds(duration: SignedDuration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
@@ -319,7 +322,7 @@ transitions   3
     }
 
     #[test]
-    fn passing_time_alone_makes_no_difference_between_two_statuses_of_a_held_lock() {
+    fn time_alone_makes_no_difference_until_the_lock_expires() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
         assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
         assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "the mark is for another renewTime");

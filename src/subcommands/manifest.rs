@@ -8,8 +8,8 @@ use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rul
 use crate::lock::{self, check_name};
 use crate::telemetry::log::printable_cause;
 
-/// Returns a service account and its permissions as YAML. With `priority` the output includes a FlowSchema that lets a
-/// busy API server serve the requests of the account first.
+/// Returns a service account and its permissions as YAML. With `priority`, the output includes a FlowSchema with which
+/// a busy API server serves the account's requests for the lock first.
 pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     let ManifestRequest { target, slots, owner, service_account, routing, priority } = request;
     let LockTarget { lock, cluster } = target;
@@ -138,8 +138,8 @@ spec:
     ))
 }
 
-/// Returns the rule of the FlowSchema for requests for an object. A rule cannot name individual objects, so it applies
-/// to all objects of this kind.
+/// Returns the FlowSchema's rule for requests for an object. A rule cannot name individual objects, so it applies to
+/// all objects of this kind in the namespace.
 fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
     let group = if resource.group.is_empty() { "\"\"" } else { resource.group };
     format!(

@@ -1,4 +1,4 @@
-//! The subcommands, which inspect or change a lock without running a command.
+//! The subcommands, which inspect, set up or change locks without running a command.
 
 mod check;
 mod doctor;
@@ -29,10 +29,10 @@ use crate::routing::{Routing, RoutingTarget};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::on_one_line;
 
-/// The timeout of one request to the API server or a file.
+/// The timeout of one request to the API server, or of one access to a lock file.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The interval of reads while a subcommand waits for a change.
+/// The interval between reads while a subcommand waits for a change.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The timeout for opening a lock. It is long because a credential plugin may wait for the user.
@@ -43,7 +43,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum Subcommand {
     /// Show the holder of the lock, or the holders of all slots.
     Status(StatusRequest),
-    /// Show the locks of a namespace.
+    /// Show the locks of one namespace or of all namespaces.
     List(ListRequest),
     /// Print the service account, Role and other objects that a candidate needs in a cluster.
     Manifest(ManifestRequest),
@@ -53,7 +53,7 @@ pub enum Subcommand {
     Release(LockTarget, Option<Duration>),
     /// Check whether a run with these options would work.
     Doctor(Box<DoctorRequest>),
-    /// Report by the exit status whether the run that this process belongs to will hold the lock for at least this
+    /// Report through the exit status whether the run that this process belongs to will hold the lock for at least this
     /// long.
     Check(Duration),
 }
@@ -120,8 +120,7 @@ async fn open_slots(
     Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
 }
 
-/// Prints a warning if a lock without a record has slots, according to the record of the first slot. Returns whether it
-/// has slots.
+/// Prints a warning if the lock has slots, according to the record of its first slot. Returns whether it has slots.
 async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     let Ok((first, _)) = open(lock.in_slot(0), access).await else { return false };
     let Ok(Ok(Some(stored))) = timeout(REQUEST_TIMEOUT, first.get()).await else { return false };

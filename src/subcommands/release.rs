@@ -84,7 +84,8 @@ async fn write(lock: &dyn Lock, seen: Option<Stored>, record: Record) -> Result<
     }
 }
 
-/// Returns the part of a record that a renewal changes. A request to step down does not count as a renewal.
+/// Returns the parts of a stored record whose change counts as a renewal: everything except a request to step down and
+/// the resourceVersion.
 fn renewed_part(stored: Option<&Stored>) -> Option<(Record, &str)> {
     stored.map(|stored| (Record { step_down: None, ..stored.record.clone() }, stored.version.uid.as_str()))
 }
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(
             observation_with(Some(3600), None),
             Duration::from_secs(1200),
-            "the record is from another program or an older release"
+            "the record is from another program or an older version of leaderrun"
         );
         assert_eq!(observation_with(Some(6), Some(100)), MIN_OBSERVATION_TIME);
         assert_eq!(observation_time(None), Duration::from_secs(5));

@@ -81,7 +81,7 @@ async fn status_of_slots(
     Ok(CommandOutput { text, status: status.exit_status() })
 }
 
-/// Prints a line about the record, or about the records of all slots, and a line for each change, until no process
+/// Prints a line about the record, or about the record of each slot, and then a line for each change, until no process
 /// reads stdout any more.
 pub async fn watch(request: StatusRequest) -> Result<CommandOutput> {
     let StatusRequest { target, slots, output, watch: _ } = request;
@@ -116,9 +116,9 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
     Ok(())
 }
 
-/// Waits for a change of the record. If the lock expires or becomes due before that, the new status is printed. Returns
-/// the record after the change, which is `Some(None)` if it was deleted. Returns `None` if no process reads stdout any
-/// more.
+/// Waits until the record changes, or the watch ends or is silent for too long. If the lock expires or becomes due
+/// before that, the new status is printed. Returns the current record, which is `Some(None)` if there is none. Returns
+/// `None` if no process reads stdout any more.
 async fn changed(
     lock: &dyn Lock,
     stored: Option<&Stored>,

@@ -77,7 +77,7 @@ async fn ask(lock: &dyn Lock) -> Result<Option<Record>> {
         }
         match lock.update(version, Record { step_down: Some(run), ..record.clone() }).await {
             Ok(_) => return Ok(Some(record)),
-            // The holder has renewed the lock since the read.
+            // The record has changed since the read, usually by a renewal.
             Err(refusal) if refusal.kind == LockErrorKind::Conflict => {}
             Err(failure) => return Err(failure.into()),
         }

@@ -14,7 +14,7 @@ use crate::process::clock;
 use crate::process::cpu_limit::CpuCgroups;
 use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 
-/// The shortest time between two scans for processes in nested PID namespaces.
+/// The shortest time between two regular scans for processes in nested PID namespaces.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, as long as the pause
@@ -25,7 +25,7 @@ const SCAN_PAUSE_FACTOR: u32 = 2000;
 /// know how many processes there are.
 const LONG_SCAN_PAUSE: Duration = Duration::from_secs(5);
 
-/// The shortest pause after a scan of very many processes, as a multiple of the CPU time of the scan.
+/// The pause after a scan of very many processes, if the tree does not grow, as a multiple of the CPU time of the scan.
 const MIN_SCAN_PAUSE_FACTOR: u32 = 100;
 
 /// The time between two preparations of the search for escaped processes.
@@ -42,15 +42,16 @@ pub struct CommandTree {
     /// The pids of the left-over processes that SIGTERM was sent to, in ascending order. Processes that are orphaned
     /// later get SIGTERM too.
     terminated: Option<Vec<Pid>>,
-    /// Whether processes are left, none of which is a child of this process.
+    /// Whether the tree is not empty although the last reap found no child: nested processes are left, or the search
+    /// for escaped processes has just been started.
     awaits_nested: bool,
-    /// Whether the last call of [`reap`](Self::reap) may have left dead children.
+    /// Whether the last call to [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,
     next_scan: Instant,
     next_preparation: Instant,
     cpu: CpuCgroups,
     limit: Option<CpuLimit>,
-    /// The number of periods in which the CPU limit was used up, as of the last call of
+    /// The number of periods in which the CPU limit was used up, as of the last call to
     /// [`expected_delay`](Self::expected_delay).
     throttled_periods: Option<u64>,
     kill_time: Duration,
@@ -133,8 +134,8 @@ impl CommandTree {
         self.estimate_kill_time();
     }
 
-    /// Prepares the search for escaped processes if that is due, so that it does not delay the release of the lock. Ends
-    /// early at `until`.
+    /// Prepares the search for escaped processes if that is due, so that the search does not delay the release of the
+    /// lock. Ends early at `until`.
     pub fn prepare_search_if_due(&mut self, until: Option<Instant>) {
         let now = clock::now();
         if now >= self.next_preparation && self.kill.is_none() {
@@ -163,7 +164,7 @@ impl CommandTree {
     }
 
     /// Estimates how late a process without a real-time priority would run, from the number of runnable threads.
-    /// Returns zero in the first call, and if the threads have not used up a CPU limit since the last call.
+    /// Returns zero on the first call, and if the threads have not used up a CPU limit since the last call.
     pub fn expected_delay(&mut self) -> Duration {
         let throttled_periods = self.cpu.throttling().map(|throttling| throttling.throttled_periods);
         let previous = mem::replace(&mut self.throttled_periods, throttled_periods);
@@ -172,7 +173,7 @@ impl CommandTree {
         limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
     }
 
-    /// Returns how long the processes that the last scan has found would take to end after a kill.
+    /// Returns how long the processes found by the last scan would take to end after a kill.
     pub fn kill_time(&self) -> Duration {
         self.kill_time
     }
@@ -182,7 +183,7 @@ impl CommandTree {
         self.kill_pace
     }
 
-    /// Returns how many processes and threads the last scan has found.
+    /// Returns how many processes and threads were counted last, by a scan or between scans.
     pub fn count(&self) -> TaskCount {
         self.tree.count()
     }
@@ -200,7 +201,8 @@ impl CommandTree {
         self.tree.names_of_live_children()
     }
 
-    /// Sends a signal to all processes that the main process left running.
+    /// Sends a signal to every child: the processes that were orphaned when the main process ended, but not the
+    /// processes below them.
     pub fn signal_children(&self, signal: i32) {
         for child in self.tree.children() {
             // SAFETY: the call takes two integers. nix's `kill` does not support real-time signals.
@@ -208,7 +210,8 @@ impl CommandTree {
         }
     }
 
-    /// Sends SIGTERM to all processes that the main process left running, and to those that are orphaned from now on.
+    /// Sends SIGTERM to every child and every remembered nested process, and to each process that is orphaned from now
+    /// on.
     pub fn begin_terminating(&mut self) {
         self.terminated = Some(Vec::new());
         self.terminate_leftovers();
@@ -226,8 +229,8 @@ impl CommandTree {
         self.tree.terminate_nested();
     }
 
-    /// Sends SIGKILL to every process, and schedules further rounds. `main` is the main process unless it has been
-    /// reaped; `granted` is the tenure that was granted last.
+    /// Begins to send SIGKILL to every process, and schedules further rounds. `main` is the main process unless it has
+    /// been reaped; `granted` is the tenure that was granted last.
     ///
     /// # Errors
     /// Returns why some process cannot be killed.
@@ -247,7 +250,7 @@ impl CommandTree {
     /// Kills again if the next round is due.
     ///
     /// # Errors
-    /// Returns why some process cannot be killed, unless an earlier round has returned that.
+    /// Returns why some process cannot be killed, unless an earlier round has already returned a failure.
     pub fn run_round(&mut self) -> Result<(), KillFailure> {
         let now = clock::now();
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
@@ -259,7 +262,7 @@ impl CommandTree {
         self.tree.describe(failure)
     }
 
-    /// Returns the names of some of the processes that the last round killed.
+    /// Returns the names of some of the processes that the last round of a kill found.
     pub fn names(&self) -> String {
         self.tree.names()
     }
@@ -272,8 +275,8 @@ impl CommandTree {
     }
 }
 
-/// Returns the pause after a scan that took this CPU time. `is_growing` states whether the scan has found more
-/// processes than the previous scan.
+/// Returns the pause after a scan that took this CPU time. `is_growing` states whether the scan found more processes
+/// than the previous scan.
 fn scan_pause(took: Duration, is_growing: bool) -> Duration {
     let longest = LONG_SCAN_PAUSE.max(took * MIN_SCAN_PAUSE_FACTOR);
     if is_growing { SCAN_INTERVAL } else { SCAN_INTERVAL.max(longest.min(took * SCAN_PAUSE_FACTOR)) }

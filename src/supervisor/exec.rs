@@ -20,7 +20,7 @@ use crate::telemetry::log::shell_word;
 /// The length of the longest encoded failure, in bytes. A pipe accepts a message of this length atomically.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// The directories that are searched if PATH is not set. execvp(3) searches the same ones.
+/// The directories that are searched if PATH is not set: those that execvp(3) searches.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The interpreter of a script without a `#!` line.
@@ -87,8 +87,8 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     permission_failure.unwrap_or_else(|| not_found(&unsearchable_directories))
 }
 
-/// Returns the failure for a program that was found in no directory of PATH. This user may not search the directories
-/// in `unsearchable_directories`.
+/// Returns the failure for a program that was found in no directory of PATH. This user lacks permission to search the
+/// directories in `unsearchable_directories`.
 fn not_found(unsearchable_directories: &[PathBuf]) -> ExecFailure {
     let mut failure = ExecFailure::from(Errno::ENOENT);
     if !unsearchable_directories.is_empty() {
@@ -131,7 +131,7 @@ fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> 
     }
 }
 
-/// Returns the reason why a file may not be executed.
+/// Returns the reason why executing a file is not permitted.
 fn not_permitted(path: &Path) -> String {
     let is_executable = |metadata: &Metadata| metadata.mode() & 0o111 != 0;
     let interpreter = || FileFormat::of(path)?.interpreter().map(str::to_owned);
@@ -157,7 +157,7 @@ fn not_permitted(path: &Path) -> String {
     }
 }
 
-/// Returns the outermost directory in this path that this user may not search.
+/// Returns the outermost directory in this path that this user lacks permission to search.
 fn unsearchable_directory(path: &Path) -> Option<&Path> {
     let mut directories: Vec<&Path> =
         path.ancestors().skip(1).filter(|directory| *directory != Path::new("")).collect();

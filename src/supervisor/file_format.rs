@@ -41,7 +41,7 @@ pub enum FileFormat {
     Data,
 }
 
-/// The parts of an ELF header that decide whether the program can be executed.
+/// The parts of an ELF file that decide whether the program can be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElfProgram {
     machine: u16,
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_test_program_is_recognized_as_a_program_for_this_machine() {
-        let Some(FileFormat::Program(program)) = FileFormat::of(Path::new("/proc/self/exe")) else { panic!("no ELF") };
+        let Some(FileFormat::Program(program)) = FileFormat::of(Path::new("/proc/self/exe")) else { panic!("not ELF") };
         assert_eq!(program.other_machine(), None);
         if let Some(interpreter) = program.interpreter {
             assert!(Path::new(&interpreter).exists(), "{interpreter}");
@@ -175,7 +175,7 @@ mod tests {
         let mut for_s390x = [0; 64];
         for_s390x[..6].copy_from_slice(b"\x7fELF\x02\x01");
         for_s390x[18] = 22;
-        let FileFormat::Program(program) = format_of(&for_s390x) else { panic!("no ELF") };
+        let FileFormat::Program(program) = format_of(&for_s390x) else { panic!("not ELF") };
         assert_eq!(program.other_machine().as_deref(), Some("s390x"));
         assert_eq!(format_of(b"\x7fELF"), FileFormat::Data);
         let mut damaged = [255; 64];

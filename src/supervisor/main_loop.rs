@@ -39,8 +39,8 @@ use crate::process::terminal::TerminalPolicy;
 use crate::process::tree::{self, Ended, KillFailure, SharedNested, Tree};
 use crate::telemetry::log::printable;
 
-/// How long after the start the supervisor measures for the first time. It does not do so at once, because that would
-/// delay the start of the command.
+/// How long after its own start the supervisor first measures the delay of a kill. It does not measure at once, because
+/// that would delay the start of the command.
 const FIRST_PROBE: Duration = Duration::from_millis(50);
 
 /// The supervisor's main loop. It runs in the supervisor's only thread.
@@ -81,10 +81,11 @@ pub struct MainLoop<'a> {
 }
 
 impl<'a> MainLoop<'a> {
-    /// Creates the main loop of a supervisor that has no orders yet.
+    /// Creates the main loop of a supervisor that has received no orders yet.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a descriptor, or the elector is already dead.
+    /// Fails if the kernel refuses a system call, if the elector is already dead, or if an argument of the command
+    /// contains a NUL.
     pub fn new(
         config: SupervisorConfig,
         channel: &'a SupervisorEnd,
@@ -109,8 +110,9 @@ impl<'a> MainLoop<'a> {
             let notice = SupervisorNotice::SwitchUnavailable { reason: reason.to_string() };
             let _ = channel.send(&Report::Notice(notice));
         }
-        // With `--kill-after`, the command gets the terminal only when SIGTTIN suspends it, so that Ctrl-C reaches
-        // leaderrun until then. A command that ignores SIGTTIN is not suspended, so it gets the terminal at the start.
+        // With `--kill-after`, the command gets the terminal only when SIGTTIN or SIGTTOU suspends it, so that Ctrl-C
+        // reaches leaderrun until then. A command that ignores SIGTTIN is not suspended, so it gets the terminal at the
+        // start.
         let only_on_demand = config.stop_options.kill_after.is_some() && !inherited.ignores(libc::SIGTTIN);
         let terminal_policy = TerminalPolicy::new(config.foreground).only_on_demand(only_on_demand);
         Ok(Self {
@@ -360,7 +362,7 @@ impl<'a> MainLoop<'a> {
         if !is_any_ready && !has_changed && next_timeout.is_none_or(|at| clock::now() < at) {
             return Ok(false);
         }
-        // The elector may have received the same signal, and relay it.
+        // The elector may also have received the signal, and may relay it.
         for signal in self.signals.receive().to_relay {
             self.relay.handle_own_signal(clock::now(), signal);
         }
@@ -371,9 +373,9 @@ impl<'a> MainLoop<'a> {
         Ok(true)
     }
 
-    /// Locks this process in memory when it is called for the first time: after the start of the command, which locking
-    /// would delay. The elector has already locked its own memory, so the pages of the program are not read from the
-    /// disk again.
+    /// Locks this process in memory on the first call, which comes after the start of the command, because locking
+    /// would delay the start. The elector has already locked its own memory, so the pages of the program are not read
+    /// from the disk again.
     fn lock_memory(&mut self) {
         if !mem::replace(&mut self.lock_memory_tried, true) {
             // A failure is not reported, because the elector fails in the same way and logs that.
@@ -422,7 +424,7 @@ impl<'a> MainLoop<'a> {
     }
 
     /// Sends a report. A report that cannot be sent is dropped, because safety does not depend on it: each of the two
-    /// processes notices the death of the other by a pidfd, and a freeze of the other by a deadline.
+    /// processes notices the death of the other through a pidfd, and a freeze of the other through a deadline.
     fn report(&self, report: &Report) {
         let _ = self.channel.send(report);
     }

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn each_copy_to_the_supervisor_holds_back_only_one_signal() {
+    fn a_signal_that_the_supervisor_received_is_matched_only_once_and_only_for_a_while() {
         let (mut relay, now) = (Relay::default(), start());
         relay.handle_own_signal(now, TERM);
         relay.accept(now, TERM);

@@ -58,7 +58,7 @@ impl Counters {
         self.renewal_duration.observe(took);
     }
 
-    /// Counts the time left before the renew deadline when a renewal succeeded.
+    /// Records how much time was left before the renew deadline when a renewal succeeded.
     pub fn count_margin(&mut self, margin: Duration) {
         self.renewal_margin.observe(margin);
         self.minimum_renewal_margin = Some(self.minimum_renewal_margin.map_or(margin, |minimum| minimum.min(margin)));
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_of_a_label_is_present_from_the_start() {
+    fn the_lists_of_label_values_contain_every_result_and_reason() {
         use RenewalResult::{Conflict, Error, Refused, Success, Timeout};
 
         let mut counters = Counters::new(Duration::from_secs(10));

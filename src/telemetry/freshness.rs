@@ -86,8 +86,8 @@ mod tests {
         Instant::after_boot(Duration::from_secs(seconds))
     }
 
-    /// Returns the freshness of a candidate that started at 0, with a lease duration of 15 s and a request timeout of 2
-    /// s.
+    /// Returns the freshness of a candidate that started at 0 s. Its lease duration is 15 s, and its request timeout is
+    /// 2 s.
     fn freshness() -> Freshness {
         Freshness::new(at(0), Duration::from_secs(15), Duration::from_secs(2))
     }

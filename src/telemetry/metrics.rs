@@ -66,7 +66,7 @@ type Sample<'a> = (Option<(&'a str, Cow<'a, str>)>, f64);
 /// The function that reads the value of a metric. Its variant determines the metric's type.
 #[derive(Debug)]
 enum Reading {
-    /// A counter. An unknown value is not printed, because zero would look like a value.
+    /// A counter. An unknown value is not printed, because zero would look like a real count.
     Counter(fn(&CandidateState) -> Option<u64>),
     CounterByLabel(fn(&CandidateState) -> &CounterByLabel),
     Gauge(fn(&CandidateState, Instant) -> Option<f64>),
@@ -78,7 +78,7 @@ enum Reading {
 pub const METRICS: &[MetricDescription] = &[
     MetricDescription {
         name: "leader_election_master_status",
-        help: "Whether this candidate leads: 1 while its command may be alive, 0 while it waits. The name is that of client-go's metric.",
+        help: "Whether this candidate leads: 1 while its command may be alive, 0 otherwise. The name is that of client-go's metric.",
         label: None,
         reading: Reading::Gauge(|state, _| Some(f64::from(u8::from(state.is_leading())))),
     },

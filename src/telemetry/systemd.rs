@@ -4,7 +4,7 @@
 //! doing, that its main loop is alive, and that it is stopping. The command inherits `NOTIFY_SOCKET`. With
 //! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores messages from the command. With
 //! `NotifyAccess=all`, systemd accepts messages from both. With `--notify command`, the command reports while it runs,
-//! and leaderrun reports only while it waits.
+//! and all that leaderrun reports during that time is that it is stopping.
 //!
 //! The crate `sd-notify` is not used, because it blocks while systemd's queue is full, for example while systemd
 //! re-executes itself. leaderrun must never wait for systemd.

@@ -51,7 +51,7 @@ impl Namespace {
         format!("{}/{name}", self.configmaps())
     }
 
-    /// Creates or replaces a Lease with this holder.
+    /// Creates a Lease with this holder by a PUT, which is refused if the Lease exists.
     fn put(&self, name: &str, holder: &str) -> Value {
         self.admin.replace(&self.lease(name), &held_by(name, holder)).expect("a new Lease")
     }

@@ -85,7 +85,7 @@ fn every_user_may_use_discovery() {
 }
 
 #[testkit::test]
-fn a_candidate_needs_four_verbs_for_one_name() {
+fn four_verbs_for_one_name_are_enough_for_a_candidate() {
     let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get", "create", "update", "watch"]));
     let watch_path = format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases());
     let watch = candidate.watch(&watch_path).expect("a watch before the object exists");
@@ -205,13 +205,13 @@ fn a_server_that_has_not_read_the_roles_yet_refuses_permitted_requests() {
 
     cluster.api_server().forget_roles();
     let refused = get().unwrap_err();
-    let unknown = cluster.client_for("stranger").get(&namespace.lease("job")).unwrap_err();
+    let ordinary = cluster.client_for("stranger").get(&namespace.lease("job")).unwrap_err();
     assert_eq!(
         refused.message,
-        unknown.message.replace("stranger", "candidate"),
+        ordinary.message.replace("stranger", "candidate"),
         "the refusal should look like any other"
     );
-    assert_eq!((refused.code, &refused.details), (403, &unknown.details));
+    assert_eq!((refused.code, &refused.details), (403, &ordinary.details));
     assert!(namespace.admin.get(&namespace.lease("job")).is_ok(), "an administrator should need no Role");
     cluster.api_server().read_roles();
     assert!(get().is_ok());

@@ -147,7 +147,7 @@ fn a_json_patch_changes_nothing_if_its_test_fails() {
 }
 
 #[testkit::test]
-fn a_configmap_cannot_be_created_by_put_and_needs_no_version() {
+fn a_configmap_cannot_be_created_by_put_but_can_be_updated_without_a_version() {
     let namespace = Namespace::new();
     let leader = |record: &str| {
         let annotations = json!({ "control-plane.alpha.kubernetes.io/leader": record });
@@ -169,7 +169,7 @@ fn a_configmap_cannot_be_created_by_put_and_needs_no_version() {
 }
 
 #[testkit::test]
-fn endpoints_can_be_created_by_put_and_need_no_version() {
+fn endpoints_can_be_created_by_put_and_updated_without_a_version() {
     let namespace = Namespace::new();
     let path = format!("/api/v1/namespaces/{}/endpoints/job", namespace.name);
     let leader = |record: &str| {

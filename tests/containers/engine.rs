@@ -136,7 +136,7 @@ impl Candidate {
     }
 }
 
-/// A started container, which is removed when this is dropped.
+/// A started container, which is removed when this handle is dropped.
 pub struct Container {
     pub name: String,
 }

@@ -72,6 +72,6 @@ fn a_container_that_was_paused_past_its_lease_ends_its_command_when_it_continues
     assert_eq!(leader.wait(), LOST);
     let last_seen = |holder| witnesses.lifetimes_of(holder).iter().map(|life| life.last_seen_at).max();
     let (last_of_a, last_of_b) = (last_seen("a"), last_seen("b"));
-    eventually("the command of b continues", || last_seen("b") > last_of_b);
-    assert_eq!(last_seen("a"), last_of_a, "no process of the command of a should be left");
+    eventually("b's command continues", || last_seen("b") > last_of_b);
+    assert_eq!(last_seen("a"), last_of_a, "no process of a's command should be left");
 }

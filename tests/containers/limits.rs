@@ -39,7 +39,7 @@ fn assert_command_ends_after_oom_kill_of_leaderrun(options: &[&str]) {
         .run_script(&witnesses, &["ignore"], &format!("echo 0 >/proc/self/oom_score_adj; {MEMORY_EATER}"));
     witnesses.wait_for("a", 1);
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
-    // The kernel may kill either process of leaderrun first.
+    // The kernel may kill either of leaderrun's processes first.
     let status = a.wait();
     assert!([LOST, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
     witnesses.wait_for("b", 1);

@@ -12,7 +12,7 @@ use testkit::{Cluster, TestLock, Witnesses, scratch};
 
 use crate::engine::{Candidate, check_can_run_containers, docker};
 
-/// A Docker network, which is removed when this is dropped. Its containers must be dropped first.
+/// A Docker network, which is removed when this handle is dropped. Its containers must be dropped first.
 struct Network(String);
 
 impl Network {

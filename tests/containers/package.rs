@@ -44,7 +44,7 @@ fn quoted(script: &str) -> String {
     format!("'{}'", script.replace('\'', r"'\''"))
 }
 
-/// A container with Debian, which is removed when this is dropped.
+/// A container with Debian, which is removed when this handle is dropped.
 struct Debian(String);
 
 impl Debian {

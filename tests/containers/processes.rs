@@ -44,8 +44,8 @@ fn a_command_that_becomes_a_daemon_ends_before_the_release() {
     drop(b);
 }
 
-/// Kills one of leaderrun's processes in a container with these options. Checks that the command is dead before another
-/// candidate's command starts.
+/// Kills leaderrun's process with the name `comm` in a container with these options. Checks that the command is dead
+/// before another candidate's command starts.
 fn assert_command_ends_after_kill(comm: &str, options: &[&str]) {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).docker_options(options).run_witness(&witnesses, &["ignore", "hidden"]);

@@ -17,7 +17,7 @@ use leaderrun_core::timing::Timing;
 /// The latency of a message in a large cluster with a busy server, in microseconds.
 const LATENCY: std::ops::Range<u64> = 2_000..20_000;
 
-/// The time between sending a change to one watcher and to the next watcher, in microseconds.
+/// The time between sending a change to one watcher and sending it to the next, in microseconds.
 const WATCH_EVENT_INTERVAL: u64 = 10;
 
 /// The time for which each leader's command runs.
@@ -37,7 +37,7 @@ enum Event {
 
 struct SimulatedCandidate {
     election: Election,
-    /// The number of this candidate's start. Events for an earlier candidate at the same index are dropped.
+    /// A serial number, unique to this candidate. Events for an earlier candidate at the same index are dropped.
     start_number: usize,
     watch_is_open: bool,
     /// The time at which the candidate's next timeout is due, in microseconds.
@@ -49,8 +49,8 @@ struct ContentionSimulation {
     /// The virtual time since boot.
     now: Duration,
     candidates: Vec<SimulatedCandidate>,
-    /// The queued events: the due time in microseconds, the index into `events`, the index of the candidate, and the
-    /// number of its start.
+    /// The queued events: the due time in microseconds, the index into `events`, the index of the candidate, and its
+    /// `start_number`.
     queue: BinaryHeap<Reverse<(u64, usize, usize, usize)>>,
     events: Vec<Option<Event>>,
     stored: Option<Stored>,
@@ -235,7 +235,7 @@ struct Measurement {
 }
 
 /// Measures `count` hand-overs among `size` candidates, after twelve hand-overs in which the candidates have estimated
-/// their number.
+/// how many they are.
 fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     let mut simulation = ContentionSimulation::new(size, seed);
     let refused_first: usize = simulation.run(12).iter().map(|hand_over| hand_over.refused).sum();
@@ -247,16 +247,17 @@ fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     let (median, worst) = (durations[count / 2], durations[count - 1]);
     println!(
         "{size} candidates, seed {seed}: median hand-over {median:?}, worst {worst:?}, {refused_per_hand_over:.1} \
-         refused writes per hand-over; {refused_first} refused writes in the twelve hand-overs before"
+         refused writes per hand-over; {refused_first} refused writes in the first twelve hand-overs"
     );
     Measurement { refused_per_hand_over, median }
 }
 
-/// The seeds of the simulations. Candidates estimate their number from random samples, which must work with every seed.
+/// The seeds of the simulations. Candidates estimate how many they are from random samples, which must work with every
+/// seed.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
 #[testkit::test]
-fn few_candidates_claim_without_a_delay() {
+fn up_to_five_candidates_claim_without_a_delay() {
     for size in 2..=5 {
         for seed in SEEDS {
             assert!(measure_hand_overs(size, seed, 200).median < Duration::from_micros(2 * LATENCY.end));

@@ -33,7 +33,8 @@ pub fn read(file: impl AsRef<Path>) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Returns the paths of the documents that are written by hand: all except the reference, which is generated.
+/// Returns the paths of the documents in the package's directory and in `docs/`, except the reference, which is
+/// generated.
 pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();

@@ -15,7 +15,7 @@ const CARGO: &str = r#"#!/bin/sh
 case "$1" in
 install) exit ;;
 run) shift 2; exec leaderrun "$@" ;;
-*) echo "the test does not replace cargo $*" >&2; exit 1 ;;
+*) echo "the replacement for cargo cannot run: cargo $*" >&2; exit 1 ;;
 esac
 "#;
 
@@ -67,7 +67,7 @@ fn run_documents(condition: impl Fn(&[&Block]) -> bool) {
 }
 
 #[testkit::test]
-fn shell_blocks_succeed() {
+fn shell_blocks_without_kubectl_succeed() {
     run_documents(|blocks| !uses_kubectl(blocks));
 }
 

@@ -1,5 +1,5 @@
-//! Fuzzes the supervisor on a machine that is suspended. When the machine resumes, the supervisor must obey the
-//! deadlines that have passed before it does anything else.
+//! Fuzzes the supervisor on a machine that is suspended. When the machine resumes, the supervisor must first apply the
+//! renewals that have arrived, and then obey the deadlines that have passed before it does anything else.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         }
         // After the suspend, renewals and signals that were sent earlier are in the queue, in random order.
         let before_suspend = now;
-        // The suspend takes between a millisecond and many years.
+        // The suspend lasts between a millisecond and 17 years.
         now = now + Duration::from_millis(1 << random.u32(..40));
         let mut queued = Vec::new();
         for _ in 0..random.usize(..4) {
@@ -90,9 +90,9 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
         } else {
             &[]
         };
-        assert!(actions.starts_with(expected), "{expected:?} before {actions:?}");
-        assert!(!actions[expected.len()..].iter().any(is_loss), "no other stop or kill: {actions:?}");
-        // A later renewal extends the lease, but does not save the command.
+        assert!(actions.starts_with(expected), "{actions:?} should begin with {expected:?}");
+        assert!(!actions[expected.len()..].iter().any(is_loss), "there should be no other stop or kill: {actions:?}");
+        // Once a stop has begun, a later renewal extends the lease, but does not save the command.
         supervisor.step(now, inputs_with_orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
         assert!(expected.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant should not change");
     });

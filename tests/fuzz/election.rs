@@ -40,7 +40,7 @@ struct Execution {
     finished: bool,
     /// The resource version of the last record from the server.
     version: u64,
-    /// The size of the largest record from the server with its uid, in bytes of its debug output.
+    /// The size of the largest record from the server, including its uid, in bytes of its debug output.
     largest_record_size: usize,
 }
 
@@ -108,7 +108,7 @@ impl Execution {
         }
         let size = format!("{:?}", self.election).len();
         let largest = self.largest_record_size;
-        assert!(size < MAX_SIZE + 8 * largest, "the election keeps {size} bytes; the largest record has {largest}");
+        assert!(size < MAX_SIZE + 8 * largest, "the election keeps {size} bytes; the largest record takes {largest}");
     }
 
     fn random_object(&mut self) -> Option<Stored> {
@@ -214,7 +214,7 @@ impl Execution {
                 ElectionAction::Watch(_) => self.watch_is_open = true,
                 ElectionAction::Unwatch => self.watch_is_open = false,
                 ElectionAction::StartLeading(leadership) => {
-                    assert!(!self.leads, "the election starts to lead, but leads already");
+                    assert!(!self.leads, "the election starts to lead, although it already leads");
                     let record = &self.known.last().expect("a record").record;
                     assert!(
                         self.known.is_own(record),
@@ -223,7 +223,7 @@ impl Execution {
                     let renewed = leadership.tenure.renewal_sent_at;
                     assert!(
                         self.sent.contains(&(record.renew_time, renewed)),
-                        "the tenure begins at a time at which the election has not written"
+                        "the tenure begins at a time at which the election sent no write"
                     );
                     assert!(self.now.boot < leadership.tenure.stop, "the tenure is over before the command starts");
                     self.leads = true;
@@ -235,7 +235,7 @@ impl Execution {
                     assert!(!self.known.is_held_by_other());
                 }
                 ElectionAction::StepDown => {
-                    let last = self.known.last().expect("a record that requests it");
+                    let last = self.known.last().expect("a record that requests a step-down");
                     assert!(self.leads && last.record.step_down.is_some());
                 }
                 ElectionAction::Lose { .. } => {

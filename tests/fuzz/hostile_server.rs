@@ -56,7 +56,7 @@ enum ResponseKind {
     Errors,
     /// Bodies and lines that do not end.
     Endless,
-    /// Broken HTTP.
+    /// Broken or unexpected HTTP.
     BrokenHttp,
 }
 

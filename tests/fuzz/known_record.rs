@@ -61,12 +61,11 @@ impl KnownRecord {
         } else if let Some(before) = before.as_ref().filter(|_| changed)
             && before.record.is_held()
             && !self.is_own(&before.record)
-            // Another program, whose records have no mark, releases the lock by emptying the record. Nobody waits
-            // after such a release.
+            // Another program, whose records have no mark, releases the lock by emptying the record. No candidate
+            // waits after such a release.
             && (before.record.marked_holder().is_some() || after.is_none())
         {
-            // If an edit left the mark valid, the durations that the run itself wrote count, not those of earlier
-            // edits.
+            // If an edit left the mark valid, the durations that the run itself wrote count, not those from edits.
             let mark_is_unchanged = new_mark.is_some();
             let duration =
                 if mark_is_unchanged { self.longest_written } else { before.record.lease_duration(self.fallback) };

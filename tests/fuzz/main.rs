@@ -1,7 +1,7 @@
 //! Fuzz tests. In most of them, the input from other programs contains invalid bytes, wrong types, huge values and
 //! hostile text.
 //!
-//! Each execution has its own seed, which a failure prints:
+//! Each execution has its own seed. When one fails, its seed is printed, and this command repeats it:
 //!
 //! ```text
 //! LEADERRUN_FUZZ_SEED=42 LEADERRUN_FUZZ_RUNS=1 cargo test --test fuzz -- NAME --nocapture

@@ -8,8 +8,8 @@ use testkit::simulated_time::SECOND;
 
 fn assert_detects(setting: Setting, violation: ViolationKind) {
     let (found, statistics) = search(&setting, Order::BreadthFirst);
-    let found = found
-        .unwrap_or_else(|| panic!("no violation found although {:?} is disabled: {statistics}", setting.disabled_rule));
+    let found =
+        found.unwrap_or_else(|| panic!("no violation found; disabled rule: {:?}; {statistics}", setting.disabled_rule));
     println!("{:?}: {statistics}\n{}", setting.disabled_rule, found.trace(&setting));
     assert_eq!(found.violation, violation);
 }

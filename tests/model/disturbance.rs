@@ -1,5 +1,5 @@
 //! The disturbances that the model explores. Their number is bounded. A disturbance that lasts, such as a delayed
-//! message, a partition or a frozen process, ends at any later time, or never.
+//! message, a partition or a frozen process, may end at any later time, or never.
 
 /// A kind of disturbance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The elector of a run, driven as in its main loop, and the failures of leaderrun's two processes.
+//! The elector of a run, driven as leaderrun's main loop drives it, and the failures of leaderrun's two processes.
 
 use leaderrun_core::election::{ElectionInputs, Request};
 use leaderrun_core::elector::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, SupervisorFailure};
@@ -115,7 +115,7 @@ impl World<'_> {
                 state.election_finished = true;
                 (state.reply, state.watch) = (None, None);
                 state.late_writes.clear();
-                state.dropped_requests.extend(state.request.take().filter(|request| *request != Request::Get));
+                state.abandoned_requests.extend(state.request.take().filter(|request| *request != Request::Get));
                 self.run_supervisor(run);
             }
         }

@@ -68,7 +68,7 @@ pub struct Run {
     /// `true` if time has advanced since the reply was sent.
     pub reply_is_late: bool,
     /// Writes that can still be carried out, although their replies are no longer awaited.
-    pub dropped_requests: Vec<Request>,
+    pub abandoned_requests: Vec<Request>,
     /// The stored records of writes whose replies are still in flight, but no longer awaited.
     pub late_writes: Vec<Stored>,
     /// The events in flight of the open watch; `None` if no watch is open.
@@ -138,7 +138,7 @@ impl Run {
         self.request.is_some()
             || self.reply.is_some()
             || has_event
-            || !self.dropped_requests.is_empty()
+            || !self.abandoned_requests.is_empty()
             || !self.late_writes.is_empty()
     }
 
@@ -190,7 +190,7 @@ impl World<'_> {
             request_is_late: false,
             reply: None,
             reply_is_late: false,
-            dropped_requests: Vec::new(),
+            abandoned_requests: Vec::new(),
             late_writes: Vec::new(),
             watch: None,
             watch_is_late: false,
@@ -397,8 +397,8 @@ impl World<'_> {
         if let Some(Reply::Written(stored)) = run.reply.take() {
             run.late_writes.push(stored);
         }
-        // A dropped read has no effect, so only writes are kept.
-        run.dropped_requests.extend(run.request.take().filter(|request| *request != Request::Get));
+        // An abandoned read has no effect, so only writes are kept.
+        run.abandoned_requests.extend(run.request.take().filter(|request| *request != Request::Get));
         run.request_is_late = false;
         run.request = Some(request).filter(|_| !is_cut);
     }

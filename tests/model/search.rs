@@ -28,7 +28,7 @@ pub struct SearchStatistics {
 impl fmt::Display for SearchStatistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { states, transitions, seconds, commands } = self;
-        write!(f, "{states} states, {transitions} transitions, {commands} of them start a command, {seconds:.1} s")
+        write!(f, "{states} states, {transitions} transitions ({commands} of which start a command), {seconds:.1} s")
     }
 }
 

@@ -12,11 +12,10 @@ use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 /// supervisor.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
 /// The longest time from SIGKILL to the death of the last process. The elector sends SIGKILL 50 ms after the kill
-/// instant, so the last process dies 1 ms before the end of [`KILL_TIME`]. The next command can start exactly at that
-/// end.
+/// instant, so the last process dies 1 ms before the end of [`KILL_TIME`], which is when the next command can start.
 pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
-/// A rule that can be disabled, by changing the inputs and outputs of the state machines.
+/// A rule that can be disabled, by changing the inputs and outputs of the state machines, or the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A tenure begins just before its request is sent.

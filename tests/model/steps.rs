@@ -18,11 +18,11 @@ pub enum Step {
     RequestArrives(usize),
     /// A run's request is carried out, and the reply is late.
     RequestArrivesWithLateReply(usize),
-    /// One of a run's dropped requests, at this index, is carried out.
-    DroppedRequestArrives(usize, usize),
+    /// A run's abandoned request with this index is carried out.
+    AbandonedRequestArrives(usize, usize),
     RefuseRequest(usize),
     DeliverReply(usize),
-    /// One of a run's late replies to writes, at this index, arrives.
+    /// A run's late reply to a write, with this index, arrives.
     DeliverLateWrite(usize, usize),
     DeliverWatchEvent(usize),
     Partition(usize, Partition),
@@ -88,7 +88,7 @@ impl World<'_> {
                 steps.push(Step::RefuseRequest(index));
             }
         }
-        steps.extend((0..run.dropped_requests.len()).map(|number| Step::DroppedRequestArrives(index, number)));
+        steps.extend((0..run.abandoned_requests.len()).map(|number| Step::AbandonedRequestArrives(index, number)));
         if run.elector_process == ProcessState::Running {
             if run.reply.is_some() {
                 steps.push(Step::DeliverReply(index));
@@ -108,7 +108,7 @@ impl World<'_> {
             let (state, peer_state) = run.process_and_peer(role);
             match state {
                 ProcessState::Frozen => steps.push(Step::Thaw(index, role)),
-                // The promise covers the failure of one of the two processes.
+                // The promise covers the failure of only one of the two processes.
                 ProcessState::Running if peer_state == ProcessState::Running && !run.election_finished => {
                     if self.may_disturb(Disturbance::Freeze) {
                         steps.push(Step::Freeze(index, role));
@@ -153,7 +153,7 @@ impl World<'_> {
         match step {
             Step::Advance | Step::AdvanceToJustBefore => self.state.runs.iter().map(Run::timely_messages).sum(),
             Step::RequestArrives(_)
-            | Step::DroppedRequestArrives(..)
+            | Step::AbandonedRequestArrives(..)
             | Step::DeliverReply(_)
             | Step::DeliverLateWrite(..)
             | Step::DeliverWatchEvent(_) => 0,
@@ -169,7 +169,7 @@ impl World<'_> {
             Step::Advance | Step::AdvanceToJustBefore => String::new(),
             Step::RequestArrives(run) => format!("{}'s request arrives", name(run)),
             Step::RequestArrivesWithLateReply(run) => format!("{}'s request arrives; the reply is late", name(run)),
-            Step::DroppedRequestArrives(run, _) => format!("a request that {} has dropped arrives", name(run)),
+            Step::AbandonedRequestArrives(run, _) => format!("an earlier request of {} arrives", name(run)),
             Step::RefuseRequest(run) => format!("{}'s request is refused", name(run)),
             Step::DeliverReply(run) => format!("{} receives the reply", name(run)),
             Step::DeliverLateWrite(run, _) => format!("{} receives the reply to an earlier write", name(run)),

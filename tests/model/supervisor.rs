@@ -62,7 +62,9 @@ impl World<'_> {
                 SupervisorAction::SignalLeftovers(_) | SupervisorAction::ReportLeftovers { .. } => {}
                 SupervisorAction::SetHeldUntil(_) | SupervisorAction::KillElector => {}
                 SupervisorAction::Kill(reason) => {
-                    self.trace(|world| format!("{}'s supervisor kills: {reason:?}", world.state.runs[run].name()));
+                    self.trace(|world| {
+                        format!("{}'s supervisor kills the command: {reason:?}", world.state.runs[run].name())
+                    });
                     self.kill(run);
                 }
                 SupervisorAction::Report(report) => {

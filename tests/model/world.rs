@@ -106,10 +106,10 @@ impl<'a> World<'a> {
             Step::AdvanceToJustBefore => self.advance(JUST_BEFORE),
             Step::RequestArrives(run) => self.receive_request(run, true),
             Step::RequestArrivesWithLateReply(run) => self.receive_request(run, false),
-            Step::DroppedRequestArrives(run, number) => {
-                let request = self.state.runs[run].dropped_requests.remove(number);
+            Step::AbandonedRequestArrives(run, number) => {
+                let request = self.state.runs[run].abandoned_requests.remove(number);
                 if let Reply::Written(stored) = self.carry_out(run, request) {
-                    self.reply_to_dropped_write(run, stored);
+                    self.reply_to_abandoned_write(run, stored);
                 }
             }
             Step::RefuseRequest(run) => {
@@ -173,7 +173,7 @@ impl<'a> World<'a> {
     }
 
     /// Replies to a write whose reply the run no longer awaits.
-    fn reply_to_dropped_write(&mut self, run: usize, stored: Stored) {
+    fn reply_to_abandoned_write(&mut self, run: usize, stored: Stored) {
         let Run { machine, election_finished, .. } = self.state.runs[run];
         if !election_finished && !Partition::drops_inbound(self.state.partitions[machine]) {
             self.state.runs[run].late_writes.push(stored);
@@ -236,7 +236,7 @@ impl<'a> World<'a> {
         format!("version {}, holder {:?}, {mark}", self.state.store.revision(), record.holder_identity)
     }
 
-    /// Records the first violation.
+    /// Records a violation, unless there was an earlier one.
     pub fn record_violation(&mut self, violation: ViolationKind) {
         self.violation = self.violation.or(Some(violation));
     }

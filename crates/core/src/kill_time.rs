@@ -93,7 +93,7 @@ impl CpuLimit {
 }
 
 /// Returns the time from the kill of these processes until all of them have ended, on a busy machine. Returns zero if
-/// the time is negligible, and [`Duration::MAX`] if the limit is so small that they would never end.
+/// the time is negligible, and [`Duration::MAX`] if they would never end, because throttling them uses up the limit.
 pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     let further_threads = tasks.threads.saturating_sub(tasks.processes);
     let work = PROCESS_END * tasks.processes + THREAD_END * further_threads;
@@ -141,8 +141,8 @@ impl KillPace {
 
 /// How many more threads may be killed before the threads that were already killed have ended.
 ///
-/// A gradual kill proceeds in rounds. Each round lists the processes again, and begins with a new allowance, from which
-/// it takes first the processes that were already killed but have not ended.
+/// A gradual kill proceeds in rounds. Each round lists the processes again and begins with a new allowance. The threads
+/// of processes that were already killed but have not ended are deducted first.
 #[derive(Clone, Copy, Debug)]
 pub struct KillAllowance {
     max_killed_threads: u32,

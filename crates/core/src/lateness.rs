@@ -1,4 +1,4 @@
-//! Measures how late the scheduler wakes a thread, and estimates how late it may wake the thread next.
+//! Records how late the scheduler has woken a thread, and estimates how late it may wake the thread next time.
 
 use core::time::Duration;
 
@@ -29,9 +29,9 @@ pub fn probe_interval(command_runs: bool) -> Duration {
 
 /// The recent delays of a thread, which determine the delay that its deadlines must allow for.
 ///
-/// A thread that was late at least twice in the current or the previous window of 30 seconds is expected to be late
-/// again, for example because of a CPU limit. A single delay does not count, because a suspend or a SIGSTOP may have
-/// caused it.
+/// A thread that was late at least twice in the current and the previous window of 30 seconds, taken together, is
+/// expected to be late again, for example because of a CPU limit. A single delay does not count, because a suspend or a
+/// SIGSTOP may have caused it.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Lateness {
     window_began: Option<Instant>,
@@ -115,7 +115,7 @@ mod tests {
         lateness.add(at(1), LATE);
         assert_eq!(lateness.allowance(), LATE);
         lateness.add(at(31), Duration::ZERO);
-        assert_eq!(lateness.allowance(), LATE, "in the previous window");
+        assert_eq!(lateness.allowance(), LATE, "delays in the previous window still count");
         lateness.add(at(62), Duration::ZERO);
         assert_eq!(lateness.allowance(), Duration::ZERO);
     }

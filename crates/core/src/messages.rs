@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
-//! The transport may lose any message. A lost message can end a command earlier, but not later, with one exception: if
-//! the supervisor brings the stop and the kill forward, the report of its new tenure is lost, and the supervisor then
-//! fails, the elector kills the command only at the deadline that was reported before.
+//! The transport may lose any message. A lost message can end a command too early, but cannot make it outlive its
+//! tenure, with one exception: if an [`Order::ElectorLate`] is lost, or a report that the supervisor has brought the
+//! stop and the kill forward, and the supervisor then fails, the elector may kill the command too late.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,7 +22,7 @@ pub enum Order {
     Extend(Tenure),
     /// Another candidate holds the lock: kill the command at once.
     Lose,
-    /// The elector may be woken `delay` too late. If the supervisor fails, the elector kills the command that much
+    /// The elector may be woken `delay` too late. If the supervisor fails, the elector may kill the command that much
     /// later.
     ElectorLate { delay: Duration },
     /// Relay this signal to the command. leaderrun received it, or was asked to step down (SIGTERM), or its terminal
@@ -65,7 +65,7 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed. The text names it and states the reason.
     CannotKill(String),
-    /// The main process ended by itself and left these processes running; `awaited` states whether leaderrun waits
+    /// The main process ended on its own and left these processes running; `awaited` states whether leaderrun waits
     /// for them, because they now count as the command (`--wait-for all`).
     LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.

@@ -8,8 +8,8 @@
 //!   record. It is held if either record is held, and the later `not_before` applies.
 //! - If only one record is held, it is the result. A claim that the [`Viewer`] has written to only one object does not
 //!   count as held.
-//! - If neither record is held, the result is the record with the later `not_before`. If these are equal, it is the
-//!   only record that states which run released the lock, or else the record with the later renewal.
+//! - If neither record is held, the result is the record with the later `not_before`. If these are equal, a record that
+//!   states which run released the lock takes precedence, then the record with the later renewal.
 //! - If both records are held, by different writes, the result has the longer of the two lease durations. If the
 //!   records name different holders, the holder of the result is unknown.
 //!
@@ -303,8 +303,8 @@ mod tests {
         let us = viewer(false);
         let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));
         assert!(half.is_half_claimed(Member::First, &us) && !half.is_half_claimed(Member::Second, &us));
-        for whole in [Pair::new(stored("us", Held, 2), stored("us", Held, 2)), Pair::new(stored("a", Held, 2), None)] {
-            assert!(!whole.is_half_claimed(Member::First, &us));
+        for other in [Pair::new(stored("us", Held, 2), stored("us", Held, 2)), Pair::new(stored("a", Held, 2), None)] {
+            assert!(!other.is_half_claimed(Member::First, &us));
         }
     }
 

@@ -37,7 +37,7 @@ const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// The pause before a forbidden routing step is retried. A Role that permits the step may have been added by then.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(60);
 
-/// Everything that has arrived since the last call of [`Route::step`].
+/// Everything that has arrived since the last call to [`Route::step`].
 #[derive(Clone, Debug, Default)]
 pub struct RouteInputs {
     pub updates: Vec<Update>,
@@ -111,7 +111,7 @@ pub struct Route {
     /// Whether a termination signal is deferred until the withdrawal is finished.
     withdrawal_awaited: bool,
     check_interval: Duration,
-    /// The number of routing steps in a row that failed.
+    /// The number of routing steps that have failed since one succeeded or an update reset the number.
     failures: u32,
     /// No routing step is begun before this instant.
     retry_at: Option<Instant>,

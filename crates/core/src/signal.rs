@@ -1,7 +1,7 @@
 //! The classification of the signals that leaderrun receives.
 
-/// Returns whether a signal is relayed to the command. Signals about leaderrun's own children, pipes and terminal are
-/// not.
+/// Returns whether a signal is relayed to the command. Signals about leaderrun's own children, pipes and use of the
+/// terminal are not.
 pub fn is_relayed(signal: i32) -> bool {
     !matches!(signal, libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU | libc::SIGPIPE)
 }

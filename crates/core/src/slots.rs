@@ -167,7 +167,7 @@ impl SlotElection {
         }
     }
 
-    /// Allows claims again in all slots except `number`. Each of them claims at its next timeout.
+    /// Allows claims again in all slots except `number`. Their elections act on this at their next timeout.
     fn allow_claims_in_other_slots(&mut self, number: usize) {
         self.claimed = None;
         for (other, slot) in self.slots.iter_mut().enumerate() {

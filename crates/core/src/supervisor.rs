@@ -119,8 +119,8 @@ impl Supervisor {
         }
     }
 
-    /// Records that the supervisor was woken `delay` too late. Returns the delay that the stop and the kill now allow
-    /// for, if it has changed.
+    /// Records that the supervisor was woken `delay` too late. Returns the delay of the supervisor that is expected
+    /// from now on, if it has changed.
     pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         self.advance.note_delay(now, delay)
     }

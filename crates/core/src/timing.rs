@@ -92,7 +92,7 @@ impl Timing {
         self.renew_deadline
     }
 
-    /// Returns the time between two renewals, and between two reads of a candidate that cannot watch.
+    /// Returns the time between two renewals, and the shortest time between two reads of a candidate that cannot watch.
     pub fn retry_period(&self) -> Duration {
         self.retry_period
     }
@@ -108,8 +108,8 @@ impl Timing {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
-    /// Returns how far the stop and the kill can be brought forward at most. Even then, a renewal that is sent on
-    /// time ends before the stop, even if it takes its whole timeout.
+    /// Returns how far the stop and the kill can be brought forward at most. A renewal that is sent on time then still
+    /// ends before the stop, even if it takes its whole timeout.
     pub fn max_advance(&self) -> Duration {
         self.renew_deadline - self.retry_period - self.request_timeout()
     }

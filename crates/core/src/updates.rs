@@ -15,7 +15,7 @@ pub enum Update {
     Lock(String),
     /// The election's next timeout; `None` if the election only waits for input.
     NextTimeout(Option<Instant>),
-    /// The record was observed.
+    /// The record as last observed. This is sent even if it has not changed.
     Observed(Observed),
     /// A request succeeded or failed with a conflict, or the watch delivered an event, so the lock is reachable.
     LockResponded,
@@ -41,12 +41,12 @@ pub enum Update {
         /// The uids of the objects that contain the record.
         uids: Vec<String>,
     },
-    /// The command may run. This is sent again whenever the tenure changes.
+    /// The command may run until `stop`. This is sent again whenever the tenure changes.
     Leading {
         /// When the stop signal is sent to the command.
         stop: Instant,
         /// The time by which the supervisor must have reported that every process of the command is dead. If it has
-        /// not, the elector kills the command itself. A supervisor that kills the processes in batches (see
+        /// not, the elector kills the command itself. A supervisor that kills the processes gradually (see
         /// [`KillPace`](crate::kill_time::KillPace)) gets more time.
         gone: Instant,
     },
@@ -55,10 +55,10 @@ pub enum Update {
     TerminationRequested,
     /// A termination signal is about to be sent to the command.
     Terminating,
-    /// The main process of the command has ended, with this exit status as a shell reports it.
+    /// The command has ended, with this exit status: 124 after `--max-run`, otherwise the status that a shell reports.
     CommandEnded(String),
     Lost(Loss),
-    /// The scheduling delay of a thread: how much later than requested it was woken.
+    /// The expected scheduling delay of a thread has changed: its deadlines now allow for this delay.
     SchedulingDelay {
         thread: MeasuredThread,
         delay: Duration,

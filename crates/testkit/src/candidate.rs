@@ -61,8 +61,8 @@ impl Candidate {
     /// Configures another program, for example one that starts leaderrun.
     pub fn program(name: &str, program: &str) -> Self {
         let mut command = Command::new(program);
-        // Tests inherit ignored signals from nohup or from a script that runs them in the background, and descriptors
-        // from make or a pipeline. The process must inherit neither.
+        // Tests may inherit ignored signals from nohup or from a script that runs them in the background, and
+        // descriptors from make or a pipeline. The process must inherit neither.
         // SAFETY: signal(2) and close_range(2) are async-signal-safe.
         unsafe {
             command.pre_exec(|| {

@@ -117,7 +117,7 @@ impl Cluster {
 
     /// Replaces the permissions of `user` in `namespace` with `rules`, the rules of a Role. Empty rules allow nothing.
     ///
-    /// Returns when the server applies the new rules.
+    /// Returns once the server applies the new rules.
     pub fn set_permissions(&self, namespace: &str, user: &str, rules: Value) {
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
         let admin = self.admin();

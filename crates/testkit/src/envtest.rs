@@ -17,10 +17,10 @@ use crate::port::Port;
 use crate::users::{self, ADMIN};
 use crate::{scratch, tls};
 
-/// The time within which the two programs must start. It is long enough for a busy machine.
+/// The time within which `etcd` and `kube-apiserver` must start. It is long enough for a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Returns the directory with both programs, which `KUBEBUILDER_ASSETS` names.
+/// Returns the directory with `etcd` and `kube-apiserver`, which `KUBEBUILDER_ASSETS` names.
 pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }

@@ -30,7 +30,7 @@ pub fn address(running: &Running) -> SocketAddr {
 /// Sends one request on a new connection. `head` is the request line and the headers, with the empty line at the end.
 ///
 /// # Errors
-/// Fails if there is no complete response within `timeout`.
+/// Fails if connecting, or waiting for more data, takes longer than `timeout`, or if the response is incomplete.
 pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;

@@ -3,7 +3,7 @@
 //! - [`Cluster`]: a running API server. It runs in this process ([`api_server`]), or is a real one if
 //!   `KUBEBUILDER_ASSETS` names a directory with `etcd` and `kube-apiserver`.
 //! - [`Client`]: blocking requests to an API server, and watches.
-//! - [`Proxy`]: a proxy in front of an API server that injects faults.
+//! - [`Proxy`]: a proxy that injects faults between a client and an API server.
 //! - [`Candidate`]: the configuration of a leaderrun process for a [`TestLock`]. Starting it returns a [`Running`].
 //! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
 //! - [`other_candidate`]: candidates of other implementations.

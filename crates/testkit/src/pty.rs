@@ -84,13 +84,13 @@ impl Screen {
         self.keyboard.write_all(keys).expect("the keys can be sent");
     }
 
-    /// Waits until the screen shows a text.
+    /// Waits until the screen has shown `text`.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         eventually(&format!("the screen shows {text:?}"), || self.text().contains(text));
     }
 
-    /// Returns all text that programs have written to the terminal.
+    /// Returns all text that the screen has shown so far, including the echo of typed keys.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.contents.lock().expect("the screen")).into_owned()
     }

@@ -59,7 +59,7 @@ impl RecordingServer {
         respond: impl Fn() -> CannedResponse + Send + Sync + 'static,
     ) -> RecordingServer {
         let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let address = listener.local_addr().expect("its address");
+        let address = listener.local_addr().expect("the server's address");
         let requests = Arc::<Mutex<Vec<RecordedRequest>>>::default();
         let (recorded, respond) = (Arc::clone(&requests), Arc::new(respond));
         let task = runtime::spawn(async move {

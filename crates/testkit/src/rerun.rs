@@ -1,4 +1,4 @@
-//! Reruns tests that failed because the machine stalled for so long that leaderrun missed its deadlines.
+//! Reruns failed tests if the machine stalled for so long that leaderrun may have missed its deadlines.
 
 use std::any::Any;
 use std::panic::{UnwindSafe, catch_unwind, resume_unwind};
@@ -29,7 +29,8 @@ pub fn watch_for_stalls() {
     });
 }
 
-/// Runs a test, and reruns it if it fails after a stall. A test is never rerun if two commands overlapped.
+/// Runs a test, and reruns it if it fails and the machine stalled meanwhile. A test is never rerun if two commands
+/// overlapped.
 pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
     for _ in 1..MAX_RUNS {
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! A running leaderrun process.
+//! A running process, usually of leaderrun.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +17,7 @@ use crate::wait::{TIMEOUT, eventually};
 /// The interval at which a test polls whether a process has ended, and what it has logged.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A leaderrun process that was started. Dropping this handle kills the process and all its descendants.
+/// A process that was started, usually of leaderrun. Dropping this handle kills the process and all its descendants.
 pub struct Running {
     name: String,
     child: Child,
@@ -37,7 +37,7 @@ impl Running {
         Running { name, child, stdout, stderr, reading_paused }
     }
 
-    /// Returns the elector: the process that was started.
+    /// Returns the process that was started. It is the elector if leaderrun was started directly.
     pub fn elector(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }

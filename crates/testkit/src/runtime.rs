@@ -38,5 +38,5 @@ where
 {
     let (send, receive) = mpsc::sync_channel(1);
     RUNTIME.spawn(async move { send.send(future.await) });
-    receive.recv().expect("a task of the test servers panicked, see above")
+    receive.recv().expect("a task of the test servers panicked; see above")
 }

@@ -34,7 +34,7 @@ impl TunnelProxy {
     /// Starts a proxy that forwards to `target`.
     pub fn start(protocol: TunnelProtocol, target: SocketAddr) -> Self {
         let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let address = listener.local_addr().expect("its address");
+        let address = listener.local_addr().expect("the proxy's address");
         let destinations = Arc::<Mutex<Vec<String>>>::default();
         let recorded = Arc::clone(&destinations);
         let task = runtime::spawn(async move {

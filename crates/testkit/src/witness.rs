@@ -1,7 +1,7 @@
 //! A command that records when it is alive, and checks of these records.
 //!
 //! Each process writes the current boot time into its own file, about every millisecond. Two commands overlapped if
-//! the second one started before the last time that the first one wrote. leaderrun's log is not used for this.
+//! the second one started before the last time that the first one wrote. This does not depend on leaderrun's own log.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,7 +23,7 @@ use nix::unistd::{ForkResult, Pid, fork, setsid};
 use crate::scratch;
 use crate::wait::eventually;
 
-/// The first argument of a test binary that is started as a command.
+/// The first argument of a test binary that runs as a witness.
 pub const FLAG: &str = "--witness";
 
 /// The beginning of the failure message for two commands that overlapped.
@@ -269,8 +269,8 @@ impl Witnesses {
         }
     }
 
-    /// Checks that there were `runs` runs, that no two of them were alive at the same time, and that each had a greater
-    /// fencing token than the previous one.
+    /// Checks that there were `runs` runs, that no two of them were alive at the same time, and that they started in
+    /// the order of their fencing tokens.
     pub fn assert_one_at_a_time(&self, runs: usize) {
         let mut times_by_run: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
         for lifetime in self.lifetimes() {

@@ -19,7 +19,7 @@ pub struct CommandArguments {
     #[arg(long, env = "LEADERRUN_KILL_AFTER", value_name = "DURATION", value_parser = values::duration)]
     pub kill_after: Option<Duration>,
 
-    /// When the command counts as ended: when its main process has ended, or when all of its processes have ended, including those that the main process leaves running, such as a daemon
+    /// When the command counts as ended: main (when its main process has ended) or all (when all of its processes have ended, including those that the main process leaves running, such as a daemon)
     #[arg(long, env = "LEADERRUN_WAIT_FOR", value_name = "PROCESSES", default_value = "main")]
     pub wait_for: WaitFor,
 

@@ -60,7 +60,7 @@ pub struct ElectionArguments {
     #[arg(long, env = "LEADERRUN_MIN_HOLD", value_name = "DURATION", value_parser = values::duration)]
     pub min_hold: Option<Duration>,
 
-    /// Run the command although it is not due yet, for a run by hand: ignore the --min-hold of the last holder
+    /// Run the command although it is not due yet, for a manual run: ignore the --min-hold of the last holder
     #[arg(long, env = "LEADERRUN_IGNORE_MIN_HOLD", action = ArgAction::SetTrue, value_parser = values::switch, conflicts_with = "every")]
     pub ignore_min_hold: bool,
 

@@ -17,7 +17,7 @@ pub struct MonitoringArguments {
     #[arg(long, env = "LEADERRUN_HTTP", value_name = "ADDRESS", value_parser = values::http_address)]
     pub http: Option<HttpAddress>,
 
-    /// When /readyz returns 200: waiting (while waiting or leading) or leading (only while leading)
+    /// When /readyz returns 200, and systemd is told that leaderrun is ready: waiting (while this candidate leads or could take over) or leading (only while it leads)
     #[arg(
         long,
         env = "LEADERRUN_READY_WHEN",

@@ -21,7 +21,7 @@ pub struct RoutingTargetArguments {
 }
 
 impl RoutingTargetArguments {
-    /// Returns the target that was given.
+    /// Returns the target, if one was given.
     pub fn target(&self) -> Option<RoutingTarget> {
         let label = self.pod_label.clone().map(RoutingTarget::PodLabel);
         label.or(self.service.clone().map(RoutingTarget::Service))

@@ -29,8 +29,8 @@ pub enum SubcommandArguments {
         override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
 The holder writes the times by its own clock, and this command compares them with the clock of this machine, so the result is \
-off by the difference between the two clocks. Candidates do not use these times: each measures for how long the record has not \
-changed.
+off by the difference between the two clocks. Candidates do not use these times: each measures how long the record has stayed \
+unchanged.
 
 Exit status:
   0    held; with --slots, every slot is held
@@ -86,7 +86,7 @@ Exit status:
         cluster: ClusterArguments,
     },
 
-    /// Print a service account with the permissions for a lock, as the input of kubectl apply -f -
+    /// Print a service account with the permissions for a lock, as input for kubectl apply -f -
     #[command(
         override_usage = "leaderrun manifest --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
@@ -123,9 +123,9 @@ Exit status:
     #[command(
         override_usage = "leaderrun step-down --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-This command asks once, and waits only with --wait. The holder finds the request at its next renewal and acts as on \
-SIGTERM: its command gets SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, the holder releases \
-the lock and ends.
+This command asks once, and waits only with --wait. The holder finds the request at its next renewal and acts as if \
+it had received SIGTERM: its command gets SIGTERM and, with --kill-after, SIGKILL. When no process of the command is left, the \
+holder releases the lock and exits.
 
 Exit status:
   0    asked; with --wait, the holder has released the lock
@@ -148,8 +148,9 @@ Exit status:
         override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
 Use this command if the lease is long and its holder does not come back. It waits for a renewal, and releases the lock if there is \
-none. Standbys can then acquire the lock at once. If the holder is in fact alive and only cut off from the lock, its command continues \
-until its renew deadline, so two commands may run at once. To ask a holder that is alive, use leaderrun step-down.
+none. Standbys can then acquire the lock at once. If the holder is in fact alive and only cut off from the lock, its command \
+may run until its renew deadline and lost grace are over, so two commands may run at once. To ask a holder that is alive to \
+release the lock, use leaderrun step-down.
 
 Exit status:
   0    released
@@ -171,12 +172,12 @@ Exit status:
         target: TargetArguments,
     },
 
-    /// Check whether a command line of leaderrun would work, and print what to do if it would not
+    /// Check whether a leaderrun command line would work, and print what to do if it would not
     #[command(
         override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS] [-- COMMAND [ARGUMENT]...]",
         after_help = "\
 This command accepts all options of a run: insert doctor after leaderrun in a command line that does not work. \
-It changes nothing. Each line of its output begins with ok, with note (it could be better), or with FAILED.
+It changes nothing. Each line of its output begins with ok, with note (something could be better), or with FAILED.
 
 Exit status:
   0    nothing failed
@@ -192,15 +193,15 @@ Exit status:
         command: Vec<OsString>,
     },
 
-    /// Report to the command by exit status whether its run still holds the lock
+    /// Tell the command, by exit status, whether its run still holds the lock
     #[command(
         override_usage = "leaderrun check [--min-remaining DURATION]",
         after_help = "\
 This command sends no request and prints nothing. It reads an inherited file descriptor, whose number is in LEADERRUN_TENURE_FD.
 
 Exit status:
-  0    held for at least this long
-  1    lost, or not known to be held for this long
+  0    held for at least --min-remaining
+  1    lost, or not known to be held for that long
   125  unknown: the descriptor or the variables are missing"
     )]
     Check {

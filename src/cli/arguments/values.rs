@@ -56,7 +56,7 @@ fn parsed<T: FromStr<Err: fmt::Display>>(
     text.parse().map_err(|error: T::Err| InvalidValue::new(reason(&error)).suggest(T::from_str, suggestions))
 }
 
-/// Returns the reason without the suggestion that may follow it.
+/// Returns the reason in an error's text, without the suggestion that may follow it.
 fn reason(error: &impl fmt::Display) -> String {
     let mut text = error.to_string();
     text.truncate(text.find("; ").unwrap_or(text.len()));
@@ -156,8 +156,8 @@ pub fn verbosity(text: &str) -> Result<u8, InvalidValue> {
     text.parse().map_err(|_| InvalidValue { reason: "not a number from 0 to 255".into(), suggestion: Some("1".into()) })
 }
 
-/// Parses the value of a variable that sets an option without a value. As for a variable that is not set, an empty
-/// value means false.
+/// Parses the value of a variable that sets an option without a value. An empty value means false, like a variable that
+/// is not set.
 pub fn switch(text: &str) -> Result<bool, InvalidValue> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_and_ambiguous_durations_are_refused_with_a_suggestion() {
+    fn durations_are_parsed_or_refused_with_a_suggestion_where_possible() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));

@@ -10,7 +10,7 @@ function __leaderrun_dashes
     contains -i -- -- $words
 end
 
-# Succeeds if the command line has this subcommand, or no subcommand if none is named.
+# Succeeds before -- if the command line has this subcommand, or no subcommand if the argument is missing.
 function __leaderrun_has_subcommand
     __leaderrun_dashes > /dev/null
     and return 1

@@ -12,7 +12,7 @@ const SHARED: [&str; 6] = ["lock", "namespace", "kubeconfig", "context", "impers
 
 /// Returns the page.
 pub fn page() -> String {
-    // The page describes the variables once, and not with every option.
+    // The page describes the variables once, in their own section, instead of with every option.
     let definition = definition().mut_args(|argument| argument.hide_env(true));
     let man = Man::new(definition).title("LEADERRUN").manual("User Commands");
     let mut page = Vec::new();
@@ -45,7 +45,7 @@ fn subcommands() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SUBCOMMANDS"]);
     roff.text([roman(
-        "A subcommand is the first argument. The options and variables for the lock and the cluster are the same as above.",
+        "A subcommand is the first argument. The options and variables for the lock and the cluster are those of a run.",
     )]);
     let definition = definition();
     for mut subcommand in definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned() {
@@ -108,7 +108,7 @@ fn signals() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SIGNALS"]);
     roff.text([roman(
-        "While leaderrun waits, TERM, INT, HUP and QUIT end it. While the command runs, signals are forwarded to its \
+        "While leaderrun waits, almost every signal ends it. While the command runs, signals are forwarded to its \
          process group. The lock is released when no process of the command is left.",
     )]);
     roff

@@ -39,17 +39,17 @@ const LOG: &str = "\
 ## Log events
 
 The log goes to stderr; stdout belongs to the command. With `--log-format json` each line is an object with `timestamp`, `level`, `message`, the name of the
-`event`, and its fields. A field that has no value is left out. Events of level `detail` have the level `INFO` in JSON; the text format shows them only with `-v`.
+`event`, and its fields. A field that has no value is omitted. Events of level `detail` have the level `INFO` in JSON; the text format shows them only with `-v`.
 Events of level `debug` are logged only with `-v`. `-v -v` also logs messages of the libraries.
 
 leaderrun never waits for stderr: lines that cannot be written in time are dropped, and an event `dropped` gives their number in `lines`. A failure that lasts is
-logged once when it begins and once when it ends. Terminal escape sequences in names from outside, such as holder identities, are made harmless.
+logged once when it begins and once when it ends. Control characters in names from outside, such as holder identities, are escaped.
 ";
 
 const METRICS_INTRODUCTION: &str = "\
 ## Metrics
 
-`--http` serves the metrics at `/metrics`. Each sample has a label `name` with the name of the lock. A metric whose value is not known yet is left out.
+`--http` serves the metrics at `/metrics`. Each sample has a label `name` with the name of the lock. A metric whose value is not known yet is omitted.
 ";
 
 /// Returns the document.
@@ -182,7 +182,7 @@ fn log_events() -> String {
     .flatten();
     for LogEvent { name, level, fields, meaning } in events {
         let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
-        let when = meaning.trim().strip_prefix("Logged ").unwrap_or_else(|| panic!("{name}: begins with Logged"));
+        let when = meaning.trim().strip_prefix("Logged ").unwrap_or_else(|| panic!("{name}: must begin with Logged"));
         text += &format!("| `{name}` | {level} | {} | {} |\n", fields.join(", "), cell(when.trim_end_matches('.')));
     }
     text

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 
-/// Returns the generated files with their contents, below the directory of the package.
+/// Returns the generated files, as paths below the directory of the package, with their contents.
 fn files() -> [(&'static str, String); 5] {
     [
         ("completions/leaderrun.bash", completion(Shell::Bash)),

@@ -11,7 +11,7 @@ use super::super::connection::ConnectionConfig;
 #[cfg(test)]
 use super::super::connection::{ConfigOrigin, TlsOptions, UserOptions};
 
-/// The maximum time before the expiry of its credentials at which a plugin is run again.
+/// A plugin is run again at most this long before its credentials expire.
 const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
 
 /// The credentials for requests and connections. An instance is never changed, only replaced by a newer one.
@@ -36,7 +36,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Returns credentials for tests that do not depend on what they are.
+    /// Returns credentials for tests in which their values do not matter.
     #[cfg(test)]
     pub fn example() -> Self {
         let config = ConnectionConfig {
@@ -78,8 +78,9 @@ impl Access {
         self.tls.is_some() == other.tls.is_some() && self.identity == other.identity
     }
 
-    /// Returns whether these older credentials can be used instead of `newer`. They cannot if the trusted authorities
-    /// have changed since, because a server that is no longer trusted must not be reached.
+    /// Returns whether these older credentials can be used instead of `newer`. They cannot if they have expired, or if
+    /// the trusted authorities or the TLS options have changed since: a server that is no longer trusted must not be
+    /// reached.
     pub fn can_replace(&self, newer: &Self) -> bool {
         !self.has_expired() && self.config.tls == newer.config.tls && self.authority == newer.authority
     }
@@ -95,7 +96,7 @@ impl Access {
         })
     }
 
-    /// Returns whether new connections with either of the two credentials have the same TLS configuration.
+    /// Returns whether both credentials have the same TLS configuration for new connections.
     pub fn has_same_tls(&self, other: &Self) -> bool {
         match (&self.tls, &other.tls) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -122,8 +123,8 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// Returns the lifetime of credentials that were issued now. Returns `None` if they seem to have expired already.
-    /// In this case the clocks differ, and only the API server knows when the credentials expire.
+    /// Returns the lifetime of credentials that were issued at `now`. Returns `None` if they seem to have expired
+    /// already. In this case the clocks differ, and only the API server knows when the credentials expire.
     pub fn until(expires: Timestamp, now: Timestamp) -> Option<Self> {
         let left = expires.duration_since(now);
         let lead = (left / 3).min(MAX_LEAD);

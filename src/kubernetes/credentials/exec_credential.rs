@@ -57,7 +57,7 @@ pub fn exec_info(
         set("tls-server-name", config.tls.server_name.clone().map(Value::from));
         set("insecure-skip-tls-verify", config.tls.insecure.then_some(Value::Bool(true)));
         set("certificate-authority-data", authority.map(|pem| BASE64_STANDARD.encode(pem).into()));
-        // As in client-go, a proxy from the environment is left out, because the plugin has the same environment.
+        // As in client-go, a proxy from the environment is omitted, because the plugin has the same environment.
         let proxy = config.proxy.as_ref().filter(|proxy| proxy.origin == ProxyOrigin::Kubeconfig);
         set("proxy-url", proxy.map(|proxy| proxy.url().into()));
         set("config", plugin.cluster_config.clone());
@@ -76,7 +76,7 @@ pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, St
     }
     // JSON is YAML, but the parser for JSON has better error messages.
     let printed: Result<ExecCredential, String> = match output.trim_ascii_start().first() {
-        // Parsing to a Value first accepts duplicate keys, of which the last counts, as in Go.
+        // A Value is parsed first because it accepts duplicate keys. The last of them counts, as in Go.
         Some(b'{') => serde_json::from_slice::<Value>(output)
             .and_then(serde_json::from_value)
             .map_err(|failure| failure.to_string()),

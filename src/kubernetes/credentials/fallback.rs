@@ -1,4 +1,4 @@
-//! Earlier credentials, which are used while the server rejects the newest credentials.
+//! Earlier credentials, which are used while the newest credentials do not work.
 //!
 //! Some programs replace a file by emptying it and writing it slowly. If the file is read before the write is complete,
 //! its contents may look valid, for example the first half of a token, or a certificate without its intermediate
@@ -15,7 +15,7 @@ pub struct Fallback(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// The credentials of the last request that the server has accepted.
+    /// The credentials of the last request that the server accepted.
     accepted: Option<Arc<Access>>,
     /// The generation of the newer credentials that do not work.
     failed_generation: Option<u64>,
@@ -75,8 +75,8 @@ impl Fallback {
 }
 
 impl State {
-    /// Returns earlier credentials that can replace `access`, if there are any. If so, this notes and logs that
-    /// `access` does not work.
+    /// Returns earlier credentials that can replace `access`, if there are any. If so, this records that `access` does
+    /// not work, and logs it if the failure is new.
     fn fall_back_from(&mut self, access: &Access, reason: &str) -> Option<Arc<Access>> {
         let accepted = self.accepted.clone();
         let earlier =
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_is_logged_once_until_newer_credentials_are_accepted() {
+    fn a_reason_is_not_logged_again_until_newer_credentials_are_accepted() {
         let fallback = Fallback::default();
         fallback.accepted(&access(1, "a"));
         let must_log = |generation, reason| fallback.state().record_failure(generation, reason);

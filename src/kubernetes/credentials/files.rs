@@ -43,7 +43,7 @@ pub(super) fn pending_read() -> Option<Activity> {
     Some(Activity { description: format!("the contents of {}", path.display()), since })
 }
 
-/// The attributes of a file that show whether it has changed; `None` for a missing file.
+/// The attributes of a file that show whether it has changed; `None` if they cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp(Option<[i64; 6]>);
 

@@ -17,7 +17,7 @@ type Previous<'a> = Option<(&'a ConnectionConfig, &'a Material)>;
 /// A client certificate and its key, as PEM.
 pub type CertificateAndKey = (Vec<u8>, Vec<u8>);
 
-/// All credentials that were read.
+/// The credentials from the files and from the plugin.
 #[derive(PartialEq, Eq)]
 pub struct Material {
     pub tls: TlsMaterial,
@@ -115,7 +115,8 @@ fn read_authorization(
     }
 }
 
-/// Returns what was read. If reading failed, returns the previous contents and stores the first error in `failure`.
+/// Returns what was read. If reading failed, returns the earlier contents, if there are any, and stores the error in
+/// `failure`, unless `failure` already contains one.
 fn or_previous<T>(
     read: Result<T, ConfigError>,
     earlier: Option<T>,
@@ -150,7 +151,7 @@ fn read(field: &str, source: &Source) -> Result<Vec<u8>, ConfigError> {
     source.read().map_err(|failure| ConfigError::new(named(field, source), failure))
 }
 
-/// Returns the name of a field in the kubeconfig, with the file that it names.
+/// Returns the name of a field in the kubeconfig, followed by its file, or with `-data` appended.
 fn named(field: &str, source: &Source) -> String {
     match source {
         Source::File(path) => format!("{field} {}", path.display()),

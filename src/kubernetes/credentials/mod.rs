@@ -55,7 +55,7 @@ struct Shared {
     state: watch::Sender<State>,
     /// The number of the last order that was sent.
     ordered: AtomicU64,
-    /// The time at which credentials in use are checked again.
+    /// The time after which the next use of the credentials orders a check.
     next_check: Mutex<Instant>,
     /// Whether a request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
@@ -89,7 +89,7 @@ struct Activity {
     since: Instant,
 }
 
-/// The reason why there are no credentials.
+/// The reason why credentials could not be obtained or renewed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialsError(String);
 
@@ -117,7 +117,7 @@ impl Credentials {
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Starts to obtain the credentials. If that fails, the first call that needs them tries again.
+    /// Starts obtaining the credentials. If that fails, the first call that needs them tries again.
     pub fn prepare(&self) {
         let _ = self.order(None);
     }

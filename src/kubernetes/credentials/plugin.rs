@@ -25,8 +25,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The time after which a plugin that may interact with the user is killed.
 const INTERACTIVE_TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs the plugin once and returns the credentials that it has issued. If the calling thread ends, the kernel kills
-/// the plugin.
+/// Runs the plugin once and returns the credentials that it issues. If the calling thread ends, the kernel kills the
+/// plugin.
 ///
 /// # Errors
 /// Returns a sentence that names the plugin, the reason, and what to do.

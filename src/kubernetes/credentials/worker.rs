@@ -21,10 +21,11 @@ use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 /// How often files are read again although they seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The first pause between runs of a plugin whose credentials are unusable or rejected. It doubles with each such run.
+/// The first pause between runs of a plugin that fails, or whose credentials are unusable or rejected. It doubles with
+/// each such run.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause between runs of a plugin whose credentials are unusable or rejected.
+/// The longest pause between runs of a plugin that fails, or whose credentials are unusable or rejected.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps the credentials up to date.
@@ -32,13 +33,14 @@ pub struct Worker {
     shared: Arc<Shared>,
     loaded: Option<Loaded>,
     issued: Option<Issued>,
-    /// The pause after the last run of the plugin; zero unless its credentials were unusable or replaced rejected ones.
+    /// The pause after the last run of the plugin; zero unless that run issued no usable credentials, or replaced
+    /// rejected ones.
     pause: Duration,
     /// The instant before which the plugin is not run again.
     plugin_may_run_at: Option<Instant>,
     /// The reason why the last run of the plugin issued no usable credentials.
     plugin_failure: Option<String>,
-    /// The reason why a file could not be read again, which has been logged.
+    /// The reason that was logged last for a file that could not be read again; `None` once all files have been read.
     read_failure: Option<String>,
     access: Option<Arc<Access>>,
     /// Whether it has been logged that the kubeconfig now names another server.

@@ -139,7 +139,7 @@ fn list<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: 
     Ok(entries.map(|entries| entries.into_iter().map(Option::unwrap_or_default).collect()))
 }
 
-/// Bytes that are written as base64, possibly in several lines.
+/// Bytes that are written as base64, possibly on several lines.
 #[derive(Clone)]
 pub struct Base64(pub Vec<u8>);
 

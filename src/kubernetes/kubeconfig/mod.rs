@@ -46,8 +46,8 @@ fn without_kubeconfig(context: Option<&Given<String>>) -> Result<ConnectionConfi
     in_cluster::load()
 }
 
-/// Reads the kubeconfigs that `--kubeconfig` or `KUBECONFIG` names, or else `~/.kube/config`. Returns `None` if there
-/// is no kubeconfig.
+/// Reads the kubeconfigs that `--kubeconfig` or `KUBECONFIG` names, or else `~/.kube/config`. Returns `None` if
+/// neither names one, and `~/.kube/config` is missing or empty.
 fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigError> {
     if let Some(kubeconfig) = &options.kubeconfig {
         let path = &kubeconfig.value;

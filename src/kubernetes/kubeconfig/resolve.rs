@@ -106,7 +106,7 @@ impl MergedKubeconfig {
     }
 }
 
-/// Returns the value of a field without surrounding white space, if it is set.
+/// Returns the value of a field without surrounding whitespace, if it is set.
 fn trimmed(field: &Option<String>) -> Option<String> {
     field.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
@@ -168,7 +168,7 @@ fn user_options(Entry { value: user, directory }: &Entry<'_, User>, cluster: &Cl
     Ok(UserOptions { certificate, token, basic, exec, impersonation: impersonation(user)? })
 }
 
-/// Returns the token that kubectl has stored for an OpenID Connect provider. leaderrun does not refresh it.
+/// Returns the token that kubectl stored for an OpenID Connect provider. leaderrun does not refresh it.
 fn oidc_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSource, String> {
     let id_token = config.as_ref().and_then(|config| trimmed(&config.get("id-token").cloned()));
     match (trimmed(name).as_deref(), id_token) {
@@ -204,7 +204,7 @@ fn impersonation(user: &User) -> Result<Option<Impersonation>, String> {
     match trimmed(&user.impersonate) {
         Some(user) => Ok(Some(Impersonation { user, uid, groups, extra })),
         None if uid.is_none() && groups.is_empty() && extra.is_empty() => Ok(None),
-        None => Err("it has as-uid, as-groups or as-user-extra without a user in as".to_owned()),
+        None => Err("it has as-uid, as-groups or as-user-extra, but its field \"as\" names no user".to_owned()),
     }
 }
 

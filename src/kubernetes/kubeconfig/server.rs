@@ -51,7 +51,7 @@ pub fn parse(text: &str) -> Result<ServerAddress, String> {
     }
     // An empty port means the default port of the scheme.
     let authority = bracketed(authority.strip_suffix(':').unwrap_or(authority));
-    // The user name and the password are left out, because messages must not show them.
+    // The user name and the password are omitted, because messages must not show them.
     let url = format!("{scheme}://{authority}{}", clean_path(path));
     if scheme != "http" && scheme != "https" {
         return Err(format!("server {url:?} begins with {scheme}:// instead of http:// or https://"));

@@ -38,7 +38,7 @@ impl Authorities {
     /// Reads the certificates of the system, if there are any, and those of a PEM file.
     ///
     /// # Errors
-    /// Fails if the PEM file contains no certificates, or if there is no PEM file and the system has none.
+    /// Fails if no certificate in the PEM file can be parsed, or if there is no PEM file and the system has none.
     pub fn from_system_and(text: Option<&[u8]>) -> Result<Self, ConfigError> {
         let Some(text) = text else { return Self::from_system() };
         let mut authorities = Self::from_pem(text)?;

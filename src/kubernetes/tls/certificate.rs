@@ -11,7 +11,7 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, NameCon
 
 use crate::telemetry::log::printable;
 
-/// The purposes of a certificate that a server may use.
+/// The purposes that allow a server to use a certificate.
 const SERVER_PURPOSES: [ObjectIdentifier; 2] = [
     ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1"), // server authentication
     ObjectIdentifier::new_unwrap("2.5.29.37.0"),       // any purpose
@@ -66,7 +66,7 @@ impl Certificate {
         self.0.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
     }
 
-    /// Returns whether the key is an RSA key shorter than 2048 bits.
+    /// Returns whether the key is an RSA key that is shorter than [`MIN_RSA_MODULUS_SIZE`] or cannot be parsed.
     pub fn has_short_rsa_key(&self) -> bool {
         let algorithm = &self.0.tbs_certificate().subject_public_key_info().algorithm;
         let numbers = || Vec::<Uint>::from_der(self.public_key()).ok();
@@ -130,13 +130,13 @@ impl Certificate {
     /// Returns the signed part, the DER contents of the algorithm's identifier, and the signature.
     pub fn signed_parts(&self) -> Option<(Vec<u8>, Vec<u8>, &[u8])> {
         let message = self.0.tbs_certificate().to_der().ok()?;
-        // The first two bytes are the tag and the length, which webpki leaves out.
+        // The first two bytes are the tag and the length, which webpki omits.
         let algorithm = self.0.signature_algorithm().to_der().ok()?.split_off(2);
         Some((message, algorithm, self.0.signature().raw_bytes()))
     }
 
-    /// Returns whether the certificate has a wildcard with a single label that matches the host, such as `*.lan` for
-    /// `api.lan`. webpki refuses such wildcards.
+    /// Returns whether the certificate has a matching wildcard with a single label after the asterisk, such as `*.lan`
+    /// for the host `api.lan`. webpki refuses such wildcards.
     pub fn has_short_wildcard_for(&self, host: &str) -> bool {
         let Ok(Some((_, SubjectAltName(names)))) = self.0.tbs_certificate().get_extension() else { return false };
         let Some((_, domain)) = host.trim_end_matches('.').split_once('.').filter(|(label, _)| !label.is_empty())

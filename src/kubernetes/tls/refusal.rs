@@ -8,7 +8,7 @@ use super::certificate::Certificate;
 use super::reason::Peer;
 use crate::telemetry::log::printable;
 
-/// The maximum number of a certificate's names in a message.
+/// The maximum number of names from a certificate that a message lists.
 const MAX_NAMES: usize = 10;
 
 /// Returns why the certificate is refused.

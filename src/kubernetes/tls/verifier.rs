@@ -17,7 +17,7 @@ use super::certificate::{Certificate, is_server_purpose};
 use super::reason::Peer;
 use super::refusal;
 
-/// Verifies the certificates of servers with the trusted certificate authorities.
+/// Verifies the certificates of servers against the trusted certificate authorities.
 #[derive(Debug)]
 pub struct ServerVerifier {
     peer: Peer,

@@ -28,7 +28,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Starts HTTP on a stream. As in Go, a header can extend over several lines, and can have white space after its
+    /// Starts HTTP on a stream. As in Go, a header can extend over several lines, and can have whitespace after its
     /// name.
     ///
     /// # Errors

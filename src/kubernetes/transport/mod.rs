@@ -34,7 +34,7 @@ use super::credentials::{Access, Credentials, REPORT_WAIT_AFTER};
 use super::impersonation;
 use super::tls::{Peer, failure_reason};
 
-/// The maximum number of credentials that are tried for a request, one after the other.
+/// The maximum number of credentials that are tried for a request, one after another.
 const MAX_CREDENTIALS: usize = 3;
 
 /// The maximum size in bytes of a discarded response that is read to its end, so that its connection can be reused.

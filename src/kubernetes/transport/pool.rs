@@ -113,7 +113,7 @@ impl Pool {
     fn start_opening(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
         state.pending.retain(|pending| pending.access.has_same_tls(access) && !pending.task.is_finished());
         // After a request has timed out, the next request starts another attempt. The first attempt is then a little
-        // younger than the request timeout, because the request obtained its credentials before.
+        // younger than the request timeout, because its request first had to obtain credentials.
         let is_recent = |pending: &PendingConnection| pending.started_at.elapsed() < self.request_timeout * 9 / 10;
         if state.pending.last().is_some_and(is_recent) {
             return;
@@ -143,7 +143,8 @@ impl Pool {
     }
 }
 
-/// Waits until a connection has been opened, or its task was aborted.
+/// Waits until an attempt to open a connection has succeeded, failed or been aborted. An aborted attempt is not an
+/// error.
 async fn opened(mut result: watch::Receiver<Option<Result<(), ConnectError>>>) -> Result<(), ConnectError> {
     let result = result.wait_for(Option::is_some).await.ok().and_then(|result| result.clone());
     result.unwrap_or(Ok(()))

@@ -26,7 +26,7 @@ type LookupResult = Result<Vec<IpAddr>, String>;
 /// Looks up the addresses of names. Clones share the known addresses.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    /// The function that looks up a name. It blocks until the name servers have replied.
+    /// The function that looks up a name. It may block for many seconds.
     look_up: fn(&str) -> io::Result<Vec<IpAddr>>,
     names: Arc<Mutex<HashMap<String, KnownName>>>,
 }
@@ -60,7 +60,7 @@ impl Resolver {
     /// Returns the addresses of a name.
     ///
     /// # Errors
-    /// Fails if no addresses are known.
+    /// Fails if the lookup fails and no earlier addresses are known.
     pub async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = name.trim_matches(['[', ']']).parse() {
             return Ok(vec![address]);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_up_continues_after_its_request_was_dropped() {
+    fn a_lookup_continues_after_its_request_was_dropped() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         let resolver = Resolver {
             look_up: |_| {

@@ -36,8 +36,8 @@ pub async fn connect(resolver: &Resolver, host: &str, port: u16, skip: usize) ->
     Ok(stream)
 }
 
-/// Returns the result of the first attempt that succeeds. The next attempt begins when an attempt has failed or after
-/// [`ADDRESS_DELAY`]. Slow attempts continue.
+/// Returns the result of the first attempt that succeeds, or else the first failure. The next attempt begins when an
+/// attempt has failed or after [`ADDRESS_DELAY`]. Slow attempts continue.
 async fn first_success<T>(
     mut attempts: impl ExactSizeIterator<Item = impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
@@ -79,7 +79,7 @@ pub fn split_zone(host: &str) -> Option<(Ipv6Addr, &str)> {
     Some((address.parse().ok()?, zone))
 }
 
-/// Returns a host and port without the zone of the address, which only has a meaning on this machine.
+/// Returns a host and port without the zone of the address, which is only meaningful on this machine.
 pub fn without_zone(authority: &str) -> String {
     match (authority.find('%'), authority.rfind(']')) {
         (Some(zone), Some(end)) if zone < end => format!("{}{}", &authority[..zone], &authority[end..]),

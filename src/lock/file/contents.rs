@@ -115,7 +115,7 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
 fn parse_document(document: &[u8]) -> Result<Contents, String> {
     serde_json::from_slice(document).map_err(|failure| match failure.classify() {
         Category::Data => failure.to_string(),
-        // The parser's message says what it expected and where, which does not help with a file of another program.
+        // The parser's message says what it expected and where, which does not help with a file from another program.
         Category::Io | Category::Syntax | Category::Eof => "its contents are not JSON".to_owned(),
     })
 }

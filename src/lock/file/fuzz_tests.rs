@@ -1,5 +1,5 @@
-//! Tests with record files that leaderrun has not written. A record can only be created if the file is empty or
-//! missing, and all errors are printable.
+//! Tests with missing, damaged and otherwise unexpected record files. A record can only be created if the file is empty
+//! or missing, and all errors are printable.
 
 use std::fs;
 use std::path::Path;
@@ -46,14 +46,14 @@ fn any_content_of_a_lock_file_is_read_or_refused() {
 
 fn run_with_timeout<T>(runtime: &tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
     let limited = async { tokio::time::timeout(Duration::from_secs(20), work).await };
-    runtime.block_on(limited).expect("reading the file does not block")
+    runtime.block_on(limited).expect("the requests do not block")
 }
 
 fn assert_printable(error: &LockError) {
     assert!(!error.message.chars().any(is_dangerous), "{:?}", error.message);
 }
 
-/// Replaces the file with something else. Returns whether a record can be created there.
+/// Deletes the file, or replaces it with something else. Returns whether a record can be created there.
 fn replace_file(random: &mut Rng, path: &Path) -> bool {
     let contents = fs::read(path).expect("the record");
     fs::remove_file(path).expect("the file can be removed");

@@ -206,7 +206,7 @@ mod tests {
         assert!(!new.replace(&path, expected).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
         fs::remove_file(&path).unwrap();
-        assert!(!new.replace(&path, expected).unwrap(), "deleted");
+        assert!(!new.replace(&path, expected).unwrap(), "the record file was deleted");
         fs::rename(directory.path().join("kept"), &path).unwrap();
         assert!(new.replace(&path, expected).unwrap());
         drop(new);

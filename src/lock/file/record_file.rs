@@ -4,11 +4,12 @@
 //! held, the version of the current record is compared again and the record is replaced. Even if other programs delete
 //! or replace files at the same time, the write replaces the expected record or nothing:
 //!
-//! - A record file is only created if none exists, because the rename does not replace a file.
-//! - A record file is replaced by exchanging the names of two files, which reveals the file that was replaced: see
-//!   [`NewFile::replace`].
-//! - If this user may not replace the file, or no disk space is left, the file is written in place: see [`contents`]. A
-//!   write to a file that was deleted in the meantime has no effect.
+//! - A record file is only created if none exists: the rename fails if there is a file with that name.
+//! - A record file is replaced by exchanging the names of two files, which reveals the file that was replaced. If the
+//!   file system does not support this, only the locks protect other files: see [`NewFile::replace`].
+//! - If replacing the file is refused (for example because no disk space is left), or if it would break the file's hard
+//!   links or take access away from its group, the file is written in place: see [`contents`]. A write to a file that
+//!   was deleted in the meantime has no effect.
 //!
 //! [`contents`]: super::contents
 
@@ -96,8 +97,8 @@ enum PreparedWrite {
 }
 
 impl PreparedWrite {
-    /// Carries out the write. `replaced` is the locked record file. Returns false if another file is at the path by
-    /// then.
+    /// Carries out the write. `replaced` is the locked record file, if there was one. Returns false if that file is no
+    /// longer at the path, or if there was none but now there is.
     fn carry_out(&mut self, path: &Path, replaced: Option<FileId>) -> io::Result<bool> {
         match (self, replaced) {
             (Self::Create(new), None) => new.place(path),
@@ -148,7 +149,7 @@ impl RecordFile {
         &self.companion
     }
 
-    /// Returns what a write is waiting for, if it waits unusually long.
+    /// Returns what a write is waiting for, if it has been waiting for an unusually long time.
     pub fn wait_reason(&self) -> Option<String> {
         self.wait_reason.get()
     }
@@ -196,7 +197,7 @@ impl RecordFile {
         }
         self.highest_version.fetch_max(next.version, Ordering::Relaxed);
         if self.has_written.swap(true, Ordering::Relaxed) {
-            // This is not done at the first write, because the start of the command waits for the first write.
+            // This is not done on the first write, because the start of the command waits for that write.
             delete_left_behind(&self.path);
         }
         Ok(next.into_stored())
@@ -226,8 +227,8 @@ impl RecordFile {
         Ok(Some(Found { metadata, layout }))
     }
 
-    /// Checks that this is not a mounted file that was replaced outside of this container. The record in such a file is
-    /// outdated, and other candidates do not see what is written to it.
+    /// Checks that this is not a mounted file that was replaced or deleted outside of this container. The record in
+    /// such a file is outdated, and other candidates do not see what is written to it.
     fn check_not_deleted(&self, file: &File) -> Result<(), LockError> {
         if !FileId::is_deleted_but_mounted(file, &self.path) {
             return Ok(());
@@ -255,8 +256,9 @@ impl RecordFile {
 
     /// Returns the contents of the next write. Versions are fencing tokens, so the versions of a recreated file must be
     /// greater than those of the deleted file. Therefore the first version of a file is the wall clock in microseconds,
-    /// but greater than all versions that this candidate has seen. The clock grows faster than versions do, so it is
-    /// greater than them unless it was set back to before the deleted file was created.
+    /// or one more than the highest version that this candidate has seen, whichever is greater. The clock grows faster
+    /// than versions do, so it is ahead of the deleted file's versions unless it was set back to before that file was
+    /// created.
     fn next_contents(&self, found: Option<&Found>, record: Record) -> Result<Contents, LockError> {
         match found.and_then(|found| found.layout.contents.as_ref()) {
             Some(Contents { uid, version, .. }) => {
@@ -364,7 +366,7 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns whether a failed write has certainly changed nothing, so that another [`Method`] may be tried.
+/// Returns whether a failed write has certainly left the record unchanged, so that another [`Method`] may be tried.
 fn is_refusal(failure: &io::Error) -> bool {
     let is_too_large_or_long = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
     let refusing_errnos = [

@@ -8,19 +8,19 @@ use leaderrun_core::kill_time::KillPace;
 
 use super::{KillFailure, Tree};
 
-/// The shortest pause between two rounds. While nothing changes, each pause is twice as long as the previous one.
+/// The shortest pause between two rounds while no process ends. Each such pause is twice as long as the previous one.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// With more children than this, the deaths of children are handled together, [`MANY_PAUSE`] after each round.
-/// Otherwise this process, which runs before all others, would interrupt them a thousand times while they end.
+/// Otherwise this process would interrupt them a thousand times while they end, if it has real-time priority.
 const MANY_CHILDREN: usize = 16;
 
 const MANY_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long rounds do without a scan as long as processes end. The children of an ended process become children of this
-/// process, so this is how most kills end, and a scan would only slow them down.
+/// How long rounds go without a scan as long as processes keep ending. The children of an ended process become children
+/// of this process, so this is how most kills end, and a scan would only slow them down.
 const SCAN_DELAY: Duration = Duration::from_millis(20);
 
 /// If no process has ended for this long, one of those that are left is reported as stuck. The time is long enough for
@@ -49,7 +49,7 @@ pub struct KillRounds {
 }
 
 impl KillRounds {
-    /// Creates a kill at this pace until this instant. Its first round is due immediately.
+    /// Begins a kill, which keeps to the pace, if there is one, until its end. The first round is due immediately.
     pub fn begin(now: Instant, pace: Option<(KillPace, Instant)>) -> Self {
         Self {
             pace,
@@ -92,8 +92,8 @@ impl KillRounds {
         now >= *self.all_dead_since.get_or_insert(now) + UNREAPED_TIMEOUT
     }
 
-    /// Kills every child and, if the kill has already lasted for [`SCAN_DELAY`] or nothing ends, every descendant that
-    /// one scan finds, as far as the pace allows.
+    /// Kills every child and, if the kill has a pace, has already lasted for [`SCAN_DELAY`], or nothing ends, every
+    /// descendant that one scan finds, as far as the pace allows.
     ///
     /// # Errors
     /// Returns why a process could not be killed. Only the first failure is returned.

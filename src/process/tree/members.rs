@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 use super::proc::{Identity, Listed, Numbers, Proc, Stat};
 use crate::process::clock;
 
-/// The maximum number of processes that one scan can find. The next scan finds the others, because in the meantime the
-/// first ones have been killed and their children have become children of this process.
+/// The maximum number of processes whose children one scan can recognize. During a kill, the next scan finds the
+/// others, because the first ones have been killed by then and their children have become children of this process.
 pub const CAPACITY: usize = 8192;
 
 /// The longest duration of one [`scan`](Members::scan).
@@ -19,7 +19,7 @@ const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
 /// The maximum number of threads whose children a walk lists. With more threads, a scan is faster.
 pub const MAX_WALKED_THREADS: u32 = 32;
 
-/// The maximum number of processes that a walk has found and not read yet. Dead children count, too.
+/// The maximum number of processes that a walk has found but not yet read. Dead children count, too.
 const MAX_UNREAD: usize = 128;
 
 /// The processes that were found.
@@ -31,18 +31,18 @@ pub struct Members {
     unread: Vec<(i32, bool)>,
 }
 
-/// A descendant, found by a scan.
+/// A process that a scan or a walk found.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     pub identity: Identity,
     pub stat: Stat,
     pub numbers: Numbers,
-    /// Whether the process was [added](Members::add) before the scan.
+    /// Whether the process was [added](Members::add) beforehand.
     pub is_added: bool,
 }
 
 impl Member {
-    /// Returns the number of the descendant in the PID namespace of this process.
+    /// Returns the number of the found process in the PID namespace of this process.
     pub fn pid(&self) -> Pid {
         self.numbers.pid
     }
@@ -131,9 +131,10 @@ impl Members {
     }
 
     /// Reads every process once, in ascending order of the numbers, and calls `visit` with the processes that were
-    /// [added](Self::add) and with their descendants. Dead processes are left out: they have no children.
+    /// [added](Self::add) and with their descendants. Dead processes are skipped: they have no children.
     ///
-    /// A parent almost always has a lower number than its child. A child with a lower number is found by the next scan.
+    /// A parent almost always has a lower number than its child. A scan misses a child with a lower number, unless the
+    /// parent was added. During a kill, a later scan finds that child when its parent is dead.
     ///
     /// A process that started after the scan began is left for the next scan. A number in the list may have been reused
     /// by another process in the meantime, but the children of that process are then younger than the scan and are not

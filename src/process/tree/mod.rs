@@ -102,7 +102,7 @@ pub struct Tree {
     count: TaskCount,
     /// Whether a kill checks for each child whether it is in a nested PID namespace.
     checks_namespaces: bool,
-    /// How many children the last kill has listed.
+    /// How many children the last kill listed.
     listed_children: usize,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
@@ -165,7 +165,7 @@ impl Tree {
         children
     }
 
-    /// Returns whether this thread has no child that is alive, so that all of its children remain to be reaped.
+    /// Returns whether no child of this thread is alive. Any children that are left then only need to be reaped.
     pub fn has_only_dead_children(&self) -> bool {
         let mut has_live_child = false;
         let listing = self.proc.for_each_child(|number| {
@@ -203,7 +203,7 @@ impl Tree {
         self.not_nested.update(&self.proc, until);
     }
 
-    /// Counts the threads of the processes that the last [`scan`](Self::scan) has found, if these are few enough.
+    /// Counts the threads of the processes that the last [`scan`](Self::scan) found, if there are few enough of them.
     pub fn count_threads(&mut self) {
         let numbers = self.members.numbers();
         if numbers.len() <= MAX_RECOUNTED {
@@ -215,7 +215,7 @@ impl Tree {
         }
     }
 
-    /// Estimates how many threads run or wait for a CPU, in the processes that the last [`scan`](Self::scan) has found.
+    /// Estimates how many threads run or wait for a CPU, in the processes that the last [`scan`](Self::scan) found.
     pub fn estimate_runnable(&self) -> u32 {
         runnable::estimate(&self.proc, self.members.numbers(), self.count.threads)
     }
@@ -237,7 +237,8 @@ impl Tree {
 
     /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With
     /// `max_killed_threads`, it kills at least one process, but no further process while this many killed threads have
-    /// not ended. A child that searches for escaped processes is left out.
+    /// not ended. A child that searches for escaped processes is spared until its search has taken too long. Remembered
+    /// processes in nested PID namespaces are always killed, before all others.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///
@@ -320,12 +321,12 @@ impl Tree {
         }
     }
 
-    /// Returns how many children the last [`kill`](Self::kill) has listed.
+    /// Returns how many children the last [`kill`](Self::kill) listed.
     pub fn listed_children(&self) -> usize {
         self.listed_children
     }
 
-    /// Checks that all processes that the last [`kill`](Self::kill) has killed are gone.
+    /// Checks that all processes that the last [`kill`](Self::kill) killed are gone.
     ///
     /// # Errors
     /// Returns the first process that is left.
@@ -365,8 +366,8 @@ impl Tree {
     /// Returns whether no process of the tree is left. This process must have no children, apart from dead ones that
     /// cannot be reaped.
     ///
-    /// The first time that the tree seems empty, a child process is started that kills escaped processes. The tree does
-    /// not count as empty until that child has ended.
+    /// The first time that the tree seems empty, a child process is started to kill escaped processes, if there may be
+    /// any. The tree does not count as empty until that child has ended.
     pub fn is_empty(&mut self) -> bool {
         self.nested.forget_dead(&self.proc);
         if !self.nested.is_empty() {
@@ -385,7 +386,7 @@ impl Tree {
         (self.was_searched, self.search, self.count) = (false, None, TaskCount::default());
     }
 
-    /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) has found, for
+    /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) found, for
     /// messages.
     pub fn names(&self) -> String {
         let not_nested = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
@@ -407,7 +408,7 @@ impl Tree {
     }
 
     /// Returns whether a process has the supervisor's name. It is then the supervisor, or a fork of it that has not
-    /// executed a program yet. Messages about the command leave such processes out.
+    /// executed a program yet. Messages about the command omit such processes.
     fn is_supervisor(&self, number: i32) -> bool {
         self.comm(number, &mut [0; 64]) == title::SUPERVISOR.to_bytes()
     }

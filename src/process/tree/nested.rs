@@ -19,11 +19,11 @@ const CAPACITY: usize = members::CAPACITY;
 /// machine. A scan that ends early does not find the processes with the highest numbers.
 const MAX_SCAN_TIME: Duration = Duration::from_millis(500);
 
-/// The maximum number of scans in which a kill waits until all remembered processes have stopped. After that they are
-/// killed even if one still runs. A scan takes tens of microseconds for each process of the machine.
+/// The maximum number of scans for which a kill waits until all remembered processes have stopped. After that they are
+/// killed even if one is still running. A scan takes tens of microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 
-/// The longest time that a kill takes to stop all processes.
+/// The longest time that a kill spends on stopping the remembered processes.
 const MAX_STOP_TIME: Duration = Duration::from_secs(1);
 
 /// The remembered processes.
@@ -101,7 +101,7 @@ impl Nested {
 
     /// Remembers every descendant in a namespace below that of this process, and the descendants of those that were
     /// remembered before. Returns how many descendants and threads there are in all namespaces, or `last` if the scan
-    /// was incomplete and found fewer.
+    /// was incomplete and found no more threads than that.
     pub fn remember(
         &mut self,
         proc: &Proc,

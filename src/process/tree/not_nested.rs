@@ -1,5 +1,5 @@
 //! The processes that are known not to be in a nested PID namespace, which the search for [escaped](super::escaped)
-//! processes leaves out.
+//! processes skips.
 //!
 //! That search delays the release of the lock, and checking the namespace of every process takes most of its time. A
 //! process never leaves its namespace, so most processes are checked in advance.
@@ -88,7 +88,7 @@ mod tests {
         let first = listed(&proc, number);
         assert!(!known.contains(first));
         known.update(&proc, Some(clock::now()));
-        assert!(!known.contains(first), "there is no time to check this process");
+        assert!(!known.contains(first), "there was no time to check this process");
         known.update(&proc, None);
         assert!(known.contains(first) && known.contains(listed(&proc, number)));
         child.kill().unwrap();

@@ -60,7 +60,7 @@ pub struct Identity {
     pub started: u64,
 }
 
-/// A process as /proc lists it. Processes that have the same number one after the other have different inodes.
+/// A process as /proc lists it. If a number is reused, the new process has a different inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
     pub number: i32,
@@ -78,7 +78,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Returns whether the process is dead and only remains to be reaped. A process whose main thread has ended while
+    /// Returns whether the process is dead and only needs to be reaped. A process whose main thread has ended while
     /// other threads continue is alive, although /proc shows it as a zombie.
     pub fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
@@ -162,8 +162,8 @@ impl Proc {
         for_each_in_list(&openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, visit)
     }
 
-    /// Calls `visit` with each process, in ascending order of the numbers, until it returns false. Processes that cannot
-    /// be listed are left out.
+    /// Calls `visit` with each process, in ascending order of the numbers, until it returns false. Processes that
+    /// cannot be listed are skipped.
     pub fn for_each_process(&self, visit: impl FnMut(Listed) -> bool) {
         if seek(&self.root, SeekFrom::Start(0)).is_ok() {
             for_each_listed(&self.root, visit);
@@ -226,8 +226,8 @@ impl Proc {
         Some(Numbers { pid: pid?, is_nested: count > self.depth })
     }
 
-    /// Returns whether a process is in the PID namespace of this process. Returns false if that is not known, because
-    /// the process belongs to another user. A call takes a third of the time of [`stat`](Self::stat).
+    /// Returns whether a process is in the PID namespace of this process. Returns false if that is not known, for
+    /// example because the process belongs to another user. A call takes a third of the time of [`stat`](Self::stat).
     pub fn is_in_own_namespace(&self, number: i32) -> bool {
         let (mut path, mut buffer) = ([0; PATH_SIZE], [MaybeUninit::uninit(); MAX_LINK]);
         let link = readlinkat_raw(&self.root, self::path(&mut path, number, NAMESPACE_LINK), &mut buffer[..]);

@@ -1,5 +1,5 @@
 //! The processes in nested PID namespaces that the supervisor remembers, in memory that it shares with the elector. If
-//! the supervisor fails, the elector has to kill them, and could not find those whose parents have ended.
+//! the supervisor fails, the elector has to kill them, and could not otherwise find those whose parents have ended.
 
 use std::io;
 use std::num::NonZeroUsize;

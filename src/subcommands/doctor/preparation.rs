@@ -29,7 +29,7 @@ pub fn credentials(took: Duration, timing: &Timing) -> Row {
     if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
 }
 
-/// Adds a row about the time of a lookup of the API server's name.
+/// Adds a row about how long it takes to look up the API server's name, unless the server is given by IP address.
 pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing) {
     let (host, port) = cluster.host_and_port();
     if host.parse::<IpAddr>().is_ok() {

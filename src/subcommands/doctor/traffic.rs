@@ -38,7 +38,7 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
 }
 
 /// Adds rows about whether the Service can be routed to this candidate and to no other pod. Returns whether the Service
-/// needs two EndpointSlices.
+/// needs two EndpointSlices, or true if that is not known.
 async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, service: &Service) -> bool {
     let addresses = service.addresses(cluster).await.unwrap_or_else(|error| {
         // This is not a failure, because the doctor can run on a different machine from the candidate.

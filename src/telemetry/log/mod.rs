@@ -60,7 +60,7 @@ pub enum LogTime {
     None,
 }
 
-/// Starts the log. It must be called after the fork, because it starts a thread.
+/// Starts the log. Must be called after the fork, because it starts a thread.
 ///
 /// # Errors
 /// Fails if the thread cannot be created. In that case no log is set up, and this function may be called again.

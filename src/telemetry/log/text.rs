@@ -17,7 +17,7 @@ use crate::process::clock;
 /// A format with one line for each event, such as `leaderrun +3m06s: what happened`. [`LogTime`] determines the time.
 /// Text from outside, such as a path, cannot break a line or forge a line.
 ///
-/// The fields of leaderrun's own events are left out, because their sentences contain the same information. Only the
+/// The fields of leaderrun's own events are not printed, because their sentences contain the same information. Only the
 /// field [`MULTILINE_FIELD`] is printed, on separate lines after the sentence.
 pub struct TextFormat {
     started_at: Instant,

@@ -45,7 +45,7 @@ pub enum ReadyWhen {
     Leading,
 }
 
-/// The state of a leadership, from the first tenure until no process of the command is left.
+/// The state of this candidate's leadership, from the first tenure until no process of the command is left.
 #[derive(Debug)]
 struct LeadershipState {
     /// When the command gets the stop signal.
@@ -55,7 +55,7 @@ struct LeadershipState {
     command_started: bool,
     /// Whether the lock was lost.
     lost: bool,
-    /// Whether a termination signal for the command was received.
+    /// Whether the end of the command was requested, by a signal or by a request to step down.
     is_ending: bool,
 }
 
@@ -109,7 +109,7 @@ struct LeaderResponse<'a> {
 }
 
 impl CandidateState {
-    /// Creates the state of a candidate that starts. `saved_counters` was returned by
+    /// Creates the state of a candidate that is starting. `saved_counters` was returned by
     /// [`saved_counters`](Self::saved_counters) before leaderrun re-executed itself for a rejoin.
     pub fn new(now: Instant, config: CandidateConfig, saved_counters: Option<&str>) -> Self {
         let counters = saved_counters
@@ -203,8 +203,9 @@ impl CandidateState {
         &self.counters
     }
 
-    /// Returns the number of transitions in the record that was last seen. Returns `None` for a standby of a lock with
-    /// slots: it sees the records of all slots, and the metric must not jump between their numbers.
+    /// Returns the number of transitions in the last record that was seen, even if it has since been deleted. Returns
+    /// `None` for a standby of a lock with slots: it sees the records of all slots, and the metric must not jump
+    /// between their numbers.
     pub fn transitions(&self) -> Option<u32> {
         self.transitions.filter(|_| self.config.slots.is_none() || self.is_leading())
     }
@@ -224,7 +225,7 @@ impl CandidateState {
         self.leading.as_ref().is_some_and(|leading| leading.command_started)
     }
 
-    /// Returns whether a termination signal for the command was received and the command may be alive.
+    /// Returns whether the end of the command was requested and the command may still be alive.
     pub fn is_ending(&self) -> bool {
         self.leading.as_ref().is_some_and(|leading| leading.is_ending)
     }

@@ -300,7 +300,7 @@ fn the_environment_sets_options_and_the_command_line_takes_precedence() {
 }
 
 /// The test compares the output with that of the same command without leaderrun. Both start in the same unusual signal
-/// state.
+/// state. The pattern `fd/?` skips the descriptor in `LEADERRUN_TENURE_FD`, which is at least 10.
 #[testkit::test]
 fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderrun() {
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; ps -o sid= -p $$ >/dev/null; echo end";

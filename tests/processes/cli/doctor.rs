@@ -196,7 +196,7 @@ fn the_doctor_shows_the_priority_of_requests() {
 #[testkit::test]
 fn the_doctor_reports_the_errors_in_a_command_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("its address").to_string();
+    let address = taken.local_addr().expect("the listener's address").to_string();
     let lock = TestLock::file();
     let arguments = ["--wait", "0s", "--http", &address, "--kill-after", "5s", "--", "sleep 1"];
     let report = doctor(&lock, &arguments, 1);
@@ -224,7 +224,7 @@ fn the_doctor_reports_the_errors_in_a_command_line() {
 #[testkit::test]
 fn the_doctor_reports_a_server_that_is_not_kubernetes() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = server.local_addr().expect("its address");
+    let address = server.local_addr().expect("the listener's address");
     std::thread::spawn(move || {
         for stream in server.incoming().flatten() {
             use std::io::{Read, Write};
@@ -327,7 +327,7 @@ fn the_doctor_reports_a_pod_that_does_not_exist() {
 #[testkit::test]
 fn the_doctor_does_not_comment_on_valid_durations() {
     let lock = TestLock::lease();
-    // The differences between these durations are the smallest that leaderrun accepts.
+    // The lease duration is as short as leaderrun accepts with this renew deadline.
     let tight = ["--lease-duration", "11s", "--renew-deadline", "10s", "--lost-grace", "0s", "--min-hold", "1h"];
     let report = doctor(&lock, &tight, 0);
     // The limit on locked memory may be too low for an ordinary user.

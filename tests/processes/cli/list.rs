@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testkit::exit_status::FAILED;
 use testkit::{Candidate, Cluster, TestLock, rbac_rule};
 
-/// Creates a process that runs `leaderrun list` for the namespace of a lock, with the lock's kubeconfig.
+/// Configures a process that runs `leaderrun list` for the namespace of a lock, with the lock's kubeconfig.
 fn list(lock: &TestLock) -> Candidate {
     let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig");
     Candidate::without_options("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])

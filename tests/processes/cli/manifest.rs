@@ -33,7 +33,7 @@ fn apply(documents: &[Value]) {
     }
 }
 
-/// Returns a client of the administrator that impersonates a service account.
+/// Returns a client with which the administrator impersonates a service account.
 fn client_for(namespace: &str, account: &str) -> Client {
     Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
 }

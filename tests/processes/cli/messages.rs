@@ -1,4 +1,5 @@
-//! Tests of the messages about failures. The messages about command lines are tested in `src/cli/tests.rs`.
+//! Tests of the messages about failures. The messages about command lines are tested in `command_line.rs` and in
+//! `src/cli/tests.rs`.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use testkit::exit_status::FAILED;
 use testkit::{Candidate, Cluster, Proxy, TIMING, TestLock, leaderrun, scratch};
 
-/// Returns the options that start leaderrun for a lock in a script.
+/// Returns leaderrun's options for a lock, for use in a shell script.
 fn options(lock: &TestLock) -> String {
     let kubeconfig = lock.kubeconfig.as_ref().map(|path| format!(" --kubeconfig {}", path.display()));
     format!("--lock {}{} {}", lock.name, kubeconfig.unwrap_or_default(), TIMING.join(" "))

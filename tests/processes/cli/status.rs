@@ -140,7 +140,7 @@ fn status_watch_prints_one_line_for_each_change() {
 }
 
 #[testkit::test]
-fn status_watch_reads_a_lock_repeatedly_if_it_may_not_be_watched() {
+fn status_watch_reads_a_lock_repeatedly_without_permission_to_watch_it() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     Cluster::shared().set_permissions(
         lock.namespace(),

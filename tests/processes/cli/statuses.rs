@@ -18,7 +18,7 @@ fn candidate_that_does_not_wait(lock: &TestLock) -> Candidate {
     Candidate::with_timing("b", lock, LONG_DURATIONS).args(["--quiet", "--wait", "0s"])
 }
 
-/// Checks that a candidate for this lock gives up with the status of an unusable lock, and names the reason.
+/// Checks that a candidate for this lock gives up with the exit status for an unusable lock, and names the reason.
 #[track_caller]
 fn assert_unusable(lock: &TestLock, reason: &str) {
     let start = Instant::now();
@@ -40,18 +40,18 @@ fn kubeconfig_with(text: &str, replacement: &str) -> PathBuf {
     path
 }
 
-/// Starts the candidate `a`, which holds the lock until both returned values are dropped.
-fn start_holder(lock: &TestLock) -> (Running, Witnesses) {
+/// Starts the candidate `a`, which holds the lock until the returned process is dropped.
+fn start_holder(lock: &TestLock) -> Running {
     let witnesses = Witnesses::new();
     let a = Candidate::new("a", lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    (a, witnesses)
+    a
 }
 
 #[testkit::test]
 fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
     for lock in [TestLock::file(), TestLock::lease()] {
-        let (_a, _witnesses) = start_holder(&lock);
+        let _a = start_holder(&lock);
         for (option, status) in [(&[][..], NOT_ACQUIRED), (&["-E", "0"], 0), (&["--conflict-exit-code=3"], 3)] {
             let mut b = candidate_that_does_not_wait(&lock).args(option).run(["echo", "ran"]);
             b.wait_for_exit(status);

@@ -57,8 +57,11 @@ fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
     let life = witnesses.lifetimes_of("a").remove(0);
     assert!(life.signaled_at > 0, "the command should get the stop signal");
     // If the lease were not renewed, the command would be killed five seconds after the last renewal.
-    let alive_for = Duration::from_nanos(life.last_seen_at - life.signaled_at);
-    assert!(alive_for > Duration::from_secs(5), "the command was only alive for {alive_for:?}");
+    let alive_after_signal = Duration::from_nanos(life.last_seen_at - life.signaled_at);
+    assert!(
+        alive_after_signal > Duration::from_secs(5),
+        "the command lived for only {alive_after_signal:?} after the stop signal"
+    );
     witnesses.assert_one_at_a_time(2);
 }
 

@@ -1,4 +1,4 @@
-//! Tests of credential plugins that are slow, hang, fail, or read the command's input.
+//! Tests of credential plugins that are slow, hang, fail, or try to read the command's input.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;

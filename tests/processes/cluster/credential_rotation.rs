@@ -13,10 +13,10 @@ use testkit::{
     Candidate, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually, kubeconfig, scratch, tls,
 };
 
-/// How many times each test replaces the credentials.
+/// How many times a test replaces the credentials while the candidates run.
 pub const ROTATIONS: usize = 10;
 
-/// Durations that leave a plugin several seconds, even on a busy machine and after a request without a response.
+/// Durations that leave a plugin several seconds to run, even on a busy machine and after a request without a response.
 pub const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "9s", "--retry-period", "1s"];
 
 /// The setup of a leader and a standby with the same credentials: a kubeconfig and a proxy for each candidate.
@@ -53,7 +53,7 @@ impl Candidates {
     }
 
     /// Runs a leader and a standby, calls `rotate` [`ROTATIONS`] times, and checks that the lock is not lost. Each call
-    /// of `rotate` replaces the credentials.
+    /// to `rotate` replaces the credentials.
     pub fn assert_lock_is_kept_during(&self, mut rotate: impl FnMut()) {
         let witnesses = Witnesses::new();
         let name = format!("{}/job", self.cluster.new_namespace());

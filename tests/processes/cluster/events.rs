@@ -71,7 +71,7 @@ fn a_loss_is_recorded_as_an_event() {
 }
 
 #[testkit::test]
-fn a_candidate_that_may_not_write_events_logs_no_warning() {
+fn a_candidate_without_permission_to_write_events_logs_no_warning() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().set_permissions(
         lock.namespace(),

@@ -64,7 +64,7 @@ impl Leader {
         self.cluster.wait_for_renewals(&self.lock, RENEWALS);
     }
 
-    /// Writes `part` to a file, makes leaderrun read all files again, and waits for renewals.
+    /// Replaces the contents of a file with `part`, makes leaderrun read all files again, and waits for renewals.
     fn write_part(&self, name: &str, part: &str) {
         fs::write(self.file(name), part).expect("a part of a file");
         self.proxy.respond(Match::put().next(1), 401, None);
@@ -202,8 +202,8 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     leader.start();
     let new_text = whole(&new);
     let up_to = |end: &str| &new_text[..new_text.find(end).expect("a part") + end.len()];
-    for part in ["", "data: LS0t", &server.to_string()[..9], "x\nkind", "- name: u\n", "  user:", &new[..8]] {
-        leader.write_part("kubeconfig", up_to(part));
+    for end in ["", "data: LS0t", &server.to_string()[..9], "x\nkind", "- name: u\n", "  user:", &new[..8]] {
+        leader.write_part("kubeconfig", up_to(end));
     }
     fs::write(leader.file("kubeconfig"), &new_text).expect("a kubeconfig");
     credentials::revoke_token(&old);

@@ -8,10 +8,10 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 
 use super::pod_label::{LABEL, Pods, candidate};
 
-/// The label with the fencing token of the leader that labeled the pod.
+/// The label that names the fencing token of the leader that labeled the pod.
 const TOKEN_LABEL: &str = "job.leaderrun/token";
 
-/// Returns the fencing token in a pod's labels.
+/// Returns the value of the token label, which begins with the fencing token.
 fn token_label(pod: &Value) -> Option<String> {
     pod["metadata"]["labels"][TOKEN_LABEL].as_str().map(str::to_owned)
 }
@@ -62,12 +62,12 @@ fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     pods.wait_until_labeled(&["a"]);
     a.wait_for_log("routes to this candidate");
-    let first_token = token_label(&pods.get("a")).expect("a token");
+    let first_value = token_label(&pods.get("a")).expect("a token");
     let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
-    eventually("the pod has b's token", || token_label(&pods.get("a")).is_some_and(|token| token != first_token));
+    eventually("the pod has b's token", || token_label(&pods.get("a")).is_some_and(|value| value != first_value));
     late.release();
     a.wait();
     assert_eq!(pods.labeled(), ["a"]);
@@ -133,7 +133,7 @@ fn labels_that_another_program_has_set_are_left_alone() {
 }
 
 #[testkit::test]
-fn a_standby_in_the_pod_of_the_leader_does_not_remove_its_label() {
+fn a_standby_in_the_leaders_pod_does_not_remove_the_leaders_label() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);

@@ -14,7 +14,7 @@ fn candidate(lock: &TestLock) -> Candidate {
     Candidate::with_timing("a", lock, TIMING)
 }
 
-/// Creates objects that can be owners, in the namespace of a lock.
+/// Creates owners, and pods that they control, in the namespace of a lock.
 struct Owners {
     client: Client,
     namespace: String,
@@ -58,7 +58,7 @@ impl Owners {
     }
 }
 
-/// Returns a copy of `reference` in which its object is the controller.
+/// Returns a copy of `reference` that marks its object as the controller.
 fn as_controller(reference: &Value) -> Value {
     let mut reference = reference.clone();
     reference["controller"] = true.into();
@@ -181,7 +181,7 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
 }
 
 #[testkit::test]
-fn the_manifest_for_an_owner_grants_all_permissions_that_the_doctor_requires() {
+fn the_manifest_for_an_owner_grants_all_permissions_that_leaderrun_doctor_requires() {
     let cluster = Cluster::shared();
     for options in [&DEPLOYMENT[..], &["--owner", "auto"]] {
         let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
@@ -244,11 +244,15 @@ fn a_held_lock_outlives_its_owner_and_gets_its_owner_back_on_release() {
     );
     a.wait_for_log("has no owner: there is no Deployment");
     a.stop();
-    assert_eq!(owners_at(&lock.lease_path()), json!([deployment]), "a released lock should have its owner again");
+    assert_eq!(
+        owners_at(&lock.lease_path()),
+        json!([deployment]),
+        "a released lock should have its deleted owner again, so that Kubernetes deletes the Lease"
+    );
 }
 
 #[testkit::test]
-fn an_owner_that_the_api_server_refuses_is_left_out() {
+fn a_lock_works_without_an_owner_that_the_api_server_refuses() {
     let cluster = Cluster::start_in_process();
     let namespace = cluster.new_namespace();
     let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(cluster.kubeconfig_for("candidate")) };

@@ -50,7 +50,7 @@ fn the_log_names_a_missing_permission_to_create() {
 }
 
 #[testkit::test]
-fn a_candidate_that_may_not_watch_polls() {
+fn a_candidate_without_permission_to_watch_polls() {
     let (lock, witnesses) = (lock_for("standby"), Witnesses::new());
     Cluster::shared().set_permissions(lock.namespace(), "standby", rules(&["get", "create", "update"]));
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);

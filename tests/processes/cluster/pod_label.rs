@@ -13,7 +13,7 @@ use testkit::{
 /// The option for the leader's label.
 pub const LABEL: [&str; 2] = ["--pod-label", "role=leader"];
 
-/// Pods in the namespace of a lock. Each pod has the name of its candidate.
+/// Pods in the namespace of a lock. A pod with a candidate has the candidate's name.
 pub struct Pods {
     client: Client,
     path: String,
@@ -57,7 +57,7 @@ impl Pods {
         eventually(&format!("{names:?} have the label"), || self.labeled() == names);
     }
 
-    /// Starts to record which pods have the label `role=leader`. The returned function ends the recording, and returns
+    /// Starts recording which pods have the label `role=leader`. The returned function ends the recording, and returns
     /// the names of the labeled pods after each change. There must be a pod `end`, which no candidate uses.
     fn record_labels(&self) -> impl FnOnce() -> Vec<Vec<String>> {
         let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
@@ -206,7 +206,7 @@ fn two_pods_never_have_the_label_at_the_same_time_during_a_partition() {
 }
 
 #[testkit::test]
-fn a_delayed_label_request_of_a_former_leader_is_refused() {
+fn a_delayed_label_request_from_a_former_leader_is_refused() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a", "b"]);
@@ -224,7 +224,7 @@ fn a_delayed_label_request_of_a_former_leader_is_refused() {
 }
 
 /// Releases the first write, which adds the token to the pod, and holds the next write, which adds the label. Returns
-/// the hold of the next write.
+/// the hold on the next write.
 fn hold_label_request(proxy: &Proxy, first: Hold) -> Hold {
     first.wait_until_held();
     let late = proxy.hold_requests(Match::method(Method::PATCH).next(1));
@@ -243,7 +243,7 @@ fn a_label_request_that_a_partition_delayed_is_refused() {
     let first = proxy.hold_requests(Match::method(Method::PATCH).next(1));
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     let late = hold_label_request(&proxy, first);
-    // Later requests of `a` for pods fail.
+    // All later requests from `a` about pods fail.
     proxy.respond(Match::any().on("/pods"), 503, None);
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
@@ -296,7 +296,7 @@ fn a_late_response_is_still_used_to_remove_the_label() {
     a.signal(Signal::SIGTERM);
     let is_pod_read = |request: &ReceivedRequest| request.method == Method::GET && request.path.ends_with("/pods/a");
     let _second = proxy.hold_requests(Match::get().on("/pods/a"));
-    // The first read was made when the label was added.
+    // One more read was made when the label was added.
     eventually("a second request is sent", || {
         proxy.requests().iter().filter(|request| is_pod_read(request)).count() > 2
     });
@@ -306,7 +306,7 @@ fn a_late_response_is_still_used_to_remove_the_label() {
 }
 
 #[testkit::test]
-fn a_candidate_that_may_not_label_pods_can_still_lead() {
+fn a_candidate_without_permission_to_label_pods_can_still_lead() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     Cluster::shared().set_permissions(
         lock.namespace(),

@@ -80,7 +80,7 @@ fn expired_credentials_are_used_while_the_plugin_fails_or_hangs() {
             exec_user(directory, &format!("[ $run = 1 ] || {{ {after_first_run}; }}; {issue}"))
         });
         eventually("the plugin runs again", || leader.plugin_runs() >= 2);
-        // There is a renewal every second, so the credentials have expired before the last one.
+        // There is a renewal every second, so the credentials expire before the last of these.
         leader.wait_for_renewals(6);
         leader.assert_lock_was_kept();
     }

@@ -182,7 +182,7 @@ fn a_dual_stack_service_routes_to_an_address_of_each_family() {
     let mut spec = two_ports();
     spec["ipFamilyPolicy"] = "RequireDualStack".into();
     spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
-    // The test is skipped if the cluster has one address family and refuses a dual-stack Service.
+    // The test ends here if the cluster has only one address family, and therefore refuses a dual-stack Service.
     let Ok(_) = admin.create(&services_path(&lock), &json!({ "metadata": { "name": "web" }, "spec": spec })) else {
         return;
     };
@@ -326,7 +326,7 @@ fn a_leader_waits_for_a_service_that_does_not_exist_yet() {
 }
 
 #[testkit::test]
-fn a_candidate_that_may_not_read_the_service_reports_only_the_slice() {
+fn a_candidate_without_permission_to_read_the_service_reports_only_the_slice() {
     let lock = lock_with_service();
     let rules = json!([
         testkit::rbac_rule("leases", &["job"], &testkit::CANDIDATE_VERBS),

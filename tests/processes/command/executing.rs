@@ -90,7 +90,7 @@ fn the_message_names_a_missing_execute_permission() {
 }
 
 #[testkit::test(requires = check_root())]
-fn the_message_names_the_directories_that_this_user_may_not_search() {
+fn the_message_names_a_directory_that_this_user_lacks_permission_to_search() {
     let (closed, lock) =
         (create_reachable_directory("closed", 0o700), create_reachable_directory("lock", 0o777).join("job"));
     let file = closed.join("program");

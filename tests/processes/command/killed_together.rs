@@ -15,7 +15,7 @@ use crate::other_users::{
     ANN, become_user, check_root, copy_leaderrun, create_reachable_directory, leaderrun_for_all_users,
 };
 
-/// Scripts that print `ready`. Each has the number of processes, including the shell, for which the tests wait.
+/// Scripts that print `ready`, each with the number of processes, including the shell, for which the tests wait.
 const COMMANDS: [(&str, usize); 4] = [
     ("echo ready; exec sleep 1000", 1),
     ("sleep 1000 & echo ready; wait", 2),
@@ -66,7 +66,7 @@ fn a_command_and_its_children_die_with_both_processes() {
     }
 }
 
-/// Starts a leader with this script as an ordinary user.
+/// Starts a leader as an ordinary user, with this script as its command.
 fn start_as_ordinary_user(script: &str) -> Running {
     let lock = format!("file:{}", create_reachable_directory("ordinary", 0o777).join("job").display());
     Candidate::program("a", leaderrun_for_all_users())
@@ -160,7 +160,7 @@ fn the_surviving_process_ends_the_command() {
 /// Patterns for pkill that match the elector, the supervisor, or both.
 const NAME_PATTERNS: [&str; 3] = ["leaderrun", "lr-supervisor", "leaderrun|lr-supervisor"];
 
-/// Scripts that run a witness in the foreground, in a pipeline or in the background. Each has the number of witnesses.
+/// Scripts that run witnesses in the foreground, in a pipeline or in the background, each with the number of witnesses.
 const COMMAND_SHAPES: [(&str, usize); 4] =
     [(r#"exec "$@""#, 1), (r#""$@"; true"#, 1), (r#""$@" | "$@""#, 2), (r#""$@" & wait"#, 1)];
 

@@ -94,7 +94,7 @@ impl Drop for PublicDirectory {
 
 /// When PID 1 exits, the kernel kills all processes of the namespace, including those of other users.
 #[testkit::test(requires = CAN_CHANGE_USER.clone())]
-fn leaderrun_as_pid_1_exits_if_it_may_not_kill_the_command() {
+fn leaderrun_as_pid_1_exits_if_it_lacks_permission_to_kill_the_command() {
     let directory = PublicDirectory::new();
     let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"].map(str::to_owned);
     let user = AS_USER.split(' ').map(str::to_owned);

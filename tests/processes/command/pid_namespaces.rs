@@ -80,7 +80,7 @@ fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_
     });
 }
 
-/// The search for such orphans begins during the kill of the other processes.
+/// The search for orphans with the run ID begins while the other processes are being killed.
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_starts_when_the_command_is_killed() {
     let script = r#"(setsid "$@" &); trap '' TERM; while :; do sleep 1; done"#;
@@ -141,7 +141,7 @@ fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts(
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
-    // leaderrun remembers up to 8,192 processes; this many can be started and killed within seconds.
+    // leaderrun remembers up to 8,192 processes. The test uses fewer, which can be started and killed within seconds.
     const COUNT: usize = 2500;
     let (_namespace, init) = start_namespace();
     let (lock, directory) = (TestLock::file(), scratch::directory("many"));

@@ -69,7 +69,7 @@ fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command
     a.stop();
 }
 
-/// Returns an error if this user may not set a real-time priority.
+/// Returns an error if this user is not allowed to set a real-time priority.
 fn check_can_set_real_time_priority() -> Result<(), String> {
     // SAFETY: all zeros are a valid value.
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
@@ -85,7 +85,7 @@ fn check_can_set_real_time_priority() -> Result<(), String> {
             }
         }
     };
-    if allowed { Ok(()) } else { Err("this user may not set a real-time priority".to_owned()) }
+    if allowed { Ok(()) } else { Err("this user is not allowed to set a real-time priority".to_owned()) }
 }
 
 #[testkit::test(requires = check_can_set_real_time_priority())]

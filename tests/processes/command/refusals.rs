@@ -116,7 +116,7 @@ fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
     }
 }
 
-/// The message must not give another reason, such as the owner of the directory.
+/// The directory has the sticky bit, so leaderrun could mistake the owner of the directory for the reason.
 #[testkit::test]
 fn the_message_about_a_lock_file_that_a_sandbox_refuses_names_the_seccomp_profile() {
     for errno in [libc::EPERM, libc::ENOSYS] {
@@ -308,8 +308,8 @@ print('no more processes', flush=True)
 while True: signal.pause()
 ";
 
-/// Before leaderrun connects to the API server, it looks up the server's name on a new thread, which the limit may not
-/// allow.
+/// Before leaderrun connects to the API server, it looks up the server's name on a new thread, which the limit can
+/// prevent.
 #[testkit::test(requires = check_root())]
 fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
     let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));

@@ -25,7 +25,7 @@ fn start_signal_counter() -> Running {
 
 fn send(processes: &[Pid], signal: i32) {
     for process in processes {
-        // nix's `kill` has no real-time signals.
+        // nix's `kill` does not support real-time signals.
         // SAFETY: the call takes two integers.
         unsafe { libc::kill(process.as_raw(), signal) };
     }
@@ -75,7 +75,7 @@ fn a_command_under_timeout_gets_one_signal() {
 }
 
 #[testkit::test]
-fn a_standby_ends_on_any_stop_signal_of_a_container() {
+fn a_standby_ends_on_each_signal_that_container_images_use_as_stop_signal() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -83,7 +83,7 @@ fn a_standby_ends_on_any_stop_signal_of_a_container() {
         (libc::SIGUSR1, 128 + libc::SIGUSR1),
         (libc::SIGUSR2, 128 + libc::SIGUSR2),
         (libc::SIGRTMIN() + 3, 128 + libc::SIGRTMIN() + 3),
-        // By default this signal does not end a process, so leaderrun exits with the status instead.
+        // SIGWINCH does not end a process by default, so leaderrun exits with the status instead.
         (libc::SIGWINCH, 128 + libc::SIGWINCH),
     ] {
         let mut b = Candidate::new("b", &lock).run_script("true");
@@ -128,7 +128,7 @@ fn signals_that_the_c_library_reserves_do_not_end_leaderrun() {
     let mut b = Candidate::new("b", &lock).run_script("true");
     b.wait_for_log("held by a");
     for process in [a.elector(), a.supervisor(), b.elector(), b.supervisor()] {
-        // glibc uses the signals 32 and 33 for its own threads.
+        // glibc reserves the signals 32 and 33 for its thread functions.
         send(&[process], 32);
         send(&[process], 33);
         assert!(is_alive(process));

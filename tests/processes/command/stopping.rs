@@ -40,8 +40,11 @@ fn the_lock_is_renewed_while_the_command_ends() {
         a.wait_for_exit(0);
         let life = &witnesses.lifetimes_of("a")[0];
         // The witness takes three seconds to end.
-        let alive_for = Duration::from_nanos(life.last_seen_at - life.signaled_at);
-        assert!(alive_for > Duration::from_millis(2900), "the command was only alive for {alive_for:?}");
+        let alive_after_signal = Duration::from_nanos(life.last_seen_at - life.signaled_at);
+        assert!(
+            alive_after_signal > Duration::from_millis(2900),
+            "the command lived for only {alive_after_signal:?} after the stop signal"
+        );
     }
 }
 

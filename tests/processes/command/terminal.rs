@@ -166,7 +166,7 @@ fn in_a_script_a_command_can_read_from_the_terminal() {
     }
 }
 
-/// As without leaderrun, Ctrl-C ends the whole script, even while only the command has the terminal.
+/// Ctrl-C ends the whole script, just as it would without leaderrun, even while only the command has the terminal.
 #[testkit::test]
 fn ctrl_c_ends_a_script() {
     for shell in ["bash", "dash"] {

@@ -143,7 +143,7 @@ fn the_message_about_a_credential_names_its_field_and_its_file() {
 }
 
 #[testkit::test]
-fn a_lasting_failure_suggests_the_doctor_once() {
+fn a_lasting_failure_suggests_leaderrun_doctor_once() {
     let server = RecordingServer::responding_with(None, || (500, Vec::new(), "no".to_owned()));
     let mut candidate =
         Candidate::without_options("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
@@ -182,7 +182,7 @@ fn headers_are_accepted_or_refused_as_in_go() {
     for (description, headers) in [
         ("500 headers", headers(500)),
         ("a header on two lines", "X-A: b\r\n  c\r\n".to_owned()),
-        ("white space after a name", "X-A : b\r\n".to_owned()),
+        ("a space after a name", "X-A : b\r\n".to_owned()),
         ("a value that is not ASCII", "X-A: \u{fc}\r\n".to_owned()),
         ("a long value", format!("X-A: {}\r\n", "a".repeat(100_000))),
     ] {

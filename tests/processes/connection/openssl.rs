@@ -34,7 +34,7 @@ impl Setup {
         Self { directory }
     }
 
-    /// Runs openssl with these arguments, which are separated by white space. Returns its output.
+    /// Runs openssl with these arguments, which are separated by spaces. Returns its output.
     #[track_caller]
     fn openssl(&self, arguments: &str) -> String {
         let mut openssl = Command::new("openssl");
@@ -167,7 +167,7 @@ fn a_client_certificate_of_version_1_is_presented() {
 }
 
 #[testkit::test(requires = testkit::check_installed("openssl"))]
-fn a_client_key_of_each_curve_is_accepted() {
+fn a_client_key_on_each_curve_is_accepted() {
     let setup = Setup::with_server();
     for curve in ["P-256", "P-384", "P-521"] {
         setup.create_key("me", curve);
@@ -185,7 +185,7 @@ fn a_client_key_of_each_curve_is_accepted() {
 }
 
 #[testkit::test(requires = testkit::check_installed("openssl"))]
-fn a_server_key_of_each_curve_is_accepted() {
+fn server_keys_and_key_exchanges_on_larger_curves_are_accepted() {
     let setup = Setup::new();
     setup.create_authority("P-521");
     for curve in ["P-384", "P-521"] {

@@ -22,7 +22,7 @@ const SERVER: &str = "https://api.leaderrun.invalid:6443";
 /// The fields of a user with a token.
 const USER_WITH_TOKEN: &str = "{token: secret}";
 
-/// Writes a kubeconfig for a server. `more_fields` contains additional fields of the cluster, each after a comma.
+/// Writes a kubeconfig for a server. `more_fields` contains additional fields of the cluster, each preceded by a comma.
 /// Returns the path of the kubeconfig.
 fn kubeconfig(server: &str, more_fields: &str) -> PathBuf {
     let file = scratch::directory("proxies").join("config");
@@ -34,7 +34,8 @@ fn kubeconfig(server: &str, more_fields: &str) -> PathBuf {
     file
 }
 
-/// Runs leaderrun with these variables. Returns the method, target and credentials of the requests to the proxy.
+/// Runs `leaderrun status` with these variables. Returns the method, target and credentials of the requests to the
+/// proxy.
 fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
     let mut status =
         Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
@@ -147,7 +148,7 @@ fn proxy_url_takes_precedence_over_the_environment() {
 }
 
 #[testkit::test]
-fn this_machine_is_never_reached_through_a_proxy() {
+fn this_machine_is_not_reached_through_the_proxy_in_the_environment() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig("https://127.0.0.1:1", "");
     assert!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
@@ -196,7 +197,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
             let kubeconfig =
                 trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), USER_WITH_TOKEN);
             if let Some(arrived) = request_of_kubectl_arrives(&server, &kubeconfig) {
-                assert!(arrived, "the request of kubectl should arrive through {scheme}");
+                assert!(arrived, "kubectl's request should arrive through {scheme}");
             }
             proxy.take_destinations();
             let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
@@ -240,9 +241,9 @@ fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
     let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());
     // With insecure-skip-tls-verify, the proxy's certificate is not verified either.
     assert!(request_of_leaderrun_arrives(&server, &kubeconfig(SERVER, &proxy_url)).0);
-    let unknown = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
+    let insecure = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
     let file = scratch::directory("proxies").join("config");
-    fs::write(&file, unknown.replace("verify: true", "verify: false")).expect("a kubeconfig");
+    fs::write(&file, insecure.replace("verify: true", "verify: false")).expect("a kubeconfig");
     let (arrived, log) = request_of_leaderrun_arrives(&server, &file);
     assert!(!arrived, "a proxy whose authority is unknown should not be trusted");
     assert!(log.contains("the proxy's certificate"), "{log}");

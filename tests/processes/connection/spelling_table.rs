@@ -1,12 +1,12 @@
 //! The table of kubeconfigs for the tests in [`spellings`](super::spellings).
 
-use super::spellings::Spelling;
+use super::spellings::KubeconfigCase;
 
 mod users;
 
 use self::users::{certificates, plugins, users};
 
-/// The outcome of most spellings: a request over TLS with the token `secret`.
+/// The outcome of most cases: a request over TLS with the token `secret`.
 const BY_TOKEN: &str = "https as secret in default";
 // Other outcomes.
 const BY_CERTIFICATE: &str = "https as certified in default";
@@ -16,11 +16,12 @@ const REFUSED: &str = "refused";
 
 // The reasons why leaderrun differs from kubectl.
 const KUBECTL_ASKS: &str = "kubectl asks for a user name; other programs that use client-go do not";
-const WHITE_SPACE: &str = "white space around the value is a mistake";
+const WHITESPACE: &str = "spaces and line breaks around the value are clearly unintended, so leaderrun ignores them";
 const PLAIN_HTTP: &str = "a server without TLS may require credentials, too";
 const INFERRED_TYPE: &str = "YAML infers a type that is not intended";
+const QUOTED_BOOLEAN: &str = "the quotes are unintended, and the value is clearly a boolean";
 const MERGE_KEY: &str =
-    "in standard YAML, the explicit server takes precedence; a lock on another server is a different lock";
+    "kubectl and the YAML standard disagree about which server counts; a lock on another server is a different lock";
 const UNUSED_FIELD: &str = "leaderrun does not read the field";
 const MIXED_FILES: &str = "the file may contain parts of two files";
 const LIMITS: &str = "no real kubeconfig is so large or so deeply nested";
@@ -34,17 +35,17 @@ const CONTEXT: &str = "{cluster: c, user: u}";
 /// A field with the YAML anchor `b`, whose value is a cluster with an unreachable server.
 const ANCHOR_B: &str = "x-b: &b {server: 'https://127.0.0.1:1', certificate-authority-data: $CA}\n";
 
-/// Returns all spellings of the table.
-pub fn spellings() -> Vec<Spelling> {
+/// Returns all cases of the table.
+pub fn kubeconfig_cases() -> Vec<KubeconfigCase> {
     [files(), authorities(), clusters(), users(), certificates(), plugins(), contexts(), merged()].concat()
 }
 
-/// Returns a spelling with one file.
-fn single(name: &'static str, text: impl Into<String>, outcome: &'static str) -> Spelling {
-    Spelling { name, files: vec![("config", text.into())], context: None, outcome, leaderrun_outcome: None }
+/// Returns a case with one file.
+fn single(name: &'static str, text: impl Into<String>, outcome: &'static str) -> KubeconfigCase {
+    KubeconfigCase { name, files: vec![("config", text.into())], context: None, outcome, leaderrun_outcome: None }
 }
 
-impl Spelling {
+impl KubeconfigCase {
     /// Chooses a context, as with `--context`.
     fn with_context(self, context: &'static str) -> Self {
         Self { context: Some(context), ..self }
@@ -69,32 +70,32 @@ fn plain() -> String {
     config(CLUSTER, USER, CONTEXT)
 }
 
-/// Returns a spelling with these fields of the cluster.
-fn cluster(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
+/// Returns a case with these fields of the cluster.
+fn cluster(name: &'static str, text: &str, outcome: &'static str) -> KubeconfigCase {
     single(name, config(text, USER, CONTEXT), outcome)
 }
 
-/// Returns a spelling with these fields of the user.
-fn user(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
+/// Returns a case with these fields of the user.
+fn user(name: &'static str, text: &str, outcome: &'static str) -> KubeconfigCase {
     single(name, config(CLUSTER, text, CONTEXT), outcome)
 }
 
-/// Returns a spelling with these fields of the context.
-fn context(name: &'static str, text: &str, outcome: &'static str) -> Spelling {
+/// Returns a case with these fields of the context.
+fn context(name: &'static str, text: &str, outcome: &'static str) -> KubeconfigCase {
     single(name, config(CLUSTER, USER, text), outcome)
 }
 
-/// Returns a spelling whose files are merged.
+/// Returns a case whose files are merged.
 fn several_files<const N: usize>(
     name: &'static str,
     files: [(&'static str, String); N],
     outcome: &'static str,
-) -> Spelling {
-    Spelling { files: files.to_vec(), ..single(name, "", outcome) }
+) -> KubeconfigCase {
+    KubeconfigCase { files: files.to_vec(), ..single(name, "", outcome) }
 }
 
-/// Returns spellings of the file as a whole.
-fn files() -> Vec<Spelling> {
+/// Returns the cases for the file as a whole.
+fn files() -> Vec<KubeconfigCase> {
     let json = concat!(
         r#"{"apiVersion":"v1","kind":"Config","clusters":[{"name":"c","cluster":"#,
         r#"{"server":"$HTTPS","certificate-authority-data":"$CA"}}],"users":[{"name":"u","user":{"token":"secret"}}],"#,
@@ -178,7 +179,7 @@ fn files() -> Vec<Spelling> {
         single("a user twice", plain().replace("contexts:", "- name: u\n  user: {token: other}\ncontexts:"), REFUSED),
         single("a context twice", plain().replace("current-", "- name: x\n  context: {user: u}\ncurrent-"), REFUSED),
         single("quoted keys", plain().replace("name: c", "\"name\": \"c\""), BY_TOKEN),
-        single("capital keys", plain().replace("server:", "Server:"), REFUSED),
+        single("a capitalized key", plain().replace("server:", "Server:"), REFUSED),
         single("a block scalar", plain().replace("-context: x", "-context: |-\n  x"), BY_TOKEN),
         single("a folded scalar", plain().replace("-context: x", "-context: >-\n  x"), BY_TOKEN),
         single("a newline in a name", plain().replace("-context: x", "-context: |\n  x"), REFUSED),
@@ -191,15 +192,15 @@ fn one_user_with_hundreds_of_names() -> String {
     plain().replace("  user: {token", "  user: &u {token").replace("contexts:", &format!("{users}contexts:"))
 }
 
-/// Returns spellings of the cluster's certificate authority.
-fn authorities() -> Vec<Spelling> {
+/// Returns the cases for the cluster's certificate authority.
+fn authorities() -> Vec<KubeconfigCase> {
     let data = |data: &str| format!("\n    server: $HTTPS\n    certificate-authority-data: {data}");
     let file = |rest: &str| format!("{{server: '$HTTPS', certificate-authority: {rest}}}");
     vec![
         cluster("CA wrapped into lines", &data("|\n$WRAPPED_CA"), BY_TOKEN),
-        cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
+        cluster("CA folded", &data(">\n$WRAPPED_CA"), REFUSED).but_leaderrun(BY_TOKEN, WHITESPACE),
         cluster("CA quoted with newlines", &data("\"$ESCAPED_CA\""), BY_TOKEN),
-        cluster("CA with spaces around it", &data("' $CA '"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
+        cluster("CA with spaces around it", &data("' $CA '"), REFUSED).but_leaderrun(BY_TOKEN, WHITESPACE),
         cluster("text between two CAs", &data("$TWO_CAS"), BY_TOKEN),
         cluster("a bad CA before a good one", &data("$BAD_THEN_GOOD_CA"), BY_TOKEN),
         cluster("no certificate in the CA", &data("$NOT_A_CERTIFICATE"), REFUSED),
@@ -224,7 +225,7 @@ fn authorities() -> Vec<Spelling> {
         cluster("insecure: on", "{server: '$HTTPS', insecure-skip-tls-verify: on}", BY_TOKEN),
         cluster("insecure: True", "{server: '$HTTPS', insecure-skip-tls-verify: True}", BY_TOKEN),
         cluster("insecure in quotes", "{server: '$HTTPS', insecure-skip-tls-verify: 'true'}", REFUSED)
-            .but_leaderrun(BY_TOKEN, INFERRED_TYPE),
+            .but_leaderrun(BY_TOKEN, QUOTED_BOOLEAN),
         cluster("insecure: null", &file("ca.crt, insecure-skip-tls-verify: null"), BY_TOKEN),
         cluster("insecure: false", &file("ca.crt, insecure-skip-tls-verify: false"), BY_TOKEN),
         cluster(
@@ -250,15 +251,15 @@ fn authorities() -> Vec<Spelling> {
     ]
 }
 
-/// Returns spellings of the cluster's other fields.
-fn clusters() -> Vec<Spelling> {
+/// Returns the cases for the cluster's other fields.
+fn clusters() -> Vec<KubeconfigCase> {
     let server = |server: &str| format!("{{server: {server}, certificate-authority-data: $CA}}");
     let with = |extra: &str| format!("{{server: '$HTTPS', certificate-authority-data: $CA, {extra}}}");
     let called_localhost = "https called localhost as secret in default";
     let plain_http = "http as nobody in default";
     vec![
         cluster("server by name", &server("'https://localhost:$TLS_PORT'"), called_localhost),
-        cluster("server by a capital name", &server("'https://LOCALHOST:$TLS_PORT'"), called_localhost),
+        cluster("server by name, in capitals", &server("'https://LOCALHOST:$TLS_PORT'"), called_localhost),
         cluster("server with a slash", &server("'$HTTPS/'"), BY_TOKEN),
         cluster(
             "server with a path",
@@ -275,14 +276,14 @@ fn clusters() -> Vec<Spelling> {
         cluster("server with a broken escape", &server("'$HTTPS/a%zz'"), REFUSED),
         cluster("server with an IPv6 address without brackets", &server("'https://::1:1'"), REFUSED),
         cluster("server with a query", &server("'$HTTPS/k8s?a=b#c'"), "https/k8s as secret in default"),
-        cluster("server with spaces around it", &server("' $HTTPS '"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
-        cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
+        cluster("server with spaces around it", &server("' $HTTPS '"), REFUSED).but_leaderrun(BY_TOKEN, WHITESPACE),
+        cluster("server with a space at the end", &server("'$HTTPS '"), REFUSED).but_leaderrun(BY_TOKEN, WHITESPACE),
         cluster(
             "server with a space in its path",
             &server("'$HTTPS/my prefix'"),
             "https/my%20prefix as secret in default",
         ),
-        cluster("server as an IPv4 address in IPv6", &server("'https://[::ffff:127.0.0.1]:$TLS_PORT'"), BY_TOKEN),
+        cluster("server as an IPv4-mapped IPv6 address", &server("'https://[::ffff:127.0.0.1]:$TLS_PORT'"), BY_TOKEN),
         cluster("server with a sign before its port", &server("'https://127.0.0.1:+$TLS_PORT'"), REFUSED),
         cluster(
             "server with a user name and a password",
@@ -316,8 +317,8 @@ fn clusters() -> Vec<Spelling> {
     ]
 }
 
-/// Returns spellings of contexts and of names.
-fn contexts() -> Vec<Spelling> {
+/// Returns the cases for contexts and for names.
+fn contexts() -> Vec<KubeconfigCase> {
     let other = "- name: second\n  context: {cluster: c, user: u, namespace: other}\ncurrent-context: x";
     let two = plain().replace("current-context: x", other);
     let with_user_named = |name: &str| {
@@ -340,31 +341,36 @@ fn contexts() -> Vec<Spelling> {
         single("empty current context", plain().replace("current-context: x", "current-context: ''"), REFUSED),
         single("unknown current context", plain().replace("current-context: x", "current-context: z"), REFUSED),
         single("chosen context", two.clone(), in_other).with_context("second"),
-        single("chosen context is not the current one", two.replace("-context: x", "-context: z"), in_other)
-            .with_context("second"),
+        single(
+            "chosen context although the current one is unknown",
+            two.replace("-context: x", "-context: z"),
+            in_other,
+        )
+        .with_context("second"),
         single("chosen context is unknown", two.clone(), REFUSED).with_context("z"),
         single("empty chosen context", two, BY_TOKEN).with_context(""),
-        single("numbers for names", with_user_named("123"), REFUSED).but_leaderrun(BY_TOKEN, INFERRED_TYPE),
-        single("names with spaces", with_user_named("a user"), BY_TOKEN),
-        single("names with spaces around them", with_user_named("' u '"), BY_TOKEN),
+        single("a number as the name of the user", with_user_named("123"), REFUSED)
+            .but_leaderrun(BY_TOKEN, INFERRED_TYPE),
+        single("name of the user with a space", with_user_named("a user"), BY_TOKEN),
+        single("name of the user with spaces around it", with_user_named("' u '"), BY_TOKEN),
         context("a space only in the reference to the cluster", "{cluster: 'c ', user: u}", REFUSED),
         context("a space only in the reference to the user", "{cluster: c, user: ' u'}", REFUSED),
-        single("empty names", with_user_named("''"), BY_TOKEN),
+        single("empty name of the user", with_user_named("''"), BY_TOKEN),
         single("an empty context name", plain().replace(": x\n", ": ''\n"), BY_TOKEN),
         single("no context name", plain().replace("name: x\n ", "").replace("current-context: x\n", ""), BY_TOKEN),
-        single("names with @ and /", with_user_named("'a@b/c'"), BY_TOKEN),
+        single("name of the user with @ and /", with_user_named("'a@b/c'"), BY_TOKEN),
     ]
 }
 
-/// Returns spellings in several files.
-fn merged() -> Vec<Spelling> {
+/// Returns the cases with several files, which are merged.
+fn merged() -> Vec<KubeconfigCase> {
     let users = |user: &str| format!("users: [{{name: u, user: {user}}}]\n");
     let current = || "current-context: x\n".to_owned();
-    let without_current = |other: &str| plain().replace("current-context: x", &format!("current-context: {other}"));
+    let with_current = |name: &str| plain().replace("current-context: x", &format!("current-context: {name}"));
     let missing = || "MISSING".to_owned();
     vec![
         several_files("an empty file first", [("first", String::new()), ("config", plain())], BY_TOKEN),
-        several_files("empty names", [("", missing()), ("config", plain()), ("", missing())], BY_TOKEN),
+        several_files("empty entries in KUBECONFIG", [("", missing()), ("config", plain()), ("", missing())], BY_TOKEN),
         several_files("a missing file first", [("none", missing()), ("config", plain())], BY_TOKEN),
         several_files("a missing file last", [("config", plain()), ("none", missing())], BY_TOKEN),
         several_files("only missing files", [("none", missing()), ("none2", missing())], REFUSED),
@@ -383,13 +389,13 @@ fn merged() -> Vec<Spelling> {
             "https as basic me: in default",
         ),
         several_files(
-            "current context from the second",
-            [("first", without_current("''")), ("second", current())],
+            "current context from the second file",
+            [("first", with_current("''")), ("second", current())],
             BY_TOKEN,
         ),
         several_files(
             "the first current context takes precedence",
-            [("first", current()), ("second", without_current("z"))],
+            [("first", current()), ("second", with_current("z"))],
             BY_TOKEN,
         ),
         several_files(

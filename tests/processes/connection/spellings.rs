@@ -1,8 +1,8 @@
-//! Tests with many spellings of kubeconfigs, which leaderrun must understand in the same way as kubectl.
+//! Tests with many kubeconfigs, which leaderrun must understand in the same way as kubectl, apart from deliberate
+//! exceptions.
 //!
-//! The table is in [`spelling_table`](super::spelling_table). The outcome of a spelling is the URL, the user and the
-//! namespace of the request that arrives at a server. If kubectl is installed, its outcomes are also compared with the
-//! table.
+//! The table is in [`spelling_table`](super::spelling_table). The outcome of a case describes the request that arrives
+//! at a server: its URL, user and namespace. If kubectl is installed, its outcomes are also compared with the table.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,53 +19,56 @@ use base64::prelude::BASE64_STANDARD;
 use testkit::recording_server::{RecordedRequest, RecordingServer};
 use testkit::{Candidate, scratch, tls};
 
-use super::spelling_table::spellings;
+use super::spelling_table::kubeconfig_cases;
 
-/// The number of spellings that are tried at the same time.
+/// The number of cases that are tried at the same time.
 const THREADS: usize = 4;
 
 /// A way to write a kubeconfig, and its expected outcome.
 #[derive(Clone)]
-pub struct Spelling {
+pub struct KubeconfigCase {
     pub name: &'static str,
     /// The names and texts of the kubeconfigs, which are merged. Placeholders such as `$HTTPS` are replaced with the
     /// values of a [`Setup`]. A file whose text is `MISSING` is not written.
     pub files: Vec<(&'static str, String)>,
     /// The value of `--context`.
     pub context: Option<&'static str>,
-    /// The outcome of kubectl: `https/PREFIX as USER in NAMESPACE`, or `refused`.
+    /// The outcome of kubectl: `refused`, or for example `https/PREFIX called SERVER_NAME as USER in NAMESPACE`.
     pub outcome: &'static str,
     /// The outcome of leaderrun and the reason, if it differs from kubectl's.
     pub leaderrun_outcome: Option<(&'static str, &'static str)>,
 }
 
 #[testkit::test]
-fn leaderrun_reads_every_spelling_as_in_the_table() {
+fn leaderrun_reads_every_kubeconfig_as_in_the_table() {
     assert_outcomes(
-        |spelling| spelling.leaderrun_outcome.map_or(spelling.outcome, |(outcome, _)| outcome),
+        |case| case.leaderrun_outcome.map_or(case.outcome, |(outcome, _)| outcome),
         Setup::outcome_of_leaderrun,
     );
 }
 
 #[testkit::test(requires = testkit::check_installed("kubectl"))]
-fn kubectl_reads_every_spelling_as_in_the_table() {
-    assert_outcomes(|spelling| spelling.outcome, Setup::outcome_of_kubectl);
+fn kubectl_reads_every_kubeconfig_as_in_the_table() {
+    assert_outcomes(|case| case.outcome, Setup::outcome_of_kubectl);
 }
 
-/// Checks that every spelling has its expected outcome. `run` returns the actual outcome and the program's output.
-fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Setup, &Spelling) -> (String, String)) {
-    let spellings = spellings();
-    assert!(spellings.len() >= 100, "there should be at least 100 spellings, not {}", spellings.len());
+/// Checks that every case has its expected outcome. `run` returns the actual outcome and the program's output.
+fn assert_outcomes(
+    expected: fn(&KubeconfigCase) -> &'static str,
+    run: fn(&Setup, &KubeconfigCase) -> (String, String),
+) {
+    let cases = kubeconfig_cases();
+    assert!(cases.len() >= 100, "there should be at least 100 cases, not {}", cases.len());
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 let setup = Setup::new();
-                while let Some(spelling) = spellings.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (outcome, output) = run(&setup, spelling);
-                    if outcome != expected(spelling) {
-                        let expected = expected(spelling);
-                        let line = format!("{}: {outcome}, not {expected}\n      {output}", spelling.name);
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (outcome, output) = run(&setup, case);
+                    if outcome != expected(case) {
+                        let expected = expected(case);
+                        let line = format!("{}: {outcome}, not {expected}\n      {output}", case.name);
                         wrong.lock().expect("the list").push(line);
                     }
                 }
@@ -73,7 +76,7 @@ fn assert_outcomes(expected: fn(&Spelling) -> &'static str, run: fn(&Setup, &Spe
         }
     });
     let wrong = wrong.into_inner().expect("the list");
-    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), spellings.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
 /// Two servers, and a directory with the files that kubeconfigs refer to.
@@ -89,7 +92,7 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let (https, http) = (RecordingServer::start(Some(tls::server_config())), RecordingServer::start(None));
-        let directory = scratch::directory("spellings");
+        let directory = scratch::directory("kubeconfigs");
         let client = tls::client_identity("certified");
         let other = tls::client_identity("other");
         for (name, contents) in [
@@ -139,15 +142,15 @@ impl Setup {
     }
 
     fn fill_in_placeholders(&self, text: &str) -> String {
-        // Longer names are replaced first, because one name may be the beginning of another.
+        // Longer names are replaced first, because one name can be a prefix of another.
         let mut names: Vec<_> = self.placeholders.iter().collect();
         names.sort_by_key(|(name, _)| Reverse(name.len()));
         names.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 
     /// Writes the kubeconfigs, and returns the value for `KUBECONFIG`.
-    fn write(&self, spelling: &Spelling) -> String {
-        let paths = spelling.files.iter().map(|(name, text)| {
+    fn write(&self, case: &KubeconfigCase) -> String {
+        let paths = case.files.iter().map(|(name, text)| {
             let path = self.directory.join(name);
             if text != "MISSING" {
                 fs::write(&path, self.fill_in_placeholders(text)).expect("a kubeconfig");
@@ -158,28 +161,28 @@ impl Setup {
     }
 
     /// Removes the kubeconfigs.
-    fn remove(&self, spelling: &Spelling) {
-        for (name, _) in &spelling.files {
+    fn remove(&self, case: &KubeconfigCase) {
+        for (name, _) in &case.files {
             let _ = fs::remove_file(self.directory.join(name));
         }
     }
 
     /// Writes the kubeconfigs, and returns the variables that make a program read them.
-    fn variables(&self, spelling: &Spelling) -> [(&'static str, String); 2] {
-        [("HOME", self.directory.display().to_string()), ("KUBECONFIG", self.write(spelling))]
+    fn variables(&self, case: &KubeconfigCase) -> [(&'static str, String); 2] {
+        [("HOME", self.directory.display().to_string()), ("KUBECONFIG", self.write(case))]
     }
 
-    fn outcome_of_leaderrun(&self, spelling: &Spelling) -> (String, String) {
+    fn outcome_of_leaderrun(&self, case: &KubeconfigCase) -> (String, String) {
         let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
-        if let Some(context) = spelling.context {
+        if let Some(context) = case.context {
             status = status.args(["--context", context]);
         }
-        for (name, value) in self.variables(spelling) {
+        for (name, value) in self.variables(case) {
             status = status.env(name, &value);
         }
         let mut status = status.start();
         status.wait();
-        self.remove(spelling);
+        self.remove(case);
         let parse = |target: &str| {
             let (prefix, rest) = target.split_once("/apis/coordination.k8s.io/v1/namespaces/")?;
             Some((prefix.to_owned(), rest.split('/').next().unwrap_or_default().to_owned()))
@@ -187,25 +190,25 @@ impl Setup {
         (self.outcome(parse), status.log() + &status.output())
     }
 
-    fn outcome_of_kubectl(&self, spelling: &Spelling) -> (String, String) {
-        let variables = self.variables(spelling);
+    fn outcome_of_kubectl(&self, case: &KubeconfigCase) -> (String, String) {
+        let variables = self.variables(case);
         let kubectl = |arguments: &[&str]| {
             let mut kubectl = Command::new("kubectl");
             kubectl.args(arguments).envs(variables.clone()).stdin(Stdio::null());
-            kubectl.args(spelling.context.iter().flat_map(|context| ["--context", context]));
+            kubectl.args(case.context.iter().flat_map(|context| ["--context", context]));
             let output = kubectl.output().expect("kubectl");
             (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
         };
         let (_, output) = kubectl(&["version", "--request-timeout", "5s"]);
         let (view, _) = kubectl(&["config", "view", "--minify", "-o", "jsonpath={.contexts[0].context.namespace}"]);
-        self.remove(spelling);
+        self.remove(case);
         let namespace = if view.is_empty() { "default".to_owned() } else { view };
         let parse = |target: &str| Some((target.split_once("/version")?.0.to_owned(), namespace.clone()));
         (self.outcome(parse), output)
     }
 
-    /// Returns the outcome of a spelling from the recorded requests. `parse` gets the target of a request. It returns
-    /// the path from the server's URL and the namespace, or `None` if the request is to be ignored.
+    /// Returns the outcome of a case from the recorded requests. `parse` gets the target of a request. It returns the
+    /// path from the server's URL and the namespace, or `None` if the request should be ignored.
     fn outcome(&self, parse: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));

@@ -1,5 +1,5 @@
-//! Tests of TLS: leaderrun accepts the certificates that Go accepts, and refuses those that Go refuses. If kubectl is
-//! installed, the tests compare leaderrun with kubectl.
+//! Tests of TLS: leaderrun refuses the certificates that Go refuses, and accepts those that Go accepts, apart from the
+//! exceptions in `docs/kubernetes.md`. If kubectl is installed, the tests compare leaderrun with kubectl.
 
 use std::fs;
 use std::path::PathBuf;
@@ -233,7 +233,7 @@ fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issue
 }
 
 #[testkit::test]
-fn certificates_may_be_valid_until_any_year_but_only_from_1970() {
+fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
     let issuer = self_signed(authority_params("one"));
     let valid = |mut params: CertificateParams, from, until| {
         params.not_before = date_time_ymd(from, 1, 1);

@@ -130,9 +130,9 @@ fn a_holder_whose_clock_is_wrong_keeps_the_lease_while_it_renews() {
     b.wait_for_exit(0);
 }
 
-/// All candidates find the lock free when they start.
+/// All candidates start at almost the same time.
 #[testkit::test]
-fn one_of_many_candidates_for_a_file_leads() {
+fn only_one_of_many_candidates_for_a_file_leads() {
     for _ in 0..5 {
         let (lock, witnesses) = (TestLock::file(), Witnesses::new());
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];

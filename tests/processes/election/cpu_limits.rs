@@ -24,10 +24,10 @@ use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, 
 /// The CPU limits under which leaderrun is measured, in percent of one CPU. `None` means no limit.
 const LIMITS: [Option<u32>; 5] = [Some(5), Some(10), Some(20), Some(50), None];
 
-/// The numbers of busy threads of the command with which leaderrun is measured.
+/// The numbers of busy threads that the command has in the measurements.
 const BUSY_THREADS: [u32; 4] = [0, 16, 64, 200];
 
-/// leaderrun's default durations. The other tests use shorter ones.
+/// leaderrun's default durations. Most other tests use shorter ones.
 const TIMING: [&str; 6] = ["--lease-duration", "15s", "--renew-deadline", "10s", "--retry-period", "2s"];
 
 /// How long the load lasts before the partition.
@@ -265,7 +265,7 @@ fn two_commands_are_never_alive_at_once_under_any_cpu_limit_and_load() {
     let rows =
         |percent| move || BUSY_THREADS.into_iter().filter_map(|busy| measure_row(percent, busy)).collect::<Vec<_>>();
     let (limited, unlimited): (Vec<_>, Vec<_>) = LIMITS.into_iter().partition(Option::is_some);
-    // Rows with a limit can be measured at the same time, because none of them uses a whole CPU.
+    // Rows with different limits can be measured at the same time, because together they use less than one CPU.
     let limited: Vec<_> = limited.into_iter().map(|percent| thread::spawn(rows(percent))).collect();
     let overlaps = limited.into_iter().flat_map(|rows| rows.join().expect("the rows")).collect::<Vec<_>>();
     let overlaps: Vec<_> =

@@ -11,13 +11,13 @@ use serde_json::Value;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Match, Proxy, ReceivedRequest, Running, TestLock, Witnesses, leaderrun};
 
-/// Longer durations than in other tests, because these tests run `leaderrun status` twice before the leader ends.
+/// Longer durations than in most tests, because these tests run `leaderrun status` twice before the leader ends.
 const TIMING: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "8s", "--retry-period", "1s"];
 
 fn last_release() -> Result<String, String> {
     match std::env::var("LEADERRUN_LAST_RELEASE") {
         Ok(program) if Path::new(&program).is_file() => Ok(program),
-        Ok(program) => Err(format!("LEADERRUN_LAST_RELEASE: no file {program}")),
+        Ok(program) => Err(format!("LEADERRUN_LAST_RELEASE: {program} is not a file")),
         Err(_) => Err("LEADERRUN_LAST_RELEASE is not set".to_owned()),
     }
 }

@@ -246,7 +246,7 @@ fn a_frozen_supervisor_is_killed_immediately_when_the_lease_names_another_holder
     a.wait_for_exit(LOST);
     let last_seen = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lifetimes");
     let alive_for = Duration::from_nanos(last_seen.saturating_sub(edited_at));
-    assert!(alive_for < Duration::from_secs(4), "the command was alive {alive_for:?} after the lease was edited");
+    assert!(alive_for < Duration::from_secs(4), "the command was still alive {alive_for:?} after the lease was edited");
 }
 
 /// If it were not killed, an elector that is frozen while it writes the record would keep the file locked forever.

@@ -1,4 +1,4 @@
-//! Tests of standbys that receive a signal or give up.
+//! Tests of signals to standbys, and of `--wait`.
 
 use std::time::{Duration, Instant};
 

@@ -37,7 +37,7 @@ const MAX_INDICATED_FACTOR: f64 = 16.0;
 
 /// Estimates below this, but above [`NO_SPREAD_MAX`], grow by at most one per acquisition, unless a conflict and
 /// acquisitions by others show that they are too low. One time in twelve, a lone candidate draws a fraction as small as
-/// the median minimum of eight draws. A faster growth would then delay the next hand-over although there are no
+/// the median minimum of eight draws. Faster growth would then delay the next hand-over although there are no
 /// contenders.
 const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
 
@@ -170,7 +170,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(15);
 
     #[test]
-    fn few_candidates_claim_without_a_delay() {
+    fn up_to_five_candidates_claim_without_a_delay() {
         assert_eq!([0, 1, NO_SPREAD_MAX].map(|few| spread(few, LONG)), [Duration::ZERO; 3]);
     }
 
@@ -185,6 +185,7 @@ mod tests {
     fn two_candidates_are_rarely_delayed() {
         let mut random = fastrand::Rng::with_seed(1);
         let (mut estimate, mut waits) = (1, Vec::new());
+        // One of the two leads, so a release wakes only the other one.
         for acquisition in 0..100_000 {
             let fraction = random.f64();
             waits.push(spread(estimate, LONG).mul_f64(fraction));
@@ -204,7 +205,7 @@ mod tests {
         };
         assert_eq!(estimate_after(MANY_ACQUISITIONS, Some(8), 6), 12);
         assert!(estimate_after(MANY_ACQUISITIONS, None, 6) < 6, "without a conflict");
-        assert!(estimate_after(MANY_ACQUISITIONS - 1, Some(1), 6) < 6, "after few acquisitions by others");
+        assert!(estimate_after(MANY_ACQUISITIONS - 1, Some(1), 6) < 6, "after too few acquisitions by others");
         assert!(estimate_after(MANY_ACQUISITIONS, Some(8), 100) < 100, "the conflict is too old for a long spread");
         assert_eq!(estimate_after(MANY_ACQUISITIONS, Some(1), 100), 200);
     }

@@ -130,8 +130,8 @@ impl Election {
         self.write(now, claim);
     }
 
-    /// Returns a record with the fields that every write of this run sets. The lease duration is always the configured
-    /// one, even if another client has edited it in the stored record.
+    /// Returns a record with the fields that every claim, renewal and release of this run sets. The lease duration is
+    /// always the configured one, even if another client has edited it in the stored record.
     fn with_own_fields(&self, record: Record, state: RunState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record);
         let observed_renew_time = observed.and_then(|record| record.renew_time);

@@ -6,8 +6,8 @@
 //!
 //! A stored time that is further in the future than the hold shows that a clock is wrong, but not which one. A
 //! candidate that waits measures the hold on its own clock, from when it first saw the record. A candidate that does
-//! not wait gives up, however far in the future the time is: if its own clock is behind, the command has just
-//! succeeded.
+//! not wait gives up, however far in the future the time is: if its own clock is behind, the command may have succeeded
+//! only just now.
 
 use core::time::Duration;
 

@@ -82,8 +82,8 @@ impl Election {
                     }
                     self.claims.note_conflict(request.write.as_ref().map(|write| write.transitions));
                 }
-                // A proxy may have sent the write twice. The first request may have succeeded, and this is the reply to
-                // the second. The next read shows whether that happened.
+                // A proxy may have sent the write twice: the first request succeeded, and this is the reply to the
+                // second. The next read shows whether that happened.
                 self.remember_unconfirmed(request.write);
                 self.conflicts += 1;
                 if self.conflicts > MAX_CONFLICTS_WITHOUT_PAUSE {

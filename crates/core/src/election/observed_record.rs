@@ -1,5 +1,4 @@
-//! The record as a candidate has observed it, which determines when the lock may be acquired: at once if the record is
-//! free, or when it has expired.
+//! The record as a candidate has observed it, which determines when the lock may be acquired.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -75,8 +74,8 @@ impl ObservedRecord {
         observed
     }
 
-    /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` states whether this
-    /// run wrote the record, but is not known to have replaced the one seen before with it.
+    /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` states that this run
+    /// wrote the record, but may have replaced a different record than the one seen before.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.last_seen = now.boot;
         // If another client has deleted and recreated the object, the previous holder may still be alive.

@@ -16,7 +16,7 @@ use crate::timing::Timing;
 pub struct ElectionConfig {
     /// The holder identity that this candidate writes into the record.
     pub identity: String,
-    /// The ID of this run: of this start of your program. It must be unique, even among candidates with the
+    /// The ID of this run, which is one execution of your program. It must be unique, even among candidates with the
     /// same identity.
     pub run: RunId,
     pub timing: Timing,
@@ -52,7 +52,7 @@ pub struct Now {
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ElectionInputs {
-    /// No process of the command is alive, or the command was never started.
+    /// Set if no process of the command is alive, or if the command was never started.
     pub command_gone: Option<CommandGone>,
     /// Whether to end the candidacy. A leader continues until its command is gone.
     pub stop: bool,

@@ -8,7 +8,7 @@ use super::{Election, ElectionAction, ElectionNotice, FORBIDDEN_WATCH_PAUSE, MAX
 use crate::instant::Instant;
 use crate::record::Stored;
 
-/// If an open watch delivers no event for this long, the record is read, because a watch does not end by itself when
+/// If an open watch delivers no event for this long, the record is read, because a watch does not end on its own when
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 

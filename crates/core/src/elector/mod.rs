@@ -204,8 +204,8 @@ impl Elector {
         self.granted
     }
 
-    /// Returns when a kill that begins now kills all processes, and the pace until then; `None` if it kills all
-    /// processes at once.
+    /// Returns the pace of a kill that begins now, and when it kills all remaining processes at once; `None` if it does
+    /// so immediately.
     pub fn kill_pace(&self, now: Instant) -> Option<(KillPace, Instant)> {
         self.kill_pace.map(|pace| (pace, pace.end(now, self.granted)))
     }

@@ -85,8 +85,8 @@ pub enum SupervisorFailure {
 pub enum Ending {
     /// The command ended.
     Command(End),
-    /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if
-    /// leaderrun was told to stop by a signal, or asked to step down.
+    /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if leaderrun
+    /// received a termination signal or was asked to step down.
     Lost { may_rejoin: bool },
     /// leaderrun stopped waiting while the lock was held or could not be acquired yet.
     NotAcquired,

@@ -82,8 +82,8 @@ impl PairRequests {
     }
 
     /// Processes the contents of one object from a watch. Returns whether the election must observe the new combined
-    /// record. Returns false if the object contains a half claim of this run, which is handled when the reply to its
-    /// request arrives.
+    /// record. Returns false if the object contains a half claim of this run, which is handled when the reply to the
+    /// claim arrives.
     pub fn handle_watch(&mut self, member: Member, stored: Option<Stored>) -> bool {
         self.set_seen(member, stored);
         !self.seen.is_half_claimed(member, &self.viewer)

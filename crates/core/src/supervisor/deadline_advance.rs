@@ -50,7 +50,7 @@ impl DeadlineAdvance {
         self.lateness.allowance().max(self.elector_delay).saturating_add(self.kill_time)
     }
 
-    /// Returns whether the stop and the kill can be brought forward that far.
+    /// Returns whether the [`total`](Self::total) is not more than `max`.
     pub(super) fn is_within_max(&self) -> bool {
         self.total() <= self.max
     }

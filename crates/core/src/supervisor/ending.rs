@@ -7,7 +7,7 @@ use crate::messages::{End, Gone, KillReason, Report};
 
 impl Supervisor {
     pub(super) fn handle_main_ended(&mut self, now: Instant, end: End, tree_empty: bool) {
-        // Only processes that a main process leaves running when it exits by itself are reported.
+        // Only processes that a main process leaves running when it exits on its own are reported.
         let reports_leftovers = matches!(end, End::Exited(_)) && !self.lost && !self.end_requested && !tree_empty;
         let was_executed = matches!(end, End::Exited(_) | End::Signaled(_));
         self.main = MainProcess::Ended(if self.timed_out && was_executed { End::TimedOut } else { end });
@@ -32,8 +32,8 @@ impl Supervisor {
         self.waits_for_all && has_leftovers && !self.killing
     }
 
-    /// Begins the stop after a loss: sends the stop signal now, and SIGKILL no later than `kill`. If the stop has
-    /// already begun, only the kill can be brought forward.
+    /// Begins the stop after a loss: sends the stop signal now, and SIGKILL no later than `kill`. If leadership was
+    /// lost before, this can only bring the kill forward.
     pub(super) fn begin_stop_for_loss(&mut self, kill: Instant) {
         if self.lost {
             self.kill_for_loss_by(kill);

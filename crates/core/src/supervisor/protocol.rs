@@ -62,11 +62,11 @@ pub enum SupervisorAction {
     /// Report which processes the main process left running; `awaited` states whether leaderrun waits for them, because
     /// they now count as the command (`--wait-for all`).
     ReportLeftovers { awaited: bool },
-    /// Relay this signal to all processes that the main process left running.
+    /// Relay this signal to the processes that were orphaned when the main process ended.
     SignalLeftovers(i32),
     /// The command has run for `max_run`: send the stop signal to its process group.
     TimeOut,
-    /// Send SIGTERM to all processes that the main process left running, and to those that are orphaned later.
+    /// Send SIGTERM to the processes that were orphaned when the main process ended, and to those orphaned later.
     TerminateLeftovers,
     /// Send SIGKILL to every descendant, repeatedly until none is left.
     Kill(KillReason),

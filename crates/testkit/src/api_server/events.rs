@@ -54,7 +54,7 @@ fn rename(
 /// is that of `resource`.
 ///
 /// Both groups require an Event to be complete if it has an `eventTime`. events.k8s.io/v1 also requires new Events to
-/// have one, and lets clients change only the series of existing Events.
+/// have one, and lets clients change only the series and the metadata of existing Events.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {

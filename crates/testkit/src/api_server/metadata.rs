@@ -78,7 +78,8 @@ pub fn generate_name(object: &mut Value) {
     metadata["name"] = name.into();
 }
 
-/// Sets the uid and the creation time of a new object, and the fields that the server adds to a new namespace or pod.
+/// Sets the uid and the creation time of a new object, removes other metadata that only the server sets, and fills in
+/// what the server adds to a new namespace or pod.
 pub fn initialize(resource: &Resource, object: &mut Value) {
     let name = name(object);
     let metadata = &mut object["metadata"];

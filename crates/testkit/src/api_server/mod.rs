@@ -105,8 +105,8 @@ impl ApiServer {
         self.store.forget_changes();
     }
 
-    /// Sets how many changes of each resource the watch cache holds. A watch from a version before the oldest of these
-    /// changes only gets the error event 410 Expired.
+    /// Sets how many changes of each resource the watch cache holds. A watch that needs an older change only gets the
+    /// error event 410 Expired.
     pub fn set_watch_cache_size(&self, changes: usize) {
         self.store.set_watch_cache_size(changes);
     }
@@ -116,7 +116,7 @@ impl ApiServer {
         self.behavior.set_bookmark_period(period);
     }
 
-    /// Refuses every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called.
+    /// Answers every request of a user who is not an administrator with 403, until [`ApiServer::read_roles`] is called.
     /// A real server does this for up to a second while it starts.
     pub fn forget_roles(&self) {
         self.behavior.set_roles(Roles::Unknown);
@@ -138,7 +138,7 @@ impl ApiServer {
     }
 
     /// Sets a function that changes every object before it is created or updated, as a mutating admission policy does.
-    /// `None` removes the function.
+    /// Patches skip it. `None` removes the function.
     pub fn set_admission(&self, admission: Option<fn(&mut Value)>) {
         self.behavior.set_admission(admission);
     }

@@ -1,4 +1,4 @@
-//! The rules for names and keys. The error messages are modelled on those of the real server.
+//! The rules for names and keys. The error messages are modeled on those of the real server.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";

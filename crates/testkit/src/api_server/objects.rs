@@ -54,8 +54,8 @@ impl Objects<'_> {
         })
     }
 
-    /// Replaces an object. If it is missing, it is created if the resource allows creation by update and `may_create`
-    /// is `Ok`.
+    /// Replaces an object. A missing object is created if the resource allows creation by update and `may_create` is
+    /// `Ok`.
     ///
     /// Returns the object, and `true` if it was created.
     pub fn update(&self, name: &str, body: Value, may_create: Result<()>) -> Result<(Value, bool)> {

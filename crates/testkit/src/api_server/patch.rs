@@ -1,4 +1,4 @@
-//! The two kinds of patch: merge (RFC 7396) and JSON patch (RFC 6902).
+//! The two kinds of patches: merge patch (RFC 7396) and JSON patch (RFC 6902).
 
 use serde_json::{Map, Value};
 

@@ -19,7 +19,7 @@ impl Query {
         )
     }
 
-    /// Returns the first parameter with this name, if its value is not empty.
+    /// Returns the value of the first parameter with this name, if it is not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let value = self.0.iter().find(|(key, _)| key == name)?.1.as_str();
         (!value.is_empty()).then_some(value)

@@ -29,7 +29,8 @@ pub struct Resource {
     pub create_on_update: bool,
     /// `true` if a PUT without a resourceVersion replaces any version.
     pub unconditional_update: bool,
-    /// Parses the object as its type, and serializes it again. This drops unknown fields, and fails on wrong types.
+    /// Parses the object as its type, and serializes it again. This drops unknown fields, and fails if a field has
+    /// the wrong type.
     pub decode: fn(Value) -> serde_json::Result<Value>,
 }
 

@@ -1,4 +1,4 @@
-//! The error responses from the API server, with the messages of a real server.
+//! The `Status` responses of the API server, most of them errors, with the messages of a real server.
 
 use std::fmt::Display;
 
@@ -30,7 +30,7 @@ pub fn deleted(resource: &Resource, object: &Value) -> Box<Status> {
     status
 }
 
-/// Returns status 400, for a request that cannot be read.
+/// Returns status 400, for a request that is malformed or contradicts itself.
 pub fn bad_request(message: impl Display) -> Box<Status> {
     failure(400, reason::BAD_REQUEST, message)
 }
@@ -40,7 +40,7 @@ pub fn unauthorized() -> Box<Status> {
     failure(401, reason::UNAUTHORIZED, "Unauthorized")
 }
 
-/// Returns status 403, for an operation that is not allowed. `why` names the user and the operation.
+/// Returns status 403, for an operation that is not allowed. `why` is the reason.
 pub fn forbidden(group: &str, resource: &str, name: &str, why: impl Display) -> Box<Status> {
     let qualified = qualified(group, resource);
     let message = match (qualified.as_str(), name) {
@@ -104,7 +104,7 @@ pub fn method_not_allowed() -> Box<Status> {
     nameless(405, reason::METHOD_NOT_ALLOWED, message)
 }
 
-/// Returns status 422, for a JSON patch that does not apply.
+/// Returns status 422, for a JSON patch that cannot be applied.
 pub fn unprocessable() -> Box<Status> {
     nameless(422, reason::INVALID, "the server rejected our request due to an error in our request")
 }
@@ -153,7 +153,7 @@ impl FieldError {
         }
     }
 
-    /// Returns the error for a value that may not change.
+    /// Returns the error for a value that must not change.
     pub fn immutable(field: impl Into<String>, value: impl Into<Value>) -> Self {
         FieldError::invalid(field, value, "field is immutable")
     }

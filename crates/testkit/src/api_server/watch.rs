@@ -90,7 +90,7 @@ struct Watch {
     store: Arc<Store>,
     scope: Scope,
     revisions: Receiver<u64>,
-    /// The revision up to which the client has got all events.
+    /// The revision up to which the client has received all events.
     seen: u64,
     /// The events that can be sent now.
     ready: VecDeque<Value>,
@@ -198,7 +198,8 @@ impl Watch {
         json!({ "type": kind, "object": object })
     }
 
-    /// Returns a bookmark: an object with these annotations and the revision up to which the client has got all events.
+    /// Returns a bookmark: an object with these annotations and the revision up to which the client has received all
+    /// events.
     fn bookmark(&self, annotations: Value) -> Value {
         let metadata = json!({ "resourceVersion": self.seen.to_string(), "annotations": annotations });
         let object = decode(self.scope.resource, json!({ "metadata": metadata }), UnknownFields::Drop);

@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
     println!();
     let other_users: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
     println!(
-        "This is the administrator's kubeconfig. The same directory has a kubeconfig for each of these users, who have no"
+        "That kubeconfig is the administrator's. The same directory has a kubeconfig for each of these users, who have no"
     );
     println!("permissions until you create Roles for them: {}.", other_users.join(", "));
 

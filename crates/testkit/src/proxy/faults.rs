@@ -11,7 +11,7 @@ use super::wire::Losses;
 /// All active faults. By default there are none.
 #[derive(Default)]
 pub struct Faults {
-    /// The losses that new connections begin with.
+    /// The directions in which new connections drop all bytes.
     pub losses: Losses,
     pub request_delay: Duration,
     pub response_delay: Duration,
@@ -21,8 +21,8 @@ pub struct Faults {
 /// A fault that applies to individual requests.
 #[derive(Clone)]
 pub enum Fault {
-    /// The request reaches the server, but the response is lost.
-    LoseResponse,
+    /// The request reaches the server, but the response is dropped.
+    DropResponse,
     /// The proxy responds in place of the server. `retry_after` is in seconds.
     Respond { status: u16, retry_after: Option<u32> },
     /// The request waits before it is sent to the server.

@@ -28,7 +28,7 @@ use super::matching::ReceivedRequest;
 use super::wire::{LossyStream, Wire};
 use crate::{credentials, runtime, tls, users};
 
-/// Serves a client's connection until either end closes it.
+/// Serves a client's connection until the client, the server or a fault closes it.
 pub async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let (number, wire) = shared.new_connection();
     let _ = stream.set_nodelay(true);
@@ -118,7 +118,7 @@ impl Forwarding {
         };
         self.shared.count_conflict(response.status());
         match fault {
-            Some(Fault::LoseResponse) => return pending().await,
+            Some(Fault::DropResponse) => return pending().await,
             Some(Fault::HoldResponse(gate)) => gate.pass().await,
             _ => {}
         }
@@ -161,7 +161,7 @@ async fn sleep(duration: Duration) {
     }
 }
 
-/// Returns an error response with the `Status` that the server would send.
+/// Returns an error response whose body is a `Status`, as in the server's own error responses.
 fn error_response(status: u16, retry_after: Option<u32>) -> Response<Body> {
     let (reason, message) = match status {
         429 => ("TooManyRequests", "Too many requests, please try again later."),

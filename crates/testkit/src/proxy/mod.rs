@@ -1,6 +1,6 @@
 //! A proxy between clients and an API server that injects faults.
 //!
-//! Connection faults lose bytes below TLS, or close connections ([`wire`]). Request faults delay all requests, or apply
+//! Connection faults drop bytes below TLS, or close connections ([`wire`]). Request faults delay all requests, or apply
 //! to those that a [`Match`] selects ([`faults`]). All of them can be changed while requests are in flight.
 
 mod faults;
@@ -77,8 +77,8 @@ impl Proxy {
         Client::new(self.address(), users::named(user))
     }
 
-    /// Ends all faults. New connections work. Connections that have lost bytes stay silent, and stay open until the
-    /// client closes them.
+    /// Ends all faults. New connections work. Existing connections that drop bytes continue to drop them, and stay open
+    /// until the client closes them.
     pub fn heal(&self) {
         let mut faults = self.shared.faults();
         faults.open_gates();
@@ -87,22 +87,22 @@ impl Proxy {
         self.listen();
     }
 
-    /// Loses all bytes in both directions. Connections stay open, and new ones are accepted but get no response.
+    /// Drops all bytes in both directions. Connections stay open, and new ones are accepted but get no response.
     pub fn partition(&self) {
-        self.lose(Losses::ALL);
+        self.drop_bytes(Losses::ALL);
     }
 
-    /// Loses all bytes to the server. Bytes from the server still reach the clients.
+    /// Drops all bytes to the server. Bytes from the server still reach the clients.
     pub fn partition_requests(&self) {
-        self.lose(Losses { requests: true, responses: false });
+        self.drop_bytes(Losses { requests: true, responses: false });
     }
 
-    /// Loses all bytes from the server. Requests on existing connections still reach it.
+    /// Drops all bytes from the server. Requests on existing connections still reach it.
     pub fn partition_responses(&self) {
-        self.lose(Losses { requests: false, responses: true });
+        self.drop_bytes(Losses { requests: false, responses: true });
     }
 
-    /// Loses all bytes of the existing connections permanently. New connections work.
+    /// Drops all bytes of the existing connections from now on. New connections work.
     pub fn silence_connections(&self) {
         self.shared.for_each_wire(|wire| wire.add_losses(Losses::ALL));
     }
@@ -119,7 +119,7 @@ impl Proxy {
             let _ = stop.send(());
             let _ = runtime::wait(task);
         }
-        // The end of the task does not close connections that have lost bytes.
+        // The end of the task does not close connections whose responses are dropped.
         self.break_connections();
     }
 
@@ -133,9 +133,9 @@ impl Proxy {
         self.shared.faults().response_delay = delay;
     }
 
-    /// Lets the matching requests reach the server, but loses their responses. The connection stays open and silent.
+    /// Forwards the matching requests to the server, but drops their responses. The connection stays open and silent.
     pub fn lose_responses(&self, matching: Match) {
-        self.shared.faults().add(matching, Fault::LoseResponse);
+        self.shared.faults().add(matching, Fault::DropResponse);
     }
 
     /// Responds to the matching requests with an error. The server never receives them. `retry_after` is in seconds.
@@ -150,7 +150,7 @@ impl Proxy {
         self.hold(matching, Fault::HoldRequest)
     }
 
-    /// Lets the matching requests reach the server, and holds their responses until they are released.
+    /// Forwards the matching requests to the server, and holds their responses until they are released.
     pub fn hold_responses(&self, matching: Match) -> Hold {
         self.hold(matching, Fault::HoldResponse)
     }
@@ -160,7 +160,7 @@ impl Proxy {
         self.shared.requests.lock().expect("the requests").clone()
     }
 
-    /// Returns how many requests the server has refused because of a conflict.
+    /// Returns how many requests the server has refused with a conflict.
     pub fn conflicts(&self) -> usize {
         self.shared.conflicts.load(Ordering::Relaxed)
     }
@@ -186,11 +186,11 @@ impl Proxy {
                 found.is_none()
             })
             .expect("the requests");
-        found.unwrap_or_else(|| panic!("no such request in {timeout:?}; there were {requests:#?}"))
+        found.unwrap_or_else(|| panic!("no matching request within {timeout:?}; the requests were {requests:#?}"))
     }
 
-    fn lose(&self, losses: Losses) {
-        // A connection that is opened between these two steps must lose its bytes as well, so the losses of new
+    fn drop_bytes(&self, losses: Losses) {
+        // A connection that is opened between these two steps must drop its bytes as well, so the losses of new
         // connections are set first.
         self.shared.faults().losses = losses;
         self.shared.for_each_wire(|wire| wire.add_losses(losses));

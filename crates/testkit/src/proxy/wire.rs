@@ -1,4 +1,4 @@
-//! A client's connection whose bytes can be lost below TLS, as on a faulty network.
+//! A client's connection whose bytes can be dropped below TLS, as on a faulty network.
 
 use std::io;
 use std::pin::Pin;
@@ -11,22 +11,22 @@ use tokio::sync::watch;
 
 use crate::runtime;
 
-/// The directions in which a connection loses all bytes.
+/// The directions in which a connection drops all bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// `true` if bytes to the server are lost.
+    /// `true` if bytes to the server are dropped.
     pub requests: bool,
-    /// `true` if bytes to the client are lost.
+    /// `true` if bytes to the client are dropped.
     pub responses: bool,
 }
 
 impl Losses {
-    /// All bytes are lost in both directions.
+    /// All bytes are dropped in both directions.
     pub const ALL: Losses = Losses { requests: true, responses: true };
 }
 
 /// The network path of one connection: its losses, and whether it is closed. Losses are permanent, because the TLS
-/// session is broken once bytes are lost.
+/// session is broken once bytes have been dropped.
 pub struct Wire(watch::Sender<State>);
 
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ impl Wire {
         Arc::new(Wire(watch::Sender::new(State::Open(losses))))
     }
 
-    /// Adds the directions in `added` to the directions in which bytes are lost.
+    /// Adds the directions in `added` to the directions in which bytes are dropped.
     pub fn add_losses(&self, added: Losses) {
         self.0.send_modify(|state| {
             if let State::Open(losses) = state {
@@ -73,7 +73,7 @@ impl Wire {
     }
 }
 
-/// The proxy's end of a client's connection. It drops the bytes that its wire loses.
+/// The proxy's end of a client's connection. It drops bytes as its wire says.
 pub struct LossyStream {
     stream: Option<TcpStream>,
     wire: Arc<Wire>,
@@ -133,7 +133,8 @@ impl Drop for LossyStream {
         if !self.wire.losses().responses {
             return;
         }
-        // The client must not notice that the task has ended, so the connection stays open until the client closes it.
+        // The client must not notice that the task has ended, so the connection stays open until the client closes it
+        // or the wire is closed.
         let (Some(mut stream), wire) = (self.stream.take(), Arc::clone(&self.wire)) else {
             return;
         };

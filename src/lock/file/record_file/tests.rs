@@ -180,7 +180,7 @@ fn a_late_write_does_not_replace_a_recreated_file() {
     }
 }
 
-/// The file is deleted after the last check, while both locks are held.
+/// Calls `carry_out` directly, as if the file were deleted after the check under the locks.
 #[test]
 fn a_write_in_place_to_a_deleted_file_is_a_conflict() {
     let fixture = Fixture::new();
@@ -281,7 +281,7 @@ fn a_path_that_is_not_a_regular_file_is_refused() {
 }
 
 #[test]
-fn a_missing_directory_is_an_error_and_not_a_free_record() {
+fn a_missing_directory_is_an_error_and_not_a_free_lock() {
     let directory = tempfile::tempdir().unwrap();
     let candidate = RecordFile::new(directory.path().join("inside").join("job"), REQUEST_TIMEOUT);
     for refusal in [candidate.read().unwrap_err(), candidate.write(None, Record::default()).unwrap_err()] {
@@ -298,7 +298,7 @@ fn a_read_only_companion_can_be_locked() {
     fixture.candidate().write(None, Record::default()).unwrap();
 }
 
-/// Programs such as systemd-tmpfiles delete files that were not used for days.
+/// Programs such as systemd-tmpfiles delete files that have not been used for days.
 #[test]
 fn every_write_updates_the_times_of_the_companion() {
     let fixture = Fixture::new();
@@ -313,7 +313,7 @@ fn every_write_updates_the_times_of_the_companion() {
 }
 
 #[test]
-fn writes_in_place_keep_the_file_and_do_not_make_it_larger() {
+fn writes_in_place_keep_the_same_file_which_never_exceeds_two_slots() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let mut stored = candidate.write(None, held_by("a")).unwrap();
@@ -335,6 +335,6 @@ fn a_record_that_is_too_long_for_a_slot_replaces_the_file() {
     let stored = candidate.write(None, held_by("a")).unwrap();
     candidate.is_written_in_place.store(true, Ordering::Relaxed);
     let long = Record { step_down: Some(RunId::new("x".repeat(SLOT_SIZE))), ..held_by("a") };
-    // Replacing the file as a whole succeeds, because its size is not limited to a slot.
+    // Replacing the whole file succeeds, because a document is not limited to the size of a slot.
     candidate.write(Some(&stored.version), long).unwrap();
 }

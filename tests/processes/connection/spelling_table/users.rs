@@ -1,15 +1,15 @@
-//! Spellings of users and their credentials.
+//! The cases for users and their credentials.
 
 use super::*;
 
-/// Returns spellings of users.
-pub(super) fn users() -> Vec<Spelling> {
+/// Returns the cases for users.
+pub(super) fn users() -> Vec<KubeconfigCase> {
     let from_file = "https as from-file in default";
     let impersonating = "https as secret,user=jane in default";
     vec![
-        user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(BY_TOKEN, WHITE_SPACE),
+        user("token with a newline", "\n    token: |\n      secret", REFUSED).but_leaderrun(BY_TOKEN, WHITESPACE),
         user("token with spaces around it", "{token: ' secret '}", "https as  secret in default")
-            .but_leaderrun(BY_TOKEN, WHITE_SPACE),
+            .but_leaderrun(BY_TOKEN, WHITESPACE),
         user("token that is a number", "{token: 123}", REFUSED).but_leaderrun("https as 123 in default", INFERRED_TYPE),
         user("token file", "{tokenFile: $DIR/token}", from_file),
         user("token file beside the kubeconfig", "{tokenFile: token}", from_file),
@@ -98,8 +98,8 @@ fn oidc(id_token: &str) -> String {
     format!("{{auth-provider: {{name: oidc, config: {config}}}}}")
 }
 
-/// Returns spellings of client certificates.
-pub(super) fn certificates() -> Vec<Spelling> {
+/// Returns the cases for client certificates.
+pub(super) fn certificates() -> Vec<KubeconfigCase> {
     let data = |rest: &str| format!("{{client-certificate-data: $CERT, client-key-data: $KEY{rest}}}");
     vec![
         user("certificate as data", &data(""), BY_CERTIFICATE),
@@ -136,8 +136,8 @@ pub(super) fn certificates() -> Vec<Spelling> {
     ]
 }
 
-/// Returns spellings of credential plugins.
-pub(super) fn plugins() -> Vec<Spelling> {
+/// Returns the cases for credential plugins.
+pub(super) fn plugins() -> Vec<KubeconfigCase> {
     const V1BETA1: &str = "apiVersion: client.authentication.k8s.io/v1beta1";
     let plugin = |rest: &str| format!("{{exec: {{command: ./plugin, {rest}}}}}");
     let beta = |rest: &str| plugin(&format!("{V1BETA1}{rest}"));

@@ -16,7 +16,7 @@ fn standby_of_a_released_lock(contenders: u32) -> Driver {
 }
 
 #[test]
-fn few_candidates_claim_without_a_delay() {
+fn up_to_five_candidates_claim_without_a_delay() {
     standby_of_a_released_lock(5).expect_write();
 }
 

@@ -89,7 +89,7 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
     }
 }
 
-/// A script may acquire a released lock by only writing the holder's name.
+/// A script may acquire a released lock by writing only the holder's name.
 #[test]
 fn a_candidate_waits_for_a_holder_that_acquired_the_lock_without_changing_the_renew_time() {
     let released = record_by("r", RunState::Released, T1, 15);
@@ -166,7 +166,8 @@ fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
 }
 
-/// Returns a candidate that saw another holder before the reply to its claim, and that claim.
+/// Returns a candidate that has seen another holder since its claim timed out, and that claim, which may still be
+/// carried out.
 fn candidate_with_a_late_claim() -> (Driver, Record) {
     let mut driver = Driver::start(None);
     driver.reply_to_read(None);
@@ -223,7 +224,7 @@ fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its
 }
 
 #[test]
-fn a_standby_that_was_cloned_with_its_run_waits_for_the_other_copy() {
+fn a_standby_waits_for_a_clone_that_has_the_same_run_id() {
     let mut driver = Driver::start(None);
     let copy = Record { holder_identity: "me".into(), ..record_by("my-run", RunState::Held, T1, 15) };
     driver.reply_to_read(Some(copy));
@@ -259,7 +260,7 @@ fn a_candidate_waits_for_a_holder_whose_renewals_it_missed_before_an_old_record_
     assert_eq!(takeable_at.since(driver.now.boot), 60 * SECOND);
 }
 
-/// Returns a candidate that may not watch, and a record that it has read.
+/// Returns a candidate that is not allowed to watch, and the record that it has read.
 fn polling_candidate() -> (Driver, Record) {
     let held = record_by("r", RunState::Held, T1, 15);
     let mut driver = Driver::start(None);

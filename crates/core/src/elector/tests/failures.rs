@@ -65,7 +65,7 @@ fn the_notice_of_a_loss_precedes_the_reaction_of_the_supervisor() {
 }
 
 #[test]
-fn the_lock_is_released_only_when_all_children_of_a_failed_supervisor_are_gone() {
+fn after_the_supervisor_has_failed_the_lock_is_released_only_when_no_process_is_left() {
     let now = start_time();
     let mut driver = leading(now);
     driver.supervisor_dies(now);
@@ -150,7 +150,7 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
     };
     assert_eq!(elector_waits_for(pace, true), duration);
     let longer = Some(KillPace { max_killed_threads: 10, duration: duration * 3 });
-    assert_eq!(elector_waits_for(longer, true), advance, "a gradual kill ends when the granted tenure is over");
+    assert_eq!(elector_waits_for(longer, true), advance, "a gradual kill ends at the granted kill instant");
     let usual = enforced.elector_kill_at().since(enforced.kill);
     assert_eq!(elector_waits_for(pace, false), usual, "the gradual kill has not begun");
     assert_eq!(elector_waits_for(None, true), usual, "the supervisor kills all processes at once");
