@@ -4,9 +4,8 @@ use std::ffi::OsString;
 use std::sync::LazyLock;
 
 use crate::elector::SLOT_VARIABLE;
-use crate::elector::outer_runs::OUTER_RUNS_VARIABLE;
 use crate::elector::rejoin::{COUNTERS_VARIABLE, LOSSES_VARIABLE};
-use crate::process::deadline::{FD_VARIABLE, RUN_VARIABLE};
+use crate::process::deadline::{FD_VARIABLE, OUTER_RUNS_VARIABLE, RUN_VARIABLE};
 use crate::process::signals::MASK_VARIABLE;
 use crate::telemetry::log::LOG_START_VARIABLE;
 

@@ -4,11 +4,7 @@ use std::env;
 
 use leaderrun_core::record::Record;
 
-use crate::process::deadline::RUN_VARIABLE;
-
-/// The variable with the IDs of all outer runs but the innermost one, separated by spaces. [`RUN_VARIABLE`] has the ID
-/// of the innermost one.
-pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
+use crate::process::deadline::{OUTER_RUNS_VARIABLE, RUN_VARIABLE};
 
 /// The IDs of the outer runs, the innermost one last.
 ///

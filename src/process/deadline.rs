@@ -30,6 +30,10 @@ pub const FD_VARIABLE: &str = "LEADERRUN_TENURE_FD";
 /// The environment variable with the run ID.
 pub const RUN_VARIABLE: &str = "LEADERRUN_RUN_ID";
 
+/// The environment variable with the IDs of all outer runs but the innermost one, separated by spaces. An outer run is
+/// one whose command contains leaderrun; [`RUN_VARIABLE`] has the ID of the innermost one.
+pub const OUTER_RUNS_VARIABLE: &str = "LEADERRUN_OUTER_RUNS";
+
 /// The maximum length of a run ID, in bytes. A UUID is shorter.
 const MAX_RUN_ID_LENGTH: usize = 56;
 

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -18,13 +19,19 @@ impl PidFd {
     /// Opens the process that has this pid now. The caller must make sure that the pid has not been reused.
     ///
     /// # Errors
-    /// Fails if there is no such process, or the kernel has no pidfds (before Linux 5.3).
+    /// Fails if there is no such process, or the kernel has no pidfds (before Linux 5.3). The error is a sentence for
+    /// the user.
     pub fn open(pid: Pid) -> io::Result<Self> {
+        Ok(Self::try_open(pid).map_err(SystemCallError::of("pidfd_open"))?)
+    }
+
+    /// Does the same as [`open`](Self::open), and returns the bare error.
+    ///
+    /// # Errors
+    /// Returns `ESRCH` if there is no such process.
+    pub fn try_open(pid: Pid) -> nix::Result<Self> {
         // SAFETY: the call takes two integers and returns a new descriptor, close-on-exec, or -1.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-        if fd < 0 {
-            return Err(SystemCallError::of("pidfd_open")(io::Error::last_os_error()).into());
-        }
+        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
         // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }

@@ -42,8 +42,8 @@ pub struct CommandTree {
     /// The pids of the left-over processes that SIGTERM was sent to, in ascending order. Processes that are orphaned
     /// later get SIGTERM too.
     terminated: Option<Vec<Pid>>,
-    /// Whether the tree is not empty although the last reap found no child: nested processes are left, or the search
-    /// for escaped processes has just been started.
+    /// Whether the end of the tree is awaited although no SIGCHLD may announce it: only nested processes are left, or
+    /// escaped processes are searched for.
     awaits_nested: bool,
     /// Whether the last call to [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,
@@ -94,6 +94,7 @@ impl CommandTree {
         }
         self.awaits_nested = main.is_some() && reaped.none_left && !self.tree.is_empty();
         reaped.none_left &= !self.awaits_nested;
+        self.awaits_nested |= self.tree.is_searching();
         if !reaped.none_left && self.terminated.is_some() {
             self.terminate_leftovers();
         }

@@ -5,24 +5,27 @@
 //! can block while the kernel waits for a page of that process, so a child process reads it. The child is part of the
 //! tree until it ends.
 
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, fork, getppid, read};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, read, write};
 
 use super::not_nested::NotNested;
 use super::proc::{Identity, Listed, Proc};
+use super::run_environment::is_of_run;
 use crate::process::clock;
-use crate::process::deadline::RUN_VARIABLE;
 use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
 
-/// How long a search may take before it may be killed. The time is long enough for tens of thousands of processes on a
-/// busy machine, so a longer search is blocked.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// A search that reports no progress for this long is given up. The time is long enough for a scan of tens of thousands
+/// of processes on a busy machine, so such a search is blocked.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum number of killed processes that a search waits for at the same time.
 const MAX_DYING: usize = 64;
@@ -30,215 +33,261 @@ const MAX_DYING: usize = 64;
 /// How long a search waits for the death of killed processes before it looks for others.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long an exec may take until the new environment can be read.
-const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
+/// The pause after a scan that failed because there was no free descriptor or no memory.
+const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 
-/// The pause before an environment is read again.
-const EXEC_PAUSE: Duration = Duration::from_millis(1);
+/// What the child of a search reports after each scan.
+const SCANNED: u8 = 0;
 
-/// Returns the tag by which processes of a run are recognized in their environment: the variable with the run ID, with
-/// a NUL before and after it.
-pub fn tag(run: &str) -> Vec<u8> {
-    format!("\0{RUN_VARIABLE}={run}\0").into_bytes()
-}
+/// What the child of a search reports when all processes of the run are dead.
+const COMPLETE: u8 = 1;
 
-/// A child of this process that kills the escaped processes.
+/// A child of this process that kills the escaped processes of a run.
 #[derive(Debug)]
 pub struct Search {
     pid: Pid,
-    /// `None` if there was no free descriptor.
-    fd: Option<PidFd>,
-    started_at: Instant,
+    /// A pipe that the child writes its reports to. It is closed when the child is dead.
+    reports: OwnedFd,
+    reported_at: Instant,
+    is_complete: bool,
+    is_given_up: bool,
 }
 
 impl Search {
-    /// Starts a search that kills every process with this tag in a nested PID namespace, and ends when they are dead.
-    /// Returns `None` if no process could have the tag. If no process can be forked, this process searches, and the call
-    /// returns `None` at the end of the search. The tree must be empty.
-    pub fn start(proc: &Proc, not_nested: &NotNested, tag: &[u8]) -> Option<Self> {
+    /// Starts a search that kills every process of this run in a nested PID namespace, and ends when they are dead.
+    /// Returns `None` if there can be no such process. If no child can be started, this process searches, and the call
+    /// returns `None` at the end of the search.
+    pub fn start(proc: &Proc, not_nested: &NotNested, run: &str) -> Option<Self> {
         let mut any_possible = false;
-        proc.for_each_process(|process| {
-            any_possible |= !not_nested.contains(process) && possibly_tagged(proc, process.number).is_some();
+        let listing = proc.for_each_process(|process| {
+            any_possible |= !not_nested.contains(process) && possibly_of_run(proc, process.number) != Ok(None);
             !any_possible
         });
-        if !any_possible {
+        if listing.is_ok() && !any_possible {
             return None;
         }
-        let parent = nix::unistd::getpid();
+        let search = Self::fork(proc, run);
+        if search.is_none() {
+            kill_all(proc, run, || {});
+        }
+        search
+    }
+
+    fn fork(proc: &Proc, run: &str) -> Option<Self> {
+        let (reports, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
+        let parent = getpid();
         // SAFETY: the child only makes system calls.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { child }) => {
-                Some(Self { pid: child, fd: PidFd::open(child).ok(), started_at: clock::now() })
+                Some(Self { pid: child, reports, reported_at: clock::now(), is_complete: false, is_given_up: false })
             }
             Ok(ForkResult::Child) => {
                 let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-                if getppid() == parent {
-                    // The parent's priority is not inherited.
-                    let _priority = Priority::acquire();
-                    kill_tagged(proc, tag);
+                // The parent's priority is not inherited.
+                let _priority = Priority::acquire();
+                let report = |byte| {
+                    let _ = write(&writer, &[byte]);
+                };
+                if getppid() == parent && kill_all(proc, run, || report(SCANNED)) {
+                    report(COMPLETE);
                 }
                 // SAFETY: the call ends this process without running the parent's destructors and exit handlers.
                 unsafe { libc::_exit(0) }
             }
-            Err(_) => {
-                kill_tagged(proc, tag);
-                None
-            }
+            Err(_) => None,
         }
     }
 
-    /// Returns the pid of the child as long as the child is alive and a kill of the tree must leave it out.
-    pub fn child(&self) -> Option<Pid> {
-        let is_alive = self.fd.as_ref().is_some_and(|fd| !fd.is_dead());
-        (is_alive && clock::now() < self.started_at + SEARCH_TIMEOUT).then_some(self.pid)
+    /// Returns the pid of the child if the child is alive. Gives the search up if it is blocked: the child is killed.
+    pub fn check(&mut self) -> Option<Pid> {
+        let mut bytes = [0; 64];
+        loop {
+            match read(&self.reports, &mut bytes) {
+                Ok(0) => return None,
+                Ok(count) => {
+                    self.reported_at = clock::now();
+                    self.is_complete |= bytes[..count].contains(&COMPLETE);
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        if !self.is_given_up && clock::now() >= self.reported_at + PROGRESS_TIMEOUT {
+            self.is_given_up = true;
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+        Some(self.pid)
+    }
+
+    /// Ends a search whose child is dead. If another program has killed the child, this process searches.
+    pub fn finish(mut self, proc: &Proc, run: &str) {
+        self.check();
+        if !self.is_complete && !self.is_given_up {
+            kill_all(proc, run, || {});
+        }
     }
 }
 
-/// Kills every process with the tag. Returns when a scan has found no further one, because killed processes may have
-/// forked, and when all that were killed are dead.
-fn kill_tagged(proc: &Proc, tag: &[u8]) {
+/// Kills every process of the run, and calls `report` after each scan. Returns true when a scan has found no further
+/// process, because killed processes may have forked, and when all that were killed are dead. Returns false if the scans
+/// fail for [`PROGRESS_TIMEOUT`].
+fn kill_all(proc: &Proc, run: &str, report: impl Fn()) -> bool {
     let mut dying: [Option<(Identity, PidFd)>; MAX_DYING] = [const { None }; MAX_DYING];
+    let mut scanned_at = clock::now();
     loop {
-        let mut none_found = true;
-        proc.for_each_process(|Listed { number, .. }| {
-            let Some(free) = dying.iter().position(Option::is_none) else {
-                none_found = false;
-                return false;
-            };
-            if let Some((process, pid)) = possibly_tagged(proc, number)
-                && !dying.iter().flatten().any(|(other, _)| *other == process)
-                && let Some(fd) = kill_if_tagged(proc, tag, process, pid)
-            {
-                dying[free] = Some((process, fd));
-                none_found = false;
-            }
-            true
-        });
+        let scan = kill_found(proc, run, &mut dying);
         let until = clock::now() + DEATH_TIMEOUT;
         for slot in &mut dying {
             slot.take_if(|(_, fd)| fd.dies_within(until.since(clock::now())));
         }
-        if none_found && dying.iter().all(Option::is_none) {
-            return;
+        match scan {
+            Ok(false) if dying.iter().all(Option::is_none) => return true,
+            Ok(_) => {
+                scanned_at = clock::now();
+                report();
+            }
+            Err(_) if clock::now() >= scanned_at + PROGRESS_TIMEOUT => return false,
+            Err(_) => thread::sleep(FAILURE_PAUSE),
         }
     }
 }
 
-/// Returns a process if it is younger than this process and in a nested PID namespace, so that it may have the tag.
-fn possibly_tagged(proc: &Proc, number: i32) -> Option<(Identity, Pid)> {
+/// Kills the processes of the run that one scan finds, and adds them to `dying`, as long as there is room. Returns
+/// whether there may be others.
+fn kill_found(proc: &Proc, run: &str, dying: &mut [Option<(Identity, PidFd)>; MAX_DYING]) -> nix::Result<bool> {
+    let (mut any_left, mut failure) = (false, Ok(()));
+    proc.for_each_process(|Listed { number, .. }| {
+        let Some(free) = dying.iter().position(Option::is_none) else {
+            any_left = true;
+            return false;
+        };
+        match possibly_of_run(proc, number) {
+            Ok(Some((process, pid))) if !dying.iter().flatten().any(|(other, _)| *other == process) => {
+                match kill_if_of_run(proc, run, process, pid) {
+                    Ok(Some(fd)) => {
+                        dying[free] = Some((process, fd));
+                        any_left = true;
+                    }
+                    Ok(None) => {}
+                    Err(errno) => failure = Err(errno),
+                }
+            }
+            Ok(_) => {}
+            Err(errno) => failure = Err(errno),
+        }
+        true
+    })?;
+    failure.map(|()| any_left)
+}
+
+/// Returns a process if it is younger than this process and in a nested PID namespace, so that it may be of the run.
+fn possibly_of_run(proc: &Proc, number: i32) -> nix::Result<Option<(Identity, Pid)>> {
     // This is the cheapest check, and almost all processes fail it.
     if proc.is_in_own_namespace(number) {
-        return None;
+        return Ok(None);
     }
-    let stat = proc.stat(number).ok().filter(|stat| stat.started >= proc.own_start() && !stat.is_dead())?;
-    let numbers = proc.numbers(number).filter(|numbers| numbers.is_nested)?;
-    Some((Identity { number, started: stat.started }, numbers.pid))
+    let stat = match proc.stat(number) {
+        Ok(stat) if stat.started >= proc.own_start() && !stat.is_dead() => stat,
+        Ok(_) | Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let numbers = proc.numbers(number).filter(|numbers| numbers.is_nested);
+    Ok(numbers.map(|numbers| (Identity { number, started: stat.started }, numbers.pid)))
 }
 
-/// Kills a process if it has the tag. Returns a descriptor of the process if it was killed.
-fn kill_if_tagged(proc: &Proc, tag: &[u8], process: Identity, pid: Pid) -> Option<PidFd> {
-    let fd = PidFd::open(pid).ok()?;
-    let is_tagged = has_tag(proc, process, tag) && proc.is_alive(process);
-    (is_tagged && fd.signal(Signal::SIGKILL).is_ok()).then_some(fd)
-}
-
-/// Returns whether the environment of a process contains the tag. If the process executes a program meanwhile, the
-/// environment is read again.
-fn has_tag(proc: &Proc, process: Identity, tag: &[u8]) -> bool {
-    let until = clock::now() + EXEC_TIMEOUT;
-    loop {
-        let Ok((found, length)) = find_tag(proc, process.number, tag) else { return false };
-        let is_whole = proc.environment_length(process.number) == Some(length);
-        if found || is_whole || clock::now() >= until || !proc.is_alive(process) {
-            return found;
-        }
-        thread::sleep(EXEC_PAUSE);
-    }
-}
-
-/// Reads the environment of a process up to the tag. Returns whether the tag was found, and how many bytes were read.
-fn find_tag(proc: &Proc, number: i32, tag: &[u8]) -> nix::Result<(bool, u64)> {
-    let environment = proc.open_file(number, "environ")?;
-    let mut buffer = [0; 16 * 1024];
-    let mut length = 0;
-    // The first variable has no NUL before it, so the buffer begins with one.
-    let mut kept = 1;
-    loop {
-        let count = read(&environment, &mut buffer[kept..])?;
-        length += count as u64;
-        let filled = kept + count;
-        let found = buffer[..filled].windows(tag.len()).any(|window| window == tag);
-        if found || count == 0 {
-            return Ok((found, length));
-        }
-        // The tag may begin at the end of this part.
-        kept = filled.min(tag.len());
-        buffer.copy_within(filled - kept..filled, 0);
-    }
+/// Kills a process if it is of the run. Returns a descriptor of the process if it was killed.
+fn kill_if_of_run(proc: &Proc, run: &str, process: Identity, pid: Pid) -> nix::Result<Option<PidFd>> {
+    let fd = match PidFd::try_open(pid) {
+        Ok(fd) => fd,
+        Err(Errno::ESRCH) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let is_of_run = is_of_run(proc, process, run)? && proc.is_alive(process);
+    Ok((is_of_run && fd.signal(Signal::SIGKILL).is_ok()).then_some(fd))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::process::{Command, Stdio};
+pub mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use nix::sys::wait::waitpid;
+    use nix::unistd::pipe;
+    use testkit::eventually;
 
     use super::*;
+    use crate::process::deadline::RUN_VARIABLE;
 
-    #[test]
-    fn the_child_of_a_search_is_left_out_of_a_kill_until_it_is_dead_or_has_taken_too_long() {
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let pid = Pid::from_raw(child.id().try_into().unwrap());
-        let search = |started_at| Search { pid, fd: PidFd::open(pid).ok(), started_at };
-        let (recent, old) = (search(clock::now()), search(clock::now() - SEARCH_TIMEOUT));
-        assert_eq!((recent.child(), old.child()), (Some(pid), None));
-        child.kill().unwrap();
-        assert!(recent.fd.as_ref().unwrap().dies_within(Duration::from_secs(60)));
-        assert_eq!(recent.child(), None);
-        child.wait().unwrap();
+    /// A process of a run, in a nested PID namespace. It is killed when the value is dropped.
+    pub struct NestedProcess {
+        unshare: Child,
+        pub number: i32,
     }
 
-    fn environment_length(variables: &[(&str, &str)]) -> u64 {
-        variables.iter().map(|(name, value)| (name.len() + value.len() + "=\0".len()) as u64).sum()
-    }
+    impl NestedProcess {
+        /// Starts a process. Returns `None` if this user cannot create namespaces.
+        pub fn start(proc: &Proc, run: &str) -> Option<Self> {
+            let mut command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--kill-child", "sleep", "1000"]);
+            let unshare = command.env(RUN_VARIABLE, run).stderr(Stdio::null()).spawn().ok()?;
+            let main = i32::try_from(unshare.id()).unwrap();
+            let child = || {
+                let mut child = None;
+                let _ = proc.for_each_child_of(main, main, |number| child = Some(number));
+                child
+            };
+            eventually("the process exists, or unshare has failed", || {
+                child().is_some() || proc.stat(main).unwrap().is_dead()
+            });
+            child().map(|number| Self { unshare, number })
+        }
 
-    #[test]
-    fn a_tag_is_found_anywhere_in_an_environment() {
-        let proc = Proc::open().unwrap();
-        let filler = "x".repeat(16 * 1024 - 20);
-        for (variables, expected) in [
-            (vec![(RUN_VARIABLE, "this")], true),
-            (vec![(RUN_VARIABLE, "this"), ("ZZZ", "last")], true),
-            (vec![("AAA", filler.as_str()), (RUN_VARIABLE, "this")], true),
-            (vec![(RUN_VARIABLE, "this one")], false),
-            (vec![("OTHER_LEADERRUN_RUN_ID", "this")], false),
-            (vec![], false),
-        ] {
-            let mut child = Command::new("cat");
-            child.env_clear().envs(variables.clone()).stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child = child.spawn().unwrap();
-            // The child has executed the program when its output arrives. Only then does /proc show its environment.
-            child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
-            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-            let number = i32::try_from(child.id()).unwrap();
-            let process = Identity { number, started: proc.stat(number).unwrap().started };
-            assert_eq!(has_tag(&proc, process, &tag("this")), expected, "{variables:?}");
-            assert_eq!(proc.environment_length(number), Some(environment_length(&variables)));
-            child.kill().unwrap();
-            child.wait().unwrap();
+        pub fn is_dead(&self, proc: &Proc) -> bool {
+            proc.stat(self.number).map_or(true, |stat| stat.is_dead())
         }
     }
 
+    impl Drop for NestedProcess {
+        fn drop(&mut self) {
+            let _ = self.unshare.kill();
+            let _ = self.unshare.wait();
+        }
+    }
+
+    /// Returns a search with this child, which has never reported anything.
+    fn silent_search(child: &Child, reports: OwnedFd, reported_at: Instant) -> Search {
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        Search { pid, reports, reported_at, is_complete: false, is_given_up: false }
+    }
+
     #[test]
-    fn a_tag_is_found_while_the_process_executes_one_program_after_the_other() {
-        const AGAIN: &str = r#"exec sh -c "$0" "$0""#;
+    fn a_search_kills_the_processes_of_its_run_only() {
         let proc = Proc::open().unwrap();
-        let mut child = Command::new("sh").args(["-c", AGAIN, AGAIN]).env(RUN_VARIABLE, "this").spawn().unwrap();
-        let number = i32::try_from(child.id()).unwrap();
-        let process = Identity { number, started: proc.stat(number).unwrap().started };
-        let tag = tag("this");
-        let missed = (0..4000).filter(|_| !has_tag(&proc, process, &tag)).count();
-        child.kill().unwrap();
+        let Some(other) = NestedProcess::start(&proc, "other") else { return };
+        let found = NestedProcess::start(&proc, "searched for").unwrap();
+        let search = Search::start(&proc, &NotNested::default(), "searched for").expect("a process may be of the run");
+        waitpid(search.pid, None).unwrap();
+        assert!(found.is_dead(&proc) && !other.is_dead(&proc));
+    }
+
+    #[test]
+    fn if_the_child_of_a_search_is_killed_its_parent_searches() {
+        let proc = Proc::open().unwrap();
+        let Some(process) = NestedProcess::start(&proc, "continued") else { return };
+        let mut child = Command::new("true").spawn().unwrap();
         child.wait().unwrap();
-        assert_eq!(missed, 0);
+        let (reports, _) = pipe().unwrap();
+        silent_search(&child, reports, clock::now()).finish(&proc, "continued");
+        assert!(process.is_dead(&proc));
+    }
+
+    #[test]
+    fn a_search_without_progress_is_given_up() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let (reports, _writer) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
+        let mut search = silent_search(&child, reports, clock::now());
+        assert!(search.check().is_some() && !search.is_given_up);
+        search.reported_at = clock::now() - PROGRESS_TIMEOUT;
+        assert!(search.check().is_some() && search.is_given_up);
+        assert!(!child.wait().unwrap().success());
     }
 }

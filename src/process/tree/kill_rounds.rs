@@ -23,6 +23,10 @@ const MANY_PAUSE: Duration = Duration::from_millis(1);
 /// of this process, so this is how most kills end, and a scan would only slow them down.
 const SCAN_DELAY: Duration = Duration::from_millis(20);
 
+/// How long a kill lasts before escaped processes are searched for beside it. Another candidate may start its command a
+/// second after the kill begins.
+const SEARCH_DELAY: Duration = Duration::from_millis(500);
+
 /// If no process has ended for this long, one of those that are left is reported as stuck. The time is long enough for
 /// a busy machine.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -106,6 +110,9 @@ impl KillRounds {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let mut result = tree.kill(self.pace.map(|(pace, _)| pace.max_killed_threads), scans);
         self.has_many_children = tree.listed_children() > MANY_CHILDREN;
+        if now >= self.began_at + SEARCH_DELAY {
+            tree.search_in_kill();
+        }
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
             result = tree.check_killed_are_gone();
         }
@@ -120,11 +127,13 @@ impl KillRounds {
 mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
+    use std::thread;
 
     use nix::sys::signal::killpg;
     use nix::unistd::Pid;
     use testkit::eventually;
 
+    use super::super::escaped::tests::NestedProcess;
     use super::super::proc::Proc;
     use super::*;
     use crate::process::clock;
@@ -152,5 +161,19 @@ mod tests {
             child.wait().unwrap();
             eventually("no process of the group is left", || killpg(leader, None).is_err());
         }
+    }
+
+    #[test]
+    fn a_long_kill_searches_for_escaped_processes() {
+        // The children of other threads are not part of the tree.
+        let start = || NestedProcess::start(&Proc::open().unwrap(), "this run");
+        let Some(escaped) = thread::spawn(start).join().unwrap() else { return };
+        let (proc, mut tree) = (Proc::open().unwrap(), Tree::open("this run").unwrap());
+        let now = clock::now();
+        let mut kill = KillRounds::begin(now, None);
+        kill.run_round(&mut tree, now).unwrap();
+        assert!(!tree.is_searching());
+        kill.run_round(&mut tree, now + SEARCH_DELAY).unwrap();
+        eventually("the escaped process is dead", || escaped.is_dead(&proc));
     }
 }

@@ -150,7 +150,7 @@ impl Members {
     pub fn scan_until(&mut self, proc: &Proc, until: Instant, mut visit: impl FnMut(Member)) -> bool {
         let start_ticks = proc.ticks(clock::now());
         let mut is_complete = true;
-        proc.for_each_process(|Listed { number, .. }| {
+        let listing = proc.for_each_process(|Listed { number, .. }| {
             let is_added = self.numbers.binary_search(&number).is_ok();
             is_complete = clock::now() < until;
             let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { return is_complete };
@@ -163,7 +163,7 @@ impl Members {
             }
             is_complete
         });
-        is_complete
+        is_complete && listing.is_ok()
     }
 }
 

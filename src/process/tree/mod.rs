@@ -19,6 +19,7 @@ mod nested;
 mod not_nested;
 mod proc;
 mod reap;
+mod run_environment;
 mod runnable;
 mod shared_nested;
 mod user;
@@ -44,6 +45,7 @@ use self::proc::Proc;
 pub use self::reap::{Ended, Reaped, reap};
 pub use self::shared_nested::SharedNested;
 use crate::process::clock;
+use crate::process::pidfd::PidFd;
 use crate::process::system_call::SystemCallError;
 use crate::process::title;
 
@@ -106,12 +108,14 @@ pub struct Tree {
     listed_children: usize,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
-    /// The tag in the environment by which processes of this run are recognized.
-    tag: Vec<u8>,
-    /// Whether processes with the tag have been searched for since the command was started.
-    was_searched: bool,
-    /// The search for these processes, if one was necessary.
+    /// The run ID, by which escaped processes are recognized.
+    run: String,
+    /// The search for escaped processes that is under way.
     search: Option<Search>,
+    /// Whether a search was begun during the kill.
+    was_searched_in_kill: bool,
+    /// Whether the last search was begun, when the tree seemed empty.
+    was_searched: bool,
 }
 
 impl Tree {
@@ -135,9 +139,10 @@ impl Tree {
             checks_namespaces: false,
             listed_children: 0,
             next_scan: clock::now(),
-            tag: escaped::tag(run),
-            was_searched: false,
+            run: run.to_owned(),
             search: None,
+            was_searched_in_kill: false,
+            was_searched: false,
         })
     }
 
@@ -151,7 +156,10 @@ impl Tree {
         // SAFETY: the call takes two integers.
         let send = || Errno::result(unsafe { libc::kill(-leader.as_raw(), signal) }).map(drop);
         match send() {
-            Err(Errno::EPERM) => user::as_user(self.proc.owner(leader.as_raw())?, send),
+            Err(Errno::EPERM) => match self.proc.owner(leader.as_raw()) {
+                Ok(owner) => user::as_user(owner, send),
+                Err(_) => Err(Errno::EPERM),
+            },
             sent => sent,
         }
     }
@@ -165,11 +173,14 @@ impl Tree {
         children
     }
 
-    /// Returns whether no child of this thread is alive. Any children that are left then only need to be reaped.
+    /// Returns whether this thread has no child that is alive, so that all of its children remain to be reaped. A child
+    /// whose state is unknown, because there is no free descriptor, counts as alive.
     pub fn has_only_dead_children(&self) -> bool {
         let mut has_live_child = false;
         let listing = self.proc.for_each_child(|number| {
-            has_live_child = has_live_child || self.proc.stat(number).is_ok_and(|stat| !stat.is_dead());
+            // A descriptor also shows this of a child of another user, which /proc can hide (`hidepid=`).
+            let fd = self.proc.pid(number).and_then(|pid| PidFd::try_open(pid).ok());
+            has_live_child = has_live_child || !fd.is_some_and(|fd| fd.is_dead());
         });
         listing.is_ok() && !has_live_child
     }
@@ -248,14 +259,15 @@ impl Tree {
         let result = self.kill_as_this_user(max_killed_threads, scans);
         let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = result else { return result };
         let refused = |errno| KillFailure::Refused { number, errno };
-        let owner = self.proc.owner(number).map_err(refused)?;
+        // /proc can hide processes of other users (`hidepid=`).
+        let Ok(owner) = self.proc.owner(number) else { return result };
         user::as_user(owner, || self.kill_as_this_user(max_killed_threads, scans).map_err(KillFailure::errno))
             .map_err(refused)
     }
 
     fn kill_as_this_user(&mut self, max_killed_threads: Option<u32>, scans: bool) -> Result<(), KillFailure> {
         let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, search, .. } = self;
-        let search = search.as_ref().and_then(Search::child);
+        let search = search.as_mut().and_then(Search::check);
         nested.forget_dead(proc);
         // A process that checks namespaces has never scanned the tree.
         let scans = scans || *checks_namespaces;
@@ -373,17 +385,31 @@ impl Tree {
         if !self.nested.is_empty() {
             return false;
         }
-        self.search = if mem::replace(&mut self.was_searched, true) {
-            None
-        } else {
-            Search::start(&self.proc, &self.not_nested, &self.tag)
-        };
+        if let Some(search) = self.search.take() {
+            search.finish(&self.proc, &self.run);
+        }
+        if !mem::replace(&mut self.was_searched, true) {
+            self.search = Search::start(&self.proc, &self.not_nested, &self.run);
+        }
         self.search.is_none()
+    }
+
+    /// Starts a search for escaped processes beside a kill, the first time that this is called. Otherwise one process
+    /// that does not end would keep escaped processes alive.
+    pub fn search_in_kill(&mut self) {
+        if self.search.is_none() && !mem::replace(&mut self.was_searched_in_kill, true) {
+            self.search = Search::start(&self.proc, &self.not_nested, &self.run);
+        }
+    }
+
+    /// Returns whether a search for escaped processes is under way. Gives it up if it is blocked.
+    pub fn is_searching(&mut self) -> bool {
+        self.search.as_mut().is_some_and(|search| search.check().is_some())
     }
 
     /// Prepares for the next command.
     pub fn reset(&mut self) {
-        (self.was_searched, self.search, self.count) = (false, None, TaskCount::default());
+        (self.was_searched_in_kill, self.was_searched, self.count) = (false, false, TaskCount::default());
     }
 
     /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) found, for
@@ -407,6 +433,11 @@ impl Tree {
         (!live.is_empty()).then(|| self.names_of(live))
     }
 
+    /// Returns whether a process has a name and is not the supervisor. A process that has been reaped has no name.
+    fn is_nameable(&self, number: i32) -> bool {
+        !self.is_supervisor(number) && !self.comm(number, &mut [0; 64]).is_empty()
+    }
+
     /// Returns whether a process has the supervisor's name. It is then the supervisor, or a fork of it that has not
     /// executed a program yet. Messages about the command omit such processes.
     fn is_supervisor(&self, number: i32) -> bool {
@@ -414,14 +445,17 @@ impl Tree {
     }
 
     fn names_of(&self, numbers: impl IntoIterator<Item = i32>) -> String {
-        let named = numbers.into_iter().filter(|number| !self.is_supervisor(*number));
+        let named = numbers.into_iter().filter(|number| self.is_nameable(*number));
         let numbers: Vec<i32> = named.take(MAX_NAMES + 1).collect();
         let more = if numbers.len() > MAX_NAMES { " and more" } else { "" };
         numbers.iter().take(MAX_NAMES).map(|number| self.name(*number)).collect::<Vec<_>>().join(", ") + more
     }
 
     fn name(&self, number: i32) -> String {
-        format!("{} ({number})", String::from_utf8_lossy(self.comm(number, &mut [0; 64])))
+        match self.comm(number, &mut [0; 64]) {
+            b"" => format!("process {number}"),
+            comm => format!("{} ({number})", String::from_utf8_lossy(comm)),
+        }
     }
 
     fn comm<'a>(&self, number: i32, buffer: &'a mut [u8]) -> &'a [u8] {
@@ -449,4 +483,52 @@ pub fn kill_helpers() {
 fn children_in(list: &Path) -> Vec<i32> {
     let list = fs::read_to_string(list).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork, pause};
+
+    use super::*;
+
+    /// Runs `test` in a child of this process that has a live child. Returns what `test` returned.
+    fn with_live_child(test: impl FnOnce(&Tree) -> bool) -> bool {
+        // SAFETY: the C library keeps its allocator usable in a child of a process with several threads.
+        let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+            let tree = Tree::open("1").unwrap();
+            // SAFETY: the child only makes system calls.
+            let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+                loop {
+                    pause();
+                }
+            };
+            let result = test(&tree);
+            let _ = kill(child, Signal::SIGKILL);
+            // SAFETY: the call ends this process without running exit handlers.
+            unsafe { libc::_exit(result.into()) }
+        };
+        match waitpid(child, None).unwrap() {
+            WaitStatus::Exited(_, status) => status == 1,
+            status => panic!("{status:?}"),
+        }
+    }
+
+    #[test]
+    fn a_child_whose_state_is_unknown_counts_as_alive() {
+        assert!(!with_live_child(Tree::has_only_dead_children));
+        let without_descriptors = |tree: &Tree| {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+            tree.has_only_dead_children()
+        };
+        assert!(!with_live_child(without_descriptors));
+        let with_dead_child = |tree: &Tree| {
+            tree.children().into_iter().for_each(|child| kill(child, Signal::SIGKILL).unwrap());
+            testkit::eventually("all children are dead", || tree.has_only_dead_children());
+            true
+        };
+        assert!(with_live_child(with_dead_child));
+    }
 }

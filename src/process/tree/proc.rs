@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, fstatat};
 use nix::sys::uio::pread;
 use nix::unistd::{Pid, getpid, read};
-use rustix::fs::{RawDir, SeekFrom, readlinkat_raw, seek};
+use rustix::fs::{RawDir, readlinkat_raw};
 
 use crate::process::pidfd::PidFd;
 
@@ -81,7 +81,12 @@ impl Stat {
     /// Returns whether the process is dead and only needs to be reaped. A process whose main thread has ended while
     /// other threads continue is alive, although /proc shows it as a zombie.
     pub fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
+        self.has_thread_ended() && self.threads <= 1
+    }
+
+    /// Returns whether this thread, the main thread if the number is that of a process, has ended.
+    pub fn has_thread_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
     }
 
     /// Returns whether the thread runs or waits for a CPU.
@@ -162,19 +167,21 @@ impl Proc {
         for_each_in_list(&openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, visit)
     }
 
-    /// Calls `visit` with each process, in ascending order of the numbers, until it returns false. Processes that
-    /// cannot be listed are skipped.
-    pub fn for_each_process(&self, visit: impl FnMut(Listed) -> bool) {
-        if seek(&self.root, SeekFrom::Start(0)).is_ok() {
-            for_each_listed(&self.root, visit);
-        }
+    /// Calls `visit` with each process, in ascending order of the numbers, until it returns false.
+    ///
+    /// # Errors
+    /// Fails if /proc cannot be listed, or if there is no free descriptor.
+    pub fn for_each_process(&self, visit: impl FnMut(Listed) -> bool) -> nix::Result<()> {
+        // A descriptor of its own has its own position, which a forked process does not move.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
+        for_each_listed(&openat(&self.root, ".", flags, Mode::empty())?, visit)
     }
 
     /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat) accepts
     /// these numbers too, and then returns the state of the thread.
     pub fn for_each_thread(&self, number: i32, mut visit: impl FnMut(i32) -> bool) {
         if let Ok(threads) = self.open_file(number, "task") {
-            for_each_listed(&threads, |thread| visit(thread.number));
+            let _ = for_each_listed(&threads, |thread| visit(thread.number));
         }
     }
 
@@ -190,6 +197,19 @@ impl Proc {
         let (mut path, mut buffer) = ([0; PATH_SIZE], [0; READ_SIZE]);
         let path = format_path(&mut path, format_args!("{number}/task/{number}/stat"));
         parse_stat(self.read(path, &mut buffer)?).ok_or(Errno::EINVAL)
+    }
+
+    /// Returns the number of a thread of a process that has not ended: of the main thread, if it has not.
+    pub fn live_thread(&self, number: i32) -> Option<i32> {
+        let is_live = |thread| self.stat(thread).is_ok_and(|stat| !stat.has_thread_ended());
+        let mut live = Some(number).filter(|main| is_live(*main));
+        if live.is_none() {
+            self.for_each_thread(number, |thread| {
+                live = Some(thread).filter(|thread| is_live(*thread));
+                live.is_none()
+            });
+        }
+        live
     }
 
     /// Returns the length of the environment of a process, in bytes. Returns `None` if it has none, because it is
@@ -309,9 +329,9 @@ impl Proc {
             return Ok(());
         }
         let errno = |failure: io::Error| Errno::from_raw(failure.raw_os_error().unwrap_or(libc::EIO));
-        let fd = match PidFd::open(pid) {
+        let fd = match PidFd::try_open(pid) {
             Ok(fd) => fd,
-            Err(failure) => return ignore_dead(Err(errno(failure))),
+            Err(errno) => return ignore_dead(Err(errno)),
         };
         // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it and
         // not to a later process with the same number.
@@ -370,16 +390,18 @@ fn for_each_in_list(list: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<(
 }
 
 /// Calls `visit` with each entry of a directory that is a number, until it returns false.
-fn for_each_listed(directory: &OwnedFd, mut visit: impl FnMut(Listed) -> bool) {
+fn for_each_listed(directory: &OwnedFd, mut visit: impl FnMut(Listed) -> bool) -> nix::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 8 * READ_SIZE];
     let mut entries = RawDir::new(directory, &mut buffer);
-    while let Some(Ok(entry)) = entries.next() {
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|failure| Errno::from_raw(failure.raw_os_error()))?;
         if let Some(number) = parse_number(entry.file_name().to_bytes())
             && !visit(Listed { number, inode: entry.ino() })
         {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 fn parse_number(text: &[u8]) -> Option<i32> {
@@ -464,7 +486,8 @@ mod tests {
         proc.for_each_process(|process| {
             found |= process.number == getpid().as_raw();
             true
-        });
+        })
+        .unwrap();
         assert!(found);
     }
 
