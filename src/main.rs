@@ -22,7 +22,7 @@
 //! - Metrics: `METRICS` in `telemetry/metrics.rs`.
 //! - Help, man page, completions and reference: generated from the options by `cli/documents`. The test
 //!   `the_documents_are_current` compares them.
-//! - A fault that the simulation injects: `Fault`, its list `COVERED`, and `inject_fault` in
+//! - A fault that the simulation injects: `Fault`, its list `ALL`, and `inject_fault` in
 //!   `tests/simulation/faults.rs`.
 //!
 //! [`subcommands`] contains the commands that inspect or change a lock. [`routing`] routes traffic to the leader, and

@@ -44,6 +44,6 @@ mod monitoring {
 mod other_users;
 
 fn main() -> std::process::ExitCode {
-    // Most of these tests wait for a lease to expire, so many can run at the same time.
+    // These tests spend most of their time waiting, for example for a lease to expire, so many can run at once.
     testkit::harness!().test_threads(8).rerun_after_stalls().run()
 }

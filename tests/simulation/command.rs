@@ -28,7 +28,8 @@ pub struct Process {
     pub sigkill_sent: bool,
     /// `true` if the process has been reaped.
     pub reaped: bool,
-    /// `true` if the process was outside the process group when both of leaderrun's processes were killed.
+    /// `true` if the process had left the process group when both of leaderrun's processes were killed, or if such a
+    /// process has forked it since.
     pub escaped: bool,
 }
 

@@ -7,7 +7,8 @@ use crate::mutation::Mutation;
 use crate::plan::Constraints;
 use crate::runner::{find_violation, run_schedule};
 
-/// A mutation, the constraints of the schedules that detect it, and the kinds of violation, one of which it must cause.
+/// A mutation, the constraints of the schedules that detect it, and the acceptable kinds of violation: it must cause at
+/// least one of them.
 struct MutationTest {
     mutation: Mutation,
     constraints: Constraints,
@@ -126,7 +127,7 @@ mutation_tests! {
         KillMainOnly, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived;
     a_command_that_succeeded_is_not_started_before_it_is_due:
         IgnoreNotBefore, Constraints { faults: Some(PARTITIONS), all_have_min_hold: true, long_commands: false, ..PLAIN }, NotDue;
-    // During a migration, the lock is a pair of objects. A claim that was written to only one of them is half a claim.
+    // During a migration, some candidates use a pair of objects. A half claim was written to only one of the two.
     during_a_migration_a_holder_in_either_object_holds_the_lock:
         ReadFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
     a_pair_is_held_in_both_objects:

@@ -71,7 +71,8 @@ pub struct ElectorProcess {
     /// The revision that the election last observed; 0 if there was no lease.
     pub observed_revision: u64,
     pub observed: Option<Stored>,
-    /// `true` while the election processes the events of its watch.
+    /// `false` if, since the watch was opened, a read has returned a change that the watch had not delivered. The
+    /// election then closes the watch, so its later events do not count as observed.
     pub watch_is_current: bool,
     /// `true` if the reply came from the pair client itself, without a request.
     pair_replied: bool,
@@ -132,7 +133,7 @@ impl ElectorProcess {
 }
 
 impl World {
-    /// Runs one iteration of the election thread's loop, with everything that has arrived.
+    /// Runs the election thread's loop until everything that has arrived is handled.
     pub fn run_election(&mut self, run: usize) {
         if !self.runs[run].elector.alive || self.runs[run].elector.election_finished {
             return;
@@ -177,7 +178,7 @@ impl World {
                 return;
             }
             if self.runs[run].elector.election.next_timeout().is_some_and(|at| now.boot >= at) && self.is_idle(run) {
-                // A timer that has already expired fires in the next iteration.
+                // A timer that has already expired fires when the thread is woken again.
                 return self.wake_soon(run, Thread::Election);
             }
         }

@@ -92,7 +92,7 @@ impl World {
         ElectorInputs { reports, election, supervisor_died, withdrawn, signals, terminal_resized: false, tree_empty }
     }
 
-    /// Traces the election's report. After a loss, also sets a deadline for the death of the command.
+    /// Traces the end of the election. After a loss, sets a deadline for the death of the command.
     fn observe_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
             ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => {

@@ -29,7 +29,7 @@ pub enum Event {
     OpenWatch { run: usize, number: u32, from: Option<Box<Version>> },
     WatchEventArrives { run: usize, number: u32, event: Box<WatchEvent> },
     Fork { run: usize },
-    CheckInChild { run: usize },
+    ChildChecksTenure { run: usize },
     Exec { run: usize },
     ForkChild { run: usize, process: usize },
     ProcessDies { run: usize, process: usize },

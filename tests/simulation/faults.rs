@@ -23,7 +23,7 @@ pub enum Fault {
     HistoryCompacted,
     Suspend,
     WallClockJumps,
-    /// An admission policy of the API server shortens the lease duration of everything that is written.
+    /// An admission policy of the API server shortens the lease duration in every record that a candidate writes.
     AdmissionShortens,
     /// A fault of one run's processes.
     Process(ProcessFault),
@@ -63,13 +63,13 @@ pub enum OutsideEdit {
     RestoreOldRecord,
     /// Replaces the record with that of another lock. Its mark is not valid here.
     CopyAnotherLock,
-    /// Requests the holder to step down.
+    /// Asks the holder to step down.
     StepDown,
 }
 
 impl Fault {
-    /// All faults that the promise covers.
-    pub const COVERED: [Self; 29] = [
+    /// All faults. Overlaps that the promise does not cover are [excused](crate::invariants::Excuse).
+    pub const ALL: [Self; 29] = [
         Self::Partition,
         Self::PartitionRequests,
         Self::PartitionReplies,
@@ -234,8 +234,8 @@ impl World {
         if self.live_runs.is_empty() { None } else { Some(self.live_runs[self.rng.usize(..self.live_runs.len())]) }
     }
 
-    /// Returns whether the supervisor is healthy. Only then may the elector fail, because the promise covers the
-    /// failure of one of the two processes at a time.
+    /// Returns whether the supervisor is healthy. Only then may the elector alone fail, because the promise covers the
+    /// failure of only one of the two processes at a time.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
         supervisor.alive
@@ -286,7 +286,8 @@ impl World {
             }),
             OutsideEdit::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
-            // An admission policy would also shorten this write.
+            // An admission policy would shorten this write, too. Once one has been active, the record is no longer
+            // lengthened.
             OutsideEdit::Lengthen if self.admission_shortens_until > 0 => {}
             OutsideEdit::Lengthen => {
                 let longest =
@@ -306,7 +307,8 @@ impl World {
             OutsideEdit::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
                 // A mark is only valid in the object whose uid was written with it. The write that creates an object
-                // has no uid yet.
+                // has no uid yet. The simulation cannot tell it from the first holder's renewals, so their marks are
+                // kept too.
                 let has_uid = old.lease_transitions > 0;
                 if has_uid && self.store.object().is_some_and(|current| current.version.uid != uid) {
                     old.run = None;

@@ -48,23 +48,22 @@ pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
 /// The reason why the promise does not cover an overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
-    /// The command was frozen together with leaderrun's two processes. These have been thawed, but have not had time to
-    /// run.
+    /// The command's machine is suspended, or leaderrun's two processes have not had time to run since it resumed.
     Thawed,
-    /// The holder's record was deleted, emptied, overwritten or shortened, and the new leader had never observed a
-    /// record.
+    /// The holder's record was deleted, emptied, overwritten or shortened, and the new leader had never observed the
+    /// mark of another run.
     NeverObservedLock,
-    /// The holder was displaced, and the new leader had observed other records but never this holder's.
+    /// The holder was displaced, and the new leader had observed the marks of other runs but never this holder's.
     NeverObservedHolder,
     /// The new leader had only observed the holder's record with a shorter duration than the holder had written.
     ObservedShorterDuration,
     /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
     /// next edit.
     MissedReacquisition,
-    /// Since the holder was displaced, a third run has written the record, which one of the other excuses covers. The
-    /// new leader saw that run's mark in place of the holder's, or has not seen the holder's mark disappear.
+    /// Since the holder was displaced, a third run, to which one of the other excuses applied, has written the record.
+    /// The new leader saw that run's mark in place of the holder's, or has not seen the holder's mark disappear.
     Superseded,
-    /// Both processes of leaderrun were killed, and the live processes had left the command's process group.
+    /// Both processes of leaderrun were killed, and the command's live processes had left its process group.
     LeftProcessGroup,
 }
 
@@ -177,8 +176,9 @@ impl World {
         }
     }
 
-    /// Returns the time by which the processes of a resumed machine have handled everything that is due, if it has not
-    /// passed yet. Until then, a command that was frozen together with them may still be alive.
+    /// Returns the time by which the processes of a machine that was suspended will have handled everything that is
+    /// due; `None` if that time has passed, or if the machine was never suspended. Until then, a command that was
+    /// suspended together with them may still be alive.
     fn catches_up_by(&self, run: usize) -> Option<Time> {
         let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
         let until = suspended_until + RESUME_TIME + plan.clock.true_time(plan.advance());
@@ -261,7 +261,7 @@ impl World {
     }
 
     /// Checks that a candidate has led since the faults ended, and that no candidate holds the lock although its
-    /// command ended before that.
+    /// command ended before the faults did.
     pub fn check_leader(&mut self) {
         if self.last_leading_at <= self.plan.healthy_from {
             self.record_violation(ViolationKind::NoLeader, "no candidate leads".to_owned());

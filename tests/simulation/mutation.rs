@@ -1,11 +1,11 @@
 //! Mutations: rules that are disabled, one at a time, to show that the simulation detects their absence.
 
 /// A disabled rule that leaderrun's promise depends on. Each variant describes the behavior without its rule. A
-/// mutation changes the inputs and outputs of the state machines. The state machines themselves are the production
-/// code.
+/// mutation changes the inputs of the state machines, or how their actions are carried out. The state machines
+/// themselves are the production code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// Every rule holds.
+    /// No rule is disabled.
     None,
     /// A tenure begins when the reply arrives.
     TenureFromReply,
@@ -35,7 +35,7 @@ pub enum Mutation {
     OwnByIdentity,
     /// The supervisor carries out an overdue stop before it reads the renewals that have arrived.
     StopBeforeRenewals,
-    /// A renewal during a stop for loss delays the kill.
+    /// A renewal that arrives while the command is being stopped after a loss delays the kill.
     DelayedKill,
     /// A create that is carried out late acquires the lock, even if another run has held it in the meantime.
     LateCreateAcquires,

@@ -242,7 +242,8 @@ impl World {
         self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
-    /// Draws whether a message is lost. No message is lost after the faults have ended.
+    /// Decides at random, with this probability, whether a message is lost. No message is lost after the faults have
+    /// ended.
     pub fn is_lost(&mut self, probability: f64) -> bool {
         !self.faults_are_over() && self.chance(probability)
     }

@@ -30,7 +30,7 @@ impl World {
         }
     }
 
-    /// Tracks the reply to a write that had timed out, and returns it as changed by the mutation.
+    /// Tracks a late reply to a write, and returns it as changed by the mutation.
     pub fn observe_late_write(&mut self, run: usize, stored: Stored) -> Stored {
         if self.runs[run].led_since.is_some() && revision(&stored) > self.runs[run].elector.observed_revision {
             self.record_observation(run, Some(&stored), revision(&stored));

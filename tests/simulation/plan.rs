@@ -11,8 +11,9 @@ use leaderrun_core::timing::Timing;
 use crate::faults::Fault;
 use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 
-/// The longest time from the kill instant to the death of the last process. It is long enough for an elector that kills
-/// in place of a failed supervisor, and for one round of the kill for each generation of the process tree.
+/// The longest time from the kill instant to the death of the last process, on a machine without delays. It is long
+/// enough for an elector that kills in place of a failed supervisor, and for one round of the kill for each generation
+/// of the process tree.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
 
 /// Lease duration, renew deadline, retry period and lost grace, in milliseconds.
@@ -207,7 +208,7 @@ impl Plan {
         let mut faults: Vec<Fault> = match constraints.faults {
             Some(faults) => faults.to_vec(),
             // Schedules with a few kinds of fault reach deeper states than schedules with all of them.
-            None => Fault::COVERED.into_iter().filter(|_| rng.f64() < 0.35).collect(),
+            None => Fault::ALL.into_iter().filter(|_| rng.f64() < 0.35).collect(),
         };
         faults.retain(|fault| *fault != Fault::WallClockJumps || !accurate_wall_clocks);
         faults.retain(|fault| !migrating || !matches!(fault, Fault::Edit(_) | Fault::AdmissionShortens));

@@ -1,4 +1,4 @@
-//! The routing thread: the production state machine, whose steps are delayed or fail.
+//! The routing thread: the production state machine, whose steps are delayed and may fail.
 
 use leaderrun_core::elector::ElectorNotice;
 use leaderrun_core::messages::Report;

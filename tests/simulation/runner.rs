@@ -22,7 +22,7 @@ pub struct Summary {
     statistics: Statistics,
     /// The simulated time of all schedules, in hours.
     hours: f64,
-    /// The time that the runs took, in seconds.
+    /// The real time that all schedules took, in seconds.
     seconds: f64,
 }
 

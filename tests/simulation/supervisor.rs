@@ -243,8 +243,8 @@ impl World {
         }
     }
 
-    /// Checks whether the tenure that the state machine enforces is over, whether or not the state machine has acted on
-    /// that. If it is over, sets the deadline for the command's death.
+    /// If the tenure that the state machine enforces is over, sets the deadline for the command's death, even if the
+    /// state machine has not acted on the end of the tenure.
     fn check_tenure_end(&mut self, run: usize, now: Instant) {
         let supervisor = &mut self.runs[run].supervisor;
         let Some(tenure) = supervisor.supervisor.tenure() else { return };
@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    /// Reaps dead children, and returns how the main process ended if it is one of them.
+    /// Reaps all dead processes of the command, and returns how the main process ended if it is one of them.
     fn reap(&mut self, run: usize, now: Instant) -> Option<End> {
         let Run { supervisor, tree, .. } = &mut self.runs[run];
         let mut main_ended = false;
@@ -298,7 +298,7 @@ impl World {
             supervisor.has_command = true;
             supervisor.start_result = Some(StartResult::Forked);
             tree.add(Parent::Supervisor, false, false, sigterm_delay);
-            self.schedule_within(2 * MILLISECOND, Event::CheckInChild { run });
+            self.schedule_within(2 * MILLISECOND, Event::ChildChecksTenure { run });
         } else {
             supervisor.start_result = Some(StartResult::TooLate);
         }
@@ -306,7 +306,7 @@ impl World {
     }
 
     /// Simulates the forked child's check of its tenure, after which it executes the command or exits.
-    pub fn check_in_child(&mut self, run: usize) {
+    pub fn child_checks_tenure(&mut self, run: usize) {
         if !self.runs[run].tree.is_alive(0) {
             return;
         }

@@ -237,7 +237,7 @@ impl World {
             Event::OpenWatch { run, number, from } => self.open_watch(run, number, from),
             Event::WatchEventArrives { run, number, event } => self.deliver_watch_event(run, number, *event),
             Event::Fork { run } => self.fork_command(run),
-            Event::CheckInChild { run } => self.check_in_child(run),
+            Event::ChildChecksTenure { run } => self.child_checks_tenure(run),
             Event::Exec { run } => self.exec(run),
             Event::ForkChild { run, process } => self.fork_child(run, process),
             Event::ProcessDies { run, process } => self.process_dies(run, process),
@@ -254,7 +254,8 @@ impl World {
         }
     }
 
-    /// Returns the time until which an event is blocked, because its machine is suspended or its process is stopped.
+    /// Returns the time until which an event is blocked, because its machine is suspended or its process or thread is
+    /// frozen.
     fn blocked_until(&self, event: &Event) -> Option<Time> {
         let (run, stopped_until) = match *event {
             Event::Wake(run, Thread::Election) | Event::SendRequest { run, .. } => {
@@ -263,7 +264,7 @@ impl World {
             }
             Event::Wake(run, Thread::Main | Thread::Routing) => (run, self.runs[run].elector.frozen_until),
             Event::Wake(run, Thread::Supervisor) | Event::Fork { run } => (run, self.runs[run].supervisor.frozen_until),
-            Event::CheckInChild { run } | Event::Exec { run } | Event::SupervisorDies { run } => (run, 0),
+            Event::ChildChecksTenure { run } | Event::Exec { run } | Event::SupervisorDies { run } => (run, 0),
             Event::ProcessDies { run, .. } | Event::ForkChild { run, .. } => (run, 0),
             _ => return None,
         };

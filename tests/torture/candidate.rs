@@ -104,11 +104,12 @@ impl TorturedCandidate {
         self.running.log().contains(", as leader of ")
     }
 
-    /// Returns whether all processes of this candidate are dead, and how long ago leaderrun itself ended.
+    /// Returns whether leaderrun has ended and no process holds its pipes open, and how long ago leaderrun ended.
     pub fn end_status(&mut self) -> (bool, Duration) {
         if self.running.is_running() {
             return (false, Duration::ZERO);
         }
+        // Only a reader notices that the pipes are closed.
         self.running.set_reading_paused(false);
         let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
         (self.running.has_ended(), ended_at.elapsed())

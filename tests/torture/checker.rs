@@ -75,7 +75,7 @@ impl Checker {
         Self { findings, stop_requested, thread: Some(thread) }
     }
 
-    /// Checks all commands that have run until now. `renewals` has one entry for each slot, or one for a lock without
+    /// Checks all commands that have run so far. `renewals` has one entry for each slot, or one for a lock without
     /// slots.
     pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals]) -> CheckResult {
         let findings = self.findings.lock().expect("the findings");
@@ -177,7 +177,7 @@ impl Drop for Checker {
 }
 
 /// Returns the margin between the last time that a run was seen alive and the expiry of its lease, in nanoseconds.
-/// Later renewals do not count.
+/// Renewals after that time do not count.
 fn margin(run: &Run, renewals: &[Renewals]) -> Option<i64> {
     let renewals = renewals_of(run, renewals)?;
     let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;

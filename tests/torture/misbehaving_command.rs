@@ -22,7 +22,7 @@ const DESCENDANTS_END_AFTER: Duration = Duration::from_secs(60);
 /// The number of processes that a chain still starts, as fast as possible, after the main process has died.
 const GENERATIONS_AFTER_DEATH: u32 = 300;
 
-/// The number of bytes that a flood writes to each of stdout and stderr, which is more than a pipe can buffer.
+/// The number of bytes that a flood writes to each of stdout and stderr, which is more than a pipe buffers by default.
 const FLOOD: usize = 256 * 1024;
 
 /// Runs a command whose behavior is selected by the words on its command line. It supports the words of

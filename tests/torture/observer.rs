@@ -60,7 +60,7 @@ impl Observer {
         Self { renewals, stop_requested, thread: Some(thread) }
     }
 
-    /// Returns the renewals until now.
+    /// Returns the renewals observed so far.
     pub fn renewals(&self) -> Renewals {
         self.renewals.lock().expect("the renewals").clone()
     }

@@ -84,7 +84,7 @@ pub enum Fault {
     FreezeAndKillBoth(Duration),
     Network(NetworkFault, Duration),
     RestartServer,
-    /// Another program holds the lock on the lock file.
+    /// Another program holds the lock that leaderrun acquires before it writes the lock file.
     HoldLockFile(Duration),
     Edit(Edit),
     /// leaderrun gets a signal.

@@ -3,8 +3,8 @@
 //! leaderrun's promise covers any *one* fault. The torture test combines faults under the following rules. Each rule
 //! says why the promise still holds.
 //!
-//! - **One of leaderrun's two processes may be killed or frozen at any time.** In each run of leaderrun these faults
-//!   only affect either the elector or the supervisor, and the unaffected process kills the command's process tree.
+//! - **One of leaderrun's two processes may be killed or frozen at any time.** In each run of leaderrun, these faults
+//!   affect only one of the two, the elector or the supervisor, and the other one kills the command's process tree.
 //!   Processes of several candidates may fail at the same time, because candidates stand for separate machines.
 //! - **Both processes may fail at the same time only by being killed, and only if the command stays in its process
 //!   group.** The kernel then kills that group. Both may be frozen before the kill, if that comes before the lease
@@ -49,7 +49,7 @@ pub fn may_kill_both(words: &[String]) -> bool {
     !words.iter().any(|word| LEAVE_PROCESS_GROUP.contains(&word.as_str()))
 }
 
-/// Returns whether a candidate that only reads the edited record cannot know how long the holder's command may be
+/// Returns whether a candidate that has seen only the edited record cannot know how long the holder's command may be
 /// alive.
 pub fn hides_holder(edit: Edit) -> bool {
     match edit {

@@ -125,7 +125,7 @@ fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_starts() {
 }
 
 #[testkit::test]
-fn a_candidate_with_the_logged_permissions_acquires_a_configmap() {
+fn a_candidate_with_the_logged_permissions_acquires_a_lock_in_a_configmap() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);

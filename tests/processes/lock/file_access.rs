@@ -88,7 +88,7 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
 }
 
 #[testkit::test]
-fn an_unusable_lock_file_is_refused_with_a_reason_and_a_remedy() {
+fn an_unusable_lock_file_is_refused_with_a_reason() {
     let directory = scratch::directory("unusable");
     let [record, link, broken, fifo] = ["record", "link", "broken", "fifo"].map(|name| directory.join(name));
     symlink(&record, &link).expect("a link");
@@ -250,8 +250,8 @@ fn the_command_that_a_refusal_suggests_makes_the_lock_file_usable() {
     assert_suggestion_helps(&closed.join("job"), "belongs to root and has mode 0755");
 }
 
-/// Checks that a candidate that runs as [`ANN`] is refused with a log line that contains `expected`, and that the lock
-/// file can be used after the command that the line suggests.
+/// Checks that a candidate that runs as [`ANN`] is refused with a log line that contains `expected`, and that the
+/// command suggested in that line makes the lock file usable.
 #[track_caller]
 fn assert_suggestion_helps(path: &Path, expected: &str) {
     let lock = lock_at(path);
@@ -342,7 +342,7 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_a
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    // The wait is longer than the lease duration, so it is not b's record that keeps c from leading.
+    // c cannot see b's renewals, so a record that kept c from leading would expire before the end of this wait.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
     c.wait_for_exit(UNAVAILABLE);
     assert!(c.log().contains("mount its directory instead"), "{}", c.log());

@@ -52,8 +52,9 @@ impl EditedLease {
     fn assert_holder_loses_the_lock(mut self) {
         self.a.wait_for_exit(LOST);
         for life in self.witnesses.lifetimes_of("a") {
-            // The holder sees the edit within the retry period of one second. If it ignored the edit until the renew
-            // deadline, the command would live for at least four seconds after the edit.
+            // The holder sees the edit within the retry period of one second. If it ignored the edit, the command,
+            // which ignores SIGTERM, would live until the kill, one second after the renew deadline: at least four
+            // seconds after the edit.
             let alive_for = Duration::from_nanos(life.last_seen_at.saturating_sub(self.edited_at));
             assert!(alive_for < Duration::from_millis(3500), "the command was alive {alive_for:?} after the edit");
             assert_eq!(life.signaled_at, 0, "the command got a stop signal instead of SIGKILL: {}", self.a.log());

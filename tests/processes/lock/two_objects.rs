@@ -45,7 +45,7 @@ fn a_hand_over_changes_the_holder_in_both_objects() {
 }
 
 /// The candidates first use the Endpoints, then both objects, then the Lease. As in a rolling update, the next
-/// candidate already waits when the leader is stopped.
+/// candidate is already waiting when the leader is stopped.
 #[testkit::test]
 fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());

@@ -22,7 +22,7 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// In a new user namespace, even root may not listen on low ports.
+/// In a new user namespace, even root is not allowed to listen on low ports.
 #[testkit::test(requires = check_can_create_user_namespaces())]
 fn no_command_is_started_if_listening_on_the_port_is_not_permitted() {
     let witnesses = Witnesses::new();

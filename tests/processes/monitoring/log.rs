@@ -50,7 +50,7 @@ fn a_hand_over_is_logged_in_sentences() {
     assert_eq!(lease["spec"]["holderIdentity"], "");
 }
 
-/// Paths and variable names can contain any characters.
+/// Paths and variable names can contain line breaks and escape sequences.
 #[testkit::test]
 fn text_from_outside_cannot_forge_a_line() {
     let hostile = "x\nleaderrun +0.0s: error: forged\r\u{1b}[2J";
@@ -97,7 +97,7 @@ fn a_run_that_acquires_the_lock_without_a_wait_logs_few_lines() {
     }
 }
 
-/// Returns the objects of a log in JSON.
+/// Returns the objects in a JSON log.
 fn objects(running: &Running) -> Vec<Value> {
     running.log().lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
 }
@@ -179,7 +179,8 @@ fn a_lasting_failure_is_logged_once() {
     let count = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
     assert_eq!(count("does not respond; trying again; the command is stopped in "), 1, "{}", a.log());
     assert_eq!(count("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
-    // On a busy machine, the elector may have to kill the supervisor with its command. It then logs another line.
+    // On a busy machine, the elector may have to kill the supervisor with its command. It then logs this line, and the
+    // next two may be missing.
     let late = count("the supervisor is late; killing the command: ");
     assert_eq!(count("killing what is left of the command: ").max(late), 1, "{}", a.log());
     assert_eq!(count("leadership lost: the lock could not be renewed in time").max(late), 1, "{}", a.log());

@@ -170,7 +170,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
-/// The test checks the rules of client_golang's promlint, in the order of promlint.
+/// Checks the rules of client_golang's promlint, and some of our own.
 #[testkit::test]
 fn the_names_follow_the_rules_of_promlint() {
     let families = families(&leader_metrics());
@@ -254,7 +254,7 @@ fn the_alerts_only_use_metrics_that_exist() {
         let metrics: Vec<&str> = words.filter(|word| word.starts_with("leader")).collect();
         assert!(!metrics.is_empty(), "{alert}: {expr}");
         for metric in metrics {
-            assert!(samples.contains(metric), "{alert}: nothing prints {metric}; there are {samples:#?}");
+            assert!(samples.contains(metric), "{alert}: no metric is called {metric}; the metrics are {samples:#?}");
         }
     }
 }

@@ -47,7 +47,7 @@ fn a_preferred_candidate_leads_again_after_it_has_been_a_standby_for_the_configu
         assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
         world.restart_candidate(0);
         world.run_until(world.now + 50 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "preempted before it was a standby for a minute");
+        assert_ne!(leader(&world).expect("a leader"), 0, "preempted before it had been a standby for a minute");
         world.run_until(world.now + 20 * SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         world.run_until(world.now + 3600 * SECOND);

@@ -6,7 +6,7 @@ use super::{Event, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
-    /// Draws whether a fault with this probability happens. No fault happens after `healthy_from`.
+    /// Decides at random, with this probability, whether a fault happens. No fault happens after `healthy_from`.
     fn fault_happens(&mut self, probability: f64) -> bool {
         self.now < self.healthy_from && self.rng.f64() < probability
     }
