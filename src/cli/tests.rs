@@ -203,7 +203,7 @@ fn commands(document: &Value) -> Vec<Vec<&str>> {
 
 #[test]
 fn the_command_lines_of_the_examples_are_accepted() {
-    for name in ["deployment", "migration", "service", "tick"] {
+    for name in ["deployment", "migration", "ready", "service", "tick"] {
         let documents: Vec<Value> = serde_saphyr::from_multiple(&example(&format!("{name}.yaml"))).expect("YAML");
         let commands: Vec<_> = documents.iter().flat_map(commands).collect();
         assert_eq!(commands.len(), 1, "{name}");

@@ -109,7 +109,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_transitions_total",
-        help: "Number of times the lock passed from one holder to another, according to its record; absent until the record has been read. With --slots, the count of the slot in which this candidate leads.",
+        help: "Number of times the lock was acquired after the first acquisition, according to its record; absent until the record has been read. With --slots, the count of the slot in which this candidate leads.",
         label: None,
         reading: Reading::Counter(|state| state.transitions().map(u64::from)),
     },

@@ -223,7 +223,7 @@ fn requests_and_responses_can_be_delayed() {
 #[testkit::test]
 fn a_response_can_be_lost() {
     let fixture = Fixture::new();
-    fixture.proxy.lose_responses(Match::put().next(1));
+    fixture.proxy.drop_responses(Match::put().next(1));
     fixture.while_a_put_waits(|path| {
         eventually("the server has carried out the PUT", || fixture.namespace.admin.get(path).is_ok());
         assert!(fixture.works(), "the fault should not apply to a read");

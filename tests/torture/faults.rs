@@ -124,7 +124,7 @@ impl Arena {
             NetworkFault::SilenceConnections => proxy.silence_connections(),
             NetworkFault::BreakConnections => proxy.break_connections(),
             NetworkFault::RefuseConnections => proxy.refuse_connections(),
-            NetworkFault::LoseResponses(count) => proxy.lose_responses(Match::put().next(count)),
+            NetworkFault::LoseResponses(count) => proxy.drop_responses(Match::put().next(count)),
             NetworkFault::Respond(status) => proxy.respond(Match::any(), status, (status == 429).then_some(1)),
             NetworkFault::DelayRequests(by) => proxy.delay_requests(Duration::from_millis(by)),
             NetworkFault::DelayResponses(by) => proxy.delay_responses(Duration::from_millis(by)),

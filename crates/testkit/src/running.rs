@@ -37,9 +37,14 @@ impl Running {
         Running { name, child, stdout, stderr, reading_paused }
     }
 
-    /// Returns the process that was started. It is the elector if leaderrun was started directly.
-    pub fn elector(&self) -> Pid {
+    /// Returns the process that was started.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Returns the elector, which is the process that was started.
+    pub fn elector(&self) -> Pid {
+        self.pid()
     }
 
     /// Waits until the elector has a child, which is the supervisor, and returns it.

@@ -55,7 +55,7 @@ impl Certificate {
     pub fn parse_failure(der: &[u8]) -> &'static str {
         match CertificateInner::<Raw>::from_der(der).map_err(|error| error.kind()) {
             Err(ErrorKind::Value { tag: Tag::UtcTime | Tag::GeneralizedTime }) => {
-                "it has a date before 1970, which the TLS library does not support"
+                "it has a date that is malformed or before 1970, which the TLS library does not support"
             }
             _ => "it cannot be read",
         }

@@ -55,7 +55,7 @@ pub fn reason(
         Error::UnsupportedCriticalExtension => {
             "it, or its issuer, has a critical extension that is not supported".into()
         }
-        Error::BadDerTime => "it, or its issuer, has a date before 1970, which the TLS library does not support".into(),
+        Error::BadDerTime => "it, or its issuer, has a date that is malformed or before 1970, which the TLS library does not support".into(),
         Error::InvalidSignatureForPublicKey => {
             "it is not signed with its issuer's key, or that key is an RSA key shorter than 2048 bits".into()
         }

@@ -302,7 +302,9 @@ impl CandidateState {
         let lock = &self.config.lock;
         match obstacle.kind {
             ObstacleKind::NeverRead => format!("{lock} has not been read yet"),
-            ObstacleKind::NoResponse => format!("no response from {lock} for {}", age(obstacle.since, now)),
+            ObstacleKind::NoResponse => {
+                format!("{lock} has not been read or watched successfully for {}", age(obstacle.since, now))
+            }
             ObstacleKind::ClaimsRefused => format!("{lock} is free, but acquiring it is refused"),
         }
     }
@@ -325,7 +327,7 @@ impl CandidateState {
         }
         match (self.obstacle(now).map(|obstacle| obstacle.kind), &self.observed) {
             (Some(ObstacleKind::NeverRead), _) | (None, None) => format!("starting: {lock} has not been read yet"),
-            (Some(ObstacleKind::NoResponse), _) => format!("standby: no response from {lock}"),
+            (Some(ObstacleKind::NoResponse), _) => format!("standby: cannot read or watch {lock}"),
             (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: acquiring {lock} is refused"),
             (None, Some(observed)) => match self.activity(now) {
                 Activity::Claiming => format!("standby: acquiring {lock}"),

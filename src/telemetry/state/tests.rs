@@ -79,7 +79,7 @@ fn ready_when_waiting_makes_a_standby_ready_if_it_can_take_over() {
     assert_eq!(state(ReadyWhen::Waiting, []).readiness(at(1)), Err("default/job has not been read yet".into()));
     assert_eq!(standby(ReadyWhen::Waiting).readiness(at(16)), Ok(()));
     let silent = standby(ReadyWhen::Waiting).readiness(at(17));
-    assert_eq!(silent, Err("no response from default/job for 17s".into()));
+    assert_eq!(silent, Err("default/job has not been read or watched successfully for 17s".into()));
     assert!(standby(ReadyWhen::Leading).readiness(at(1)).is_err());
 }
 
@@ -98,7 +98,10 @@ fn a_standby_that_has_been_unable_to_lead_for_too_long_is_unhealthy() {
     assert_eq!(state.health(at(1000)), Ok(()), "without a limit it stays healthy");
     state.config.unhealthy_after = Some(Duration::from_secs(60));
     assert_eq!(state.health(at(59)), Ok(()));
-    assert_eq!(state.health(at(60)), Err("unable to lead for 1m: no response from default/job for 1m".into()));
+    assert_eq!(
+        state.health(at(60)),
+        Err("unable to lead for 1m: default/job has not been read or watched successfully for 1m".into())
+    );
     leading().into_iter().for_each(|update| state.apply(at(60), update));
     state.apply(at(60), Update::Leading { stop: at(170), gone: at(180) });
     assert_eq!(state.health(at(160)), Ok(()), "the limit does not apply to a leader");

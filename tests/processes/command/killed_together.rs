@@ -274,7 +274,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
         witnesses.wait_for("a", 1);
         let mut standby = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         standby.wait_for_log("held by a");
-        let init = descendants(leader.elector())[0].to_string();
+        let init = descendants(leader.pid())[0].to_string();
         killall(&[&["--ns", &init], names].concat());
         witnesses.wait_for("b", 1);
         standby.stop();

@@ -42,7 +42,7 @@ fn start_as_pid_1(script: &str) -> Running {
 
 /// Sends a signal to the leaderrun that `unshare` has started.
 fn signal_leaderrun(unshare: &Running, signal: Signal) {
-    kill(children(unshare.elector())[0], signal).expect("leaderrun is alive");
+    kill(children(unshare.pid())[0], signal).expect("leaderrun is alive");
 }
 
 #[testkit::test(requires = CAN_CHANGE_USER.clone())]
@@ -107,7 +107,7 @@ fn leaderrun_as_pid_1_exits_if_it_lacks_permission_to_kill_the_command() {
     eventually("the command is ready", || a.output().contains("ready"));
     signal_leaderrun(&a, Signal::SIGTERM);
     a.wait_for_log("cannot send SIGTERM to the command: Operation not permitted; run leaderrun as");
-    let elector: Pid = children(a.elector())[0];
+    let elector: Pid = children(a.pid())[0];
     kill(children(elector)[0], Signal::SIGKILL).expect("the supervisor is alive");
     a.wait_for_exit(LOST);
     assert!(a.log().contains("exiting as process 1, so that the kernel kills"), "{}", a.log());

@@ -26,8 +26,8 @@ static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
 fn start_namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
-    eventually("the namespace has an init process", || !children(running.elector()).is_empty());
-    let init = children(running.elector())[0];
+    eventually("the namespace has an init process", || !children(running.pid()).is_empty());
+    let init = children(running.pid())[0];
     eventually("the init process runs sleep", || {
         std::fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|comm| comm.trim_end() == "sleep")
     });

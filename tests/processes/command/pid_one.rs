@@ -46,7 +46,7 @@ fn leaderrun_as_pid_1_relays_signals_and_reaps_orphans() {
     let mut a = start_as_pid_1(&["--mount-proc"], script);
     eventually("the orphan ends", || a.output().contains("orphan ends"));
     // The started process is `unshare`, and leaderrun is its child.
-    let leaderrun = children(a.elector())[0];
+    let leaderrun = children(a.pid())[0];
     kill(leaderrun, Signal::SIGTERM).expect("the process is alive");
     a.wait_for_exit(9);
 }

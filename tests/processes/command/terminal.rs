@@ -177,7 +177,7 @@ fn ctrl_c_ends_a_script() {
             screen.wait_for("ready");
             screen.wait_for("started the command");
             if command.contains("read line") {
-                let script_group = script.elector();
+                let script_group = script.pid();
                 eventually("the command has the terminal", || {
                     tcgetpgrp(&screen.keyboard).is_ok_and(|group| group != script_group)
                 });

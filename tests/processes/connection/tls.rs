@@ -245,7 +245,7 @@ fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
         let authority = self_signed(valid(authority_params("two"), from, until));
         assert_accepted(&format!("an authority from {from} to {until}"), &Setup::issued(server_params(), &authority));
     }
-    let reason = "has a date before 1970, which the TLS library does not support";
+    let reason = "has a date that is malformed or before 1970, which the TLS library does not support";
     assert_only_leaderrun_refuses(
         "an old server certificate",
         &Setup::issued(valid(server_params(), 1960, 2049), &issuer),

@@ -186,7 +186,7 @@ fn a_leader_on_a_bad_network_keeps_the_lock() {
         let mut b = standby.with_timing("b", &lock, timing).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
         for fault in [
-            (|proxy| proxy.lose_responses(Match::put().next(1))) as fn(&Proxy),
+            (|proxy| proxy.drop_responses(Match::put().next(1))) as fn(&Proxy),
             |proxy| proxy.respond(Match::put().next(1), 503, None),
             Proxy::silence_connections,
             Proxy::break_connections,

@@ -52,7 +52,7 @@ fn a_leader_survives_refused_connections_for_half_the_renew_deadline() {
 #[testkit::test]
 fn a_leader_survives_the_loss_of_the_response_to_its_claim() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    proxy.lose_responses(Match::put().next(1));
+    proxy.drop_responses(Match::put().next(1));
     let (lock, a) = start_leader(&proxy, &witnesses);
     Cluster::shared().wait_for_renewals(&lock, 2);
     assert_eq!(
@@ -67,7 +67,7 @@ fn a_leader_survives_the_loss_of_the_response_to_its_claim() {
 fn a_leader_survives_the_loss_of_the_response_to_a_renewal() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
-    proxy.lose_responses(Match::put().next(1));
+    proxy.drop_responses(Match::put().next(1));
     Cluster::shared().wait_for_renewals(&lock, 3);
     assert_still_leads(a, &witnesses);
 }

@@ -135,7 +135,7 @@ fn a_write_whose_response_is_lost_is_not_reported_as_an_outside_edit() {
         let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE).through(proxy.kubeconfig()), Witnesses::new());
         let mut a = Candidate::with_timing("a", &lock, timing).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        proxy.lose_responses(Match::put().on(plural).next(1));
+        proxy.drop_responses(Match::put().on(plural).next(1));
         a.wait_for_log("does not respond; trying again");
         a.wait_for_log("succeed again");
         Cluster::shared().wait_for_renewals(&lock, 1);

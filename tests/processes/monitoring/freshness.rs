@@ -52,7 +52,7 @@ impl Fixture {
 fn a_standby_in_a_partition_is_not_ready() {
     let fixture = Fixture::start(&[]);
     fixture.proxy.partition();
-    wait_for_failure(&fixture.standby, "/readyz", "no response from test-");
+    wait_for_failure(&fixture.standby, "/readyz", "has not been read or watched successfully for");
     assert!(
         samples(&fixture.standby).value(AGE) > 6.0,
         "the standby should stay ready until the lease duration has passed"
@@ -69,7 +69,7 @@ fn a_standby_in_a_partition_is_not_ready() {
 fn a_standby_whose_api_server_is_down_is_not_ready() {
     let fixture = Fixture::start(&[]);
     fixture.proxy.refuse_connections();
-    wait_for_failure(&fixture.standby, "/readyz", "no response from test-");
+    wait_for_failure(&fixture.standby, "/readyz", "has not been read or watched successfully for");
     fixture.assert_recovers();
 }
 
@@ -90,7 +90,7 @@ fn a_standby_that_may_no_longer_read_is_not_ready() {
     // The open watch continues, but the record expires and cannot be read.
     a.signal(nix::sys::signal::Signal::SIGKILL);
     a.wait();
-    wait_for_failure(&b, "/readyz", "no response from test-");
+    wait_for_failure(&b, "/readyz", "has not been read or watched successfully for");
 }
 
 #[testkit::test]

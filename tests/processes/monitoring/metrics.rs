@@ -55,7 +55,7 @@ fn renewals_are_counted_by_their_results() {
         proxy.respond(next_renewal(), status, None);
         wait_until_counted(result);
     }
-    proxy.lose_responses(next_renewal());
+    proxy.drop_responses(next_renewal());
     wait_until_counted("timeout");
 }
 

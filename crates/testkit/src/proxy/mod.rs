@@ -134,7 +134,7 @@ impl Proxy {
     }
 
     /// Forwards the matching requests to the server, but drops their responses. The connection stays open and silent.
-    pub fn lose_responses(&self, matching: Match) {
+    pub fn drop_responses(&self, matching: Match) {
         self.shared.faults().add(matching, Fault::DropResponse);
     }
 

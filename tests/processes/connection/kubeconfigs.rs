@@ -1,7 +1,7 @@
 //! Tests with many kubeconfigs, which leaderrun must understand in the same way as kubectl, apart from deliberate
 //! exceptions.
 //!
-//! The table is in [`spelling_table`](super::spelling_table). The outcome of a case describes the request that arrives
+//! The table is in [`kubeconfig_cases`](super::kubeconfig_cases). The outcome of a case describes the request that arrives
 //! at a server: its URL, user and namespace. If kubectl is installed, its outcomes are also compared with the table.
 
 use std::cmp::Reverse;
@@ -19,7 +19,7 @@ use base64::prelude::BASE64_STANDARD;
 use testkit::recording_server::{RecordedRequest, RecordingServer};
 use testkit::{Candidate, scratch, tls};
 
-use super::spelling_table::kubeconfig_cases;
+use super::kubeconfig_cases::kubeconfig_cases;
 
 /// The number of cases that are tried at the same time.
 const THREADS: usize = 4;

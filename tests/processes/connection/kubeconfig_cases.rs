@@ -1,6 +1,6 @@
-//! The table of kubeconfigs for the tests in [`spellings`](super::spellings).
+//! The table of kubeconfigs for the tests in [`kubeconfigs`](super::kubeconfigs).
 
-use super::spellings::KubeconfigCase;
+use super::kubeconfigs::KubeconfigCase;
 
 mod users;
 
