@@ -35,8 +35,8 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The shortest wait that is left of `--wait` after the lock was opened. It is not zero, because zero means that the
-/// candidate does not wait at all for a holder that is alive.
+/// The least that remains of `--wait` once the lock is open, however long that took. It is not zero, because with zero the
+/// candidate would not wait for a live holder at all.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The maximum number of watch events of one slot in the inputs of one step.
@@ -146,12 +146,12 @@ impl ElectionLoop<'_> {
     /// Fails if outer runs hold the lock, or all of its slots. This process runs inside their command, so it would wait
     /// for itself.
     fn check_outer_runs(&self) -> anyhow::Result<()> {
-        let is_held_outside = |slot| self.record(slot).is_some_and(|record| self.outer_runs.hold(record));
-        if (0..self.slots.len()).all(is_held_outside) {
+        let is_held_by_outer_run = |slot| self.record(slot).is_some_and(|record| self.outer_runs.hold(record));
+        if (0..self.slots.len()).all(is_held_by_outer_run) {
             let (lock, holder) = (self.log.name(), self.holders().unwrap_or_default());
             let failure = format!(
-                "cannot wait for {lock}: this process runs inside the command for which {} holds it, so it would \
-                 wait for itself; remove the inner leaderrun, or give it another lock",
+                "cannot wait for {lock}: {} holds it for a command that contains this process, so the wait would never \
+                 end; remove the inner leaderrun, or give it another lock",
                 printable(&holder)
             );
             return Err(PermanentFailure(failure).into());

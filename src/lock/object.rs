@@ -197,7 +197,7 @@ impl ObjectLock {
         } else if stored.record.holder_identity != written.holder_identity {
             format!("the holder {}", printable(&stored.record.holder_identity))
         } else if stored.record.mark() != written.mark() {
-            format!("another {RUN_ANNOTATION} annotation or renewTime than leaderrun wrote")
+            format!("a {RUN_ANNOTATION} annotation or renewTime that differs from what leaderrun wrote")
         } else if found < wanted {
             format!("a lease duration of {} instead of {}", shown(found), shown(wanted))
         } else {
@@ -292,7 +292,7 @@ impl ObjectLock {
         seen.filter(|object| version(object).as_ref() == Some(expected))
     }
 
-    /// Converts an event from the object's watch for the election, and remembers the object.
+    /// Converts an event from the object's watch to a [`WatchEvent`], and remembers the object.
     fn to_watch_event(&self, event: Result<ObjectEvent, kubernetes::Error>) -> Result<WatchEvent, LockError> {
         match event {
             Ok(ObjectEvent::Changed(object)) => Ok(WatchEvent::Changed(self.remember(object)?)),

@@ -89,9 +89,9 @@ impl AsFd for Deadline {
 /// Fails if this process does not belong to a run, or has not inherited the descriptor.
 pub fn read() -> Result<Instant> {
     let variable = |name: &str| {
-        env::var(name)
-            .ok()
-            .with_context(|| format!("{name} is not set: only a command that leaderrun runs can use this"))
+        env::var(name).ok().with_context(|| {
+            format!("{name} is not set: leaderrun check works only inside a command that leaderrun runs")
+        })
     };
     let (number, run) = (variable(FD_VARIABLE)?, variable(RUN_VARIABLE)?);
     let number: RawFd = number

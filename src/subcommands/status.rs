@@ -22,7 +22,7 @@ use crate::telemetry::log::on_one_line;
 /// How often a lock that cannot be watched is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The longest wait for a change before the record is read again. A watch whose connection is dead never ends.
+/// How long a watch may be silent before the record is read again. A watch whose connection is dead never ends.
 const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
 /// Reads the record, or the records of all slots, and describes them.

@@ -25,7 +25,7 @@ const STILL_HELD: u8 = 2;
 /// How long to wait after the release for the next holder, whose name is printed.
 const NEXT_HOLDER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether and how long to wait until the holder has released the lock.
+/// Whether to wait for the holder to release the lock, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub enum Wait {
     Not,
@@ -45,9 +45,9 @@ pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> 
         Wait::Not => {
             let holder = printable(&asked.holder_identity);
             let hint = if has_expired(&asked) {
-                ": it expired by this machine's clock, so the holder may be dead"
+                format!(", but by this machine's clock the lease has expired, so {holder} may be dead")
             } else {
-                ""
+                String::new()
             };
             return Ok(CommandOutput::sentence(&format!("asked {holder} to step down from {name}{hint}"), 0));
         }
@@ -112,7 +112,7 @@ async fn wait_for_hand_over(
         if end.is_some_and(|end| now >= end) {
             let waited = format_duration(Duration::from_secs(now.since(began).as_secs()));
             let hint = if has_expired(&record) {
-                format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}")
+                format!(", but its lease has expired; if {holder} is dead, try leaderrun release --force --lock {name}")
             } else {
                 String::new()
             };

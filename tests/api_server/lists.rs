@@ -1,4 +1,4 @@
-//! Tests of lists: their pages, and lists that contain only metadata.
+//! Tests of lists: their selectors, their pages, and lists that contain only metadata.
 
 use serde_json::{Value, json};
 
@@ -49,4 +49,33 @@ fn a_list_of_metadata_contains_annotations_but_no_other_fields() {
     assert_eq!((&whole["data"]["key"], &metadata["data"]), (&json!("value"), &Value::Null));
     assert_eq!(metadata["metadata"], whole["metadata"]);
     assert_eq!(metadata["kind"], "PartialObjectMetadata");
+}
+
+#[testkit::test]
+fn lists_select_by_name_and_label() {
+    let namespace = Namespace::new();
+    namespace.put("one", "a");
+    namespace.put("two", "b");
+    let labels = json!({ "metadata": { "labels": { "app": "web" } } });
+    namespace.admin.merge_patch(&namespace.lease("two"), &labels).expect("a label");
+    for (selector, expected) in [
+        ("fieldSelector=metadata.name%3Done", vec!["one"]),
+        ("fieldSelector=metadata.name!%3Done", vec!["two"]),
+        ("labelSelector=app%3Dweb", vec!["two"]),
+        ("labelSelector=app%20in%20(web,api)", vec!["two"]),
+        ("labelSelector=!app", vec!["one"]),
+        ("labelSelector=app!%3Dweb", vec!["one"]),
+        ("resourceVersion=0", vec!["one", "two"]),
+    ] {
+        let list = namespace.admin.get(&format!("{}?{selector}", namespace.leases())).expect("a list");
+        let names: Vec<&Value> =
+            list["items"].as_array().expect("items").iter().map(|item| &item["metadata"]["name"]).collect();
+        assert_eq!(names, expected, "{selector}");
+        assert_eq!(list["kind"], "LeaseList");
+        assert!(version(&list) > 0);
+    }
+    let unknown = namespace.admin.get(&format!("{}?fieldSelector=spec.holder%3Da", namespace.leases())).unwrap_err();
+    assert_eq!(unknown.code, 400);
+    let future = namespace.admin.get(&format!("{}?resourceVersion=999999999", namespace.leases())).unwrap_err();
+    assert_eq!((future.code, future.reason.as_str()), (504, "Timeout"));
 }

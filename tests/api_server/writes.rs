@@ -69,7 +69,11 @@ fn the_namespace_must_exist() {
         assert_eq!((refused.code, refused.message.as_str()), (404, "namespaces \"nowhere\" not found"));
     }
     assert_eq!(admin.get(path).expect("a list")["items"], json!([]));
-    assert_eq!(admin.delete("/api/v1/namespaces/default").unwrap_err().code, 403);
+}
+
+#[testkit::test]
+fn the_default_namespace_cannot_be_deleted() {
+    assert_eq!(Cluster::shared().admin().delete("/api/v1/namespaces/default").unwrap_err().code, 403);
 }
 
 #[testkit::test]
@@ -100,7 +104,7 @@ fn finalizers_keep_a_deleted_object() {
     let still_there = namespace.admin.get(&namespace.lease("job")).expect("the Lease");
     assert_eq!(still_there["metadata"]["deletionGracePeriodSeconds"], 0);
     let no_finalizers = json!({ "metadata": { "finalizers": null } });
-    namespace.admin.merge_patch(&namespace.lease("job"), &no_finalizers).expect("no finalizer");
+    namespace.admin.merge_patch(&namespace.lease("job"), &no_finalizers).expect("the finalizer can be removed");
     assert_eq!(namespace.admin.get(&namespace.lease("job")).unwrap_err().code, 404);
 }
 
@@ -187,35 +191,6 @@ fn a_dry_run_writes_nothing() {
     let not_stored = namespace.admin.replace(&path, &held_by("job", "a")).expect("a dry run");
     assert_eq!(not_stored["spec"]["holderIdentity"], "a");
     assert_eq!(namespace.admin.get(&namespace.lease("job")).unwrap_err().code, 404);
-}
-
-#[testkit::test]
-fn lists_select_by_name_and_label() {
-    let namespace = Namespace::new();
-    namespace.put("one", "a");
-    namespace.put("two", "b");
-    let labels = json!({ "metadata": { "labels": { "app": "web" } } });
-    namespace.admin.merge_patch(&namespace.lease("two"), &labels).expect("a label");
-    for (selector, expected) in [
-        ("fieldSelector=metadata.name%3Done", vec!["one"]),
-        ("fieldSelector=metadata.name!%3Done", vec!["two"]),
-        ("labelSelector=app%3Dweb", vec!["two"]),
-        ("labelSelector=app%20in%20(web,api)", vec!["two"]),
-        ("labelSelector=!app", vec!["one"]),
-        ("labelSelector=app!%3Dweb", vec!["one"]),
-        ("resourceVersion=0", vec!["one", "two"]),
-    ] {
-        let list = namespace.admin.get(&format!("{}?{selector}", namespace.leases())).expect("a list");
-        let names: Vec<&Value> =
-            list["items"].as_array().expect("items").iter().map(|item| &item["metadata"]["name"]).collect();
-        assert_eq!(names, expected, "{selector}");
-        assert_eq!(list["kind"], "LeaseList");
-        assert!(version(&list) > 0);
-    }
-    let unknown = namespace.admin.get(&format!("{}?fieldSelector=spec.holder%3Da", namespace.leases())).unwrap_err();
-    assert_eq!(unknown.code, 400);
-    let future = namespace.admin.get(&format!("{}?resourceVersion=999999999", namespace.leases())).unwrap_err();
-    assert_eq!((future.code, future.reason.as_str()), (504, "Timeout"));
 }
 
 #[testkit::test]

@@ -217,12 +217,12 @@ impl ContentionSimulation {
         }
     }
 
-    /// Runs `count` hand-overs. Each includes the time until the next release.
+    /// Runs `count` hand-overs. Each includes the run of the command after the acquisition, to count late conflicts.
     fn run(&mut self, count: usize) -> Vec<HandOver> {
         for nth in 1..=count {
             self.run_until(|simulation| simulation.hand_overs.len() >= nth);
-            let next_release = self.now + COMMAND_DURATION;
-            self.run_until(|simulation| simulation.now >= next_release);
+            let command_ends = self.now + COMMAND_DURATION;
+            self.run_until(|simulation| simulation.now >= command_ends);
             self.hand_overs[nth - 1].refused = self.refused;
         }
         std::mem::take(&mut self.hand_overs)
@@ -234,8 +234,8 @@ struct Measurement {
     median: Duration,
 }
 
-/// Measures `count` hand-overs among `size` candidates, after twelve hand-overs in which the candidates have estimated
-/// how many they are.
+/// Measures `count` hand-overs among `size` candidates, after twelve hand-overs in which the candidates estimate how
+/// many of them there are.
 fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     let mut simulation = ContentionSimulation::new(size, seed);
     let refused_first: usize = simulation.run(12).iter().map(|hand_over| hand_over.refused).sum();
@@ -252,7 +252,7 @@ fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     Measurement { refused_per_hand_over, median }
 }
 
-/// The seeds of the simulations. Candidates estimate how many they are from random samples, which must work with every
+/// The seeds of the simulations. Candidates estimate their own number from random samples, which must work with every
 /// seed.
 const SEEDS: std::ops::Range<u64> = 0..8;
 

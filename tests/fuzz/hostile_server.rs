@@ -166,7 +166,7 @@ async fn respond(
     match kind {
         // Sometimes the lock is held, so that leaderrun opens a watch.
         ResponseKind::Endless | ResponseKind::Errors if !is_watch && random.bool() => {
-            send_response(stream, 200, &regular_lease(random)).await
+            send_response(stream, 200, &held_lease(random)).await
         }
         ResponseKind::Leases => {
             let mut lease = lease(random);
@@ -182,6 +182,8 @@ async fn respond(
         }
         ResponseKind::Errors => {
             let code = [400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504][random.usize(..11)];
+            // leaderrun would create a missing lock instead of reading more responses.
+            let code = if code == 404 && !is_watch { 403 } else { code };
             let mut status = json!({
                 "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
                 "message": hostile_input::text(random), "reason": hostile_input::text(random),
@@ -194,8 +196,6 @@ async fn respond(
                 return send_response(stream, 200, &format!("{}\n", json!({ "type": "ERROR", "object": status })))
                     .await;
             }
-            // leaderrun would create a missing lock and acquire it.
-            let code = if code == 404 && !is_watch { 403 } else { code };
             let body = if random.u8(..4) == 0 { hostile_input::text(random) } else { status.to_string() };
             send_response(stream, code, &body).await
         }
@@ -256,8 +256,8 @@ fn watch_type(random: &mut Rng) -> String {
     if random.u8(..6) == 0 { hostile_input::text(random) } else { types[random.usize(..5)].to_owned() }
 }
 
-/// Returns a Lease with valid times.
-fn regular_lease(random: &mut Rng) -> String {
+/// Returns a Lease with an ordinary `renewTime`, which leaderrun treats as held. Its texts are still hostile.
+fn held_lease(random: &mut Rng) -> String {
     let mut lease = lease(random);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");
     lease["spec"]["acquireTime"] = Value::Null;

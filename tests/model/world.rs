@@ -263,12 +263,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Checks that no process of the command is alive after the deadline by which all must be dead.
+    /// Checks that no process of the command is alive [`KILL_TIME`] after the kill instant, when all must be dead.
     fn check_outlived(&mut self, run: usize) {
         let now = self.boot(run);
         let Run { tree, supervisor, lost_at, .. } = &self.state.runs[run];
-        let deadline = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
-        if tree.is_any_alive() && deadline.is_some_and(|at| now > at + KILL_TIME) {
+        let kill_at = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
+        if tree.is_any_alive() && kill_at.is_some_and(|at| now > at + KILL_TIME) {
             self.record_violation(ViolationKind::Outlived);
         }
     }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::kill;
-use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
+use nix::unistd::{ForkResult, Pid, fork, pause, setpgid, setsid};
 use testkit::{Lifetime, boot_time, witness};
 
 /// The time after which the descendants that record their lifetimes end by themselves, even without leaderrun.
@@ -47,7 +47,7 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
         panic!("{failure}");
     }
     if has_word("orphan-safe") {
-        prctl::set_pdeathsig(None).expect("no parent-death signal");
+        prctl::set_pdeathsig(None).expect("the parent-death signal can be cleared");
     }
     if has_word("ignore-all") {
         ignore_all();
@@ -105,8 +105,9 @@ fn in_child(work: impl FnOnce()) -> Option<Pid> {
 fn leave_process_group() {
     let child = in_child(|| {
         ignore(libc::SIGTERM);
+        // This child never ends by itself.
         loop {
-            sleep(DESCENDANTS_END_AFTER);
+            pause();
         }
     });
     if let Some(child) = child {

@@ -17,14 +17,14 @@ use crate::instant::Instant;
 use crate::tenure::Tenure;
 
 /// The CPU time that the end of a process takes, including its first thread.
-const PROCESS_END: Duration = Duration::from_micros(100);
+const PROCESS_EXIT_COST: Duration = Duration::from_micros(100);
 
 /// The CPU time that the end of each further thread takes.
-const THREAD_END: Duration = Duration::from_micros(25);
+const THREAD_EXIT_COST: Duration = Duration::from_micros(25);
 
 /// The CPU time that the throttling of each killed thread takes in each period of a CPU limit, until the thread has
 /// ended.
-const THREAD_IN_PERIOD: Duration = Duration::from_nanos(1200);
+const THROTTLING_COST_PER_THREAD: Duration = Duration::from_nanos(1200);
 
 /// The share of a CPU limit that the throttling of killed threads may take.
 const THROTTLING_SHARE: f64 = 1.0 / 4.0;
@@ -74,7 +74,7 @@ impl CpuLimit {
     /// single process with more threads is killed anyway.
     pub fn max_killed_threads(&self) -> u32 {
         let [quota, _] = self.in_seconds();
-        (quota * THROTTLING_SHARE / THREAD_IN_PERIOD.as_secs_f64()) as u32
+        (quota * THROTTLING_SHARE / THROTTLING_COST_PER_THREAD.as_secs_f64()) as u32
     }
 
     /// Returns how many threads end within this time after the kill has begun, on a busy machine, if each process has
@@ -82,7 +82,7 @@ impl CpuLimit {
     pub fn threads_ended_within(&self, time: Duration) -> u32 {
         let [quota, period] = self.in_seconds();
         let usable_share = (1.0 - THROTTLING_SHARE) * quota / period;
-        (time.as_secs_f64() * usable_share / (THREAD_END * BUSY_MACHINE_FACTOR).as_secs_f64()) as u32
+        (time.as_secs_f64() * usable_share / (THREAD_EXIT_COST * BUSY_MACHINE_FACTOR).as_secs_f64()) as u32
     }
 
     /// Returns the quota and the period, in seconds. The quota is at most one CPU, because most threads of a process
@@ -96,13 +96,13 @@ impl CpuLimit {
 /// the time is negligible, and [`Duration::MAX`] if they would never end, because throttling them uses up the limit.
 pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     let further_threads = tasks.threads.saturating_sub(tasks.processes);
-    let work = PROCESS_END * tasks.processes + THREAD_END * further_threads;
+    let work = PROCESS_EXIT_COST * tasks.processes + THREAD_EXIT_COST * further_threads;
     let time = match limit {
         None => work,
         Some(limit) => {
             let [quota, period] = limit.in_seconds();
             let killed_at_once = tasks.threads.min(tasks.most_in_one_process.max(limit.max_killed_threads()));
-            let usable = quota - THREAD_IN_PERIOD.as_secs_f64() * f64::from(killed_at_once);
+            let usable = quota - THROTTLING_COST_PER_THREAD.as_secs_f64() * f64::from(killed_at_once);
             if usable <= 0.0 {
                 return Duration::MAX;
             }
@@ -130,7 +130,7 @@ impl KillPace {
             .then_some(Self { max_killed_threads, duration })
     }
 
-    /// Returns the instant from which a kill that begins now no longer keeps the pace. It is no later than the kill
+    /// Returns the instant at which a gradual kill that begins now gives up its pace and kills everything that is left. It is no later than the kill
     /// instant of `granted`, the tenure before it was brought forward: on a machine that is busier than the estimate
     /// assumes, processes not yet killed by then would run alongside the next leader's command.
     pub fn end(&self, now: Instant, granted: Option<Tenure>) -> Instant {

@@ -1,4 +1,4 @@
-//! The configuration of a process for a test, usually of leaderrun.
+//! The configuration of a process that a test starts, usually leaderrun.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,7 @@ use crate::{Running, TestLock, Witnesses};
 /// 4 s, is killed after 5 s, and another candidate may take over after 6 s.
 pub const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
-/// A process, usually of leaderrun, that is configured but not started yet.
+/// A process, usually leaderrun, that is configured but not started yet.
 pub struct Candidate {
     pub name: String,
     command: Command,

@@ -55,7 +55,7 @@ struct Shared {
     state: watch::Sender<State>,
     /// The number of the last order that was sent.
     ordered: AtomicU64,
-    /// The time after which the next use of the credentials orders a check.
+    /// The time after which the next use of the credentials triggers a check.
     next_check: Mutex<Instant>,
     /// Whether a request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
@@ -82,7 +82,7 @@ struct Order {
     rejected: Option<u64>,
 }
 
-/// A step of the thread that may take a long time, for messages.
+/// A step of the thread that may take a long time, described for use in messages.
 #[derive(Clone, Debug)]
 struct Activity {
     description: String,
@@ -183,7 +183,7 @@ impl Credentials {
         self.shared.fallback.accepted(access);
     }
 
-    /// Records that a request with these credentials got no response, and orders a check of the files. The failure may
+    /// Records that a request with these credentials got no response, and has the files checked. The failure may
     /// mean that the server has a new certificate, or requires a new client certificate.
     pub fn request_failed(&self, access: &Access, failure: &str) {
         self.shared.fallback.request_failed(access, failure);

@@ -109,7 +109,7 @@ impl Pool {
         state.pending.iter().find(is_slow).map(|pending| connect::target(&pending.access))
     }
 
-    /// Starts opening a connection, unless another attempt was started recently.
+    /// Starts opening a connection, unless an attempt that was started recently is still in progress.
     fn start_opening(self: &Arc<Self>, state: &mut State, access: &Arc<Access>) {
         state.pending.retain(|pending| pending.access.has_same_tls(access) && !pending.task.is_finished());
         // After a request has timed out, the next request starts another attempt. The first attempt is then a little

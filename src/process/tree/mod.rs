@@ -179,8 +179,8 @@ impl Tree {
         let mut has_live_child = false;
         let listing = self.proc.for_each_child(|number| {
             // A descriptor also shows this of a child of another user, which /proc can hide (`hidepid=`).
-            let fd = self.proc.pid(number).and_then(|pid| PidFd::try_open(pid).ok());
-            has_live_child = has_live_child || !fd.is_some_and(|fd| fd.is_dead());
+            let open = || PidFd::try_open(self.proc.pid(number)?).ok();
+            has_live_child = has_live_child || !open().is_some_and(|fd| fd.is_dead());
         });
         listing.is_ok() && !has_live_child
     }

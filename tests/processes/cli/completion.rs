@@ -12,11 +12,9 @@ const BASH: &str = r#"
 source "$1"; shift
 for line; do
     read -ra COMP_WORDS <<< "$line"
-    [[ $line == *' ' ]] && COMP_WORDS+=('')
     # readline splits words at the equals sign.
     COMP_WORDS=($(printf '%s\n' "${COMP_WORDS[@]}" | sed 's/=/\n=\n/g' | sed '/^$/d'))
-    [[ $line == *' ' || $line == *= ]] && COMP_WORDS+=('')
-    [[ $line == *= ]] && unset 'COMP_WORDS[-1]'
+    [[ $line == *' ' ]] && COMP_WORDS+=('')
     COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_LINE=$line COMP_POINT=${#line}
     _leaderrun leaderrun "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
     echo "${COMPREPLY[@]}"
@@ -45,9 +43,9 @@ zpty -w shell "compadd() {
     [[ \${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]] || { builtin compadd -A offers \"\$@\"; print -rn -- \"\${offers[*]} \" >> ${(q)offered} }
     builtin compadd \"\$@\"
 }
-end-of-line-of-test() { print >> ${(q)offered}; zle kill-buffer }
-zle -N end-of-line-of-test
-bindkey '^T' end-of-line-of-test
+finish-tested-line() { print >> ${(q)offered}; zle kill-buffer }
+zle -N finish-tested-line
+bindkey '^T' finish-tested-line
 bindkey '^I' complete-word"
 for line; do
     lines=$(wc -l < $offered)

@@ -17,7 +17,7 @@ fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     doctor
 }
 
-/// Returns the subjects of the lines with this grade in a report.
+/// Returns the first word of the subject of each line with this grade in a report.
 fn subjects(doctor: &Running, grade: &str) -> Vec<String> {
     let output = doctor.output();
     let lines = output.lines().filter_map(|line| line.strip_prefix(grade));
@@ -145,13 +145,13 @@ fn the_doctor_reports_a_lock_file_whose_directory_cannot_be_written_to() {
     if !nix::unistd::geteuid().is_root() {
         assert_eq!(subjects(&doctor(&inside, &[], 1), "FAILED "), ["directory"]);
         let usable = TestLock::file();
-        let lock_file = format!("{}.lock", usable.name.strip_prefix("file:").expect("a file"));
-        fs::write(&lock_file, "").expect("a file");
-        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o400)).expect("the file mode can be changed");
+        let companion = format!("{}.lock", usable.name.strip_prefix("file:").expect("a file"));
+        fs::write(&companion, "").expect("a file");
+        fs::set_permissions(&companion, fs::Permissions::from_mode(0o400)).expect("the file mode can be changed");
         doctor(&usable, &[], 0);
-        fs::set_permissions(&lock_file, fs::Permissions::from_mode(0o000)).expect("the file mode can be changed");
+        fs::set_permissions(&companion, fs::Permissions::from_mode(0o000)).expect("the file mode can be changed");
         assert_eq!(subjects(&doctor(&usable, &[], 1), "FAILED "), ["lock"]);
-        // The permissions of the directory do not matter if the file can be written to.
+        // The permissions of the directory do not matter if the record file can be written to.
         let existing = TestLock { name: format!("file:{}", directory.join("existing").display()), kubeconfig: None };
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("a directory");
         fs::write(directory.join("existing"), "").expect("a file");

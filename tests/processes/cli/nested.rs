@@ -17,7 +17,7 @@ fn assert_refused(outer: &TestLock, inner: &str) {
     let mut a = Candidate::new("a", outer).run_script(&format!("{} {inner} -- echo ran", leaderrun()));
     a.wait_for_exit(FAILED);
     assert_eq!(a.output(), "");
-    let expected = "this process runs inside the command for which a holds it, so it would wait for itself; remove the inner leaderrun";
+    let expected = "a holds it for a command that contains this process, so the wait would never end; remove the inner leaderrun";
     assert!(a.log().contains(expected), "{inner}: {}", a.log());
 }
 
@@ -55,7 +55,7 @@ fn a_run_recognizes_the_lock_of_a_command_two_levels_above() {
     let nested = format!("{program} {} -- {program} {} -- echo ran", options(&middle), options(&outer));
     let mut a = Candidate::new("a", &outer).run_script(&nested);
     a.wait_for_exit(FAILED);
-    assert!(a.log().contains("it would wait for itself"), "{}", a.log());
+    assert!(a.log().contains("the wait would never end"), "{}", a.log());
 }
 
 #[testkit::test]

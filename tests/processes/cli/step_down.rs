@@ -127,7 +127,7 @@ fn a_holder_that_does_not_hand_over_in_time_is_named() {
     let name = &lock.name;
     assert_eq!(step_down_and_wait(&lock, &["1s"], 2), format!("a still holds {name} after 1s\n"));
     a.signal(Signal::SIGSTOP);
-    let expected = format!("; it expired: if its holder is dead, try leaderrun release --force --lock {name}\n");
+    let expected = format!(", but its lease has expired; if a is dead, try leaderrun release --force --lock {name}\n");
     eventually("the lock expires", || step_down_and_wait(&lock, &["0s"], 2).ends_with(&expected));
     a.signal(Signal::SIGCONT);
 }

@@ -34,7 +34,7 @@ fn assert_hand_over_after_signal(
 }
 
 #[testkit::test]
-fn the_lock_is_renewed_while_the_command_ends() {
+fn the_lock_is_held_until_the_command_has_ended() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let (witnesses, mut a) = assert_hand_over_after_signal(&lock, &["linger"], &[], Signal::SIGTERM);
         a.wait_for_exit(0);

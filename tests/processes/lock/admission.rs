@@ -41,7 +41,7 @@ fn a_lock_is_not_acquired_if_the_record_is_stored_with_changes() {
         (
             remove_annotations,
             "4s",
-            "with another leaderrun/run annotation or renewTime than leaderrun wrote",
+            "with a leaderrun/run annotation or renewTime that differs from what leaderrun wrote",
             NOT_ACQUIRED,
         ),
         (rename_holder, "0s", "with the holder someone", NOT_ACQUIRED),

@@ -52,7 +52,8 @@ pub struct Now {
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ElectionInputs {
-    /// Set if no process of the command is alive, or if the command was never started.
+    /// The end of the command. Set once after [`StartLeading`](ElectionAction::StartLeading), when the last process of
+    /// the command has ended, or when it is certain that the command will not be started.
     pub command_gone: Option<CommandGone>,
     /// Whether to end the candidacy. A leader continues until its command is gone.
     pub stop: bool,
@@ -147,15 +148,16 @@ pub enum WatchEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "actions are few and not stored")]
 pub enum ElectionAction {
-    /// Send this request. If the previous request is still pending, drop it and close its connection.
+    /// Send this request. If the previous request is still pending, drop it and close its connection; if it is a write,
+    /// you may instead wait for its reply, for [`ElectionInputs::late_write`].
     Send(Request),
     /// Watch the record for changes after this version, or from its current state on if this is `None`. Drop the
     /// previous watch.
     Watch(Option<Version>),
     /// Drop the watch.
     Unwatch,
-    /// A claim is about to be sent. From now on this candidate may hold the lock, so your program must stop the
-    /// candidate and wait for [`Finish`](Self::Finish) before it exits.
+    /// A claim is about to be sent. From now on this candidate may hold the lock: before your program exits, it must set
+    /// [`ElectionInputs::stop`] and wait for [`Finish`](Self::Finish).
     Claiming,
     /// The claim has certainly failed, so this candidate does not hold the lock.
     ClaimFailed,
