@@ -31,8 +31,8 @@ const MIN_SCAN_PAUSE_FACTOR: u32 = 100;
 /// The time between two preparations of the search for escaped processes.
 const PREPARATION_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The time between two checks of processes that are not children of this process. Their death causes no SIGCHLD here.
-const NESTED_INTERVAL: Duration = Duration::from_millis(20);
+/// The time between two checks of a tree that is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// All processes that the command has started.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ pub struct CommandTree {
     /// The pids of the left-over processes that SIGTERM was sent to, in ascending order. Processes that are orphaned
     /// later get SIGTERM too.
     terminated: Option<Vec<Pid>>,
-    /// Whether the end of the tree is awaited although no SIGCHLD may announce it: only nested processes are left, or
-    /// escaped processes are searched for.
-    awaits_nested: bool,
+    /// Whether the tree is polled: only nested processes are left, whose death no SIGCHLD announces, or a
+    /// search for escaped processes is under way, which may be blocked.
+    is_polled: bool,
     /// Whether the last call to [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,
     next_scan: Instant,
@@ -65,7 +65,7 @@ impl CommandTree {
             tree,
             kill: None,
             terminated: None,
-            awaits_nested: false,
+            is_polled: false,
             is_partly_reaped: false,
             next_scan: clock::now(),
             next_preparation: clock::now(),
@@ -92,9 +92,9 @@ impl CommandTree {
                 reaped.main_ended = Some(Ended::Signaled(libc::SIGKILL));
             }
         }
-        self.awaits_nested = main.is_some() && reaped.none_left && !self.tree.is_empty();
-        reaped.none_left &= !self.awaits_nested;
-        self.awaits_nested |= self.tree.is_searching();
+        self.is_polled = main.is_some() && reaped.none_left && !self.tree.is_empty();
+        reaped.none_left &= !self.is_polled;
+        self.is_polled |= self.tree.is_searching();
         if !reaped.none_left && self.terminated.is_some() {
             self.terminate_leftovers();
         }
@@ -114,8 +114,8 @@ impl CommandTree {
     /// Returns the instant by which [`run_round`](Self::run_round) and [`reap`](Self::reap) must be called.
     pub fn next_timeout(&self) -> Option<Instant> {
         let next_round = self.kill.as_ref().map(KillRounds::next_round);
-        let nested = self.awaits_nested.then(|| clock::now() + NESTED_INTERVAL);
-        next_round.into_iter().chain(nested).min()
+        let next_poll = self.is_polled.then(|| clock::now() + POLL_INTERVAL);
+        next_round.into_iter().chain(next_poll).min()
     }
 
     /// Scans for processes in nested PID namespaces and remembers them, because they may get a parent outside of this
@@ -270,7 +270,7 @@ impl CommandTree {
 
     /// Prepares for the next command, when no process of the current command is left.
     pub fn reset(&mut self) {
-        (self.kill, self.terminated, self.awaits_nested) = (None, None, false);
+        (self.kill, self.terminated, self.is_polled) = (None, None, false);
         (self.kill_time, self.kill_pace) = (Duration::ZERO, None);
         self.tree.reset();
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Namespace;
+use super::{Namespace, version};
 use testkit::Client;
 
 fn names(list: &Value) -> Vec<&str> {

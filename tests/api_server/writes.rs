@@ -1,7 +1,7 @@
 //! Tests of writes that an election does not need, of other kinds of object, and of errors.
 
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Namespace, held_by, put, version, without_metadata_field};
 use testkit::{Cluster, TIMEOUT};

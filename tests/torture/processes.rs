@@ -61,7 +61,8 @@ fn holder_and_slot(pid: i32, words: &[&[u8]]) -> (Option<String>, Option<usize>)
         let (holder, slot) = witness::holder_and_slot(run);
         return (Some(holder.to_owned()), slot);
     }
-    let holder = text().find_map(|word| word.strip_prefix("as=")).unwrap_or("?");
+    // While a process executes a program, its command line may be incomplete.
+    let Some(holder) = text().find_map(|word| word.strip_prefix("as=")) else { return (None, None) };
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
     let slot = variables.find_map(|variable| variable.strip_prefix("LEADERRUN_SLOT=")?.parse().ok());

@@ -47,7 +47,7 @@ pub struct Exclusive {
     record_file: Option<File>,
     /// `PATH.lock`; `None` if it neither exists nor can be created.
     companion: Option<File>,
-    _time_limit: Option<TimeLimit>,
+    time_limit: Option<TimeLimit>,
 }
 
 impl Exclusive {
@@ -79,7 +79,7 @@ impl Exclusive {
         let time_limit = TimeLimit::start(time_limit);
         let companion = lock_at_path(companion, give_up_at, wait_reason, open_companion)?;
         let record_file = lock_at_path(path, give_up_at, wait_reason, record_file::open)?;
-        Ok(Self { record_file, companion, _time_limit: time_limit })
+        Ok(Self { record_file, companion, time_limit })
     }
 
     /// Returns the locked record file.
@@ -89,16 +89,28 @@ impl Exclusive {
 
     /// Releases the locks, and updates the times of `PATH.lock`, so that systemd-tmpfiles and tmpreaper do not delete
     /// it as unused.
-    pub fn release(self) {
-        let Self { record_file, companion, _time_limit: time_limit } = self;
-        drop(record_file);
-        let Some(mut companion) = companion else { return };
-        let _ = companion.unlock();
-        drop(time_limit);
+    pub fn release(mut self) {
+        self.unlock();
+        self.time_limit = None;
+        let Some(mut companion) = self.companion.take() else { return };
         if futimens(&companion, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW).is_err() {
             // The file belongs to another user. Reading it updates at least its access time.
             let _ = companion.read(&mut [0]);
         }
+    }
+
+    /// Unlocks both files. Closing them would not be enough: a process that another thread has forked in the meantime
+    /// has copies of the descriptors.
+    fn unlock(&self) {
+        for file in [&self.record_file, &self.companion].into_iter().flatten() {
+            let _ = file.unlock();
+        }
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        self.unlock();
     }
 }
 
@@ -206,7 +218,9 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
 
-    use nix::sys::signal::raise;
+    use nix::sys::signal::{kill, raise};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{ForkResult, fork, pause};
 
     use super::*;
 
@@ -243,5 +257,24 @@ mod tests {
         let limit = TimeLimit::start(Duration::from_millis(100)).unwrap();
         drop(limit);
         thread::sleep(Duration::from_millis(200));
+    }
+
+    #[test]
+    fn files_are_unlocked_although_a_forked_process_has_copies_of_the_descriptors() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, companion) = (directory.path().join("job"), directory.path().join("job.lock"));
+        std::fs::write(&path, "").unwrap();
+        let exclusive = Exclusive::acquire(&path, &companion, Duration::from_secs(60), &WaitReason::default()).unwrap();
+        // SAFETY: the child only makes a system call.
+        let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+            loop {
+                pause();
+            }
+        };
+        exclusive.release();
+        let are_free = [&path, &companion].map(|file| File::open(file).unwrap().try_lock().is_ok());
+        kill(child, Signal::SIGKILL).unwrap();
+        waitpid(child, None).unwrap();
+        assert_eq!(are_free, [true, true]);
     }
 }

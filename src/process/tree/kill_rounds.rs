@@ -133,8 +133,8 @@ mod tests {
     use nix::unistd::Pid;
     use testkit::eventually;
 
-    use super::super::escaped::tests::NestedProcess;
     use super::super::proc::Proc;
+    use super::super::search::tests::NestedProcess;
     use super::*;
     use crate::process::clock;
 

@@ -21,12 +21,12 @@ mod proc;
 mod reap;
 mod run_environment;
 mod runnable;
+mod search;
 mod shared_nested;
 mod user;
 
 use std::fs;
 use std::io;
-use std::mem;
 use std::path::Path;
 
 use leaderrun_core::instant::Instant;
@@ -36,7 +36,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 
-use self::escaped::Search;
+use self::escaped::Escaped;
 pub use self::kill_rounds::KillRounds;
 use self::members::Members;
 use self::nested::Nested;
@@ -108,14 +108,7 @@ pub struct Tree {
     listed_children: usize,
     /// When a kill may scan all processes again. Scans take at most a tenth of the time.
     next_scan: Instant,
-    /// The run ID, by which escaped processes are recognized.
-    run: String,
-    /// The search for escaped processes that is under way.
-    search: Option<Search>,
-    /// Whether a search was begun during the kill.
-    was_searched_in_kill: bool,
-    /// Whether the last search was begun, when the tree seemed empty.
-    was_searched: bool,
+    escaped: Escaped,
 }
 
 impl Tree {
@@ -139,10 +132,7 @@ impl Tree {
             checks_namespaces: false,
             listed_children: 0,
             next_scan: clock::now(),
-            run: run.to_owned(),
-            search: None,
-            was_searched_in_kill: false,
-            was_searched: false,
+            escaped: Escaped::new(run),
         })
     }
 
@@ -248,7 +238,7 @@ impl Tree {
 
     /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With
     /// `max_killed_threads`, it kills at least one process, but no further process while this many killed threads have
-    /// not ended. A child that searches for escaped processes is spared until its search has taken too long. Remembered
+    /// not ended. A child that searches for escaped processes is spared. Remembered
     /// processes in nested PID namespaces are always killed, before all others.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
@@ -256,18 +246,23 @@ impl Tree {
     /// # Errors
     /// Returns the first reason why a process was not killed.
     pub fn kill(&mut self, max_killed_threads: Option<u32>, scans: bool) -> Result<(), KillFailure> {
-        let result = self.kill_as_this_user(max_killed_threads, scans);
+        let search = self.escaped.child();
+        let result = self.kill_as_this_user(search, max_killed_threads, scans);
         let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = result else { return result };
         let refused = |errno| KillFailure::Refused { number, errno };
         // /proc can hide processes of other users (`hidepid=`).
         let Ok(owner) = self.proc.owner(number) else { return result };
-        user::as_user(owner, || self.kill_as_this_user(max_killed_threads, scans).map_err(KillFailure::errno))
+        user::as_user(owner, || self.kill_as_this_user(search, max_killed_threads, scans).map_err(KillFailure::errno))
             .map_err(refused)
     }
 
-    fn kill_as_this_user(&mut self, max_killed_threads: Option<u32>, scans: bool) -> Result<(), KillFailure> {
-        let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, search, .. } = self;
-        let search = search.as_mut().and_then(Search::check);
+    fn kill_as_this_user(
+        &mut self,
+        search: Option<Pid>,
+        max_killed_threads: Option<u32>,
+        scans: bool,
+    ) -> Result<(), KillFailure> {
+        let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, .. } = self;
         nested.forget_dead(proc);
         // A process that checks namespaces has never scanned the tree.
         let scans = scans || *checks_namespaces;
@@ -343,7 +338,8 @@ impl Tree {
     /// # Errors
     /// Returns the first process that is left.
     pub fn check_killed_are_gone(&self) -> Result<(), KillFailure> {
-        let mut numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
+        let numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
+        let mut numbers = numbers.chain(self.escaped.dying());
         let stuck = numbers.find(|number| self.proc.stat(*number).is_ok_and(|stat| !stat.is_dead()));
         stuck.map_or(Ok(()), |number| Err(KillFailure::Stuck { number }))
     }
@@ -385,31 +381,23 @@ impl Tree {
         if !self.nested.is_empty() {
             return false;
         }
-        if let Some(search) = self.search.take() {
-            search.finish(&self.proc, &self.run);
-        }
-        if !mem::replace(&mut self.was_searched, true) {
-            self.search = Search::start(&self.proc, &self.not_nested, &self.run);
-        }
-        self.search.is_none()
+        self.escaped.none_left(&self.proc, &self.not_nested)
     }
 
-    /// Starts a search for escaped processes beside a kill, the first time that this is called. Otherwise one process
-    /// that does not end would keep escaped processes alive.
+    /// Searches for escaped processes beside a kill.
     pub fn search_in_kill(&mut self) {
-        if self.search.is_none() && !mem::replace(&mut self.was_searched_in_kill, true) {
-            self.search = Search::start(&self.proc, &self.not_nested, &self.run);
-        }
+        self.escaped.search_in_kill(&self.proc, &self.not_nested);
     }
 
     /// Returns whether a search for escaped processes is under way. Gives it up if it is blocked.
     pub fn is_searching(&mut self) -> bool {
-        self.search.as_mut().is_some_and(|search| search.check().is_some())
+        self.escaped.child().is_some()
     }
 
     /// Prepares for the next command.
     pub fn reset(&mut self) {
-        (self.was_searched_in_kill, self.was_searched, self.count) = (false, false, TaskCount::default());
+        self.escaped.reset();
+        self.count = TaskCount::default();
     }
 
     /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) found, for

@@ -24,15 +24,16 @@ impl NotNested {
     /// also forgets the processes that it has not reached.
     pub fn update(&mut self, proc: &Proc, until: Option<Instant>) {
         let mut processes = Vec::with_capacity(self.processes.len());
-        // A listing that fails ends early, too.
-        let _ = proc.for_each_process(|process| {
+        let listing = proc.for_each_process(|process| {
             // If the number is given to another process in the meantime, that process has another inode.
             if self.contains(process) || proc.is_in_own_namespace(process.number) {
                 processes.push(process);
             }
             processes.len() < CAPACITY && until.is_none_or(|until| clock::now() < until)
         });
-        self.processes = processes;
+        if listing.is_ok() {
+            self.processes = processes;
+        }
     }
 
     /// Returns whether the process is known not to be in a nested PID namespace.

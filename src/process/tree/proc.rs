@@ -212,8 +212,8 @@ impl Proc {
         live
     }
 
-    /// Returns the length of the environment of a process, in bytes. Returns `None` if it has none, because it is
-    /// executing a program or is dead, or if this process may not read the environment.
+    /// Returns the length of the environment of a process, in bytes; zero if this process may not know. Returns `None` if
+    /// the process has no environment, because it is executing a program or is dead.
     pub fn environment_length(&self, number: i32) -> Option<u64> {
         let mut buffer = [0; READ_SIZE];
         environment_length(self.read_file(number, "stat", &mut buffer).ok()?)

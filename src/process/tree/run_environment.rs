@@ -1,48 +1,37 @@
 //! Recognizes the processes of a run by the run ID in their environment.
 
-use std::thread;
-use std::time::Duration;
-
 use nix::errno::Errno;
 use nix::unistd::read;
 
-use super::proc::{Identity, Proc};
-use crate::process::clock;
+use super::proc::Proc;
 use crate::process::deadline::{OUTER_RUNS_VARIABLE, RUN_VARIABLE};
-
-/// How long an exec may take until the new environment can be read.
-const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The pause before an environment is read again.
-const EXEC_PAUSE: Duration = Duration::from_millis(1);
 
 /// The size of the buffer for environments. A longer variable is not the one with the run ID.
 const BUFFER_SIZE: usize = 16 * 1024;
 
+/// Whether a process is of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    Yes,
+    No,
+    /// The environment cannot be read now. A process that is executing a program has none for a moment.
+    Unreadable,
+}
+
 /// Returns whether the environment of a process shows that it belongs to this run, or to a run of leaderrun inside of
-/// it. Returns false if this process is not permitted to read the environment.
-///
-/// While a process executes a program, its environment seems empty. The environment is therefore read again until its
-/// whole length has been read.
+/// it.
 ///
 /// # Errors
-/// Fails if there is no free descriptor or no memory.
-pub fn is_of_run(proc: &Proc, process: Identity, run: &str) -> nix::Result<bool> {
-    let until = clock::now() + EXEC_TIMEOUT;
-    loop {
-        // The main thread may have ended. It has no environment then.
-        let thread = proc.live_thread(process.number).unwrap_or(process.number);
-        match find_run(proc, thread, run) {
-            Ok((true, _)) => return Ok(true),
-            Ok((false, length)) if proc.environment_length(thread) == Some(length) => return Ok(false),
-            Err(Errno::EACCES | Errno::EPERM) => return Ok(false),
-            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno),
-            _ => {}
-        }
-        if clock::now() >= until || !proc.is_alive(process) {
-            return Ok(false);
-        }
-        thread::sleep(EXEC_PAUSE);
+/// Fails if the environment cannot be opened or read, for example because this user is not permitted to.
+pub fn membership(proc: &Proc, number: i32, run: &str) -> nix::Result<Membership> {
+    // If the main thread has ended, it has no environment.
+    let thread = proc.live_thread(number).unwrap_or(number);
+    match find_run(proc, thread, run) {
+        Ok((true, _)) => Ok(Membership::Yes),
+        // During an exec, the environment seems empty.
+        Ok((false, length)) if proc.environment_length(thread) == Some(length) => Ok(Membership::No),
+        Ok((false, _)) | Err(Errno::ENOENT | Errno::ESRCH) => Ok(Membership::Unreadable),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -83,14 +72,9 @@ fn names_run(variable: &[u8], run: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Command, Stdio};
 
     use super::*;
-
-    fn identity(proc: &Proc, child: &Child) -> Identity {
-        let number = i32::try_from(child.id()).unwrap();
-        Identity { number, started: proc.stat(number).unwrap().started }
-    }
 
     fn length(variables: &[(&str, &str)]) -> u64 {
         variables.iter().map(|(name, value)| (name.len() + value.len() + "=\0".len()) as u64).sum()
@@ -118,23 +102,24 @@ mod tests {
             // The child has executed the program when its output arrives. Only then does /proc show its environment.
             child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
             child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-            let process = identity(&proc, &child);
-            assert_eq!(is_of_run(&proc, process, "this"), Ok(expected), "{variables:?}");
-            assert_eq!(proc.environment_length(process.number), Some(length(&variables)));
+            let number = i32::try_from(child.id()).unwrap();
+            let expected = if expected { Membership::Yes } else { Membership::No };
+            assert_eq!(membership(&proc, number, "this"), Ok(expected), "{variables:?}");
+            assert_eq!(proc.environment_length(number), Some(length(&variables)));
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
     #[test]
-    fn a_run_id_is_found_while_the_process_executes_one_program_after_the_other() {
+    fn a_process_that_executes_one_program_after_the_other_is_never_taken_for_one_of_another_run() {
         const AGAIN: &str = r#"exec sh -c "$0" "$0""#;
         let proc = Proc::open().unwrap();
         let mut child = Command::new("sh").args(["-c", AGAIN, AGAIN]).env(RUN_VARIABLE, "this").spawn().unwrap();
-        let process = identity(&proc, &child);
-        let missed = (0..4000).filter(|_| is_of_run(&proc, process, "this") != Ok(true)).count();
+        let number = i32::try_from(child.id()).unwrap();
+        let found: Vec<_> = (0..4000).map(|_| membership(&proc, number, "this")).collect();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(missed, 0);
+        assert!(found.contains(&Ok(Membership::Yes)) && !found.contains(&Ok(Membership::No)));
     }
 }

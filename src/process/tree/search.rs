@@ -1,0 +1,357 @@
+//! A child process that finds and kills the [escaped](super::escaped) processes of a run.
+
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
+
+use leaderrun_core::instant::Instant;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, read, write};
+
+use super::not_nested::NotNested;
+use super::proc::{Identity, Listed, Proc};
+use super::run_environment::{Membership, membership};
+use crate::process::clock;
+use crate::process::pidfd::PidFd;
+use crate::process::priority::Priority;
+
+/// A search that reports no progress for this long is given up. The time is long enough for a scan of tens of thousands
+/// of processes on a busy machine, so such a search is blocked.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The maximum number of killed processes that a search waits for at the same time.
+const MAX_DYING: usize = 64;
+
+/// How long a search waits for the death of killed processes before it looks for others.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a search waits for environments that cannot be read, after the last kill. An exec takes less time.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pause after a scan that killed nothing.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What the child reports after a scan, unless a killed process has not ended. It then reports the process's number.
+const SCANNED: i32 = 0;
+
+/// What the child reports at its end.
+const ENDED: i32 = -1;
+
+/// A search, and what its child has reported.
+#[derive(Debug)]
+pub struct Search {
+    pid: Pid,
+    /// The reading end of a pipe. The child holds the other end until it is dead.
+    reports: OwnedFd,
+    reported_at: Instant,
+    /// The number of a killed process that has not ended.
+    dying: Option<i32>,
+    has_ended: bool,
+    is_given_up: bool,
+}
+
+impl Search {
+    /// Starts a search that kills every process of this run in a nested PID namespace, and ends when they are dead.
+    /// Returns `None` if there can be no such process.
+    ///
+    /// # Errors
+    /// Fails if there is no free descriptor, or no further process.
+    pub fn start(proc: &Proc, not_nested: &NotNested, run: &str) -> nix::Result<Option<Self>> {
+        let mut any_possible = false;
+        proc.for_each_process(|process| {
+            any_possible |= !not_nested.contains(process) && possible_member(proc, process.number) != Ok(None);
+            !any_possible
+        })?;
+        if any_possible { Self::fork(proc, run).map(Some) } else { Ok(None) }
+    }
+
+    fn fork(proc: &Proc, run: &str) -> nix::Result<Self> {
+        let (reports, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let parent = getpid();
+        // SAFETY: the child only makes system calls.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => Ok(Self {
+                pid: child,
+                reports,
+                reported_at: clock::now(),
+                dying: None,
+                has_ended: false,
+                is_given_up: false,
+            }),
+            ForkResult::Child => {
+                let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+                // The parent's real-time priority is not inherited.
+                let _priority = Priority::acquire();
+                let report = |number: i32| {
+                    let _ = write(&writer, &number.to_ne_bytes());
+                };
+                if getppid() == parent {
+                    kill_all(proc, run, report);
+                    report(ENDED);
+                }
+                // SAFETY: the call ends this process without running the parent's destructors and exit handlers.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    }
+
+    /// Returns the pid of the child if the child is alive. Gives the search up if it is blocked: the child is killed.
+    pub fn check(&mut self) -> Option<Pid> {
+        let mut report = [0; size_of::<i32>()];
+        loop {
+            match read(&self.reports, &mut report) {
+                Ok(0) => return None,
+                Ok(_) => {
+                    let number = i32::from_ne_bytes(report);
+                    (self.reported_at, self.dying) = (clock::now(), Some(number).filter(|number| *number > SCANNED));
+                    self.has_ended |= number == ENDED;
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        if !self.is_given_up && clock::now() >= self.reported_at + PROGRESS_TIMEOUT {
+            self.is_given_up = true;
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+        Some(self.pid)
+    }
+
+    /// Returns the number of a process that was killed and has not ended.
+    pub fn dying(&self) -> Option<i32> {
+        self.dying
+    }
+
+    /// Returns whether the search was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up
+    }
+
+    /// Returns whether the child, which is dead, was killed by another program before the end of the search.
+    pub fn was_interrupted(&mut self) -> bool {
+        self.check();
+        !self.has_ended && !self.is_given_up
+    }
+}
+
+/// Kills every process of the run, and reports progress with the number of a process that has not ended, or with
+/// [`SCANNED`]. Returns when a scan has found no further process, because killed processes may have forked, and when all
+/// that were killed are dead.
+fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
+    let mut dying: [Option<(Identity, PidFd)>; MAX_DYING] = [const { None }; MAX_DYING];
+    let mut last_kill = clock::now();
+    loop {
+        let scan = kill_found(proc, run, &mut dying);
+        let until = clock::now() + DEATH_TIMEOUT;
+        for slot in &mut dying {
+            slot.take_if(|(_, fd)| fd.dies_within(until.since(clock::now())));
+        }
+        let first_dying = dying.iter().flatten().next().map(|(process, _)| process.number);
+        match scan {
+            Ok(Scan { any_killed: true, .. }) => {
+                last_kill = clock::now();
+                report(first_dying.unwrap_or(SCANNED));
+                continue;
+            }
+            Ok(Scan { any_unreadable, .. }) => {
+                if first_dying.is_none() && (!any_unreadable || clock::now() >= last_kill + EXEC_TIMEOUT) {
+                    return;
+                }
+                report(first_dying.unwrap_or(SCANNED));
+            }
+            // Without progress the search is given up some time.
+            Err(_) => {}
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// What a scan has found.
+#[derive(Default)]
+struct Scan {
+    any_killed: bool,
+    /// Whether the environment of some process could not be read, for example because it is executing a program.
+    any_unreadable: bool,
+}
+
+/// Kills the processes of the run that one scan finds, and adds them to `dying` as long as there is room.
+///
+/// # Errors
+/// Fails if there is no free descriptor or no memory.
+fn kill_found(proc: &Proc, run: &str, dying: &mut [Option<(Identity, PidFd)>; MAX_DYING]) -> nix::Result<Scan> {
+    let (mut scan, mut failure) = (Scan::default(), None);
+    proc.for_each_process(|Listed { number, .. }| {
+        let member = match possible_member(proc, number) {
+            Ok(Some(member)) if !dying.iter().flatten().any(|(process, _)| *process == member.0) => member,
+            Ok(_) => return true,
+            Err(errno) => {
+                failure = Some(errno);
+                return true;
+            }
+        };
+        match kill_member(proc, run, member) {
+            Ok(Killed::Yes(fd)) => {
+                scan.any_killed = true;
+                if let Some(slot) = dying.iter_mut().find(|slot| slot.is_none()) {
+                    *slot = Some((member.0, fd));
+                }
+            }
+            Ok(Killed::No) => {}
+            Ok(Killed::Unreadable) => scan.any_unreadable = true,
+            Err(errno) => failure = Some(errno),
+        }
+        true
+    })?;
+    failure.map_or(Ok(scan), Err)
+}
+
+/// Returns whether a call failed because there is no free descriptor or no memory, so that it may succeed later.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+}
+
+/// Returns a process and its pid if it is younger than this process and in a nested PID namespace, so that it may be of
+/// the run.
+///
+/// # Errors
+/// Fails if there is no free descriptor or no memory.
+fn possible_member(proc: &Proc, number: i32) -> nix::Result<Option<(Identity, Pid)>> {
+    // This is the cheapest check, and almost all processes fail it.
+    if proc.is_in_own_namespace(number) {
+        return Ok(None);
+    }
+    let stat = match proc.stat(number) {
+        Ok(stat) if stat.started >= proc.own_start() && !stat.is_dead() => stat,
+        Err(errno) if is_shortage(errno) => return Err(errno),
+        // The process is too old, dead, or hidden from this user.
+        _ => return Ok(None),
+    };
+    match proc.numbers(number) {
+        Some(numbers) => Ok(numbers.is_nested.then_some((Identity { number, started: stat.started }, numbers.pid))),
+        None if proc.stat(number).is_ok() => Err(Errno::ENFILE),
+        None => Ok(None),
+    }
+}
+
+/// What became of a process that may be of the run.
+enum Killed {
+    Yes(PidFd),
+    /// It is not of the run, or it is dead.
+    No,
+    /// Its environment cannot be read now.
+    Unreadable,
+}
+
+/// Kills a process if it is of the run.
+fn kill_member(proc: &Proc, run: &str, (process, pid): (Identity, Pid)) -> nix::Result<Killed> {
+    let fd = match PidFd::try_open(pid) {
+        Ok(fd) => fd,
+        Err(errno) if is_shortage(errno) => return Err(errno),
+        Err(_) => return Ok(Killed::No),
+    };
+    let membership = match membership(proc, process.number, run) {
+        Err(errno) if is_shortage(errno) => return Err(errno),
+        Err(_) => Membership::No,
+        Ok(membership) => membership,
+    };
+    // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it.
+    Ok(match membership {
+        _ if !proc.is_alive(process) => Killed::No,
+        Membership::Yes if fd.signal(Signal::SIGKILL).is_ok() => Killed::Yes(fd),
+        Membership::Unreadable => Killed::Unreadable,
+        Membership::Yes | Membership::No => Killed::No,
+    })
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use nix::sys::wait::waitpid;
+    use nix::unistd::pipe;
+    use testkit::eventually;
+
+    use super::*;
+    use crate::process::deadline::RUN_VARIABLE;
+
+    /// A process of a run, in a nested PID namespace. It is killed when the value is dropped.
+    pub struct NestedProcess {
+        unshare: Child,
+        number: i32,
+    }
+
+    impl NestedProcess {
+        /// Starts a process. Returns `None` if this user cannot create namespaces.
+        pub fn start(proc: &Proc, run: &str) -> Option<Self> {
+            let mut command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--kill-child", "sleep", "1000"]);
+            let unshare = command.env(RUN_VARIABLE, run).stderr(Stdio::null()).spawn().ok()?;
+            let main = i32::try_from(unshare.id()).unwrap();
+            let child = || {
+                let mut child = None;
+                let _ = proc.for_each_child_of(main, main, |number| child = Some(number));
+                child
+            };
+            eventually("the process exists, or unshare has failed", || {
+                child().is_some() || proc.stat(main).unwrap().is_dead()
+            });
+            child().map(|number| Self { unshare, number })
+        }
+
+        pub fn is_dead(&self, proc: &Proc) -> bool {
+            proc.stat(self.number).map_or(true, |stat| stat.is_dead())
+        }
+    }
+
+    impl Drop for NestedProcess {
+        fn drop(&mut self) {
+            let _ = self.unshare.kill();
+            let _ = self.unshare.wait();
+        }
+    }
+
+    /// Returns a search with this child, which has never reported anything.
+    pub fn silent_search(child: &Child, reports: OwnedFd) -> Search {
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        Search { pid, reports, reported_at: clock::now(), dying: None, has_ended: false, is_given_up: false }
+    }
+
+    #[test]
+    fn a_search_kills_the_processes_of_its_run_only() {
+        let proc = Proc::open().unwrap();
+        let Some(other) = NestedProcess::start(&proc, "other") else { return };
+        let found = NestedProcess::start(&proc, "searched for").unwrap();
+        let search = Search::start(&proc, &NotNested::default(), "searched for").unwrap();
+        let mut search = search.expect("a process may be of the run");
+        waitpid(search.pid, None).unwrap();
+        assert!(found.is_dead(&proc) && !other.is_dead(&proc));
+        assert!(!search.was_interrupted());
+    }
+
+    #[test]
+    fn a_search_whose_child_was_killed_is_interrupted() {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let (reports, _) = pipe().unwrap();
+        assert!(silent_search(&child, reports).was_interrupted());
+    }
+
+    #[test]
+    fn a_search_without_progress_is_given_up() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let (reports, writer) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
+        let mut search = silent_search(&child, reports);
+        search.reported_at = clock::now() - PROGRESS_TIMEOUT;
+        write(&writer, &4711_i32.to_ne_bytes()).unwrap();
+        assert!(search.check().is_some() && !search.is_given_up);
+        assert_eq!(search.dying(), Some(4711));
+        search.reported_at = clock::now() - PROGRESS_TIMEOUT;
+        assert!(search.check().is_some() && search.is_given_up);
+        assert!(!child.wait().unwrap().success());
+        drop(writer);
+        assert!(!search.was_interrupted());
+    }
+}
