@@ -9,7 +9,7 @@ use crate::lock::{LockName, OwnerConfig, OwnerName};
 /// Plans the owner of the lock's objects, if one is configured. `pod` is the value of `--pod`.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 pub fn owner(
     arguments: OwnerArguments,
     lock: &LockName,

@@ -28,14 +28,14 @@ use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
 use crate::supervisor::SupervisorConfig;
 
-/// If the elector sends no orders for this many lease durations after a loss, it counts as frozen and is killed,
-/// because it may block the lock for all candidates.
+/// Once the command is gone after a loss, an elector whose last order is this many lease durations old counts as frozen
+/// and is killed, because it may block the lock for all candidates.
 const FROZEN_ELECTOR_LEASE_DURATIONS: u32 = 2;
 
 /// Plans a run.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 pub fn plan_run(
     arguments: RunArguments,
     command: Vec<OsString>,
@@ -127,7 +127,7 @@ fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Res
     match wait {
         Some(wait) if !wait.is_zero() && wait <= claim_delay => {
             let (wait, delay) = (origins.of("wait"), origins.of("claim_delay"));
-            let reason = format!("the wait ends before {}, so this candidate would never lead", delay.given());
+            let reason = format!("it must be longer than {}, or this candidate would never lead", delay.given());
             let longer = format_duration(*claim_delay * 2).to_string().replace(' ', "");
             Err(UsageError::new(wait.given(), reason).try_instead(wait.with(&longer)))
         }
@@ -138,7 +138,7 @@ fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Res
 /// Plans what a subcommand does.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Invocation, UsageError> {
     Ok(Invocation::Subcommand(match arguments {
         SubcommandArguments::Status { target, slots, output, watch } => {

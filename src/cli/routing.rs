@@ -11,7 +11,7 @@ use crate::routing::{MAX_LOCK_NAME_LENGTH, PodLabel, Routing, RoutingTarget, Ser
 /// Plans the routing, if it is configured.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 pub fn routing(
     arguments: RoutingArguments,
     lock: &LockName,
@@ -47,7 +47,7 @@ pub fn routing(
 /// Checks that there is no more than one address of each family.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), UsageError> {
     match addresses {
         [] | [_] => Ok(()),
@@ -62,7 +62,7 @@ fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), Usag
 /// Returns the name of this pod, which `option` requires: the value of `--pod`, or the host name.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<String, UsageError> {
     if let Some(pod) = pod {
         return Ok(pod);
@@ -77,7 +77,7 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
 /// label that marks the leader's object.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
     let longest = MAX_LOCK_NAME_LENGTH - slots.map_or(0, |_| format!("-{}", SlotCount::MAX_NUMBER).len());

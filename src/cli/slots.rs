@@ -3,12 +3,12 @@
 use super::origin::Origins;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, SlotCount, default_kind};
-use crate::routing::RoutingTarget;
+use crate::routing::{RoutingTarget, SLOT_PLACEHOLDER};
 
 /// Checks that each slot can have its own lock and, if traffic is routed, its own label or Service.
 ///
 /// # Errors
-/// Returns which option does not fit, why, and what to do.
+/// Returns an error that names the refused option, the reason, and the remedy.
 pub fn check_slots(
     lock: &LockName,
     slots: Option<SlotCount>,
@@ -49,8 +49,8 @@ fn check_target(
             Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&example)))
         }
         (None, true) => {
-            let error = UsageError::new(origin.given(), "there are no slots");
-            Err(error.for_example(format!("{} --slots 3", origin.given())))
+            let reason = format!("{SLOT_PLACEHOLDER} can only be used with --slots");
+            Err(UsageError::new(origin.given(), reason).try_instead(format!("{} --slots 3", origin.given())))
         }
         (Some(_), true) | (None, false) => Ok(()),
     }

@@ -1,4 +1,5 @@
-//! Checks the durations against each other. An error names the option that does not fit, and suggests values that do.
+//! Checks the durations against each other. An error names the option that does not fit the others, and suggests values
+//! that do.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ const RETRY_PERIODS_PER_DEADLINE: u32 = 5;
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// Returns the option or variable that does not fit, the reason, and values that fit, if any are found. If an
-/// option that the user has set conflicts with a default, the option is named, not the default.
+/// Returns an error that names the option or variable that does not fit the others, the reason, and values that fit, if
+/// any are found. If an option that the user has set conflicts with a default, the option is named, not the default.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {
         lease_duration: times.lease_duration,

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::Path;
 
+use crate::process::environment::program_directories;
 use crate::telemetry::log::shell_word;
 
 /// The characters that have a special meaning in a shell, apart from those that separate words.
@@ -41,11 +42,10 @@ fn quoting_hint(command: &str) -> Option<String> {
 
 /// Returns whether the program exists. A name without a slash is looked up in `PATH`.
 fn is_found(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
     if program.contains('/') {
         Path::new(program).is_file()
     } else {
-        env::split_paths(&path).any(|directory| directory.join(program).is_file())
+        program_directories().iter().any(|directory| directory.join(program).is_file())
     }
 }
 

@@ -27,7 +27,7 @@ pub struct ElectionUpdates {
     watched: BTreeSet<usize>,
     /// Whether the pending request is a write, but not a renewal.
     is_claim_or_release: bool,
-    /// The time for which the election's timer is set.
+    /// The instant for which the election's timer is set.
     timer_due: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl ElectionUpdates {
         }
     }
 
-    /// Records the time for which the election's timer is set.
+    /// Records the instant for which the election's timer is set.
     pub fn timer_set(&mut self, due: Option<Instant>) {
         self.timer_due = due;
     }

@@ -147,7 +147,8 @@ pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Op
         None => failure.to_owned(),
         Some(time_left) => {
             let time_left = Duration::from_millis(u64::try_from(time_left.as_millis()).unwrap_or(u64::MAX) / 100 * 100);
-            format!("{failure}; the command is stopped in {} unless a renewal succeeds", format_duration(time_left))
+            let time_left = format_duration(time_left);
+            format!("{failure}; the command will be stopped in {time_left} unless a renewal succeeds")
         }
     };
     if role.is_some() {

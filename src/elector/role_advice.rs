@@ -1,4 +1,4 @@
-//! Logs the Role that grants a missing permission, along with the first error that reports the missing permission.
+//! Decides which refusals are logged together with the Role that grants the missing permission.
 
 use crate::lock::LockError;
 
@@ -23,7 +23,7 @@ pub struct RoleAdvice {
     explained: Vec<(String, FailureMessage)>,
 }
 
-/// The text that is logged about a failed request, and the Role that grants the missing permission, if it is logged.
+/// What is logged about a failed request: the text, and in some cases the Role that grants the missing permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureMessage {
     pub text: String,

@@ -82,7 +82,8 @@ impl Events {
         self.observer.clone()
     }
 
-    /// Waits for the last Event to be written, but no longer than `until`. To be called after [`Update::Exiting`].
+    /// Waits until the last Event has been written, but at most until the instant `until`. To be called after
+    /// [`Update::Exiting`].
     pub fn finish(self, until: Instant) {
         let _ = self.ended.recv_timeout(until.since(clock::now()));
     }

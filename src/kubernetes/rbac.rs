@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::resource::Resource;
 
-/// A verb of RBAC.
+/// An RBAC verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Get,
@@ -75,13 +75,13 @@ impl<'a> MergedRule<'a> {
     /// do.
     fn merge(&mut self, other: &'a Rule) -> bool {
         let Rule { resource, namespace, name, verbs } = self.first;
-        let is_alike = (*resource, namespace, *verbs) == (other.resource, &other.namespace, other.verbs)
+        let can_merge = (*resource, namespace, *verbs) == (other.resource, &other.namespace, other.verbs)
             && name.is_some() == other.name.is_some();
-        if is_alike {
+        if can_merge {
             let names = &mut self.names;
             names.extend(other.name.as_deref().filter(|name| !names.contains(name)));
         }
-        is_alike
+        can_merge
     }
 }
 

@@ -1,8 +1,17 @@
-//! The environment in the form that execve(2) requires.
+//! The environment in the form that execve(2) requires, and the directories in PATH.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// The directories that are searched if PATH is not set: those that execvp(3) searches.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Returns the directories that are searched, in this order, for a program whose name contains no slash.
+pub fn program_directories() -> Vec<PathBuf> {
+    env::split_paths(&env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into())).collect()
+}
 
 /// Returns the variables of this process without those that `removes` selects. The variables in `added` are added, or
 /// replace those with the same name. Variables that contain a NUL are omitted, because execve(2) cannot pass them.

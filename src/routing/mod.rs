@@ -35,8 +35,8 @@ use crate::lock::SlotCount;
 use crate::process::{clock, event_fd, runtime_thread};
 use crate::telemetry::observer::Observer;
 
-/// The number of attempts to change an object that others change at the same time: candidates or, for a pod, the
-/// kubelet.
+/// The maximum number of attempts to change an object that other candidates (or, for a pod, the kubelet) change at the
+/// same time.
 const MAX_TRIES: usize = 8;
 
 /// The placeholder for the slot number in `--pod-label` and `--service`.
@@ -163,7 +163,8 @@ pub struct Router {
     observer: Observer,
     /// The descriptor that [`withdrawn`](Self::withdrawn) returns.
     withdrawn: Arc<EventFd>,
-    /// Whether traffic may still be routed to this candidate and could be withdrawn. The thread sets it.
+    /// Whether traffic may still be routed to this candidate, and routing it away has not been forbidden. The thread
+    /// sets this.
     may_need_withdrawal: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
 }
@@ -207,8 +208,8 @@ impl Router {
         Arc::clone(&self.withdrawn)
     }
 
-    /// Waits until traffic is routed away after [`Update::Exiting`], but no longer than `until`. Logs a warning if
-    /// traffic may still be routed here by then.
+    /// Waits until traffic has been routed away after [`Update::Exiting`], but at most until the instant `until`. Logs
+    /// a warning if traffic may still be routed here at that point.
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
         if ended.is_err() && self.may_need_withdrawal.load(Ordering::Relaxed) {

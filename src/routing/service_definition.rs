@@ -206,7 +206,7 @@ impl ServiceDefinition {
     /// Returns the ports of the slice: those in `--port`, or all ports of the Service.
     ///
     /// # Errors
-    /// Returns which `--port` does not fit the Service, and what to use instead.
+    /// Returns an error that names the `--port` that does not fit the Service, and the remedy.
     pub fn slice_ports(&self, wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
         if self.ports.is_empty() && !wanted.is_empty() {
             // A headless Service does not need to define ports, because they are not mapped.

@@ -15,7 +15,8 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     let LockTarget { lock, cluster } = target;
     if !lock.kind.is_in_cluster() {
         bail!(
-            "--lock {lock}: this lock is not in a cluster, so it needs no permissions; for example --lock default/my-job"
+            "--lock {lock}: this lock is not in a cluster, so it needs no permissions; name a lock in a cluster, for \
+             example --lock default/my-job"
         );
     }
     let namespace = match &lock.namespace {

@@ -3,7 +3,6 @@
 //! The C library's function is not used, because it passes a program for another machine to the shell, and does not
 //! report that the interpreter of a script is missing.
 
-use std::env;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,13 +14,11 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access, execve};
 
 use super::file_format::FileFormat;
+use crate::process::environment::program_directories;
 use crate::telemetry::log::shell_word;
 
 /// The length of the longest encoded failure, in bytes. A pipe accepts a message of this length atomically.
 pub const MAX_MESSAGE: usize = 1024;
-
-/// The directories that are searched if PATH is not set: those that execvp(3) searches.
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The interpreter of a script without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
@@ -69,8 +66,7 @@ pub fn execute(arguments: &[CString], environment: &[CString]) -> ExecFailure {
     // As in a shell, a program in a directory without search permission counts as not found. A program without execute
     // permission counts as found, but a program in a later directory takes precedence.
     let (mut permission_failure, mut unsearchable_directories) = (None, Vec::new());
-    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    for directory in env::split_paths(&path) {
+    for directory in program_directories() {
         let file = directory.join(OsStr::from_bytes(name.to_bytes()));
         let exists = file.is_file();
         let Ok(file) = CString::new(file.into_os_string().into_vec()) else { continue };

@@ -49,8 +49,8 @@ pub struct SupervisorConfig {
     /// The variables that the command does not inherit, such as those that set leaderrun's own options.
     pub removed_variables: Vec<String>,
     pub run: RunId,
-    /// If the command is gone after a loss and the elector sends no orders for this long, the supervisor kills the
-    /// elector. `None` means never.
+    /// Once the command is gone after a loss, the supervisor kills an elector whose last order is this old. `None`
+    /// means never.
     pub frozen_elector_timeout: Option<Duration>,
     /// The longest time by which the stop and the kill can be brought forward.
     pub max_advance: Duration,

@@ -52,7 +52,7 @@ impl Counters {
         }
     }
 
-    /// Counts a renewal that got a response or timed out after this long.
+    /// Counts a renewal that ended with this result after this long.
     pub fn count_renewal(&mut self, result: RenewalResult, took: Duration) {
         self.renewals.increment(renewal_result(result));
         self.renewal_duration.observe(took);

@@ -121,7 +121,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_renewal_duration_seconds",
-        help: "Time from sending a renewal until it got a response or timed out.",
+        help: "Time from sending a renewal until it got a response, failed or timed out.",
         label: None,
         reading: Reading::Histogram(|state| &state.counters().renewal_duration),
     },

@@ -16,7 +16,7 @@ fn main() -> std::process::ExitCode {
     testkit::harness!().run()
 }
 
-/// The time for which a test waits before it concludes that nothing happens.
+/// How long a test waits before it concludes that nothing happens.
 const QUIET_TIME: Duration = Duration::from_millis(400);
 
 /// A namespace that only one test uses, with an administrator's client. The methods that are named after resources

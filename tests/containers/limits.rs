@@ -122,8 +122,8 @@ fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held
     witnesses.assert_one_at_a_time(2);
 }
 
-/// A script that starts a witness and a hundred other processes. Each of these continuously starts a new session, forks
-/// a child that does the same, and exits.
+/// A script that starts a witness and a hundred other processes. Each of these starts a new session, forks a child that
+/// does the same, and exits, so there are always new processes.
 const FORK_STORM: &str = "trap '' TERM; $WITNESS & exec perl -e 'use POSIX; $SIG{TERM} = \"IGNORE\"; \
     for (1..100) { next if fork; while (1) { POSIX::setsid(); my $pid = fork; exit if $pid; sleep 1 unless defined $pid } } sleep'";
 

@@ -20,7 +20,7 @@ const LATENCY: std::ops::Range<u64> = 2_000..20_000;
 /// The time between sending a change to one watcher and sending it to the next, in microseconds.
 const WATCH_EVENT_INTERVAL: u64 = 10;
 
-/// The time for which each leader's command runs.
+/// How long each leader's command runs.
 const COMMAND_DURATION: Duration = Duration::from_millis(500);
 
 /// The time from the end of a candidate to the start of the next one at the same index.
@@ -252,8 +252,8 @@ fn measure_hand_overs(size: usize, seed: u64, count: usize) -> Measurement {
     Measurement { refused_per_hand_over, median }
 }
 
-/// The seeds of the simulations. Candidates estimate their own number from random samples, which must work with every
-/// seed.
+/// The seeds of the simulations. Candidates estimate from random samples how many of them there are, which must work
+/// with every seed.
 const SEEDS: std::ops::Range<u64> = 0..8;
 
 #[testkit::test]

@@ -33,16 +33,32 @@ fn normalize(path: &Path) -> PathBuf {
     })
 }
 
+/// Returns the headings of a document. Lines in fenced code blocks are not headings.
+fn headings(text: &str) -> Vec<&str> {
+    let mut in_code = false;
+    let is_outside_of_code = |line: &&str| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    };
+    let lines = text.lines().filter(is_outside_of_code).filter(|line| line.starts_with('#'));
+    lines.filter_map(|line| line.trim_start_matches('#').strip_prefix(' ')).collect()
+}
+
 /// Returns the anchors of a document's headings, as GitHub generates them.
 fn sections(file: &Path) -> BTreeSet<String> {
-    let headings = read(file);
-    let headings = headings.lines().filter_map(|line| Some(line.trim_start_matches('#').strip_prefix(' ')?.to_owned()));
-    let anchor = |heading: String| -> String {
+    let anchor = |heading: &str| -> String {
         let heading = heading.to_lowercase();
         let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
         kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
     };
-    headings.map(anchor).collect()
+    headings(&read(file)).into_iter().map(anchor).collect()
+}
+
+#[testkit::test]
+fn a_heading_begins_with_a_number_sign_outside_of_code() {
+    let text = "# One\n indented\n#no space\n```sh\n# a comment\n```\n### Two words\n- item\n  ```\n# code\n  ```\n";
+    assert_eq!(headings(text), ["One", "Two words"]);
 }
 
 #[testkit::test]

@@ -1,5 +1,5 @@
-//! Runs leaderrun with an API server that sends arbitrary responses. leaderrun must continue, use a bounded amount of
-//! memory, and not run the command. No dangerous text from the server may reach a terminal.
+//! Runs leaderrun with an API server that sends arbitrary responses. leaderrun must keep running, use a bounded amount
+//! of memory, and not start the command. No dangerous text from the server may reach a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -21,7 +21,7 @@ use testkit::hostile_input::is_dangerous;
 use testkit::{fuzz, hostile_input};
 use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::ADMIN};
 
-/// The time for which each candidate runs against a hostile server.
+/// How long each candidate runs against a hostile server.
 const DURATION: Duration = Duration::from_secs(4);
 
 /// The maximum memory of leaderrun, in KiB. With a regular server it uses about ten thousand KiB.
@@ -103,7 +103,9 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         thread::sleep(Duration::from_millis(20));
     }
     let is_alive = child.try_wait().expect("a child").is_none();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("not reaped yet");
+    if is_alive {
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("the child is not reaped yet");
+    }
     let status = child.wait().expect("a child");
     server.abort();
     let log = log.join().expect("the log");
@@ -256,7 +258,8 @@ fn watch_type(random: &mut Rng) -> String {
     if random.u8(..6) == 0 { hostile_input::text(random) } else { types[random.usize(..5)].to_owned() }
 }
 
-/// Returns a Lease with an ordinary `renewTime`, which leaderrun treats as held. Its texts are still hostile.
+/// Returns a Lease with an ordinary `renewTime`, which leaderrun treats as held. Its other string fields
+/// are still hostile.
 fn held_lease(random: &mut Rng) -> String {
     let mut lease = lease(random);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");

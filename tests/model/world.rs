@@ -263,7 +263,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Checks that no process of the command is alive [`KILL_TIME`] after the kill instant, when all must be dead.
+    /// Checks that no process of the command is alive [`KILL_TIME`] after the kill instant, or after this run has
+    /// learned that another run holds the lock, if that is earlier.
     fn check_outlived(&mut self, run: usize) {
         let now = self.boot(run);
         let Run { tree, supervisor, lost_at, .. } = &self.state.runs[run];

@@ -127,7 +127,8 @@ mutation_tests! {
         KillMainOnly, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived;
     a_command_that_succeeded_is_not_started_before_it_is_due:
         IgnoreNotBefore, Constraints { faults: Some(PARTITIONS), all_have_min_hold: true, long_commands: false, ..PLAIN }, NotDue;
-    // During a migration, some candidates use a pair of objects. A half claim was written to only one of the two.
+    // During a migration, some candidates use a pair of objects. A half claim is one that was written to only one of
+    // the two objects.
     during_a_migration_a_holder_in_either_object_holds_the_lock:
         ReadFirstObjectOnly, Constraints { faults: Some(PARTITIONS), migrating: true, ..PLAIN }, Overlap;
     a_pair_is_held_in_both_objects:

@@ -36,8 +36,8 @@ pub fn may_fail(candidate: &TorturedCandidate, process: LeaderrunProcess) -> boo
     candidate.faulty.is_none_or(|faulty| faulty == FaultyProcesses::One(process))
 }
 
-/// The longest time for which both processes are frozen. It is shorter than the time from the end of a tenure to the
-/// earliest takeover.
+/// How long both processes are frozen at most. It is shorter than the time from the end of a tenure to the earliest
+/// takeover.
 pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
 /// The words of commands with a process that leaves the command's process group. That process survives if both

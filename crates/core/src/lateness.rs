@@ -12,7 +12,8 @@ const NEGLIGIBLE: Duration = Duration::from_millis(50);
 /// The length of a window. A delay counts during its window and the next one.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// How long a thread keeps the CPU while other threads wait: the scheduler's time slice, rounded up to a clock tick.
+/// How long a thread may keep the CPU while other threads wait. The scheduler's time slice is about 3 ms and ends at a
+/// clock tick, which comes every 4 ms on many kernels; this leaves a margin.
 const TIME_SLICE: Duration = Duration::from_millis(5);
 
 /// Returns how late a thread may be woken if a CPU limit is used up and this many threads are runnable. This is

@@ -81,7 +81,7 @@ pub struct Supervisor {
     /// The end of the command, if it has been reported.
     reported_gone: Option<Gone>,
     advance: DeadlineAdvance,
-    /// If the command is gone after a loss and the elector sends no orders for this long, the elector is killed.
+    /// Once the command is gone after a loss, an elector whose last order is this old is killed.
     frozen_elector_timeout: Option<Duration>,
     /// When an order from the elector was last processed.
     elector_heard_at: Option<Instant>,
@@ -139,8 +139,8 @@ impl Supervisor {
         self
     }
 
-    /// Makes the supervisor kill an elector that sends no orders for this long, once the command is gone after a loss.
-    /// This is for locks that stay blocked for all candidates while an elector is frozen during a write.
+    /// Makes the supervisor kill an elector whose last order is this old, once the command is gone after a loss. This
+    /// is for locks that stay blocked for all candidates while an elector is frozen during a write.
     #[must_use]
     pub fn with_frozen_elector_timeout(self, timeout: Option<Duration>) -> Self {
         Self { frozen_elector_timeout: timeout, ..self }

@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A TCP port, reserved by a socket that is bound to it but never listens.
 ///
-/// While nothing listens, connections to the port are refused. The kernel chooses it neither for a server that asks for
-/// a free port, nor as the ephemeral port of a client, which would connect the client to itself.
+/// While nothing listens, connections to the port are refused. The kernel does not hand the port out to a server that
+/// asks for a free port. Nor does it use the port as a client's ephemeral port: such a client could connect to itself.
 pub struct Port {
     reservation: TcpSocket,
 }
@@ -48,7 +48,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // Another thread may be starting a process, which has a copy of this socket until it executes its program.
-        // Without the shutdown, the kernel would queue some of the connections at the copy, and reset them later.
+        // Without the shutdown, the kernel would queue some connections on the copy, and reset them later.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
     }
 }

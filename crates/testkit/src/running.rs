@@ -1,4 +1,4 @@
-//! A running process, usually of leaderrun.
+//! A running process, usually leaderrun.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -14,10 +14,10 @@ use nix::unistd::Pid;
 use crate::processes::{children, descendants};
 use crate::wait::{TIMEOUT, eventually};
 
-/// The interval at which a test polls whether a process has ended, and what it has logged.
+/// The interval between two checks while waiting for the end of a process, for its log, or for reading to resume.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A process that was started, usually of leaderrun. Dropping this handle kills the process and all its descendants.
+/// A process, usually leaderrun, that was started. Dropping this handle kills the process and all its descendants.
 pub struct Running {
     name: String,
     child: Child,
@@ -30,7 +30,7 @@ pub struct Running {
 impl Running {
     /// Starts `command`, whose stdout and stderr are pipes.
     pub(crate) fn start(name: String, mut command: Command) -> Self {
-        let mut child = command.spawn().expect("leaderrun");
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         let reading_paused = Arc::<AtomicBool>::default();
         let stdout = Output::read(child.stdout.take(), &reading_paused);
         let stderr = Output::read(child.stderr.take(), &reading_paused);
@@ -59,7 +59,8 @@ impl Running {
         kill(self.elector(), signal).expect("leaderrun is alive");
     }
 
-    /// Returns whether the elector is running. While it is, no other process can have its pid.
+    /// Returns whether the elector is running, and reaps it if it has ended. Until this returns `false`, no other
+    /// process can get its pid, so it is safe to send a signal.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }

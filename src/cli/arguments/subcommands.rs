@@ -176,7 +176,8 @@ Exit status:
     #[command(
         override_usage = "leaderrun doctor --lock [KIND:][NAMESPACE/]NAME [OPTIONS] [-- COMMAND [ARGUMENT]...]",
         after_help = "\
-This command accepts all options of a run: insert doctor after leaderrun in a command line that does not work. \
+This command accepts every option that leaderrun accepts without a subcommand: insert doctor after leaderrun in a \
+command line that does not work. \
 It changes nothing. Each line of its output begins with ok, with note (something could be better), or with FAILED.
 
 Exit status:

@@ -45,7 +45,8 @@ fn subcommands() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SUBCOMMANDS"]);
     roff.text([roman(
-        "A subcommand is the first argument. The options and variables for the lock and the cluster are those of a run.",
+        "A subcommand is the first argument. The options and variables for the lock and the cluster are the same as \
+         without a subcommand.",
     )]);
     let definition = definition();
     for mut subcommand in definition.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned() {

@@ -31,8 +31,8 @@ leaderrun SUBCOMMAND [OPTIONS]
 const OPTIONS: &str = "\
 ## Options
 
-Each option can also be set by its environment variable; the command line takes precedence. Durations are written like `15s`, `1m30s` or `500ms`. The
-command does not inherit these variables. leaderrun warns about a variable that begins with `LEADERRUN_` but sets no option.
+Each option can also be set by its environment variable; the command line takes precedence. The command does not inherit these variables. leaderrun warns
+about a variable that begins with `LEADERRUN_` but sets no option. Durations are written like `15s`, `1m30s` or `500ms`.
 ";
 
 const LOG: &str = "\
@@ -96,7 +96,7 @@ fn subcommands() -> String {
     let definition = definition();
     let shown = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
     let run_options: Vec<&clap::Arg> = definition.get_arguments().collect();
-    // `step-down --wait`, for example, has the name of an option of a run, but another meaning.
+    // `step-down --wait`, for example, has the same name as a main option, but another meaning.
     let is_run_option = |option: &&clap::Arg| {
         let is_same = |other: &&clap::Arg| other.get_id() == option.get_id() && other.get_help() == option.get_help();
         run_options.iter().any(is_same)
@@ -115,10 +115,10 @@ fn subcommands() -> String {
             shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
         match shared.len() {
             0 => {}
-            // The notes of this subcommand state that it accepts all options of a run. The list of a run also contains
-            // the command.
+            // The notes of this subcommand already say that it accepts every option. The 1 is COMMAND, which
+            // `run_options` also contains.
             count if count == run_options.len() - 1 => {}
-            _ => text += &format!("\nIt accepts these options of a run: {}.\n", shared.join(", ")),
+            _ => text += &format!("\nOf the [options](#options) above, it accepts {}.\n", shared.join(", ")),
         }
         if !own.is_empty() {
             text += "\n| Option | Default | Meaning |\n|---|---|---|\n";
@@ -182,7 +182,8 @@ fn log_events() -> String {
     .flatten();
     for LogEvent { name, level, fields, meaning } in events {
         let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
-        let when = meaning.trim().strip_prefix("Logged ").unwrap_or_else(|| panic!("{name}: must begin with Logged"));
+        let when = meaning.trim().strip_prefix("Logged ");
+        let when = when.unwrap_or_else(|| panic!("the doc comment of the log event {name} must begin with \"Logged\""));
         text += &format!("| `{name}` | {level} | {} | {} |\n", fields.join(", "), cell(when.trim_end_matches('.')));
     }
     text

@@ -18,14 +18,14 @@ use super::files::{self, Stamp};
 use super::material::{self, CertificateAndKey, Material, TlsMaterial};
 use super::{Activity, CredentialsError, Order, Shared, State, plugin};
 
-/// How often files are read again although they seem unchanged.
+/// How often files are read again even if they seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The first pause between runs of a plugin that fails, or whose credentials are unusable or rejected. It doubles with
-/// each such run.
+/// The first pause between runs of a plugin that fails, or whose credentials are unusable, seem to have expired, or are
+/// rejected. It doubles with each such run.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause between runs of a plugin that fails, or whose credentials are unusable or rejected.
+/// The longest pause between runs of a plugin, which is reached by doubling [`MIN_PAUSE`].
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps the credentials up to date.
@@ -33,14 +33,14 @@ pub struct Worker {
     shared: Arc<Shared>,
     loaded: Option<Loaded>,
     issued: Option<Issued>,
-    /// The pause after the last run of the plugin; zero unless that run issued no usable credentials, or replaced
-    /// rejected ones.
+    /// The pause after the last run of the plugin. It is zero unless that run failed, issued credentials that are
+    /// unusable or seem to have expired, or replaced rejected ones.
     pause: Duration,
     /// The instant before which the plugin is not run again.
     plugin_may_run_at: Option<Instant>,
     /// The reason why the last run of the plugin issued no usable credentials.
     plugin_failure: Option<String>,
-    /// The reason that was logged last for a file that could not be read again; `None` once all files have been read.
+    /// The last reason that was logged for a file that could not be re-read; `None` once all files have been read.
     read_failure: Option<String>,
     access: Option<Arc<Access>>,
     /// Whether it has been logged that the kubeconfig now names another server.
@@ -146,7 +146,7 @@ impl Worker {
         Ok(config)
     }
 
-    /// Logs why a file cannot be read again, unless the same reason was logged last.
+    /// Logs why a file could not be re-read, unless the same reason was logged last.
     fn note_read_failure(&mut self, error: Option<ConfigError>) {
         let reason = error.map(|error| error.to_string());
         if let Some(reason) = reason.as_ref().filter(|reason| self.read_failure.as_ref() != Some(*reason)) {
@@ -251,7 +251,7 @@ impl Worker {
         let is_needed = is_rejected
             || issued
                 .is_none_or(|issued| issued.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now()));
-        // Credentials worked since the last rejection, so the plugin has not failed repeatedly and needs no pause.
+        // Credentials have worked since the last rejection, so the plugin has not failed repeatedly and needs no pause.
         if is_rejected && self.shared.was_accepted.swap(false, Ordering::Relaxed) {
             (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);
         }

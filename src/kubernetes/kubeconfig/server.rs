@@ -24,7 +24,7 @@ const ENCODED_IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The address of an API server, split from the user name and password in it.
+/// The address of an API server, and separately the user name and password that it contained.
 pub struct ServerAddress {
     pub server: Uri,
     /// The user name and password, which take precedence over a token, as in kubectl.

@@ -33,11 +33,12 @@ const MIN_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause between attempts to lock a file.
 const MAX_PAUSE: Duration = Duration::from_millis(16);
 
-/// The limit of the time for which the locks may be held, as a multiple of the request timeout. It is twice the time
-/// from a leader's first failed renewal to its renew deadline.
+/// The limit on how long the locks may be held, as a multiple of the request timeout. It is twice the time from a
+/// leader's first failed renewal to its renew deadline.
 const TIME_LIMIT_FACTOR: u32 = 2 * ATTEMPTS;
 
-/// The minimum time for which the locks may be held, so that a busy process is not mistaken for a frozen process.
+/// The lower bound of the limit on how long the locks may be held, so that a busy process is not mistaken for a frozen
+/// process.
 const MIN_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The locks that are held during a write. They are released when the value is dropped.

@@ -1,16 +1,16 @@
 //! The rows about the command and the address for HTTP.
 
-use std::env;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::table::{Row, Table, finding_and_remedy};
 use crate::elector::command_hint::command_hint;
+use crate::process::environment::program_directories;
 use crate::telemetry::http::HttpAddress;
-use crate::telemetry::log::printable;
+use crate::telemetry::log::{printable, shell_word};
 
 /// Adds a row about whether the command is found and may be executed.
 pub fn examine_command(table: &mut Table, name: &OsStr) {
@@ -18,35 +18,37 @@ pub fn examine_command(table: &mut Table, name: &OsStr) {
     let give_path = "give the full path of an existing program: under cron and systemd, PATH has few directories";
     table.add(match find(name) {
         Ok(path) => Row::ok("command", printable(&path.display().to_string())),
-        Err(Errno::EACCES) => {
-            Row::failed("command", format!("{shown} may not be executed"), format!("chmod +x {shown}"))
+        Err((Errno::EACCES, file)) => {
+            let file = file.to_string_lossy();
+            let finding = format!("{} is not executable by this user", printable(&file));
+            Row::failed("command", finding, format!("chmod +x {}", shell_word(&file)))
         }
-        Err(errno) => {
+        Err((errno, _)) => {
             let remedy = command_hint(&name.to_string_lossy()).unwrap_or_else(|| give_path.to_owned());
             Row::failed("command", format!("{shown} cannot be found: {}", errno.desc()), remedy)
         }
     });
 }
 
-/// Finds a program as execvp(3) does.
-fn find(name: &OsStr) -> Result<PathBuf, Errno> {
-    let paths: Vec<PathBuf> = match Path::new(name).components().count() {
-        1 if !name.as_encoded_bytes().contains(&b'/') => {
-            env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|directory| directory.join(name)).collect()
-        }
-        _ => vec![PathBuf::from(name)],
+/// Finds a program in the directories in which leaderrun would search for it.
+///
+/// # Errors
+/// Returns the reason for the first file with this name that cannot be executed, and its path, or ENOENT and the name
+/// if there is no such file.
+fn find(name: &OsStr) -> Result<PathBuf, (Errno, PathBuf)> {
+    let paths: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(name)]
+    } else {
+        program_directories().into_iter().map(|directory| directory.join(name)).collect()
     };
-    let mut failure = Errno::ENOENT;
-    for path in paths {
-        if !path.is_file() {
-            continue;
-        }
+    let mut failure = None;
+    for path in paths.into_iter().filter(|path| path.is_file()) {
         match access(&path, AccessFlags::X_OK) {
             Ok(()) => return Ok(path),
-            Err(errno) => failure = errno,
+            Err(errno) => failure = failure.or(Some((errno, path))),
         }
     }
-    Err(failure)
+    Err(failure.unwrap_or_else(|| (Errno::ENOENT, PathBuf::from(name))))
 }
 
 /// Adds a row about whether leaderrun can now listen on the address of `--http`.

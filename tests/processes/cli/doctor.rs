@@ -222,6 +222,39 @@ fn the_doctor_reports_the_errors_in_a_command_line() {
 }
 
 #[testkit::test]
+fn the_doctor_finds_the_command_where_leaderrun_would_find_it() {
+    let lock = TestLock::file();
+    let report = |path: Option<&str>, status: i32| {
+        let candidate = Candidate::subcommand("doctor", &lock).configure(|command| {
+            match path {
+                Some(path) => command.env("PATH", path),
+                None => command.env_remove("PATH"),
+            };
+        });
+        let mut doctor = candidate.run(["sh"]);
+        doctor.wait_for_exit(status);
+        doctor.output()
+    };
+    let without_path = report(None, 0);
+    assert!(without_path.contains("ok      command     /bin/sh\n"), "{without_path}");
+
+    let directory = scratch::directory("programs").join("two words");
+    let program = directory.join("sh");
+    fs::create_dir(&directory).expect("a directory");
+    fs::write(&program, "#!/bin/sh\n").expect("a file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).expect("the file mode can be changed");
+    let path = directory.to_str().expect("UTF-8");
+    let not_executable = report(Some(path), 1);
+    let finding = format!("FAILED  command     {} is not executable by this user\n", program.display());
+    assert!(not_executable.contains(&finding), "{not_executable}");
+    let remedy = format!("remedy: chmod +x '{}'\n", program.display());
+    assert!(not_executable.contains(&remedy), "{not_executable}");
+    // As in a shell, a program in a later directory takes precedence over a file that is not executable.
+    let later = report(Some(&format!("{path}:/bin")), 0);
+    assert!(later.contains("ok      command     /bin/sh\n"), "{later}");
+}
+
+#[testkit::test]
 fn the_doctor_reports_a_server_that_is_not_kubernetes() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = server.local_addr().expect("the listener's address");

@@ -166,7 +166,7 @@ fn manifest_refuses_a_lock_file_and_a_lock_whose_namespace_is_not_known() {
     for (lock, expected) in [
         (
             "file:/run/x",
-            "--lock file:/run/x: this lock is not in a cluster, so it needs no permissions; for example --lock default/my-job",
+            "--lock file:/run/x: this lock is not in a cluster, so it needs no permissions; name a lock in a cluster, for example --lock default/my-job",
         ),
         ("x", "--lock x: its namespace is not known: "),
     ] {

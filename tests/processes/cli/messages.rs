@@ -108,7 +108,7 @@ fn a_leader_that_loses_a_permission_prints_a_role_that_can_be_copied() {
     let log = a.log();
     let (before, _) = log.split_once("\napiVersion: ").expect("a Role");
     let line = before.lines().last().expect("a line");
-    assert!(line.contains("; the command is stopped in "), "{log}");
+    assert!(line.contains("; the command will be stopped in "), "{log}");
     assert!(line.ends_with("unless a renewal succeeds; bind this Role to the user or service account:"), "{log}");
     a.stop();
 }
@@ -120,9 +120,9 @@ fn the_message_about_an_outage_states_when_the_command_is_stopped() {
     let mut a = Candidate::new("a", &lock).run_script("echo leads; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
     proxy.partition();
-    a.wait_for_log("does not respond; trying again; the command is stopped in ");
+    a.wait_for_log("does not respond; trying again; the command will be stopped in ");
     let log = a.log();
-    let (_, rest) = log.split_once("the command is stopped in ").expect("a time");
+    let (_, rest) = log.split_once("the command will be stopped in ").expect("a time");
     let (left, rest) = rest.split_once(" unless").expect("a time");
     let left = humantime::parse_duration(left).expect("a duration");
     assert!(left < Duration::from_secs(4), "{log}");
@@ -134,7 +134,7 @@ fn the_message_about_an_outage_states_when_the_command_is_stopped() {
 }
 
 #[testkit::test]
-fn verbose_logs_contain_no_debug_output() {
+fn verbose_logs_contain_no_debug_formatting() {
     let lock = TestLock::lease();
     let mut a = Candidate::new("a", &lock).args(["-v"]).run_script("exit 0");
     a.wait_for_exit(0);

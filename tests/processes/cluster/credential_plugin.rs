@@ -1,4 +1,5 @@
-//! Tests of credential plugins that are slow, hang, fail, or try to read the command's input.
+//! Tests of credential plugins that are slow, hang, fail, or try to read the command's input, and of a kubeconfig that
+//! cannot be read yet.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -206,7 +207,7 @@ fn a_plugin_gets_information_about_the_cluster_if_that_is_configured() {
 }
 
 #[testkit::test]
-fn a_wait_for_the_contents_of_the_kubeconfig_is_logged() {
+fn a_kubeconfig_that_cannot_be_read_yet_is_logged() {
     let fifo = scratch::directory("kubeconfig").join("fifo");
     mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a named pipe");
     let lock = TestLock { name: "default/job".to_owned(), kubeconfig: Some(fifo.clone()) };
@@ -231,7 +232,8 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     a.wait_for_log("still using the previous credentials: --kubeconfig");
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
-    // If leaderrun ends while the plugin runs, it kills the plugin and logs that with another reason.
+    // If leaderrun is stopped while the plugin runs, it kills the plugin and logs this line once more, but with another
+    // reason. Only the reason that names the kubeconfig is counted.
     assert_eq!(a.log().matches("still using the previous credentials: --kubeconfig").count(), 1, "{}", a.log());
 }
 

@@ -157,12 +157,16 @@ fn files() -> Vec<KubeconfigCase> {
         single("hundreds of aliases", one_user_with_hundreds_of_names(), BY_TOKEN),
         single("a number that is too large", format!("x-n: 1e400\n{}", plain()), BY_TOKEN),
         single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(BY_TOKEN, UNUSED_FIELD),
-        single("a line break of YAML 1.1", plain().replace("\ncurrent-", "\n\u{85}current-"), BY_TOKEN),
+        single(
+            "a line break that only YAML 1.1 knows (NEL)",
+            plain().replace("\ncurrent-", "\n\u{85}current-"),
+            BY_TOKEN,
+        ),
         single("text after JSON", format!("{json}}}"), BY_TOKEN).but_leaderrun(REFUSED, MIXED_FILES),
         single("a file that is too large", format!("{}# {}\n", plain(), "x".repeat(16 << 20)), BY_TOKEN)
             .but_leaderrun(REFUSED, LIMITS),
-        single("lists in lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), BY_TOKEN),
-        single("too many lists in lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), BY_TOKEN)
+        single("nested lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), BY_TOKEN),
+        single("too deeply nested lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), BY_TOKEN)
             .but_leaderrun(REFUSED, LIMITS),
         single("an unknown alias", anchored("cluster: *nobody"), REFUSED),
         single("broken YAML", "apiVersion: v1\nclusters: [\n", REFUSED),
@@ -209,7 +213,7 @@ fn authorities() -> Vec<KubeconfigCase> {
         cluster("CA in a file beside the kubeconfig", &file("ca.crt"), BY_TOKEN),
         cluster("CA in ./", &file("./ca.crt"), BY_TOKEN),
         cluster("CA in ..", &file("sub/../ca.crt"), BY_TOKEN),
-        cluster("CA in .. of a directory that is missing", &file("none/../ca.crt"), BY_TOKEN),
+        cluster("CA in a path with .. after a missing directory", &file("none/../ca.crt"), BY_TOKEN),
         cluster("CA file with empty data", &file("ca.crt, certificate-authority-data: ''"), BY_TOKEN),
         cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), BY_TOKEN),
         cluster("empty CA file with data", &file("'', certificate-authority-data: $CA"), BY_TOKEN),

@@ -62,6 +62,6 @@ fn a_wait_that_is_too_short_to_lead_is_refused() {
         Candidate::new("a", &lock).args(["--claim-delay", "30s", "--wait", "10s"]).run_script("echo started");
     refused.wait_for_exit(FAILED);
     let expected =
-        "--wait 10s: the wait ends before --claim-delay 30s, so this candidate would never lead; try --wait 1m";
+        "--wait 10s: it must be longer than --claim-delay 30s, or this candidate would never lead; try --wait 1m";
     assert!(refused.log().contains(expected), "{}", refused.log());
 }

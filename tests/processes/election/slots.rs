@@ -257,7 +257,7 @@ fn invalid_slot_options_are_refused() {
         ),
         (
             &["--lock", "a/b", "--service", "web-{slot}"],
-            "--service 'web-{slot}': there are no slots; for example --service 'web-{slot}' --slots 3",
+            "--service 'web-{slot}': {slot} can only be used with --slots; try --service 'web-{slot}' --slots 3",
         ),
     ] {
         let mut refused = Candidate::without_options("refused").args(arguments).run_script("echo started");

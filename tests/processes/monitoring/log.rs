@@ -177,7 +177,7 @@ fn a_lasting_failure_is_logged_once() {
     a.wait_for_exit(LOST);
     let sentences = sentences(&a);
     let count = |event: &str| sentences.iter().filter(|sentence| sentence.contains(event)).count();
-    assert_eq!(count("does not respond; trying again; the command is stopped in "), 1, "{}", a.log());
+    assert_eq!(count("does not respond; trying again; the command will be stopped in "), 1, "{}", a.log());
     assert_eq!(count("leadership lost: sending SIGTERM to the command"), 1, "{}", a.log());
     // On a busy machine, the elector may have to kill the supervisor with its command. It then logs this line, and the
     // next two may be missing.

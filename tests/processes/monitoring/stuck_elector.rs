@@ -88,7 +88,7 @@ fn wait_zero_gives_up_on_a_plugin_that_hangs_and_kills_it() {
 }
 
 #[testkit::test]
-fn the_wait_includes_the_time_for_which_the_plugin_runs() {
+fn the_wait_includes_the_running_time_of_the_plugin() {
     const WAIT: Duration = Duration::from_secs(4);
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
