@@ -18,6 +18,9 @@ use crate::process::clock;
 /// The shortest time between the starts of two searches during a kill.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The pause before another search if the child of the previous one was killed.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// How long the last search is tried again if it cannot be started or its child is killed.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -27,6 +30,8 @@ pub struct Escaped {
     run: String,
     search: Option<Search>,
     /// When the next search during a kill may start.
+    next_search_in_kill: Instant,
+    /// When the next search may start after the tree seemed empty.
     next_search: Instant,
     /// Whether a search was started, or was not necessary, when the tree seemed empty.
     was_searched_at_end: bool,
@@ -37,24 +42,29 @@ pub struct Escaped {
 impl Escaped {
     /// Creates the escaped processes of the run with this ID, for which no search has been started.
     pub fn new(run: &str) -> Self {
-        let run = run.to_owned();
-        Self { run, search: None, next_search: clock::now(), was_searched_at_end: false, fails_since: None }
+        let now = clock::now();
+        Self {
+            run: run.to_owned(),
+            search: None,
+            next_search_in_kill: now,
+            next_search: now,
+            was_searched_at_end: false,
+            fails_since: None,
+        }
     }
 
     /// Returns whether no escaped process is left. Starts a search if that is not known. The tree must seem empty, so
     /// that the child of an earlier search is dead.
     pub fn none_left(&mut self, proc: &Proc, not_nested: &NotNested) -> bool {
+        let now = clock::now();
         if self.end_search() {
-            self.was_searched_at_end = self.is_overdue();
+            self.next_search = now + RETRY_PAUSE;
+            self.was_searched_at_end = self.is_overdue(now);
         }
-        if !self.was_searched_at_end {
-            self.was_searched_at_end = match Search::start(proc, not_nested, &self.run) {
-                Ok(search) => {
-                    self.search = search;
-                    true
-                }
-                Err(_) => self.is_overdue(),
-            };
+        if !self.was_searched_at_end && now >= self.next_search {
+            let search = Search::start(proc, not_nested, &self.run);
+            self.was_searched_at_end = search.is_ok() || self.is_overdue(now);
+            self.search = search.unwrap_or_default();
         }
         self.was_searched_at_end && self.search.is_none()
     }
@@ -63,8 +73,8 @@ impl Escaped {
     /// processes alive.
     pub fn search_in_kill(&mut self, proc: &Proc, not_nested: &NotNested) {
         let now = clock::now();
-        if self.child().is_none() && now >= self.next_search {
-            self.next_search = now + SEARCH_INTERVAL;
+        if self.child().is_none() && now >= self.next_search_in_kill {
+            self.next_search_in_kill = now + SEARCH_INTERVAL;
             self.end_search();
             self.search = Search::start(proc, not_nested, &self.run).ok().flatten();
         }
@@ -88,14 +98,15 @@ impl Escaped {
     /// Ends a search whose child is dead. Returns whether the search was interrupted.
     fn end_search(&mut self) -> bool {
         let Some(mut search) = self.search.take() else { return false };
-        // A search that was given up would only be blocked again.
-        self.was_searched_at_end |= search.is_given_up();
-        search.was_interrupted()
+        let was_interrupted = search.was_interrupted();
+        if search.has_progressed() {
+            self.fails_since = None;
+        }
+        was_interrupted
     }
 
-    /// Returns whether the last search has failed for [`RETRY_TIMEOUT`].
-    fn is_overdue(&mut self) -> bool {
-        let now = clock::now();
+    /// Returns whether searches have failed for [`RETRY_TIMEOUT`].
+    fn is_overdue(&mut self, now: Instant) -> bool {
         now >= *self.fails_since.get_or_insert(now) + RETRY_TIMEOUT
     }
 }

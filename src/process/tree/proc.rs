@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
@@ -20,9 +20,14 @@ use rustix::fs::{RawDir, readlinkat_raw};
 
 use crate::process::pidfd::PidFd;
 
-/// How many bytes of `stat` and `status` are read. The required fields are among them, unless a user is in hundreds of
-/// groups.
+/// How many bytes of a file are read at once.
 const READ_SIZE: usize = 4096;
+
+/// The beginning of the line in `status` with the numbers of a process, from the namespace of /proc down to its own.
+const NUMBERS: &[u8] = b"\nNSpid:";
+
+/// The maximum length of a line with numbers: a process has at most 33 of them.
+const MAX_LINE: usize = 512;
 
 /// How many bytes of the list of children are read. This is enough for more than a hundred thousand children.
 const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
@@ -122,8 +127,7 @@ impl Proc {
         let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
         let mut proc = Self { root, children, depth: 0, ticks_per_second, own_start: 0, namespace: None };
         let mut buffer = [0; READ_SIZE];
-        let status = proc.read("self/status", &mut buffer)?;
-        proc.depth = namespaced_numbers(status).count();
+        proc.depth = parse_numbers(proc.read_line("self/status", NUMBERS, &mut buffer)?).count();
         let mut buffer = [0; READ_SIZE];
         proc.own_start = parse_stat(proc.read("self/stat", &mut buffer)?).ok_or(Errno::EINVAL)?.started;
         let mut buffer = [MaybeUninit::uninit(); MAX_LINK];
@@ -231,19 +235,64 @@ impl Proc {
 
     /// Returns the numbers of a process in the PID namespaces, if /proc contains them.
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
+        self.try_numbers(number).ok().flatten()
+    }
+
+    /// Returns the numbers of a process in the PID namespaces; `None` if the process is in a namespace above that of this
+    /// process.
+    ///
+    /// # Errors
+    /// Fails if there is no such process or no free descriptor.
+    pub fn try_numbers(&self, number: i32) -> nix::Result<Option<Numbers>> {
         if self.numbers_are_pids() && self.is_in_own_namespace(number) {
-            return Some(Numbers { pid: Pid::from_raw(number), is_nested: false });
+            return Ok(Some(Numbers { pid: Pid::from_raw(number), is_nested: false }));
         }
         let mut buffer = [0; READ_SIZE];
-        let status = self.read_file(number, "status", &mut buffer).ok()?;
+        let line = self.read_line(path(&mut [0; PATH_SIZE], number, "status"), NUMBERS, &mut buffer)?;
         let (mut pid, mut count) = (None, 0);
-        for number in namespaced_numbers(status) {
+        for number in parse_numbers(line) {
             count += 1;
             if count == self.depth {
                 pid = Some(Pid::from_raw(number));
             }
         }
-        Some(Numbers { pid: pid?, is_nested: count > self.depth })
+        Ok(pid.map(|pid| Numbers { pid, is_nested: count > self.depth }))
+    }
+
+    /// Returns the number of the process that a descriptor refers to.
+    pub fn number_of(&self, fd: &PidFd) -> Option<i32> {
+        let (mut path, mut buffer) = ([0; PATH_SIZE], [0; READ_SIZE]);
+        let path = format_path(&mut path, format_args!("self/fdinfo/{}", fd.as_fd().as_raw_fd()));
+        let line = self
+            .read(path, &mut buffer)
+            .ok()?
+            .split(|byte| *byte == b'\n')
+            .find_map(|line| line.strip_prefix(b"Pid:"))?;
+        parse_number(line.trim_ascii())
+    }
+
+    /// Reads a line of a file, without `start`. `start` begins with the line break before the line. The list of groups
+    /// in `status`, which comes before the numbers, can be much longer than the buffer.
+    fn read_line<'a>(&self, path: &str, start: &[u8], buffer: &'a mut [u8; READ_SIZE]) -> nix::Result<&'a [u8]> {
+        let file = openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let mut filled = 0;
+        let (from, to) = loop {
+            let count = read(&file, &mut buffer[filled..])?;
+            filled += count;
+            let found = buffer[..filled].windows(start.len()).position(|window| window == start);
+            let from = found.map_or(filled, |found| found + start.len());
+            if let Some(length) = buffer[from..filled].iter().position(|byte| *byte == b'\n') {
+                break (from, from + length);
+            }
+            if count == 0 {
+                return Err(Errno::ESRCH);
+            }
+            // The line may have begun at the end of this part.
+            let kept = filled.min(MAX_LINE);
+            buffer.copy_within(filled - kept..filled, 0);
+            filled = kept;
+        };
+        Ok(&buffer[from..to])
     }
 
     /// Returns whether a process is in the PID namespace of this process. Returns false if that is not known, for
@@ -441,14 +490,13 @@ fn parse_u64(field: &[u8]) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-/// Returns the numbers of a process in each PID namespace, from the namespace of /proc down to the process's own.
-fn namespaced_numbers(status: &[u8]) -> impl Iterator<Item = i32> {
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:")).unwrap_or_default();
+fn parse_numbers(line: &[u8]) -> impl Iterator<Item = i32> {
     line.split(u8::is_ascii_whitespace).filter_map(parse_number)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::process::Command;
     use std::sync::Barrier;
     use std::thread;
@@ -470,10 +518,31 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_in_all_namespaces_are_parsed() {
-        let status = b"Name:\tx\nNSpid:\t4711\t12\t1\nThreads:\t1\n";
-        assert_eq!(namespaced_numbers(status).collect::<Vec<_>>(), [4711, 12, 1]);
-        assert_eq!(namespaced_numbers(b"Name:\tx\n").count(), 0);
+    fn the_numbers_of_a_process_are_found_after_a_long_list_of_groups() {
+        let directory = tempfile::tempdir().unwrap();
+        let proc = Proc { root: File::open(directory.path()).unwrap().into(), ..Proc::open().unwrap() };
+        for groups in [0, 1, 350, 700, 65_536] {
+            let groups: String = (0..groups).map(|group| format!("{} ", 100_000 + group)).collect();
+            let status = format!("Name:\tx\nGroups:\t{groups}\nNSpid:\t4711\t12\t1\nThreads:\t1\n");
+            std::fs::write(directory.path().join("status"), status).unwrap();
+            let mut buffer = [0; READ_SIZE];
+            let line = proc.read_line("status", NUMBERS, &mut buffer).unwrap();
+            assert_eq!(parse_numbers(line).collect::<Vec<_>>(), [4711, 12, 1]);
+        }
+        std::fs::write(directory.path().join("status"), "Name:\tx\n").unwrap();
+        assert_eq!(proc.read_line("status", NUMBERS, &mut [0; READ_SIZE]), Err(Errno::ESRCH));
+    }
+
+    #[test]
+    fn a_descriptor_shows_the_number_of_its_process() {
+        let proc = Proc::open().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let number = i32::try_from(child.id()).unwrap();
+        let fd = PidFd::open(Pid::from_raw(number)).unwrap();
+        assert_eq!(proc.number_of(&fd), Some(number));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_ne!(proc.number_of(&fd), Some(number));
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub struct Search {
     /// The reading end of a pipe. The child holds the other end until it is dead.
     reports: OwnedFd,
     reported_at: Instant,
+    has_progressed: bool,
     /// The number of a killed process that has not ended.
     dying: Option<i32>,
     has_ended: bool,
@@ -58,14 +59,22 @@ impl Search {
     /// Returns `None` if there can be no such process.
     ///
     /// # Errors
-    /// Fails if there is no free descriptor, or no further process.
+    /// Fails if there is no free descriptor. If no process can be forked, perhaps because the escaped processes use up
+    /// the limit, this process kills those that one scan finds, and the call fails.
     pub fn start(proc: &Proc, not_nested: &NotNested, run: &str) -> nix::Result<Option<Self>> {
         let mut any_possible = false;
         proc.for_each_process(|process| {
             any_possible |= !not_nested.contains(process) && possible_member(proc, process.number) != Ok(None);
             !any_possible
         })?;
-        if any_possible { Self::fork(proc, run).map(Some) } else { Ok(None) }
+        if !any_possible {
+            return Ok(None);
+        }
+        let search = Self::fork(proc, run);
+        if search.is_err() {
+            let _ = kill_found(proc, run, &mut no_dying());
+        }
+        search.map(Some)
     }
 
     fn fork(proc: &Proc, run: &str) -> nix::Result<Self> {
@@ -77,6 +86,7 @@ impl Search {
                 pid: child,
                 reports,
                 reported_at: clock::now(),
+                has_progressed: false,
                 dying: None,
                 has_ended: false,
                 is_given_up: false,
@@ -107,6 +117,7 @@ impl Search {
                 Ok(_) => {
                     let number = i32::from_ne_bytes(report);
                     (self.reported_at, self.dying) = (clock::now(), Some(number).filter(|number| *number > SCANNED));
+                    self.has_progressed = true;
                     self.has_ended |= number == ENDED;
                 }
                 Err(Errno::EINTR) => {}
@@ -125,9 +136,9 @@ impl Search {
         self.dying
     }
 
-    /// Returns whether the search was given up.
-    pub fn is_given_up(&self) -> bool {
-        self.is_given_up
+    /// Returns whether the child has reported anything.
+    pub fn has_progressed(&self) -> bool {
+        self.has_progressed
     }
 
     /// Returns whether the child, which is dead, was killed by another program before the end of the search.
@@ -141,7 +152,7 @@ impl Search {
 /// [`SCANNED`]. Returns when a scan has found no further process, because killed processes may have forked, and when all
 /// that were killed are dead.
 fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
-    let mut dying: [Option<(Identity, PidFd)>; MAX_DYING] = [const { None }; MAX_DYING];
+    let mut dying = no_dying();
     let mut last_kill = clock::now();
     loop {
         let scan = kill_found(proc, run, &mut dying);
@@ -169,6 +180,13 @@ fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
     }
 }
 
+/// The killed processes that have not ended.
+type Dying = [Option<(Identity, PidFd)>; MAX_DYING];
+
+fn no_dying() -> Dying {
+    [const { None }; MAX_DYING]
+}
+
 /// What a scan has found.
 #[derive(Default)]
 struct Scan {
@@ -181,7 +199,7 @@ struct Scan {
 ///
 /// # Errors
 /// Fails if there is no free descriptor or no memory.
-fn kill_found(proc: &Proc, run: &str, dying: &mut [Option<(Identity, PidFd)>; MAX_DYING]) -> nix::Result<Scan> {
+fn kill_found(proc: &Proc, run: &str, dying: &mut Dying) -> nix::Result<Scan> {
     let (mut scan, mut failure) = (Scan::default(), None);
     proc.for_each_process(|Listed { number, .. }| {
         let member = match possible_member(proc, number) {
@@ -229,10 +247,10 @@ fn possible_member(proc: &Proc, number: i32) -> nix::Result<Option<(Identity, Pi
         // The process is too old, dead, or hidden from this user.
         _ => return Ok(None),
     };
-    match proc.numbers(number) {
-        Some(numbers) => Ok(numbers.is_nested.then_some((Identity { number, started: stat.started }, numbers.pid))),
-        None if proc.stat(number).is_ok() => Err(Errno::ENFILE),
-        None => Ok(None),
+    match proc.try_numbers(number) {
+        Err(errno) if is_shortage(errno) => Err(errno),
+        Ok(Some(numbers)) if numbers.is_nested => Ok(Some((Identity { number, started: stat.started }, numbers.pid))),
+        _ => Ok(None),
     }
 }
 
@@ -257,9 +275,11 @@ fn kill_member(proc: &Proc, run: &str, (process, pid): (Identity, Pid)) -> nix::
         Err(_) => Membership::No,
         Ok(membership) => membership,
     };
+    // In a PID namespace beside this one, the pid is another process's number here.
+    let is_other = membership == Membership::Yes && proc.number_of(&fd) != Some(process.number);
     // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it.
     Ok(match membership {
-        _ if !proc.is_alive(process) => Killed::No,
+        _ if is_other || !proc.is_alive(process) => Killed::No,
         Membership::Yes if fd.signal(Signal::SIGKILL).is_ok() => Killed::Yes(fd),
         Membership::Unreadable => Killed::Unreadable,
         Membership::Yes | Membership::No => Killed::No,
@@ -316,7 +336,15 @@ pub mod tests {
     /// Returns a search with this child, which has never reported anything.
     pub fn silent_search(child: &Child, reports: OwnedFd) -> Search {
         let pid = Pid::from_raw(child.id().try_into().unwrap());
-        Search { pid, reports, reported_at: clock::now(), dying: None, has_ended: false, is_given_up: false }
+        Search {
+            pid,
+            reports,
+            reported_at: clock::now(),
+            has_progressed: false,
+            dying: None,
+            has_ended: false,
+            is_given_up: false,
+        }
     }
 
     #[test]

@@ -4,26 +4,38 @@
 //! But the entry point needed `CAP_SETUID` for that, so a child of leaderrun can become the same user and signal the
 //! entry point.
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
-/// Runs `action` in a child with this user ID, and returns its result.
+use crate::process::pidfd::PidFd;
+
+/// How long a child may take. It only makes system calls that do not block, so a child that takes longer was stopped.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs `action` in a child with this effective user ID, and returns its result.
 ///
 /// # Errors
 /// Returns the error from `action` or from the change of the user ID, or `EPERM` if the child cannot be created or does
 /// not exit normally.
 pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
+    let parent = getpid();
     // SAFETY: the child only makes system calls.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => wait_for(child),
         Ok(ForkResult::Child) => {
-            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+            // Only the effective user is changed, so that processes of that user cannot stop this one.
+            const UNCHANGED: i32 = -1;
             // SAFETY: the call takes three integers. libc's function is not used, because it changes the users of all
             // threads.
-            let changed = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) });
-            let errno = changed.and_then(|_| action()).err().map_or(0, |errno| errno as i32);
+            let changed = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, UNCHANGED, user, UNCHANGED) });
+            // The change of the user would undo this.
+            let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+            let permitted = changed.and_then(|_| if getppid() == parent { action() } else { Err(Errno::ESRCH) });
+            let errno = permitted.err().map_or(0, |errno| errno as i32);
             // SAFETY: the call ends this process without running the exit handlers that were inherited from the parent.
             unsafe { libc::_exit(errno) }
         }
@@ -31,8 +43,11 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
     }
 }
 
-/// Waits for a child. The child ends soon, because it only makes system calls that do not block.
+/// Waits for a child, and kills it if it does not end within [`TIMEOUT`].
 fn wait_for(child: Pid) -> nix::Result<()> {
+    if PidFd::try_open(child).is_ok_and(|fd| !fd.dies_within(TIMEOUT)) {
+        let _ = kill(child, Signal::SIGKILL);
+    }
     let mut status = 0;
     // SAFETY: the kernel writes one int to `status`.
     while unsafe { libc::waitpid(child.as_raw(), &mut status, libc::__WALL) } == -1 {

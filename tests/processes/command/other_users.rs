@@ -63,6 +63,14 @@ fn a_command_of_another_user_is_killed() {
     assert!(!a.log().contains("cannot"), "{}", a.log());
 }
 
+#[testkit::test(requires = CAN_CHANGE_USER.clone())]
+fn a_command_of_another_user_cannot_stop_the_process_that_kills_it() {
+    let a = start_as_pid_1("trap '' TERM; echo ready; while :; do kill -STOP -1; done");
+    eventually("the command is ready", || a.output().contains("ready"));
+    signal_leaderrun(&a, Signal::SIGTERM);
+    a.wait_for_log("ended by SIGKILL, and none of its processes is left");
+}
+
 /// A directory that all users can write to, with a copy of leaderrun and a set-user-ID copy of `setpriv`.
 struct PublicDirectory(PathBuf);
 
