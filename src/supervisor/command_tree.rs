@@ -42,8 +42,8 @@ pub struct CommandTree {
     /// The pids of the left-over processes that SIGTERM was sent to, in ascending order. Processes that are orphaned
     /// later get SIGTERM too.
     terminated: Option<Vec<Pid>>,
-    /// Whether the tree is polled: only nested processes are left, whose death no SIGCHLD announces, or a
-    /// search for escaped processes is under way, which may be blocked.
+    /// Whether the tree is polled: only nested processes are left, whose death no SIGCHLD announces, or a search for
+    /// escaped processes is under way, which may be blocked, or has to be started again.
     is_polled: bool,
     /// Whether the last call to [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,

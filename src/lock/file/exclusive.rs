@@ -79,8 +79,9 @@ impl Exclusive {
         let give_up_at = clock::now() + request_timeout * 3 / 4;
         let time_limit = TimeLimit::start(time_limit);
         let companion = lock_at_path(companion, give_up_at, wait_reason, open_companion)?;
-        let record_file = lock_at_path(path, give_up_at, wait_reason, record_file::open)?;
-        Ok(Self { record_file, companion, time_limit })
+        let mut exclusive = Self { record_file: None, companion, time_limit };
+        exclusive.record_file = lock_at_path(path, give_up_at, wait_reason, record_file::open)?;
+        Ok(exclusive)
     }
 
     /// Returns the locked record file.

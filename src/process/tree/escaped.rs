@@ -12,13 +12,13 @@ use nix::unistd::Pid;
 
 use super::not_nested::NotNested;
 use super::proc::Proc;
-use super::search::Search;
+use super::search::{self, Search};
 use crate::process::clock;
 
 /// The shortest time between the starts of two searches during a kill.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause before another search if the child of the previous one was killed.
+/// The pause before another search if one could not be started, or if its child was killed.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the last search is tried again if it cannot be started or its child is killed.
@@ -33,7 +33,7 @@ pub struct Escaped {
     next_search_in_kill: Instant,
     /// When the next search may start after the tree seemed empty.
     next_search: Instant,
-    /// Whether a search was started, or was not necessary, when the tree seemed empty.
+    /// Whether a search was started when the tree seemed empty, was not necessary, or was given up.
     was_searched_at_end: bool,
     /// Since when the last search could not be started, or was interrupted.
     fails_since: Option<Instant>,
@@ -53,7 +53,7 @@ impl Escaped {
         }
     }
 
-    /// Returns whether no escaped process is left. Starts a search if that is not known. The tree must seem empty, so
+    /// Returns whether no escaped process is left, or the search was given up. Starts a search if that is not known. The tree must seem empty, so
     /// that the child of an earlier search is dead.
     pub fn none_left(&mut self, proc: &Proc, not_nested: &NotNested) -> bool {
         let now = clock::now();
@@ -62,9 +62,15 @@ impl Escaped {
             self.was_searched_at_end = self.is_overdue(now);
         }
         if !self.was_searched_at_end && now >= self.next_search {
-            let search = Search::start(proc, not_nested, &self.run);
-            self.was_searched_at_end = search.is_ok() || self.is_overdue(now);
-            self.search = search.unwrap_or_default();
+            self.next_search = now + RETRY_PAUSE;
+            match Search::start(proc, not_nested, &self.run) {
+                Ok(search) => (self.search, self.was_searched_at_end) = (search, true),
+                Err(_) => {
+                    // The escaped processes may use up the limit of processes, so that no child can be forked.
+                    search::kill_once(proc, &self.run);
+                    self.was_searched_at_end = self.is_overdue(now);
+                }
+            }
         }
         self.was_searched_at_end && self.search.is_none()
     }

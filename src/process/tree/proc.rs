@@ -259,16 +259,15 @@ impl Proc {
         Ok(pid.map(|pid| Numbers { pid, is_nested: count > self.depth }))
     }
 
-    /// Returns the number of the process that a descriptor refers to.
-    pub fn number_of(&self, fd: &PidFd) -> Option<i32> {
+    /// Returns the number of the process that a descriptor refers to; `None` if the process has been reaped.
+    ///
+    /// # Errors
+    /// Fails if there is no free descriptor.
+    pub fn number_of(&self, fd: &PidFd) -> nix::Result<Option<i32>> {
         let (mut path, mut buffer) = ([0; PATH_SIZE], [0; READ_SIZE]);
         let path = format_path(&mut path, format_args!("self/fdinfo/{}", fd.as_fd().as_raw_fd()));
-        let line = self
-            .read(path, &mut buffer)
-            .ok()?
-            .split(|byte| *byte == b'\n')
-            .find_map(|line| line.strip_prefix(b"Pid:"))?;
-        parse_number(line.trim_ascii())
+        let number = self.read_line(path, b"\nPid:", &mut buffer)?;
+        Ok(parse_number(number.trim_ascii()).filter(|number| *number > 0))
     }
 
     /// Reads a line of a file, without `start`. `start` begins with the line break before the line. The list of groups
@@ -539,10 +538,10 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let number = i32::try_from(child.id()).unwrap();
         let fd = PidFd::open(Pid::from_raw(number)).unwrap();
-        assert_eq!(proc.number_of(&fd), Some(number));
+        assert_eq!(proc.number_of(&fd), Ok(Some(number)));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_ne!(proc.number_of(&fd), Some(number));
+        assert_eq!(proc.number_of(&fd), Ok(None));
     }
 
     #[test]

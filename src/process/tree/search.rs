@@ -1,5 +1,6 @@
 //! A child process that finds and kills the [escaped](super::escaped) processes of a run.
 
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
@@ -19,8 +20,11 @@ use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
 
 /// A search that reports no progress for this long is given up. The time is long enough for a scan of tens of thousands
-/// of processes on a busy machine, so such a search is blocked.
+/// of processes on a busy machine, so such a search is blocked, or there is no free descriptor.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The maximum time between two checks of a search by a process that is not frozen.
+const MAX_CHECK_PAUSE: Duration = Duration::from_secs(1);
 
 /// The maximum number of killed processes that a search waits for at the same time.
 const MAX_DYING: usize = 64;
@@ -28,7 +32,7 @@ const MAX_DYING: usize = 64;
 /// How long a search waits for the death of killed processes before it looks for others.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a search waits for environments that cannot be read, after the last kill. An exec takes less time.
+/// How long a search waits for environments that cannot be read. An exec takes less time.
 const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause after a scan that killed nothing.
@@ -47,6 +51,7 @@ pub struct Search {
     /// The reading end of a pipe. The child holds the other end until it is dead.
     reports: OwnedFd,
     reported_at: Instant,
+    checked_at: Instant,
     has_progressed: bool,
     /// The number of a killed process that has not ended.
     dying: Option<i32>,
@@ -59,22 +64,14 @@ impl Search {
     /// Returns `None` if there can be no such process.
     ///
     /// # Errors
-    /// Fails if there is no free descriptor. If no process can be forked, perhaps because the escaped processes use up
-    /// the limit, this process kills those that one scan finds, and the call fails.
+    /// Fails if there is no free descriptor, or if no process can be forked.
     pub fn start(proc: &Proc, not_nested: &NotNested, run: &str) -> nix::Result<Option<Self>> {
         let mut any_possible = false;
         proc.for_each_process(|process| {
             any_possible |= !not_nested.contains(process) && possible_member(proc, process.number) != Ok(None);
             !any_possible
         })?;
-        if !any_possible {
-            return Ok(None);
-        }
-        let search = Self::fork(proc, run);
-        if search.is_err() {
-            let _ = kill_found(proc, run, &mut no_dying());
-        }
-        search.map(Some)
+        if any_possible { Self::fork(proc, run).map(Some) } else { Ok(None) }
     }
 
     fn fork(proc: &Proc, run: &str) -> nix::Result<Self> {
@@ -86,6 +83,7 @@ impl Search {
                 pid: child,
                 reports,
                 reported_at: clock::now(),
+                checked_at: clock::now(),
                 has_progressed: false,
                 dying: None,
                 has_ended: false,
@@ -124,7 +122,12 @@ impl Search {
                 Err(_) => break,
             }
         }
-        if !self.is_given_up && clock::now() >= self.reported_at + PROGRESS_TIMEOUT {
+        let now = clock::now();
+        if now.since(mem::replace(&mut self.checked_at, now)) > MAX_CHECK_PAUSE {
+            // This process was frozen or suspended, and perhaps the child as well.
+            self.reported_at = now;
+        }
+        if !self.is_given_up && now >= self.reported_at + PROGRESS_TIMEOUT {
             self.is_given_up = true;
             let _ = kill(self.pid, Signal::SIGKILL);
         }
@@ -149,11 +152,11 @@ impl Search {
 }
 
 /// Kills every process of the run, and reports progress with the number of a process that has not ended, or with
-/// [`SCANNED`]. Returns when a scan has found no further process, because killed processes may have forked, and when all
-/// that were killed are dead.
+/// [`SCANNED`]. Returns when all that were killed are dead, and when a further scan has found no other process, because
+/// killed processes may have forked, and none whose environment has been unreadable for less than [`EXEC_TIMEOUT`].
 fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
     let mut dying = no_dying();
-    let mut last_kill = clock::now();
+    let mut unreadable_since = None;
     loop {
         let scan = kill_found(proc, run, &mut dying);
         let until = clock::now() + DEATH_TIMEOUT;
@@ -161,23 +164,29 @@ fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
             slot.take_if(|(_, fd)| fd.dies_within(until.since(clock::now())));
         }
         let first_dying = dying.iter().flatten().next().map(|(process, _)| process.number);
-        match scan {
-            Ok(Scan { any_killed: true, .. }) => {
-                last_kill = clock::now();
-                report(first_dying.unwrap_or(SCANNED));
+        // Without progress, the search is given up some time.
+        if let Ok(Scan { any_killed, any_unreadable }) = scan {
+            let now = clock::now();
+            if any_killed || !any_unreadable {
+                unreadable_since = None;
+            }
+            let is_readable = !any_unreadable || now >= *unreadable_since.get_or_insert(now) + EXEC_TIMEOUT;
+            if !any_killed && first_dying.is_none() && is_readable {
+                return;
+            }
+            report(first_dying.unwrap_or(SCANNED));
+            if any_killed {
                 continue;
             }
-            Ok(Scan { any_unreadable, .. }) => {
-                if first_dying.is_none() && (!any_unreadable || clock::now() >= last_kill + EXEC_TIMEOUT) {
-                    return;
-                }
-                report(first_dying.unwrap_or(SCANNED));
-            }
-            // Without progress the search is given up some time.
-            Err(_) => {}
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Kills the processes of the run that one scan finds. The call can block while the kernel waits for a page of another
+/// process.
+pub fn kill_once(proc: &Proc, run: &str) {
+    let _ = kill_found(proc, run, &mut no_dying());
 }
 
 /// The killed processes that have not ended.
@@ -275,8 +284,8 @@ fn kill_member(proc: &Proc, run: &str, (process, pid): (Identity, Pid)) -> nix::
         Err(_) => Membership::No,
         Ok(membership) => membership,
     };
-    // In a PID namespace beside this one, the pid is another process's number here.
-    let is_other = membership == Membership::Yes && proc.number_of(&fd) != Some(process.number);
+    // If the process is in a PID namespace beside this one, its number there may be the pid of another process here.
+    let is_other = membership == Membership::Yes && proc.number_of(&fd)? != Some(process.number);
     // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it.
     Ok(match membership {
         _ if is_other || !proc.is_alive(process) => Killed::No,
@@ -340,6 +349,7 @@ pub mod tests {
             pid,
             reports,
             reported_at: clock::now(),
+            checked_at: clock::now(),
             has_progressed: false,
             dying: None,
             has_ended: false,
@@ -376,6 +386,8 @@ pub mod tests {
         write(&writer, &4711_i32.to_ne_bytes()).unwrap();
         assert!(search.check().is_some() && !search.is_given_up);
         assert_eq!(search.dying(), Some(4711));
+        (search.reported_at, search.checked_at) = (clock::now() - PROGRESS_TIMEOUT, clock::now() - 2 * MAX_CHECK_PAUSE);
+        assert!(search.check().is_some() && !search.is_given_up, "both processes were suspended");
         search.reported_at = clock::now() - PROGRESS_TIMEOUT;
         assert!(search.check().is_some() && search.is_given_up);
         assert!(!child.wait().unwrap().success());

@@ -12,9 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
 use crate::process::pidfd::PidFd;
+use crate::process::priority::Priority;
 
-/// How long a child may take. It only makes system calls that do not block, so a child that takes longer was stopped.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a child may take. This is several times as long as the longest [kill](super::Tree::kill) takes, so a child
+/// that takes longer does not run.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs `action` in a child with this effective user ID, and returns its result.
 ///
@@ -27,6 +29,8 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
     match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => wait_for(child),
         Ok(ForkResult::Child) => {
+            // The parent's real-time priority is not inherited.
+            let _priority = Priority::acquire();
             // Only the effective user is changed, so that processes of that user cannot stop this one.
             const UNCHANGED: i32 = -1;
             // SAFETY: the call takes three integers. libc's function is not used, because it changes the users of all
