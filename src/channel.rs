@@ -3,7 +3,7 @@
 //! Neither side ever blocks. If the queue is full because the other side does not read, a message is lost;
 //! [`leaderrun_core::messages`] says what a lost message can cause.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -30,6 +30,7 @@ pub struct Channel<S, R> {
     /// between a deadline and the signal that it then sends. It is not initialized, so only those of its pages that a
     /// packet has reached take up memory.
     packet: RefCell<Box<[MaybeUninit<u8>]>>,
+    is_open: Cell<bool>,
     messages: PhantomData<(S, R)>,
 }
 
@@ -51,7 +52,8 @@ pub fn pair() -> io::Result<(ElectorEnd, SupervisorEnd)> {
 
 impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     fn new(socket: OwnedFd) -> Self {
-        Self { socket, packet: RefCell::new(Box::new_uninit_slice(MAX_PACKET_SIZE)), messages: PhantomData }
+        let packet = RefCell::new(Box::new_uninit_slice(MAX_PACKET_SIZE));
+        Self { socket, packet, is_open: Cell::new(true), messages: PhantomData }
     }
 
     /// Sends a message. It is lost if the queue is full because the other side has stopped reading.
@@ -65,18 +67,29 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     }
 
     /// Returns all messages that have arrived, in order, without those that cannot be parsed. It does not report that
-    /// the other side is gone, because a pidfd reports that.
+    /// the other side is dead, because a pidfd reports that.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
         let mut buffer = self.packet.borrow_mut();
         loop {
             match receive_packet(&self.socket, &mut buffer) {
-                Ok([]) => return messages,
+                Ok([]) => {
+                    self.is_open.set(false);
+                    return messages;
+                }
                 Ok(packet) => messages.extend(serde_json::from_slice::<R>(packet)),
                 Err(Errno::EINTR) => {}
                 Err(_) => return messages,
             }
         }
+    }
+}
+
+impl<S, R> Channel<S, R> {
+    /// Returns whether further messages may arrive. If not, the channel is always ready and must not be polled: the other
+    /// side may need this process's CPU time to die.
+    pub fn is_open(&self) -> bool {
+        self.is_open.get()
     }
 }
 
@@ -114,6 +127,17 @@ mod tests {
         let report = Report::Gone(Gone { end: End::Exited(7), lost: false });
         supervisor.send(&report).unwrap();
         assert_eq!(elector.receive(), [report]);
+    }
+
+    #[test]
+    fn a_channel_is_open_until_the_last_message_of_the_other_side() {
+        let (elector, supervisor) = pair().unwrap();
+        assert_eq!(supervisor.receive(), []);
+        assert!(supervisor.is_open());
+        elector.send(&Order::Lose).unwrap();
+        drop(elector);
+        assert_eq!(supervisor.receive(), [Order::Lose]);
+        assert!(!supervisor.is_open());
     }
 
     #[test]

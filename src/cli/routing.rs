@@ -88,7 +88,7 @@ fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -
     let length = lock.name.len();
     if length > longest {
         let reason =
-            format!("the name has {length} characters, but for the routing of traffic it can have at most {longest}");
+            format!("the name has {length} characters, but at most {longest} are allowed when traffic is routed");
         return Err(UsageError::new(origin.given(), reason).for_example(origin.with("my-job")));
     }
     Ok(())

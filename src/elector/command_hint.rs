@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::process::environment::program_directories;
 use crate::telemetry::log::shell_word;
 
-/// The characters that have a special meaning in a shell, apart from those that separate words.
+/// The characters that have a special meaning in a shell, except whitespace.
 const SHELL_CHARACTERS: &str = "|&;<>()$`\"'*?[]~{}!#\\";
 
 /// Returns a suggestion for a command that could not be executed.
@@ -21,7 +21,7 @@ pub fn command_hint(command: &str) -> Option<String> {
 fn path_hint(command: &str) -> Option<String> {
     let path = env::var_os("PATH")?;
     let is_missing = !command.contains(['/', ' ']) && !is_found(command);
-    is_missing.then(|| format!("PATH is {}; try its full path", path.display()))
+    is_missing.then(|| format!("PATH is {}; try the full path of the program", path.display()))
 }
 
 /// Returns a suggestion if the command and its arguments were probably quoted as one word: the text contains characters
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn the_hint_about_a_missing_program_contains_the_search_path() {
         let path = env::var("PATH").expect("a PATH");
-        let expected = format!("PATH is {path}; try its full path");
+        let expected = format!("PATH is {path}; try the full path of the program");
         assert_eq!(command_hint("no-such-program"), Some(expected));
         for command in ["sleep", "/no/such/program", "./program"] {
             assert_eq!(command_hint(command), None, "{command}");

@@ -45,8 +45,8 @@ const MAX_WATCH_EVENTS: usize = 16;
 /// Takes part in the election for a lock, or for any of its slots, until the election ends.
 ///
 /// # Errors
-/// Fails if the lock cannot be opened, if an [outer run](super::outer_runs) holds it, or if the kernel refuses a
-/// descriptor.
+/// Fails if the lock cannot be opened, if an [outer run](super::outer_runs) holds it, or if the kernel refuses to
+/// create a descriptor.
 pub async fn run(
     lock: LockConfig,
     access: ClusterAccess,

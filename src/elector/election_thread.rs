@@ -46,7 +46,7 @@ impl ElectionThread {
     /// Starts the election on a new thread.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a descriptor or a thread.
+    /// Fails if the kernel refuses to create a descriptor or a thread.
     pub fn start(
         lock: LockConfig,
         access: ClusterAccess,

@@ -89,7 +89,7 @@ impl MainLoop {
     /// Creates the main loop of an elector whose supervisor has no orders yet.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a descriptor.
+    /// Fails if the kernel refuses to create a descriptor.
     pub fn new(
         channel: ElectorEnd,
         supervisor: PidFd,
@@ -322,8 +322,8 @@ impl MainLoop {
         // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place
         // of descriptors that do not exist.
         let timer = self.timer.as_fd();
-        let [supervisor, channel] =
-            if self.supervisor_gone { [timer; 2] } else { [self.supervisor.as_fd(), self.channel.as_fd()] };
+        let channel = if self.channel.is_open() { self.channel.as_fd() } else { timer };
+        let supervisor = if self.supervisor_gone { timer } else { self.supervisor.as_fd() };
         let withdrawn = self.withdrawn.as_ref().map_or(timer, |withdrawn| withdrawn.as_fd());
         let descriptors = [timer, self.signals.as_fd(), self.election.as_fd(), supervisor, channel, withdrawn];
         let mut descriptors = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN));

@@ -21,7 +21,7 @@ impl Monitoring {
     /// Starts the HTTP server and the notifications to systemd, if they are configured.
     ///
     /// # Errors
-    /// Fails if leaderrun can never listen on the address for HTTP, or the kernel refuses a thread.
+    /// Fails if leaderrun can never listen on the address for HTTP, or the kernel refuses to create a thread.
     pub fn start(config: &ElectorConfig) -> anyhow::Result<Self> {
         let socket = NotifySocket::from_environment().unwrap_or_else(|failure| {
             log_events::notify_failed(&failure.to_string());

@@ -18,8 +18,8 @@ use super::{Lock, LockError, LockErrorKind};
 use crate::kubernetes::{self, Cluster, Collection, ErrorKind, ObjectEvent, ObjectName, Resource, Rule, Verb, role};
 use crate::telemetry::log::printable;
 
-/// A resourceVersion that no object has, because it is etcd's revision before anything is stored.
-const NO_OBJECTS_VERSION: &str = "1";
+/// etcd's revision while nothing is stored, so no object has this resourceVersion.
+const EMPTY_STORE_VERSION: &str = "1";
 
 /// The label that states which program created an object. It is only set on new objects.
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -162,7 +162,7 @@ impl ObjectLock {
         if resource.created_by_put {
             // A PUT creates a missing object. An existing object never had this version, so it is not replaced. Without
             // a version a PUT would replace objects of some kinds unconditionally.
-            object["metadata"]["resourceVersion"] = NO_OBJECTS_VERSION.into();
+            object["metadata"]["resourceVersion"] = EMPTY_STORE_VERSION.into();
         }
         self.look_up_owner().await;
         let created = self.write_with_owner(Verb::Create, object, &record).await;
@@ -190,16 +190,19 @@ impl ObjectLock {
     /// webhooks and policies can change a write. If they changed one of these fields, other than by lengthening the
     /// lease duration, the write does not count as an acquisition or a renewal.
     fn check_stored(&self, written: &Record, stored: Stored) -> Result<Stored, LockError> {
-        let shown = |seconds: Option<u32>| seconds.map_or_else(|| "none".to_owned(), |seconds| format!("{seconds} s"));
         let [wanted, found] = [written, &stored.record].map(|record| record.lease_duration_seconds);
         let difference = if !written.is_held() {
             return Ok(stored);
         } else if stored.record.holder_identity != written.holder_identity {
-            format!("the holder {}", printable(&stored.record.holder_identity))
+            match stored.record.holder_identity.as_str() {
+                "" => "no holder".to_owned(),
+                holder => format!("the holder {}", printable(holder)),
+            }
         } else if stored.record.mark() != written.mark() {
             format!("a {RUN_ANNOTATION} annotation or renewTime that differs from what leaderrun wrote")
-        } else if found < wanted {
-            format!("a lease duration of {} instead of {}", shown(found), shown(wanted))
+        } else if let Some(wanted) = wanted.filter(|wanted| found < Some(*wanted)) {
+            let found = found.map(|seconds| format!("a lease duration of {seconds} s"));
+            format!("{} instead of {wanted} s", found.unwrap_or_else(|| "no lease duration".to_owned()))
         } else {
             return Ok(stored);
         };

@@ -66,7 +66,7 @@ impl Timer {
     /// Creates a timer that is not set.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a descriptor.
+    /// Fails if the kernel refuses to create a descriptor.
     pub fn new() -> io::Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
         Ok(Self(timer.map_err(SystemCallError::of("timerfd_create"))?))

@@ -33,7 +33,7 @@ impl DeadMansSwitch {
     /// Creates a switch that has no effect yet.
     ///
     /// # Errors
-    /// Fails if the kernel refuses the sockets or their options.
+    /// Fails if the kernel refuses to create the sockets or to set their options.
     pub fn new() -> io::Result<Self> {
         let (held, signaling) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)

@@ -58,7 +58,7 @@ impl Deadline {
     /// Creates a deadline that has passed, for the run with this ID.
     ///
     /// # Errors
-    /// Fails if the offset of the clock cannot be read, or if the kernel refuses a memory file or its seals.
+    /// Fails if the offset of the clock cannot be read, or if the kernel refuses to create or to seal a memory file.
     pub fn new(run: &str) -> io::Result<Self> {
         let clock_offset = clock::offset()?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;

@@ -1,8 +1,8 @@
 //! Programs that leaderrun runs for itself, such as credential plugins.
 //!
-//! A helper shares neither stdout nor the process group of the command, and stdin and stderr only with
-//! [`TerminalAccess::Shared`]. It is killed when it takes too long, when the thread that runs it ends, and when
-//! leaderrun ends (see [`kill_helpers`](super::tree::kill_helpers)).
+//! A helper has its own stdout and is not in the command's process group. It shares stdin and stderr with the command
+//! only if its access to the terminal is [`TerminalAccess::Shared`]. It is killed when it takes too long, when the
+//! thread that runs it ends, and when leaderrun ends (see [`kill_helpers`](super::tree::kill_helpers)).
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,8 +57,8 @@ pub enum HelperError {
     Failed(io::Error),
 }
 
-/// Runs a program until it ends, for at most `limit`. Calls `pass_on` with each line that a slow program writes to
-/// stderr.
+/// Runs a program until it ends, for at most `limit`. If stderr is captured, calls `pass_on` with each line that a slow
+/// program writes there, except blank lines and what it writes just before it ends.
 ///
 /// The program is killed if the calling thread ends.
 ///

@@ -47,7 +47,7 @@ const TEST_CALLS: [TestCall; 20] = [
 /// Tries the system calls that leaderrun cannot work without.
 ///
 /// # Errors
-/// Fails with the first call that the kernel does not have, or that a sandbox refuses.
+/// Fails with the first call that the kernel does not support, or that a sandbox refuses.
 pub fn check() -> Result<(), SystemCallError> {
     for (name, number, [first, second, third, fourth]) in TEST_CALLS {
         // SAFETY: every pointer is null, which the kernel refuses or does not use.

@@ -25,16 +25,16 @@ pub enum Priority {
     /// The thread runs before all ordinary threads.
     RealTime,
     /// The thread has a short time slice. Of the threads that have had less than their share of CPU time, the scheduler
-    /// runs the one whose slice ends first. Linux 6.12 and later permit a short slice to every process; earlier kernels
-    /// ignore it.
+    /// runs the one whose slice ends first. Linux 6.12 and later let every process choose a short slice; earlier
+    /// kernels ignore it.
     ShortTimeSlice,
 }
 
 impl Priority {
-    /// Gives this thread a real-time priority. If the kernel refuses that, for example because this process lacks
-    /// CAP_SYS_NICE, or if the time of its real-time threads is limited, the thread gets a short time slice. Returns
-    /// `None` if nothing was changed, because the thread does not have the default scheduling policy or the kernel
-    /// refused both.
+    /// Gives the calling thread a real-time priority. If the kernel refuses that, for example because this process
+    /// lacks CAP_SYS_NICE, or if the time of its real-time threads is limited, the thread gets a short time slice.
+    /// Returns `None` if nothing was changed, because the thread does not have the default scheduling policy or the
+    /// kernel refused both.
     pub fn acquire() -> Option<Self> {
         // SAFETY: the call takes an integer; zero is this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
@@ -47,7 +47,7 @@ impl Priority {
         Self::acquire_short_time_slice()
     }
 
-    /// Gives this ordinary thread a short time slice, if the kernel permits it.
+    /// Gives the calling thread, which must not have a real-time policy, a short time slice, if the kernel permits it.
     pub fn acquire_short_time_slice() -> Option<Self> {
         set_time_slice(SHORT_TIME_SLICE).ok().map(|()| Self::ShortTimeSlice)
     }
@@ -62,19 +62,19 @@ impl Drop for Priority {
     }
 }
 
-/// Gives this ordinary thread the default time slice. Otherwise its new threads and processes would inherit a short
-/// time slice, and long computations would spend more CPU time on context switches.
+/// Gives the calling thread, which must not have a real-time policy, the default time slice. Otherwise its new threads
+/// and processes would inherit a short time slice, and long computations would spend more CPU time on context switches.
 pub fn reset_time_slice() {
     let _ = set_time_slice(0);
 }
 
-/// Returns whether the kernel kills this process when a real-time thread has run for some time without sleeping. A kill
-/// of many processes can take longer.
+/// Returns whether the kernel limits how long a real-time thread may run without sleeping, and kills the process after
+/// that. Killing many processes can take longer than such a limit.
 fn is_real_time_limited() -> bool {
     getrlimit(Resource::RLIMIT_RTTIME).is_ok_and(|(soft, hard)| soft.min(hard) != RLIM_INFINITY)
 }
 
-/// Sets the scheduling policy of this thread. Its nice value stays as it is.
+/// Sets the scheduling policy of the calling thread. Its nice value stays as it is.
 fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
     // SAFETY: all zeros are a valid value; some C libraries have more fields.
     let mut parameters: libc::sched_param = unsafe { mem::zeroed() };
@@ -94,7 +94,7 @@ struct SchedulingAttributes {
     flags: u64,
     nice: i32,
     priority: u32,
-    /// For an ordinary thread: its time slice in nanoseconds.
+    /// For a thread without a real-time policy: its time slice in nanoseconds.
     runtime: u64,
     deadline: u64,
     period: u64,
@@ -110,7 +110,7 @@ impl SchedulingAttributes {
     }
 }
 
-/// Sets the time slice of this ordinary thread; zero is the default.
+/// Sets the time slice of the calling thread, which must not have a real-time policy; zero is the default.
 fn set_time_slice(nanos: u64) -> nix::Result<()> {
     let attributes = SchedulingAttributes { runtime: nanos, ..SchedulingAttributes::of_this_thread()? };
     // SAFETY: the kernel reads the attributes during the call; zeros are this thread and no flags.
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_time_slice_changes_nothing_else_and_is_restored() {
+    fn a_short_time_slice_changes_nothing_else_and_is_undone() {
         let attributes = || SchedulingAttributes::of_this_thread().unwrap();
         let before = attributes();
         set_time_slice(SHORT_TIME_SLICE).unwrap();

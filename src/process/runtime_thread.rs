@@ -24,7 +24,7 @@ static START: Mutex<()> = Mutex::new(());
 /// Builds a runtime for the current thread. Blocking calls need [`start_blocking_thread`].
 ///
 /// # Errors
-/// Fails if the kernel refuses a descriptor.
+/// Fails if the kernel refuses to create a descriptor.
 pub fn runtime() -> io::Result<Runtime> {
     let runtime = Builder::new_current_thread().enable_all().thread_keep_alive(KEEP_ALIVE).build();
     Ok(runtime.map_err(SystemCallError::of("epoll_create1"))?)
@@ -37,7 +37,7 @@ pub fn runtime() -> io::Result<Runtime> {
 /// used up the process limit. Once there is one thread, blocking calls wait for it instead.
 ///
 /// # Errors
-/// Fails if the kernel refuses a thread.
+/// Fails if the kernel refuses to create a thread.
 pub fn start_blocking_thread() -> io::Result<()> {
     // Otherwise, this process could start another thread after the check and thereby reach the limit.
     let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
@@ -61,7 +61,7 @@ fn check_thread_can_start() -> io::Result<()> {
 /// Starts a thread with this name.
 ///
 /// # Errors
-/// Fails if the kernel refuses a thread.
+/// Fails if the kernel refuses to create a thread.
 pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), SystemCallError> {
     let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(SystemCallError::of_thread)
@@ -70,7 +70,7 @@ pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Sys
 /// Runs `work` to completion on a new thread with this name. The returned receiver delivers its result.
 ///
 /// # Errors
-/// Fails if the kernel refuses a thread.
+/// Fails if the kernel refuses to create a thread.
 pub fn spawn<T, W>(name: &str, work: impl FnOnce() -> W + Send + 'static) -> io::Result<Receiver<io::Result<T>>>
 where
     T: Send + 'static,

@@ -221,7 +221,7 @@ impl Signals {
     /// Creates a descriptor for all signals that [`BlockedSignals`] blocks.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a descriptor.
+    /// Fails if the kernel refuses to create a descriptor.
     pub fn new(inherited: &InheritedSignals) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let descriptor = SignalFd::with_flags(&blocked_signals(), flags).map_err(SystemCallError::of("signalfd4"))?;

@@ -35,7 +35,7 @@ impl SystemCallError {
         }
     }
 
-    /// Returns whether the call always fails, because the kernel does not have it or a sandbox refuses it.
+    /// Returns whether the call always fails, because the kernel does not support it or a sandbox refuses it.
     pub fn is_permanent(&self) -> bool {
         matches!(self.errno(), Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EINVAL)
     }
@@ -61,7 +61,7 @@ impl fmt::Display for SystemCallError {
                  container runtime"
             }
             Errno::ENOSYS | Errno::EINVAL => {
-                "; use Linux 5.4 or later, and a sandbox or container runtime that has this system call"
+                "; use Linux 5.4 or later, and a sandbox or container runtime that supports this system call"
             }
             Errno::EMFILE => "; raise the limit on open files, for example with ulimit -n 1024",
             Errno::ENFILE => "; raise fs.file-max, or close files elsewhere",

@@ -25,8 +25,8 @@ use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
 use crate::telemetry::log::printable_cause;
 
-/// The time after which a slow withdrawal is started a second time. The end of the command waits for the withdrawal,
-/// and after a long idle time the connection of the first attempt may be dead.
+/// The time after which a slow withdrawal is started a second time. The command's stop signal is held back for the
+/// withdrawal, and the first attempt may use a connection that died while it was idle.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
 
 /// Routes traffic to this candidate while it leads.
@@ -145,7 +145,7 @@ impl Worker {
                 for warning in warnings.iter().filter(|warning| !self.logged_warnings.contains(warning)) {
                     log_events::routing_failed(warning);
                 }
-                // Some warnings are only determined by steps that write nothing, so a step that has written keeps the
+                // Only a step that writes nothing checks for every problem, so a step that has written keeps the
                 // earlier warnings.
                 if !written {
                     self.logged_warnings.clear();

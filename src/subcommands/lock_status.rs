@@ -19,9 +19,9 @@ const TENTHS_LIMIT: Duration = Duration::from_secs(10);
 #[serde(rename_all = "camelCase")]
 pub struct LockStatus {
     pub lock: String,
-    /// The slot number; `None` if the lock has no slots.
+    /// The slot number according to the record; `None` if there is no record, or if it states no slot.
     slot: Option<u32>,
-    /// How many slots the lock has.
+    /// How many slots the lock has, according to the record.
     slots: Option<u32>,
     pub state: LockState,
     /// Whether there is a record. A lock without a record was never held, or its record was deleted.
@@ -91,8 +91,8 @@ impl LockStatus {
         }
     }
 
-    /// Returns whether two statuses differ by more than a renewal or the passing of time. An expiry counts as a
-    /// difference.
+    /// Returns whether two statuses of a lock differ in more than the renewal, the slot and durations. The passing of
+    /// time makes a difference only when the lock expires or becomes due.
     pub fn differs_from(&self, other: &Self) -> bool {
         let without_times = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
@@ -117,7 +117,9 @@ impl LockStatus {
         let holder = holder.as_deref().map(shown).unwrap_or_default();
         match state {
             LockState::Held => format!("{}, transitions {transitions}", self.held_by()),
-            LockState::Expired => format!("{lock} expired by this machine's clock: {holder} does not renew it"),
+            LockState::Expired => {
+                format!("{lock} has expired, by this machine's clock: {holder} has not renewed it in time")
+            }
             LockState::Free if !self.has_record => format!("{lock} is free: it has no record"),
             LockState::Free => format!("{lock} is free, transitions {transitions}"),
             LockState::NotDue => {
@@ -322,7 +324,7 @@ transitions   3
     }
 
     #[test]
-    fn time_alone_makes_no_difference_until_the_lock_expires() {
+    fn time_alone_makes_no_difference_until_the_state_changes() {
         let renewed = Record { renew_time: Some(Timestamp::UNIX_EPOCH), ..held() };
         assert!(!after(Some(&held()), 0).differs_from(&after(Some(&held()), 5000)));
         assert!(after(Some(&held()), 0).differs_from(&after(Some(&renewed), 0)), "the mark is for another renewTime");

@@ -74,9 +74,10 @@ pub struct MainLoop<'a> {
     priority: Option<Priority>,
     /// Whether this process has tried to lock itself in memory.
     lock_memory_tried: bool,
-    /// The deadline that `leaderrun check` reads, unless the kernel has refused it.
+    /// The deadline that `leaderrun check` reads, unless the kernel has refused to create it.
     deadline: Option<Deadline>,
-    /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused it.
+    /// The switch that kills the command if both of leaderrun's processes die, unless the kernel has refused to create
+    /// it.
     switch: Option<DeadMansSwitch>,
 }
 
@@ -343,8 +344,8 @@ impl<'a> MainLoop<'a> {
         // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place
         // of descriptors that do not exist.
         let timer = self.timer.as_fd();
-        let [channel, elector] =
-            if self.elector_gone { [timer; 2] } else { [self.channel.as_fd(), self.elector.as_fd()] };
+        let channel = if self.channel.is_open() { self.channel.as_fd() } else { timer };
+        let elector = if self.elector_gone { timer } else { self.elector.as_fd() };
         let exec = self.exec.as_ref().map_or(timer, AsFd::as_fd);
         let signals = if self.tree.handles_deaths_together() { timer } else { self.signals.as_fd() };
         let mut descriptors = [timer, signals, channel, elector, exec].map(|fd| PollFd::new(fd, PollFlags::POLLIN));

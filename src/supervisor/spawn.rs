@@ -129,7 +129,7 @@ impl Start<'_> {
     /// child when the supervisor dies.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a pipe or a process.
+    /// Fails if the kernel refuses to create a pipe or a process.
     pub fn spawn(self) -> Result<Spawned, SystemCallError> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SystemCallError::of("pipe2"))?;
         let supervisor = getpid();

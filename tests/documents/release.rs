@@ -104,8 +104,8 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     }
 }
 
-/// A program that replaces `gh` and `cargo`. It publishes into the directory `$STATE`, and fails in the middle
-/// of change number `$FAILS`.
+/// A program that replaces `gh` and `cargo`. It publishes into the directory `$STATE`. Change number `$FAILS` fails
+/// before it has an effect; an upload fails after its first file.
 const FAKE_PUBLISHER: &str = r#"#!/bin/sh
 change() {
     echo "$1" >>"$STATE/changes"
@@ -122,7 +122,7 @@ case "$(basename "$0") $1 $2" in
 esac
 "#;
 
-/// Runs `packaging/publish` with the fake programs. They fail during change number `failing_change`, counted from 1,
+/// Runs `packaging/publish` with the fake programs. They fail at change number `failing_change`, counted from 1,
 /// and never fail if it is 0. Returns whether the script succeeded.
 fn publish(directory: &Path, failing_change: usize) -> bool {
     let version = env!("CARGO_PKG_VERSION");

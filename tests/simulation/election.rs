@@ -38,7 +38,7 @@ pub struct ElectorProcess {
     /// The number of the request in flight.
     pub request_in_flight: Option<u32>,
     /// `true` if the last request is a write to a lock in one object.
-    is_write_in_flight: bool,
+    last_request_is_write: bool,
     /// The reply to the request in flight, and the revision of the store that the reply reflects.
     pub reply: Option<(Reply, u64)>,
     /// The numbers of the last two writes that were replaced by another request before their replies arrived.
@@ -104,7 +104,7 @@ impl ElectorProcess {
             requests: 0,
             pair,
             request_in_flight: None,
-            is_write_in_flight: false,
+            last_request_is_write: false,
             given_up_writes: VecDeque::new(),
             late_writes: VecDeque::new(),
             reply: None,
@@ -230,13 +230,13 @@ impl World {
                 let timeout = self.machines[self.runs[run].machine].plan.timing.request_timeout();
                 let elector = &mut self.runs[run].elector;
                 elector.gives_up_at = Some(now.boot + timeout);
-                if let Some(number) = elector.request_in_flight.filter(|_| elector.is_write_in_flight) {
+                if let Some(number) = elector.request_in_flight.filter(|_| elector.last_request_is_write) {
                     elector.given_up_writes.push_back(number);
                     if elector.given_up_writes.len() > 2 {
                         elector.given_up_writes.pop_front();
                     }
                 }
-                elector.is_write_in_flight = elector.pair.is_none() && request != Request::Get;
+                elector.last_request_is_write = elector.pair.is_none() && request != Request::Get;
                 self.send(run, request);
             }
             ElectionAction::Watch(from) => {
@@ -317,8 +317,8 @@ impl World {
         elector.request_in_flight = Some(elector.requests);
         elector.reply = None;
         let number = elector.requests;
-        // The tenure begins now. The request is sent up to a millisecond later, or later still if the process is frozen
-        // in between.
+        // The tenure that a write confirms counts from the election's step that requested the write. This request is
+        // sent up to a millisecond after the current step, or later still if the process is frozen in between.
         self.schedule_within(MILLISECOND, Event::SendRequest { run, number, member, request: Box::new(request) });
     }
 

@@ -21,7 +21,8 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 /// The range of the pause between the end of leaderrun and its next start.
 pub const RESTART_PAUSE: Range<Time> = SECOND / 20..3 * SECOND;
 
-/// The maximum number of a command's processes. Each of them takes an equal share of the kill time.
+/// The maximum number of a command's processes, and so of the generations of its process tree. Each round of a kill
+/// takes this fraction of the kill time and kills one generation.
 const MAX_PROCESSES: u32 = 9;
 
 /// The pause between two rounds of a kill by the elector.
@@ -184,8 +185,9 @@ impl World {
         self.wake_soon(run, Thread::Supervisor);
     }
 
-    /// Sets a deadline for the death of the command: `timeout` plus the time of a kill, at most a second in total, plus
-    /// the time by which this machine may delay the kill.
+    /// Sets a deadline for the death of the command: `timeout` plus [`KILL_TIME`](crate::plan::KILL_TIME) by this
+    /// machine's clock, but at most a second of true time, however slow the clock is. This machine's own delay and kill
+    /// time are added.
     fn require_death_within(&mut self, run: usize, timeout: Duration) {
         let at = self.now + self.clock(run).true_time(timeout + crate::plan::KILL_TIME).min(SECOND);
         let advance = self.machines[self.runs[run].machine].plan.advance();

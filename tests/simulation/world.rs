@@ -289,8 +289,8 @@ impl World {
         self.wake(run, thread, at);
     }
 
-    /// Wakes a thread for its deadline, late by up to its machine's delay. The wake-up for the next round of a kill is
-    /// not late, because the machine's kill time includes all rounds.
+    /// Wakes a thread up to a millisecond after its deadline, plus up to its machine's delay. The delay is not added
+    /// for the next round of a kill, because the machine's kill time includes all rounds.
     pub fn wake_for_deadline(
         &mut self,
         run: usize,

@@ -1,4 +1,4 @@
-//! The random plan of faults, which the seed alone determines.
+//! The random plan of faults and candidates. For one kind of lock and number of slots, it depends only on the seed.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ pub enum LeaderrunProcess {
 pub struct Target {
     /// `true` if the target is the leader, unless there is none.
     pub prefers_leader: bool,
-    /// The index of the series whose candidate is the target if the leader is not.
+    /// The index of the [series](crate::arena::CandidateSeries) whose current candidate is the target, unless the
+    /// target is the leader.
     pub index: usize,
 }
 

@@ -59,7 +59,7 @@ pub struct Record {
     /// How long the record is valid without a renewal, in seconds. The holder chooses this duration.
     pub lease_duration_seconds: Option<u32>,
     /// The time of the acquisition on the holder's wall clock. It is shown to people and used to calculate
-    /// [`Record::not_before`] and [`Record::min_hold`], but never compared with a clock.
+    /// [`Record::not_before`] and [`Record::min_hold`], but the election never compares it with a clock.
     pub acquire_time: Option<Timestamp>,
     /// The time of the last renewal on the holder's wall clock. Only its changes show that the holder is alive.
     pub renew_time: Option<Timestamp>,

@@ -122,7 +122,7 @@ pub fn mutate(random: &mut Rng, document: &mut Value) {
     }
 }
 
-/// Changes, inserts or removes some random bytes.
+/// Makes up to five random changes: flips a bit, inserts bytes, or truncates.
 pub fn garble(random: &mut Rng, bytes: &mut Vec<u8>) {
     for _ in 0..random.usize(1..6) {
         let at = random.usize(..=bytes.len());
@@ -135,8 +135,16 @@ pub fn garble(random: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Returns whether a character can move the cursor, change colors, hide text, or end a line.
+/// Returns whether a character can move the cursor, change colors, hide or reorder text, or end a line.
 pub fn is_dangerous(character: char) -> bool {
-    let invisible = matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
-    character.is_control() || invisible || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}')
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+        )
 }

@@ -35,7 +35,7 @@ unchanged.
 Exit status:
   0    held; with --slots, every slot is held
   1    free: released, not due, or never held; with --slots, at least one slot is free
-  2    expired by this machine's clock: the holder did not renew it in time
+  2    expired, by this machine's clock: the holder has not renewed it in time
   125  unknown: the lock cannot be reached"
     )]
     Status {

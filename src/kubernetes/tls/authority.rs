@@ -73,7 +73,7 @@ impl Authorities {
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
-                .is_none_or(|certificate| certificate.may_issue() && certificate.reason_invalid(now).is_none())
+                .is_none_or(|certificate| certificate.may_issue() && certificate.why_invalid(now).is_none())
         };
         let certificates = self.certificates.iter().filter(may_issue);
         certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
@@ -98,17 +98,17 @@ impl Authorities {
         };
         self.certificates.iter().any(|der| {
             let issuer = Certificate::parse(der).filter(|issuer| certificate.names_issuer(issuer));
-            let issuer = issuer.filter(|issuer| issuer.may_issue() && issuer.reason_invalid(now).is_none());
+            let issuer = issuer.filter(|issuer| issuer.may_issue() && issuer.why_invalid(now).is_none());
             issuer.is_some_and(|issuer| !issuer.constrains_names()) && has_signed(der)
         })
     }
 
     /// Returns why the certificate of the only authority is not valid at this time; `None` if it is valid, or if there
     /// are several authorities.
-    pub fn reason_invalid(&self, now: UnixTime) -> Option<String> {
+    pub fn why_invalid(&self, now: UnixTime) -> Option<String> {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;
-        let reason = certificate.reason_invalid(now)?;
+        let reason = certificate.why_invalid(now)?;
         Some(format!("the configured authority {certificate}, cannot be used: {reason}"))
     }
 }

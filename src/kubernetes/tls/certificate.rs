@@ -167,15 +167,15 @@ impl Certificate {
     /// # Errors
     /// Returns the reason why a server may not use it.
     pub fn check_server(&self, now: UnixTime) -> Result<(), String> {
-        match self.reason_invalid(now) {
-            Some(invalidity) => Err(invalidity),
+        match self.why_invalid(now) {
+            Some(reason) => Err(reason),
             None if self.is_for_servers() => Ok(()),
             None => Err("it is not for servers".to_owned()),
         }
     }
 
     /// Returns why this certificate is not valid at this time; `None` if it is valid.
-    pub fn reason_invalid(&self, now: UnixTime) -> Option<String> {
+    pub fn why_invalid(&self, now: UnixTime) -> Option<String> {
         let validity = self.0.tbs_certificate().validity();
         let now = now.as_secs();
         if now < validity.not_before.to_unix_duration().as_secs() {

@@ -22,7 +22,7 @@ pub fn reason(
 ) -> String {
     match error {
         Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
-            let own_reason = Certificate::parse(der).and_then(|certificate| certificate.reason_invalid(now));
+            let own_reason = Certificate::parse(der).and_then(|certificate| certificate.why_invalid(now));
             own_reason.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
         }
         Error::CertNotValidForName(names) => {
@@ -38,14 +38,14 @@ pub fn reason(
             };
             format!("it is for {}, not for {name}; {remedy}", presented.join(", "))
         }
-        Error::UnknownIssuer => match authorities.reason_invalid(now) {
-            Some(invalidity) => invalidity,
+        Error::UnknownIssuer => match authorities.why_invalid(now) {
+            Some(reason) => reason,
             None if authorities.is_system_store => {
                 "this system does not trust its issuer; set certificate-authority in the kubeconfig".into()
             }
             None => "its issuer is not the configured authority (certificate-authority)".into(),
         },
-        Error::UnsupportedCertVersion => "it has an old version of X.509, which contains no host names".into(),
+        Error::UnsupportedCertVersion => "it uses an old version of X.509, which has no field for host names".into(),
         Error::CaUsedAsEndEntity => "it is an authority's own certificate".into(),
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
         Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
@@ -61,7 +61,7 @@ pub fn reason(
         }
         Error::UnsupportedSignatureAlgorithmContext(_) | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             "it, or its issuer, has an unsupported signature algorithm; leaderrun supports RSA and ECDSA with SHA-256 or \
-             more, and Ed25519"
+             stronger, and Ed25519"
                 .into()
         }
         other => other.to_string(),

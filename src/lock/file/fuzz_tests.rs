@@ -29,10 +29,10 @@ fn any_content_of_a_lock_file_is_read_or_refused() {
         let outcome = run_with_timeout(&runtime, async {
             let read = lock.get().await;
             let written = lock.create(Record::default()).await;
-            assert!(is_free || written.is_err(), "invalid contents were taken for a free record");
+            assert!(is_free || written.is_err(), "a record was created although the file was not empty");
             let version = Version { uid: hostile_input::text(&mut random), ..created.version };
             let replaced = lock.update(version, Record::default()).await;
-            assert!(replaced.is_err(), "a record of another uid was replaced");
+            assert!(replaced.is_err(), "an update that expected a different uid replaced the record");
             [read.err(), written.err(), replaced.err()]
         });
         outcome.iter().flatten().for_each(assert_printable);

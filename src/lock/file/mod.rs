@@ -87,7 +87,7 @@ async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock>
         .map_err(|_| anyhow!("timed out opening {path}: its file system does not respond"))?;
     opened?.map_err(|failure| {
         // File system errors contain a suggestion already.
-        let remedy = if failure.is::<LockError>() { "" } else { "; for example file:/run/job.lease" };
+        let remedy = if failure.is::<LockError>() { "" } else { "; use a path such as file:/run/job.lease" };
         anyhow!("--lock file:{path}: {}{remedy}", printable_cause(&failure))
     })
 }

@@ -9,7 +9,7 @@ use crate::process::deadline::{OUTER_RUNS_VARIABLE, RUN_VARIABLE};
 /// The size of the buffer for environments. A longer variable is not the one with the run ID.
 const BUFFER_SIZE: usize = 16 * 1024;
 
-/// Whether a process is of a run.
+/// Whether a process belongs to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
     Yes,

@@ -19,8 +19,8 @@ use crate::process::clock;
 use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
 
-/// A search that reports no progress for this long is given up. The time is long enough for a scan of tens of thousands
-/// of processes on a busy machine, so such a search is blocked, or there is no free descriptor.
+/// A search that reports no progress for this long must be blocked, or has no free descriptor, and is given up: even on a
+/// busy machine, a scan of tens of thousands of processes takes less time.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum time between two checks of a search by a process that is not frozen.
@@ -32,13 +32,15 @@ const MAX_DYING: usize = 64;
 /// How long a search waits for the death of killed processes before it looks for others.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a search waits for environments that cannot be read. An exec takes less time.
+/// How long a search keeps trying to read environments that cannot be read. A process has no environment during an exec,
+/// which takes less time than this.
 const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause after a scan that killed nothing.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What the child reports after a scan, unless a killed process has not ended. It then reports the process's number.
+/// What the child reports after a scan if all killed processes have ended. Otherwise it reports the number of one that
+/// has not.
 const SCANNED: i32 = 0;
 
 /// What the child reports at its end.
@@ -48,7 +50,7 @@ const ENDED: i32 = -1;
 #[derive(Debug)]
 pub struct Search {
     pid: Pid,
-    /// The reading end of a pipe. The child holds the other end until it is dead.
+    /// The read end of a pipe. The child holds the write end until it dies.
     reports: OwnedFd,
     reported_at: Instant,
     checked_at: Instant,
@@ -152,10 +154,12 @@ impl Search {
 }
 
 /// Kills every process of the run, and reports progress with the number of a process that has not ended, or with
-/// [`SCANNED`]. Returns when all that were killed are dead, and when a further scan has found no other process, because
-/// killed processes may have forked, and none whose environment has been unreadable for less than [`EXEC_TIMEOUT`].
+/// [`SCANNED`].
+///
+/// Killed processes may have forked, so scans are repeated until one finds nothing to kill and all killed processes are
+/// dead. If environments cannot be read, scans are repeated for [`EXEC_TIMEOUT`].
 fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
-    let mut dying = no_dying();
+    let mut dying = none_dying();
     let mut unreadable_since = None;
     loop {
         let scan = kill_found(proc, run, &mut dying);
@@ -164,7 +168,7 @@ fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
             slot.take_if(|(_, fd)| fd.dies_within(until.since(clock::now())));
         }
         let first_dying = dying.iter().flatten().next().map(|(process, _)| process.number);
-        // Without progress, the search is given up some time.
+        // Nothing is reported about a scan that fails, so the parent gives the search up if this goes on.
         if let Ok(Scan { any_killed, any_unreadable }) = scan {
             let now = clock::now();
             if any_killed || !any_unreadable {
@@ -186,13 +190,13 @@ fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
 /// Kills the processes of the run that one scan finds. The call can block while the kernel waits for a page of another
 /// process.
 pub fn kill_once(proc: &Proc, run: &str) {
-    let _ = kill_found(proc, run, &mut no_dying());
+    let _ = kill_found(proc, run, &mut none_dying());
 }
 
 /// The killed processes that have not ended.
 type Dying = [Option<(Identity, PidFd)>; MAX_DYING];
 
-fn no_dying() -> Dying {
+fn none_dying() -> Dying {
     [const { None }; MAX_DYING]
 }
 
@@ -240,8 +244,8 @@ fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
 }
 
-/// Returns a process and its pid if it is younger than this process and in a nested PID namespace, so that it may be of
-/// the run.
+/// Returns a process and its pid if it may belong to the run, because it is younger than this process and in a nested PID
+/// namespace.
 ///
 /// # Errors
 /// Fails if there is no free descriptor or no memory.
@@ -263,16 +267,16 @@ fn possible_member(proc: &Proc, number: i32) -> nix::Result<Option<(Identity, Pi
     }
 }
 
-/// What became of a process that may be of the run.
+/// What became of a process that may belong to the run.
 enum Killed {
     Yes(PidFd),
-    /// It is not of the run, or it is dead.
+    /// It does not belong to the run, or it is dead.
     No,
     /// Its environment cannot be read now.
     Unreadable,
 }
 
-/// Kills a process if it is of the run.
+/// Kills a process if it belongs to the run.
 fn kill_member(proc: &Proc, run: &str, (process, pid): (Identity, Pid)) -> nix::Result<Killed> {
     let fd = match PidFd::try_open(pid) {
         Ok(fd) => fd,
@@ -284,7 +288,8 @@ fn kill_member(proc: &Proc, run: &str, (process, pid): (Identity, Pid)) -> nix::
         Err(_) => Membership::No,
         Ok(membership) => membership,
     };
-    // If the process is in a PID namespace beside this one, its number there may be the pid of another process here.
+    // If /proc belongs to an outer PID namespace, the process may be in a sibling of this namespace. Its pid there may be
+    // the pid of another process here, and the descriptor would refer to that one.
     let is_other = membership == Membership::Yes && proc.number_of(&fd)? != Some(process.number);
     // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it.
     Ok(match membership {
@@ -363,7 +368,7 @@ pub mod tests {
         let Some(other) = NestedProcess::start(&proc, "other") else { return };
         let found = NestedProcess::start(&proc, "searched for").unwrap();
         let search = Search::start(&proc, &NotNested::default(), "searched for").unwrap();
-        let mut search = search.expect("a process may be of the run");
+        let mut search = search.expect("a process may belong to the run");
         waitpid(search.pid, None).unwrap();
         assert!(found.is_dead(&proc) && !other.is_dead(&proc));
         assert!(!search.was_interrupted());

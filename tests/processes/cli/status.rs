@@ -129,7 +129,7 @@ fn status_watch_prints_one_line_for_each_change() {
             lines(&watching).get(1) == Some(&format!("{name} is held by a, transitions 0"))
         });
         a.signal(Signal::SIGSTOP);
-        let expired = format!("{name} expired by this machine's clock: a does not renew it");
+        let expired = format!("{name} has expired, by this machine's clock: a has not renewed it in time");
         eventually("the expiry is printed", || lines(&watching).get(2) == Some(&expired));
         a.signal(Signal::SIGCONT);
         eventually("the renewal after the expiry is printed", || lines(&watching).len() > 3);

@@ -238,7 +238,7 @@ fn invalid_routing_options_are_refused() {
         ),
         (
             vec!["--lock", &long_name, "--pod-label", "a=b"],
-            "the name has 244 characters, but for the routing of traffic it can have at most 243",
+            "the name has 244 characters, but at most 243 are allowed when traffic is routed",
         ),
     ] {
         let mut refused = Candidate::without_options("refused").args(["--lock", &lock.name]).args(&arguments);

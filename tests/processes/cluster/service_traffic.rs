@@ -171,7 +171,7 @@ fn doctor_output(lock: &TestLock, routing: &[&str], options: &[String]) -> Strin
 }
 
 #[testkit::test(requires = own_address().map(drop))]
-fn traffic_of_each_service_arrives_or_the_log_says_why_not() {
+fn traffic_to_each_service_arrives_or_the_log_says_why_not() {
     let (lock, listeners, admin) =
         (TestLock::lease(), Listeners::open(own_address().expect("an address")), Cluster::shared().admin());
     let (services, address) =
@@ -227,7 +227,7 @@ fn reached_addresses_of(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
 }
 
 #[testkit::test(requires = own_addresses().map(drop))]
-fn traffic_of_a_dual_stack_service_arrives_over_both_address_families() {
+fn traffic_to_a_dual_stack_service_arrives_over_both_address_families() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
     let listener = TcpListener::bind("[::]:0").expect("a port of both families");
     let port = listener.local_addr().expect("its address").port();

@@ -154,7 +154,7 @@ fn this_machine_is_not_reached_through_the_proxy_in_the_environment() {
     assert!(requests_to(&proxy, &kubeconfig, &[("HTTPS_PROXY", format!("http://{}", proxy.address()))]).is_empty());
 }
 
-/// Writes a kubeconfig for [`SERVER`] that trusts the authority of the tests' servers, with these fields of the user.
+/// Writes a kubeconfig for [`SERVER`] that trusts the CA of the test servers. `user` contains the fields of its user.
 /// Returns its path.
 fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
     let authority = BASE64_STANDARD.encode(tls::authority());
@@ -169,7 +169,7 @@ fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
 }
 
 /// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
-fn request_of_leaderrun_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
+fn leaderrun_request_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
     let mut status =
         Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
@@ -179,7 +179,7 @@ fn request_of_leaderrun_arrives(server: &RecordingServer, kubeconfig: &Path) -> 
 }
 
 /// Returns whether kubectl's request arrives at the server; `None` if kubectl is not installed.
-fn request_of_kubectl_arrives(server: &RecordingServer, kubeconfig: &Path) -> Option<bool> {
+fn kubectl_request_arrives(server: &RecordingServer, kubeconfig: &Path) -> Option<bool> {
     let mut kubectl = Command::new("kubectl");
     kubectl.args(["version", "--request-timeout", "20s"]).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
     kubectl.stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
@@ -196,11 +196,11 @@ fn requests_arrive_through_proxies_of_each_kind() {
         for (credentials, credentials_as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
             let kubeconfig =
                 trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), USER_WITH_TOKEN);
-            if let Some(arrived) = request_of_kubectl_arrives(&server, &kubeconfig) {
+            if let Some(arrived) = kubectl_request_arrives(&server, &kubeconfig) {
                 assert!(arrived, "kubectl's request should arrive through {scheme}");
             }
             proxy.take_destinations();
-            let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
+            let (arrived, log) = leaderrun_request_arrives(&server, &kubeconfig);
             assert!(arrived, "{scheme}: {log}");
             let credentials_as_sent = if credentials_as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
                 credentials_as_sent.to_owned()
@@ -224,13 +224,13 @@ fn an_https_proxy_gets_the_client_certificate() {
     let proxy_url = format!("https://{}", proxy.address());
     let kubeconfig = trusting_kubeconfig(&proxy_url, &user);
     assert_ne!(
-        request_of_kubectl_arrives(&server, &kubeconfig),
+        kubectl_request_arrives(&server, &kubeconfig),
         Some(false),
         "kubectl should present the certificate, too"
     );
-    let (arrived, log) = request_of_leaderrun_arrives(&server, &kubeconfig);
+    let (arrived, log) = leaderrun_request_arrives(&server, &kubeconfig);
     assert!(arrived, "{log}");
-    let (arrived, log) = request_of_leaderrun_arrives(&server, &trusting_kubeconfig(&proxy_url, USER_WITH_TOKEN));
+    let (arrived, log) = leaderrun_request_arrives(&server, &trusting_kubeconfig(&proxy_url, USER_WITH_TOKEN));
     assert!(!arrived && log.contains("the proxy asks for a client certificate, but the kubeconfig has none"), "{log}");
 }
 
@@ -240,12 +240,12 @@ fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
     let proxy = TunnelProxy::start(TunnelProtocol::Https, server.address());
     let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());
     // With insecure-skip-tls-verify, the proxy's certificate is not verified either.
-    assert!(request_of_leaderrun_arrives(&server, &kubeconfig(SERVER, &proxy_url)).0);
+    assert!(leaderrun_request_arrives(&server, &kubeconfig(SERVER, &proxy_url)).0);
     let insecure = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
     let file = scratch::directory("proxies").join("config");
     fs::write(&file, insecure.replace("verify: true", "verify: false")).expect("a kubeconfig");
-    let (arrived, log) = request_of_leaderrun_arrives(&server, &file);
-    assert!(!arrived, "a proxy whose authority is unknown should not be trusted");
+    let (arrived, log) = leaderrun_request_arrives(&server, &file);
+    assert!(!arrived, "a proxy whose CA is unknown should not be trusted");
     assert!(log.contains("the proxy's certificate"), "{log}");
     assert!(log.contains("this system does not trust its issuer"), "{log}");
 }
@@ -281,7 +281,7 @@ fn the_message_names_a_proxy_that_refuses_and_the_reason() {
     ] {
         let proxy = RecordingServer::responding_with(None, move || (code, Vec::new(), "no".to_owned()));
         let proxy_url = format!(", proxy-url: 'http://{credentials}{}'", proxy.address());
-        let (_, log) = request_of_leaderrun_arrives(&proxy, &kubeconfig(SERVER, &proxy_url));
+        let (_, log) = leaderrun_request_arrives(&proxy, &kubeconfig(SERVER, &proxy_url));
         let expected = format!("through http://{} (proxy-url): {reason}", proxy.address());
         assert!(log.contains(&expected), "{code}: {log}");
         assert!(!log.contains("pw"), "{log}");

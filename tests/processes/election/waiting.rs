@@ -118,7 +118,8 @@ fn wait_zero_still_takes_over_from_a_dead_holder() {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        // All processes are killed at the same time, as when the machine fails.
+        // Neither of leaderrun's processes can react to the death of the other, as when the machine fails: the
+        // supervisor is frozen before the elector is killed.
         let (elector, supervisor) = (a.elector(), a.supervisor());
         for (process, signal) in
             [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]

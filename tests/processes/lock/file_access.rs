@@ -229,7 +229,7 @@ fn two_users_of_a_group_share_a_directory() {
         if mode & 0o1000 != 0 {
             fs::write(&path, "").expect("a file");
             chown(&path, Some(ANN), Some(GROUP)).expect("root may change the owner and the group");
-            fs::set_permissions(&path, Permissions::from_mode(0o660)).expect("the file is ours");
+            fs::set_permissions(&path, Permissions::from_mode(0o660)).expect("root may change the mode");
         }
         run_as_each(&[ANN, BEN, ANN, BEN, BEN, ANN], &lock_at(&path));
     }
@@ -342,7 +342,8 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_a
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    // c cannot see b's renewals, so a record that kept c from leading would expire before the end of this wait.
+    // c sees the file that b replaced, and none of b's renewals. If only a record in that file kept c from leading, it
+    // would expire during this wait, which is longer than the lease duration, and c would lead.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
     c.wait_for_exit(UNAVAILABLE);
     assert!(c.log().contains("mount its directory instead"), "{}", c.log());

@@ -105,8 +105,8 @@ impl ApiServer {
         self.store.forget_changes();
     }
 
-    /// Sets how many changes of each resource the watch cache holds. A watch that needs an older change only gets the
-    /// error event 410 Expired.
+    /// Sets how many changes of each resource the watch cache holds. A watch that needs an older change gets nothing
+    /// but the error event 410 Expired.
     pub fn set_watch_cache_size(&self, changes: usize) {
         self.store.set_watch_cache_size(changes);
     }

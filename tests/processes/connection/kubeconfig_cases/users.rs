@@ -110,7 +110,7 @@ pub(super) fn certificates() -> Vec<KubeconfigCase> {
             BY_CERTIFICATE,
         ),
         user(
-            "certificate beside its key",
+            "certificate and key in the same PEM text",
             "{client-certificate-data: $KEY_AND_CERT, client-key-data: $KEY_AND_CERT}",
             BY_CERTIFICATE,
         ),
@@ -143,7 +143,11 @@ pub(super) fn plugins() -> Vec<KubeconfigCase> {
     let beta = |rest: &str| plugin(&format!("{V1BETA1}{rest}"));
     vec![
         user("plugin", &beta(""), BY_PLUGIN),
-        user("plugin in .. of a directory that is missing", &beta("").replace("./plugin", "none/../plugin"), BY_PLUGIN),
+        user(
+            "plugin path with .. after a missing directory",
+            &beta("").replace("./plugin", "none/../plugin"),
+            BY_PLUGIN,
+        ),
         user("plugin with an absolute path", &beta("").replace("./plugin", "$DIR/plugin"), BY_PLUGIN),
         user(
             "plugin with nulls",
