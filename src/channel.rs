@@ -86,8 +86,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 }
 
 impl<S, R> Channel<S, R> {
-    /// Returns whether further messages may arrive. If not, the channel is always ready and must not be polled: the other
-    /// side may need this process's CPU time to die.
+    /// Returns whether further messages may arrive. If not, the channel is always ready and must not be polled: the
+    /// other side may need this process's CPU time to die.
     pub fn is_open(&self) -> bool {
         self.is_open.get()
     }

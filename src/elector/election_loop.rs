@@ -35,8 +35,8 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The least that remains of `--wait` once the lock is open, however long that took. It is not zero, because with zero the
-/// candidate would not wait for a live holder at all.
+/// The least that remains of `--wait` once the lock is open, however long that took. It is not zero, because with zero
+/// the candidate would not wait for a live holder at all.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The maximum number of watch events of one slot in the inputs of one step.

@@ -130,9 +130,10 @@ impl KillPace {
             .then_some(Self { max_killed_threads, duration })
     }
 
-    /// Returns the instant at which a gradual kill that begins now gives up its pace and kills everything that is left. It is no later than the kill
-    /// instant of `granted`, the tenure before it was brought forward: on a machine that is busier than the estimate
-    /// assumes, processes not yet killed by then would run alongside the next leader's command.
+    /// Returns the instant at which a gradual kill that begins now gives up its pace and kills everything that is left.
+    /// It is no later than the kill instant of `granted`, the tenure before it was brought forward: on a machine that
+    /// is busier than the estimate assumes, processes not yet killed by then would run alongside the next leader's
+    /// command.
     pub fn end(&self, now: Instant, granted: Option<Tenure>) -> Instant {
         let end = now + self.duration;
         granted.map_or(end, |granted| end.min(granted.kill))

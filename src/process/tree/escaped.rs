@@ -2,8 +2,8 @@
 //!
 //! In a PID namespace that another program has created (`nsenter`, `runc exec`), orphans become children of the init
 //! process of that namespace. Such processes are recognized by the run ID in their environment. Reading the environment
-//! can block while the kernel waits for a page of that process, so a child process [searches](Search). The child is part
-//! of the tree until it ends.
+//! can block while the kernel waits for a page of that process, so a child process [searches](Search). The child is
+//! part of the tree until it ends.
 
 use std::time::Duration;
 
@@ -53,8 +53,8 @@ impl Escaped {
         }
     }
 
-    /// Returns whether no escaped process is left, or the search was given up. Starts a search if that is not known. The tree must seem empty, so
-    /// that the child of an earlier search is dead.
+    /// Returns whether no escaped process is left, or the search was given up. Starts a search if that is not known.
+    /// The tree must seem empty, so that the child of an earlier search is dead.
     pub fn none_left(&mut self, proc: &Proc, not_nested: &NotNested) -> bool {
         let now = clock::now();
         if self.end_search() {

@@ -97,7 +97,8 @@ impl KillRounds {
     }
 
     /// Kills every child and, if the kill has a pace, has already lasted for [`SCAN_DELAY`], or nothing ends, every
-    /// descendant that one scan finds, as far as the pace allows.
+    /// descendant that one scan finds, as far as the pace allows. If the kill has lasted for [`SEARCH_DELAY`], also
+    /// searches for escaped processes.
     ///
     /// # Errors
     /// Returns why a process could not be killed. Only the first failure is returned.

@@ -238,8 +238,8 @@ impl Tree {
 
     /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With
     /// `max_killed_threads`, it kills at least one process, but no further process while this many killed threads have
-    /// not ended. A child that searches for escaped processes is spared. Remembered processes in nested PID namespaces are
-    /// always killed, before all others.
+    /// not ended. A child that searches for escaped processes is spared. Remembered processes in nested PID namespaces
+    /// are always killed, before all others.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///

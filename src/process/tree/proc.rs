@@ -216,8 +216,8 @@ impl Proc {
         live
     }
 
-    /// Returns the length of the environment of a process, in bytes; zero if this process may not know. Returns `None` if
-    /// the process has no environment, because it is executing a program or is dead.
+    /// Returns the length of the environment of a process, in bytes; zero if this process may not know. Returns `None`
+    /// if the process has no environment, because it is executing a program or is dead.
     pub fn environment_length(&self, number: i32) -> Option<u64> {
         let mut buffer = [0; READ_SIZE];
         environment_length(self.read_file(number, "stat", &mut buffer).ok()?)
@@ -238,8 +238,8 @@ impl Proc {
         self.try_numbers(number).ok().flatten()
     }
 
-    /// Returns the numbers of a process in the PID namespaces; `None` if the process is in a namespace above that of this
-    /// process.
+    /// Returns the numbers of a process in the PID namespaces; `None` if the process is in a namespace above that of
+    /// this process.
     ///
     /// # Errors
     /// Fails if there is no such process or no free descriptor.

@@ -19,8 +19,8 @@ use crate::process::clock;
 use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
 
-/// A search that reports no progress for this long must be blocked, or has no free descriptor, and is given up: even on a
-/// busy machine, a scan of tens of thousands of processes takes less time.
+/// A search that reports no progress for this long must be blocked, or has no free descriptor, and is given up: even on
+/// a busy machine, a scan of tens of thousands of processes takes less time.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum time between two checks of a search by a process that is not frozen.
@@ -32,8 +32,8 @@ const MAX_DYING: usize = 64;
 /// How long a search waits for the death of killed processes before it looks for others.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a search keeps trying to read environments that cannot be read. A process has no environment during an exec,
-/// which takes less time than this.
+/// How long a search keeps trying to read environments that cannot be read. A process has no environment during an
+/// exec, which takes less time than this.
 const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause after a scan that killed nothing.
@@ -76,21 +76,26 @@ impl Search {
         if any_possible { Self::fork(proc, run).map(Some) } else { Ok(None) }
     }
 
+    fn new(child: Pid, reports: OwnedFd) -> Self {
+        let now = clock::now();
+        Self {
+            pid: child,
+            reports,
+            reported_at: now,
+            checked_at: now,
+            has_progressed: false,
+            dying: None,
+            has_ended: false,
+            is_given_up: false,
+        }
+    }
+
     fn fork(proc: &Proc, run: &str) -> nix::Result<Self> {
         let (reports, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let parent = getpid();
         // SAFETY: the child only makes system calls.
         match unsafe { fork() }? {
-            ForkResult::Parent { child } => Ok(Self {
-                pid: child,
-                reports,
-                reported_at: clock::now(),
-                checked_at: clock::now(),
-                has_progressed: false,
-                dying: None,
-                has_ended: false,
-                is_given_up: false,
-            }),
+            ForkResult::Parent { child } => Ok(Self::new(child, reports)),
             ForkResult::Child => {
                 let _ = prctl::set_pdeathsig(Signal::SIGKILL);
                 // The parent's real-time priority is not inherited.
@@ -244,8 +249,8 @@ fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
 }
 
-/// Returns a process and its pid if it may belong to the run, because it is younger than this process and in a nested PID
-/// namespace.
+/// Returns a process and its pid if it may belong to the run, because it is younger than this process and in a nested
+/// PID namespace.
 ///
 /// # Errors
 /// Fails if there is no free descriptor or no memory.
@@ -288,8 +293,8 @@ fn kill_member(proc: &Proc, run: &str, (process, pid): (Identity, Pid)) -> nix::
         Err(_) => Membership::No,
         Ok(membership) => membership,
     };
-    // If /proc belongs to an outer PID namespace, the process may be in a sibling of this namespace. Its pid there may be
-    // the pid of another process here, and the descriptor would refer to that one.
+    // If /proc belongs to an outer PID namespace, the process may be in a sibling of this namespace. Its pid there may
+    // be the pid of another process here, and the descriptor would refer to that one.
     let is_other = membership == Membership::Yes && proc.number_of(&fd)? != Some(process.number);
     // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it.
     Ok(match membership {
@@ -348,18 +353,8 @@ pub mod tests {
     }
 
     /// Returns a search with this child, which has never reported anything.
-    pub fn silent_search(child: &Child, reports: OwnedFd) -> Search {
-        let pid = Pid::from_raw(child.id().try_into().unwrap());
-        Search {
-            pid,
-            reports,
-            reported_at: clock::now(),
-            checked_at: clock::now(),
-            has_progressed: false,
-            dying: None,
-            has_ended: false,
-            is_given_up: false,
-        }
+    fn silent_search(child: &Child, reports: OwnedFd) -> Search {
+        Search::new(Pid::from_raw(child.id().try_into().unwrap()), reports)
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Tests with many kubeconfigs, which leaderrun must understand in the same way as kubectl, apart from deliberate
 //! exceptions.
 //!
-//! The table is in [`kubeconfig_cases`](super::kubeconfig_cases). The outcome of a case describes the request that arrives
-//! at a server: its URL, user and namespace. If kubectl is installed, its outcomes are also compared with the table.
+//! The table is in [`kubeconfig_cases`](super::kubeconfig_cases). The outcome of a case describes the request that
+//! arrives at a server: its URL, user and namespace. If kubectl is installed, its outcomes are also compared with the
+//! table.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -156,8 +156,8 @@ pub enum ElectionAction {
     Watch(Option<Version>),
     /// Drop the watch.
     Unwatch,
-    /// A claim is about to be sent. From now on this candidate may hold the lock: before your program exits, it must set
-    /// [`ElectionInputs::stop`] and wait for [`Finish`](Self::Finish).
+    /// A claim is about to be sent. From now on this candidate may hold the lock: before your program exits, it must
+    /// set [`ElectionInputs::stop`] and wait for [`Finish`](Self::Finish).
     Claiming,
     /// The claim has certainly failed, so this candidate does not hold the lock.
     ClaimFailed,
