@@ -17,8 +17,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use testkit::client::{JSON, Session};
 use testkit::{
-    Candidate, Cluster, Lifetime, Proxy, Running, TIMEOUT, TestLock, Witnesses, boot_time, descendants, eventually,
-    leaderrun,
+    Candidate, Cluster, Lifetime, Proxy, Running, TIMEOUT, TestLock, Witnesses, descendants, eventually, leaderrun,
+    nanos_since_boot,
 };
 
 /// The default durations of leaderrun. A [`Candidate`] has shorter ones.
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     if is_selected("200 candidates") {
         print_contention(200);
     }
-    let size = fs::metadata(leaderrun()).expect("the program").len();
+    let size = fs::metadata(leaderrun()).expect("leaderrun exists").len();
     println!("{:<44} {:>9.2} MB", "binary", size as f64 / 1e6);
     ExitCode::SUCCESS
 }
@@ -78,7 +78,7 @@ fn milliseconds(from: u64, to: u64) -> f64 {
 }
 
 /// Returns the last instant at which a command was known to be alive, in nanoseconds since boot.
-fn ended_at(lifetime: &Lifetime) -> u64 {
+fn last_known_alive(lifetime: &Lifetime) -> u64 {
     lifetime.last_seen_at.max(lifetime.signaled_at)
 }
 
@@ -89,7 +89,7 @@ fn start_to_exec(lock: &TestLock, runs: usize) -> Vec<f64> {
             // The lock is reused, because the first write to a new namespace takes 50 ms longer.
             remove_record(lock);
             let witnesses = Witnesses::new();
-            let start = boot_time();
+            let start = nanos_since_boot();
             let mut candidate = Candidate::new("a", lock).run_witness(&witnesses, &["ends"]);
             candidate.wait_for_exit(0);
             milliseconds(start, witnesses.lifetimes_of("a")[0].started_at)
@@ -121,7 +121,7 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     }
     leader.stop();
     let lifetimes = witnesses.lifetimes();
-    lifetimes.windows(2).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at)).collect()
+    lifetimes.windows(2).map(|pair| milliseconds(last_known_alive(&pair[0]), pair[1].started_at)).collect()
 }
 
 /// Measures a lower bound for the duration of a hand-over: a release, its watch event, and a claim, by plain clients
@@ -150,11 +150,11 @@ fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let watch = client.watch(&query).expect("a watch");
     let mut durations = Vec::new();
     for _ in 0..runs {
-        let released_at = boot_time();
+        let released_at = nanos_since_boot();
         replace(&leader, &mut lease, "");
         let mut released = watch.next_change().expect("the event of the release")["object"].take();
         lease = replace(&standby, &mut released, "standby");
-        durations.push(milliseconds(released_at, boot_time()));
+        durations.push(milliseconds(released_at, nanos_since_boot()));
         watch.next_change().expect("the event of the claim");
     }
     durations
@@ -194,7 +194,7 @@ fn wait_for_renewal(lock: &TestLock) -> u64 {
     while record() == before {
         thread::sleep(Duration::from_millis(1));
     }
-    boot_time()
+    nanos_since_boot()
 }
 
 /// Measures the time from SIGTERM to the exit of a standby.
@@ -206,10 +206,10 @@ fn standby_exit(lock: &TestLock, runs: usize) -> Vec<f64> {
         .map(|_| {
             let mut standby = Candidate::new("b", lock).run_witness(&witnesses, &[]);
             standby.wait_for_log("held by");
-            let signaled_at = boot_time();
+            let signaled_at = nanos_since_boot();
             standby.signal(Signal::SIGTERM);
             standby.wait_for_exit(143);
-            milliseconds(signaled_at, boot_time())
+            milliseconds(signaled_at, nanos_since_boot())
         })
         .collect();
     leader.stop();
@@ -263,9 +263,9 @@ fn kill_of_many(runs: usize) -> Vec<f64> {
             eventually("the tree is complete", || descendants(supervisor).len() >= 1000);
             candidate.signal(Signal::SIGTERM);
             candidate.wait_for_log("did not end within --kill-after");
-            let kill_began_at = boot_time();
+            let kill_began_at = nanos_since_boot();
             candidate.wait_for_exit(137);
-            milliseconds(kill_began_at, boot_time())
+            milliseconds(kill_began_at, nanos_since_boot())
         })
         .collect()
 }
@@ -342,6 +342,7 @@ fn print_contention(size: usize) {
     println!("{:<44} {:>12.1}", "refused writes per hand-over, at first", refused_at_first as f64 / 20.0);
     println!("{:<44} {:>12.1}", "refused writes per hand-over, later", refused_later as f64 / 40.0);
     let lifetimes = witnesses.lifetimes();
-    let durations = lifetimes.windows(2).skip(20).map(|pair| milliseconds(ended_at(&pair[0]), pair[1].started_at));
+    let durations =
+        lifetimes.windows(2).skip(20).map(|pair| milliseconds(last_known_alive(&pair[0]), pair[1].started_at));
     show(&format!("hand-over, {size} candidates"), "ms", durations.collect());
 }

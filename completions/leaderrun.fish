@@ -6,7 +6,7 @@ function __leaderrun_dashes
     contains -i -- -- $words
 end
 
-# Succeeds before -- if the command line has this subcommand, or no subcommand if the argument is missing.
+# Succeeds before -- if the command line has the given subcommand, or has none if no subcommand is given.
 function __leaderrun_has_subcommand
     __leaderrun_dashes > /dev/null
     and return 1
@@ -19,7 +19,7 @@ function __leaderrun_has_subcommand
     end
 end
 
-function __leaderrun_at_first
+function __leaderrun_at_first_argument
     test (count (commandline -opc)) -eq 1
 end
 
@@ -32,15 +32,15 @@ end
 
 complete -c leaderrun -f
 complete -c leaderrun -n __leaderrun_in_command -x -a '(__fish_complete_subcommand --fcs-skip=(__leaderrun_dashes))'
-complete -c leaderrun -n __leaderrun_at_first -a status -d 'Show who holds a lock, since when and for how long'
-complete -c leaderrun -n __leaderrun_at_first -a list -d 'List the locks in a namespace: all Leases, and the locks that older programs keep in ConfigMaps and Endpoints'
-complete -c leaderrun -n __leaderrun_at_first -a manifest -d 'Print a service account with the permissions for a lock, as input for kubectl apply -f -'
-complete -c leaderrun -n __leaderrun_at_first -a step-down -d 'Ask the holder of a lock to stop its command and to release the lock'
-complete -c leaderrun -n __leaderrun_at_first -a release -d 'Release a lock whose holder is known to be dead, so that no candidate waits until it expires'
-complete -c leaderrun -n __leaderrun_at_first -a doctor -d 'Check whether a leaderrun command line would work, and print what to do if it would not'
-complete -c leaderrun -n __leaderrun_at_first -a check -d 'Tell the command, by exit status, whether its run still holds the lock'
-complete -c leaderrun -n __leaderrun_at_first -a completion -d 'Print the completion for a shell'
-complete -c leaderrun -n __leaderrun_at_first -a man -d 'Print the man page, for man -l'
+complete -c leaderrun -n __leaderrun_at_first_argument -a status -d 'Show who holds a lock, since when and for how long'
+complete -c leaderrun -n __leaderrun_at_first_argument -a list -d 'List the locks in a namespace: all Leases, and the locks that older programs keep in ConfigMaps and Endpoints'
+complete -c leaderrun -n __leaderrun_at_first_argument -a manifest -d 'Print a service account with the permissions for a lock, as input for kubectl apply -f -'
+complete -c leaderrun -n __leaderrun_at_first_argument -a step-down -d 'Ask the holder of a lock to stop its command and to release the lock'
+complete -c leaderrun -n __leaderrun_at_first_argument -a release -d 'Release a lock whose holder is known to be dead, so that no candidate waits until it expires'
+complete -c leaderrun -n __leaderrun_at_first_argument -a doctor -d 'Check whether a leaderrun command line would work, and print what to do if it would not'
+complete -c leaderrun -n __leaderrun_at_first_argument -a check -d 'Tell the command, by exit status, whether its run still holds the lock'
+complete -c leaderrun -n __leaderrun_at_first_argument -a completion -d 'Print the completion for a shell'
+complete -c leaderrun -n __leaderrun_at_first_argument -a man -d 'Print the man page, for man -l'
 
 complete -c leaderrun -n '__leaderrun_has_subcommand status' -l slots -x -d 'Show all slots of a lock with this number of slots'
 complete -c leaderrun -n '__leaderrun_has_subcommand status' -s o -l output -x -a 'text json' -d 'The output format'
@@ -108,7 +108,7 @@ complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l lease-duration -
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l renew-deadline -x -d 'How long after the last renewal the command gets the stop signal'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l retry-period -x -d 'How often the lock is renewed'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l lost-grace -x -d 'The time from the stop signal to SIGKILL'
-complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal that is sent to the command when leadership is lost'
+complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal (name or number) that stops the command when leadership is lost or --max-run is over'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l kill-after -x -d 'Kill the command if it has not ended this long after TERM'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l wait-for -x -a 'main all' -d 'When the command counts as ended'
 complete -c leaderrun -n '__leaderrun_has_subcommand doctor' -l foreground -d 'Give the command the terminal even if leaderrun is part of a pipeline'
@@ -156,7 +156,7 @@ complete -c leaderrun -n __leaderrun_has_subcommand -l lease-duration -x -d 'How
 complete -c leaderrun -n __leaderrun_has_subcommand -l renew-deadline -x -d 'How long after the last renewal the command gets the stop signal'
 complete -c leaderrun -n __leaderrun_has_subcommand -l retry-period -x -d 'How often the lock is renewed'
 complete -c leaderrun -n __leaderrun_has_subcommand -l lost-grace -x -d 'The time from the stop signal to SIGKILL'
-complete -c leaderrun -n __leaderrun_has_subcommand -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal that is sent to the command when leadership is lost'
+complete -c leaderrun -n __leaderrun_has_subcommand -l stop-signal -x -a 'TERM INT HUP QUIT USR1 USR2' -d 'The signal (name or number) that stops the command when leadership is lost or --max-run is over'
 complete -c leaderrun -n __leaderrun_has_subcommand -l kill-after -x -d 'Kill the command if it has not ended this long after TERM'
 complete -c leaderrun -n __leaderrun_has_subcommand -l wait-for -x -a 'main all' -d 'When the command counts as ended'
 complete -c leaderrun -n __leaderrun_has_subcommand -l foreground -d 'Give the command the terminal even if leaderrun is part of a pipeline'

@@ -27,7 +27,7 @@ struct Storage(Mutex<(u64, Option<Record>)>);
 
 impl Storage {
     fn carry_out(&self, request: Request) -> Reply {
-        let mut stored = self.0.lock().expect("nothing panics while it is held");
+        let mut stored = self.0.lock().expect("no thread panics while it holds this lock");
         let version = |number: u64| Version { uid: "record".into(), resource_version: number.to_string() };
         let current = stored.1.clone().map(|record| Stored { record, version: version(stored.0) });
         let (replaced, record) = match request {
@@ -72,6 +72,7 @@ fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
                 }
                 ElectionAction::Lose { .. } | ElectionAction::StepDown => works_until = Some(now().boot),
                 ElectionAction::Finish(_) => return,
+                // The work ends within the first tenure, so `Extend` can be ignored.
                 _ => {}
             }
         }

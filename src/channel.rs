@@ -26,9 +26,8 @@ const MAX_PACKET_SIZE: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: OwnedFd,
-    /// The memory for one received packet. It is allocated only once, because the supervisor must not wait for memory
-    /// between a deadline and the signal that it then sends. It is not initialized, so only those of its pages that a
-    /// packet has reached take up memory.
+    /// The memory for one received packet. It is allocated only once, so that receiving needs no large allocation when
+    /// memory is short. It is left uninitialized, so a page takes up memory only after a packet has been written to it.
     packet: RefCell<Box<[MaybeUninit<u8>]>>,
     is_open: Cell<bool>,
     messages: PhantomData<(S, R)>,
@@ -59,14 +58,15 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// Sends a message. It is lost if the queue is full because the other side has stopped reading.
     ///
     /// # Errors
-    /// Fails with `WouldBlock` if the queue is full, and with another kind if the other side is gone.
+    /// Fails with `WouldBlock` if the queue is full, and with another kind if sending fails for another reason, for
+    /// example because the other side is gone.
     pub fn send(&self, message: &S) -> io::Result<()> {
         let packet = serde_json::to_vec(message)?;
         send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 
-    /// Returns all messages that have arrived, in order, without those that cannot be parsed. It does not report that
+    /// Returns all messages that have arrived, in order, and skips those that cannot be parsed. It does not report that
     /// the other side is dead, because a pidfd reports that.
     pub fn receive(&self) -> Vec<R> {
         let mut messages = Vec::new();
@@ -86,8 +86,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 }
 
 impl<S, R> Channel<S, R> {
-    /// Returns whether further messages may arrive. If not, the channel is always ready and must not be polled: the
-    /// other side may need this process's CPU time to die.
+    /// Returns whether further messages may arrive. If not, the socket is always readable and must not be polled: that
+    /// would be a busy loop, which under a shared CPU limit would delay the death of the other process.
     pub fn is_open(&self) -> bool {
         self.is_open.get()
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_is_open_until_the_last_message_of_the_other_side() {
+    fn a_channel_is_open_until_the_other_end_is_closed_and_its_messages_are_received() {
         let (elector, supervisor) = pair().unwrap();
         assert_eq!(supervisor.receive(), []);
         assert!(supervisor.is_open());

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use leaderrun_core::elector::Ending;
+use leaderrun_core::elector::ExitReason;
 use leaderrun_core::messages::End;
 
 use crate::process::limits::LimitTooLow;
@@ -46,26 +46,26 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Returns how leaderrun exits after a run with this ending.
-    pub fn of(ending: &Ending, command_had_terminal: bool) -> Self {
-        match ending {
-            Ending::Command(End::Exited(status)) => Self::Status(*status as u8),
-            Ending::Command(End::Signaled(signal)) => {
+    /// Returns how leaderrun exits after a run, for this reason.
+    pub fn of(reason: &ExitReason, command_had_terminal: bool) -> Self {
+        match reason {
+            ExitReason::Command(End::Exited(status)) => Self::Status(*status as u8),
+            ExitReason::Command(End::Signaled(signal)) => {
                 let is_keyboard_signal = matches!(*signal, libc::SIGINT | libc::SIGQUIT);
                 Self::Signal { signal: *signal, to_group: command_had_terminal && is_keyboard_signal }
             }
-            Ending::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
-            Ending::Command(End::TimedOut) => Self::Status(TIMED_OUT),
-            Ending::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
+            ExitReason::Signaled(signal) => Self::Signal { signal: *signal, to_group: false },
+            ExitReason::Command(End::TimedOut) => Self::Status(TIMED_OUT),
+            ExitReason::Command(End::NotExecuted(libc::ENOENT)) => Self::Status(NOT_FOUND),
             // The system is short of processes, memory or descriptors. The command itself may be fine.
-            Ending::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE)) => {
+            ExitReason::Command(End::NotExecuted(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE)) => {
                 Self::Status(UNAVAILABLE)
             }
-            Ending::Command(End::NotExecuted(_)) => Self::Status(NOT_EXECUTABLE),
-            Ending::Command(End::NotStarted) | Ending::Lost { .. } => Self::Status(LOST),
-            Ending::NotAcquired => Self::Status(NOT_ACQUIRED),
-            Ending::Unreachable | Ending::Failed { is_transient: true } => Self::Status(UNAVAILABLE),
-            Ending::Failed { is_transient: false } => Self::Status(FAILED),
+            ExitReason::Command(End::NotExecuted(_)) => Self::Status(NOT_EXECUTABLE),
+            ExitReason::Command(End::NotStarted) | ExitReason::Lost { .. } => Self::Status(LOST),
+            ExitReason::NotAcquired => Self::Status(NOT_ACQUIRED),
+            ExitReason::Unreachable | ExitReason::Failed { is_transient: true } => Self::Status(UNAVAILABLE),
+            ExitReason::Failed { is_transient: false } => Self::Status(FAILED),
         }
     }
 

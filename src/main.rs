@@ -62,7 +62,7 @@ use crate::process::{limits, memory, needed_calls};
 use crate::subcommands::output::print;
 use crate::subcommands::{CommandOutput, Subcommand};
 use crate::supervisor::SupervisorConfig;
-use crate::telemetry::log::printable_cause;
+use crate::telemetry::log::printable_error;
 
 fn main() -> ExitCode {
     let blocked = BlockedSignals::begin();
@@ -100,7 +100,7 @@ fn fail(failure: anyhow::Error) -> Exit {
 }
 
 fn report_failure(failure: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "leaderrun: {}", printable_cause(failure));
+    let _ = writeln!(io::stderr(), "leaderrun: {}", printable_error(failure));
 }
 
 fn run_subcommand(subcommand: Subcommand) -> Result<Exit> {

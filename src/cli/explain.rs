@@ -16,7 +16,7 @@ use crate::telemetry::log::shell_word;
 /// A command line that works on every machine.
 const EXAMPLE: &str = "leaderrun --lock file:/tmp/my-job.lease -- echo leading";
 
-/// Returns an example value for an option without a default.
+/// Returns an example value for an option that has neither a default nor a list of possible values.
 fn example_value(option: &clap::Arg) -> &'static str {
     match option.get_id().as_str() {
         "lock" => "default/my-job",
@@ -117,33 +117,34 @@ impl Explanation<'_> {
 
     /// Returns whether the value of this option is missing, because `--` or nothing follows the option.
     fn value_is_missing(&self, value: &str, origin: &Origin<'_>) -> bool {
-        value == "--" || (value.is_empty() && origin.is_on_command_line() && !self.has_empty_argument())
+        value == "--" || (value.is_empty() && origin.is_on_command_line() && !self.has_empty_value())
     }
 
-    fn has_empty_argument(&self) -> bool {
+    /// Returns whether any option may have been given an empty value, as in `--wait ''` or `--wait=`.
+    fn has_empty_value(&self) -> bool {
         self.command_line
             .arguments
             .iter()
             .any(|argument| argument.is_empty() || argument.to_string_lossy().ends_with('='))
     }
 
-    /// Returns whether the option would be accepted with this value. The command line may still be refused for another
-    /// reason.
+    /// Returns whether the option would be accepted with this value instead of the given one. The command line may
+    /// still be refused for another reason.
     fn is_accepted(&self, option: &clap::Arg, value: &str) -> bool {
         let name = option_name(option);
         let own_count = self.command_line.arguments.iter().take_while(|argument| *argument != "--").count();
         let (own_arguments, command) = self.command_line.arguments.split_at(own_count);
         let mut arguments: Vec<OsString> = Vec::new();
-        let mut is_value = false;
+        let mut is_old_value = false;
         for argument in own_arguments {
             let text = argument.to_string_lossy();
             let is_option = text == name || text.starts_with(&format!("{name}="));
             let short = option.get_short().map(|short| format!("-{short}"));
             let is_short = short.as_ref().is_some_and(|short| text.starts_with(short) && !text.starts_with("--"));
-            if !is_value && !is_option && !is_short {
+            if !is_old_value && !is_option && !is_short {
                 arguments.push(argument.clone());
             }
-            is_value = text == name || short.is_some_and(|short| text == short);
+            is_old_value = text == name || short.is_some_and(|short| text == short);
         }
         arguments.push(format!("{name}={value}").into());
         arguments.extend(command.iter().cloned());
@@ -203,7 +204,7 @@ impl Explanation<'_> {
                 .try_instead(self.as_subcommand(meant, &name)),
             _ => {
                 let error = UsageError::new(&word, "the command must come after --");
-                if self.runs_with_double_dash(&name) {
+                if self.is_valid_with_double_dash(&name) {
                     error.try_instead(format!("-- {word}"))
                 } else {
                     error.for_example(EXAMPLE)
@@ -217,8 +218,8 @@ impl Explanation<'_> {
         self.option_before(self.command_line.arguments.iter().position(|argument| argument == "--")?)
     }
 
-    /// Returns an option and its value, if the value is a negative number, which the parser has read as the short
-    /// option `name`.
+    /// Returns an option and its value, if the value is a negative number. The parser has read the beginning of such a
+    /// value as the short option `name`.
     fn negative_value(&self, name: &str) -> Option<(&clap::Arg, &str)> {
         let arguments = &self.command_line.arguments;
         let is_number =
@@ -238,7 +239,7 @@ impl Explanation<'_> {
     }
 
     /// Returns whether the command line would be valid with `--` before this word.
-    fn runs_with_double_dash(&self, word: &str) -> bool {
+    fn is_valid_with_double_dash(&self, word: &str) -> bool {
         let Some(index) = self.command_line.arguments.iter().position(|argument| argument == word) else {
             return false;
         };
@@ -311,7 +312,7 @@ impl Explanation<'_> {
     }
 
     /// Returns the argument that is not UTF-8, with the argument before it, or the name of the variable whose value is
-    /// not UTF-8.
+    /// not UTF-8; empty if neither is found.
     fn not_unicode(&self) -> String {
         let pairs = self.command_line.arguments.windows(2);
         let argument = pairs.filter(|pair| pair[1].to_str().is_none()).map(|pair| pair.join(OsStr::new(" "))).next();
@@ -348,7 +349,8 @@ impl Explanation<'_> {
     }
 }
 
-/// Returns a valid value for an option: its default, one of its possible values, or an example.
+/// Returns a valid value for an option: its default, one of its possible values, or an example. An option that takes no
+/// value on the command line can be set to `true` by its variable.
 fn example_of(option: &clap::Arg) -> String {
     if !option.get_action().takes_values() {
         return "true".to_owned();
@@ -367,7 +369,7 @@ fn context(error: &clap::Error, kind: ContextKind) -> &str {
     }
 }
 
-/// Returns an option without the value that follows it in the parser's message.
+/// Returns the name of an option in the parser's message, without the value or the `...` that follows it.
 fn first_word(option: &str) -> &str {
     option.split([' ', '=']).next().unwrap_or_default().trim_end_matches('.')
 }

@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! [`arguments`] contains the options as they were given, in one struct for each topic, and `plan` turns them into the
-//! configuration of the two processes. An error about a command line is one sentence, and its suggestion works when it
-//! is pasted.
+//! configuration of the two processes. An error about a command line is one sentence. If it contains a suggestion, the
+//! suggestion works when it is pasted.
 
 mod arguments;
 mod documents;
@@ -31,7 +31,7 @@ use crate::supervisor::SupervisorConfig;
 /// The action that a command line requests.
 #[derive(Debug)]
 pub enum Invocation {
-    /// Run a command. The fields configure the elector and the supervisor.
+    /// Run a command. The fields are the configurations of the elector and of the supervisor.
     Run(Box<ElectorConfig>, SupervisorConfig),
     /// Carry out a subcommand.
     Subcommand(Subcommand),
@@ -42,7 +42,8 @@ pub enum Invocation {
 /// Parses a command line and the environment.
 ///
 /// # Errors
-/// Returns one sentence with the option or variable as it was given, the reason, and what to do.
+/// Fails if the command line is invalid. The error is one sentence: the option or variable as it was given, the reason,
+/// and usually what to do.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
     let command_line = CommandLine::new(arguments.into_iter().collect());
     match command_line.plan() {
@@ -66,9 +67,9 @@ struct CommandLine {
 
 /// The reason why a command line is refused.
 enum Refusal {
-    /// The parser refused the command line.
+    /// The parser refused the command line, or `--help` or `--version` was given: clap returns their text as an error.
     Clap(clap::Error),
-    /// Options contradict each other or cannot be used on this machine.
+    /// The parser accepted the command line, but the options contradict each other or cannot be used.
     Usage(UsageError),
 }
 

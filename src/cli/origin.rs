@@ -1,4 +1,4 @@
-//! Where the values of options come from, and how messages name an option.
+//! The sources of the values of options, and the names of options in messages.
 
 use std::ffi::{OsStr, OsString};
 use std::iter;
@@ -20,8 +20,8 @@ pub struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Returns the origin of a value that the parser refused. clap returns no matches for such a command line, so the
-    /// source of the value is determined from the arguments and the environment.
+    /// Returns the origin of a value on a command line that the parser refused. clap returns no matches for such a
+    /// command line, so the source of the value is determined from the arguments and the environment.
     pub fn of_refused(option: &'a clap::Arg, arguments: &[OsString], value: &str) -> Self {
         let given = given_name(option, arguments);
         let source = match given {
@@ -41,8 +41,8 @@ impl<'a> Origin<'a> {
         self.source == ValueSource::CommandLine
     }
 
-    /// Returns the option or the variable with its value, as it was given: `--wait soon`, `LEADERRUN_WAIT=soon`, or
-    /// `the default --renew-deadline 10s`.
+    /// Returns the option or the variable with its value: `--wait soon` (even if it was given as `--wait=soon`),
+    /// `LEADERRUN_WAIT=soon`, or `the default --renew-deadline 10s`.
     pub fn given(&self) -> String {
         match self.source {
             ValueSource::DefaultValue => format!("the default {}", self.with(&self.value)),
@@ -79,12 +79,14 @@ pub struct Origins<'a> {
 }
 
 impl<'a> Origins<'a> {
-    /// Returns the origin of an option's value. An option that was not given counts as a default, even if it has none.
+    /// Returns the origin of an option's value. The source of an option that was not given is the default, even if the
+    /// option has no default.
     ///
     /// # Panics
     /// Panics if there is no option with this id.
     pub fn of(&self, id: &str) -> Origin<'a> {
-        let option = self.definition.get_arguments().find(|option| option.get_id() == id).expect("an id of an option");
+        let option = self.definition.get_arguments().find(|option| option.get_id() == id);
+        let option = option.expect("the id is that of an option");
         let values = self.matches.get_raw(id).map(|values| values.map(OsStr::to_string_lossy).collect::<Vec<_>>());
         let source = self.matches.value_source(id).unwrap_or(ValueSource::DefaultValue);
         let name = given_name(option, self.arguments).unwrap_or_else(|| option_name(option));
@@ -106,13 +108,13 @@ pub fn given_name(option: &clap::Arg, arguments: &[OsString]) -> Option<String> 
     })
 }
 
-/// Returns a command line of leaderrun with these arguments, quoted where a shell needs it.
+/// Returns a command line of leaderrun with these arguments, quoted for a shell.
 pub fn leaderrun_with(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
     let words = arguments.into_iter().map(|argument| shell_word(&argument.as_ref().to_string_lossy()));
     iter::once("leaderrun".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the long name of an option, with its dashes.
+/// Returns the long name of an option, with its dashes; empty for a positional argument.
 pub fn option_name(option: &clap::Arg) -> String {
     option.get_long().map(|long| format!("--{long}")).unwrap_or_default()
 }

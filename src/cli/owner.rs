@@ -6,10 +6,11 @@ use super::routing::pod_name;
 use super::usage_error::UsageError;
 use crate::lock::{LockName, OwnerConfig, OwnerName};
 
-/// Plans the owner of the lock's objects, if one is configured. `pod` is the value of `--pod`.
+/// Returns the owner of the lock's objects, if one is configured. `pod` is the value of `--pod`.
 ///
 /// # Errors
-/// Returns an error that names the refused option, the reason, and the remedy.
+/// Fails if the lock is not in a cluster, or if `--owner auto` needs the name of the pod, there is no `--pod`, and the
+/// host name cannot be the name of a pod.
 pub fn owner(
     arguments: OwnerArguments,
     lock: &LockName,

@@ -22,7 +22,7 @@ use super::slots::check_slots;
 use super::timing::timing;
 use super::usage_error::UsageError;
 use super::variables;
-use crate::elector::{ElectorConfig, OptionNames};
+use crate::elector::{ElectorConfig, QuotedOptions};
 use crate::kubernetes::{ClusterOptions, Given};
 use crate::lock::LockName;
 use crate::subcommands::{DoctorRequest, ListRequest, LockTarget, ManifestRequest, StatusRequest, Subcommand, Wait};
@@ -35,7 +35,8 @@ const FROZEN_ELECTOR_LEASE_DURATIONS: u32 = 2;
 /// Plans a run.
 ///
 /// # Errors
-/// Returns an error that names the refused option, the reason, and the remedy.
+/// Fails if options contradict each other or cannot be used, if the name of the command is empty, or if the host name
+/// cannot be read.
 pub fn plan_run(
     arguments: RunArguments,
     command: Vec<OsString>,
@@ -78,7 +79,7 @@ pub fn plan_run(
         stop_signal: arguments.command.stop_signal,
         repeats: arguments.election.every.is_some(),
         conflict_status: arguments.election.conflict_exit_code,
-        options: OptionNames {
+        options: QuotedOptions {
             wait: origins.of("wait").given(),
             kill_after: origins.of("kill_after").given(),
             max_run: origins.of("max_run").given(),
@@ -92,7 +93,7 @@ pub fn plan_run(
         log_format: arguments.log.log_format,
         log_time: arguments.log.log_time,
         log_level,
-        unknown_variables: variables::unknown(std::env::vars_os()),
+        unknown_variable_warnings: variables::warnings_about_unknown(std::env::vars_os()),
     };
     let blocks_while_frozen = elector.lock.kind.blocks_while_frozen();
     let frozen_elector_timeout = blocks_while_frozen.then(|| timing.lease_duration() * FROZEN_ELECTOR_LEASE_DURATIONS);
@@ -121,7 +122,8 @@ fn doctor_line(arguments: &[OsString]) -> String {
     leaderrun_with(iter::once(OsStr::new("doctor")).chain(own_arguments.map(OsString::as_os_str)))
 }
 
-/// Checks that a candidate does not give up before its claim delay has passed.
+/// Checks that a candidate does not give up before its claim delay has passed. With `--wait 0s` it never does, because
+/// the claim delay extends its wait.
 fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Result<(), UsageError> {
     let ElectionArguments { wait, claim_delay, .. } = arguments;
     match wait {
@@ -138,7 +140,7 @@ fn check_claim_delay(arguments: &ElectionArguments, origins: Origins<'_>) -> Res
 /// Plans what a subcommand does.
 ///
 /// # Errors
-/// Returns an error that names the refused option, the reason, and the remedy.
+/// Fails if options contradict each other or cannot be used. For `doctor`, also fails if the host name cannot be read.
 pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> Result<Invocation, UsageError> {
     Ok(Invocation::Subcommand(match arguments {
         SubcommandArguments::Status { target, slots, output, watch } => {
@@ -157,10 +159,10 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
         }
         SubcommandArguments::Manifest { target, slots, owner, service_account, routing, priority } => {
             let target = lock_target(target.lock, target.cluster, origins)?;
-            let (slots, routing) = (slots.slots, routing.target());
-            check_slots(&target.lock, slots, routing.as_ref(), origins)?;
+            let (slots, routing_target) = (slots.slots, routing.target());
+            check_slots(&target.lock, slots, routing_target.as_ref(), origins)?;
             let owner = owner.owner;
-            Subcommand::Manifest(ManifestRequest { target, slots, owner, service_account, routing, priority })
+            Subcommand::Manifest(ManifestRequest { target, slots, owner, service_account, routing_target, priority })
         }
         SubcommandArguments::StepDown { target, wait } => {
             let wait = match wait {
@@ -188,24 +190,25 @@ fn doctor_request(
     origins: Origins<'_>,
 ) -> Result<DoctorRequest, UsageError> {
     let timing = timing(&run.times, origins)?;
-    let traffic = run.routing.target.target();
+    let routing_target = run.routing.target.target();
     let target = lock_target(run.lock, run.cluster, origins)?;
     let slots = run.slots.slots;
-    check_slots(&target.lock, slots, traffic.as_ref(), origins)?;
+    check_slots(&target.lock, slots, routing_target.as_ref(), origins)?;
     let host = host_name()?;
     let owner = owner(run.owner, &target.lock, run.routing.pod.as_ref(), &host, origins)?;
     let routing = routing(run.routing, &target.lock, slots, &host, origins)?;
+    // The level is not needed, but the options must not contradict each other.
     log_level(&run.log, origins)?;
     let uses_clock = run.election.min_hold.is_some() || run.election.every.is_some();
     let http = run.monitoring.http;
-    Ok(DoctorRequest { target, slots, owner, timing, traffic, routing, uses_clock, http, command })
+    Ok(DoctorRequest { target, slots, owner, timing, routing_target, routing, uses_clock, http, command })
 }
 
 fn lock_target(lock: LockArguments, cluster: ClusterArguments, origins: Origins<'_>) -> Result<LockTarget, UsageError> {
     Ok(LockTarget { lock: lock_name(lock, origins)?, cluster: cluster_options(cluster, origins) })
 }
 
-/// Returns the cluster options, with their names for messages.
+/// Returns the cluster options, with the names by which they were given.
 fn cluster_options(arguments: ClusterArguments, origins: Origins<'_>) -> ClusterOptions {
     let ClusterArguments { kubeconfig, context, impersonate } = arguments;
     ClusterOptions {
@@ -243,8 +246,8 @@ fn is_overruled(origin: &Origin<'_>, other: &Origin<'_>) -> bool {
     !origin.is_on_command_line() && other.is_on_command_line()
 }
 
-/// Returns the log level. `-q` and `-v` contradict each other, unless only one of them was given on the command line,
-/// where it takes precedence over the variable of the other.
+/// Returns the log level. Fails if `-q` and `-v` are both given. If only one of them is given on the command line, it
+/// takes precedence over the other's variable.
 fn log_level(arguments: &LogArguments, origins: Origins<'_>) -> Result<LevelFilter, UsageError> {
     let (quiet, verbose) = (origins.of("quiet"), origins.of("verbose"));
     let is_quiet = arguments.quiet && !(arguments.verbose > 0 && is_overruled(&quiet, &verbose));

@@ -8,10 +8,11 @@ use super::usage_error::UsageError;
 use crate::lock::{LockName, SlotCount, check_name};
 use crate::routing::{MAX_LOCK_NAME_LENGTH, PodLabel, Routing, RoutingTarget, Service};
 
-/// Plans the routing, if it is configured.
+/// Returns the routing, if it is configured.
 ///
 /// # Errors
-/// Returns an error that names the refused option, the reason, and the remedy.
+/// Fails if an option requires `--service`, which is missing; if addresses of one family were given more than once; if
+/// the name of the pod is needed but not known; or if traffic cannot be routed to the leader of this lock.
 pub fn routing(
     arguments: RoutingArguments,
     lock: &LockName,
@@ -45,9 +46,6 @@ pub fn routing(
 }
 
 /// Checks that there is no more than one address of each family.
-///
-/// # Errors
-/// Returns an error that names the refused option, the reason, and the remedy.
 fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), UsageError> {
     match addresses {
         [] | [_] => Ok(()),
@@ -62,7 +60,7 @@ fn check_addresses(addresses: &[IpAddr], option: &Origin<'_>) -> Result<(), Usag
 /// Returns the name of this pod, which `option` requires: the value of `--pod`, or the host name.
 ///
 /// # Errors
-/// Returns an error that names the refused option, the reason, and the remedy.
+/// Fails if there is no `--pod` and the host name cannot be the name of a pod.
 pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<String, UsageError> {
     if let Some(pod) = pod {
         return Ok(pod);
@@ -73,11 +71,8 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
     })
 }
 
-/// Checks that the lock is in a cluster, and that its name is short enough to be part of the key of the annotation or
-/// label that marks the leader's object.
-///
-/// # Errors
-/// Returns an error that names the refused option, the reason, and the remedy.
+/// Checks that the lock is in a cluster, and that the name of each slot's lock is short enough: it is part of the key
+/// with which routing marks the leader's object.
 fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
     let longest = MAX_LOCK_NAME_LENGTH - slots.map_or(0, |_| format!("-{}", SlotCount::MAX_NUMBER).len());

@@ -1,7 +1,7 @@
 //! Suggestions for mistyped words.
 
-/// Returns the known word that a mistyped word probably stands for: one that differs in a few letters, or the only one
-/// that begins with the mistyped word.
+/// Returns the known word that a mistyped word probably stands for: one that differs in one letter or in up to a third
+/// of the letters, or the only one that begins with the mistyped word.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();
     let tolerated = (word.trim_start_matches('-').chars().count() / 3).max(1);
@@ -13,14 +13,15 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     near.or(only_with_prefix).copied()
 }
 
-/// Returns the DNS-1123 label that is nearest to a string, for namespaces and Services.
+/// Returns the DNS-1123 label that is nearest to a string, as the name of a namespace or Service; `None` if the string
+/// contains no ASCII letter or digit.
 pub fn nearest_label(text: &str) -> Option<String> {
     let label = text.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     let label = label.get(..63).unwrap_or(&label).trim_matches('-').to_owned();
     (!label.is_empty()).then_some(label)
 }
 
-/// Returns the DNS-1123 subdomain that is nearest to a string, for other objects.
+/// Returns the DNS-1123 subdomain that is nearest to a string, as the name of any other object.
 pub fn nearest_name(text: &str) -> Option<String> {
     let labels: Vec<String> = text.split('.').filter_map(nearest_label).collect();
     (!labels.is_empty()).then(|| labels.join("."))

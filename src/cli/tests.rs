@@ -7,7 +7,7 @@ use super::*;
 
 const FILE: &str = "file:/tmp/never-created.lease";
 
-fn plan(words: &[String]) -> Result<Invocation, UsageError> {
+fn parse_words(words: &[String]) -> Result<Invocation, UsageError> {
     parse(words.iter().map(OsString::from))
 }
 
@@ -16,7 +16,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 fn refusal(line: &str) -> String {
-    match plan(&words(line)) {
+    match parse_words(&words(line)) {
         Err(error) => error.to_string(),
         Ok(invocation) => panic!("{line} is accepted as {invocation:?}"),
     }
@@ -71,7 +71,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
         (run("--kubeconfig="), "--kubeconfig '': the value is empty; for example --kubeconfig /etc/my-job.kubeconfig"),
         (
             "leaderrun --lock /tmp/foo.lock -- true".to_owned(),
-            "--lock /tmp/foo.lock: the path of a lock begins with file:; try --lock file:/tmp/foo.lock",
+            "--lock /tmp/foo.lock: a lock file is given as file:PATH; try --lock file:/tmp/foo.lock",
         ),
         (
             "leaderrun --lock default/My_Job -- true".to_owned(),
@@ -153,7 +153,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
 }
 
 #[test]
-fn suggestions_work_when_they_are_pasted() {
+fn suggestions_for_values_of_the_options_of_a_run_work_when_they_are_pasted() {
     let values =
         ["", "''", "1", "-1", "15s", "1M", "soon", "x", "X_Y", "a/b/c", "/tmp/x", "a=b", "a:b", ":", "80:http", "KILL"];
     let mut accepted = 0;
@@ -170,23 +170,23 @@ fn suggestions_work_when_they_are_pasted() {
         };
         for value in values {
             let line = format!("leaderrun {others} --{long} {value} -- true");
-            let Err(error) = plan(&words(&line)) else { continue };
+            let Err(error) = parse_words(&words(&line)) else { continue };
             let message = error.to_string();
             let suggestion = message.split_once("; try ").or(message.split_once("; for example "));
             let Some((_, suggestion)) = suggestion else { continue };
             let pasted = pasted(&line, suggestion);
-            plan(&pasted).unwrap_or_else(|error| panic!("{message} leads to {error}: {pasted:?}"));
+            parse_words(&pasted).unwrap_or_else(|error| panic!("{message} leads to {error}: {pasted:?}"));
             accepted += 1;
         }
     }
-    assert!(accepted > 100, "{accepted}");
+    assert!(accepted > 100, "only {accepted} suggestions were tried");
 }
 
 fn example(name: &str) -> String {
-    fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).expect("an example")
+    fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).expect("the example can be read")
 }
 
-fn assert_runs<'a>(arguments: impl Iterator<Item = &'a str>) {
+fn assert_accepted_as_run<'a>(arguments: impl Iterator<Item = &'a str>) {
     let arguments: Vec<&str> = arguments.collect();
     let invocation = parse(arguments.iter().map(OsString::from));
     assert!(matches!(invocation, Ok(Invocation::Run(..))), "{arguments:?}: {invocation:?}");
@@ -204,14 +204,14 @@ fn commands(document: &Value) -> Vec<Vec<&str>> {
 #[test]
 fn the_command_lines_of_the_examples_are_accepted() {
     for name in ["deployment", "migration", "ready", "service", "tick"] {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&example(&format!("{name}.yaml"))).expect("YAML");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&example(&format!("{name}.yaml"))).unwrap();
         let commands: Vec<_> = documents.iter().flat_map(commands).collect();
         assert_eq!(commands.len(), 1, "{name}");
-        commands.into_iter().for_each(|command| assert_runs(command.into_iter()));
+        commands.into_iter().for_each(|command| assert_accepted_as_run(command.into_iter()));
     }
     for unit in ["singleton", "failover", "nightly"] {
         let unit = example(&format!("{unit}.service"));
-        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command line");
-        assert_runs(start.split_whitespace());
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("the unit has an ExecStart");
+        assert_accepted_as_run(start.split_whitespace());
     }
 }

@@ -1,5 +1,5 @@
 //! Checks the durations against each other. An error names the option that does not fit the others, and suggests values
-//! that do.
+//! that fit.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ const RETRY_PERIODS_PER_DEADLINE: u32 = 5;
 /// Checks the durations against each other.
 ///
 /// # Errors
-/// Returns an error that names the option or variable that does not fit the others, the reason, and values that fit, if
-/// any are found. If an option that the user has set conflicts with a default, the option is named, not the default.
+/// Fails if a duration does not fit the others. The error contains its option or variable, the reason, and values that
+/// fit, if any are found. If an option that the user has set conflicts with a default, the error names the option.
 pub fn timing(times: &TimeArguments, origins: Origins<'_>) -> Result<Timing, UsageError> {
     let durations = Durations {
         lease_duration: times.lease_duration,
@@ -157,18 +157,18 @@ impl TimingExplanation<'_> {
     }
 
     /// Returns a duration to change, with a new value that resolves the conflict in `invalid`. This is the invalid
-    /// duration, or if that one is fixed, a conflicting duration that is not fixed.
+    /// duration unless `is_fixed` says that it should keep its value and one of the conflicting durations need not.
     fn change(
         &self,
         invalid: &InvalidTiming,
         durations: Durations,
         is_fixed: impl Fn(TimingField) -> bool,
     ) -> (TimingField, Duration) {
-        let changes_instead = |other: &&TimingField| is_fixed(invalid.field) && !is_fixed(**other);
+        let can_change_instead = |other: &&TimingField| is_fixed(invalid.field) && !is_fixed(**other);
         let Durations { lease_duration, renew_deadline, retry_period, lost_grace } = durations;
         let grace = lost_grace.unwrap_or_default();
         let latest_renew_deadline = lease_duration.saturating_sub(MIN_KILL_MARGIN + grace);
-        match (self.conflicting_fields(invalid).iter().find(changes_instead), invalid.field) {
+        match (self.conflicting_fields(invalid).iter().find(can_change_instead), invalid.field) {
             (Some(TimingField::LeaseDuration), TimingField::LostGrace) => {
                 (TimingField::LeaseDuration, whole_seconds(renew_deadline + grace + MIN_KILL_MARGIN))
             }
@@ -284,7 +284,7 @@ mod tests {
                 }
             }
         }
-        assert!(refused > 100, "{refused}");
+        assert!(refused > 100, "only {refused} combinations were refused");
     }
 
     #[test]

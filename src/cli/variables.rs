@@ -60,7 +60,7 @@ fn with_prefix(variables: impl IntoIterator<Item = (OsString, OsString)>) -> imp
 }
 
 /// Returns a warning for each variable whose name begins with `LEADERRUN_` but is unknown to leaderrun.
-pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
+pub fn warnings_about_unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let is_known = |name: &str| {
         let set_by_leaderrun = COMMAND_VARIABLES.iter().map(|(name, _)| *name).chain(INTERNAL);
         OPTION_VARIABLES.iter().any(|known| known == name) || set_by_leaderrun.into_iter().any(|known| known == name)
@@ -78,13 +78,14 @@ pub fn unknown(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec
     unknown.map(|(name, _)| sentence(&name)).collect()
 }
 
-/// Returns whether Kubernetes sets the variable in every pod of a namespace with a Service `leaderrun` or
-/// `leaderrun-x`.
+/// Returns whether the variable looks like one of those that Kubernetes sets in every pod of a namespace with a Service
+/// `leaderrun` or `leaderrun-x`: `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_SERVICE_PORT_HTTP`, `…_PORT=tcp://…`,
+/// `…_PORT_80_TCP` or `…_PORT_80_TCP_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let is_port_of_service = name.contains("_SERVICE_PORT_");
+    let is_named_service_port = name.contains("_SERVICE_PORT_");
     let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|protocol| value.starts_with(protocol));
     let words: Vec<&str> = name.split('_').collect();
-    let is_port_part = words.windows(3).any(|words| match words {
+    let has_port_and_protocol = words.windows(3).any(|words| match words {
         ["PORT", number, protocol] => {
             number.bytes().all(|byte| byte.is_ascii_digit()) && ["TCP", "UDP", "SCTP"].contains(protocol)
         }
@@ -92,8 +93,8 @@ fn is_service_link(name: &str, value: &str) -> bool {
     });
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
-        || is_port_of_service
-        || is_port_part
+        || is_named_service_port
+        || has_port_and_protocol
         || (name.ends_with("_PORT") && is_address)
 }
 
@@ -101,13 +102,14 @@ fn is_service_link(name: &str, value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn unknown_of(names: &[(&str, &str)]) -> Vec<String> {
-        unknown(names.iter().map(|(name, value)| (name.into(), value.into())))
+    fn warnings_about(names: &[(&str, &str)]) -> Vec<String> {
+        warnings_about_unknown(names.iter().map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
     fn a_mistyped_variable_is_reported_with_a_suggestion() {
-        let warnings = unknown_of(&[("LEADERRUN_LOKC", "x"), ("LEADERRUN_PORT", "8080"), ("LEADERRUN_COLOUR", "red")]);
+        let warnings =
+            warnings_about(&[("LEADERRUN_LOKC", "x"), ("LEADERRUN_PORT", "8080"), ("LEADERRUN_COLOUR", "red")]);
         assert_eq!(
             warnings,
             [
@@ -136,6 +138,6 @@ mod tests {
             ("LEADERRUN_PORTS", "80"),
             ("PATH", "/bin"),
         ];
-        assert_eq!(unknown_of(&known), Vec::<String>::new());
+        assert_eq!(warnings_about(&known), Vec::<String>::new());
     }
 }

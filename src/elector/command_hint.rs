@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_hint_about_a_missing_program_contains_the_search_path() {
-        let path = env::var("PATH").expect("a PATH");
+        let path = env::var("PATH").expect("PATH is set");
         let expected = format!("PATH is {path}; try the full path of the program");
         assert_eq!(command_hint("no-such-program"), Some(expected));
         for command in ["sleep", "/no/such/program", "./program"] {

@@ -28,21 +28,21 @@ pub struct ElectionLog {
     last_failure: Option<String>,
     error_throttle: ErrorThrottle,
     role_advice: RoleAdvice,
-    /// Whether the wait was logged, or is over. The wait is logged together with the first reason to wait, so that a
+    /// Whether the wait still has to be logged. It is logged together with the first reason to wait, so that a
     /// candidate that leads at once does not log it.
-    is_wait_logged: bool,
+    must_log_wait: bool,
     /// Whether `leaderrun doctor` was suggested.
     is_doctor_suggested: bool,
     /// Decides when the wait is logged again; `None` once the candidate leads.
     reminder: Option<Reminder>,
 }
 
-/// What was logged about the election in one slot.
+/// The lines that were logged about the election in one slot, as far as they affect later lines.
 struct SlotLog {
     name: String,
     /// The last warning that the watch is forbidden.
     watch_refusal: Option<FailureMessage>,
-    /// The error from a broken watch that has not been logged as a warning yet.
+    /// The last error from a watch that was allowed, unless it was logged as the reason for polling.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
 }
@@ -61,7 +61,7 @@ impl ElectionLog {
             last_failure: None,
             error_throttle: ErrorThrottle::default(),
             role_advice: RoleAdvice::default(),
-            is_wait_logged: false,
+            must_log_wait: true,
             is_doctor_suggested: false,
             reminder: Some(Reminder::new(clock::now())),
         }
@@ -78,7 +78,7 @@ impl ElectionLog {
     }
 
     /// Records the result of a request, and logs when failures begin and end. A conflict is not a failure. `stop_in` is
-    /// the time until the command is stopped; `None` while the lock is not held.
+    /// the time until the command is stopped; `None` while the lock is not held, and once the stop has begun.
     pub fn request_finished(
         &mut self,
         slot: usize,
@@ -104,16 +104,16 @@ impl ElectionLog {
     }
 
     /// Records that a request got no response in time, and logs when such failures begin. If the request could not be
-    /// sent yet, `pending` is what it waits for.
+    /// sent yet, `waiting_for` is what it waits for.
     pub fn request_timed_out(
         &mut self,
         slot: usize,
         kind: RequestKind,
-        pending: Option<String>,
+        waiting_for: Option<String>,
         stop_in: Option<Duration>,
     ) {
         let name = &self.slots[slot].name;
-        let (failure, message) = match pending.map(|pending| still_waiting_for(&pending)) {
+        let (failure, message) = match waiting_for.map(|awaited| still_waiting_for(&awaited)) {
             Some(failure) => (failure.clone(), format!("cannot reach {name}: {failure}")),
             None => ("it does not respond".to_owned(), format!("{name} does not respond; trying again")),
         };
@@ -124,9 +124,9 @@ impl ElectionLog {
     fn log_failure(&mut self, slot: usize, kind: RequestKind, message: &FailureMessage, stop_in: Option<Duration>) {
         let FailureMessage { text, role } = message;
         let full_message = format!("{text}{}", role.as_deref().unwrap_or_default());
-        let is_new = self.error_throttle.handle_failure(clock::now(), kind, &full_message);
+        let must_log = self.error_throttle.handle_failure(clock::now(), kind, &full_message);
         let is_urgent = stop_in.is_some_and(|left| left < self.urgent_below);
-        if is_new || is_urgent && self.error_throttle.handle_urgent_failure() {
+        if must_log || is_urgent && self.error_throttle.handle_urgent_failure() {
             self.log_wait();
             log_notices::request_failed(&self.slots[slot].name, text, role.as_deref(), stop_in);
             // A message that contains a suggestion needs no second suggestion.
@@ -142,7 +142,7 @@ impl ElectionLog {
     }
 
     /// Logs each error from a watch for debugging. If the watch is forbidden, also logs a warning, unless it repeats
-    /// the last one.
+    /// the last one. Keeps any other error as the reason for the warning that the record is polled.
     pub fn watch_failed(&mut self, slot: usize, error: &LockError) {
         log_events::watch_failed(&self.slots[slot].name, &error.message);
         if error.kind != LockErrorKind::Forbidden {
@@ -185,10 +185,10 @@ impl ElectionLog {
         self.slots[slot].last_notice = None;
     }
 
-    /// Logs that the lock of a slot was acquired.
+    /// Logs that the lock of a slot was acquired, and ends the log of the wait.
     pub fn leading(&mut self, slot: usize, fencing_token: &str) {
         self.reminder = None;
-        self.is_wait_logged = true;
+        self.must_log_wait = false;
         let name = &self.slots[slot].name;
         log_notices::note_leadership(name, fencing_token);
         log_events::leading(name, fencing_token, self.tolerated_clock_rate);
@@ -201,7 +201,7 @@ impl ElectionLog {
 
     /// Logs the wait, unless it was logged before.
     fn log_wait(&mut self) {
-        if !mem::replace(&mut self.is_wait_logged, true) {
+        if mem::take(&mut self.must_log_wait) {
             log_events::waiting(&self.name, &self.identity, self.tolerated_clock_rate);
         }
     }
@@ -222,18 +222,18 @@ impl ElectionLog {
     }
 
     /// Logs why the candidate has not acquired the lock within `--wait`. Logs nothing for other outcomes. `not_before`
-    /// is the earliest time at which the command is due, and `pending` is what a request still waits for.
+    /// is the earliest time at which the command is due, and `waiting_for` is what a request still waits for.
     pub fn finished(
         &self,
         outcome: Outcome,
         holders: Option<&str>,
         not_before: Option<Timestamp>,
-        pending: Option<String>,
+        waiting_for: Option<String>,
     ) {
         match outcome {
             Outcome::NotAcquired => log_notices::not_acquired(&self.name, holders, not_before),
             Outcome::Unreachable => {
-                let failure = self.last_failure.clone().or(pending.map(|pending| still_waiting_for(&pending)));
+                let failure = self.last_failure.clone().or(waiting_for.map(|awaited| still_waiting_for(&awaited)));
                 log_notices::unreachable(&self.name, failure.as_deref());
             }
             Outcome::Released | Outcome::NotReleased | Outcome::Lost | Outcome::Stopped => {}
@@ -241,8 +241,8 @@ impl ElectionLog {
     }
 }
 
-fn still_waiting_for(pending: &str) -> String {
-    format!("still waiting for {pending}")
+fn still_waiting_for(awaited: &str) -> String {
+    format!("still waiting for {awaited}")
 }
 
 fn permission_for(kind: RequestKind) -> Permission {
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_failure_is_forgotten_when_another_candidate_is_seen_to_hold_the_lock() {
         let second = Duration::from_secs(1);
-        let timing = Timing::new(15 * second, 10 * second, 2 * second, None).expect("valid durations");
+        let timing = Timing::new(15 * second, 10 * second, 2 * second, None).expect("the durations are valid");
         let mut log = ElectionLog::new("ns/job".to_owned(), vec!["ns/job".to_owned()], "a".to_owned(), &timing);
         let message = "there is no namespace \"ns\"; try kubectl create namespace ns";
         let kind = LockErrorKind::Refused;

@@ -19,7 +19,7 @@ use leaderrun_core::updates::Update;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::election_log::ElectionLog;
-use super::election_thread::{ElectionOrder, MainThreadChannel};
+use super::election_thread::{ElectionMessage, MainThreadChannel};
 use super::election_updates::ElectionUpdates;
 use super::error_throttle::RequestKind;
 use super::open_lock::{name_with_slots, open_lock, still_opening};
@@ -35,8 +35,8 @@ use crate::process::readable::Readable;
 use crate::telemetry::log::printable;
 use crate::telemetry::observer::Observer;
 
-/// The least that remains of `--wait` once the lock is open, however long that took. It is not zero, because with zero
-/// the candidate would not wait for a live holder at all.
+/// The minimum that remains of `--wait` once the lock is open. It is not zero, because zero has a special meaning: the
+/// candidate does not wait for a live holder at all.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
 /// The maximum number of watch events of one slot in the inputs of one step.
@@ -45,16 +45,17 @@ const MAX_WATCH_EVENTS: usize = 16;
 /// Takes part in the election for a lock, or for any of its slots, until the election ends.
 ///
 /// # Errors
-/// Fails if the lock cannot be opened, if an [outer run](super::outer_runs) holds it, or if the kernel refuses to
-/// create a descriptor.
+/// Fails if the lock cannot be opened, if [outer runs](super::outer_runs) hold it, or if a system call of the timer
+/// fails.
 pub async fn run(
     lock: LockConfig,
     access: ClusterAccess,
     mut config: ElectionConfig,
     main_thread: &MainThreadChannel,
-    inbox: UnboundedReceiver<ElectionOrder>,
+    inbox: UnboundedReceiver<ElectionMessage>,
     observer: &Observer,
 ) -> anyhow::Result<Outcome> {
+    // If the lock is not open by then, observers conclude that the election is stuck.
     observer.notify(Update::NextTimeout(Some(clock::now() + lock::OPEN_TIMEOUT)));
     let started_at = clock::now();
     let (lock_name, slots) = (name_with_slots(&lock.name, lock.slots), lock.slots);
@@ -103,7 +104,7 @@ struct ElectionLoop<'a> {
     /// Whether the lock has slots, so that there may be several leaders.
     has_slots: bool,
     election: SlotElection,
-    inbox: UnboundedReceiver<ElectionOrder>,
+    inbox: UnboundedReceiver<ElectionMessage>,
     timer: Readable<Timer>,
     requests: RequestQueue<'a>,
     updates: ElectionUpdates,
@@ -123,8 +124,8 @@ impl ElectionLoop<'_> {
                 match action {
                     SlotAction::In(slot, action) => self.act(slot, action, main_thread),
                     SlotAction::Finish(outcome) => {
-                        let pending = self.slots.iter().find_map(|slot| slot.lock.pending());
-                        self.log.finished(outcome, self.holders().as_deref(), self.not_before(), pending);
+                        let waiting_for = self.slots.iter().find_map(|slot| slot.lock.waiting_for());
+                        self.log.finished(outcome, self.holders().as_deref(), self.not_before(), waiting_for);
                         return Ok(outcome);
                     }
                 }
@@ -162,14 +163,14 @@ impl ElectionLoop<'_> {
     /// Collects the inputs of the next step. Returns as soon as there is any input, or the next timeout has passed.
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<io::Result<SlotInputs>> {
         let mut inputs = SlotInputs::default();
-        while let Poll::Ready(Some(order)) = self.inbox.poll_recv(context) {
-            match order {
-                ElectionOrder::StopsAt(instant) => self.updates.stops_at(instant),
-                ElectionOrder::CommandGone { succeeded } => {
-                    self.updates.stopped_leading();
+        while let Poll::Ready(Some(message)) = self.inbox.poll_recv(context) {
+            match message {
+                ElectionMessage::StopBroughtForward(instant) => self.updates.bring_stop_forward(instant),
+                ElectionMessage::CommandGone { succeeded } => {
+                    self.updates.command_gone();
                     inputs.command_gone = Some(CommandGone { succeeded });
                 }
-                ElectionOrder::Stop => inputs.stop = true,
+                ElectionMessage::Stop => inputs.stop = true,
             }
         }
         let mut slot_inputs = vec![ElectionInputs::default(); self.slots.len()];
@@ -207,7 +208,7 @@ impl ElectionLoop<'_> {
     fn send_next(&mut self) {
         if let Some((slot, request)) = self.requests.send_next() {
             log_events::request_sent(self.log.slot_name(slot), request_name(&request));
-            self.updates.sending(&request);
+            self.updates.request_sent(&request);
         }
     }
 
@@ -216,12 +217,12 @@ impl ElectionLoop<'_> {
         match action {
             ElectionAction::Send(request) => {
                 if let Some(kind) = self.requests.add(slot, request) {
-                    let pending = self.slots[slot].lock.pending();
-                    self.log.request_timed_out(slot, kind, pending, self.updates.time_until_stop());
+                    let waiting_for = self.slots[slot].lock.waiting_for();
+                    self.log.request_timed_out(slot, kind, waiting_for, self.updates.time_until_stop());
                 }
             }
             ElectionAction::Watch(from) => {
-                self.updates.watching(slot);
+                self.updates.watch_opened(slot);
                 self.slots[slot].watch = Some(self.slots[slot].lock.watch(from));
             }
             ElectionAction::Unwatch => self.slots[slot].watch = None,
@@ -231,15 +232,15 @@ impl ElectionLoop<'_> {
             ElectionAction::StartLeading(leadership) => self.start_leading(slot, leadership, main_thread),
             ElectionAction::Extend(tenure) => {
                 self.log.renewed(slot);
-                self.updates.held(tenure);
-                main_thread.send(ElectionReport::Extend(tenure));
+                self.updates.record_tenure(tenure);
+                main_thread.send(ElectionReport::Renewed(tenure));
             }
             ElectionAction::StepDown => {
                 log_events::step_down(self.log.slot_name(slot));
-                main_thread.send(ElectionReport::StepDown);
+                main_thread.send(ElectionReport::StepDownRequested);
             }
             ElectionAction::Lose { holder } => {
-                main_thread.send(ElectionReport::Lose);
+                main_thread.send(ElectionReport::Taken);
                 self.log.taken(slot, &holder);
             }
             ElectionAction::Notify(notice) => self.log.notify(slot, notice),
@@ -260,12 +261,12 @@ impl ElectionLoop<'_> {
         }
         self.log.leading(slot, &fencing_token);
         // The main thread comes before the observers, because it starts the command.
-        main_thread.send(ElectionReport::StartLeading { tenure, environment });
+        main_thread.send(ElectionReport::Acquired { tenure, environment });
         if self.has_slots {
             self.updates.acquired_slot(slot);
         }
         self.updates.acquired(fencing_token, lock.uids(&uid));
-        self.updates.held(tenure);
+        self.updates.record_tenure(tenure);
     }
 
     /// Returns the record of a slot as it was last seen.
@@ -273,7 +274,8 @@ impl ElectionLoop<'_> {
         self.election.election(slot).observed()?.0
     }
 
-    /// Returns the holders of all slots, if each slot is held according to the record that was last seen.
+    /// Returns the holders of all slots, separated by commas, if each slot is held according to the record that was
+    /// last seen.
     fn holders(&self) -> Option<String> {
         let holder = |slot| {
             let record = self.record(slot).filter(|record| record.is_held());
@@ -289,13 +291,14 @@ impl ElectionLoop<'_> {
         not_before.filter(|time| *time > Timestamp::now()).min()
     }
 
-    /// Logs the result of a request, and converts it into a reply for the election.
+    /// Records the result of a request in the log, and converts it into a reply for the election.
     fn reply(&mut self, slot: usize, kind: RequestKind, result: Result<Reply, LockError>) -> Reply {
         self.log.request_finished(slot, kind, &result, self.updates.time_until_stop());
         result.unwrap_or_else(|error| error.to_reply())
     }
 
-    /// Converts an event of a watch into an event for the election. Drops a watch that has ended or failed.
+    /// Records an event of a watch in the log, and converts it into an event for the election. Drops a watch that has
+    /// ended or failed.
     fn watch_event(&mut self, slot: usize, event: Option<Result<WatchEvent, LockError>>) -> WatchEvent {
         let event = match event {
             Some(Ok(event)) if event != WatchEvent::Ended => {

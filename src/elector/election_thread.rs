@@ -23,10 +23,10 @@ use crate::telemetry::observer::Observer;
 
 /// A message from the main thread to the election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ElectionOrder {
-    /// Unless a renewal succeeds, the command is stopped at this instant, which is earlier than the last tenure
-    /// requires.
-    StopsAt(Instant),
+pub enum ElectionMessage {
+    /// Unless a renewal succeeds, the supervisor stops the command at this instant, which is earlier than the last
+    /// tenure requires.
+    StopBroughtForward(Instant),
     /// No process of the command is left, or the command was never started.
     CommandGone { succeeded: bool },
     /// End the candidacy. A leader continues until its command is gone.
@@ -39,7 +39,7 @@ pub struct ElectionThread {
     reports: mpsc::Receiver<ElectionReport>,
     /// A descriptor that [`MainThreadChannel::send`] makes readable, to wake the main thread.
     wakeup: Arc<EventFd>,
-    orders: UnboundedSender<ElectionOrder>,
+    messages: UnboundedSender<ElectionMessage>,
 }
 
 impl ElectionThread {
@@ -55,7 +55,7 @@ impl ElectionThread {
     ) -> io::Result<Self> {
         let wakeup = Arc::new(event_fd::new()?);
         let (sender, reports) = mpsc::channel();
-        let (orders, inbox) = unbounded_channel();
+        let (messages, inbox) = unbounded_channel();
         let main_thread = MainThreadChannel { reports: sender, wakeup: Arc::clone(&wakeup) };
         runtime_thread::start("election", move || {
             // Renewals must be sent in time even if the command's threads keep the CPUs busy.
@@ -80,7 +80,7 @@ impl ElectionThread {
                 }
             });
         })?;
-        Ok(Self { reports, wakeup, orders })
+        Ok(Self { reports, wakeup, messages })
     }
 
     /// Returns everything that the election has reported since the last call.
@@ -89,9 +89,9 @@ impl ElectionThread {
         self.reports.try_iter().collect()
     }
 
-    /// Sends an order to the election. The order has no effect if the election is over.
-    pub fn order(&self, order: ElectionOrder) {
-        let _ = self.orders.send(order);
+    /// Sends a message to the election. It has no effect if the election is over.
+    pub fn send(&self, message: ElectionMessage) {
+        let _ = self.messages.send(message);
     }
 }
 
@@ -150,10 +150,10 @@ mod tests {
         ElectionThread::start(lock, access, config, Observer::default()).unwrap()
     }
 
-    /// Returns the fencing token if the acquisition is among the candidate's new reports.
+    /// Receives the candidate's new reports, and returns the fencing token if one of them is about the acquisition.
     fn fencing_token(candidate: &ElectionThread) -> Option<String> {
         candidate.reports().into_iter().find_map(|report| {
-            let ElectionReport::StartLeading { environment, .. } = report else { return None };
+            let ElectionReport::Acquired { environment, .. } = report else { return None };
             environment.into_iter().find_map(|(name, value)| (name == "LEADERRUN_FENCING_TOKEN").then_some(value))
         })
     }
@@ -174,11 +174,12 @@ mod tests {
         let leader = candidate("memory:handed-over", "leader");
         assert_eq!(wait_for_acquisition(&leader), "1");
         let standby = candidate("memory:handed-over", "standby");
-        leader.order(ElectionOrder::Stop);
-        leader.order(ElectionOrder::CommandGone { succeeded: true });
+        leader.send(ElectionMessage::Stop);
+        leader.send(ElectionMessage::CommandGone { succeeded: true });
         eventually("the leader releases the lock", || {
             leader.reports().contains(&ElectionReport::Finished(Outcome::Released))
         });
+        // Each write increases the token. The release was the second write.
         assert_eq!(wait_for_acquisition(&standby), "3");
     }
 }

@@ -25,8 +25,8 @@ pub struct ElectionUpdates {
     renewal_sent_at: Option<Instant>,
     /// The slots that have been watched at least once.
     watched: BTreeSet<usize>,
-    /// Whether the pending request is a write, but not a renewal.
-    is_claim_or_release: bool,
+    /// Whether the pending request is a write other than a renewal.
+    is_other_write: bool,
     /// The instant for which the election's timer is set.
     timer_due: Option<Instant>,
 }
@@ -40,7 +40,7 @@ impl ElectionUpdates {
             stop_at: None,
             renewal_sent_at: None,
             watched: BTreeSet::new(),
-            is_claim_or_release: false,
+            is_other_write: false,
             timer_due: None,
         }
     }
@@ -50,7 +50,8 @@ impl ElectionUpdates {
         self.timer_due = due;
     }
 
-    /// Records that the election's timer has expired, and reports its delay to the election, which then renews earlier.
+    /// Tells the election how late its timer has expired. If that changes the delay that the election allows for, it
+    /// renews earlier or later, and the new delay is reported to the observers.
     pub fn timer_expired(&mut self, election: &mut SlotElection) {
         let Some(due) = self.timer_due.take() else { return };
         let now = clock::now();
@@ -78,20 +79,20 @@ impl ElectionUpdates {
         }
     }
 
-    /// Records that a request is sent. If another request was still pending, that request has timed out.
-    pub fn sending(&mut self, request: &Request) {
+    /// Records that a request was sent. If a renewal is still pending, reports that it has timed out.
+    pub fn request_sent(&mut self, request: &Request) {
         self.end_renewal(RenewalResult::Timeout);
         let is_write = *request != Request::Get;
         let is_renewal = self.stop_at.is_some() && is_write;
-        self.is_claim_or_release = self.stop_at.is_none() && is_write;
+        self.is_other_write = self.stop_at.is_none() && is_write;
         self.renewal_sent_at = is_renewal.then(clock::now);
     }
 
-    /// Reports the result of the pending request.
+    /// Reports the result of the pending request, as far as observers need it.
     pub fn request_finished(&mut self, result: &Result<Reply, LockError>) {
         match result.as_ref().map_err(|error| error.kind) {
             Ok(_) | Err(LockErrorKind::Conflict) => self.observer.notify(Update::LockResponded),
-            Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_claim_or_release => {
+            Err(LockErrorKind::Forbidden | LockErrorKind::Refused) if self.is_other_write => {
                 self.observer.notify(Update::WriteRefused);
             }
             Err(_) => {}
@@ -122,15 +123,16 @@ impl ElectionUpdates {
         self.observer.notify(Update::Acquired { token, uids });
     }
 
-    /// Records a new tenure, from the acquisition or from a renewal.
-    pub fn held(&mut self, tenure: Tenure) {
+    /// Records a new tenure. If it is from a renewal, reports how much time was left until the old stop instant.
+    pub fn record_tenure(&mut self, tenure: Tenure) {
         if let Some(previous_stop) = self.stop_at.replace(tenure.stop) {
             self.observer.notify(Update::Renewed { margin: previous_stop.since(clock::now()) });
         }
     }
 
-    /// Records that the command is stopped earlier than the tenure requires, until the next renewal.
-    pub fn stops_at(&mut self, instant: Instant) {
+    /// Records that, unless a renewal succeeds, the command is stopped at this instant, before the tenure's stop
+    /// instant.
+    pub fn bring_stop_forward(&mut self, instant: Instant) {
         self.stop_at = self.stop_at.map(|stop_at| stop_at.min(instant));
     }
 
@@ -141,12 +143,12 @@ impl ElectionUpdates {
     }
 
     /// Records that the command is gone. Later writes release the lock, so they do not count as renewals.
-    pub fn stopped_leading(&mut self) {
+    pub fn command_gone(&mut self) {
         self.stop_at = None;
     }
 
-    /// Records that a watch is opened, and reports a restart if the slot was watched before.
-    pub fn watching(&mut self, slot: usize) {
+    /// Records that a watch was opened, and reports a restart if the slot was watched before.
+    pub fn watch_opened(&mut self, slot: usize) {
         if !self.watched.insert(slot) {
             self.observer.notify(Update::WatchRestarted);
         }
@@ -170,15 +172,15 @@ mod tests {
         let (now, hour) = (clock::now(), Duration::from_secs(3600));
         let tenure = Tenure { renewal_sent_at: now, stop: now + hour * 3, kill: now + hour * 4 };
         assert_eq!(updates.time_until_stop(), None);
-        updates.stops_at(now + hour);
+        updates.bring_stop_forward(now + hour);
         assert_eq!(updates.time_until_stop(), None, "this candidate does not lead");
-        updates.held(tenure);
+        updates.record_tenure(tenure);
         assert!(updates.time_until_stop().unwrap() > hour * 2);
-        updates.stops_at(now + hour);
+        updates.bring_stop_forward(now + hour);
         assert!(updates.time_until_stop().unwrap() <= hour);
-        updates.stops_at(now);
+        updates.bring_stop_forward(now);
         assert_eq!(updates.time_until_stop(), None, "the stop has begun");
-        updates.held(tenure);
+        updates.record_tenure(tenure);
         assert!(updates.time_until_stop().unwrap() > hour * 2);
     }
 }

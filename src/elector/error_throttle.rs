@@ -67,9 +67,9 @@ impl ErrorThrottle {
         must_log
     }
 
-    /// Records that the last failure may end leadership, and returns whether to log it. It is logged even if
-    /// [`handle_failure`](Self::handle_failure) returned false, unless the last logged line already reports a failure,
-    /// so the log always contains the cause of a loss.
+    /// Records that the last failure may end leadership, and returns whether to log it even if
+    /// [`handle_failure`](Self::handle_failure) returned false. This is not necessary if the last logged line already
+    /// reports a failure. So before failed requests end leadership, the log contains a failure.
     pub fn handle_urgent_failure(&mut self) -> bool {
         !mem::replace(&mut self.is_logged_as_failing, true)
     }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_that_vary_do_not_flood_the_log() {
+    fn errors_that_vary_or_alternate_or_come_and_go_do_not_flood_the_log() {
         let varying = logged_lines(|throttle, second| {
             throttle.handle_failure(at(second), RequestKind::Read, &format!("port {second}"))
         });
@@ -141,7 +141,7 @@ mod tests {
     fn an_urgent_failure_is_logged_even_within_the_pause() {
         let mut throttle = ErrorThrottle::default();
         assert!(throttle.handle_failure(at(0), RequestKind::Write, "no response"));
-        assert!(!throttle.handle_urgent_failure(), "it is logged already");
+        assert!(!throttle.handle_urgent_failure(), "the failure is logged already");
         assert!(throttle.handle_success(RequestKind::Write));
         assert!(!throttle.handle_failure(at(1), RequestKind::Write, "no response"));
         assert!(throttle.handle_urgent_failure() && !throttle.handle_urgent_failure());

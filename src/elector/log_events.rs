@@ -7,7 +7,7 @@ log_events! {
     warn unknown_variable(; sentence: &str) "{sentence}";
 
     /// Logged when leaderrun could lock only a part of itself in memory. If its program file is on a network file
-    /// system that fails, leaderrun might then not stop the command in time.
+    /// system that fails, leaderrun might not stop the command in time.
     detail memory_not_locked(locked_kilobytes: usize, total_kilobytes: usize; reason: &str)
         "leaderrun locked only {locked_kilobytes} of its {total_kilobytes} kB in memory: {reason}; raise the limit on locked memory (ulimit -l)";
 
@@ -27,8 +27,7 @@ log_events! {
     info waiting(lock: &str, identity: &str; rate: f64)
         "waiting for {lock} as {identity}; tolerates clock rates that differ by up to {rate:.2}x";
 
-    /// Logged when another candidate holds the lock. `since` is when the holder acquired it, by the
-    /// holder's clock.
+    /// Logged when another candidate holds the lock. `since` is when the holder acquired it, by the holder's clock.
     info held(lock: &str, holder: &str, since: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when this candidate has waited for a minute, for an hour, and then once a day.
@@ -56,7 +55,7 @@ log_events! {
     warn restoring(lock: &str)
         "another program emptied or deleted the record of {lock} while this candidate held the lock; writing the record again";
 
-    /// Logged when another program changed the record while this candidate held the lock. This candidate writes the
+    /// Logged when another program edited the record while this candidate held the lock. This candidate writes the
     /// record again.
     warn edited(lock: &str)
         "another program edited the record of {lock} while this candidate held the lock; writing the record again";
@@ -92,9 +91,10 @@ log_events! {
     /// Logged when a signal ends the wait for the lock.
     info interrupted(signal: &str) "got {signal}; no longer waiting";
 
-    /// Logged when a request for the lock fails, or when opening the lock takes longer than 5 seconds.
-    /// `stop_in_seconds` is present while this candidate leads. `role` is a Role that grants the missing permission; it
-    /// is present only for the first permission that is missing.
+    /// Logged when a request for the lock fails, unless the same failure was just logged, and when opening the lock
+    /// takes longer than 5 seconds. `stop_in_seconds` is present while this candidate leads and the command is not
+    /// being stopped. `role` is a Role that grants the missing permission; it is present only for the first permission
+    /// that is missing.
     warn request_failed(lock: &str, stop_in_seconds: Option<f64>, role: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when requests for the lock succeed again.
@@ -162,8 +162,8 @@ log_events! {
     /// Logged when this candidate could not release the lock.
     warn release_failed(lock: &str) "cannot release {lock}; it will expire instead";
 
-    /// Logged when the lock was not acquired within `--wait`, because another candidate holds it or the command is not
-    /// due.
+    /// Logged when the lock was not acquired within `--wait`, because another candidate holds it, the lease of its last
+    /// holder has not expired, or the command is not due.
     info not_acquired(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when the lock could not be reached or used within `--wait`.

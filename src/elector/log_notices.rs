@@ -12,15 +12,15 @@ use leaderrun_core::messages::{End, KillReason, SupervisorNotice};
 use leaderrun_core::updates::Loss;
 
 use super::command_hint::command_hint;
-use super::{OptionNames, log_events};
+use super::{QuotedOptions, log_events};
 use crate::exit;
 use crate::process::memory::Locked;
 use crate::process::signal_permission::SignalPermission;
 use crate::process::signals;
-use crate::telemetry::log::{printable, printable_cause};
+use crate::telemetry::log::{printable, printable_error};
 
-/// The lock that this process leads, for log lines of the main thread. It is set at most once, because a process leads
-/// at most once before it exits or re-executes itself.
+/// The lock that this process leads or has led, for log lines of the main thread. It is set at most once, because a
+/// process leads at most once before it exits or re-executes itself.
 static LED_LOCK: OnceLock<LedLock> = OnceLock::new();
 
 /// Whether the warning that the supervisor runs late was logged. It is logged only once; a metric shows later delays.
@@ -41,14 +41,14 @@ struct LedLock {
 }
 
 /// The options that log lines name.
-static OPTIONS: OnceLock<OptionNames> = OnceLock::new();
+static OPTIONS: OnceLock<QuotedOptions> = OnceLock::new();
 
 /// Stores the options that log lines name, as the user gave them.
-pub fn note_options(options: OptionNames) {
+pub fn note_options(options: QuotedOptions) {
     let _ = OPTIONS.set(options);
 }
 
-fn options() -> &'static OptionNames {
+fn options() -> &'static QuotedOptions {
     OPTIONS.get().expect("the options are stored before the first line that names them")
 }
 
@@ -108,7 +108,8 @@ pub fn doctor_hint(lock: &str) {
     log_events::doctor_hint(lock, &options().doctor);
 }
 
-/// Logs how long this candidate has waited, and why: because requests fail, or another candidate holds the lock.
+/// Logs how long this candidate has waited and, if it is known, why: requests fail, or another candidate holds the
+/// lock.
 pub fn still_waiting(lock: &str, holder: Option<&str>, failure: Option<&str>, waited: Duration) {
     let waited = format_duration(Duration::from_secs(waited.as_secs()));
     let holder = holder.map(printable_holder);
@@ -140,8 +141,8 @@ pub fn unreachable(lock: &str, failure: Option<&str>) {
     log_events::unreachable(lock, &format!("could not use {lock} within {}: {why}", options().wait));
 }
 
-/// Logs a failed request, with the time until the command is stopped unless a renewal succeeds, and the Role that
-/// grants the missing permission.
+/// Logs a failed request. `role` is the Role that grants a missing permission, and `stop_in` is the time until the
+/// command is stopped unless a renewal succeeds.
 pub fn request_failed(lock: &str, failure: &str, role: Option<&str>, stop_in: Option<Duration>) {
     let mut sentence = match stop_in {
         None => failure.to_owned(),
@@ -169,7 +170,7 @@ pub fn taken(lock: &str, identity: &str, holder: &str) {
     log_events::lost("taken", Some(lock), Some(&printable_holder(holder)), &sentence);
 }
 
-/// Logs that the command has started.
+/// Logs that the command has started, with the lock and the fencing token.
 fn started(pid: i32) {
     let (lock, fencing_token) = match LED_LOCK.get() {
         Some(led) => (led.lock.as_str(), led.fencing_token.as_str()),
@@ -186,7 +187,7 @@ fn supervisor(notice: &SupervisorNotice) {
             log_events::timed_out(&signals::name(*signal), &options().max_run);
         }
         SupervisorNotice::Killing { reason, processes } => {
-            let OptionNames { kill_after, max_run, .. } = options();
+            let QuotedOptions { kill_after, max_run, .. } = options();
             let (reason, sentence) = match reason {
                 KillReason::Lost => ("lost", "killing what is left of the command".to_owned()),
                 KillReason::Terminated => {
@@ -298,7 +299,7 @@ pub fn elector(notice: &ElectorNotice) {
         ElectorNotice::NotReleased => log_events::release_failed(lock()),
         ElectorNotice::WaitInterrupted(signal) => log_events::interrupted(&signals::name(*signal)),
         ElectorNotice::TerminationSignal(signal) => log_events::terminating(&signals::name(*signal)),
-        ElectorNotice::SupervisorDied => log_events::supervisor_died(),
+        ElectorNotice::SupervisorDiedWhileWaiting => log_events::supervisor_died(),
         // These are not logged, or other code logs their cause.
         ElectorNotice::Leading(_)
         | ElectorNotice::Lost(_)
@@ -312,7 +313,7 @@ pub fn elector(notice: &ElectorNotice) {
 
 /// Logs why leaderrun itself fails.
 pub fn failed(failure: &anyhow::Error) {
-    log_events::failed(&printable_cause(failure));
+    log_events::failed(&printable_error(failure));
 }
 
 /// Returns an estimated time for the field of an event, or `None` if the time is unbounded.
@@ -325,7 +326,8 @@ fn estimate(time: Duration) -> String {
     seconds(time).map_or_else(|| "longer than can be estimated".to_owned(), |seconds| format!("about {seconds:.1} s"))
 }
 
-/// Returns a holder's identity in a form that is safe to log. Any program can write an identity into a record.
+/// Returns a holder's identity in a form that is safe to log, because any program can write an identity into a record;
+/// `nobody` if it is empty.
 fn printable_holder(holder: &str) -> String {
     match holder {
         "" => "nobody".to_owned(),

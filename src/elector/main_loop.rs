@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, Ending};
+use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, ExitReason};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::lateness::probe_interval;
 use leaderrun_core::messages::{End, Order, SupervisorNotice};
@@ -19,7 +19,7 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 
-use super::election_thread::{ElectionOrder, ElectionThread};
+use super::election_thread::{ElectionMessage, ElectionThread};
 use super::{log_events, log_notices};
 use crate::channel::ElectorEnd;
 use crate::exit;
@@ -34,7 +34,7 @@ use crate::process::tree::{self, KillFailure, KillRounds, SharedNested, Tree};
 use crate::telemetry::observer::Observer;
 use crate::telemetry::systemd::Watchdog;
 
-/// How long the elector waits for the death of the supervisor before it exits, in milliseconds.
+/// How long the elector, before it exits, waits for the death of the supervisor that it has killed, in milliseconds.
 const SUPERVISOR_EXIT_TIMEOUT: u16 = 1000;
 
 /// The PID of a container's init process.
@@ -45,15 +45,15 @@ const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The result of the main loop.
 #[derive(Debug)]
-pub struct EndOfLoop {
-    pub ending: Ending,
+pub struct LoopResult {
+    pub exit_reason: ExitReason,
     /// Whether leaderrun received a termination signal or a request to step down.
     pub end_was_requested: bool,
-    /// Whether the command had the terminal, so that signals from its keys reached only the command.
+    /// Whether the command had the terminal, so that Ctrl-C and Ctrl-\ reached only the command.
     pub command_had_terminal: bool,
 }
 
-/// The elector's main thread.
+/// The elector's main loop. It runs in the main thread.
 pub struct MainLoop {
     elector: Elector,
     channel: ElectorEnd,
@@ -74,7 +74,7 @@ pub struct MainLoop {
     /// Whether to release stdin and stdout once the command runs.
     releases_streams: bool,
     tree: Tree,
-    /// The processes in nested PID namespaces that the supervisor remembers.
+    /// The processes in nested PID namespaces, which the supervisor lists in shared memory.
     nested: Option<SharedNested>,
     kill: Option<KillRounds>,
     /// When to measure next how late this thread runs.
@@ -123,7 +123,7 @@ impl MainLoop {
         })
     }
 
-    /// Makes a kill include the processes in nested PID namespaces that the supervisor remembers.
+    /// Makes a kill include the processes in nested PID namespaces that the supervisor lists in this shared memory.
     pub fn with_nested(self, nested: SharedNested) -> Self {
         Self { nested: Some(nested), ..self }
     }
@@ -146,22 +146,23 @@ impl MainLoop {
     /// Runs until leaderrun is to exit.
     ///
     /// # Errors
-    /// Fails if the kernel refuses to poll or to set the timer. The supervisor stops the command when this process then
-    /// ends.
-    pub fn run(mut self) -> io::Result<EndOfLoop> {
-        let ending = loop {
+    /// Fails if the kernel refuses to poll or to set the timer. The caller then ends this process, whereupon the
+    /// supervisor stops the command.
+    pub fn run(mut self) -> io::Result<LoopResult> {
+        let exit_reason = loop {
             let inputs = self.inputs();
             let mut actions = self.elector.step(clock::now(), inputs).into_iter().peekable();
-            // The kill comes first. Its cause is logged after it, so that logging cannot delay it.
+            // `step` returns a kill as the first action. The failure that is its cause is logged after it, so that
+            // logging cannot delay the kill.
             let kill = actions.next_if(|action| matches!(action, ElectorAction::KillAll(_)));
-            let kill_result = kill.is_some().then(|| self.kill_all());
-            let ending = actions.find_map(|action| self.act(action));
+            let kill_result = kill.is_some().then(|| self.begin_kill());
+            let exit_reason = actions.find_map(|action| self.act(action));
             if let (Some(ElectorAction::KillAll(failure)), Some(kill_result)) = (kill, kill_result) {
                 log_notices::elector_kill(failure, &self.tree.names());
                 self.handle_kill_result(kill_result);
             }
-            if let Some(ending) = ending {
-                break ending;
+            if let Some(exit_reason) = exit_reason {
+                break exit_reason;
             }
             self.wait()?;
         };
@@ -169,8 +170,8 @@ impl MainLoop {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         let _ = poll(&mut [PollFd::new(self.supervisor.as_fd(), PollFlags::POLLIN)], SUPERVISOR_EXIT_TIMEOUT);
         tree::reap(None, false);
-        Ok(EndOfLoop {
-            ending,
+        Ok(LoopResult {
+            exit_reason,
             end_was_requested: self.elector.end_was_requested(),
             command_had_terminal: self.command_had_terminal,
         })
@@ -178,17 +179,17 @@ impl MainLoop {
 
     /// Collects the inputs of the next step.
     fn inputs(&mut self) -> ElectorInputs {
-        // This check comes before the reports are received, so that the last report of a dead supervisor is handled in
-        // the same step as its death.
+        // This check comes before the reports are received, so that the last report of a dead supervisor is handled no
+        // later than its death.
         let supervisor_died = !self.supervisor_gone && self.supervisor.is_dead();
         self.supervisor_gone |= supervisor_died;
-        let ReceivedSignals { to_relay, terminal_resized, suspend_key_pressed } = self.signals.receive();
+        let ReceivedSignals { numbers, terminal_resized, suspend_key_pressed } = self.signals.receive();
         if suspend_key_pressed {
             log_notices::not_suspended();
         }
         let is_ignored = |signal: i32| is_termination_signal(signal) && self.inherited.ignores(signal);
-        let signals = to_relay.into_iter().filter(|signal| !is_ignored(*signal)).collect();
-        ElectorInputs {
+        let signals = numbers.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+        let inputs = ElectorInputs {
             reports: self.channel.receive(),
             election: self.election.reports(),
             supervisor_died,
@@ -196,11 +197,15 @@ impl MainLoop {
             signals,
             terminal_resized,
             tree_empty: self.reap(),
+        };
+        if inputs.tree_empty {
+            self.end_kill();
         }
+        inputs
     }
 
-    /// Reaps dead children. Returns whether no child is left; during a kill, children that cannot be reaped do not
-    /// count, but other processes of the command do. At the end of a kill, takes the terminal back.
+    /// Reaps dead children, and returns whether no child is left. During a kill, this ignores dead children that cannot
+    /// be reaped, but requires that every other process of the command is gone too.
     fn reap(&mut self) -> bool {
         let reaped = tree::reap(None, self.kill.is_some());
         self.is_partly_reaped = reaped.is_partial;
@@ -210,35 +215,37 @@ impl MainLoop {
         let may_be_unreapable = !reaped.none_left && !reaped.is_partial;
         let kill = self.kill.as_mut().filter(|_| may_be_unreapable);
         let only_unreapable_left = kill.is_some_and(|kill| kill.only_unreapable_left(&self.tree, clock::now()));
-        let none_left = (reaped.none_left || only_unreapable_left) && (self.kill.is_none() || self.tree.is_empty());
-        if none_left
-            && self.kill.take().is_some()
+        (reaped.none_left || only_unreapable_left) && (self.kill.is_none() || self.tree.confirm_empty())
+    }
+
+    /// Ends the kill, if there is one, and takes the terminal back if the command had it.
+    fn end_kill(&mut self) {
+        if self.kill.take().is_some()
             && let Some(terminal) = self.terminal.take().filter(|_| self.command_had_terminal)
         {
             terminal.take_back();
             terminal.restore_modes();
         }
-        none_left
     }
 
-    /// Carries out an action. If it is the exit, returns how leaderrun ends.
-    fn act(&mut self, action: ElectorAction) -> Option<Ending> {
+    /// Carries out an action. If it is [`ElectorAction::Exit`], returns the reason.
+    fn act(&mut self, action: ElectorAction) -> Option<ExitReason> {
         match action {
             ElectorAction::Order(order) => self.order(&order),
-            ElectorAction::CommandGone { succeeded } => {
-                self.election.order(ElectionOrder::CommandGone { succeeded });
+            ElectorAction::ReportCommandGone { succeeded } => {
+                self.election.send(ElectionMessage::CommandGone { succeeded });
             }
-            ElectorAction::StopElection => self.election.order(ElectionOrder::Stop),
-            // This action was carried out before all others.
+            ElectorAction::StopElection => self.election.send(ElectionMessage::Stop),
+            // `run` has already carried this out.
             ElectorAction::KillAll(_) => {}
             ElectorAction::Notify(notice) => self.notify(&notice),
-            ElectorAction::Exit(ending) => return Some(ending),
+            ElectorAction::Exit(reason) => return Some(reason),
         }
         None
     }
 
-    /// Sends an order. An order that cannot be sent is dropped. If no later order arrives, the tenure of the command
-    /// expires.
+    /// Sends an order. An order that cannot be sent is dropped; if no later order arrives, the tenure of the command
+    /// expires. Before the order to start the command, stores the terminal's modes and raises this thread's priority.
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
             self.terminal = Terminal::of(getpid());
@@ -247,21 +254,23 @@ impl MainLoop {
         let _ = self.channel.send(order);
     }
 
-    fn kill_all(&mut self) -> Result<(), KillFailure> {
+    /// Kills the supervisor, and runs the first round of the kill of all other processes.
+    fn begin_kill(&mut self) -> Result<(), KillFailure> {
         let _ = self.supervisor.signal(Signal::SIGKILL);
         self.nested.iter().for_each(|nested| self.tree.adopt(nested));
         let now = clock::now();
         self.kill.insert(KillRounds::begin(now, self.elector.kill_pace(now))).run_round(&mut self.tree, now)
     }
 
-    /// Logs why the kill has failed, if it has. If this process is the init process of a container, and its exit makes
-    /// the kernel kill the remaining processes, it exits.
+    /// Logs why a round of the kill has failed, if it has. If this process is the init process of a container, and its
+    /// exit makes the kernel kill the remaining processes, it exits.
     fn handle_kill_result(&self, result: Result<(), KillFailure>) {
         let Err(failure) = result else { return };
         if getpid() == INIT && failure.ends_with_init() {
             log_events::exiting_as_init(&self.tree.describe(failure));
             thread::sleep(LAST_LINE_TIMEOUT);
-            // SAFETY: the call ends this process without waiting for its threads.
+            // SAFETY: `_exit` has no preconditions. It runs no exit handlers, so nothing delays the end of this
+            // process.
             unsafe { libc::_exit(exit::LOST.into()) }
         }
         log_events::cannot_kill(&self.tree.describe(failure));
@@ -285,10 +294,11 @@ impl MainLoop {
                 return;
             }
             ElectorNotice::Leading(tenure) => {
+                // The supervisor has brought the stop forward. The election logs failures with the time until the stop.
                 if self.elector.granted().is_some_and(|granted| tenure.stop < granted.stop) {
-                    self.election.order(ElectionOrder::StopsAt(tenure.stop));
+                    self.election.send(ElectionMessage::StopBroughtForward(tenure.stop));
                 }
-                Update::Leading { stop: tenure.stop, gone: tenure.elector_kill_at() }
+                Update::Leading { stop: tenure.stop, gone_by: tenure.elector_kill_at() }
             }
             ElectorNotice::Lost(loss) => Update::Lost(*loss),
             ElectorNotice::TerminationSignal(_) => Update::TerminationRequested,
@@ -310,7 +320,8 @@ impl MainLoop {
     }
 
     /// Waits for an event, or for the next measurement of how late this thread runs. Returns whether there is anything
-    /// for the next step to handle.
+    /// for the next step to handle. Also does what is due without a step: this notifies the watchdog, runs the next
+    /// round of a kill, whose failure may end this process, and makes the measurement.
     fn wait_once(&mut self) -> io::Result<bool> {
         let next_round = self.kill.as_ref().map(KillRounds::next_round);
         let watchdog = self.watchdog.as_mut().map(|watchdog| {
@@ -320,7 +331,7 @@ impl MainLoop {
         let next_timeout = [self.elector.next_timeout(), next_round, watchdog].into_iter().flatten().min();
         self.timer.set(next_timeout.into_iter().chain([self.next_probe]).min())?;
         // This is an array, because a Vec would have to wait for memory if memory is short. The timer takes the place
-        // of descriptors that do not exist.
+        // of descriptors that do not exist or would always be ready.
         let timer = self.timer.as_fd();
         let channel = if self.channel.is_open() { self.channel.as_fd() } else { timer };
         let supervisor = if self.supervisor_gone { timer } else { self.supervisor.as_fd() };
@@ -342,8 +353,8 @@ impl MainLoop {
         Ok(is_any_ready || has_changed || next_timeout.is_some_and(|at| clock::now() >= at))
     }
 
-    /// Measures how late this thread runs, if that is due. Returns whether the delay that the supervisor must know has
-    /// changed; the next step then reports it.
+    /// Measures how late this thread runs, if that is due. Returns whether the delay that the supervisor allows for has
+    /// to change. If so, the next step returns an order with the new delay.
     fn probe(&mut self) -> bool {
         let now = clock::now();
         if now < self.next_probe {

@@ -24,13 +24,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use leaderrun_core::election::ElectionConfig;
-use leaderrun_core::elector::{Elector, Ending};
+use leaderrun_core::elector::{Elector, ExitReason};
 use leaderrun_core::messages::End;
 use leaderrun_core::updates::Update;
 use tracing_subscriber::filter::LevelFilter;
 
 use self::election_thread::ElectionThread;
-use self::main_loop::{EndOfLoop, MainLoop};
+use self::main_loop::{LoopResult, MainLoop};
 use self::monitoring::Monitoring;
 use self::rejoin::{NotRejoined, RejoinAfter};
 use crate::channel::ElectorEnd;
@@ -71,7 +71,7 @@ pub struct ElectorConfig {
     pub repeats: bool,
     /// The exit status if the lock is not acquired within `--wait`.
     pub conflict_status: u8,
-    pub options: OptionNames,
+    pub options: QuotedOptions,
     pub routing: Option<Routing>,
     pub http: Option<HttpAddress>,
     pub ready_when: ReadyWhen,
@@ -82,12 +82,12 @@ pub struct ElectorConfig {
     pub log_time: LogTime,
     pub log_level: LevelFilter,
     /// A warning for each environment variable whose name begins with `LEADERRUN_` but is unknown to leaderrun.
-    pub unknown_variables: Vec<String>,
+    pub unknown_variable_warnings: Vec<String>,
 }
 
 /// The options that log lines quote, as the user gave them, for example `--wait 3s` or `LEADERRUN_WAIT=3s`.
 #[derive(Clone, Debug)]
-pub struct OptionNames {
+pub struct QuotedOptions {
     pub wait: String,
     pub kill_after: String,
     pub max_run: String,
@@ -107,8 +107,8 @@ pub enum OnLost {
 /// re-executes it and does not return.
 ///
 /// # Errors
-/// Fails if the kernel refuses a system call that leaderrun needs. The caller need not end the supervisor: it ends
-/// when this process ends.
+/// Fails if leaderrun cannot prepare its process or its log, or cannot re-execute itself. Other failures are logged,
+/// and determine the returned exit. The caller need not end the supervisor: it ends when this process ends.
 pub fn run(
     config: ElectorConfig,
     channel: ElectorEnd,
@@ -121,27 +121,27 @@ pub fn run(
     let log = log::start(config.log_format, config.log_time, config.log_level)?;
     log::abort_on_panic();
     log_notices::signal_permission(signal_permission::signal_permission());
-    config.unknown_variables.iter().for_each(|sentence| log_events::unknown_variable(sentence));
+    config.unknown_variable_warnings.iter().for_each(|sentence| log_events::unknown_variable(sentence));
     log_notices::note_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let executed_at = clock::now();
-    let (ended, saved_counters) =
+    let (result, saved_counters) =
         observed_main_loop(config, channel, supervisor, nested, inherited.clone(), unread_mappings).unwrap_or_else(
             |failure| {
                 log_notices::failed(&failure);
                 let is_transient = exit::is_transient(&failure);
-                let ended = EndOfLoop {
-                    ending: Ending::Failed { is_transient },
+                let result = LoopResult {
+                    exit_reason: ExitReason::Failed { is_transient },
                     end_was_requested: false,
                     command_had_terminal: false,
                 };
-                (ended, None)
+                (result, None)
             },
         );
-    let EndOfLoop { ending, end_was_requested, command_had_terminal } = ended;
-    let rejoin_after = match ending {
-        Ending::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
-        Ending::Command(End::Exited(0)) if repeats && !end_was_requested => Some(RejoinAfter::Success),
+    let LoopResult { exit_reason, end_was_requested, command_had_terminal } = result;
+    let rejoin_after = match exit_reason {
+        ExitReason::Lost { may_rejoin: true } if on_lost == OnLost::Rejoin => Some(RejoinAfter::Loss),
+        ExitReason::Command(End::Exited(0)) if repeats && !end_was_requested => Some(RejoinAfter::Success),
         _ => None,
     };
     match rejoin_after {
@@ -152,13 +152,13 @@ pub fn run(
     let log_start = log.finish();
     let rejoined = rejoin_after.map(|after| rejoin::rejoin(after, &inherited, executed_at, saved_counters, log_start));
     let status = match rejoined {
-        None if ending == Ending::NotAcquired => Ok(Exit::Status(conflict_status)),
-        None => Ok(Exit::of(&ending, command_had_terminal)),
+        None if exit_reason == ExitReason::NotAcquired => Ok(Exit::Status(conflict_status)),
+        None => Ok(Exit::of(&exit_reason, command_had_terminal)),
         Some(Ok(never)) => match never {},
         Some(Err(NotRejoined::Signaled(signal))) => Ok(Exit::Signal { signal, to_group: false }),
         Some(Err(NotRejoined::Failed(failure))) => Err(failure).context("cannot wait for the lock again"),
     };
-    // This comes last, because a pending request could still start another helper.
+    // This comes last, because until then a pending request could start another helper.
     tree::kill_helpers();
     status
 }
@@ -171,7 +171,7 @@ fn observed_main_loop(
     nested: SharedNested,
     inherited: InheritedSignals,
     unread_mappings: UnreadMappings,
-) -> anyhow::Result<(EndOfLoop, Option<String>)> {
+) -> anyhow::Result<(LoopResult, Option<String>)> {
     let tree = Tree::open(&config.election.run.to_string());
     let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
     let access = ClusterAccess::new(config.cluster.clone());
@@ -194,12 +194,12 @@ fn observed_main_loop(
     // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };
-    let ended = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
-    observer.notify(Update::Exiting);
+    let result = main_loop.with_withdrawal(withdrawn).with_watchdog(monitoring.take_watchdog()).run();
+    observer.notify(Update::RunEnding);
     let until = clock::now() + FLUSH_TIMEOUT;
     router.into_iter().for_each(|router| router.finish(until));
     events.into_iter().for_each(|events| events.finish(until));
-    Ok((ended?, monitoring.saved_counters()))
+    Ok((result?, monitoring.saved_counters()))
 }
 
 /// Starts the routing of traffic to the leader, if it is configured.

@@ -16,7 +16,8 @@ const OPEN_SLACK: Duration = Duration::from_secs(1);
 /// If opening a lock takes longer than this, leaderrun logs what it is waiting for.
 const SLOW_OPENING: Duration = Duration::from_secs(5);
 
-/// Opens the lock, or the locks of all its slots. Returns `None` if `--wait` ends before the lock is open.
+/// Opens the lock, or the locks of all its slots, and returns its full name too. Returns `None` if the lock is not open
+/// at the end of `--wait`; if that is zero, after slightly more than [`lock::OPEN_TIMEOUT`].
 ///
 /// # Errors
 /// Fails if the lock cannot be used.
@@ -35,11 +36,11 @@ pub async fn open_lock(
     }
     match limit.map(|limit| limit - logged_after) {
         Some(Duration::ZERO) => Ok(None),
-        left => {
+        remaining => {
             log_notices::request_failed(&lock_name, &still_opening(access), None, None);
-            match left {
+            match remaining {
                 None => opening.await.map(Some),
-                Some(left) => timeout(left, opening).await.ok().transpose(),
+                Some(remaining) => timeout(remaining, opening).await.ok().transpose(),
             }
         }
     }
@@ -47,7 +48,8 @@ pub async fn open_lock(
 
 /// Returns a message that says what leaderrun is waiting for while it opens the lock.
 pub fn still_opening(access: &ClusterAccess) -> String {
-    format!("still waiting for {}", access.pending().unwrap_or_else(|| "a response from the file system".to_owned()))
+    let awaited = access.waiting_for().unwrap_or_else(|| "a response from the file system".to_owned());
+    format!("still waiting for {awaited}")
 }
 
 /// Returns the name of a lock for log lines about all its slots.

@@ -36,15 +36,16 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Why leaderrun waits for the lock again.
+/// The reason why leaderrun waits for the lock again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejoinAfter {
+    /// Leadership was lost.
     Loss,
     /// The command ended with status 0.
     Success,
 }
 
-/// Why leaderrun does not wait for the lock again.
+/// The reason why leaderrun does not wait for the lock again.
 #[derive(Debug)]
 pub enum NotRejoined {
     /// This signal arrived during the pause.
@@ -56,6 +57,9 @@ pub enum NotRejoined {
 ///
 /// `executed_at` is when leaderrun was last executed. After the exec it continues the log that began at `log_start`,
 /// and continues to count from the saved `counters`.
+///
+/// # Errors
+/// Fails if a signal that ends leaderrun arrives during the pause, or if a system call fails.
 pub fn rejoin(
     after: RejoinAfter,
     inherited: &InheritedSignals,
@@ -112,7 +116,7 @@ fn pause(duration: Duration, inherited: &InheritedSignals) -> io::Result<Option<
     timer.set(Some(end))?;
     loop {
         let requests_end = |signal: &i32| ends_candidate(*signal) && !inherited.ignores(*signal);
-        if let Some(signal) = signals.receive().to_relay.into_iter().find(requests_end) {
+        if let Some(signal) = signals.receive().numbers.into_iter().find(requests_end) {
             return Ok(Some(signal));
         }
         if clock::now() >= end {

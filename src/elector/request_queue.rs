@@ -43,15 +43,15 @@ impl<'a> RequestQueue<'a> {
         Self { locks, waiting: VecDeque::new(), pending: None, late_writes: VecDeque::new() }
     }
 
-    /// Adds a request of a slot, which replaces the slot's previous request. If the previous request was pending,
-    /// returns its kind.
+    /// Adds a request of a slot. It replaces the slot's previous request. If that one was pending, this returns its
+    /// kind; if it was also a write that the lock allows to be late, its reply is still awaited.
     pub fn add(&mut self, slot: usize, request: Request) -> Option<RequestKind> {
         let replaced = self.pending.take_if(|pending| pending.slot == slot);
         let replaced_kind = replaced.as_ref().map(|replaced| replaced.kind);
-        let is_late_write = |replaced: &PendingRequest| {
+        let may_be_late = |replaced: &PendingRequest| {
             replaced.kind == RequestKind::Write && self.locks[replaced.slot].allows_late_writes()
         };
-        self.late_writes.extend(replaced.filter(is_late_write));
+        self.late_writes.extend(replaced.filter(may_be_late));
         if self.late_writes.len() > MAX_LATE_WRITES {
             self.late_writes.pop_front();
         }
@@ -64,8 +64,8 @@ impl<'a> RequestQueue<'a> {
         replaced_kind
     }
 
-    /// Drops the requests whose replies are no longer awaited. Otherwise the other requests would wait for them,
-    /// possibly forever.
+    /// Drops the requests of the slots that no longer await a reply. Otherwise the requests of other slots would wait
+    /// for them, possibly forever.
     pub fn retain(&mut self, awaits_reply: impl Fn(usize) -> bool) {
         self.pending.take_if(|pending| !awaits_reply(pending.slot));
         self.waiting.retain(|(slot, _)| awaits_reply(*slot));

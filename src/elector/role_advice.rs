@@ -16,6 +16,7 @@ pub enum Permission {
 /// Decides which advice is logged with a refusal.
 #[derive(Debug, Default)]
 pub struct RoleAdvice {
+    /// The state of each [`Permission`].
     permissions: [PermissionState; 3],
     is_role_logged: bool,
     /// Error messages of refusals, each with the text that was logged for it, so that a repeated refusal is logged with
@@ -23,7 +24,7 @@ pub struct RoleAdvice {
     explained: Vec<(String, FailureMessage)>,
 }
 
-/// What is logged about a failed request: the text, and in some cases the Role that grants the missing permission.
+/// The message about a failed request, in some cases with the Role that grants the missing permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureMessage {
     pub text: String,
@@ -38,9 +39,10 @@ impl From<String> for FailureMessage {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct PermissionState {
-    /// Whether a request was permitted before. If so, a single refusal gets no advice, because it may come from an API
-    /// server that is just starting.
+    /// Whether a request was permitted before. If so, a single refusal gets no advice, because an API server that is
+    /// just starting refuses requests until it has read the Roles.
     was_allowed: bool,
+    /// Whether the last such request was refused, although an earlier one was permitted.
     was_just_refused: bool,
 }
 
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_is_logged_once() {
+    fn only_the_first_missing_permission_is_explained_with_the_role() {
         let mut advice = RoleAdvice::default();
         let first = advice.explain("a/b", Permission::Read, &refused("get"));
         assert_eq!(first.role.as_deref(), Some("kind: Role"));

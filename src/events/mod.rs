@@ -25,7 +25,7 @@ use tokio::time::sleep_until;
 use crate::kubernetes::{Cluster, ClusterAccess, Collection, EVENTS, ObjectName, Rule, Verb};
 use crate::lock::LockName;
 use crate::process::{clock, runtime_thread};
-use crate::telemetry::log::printable_cause;
+use crate::telemetry::log::printable_error;
 use crate::telemetry::observer::Observer;
 
 /// The component that each Event names as its source.
@@ -69,7 +69,11 @@ impl Events {
             // The thread need not wake up for the other updates.
             if matches!(
                 update,
-                Update::Slot(_) | Update::Acquired { .. } | Update::CommandStarted | Update::Lost(_) | Update::Exiting
+                Update::Slot(_)
+                    | Update::Acquired { .. }
+                    | Update::CommandStarted
+                    | Update::Lost(_)
+                    | Update::RunEnding
             ) {
                 let _ = sender.send(update.clone());
             }
@@ -82,8 +86,8 @@ impl Events {
         self.observer.clone()
     }
 
-    /// Waits until the last Event has been written, but at most until the instant `until`. To be called after
-    /// [`Update::Exiting`].
+    /// Waits until the last Event has been written, but at most until the instant `until`. The observer must have been
+    /// notified of [`Update::RunEnding`].
     pub fn finish(self, until: Instant) {
         let _ = self.ended.recv_timeout(until.since(clock::now()));
     }
@@ -94,12 +98,13 @@ struct Writer {
     sink: Arc<Sink>,
     /// The uids of the lock's objects in the current leadership.
     uids: Vec<String>,
-    /// The instant at which the Event about the beginning of this leadership is due.
+    /// The instant at which the Event about the beginning of this leadership is due; `None` if it is not to be written,
+    /// or has been queued.
     first_due: Option<tokio::time::Instant>,
     /// Whether the Event about the beginning of this leadership has been queued, but not the one about its end.
-    is_leading: bool,
+    is_announced: bool,
     queue: VecDeque<BoxFuture<'static, ()>>,
-    /// Whether the candidate is exiting, so no more updates follow.
+    /// Whether this run is ending, so no more updates follow.
     is_over: bool,
 }
 
@@ -109,13 +114,13 @@ impl Writer {
             sink: Arc::new(Sink { config, cluster: OnceCell::new() }),
             uids: Vec::new(),
             first_due: None,
-            is_leading: false,
+            is_announced: false,
             queue: VecDeque::new(),
             is_over: false,
         }
     }
 
-    /// Writes Events, one after another, until the candidate exits and the last one is written.
+    /// Writes Events, one after another, until this run is ending and the last one is written.
     async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
         let mut writing = None;
         loop {
@@ -126,7 +131,7 @@ impl Writer {
             let first_due = OptionFuture::from(self.first_due.map(sleep_until));
             tokio::select! {
                 biased;
-                update = updates.recv(), if !self.is_over => self.handle(&update.unwrap_or(Update::Exiting)),
+                update = updates.recv(), if !self.is_over => self.handle(&update.unwrap_or(Update::RunEnding)),
                 Some(()) = first_due => self.begin_leadership(),
                 Some(()) = OptionFuture::from(writing.as_mut()) => writing = None,
             }
@@ -144,7 +149,7 @@ impl Writer {
             Update::Acquired { uids, .. } => self.uids.clone_from(uids),
             Update::CommandStarted => self.first_due = Some(tokio::time::Instant::now() + FIRST_EVENT_DELAY),
             Update::Lost(_) => self.end_leadership(),
-            Update::Exiting => {
+            Update::RunEnding => {
                 self.is_over = true;
                 self.end_leadership();
             }
@@ -153,15 +158,16 @@ impl Writer {
     }
 
     fn begin_leadership(&mut self) {
-        (self.first_due, self.is_leading) = (None, true);
+        (self.first_due, self.is_announced) = (None, true);
         self.enqueue("became leader");
     }
 
     fn end_leadership(&mut self) {
         if self.first_due.is_some() {
+            // A leadership that ends before its first Event is due gets both Events now.
             self.begin_leadership();
         }
-        if mem::take(&mut self.is_leading) {
+        if mem::take(&mut self.is_announced) {
             self.enqueue("stopped leading");
         }
     }
@@ -187,7 +193,7 @@ impl Sink {
         let cluster = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
         let cluster = match cluster {
             Ok(cluster) => cluster,
-            Err(failure) => return log_events::event_not_written(&printable_cause(&failure)),
+            Err(failure) => return log_events::event_not_written(&printable_error(&failure)),
         };
         let namespace = lock.namespace.as_deref().unwrap_or(cluster.default_namespace());
         let events = Collection::new(cluster, &EVENTS, namespace).with_timeout(*timeout);

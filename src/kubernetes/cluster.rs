@@ -30,7 +30,7 @@ pub struct ClusterAccess {
 }
 
 impl ClusterAccess {
-    /// Provides access to the cluster that these options describe. Reads no file yet.
+    /// Creates the access to the cluster that these options describe, without reading any file yet.
     pub fn new(options: ClusterOptions) -> Self {
         Self { credentials: Credentials::new(options), resolver: Resolver::default() }
     }
@@ -45,9 +45,9 @@ impl ClusterAccess {
         self.credentials.known_configuration()
     }
 
-    /// Returns what delays the credentials, if it has done so for more than a second.
-    pub fn pending(&self) -> Option<String> {
-        self.credentials.pending()
+    /// Returns what the credentials are waiting for, if they have waited for more than a second.
+    pub fn waiting_for(&self) -> Option<String> {
+        self.credentials.waiting_for()
     }
 }
 
@@ -69,7 +69,7 @@ impl Cluster {
     /// first request, and belong to the tokio runtime of the current thread.
     ///
     /// # Errors
-    /// Fails if the kubeconfig cannot be used, or if there is no kubeconfig and leaderrun does not run in a pod.
+    /// Fails if the kubeconfig cannot be used, or if there is none and the pod's service account cannot be used.
     pub async fn open(access: &ClusterAccess, request_timeout: Duration) -> Result<Self> {
         let config = access.credentials.configuration().await?;
         let new_transport = || Transport::new(access.credentials.clone(), access.resolver.clone(), request_timeout);
@@ -109,8 +109,8 @@ impl Cluster {
     }
 
     /// Returns what requests are waiting for before they can be sent, if they have waited for more than a second.
-    pub fn pending(&self) -> Option<String> {
-        self.transport.pending()
+    pub fn waiting_for(&self) -> Option<String> {
+        self.transport.waiting_for()
     }
 
     /// Sends a request and returns its response, which may be an error from the API server.
@@ -129,8 +129,8 @@ impl Cluster {
         read_response(response, &self.config)
     }
 
-    /// Returns whether a namespace is known not to exist, for messages. Returns false if leaderrun is not allowed to
-    /// read the namespace, or if the API server does not respond within two request timeouts.
+    /// Returns whether a namespace is known not to exist, for messages. If leaderrun is not allowed to read the
+    /// namespace, or if the API server does not respond within two request timeouts, returns false.
     pub async fn lacks_namespace(&self, name: &str) -> bool {
         let Ok(request) = Request::get(format!("/api/v1/namespaces/{name}")).body(Vec::new()) else { return false };
         let response = timeout(self.request_timeout * 2, self.send(request)).await;
@@ -147,8 +147,8 @@ fn read_response(response: &Response<Bytes>, config: &ConnectionConfig) -> Resul
     })
 }
 
-/// Limits the size of each line of a watch. If the API server has refused the watch, returns the same error as for
-/// other requests, because the error that kube returns lacks the headers of the response.
+/// Checks the response to a watch, and limits the size of each of its lines. If the API server has refused the watch,
+/// returns the same error as for other requests; kube's own error lacks the headers of the response.
 async fn check_watch(
     response: Response<PooledBody>,
     config: Arc<ConnectionConfig>,

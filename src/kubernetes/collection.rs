@@ -58,17 +58,17 @@ pub enum ObjectEvent {
 
 impl Collection {
     /// Creates the collection of a kind's objects in a namespace. Requests have no timeout until one is
-    /// [set](Self::with_timeout). Dropping the future ends a request.
+    /// [set](Self::with_timeout). A request ends when its future is dropped.
     pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None, list_format: JSON }
     }
 
     /// Returns what requests are waiting for before they can be sent, if they have waited for more than a second.
-    pub fn pending(&self) -> Option<String> {
-        self.cluster.pending()
+    pub fn waiting_for(&self) -> Option<String> {
+        self.cluster.waiting_for()
     }
 
-    /// Sets the timeout of each request.
+    /// Sets the timeout of each request. It does not apply to watches, not even while they are being opened.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
@@ -110,7 +110,7 @@ impl Collection {
         }
     }
 
-    /// Returns the objects that match a label selector. The selector must be URL-encoded.
+    /// Returns the objects that match a label selector, with a single request. The selector must be URL-encoded.
     pub async fn list_matching(&self, selector: &str) -> Result<Vec<Value>, Error> {
         let list = self.send(Verb::List, "", Method::GET, &format!("?labelSelector={selector}"), None).await?;
         let items = list["items"].as_array().cloned().unwrap_or_default();
@@ -155,7 +155,7 @@ impl Collection {
         let events = client
             .request_events::<Value>(request)
             .await
-            .map_err(|failure| operation.failed(Error::from_client(&failure, &address)))?;
+            .map_err(|failure| operation.explain(Error::from_client(&failure, &address)))?;
         Ok(events.map(move |event| match event {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) if is_object(&object) => {
                 Ok(ObjectEvent::Changed(object))
@@ -173,7 +173,7 @@ impl Collection {
                 let is_too_old = status.code == StatusCode::GONE.as_u16();
                 Err(Error { kind: if is_too_old { ErrorKind::Expired } else { ErrorKind::Unknown }, ..error })
             }
-            Err(failure) => Err(operation.failed(Error::from_client(&failure, &address))),
+            Err(failure) => Err(operation.explain(Error::from_client(&failure, &address))),
         }))
     }
 
@@ -209,7 +209,7 @@ impl Collection {
         };
         let response = response
             .and_then(|response| self.cluster.read_response(&response))
-            .map_err(|error| operation.failed(error))?;
+            .map_err(|error| operation.explain(error))?;
         if verb == Verb::List || is_object(&response) {
             Ok(response)
         } else {
@@ -251,7 +251,9 @@ impl fmt::Display for Operation {
 }
 
 impl Operation {
-    fn failed(&self, error: Error) -> Error {
+    /// Adds this operation to the message of the error with which it failed. If RBAC refused it, the message names the
+    /// missing permission instead.
+    fn explain(&self, error: Error) -> Error {
         if !error.refused_by_rbac {
             return error.context(format_args!("cannot {self}"));
         }
@@ -295,12 +297,12 @@ mod tests {
     }
 
     #[test]
-    fn the_message_about_a_refusal_by_rbac_names_the_missing_permission() {
+    fn only_the_message_about_a_refusal_by_rbac_names_a_missing_permission() {
         let create =
             Operation { verb: Verb::Create, resource: &LEASES, namespace: "default".into(), name: "job".into() };
         let refusal = |message: &str| {
             let status = Status { code: 403, message: message.into(), ..Status::default() };
-            let Error { message, refused_by_rbac, .. } = create.failed(Error::from_status(&status));
+            let Error { message, refused_by_rbac, .. } = create.explain(Error::from_status(&status));
             (message, refused_by_rbac)
         };
         let rbac = refusal("leases is forbidden: User \"u\" cannot update resource \"leases\" in API group \"\"");

@@ -38,8 +38,8 @@ pub struct Given<T> {
 }
 
 impl<T> Given<T> {
-    /// Returns the option or the variable with this value.
-    pub fn with(&self, value: impl fmt::Display) -> String {
+    /// Returns how the option or the variable is written with this value: `--context x` or `NAME=x`.
+    pub fn spelled_with(&self, value: impl fmt::Display) -> String {
         let separator = if self.name.starts_with('-') { ' ' } else { '=' };
         format!("{}{separator}{value}", self.name)
     }
@@ -48,7 +48,8 @@ impl<T> Given<T> {
 /// The configuration of a connection, from a kubeconfig or a pod's service account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectionConfig {
-    /// The address of the API server: a scheme, a host, and optionally a port and a path with which all requests begin.
+    /// The address of the API server: a scheme and a host, optionally a port, and optionally a path that is put in
+    /// front of the paths of all requests.
     pub server: Uri,
     pub tls: TlsOptions,
     /// The proxy through which the server is reached.
@@ -79,8 +80,8 @@ impl ConnectionConfig {
     /// Checks that this configuration may replace the current one.
     ///
     /// # Errors
-    /// Fails if a part that the current configuration has is missing, because another program may be in the middle of
-    /// writing the files.
+    /// Fails if the kubeconfig, the service account's `ca.crt` or the user's credentials are missing although the
+    /// current configuration has them. Another program may be in the middle of writing the files.
     pub fn check_complete(&self, current: &Self) -> Result<(), ConfigError> {
         let is_service_account = |config: &Self| config.origin == ConfigOrigin::ServiceAccount;
         let reason = if is_service_account(self) && !is_service_account(current) {
@@ -130,14 +131,14 @@ impl UserOptions {
     }
 }
 
-/// Describes the credentials for messages, without secrets.
+/// Describes the credentials without secrets, as the object of "the API server rejects".
 impl fmt::Display for UserOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificate, token, basic, exec, .. } = self;
         match (token, basic, certificate, exec) {
             (Some(token), ..) => token.fmt(f),
             (None, Some(basic), ..) => write!(f, "the password of user {:?}", basic.username),
-            (None, None, Some(files), _) => write!(f, "the client certificate in {}", files.certificate),
+            (None, None, Some(pair), _) => write!(f, "the client certificate in {}", pair.certificate),
             (None, None, None, Some(exec)) => write!(f, "the credentials of the plugin {}", exec.command.display()),
             (None, None, None, None) => f.write_str("a request without credentials"),
         }
@@ -178,7 +179,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Data(_) => f.write_str("the kubeconfig's data"),
+            Self::Data(_) => f.write_str("the kubeconfig"),
         }
     }
 }
@@ -225,7 +226,7 @@ pub struct ExecPlugin {
     pub cluster_config: Option<Value>,
 }
 
-/// The version of the protocol that a plugin speaks. Kubernetes 1.24 removed the older versions.
+/// The version of the protocol that a plugin speaks. Kubernetes 1.24 removed v1alpha1.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PluginVersion {
     V1,

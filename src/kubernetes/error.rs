@@ -24,7 +24,7 @@ pub struct Error {
     pub refused_by_rbac: bool,
 }
 
-/// The kind of an error, which says what is known after the request and what the next request must do.
+/// The kind of an error. It determines what is known about the object, and what the next request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The object has changed since it was read, or exists already. Nothing was written; it must be read again.
@@ -36,7 +36,7 @@ pub enum ErrorKind {
     Forbidden,
     /// The resourceVersion of a watch is too old. The next watch must begin with the current state.
     Expired,
-    /// The API server refused the request for another reason. Nothing was written.
+    /// The API server refused the request for another reason, or the request could not be sent. Nothing was written.
     Refused,
     /// The response is larger than leaderrun accepts. It is not known whether the request was carried out.
     TooLarge,
@@ -107,7 +107,7 @@ impl Error {
         }
     }
 
-    /// Adds a description of what failed in front of the message.
+    /// Puts a description of what failed in front of the message.
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
     }

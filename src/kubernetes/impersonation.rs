@@ -27,7 +27,8 @@ const ENCODED_IN_NAMES: &AsciiSet = &NON_ALPHANUMERIC
 /// Returns the headers with which a request acts as this user.
 ///
 /// # Errors
-/// Fails if a name or a value contains a character that a header cannot contain.
+/// Fails if a value contains a character that a header cannot contain, or if a key is too long for the name of a
+/// header.
 pub fn headers(Impersonation { user, uid, groups, extra }: &Impersonation) -> http::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     headers.insert("impersonate-user", HeaderValue::from_str(user)?);

@@ -45,7 +45,7 @@ impl Proxy {
     /// Parses the address of a proxy. The default scheme is `http`.
     ///
     /// # Errors
-    /// Returns the reason why the address is invalid.
+    /// Fails if the address is invalid. The error is the reason, without the user name and the password.
     pub fn parse(url: &str, origin: ProxyOrigin) -> Result<Self, String> {
         let (scheme, rest) = url.trim().split_once("://").unwrap_or(("http", url.trim()));
         let (protocol, default_port) = match scheme.to_ascii_lowercase().as_str() {
@@ -193,7 +193,7 @@ mod tests {
         ] {
             assert_eq!(parsed(url), Ok(expected), "{url}");
         }
-        let with_password = Proxy::parse("http://me:p%40%3Ass@proxy", ProxyOrigin::Kubeconfig).expect("a proxy");
+        let with_password = Proxy::parse("http://me:p%40%3Ass@proxy", ProxyOrigin::Kubeconfig).unwrap();
         assert_eq!(with_password.url(), "http://me:p%40%3Ass@proxy:80");
         assert_eq!(with_password.address(), "http://proxy:80");
         for url in ["", "http://", "ftp://proxy", "http://proxy:port", "http://:8080", "http://[::1", "http:// proxy"] {
@@ -208,7 +208,7 @@ mod tests {
                 let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
                 Some((*value).to_owned())
             };
-            let proxy = Proxy::from_variables(&Uri::from_static(server), variable).expect("a proxy or none");
+            let proxy = Proxy::from_variables(&Uri::from_static(server), variable).expect("the variables are valid");
             proxy.map(|proxy| proxy.host)
         };
         let both = [("HTTPS_PROXY", "s"), ("HTTP_PROXY", "h")];

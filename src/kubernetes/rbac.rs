@@ -71,9 +71,9 @@ impl<'a> MergedRule<'a> {
         Self { first, names: first.name.as_deref().into_iter().collect() }
     }
 
-    /// Merges another rule into this one if they differ only in the names of their objects, and returns whether they
-    /// do.
-    fn merge(&mut self, other: &'a Rule) -> bool {
+    /// Merges another rule into this one if they differ only in the names of their objects. Returns whether it was
+    /// merged.
+    fn try_merge(&mut self, other: &'a Rule) -> bool {
         let Rule { resource, namespace, name, verbs } = self.first;
         let can_merge = (*resource, namespace, *verbs) == (other.resource, &other.namespace, other.verbs)
             && name.is_some() == other.name.is_some();
@@ -100,12 +100,12 @@ impl fmt::Display for MergedRule<'_> {
     }
 }
 
-/// Returns a Role with these rules as YAML. Its name contains `name`, the name of the lock.
+/// Returns a Role with these rules as YAML. It is named after the lock, whose name is `name`.
 pub fn role(namespace: &str, name: &str, rules: &[Rule]) -> String {
     let namespace = yaml(namespace);
     let mut merged: Vec<MergedRule<'_>> = Vec::new();
     for rule in rules {
-        if !merged.iter_mut().any(|merged| merged.merge(rule)) {
+        if !merged.iter_mut().any(|merged| merged.try_merge(rule)) {
             merged.push(MergedRule::new(rule));
         }
     }
@@ -124,8 +124,8 @@ rules:
 
 /// Returns a name as YAML, quoted if YAML might not read it as text.
 pub fn yaml(name: &str) -> String {
-    let is_word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name);
-    if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !is_word {
+    let has_other_type = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&name);
+    if name.starts_with(|first: char| first.is_ascii_alphabetic()) && !has_other_type {
         name.to_owned()
     } else {
         format!("{name:?}")

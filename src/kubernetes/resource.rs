@@ -9,8 +9,8 @@ pub struct Resource {
     pub group: &'static str,
     pub kind: &'static str,
     pub plural: &'static str,
-    /// Whether a PUT to the path of an object that does not exist creates it. RBAC can then restrict the permission to
-    /// create objects to a single name.
+    /// Whether a PUT to the path of an object that does not exist creates it. If so, RBAC can restrict the permission
+    /// to create objects to a single name.
     pub created_by_put: bool,
 }
 

@@ -30,14 +30,14 @@ pub fn object(response: &Response<impl AsRef<[u8]>>, address: &str) -> Result<Va
     Err(Error { retry_after, ..error })
 }
 
-/// Returns the error for a response that is not from an API server. The message does not quote the body, which may be
-/// an HTML page.
+/// Returns the error for a response that is not from an API server. The message does not quote the body, because it may
+/// be an HTML page.
 fn not_from_api_server(response: &Response<impl AsRef<[u8]>>, address: &str) -> Error {
     let (code, body) = (response.status(), response.body().as_ref());
     let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(location) = response.headers().get(LOCATION).filter(|_| code.is_redirection()) {
         let location = printable(&String::from_utf8_lossy(location.as_bytes()));
-        let reason = "leaderrun does not follow redirects, because another server would have a different lock";
+        let reason = "leaderrun does not follow redirects, because another server might have a different lock";
         return Error::unknown(format!(
             "{address} redirects to {location} with HTTP status {code}: {reason}; set server in the kubeconfig to the \
              address of the API server itself"
@@ -68,8 +68,9 @@ fn status_error(status: &Value, http_code: u16) -> Error {
     Error { retry_after: retry_after.map(Duration::from_secs), ..Error::from_status(&status) }
 }
 
-/// Returns the pause that the `Retry-After` header requests, as a number of seconds or as a time. A time is compared
-/// with the `Date` header of the response, because this machine's clock may differ from the server's.
+/// Returns the pause that the `Retry-After` header requests, as a number of seconds or as a time; `None` if it requests
+/// none. A time is compared with the `Date` header of the response, because this machine's clock may differ from the
+/// server's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let retry_after = text(RETRY_AFTER)?;
@@ -93,7 +94,7 @@ mod tests {
         let response = headers
             .iter()
             .fold(Response::builder().status(code), |response, (name, value)| response.header(*name, *value));
-        response.body(body.to_owned()).expect("a response")
+        response.body(body.to_owned()).expect("the response is valid")
     }
 
     #[test]
@@ -111,16 +112,16 @@ mod tests {
             (502, &[], "", "an empty response"),
             (200, &[("content-encoding", "gzip")], "\u{1f}", "a compressed response"),
         ] {
-            let error = object(&response(code, headers, body), ADDRESS).expect_err("an error");
+            let error = object(&response(code, headers, body), ADDRESS).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Unknown, "{body}");
             assert!(error.message.contains(expected) && error.message.contains(ADDRESS), "{body}: {error}");
         }
     }
 
     #[test]
-    fn a_redirect_is_reported_and_not_followed() {
+    fn a_redirect_is_reported_with_its_target() {
         for (code, location) in [(301, "https://other.example/"), (307, "/login?x")] {
-            let error = object(&response(code, &[("location", location)], "<html>"), ADDRESS).expect_err("an error");
+            let error = object(&response(code, &[("location", location)], "<html>"), ADDRESS).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Unknown);
             let expected = format!("{ADDRESS} redirects to {location} with HTTP status {code}");
             assert!(error.message.contains(&expected), "{error}");
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn status_fields_of_the_wrong_type_are_ignored() {
+    fn a_status_with_unusual_fields_is_still_read() {
         for (fields, message, pause) in [
             (r#""message":"busy","details":{"retryAfterSeconds":-1}"#, "busy", None),
             (r#""message":"busy","details":{"retryAfterSeconds":86400000000}"#, "busy", Some(86_400_000_000)),
@@ -137,7 +138,7 @@ mod tests {
             (r#""message":null,"code":"429""#, "HTTP status 429", None),
         ] {
             let body = format!(r#"{{"kind":"Status",{fields}}}"#);
-            let error = object(&response(429, &[], &body), ADDRESS).expect_err("an error");
+            let error = object(&response(429, &[], &body), ADDRESS).unwrap_err();
             assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Refused, message), "{body}");
             assert_eq!(error.retry_after.map(|pause| pause.as_secs()), pause, "{body}");
         }
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn the_retry_after_header_is_used_if_the_body_requests_no_pause() {
         let pause = |headers: &[(&str, &str)], body: &str| {
-            let error = object(&response(429, headers, body), ADDRESS).expect_err("an error");
+            let error = object(&response(429, headers, body), ADDRESS).unwrap_err();
             (error.kind, error.retry_after.map(|pause| pause.as_secs()))
         };
         let header = &[("retry-after", "7")][..];

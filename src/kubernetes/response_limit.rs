@@ -39,10 +39,10 @@ where
     response.map(|body| Lines { body, length: 0 }.boxed_unsync())
 }
 
-/// A body in which the length of each line is limited.
+/// A body that fails as soon as its unfinished line is longer than [`MAX_SIZE`].
 struct Lines<B> {
     body: B,
-    /// The length of the line so far.
+    /// The length of the unfinished line.
     length: usize,
 }
 

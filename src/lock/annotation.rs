@@ -1,5 +1,5 @@
-//! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go and fabric8's
-//! kubernetes-client write it.
+//! The record in an annotation of an Endpoints object or a ConfigMap, as older releases of client-go, fabric8's
+//! kubernetes-client and the Python client write it.
 //!
 //! The libraries write JSON with different fields:
 //!
@@ -9,8 +9,9 @@
 //! - The leader election of the Python client writes client-go's fields, but the duration as a string, and times as
 //!   local times without an offset. It accepts client-go's formats.
 //!
-//! leaderrun reads all formats, and writes the duration in both fields. If the current record only has fabric8's field,
-//! leaderrun only writes that field.
+//! leaderrun reads all formats, and writes the duration in both fields. fabric8 rejects such a record, because it
+//! contains client-go's field. Therefore, if the current record has only fabric8's field, leaderrun writes only that
+//! field.
 
 use std::fmt::Display;
 
@@ -94,9 +95,9 @@ fn annotation(object: &Value) -> Result<Option<Annotation>, String> {
     serde_json::from_str(text).map(Some).map_err(invalid)
 }
 
-/// Returns the error for an annotation that is not a record.
+/// Returns the error for an annotation that is not a valid record.
 fn invalid(reason: impl Display) -> String {
-    format!("its annotation {LEADER_ANNOTATION} has no leader election record: {reason}")
+    format!("its annotation {LEADER_ANNOTATION} is not a valid leader election record: {reason}")
 }
 
 fn read(object: &Value) -> Result<Record, String> {
@@ -154,8 +155,8 @@ mod tests {
 
     /// Returns the annotation of an object, parsed as JSON.
     fn parsed(object: &Value) -> Value {
-        let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the annotation");
-        serde_json::from_str(text).expect("JSON")
+        let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the annotation is a string");
+        serde_json::from_str(text).expect("the annotation is JSON")
     }
 
     fn written(record: &Record) -> Value {
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_from_fabric8_is_written_back_without_fields_that_fabric8_rejects() {
+    fn a_record_from_fabric8_is_written_back_without_the_duration_field_of_client_go() {
         for duration in [r#""PT15S""#, "15.000000000", "14.2"] {
             let mut object = object(Some(&format!(r#"{{"leaseDuration":{duration}}}"#)));
             let record = read(&object).unwrap();
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn client_go_and_fabric8_can_both_read_the_record() {
+    fn a_new_record_has_the_fields_of_client_go_and_of_fabric8() {
         let time = Some("2026-01-02T03:04:05Z".parse().unwrap());
         let record = Record {
             holder_identity: "a".into(),

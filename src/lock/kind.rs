@@ -19,7 +19,7 @@ pub struct LockKind {
 
 /// The place where the locks of a kind keep their records.
 pub enum Store {
-    /// A Kubernetes object, or two objects with the same name. A holder must hold both.
+    /// A Kubernetes object, or two with the same name. The holder of a lock with two objects must hold both.
     Objects(&'static RecordFormat, Option<&'static RecordFormat>),
     /// A place on this machine.
     Local(&'static dyn LocalStore),
@@ -30,7 +30,7 @@ pub trait LocalStore: Sync {
     /// Checks the name of a lock, the part of `--lock` after the colon.
     ///
     /// # Errors
-    /// Returns what is wrong, with an example.
+    /// Returns what is wrong, and what to use instead.
     fn check_name(&self, name: &str) -> Result<(), String>;
 
     /// Opens the lock with this name.
@@ -95,7 +95,7 @@ impl LockKind {
     /// Checks the name of a lock, without its namespace.
     ///
     /// # Errors
-    /// Returns what is wrong, with an example.
+    /// Returns what is wrong, and what to use instead.
     pub fn check_name(&self, name: &str) -> Result<(), String> {
         match self.store {
             Store::Objects(..) => {

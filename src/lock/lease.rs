@@ -14,6 +14,7 @@ use crate::kubernetes::LEASES;
 pub static LEASE: RecordFormat =
     RecordFormat { resource: &LEASES, is_in_metadata: false, is_lock: |_| true, read, write };
 
+/// Parses the spec of a Lease. Its times may have any format that [`record_time`] accepts.
 fn spec(lease: &Value) -> Result<LeaseSpec, serde_json::Error> {
     let mut spec = lease["spec"].clone();
     if spec.is_null() {

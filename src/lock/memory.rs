@@ -1,4 +1,5 @@
-//! A lock whose record is in the memory of a test. It shows the minimum that a kind of lock has to implement.
+//! A lock for unit tests, whose record is in the memory of the test process. It shows the minimum that a kind of lock
+//! has to implement.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -17,7 +18,7 @@ use super::{Finding, Lock, LockError, LockErrorKind};
 /// The locks in the memory of this process, by name.
 static LOCKS: LazyLock<Mutex<HashMap<String, MemoryLock>>> = LazyLock::new(Mutex::default);
 
-/// The locks whose records are in the memory of this process.
+/// The store of the locks whose records are in the memory of this process.
 pub struct MemoryStore;
 
 impl LocalStore for MemoryStore {
@@ -49,7 +50,8 @@ impl LocalStore for MemoryStore {
 struct MemoryLock(Arc<watch::Sender<Option<Stored>>>);
 
 impl MemoryLock {
-    /// Writes the record if the current record has the version `expected`. `None` stands for a missing record.
+    /// Writes the record if the current record has the version `expected`, or if `expected` is `None` and there is no
+    /// record.
     fn write(&self, expected: Option<&Version>, record: Record) -> Result<Stored, LockError> {
         let mut written = Err(LockError::new(LockErrorKind::Conflict, "the record has changed"));
         self.0.send_if_modified(|stored| {

@@ -53,9 +53,9 @@ pub trait Lock: Send + Sync {
     /// watch can be resumed from the last version that was seen.
     fn watch(&self, from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>>;
 
-    /// Returns what requests are waiting for before they can be sent, if they have been waiting for an unusually
-    /// long time.
-    fn pending(&self) -> Option<String> {
+    /// Returns what requests are waiting for, as the object of "still waiting for", if they have been waiting for an
+    /// unusually long time.
+    fn waiting_for(&self) -> Option<String> {
         None
     }
 
@@ -69,7 +69,8 @@ pub trait Lock: Send + Sync {
         resource_version.to_owned()
     }
 
-    /// Returns the uids of the objects that contain the record. `uid` is the uid in the record's version.
+    /// Returns the uids of the objects that contain the record. `uid` is the uid in the record's version. If there are
+    /// two objects, it combines their uids.
     fn uids(&self, uid: &str) -> Vec<String> {
         vec![uid.to_owned()]
     }
@@ -87,16 +88,16 @@ pub struct LockError {
     pub role: Option<String>,
 }
 
-/// The kind of an error, which says whether the request was carried out.
+/// The kind of an error, which says whether the request may have acquired or renewed the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockErrorKind {
     /// The write did not succeed, because it is not based on the current record.
     Conflict,
-    /// The request was certainly not carried out, and usually keeps failing until somebody grants a permission or
-    /// repairs a file.
+    /// The request is known not to have been carried out, and usually keeps failing until somebody grants a permission
+    /// or repairs a file.
     Forbidden,
-    /// The request was certainly not carried out, or the API server did not store the record as it was sent. In either
-    /// case the lock was neither acquired nor renewed.
+    /// The request is known not to have acquired or renewed the lock. Either it was not carried out, or the API server
+    /// stored a different record than the one that was sent.
     Refused,
     /// The request may or may not have been carried out.
     Unknown,

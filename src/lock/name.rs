@@ -181,6 +181,10 @@ mod tests {
         };
         assert_eq!(names("default/x"), ["default/x-0", "default/x-1"]);
         assert_eq!(names("file:/run/x"), ["file:/run/x-0", "file:/run/x-1"]);
+    }
+
+    #[test]
+    fn invalid_slot_counts_are_refused() {
         assert!(["1", "65", "-1", "many", ""].iter().all(|text| text.parse::<SlotCount>().is_err()));
     }
 

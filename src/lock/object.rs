@@ -42,7 +42,7 @@ impl RecordFormat {
     /// Reads the record of an object, with leaderrun's annotations.
     ///
     /// # Errors
-    /// Fails if the object contains something else where the record should be.
+    /// Fails if the object contains something other than a valid record where the record should be.
     pub fn record(&self, object: &Value) -> Result<Record, String> {
         let mut record = (self.read)(object)?;
         let annotation = |name: &str| object["metadata"]["annotations"][name].as_str();
@@ -213,7 +213,7 @@ impl ObjectLock {
         ))
     }
 
-    /// Writes the object with its owner, or without an owner if this user may not set owners.
+    /// Writes the object with the owner, unless the owner cannot be added or this user may not set owners.
     async fn write_with_owner(&self, verb: Verb, object: Value, record: &Record) -> Result<Value, kubernetes::Error> {
         if let Some(owner) = &self.owner {
             let mut owned = object.clone();
@@ -324,7 +324,8 @@ impl ObjectLock {
         }
     }
 
-    /// Returns the resourceVersion from which to watch an object that was last seen with the version `seen`.
+    /// Returns the resourceVersion from which to watch an object that was last seen with the version `seen`; empty if
+    /// the watch has to begin with the current state.
     fn watch_start(&self, seen: Option<Version>) -> String {
         let Some(seen) = seen else { return String::new() };
         let resume = self.resume.lock().expect("no thread panics while it holds this lock");
@@ -376,8 +377,8 @@ impl Lock for ObjectLock {
         self.replace(version, record).boxed()
     }
 
-    fn pending(&self) -> Option<String> {
-        self.objects.pending()
+    fn waiting_for(&self) -> Option<String> {
+        self.objects.waiting_for()
     }
 
     fn allows_late_writes(&self) -> bool {

@@ -26,7 +26,7 @@ pub struct LockConfig {
 /// includes the namespace. `run` is the run ID by which a two-object lock recognizes its own writes.
 ///
 /// # Errors
-/// Fails if the lock cannot be used.
+/// Fails if there is no usable cluster configuration, or if the lock file cannot be used.
 pub async fn open(
     name: LockName,
     access: &ClusterAccess,
@@ -55,8 +55,8 @@ pub async fn open_slots(
             let object_names: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
             let role_scope = Arc::new(RoleScope { lock: name.name.clone(), object_names: object_names.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
-            // The lookup of the owner is part of a request for the lock. It may use only half of the request timeout,
-            // so that the request itself has time left.
+            // The owner is looked up during a request for the lock. A request of the lookup may use only half of the
+            // request timeout, so that the request for the lock has time left.
             let new_owner =
                 |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), request_timeout / 2);
             let owner = owner.map(new_owner).map(Arc::new);

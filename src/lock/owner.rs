@@ -149,7 +149,8 @@ impl Finder<'_> {
         })
     }
 
-    /// Returns the topmost controller of a pod, for example the Deployment above its ReplicaSet.
+    /// Returns the controller of a pod. If that is a ReplicaSet or a Job with a controller of its own, for example a
+    /// Deployment, returns that controller.
     async fn controller_of_pod(&self, pod: &str) -> Result<OwnerReference, Error> {
         let mut object = self.get(&PODS, pod).await?;
         let no_controller =
@@ -249,7 +250,7 @@ struct State {
     /// The owner that was found last.
     found: Option<OwnerReference>,
     /// Whether the last lookup found the owner.
-    exists: bool,
+    was_found: bool,
     /// The error of the last lookup. It is kept until it is known whether the lock can be reached.
     failure: Option<Error>,
     /// Whether the API server has refused to let this user set owners.
@@ -265,14 +266,14 @@ impl Owner {
         Self { config, cluster, namespace, lock, timeout, state: Mutex::default() }
     }
 
-    /// Looks up the owner, unless the result of an earlier lookup is kept.
+    /// Looks up the owner, unless the result of an earlier lookup is kept. A failure is only stored.
     pub async fn look_up(&self) {
         if self.state().is_looked_up {
             return;
         }
         let found = self.config.find(&self.cluster, &self.namespace, self.timeout).await;
         let mut state = self.state();
-        (state.exists, state.is_looked_up) = (found.is_ok(), found.is_ok());
+        (state.was_found, state.is_looked_up) = (found.is_ok(), found.is_ok());
         match found {
             Ok(owner) => {
                 log_events::owner(&self.lock, &owner.to_string());
@@ -310,7 +311,7 @@ impl Owner {
     /// (`is_held`), an owner is only added if the last lookup found it.
     pub fn add_to(&self, object: &mut Value, is_held: bool) -> bool {
         let state = self.state();
-        let may_add = !state.owners_are_refused && (state.exists || !is_held);
+        let may_add = !state.owners_are_refused && (state.was_found || !is_held);
         state.found.as_ref().filter(|_| may_add).is_some_and(|owner| owner.add_to(object))
     }
 
@@ -353,7 +354,7 @@ mod tests {
     }
 
     fn owner(uid: &str) -> OwnerReference {
-        OwnerReference::parse(&reference("web", uid)).expect("a reference")
+        OwnerReference::parse(&reference("web", uid)).expect("the reference is complete")
     }
 
     #[test]

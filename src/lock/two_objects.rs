@@ -172,8 +172,8 @@ impl Lock for TwoObjectLock {
         self.write(Request::Update(version, record)).boxed()
     }
 
-    fn pending(&self) -> Option<String> {
-        self.first.pending()
+    fn waiting_for(&self) -> Option<String> {
+        self.first.waiting_for()
     }
 
     fn watch(&self, _from: Option<Version>) -> BoxStream<'_, Result<WatchEvent, LockError>> {

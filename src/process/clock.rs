@@ -76,7 +76,7 @@ impl Timer {
     /// timer clears an earlier expiry, so it never needs to be read.
     ///
     /// # Errors
-    /// Fails if the kernel refuses, which is not expected.
+    /// Returns the error of the system call, which is not expected to fail.
     pub fn set(&self, instant: Option<Instant>) -> nix::Result<()> {
         match instant {
             // A time of zero would stop the timer.
@@ -89,7 +89,7 @@ impl Timer {
     }
 }
 
-/// An instant later than any uptime (136 years), which the kernel still accepts.
+/// A time since boot (136 years) that no uptime reaches, and that the kernel still accepts.
 const FAR_AWAY: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl AsFd for Timer {

@@ -14,7 +14,7 @@ use leaderrun_core::kill_time::CpuLimit;
 const ROOTS: [(CgroupVersion, &str); 2] =
     [(CgroupVersion::V2, "/sys/fs/cgroup"), (CgroupVersion::V1, "/sys/fs/cgroup/cpu")];
 
-/// How many bytes of a file are read. `cpu.stat` is the longest of the files.
+/// The maximum number of bytes that are read from a file. It is enough for `cpu.stat`, the longest of the files.
 const READ_SIZE: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum CgroupVersion {
 #[derive(Debug)]
 pub struct CpuCgroups {
     cgroups: Vec<CpuCgroup>,
-    /// The index of the cgroup that had the lowest limit when the limits were last read.
+    /// The index of the cgroup that had the lowest limit when the limits were last read; `None` if none had a limit.
     lowest: Option<usize>,
 }
 
@@ -56,7 +56,8 @@ pub struct Throttling {
 }
 
 impl CpuCgroups {
-    /// Finds the cgroups of this process. There are none if no cgroup file system is mounted.
+    /// Finds the cgroups of this process in which the CPU controller is enabled. There are none if no cgroup file
+    /// system is mounted.
     pub fn find() -> Self {
         let cgroup_file = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_of_both_versions_are_parsed() {
+    fn limits_and_throttling_of_both_versions_are_parsed() {
         let limit = CpuLimit { quota: Duration::from_millis(10), period: Duration::from_millis(100) };
         assert_eq!(parse_max("10000 100000\n"), Some(limit));
         for unlimited in ["max 100000\n", "-1\n 100000\n", "0 0", " ", ""] {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_of_all_enclosing_cgroups_apply() {
+    fn the_directories_of_all_enclosing_cgroups_are_found() {
         let root = Path::new("/cgroup");
         assert_eq!(directories(root, "/a/b"), ["/cgroup/a/b", "/cgroup/a", "/cgroup"].map(PathBuf::from));
         assert_eq!(directories(root, "/"), [root]);

@@ -58,7 +58,7 @@ impl DeadMansSwitch {
     /// may call it.
     ///
     /// # Errors
-    /// Fails if the kernel refuses, which is not expected.
+    /// Returns the error of the system call, which is not expected to fail.
     pub fn arm(&self) -> nix::Result<()> {
         // SAFETY: the call takes three integers.
         Errno::result(unsafe { libc::fcntl(self.signaling.as_raw_fd(), libc::F_SETOWN, -libc::getpgrp()) }).map(drop)

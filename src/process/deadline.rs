@@ -1,4 +1,5 @@
-//! The deadline of the tenure, which the command and its descendants can read, and only the supervisor can change.
+//! The deadline until which the run holds the lock: the `stop` of its tenure. The command and its descendants can read
+//! it, and only the supervisor can change it.
 //!
 //! It is stored in a sealed memory file, whose descriptor the command inherits. The run ID in the file distinguishes it
 //! from the file of another run.
@@ -86,7 +87,8 @@ impl AsFd for Deadline {
 /// Returns the deadline of the run that this process belongs to.
 ///
 /// # Errors
-/// Fails if this process does not belong to a run, or has not inherited the descriptor.
+/// Fails if this process does not belong to a run, if the descriptor is not the one that the supervisor passed on, or
+/// if the offset of the clock cannot be read.
 pub fn read() -> Result<Instant> {
     let variable = |name: &str| {
         env::var(name).ok().with_context(|| {

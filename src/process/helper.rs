@@ -54,6 +54,7 @@ pub enum HelperError {
     },
     /// The output of the helper was too long, so it was killed.
     TooMuchOutput,
+    /// leaderrun could not wait for the helper or read its output.
     Failed(io::Error),
 }
 
@@ -63,7 +64,7 @@ pub enum HelperError {
 /// The program is killed if the calling thread ends.
 ///
 /// # Errors
-/// Fails if the program cannot be started, does not end in time, or writes too much.
+/// Fails if the program cannot be started or waited for, does not end in time, or writes too much.
 pub fn run(
     mut command: Command,
     terminal: TerminalAccess,
@@ -82,6 +83,7 @@ pub fn run(
             // neither could the programs that it runs under timeout(1).
             SigSet::empty().thread_set_mask()?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;
+            // If leaderrun died before the previous call, its death no longer kills this process.
             if getppid() != leaderrun {
                 return Err(Errno::ECHILD.into());
             }
@@ -139,6 +141,7 @@ impl Helper {
             let pipes = [&stdout.pipe, &stderr.pipe].into_iter().flatten().map(AsFd::as_fd);
             let mut descriptors: Vec<PollFd<'_>> =
                 pipes.chain([process.as_fd()]).map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+            // poll(2) takes whole milliseconds, so the timeout is rounded up.
             let timeout = next_timeout - elapsed + Duration::from_millis(1);
             let _ = poll(&mut descriptors, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
         }
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_that_writes_too_much_is_killed() {
+    fn a_helper_may_write_megabytes_but_not_without_end() {
         assert!(matches!(run_shell("yes", LONG), Err(HelperError::TooMuchOutput)));
         let long = "head -c 3000000 /dev/zero";
         let output = run_shell(&format!("{long} >&2; echo >&2; echo last >&2; {long}"), LONG).unwrap();

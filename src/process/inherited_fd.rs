@@ -28,7 +28,7 @@ pub fn move_up(fd: OwnedFd) -> io::Result<OwnedFd> {
 /// Keeps a descriptor open across an exec. This only makes a system call, so a forked child may call it.
 ///
 /// # Errors
-/// Fails if the kernel refuses, which is not expected.
+/// Returns the error of the system call, which is not expected to fail.
 pub fn pass_on(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }

@@ -14,7 +14,7 @@ const READ_AT_ONCE: usize = 128 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locked {
     Everything,
-    /// Only `locked` of `total` bytes are locked, for the reason in `errno`.
+    /// Of the `total` bytes that had to be read or locked, only `locked` are locked, for the reason in `errno`.
     Partly {
         locked: usize,
         total: usize,
@@ -85,7 +85,7 @@ impl UnreadMappings {
 /// mapping is read.
 ///
 /// # Errors
-/// Fails on kernels before Linux 5.14, which do not support `MADV_POPULATE_READ`.
+/// Fails if the mapping cannot be read, or on kernels before Linux 5.14, which do not support `MADV_POPULATE_READ`.
 fn read(start: usize, length: usize) -> nix::Result<()> {
     for part in (start..start + length).step_by(READ_AT_ONCE) {
         let length = READ_AT_ONCE.min(start + length - part);
@@ -103,7 +103,7 @@ struct Mapping {
     length: usize,
 }
 
-/// Returns the mappings: those of leaderrun's program file first, then those of its libraries, then the rest.
+/// Returns the readable mappings: those of leaderrun's program file first, then those of its libraries, then the rest.
 fn mappings() -> Vec<Mapping> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();

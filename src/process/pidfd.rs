@@ -19,16 +19,16 @@ impl PidFd {
     /// Opens the process that has this pid now. The caller must make sure that the pid has not been reused.
     ///
     /// # Errors
-    /// Fails if there is no such process, or the kernel has no pidfds (before Linux 5.3). The error is a sentence for
-    /// the user.
+    /// Fails if there is no such process or no free descriptor, or if the kernel has no pidfds (before Linux 5.3). The
+    /// error is a sentence for the user.
     pub fn open(pid: Pid) -> io::Result<Self> {
         Ok(Self::try_open(pid).map_err(SystemCallError::of("pidfd_open"))?)
     }
 
-    /// Does the same as [`open`](Self::open), and returns the bare error.
+    /// Does the same as [`open`](Self::open), but the error is not a sentence for the user.
     ///
     /// # Errors
-    /// Returns `ESRCH` if there is no such process.
+    /// Returns the error of the system call: `ESRCH` if there is no such process.
     pub fn try_open(pid: Pid) -> nix::Result<Self> {
         // SAFETY: the call takes two integers and returns a new descriptor, close-on-exec, or -1.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;

@@ -39,7 +39,7 @@ pub fn runtime() -> io::Result<Runtime> {
 /// # Errors
 /// Fails if the kernel refuses to create a thread.
 pub fn start_blocking_thread() -> io::Result<()> {
-    // Otherwise, this process could start another thread after the check and thereby reach the limit.
+    // Without this lock, another thread of this process could start a thread after the check and so reach the limit.
     let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
     check_thread_can_start()?;
     drop(spawn_blocking(|| {}));

@@ -15,12 +15,14 @@ use super::system_call::SystemCallError;
 /// The internal environment variable that passes on the signal mask when leaderrun re-executes itself.
 pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 
-/// The signals of a crash. They are not blocked, because that would hide the crash.
+/// The signals that report a fault of this process. They are not blocked, so that Rust's handler can report a stack
+/// overflow, and so that such a signal from another process ends leaderrun instead of being relayed.
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
 
-/// The signals that the C library reserves. It refuses to block them and to change their dispositions, so leaderrun
-/// ignores them by direct system calls. Otherwise they would end leaderrun when another process sends them.
+/// The signals that both glibc and musl reserve. The C library refuses to block them and to change their dispositions,
+/// so leaderrun ignores them by direct system calls. Otherwise they would end leaderrun when another process sends
+/// them.
 const RESERVED: [i32; 2] = [32, 33];
 
 /// The signals that the terminal sends for Ctrl-C and Ctrl-\.
@@ -80,18 +82,20 @@ impl KernelAction {
     fn install(self, signal: i32) -> nix::Result<Self> {
         let mut before = Self::default();
         let (new, old) = (std::ptr::from_ref(&self), std::ptr::from_mut(&mut before));
-        // SAFETY: both pointers are valid, the layout is the kernel's, and no handler is installed.
+        // SAFETY: both pointers are valid, and the layout is the kernel's. No handler is installed: `self` is `IGNORE`,
+        // or was inherited through an exec, which removes handlers.
         Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size_of::<u64>()) })?;
         Ok(before)
     }
 }
 
 impl InheritedSignals {
-    /// Reads the state, and keeps the signals blocked. This must be called before anything changes the state and before
-    /// there are other threads.
+    /// Reads the state, then changes it as leaderrun needs it: the reserved signals are ignored, and SIGCHLD is not.
+    /// The blocked signals stay blocked. This must be called before anything else changes the state and before there
+    /// are other threads.
     ///
     /// # Errors
-    /// Fails if the kernel refuses, which is not expected.
+    /// Returns the error of a system call. None is expected to fail.
     pub fn take(blocked: BlockedSignals) -> io::Result<Self> {
         let mut ignored = SigSet::empty();
         for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
@@ -116,18 +120,18 @@ impl InheritedSignals {
     /// Restores the state in a forked child. It makes only async-signal-safe calls.
     ///
     /// # Errors
-    /// Fails if the kernel refuses, which is not expected.
+    /// Returns the error of a system call. None is expected to fail.
     pub fn restore(&self) -> nix::Result<()> {
         self.restore_dispositions()?;
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None)
     }
 
     /// Prepares for re-executing leaderrun, so that [`take`](Self::take) finds the same state in the new program.
-    /// Signals stay blocked until then, so that no signal is lost and no signal ends this process. Returns the name and
-    /// the value of the variable that passes the mask on.
+    /// Signals stay blocked across the exec, so that none is lost and none ends this process. Returns the name and the
+    /// value of the variable that passes the mask on.
     ///
     /// # Errors
-    /// Fails if the kernel refuses, which is not expected.
+    /// Returns the error of a system call. None is expected to fail.
     pub fn prepare_exec(&self) -> nix::Result<(String, String)> {
         self.restore_dispositions()?;
         Ok((MASK_VARIABLE.to_owned(), mask_as_text(&self.mask)))
@@ -207,10 +211,10 @@ pub struct Signals {
 /// The signals that have arrived.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ReceivedSignals {
-    /// The numbers of the signals to relay. SIGTSTP from Ctrl-Z sets `suspend_key_pressed` instead, because relaying it
-    /// would suspend the command while leaderrun continues. A SIGWINCH that reports a new size of the terminal sets
-    /// `terminal_resized` instead.
-    pub to_relay: Vec<i32>,
+    /// The numbers of the signals; the caller decides which of them to relay. SIGTSTP from Ctrl-Z is left out, because
+    /// relaying it would suspend the command while leaderrun continues: see `suspend_key_pressed`. A SIGWINCH that
+    /// reports a new size of the terminal is left out too: see `terminal_resized`.
+    pub numbers: Vec<i32>,
     /// Whether the size of the terminal has changed.
     pub terminal_resized: bool,
     /// Whether the key that suspends a job was pressed: Ctrl-Z, unless stty has changed it.
@@ -236,7 +240,7 @@ impl Signals {
                 libc::SIGTSTP if info.ssi_code == libc::SI_KERNEL => received.suspend_key_pressed = true,
                 key if KEY_SIGNALS.contains(&key) && info.ssi_code == libc::SI_KERNEL && is_in(&self.ignored, key) => {}
                 libc::SIGWINCH if self.is_resize(&info) => received.terminal_resized = true,
-                signal => received.to_relay.push(signal),
+                signal => received.numbers.push(signal),
             }
         }
         received
@@ -274,8 +278,8 @@ pub fn kill_self(signal: i32, to_group: bool) {
     }
 }
 
-/// Parses a signal: its name, with or without `SIG` and in any case, or its number. Real-time signals can also be
-/// counted from the first or the last one, as in `RTMIN+3`.
+/// Parses a signal: its name in upper or lower case, with or without `SIG`, or its number. Real-time signals can also
+/// be counted from the first or the last one, as in `RTMIN+3`.
 ///
 /// # Errors
 /// Returns the reason if the text is not a signal, or if the signal cannot end a command cleanly.

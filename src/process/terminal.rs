@@ -33,8 +33,9 @@ impl TerminalPolicy {
         Self { only_on_demand, ..self }
     }
 
-    /// Returns whether a command may have the terminal. If leaderrun is started by a script, the command only gets the
-    /// terminal when it needs it, for example to read from it, because until then Ctrl-C is meant for the whole script.
+    /// Returns whether a command may have the terminal. If leaderrun is not a job of its own, a script has started it.
+    /// The command then gets the terminal only when it needs it, for example to read from it, because until then Ctrl-C
+    /// is meant for the whole script.
     fn allows(self, is_own_job: bool, needs_terminal: bool) -> bool {
         self.always || (!self.in_pipeline && (needs_terminal || (is_own_job && !self.only_on_demand)))
     }
@@ -46,7 +47,7 @@ pub struct Terminal {
     tty: File,
     /// The process group of leaderrun's job.
     job: Pid,
-    /// The modes of the terminal before the start of the command.
+    /// The modes that the terminal had before the command got it.
     modes: Option<Termios>,
 }
 

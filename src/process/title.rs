@@ -19,7 +19,7 @@ pub const SUPERVISOR: &std::ffi::CStr = c"lr-supervisor";
 /// Sets the name of this process. Its command line is not changed.
 ///
 /// # Errors
-/// Fails if the kernel refuses, which is not expected.
+/// Returns the error of the system call, which is not expected to fail.
 pub fn set_name(name: &std::ffi::CStr) -> Result<(), SystemCallError> {
     prctl::set_name(name).map_err(SystemCallError::of("prctl"))
 }

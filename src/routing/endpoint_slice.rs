@@ -18,19 +18,19 @@ use crate::telemetry::log::printable;
 /// The parameters of a step that routes a Service to this candidate.
 pub struct RouteRequest {
     pub mark: RouteMark,
-    /// Nothing is sent after this instant.
+    /// No address is written after this instant.
     pub until: Instant,
-    /// Whether the slices are written even if this candidate is already the only endpoint.
+    /// Whether to write the slices even if this candidate is already the only endpoint.
     pub rewrite: bool,
 }
 
 impl Service {
     /// Makes this candidate the only endpoint of the Service. The endpoints are stored in `endpoints` before they are
-    /// written.
+    /// written, so that a withdrawal also covers those whose write is pending.
     ///
     /// # Errors
-    /// Fails if a slice cannot be written, or if the Service would not route to this candidate although its slice was
-    /// written.
+    /// Fails if the Service cannot route to this candidate, in which case the endpoints of earlier leaders are removed,
+    /// or if a slice cannot be read, cannot be written in time, or is stored with other contents.
     pub async fn route_here(
         &self,
         objects: &ServiceObjects,
@@ -55,6 +55,7 @@ impl Service {
             is_written |= self.write_endpoint(objects, endpoint, &route.ports, found, request).await?;
         }
         if route.is_dual_stack {
+            // This candidate may have no address for one of the slices, which must not keep that of an earlier leader.
             for slice in self.name.slices() {
                 if !route.endpoints.iter().any(|endpoint| endpoint.slice == slice) {
                     self.remove_predecessor_from(objects, &slice, mark).await?;
@@ -67,7 +68,8 @@ impl Service {
         Ok(StepReport { written: is_written, sentence, warnings }.with_warnings(warning))
     }
 
-    /// Writes an address into its slice. `found` is the slice as it was read. Returns whether anything was written.
+    /// Writes an address into its slice, unless the slice is already right. `found` is the slice as it was read.
+    /// Returns whether anything was written.
     async fn write_endpoint(
         &self,
         objects: &ServiceObjects,
@@ -79,7 +81,7 @@ impl Service {
         for _ in 0..MAX_TRIES {
             let slice = found?.unwrap_or_else(|| new_slice(name, *address));
             let routes_here = |slice: &Value| routes_to(slice, *address) && slice["ports"] == slice_ports(ports);
-            if !*rewrite && mark_of(&slice, mark).as_ref() == Some(mark) && routes_here(&slice) {
+            if !*rewrite && mark_on(&slice, mark).as_ref() == Some(mark) && routes_here(&slice) {
                 return Ok(false);
             }
             if slice["addressType"] != family(*address) {
@@ -94,7 +96,7 @@ impl Service {
                 return Err(Error::unknown("no time was left to route the Service to this candidate"));
             }
             let ports = slice_ports(ports);
-            match self.write(&objects.slices, slice, endpoint(*address), Some(ports), mark).await {
+            match self.write(&objects.slices, slice, only_endpoint(*address), Some(ports), mark).await {
                 Err(error) if is_outdated(&error) => found = objects.slices.get(name).await,
                 Err(error) => return Err(error),
                 Ok(stored) if routes_here(&stored) => return Ok(true),
@@ -108,7 +110,7 @@ impl Service {
         Err(too_many_conflicts())
     }
 
-    /// Removes the endpoints of the previous leader. This is done if this candidate cannot become an endpoint.
+    /// Removes the endpoints of earlier leaders. This is done if this candidate cannot become an endpoint.
     pub async fn remove_predecessor(&self, objects: &ServiceObjects, mark: &RouteMark) -> Result<(), Error> {
         let [slice, second] = self.name.slices();
         self.remove_predecessor_from(objects, &slice, mark).await?;
@@ -132,9 +134,9 @@ impl Service {
         }
     }
 
-    /// Empties the slices of `endpoints`, except those that a later leader has marked. Pending writes of this candidate
-    /// then fail. If `endpoints` is empty, because this candidate never was an endpoint, only the first slice is
-    /// emptied, if it exists. Returns whether a slice routed to this candidate.
+    /// Empties the slices of `endpoints`, except those that a later leader has marked, and creates those that do not
+    /// exist, so that pending writes of this candidate fail. If `endpoints` is empty, because this candidate never was
+    /// an endpoint, only the first slice is emptied, if it exists. Returns whether a slice routed to this candidate.
     pub async fn withdraw(
         &self,
         objects: &ServiceObjects,
@@ -151,6 +153,8 @@ impl Service {
         Ok(try_join_all(each).await?.contains(&true))
     }
 
+    /// Empties the slice with this name, unless a later leader has marked it. If it does not exist, it is created if
+    /// there is an `address`. Returns whether the slice routed to `address`.
     async fn withdraw_from(
         &self,
         objects: &ServiceObjects,
@@ -163,7 +167,7 @@ impl Service {
             let Some(slice) = found.or_else(|| address.map(|address| new_slice(name, address))) else {
                 return Ok(false);
             };
-            if mark_of(&slice, mark).is_some_and(|other| other.is_later_than(mark)) {
+            if mark_on(&slice, mark).is_some_and(|other| other.is_later_than(mark)) {
                 return Ok(false);
             }
             let was_endpoint = address.is_some_and(|address| routes_to(&slice, address));
@@ -175,8 +179,8 @@ impl Service {
         Err(too_many_conflicts())
     }
 
-    /// Creates the slice, or replaces it if its version has not changed. Returns the stored slice. Without `ports`, the
-    /// slice keeps its ports.
+    /// Gives the slice these endpoints and ports and this mark, and creates it, or replaces the stored slice if its
+    /// version has not changed. Returns the stored slice. Without `ports`, the slice keeps its ports.
     async fn write(
         &self,
         slices: &Collection,
@@ -208,7 +212,7 @@ fn new_slice(name: &str, address: IpAddr) -> Value {
 }
 
 fn routes_to(slice: &Value, address: IpAddr) -> bool {
-    slice["endpoints"] == endpoint(address)
+    slice["endpoints"] == only_endpoint(address)
 }
 
 fn slice_ports(ports: &[SlicePort]) -> Value {
@@ -220,11 +224,11 @@ fn is_outdated(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound)
 }
 
-fn endpoint(address: IpAddr) -> Value {
+fn only_endpoint(address: IpAddr) -> Value {
     json!([{ "addresses": [address.to_string()], "conditions": { "ready": true } }])
 }
 
-/// Returns the slice's mark for the lock of `mark`, if it has one.
-fn mark_of(slice: &Value, mark: &RouteMark) -> Option<RouteMark> {
+/// Returns the mark that a leader of the same lock as `mark` has left on the slice, if there is one.
+fn mark_on(slice: &Value, mark: &RouteMark) -> Option<RouteMark> {
     mark.find_in(&slice["metadata"]["annotations"])
 }

@@ -12,8 +12,8 @@ log_events! {
     /// Logged when this leader has removed the label that an earlier leader left on its pod.
     info cleaned_up(pod: &str; label: &str) "removed the label {label} from the pod {pod}";
 
-    /// Logged when traffic cannot be routed as configured. A failure that lasts is logged once, and leaderrun keeps
-    /// trying.
+    /// Logged when traffic cannot be routed as configured, or is not routed away in time. A failure that lasts is
+    /// logged once, and leaderrun keeps trying until it exits or rejoins.
     warn routing_failed(; sentence: &str) "{sentence}";
 
     /// Logged when routing works again after it failed.

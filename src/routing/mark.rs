@@ -1,5 +1,5 @@
-//! The label or annotation with which leaderrun marks an object that routes traffic. It contains the name of the lock
-//! and the fencing token of the leader.
+//! The mark that leaderrun leaves on a pod, as a label, or on an EndpointSlice, as an annotation, when it routes
+//! traffic. It contains the name of the lock and the fencing token of the leader.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -11,7 +11,7 @@ pub const SUFFIX: &str = ".leaderrun";
 /// of at most 253 characters.
 pub const MAX_LOCK_NAME_LENGTH: usize = 253 - SUFFIX.len();
 
-/// The mark of the leader to which an object routes traffic, or of the last leader to which it did.
+/// The mark of the leader that last changed an object, a pod or an EndpointSlice, to route traffic to itself or away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMark {
     /// The lock's name without its kind, so that the mark remains valid when the lock is moved to another kind. The
@@ -27,8 +27,8 @@ impl RouteMark {
         self.key_of("token")
     }
 
-    /// Returns the key of the value with this name. The key contains the lock's name, because several locks can mark
-    /// one object.
+    /// Returns the key under which the leader of this lock stores the value with this name. The key contains the lock's
+    /// name, because several locks can mark one object.
     pub fn key_of(&self, value_name: &str) -> String {
         format!("{}{SUFFIX}/{value_name}", self.lock)
     }
@@ -39,7 +39,7 @@ impl RouteMark {
         format!("{}.{}", self.token, Timestamp::now().as_nanosecond())
     }
 
-    /// Returns the mark for this mark's lock from an object's labels or annotations, if there is one.
+    /// Returns the mark that a leader of the same lock has left in an object's labels or annotations, if there is one.
     pub fn find_in(&self, entries: &Value) -> Option<Self> {
         let (token, _) = entries[self.key()].as_str()?.split_once('.')?;
         Some(Self { lock: self.lock.clone(), token: token.to_owned() })
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn the_longest_lock_name_still_fits_into_a_label() {
         let mark = RouteMark { lock: "a".repeat(MAX_LOCK_NAME_LENGTH), token: u64::MAX.to_string() };
-        assert_eq!(mark.key().split_once('/').expect("a prefix").0.len(), 253);
+        assert_eq!(mark.key().split_once('/').expect("the key has a prefix").0.len(), 253);
         assert!(mark.stamp().len() <= 63, "{}", mark.stamp());
     }
 

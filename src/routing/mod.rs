@@ -26,7 +26,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 pub use self::mark::MAX_LOCK_NAME_LENGTH;
 pub use self::pod_label::{Label, PodLabel};
-pub use self::service_definition::ServicePort;
+pub use self::service_definition::PortOption;
 pub use self::service_name::ServiceName;
 pub use self::service_route::{RouteReport, Service, ServiceObjects, is_reachable};
 use self::worker::Worker;
@@ -47,7 +47,8 @@ fn fill_in(template: &str, slot: usize) -> String {
     template.replace(SLOT_PLACEHOLDER, &slot.to_string())
 }
 
-/// The label or the Service that routes traffic to the leader, as named on the command line.
+/// The label or the Service that routes traffic to the leader, as named on the command line. [`Routing`] adds what the
+/// candidate itself contributes, such as its pod or its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutingTarget {
     /// A label that only the leader's pod has. A Service selects pods by it.
@@ -180,7 +181,7 @@ impl Router {
         let (sender, updates) = unbounded_channel();
         let worker = Worker::new(config, Arc::clone(&withdrawn), Arc::clone(&may_need_withdrawal));
         let ended = runtime_thread::spawn("routing", || async {
-            // The worker looks up its own address in a blocking call.
+            // The worker determines its own address in a blocking call.
             runtime_thread::start_blocking_thread()?;
             let result = worker.run(updates).await;
             if let Err(failure) = &result {
@@ -202,14 +203,14 @@ impl Router {
         self.observer.clone()
     }
 
-    /// Returns the descriptor that becomes readable when the command is ending and traffic was routed away from it, or
-    /// cannot be routed away.
+    /// Returns the descriptor that becomes readable when the command is ending and its traffic has been routed away or
+    /// cannot be.
     pub fn withdrawn(&self) -> Arc<EventFd> {
         Arc::clone(&self.withdrawn)
     }
 
-    /// Waits until traffic has been routed away after [`Update::Exiting`], but at most until the instant `until`. Logs
-    /// a warning if traffic may still be routed here at that point.
+    /// Waits until traffic has been routed away after [`Update::RunEnding`], but at most until the instant `until`.
+    /// Logs a warning if traffic may still be routed here at that point.
     pub fn finish(self, until: Instant) {
         let ended = self.ended.recv_timeout(until.since(clock::now()));
         if ended.is_err() && self.may_need_withdrawal.load(Ordering::Relaxed) {
@@ -228,14 +229,14 @@ fn is_about_routing(update: &Update) -> bool {
             | Update::Terminating
             | Update::Lost(_)
             | Update::CommandGone
-            | Update::Exiting
+            | Update::RunEnding
     )
 }
 
 /// The report of a step that succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
-    /// Whether the step has written the route to this candidate, or has removed it.
+    /// Whether the step has changed the route: written the one to this candidate, or removed it.
     written: bool,
     /// The sentence to log about the route, if the step knows more than the configuration says.
     sentence: Option<String>,

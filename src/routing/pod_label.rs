@@ -13,7 +13,7 @@ use crate::lock::{SlotCount, check_name};
 use crate::process::clock;
 use crate::telemetry::log::printable;
 
-/// The last part of an annotation's key. The annotation's value is the label that the pod has or is about to get.
+/// The last part of an annotation's key. The annotation contains the label that the pod has or is about to get.
 const LABEL_ANNOTATION: &str = "label";
 
 /// The label in `--pod-label`.
@@ -27,19 +27,21 @@ impl FromStr for Label {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = |reason: String| format!("{reason}; use a label such as role=leader");
         let Some((key, value)) = text.split_once('=') else {
-            return Err("a label has a key and a value; for example role=leader".into());
+            return Err(invalid("a label has a key and a value".to_owned()));
         };
         let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
         if let Some(prefix) = prefix {
-            check_name(prefix).map_err(|reason| format!("the key's prefix {reason}; for example role=leader"))?;
+            check_name(prefix).map_err(|reason| invalid(format!("the key's prefix {reason}")))?;
             if prefix.ends_with(SUFFIX) {
-                return Err(format!("keys with {SUFFIX}/ are reserved for leaderrun; for example role=leader"));
+                return Err(invalid(format!("a key whose prefix ends with {SUFFIX} is reserved for leaderrun")));
             }
         }
-        check_word(name).map_err(|reason| format!("the key {reason}; for example role=leader"))?;
-        check_word(&fill_in(value, SlotCount::MAX_NUMBER))
-            .map_err(|reason| format!("the value {reason}; for example role=leader"))?;
+        check_word(name).map_err(|reason| invalid(format!("the key {reason}")))?;
+        // With the greatest slot number in place of the placeholder, the value has its greatest length.
+        let longest_value = fill_in(value, SlotCount::MAX_NUMBER);
+        check_word(&longest_value).map_err(|reason| invalid(format!("the value {reason}")))?;
         Ok(Self { key: key.to_owned(), value: value.to_owned() })
     }
 }
@@ -61,7 +63,7 @@ impl Label {
     }
 }
 
-/// Checks the name or the value of a label. Unlike in Kubernetes, the value must not be empty.
+/// Checks the name in a label's key, or a label's value. Unlike in Kubernetes, the value must not be empty.
 fn check_word(word: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let is_valid_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -91,7 +93,7 @@ impl PodLabel {
         vec![PODS.rule(namespace, None, &[Verb::Get, Verb::List, Verb::Patch])]
     }
 
-    /// Removes the label from every other pod that leaders of this lock have labeled, and then adds it to this pod. No
+    /// Removes the label from every other pod that leaders of this lock have marked, and then adds it to this pod. No
     /// write is sent after `until`. This pod is not written to if it already has the mark and the label, unless
     /// `rewrite` is set. Returns whether this pod was written to.
     ///
@@ -129,7 +131,7 @@ impl PodLabel {
                 None => self.read(pods).await?,
             };
             self.check_label(&pod, mark)?;
-            if rewrite || mark_of(&pod, mark).as_ref() != Some(mark) {
+            if rewrite || mark_on(&pod, mark).as_ref() != Some(mark) {
                 check_time(until)?;
                 let Some(marked) = change(pods, &pod, self.mark_patch(&pod, mark)).await? else { continue };
                 (pod, rewrite, written) = (marked, false, true);
@@ -146,18 +148,18 @@ impl PodLabel {
         Err(too_many_conflicts())
     }
 
-    /// Removes the label of the leader with this mark, or of an earlier leader, from this pod, so that pending writes
-    /// have no effect. Keeps the label of a later leader. Returns whether the pod had the label.
+    /// Removes the label and the mark of the leader with this mark, or of an earlier leader, from this pod. Pending
+    /// writes then have no effect. Keeps the label of a later leader. Returns whether a label was removed.
     pub async fn withdraw(&self, pods: &Collection, mark: &RouteMark) -> Result<bool, Error> {
         for _ in 0..MAX_TRIES {
             // A deleted pod has no label.
             let Some(pod) = pods.get(&self.pod).await? else { return Ok(false) };
-            let is_ours = match mark_of(&pod, mark) {
+            let may_remove = match mark_on(&pod, mark) {
                 Some(found) => !found.is_later_than(mark),
                 // Another client may have removed the mark but not the annotation beside it.
                 None => label_on(&pod, mark).is_some(),
             };
-            if !is_ours {
+            if !may_remove {
                 return Ok(false);
             }
             if clear(pods, &pod, mark).await?.is_some() {
@@ -176,7 +178,7 @@ impl PodLabel {
         })
     }
 
-    /// Checks that the label does not replace a label of another program.
+    /// Checks that this pod does not have the label's key from another program.
     fn check_label(&self, pod: &Value, mark: &RouteMark) -> Result<(), Error> {
         let Label { key, .. } = &self.label;
         match pod["metadata"]["labels"][key].as_str() {
@@ -202,18 +204,19 @@ fn name(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-/// Returns the pod's mark for the lock of `mark`, if it has one.
-fn mark_of(pod: &Value, mark: &RouteMark) -> Option<RouteMark> {
+/// Returns the mark that a leader of the same lock as `mark` has left on the pod, if there is one.
+fn mark_on(pod: &Value, mark: &RouteMark) -> Option<RouteMark> {
     mark.find_in(&pod["metadata"]["labels"])
 }
 
-/// Returns the label that a leader of the lock of `mark` has added to a pod. It may differ from the configured label.
+/// Returns the label that a leader of the same lock as `mark` has added to the pod, if there is one. It may differ from
+/// the configured label.
 fn label_on(pod: &Value, mark: &RouteMark) -> Option<Label> {
     let label: Label = pod["metadata"]["annotations"][mark.key_of(LABEL_ANNOTATION)].as_str()?.parse().ok()?;
     Some(label).filter(|label| label.is_set_on(pod))
 }
 
-/// Removes the mark and the label from a pod; see [`change`].
+/// Removes the mark, the label and its annotation from a pod, and returns the result of [`change`].
 async fn clear(pods: &Collection, pod: &Value, mark: &RouteMark) -> Result<Option<Value>, Error> {
     let mut labels = json!({ mark.key(): null });
     if let Some(Label { key, .. }) = label_on(pod, mark) {
@@ -269,7 +272,7 @@ mod tests {
             "job.leaderrun/token=x",
             &long,
         ] {
-            assert!(text.parse::<Label>().unwrap_err().ends_with("; for example role=leader"), "{text}");
+            assert!(text.parse::<Label>().unwrap_err().ends_with("; use a label such as role=leader"), "{text}");
         }
     }
 }

@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 use crate::lock::check_label;
 use crate::telemetry::log::printable;
 
-/// A port in `--port`.
+/// One value of `--port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicePort {
-    /// The name of a port in the Service, or the name of its target port.
+pub struct PortOption {
+    /// The name of a port of the Service, or the name that its target port has.
     name: Option<String>,
     /// The port at which the container listens.
     number: u16,
     protocol: Option<&'static str>,
 }
 
-impl FromStr for ServicePort {
+impl FromStr for PortOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -31,7 +31,7 @@ impl FromStr for ServicePort {
             None => (None, text),
         };
         if let Some(name) = name {
-            check_label(name).map_err(|reason| format!("its name {reason}; for example http:8080"))?;
+            check_label(name).map_err(|reason| format!("its name {reason}; use a name as in http:8080"))?;
         }
         let (number, protocol) = match rest.split_once('/') {
             Some((number, protocol)) => (number, Some(protocol)),
@@ -49,8 +49,8 @@ impl FromStr for ServicePort {
     }
 }
 
-/// Writes the option as it was given.
-impl fmt::Display for ServicePort {
+/// Writes the `--port` option for this port alone.
+impl fmt::Display for PortOption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, number, protocol } = self;
         let name = name.as_ref().map(|name| format!("{name}:")).unwrap_or_default();
@@ -78,12 +78,12 @@ impl SlicePort {
 /// Returns the ports of a slice from `--port` alone, for a Service that could not be read or defines no ports.
 ///
 /// # Errors
-/// Returns what `--port` must define.
-pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
+/// Fails if there is no `--port`, or if two have the same name. The error says what to set.
+pub fn unchecked_ports(wanted: &[PortOption]) -> Result<Vec<SlicePort>, String> {
     if wanted.is_empty() {
         return Err("set --port to the ports of the Service; for example --port http:8080".into());
     }
-    let ports = wanted.iter().map(|ServicePort { name, number, protocol }| SlicePort {
+    let ports = wanted.iter().map(|PortOption { name, number, protocol }| SlicePort {
         name: name.clone().unwrap_or_default(),
         number: *number,
         protocol: protocol.unwrap_or("TCP").to_owned(),
@@ -91,7 +91,7 @@ pub fn unchecked_ports(wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String>
     unambiguous(ports.collect())
 }
 
-/// Returns the ports, if no two have the same name.
+/// Checks that no two ports have the same name, and returns them.
 fn unambiguous(ports: Vec<SlicePort>) -> Result<Vec<SlicePort>, String> {
     let has_duplicate_name =
         |(index, port): (usize, &SlicePort)| ports[..index].iter().any(|other| other.name == port.name);
@@ -115,13 +115,13 @@ pub struct ServiceDefinition {
     /// Whether the Service has no cluster IP.
     is_headless: bool,
     families: Vec<String>,
-    ports: Vec<DefinedPort>,
+    ports: Vec<ServicePort>,
 }
 
 /// A port that a Service defines.
 #[derive(Clone, Debug)]
-struct DefinedPort {
-    /// The name; empty if the Service has only one port, without a name.
+struct ServicePort {
+    /// The name. It is empty if the Service has a single, unnamed port.
     name: String,
     protocol: String,
     target: Target,
@@ -148,7 +148,7 @@ impl ServiceDefinition {
             is_external_name: spec["type"] == "ExternalName",
             is_headless: spec["clusterIP"] == "None",
             families: families.map(printable).collect(),
-            ports: spec["ports"].as_array().into_iter().flatten().filter_map(DefinedPort::new).collect(),
+            ports: spec["ports"].as_array().into_iter().flatten().filter_map(ServicePort::new).collect(),
         }
     }
 
@@ -170,7 +170,7 @@ impl ServiceDefinition {
         Ok(())
     }
 
-    /// Returns whether the Service can use an address of this family.
+    /// Returns whether the Service can use an address of this family. It can if its families are not known.
     pub fn has_family(&self, family: &str) -> bool {
         self.families.is_empty() || self.families.iter().any(|own_family| own_family == family)
     }
@@ -180,7 +180,7 @@ impl ServiceDefinition {
         self.families.len() > 1
     }
 
-    /// Returns why addresses of these families cannot serve the Service, and what to do.
+    /// Returns the message that the Service can use no address of these families, and what to do.
     pub fn family_mismatch(&self, families: &str) -> String {
         let (service, own_families) = (&self.full_name, self.families.join(" and "));
         format!(
@@ -188,9 +188,10 @@ impl ServiceDefinition {
         )
     }
 
-    /// Returns a warning if the Service has an IP family for which no address is served. There is no warning if no
-    /// address is served at all, because the caller then only checks the definition. For a headless Service there is no
-    /// warning: it is dual-stack by default, but has no cluster IP that could lack an endpoint.
+    /// Returns a warning if this candidate has no address in one of the Service's IP families. `served` lists the
+    /// families of its addresses, and is empty if `leaderrun doctor` does not know them, so that there is no warning.
+    /// Nor is there one for a headless Service: it is dual-stack by default, but has no cluster IP that could lack an
+    /// endpoint.
     pub fn unserved_family(&self, served: &[&str]) -> Option<String> {
         if self.is_headless || served.is_empty() {
             return None;
@@ -206,8 +207,9 @@ impl ServiceDefinition {
     /// Returns the ports of the slice: those in `--port`, or all ports of the Service.
     ///
     /// # Errors
-    /// Returns an error that names the `--port` that does not fit the Service, and the remedy.
-    pub fn slice_ports(&self, wanted: &[ServicePort]) -> Result<Vec<SlicePort>, String> {
+    /// Fails if a `--port` fits no port of the Service, if two have the same name, or if, without `--port`, a target
+    /// port is a name. The error contains the remedy.
+    pub fn slice_ports(&self, wanted: &[PortOption]) -> Result<Vec<SlicePort>, String> {
         if self.ports.is_empty() && !wanted.is_empty() {
             // A headless Service does not need to define ports, because they are not mapped.
             return unchecked_ports(wanted);
@@ -225,15 +227,15 @@ impl ServiceDefinition {
         unambiguous(ports)
     }
 
-    /// Returns the names of the ports that the slice does not serve.
+    /// Returns the names of the Service's ports that are not among the ports of the slice.
     pub fn unserved_ports(&self, served: &[SlicePort]) -> Vec<&str> {
-        let is_served = |port: &&DefinedPort| served.iter().any(|served| served.name == port.name);
+        let is_served = |port: &&ServicePort| served.iter().any(|served| served.name == port.name);
         self.ports.iter().filter(|port| !is_served(port)).map(|port| port.name.as_str()).collect()
     }
 
     /// Returns the slice's port for a port of the Service. Fails if its target port is a name.
-    fn slice_port(&self, port: &DefinedPort) -> Result<SlicePort, String> {
-        let DefinedPort { name, protocol, target } = port;
+    fn slice_port(&self, port: &ServicePort) -> Result<SlicePort, String> {
+        let ServicePort { name, protocol, target } = port;
         match target {
             Target::Number(number) => Ok(SlicePort { name: name.clone(), number: *number, protocol: protocol.clone() }),
             Target::Name(target) => Err(format!(
@@ -247,24 +249,24 @@ impl ServiceDefinition {
     }
 
     /// Returns the ports of the Service that a `--port` selects: by their name, by their target port, or because the
-    /// Service has only one port.
-    fn matching(&self, wanted: &ServicePort) -> Result<Vec<&DefinedPort>, String> {
-        let ServicePort { name, number, protocol } = wanted;
-        let has_protocol = |port: &&DefinedPort| protocol.is_none_or(|protocol| protocol == port.protocol);
-        let by_name_or_target_number = |port: &&DefinedPort| match name {
+    /// Service has only one port. Fails with a suggestion if it selects none, or none with its protocol.
+    fn matching(&self, wanted: &PortOption) -> Result<Vec<&ServicePort>, String> {
+        let PortOption { name, number, protocol } = wanted;
+        let has_protocol = |port: &&ServicePort| protocol.is_none_or(|protocol| protocol == port.protocol);
+        let by_name_or_target_number = |port: &&ServicePort| match name {
             Some(name) => port.name == *name,
             None => port.target == Target::Number(*number),
         };
         let by_target_name =
-            |port: &&DefinedPort| name.as_ref().is_some_and(|name| port.target == Target::Name(name.clone()));
-        let mut found: Vec<&DefinedPort> = self.ports.iter().filter(by_name_or_target_number).collect();
+            |port: &&ServicePort| name.as_ref().is_some_and(|name| port.target == Target::Name(name.clone()));
+        let mut found: Vec<&ServicePort> = self.ports.iter().filter(by_name_or_target_number).collect();
         if found.is_empty() {
             found = self.ports.iter().filter(by_target_name).collect();
         }
         if let ([only], None, true) = (&self.ports[..], name, found.is_empty()) {
             found.push(only);
         }
-        let fitting: Vec<&DefinedPort> = found.iter().copied().filter(has_protocol).collect();
+        let fitting: Vec<&ServicePort> = found.iter().copied().filter(has_protocol).collect();
         match (fitting.is_empty(), found.first()) {
             (false, _) => Ok(fitting),
             (true, Some(other)) => {
@@ -280,9 +282,9 @@ impl ServiceDefinition {
     }
 
     /// Returns the message about a `--port` that selects no port of the Service.
-    fn unmatched(&self, wanted: &ServicePort) -> String {
+    fn unmatched(&self, wanted: &PortOption) -> String {
         let service = &self.full_name;
-        let is_targeted = |port: &&DefinedPort| port.target == Target::Number(wanted.number);
+        let is_targeted = |port: &&ServicePort| port.target == Target::Number(wanted.number);
         let nearest = self.ports.iter().find(is_targeted).or(self.ports.first());
         let remedy = nearest.map(|port| format!("; try {}", port.option(wanted.number))).unwrap_or_default();
         let missing = match &wanted.name {
@@ -295,7 +297,7 @@ impl ServiceDefinition {
     }
 }
 
-impl DefinedPort {
+impl ServicePort {
     fn new(port: &Value) -> Option<Self> {
         let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
         let target = match &port["targetPort"] {
@@ -312,7 +314,7 @@ impl DefinedPort {
         })
     }
 
-    /// Returns the option `--port` for this port, with this port number of the container.
+    /// Returns the `--port` option that connects this port to port `number` of the container.
     fn option(&self, number: u16) -> String {
         let name = if self.name.is_empty() { String::new() } else { format!("{}:", self.name) };
         let protocol =
@@ -320,16 +322,16 @@ impl DefinedPort {
         format!("--port {name}{number}{protocol}")
     }
 
-    /// Describes the port within a sentence.
+    /// Returns a phrase for the port, for use in a sentence.
     fn phrase(&self) -> String {
         if self.name.is_empty() { "the port".to_owned() } else { format!("the port {:?}", self.name) }
     }
 }
 
 /// Writes the name and the target.
-impl fmt::Display for DefinedPort {
+impl fmt::Display for ServicePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.name.is_empty() { "one without a name" } else { &self.name };
+        let name = if self.name.is_empty() { "unnamed" } else { &self.name };
         match &self.target {
             Target::Number(target) => write!(f, "{name} (targetPort {target})"),
             Target::Name(target) => write!(f, "{name} (targetPort {target:?})"),

@@ -15,8 +15,9 @@ impl FromStr for ServiceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        check_label(&fill_in(text, SlotCount::MAX_NUMBER))
-            .map_err(|reason| format!("the name {reason}; for example my-service"))?;
+        // With the greatest slot number in place of the placeholder, the name has its greatest length.
+        let longest_name = fill_in(text, SlotCount::MAX_NUMBER);
+        check_label(&longest_name).map_err(|reason| format!("the name {reason}; use a name such as my-service"))?;
         Ok(Self(text.to_owned()))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
-use super::service_definition::{ServiceDefinition, ServicePort, SlicePort, unchecked_ports};
+use super::service_definition::{PortOption, ServiceDefinition, SlicePort, unchecked_ports};
 use super::service_name::ServiceName;
 use crate::kubernetes::{Cluster, Collection, ENDPOINT_SLICES, ENDPOINTS, Error, ErrorKind, SERVICES};
 use crate::telemetry::log::printable;
@@ -16,14 +16,14 @@ use crate::telemetry::log::printable;
 /// The label that assigns a slice to a Service.
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// A Service, and the leader's endpoints for it.
+/// The Service in `--service`, and the ports and addresses with which the leader serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub name: ServiceName,
-    /// The ports that are served. If there are none, all ports of the Service are served.
-    pub ports: Vec<ServicePort>,
-    /// This candidate's addresses, at most one of each family. The default is the address from which it reaches the API
-    /// server.
+    /// The ports in `--port`. If there are none, all ports of the Service are served.
+    pub ports: Vec<PortOption>,
+    /// The addresses in `--address`, at most one of each family. If there are none, the address is used from which this
+    /// candidate reaches the API server.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -70,7 +70,8 @@ pub struct ServiceRoute {
 pub struct RouteReport {
     /// The object that routes to the leader: the Service, or its slices if the Service could not be read.
     pub subject: String,
-    /// The end of the sentence about the route, which names the ports that are not served; empty if all are served.
+    /// The end of the sentence about the route, which names the ports that are not served. It is empty if all are
+    /// served, or if the Service could not be read.
     pub exception: String,
     pub warnings: Vec<String>,
 }
@@ -87,7 +88,7 @@ impl Service {
     /// server.
     ///
     /// # Errors
-    /// Fails if there is no route to the API server, or other machines cannot reach the address.
+    /// Fails if the address cannot be determined, or if other machines cannot reach it.
     pub async fn addresses(&self, cluster: &Cluster) -> Result<Vec<IpAddr>, Error> {
         if !self.addresses.is_empty() {
             return Ok(self.addresses.clone());
@@ -107,7 +108,7 @@ impl Service {
     ///
     /// # Errors
     /// Fails if the Service cannot route to any of these addresses, or if reading it fails for a reason other than a
-    /// missing permission.
+    /// missing permission. Without that permission, fails if `--port` is not set.
     pub async fn route(&self, objects: &ServiceObjects, addresses: &[IpAddr]) -> Result<ServiceRoute, Error> {
         let ServiceObjects { services, namespace, .. } = objects;
         let refused = |reason: String| Error::new(ErrorKind::Refused, reason);
@@ -144,7 +145,7 @@ impl Service {
         })
     }
 
-    /// Returns these addresses, each with the slice that it belongs in.
+    /// Returns these addresses, each with the name of its slice.
     fn endpoints(&self, addresses: &[IpAddr], is_dual_stack: bool) -> Vec<SliceEndpoint> {
         let slice = |address: &IpAddr| {
             if is_dual_stack && address.is_ipv6() { self.name.ipv6_slice() } else { self.name.slice() }
@@ -152,7 +153,7 @@ impl Service {
         addresses.iter().map(|address| SliceEndpoint { slice: slice(address), address: *address }).collect()
     }
 
-    /// Describes a route for the log.
+    /// Describes a route for messages.
     pub fn report(&self, objects: &ServiceObjects, route: &ServiceRoute) -> RouteReport {
         let ServiceRoute { endpoints, ports, definition, .. } = route;
         let definition = match definition {
@@ -184,7 +185,7 @@ impl Service {
     }
 
     /// Returns a warning if the Service also routes to endpoints that are not the leader's. Such endpoints remain when
-    /// the selector of a Service is removed. Endpoints that this candidate may not read are ignored.
+    /// the selector of a Service is removed. Endpoints that cannot be read are ignored.
     pub async fn leftover_warning(&self, objects: &ServiceObjects) -> Option<String> {
         let ServiceObjects { slices, endpoints, namespace, .. } = objects;
         let (service, own_slices) = (self.name.as_str(), self.name.slices());
@@ -223,8 +224,8 @@ fn local_address((host, port): &(String, u16)) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Returns whether this is a kind of address that other machines can reach. The API server refuses endpoints with
-/// most other kinds of addresses.
+/// Returns whether this is a kind of address that other machines can reach. The API server refuses endpoints with most
+/// other kinds of addresses.
 pub fn is_reachable(address: &IpAddr) -> bool {
     let (is_link_local, is_ipv4_mapped) = match address {
         IpAddr::V4(address) => (address.is_link_local(), false),

@@ -23,7 +23,7 @@ use super::{RouterConfig, Routing, StepReport, log_events};
 use crate::kubernetes::{Cluster, Collection, Error, ErrorKind, PODS};
 use crate::process::clock::{self, Timer};
 use crate::process::readable::Readable;
-use crate::telemetry::log::printable_cause;
+use crate::telemetry::log::printable_error;
 
 /// The time after which a slow withdrawal is started a second time. The command's stop signal is held back for the
 /// withdrawal, and the first attempt may use a connection that died while it was idle.
@@ -45,8 +45,8 @@ pub struct Worker {
     withdrawn: Arc<EventFd>,
     /// The latest result of [`Route::may_need_withdrawal`], for the main thread.
     may_need_withdrawal: Arc<AtomicBool>,
-    /// Whether the candidate is exiting, so that no more updates follow.
-    is_exiting: bool,
+    /// Whether the run is ending, so that no more updates follow.
+    run_is_ending: bool,
 }
 
 impl Worker {
@@ -60,11 +60,14 @@ impl Worker {
             logged_warnings: Vec::new(),
             withdrawn,
             may_need_withdrawal,
-            is_exiting: false,
+            run_is_ending: false,
         }
     }
 
-    /// Runs until the candidate is exiting and traffic has been routed away or cannot be.
+    /// Acts on the updates until the run is ending and traffic has been routed away or cannot be.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses to create or set the timer.
     pub async fn run(mut self, mut updates: UnboundedReceiver<Update>) -> io::Result<()> {
         let timer = Readable::new(Timer::new()?)?;
         let mut inputs = RouteInputs::default();
@@ -84,9 +87,9 @@ impl Worker {
             timer.get().set(self.route.next_timeout(now))?;
             tokio::select! {
                 biased;
-                update = updates.recv(), if !self.is_exiting => {
-                    let update = update.unwrap_or(Update::Exiting);
-                    self.is_exiting = matches!(update, Update::Exiting);
+                update = updates.recv(), if !self.run_is_ending => {
+                    let update = update.unwrap_or(Update::RunEnding);
+                    self.run_is_ending = matches!(update, Update::RunEnding);
                     if let Update::Slot(slot) = update {
                         // No step has begun yet, because the first step begins after the acquisition.
                         self.steps = Arc::new(Steps::new(self.steps.config.in_slot(slot)));
@@ -173,13 +176,13 @@ async fn hedged<'a, T, E>(begin: impl Fn() -> BoxFuture<'a, Result<T, E>>) -> Re
     }
 }
 
-/// The state that the steps share.
+/// What the steps need, and the state that they share.
 struct Steps {
     config: RouterConfig,
     /// The connection, which the first step opens. If that fails, the step fails and is retried.
     cluster: OnceCell<Cluster>,
     addresses: OnceCell<Vec<IpAddr>>,
-    /// The EndpointSlices that may contain this candidate's addresses.
+    /// This candidate's addresses, with the EndpointSlices that may contain them.
     endpoints: Mutex<Vec<SliceEndpoint>>,
 }
 
@@ -192,7 +195,7 @@ impl Steps {
     async fn cluster(&self) -> Result<(&Cluster, String), Error> {
         let RouterConfig { access, timeout, namespace, .. } = &self.config;
         let opened = self.cluster.get_or_try_init(|| Cluster::open(access, *timeout)).await;
-        let cluster = opened.map_err(|failure| Error::unknown(printable_cause(&failure)))?;
+        let cluster = opened.map_err(|failure| Error::unknown(printable_error(&failure)))?;
         Ok((cluster, namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned())))
     }
 

@@ -1,4 +1,4 @@
-//! `leaderrun check`: checks whether the run that this process belongs to still holds the lock.
+//! `leaderrun check`: checks whether the run that this process belongs to will hold the lock for long enough.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use super::CommandOutput;
 use crate::process::clock;
 use crate::process::deadline;
 
-/// Compares the current time with the deadline in the memory that the supervisor shares. It sends no request.
+/// Checks that the lock is held for at least `min_remaining`, and returns the result as an exit status. It sends no
+/// request, but reads the deadline from the memory that the supervisor shares.
 pub fn check(min_remaining: Duration) -> Result<CommandOutput> {
     let held_until = deadline::read()?;
     let holds = clock::now() + min_remaining < held_until;

@@ -28,7 +28,7 @@ pub struct ListRequest {
     /// The API server and the user.
     pub cluster: ClusterOptions,
     pub output: OutputFormat,
-    /// Whether to also print each change.
+    /// Whether to then print each change, until no process reads stdout any more.
     pub watch: bool,
 }
 
@@ -111,11 +111,12 @@ struct Lister {
     cluster: Cluster,
     /// The namespace; empty for all.
     namespace: String,
-    /// The kinds with the format of their objects.
+    /// The kinds to list, with the format of their objects.
     kinds: Vec<(&'static LockKind, &'static RecordFormat)>,
 }
 
 impl Lister {
+    /// Reads all locks. Kinds other than the default one that this user may not list are dropped with a warning.
     async fn read(&mut self) -> Result<BTreeMap<Key, LockRow>> {
         let mut rows = BTreeMap::new();
         for (kind, format) in self.kinds.clone() {

@@ -94,14 +94,14 @@ impl LockStatus {
     /// Returns whether two statuses of a lock differ in more than the renewal, the slot and durations. The passing of
     /// time makes a difference only when the lock expires or becomes due.
     pub fn differs_from(&self, other: &Self) -> bool {
-        let without_times = |status: &Self| {
+        let compared = |status: &Self| {
             let Self { state, has_record, holder, run, acquired, transitions, not_before, .. } = status;
             (*state, *has_record, holder.clone(), run.clone(), *acquired, *transitions, *not_before)
         };
-        without_times(self) != without_times(other)
+        compared(self) != compared(other)
     }
 
-    /// Returns the number of this slot and the number of slots, if the lock has slots.
+    /// Returns the number of this slot and the number of slots, if the record states them.
     pub fn record_slot(&self) -> Option<RecordSlot> {
         Some(RecordSlot { number: self.slot?, count: self.slots? })
     }
@@ -148,7 +148,7 @@ pub fn escaped_json(json: &str) -> String {
     line
 }
 
-/// Returns a holder's identity, which other programs may have written, in printable form.
+/// Returns a holder's identity, which may come from another program, in printable form.
 fn shown(holder: &str) -> String {
     if holder.is_empty() { "a holder without a name".to_owned() } else { printable(holder) }
 }
@@ -217,7 +217,7 @@ impl LockState {
         }
     }
 
-    /// Returns the word for the state.
+    /// Returns the word for the state in tables.
     pub fn word(self) -> &'static str {
         match self {
             Self::Held => "held",

@@ -6,12 +6,12 @@ use super::{CommandOutput, LockTarget, ManifestRequest, REQUEST_TIMEOUT, with_op
 use crate::events;
 use crate::kubernetes::{Cluster, ClusterAccess, ENDPOINT_SLICES, ObjectName, Rule, role, yaml};
 use crate::lock::{self, check_name};
-use crate::telemetry::log::printable_cause;
+use crate::telemetry::log::printable_error;
 
 /// Returns a service account and its permissions as YAML. With `priority`, the output includes a FlowSchema with which
 /// a busy API server serves the account's requests for the lock first.
 pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
-    let ManifestRequest { target, slots, owner, service_account, routing, priority } = request;
+    let ManifestRequest { target, slots, owner, service_account, routing_target, priority } = request;
     let LockTarget { lock, cluster } = target;
     if !lock.kind.is_in_cluster() {
         bail!(
@@ -25,7 +25,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
             let access = ClusterAccess::new(cluster);
             let found = with_open_timeout(&access, Cluster::open(&access, REQUEST_TIMEOUT)).await;
             let found = found.map_err(|reason| {
-                let reason = printable_cause(&reason);
+                let reason = printable_error(&reason);
                 anyhow!("--lock {lock}: its namespace is not known: {reason}; try --namespace default")
             })?;
             found.default_namespace().to_owned()
@@ -34,13 +34,13 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     let name = &lock.name;
     let objects_of_slots = lock.in_slots(slots).into_iter().flat_map(|slot| slot.objects(&namespace));
     let mut rules: Vec<Rule> = objects_of_slots.flat_map(|object| lock::rules(&object)).collect();
-    let targets = routing.iter().flat_map(|target| target.in_slots(slots));
-    for target in targets {
+    let routing_targets = routing_target.iter().flat_map(|target| target.in_slots(slots));
+    for target in routing_targets {
         rules.extend(target.rules(&namespace));
         rules.extend(target.checking_rules(&namespace));
     }
     rules.extend(owner.iter().flat_map(|owner| owner.rules(&namespace)));
-    // This rule comes last, because the lock works without it.
+    // The rule for Events comes last, because the lock works without it.
     rules.push(events::rule(&namespace));
     let (namespace_rules, cluster_admin_rules): (Vec<Rule>, Vec<Rule>) =
         rules.into_iter().partition(|rule| *rule.resource != ENDPOINT_SLICES);
@@ -103,7 +103,7 @@ subjects:
     }
 }
 
-/// Returns a FlowSchema that gives the account's requests for its lock priority over other requests.
+/// Returns a FlowSchema that gives the account's requests for these objects priority over other requests.
 fn flow_schema(account: &Account<'_>, name: &str, objects: &[ObjectName]) -> Result<String> {
     let (namespace, account) = (yaml(account.namespace), account.name);
     let flow_schema = format!("leaderrun.{}.{name}", namespace.trim_matches('"'));
@@ -112,7 +112,7 @@ fn flow_schema(account: &Account<'_>, name: &str, objects: &[ObjectName]) -> Res
             "--lock {name}: the name of its FlowSchema, {flow_schema:?}, {reason}; for example --lock default/my-job"
         );
     }
-    let requests = objects.iter().map(requests).collect::<Vec<_>>().join("\n");
+    let resource_rules = objects.iter().map(resource_rule).collect::<Vec<_>>().join("\n");
     Ok(format!(
         "---
 # With this FlowSchema a busy API server serves renewals before the requests of other service accounts. Only a cluster
@@ -134,14 +134,14 @@ spec:
         name: {account}
         namespace: {namespace}
     resourceRules:
-{requests}
+{resource_rules}
 "
     ))
 }
 
 /// Returns the FlowSchema's rule for requests for an object. A rule cannot name individual objects, so it applies to
 /// all objects of this kind in the namespace.
-fn requests(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
+fn resource_rule(ObjectName { resource, namespace, .. }: &ObjectName) -> String {
     let group = if resource.group.is_empty() { "\"\"" } else { resource.group };
     format!(
         "    - apiGroups: [{group}]

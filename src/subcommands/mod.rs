@@ -35,7 +35,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval between reads while a subcommand waits for a change.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The timeout for opening a lock. It is long because a credential plugin may wait for the user.
+/// The timeout for opening a lock or a cluster. It is long because a credential plugin may wait for the user.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A subcommand with its arguments.
@@ -49,7 +49,8 @@ pub enum Subcommand {
     Manifest(ManifestRequest),
     /// Ask the holder of the lock to release it.
     StepDown(LockTarget, Wait),
-    /// Release the lock in place of a dead holder, unless the holder renews it within this time.
+    /// Release the lock in place of a dead holder, unless the holder renews it within this time; `None` for a time that
+    /// is derived from the record.
     Release(LockTarget, Option<Duration>),
     /// Check whether a run with these options would work.
     Doctor(Box<DoctorRequest>),
@@ -82,7 +83,7 @@ pub struct ManifestRequest {
     pub slots: Option<SlotCount>,
     pub owner: Option<OwnerName>,
     pub service_account: Option<String>,
-    pub routing: Option<RoutingTarget>,
+    pub routing_target: Option<RoutingTarget>,
     /// Whether to also print a FlowSchema that gives priority to requests for the lock.
     pub priority: bool,
 }
@@ -94,7 +95,8 @@ pub struct DoctorRequest {
     pub slots: Option<SlotCount>,
     pub owner: Option<OwnerConfig>,
     pub timing: Timing,
-    pub traffic: Option<RoutingTarget>,
+    pub routing_target: Option<RoutingTarget>,
+    /// How this candidate would route traffic with that target.
     pub routing: Option<Routing>,
     /// Whether the run depends on the wall clock, for example because of `--min-hold`.
     pub uses_clock: bool,
@@ -103,9 +105,14 @@ pub struct DoctorRequest {
     pub command: Vec<OsString>,
 }
 
-/// Opens a lock. Fails after [`OPEN_TIMEOUT`].
+/// Returns a run ID that no run has. Subcommands are not runs, so no record in a lock counts as their own.
+fn no_run() -> RunId {
+    RunId::new("")
+}
+
+/// Opens a lock, and returns it with its full name. Fails after [`OPEN_TIMEOUT`].
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
-    with_open_timeout(access, lock::open(lock, access, REQUEST_TIMEOUT, &RunId::new(""))).await
+    with_open_timeout(access, lock::open(lock, access, REQUEST_TIMEOUT, &no_run())).await
 }
 
 /// Opens the locks of all slots, or the lock itself if it has no slots. Returns each lock with its name.
@@ -115,8 +122,7 @@ async fn open_slots(
     access: &ClusterAccess,
 ) -> Result<Vec<(Box<dyn Lock>, LockName)>> {
     let config = LockConfig { name, slots, owner: None };
-    let (locks, name) =
-        with_open_timeout(access, lock::open_slots(config, access, REQUEST_TIMEOUT, &RunId::new(""))).await?;
+    let (locks, name) = with_open_timeout(access, lock::open_slots(config, access, REQUEST_TIMEOUT, &no_run())).await?;
     Ok(locks.into_iter().zip(name.in_slots(slots)).collect())
 }
 
@@ -130,16 +136,18 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     true
 }
 
-/// Waits until a lock or a cluster has been opened, for at most [`OPEN_TIMEOUT`].
+/// Waits until a lock or a cluster has been opened, for at most [`OPEN_TIMEOUT`]. The error after that time says what
+/// is still awaited.
 async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let timeout_error = |_| {
-        let pending = access.pending().unwrap_or_else(|| "a response from the file system".to_owned());
+        let pending = access.waiting_for().unwrap_or_else(|| "a response from the file system".to_owned());
         anyhow!("still waiting for {pending} after {}", format_duration(OPEN_TIMEOUT))
     };
     timeout(OPEN_TIMEOUT, opening).await.map_err(timeout_error)?
 }
 
-/// Waits for the result of a request for the lock with this name, for at most [`REQUEST_TIMEOUT`].
+/// Waits for the result of a request for the lock with this name, for at most [`REQUEST_TIMEOUT`]. The error after that
+/// time says what is still awaited, and an error because of a missing permission gets a remedy.
 async fn with_request_timeout<T, E>(
     name: &LockName,
     lock: &dyn Lock,
@@ -149,7 +157,7 @@ where
     anyhow::Error: From<E>,
 {
     let timeout_error = |_| {
-        let pending = lock.pending().map(|pending| format!(": still waiting for {pending}")).unwrap_or_default();
+        let pending = lock.waiting_for().map(|pending| format!(": still waiting for {pending}")).unwrap_or_default();
         anyhow!("{name} did not respond within {}{pending}", format_duration(REQUEST_TIMEOUT))
     };
     let failure = match timeout(REQUEST_TIMEOUT, request).await.map_err(timeout_error)? {

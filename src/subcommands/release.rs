@@ -16,10 +16,10 @@ use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
 use crate::telemetry::log::on_one_line;
 
-/// The exit status if the lock is free and no candidate waits for an earlier holder.
+/// The exit status if the lock is free and no candidate has to wait for an earlier holder.
 const FREE: u8 = 1;
 
-/// The exit status if the holder renews the lock.
+/// The exit status if the lock is renewed or acquired.
 const RENEWED: u8 = 2;
 
 /// How many of the holder's retry periods to wait for a renewal. It is more than one, because a renewal may be late.
@@ -44,6 +44,7 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
     let record = before.as_ref().map(|stored| &stored.record);
+    // A record without a holder shows only by its mark that the holder has released the lock.
     if record.is_some_and(|record| !record.is_held() && record.mark().is_some()) {
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }

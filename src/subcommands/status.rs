@@ -1,5 +1,6 @@
 //! `leaderrun status`: shows who holds a lock, according to its record.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -95,12 +96,12 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
     let mut stored = with_request_timeout(name, lock, lock.get()).await?;
     let mut logged_error = None;
     while printer.print(stored.as_ref())? {
-        match changed(lock, stored.as_ref(), &mut printer).await {
-            Ok(Some(after)) => {
-                stored = after;
+        match next_record(lock, stored.as_ref(), &mut printer).await {
+            Ok(ControlFlow::Continue(next)) => {
+                stored = next;
                 logged_error = None;
             }
-            Ok(None) => return Ok(()),
+            Ok(ControlFlow::Break(())) => return Ok(()),
             Err(error) => {
                 if logged_error.as_ref() != Some(&error.message) {
                     warn(&format!("{error}; reading {name} every {}s instead", POLL_INTERVAL.as_secs()));
@@ -116,30 +117,34 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
     Ok(())
 }
 
-/// Waits until the record changes, or the watch ends or is silent for too long. If the lock expires or becomes due
-/// before that, the new status is printed. Returns the current record, which is `Some(None)` if there is none. Returns
-/// `None` if no process reads stdout any more.
-async fn changed(
+/// Waits until the record changes, or the watch ends or is silent for too long, and returns the current record, if
+/// there is one. If the lock expires or becomes due before that, prints the new status. Returns `Break` if that is not
+/// possible, because no process reads stdout any more or it cannot be written to.
+async fn next_record(
     lock: &dyn Lock,
     stored: Option<&Stored>,
     printer: &mut Printer,
-) -> Result<Option<Option<Stored>>, LockError> {
+) -> Result<ControlFlow<(), Option<Stored>>, LockError> {
     let mut events = lock.watch(stored.map(|stored| stored.version.clone()));
     loop {
         let limit = printer.next_change(stored).min(SILENT_WATCH_LIMIT);
         match timeout(limit, events.next()).await {
-            Ok(Some(Ok(WatchEvent::Changed(after)))) if Some(&after) != stored => return Ok(Some(Some(after))),
-            Ok(Some(Ok(WatchEvent::Deleted))) if stored.is_some() => return Ok(Some(None)),
+            Ok(Some(Ok(WatchEvent::Changed(after)))) if Some(&after) != stored => {
+                return Ok(ControlFlow::Continue(Some(after)));
+            }
+            Ok(Some(Ok(WatchEvent::Deleted))) if stored.is_some() => return Ok(ControlFlow::Continue(None)),
             Ok(Some(Ok(WatchEvent::Forbidden | WatchEvent::Broken))) | Ok(None) | Ok(Some(Ok(WatchEvent::Ended))) => {
-                return lock.get().await.map(Some);
+                return lock.get().await.map(ControlFlow::Continue);
             }
             Ok(Some(Ok(_))) => {}
-            Ok(Some(Err(error))) if error.kind == LockErrorKind::Unknown => return lock.get().await.map(Some),
+            Ok(Some(Err(error))) if error.kind == LockErrorKind::Unknown => {
+                return lock.get().await.map(ControlFlow::Continue);
+            }
             Ok(Some(Err(error))) => return Err(error),
-            Err(_) if limit == SILENT_WATCH_LIMIT => return lock.get().await.map(Some),
+            Err(_) if limit == SILENT_WATCH_LIMIT => return lock.get().await.map(ControlFlow::Continue),
             Err(_) => {
                 if !printer.print(stored).unwrap_or(false) {
-                    return Ok(None);
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
@@ -170,6 +175,7 @@ impl Printer {
     }
 
     /// Returns the time until the status changes although the record does not: the lock expires, or becomes due.
+    /// Returns [`Duration::MAX`] if neither will happen.
     fn next_change(&self, stored: Option<&Stored>) -> Duration {
         let now = Timestamp::now();
         let record = stored.map(|stored| &stored.record);

@@ -33,7 +33,7 @@ pub enum Wait {
     Forever,
 }
 
-/// Asks the holder to step down and, if requested, waits until it has released the lock.
+/// Asks the holder to step down and, depending on `wait`, waits until it has released the lock.
 pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> {
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
@@ -93,12 +93,12 @@ async fn wait_for_hand_over(
     let began = clock::now();
     let holder = printable(&asked.holder_identity);
     let run = asked.mark().map(|mark| mark.run.clone());
-    let mut released = None;
+    let mut free_since = None;
     loop {
         let record = with_request_timeout(name, lock, lock.get()).await?.map(|stored| stored.record);
         let now = clock::now();
         let Some(record) = record.filter(Record::is_held) else {
-            if now >= *released.get_or_insert(now) + NEXT_HOLDER_TIMEOUT {
+            if now >= *free_since.get_or_insert(now) + NEXT_HOLDER_TIMEOUT {
                 let sentence = format!("{holder} released {name}, and nobody holds it now");
                 return Ok(CommandOutput::sentence(&sentence, 0));
             }

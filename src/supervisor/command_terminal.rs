@@ -29,13 +29,14 @@ impl CommandTerminal {
         Self { elector, policy, terminal: None, next_check: None }
     }
 
-    /// Returns the terminal for a command that is about to be started, if the command may have it.
-    pub fn for_start(&mut self) -> Option<&Terminal> {
+    /// Determines the terminal for a command that is about to be started, and stores and returns it. Returns `None` if
+    /// the command may not have it.
+    pub fn choose_for_start(&mut self) -> Option<&Terminal> {
         self.terminal = Terminal::for_command(self.elector, self.policy, false);
         self.terminal.as_ref()
     }
 
-    /// Returns whether the command has been given the terminal.
+    /// Returns whether the command has been given the terminal, at its start or later.
     pub fn is_given(&self) -> bool {
         self.terminal.is_some()
     }

@@ -14,7 +14,7 @@ use crate::process::clock;
 use crate::process::cpu_limit::CpuCgroups;
 use crate::process::tree::{self, Ended, KillFailure, KillRounds, Reaped, Tree};
 
-/// The shortest time between two regular scans for processes in nested PID namespaces.
+/// The shortest pause between two scans by [`scan_if_due`](CommandTree::scan_if_due).
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after a scan of a tree that does not grow, as a multiple of the CPU time of the scan, as long as the pause
@@ -40,10 +40,10 @@ pub struct CommandTree {
     tree: Tree,
     kill: Option<KillRounds>,
     /// The pids of the left-over processes that SIGTERM was sent to, in ascending order. Processes that are orphaned
-    /// later get SIGTERM too.
+    /// later get SIGTERM too. `None` while left-over processes are not to be terminated.
     terminated: Option<Vec<Pid>>,
-    /// Whether the tree is polled: only nested processes are left, whose death no SIGCHLD announces, or a search for
-    /// escaped processes is under way, which may be blocked, or has to be started again.
+    /// Whether the tree must be polled, because no SIGCHLD announces the next change: only nested processes are left,
+    /// or a search for escaped processes is under way, is blocked, or has to be started again.
     is_polled: bool,
     /// Whether the last call to [`reap`](Self::reap) may have left dead children.
     is_partly_reaped: bool,
@@ -77,7 +77,12 @@ impl CommandTree {
         }
     }
 
-    /// Reaps dead children. `main` is the main process of a command that has not been reported gone.
+    /// Reaps dead children, and sends SIGTERM to the processes that have been orphaned since
+    /// [`begin_terminating`](Self::begin_terminating). `main` is the main process of a command that has not been
+    /// reported gone.
+    ///
+    /// In the result, `none_left` states whether no process of the command is left, child or not. Children that cannot
+    /// be reaped during a kill do not count, and a main process among them counts as killed.
     pub fn reap(&mut self, main: Option<Pid>) -> Reaped {
         let mut reaped = tree::reap(main, self.kill.is_some());
         self.is_partly_reaped = reaped.is_partial;
@@ -92,9 +97,9 @@ impl CommandTree {
                 reaped.main_ended = Some(Ended::Signaled(libc::SIGKILL));
             }
         }
-        self.is_polled = main.is_some() && reaped.none_left && !self.tree.is_empty();
+        self.is_polled = main.is_some() && reaped.none_left && !self.tree.confirm_empty();
         reaped.none_left &= !self.is_polled;
-        self.is_polled |= self.tree.is_searching();
+        self.is_polled |= self.tree.check_search();
         if !reaped.none_left && self.terminated.is_some() {
             self.terminate_leftovers();
         }
@@ -111,7 +116,7 @@ impl CommandTree {
         self.kill.as_ref().is_some_and(KillRounds::handles_deaths_together)
     }
 
-    /// Returns the instant by which [`run_round`](Self::run_round) and [`reap`](Self::reap) must be called.
+    /// Returns the instant by which [`run_due_round`](Self::run_due_round) and [`reap`](Self::reap) must be called.
     pub fn next_timeout(&self) -> Option<Instant> {
         let next_round = self.kill.as_ref().map(KillRounds::next_round);
         let next_poll = self.is_polled.then(|| clock::now() + POLL_INTERVAL);
@@ -135,8 +140,8 @@ impl CommandTree {
         self.estimate_kill_time();
     }
 
-    /// Prepares the search for escaped processes if that is due, so that the search does not delay the release of the
-    /// lock. Ends early at `until`.
+    /// Prepares the search for escaped processes, so that it does not delay the release of the lock. Does nothing
+    /// during a kill, or if the preparation is not due. Ends early at `until`.
     pub fn prepare_search_if_due(&mut self, until: Option<Instant>) {
         let now = clock::now();
         if now >= self.next_preparation && self.kill.is_none() {
@@ -145,8 +150,8 @@ impl CommandTree {
         }
     }
 
-    /// Calls [`scan`](Self::scan) if the last scan was long enough ago, and otherwise counts threads. Does nothing
-    /// during a kill, which has its own scans.
+    /// Calls [`scan`](Self::scan) if the last scan was long enough ago, and otherwise only counts the processes that it
+    /// found, with their threads. Does nothing during a kill, which has its own scans.
     pub fn scan_if_due(&mut self, until: Option<Instant>) {
         if self.kill.is_some() {
             return;
@@ -154,7 +159,7 @@ impl CommandTree {
         if clock::now() >= self.next_scan {
             self.scan(until);
         } else {
-            self.tree.count_threads();
+            self.tree.recount();
             self.estimate_kill_time();
         }
     }
@@ -174,7 +179,7 @@ impl CommandTree {
         limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
     }
 
-    /// Returns how long the processes found by the last scan would take to end after a kill.
+    /// Returns how long the processes that were counted last would take to end after a kill.
     pub fn kill_time(&self) -> Duration {
         self.kill_time
     }
@@ -192,12 +197,12 @@ impl CommandTree {
     /// Sends a signal to the process group that the main process leads. The main process must not have been reaped.
     ///
     /// # Errors
-    /// Fails if the signal is not permitted.
+    /// Fails if the signal is not permitted, or returns `ESRCH` if there is no such group.
     pub fn signal_group(&self, main: Pid, signal: i32) -> nix::Result<()> {
         self.tree.signal_group(main, signal)
     }
 
-    /// Returns the names of some live children; `None` if there are none.
+    /// Returns the names and numbers of some live children; `None` if there are none.
     pub fn names_of_live_children(&self) -> Option<String> {
         self.tree.names_of_live_children()
     }
@@ -206,13 +211,14 @@ impl CommandTree {
     /// processes below them.
     pub fn signal_children(&self, signal: i32) {
         for child in self.tree.children() {
-            // SAFETY: the call takes two integers. nix's `kill` does not support real-time signals.
+            // nix's `kill` does not support real-time signals.
+            // SAFETY: the call takes two integers.
             unsafe { libc::kill(child.as_raw(), signal) };
         }
     }
 
-    /// Sends SIGTERM to every child and every remembered nested process, and to each process that is orphaned from now
-    /// on.
+    /// Sends SIGTERM, followed by SIGCONT, to every child and every remembered nested process, and makes
+    /// [`reap`](Self::reap) do the same to each process that is orphaned from now on.
     pub fn begin_terminating(&mut self) {
         self.terminated = Some(Vec::new());
         self.terminate_leftovers();
@@ -230,8 +236,8 @@ impl CommandTree {
         self.tree.terminate_nested();
     }
 
-    /// Begins to send SIGKILL to every process, and schedules further rounds. `main` is the main process unless it has
-    /// been reaped; `granted` is the tenure that was granted last.
+    /// Runs the first round of a kill of all processes, and schedules further rounds. `main` is the main process unless
+    /// it has been reaped; `granted` is the tenure that was granted last.
     ///
     /// # Errors
     /// Returns why some process cannot be killed.
@@ -239,31 +245,31 @@ impl CommandTree {
         self.terminated = None;
         let now = clock::now();
         let pace = self.kill_pace.map(|pace| (pace, pace.end(now, granted))).filter(|(_, end)| now < *end);
-        // Without a pace, one call kills the whole process group, whose number is not reused before the main
-        // process is reaped. With nested PID namespaces the main process must not die first, because processes below it
-        // could get a parent outside of this tree.
+        // Without a pace, one call kills the whole process group, whose number is not reused before the main process is
+        // reaped. With nested PID namespaces the main process must not die first, because processes below it could get
+        // a parent outside of this tree.
         if let Some(main) = main.filter(|_| !self.tree.has_nested() && pace.is_none()) {
             let _ = self.tree.signal_group(main, libc::SIGKILL);
         }
         self.kill.insert(KillRounds::begin(now, pace)).run_round(&mut self.tree, now)
     }
 
-    /// Kills again if the next round is due.
+    /// Runs the next round of the kill if it is due.
     ///
     /// # Errors
     /// Returns why some process cannot be killed, unless an earlier round has already returned a failure.
-    pub fn run_round(&mut self) -> Result<(), KillFailure> {
+    pub fn run_due_round(&mut self) -> Result<(), KillFailure> {
         let now = clock::now();
         let kill = self.kill.as_mut().filter(|kill| now >= kill.next_round());
         kill.map_or(Ok(()), |kill| kill.run_round(&mut self.tree, now))
     }
 
-    /// Returns the name of a process that cannot be killed, and the reason.
+    /// Returns which process cannot be killed, and why, for messages.
     pub fn describe(&self, failure: KillFailure) -> String {
         self.tree.describe(failure)
     }
 
-    /// Returns the names of some of the processes that the last round of a kill found.
+    /// Returns the names and numbers of some of the processes that the last round of a kill found.
     pub fn names(&self) -> String {
         self.tree.names()
     }

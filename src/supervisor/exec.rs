@@ -42,14 +42,14 @@ impl ExecFailure {
         Self { errno: Errno::ENOEXEC, reason: reason.into() }
     }
 
-    /// Encodes this failure for the exec pipe.
+    /// Encodes this failure for the exec pipe. A longer message than [`MAX_MESSAGE`] is truncated.
     pub fn encode(&self) -> Vec<u8> {
         let mut message = (self.errno as i32).to_ne_bytes().to_vec();
         message.extend(self.reason.bytes().take(MAX_MESSAGE - message.len()));
         message
     }
 
-    /// Decodes a failure from the exec pipe.
+    /// Decodes a failure from the exec pipe. Returns `None` for a message that is too short to be a failure.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (errno, reason) = message.split_first_chunk()?;
         let errno = Errno::from_raw(i32::from_ne_bytes(*errno));
@@ -94,6 +94,7 @@ fn not_found(unsearchable_directories: &[PathBuf]) -> ExecFailure {
     failure
 }
 
+/// Executes a file. If it is text without a `#!` line, executes it with the shell.
 fn execute_file(file: &CStr, arguments: &[CString], environment: &[CString]) -> ExecFailure {
     let Err(errno) = execve(file, arguments, environment);
     let path = Path::new(OsStr::from_bytes(file.to_bytes()));
@@ -161,7 +162,7 @@ fn unsearchable_directory(path: &Path) -> Option<&Path> {
     directories.into_iter().find(|directory| access(*directory, AccessFlags::X_OK) == Err(Errno::EACCES))
 }
 
-/// Returns the reason why a file with this interpreter cannot be executed, if the kernel did not find the interpreter.
+/// Returns why the kernel did not find this interpreter of a file.
 fn missing_interpreter(interpreter: &str) -> String {
     let path = Path::new(interpreter);
     if let Some(name) = interpreter.strip_suffix('\r') {

@@ -1,4 +1,5 @@
-//! Determines the format of a file that the kernel refused to execute, for the error message.
+//! Determines the format of a file that the kernel refused to execute: to run a script without a `#!` line with the
+//! shell, and for the error message.
 
 use std::fs::File;
 use std::io::Read;
@@ -50,7 +51,7 @@ pub struct ElfProgram {
 }
 
 impl FileFormat {
-    /// Returns the format of the file at a path, if it can be read.
+    /// Returns the format of the file at a path, if it can be read. A damaged ELF file is [`Data`](Self::Data).
     pub fn of(path: &Path) -> Option<Self> {
         let file = File::open(path).ok()?;
         let mut start = Vec::new();
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_and_damaged_programs_text_and_data_are_recognized() {
+    fn programs_for_other_machines_damaged_programs_text_and_data_are_recognized() {
         let mut for_s390x = [0; 64];
         for_s390x[..6].copy_from_slice(b"\x7fELF\x02\x01");
         for_s390x[18] = 22;

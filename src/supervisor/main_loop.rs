@@ -85,8 +85,8 @@ impl<'a> MainLoop<'a> {
     /// Creates the main loop of a supervisor that has received no orders yet.
     ///
     /// # Errors
-    /// Fails if the kernel refuses a system call, if the elector is already dead, or if an argument of the command
-    /// contains a NUL.
+    /// Fails if the kernel refuses a system call, if /proc cannot be used, if the elector is already dead, or if an
+    /// argument of the command contains a NUL.
     pub fn new(
         config: SupervisorConfig,
         channel: &'a SupervisorEnd,
@@ -166,17 +166,18 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Collects the inputs of the next step.
+    /// Receives orders, checks on the elector and the exec, and reaps children. Returns the inputs of the next step.
     fn inputs(&mut self) -> SupervisorInputs {
         let elector_died = !self.elector_gone && self.elector.is_dead();
         self.elector_gone |= elector_died;
-        let orders = self.orders();
+        let orders = self.receive_orders();
         self.check_exec();
         let (main_ended, tree_empty) = self.reap();
         SupervisorInputs { start: self.start.take(), orders, elector_died, main_ended, tree_empty }
     }
 
-    fn orders(&mut self) -> Vec<Order> {
+    /// Receives orders. An order to start the command sets its environment.
+    fn receive_orders(&mut self) -> Vec<Order> {
         let orders = self.channel.receive();
         for order in &orders {
             if let Order::Start { environment, .. } = order {
@@ -194,6 +195,7 @@ impl<'a> MainLoop<'a> {
         self.program.set_environment(&self.config.removed_variables, &added, self.elector_pid);
     }
 
+    /// If the exec has succeeded or failed, reports it or stores how the command ended.
     fn check_exec(&mut self) {
         let Some(spawned) = &self.exec else { return };
         match spawned.exec_state() {
@@ -208,8 +210,8 @@ impl<'a> MainLoop<'a> {
         self.exec = None;
     }
 
-    /// Reaps dead children. Returns how the main process ended, if it did, and whether no process of the command is
-    /// left.
+    /// Reaps dead children, and handles a main process that was suspended. Returns how the main process ended, if it
+    /// did, and whether no process of the command is left.
     fn reap(&mut self) -> (Option<End>, bool) {
         if let Some(end) = self.not_forked.take() {
             return (Some(end), true);
@@ -280,12 +282,12 @@ impl<'a> MainLoop<'a> {
             self.start = Some(StartResult::TooLate);
             return;
         }
-        self.start = Some(StartResult::Forked);
+        self.start = Some(StartResult::Attempted);
         let start = spawn::Start {
             program: &self.program,
             tenure,
             signals: &self.inherited,
-            terminal: self.terminal.for_start(),
+            terminal: self.terminal.choose_for_start(),
             deadline: self.deadline.as_ref().map(AsFd::as_fd),
             switch: self.switch.as_ref(),
         };
@@ -334,7 +336,8 @@ impl<'a> MainLoop<'a> {
         Ok(())
     }
 
-    /// Waits for an event, or for the next measurement of the delay of a kill. Returns whether there is anything for
+    /// Waits for an event, or for the next measurement. Also carries out what needs no step: the rounds of a kill, the
+    /// measurement, the relaying of signals, and the hand-over of the terminal. Returns whether there is anything for
     /// the next step to handle.
     fn wait_once(&mut self) -> io::Result<bool> {
         let timeouts = [self.supervisor.next_timeout(), self.tree.next_timeout()];
@@ -357,14 +360,14 @@ impl<'a> MainLoop<'a> {
         }
         let is_any_ready = self.tree.is_partly_reaped() || is_any_ready_except(timer, &descriptors);
         // The kill comes first, so that nothing delays it.
-        let result = self.tree.run_round();
+        let result = self.tree.run_due_round();
         self.report_kill_result(result);
         let has_changed = self.probe();
         if !is_any_ready && !has_changed && next_timeout.is_none_or(|at| clock::now() < at) {
             return Ok(false);
         }
         // The elector may also have received the signal, and may relay it.
-        for signal in self.signals.receive().to_relay {
+        for signal in self.signals.receive().numbers {
             self.relay.handle_own_signal(clock::now(), signal);
         }
         self.relay_due();
@@ -385,7 +388,8 @@ impl<'a> MainLoop<'a> {
     }
 
     /// Measures the expected delay of a kill: how late this process runs, plus how long the processes of the command
-    /// would take to end. Does nothing if the next measurement is not due. Returns whether the deadlines have changed.
+    /// would take to end. Also locks this process in memory, and prepares the search for escaped processes. Does
+    /// nothing if the next measurement is not due. Returns whether the deadlines have changed.
     fn probe(&mut self) -> bool {
         let now = clock::now();
         if now < self.next_probe {

@@ -49,14 +49,15 @@ pub struct SupervisorConfig {
     /// The variables that the command does not inherit, such as those that set leaderrun's own options.
     pub removed_variables: Vec<String>,
     pub run: RunId,
-    /// Once the command is gone after a loss, the supervisor kills an elector whose last order is this old. `None`
-    /// means never.
+    /// Once the command is gone after a loss, the supervisor kills an elector whose last order is this old, because it
+    /// is frozen; `None` to never kill it.
     pub frozen_elector_timeout: Option<Duration>,
-    /// The longest time by which the stop and the kill can be brought forward.
+    /// If the stop and the kill would have to be brought forward by more than this, no command may run.
     pub max_advance: Duration,
 }
 
-/// Runs the supervisor until the elector is dead and no process of the command is left, or until the elector kills it.
+/// Runs the supervisor, and ends this process when the elector is dead and no process of the command is left, or when
+/// the supervisor fails.
 pub fn run(
     config: SupervisorConfig,
     channel: SupervisorEnd,
@@ -73,7 +74,6 @@ pub fn run(
     if let Err(failure) = &ended {
         let _ = channel.send(&Report::Notice(SupervisorNotice::Failed { reason: failure.to_string() }));
     }
-    // The elector logs the end of this process. If this process has failed, the elector kills what is left of the
-    // command.
+    // If this process has failed, the elector kills what is left of the command.
     process::exit(if ended.is_ok() { exit::LOST } else { exit::UNAVAILABLE }.into())
 }

@@ -49,20 +49,21 @@ pub enum RelayedSignal {
 }
 
 impl Relay {
-    /// Accepts a signal from the elector. Returns the signal if it can be relayed at once, or holds it back.
+    /// Accepts a signal from the elector. Returns the signal if it can be relayed at once; otherwise holds it back and
+    /// returns `None`.
     pub fn accept(&mut self, now: Instant, signal: i32) -> Option<i32> {
         if !is_termination_signal(signal) {
             return Some(signal);
         }
-        let is_same = |(own, at): &(i32, Instant)| *own == signal && now.since(*at) < OWN_SIGNAL_AGE;
-        let own = self.own_signals.iter().position(is_same);
+        let is_match = |(own, at): &(i32, Instant)| *own == signal && now.since(*at) < OWN_SIGNAL_AGE;
+        let own = self.own_signals.iter().position(is_match);
         let seems_delivered = own.map(|index| self.own_signals.swap_remove(index)).is_some();
         let due = now + if seems_delivered { DEATH_TIMEOUT } else { OWN_SIGNAL_TIMEOUT };
         self.pending.push(PendingSignal { signal, due, seems_delivered });
         None
     }
 
-    /// Records a signal that the supervisor received itself.
+    /// Matches a signal that the supervisor received itself with a held-back one, or records it for a later one.
     pub fn handle_own_signal(&mut self, now: Instant, signal: i32) {
         let is_waiting = |pending: &&mut PendingSignal| pending.signal == signal && !pending.seems_delivered;
         if let Some(pending) = self.pending.iter_mut().find(is_waiting) {

@@ -21,15 +21,16 @@ use crate::process::signals::InheritedSignals;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::Terminal;
 
-/// The message that a child writes to the exec pipe if no time was left just before exec. It is shorter than an
-/// encoded failure, so it cannot be confused with one.
+/// The message that a child writes to the exec pipe if no time was left just before exec, or the supervisor was dead.
+/// It is shorter than an encoded failure, so it cannot be confused with one.
 const TOO_LATE: [u8; 1] = [0];
 
-/// The variables in which systemd passes the pid of the process that gets its sockets, and of the process that it
-/// watches.
-const PROCESS_VARIABLES: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
+/// systemd's variables that contain a pid: that of the process to which the passed sockets belong, and that of the
+/// process whose watchdog messages it expects.
+const PID_VARIABLES: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
-/// The variable in which newer versions of systemd identify the process that gets their sockets.
+/// The variable in which newer versions of systemd identify, by the id of its pidfd, the process to which the sockets
+/// belong.
 const LISTEN_PIDFD_VARIABLE: &str = "LISTEN_PIDFDID";
 
 /// The arguments and environment of the command.
@@ -37,7 +38,7 @@ const LISTEN_PIDFD_VARIABLE: &str = "LISTEN_PIDFDID";
 pub struct Program {
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// The variables whose value must be the pid of the command.
+    /// Those of [`PID_VARIABLES`] that must contain the pid of the command.
     pid_variables: Vec<&'static str>,
 }
 
@@ -51,13 +52,13 @@ impl Program {
         Ok(Self { arguments, environment: Vec::new(), pid_variables: Vec::new() })
     }
 
-    /// Sets the environment of the command, which is that of this process without the variables in `removed` and with
-    /// the variables in `added`. In systemd's variables the pid of leaderrun, which is `elector`, is replaced by the
-    /// pid of the command. The variable that identifies leaderrun by its pidfd is removed.
+    /// Sets the environment of the command: that of this process, without the variables in `removed` and with those in
+    /// `added`. A variable of systemd that contains the pid of the elector will contain that of the command. The
+    /// variable that identifies leaderrun by its pidfd is removed.
     pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)], elector: Pid) {
         let elector = elector.to_string();
         let names_elector = |name: &&'static str| env::var(name).is_ok_and(|value| value == elector);
-        self.pid_variables = PROCESS_VARIABLES.into_iter().filter(names_elector).collect();
+        self.pid_variables = PID_VARIABLES.into_iter().filter(names_elector).collect();
         let is_removed = |name: &OsStr| {
             removed.iter().any(|other| name == other.as_str())
                 || self.pid_variables.iter().any(|other| name == *other)
@@ -77,26 +78,27 @@ impl Program {
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
-    /// The read end of the pipe. A successful exec closes the write end.
-    exec: OwnedFd,
+    /// The read end of the pipe. An exec closes the write end, and so does the death of the child.
+    exec_pipe: OwnedFd,
 }
 
 /// The state of an exec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecState {
+    /// The child has executed the command, or was killed before that.
     Executed,
     Failed(ExecFailure),
-    /// No time was left, so the child ended without executing the command.
+    /// No time was left, or the supervisor was dead, so the child ended without executing the command.
     TooLate,
     /// The child has not executed the command yet.
     Pending,
 }
 
 impl Spawned {
-    /// Returns the state of the exec. It changes when the descriptor becomes readable.
+    /// Returns the state of the exec. It can change only when [`as_fd`](AsFd::as_fd) becomes readable.
     pub fn exec_state(&self) -> ExecState {
         let mut message = [0; MAX_MESSAGE];
-        match read(&self.exec, &mut message) {
+        match read(&self.exec_pipe, &mut message) {
             Ok(0) => ExecState::Executed,
             Ok(length) => ExecFailure::decode(&message[..length]).map_or(ExecState::TooLate, ExecState::Failed),
             Err(_) => ExecState::Pending,
@@ -106,7 +108,7 @@ impl Spawned {
 
 impl AsFd for Spawned {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.exec.as_fd()
+        self.exec_pipe.as_fd()
     }
 }
 
@@ -125,8 +127,8 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Forks, and executes the program in a new process group, unless the tenure is over by then. The kernel kills the
-    /// child when the supervisor dies.
+    /// Forks, and executes the program in a new process group, unless the tenure's stop has passed by then. The kernel
+    /// kills the child when the supervisor dies.
     ///
     /// # Errors
     /// Fails if the kernel refuses to create a pipe or a process.
@@ -141,12 +143,13 @@ impl Start<'_> {
                 if let Some(terminal) = self.terminal {
                     terminal.give_to(child);
                 }
-                Ok(Spawned { pid: child, exec: reader })
+                Ok(Spawned { pid: child, exec_pipe: reader })
             }
             ForkResult::Child => {
                 let message = self.execute(supervisor).map_or(TOO_LATE.to_vec(), |failure| failure.encode());
                 let _ = write(&writer, &message);
-                // SAFETY: the call ends this process without running the supervisor's destructors and exit handlers.
+                // SAFETY: `_exit` has no preconditions. The supervisor's destructors and exit handlers must not run
+                // here.
                 unsafe { libc::_exit(127) }
             }
         }

@@ -27,6 +27,7 @@ pub struct Counters {
     pub renewals: CounterByLabel,
     pub renewal_duration: Histogram,
     pub renewal_margin: Histogram,
+    /// The smallest margin so far; `None` until a renewal has succeeded.
     pub minimum_renewal_margin: Option<Duration>,
     pub watch_restarts: u64,
     pub command_starts: u64,
@@ -95,8 +96,8 @@ fn loss_reason(loss: Loss) -> &'static str {
 pub struct CounterByLabel(BTreeMap<String, u64>);
 
 impl CounterByLabel {
-    /// Creates a counter at zero for each value that is known in advance. Prometheus computes a rate only
-    /// between two values of a counter, so without the zero it would miss the first increment.
+    /// Creates a counter at zero for each value that is known in advance. Prometheus computes a rate only between two
+    /// values of a counter, so without the zero it would miss the first increment.
     fn new(values: &[&str]) -> Self {
         Self(values.iter().map(|value| ((*value).to_owned(), 0)).collect())
     }
@@ -106,7 +107,7 @@ impl CounterByLabel {
         *self.0.entry(value.to_owned()).or_default() += 1;
     }
 
-    /// Returns the values of the label with their counters.
+    /// Returns the values of the label with their counts, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(value, count)| (value.as_str(), *count))
     }

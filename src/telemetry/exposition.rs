@@ -16,7 +16,7 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Creates an empty text.
+    /// Creates an empty text. All samples get `common_labels`, of which there must be at least one.
     pub fn new(common_labels: &[(&str, &str)]) -> Self {
         let labels: Vec<String> = common_labels.iter().map(|(name, value)| label(name, value)).collect();
         Self { text: String::new(), common_labels: labels.join(",") }
@@ -27,12 +27,12 @@ impl Exposition {
         self.text
     }
 
-    /// Begins a metric. Its samples must be added next.
+    /// Begins a metric of this type (`kind`). Its samples must be added next.
     pub fn begin(&mut self, metric: &str, kind: &str, help: &str) {
         let _ = writeln!(self.text, "# HELP {metric} {help}\n# TYPE {metric} {kind}");
     }
 
-    /// Adds a sample, with `own_label` in addition to the common labels.
+    /// Adds a sample with the name `series`, and with `own_label` in addition to the common labels.
     pub fn sample(&mut self, series: &str, own_label: Option<(&str, &str)>, value: f64) {
         let _ = write!(self.text, "{series}{{{}", self.common_labels);
         if let Some((name, value)) = own_label {

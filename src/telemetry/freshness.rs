@@ -3,23 +3,23 @@
 //! A standby sends no requests while it watches the lock. If the lock is held, its holder renews it every few seconds.
 //! If the watch is silent for the lease duration, the holder or the connection is dead, and the election reads the
 //! lock. If the lock is free but the command is not due, the API server sends about one bookmark a minute, and the
-//! election reads the lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. While everything works, the longest time
-//! without a response is therefore the time until the record expires (at most [`SILENT_WATCH_LIMIT`]) or one lease
-//! duration, whichever is longer, plus the timeout of the read that follows.
+//! election reads the lock if the watch is silent for [`SILENT_WATCH_LIMIT`]. While everything works, the watch is
+//! therefore silent until the lock may be taken over or for [`SILENT_WATCH_LIMIT`], whichever is shorter, but possibly
+//! for one lease duration. The read that follows gets its response within the request timeout.
 
 use std::time::Duration;
 
 use leaderrun_core::election::SILENT_WATCH_LIMIT;
 use leaderrun_core::instant::Instant;
 
-/// Tracks when the lock was last read, written or watched successfully, and since when claims have been refused.
+/// Tracks when a request last succeeded or the watch last delivered an event, and since when claims have been refused.
 #[derive(Debug)]
 pub struct Freshness {
     lease_duration: Duration,
     request_timeout: Duration,
     started_at: Instant,
     last_success: Option<Instant>,
-    /// When a claim was refused for the first time since the last acquisition.
+    /// When a write other than a renewal, usually a claim, was first refused since the last acquisition.
     claims_refused_since: Option<Instant>,
 }
 
@@ -34,8 +34,8 @@ impl Freshness {
         self.last_success = Some(now);
     }
 
-    /// Records that a claim was refused although the lock was free.
-    pub fn handle_refused_claim(&mut self, now: Instant) {
+    /// Records that a write other than a renewal was refused. Usually it is a claim.
+    pub fn handle_refused_write(&mut self, now: Instant) {
         self.claims_refused_since.get_or_insert(now);
     }
 
@@ -124,8 +124,8 @@ mod tests {
     fn refused_claims_are_an_obstacle_until_the_lock_is_acquired() {
         let mut freshness = freshness();
         freshness.handle_success(at(10));
-        freshness.handle_refused_claim(at(11));
-        freshness.handle_refused_claim(at(12));
+        freshness.handle_refused_write(at(11));
+        freshness.handle_refused_write(at(12));
         let refused = Obstacle { since: at(11), kind: ObstacleKind::ClaimsRefused };
         assert_eq!(freshness.obstacle(at(12), Some(at(10))), Some(refused));
         freshness.handle_acquisition();

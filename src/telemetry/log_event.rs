@@ -13,7 +13,7 @@ pub struct LogEvent {
     /// `debug`.
     pub level: &'static str,
     pub fields: &'static [&'static str],
-    /// A sentence that begins with "Logged" and says when the event is logged.
+    /// Text that begins with "Logged" and says when the event is logged.
     pub meaning: &'static str,
 }
 

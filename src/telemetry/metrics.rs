@@ -1,9 +1,9 @@
 //! The table of metrics, from which `/metrics` and the reference are generated.
 //!
 //! leaderrun implements metrics itself, because they must survive `--on-lost rejoin`, when leaderrun re-executes
-//! itself. Prometheus still sees the same target, and a reset of the counters would hide the loss that was counted
-//! last. Therefore [`Counters`](super::counters::Counters) is plain data that serde saves and restores. The crates
-//! `prometheus-client` and `prometheus` can set a new counter to a value, but cannot restore a histogram.
+//! itself. If the counters were reset then, Prometheus would never see the loss that has just been counted. Therefore
+//! [`Counters`](super::counters::Counters) is plain data that serde saves and restores. The crates `prometheus-client`
+//! and `prometheus` can set a new counter to a value, but cannot restore a histogram.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,7 +23,7 @@ pub const LOCK_LABEL: &str = "name";
 pub struct MetricDescription {
     pub name: &'static str,
     pub help: &'static str,
-    /// The label that distinguishes the samples, if the metric has several.
+    /// The label that distinguishes the samples, besides a histogram's `le`; `None` if there is no such label.
     pub label: Option<MetricLabel>,
     reading: Reading,
 }
@@ -60,10 +60,10 @@ impl fmt::Display for MetricKind {
 /// The value of the label that distinguishes the samples of a metric.
 type LabelValue = Cow<'static, str>;
 
-/// A sample, with its additional label if it has one.
+/// A sample: its own label (name and value), if it has one, and its value.
 type Sample<'a> = (Option<(&'a str, Cow<'a, str>)>, f64);
 
-/// The function that reads the value of a metric. Its variant determines the metric's type.
+/// A function that reads the samples of a metric. The variant determines the metric's type.
 #[derive(Debug)]
 enum Reading {
     /// A counter. An unknown value is not printed, because zero would look like a real count.
@@ -257,10 +257,10 @@ mod tests {
     }
 
     #[test]
-    fn metrics_with_several_samples_have_a_label() {
+    fn exactly_the_metrics_that_are_read_by_label_have_a_label() {
         for metric in METRICS {
-            let has_several = matches!(metric.reading, Reading::CounterByLabel(_) | Reading::GaugeByLabel(_));
-            assert_eq!(has_several, metric.label.is_some(), "{}", metric.name);
+            let is_read_by_label = matches!(metric.reading, Reading::CounterByLabel(_) | Reading::GaugeByLabel(_));
+            assert_eq!(is_read_by_label, metric.label.is_some(), "{}", metric.name);
         }
     }
 }

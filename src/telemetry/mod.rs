@@ -1,6 +1,6 @@
 //! The telemetry of leaderrun: its log, its health checks and its metrics.
 //!
-//! The rest of the program never waits for it, except briefly before it exits or re-executes itself.
+//! The rest of the program never waits for it, except briefly before leaderrun exits or re-executes itself.
 
 mod counters;
 mod exposition;

@@ -36,11 +36,12 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts the thread, which serves HTTP and notifies systemd, if requested. If the address is not available, the
-    /// thread tries again until it is.
+    /// Listens on the HTTP address, if there is one, and starts the thread, which serves HTTP and notifies systemd. If
+    /// the address is in use or not (yet) an address of this machine, the thread tries again until it can listen.
     ///
     /// # Errors
-    /// Fails if leaderrun can never listen on the address, or if the runtime or the thread cannot be created.
+    /// Fails if leaderrun cannot listen on the address for another reason, or if the runtime or the thread cannot be
+    /// created.
     pub fn start(http: Option<HttpAddress>, notifier: Option<ServiceNotifier>, state: CandidateState) -> Result<Self> {
         let http = http.map(HttpService::listen).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -23,7 +23,7 @@ impl Observer {
         self
     }
 
-    /// Passes an update on to all listeners.
+    /// Calls all listeners with an update.
     pub fn notify(&self, update: Update) {
         self.0.iter().for_each(|listener| listener(&update));
     }

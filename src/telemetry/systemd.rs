@@ -3,8 +3,8 @@
 //! leaderrun is the main process of its unit, and reports that it is ready (as `--ready-when` defines it), what it is
 //! doing, that its main loop is alive, and that it is stopping. The command inherits `NOTIFY_SOCKET`. With
 //! `NotifyAccess=main`, the default of `Type=notify`, systemd ignores messages from the command. With
-//! `NotifyAccess=all`, systemd accepts messages from both. With `--notify command`, the command reports while it runs,
-//! and all that leaderrun reports during that time is that it is stopping.
+//! `NotifyAccess=all`, systemd accepts messages from both. With `--notify command`, the command reports while it runs;
+//! during that time, leaderrun only reports that it is stopping.
 //!
 //! The crate `sd-notify` is not used, because it blocks while systemd's queue is full, for example while systemd
 //! re-executes itself. leaderrun must never wait for systemd.
@@ -40,10 +40,10 @@ pub struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// Returns the socket that `NOTIFY_SOCKET` names; `None` if it is not set.
+    /// Returns the socket that `NOTIFY_SOCKET` names; `None` if the variable is not set or empty.
     ///
     /// # Errors
-    /// Fails if the variable is set to an unusable value.
+    /// Fails if the variable is set to an unusable value, or if no socket can be created.
     pub fn from_environment() -> io::Result<Option<Self>> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(None) };
         let address = match name.as_encoded_bytes() {
@@ -68,10 +68,10 @@ impl NotifySocket {
 pub struct ServiceNotifier {
     socket: NotifySocket,
     notify_by: NotifyBy,
-    /// The last report that systemd has received.
+    /// The last report that was sent; initially the default.
     sent: ServiceReport,
     /// Whether a failure was logged. Later failures are not logged.
-    has_failed: bool,
+    has_logged_failure: bool,
 }
 
 /// The part of a candidate's state that is reported to systemd.
@@ -96,20 +96,20 @@ impl ServiceReport {
 impl ServiceNotifier {
     /// Creates a notifier that has not sent anything yet.
     pub fn new(socket: NotifySocket, notify_by: NotifyBy) -> Self {
-        Self { socket, notify_by, sent: ServiceReport::default(), has_failed: false }
+        Self { socket, notify_by, sent: ServiceReport::default(), has_logged_failure: false }
     }
 
-    /// Sends the changes since the last message. If systemd's queue is full, the changes are sent with the next
-    /// message.
+    /// Sends the changes since the last message that was sent. If sending fails, for example because systemd's queue is
+    /// full, the next call sends these changes too.
     pub fn report(&mut self, state: &CandidateState, now: Instant) {
         let report = self.next_report(state, now);
         let Some(message) = report.message_after(&self.sent) else { return };
         match self.socket.send(&message) {
             Ok(()) => self.sent = report,
             Err(failure) if failure.kind() == io::ErrorKind::WouldBlock => {}
-            Err(failure) if self.has_failed => drop(failure),
+            Err(failure) if self.has_logged_failure => drop(failure),
             Err(failure) => {
-                self.has_failed = true;
+                self.has_logged_failure = true;
                 log_events::notify_failed(&printable_root_cause(&failure));
             }
         }
@@ -121,7 +121,7 @@ impl ServiceNotifier {
             if state.is_command_running() {
                 return ServiceReport { is_stopping, ..self.sent.clone() };
             }
-            // The command reports its readiness itself.
+            // leaderrun would be ready only while the command runs, and then the command reports its own readiness.
             if state.config().ready_when == ReadyWhen::Leading {
                 return ServiceReport { is_stopping, status: state.summary(now), ..self.sent.clone() };
             }
@@ -179,8 +179,8 @@ impl Watchdog {
         self.next
     }
 
-    /// Notifies systemd if a notification is due and the election is not stuck. It never blocks, and may be called
-    /// early.
+    /// Notifies systemd if a notification is due, unless the election is stuck or the command sends the notifications.
+    /// It never blocks, and may be called early.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now < self.next {
             return;

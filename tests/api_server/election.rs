@@ -135,16 +135,16 @@ fn a_recreated_lease_has_a_greater_version() {
 
 #[testkit::test]
 fn versions_grow_beyond_a_power_of_ten() {
-    // The first version in a new cluster is near zero on a real server, and just below ten thousand on the in-process
-    // one.
+    // A new cluster needs few writes to reach a power of ten: its first version is near zero on a real server, and just
+    // below ten thousand on the in-process one.
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let mut last = version(&namespace.put("job", "a"));
     let digits = last.to_string().len();
     for round in 0..2_000 {
-        let now = version(&namespace.set_holder("job", &format!("holder-{round}")));
-        assert!(now > last);
-        last = now;
+        let next = version(&namespace.set_holder("job", &format!("holder-{round}")));
+        assert!(next > last);
+        last = next;
         if last.to_string().len() > digits {
             return;
         }

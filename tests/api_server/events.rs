@@ -18,9 +18,9 @@ fn event(namespace: &Namespace) -> Value {
     })
 }
 
-/// Returns the path of the Events in an API group.
-fn path(namespace: &Namespace, group: &str) -> String {
-    format!("/{group}/v1/namespaces/{}/events", namespace.name)
+/// Returns the path of the Events in the API group at `group_path`, which is `api` for the core group.
+fn path(namespace: &Namespace, group_path: &str) -> String {
+    format!("/{group_path}/v1/namespaces/{}/events", namespace.name)
 }
 
 #[testkit::test]
@@ -62,7 +62,7 @@ fn the_group_events_k8s_io_refuses_incomplete_and_invalid_events() {
 }
 
 #[testkit::test]
-fn only_the_series_of_an_event_can_be_changed() {
+fn the_series_of_an_event_can_be_changed_but_not_its_note() {
     let namespace = Namespace::new();
     let events = path(&namespace, "apis/events.k8s.io");
     let created = namespace.admin.create(&events, &event(&namespace)).expect("an event");

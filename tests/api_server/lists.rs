@@ -29,7 +29,7 @@ fn the_pages_of_a_list_contain_each_object_once_even_if_their_size_changes() {
 }
 
 #[testkit::test]
-fn a_list_of_metadata_contains_annotations_but_no_other_fields() {
+fn a_list_of_metadata_contains_all_metadata_but_no_data() {
     let namespace = Namespace::new();
     let object = json!({ "metadata": { "name": "x", "annotations": { "k": "v" } }, "data": { "key": "value" } });
     namespace.admin.create(&namespace.configmaps(), &object).expect("a ConfigMap");
@@ -40,7 +40,7 @@ fn a_list_of_metadata_contains_annotations_but_no_other_fields() {
     let whole = list("application/json");
     let metadata = list("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json");
     assert_eq!((&whole["kind"], &metadata["kind"]), (&json!("ConfigMapList"), &json!("PartialObjectMetadataList")));
-    // A real server creates a ConfigMap in each new namespace.
+    // A real server creates another ConfigMap in each new namespace.
     let find = |list: &Value| {
         let items = list["items"].as_array().expect("items");
         items.iter().find(|item| item["metadata"]["name"] == "x").expect("the ConfigMap").clone()
@@ -52,13 +52,13 @@ fn a_list_of_metadata_contains_annotations_but_no_other_fields() {
 }
 
 #[testkit::test]
-fn lists_select_by_name_and_label() {
+fn a_query_can_limit_a_list_by_name_label_and_version() {
     let namespace = Namespace::new();
     namespace.put("one", "a");
     namespace.put("two", "b");
     let labels = json!({ "metadata": { "labels": { "app": "web" } } });
     namespace.admin.merge_patch(&namespace.lease("two"), &labels).expect("a label");
-    for (selector, expected) in [
+    for (query, expected) in [
         ("fieldSelector=metadata.name%3Done", vec!["one"]),
         ("fieldSelector=metadata.name!%3Done", vec!["two"]),
         ("labelSelector=app%3Dweb", vec!["two"]),
@@ -67,10 +67,8 @@ fn lists_select_by_name_and_label() {
         ("labelSelector=app!%3Dweb", vec!["one"]),
         ("resourceVersion=0", vec!["one", "two"]),
     ] {
-        let list = namespace.admin.get(&format!("{}?{selector}", namespace.leases())).expect("a list");
-        let names: Vec<&Value> =
-            list["items"].as_array().expect("items").iter().map(|item| &item["metadata"]["name"]).collect();
-        assert_eq!(names, expected, "{selector}");
+        let list = namespace.admin.get(&format!("{}?{query}", namespace.leases())).expect("a list");
+        assert_eq!(names(&list), expected, "{query}");
         assert_eq!(list["kind"], "LeaseList");
         assert!(version(&list) > 0);
     }

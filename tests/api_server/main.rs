@@ -1,5 +1,6 @@
-//! Tests of the API server behavior that leaderrun relies on, and of the fault proxy. They run against the in-process
-//! API server, or against a real kube-apiserver if `KUBEBUILDER_ASSETS` is set.
+//! Tests of the API server behavior that leaderrun and its tests rely on, and of the fault proxy. They run against the
+//! in-process API server. If `KUBEBUILDER_ASSETS` is set, they run against a real kube-apiserver, except the tests that
+//! configure the in-process one.
 
 automod::dir!("tests/api_server");
 

@@ -29,7 +29,7 @@ impl Fixture {
         Fixture { namespace: Namespace::new(), proxy, client }
     }
 
-    /// Returns a watch through the proxy, after it has delivered an event.
+    /// Returns a watch of the Leases through the proxy, after it has delivered the creation of the Lease `watched`.
     fn watch(&self) -> Watch {
         let watch = self.client.watch(&self.namespace.leases()).expect("a watch");
         self.namespace.put("watched", "a");
@@ -106,7 +106,7 @@ fn requests_are_recorded() {
     let connections: Vec<usize> = requests.iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 1, 1]);
     assert!(requests[0].is_watch());
-    assert_eq!(fixture.proxy.connections().len(), 2);
+    assert_eq!(fixture.proxy.connection_times().len(), 2);
 }
 
 #[testkit::test]

@@ -32,7 +32,7 @@ fn durations_and_transitions_have_bounds() {
 }
 
 #[testkit::test]
-fn times_require_exactly_six_fractional_digits() {
+fn times_must_be_valid_and_have_exactly_six_fractional_digits() {
     for (time, expected) in [
         ("2026-01-01T00:00:00Z", r#"cannot parse "Z" as ".000000""#),
         ("2026-01-01T00:00:00.001Z", r#"cannot parse ".001Z" as ".000000""#),
@@ -98,7 +98,7 @@ fn wrong_types_and_kinds_are_refused() {
 }
 
 #[testkit::test]
-fn invalid_names_and_keys_are_refused() {
+fn invalid_metadata_is_refused() {
     let namespace = Namespace::new();
     for (metadata, field) in [
         (json!({ "name": "Upper" }), "metadata.name"),

@@ -1,4 +1,4 @@
-//! Tests of writes that an election does not need, of other kinds of object, and of errors.
+//! Tests of deletions, patches, dry runs, ConfigMaps, Endpoints, and error responses.
 
 use hyper::Method;
 use serde_json::json;
@@ -59,7 +59,7 @@ fn name_and_namespace_must_match_the_path() {
 }
 
 #[testkit::test]
-fn the_namespace_must_exist() {
+fn a_write_requires_an_existing_namespace_but_a_list_does_not() {
     let admin = Cluster::shared().admin();
     let path = "/apis/coordination.k8s.io/v1/namespaces/nowhere/leases";
     for refused in
@@ -109,7 +109,7 @@ fn finalizers_keep_a_deleted_object() {
 }
 
 #[testkit::test]
-fn a_merge_patch_only_changes_the_fields_in_it() {
+fn a_merge_patch_changes_only_its_fields_and_checks_the_version_and_the_uid() {
     let namespace = Namespace::new();
     namespace.put("job", "a");
     let patch = json!({ "metadata": { "annotations": { "one": "1" } }, "spec": { "leaseDurationSeconds": null } });
@@ -144,6 +144,12 @@ fn a_json_patch_changes_nothing_if_its_test_fails() {
     let taken = namespace.admin.json_patch(&namespace.lease("job"), &take_over_from("a")).expect("a patched Lease");
     assert_eq!(taken["spec"]["holderIdentity"], "b");
     assert_eq!(taken["metadata"]["annotations"]["example.com/taken"], "yes");
+}
+
+#[testkit::test]
+fn a_malformed_patch_and_an_unknown_patch_type_are_refused() {
+    let namespace = Namespace::new();
+    namespace.put("job", "a");
     assert_eq!(namespace.admin.json_patch(&namespace.lease("job"), &json!({})).unwrap_err().code, 400);
     let unknown =
         namespace.admin.send(Method::PATCH, &namespace.lease("job"), Some(("text/plain", &json!({}))), TIMEOUT);

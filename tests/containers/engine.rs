@@ -15,7 +15,7 @@ const EMPTY_IMAGE: &str = "leaderrun-empty";
 /// The directories with this machine's programs and libraries, which are mounted into the empty image.
 const PROGRAMS: [&str; 4] = ["/bin", "/lib", "/lib64", "/usr"];
 
-/// Returns an error if containers cannot run the programs of this machine.
+/// Checks that containers can run the programs of this machine. Imports the empty image if it does not exist yet.
 pub fn check_can_run_containers() -> Result<(), String> {
     static RESULT: LazyLock<Result<(), String>> = LazyLock::new(|| {
         let import = format!(
@@ -25,7 +25,7 @@ pub fn check_can_run_containers() -> Result<(), String> {
             Ok(output) if output.status.success() => {}
             _ => return Err("no Docker engine".to_owned()),
         }
-        // This fails if the engine is on another machine, because it then mounts the files of that machine.
+        // This fails if the engine is on another machine, because an engine mounts the files of its own machine.
         let mut version = Command::new("docker");
         version.args(["run", "--rm"]).args(mounts()).args([EMPTY_IMAGE, leaderrun(), "--version"]);
         match version.output() {
@@ -55,7 +55,7 @@ pub fn docker(arguments: &[&str]) -> String {
 }
 
 fn docker_output(arguments: &[&str]) -> Output {
-    Command::new("docker").args(arguments).output().expect("docker")
+    Command::new("docker").args(arguments).output().expect("docker can be started")
 }
 
 /// A container with leaderrun that is configured but not started yet.
@@ -128,9 +128,9 @@ impl Candidate {
         run.args(["run", "--detach", "--name", &name, "--network", &network]).args(docker_options);
         run.arg(format!("--volume={0}:{0}", directory.display()));
         run.arg(EMPTY_IMAGE).args(program).args(options).arg("--").args(command);
-        // `docker run` may create the container and then fail to start it. Dropping `container` removes it in any case.
+        // `docker run` may create the container and then fail to start it. Dropping `container` removes it even then.
         let container = Container { name };
-        let output = run.output().expect("docker");
+        let output = run.output().expect("docker can be started");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         container
     }
@@ -154,7 +154,7 @@ impl Container {
         docker(&[&["exec", &self.name], command].concat())
     }
 
-    /// Returns the log of leaderrun.
+    /// Returns the stderr of the container, which contains leaderrun's log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&docker_output(&["logs", &self.name]).stderr).into_owned()
     }
@@ -180,7 +180,7 @@ impl Container {
         self.docker(&["inspect", "--format", format])
     }
 
-    /// Returns the pid of the process with this name, as seen inside the container.
+    /// Returns the pid of the first process with this name, as seen inside the container.
     pub fn pid_of(&self, comm: &str) -> String {
         let script =
             format!("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = {comm} ] && echo ${{p#/proc/}}; done; :");
@@ -197,7 +197,7 @@ impl Drop for Container {
     }
 }
 
-/// Returns a lock file that every user in a container can use.
+/// Returns a lock in a file that every user in a container can use.
 pub fn shared_file() -> TestLock {
     let directory = scratch::directory("lock");
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");

@@ -23,10 +23,10 @@ fn the_image_has_one_layer_and_runs_without_root() {
     let context = testkit::scratch::directory("image");
     let architecture = static_binary().parent().and_then(Path::file_name).expect("a name").to_owned();
     let directory = context.join("prebuilt/linux").join(&architecture);
-    fs::create_dir_all(&directory).expect("a directory");
-    fs::copy(static_binary(), directory.join("leaderrun")).expect("the binary");
+    fs::create_dir_all(&directory).expect("the directory can be created");
+    fs::copy(static_binary(), directory.join("leaderrun")).expect("the binary can be copied");
     let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
-    fs::copy(dockerfile, context.join("Dockerfile")).expect("the Dockerfile");
+    fs::copy(dockerfile, context.join("Dockerfile")).expect("the Dockerfile can be copied");
     let build_argument = format!("TARGETARCH={}", architecture.display());
     let context = context.to_str().expect("a path in UTF-8");
     let tag = format!("leaderrun-test-image:{}", std::process::id());

@@ -13,6 +13,7 @@ struct Pair {
 }
 
 impl Pair {
+    /// Starts both candidates with `options`. `words` select the behavior of the leader's command.
     fn start(words: &[&str], options: &[&str]) -> Self {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let leader = Candidate::new("a", &lock).args(options).run_witness(&witnesses, words);
@@ -61,8 +62,9 @@ fn a_leader_is_a_standby_after_docker_restart() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// While all processes are frozen, none of them can end the command. When they continue, the command runs until the
-/// first signal reaches it. leaderrun does not promise to prevent this short overlap.
+/// While the container is paused, its command cannot be ended, and the other candidate takes over. When the container
+/// continues, its command runs until the first signal reaches it. leaderrun does not promise to prevent this short
+/// overlap.
 #[testkit::test(requires = check_can_run_containers())]
 fn a_container_that_was_paused_past_its_lease_ends_its_command_when_it_continues() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);

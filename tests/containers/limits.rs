@@ -19,13 +19,12 @@ fn a_command_that_uses_all_memory_is_dead_before_the_next_starts() {
     let limits = ["--memory=96m", "--memory-swap=96m"];
     let a = Candidate::new("a", &lock).docker_options(&limits).run_script(&witnesses, &["hidden"], MEMORY_EATER);
     witnesses.wait_for("a", 1);
-    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    let _b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("b", 1);
     // The kernel may kill the command or leaderrun.
     let status = a.wait();
     assert!([LOST, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
     witnesses.assert_one_at_a_time(2);
-    drop(b);
 }
 
 /// Sets the OOM scores so that the kernel kills leaderrun instead of the command when memory runs out. Checks that the
@@ -38,13 +37,12 @@ fn assert_command_ends_after_oom_kill_of_leaderrun(options: &[&str]) {
         .started_by(&format!("echo 1000 >/proc/self/oom_score_adj && exec {} \"$@\"", leaderrun()))
         .run_script(&witnesses, &["ignore"], &format!("echo 0 >/proc/self/oom_score_adj; {MEMORY_EATER}"));
     witnesses.wait_for("a", 1);
-    let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
+    let _b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     // The kernel may kill either of leaderrun's processes first.
     let status = a.wait();
     assert!([LOST, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
     witnesses.wait_for("b", 1);
     witnesses.assert_one_at_a_time(2);
-    drop(b);
 }
 
 #[testkit::test(requires = check_can_run_containers())]
@@ -76,7 +74,6 @@ fn leaderrun_ends_its_command_in_time_under_memory_pressure() {
     assert!([LOST, 128 + libc::SIGKILL].contains(&status), "{status}: {}", a.log());
     witnesses.wait_for("b", 1);
     witnesses.assert_one_at_a_time(2);
-    drop(b);
 }
 
 /// A script that starts a witness, and then as many processes as the limit allows. All of them ignore SIGTERM.
@@ -107,7 +104,7 @@ fn assert_docker_stop_hands_over(pids_limit: u32, script: &str, stop_seconds: u3
 const MANY_THREADS: &str = "$WITNESS & $WITNESS & $WITNESS & $WITNESS & wait";
 
 #[testkit::test(requires = check_can_run_containers())]
-fn a_command_with_too_many_threads_for_its_cpu_limit_ends_while_the_lock_is_held() {
+fn a_command_with_too_many_threads_for_its_cpu_limit_is_dead_before_the_next_starts() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).docker_options(&["--pids-limit=15000"]);
     let a = a.run_script(&witnesses, &["ignore", "threads=3000"], MANY_THREADS);

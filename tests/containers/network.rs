@@ -63,7 +63,7 @@ fn kubeconfig_through(address: SocketAddr) -> PathBuf {
     cluster["server"] = format!("https://{address}").into();
     cluster["tls-server-name"] = "localhost".into();
     let file = scratch::directory("kubeconfig").join("through");
-    fs::write(&file, kubeconfig.to_string()).expect("a kubeconfig");
+    fs::write(&file, kubeconfig.to_string()).expect("the kubeconfig can be written");
     file
 }
 

@@ -10,7 +10,7 @@ use crate::engine::docker;
 
 const IMAGE: &str = "leaderrun-systemd";
 
-fn check_can_build_package() -> Result<(), String> {
+fn check_can_test_package() -> Result<(), String> {
     let succeeds = |program: &str, arguments: &[&str]| {
         Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
     };
@@ -72,7 +72,7 @@ impl Drop for Debian {
     }
 }
 
-#[testkit::test(requires = check_can_build_package())]
+#[testkit::test(requires = check_can_test_package())]
 fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_removed() {
     let directory = scratch::directory("package");
     let mut build = Command::new("cargo");
@@ -85,7 +85,8 @@ fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_remo
     docker(&["cp", &directory.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
     debian.run("dpkg --install /tmp/leaderrun.deb");
     assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
-    // man and the shells find the package's man page and completions.
+    // man, fish and zsh find the man page and the completions by themselves. A bash that runs a script does not load
+    // completions, so the script loads the file.
     let manual = debian.run("MANWIDTH=100 man --warnings leaderrun 2>&1");
     assert!(manual.starts_with("LEADERRUN(1) ") && manual.contains("\n       --lease-duration "), "{manual}");
     assert!(debian.run("whatis leaderrun").starts_with("leaderrun (1) "));
@@ -109,5 +110,5 @@ fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_remo
     }
     debian.run("dpkg --purge leaderrun");
     assert_eq!(debian.files(), before);
-    fs::remove_dir_all(directory).expect("the directory");
+    fs::remove_dir_all(directory).expect("the directory can be removed");
 }

@@ -48,7 +48,7 @@ impl Candidates {
 fn a_hand_over_causes_few_refused_writes() {
     let proxy = Proxy::start(Cluster::shared());
     let mut candidates = Candidates::new(&proxy);
-    // The candidates estimate how many they are from the refused writes of the first hand-overs.
+    // During the first hand-overs, the candidates learn roughly how many of them there are.
     (0..12).for_each(|_| candidates.hand_over());
     let refused_at_first = proxy.conflicts();
     (0..10).for_each(|_| candidates.hand_over());

@@ -38,8 +38,8 @@ pub fn read(file: impl AsRef<Path>) -> String {
 pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
-    let pages = fs::read_dir(package_directory().join("docs")).expect("docs/").flatten().map(|entry| entry.file_name());
-    documents.extend(pages.filter_map(|name| {
+    let pages = fs::read_dir(package_directory().join("docs")).expect("docs/ can be read").flatten();
+    documents.extend(pages.map(|entry| entry.file_name()).filter_map(|name| {
         let name = name.into_string().expect("a name in UTF-8");
         (name.ends_with(".md") && name != "reference.md").then(|| Path::new("docs").join(name))
     }));

@@ -19,13 +19,13 @@ fn assert_accepted(words: &[&str]) {
         _ => command.arg("doctor").args(words),
     };
     command.env("KUBECONFIG", Cluster::shared().kubeconfig()).stdin(Stdio::null());
-    let output = command.output().expect("leaderrun");
+    let output = command.output().expect("leaderrun can be started");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_ne!(output.status.code(), Some(FAILED), "leaderrun {}: {stderr}", words.join(" "));
 }
 
-/// Checks the leaderrun command line at the end of a line. In a cron table, other words precede it. Returns false if
-/// the line does not run leaderrun.
+/// Returns whether a line runs leaderrun. If it does, checks the command line, which follows other words in a cron
+/// table.
 fn check_line(line: &str) -> bool {
     let words = shlex::split(line).unwrap_or_else(|| panic!("a shell could not parse {line}"));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -42,7 +42,7 @@ fn the_command_lines_in_transcripts_are_accepted() {
         let lines = if prompted.is_empty() { block.text.lines().collect() } else { prompted };
         checked += lines.into_iter().filter(|line| line.starts_with("leaderrun ") && check_line(line)).count();
     }
-    assert!(checked >= 4, "{checked}");
+    assert!(checked >= 4, "only {checked} command lines were found");
 }
 
 #[testkit::test]
@@ -51,7 +51,7 @@ fn the_command_lines_in_cron_tables_are_accepted() {
     for block in blocks_in("crontab") {
         checked += block.text.lines().filter(|line| !line.starts_with("PATH=") && check_line(line)).count();
     }
-    assert!(checked >= 2, "{checked}");
+    assert!(checked >= 2, "only {checked} command lines were found");
 }
 
 #[testkit::test]
@@ -74,10 +74,10 @@ fn the_command_lines_in_dockerfiles_are_accepted() {
 fn leaderrun_reads_the_records_in_the_documents() {
     for block in blocks_in("json") {
         let file = testkit::scratch::directory("record").join("job.lease");
-        std::fs::write(&file, &block.text).expect("a file");
+        std::fs::write(&file, &block.text).expect("the record can be written");
         let lock = format!("file:{}", file.display());
         let status = Command::new(leaderrun()).args(["status", "--output", "json", "--lock", &lock]).output();
-        let status = status.expect("leaderrun").stdout;
+        let status = status.expect("leaderrun can be started").stdout;
         let status: Value = serde_json::from_slice(&status).unwrap_or_else(|error| panic!("{block}: {error}"));
         let document: Value = serde_json::from_str(&block.text).expect("JSON");
         assert_eq!(status["holder"], document["record"]["holderIdentity"], "{block}: {status}");

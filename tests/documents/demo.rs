@@ -36,16 +36,17 @@ fn comparable_lines(text: &str) -> Vec<String> {
 #[testkit::test(requires = testkit::check_installed("pgrep"))]
 fn the_readme_shows_what_the_script_prints() {
     let programs = scratch::directory("programs");
-    symlink(leaderrun(), programs.join("leaderrun")).expect("a link");
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
-    let output = Command::new(package_directory().join("docs/demo.sh")).env("PATH", path).output().expect("the script");
+    symlink(leaderrun(), programs.join("leaderrun")).expect("the link can be created");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("PATH is set"));
+    let script = package_directory().join("docs/demo.sh");
+    let output = Command::new(script).env("PATH", path).output().expect("the script can be started");
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{}: {printed}", output.status);
     let blocks = blocks_in("text");
     let shown = blocks.iter().find(|block| block.file.ends_with("README.md")).expect("a demonstration");
     if std::env::var_os("UPDATE").is_some() {
         fs::write(package_directory().join("README.md"), read("README.md").replace(&shown.text, &printed))
-            .expect("the README");
+            .expect("the README can be written");
     } else {
         assert_eq!(
             comparable_lines(&printed),

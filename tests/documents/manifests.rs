@@ -9,7 +9,7 @@ use crate::blocks::{blocks_in, read};
 /// The namespace of objects whose manifest has no namespace.
 const NAMESPACE: &str = "default";
 
-/// The command that the candidates run, because the images in the manifests are not available.
+/// The command that the candidates run instead of their own, which needs the image in the manifest.
 const COMMAND: [&str; 3] = ["sh", "-c", "exec sleep 1000"];
 
 /// The variable that a manifest sets from the pod's status.
@@ -32,7 +32,8 @@ fn apply(cluster: &Cluster, name: &str, objects: &[Value]) {
     }
 }
 
-/// Returns leaderrun's options in the command line of a container, or `None` if the container does not run leaderrun.
+/// Returns leaderrun's options in the command line of a container, with any free port for `--http`; `None` if the
+/// container does not run leaderrun.
 fn options(container: &Value) -> Option<Vec<String>> {
     let words: Vec<&str> = container["command"].as_array()?.iter().filter_map(Value::as_str).collect();
     let (program, words) = words.split_first()?;
@@ -47,8 +48,8 @@ fn options(container: &Value) -> Option<Vec<String>> {
     Some(options)
 }
 
-/// Applies a manifest to a new cluster, and runs the candidates of its pods, each as its service account. Returns the
-/// number of candidates.
+/// Applies a manifest to a new cluster, and runs the candidates of its pods one after another, each as its service
+/// account. Returns the number of candidates.
 fn apply_and_run(name: &str, text: &str) -> usize {
     let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{name}: {error}"));
     let cluster = Cluster::start();

@@ -49,14 +49,14 @@ fn headings(text: &str) -> Vec<&str> {
 fn sections(file: &Path) -> BTreeSet<String> {
     let anchor = |heading: &str| -> String {
         let heading = heading.to_lowercase();
-        let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
-        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings(&read(file)).into_iter().map(anchor).collect()
 }
 
 #[testkit::test]
-fn a_heading_begins_with_a_number_sign_outside_of_code() {
+fn a_heading_begins_with_number_signs_and_a_space_outside_of_code() {
     let text = "# One\n indented\n#no space\n```sh\n# a comment\n```\n### Two words\n- item\n  ```\n# code\n  ```\n";
     assert_eq!(headings(text), ["One", "Two words"]);
 }
@@ -79,7 +79,7 @@ fn the_targets_of_links_exist() {
             checked += 1;
         }
     }
-    assert!(checked > 40, "{checked}");
+    assert!(checked > 40, "only {checked} links were found");
 }
 
 #[testkit::test]
@@ -90,7 +90,8 @@ fn the_files_that_the_documents_name_exist() {
                 .iter()
                 .any(|directory| quoted.starts_with(directory));
             let path = quoted.split(['*', ' ']).next().unwrap_or_default();
-            let is_template = path.chars().any(|letter| letter.is_uppercase());
+            // A word in capitals stands for any name.
+            let is_template = path.chars().any(char::is_uppercase);
             assert!(
                 !is_file_name || is_template || package_directory().join(path).exists(),
                 "{}: {quoted}",
@@ -101,7 +102,7 @@ fn the_files_that_the_documents_name_exist() {
 }
 
 #[testkit::test]
-fn troubleshooting_explains_every_warning_and_error() {
+fn troubleshooting_has_a_row_for_every_warning_and_error() {
     let (reference, troubleshooting) = (read("docs/reference.md"), read("docs/troubleshooting.md"));
     let events = reference.lines().filter_map(|line| {
         let cells: Vec<&str> = line.split(" | ").collect();
@@ -111,10 +112,7 @@ fn troubleshooting_explains_every_warning_and_error() {
     let events: Vec<&str> = events.collect();
     assert!(events.len() > 15, "{events:?}");
     for event in events {
-        assert!(
-            troubleshooting.contains(&format!("| `{event}` |")),
-            "docs/troubleshooting.md does not mention {event}"
-        );
+        assert!(troubleshooting.contains(&format!("| `{event}` |")), "docs/troubleshooting.md has no row for {event}");
     }
 }
 
@@ -136,7 +134,7 @@ fn source(directory: &Path) -> String {
 /// In a quoted line, `…` stands for text that varies. The parts before and after a colon may come from different places
 /// in the source. Parts of up to three characters are not checked.
 #[testkit::test]
-fn the_lines_in_troubleshooting_are_logged() {
+fn the_lines_that_troubleshooting_quotes_are_in_the_source() {
     let (document, source) = (read("docs/troubleshooting.md"), source(Path::new("src")));
     let rows = document.lines().filter(|line| line.starts_with("| `"));
     let (mut checked, mut missing) = (0, Vec::new());
@@ -148,5 +146,6 @@ fn the_lines_in_troubleshooting_are_logged() {
             }
         }
     }
-    assert!(checked > 40 && missing.is_empty(), "{checked} parts, of which these are not in the source: {missing:#?}");
+    assert!(checked > 40, "only {checked} parts were found");
+    assert!(missing.is_empty(), "these parts are not in the source: {missing:#?}");
 }

@@ -8,11 +8,12 @@ use std::process::{Command, Output};
 use crate::blocks::{package_directory, read};
 
 fn release_notes(version: &str) -> Output {
-    Command::new(package_directory().join("packaging/release-notes")).arg(version).output().expect("the script")
+    let script = package_directory().join("packaging/release-notes");
+    Command::new(script).arg(version).output().expect("the script can be started")
 }
 
 #[testkit::test]
-fn the_release_notes_are_the_section_of_the_changelog() {
+fn the_release_notes_are_the_changelogs_section_for_the_version() {
     let changelog = read("CHANGELOG.md");
     let version = env!("CARGO_PKG_VERSION");
     let (_, section) = changelog.split_once(&format!("## [{version}]")).expect("a section for this version");
@@ -35,16 +36,16 @@ fn git(directory: &Path, arguments: &[&str]) {
     let identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgSign=false"];
     let status =
         git.args(identity).args(arguments).current_dir(directory).env("GIT_CONFIG_GLOBAL", "/dev/null").status();
-    assert!(status.expect("git").success(), "{arguments:?}");
+    assert!(status.expect("git can be started").success(), "{arguments:?}");
 }
 
 #[testkit::test]
-fn a_release_counts_as_later_than_its_release_candidates() {
+fn the_last_release_is_the_greatest_earlier_version() {
     let directory = testkit::scratch::directory("releases");
     git(&directory, &["init", "--quiet"]);
     let script = package_directory().join("packaging/last-release");
     let last = || {
-        let output = Command::new(&script).current_dir(&directory).output().expect("the script");
+        let output = Command::new(&script).current_dir(&directory).output().expect("the script can be started");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
     };
@@ -72,7 +73,7 @@ fn workflows_run_scripts_that_exist() {
 }
 
 #[testkit::test]
-fn packages_contain_files_that_exist() {
+fn the_files_and_directories_that_are_packaged_exist() {
     let manifest = read("Cargo.toml");
     let (_, packages) = manifest.split_once("[package.metadata.deb]").expect("the Debian package");
     let names = packages.lines().filter(|line| line.contains("share/"));
@@ -96,6 +97,7 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     let debian = sources("[package.metadata.deb]", "[\"");
     let rpm = sources("[package.metadata.generate-rpm]", "source = \"");
     assert_eq!(debian, rpm);
+    // Two lists that lack the same files are also equal, so some files are looked up.
     for name in ["examples/dashboard.json", "examples/alerts.yaml", "examples/fencing/sql.sh", "docs/safety.md"] {
         let (directory, file) = name.rsplit_once('/').expect("a directory");
         let (_, extension) = file.rsplit_once('.').expect("an extension");
@@ -104,12 +106,12 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     }
 }
 
-/// A program that replaces `gh` and `cargo`. It publishes into the directory `$STATE`. Change number `$FAILS` fails
-/// before it has an effect; an upload fails after its first file.
+/// A program that replaces `gh` and `cargo`. It publishes into the directory `$STATE`. The change with the number
+/// `$FAILING_CHANGE` fails before it has an effect, except that an upload fails after its first file.
 const FAKE_PUBLISHER: &str = r#"#!/bin/sh
 change() {
     echo "$1" >>"$STATE/changes"
-    if [ "$(wc -l <"$STATE/changes")" = "$FAILS" ]; then exit 1; fi
+    if [ "$(wc -l <"$STATE/changes")" = "$FAILING_CHANGE" ]; then exit 1; fi
 }
 case "$(basename "$0") $1 $2" in
 "gh release view") cat "$STATE/draft" 2>/dev/null || exit 1 ;;
@@ -122,19 +124,19 @@ case "$(basename "$0") $1 $2" in
 esac
 "#;
 
-/// Runs `packaging/publish` with the fake programs. They fail at change number `failing_change`, counted from 1,
-/// and never fail if it is 0. Returns whether the script succeeded.
-fn publish(directory: &Path, failing_change: usize) -> bool {
+/// Runs `packaging/publish` with the fake programs, which fail at the change with the number `failing_change`, counted
+/// from 1. Returns whether the script succeeded.
+fn publish(directory: &Path, failing_change: Option<usize>) -> bool {
     let version = env!("CARGO_PKG_VERSION");
-    let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("PATH"));
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("PATH is set"));
     let mut script = Command::new(package_directory().join("packaging/publish"));
     script.arg(format!("v{version}")).arg(directory.join("dist"));
     script.env("PATH", path).env("STATE", directory.join("state"));
     script
         .env("VERSION", version)
-        .env("FAILS", failing_change.to_string())
+        .env("FAILING_CHANGE", failing_change.map(|number| number.to_string()).unwrap_or_default())
         .output()
-        .expect("the script")
+        .expect("the script can be started")
         .status
         .success()
 }
@@ -145,21 +147,21 @@ fn a_second_run_completes_a_publication_that_failed() {
     loop {
         let directory = testkit::scratch::directory("publish");
         for name in ["dist", "state", "state/files"] {
-            fs::create_dir(directory.join(name)).expect("a directory");
+            fs::create_dir(directory.join(name)).expect("the directory can be created");
         }
         for program in ["gh", "cargo"] {
             let program = directory.join(program);
-            fs::write(&program, FAKE_PUBLISHER).expect("a program");
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable program");
+            fs::write(&program, FAKE_PUBLISHER).expect("the program can be written");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
         }
         for (file, text) in [("dist/a.deb", "a"), ("dist/b.tar.gz", "b"), ("state/crates", ""), ("state/changes", "")] {
-            fs::write(directory.join(file), text).expect("a file");
+            fs::write(directory.join(file), text).expect("the file can be written");
         }
-        let succeeded = publish(&directory, failures + 1);
+        let failing_change = failures + 1;
+        let succeeded = publish(&directory, Some(failing_change));
         assert!(
-            succeeded || publish(&directory, 0),
-            "the second run should succeed after change {} has failed",
-            failures + 1
+            succeeded || publish(&directory, None),
+            "the second run should succeed after change {failing_change} has failed"
         );
         let state = |name: &str| fs::read_to_string(directory.join("state").join(name)).expect(name);
         let version = env!("CARGO_PKG_VERSION");
@@ -169,7 +171,7 @@ fn a_second_run_completes_a_publication_that_failed() {
         assert!(sums.contains("  a.deb\n") && sums.contains("  b.tar.gz\n") && sums.lines().count() == 2, "{sums}");
         assert_eq!(state("draft").trim(), "false");
         let changes = state("changes");
-        assert!(publish(&directory, 0), "a third run should succeed");
+        assert!(publish(&directory, None), "another run should succeed");
         assert_eq!(state("changes"), changes, "a run after a complete one should change nothing");
         if succeeded {
             break;
@@ -187,22 +189,24 @@ fn binstall_finds_the_archive_of_a_release() {
     let workflow = read(".github/workflows/release.yml");
     let manifest = read("Cargo.toml");
     let (_, metadata) = manifest.split_once("[package.metadata.binstall").expect("the metadata");
-    let values = |key: &str| -> Vec<String> {
+    let values = |key: &str, target: &str| -> Vec<String> {
         let lines =
             metadata.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"'));
         let filled = lines.map(|template| {
-            let musl = template.replace("{ target }", "x86_64-unknown-linux-musl").replace("{ version }", "1.2.3");
-            musl.replace("{ name }", "leaderrun").replace("{ bin }", "leaderrun").replace("{ binary-ext }", "")
+            let template = template.replace("{ target }", target).replace("{ version }", "1.2.3");
+            template.replace("{ name }", "leaderrun").replace("{ bin }", "leaderrun").replace("{ binary-ext }", "")
         });
         filled.collect()
     };
+    // There is one entry for all targets, and one for each of the two GNU targets, which have no archives of their own.
     for target in ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"] {
         assert!(workflow.contains(&format!("target: {target}")), "{target} should be built");
         let url = format!("{{ repo }}/releases/download/v1.2.3/leaderrun-1.2.3-{target}{{ archive-suffix }}");
-        assert!(values("pkg-url").contains(&url), "{url}: {:?}", values("pkg-url"));
         let program = format!("leaderrun-1.2.3-{target}/leaderrun");
-        assert!(values("bin-dir").contains(&program), "{program}: {:?}", values("bin-dir"));
+        for (key, expected) in [("pkg-url", &url), ("bin-dir", &program)] {
+            let values = values(key, target);
+            let matching = values.iter().filter(|value| *value == expected).count();
+            assert_eq!((matching, values.len()), (2, 3), "{expected} should be in two entries: {values:?}");
+        }
     }
-    // There is one entry for all targets, and one for each GNU target, which has no archive of its own.
-    assert_eq!((values("pkg-url").len(), values("bin-dir").len()), (3, 3));
 }

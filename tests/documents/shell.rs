@@ -22,24 +22,24 @@ esac
 /// Creates a directory with the programs that the blocks find first in `PATH`. Returns the directory.
 fn create_programs() -> PathBuf {
     let directory = scratch::directory("programs");
-    symlink(leaderrun(), directory.join("leaderrun")).expect("a link");
+    symlink(leaderrun(), directory.join("leaderrun")).expect("the link can be created");
     let cargo = directory.join("cargo");
-    fs::write(&cargo, CARGO).expect("a script");
-    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("a mode");
+    fs::write(&cargo, CARGO).expect("the script can be written");
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
     directory
 }
 
 fn run(block: &Block, directory: &Path, programs: &Path, cluster: &Cluster) {
     let script = directory.join("block.sh");
-    fs::write(&script, &block.text).expect("a script");
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("a PATH"));
+    fs::write(&script, &block.text).expect("the script can be written");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("PATH is set"));
     let mut shell = Command::new("timeout");
     shell.args(["60", "sh", "-e"]).arg(&script).current_dir(directory);
     shell.env("PATH", path).env("HOME", directory).env("KUBECONFIG", cluster.kubeconfig());
-    let output = shell.output().expect("a shell");
+    let output = shell.output().expect("the shell can be started");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{block}: {}\n{stdout}{stderr}", output.status);
-    fs::remove_file(script).expect("the script");
+    fs::remove_file(script).expect("the script can be removed");
 }
 
 /// Returns whether one of these blocks uses kubectl.
@@ -67,11 +67,11 @@ fn run_documents(condition: impl Fn(&[&Block]) -> bool) {
 }
 
 #[testkit::test]
-fn shell_blocks_without_kubectl_succeed() {
+fn the_shell_blocks_of_documents_without_kubectl_succeed() {
     run_documents(|blocks| !uses_kubectl(blocks));
 }
 
 #[testkit::test(requires = testkit::check_installed("kubectl"))]
-fn shell_blocks_with_kubectl_succeed() {
+fn the_shell_blocks_of_documents_with_kubectl_succeed() {
     run_documents(uses_kubectl);
 }

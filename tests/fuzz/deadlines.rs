@@ -22,8 +22,8 @@ fn affects_command(action: &SupervisorAction) -> bool {
     !matches!(action, SupervisorAction::SetHeldUntil(_) | SupervisorAction::Report(Report::Enforcing(_)))
 }
 
-/// Returns whether an action ends the command because the lock was lost.
-fn is_loss(action: &SupervisorAction) -> bool {
+/// Returns whether an action ends the command because its tenure is over. A stop has no other cause in this test.
+fn ends_command(action: &SupervisorAction) -> bool {
     matches!(action, SupervisorAction::Stop | SupervisorAction::Kill(KillReason::Lost))
 }
 
@@ -54,8 +54,8 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
             return;
         }
         assert_eq!(actions, [SupervisorAction::Start(first_tenure)]);
-        let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
-        assert_eq!(command_actions(supervisor.step(now, forked)), []);
+        let attempted = SupervisorInputs { start: Some(StartResult::Attempted), ..SupervisorInputs::default() };
+        assert_eq!(command_actions(supervisor.step(now, attempted)), []);
         // While the machine runs, renewals arrive in time, and no action affects the command.
         for _ in 0..random.usize(..5) {
             newest_renewal = now;
@@ -91,8 +91,9 @@ fn a_deadline_that_passed_during_a_suspend_comes_first() {
             &[]
         };
         assert!(actions.starts_with(expected), "{actions:?} should begin with {expected:?}");
-        assert!(!actions[expected.len()..].iter().any(is_loss), "there should be no other stop or kill: {actions:?}");
-        // Once a stop has begun, a later renewal extends the lease, but does not save the command.
+        let others = &actions[expected.len()..];
+        assert!(!others.iter().any(ends_command), "there should be no other stop or kill: {actions:?}");
+        // Once the command has been stopped, a later renewal does not give it more time.
         supervisor.step(now, inputs_with_orders(vec![Order::Extend(Tenure::of_renewal(now, &timing))]));
         assert!(expected.is_empty() || supervisor.tenure() == Some(tenure), "the kill instant should not change");
     });

@@ -21,6 +21,9 @@ const STEPS: usize = 60;
 /// The maximum size of an election without the records in it, in bytes of its debug output.
 const MAX_SIZE: usize = 64 * 1024;
 
+/// The maximum number of records in an election.
+const MAX_RECORDS: usize = 8;
+
 struct Execution {
     random: Rng,
     now: Now,
@@ -108,7 +111,8 @@ impl Execution {
         }
         let size = format!("{:?}", self.election).len();
         let largest = self.largest_record_size;
-        assert!(size < MAX_SIZE + 8 * largest, "the election keeps {size} bytes; the largest record takes {largest}");
+        let max_size = MAX_SIZE + MAX_RECORDS * largest;
+        assert!(size < max_size, "the election keeps {size} bytes; the largest record takes {largest}");
     }
 
     fn random_object(&mut self) -> Option<Stored> {
@@ -152,7 +156,7 @@ impl Execution {
         };
         match &reply {
             Reply::Read(stored) => {
-                // A watch that missed this change is dead, so its later events are ignored.
+                // A working watch would have delivered the change first, so this one is broken and delivers no events.
                 self.watch_is_open &= !self.known.observe(self.now.boot, stored.as_ref());
             }
             // An unchanged version means that nothing was written.
@@ -196,7 +200,7 @@ impl Execution {
         if self.random.u8(..6) == 0 {
             self.now.wall = random_wall_time(&mut self.random);
         }
-        // The election ignores a reply that arrives after the request timeout.
+        // After the request timeout, the election does not expect a reply to this request.
         self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.request_timeout());
         let action_count = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
@@ -239,7 +243,7 @@ impl Execution {
                     assert!(self.leads && last.record.step_down.is_some());
                 }
                 ElectionAction::Lose { .. } => {
-                    assert!(self.known.is_held_by_other() || self.known.last().is_some());
+                    assert!(self.known.last().is_some(), "the election loses the lock although there is no record");
                 }
                 ElectionAction::Finish(_) => (self.finished, self.leads) = (true, false),
                 ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed => {}
@@ -279,7 +283,10 @@ impl Execution {
             let renewed = record.renew_time;
             assert!(record.mark().is_some(), "every write should have a mark");
             assert_eq!(record.step_down, None, "every write should remove the request to step down");
-            assert!(record.lease_transitions <= i32::MAX as u32 || !self.leads);
+            assert!(
+                record.lease_transitions <= i32::MAX as u32 || !self.leads,
+                "a leader should write no number of transitions that the API server refuses"
+            );
             assert_eq!(
                 record.lease_duration_seconds.map(|seconds| Duration::from_secs(seconds.into())),
                 Some(self.timing.lease_duration())
@@ -293,7 +300,8 @@ impl Execution {
     }
 }
 
-/// Returns a random time that is at least an hour before the last time that [`Timestamp`] can represent.
+/// Returns a random time that is at least an hour before the last time that [`Timestamp`] can represent, so that the
+/// election can add durations to it.
 fn random_wall_time(random: &mut Rng) -> Timestamp {
     let last = Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("an hour before the last time");
     hostile_input::time(random).min(last)

@@ -24,7 +24,7 @@ use testkit::{kubeconfig, leaderrun, port::Port, runtime, scratch, tls, users::A
 /// How long each candidate runs against a hostile server.
 const DURATION: Duration = Duration::from_secs(4);
 
-/// The maximum memory of leaderrun, in KiB. With a regular server it uses about ten thousand KiB.
+/// The maximum memory of leaderrun, in KiB. With an ordinary server it uses about ten thousand KiB.
 const MAX_MEMORY: u64 = 64 * 1024;
 
 /// The size of an endless body, in bytes. It exceeds every limit for responses.
@@ -87,7 +87,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         .arg(&command_ran)
         .stderr(Stdio::piped())
         .spawn()
-        .expect("leaderrun");
+        .expect("leaderrun can be started");
     let log = read_log(&mut child);
     let start = Instant::now();
     let mut peak = 0;
@@ -102,11 +102,11 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    let is_alive = child.try_wait().expect("a child").is_none();
+    let is_alive = child.try_wait().expect("the child can be waited for").is_none();
     if is_alive {
         kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("the child is not reaped yet");
     }
-    let status = child.wait().expect("a child");
+    let status = child.wait().expect("the child can be waited for");
     server.abort();
     let log = log.join().expect("the log");
     let text = String::from_utf8(log).expect("a log in UTF-8");
@@ -166,7 +166,7 @@ async fn respond(
     random: &mut Rng,
 ) -> Option<()> {
     match kind {
-        // Sometimes the lock is held, so that leaderrun opens a watch.
+        // Sometimes a read returns a held lock, so that leaderrun opens a watch.
         ResponseKind::Endless | ResponseKind::Errors if !is_watch && random.bool() => {
             send_response(stream, 200, &held_lease(random)).await
         }
@@ -258,8 +258,7 @@ fn watch_type(random: &mut Rng) -> String {
     if random.u8(..6) == 0 { hostile_input::text(random) } else { types[random.usize(..5)].to_owned() }
 }
 
-/// Returns a Lease with an ordinary `renewTime`, which leaderrun treats as held. Its other string fields
-/// are still hostile.
+/// Returns a Lease that leaderrun treats as held, because its times are not hostile. Other string fields are.
 fn held_lease(random: &mut Rng) -> String {
     let mut lease = lease(random);
     lease["spec"]["renewTime"] = json!("2026-01-01T00:00:00.000000Z");

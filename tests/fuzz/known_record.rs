@@ -57,6 +57,7 @@ impl KnownRecord {
         let new_mark = after.as_ref().and_then(|after| after.record.mark());
         let old_mark = before.as_ref().and_then(|before| before.record.mark());
         if new_mark.is_some() && new_mark != old_mark {
+            // A new mark was written by a run that was allowed to write, so no earlier holder can be alive.
             self.may_live_until = now;
         } else if let Some(before) = before.as_ref().filter(|_| changed)
             && before.record.is_held()
@@ -101,7 +102,7 @@ impl KnownRecord {
         record.mark().is_some_and(|mark| mark.run == self.run && mark.state == RunState::Held)
     }
 
-    /// Returns whether another run or another program holds the lock.
+    /// Returns whether another run or another program holds the lock, according to the last record.
     pub fn is_held_by_other(&self) -> bool {
         let is_own = |record: &Record| self.is_own(record) || self.own_mark_removed;
         self.last.as_ref().is_some_and(|last| last.record.is_held() && !is_own(&last.record))

@@ -1,11 +1,12 @@
-//! Fuzzes the parsers of records and marks. They must not panic, and must read back what was written.
+//! Fuzzes the parsers of records and marks. They must not panic, and must read back the run of a mark and the holder of
+//! a record.
 
 use leaderrun_core::record::{Record, RunMark};
 use testkit::fuzz;
 use testkit::hostile_input;
 
 #[testkit::test]
-fn parsing_marks_never_panics_and_reads_back_what_was_written() {
+fn parsing_marks_never_panics_and_reads_back_the_run() {
     fuzz("marks", 50_000, |mut random| {
         let mut text = hostile_input::text(&mut random);
         if random.bool() {
@@ -23,7 +24,7 @@ fn parsing_marks_never_panics_and_reads_back_what_was_written() {
 }
 
 #[testkit::test]
-fn parsing_records_never_panics_and_reads_back_what_was_written() {
+fn parsing_records_never_panics_and_reads_back_the_holder() {
     fuzz("records", 20_000, |mut random| {
         let record = hostile_input::record(&mut random);
         let mut document = serde_json::to_value(&record).expect("JSON");

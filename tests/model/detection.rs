@@ -1,13 +1,14 @@
-//! Tests of the model itself: for each disabled rule, the search must find the violation that the rule prevents.
+//! Tests of the model itself: for each disabled rule, the search must find the violation that the rule prevents. It
+//! must also find the violation that clock rates beyond the tolerated ratio cause.
 
 use crate::disturbance::Disturbance;
-use crate::search::{Order, search};
+use crate::search::{SearchOrder, search};
 use crate::setting::{Rule, Setting, clock, tolerated_rate_ratio};
 use crate::world::ViolationKind;
 use testkit::simulated_time::SECOND;
 
 fn assert_detects(setting: Setting, violation: ViolationKind) {
-    let (found, statistics) = search(&setting, Order::BreadthFirst);
+    let (found, statistics) = search(&setting, SearchOrder::BreadthFirst);
     let found =
         found.unwrap_or_else(|| panic!("no violation found; disabled rule: {:?}; {statistics}", setting.disabled_rule));
     println!("{:?}: {statistics}\n{}", setting.disabled_rule, found.trace(&setting));

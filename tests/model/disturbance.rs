@@ -10,7 +10,7 @@ pub enum Disturbance {
     Refused,
     /// The messages between a machine and the API server are lost.
     Partition,
-    /// A process of leaderrun is stopped.
+    /// A process of leaderrun is frozen: it does nothing until it is thawed.
     Freeze,
     /// A process of leaderrun is killed.
     Crash,

@@ -25,6 +25,7 @@ impl World<'_> {
         let supervisor_died = *supervisor_process == ProcessState::Dead && !*supervisor_seen_dead;
         *supervisor_seen_dead |= supervisor_died;
         let mut reports: Vec<Report> = reports.drain(..).collect();
+        // Without the rule, the death of the supervisor counts as the end of the command.
         if supervisor_died && releases_early {
             reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
         }
@@ -37,12 +38,12 @@ impl World<'_> {
         for action in self.state.runs[run].elector.step(now, inputs) {
             match action {
                 ElectorAction::Order(order) => self.send_order(run, order),
-                ElectorAction::CommandGone { succeeded } => {
+                ElectorAction::ReportCommandGone { succeeded } => {
                     self.step_election(run, ElectionInputs::command_gone(succeeded), None);
                 }
                 ElectorAction::StopElection => self.step_election(run, ElectionInputs::stop(), None),
                 ElectorAction::KillAll(SupervisorFailure::Late) if self.is_disabled(Rule::ElectorKill) => {}
-                ElectorAction::KillAll(_) => self.kill_all(run),
+                ElectorAction::KillAll(_) => self.kill_supervisor_and_command(run),
                 ElectorAction::Notify(ElectorNotice::Terminating) => self.state.runs[run].withdrawal_pending = true,
                 ElectorAction::Notify(_) => {}
                 ElectorAction::Exit(_) => return self.exit(run),
@@ -63,15 +64,15 @@ impl World<'_> {
         }
     }
 
-    fn kill_all(&mut self, run: usize) {
+    fn kill_supervisor_and_command(&mut self, run: usize) {
         self.trace(|world| format!("{}'s elector kills the supervisor and the command", world.state.runs[run].name()));
         self.state.runs[run].supervisor_process = ProcessState::Dead;
-        self.kill(run);
+        self.kill_command(run);
         self.run_elector(run);
     }
 
-    /// Sends SIGKILL to the whole tree.
-    pub fn kill(&mut self, run: usize) {
+    /// Sends SIGKILL to all processes of the run's command.
+    pub fn kill_command(&mut self, run: usize) {
         let at = self.true_time_after(run, DEATH_TIME);
         let tree = &mut self.state.runs[run].tree;
         if tree.is_any_alive() {
@@ -98,6 +99,7 @@ impl World<'_> {
             Role::Supervisor => self.run_supervisor(run),
             Role::Elector => {
                 self.run_elector(run);
+                // A reply that is not late has arrived while the process was frozen. A late one is still in flight.
                 if !self.state.runs[run].reply_is_late {
                     self.deliver_reply(run);
                 }

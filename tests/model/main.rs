@@ -9,8 +9,9 @@
 //!
 //! Unlike the simulation, the model has only two machines, and contains no duplicated requests, suspended machines,
 //! client-go candidates, repeated outside edits, or clock rates between the extremes. Time only advances to the next
-//! timeout or to just before it. These times include the worst case, because a kill takes the longest time that is
-//! allowed, and all other operations take no time. The jitter of each run comes from a fixed seed.
+//! timeout or to just before it. This includes the worst case: it only matters whether a message arrives before or
+//! after a timeout, a kill takes the longest time that is allowed, and all other operations take no time. The jitter of
+//! each run comes from a fixed seed.
 //!
 //! To explore with more disturbances:
 //! `LEADERRUN_DISTURBANCES=2 cargo test --release --test model -- bounds --nocapture`.
@@ -26,7 +27,7 @@ mod store;
 mod supervisor;
 mod world;
 
-use search::{Order, search};
+use search::{SearchOrder, search};
 use setting::Setting;
 
 /// Explores all states that can be reached within the bounds.
@@ -35,11 +36,11 @@ fn no_interleaving_within_the_bounds_violates_an_invariant() {
     let max_disturbances =
         std::env::var("LEADERRUN_DISTURBANCES").ok().and_then(|count| count.parse().ok()).unwrap_or(1);
     let setting = Setting { max_disturbances, ..Setting::with_all_disturbances() };
-    let (found, statistics) = search(&setting, Order::DepthFirst);
+    let (found, statistics) = search(&setting, SearchOrder::DepthFirst);
     println!("{max_disturbances} disturbances: {statistics}");
     if found.is_some() {
         // Search again, to find the shortest trace.
-        let (found, _) = search(&setting, Order::BreadthFirst);
+        let (found, _) = search(&setting, SearchOrder::BreadthFirst);
         panic!("{}", found.expect("the violation is found again").trace(&setting));
     }
 }

@@ -123,7 +123,7 @@ impl Run {
     }
 
     /// Returns the number of messages that become late if time advances.
-    pub fn timely_messages(&self) -> u8 {
+    pub fn messages_delayed_by_advance(&self) -> u8 {
         // Messages to a frozen process wait in its queue.
         let is_running = self.elector_process == ProcessState::Running;
         let has_event = self.watch.as_ref().is_some_and(|events| !events.is_empty()) && !self.watch_is_late;
@@ -227,7 +227,7 @@ impl World<'_> {
     pub fn next_timeout_of(&self, run: usize) -> Option<Time> {
         let Run { machine, elector_process, supervisor_process, election, supervisor, elector, tree, .. } =
             &self.state.runs[run];
-        let (mut instants, mut at) = (Vec::new(), tree.dies_at);
+        let mut instants = Vec::new();
         if *elector_process == ProcessState::Running {
             instants.extend(election.next_timeout());
             instants.extend(elector.next_timeout());
@@ -235,8 +235,8 @@ impl World<'_> {
         if *supervisor_process == ProcessState::Running {
             instants.extend(supervisor.next_timeout());
         }
-        at = instants.into_iter().map(|instant| self.setting.clocks[*machine].time_of(instant)).chain(at).min();
-        at
+        let clock = &self.setting.clocks[*machine];
+        instants.into_iter().map(|instant| clock.time_of(instant)).chain(tree.dies_at).min()
     }
 
     /// Handles everything that is due in this run at the current time.
@@ -277,9 +277,9 @@ impl World<'_> {
         self.step_election(run, ElectionInputs::reply(reply), (!is_read).then_some(Rule::TenureFromSending));
     }
 
-    /// Delivers the reply to a write that is no longer awaited.
-    pub fn deliver_late_write(&mut self, run: usize, number: usize) {
-        let stored = self.state.runs[run].late_writes.remove(number);
+    /// Delivers the late reply at `index`: the reply to a write that is no longer awaited.
+    pub fn deliver_late_write(&mut self, run: usize, index: usize) {
+        let stored = self.state.runs[run].late_writes.remove(index);
         let late_write = Some(self.record_without_rule(run, stored));
         let inputs = ElectionInputs { late_write, ..ElectionInputs::default() };
         self.step_election(run, inputs, Some(Rule::LateTenureFromSending));
@@ -350,11 +350,11 @@ impl World<'_> {
                     self.trace(|world| {
                         format!("{} has acquired the lock, token {resource_version}", world.state.runs[run].name())
                     });
-                    self.report_to_elector(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
+                    self.report_to_elector(run, ElectionReport::Acquired { tenure, environment: Vec::new() });
                 }
                 ElectionAction::Extend(tenure) => {
                     let tenure = self.tenure_without_rule(run, tenure, tenure_rule);
-                    self.report_to_elector(run, ElectionReport::Extend(tenure));
+                    self.report_to_elector(run, ElectionReport::Renewed(tenure));
                 }
                 ElectionAction::Lose { holder } => {
                     self.trace(|world| format!("{} sees that {holder:?} holds the lock", world.state.runs[run].name()));
@@ -369,7 +369,7 @@ impl World<'_> {
                 }
                 ElectionAction::Claiming => self.report_to_elector(run, ElectionReport::Claiming),
                 ElectionAction::ClaimFailed => self.report_to_elector(run, ElectionReport::ClaimFailed),
-                ElectionAction::StepDown => self.report_to_elector(run, ElectionReport::StepDown),
+                ElectionAction::StepDown => self.report_to_elector(run, ElectionReport::StepDownRequested),
                 ElectionAction::Notify(_) => {}
             }
         }
@@ -418,8 +418,9 @@ impl World<'_> {
 
     fn lose(&mut self, run: usize) {
         self.state.runs[run].lost_at = Some(self.boot(run));
+        // Without the rule, the elector does not learn of the takeover, so the command keeps its grace period.
         if !self.is_disabled(Rule::NoGraceAfterTakeover) {
-            self.report_to_elector(run, ElectionReport::Lose);
+            self.report_to_elector(run, ElectionReport::Taken);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::world::{ViolationKind, World};
 
 /// The order in which states are explored: depth first needs less memory, breadth first finds the shortest trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum SearchOrder {
     DepthFirst,
     BreadthFirst,
 }
@@ -52,18 +52,19 @@ impl Counterexample {
 }
 
 /// Explores all states of a setting, until an invariant is violated.
-pub fn search(setting: &Setting, order: Order) -> (Option<Counterexample>, SearchStatistics) {
+pub fn search(setting: &Setting, order: SearchOrder) -> (Option<Counterexample>, SearchStatistics) {
     let started = Instant::now();
     let mut statistics = SearchStatistics { states: 1, transitions: 0, seconds: 0.0, commands: 0 };
     // Fingerprints have 64 bits: the probability of a collision among ten million states is about 1 in 370,000.
     let mut fingerprints = HashSet::new();
+    // The parent of each state, and the step from there. The first entry, for the initial state, is not used.
     let mut parents = vec![(0, Step::Advance)];
     let initial = World::new(setting);
     let mut frontier = VecDeque::from([(initial, 0)]);
     let mut found = None;
     'search: while let Some((world, parent)) = match order {
-        Order::DepthFirst => frontier.pop_back(),
-        Order::BreadthFirst => frontier.pop_front(),
+        SearchOrder::DepthFirst => frontier.pop_back(),
+        SearchOrder::BreadthFirst => frontier.pop_front(),
     } {
         for step in world.steps() {
             let mut next = world.clone();

@@ -12,7 +12,7 @@ use testkit::simulated_time::{Clock, SECOND, TRUE_RATE, Time};
 /// supervisor.
 pub const KILL_TIME: Duration = Duration::from_millis(150);
 /// The longest time from SIGKILL to the death of the last process. The elector sends SIGKILL 50 ms after the kill
-/// instant, so the last process dies 1 ms before the end of [`KILL_TIME`], which is when the next command can start.
+/// instant, so the last process dies 1 ms before [`KILL_TIME`] is over and the next command can start.
 pub const DEATH_TIME: Duration = Duration::from_millis(99);
 
 /// A rule that can be disabled, by changing the inputs and outputs of the state machines, or the API server.
@@ -65,7 +65,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Returns a setting with all disturbances, in which the clock rates differ as much as is tolerated.
+    /// Returns a setting in which any one disturbance can happen, and the clock rates differ as much as is tolerated.
     pub fn with_all_disturbances() -> Self {
         let millis = Duration::from_millis;
         let timing = Timing::new(millis(4000), millis(2500), millis(1000), Some(millis(500)));
@@ -90,7 +90,7 @@ pub fn tolerated_rate_ratio(timing: &Timing) -> f64 {
     timing.lease_duration().as_secs_f64() / (timing.renew_deadline() + timing.lost_grace() + KILL_TIME).as_secs_f64()
 }
 
-/// Returns the clocks of a machine whose boot clock has this rate. The wall clock is correct.
+/// Returns the clocks of a machine whose boot clock runs `rate` times as fast as true time. The wall clock is correct.
 pub fn clock(rate: f64) -> Clock {
     Clock {
         rate: (TRUE_RATE as f64 * rate) as u64,

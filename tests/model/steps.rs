@@ -6,24 +6,30 @@ use crate::disturbance::{Disturbance, Partition, Role};
 use crate::run::{ProcessState, Run};
 use crate::world::{JUST_BEFORE, World};
 
-/// A step of the model. A candidate's actions are not steps: the candidate carries them out immediately, because their
+/// A step of the model. The actions of a candidate are not steps. The model carries them out immediately, because their
 /// order relative to the other candidate's actions makes no difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Time advances to the next timeout.
     Advance,
-    /// Time advances to just before the next timeout, when late messages can be delivered.
+    /// Time advances to just before the next timeout, so that late messages can arrive before it.
     AdvanceToJustBefore,
     /// A run's request is carried out, and the reply arrives immediately.
     RequestArrives(usize),
     /// A run's request is carried out, and the reply is late.
     RequestArrivesWithLateReply(usize),
-    /// A run's abandoned request with this index is carried out.
-    AbandonedRequestArrives(usize, usize),
+    /// The run's abandoned request at `index` is carried out.
+    AbandonedRequestArrives {
+        run: usize,
+        index: usize,
+    },
     RefuseRequest(usize),
     DeliverReply(usize),
-    /// A run's late reply to a write, with this index, arrives.
-    DeliverLateWrite(usize, usize),
+    /// The run's late reply to a write at `index` arrives.
+    DeliverLateWrite {
+        run: usize,
+        index: usize,
+    },
     DeliverWatchEvent(usize),
     Partition(usize, Partition),
     EndPartition(usize),
@@ -66,7 +72,7 @@ impl World<'_> {
         let outside_edits =
             [Disturbance::Delete, Disturbance::Empty, Disturbance::EmptyKeepingMark, Disturbance::EditHolder];
         steps.extend(outside_edits.into_iter().filter(|kind| self.may_edit(*kind)).map(Step::OutsideEdit));
-        let delayed = self.state.runs.iter().map(Run::timely_messages).sum::<u8>();
+        let delayed = self.messages_delayed_by_advance();
         let may_advance =
             delayed == 0 || (self.may_disturb(Disturbance::Delay) && delayed <= self.state.disturbances_left);
         if let Some(next) = self.next_timeout().filter(|at| may_advance && *at <= self.setting.end) {
@@ -78,51 +84,57 @@ impl World<'_> {
         steps
     }
 
-    fn steps_of_run(&self, index: usize, run: &Run, steps: &mut Vec<Step>) {
+    /// Adds the steps of the run with this number.
+    fn steps_of_run(&self, number: usize, run: &Run, steps: &mut Vec<Step>) {
         if run.request.is_some() {
-            steps.push(Step::RequestArrives(index));
+            steps.push(Step::RequestArrives(number));
             if self.may_disturb(Disturbance::Delay) && !run.request_is_late {
-                steps.push(Step::RequestArrivesWithLateReply(index));
+                steps.push(Step::RequestArrivesWithLateReply(number));
             }
             if self.may_disturb(Disturbance::Refused) {
-                steps.push(Step::RefuseRequest(index));
+                steps.push(Step::RefuseRequest(number));
             }
         }
-        steps.extend((0..run.abandoned_requests.len()).map(|number| Step::AbandonedRequestArrives(index, number)));
+        let abandoned = 0..run.abandoned_requests.len();
+        steps.extend(abandoned.map(|index| Step::AbandonedRequestArrives { run: number, index }));
         if run.elector_process == ProcessState::Running {
             if run.reply.is_some() {
-                steps.push(Step::DeliverReply(index));
+                steps.push(Step::DeliverReply(number));
             }
-            steps.extend((0..run.late_writes.len()).map(|number| Step::DeliverLateWrite(index, number)));
+            steps.extend((0..run.late_writes.len()).map(|index| Step::DeliverLateWrite { run: number, index }));
             if run.watch.as_ref().is_some_and(|events| !events.is_empty()) {
-                steps.push(Step::DeliverWatchEvent(index));
+                steps.push(Step::DeliverWatchEvent(number));
             }
             if run.withdrawal_pending {
-                steps.push(Step::EndWithdrawal(index));
+                steps.push(Step::EndWithdrawal(number));
             }
             if !run.election_finished && self.may_disturb(Disturbance::TerminationSignal) {
-                steps.push(Step::SendSigterm(index));
+                steps.push(Step::SendSigterm(number));
             }
         }
         for role in Role::ALL {
             let (state, peer_state) = run.process_and_peer(role);
             match state {
-                ProcessState::Frozen => steps.push(Step::Thaw(index, role)),
+                ProcessState::Frozen => steps.push(Step::Thaw(number, role)),
                 // The promise covers the failure of only one of the two processes.
                 ProcessState::Running if peer_state == ProcessState::Running && !run.election_finished => {
                     if self.may_disturb(Disturbance::Freeze) {
-                        steps.push(Step::Freeze(index, role));
+                        steps.push(Step::Freeze(number, role));
                     }
                     if self.may_disturb(Disturbance::Crash) {
-                        steps.push(Step::Crash(index, role));
+                        steps.push(Step::Crash(number, role));
                     }
                 }
                 _ => {}
             }
         }
         if run.tree.main_alive && run.tree.dies_at.is_none() && self.may_disturb(Disturbance::MainProcessEnds) {
-            steps.push(Step::MainProcessEnds(index));
+            steps.push(Step::MainProcessEnds(number));
         }
+    }
+
+    fn messages_delayed_by_advance(&self) -> u8 {
+        self.state.runs.iter().map(Run::messages_delayed_by_advance).sum()
     }
 
     fn may_disturb(&self, kind: Disturbance) -> bool {
@@ -151,28 +163,28 @@ impl World<'_> {
     /// Returns the number of disturbances that a step uses up.
     pub fn cost(&self, step: Step) -> u8 {
         match step {
-            Step::Advance | Step::AdvanceToJustBefore => self.state.runs.iter().map(Run::timely_messages).sum(),
+            Step::Advance | Step::AdvanceToJustBefore => self.messages_delayed_by_advance(),
             Step::RequestArrives(_)
-            | Step::AbandonedRequestArrives(..)
+            | Step::AbandonedRequestArrives { .. }
             | Step::DeliverReply(_)
-            | Step::DeliverLateWrite(..)
+            | Step::DeliverLateWrite { .. }
             | Step::DeliverWatchEvent(_) => 0,
             Step::EndPartition(_) | Step::Thaw(..) | Step::EndWithdrawal(_) => 0,
             _ => 1,
         }
     }
 
-    /// Returns a line for the trace.
-    pub fn describe(&self, step: Step) -> String {
+    /// Returns a line for the trace; `None` if the step only advances time.
+    pub fn describe(&self, step: Step) -> Option<String> {
         let name = |run: usize| self.state.runs[run].name();
-        match step {
-            Step::Advance | Step::AdvanceToJustBefore => String::new(),
+        Some(match step {
+            Step::Advance | Step::AdvanceToJustBefore => return None,
             Step::RequestArrives(run) => format!("{}'s request arrives", name(run)),
             Step::RequestArrivesWithLateReply(run) => format!("{}'s request arrives; the reply is late", name(run)),
-            Step::AbandonedRequestArrives(run, _) => format!("an earlier request of {} arrives", name(run)),
+            Step::AbandonedRequestArrives { run, .. } => format!("an earlier request of {} arrives", name(run)),
             Step::RefuseRequest(run) => format!("{}'s request is refused", name(run)),
             Step::DeliverReply(run) => format!("{} receives the reply", name(run)),
-            Step::DeliverLateWrite(run, _) => format!("{} receives the reply to an earlier write", name(run)),
+            Step::DeliverLateWrite { run, .. } => format!("{} receives the reply to an earlier write", name(run)),
             Step::DeliverWatchEvent(run) => format!("{} receives a watch event", name(run)),
             Step::Partition(machine, partition) => format!("machine {} is cut off: {partition:?}", ["A", "B"][machine]),
             Step::EndPartition(machine) => format!("machine {} is connected again", ["A", "B"][machine]),
@@ -184,6 +196,6 @@ impl World<'_> {
             Step::EndWithdrawal(run) => format!("traffic is routed away from {}", name(run)),
             Step::StartRun(machine) => format!("leaderrun is started again on machine {}", ["A", "B"][machine]),
             Step::OutsideEdit(kind) => format!("another client: {kind:?}"),
-        }
+        })
     }
 }

@@ -33,8 +33,7 @@ impl Store {
             (Request::Get, current) => Reply::Read(current.clone()),
             (Request::Create(record), None) => Reply::Written(self.write(record)),
             (Request::Create(_), Some(_)) => Reply::Conflict,
-            // A PUT that names no uid creates a missing object. Without the uid check, the new object gets the uid of
-            // the deleted one.
+            // Without the uid check, an update of a deleted object creates it again, with the uid in the update.
             (Request::Update(version, record), None) if disabled_rule == Some(Rule::UidCheck) => {
                 Reply::Written(self.write_as(version.uid, record))
             }
@@ -49,7 +48,7 @@ impl Store {
         }
     }
 
-    /// Writes the record without checking the version, and creates the object if there is none.
+    /// Writes the record without checking the version, unless it is unchanged. Creates the object if there is none.
     pub fn write(&mut self, record: Record) -> Stored {
         if let Some(current) = self.object.as_ref().filter(|current| current.record == record) {
             return current.clone();
@@ -68,6 +67,7 @@ impl Store {
         stored
     }
 
+    /// Replaces the object, or deletes it.
     pub fn put(&mut self, object: Option<Stored>) {
         self.revision += 1;
         self.history.push((self.revision, object.clone()));
@@ -77,7 +77,8 @@ impl Store {
         self.object = object;
     }
 
-    /// Returns the first events of a watch from this version, or [`WatchEvent::Broken`] if the version is too old.
+    /// Returns the first events of a watch: the changes after this version, or [`WatchEvent::Broken`] if the version is
+    /// too old. Without a version, the only event is the current object.
     pub fn events_since(&self, from: Option<&Version>) -> Vec<WatchEvent> {
         let Some(from) = from else {
             return self.object.iter().cloned().map(WatchEvent::Changed).collect();

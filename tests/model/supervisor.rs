@@ -21,7 +21,7 @@ impl World<'_> {
         self.run_elector(run);
     }
 
-    /// Collects everything that has arrived.
+    /// Takes the orders that have arrived, and notes the deaths that the supervisor notices now.
     fn supervisor_inputs(&mut self, run: usize) -> SupervisorInputs {
         let Run { orders, elector_process, elector_seen_dead, tree, main_reaped, has_command, .. } =
             &mut self.state.runs[run];
@@ -47,7 +47,7 @@ impl World<'_> {
                     state.tree = Tree { main_alive: true, child_alive: true, dies_at: None };
                     state.has_command = true;
                     self.check_start(run);
-                    let start = Some(StartResult::Forked);
+                    let start = Some(StartResult::Attempted);
                     self.step_supervisor(run, SupervisorInputs { start, ..SupervisorInputs::default() });
                     self.report(run, Report::Started { pid: 1 });
                 }
@@ -65,7 +65,7 @@ impl World<'_> {
                     self.trace(|world| {
                         format!("{}'s supervisor kills the command: {reason:?}", world.state.runs[run].name())
                     });
-                    self.kill(run);
+                    self.kill_command(run);
                 }
                 SupervisorAction::Report(report) => {
                     if let Report::Gone(_) = &report {

@@ -97,17 +97,19 @@ impl<'a> World<'a> {
 
     /// Takes a step, and returns the invariant that it violates, if any.
     pub fn apply(&mut self, step: Step) -> Option<ViolationKind> {
-        if !matches!(step, Step::Advance | Step::AdvanceToJustBefore) {
-            self.trace(|world| world.describe(step));
+        if self.trace.is_some()
+            && let Some(line) = self.describe(step)
+        {
+            self.trace(|_| line);
         }
         self.state.disturbances_left -= self.cost(step);
         match step {
-            Step::Advance => self.advance(Time::default()),
+            Step::Advance => self.advance(0),
             Step::AdvanceToJustBefore => self.advance(JUST_BEFORE),
             Step::RequestArrives(run) => self.receive_request(run, true),
             Step::RequestArrivesWithLateReply(run) => self.receive_request(run, false),
-            Step::AbandonedRequestArrives(run, number) => {
-                let request = self.state.runs[run].abandoned_requests.remove(number);
+            Step::AbandonedRequestArrives { run, index } => {
+                let request = self.state.runs[run].abandoned_requests.remove(index);
                 if let Reply::Written(stored) = self.carry_out(run, request) {
                     self.reply_to_abandoned_write(run, stored);
                 }
@@ -117,7 +119,7 @@ impl<'a> World<'a> {
                 self.reply(run, Reply::Refused { retry_after: None }, true);
             }
             Step::DeliverReply(run) => self.deliver_reply(run),
-            Step::DeliverLateWrite(run, number) => self.deliver_late_write(run, number),
+            Step::DeliverLateWrite { run, index } => self.deliver_late_write(run, index),
             Step::DeliverWatchEvent(run) => self.deliver_watch_event(run),
             Step::Partition(machine, partition) => self.state.partitions[machine] = Some(partition),
             Step::EndPartition(machine) => self.state.partitions[machine] = None,
@@ -136,7 +138,8 @@ impl<'a> World<'a> {
         self.violation
     }
 
-    /// Advances the time until the next timeout is `remaining` away. Messages in flight become late.
+    /// Advances the time until the next timeout is `remaining` away, and handles what is due. Messages in flight become
+    /// late.
     fn advance(&mut self, remaining: Time) {
         for run in &mut self.state.runs {
             run.mark_messages_as_late();
@@ -212,8 +215,8 @@ impl<'a> World<'a> {
         self.publish();
     }
 
-    /// Sends the last change of the object to every watch that is alive. A watch that a partition cuts off is dead from
-    /// now on.
+    /// Sends the last change of the object to every watch. A watch that a partition cuts off gets no more events, even
+    /// after the partition.
     fn publish(&mut self) {
         let event = self.state.store.last_event();
         for run in &mut self.state.runs {

@@ -31,7 +31,7 @@ mod election {
     automod::dir!("tests/processes/election");
 }
 
-/// The kinds of lock, their records, outside edits of their objects, and fencing.
+/// The kinds of lock, access to lock files, outside edits, records of released versions, and fencing.
 mod lock {
     automod::dir!("tests/processes/lock");
 }

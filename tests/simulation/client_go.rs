@@ -18,7 +18,7 @@ const NAME: &str = "client_go";
 /// The maximum number of earlier records that are kept. A fault can restore one of them.
 const MAX_ARCHIVED: usize = 64;
 
-/// The retry period of the candidate.
+/// The retry period of the candidate. A random delay of up to another period is added.
 const RETRY: Time = 2 * SECOND;
 
 /// A client-go candidate. It polls, reads before it writes, ignores marks, and its release empties the lease even if
@@ -131,6 +131,7 @@ impl World {
 
     /// Carries out an edit of the lease by another client. `how` describes the edit in the trace.
     pub fn outside_edit(&mut self, how: &str, change: impl FnOnce(Option<Record>) -> Option<Record>) {
+        // The edit may change the record's due time, which is therefore no longer checked.
         self.not_due_before = 0;
         let current = self.store.record().cloned();
         let marked_id = current.as_ref().and_then(Record::mark).map(|mark| mark.run.clone());

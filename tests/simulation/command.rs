@@ -18,8 +18,8 @@ pub struct Process {
     pub alive: bool,
     /// `true` if the process runs the command, `false` for a forked child before its exec.
     pub has_execed: bool,
-    /// `true` if the process has its own session and process group.
-    pub has_own_group: bool,
+    /// `true` if the process is not in the command's process group.
+    pub has_left_group: bool,
     /// The time from SIGTERM to the end of the process; `None` if the process ignores SIGTERM.
     pub sigterm_delay: Option<Time>,
     /// `true` if the process outlived the main process and was therefore sent SIGTERM.
@@ -40,12 +40,18 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn add(&mut self, parent: Parent, has_own_group: bool, has_execed: bool, sigterm_delay: Option<Time>) -> usize {
+    pub fn add(
+        &mut self,
+        parent: Parent,
+        has_left_group: bool,
+        has_execed: bool,
+        sigterm_delay: Option<Time>,
+    ) -> usize {
         let process = Process {
             parent,
             alive: true,
             has_execed,
-            has_own_group,
+            has_left_group,
             sigterm_delay,
             sigterm_sent_as_leftover: false,
             sigkill_sent: false,

@@ -18,8 +18,8 @@ struct MutationTest {
 /// The number of schedules within which a mutation must be detected.
 const SEEDS: u64 = 10_000;
 
-/// Constraints without a client-go candidate. All processes of the commands ignore SIGTERM, and most commands do not
-/// end by themselves.
+/// Constraints for three machines without a client-go candidate. All processes of the commands ignore SIGTERM, and most
+/// commands do not end by themselves.
 const PLAIN: Constraints = Constraints {
     machines: Some(3),
     faults: None,
@@ -54,7 +54,7 @@ fn assert_detects(test: &MutationTest) {
     let (seed, violation) = loop {
         let (found, _) = find_violation(first..SEEDS, constraints, *mutation);
         let (seed, violation) =
-            found.unwrap_or_else(|| panic!("{mutation:?} caused no violation in {SEEDS} schedules"));
+            found.unwrap_or_else(|| panic!("{mutation:?} caused none of {violations:?} in {SEEDS} schedules"));
         println!("{mutation:?}: seed {seed}, {violation}");
         if violations.contains(&violation.kind) {
             break (seed, violation);
@@ -152,7 +152,7 @@ fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
     let constraints = Constraints { faults: Some(PARTITIONS), ..PLAIN };
     let with_clock_rates = |fraction| Constraints { clock_rates: Some(fraction), ..constraints };
     let (found, _) = find_violation(0..SEEDS, &with_clock_rates(1.3), Mutation::None);
-    let (seed, violation) = found.expect("an overlap");
+    let (seed, violation) = found.expect("a violation");
     println!("clock rates beyond the tolerated ratio: seed {seed}, {violation}");
     assert_eq!(violation.kind, ViolationKind::Overlap);
     assert!(find_violation(0..500, &with_clock_rates(1.0), Mutation::None).0.is_none());

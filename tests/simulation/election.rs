@@ -43,7 +43,7 @@ pub struct ElectorProcess {
     pub reply: Option<(Reply, u64)>,
     /// The numbers of the last two writes that were replaced by another request before their replies arrived.
     pub given_up_writes: VecDeque<u32>,
-    /// The records in late replies to these writes.
+    /// The records in late replies to `given_up_writes`.
     pub late_writes: VecDeque<Stored>,
     /// The number of watches that were opened.
     pub watches: u32,
@@ -54,7 +54,7 @@ pub struct ElectorProcess {
     /// `true` if the election was asked to stop, and has not handled this yet.
     pub stop_requested: bool,
     pub election_reports: VecDeque<ElectionReport>,
-    pub reports: VecDeque<Report>,
+    pub supervisor_reports: VecDeque<Report>,
     pub signals: VecDeque<i32>,
     pub elector: Elector,
     /// `true` once the elector has noticed that the supervisor is dead.
@@ -76,7 +76,7 @@ pub struct ElectorProcess {
     pub watch_is_current: bool,
     /// `true` if the reply came from the pair client itself, without a request.
     pair_replied: bool,
-    /// The time at which the election drops the request in flight. A later reply is ignored.
+    /// The time at which the election drops the request in flight. The election ignores a later reply.
     gives_up_at: Option<Instant>,
     /// `true` if the last reply arrived before the election dropped its request.
     pub reply_was_in_time: bool,
@@ -114,7 +114,7 @@ impl ElectorProcess {
             command_gone: None,
             stop_requested: false,
             election_reports: VecDeque::new(),
-            reports: VecDeque::new(),
+            supervisor_reports: VecDeque::new(),
             signals: VecDeque::new(),
             elector: Elector::new(&plan.timing, plan.routes),
             supervisor_gone: false,
@@ -165,6 +165,7 @@ impl World {
             let actions = self.runs[run].elector.election.step(now, inputs);
             let replaces_watch =
                 |action: &ElectionAction| matches!(action, ElectionAction::Watch(_) | ElectionAction::Unwatch);
+            // After a reply that made it close or replace the watch, the election ignores the watch events.
             if !(replied && actions.iter().any(replaces_watch)) {
                 // An election that acquires the lock closes its watch, so it ignores the events after its own write.
                 let processed_count =
@@ -265,20 +266,20 @@ impl World {
                 self.runs[run].fencing_token =
                     Pair::second_resource_version(&resource_version).parse().unwrap_or_default();
                 self.update_routing(run, Update::Acquired { token: resource_version, uids: Vec::new() });
-                self.report_to_elector(run, ElectionReport::StartLeading { tenure, environment: Vec::new() });
+                self.report_to_elector(run, ElectionReport::Acquired { tenure, environment: Vec::new() });
             }
             ElectionAction::Extend(tenure) => {
                 let tenure = self.mutated_tenure(run, tenure, now);
                 self.last_leading_at = self.now;
-                self.report_to_elector(run, ElectionReport::Extend(tenure));
+                self.report_to_elector(run, ElectionReport::Renewed(tenure));
             }
             ElectionAction::StepDown => {
                 trace!(self, "{} is asked to step down", self.name(run));
-                self.report_to_elector(run, ElectionReport::StepDown);
+                self.report_to_elector(run, ElectionReport::StepDownRequested);
             }
             ElectionAction::Lose { holder } => {
                 trace!(self, "{} sees that {holder:?} holds the lock", self.name(run));
-                self.report_to_elector(run, ElectionReport::Lose);
+                self.report_to_elector(run, ElectionReport::Taken);
             }
             ElectionAction::Notify(notice) => trace!(self, "{} logs {notice:?}", self.name(run)),
             ElectionAction::Finish(outcome) => {

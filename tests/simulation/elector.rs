@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use leaderrun_core::election::CommandGone;
-use leaderrun_core::elector::{ElectionReport, ElectorAction, ElectorInputs, Ending, SupervisorFailure};
+use leaderrun_core::elector::{ElectionReport, ElectorAction, ElectorInputs, ExitReason, SupervisorFailure};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::messages::{End, Gone, Order, Report};
 use leaderrun_core::tenure::Tenure;
@@ -22,7 +22,7 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 pub const RESTART_PAUSE: Range<Time> = SECOND / 20..3 * SECOND;
 
 /// The maximum number of a command's processes, and so of the generations of its process tree. Each round of a kill
-/// takes this fraction of the kill time and kills one generation.
+/// kills one generation, and takes the kill time divided by this number.
 const MAX_PROCESSES: u32 = 9;
 
 /// The pause between two rounds of a kill by the elector.
@@ -40,7 +40,7 @@ impl World {
         for action in actions {
             match action {
                 ElectorAction::Order(order) => self.send_order(run, order),
-                ElectorAction::CommandGone { succeeded } => self.handle_command_gone(run, succeeded),
+                ElectorAction::ReportCommandGone { succeeded } => self.handle_command_gone(run, succeeded),
                 ElectorAction::StopElection => self.stop_election(run),
                 ElectorAction::KillAll(SupervisorFailure::Late) if self.mutation == Mutation::NoElectorKill => {}
                 ElectorAction::KillAll(failure) => self.kill_all(run, failure, now),
@@ -49,23 +49,23 @@ impl World {
                         self.update_routing(run, update);
                     }
                 }
-                ElectorAction::Exit(ending) => return self.elector_exits(run, ending),
+                ElectorAction::Exit(reason) => return self.elector_exits(run, reason),
             }
         }
         if self.runs[run].elector.next_kill_at.is_some_and(|at| now >= at) {
-            self.kill(run, now);
+            self.run_elector_kill_round(run, now);
         }
         let elector = &self.runs[run].elector;
         let (deadline, next_kill) = (elector.elector.next_timeout(), elector.next_kill_at);
         self.wake_for_deadline(run, Thread::Main, deadline, next_kill);
     }
 
-    /// Collects everything that has arrived.
+    /// Collects everything that has arrived, and sends the resulting updates to the routing thread.
     fn elector_inputs(&mut self, run: usize, now: Instant) -> ElectorInputs {
         let Run { elector, supervisor, tree, .. } = &mut self.runs[run];
         let supervisor_died = !supervisor.alive && !elector.supervisor_gone;
         elector.supervisor_gone |= supervisor_died;
-        let mut reports: Vec<Report> = elector.reports.drain(..).collect();
+        let mut reports: Vec<Report> = elector.supervisor_reports.drain(..).collect();
         let mut election: Vec<ElectionReport> = elector.election_reports.drain(..).collect();
         let signals: Vec<i32> = elector.signals.drain(..).collect();
         let withdrawn = std::mem::take(&mut elector.withdrawn);
@@ -88,7 +88,7 @@ impl World {
             self.observe_election_report(run, report, now);
         }
         if self.mutation == Mutation::GraceAfterTakeover {
-            election.retain(|report| *report != ElectionReport::Lose);
+            election.retain(|report| *report != ElectionReport::Taken);
         }
         ElectorInputs { reports, election, supervisor_died, withdrawn, signals, terminal_resized: false, tree_empty }
     }
@@ -96,10 +96,10 @@ impl World {
     /// Traces the end of the election. After a loss, sets a deadline for the death of the command.
     fn observe_election_report(&mut self, run: usize, report: &ElectionReport, now: Instant) {
         match report {
-            ElectionReport::Lose if self.mutation == Mutation::GraceAfterTakeover => {
+            ElectionReport::Taken if self.mutation == Mutation::GraceAfterTakeover => {
                 self.require_death_within(run, Duration::ZERO)
             }
-            ElectionReport::Lose => self.require_death_within(run, Tenure::over(now).elector_kill_at().since(now)),
+            ElectionReport::Taken => self.require_death_within(run, Tenure::over(now).elector_kill_at().since(now)),
             ElectionReport::Finished(outcome) => {
                 trace!(self, "{} is finished: {}", self.name(run), Self::describe_outcome(*outcome));
             }
@@ -124,21 +124,21 @@ impl World {
             self.runs[run].supervisor.is_killed = true;
             self.schedule_within(2 * MILLISECOND, events::Event::SupervisorDies { run });
         }
-        self.kill(run, now);
+        self.run_elector_kill_round(run, now);
     }
 
-    fn kill(&mut self, run: usize, now: Instant) {
+    fn run_elector_kill_round(&mut self, run: usize, now: Instant) {
         self.kill_children(run, Parent::Elector);
         self.runs[run].elector.next_kill_at = Some(now + KILL_PAUSE);
     }
 
-    fn elector_exits(&mut self, run: usize, ending: Ending) {
-        trace!(self, "{} exits: {ending:?}", self.name(run));
+    fn elector_exits(&mut self, run: usize, reason: ExitReason) {
+        trace!(self, "{} exits: {reason:?}", self.name(run));
         if self.runs[run].supervisor.alive {
             self.supervisor_dies(run);
         }
         let rejoins =
-            ending == (Ending::Lost { may_rejoin: true }) && self.machines[self.runs[run].machine].plan.rejoins;
+            reason == (ExitReason::Lost { may_rejoin: true }) && self.machines[self.runs[run].machine].plan.rejoins;
         self.elector_dies(run, if rejoins { MILLISECOND..20 * MILLISECOND } else { RESTART_PAUSE });
     }
 
@@ -173,7 +173,7 @@ impl World {
         if !self.runs[run].supervisor.alive {
             return;
         }
-        if self.is_lost(self.plan.network.order_lost) {
+        if self.draw_loss(self.plan.network.order_lost) {
             self.runs[run].supervisor.order_lost_at = self.now;
             return trace!(self, "{}'s order is lost: {order:?}", self.name(run));
         }

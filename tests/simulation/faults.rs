@@ -68,7 +68,8 @@ pub enum OutsideEdit {
 }
 
 impl Fault {
-    /// All faults. Overlaps that the promise does not cover are [excused](crate::invariants::Excuse).
+    /// All faults, including those that the promise does not cover. If such a fault lets two commands overlap, the
+    /// overlap is [excused](crate::invariants::Excuse).
     pub const ALL: [Self; 29] = [
         Self::Partition,
         Self::PartitionRequests,
@@ -179,17 +180,17 @@ impl World {
         let name = self.name(run);
         match fault {
             ProcessFault::FreezeElector if self.supervisor_is_healthy(run) => {
-                trace!(self, "{name}'s elector is stopped until {}", seconds(until));
+                trace!(self, "{name}'s elector is frozen until {}", seconds(until));
                 let frozen_until = &mut self.runs[run].elector.frozen_until;
                 *frozen_until = until.max(*frozen_until);
             }
             ProcessFault::FreezeSupervisor if self.elector_is_healthy(run) => {
-                trace!(self, "{name}'s supervisor is stopped until {}", seconds(until));
+                trace!(self, "{name}'s supervisor is frozen until {}", seconds(until));
                 let frozen_until = &mut self.runs[run].supervisor.frozen_until;
                 *frozen_until = until.max(*frozen_until);
             }
             ProcessFault::FreezeElectionThread => {
-                trace!(self, "{name}'s election thread hangs until {}", seconds(until));
+                trace!(self, "{name}'s election thread is frozen until {}", seconds(until));
                 let frozen_until = &mut self.runs[run].elector.election_frozen_until;
                 *frozen_until = until.max(*frozen_until);
             }
@@ -238,9 +239,9 @@ impl World {
     /// failure of only one of the two processes at a time.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
-        supervisor.alive
-            && !supervisor.is_killed
-            && self.has_recovered(run, supervisor.frozen_until.max(supervisor.order_lost_at))
+        // A supervisor that has missed an order may enforce an outdated tenure.
+        let disturbed_until = supervisor.frozen_until.max(supervisor.order_lost_at);
+        supervisor.alive && !supervisor.is_killed && self.has_recovered(run, disturbed_until)
     }
 
     fn elector_is_healthy(&self, run: usize) -> bool {
@@ -248,11 +249,11 @@ impl World {
         elector.alive && self.has_recovered(run, elector.frozen_until)
     }
 
-    /// Returns whether a process that was frozen until `frozen_until`, or suspended with its machine, is running again
-    /// and has had time to handle everything that was due.
-    fn has_recovered(&self, run: usize, frozen_until: Time) -> bool {
+    /// Returns whether a process that was disturbed until `disturbed_until`, or suspended with its machine, is running
+    /// again and has had time to handle everything that was due.
+    fn has_recovered(&self, run: usize, disturbed_until: Time) -> bool {
         let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
-        let until = frozen_until.max(*suspended_until);
+        let until = disturbed_until.max(*suspended_until);
         until == 0 || self.now > until + RESUME_TIME + plan.clock.true_time(plan.advance())
     }
 
@@ -262,7 +263,7 @@ impl World {
                 self.store.touch();
                 self.publish();
             }
-            // A request to step down does not displace the holder.
+            // This is not an `outside_edit`, because the holder is not displaced.
             OutsideEdit::StepDown => {
                 if let Some(mut record) = self.store.record().cloned() {
                     record.step_down = record.mark().map(|mark| mark.run.clone());
@@ -286,8 +287,8 @@ impl World {
             }),
             OutsideEdit::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
-            // An admission policy would shorten this write, too. Once one has been active, the record is no longer
-            // lengthened.
+            // A real admission policy would also shorten this write, but the simulated one shortens only candidates'
+            // writes. Therefore, once a policy has been active, this edit is no longer made.
             OutsideEdit::Lengthen if self.admission_shortens_until > 0 => {}
             OutsideEdit::Lengthen => {
                 let longest =
@@ -306,16 +307,16 @@ impl World {
             }),
             OutsideEdit::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
-                // A mark is only valid in the object whose uid was written with it. The write that creates an object
-                // has no uid yet. The simulation cannot tell it from the first holder's renewals, so their marks are
-                // kept too.
-                let has_uid = old.lease_transitions > 0;
-                if has_uid && self.store.object().is_some_and(|current| current.version.uid != uid) {
+                // A mark that was written with a uid is valid only in that object. The write that creates an object
+                // leaves out the uid, so its mark is valid in every object. The simulation cannot tell that write
+                // from the first holder's renewals, so it keeps all marks of that holder.
+                let may_lack_uid = old.lease_transitions == 0;
+                if !may_lack_uid && self.store.object().is_some_and(|current| current.version.uid != uid) {
                     old.run = None;
                 }
                 self.outside_edit("restores an old record", |_| Some(old));
             }
-            // A mark is only valid for the lock that it was written for, so the copy has none.
+            // A mark is valid only for the lock that it was written for, so the copy has no valid mark.
             OutsideEdit::CopyAnotherLock => {
                 let copy = Record {
                     holder_identity: "holder of another lock".into(),

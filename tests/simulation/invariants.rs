@@ -49,7 +49,7 @@ pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
     /// The command's machine is suspended, or leaderrun's two processes have not had time to run since it resumed.
-    Thawed,
+    Suspended,
     /// The holder's record was deleted, emptied, overwritten or shortened, and the new leader had never observed the
     /// mark of another run.
     NeverObservedLock,
@@ -69,7 +69,7 @@ pub enum Excuse {
 
 impl Excuse {
     pub const ALL: [Self; 7] = [
-        Self::Thawed,
+        Self::Suspended,
         Self::NeverObservedLock,
         Self::NeverObservedHolder,
         Self::ObservedShorterDuration,
@@ -102,7 +102,7 @@ impl World {
         }
     }
 
-    /// Checks the invariants for a command that has just started.
+    /// Checks the invariants for a command that has just started, and tracks the greatest token.
     pub fn check_start(&mut self, run: usize) {
         let now = self.clock(run).boot(self.now);
         if self.catches_up_by(run).is_none() && self.runs[run].supervisor.starts_late(now) {
@@ -128,7 +128,7 @@ impl World {
             self.greatest_token = token;
         } else if !self.plan.migrating && !self.runs[run].token_may_be_exceeded && self.catches_up_by(run).is_none() {
             let description =
-                format!("{} starts its command with token {token} after {}", self.name(run), self.greatest_token);
+                format!("{} starts its command with token {token}, not above {}", self.name(run), self.greatest_token);
             self.record_violation(ViolationKind::Token, description);
         }
     }
@@ -143,7 +143,7 @@ impl World {
             return;
         }
         if let Some(caught_up_at) = self.catches_up_by(run).max(self.catches_up_by(other)) {
-            self.statistics.excused[Excuse::Thawed as usize] += 1;
+            self.statistics.excused[Excuse::Suspended as usize] += 1;
             return self.schedule(caught_up_at, Event::CheckOverlap { run, other });
         }
         if let Some(excuse) = self.overlap_excuse(run, other).or_else(|| self.overlap_excuse(other, run)) {

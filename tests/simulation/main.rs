@@ -4,7 +4,8 @@
 //!
 //! The seed determines the whole schedule. If a schedule violates an invariant, the test prints its seed and its trace.
 //! To replay it: `LEADERRUN_SEED=123 cargo test --test simulation -- one_seed --nocapture`. To run a million seeds:
-//! `cargo test --release --test simulation -- --ignored a_million_seeds --nocapture`.
+//! `cargo test --release --test simulation -- --ignored a_million_seeds --nocapture`; `LEADERRUN_SEED` sets the first
+//! seed, and `LEADERRUN_SEEDS` their number.
 
 mod client_go;
 mod command;

@@ -15,9 +15,9 @@ pub enum Mutation {
     NoCompareAndSwap,
     /// Releases replace any version.
     UncheckedRelease,
-    /// Each renewal equals the previous one.
+    /// A renewal writes the stored record unchanged, so the API server creates no new version.
     EqualRenewals,
-    /// Renewals change nothing in the store, but their replies count as renewals.
+    /// The API server stores no renewals, but its replies name new versions, so the candidate counts them as renewals.
     AcceptUnchangedRenewals,
     /// The lock is released when the main process has ended.
     ReleaseAfterMainProcess,
@@ -39,7 +39,7 @@ pub enum Mutation {
     DelayedKill,
     /// A create that is carried out late acquires the lock, even if another run has held it in the meantime.
     LateCreateAcquires,
-    /// Candidates ignore marks: an emptied record is free.
+    /// Candidates ignore leaderrun's mark: a record whose holder another client has removed counts as free.
     IgnoreMarks,
     /// The grace period ends after the lease.
     GraceBeyondLease,

@@ -33,7 +33,7 @@ impl World {
         }
         self.statistics.requests += 1;
         let machine = self.runs[run].machine;
-        if self.machines[machine].outbound_cut_until > self.now || self.is_lost(self.plan.network.request_lost) {
+        if self.machines[machine].outbound_cut_until > self.now || self.draw_loss(self.plan.network.request_lost) {
             trace!(self, "{} sends {}, which is lost", self.name(run), RequestSummary(&request));
             return;
         }
@@ -115,8 +115,8 @@ impl World {
             self.runs[run].displaced = is_shortened && self.runs[run].has_stored_full_duration;
             self.runs[run].has_stored_full_duration |= !is_shortened;
             self.runs[run].superseded = false;
-            // Another run is superseded if the promise would not cover an overlap with its command. That command may
-            // then start with a token that is not the greatest.
+            // This write supersedes every displaced run that this run could not know to hold the lock. Such a run's
+            // command may still start, with a token that is no longer the greatest.
             for index in 0..self.live_runs.len() {
                 let other = self.live_runs[index];
                 if other != run && self.overlap_excuse(run, other).is_some() {
@@ -132,7 +132,7 @@ impl World {
 
     fn reply(&mut self, run: usize, number: u32, reply: Reply) {
         let machine = self.runs[run].machine;
-        if self.machines[machine].inbound_cut_until > self.now || self.is_lost(self.plan.network.reply_lost) {
+        if self.machines[machine].inbound_cut_until > self.now || self.draw_loss(self.plan.network.reply_lost) {
             trace!(self, "           the reply to {} is lost", self.name(run));
             return;
         }
@@ -163,6 +163,7 @@ impl World {
             return;
         }
         let machine = &self.machines[self.runs[run].machine];
+        // Only watches of the first object are simulated. The candidates that use the second one poll.
         if !machine.plan.may_watch || machine.plan.lock != LockKind::One(Member::First) {
             return self.reply_to_watch(run, number, WatchEvent::Forbidden);
         }
@@ -220,7 +221,7 @@ impl World {
     }
 
     fn send_to_watch(&mut self, index: usize, event: WatchEvent) {
-        let is_lost = self.is_lost(self.plan.network.watch_event_lost);
+        let is_lost = self.draw_loss(self.plan.network.watch_event_lost);
         let ServerWatch { run, number, is_dead, .. } = self.watches[index];
         if is_lost || is_dead {
             // A watch is a stream: after a lost event, no later event arrives.
@@ -242,9 +243,8 @@ impl World {
         self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
-    /// Decides at random, with this probability, whether a message is lost. No message is lost after the faults have
-    /// ended.
-    pub fn is_lost(&mut self, probability: f64) -> bool {
+    /// Draws whether a message is lost, with this probability. No message is lost after the faults have ended.
+    pub fn draw_loss(&mut self, probability: f64) -> bool {
         !self.faults_are_over() && self.chance(probability)
     }
 

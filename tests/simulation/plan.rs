@@ -178,10 +178,10 @@ pub struct Constraints {
     /// `true` if some candidates use a pair of objects, and the others one object of the pair. There are no outside
     /// edits, and no admission policy shortens lease durations.
     pub migrating: bool,
-    /// `true` if the second object cannot be written, and the candidate on the first machine only uses the first
+    /// `true` if the second object cannot be written. The candidate on the first machine then uses only the first
     /// object.
     pub second_unwritable: bool,
-    /// `true` if all candidates have `--min-hold`, and the wall clocks are correct.
+    /// `true` if all candidates have `--min-hold`. The wall clocks are then correct.
     pub all_have_min_hold: bool,
 }
 

@@ -29,26 +29,26 @@ impl World {
         for _ in 0..self.rng.usize(..=self.plan.commands.max_forks) {
             let at = self.now + self.rng.u64(0..SECOND);
             let process = self.rng.usize(0..4);
-            self.schedule(at, Event::ForkChild { run, process });
+            self.schedule(at, Event::ForkDescendant { run, process });
         }
-        // Some of these forks happen while the processes are being killed.
+        // A burst of forks at a random time, which may be while the processes are being killed.
         if self.plan.commands.max_forks > 2 {
             let at = self.now + self.rng.u64(0..self.plan.commands.max_duration);
             for step in 0..4 {
-                self.schedule(at + step * MILLISECOND, Event::ForkChild { run, process: step as usize });
+                self.schedule(at + step * MILLISECOND, Event::ForkDescendant { run, process: step as usize });
             }
         }
     }
 
-    /// Forks another process from a process of the command.
-    pub fn fork_child(&mut self, run: usize, process: usize) {
+    /// Forks another process from a process of the command, or from its main process if that process is not alive.
+    pub fn fork_descendant(&mut self, run: usize, process: usize) {
         let process = if self.runs[run].tree.is_alive(process) { process } else { 0 };
         if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].has_execed {
             return;
         }
         let parent = self.runs[run].tree.processes[process].clone();
-        let (has_own_group, sigterm_delay) = (self.rng.bool() || parent.has_own_group, self.draw_sigterm_delay());
-        let child = self.runs[run].tree.add(Parent::Process(process), has_own_group, true, sigterm_delay);
+        let (has_left_group, sigterm_delay) = (self.rng.bool() || parent.has_left_group, self.draw_sigterm_delay());
+        let child = self.runs[run].tree.add(Parent::Process(process), has_left_group, true, sigterm_delay);
         self.runs[run].tree.processes[child].escaped = parent.escaped;
         if self.rng.bool() {
             let at = self.now + self.rng.u64(0..2 * self.plan.commands.max_duration);
@@ -82,7 +82,7 @@ impl World {
         self.supervisor_dies(run);
         self.elector_dies(run, RESTART_PAUSE);
         for process in 0..self.runs[run].tree.processes.len() {
-            if self.runs[run].tree.processes[process].has_own_group {
+            if self.runs[run].tree.processes[process].has_left_group {
                 self.runs[run].tree.processes[process].escaped = true;
             } else {
                 self.process_dies(run, process);

@@ -32,7 +32,9 @@ impl RoutingThread {
 /// Returns the update that the routing thread gets for a notice.
 pub fn update_of_notice(notice: &ElectorNotice) -> Option<Update> {
     match notice {
-        ElectorNotice::Leading(tenure) => Some(Update::Leading { stop: tenure.stop, gone: tenure.elector_kill_at() }),
+        ElectorNotice::Leading(tenure) => {
+            Some(Update::Leading { stop: tenure.stop, gone_by: tenure.elector_kill_at() })
+        }
         ElectorNotice::Lost(loss) => Some(Update::Lost(*loss)),
         ElectorNotice::Terminating => Some(Update::Terminating),
         ElectorNotice::CommandGone => Some(Update::CommandGone),

@@ -58,7 +58,10 @@ pub fn replay(seed: u64, constraints: &Constraints, mutation: Mutation) -> Optio
     world.violation
 }
 
-/// Runs the schedules of all these seeds without mutations.
+/// Runs the schedules of all these seeds without mutations. Prints the trace of the first one with a violation.
+///
+/// # Errors
+/// Returns the first violation.
 pub fn run_all(seeds: Range<u64>) -> Result<Summary, String> {
     let started = Instant::now();
     let constraints = Constraints::default();
@@ -85,8 +88,9 @@ pub fn find_violation(
     search(seeds, run, Summary::merge)
 }
 
-/// Runs the schedules of these seeds on all processors. Returns the first seed with a violation, and the merged counts
-/// of all schedules that were run.
+/// Runs the schedules of these seeds on all processors. `run` runs the schedule of one seed, adds its counts, and
+/// returns its violation. The result is the first seed with a violation, and the merged counts of all schedules that
+/// were run.
 pub fn search<V: Send, S: Default + Send>(
     seeds: Range<u64>,
     run: impl Fn(u64, &mut S) -> Option<V> + Sync,
@@ -129,16 +133,16 @@ impl Summary {
     fn add(&mut self, statistics: &Statistics) {
         self.schedules += 1;
         self.hours += statistics.simulated as f64 / (3600 * SECOND) as f64;
-        self.count(statistics);
+        self.add_counts(statistics);
     }
 
     fn merge(&mut self, other: &Self) {
         self.schedules += other.schedules;
         self.hours += other.hours;
-        self.count(&other.statistics);
+        self.add_counts(&other.statistics);
     }
 
-    fn count(&mut self, statistics: &Statistics) {
+    fn add_counts(&mut self, statistics: &Statistics) {
         self.statistics.events += statistics.events;
         self.statistics.commands += statistics.commands;
         self.statistics.faults += statistics.faults;

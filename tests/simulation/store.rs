@@ -56,12 +56,14 @@ impl Store {
             Mutation::UncheckedRelease => is_release,
             Mutation::AcceptUnchangedRenewals => {
                 let run = |record: &Record| record.run.as_ref().map(|mark| mark.run.clone());
-                if run(&current.record) == run(&record) && !is_release {
+                let is_own = run(&current.record) == run(&record);
+                if is_own && !is_release {
                     // The reply names another version although nothing was written, so the candidate assumes a renewal.
                     let resource_version = format!("{}0", current.version.resource_version);
                     return Reply::Written(Stored { record, version: Version { resource_version, ..version.clone() } });
                 }
-                run(&current.record) == run(&record)
+                // The holder knows only versions that do not exist, so its release cannot be checked.
+                is_own
             }
             _ => false,
         };

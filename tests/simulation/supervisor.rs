@@ -163,7 +163,7 @@ impl World {
         inputs.orders.iter().find_map(start).filter(|_| self.mutation == Mutation::NoCheckBeforeSpawn)
     }
 
-    /// Collects everything that has arrived.
+    /// Reaps dead processes, sends SIGTERM to new leftovers, and collects everything that has arrived.
     fn supervisor_inputs(&mut self, run: usize, now: Instant) -> SupervisorInputs {
         let Run { elector, supervisor, .. } = &mut self.runs[run];
         let elector_died = !elector.alive && !supervisor.elector_gone;
@@ -199,7 +199,7 @@ impl World {
                 let supervisor = &mut self.runs[run].supervisor;
                 supervisor.is_forking = true;
                 supervisor.start_tenure = Some(tenure);
-                self.schedule_within(MILLISECOND, Event::Fork { run });
+                self.schedule_within(MILLISECOND, Event::ForkCommand { run });
             }
             SupervisorAction::Signal(signal) => self.signal_group(run, signal),
             SupervisorAction::Stop => {
@@ -238,7 +238,7 @@ impl World {
             supervisor.supervisor = Supervisor::new(supervisor.stop_options.clone());
             let orders = vec![Order::Start { tenure, environment: Vec::new() }];
             supervisor.supervisor.step(now, SupervisorInputs { orders, ..SupervisorInputs::default() });
-            let start = Some(StartResult::Forked);
+            let start = Some(StartResult::Attempted);
             supervisor.supervisor.step(now, SupervisorInputs { start, ..SupervisorInputs::default() });
         }
     }
@@ -296,7 +296,7 @@ impl World {
             let sigterm_delay = self.draw_sigterm_delay();
             let Run { supervisor, tree, .. } = &mut self.runs[run];
             supervisor.has_command = true;
-            supervisor.start_result = Some(StartResult::Forked);
+            supervisor.start_result = Some(StartResult::Attempted);
             tree.add(Parent::Supervisor, false, false, sigterm_delay);
             self.schedule_within(2 * MILLISECOND, Event::ChildChecksTenure { run });
         } else {
@@ -320,10 +320,11 @@ impl World {
         self.process_dies(run, 0);
     }
 
+    /// Sends a signal to the command's process group. In the simulation, every signal is SIGTERM.
     fn signal_group(&mut self, run: usize, signal: i32) {
         trace!(self, "{}'s command is sent signal {signal}", self.name(run));
         for process in 0..self.runs[run].tree.processes.len() {
-            if !self.runs[run].tree.processes[process].has_own_group {
+            if !self.runs[run].tree.processes[process].has_left_group {
                 self.terminate(run, process);
             }
         }
@@ -369,10 +370,10 @@ impl World {
         // brought forward, and a failure of the supervisor would be a second fault.
         let was_brought_forward = self.machines[self.runs[run].machine].plan.advance() > Duration::ZERO;
         let may_be_lost = !(was_brought_forward && matches!(report, Report::Enforcing(_)));
-        if may_be_lost && self.is_lost(self.plan.network.report_lost) {
+        if may_be_lost && self.draw_loss(self.plan.network.report_lost) {
             return trace!(self, "{}'s report is lost: {report:?}", self.name(run));
         }
-        self.runs[run].elector.reports.push_back(report);
+        self.runs[run].elector.supervisor_reports.push_back(report);
         self.wake_soon(run, Thread::Main);
     }
 

@@ -79,7 +79,7 @@ pub struct ObservedMark {
     pub longest_duration: u64,
     /// The revision in which the record was first observed without the mark; `None` if it was last observed with it.
     pub gone_in: Option<u64>,
-    /// `true` if the record was then observed without any mark, and not with the mark of another run.
+    /// `true` if the first record without this mark had no mark at all; `false` if it had the mark of another run.
     pub gone_without_successor: bool,
 }
 
@@ -236,10 +236,10 @@ impl World {
             Event::ReplyArrives { run, number, reply, revision } => self.deliver_reply(run, number, *reply, revision),
             Event::OpenWatch { run, number, from } => self.open_watch(run, number, from),
             Event::WatchEventArrives { run, number, event } => self.deliver_watch_event(run, number, *event),
-            Event::Fork { run } => self.fork_command(run),
+            Event::ForkCommand { run } => self.fork_command(run),
             Event::ChildChecksTenure { run } => self.child_checks_tenure(run),
             Event::Exec { run } => self.exec(run),
-            Event::ForkChild { run, process } => self.fork_child(run, process),
+            Event::ForkDescendant { run, process } => self.fork_descendant(run, process),
             Event::ProcessDies { run, process } => self.process_dies(run, process),
             Event::SupervisorDies { run } => self.supervisor_dies(run),
             Event::RoutingStepEnds { run, number, result } => self.deliver_routing_result(run, number, result),
@@ -257,18 +257,20 @@ impl World {
     /// Returns the time until which an event is blocked, because its machine is suspended or its process or thread is
     /// frozen.
     fn blocked_until(&self, event: &Event) -> Option<Time> {
-        let (run, stopped_until) = match *event {
+        let (run, frozen_until) = match *event {
             Event::Wake(run, Thread::Election) | Event::SendRequest { run, .. } => {
                 let elector = &self.runs[run].elector;
                 (run, elector.frozen_until.max(elector.election_frozen_until))
             }
             Event::Wake(run, Thread::Main | Thread::Routing) => (run, self.runs[run].elector.frozen_until),
-            Event::Wake(run, Thread::Supervisor) | Event::Fork { run } => (run, self.runs[run].supervisor.frozen_until),
+            Event::Wake(run, Thread::Supervisor) | Event::ForkCommand { run } => {
+                (run, self.runs[run].supervisor.frozen_until)
+            }
             Event::ChildChecksTenure { run } | Event::Exec { run } | Event::SupervisorDies { run } => (run, 0),
-            Event::ProcessDies { run, .. } | Event::ForkChild { run, .. } => (run, 0),
+            Event::ProcessDies { run, .. } | Event::ForkDescendant { run, .. } => (run, 0),
             _ => return None,
         };
-        let until = self.machines[self.runs[run].machine].suspended_until.max(stopped_until);
+        let until = self.machines[self.runs[run].machine].suspended_until.max(frozen_until);
         (until > self.now).then_some(until)
     }
 

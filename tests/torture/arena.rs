@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{Cluster, Proxy, TestLock, Witnesses, boot_time, scratch};
+use testkit::{Cluster, Proxy, TestLock, Witnesses, nanos_since_boot, scratch};
 
 use crate::candidate::TorturedCandidate;
 use crate::checker::{CheckResult, Checker};
@@ -22,8 +22,9 @@ use crate::statistics::Statistics;
 /// The interval at which the arena replaces candidates and ends faults.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// The time after the end of all faults within which every slot must have a leader. An edit may have extended the lease
-/// duration to nine seconds, and the test keeps the machine busy.
+/// The time within which every slot must have a leader after the end of all faults, and another one after the test has
+/// ended these leaders. An edit may have extended the lease duration to nine seconds, and the test keeps the machine
+/// busy.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The time within which leaderrun must end after the last SIGTERM, and within which all its descendants must be dead
@@ -174,7 +175,8 @@ impl Arena {
         }
     }
 
-    /// Starts the next candidate of a series if it is due, or removes its candidate if that has ended.
+    /// Starts the next candidate of a series if it is due, or removes its candidate if that has ended. Fails the test
+    /// if processes are left [`CLEANUP_TIMEOUT`] after the candidate's end.
     fn update_series(&mut self, index: usize) {
         let now = Instant::now();
         let series = &mut self.series[index];
@@ -226,7 +228,7 @@ impl Arena {
         let mut leaders: BTreeMap<usize, String> = BTreeMap::new();
         while leaders.len() < self.stores.len() {
             self.run_for(INTERVAL * 5);
-            for process in processes::with_directory(self.witnesses.directory()) {
+            for process in processes::of_torture_run(self.witnesses.directory()) {
                 let slot = if self.has_slots() { process.slot } else { Some(0) };
                 if let Some((slot, holder)) = slot.zip(process.holder).filter(|(_, holder)| !except.contains(holder)) {
                     leaders.insert(slot, holder);
@@ -258,13 +260,13 @@ impl Arena {
             self.run_for(INTERVAL);
             self.kill_processes(|process| process.holder.is_some());
         }
-        let left = processes::with_directory(self.witnesses.directory());
+        let left = processes::of_torture_run(self.witnesses.directory());
         self.require(left.is_empty(), &format!("left behind: {left:?}"));
     }
 
     fn kill_processes(&self, is_selected: impl Fn(&processes::Process) -> bool) {
         for process in
-            processes::with_directory(self.witnesses.directory()).iter().filter(|process| is_selected(process))
+            processes::of_torture_run(self.witnesses.directory()).iter().filter(|process| is_selected(process))
         {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
@@ -291,7 +293,7 @@ impl Arena {
             self.trace_lines.pop_front();
         }
         let elapsed = self.began_at.elapsed().as_secs_f64();
-        self.trace_lines.push_back(format!("[{elapsed:.3} s, boot {}] {line}", boot_time()));
+        self.trace_lines.push_back(format!("[{elapsed:.3} s, boot {}] {line}", nanos_since_boot()));
     }
 
     /// Fails the test and prints the trace unless the condition is true.
@@ -306,8 +308,8 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // If the test failed, leaderrun is still running and is killed as well.
-        while !processes::with_directory(self.witnesses.directory()).is_empty() {
+        // Only a failed test leaves processes. Some of them fork new ones, so this repeats until none is left.
+        while !processes::of_torture_run(self.witnesses.directory()).is_empty() {
             self.kill_processes(|_| true);
             thread::sleep(INTERVAL);
         }

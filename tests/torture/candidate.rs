@@ -60,7 +60,7 @@ impl TorturedCandidate {
         Self { identity, faulty: None, may_kill_both, description, running, supervisor, ended_at: None }
     }
 
-    /// Sends a signal to one of leaderrun's two processes. Returns false if that process is dead.
+    /// Sends a signal to one of leaderrun's two processes. Returns `false` if that process is dead.
     pub fn send(&mut self, process: LeaderrunProcess, signal: Signal) -> bool {
         let pid = match process {
             LeaderrunProcess::Elector => self.running.is_running().then(|| self.running.elector()),
@@ -69,13 +69,13 @@ impl TorturedCandidate {
         pid.is_some_and(|pid| kill(pid, signal).is_ok())
     }
 
-    /// Sends a signal to both processes of leaderrun. Returns false if one of them is dead.
+    /// Sends a signal to both processes of leaderrun. Returns `false` if one of them is dead.
     pub fn send_to_both(&mut self, signal: Signal) -> bool {
         let (elector, supervisor) = (self.running.elector(), self.unreaped_supervisor());
         supervisor.is_some_and(|supervisor| kill(elector, signal).and(kill(supervisor, signal)).is_ok())
     }
 
-    /// Sends any signal, even a real-time one, to the elector. Returns false if the elector is dead.
+    /// Sends any signal, even a real-time one, to the elector. Returns `false` if the elector is dead.
     pub fn send_to_elector(&mut self, signal: i32) -> bool {
         // nix does not support real-time signals.
         // SAFETY: kill takes two integers; the elector has not been reaped.
@@ -96,6 +96,7 @@ impl TorturedCandidate {
     /// Returns whether this candidate has logged that `holder` holds the lock.
     pub fn has_observed(&self, holder: &str) -> bool {
         let log = self.running.log();
+        // The punctuation keeps `a-1` from matching `a-10`.
         [",", ";"].iter().any(|end| log.contains(&format!("held by {holder}{end}")))
     }
 
@@ -104,12 +105,13 @@ impl TorturedCandidate {
         self.running.log().contains(", as leader of ")
     }
 
-    /// Returns whether leaderrun has ended and no process holds its pipes open, and how long ago leaderrun ended.
+    /// Returns whether leaderrun has ended and no process holds its pipes open, and how long ago leaderrun ended (zero
+    /// while it runs). Resumes reading the pipes after its end.
     pub fn end_status(&mut self) -> (bool, Duration) {
         if self.running.is_running() {
             return (false, Duration::ZERO);
         }
-        // Only a reader notices that the pipes are closed.
+        // The end of the pipes is only noticed while they are read.
         self.running.set_reading_paused(false);
         let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
         (self.running.has_ended(), ended_at.elapsed())

@@ -60,15 +60,15 @@ struct Run {
 }
 
 impl Checker {
-    /// Starts a checker for the processes with `directory` on their command line.
+    /// Starts a checker for the processes of the torture run with this directory.
     pub fn start(directory: PathBuf, has_slots: bool) -> Self {
         let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
         let stop_requested = Arc::<AtomicBool>::default();
         let (thread_findings, thread_stop_requested) = (Arc::clone(&findings), Arc::clone(&stop_requested));
         let thread = thread::spawn(move || {
             while !thread_stop_requested.load(Ordering::Relaxed) {
-                let found = processes::with_directory(&directory);
-                thread_findings.lock().expect("the findings").add(&found);
+                let found = processes::of_torture_run(&directory);
+                thread_findings.lock().expect("no thread panics while it holds this lock").add(&found);
                 thread::sleep(INTERVAL);
             }
         });
@@ -78,7 +78,7 @@ impl Checker {
     /// Checks all commands that have run so far. `renewals` has one entry for each slot, or one for a lock without
     /// slots.
     pub fn check(&self, witnesses: &Witnesses, renewals: &[Renewals]) -> CheckResult {
-        let findings = self.findings.lock().expect("the findings");
+        let findings = self.findings.lock().expect("no thread panics while it holds this lock");
         let lifetimes = witnesses.lifetimes();
         let mut runs: BTreeMap<String, Run> = BTreeMap::new();
         for lifetime in &lifetimes {
@@ -134,7 +134,7 @@ impl Checker {
     }
 }
 
-/// Returns the slot of a holder's run.
+/// Returns the slot of the command that a holder ran, if the lock has slots.
 fn slot_of_run(runs: &[Run], holder: &str) -> Option<usize> {
     runs.iter().find(|run| run.holder == holder).and_then(|run| run.slot)
 }
@@ -176,8 +176,8 @@ impl Drop for Checker {
     }
 }
 
-/// Returns the margin between the last time that a run was seen alive and the expiry of its lease, in nanoseconds.
-/// Renewals after that time do not count.
+/// Returns the margin between the last time that a run was seen alive and the expiry of its lease, in nanoseconds;
+/// `None` if no renewal was observed before that time. Later renewals do not count.
 fn margin(run: &Run, renewals: &[Renewals]) -> Option<i64> {
     let renewals = renewals_of(run, renewals)?;
     let (_, expires) = renewals.iter().rev().find(|(renewed, _)| *renewed <= run.last_seen_at)?;

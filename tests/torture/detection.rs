@@ -15,7 +15,7 @@ fn violations(commands: &[(&str, u64, u64)]) -> Vec<String> {
     for (pid, (run, started_at, last_seen_at)) in (1..).zip(commands) {
         let (started_at, last_seen_at) = (*started_at, *last_seen_at);
         let lifetime = Lifetime { run: (*run).to_owned(), pid, started_at, last_seen_at, signaled_at: 0 };
-        lifetime.write(&lifetime.create_file(witnesses.directory()).expect("a record"));
+        lifetime.write(&lifetime.create_file(witnesses.directory()).expect("a file"));
     }
     let renewals = [Renewals::new(), Renewals::new()];
     let has_slots = commands.iter().any(|(run, ..)| run.contains('@'));

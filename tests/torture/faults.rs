@@ -17,7 +17,7 @@ use crate::{processes, rules};
 
 /// The action that ends a fault.
 pub enum FaultEnd {
-    Heal { index: usize },
+    Heal { series: usize },
     Continue { identity: String, process: LeaderrunProcess },
     ResumeReading { identity: String },
     Release(Hold),
@@ -34,7 +34,7 @@ impl Arena {
             |series: &CandidateSeries| series.candidate.as_ref().is_some_and(|candidate| candidate.identity == holder);
         let leader = self.series.iter().position(is_leader).filter(|_| step.target.prefers_leader);
         let index = leader.unwrap_or(step.target.index);
-        if self.apply(index, step.record, step.fault, observed.as_ref()).is_some() {
+        if self.try_inject(index, step.record, step.fault, observed.as_ref()).is_some() {
             self.statistics.count(&step.fault.name());
             let target_identity = self.series[index].candidate.as_ref().map(|candidate| &candidate.identity);
             self.trace(format!("{:?} for {target_identity:?}, while {holder:?} is the holder", step.fault));
@@ -59,7 +59,7 @@ impl Arena {
     }
 
     /// Injects a fault. Returns `None` if the rules do not allow the fault or it has no target.
-    fn apply(&mut self, index: usize, record: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
+    fn try_inject(&mut self, index: usize, record: usize, fault: Fault, observed: Option<&Observation>) -> Option<()> {
         let now = Instant::now();
         match fault {
             Fault::RestartServer => self.cluster.as_ref()?.restart(),
@@ -88,7 +88,7 @@ impl Arena {
             }
             Fault::SignalCommand(signal) => {
                 let holder = &self.series[index].candidate.as_ref()?.identity;
-                let processes = processes::with_directory(self.witnesses.directory());
+                let processes = processes::of_torture_run(self.witnesses.directory());
                 let command_process = processes.iter().find(|process| process.holder.as_ref() == Some(holder))?;
                 kill(Pid::from_raw(command_process.pid), signal).ok()?;
             }
@@ -135,7 +135,7 @@ impl Arena {
                 self.fault_ends.push((until, FaultEnd::Release(proxy.hold_responses(Match::put().next(2)))));
             }
         }
-        self.fault_ends.push((until, FaultEnd::Heal { index }));
+        self.fault_ends.push((until, FaultEnd::Heal { series: index }));
         Some(())
     }
 
@@ -162,7 +162,7 @@ impl Arena {
 
     fn end_fault(&mut self, end: FaultEnd) {
         match end {
-            FaultEnd::Heal { index } => self.series[index].proxy.iter().for_each(Proxy::heal),
+            FaultEnd::Heal { series } => self.series[series].proxy.iter().for_each(Proxy::heal),
             FaultEnd::Continue { identity, process } => {
                 if let Some(candidate) = self.candidate(&identity) {
                     candidate.send(process, Signal::SIGCONT);
@@ -177,7 +177,7 @@ impl Arena {
             FaultEnd::UnlockFile(file) => drop(file),
             FaultEnd::RemoveGarbage { record } => {
                 let RecordStore::File(path) = &self.stores[record] else { return };
-                // Candidates that have observed a holder treat the removal of the garbage as a deletion of the record.
+                // This deletes the record. As after all edits that hide the holder, no candidate may start for a while.
                 let _ = fs::remove_file(path);
                 self.no_start_before = rules::no_start_before(Instant::now(), LEASE_DURATION);
             }

@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::kill;
 use nix::unistd::{ForkResult, Pid, fork, pause, setpgid, setsid};
-use testkit::{Lifetime, boot_time, witness};
+use testkit::{Lifetime, nanos_since_boot, witness};
 
 /// The time after which the descendants that record their lifetimes end by themselves, even without leaderrun.
 const DESCENDANTS_END_AFTER: Duration = Duration::from_secs(60);
@@ -87,14 +87,15 @@ fn ignore_all() {
     (1..=libc::SIGRTMAX()).for_each(ignore);
 }
 
-/// Runs `work` in a child. This process has one thread, so the child may call any function.
+/// Runs `work` in a child, which may call any function, because this process has one thread. Returns the child, or
+/// `None` if it could not be forked.
 fn in_child(work: impl FnOnce()) -> Option<Pid> {
     // SAFETY: this process has one thread.
     match unsafe { fork() }.ok()? {
         ForkResult::Parent { child } => Some(child),
         ForkResult::Child => {
             work();
-            // SAFETY: the call ends this process without running the exit handlers that it has inherited.
+            // SAFETY: `_exit` has no preconditions. It does not run the exit handlers that this process has inherited.
             unsafe { libc::_exit(0) }
         }
     }
@@ -122,7 +123,7 @@ fn run_child(directory: &Path) {
     let Ok(file) = lifetime.create_file(directory) else { return };
     let end = lifetime.started_at + DESCENDANTS_END_AFTER.as_nanos() as u64;
     while lifetime.last_seen_at < end {
-        lifetime.last_seen_at = boot_time();
+        lifetime.last_seen_at = nanos_since_boot();
         lifetime.write(&file);
         sleep(Duration::from_millis(5));
     }
@@ -157,7 +158,7 @@ fn run_chain(directory: &Path, main: Pid) {
     let end = lifetime.started_at + DESCENDANTS_END_AFTER.as_nanos() as u64;
     let mut generations_left = GENERATIONS_AFTER_DEATH;
     loop {
-        (lifetime.pid, lifetime.last_seen_at) = (id(), boot_time());
+        (lifetime.pid, lifetime.last_seen_at) = (id(), nanos_since_boot());
         lifetime.write(&file);
         match kill(main, None) {
             Err(Errno::ESRCH) => generations_left -= 1,

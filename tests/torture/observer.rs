@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::candidate::LEASE_DURATION;
 use crate::record::{Observation, RecordStore};
-use testkit::boot_time;
+use testkit::nanos_since_boot;
 
 /// The interval at which the record is read: several times in each retry period, so that no renewal is missed.
 const INTERVAL: Duration = Duration::from_millis(25);
@@ -38,8 +38,8 @@ impl Observer {
             let mut holders = HashMap::new();
             while !thread_stop_requested.load(Ordering::Relaxed) {
                 let observation = store.read();
-                // Outside edits are not renewals. They are recognized by a missing mark, a different lease duration, or
-                // a holder other than that of the mark's run.
+                // A record without a holder or a mark, with a different lease duration, or with a holder other than
+                // that of the mark's run was edited by another program, or released. It is not a renewal.
                 let mut is_renewal = |observed: &Observation| {
                     let Some(run) = observed.run.as_ref().filter(|_| !observed.holder.is_empty()) else { return false };
                     let holder = holders.entry(run.clone()).or_insert_with(|| observed.holder.clone());
@@ -50,7 +50,7 @@ impl Observer {
                 if let Some(renewal) = renewal {
                     let renewed = renewed_at(&renewal);
                     let expires = renewed + renewal.lease_duration_seconds * 1_000_000_000;
-                    let mut renewals = thread_renewals.lock().expect("the renewals");
+                    let mut renewals = thread_renewals.lock().expect("no thread panics while it holds this lock");
                     renewals.entry(renewal.holder.clone()).or_default().push((renewed, expires));
                     last_renewal = Some(renewal);
                 }
@@ -62,7 +62,7 @@ impl Observer {
 
     /// Returns the renewals observed so far.
     pub fn renewals(&self) -> Renewals {
-        self.renewals.lock().expect("the renewals").clone()
+        self.renewals.lock().expect("no thread panics while it holds this lock").clone()
     }
 }
 
@@ -75,10 +75,10 @@ impl Drop for Observer {
     }
 }
 
-/// Returns the boot time of a renewal, computed from its renewTime. If the renewTime is not plausible, returns the
-/// current boot time.
+/// Returns the time of a renewal, in nanoseconds since boot, computed from its renewTime. If the renewTime is not
+/// plausible, returns the current time.
 fn renewed_at(renewal: &Observation) -> u64 {
-    let (now, wall) = (boot_time(), Timestamp::now());
+    let (now, wall) = (nanos_since_boot(), Timestamp::now());
     let age = renewal.renew_time.map_or(0, |time| wall.as_nanosecond() - time.as_nanosecond());
     match i64::try_from(age) {
         Ok(age @ 0..MAX_AGE) => now - age as u64,

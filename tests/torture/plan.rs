@@ -70,7 +70,9 @@ pub enum NetworkFault {
     DelayRequests(u64),
     /// Responses are delayed by this number of milliseconds.
     DelayResponses(u64),
+    /// The next two writes are held until the fault ends.
     HoldRequests,
+    /// The responses to the next two writes are held until the fault ends.
     HoldResponses,
 }
 

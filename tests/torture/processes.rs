@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use testkit::{boot_time, witness};
+use testkit::{nanos_since_boot, witness};
 
 /// A process of a torture run: a process of leaderrun or of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct Process {
     pub pid: i32,
     /// The start time in ticks since boot. Together with the pid it identifies a process.
     pub started: u64,
-    /// The holder whose command this process belongs to; `None` for a process of leaderrun.
+    /// The holder whose command this process belongs to; `None` for a process of leaderrun, or if it could not be read.
     pub holder: Option<String>,
     /// The slot that the command runs in; `None` if the lock has no slots, if the slot could not be read, or for a
     /// process of leaderrun.
@@ -27,20 +27,20 @@ impl Process {
     }
 }
 
-/// Returns all live processes with `directory` on their command line. Each torture run has its own directory.
-pub fn with_directory(directory: &Path) -> Vec<Process> {
+/// Returns all live processes of the torture run with this directory. They have the directory on their command line.
+pub fn of_torture_run(directory: &Path) -> Vec<Process> {
     let directory = directory.as_os_str().as_encoded_bytes();
     let pids =
         fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
-        let seen_at = boot_time();
+        let seen_at = nanos_since_boot();
         let started = stat(pid).filter(|stat| stat.alive)?.started;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         if !words.contains(&directory) {
             return None;
         }
-        let is_witness = words.get(1) == Some(&&b"--witness"[..]);
+        let is_witness = words.get(1) == Some(&witness::FLAG.as_bytes());
         let (holder, slot) = if is_witness { holder_and_slot(pid, &words) } else { (None, None) };
         let process = Process { pid, started, holder, slot, seen_at };
         process.is_alive().then_some(process)

@@ -70,7 +70,7 @@ impl RecordStore {
     pub fn read(&self) -> Option<Observation> {
         match self {
             Self::Lease { client, session, path } => {
-                let mut session = session.lock().expect("the session");
+                let mut session = session.lock().expect("no thread panics while it holds this lock");
                 if session.is_none() {
                     *session = client.open_session().ok();
                 }
@@ -92,7 +92,7 @@ impl RecordStore {
     }
 
     /// Edits the observed record as `kubectl edit` or a text editor does. `standby` is the identity of a standby.
-    /// Returns false if the edit failed, for example because the record has changed since it was observed.
+    /// Returns `false` if the edit failed, for example because the record has changed since it was observed.
     pub fn edit(&self, edit: Edit, observed: &Observation, standby: &str) -> bool {
         match self {
             Self::Lease { client, path, .. } => edit_lease(client, path, edit, observed, standby).is_some(),

@@ -7,8 +7,8 @@
 //!   affect only one of the two, the elector or the supervisor, and the other one kills the command's process tree.
 //!   Processes of several candidates may fail at the same time, because candidates stand for separate machines.
 //! - **Both processes may fail at the same time only by being killed, and only if the command stays in its process
-//!   group.** The kernel then kills that group. Both may be frozen before the kill, if that comes before the lease
-//!   expires. While both are frozen, no process can end the command, so the promise does not cover a longer freeze.
+//!   group.** The kernel then kills that group. Both may be frozen first, if the kill comes before the lease expires.
+//!   While both are frozen, no process can end the command, so the promise does not cover a longer freeze.
 //! - **The network and the API server may fail, and the output of leaderrun and of its command may stay unread, at any
 //!   time.** A request that is lost, late or refused, or that gets a wrong response, can only keep a tenure from being
 //!   *extended*. The kill at the tenure's end needs no request. A write that arrives late is refused if the record has
@@ -36,8 +36,8 @@ pub fn may_fail(candidate: &TorturedCandidate, process: LeaderrunProcess) -> boo
     candidate.faulty.is_none_or(|faulty| faulty == FaultyProcesses::One(process))
 }
 
-/// How long both processes are frozen at most. It is shorter than the time from the end of a tenure to the earliest
-/// takeover.
+/// The longest time for which both processes are frozen before they are killed. It is shorter than the time from the
+/// kill at the end of a tenure to the earliest takeover.
 pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
 /// The words of commands with a process that leaves the command's process group. That process survives if both

@@ -38,7 +38,7 @@ const BUSY_MACHINE_FACTOR: u32 = 2;
 /// [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) covers it even on a busy machine.
 const NEGLIGIBLE: Duration = Duration::from_millis(75);
 
-/// The processes of a command, and all of their threads.
+/// How many processes and threads a command has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskCount {
     pub processes: u32,
@@ -73,21 +73,21 @@ impl CpuLimit {
     /// Returns how many threads can be killed at once if their throttling may take [`THROTTLING_SHARE`] of the limit. A
     /// single process with more threads is killed anyway.
     pub fn max_killed_threads(&self) -> u32 {
-        let [quota, _] = self.in_seconds();
+        let [quota, _] = self.on_one_cpu();
         (quota * THROTTLING_SHARE / THROTTLING_COST_PER_THREAD.as_secs_f64()) as u32
     }
 
     /// Returns how many threads end within this time after the kill has begun, on a busy machine, if each process has
     /// many threads, but fewer than [`max_killed_threads`](Self::max_killed_threads).
     pub fn threads_ended_within(&self, time: Duration) -> u32 {
-        let [quota, period] = self.in_seconds();
+        let [quota, period] = self.on_one_cpu();
         let usable_share = (1.0 - THROTTLING_SHARE) * quota / period;
         (time.as_secs_f64() * usable_share / (THREAD_EXIT_COST * BUSY_MACHINE_FACTOR).as_secs_f64()) as u32
     }
 
-    /// Returns the quota and the period, in seconds. The quota is at most one CPU, because most threads of a process
-    /// end one after the other, so a second CPU does not help.
-    fn in_seconds(&self) -> [f64; 2] {
+    /// Returns the quota, limited to one CPU, and the period, in seconds. Most threads of a process end one after the
+    /// other, so a second CPU does not help.
+    fn on_one_cpu(&self) -> [f64; 2] {
         [self.quota.min(self.period).as_secs_f64(), self.period.as_secs_f64()]
     }
 }
@@ -100,7 +100,7 @@ pub fn kill_time(tasks: TaskCount, limit: Option<CpuLimit>) -> Duration {
     let time = match limit {
         None => work,
         Some(limit) => {
-            let [quota, period] = limit.in_seconds();
+            let [quota, period] = limit.on_one_cpu();
             let killed_at_once = tasks.threads.min(tasks.most_in_one_process.max(limit.max_killed_threads()));
             let usable = quota - THROTTLING_COST_PER_THREAD.as_secs_f64() * f64::from(killed_at_once);
             if usable <= 0.0 {
@@ -157,9 +157,9 @@ impl KillAllowance {
         Self { max_killed_threads, left: max_killed_threads }
     }
 
-    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once this
-    /// has returned `false`, no other process may be killed in this round. A process with more threads than a round
-    /// allows is killed alone in a round.
+    /// Counts a process with this number of threads, and returns whether it may be killed in this round. Once this has
+    /// returned `false`, no other process may be killed in this round, and `threads` is not called any more. A process
+    /// with more threads than a round allows is killed alone in a round.
     pub fn take(&mut self, threads: impl FnOnce() -> u32) -> bool {
         if self.left == 0 {
             return false;
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_threads_are_killed_at_once_than_the_estimate_assumes() {
+    fn a_round_kills_only_as_many_threads_as_allowed_or_a_single_larger_process() {
         for (max_killed_threads, threads, allowed) in [
             (2777, [2000, 2000, 500], [true, false, false]),
             (2777, [900, 1000, 800], [true, true, true]),

@@ -30,9 +30,9 @@ pub fn probe_interval(command_runs: bool) -> Duration {
 
 /// The recent delays of a thread, which determine the delay that its deadlines must allow for.
 ///
-/// A thread that was late at least twice in the current and the previous window of 30 seconds, taken together, is
-/// expected to be late again, for example because of a CPU limit. A single delay does not count, because a suspend or a
-/// SIGSTOP may have caused it.
+/// This delay is the second longest one in the current and the previous window of 30 seconds, taken together: a thread
+/// that was late at least twice is expected to be late again, for example because of a CPU limit. A single delay does
+/// not count, because a suspend or a SIGSTOP may have caused it.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Lateness {
     window_began: Option<Instant>,

@@ -1,8 +1,8 @@
 //! The messages between leaderrun's two processes, the elector and the supervisor.
 //!
-//! The transport may lose any message. A lost message can end a command too early, but cannot make it outlive its
-//! tenure, with one exception: if an [`Order::ElectorLate`] is lost, or a report that the supervisor has brought the
-//! stop and the kill forward, and the supervisor then fails, the elector may kill the command too late.
+//! The transport may lose any message. A lost message can end a command too early, but cannot let it live past the kill
+//! instant of its tenure, with one exception: if an [`Order::ElectorLate`] is lost, or a report that the supervisor has
+//! brought the stop and the kill forward, and the supervisor then fails, the elector may kill the command too late.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,7 +16,8 @@ use crate::tenure::Tenure;
 /// A message from the elector to the supervisor.
 #[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum Order {
-    /// The lock was acquired: run the command for as long as the tenure lasts.
+    /// The lock was acquired: run the command for as long as the tenure lasts, with these additional variables in its
+    /// environment.
     Start { tenure: Tenure, environment: Vec<(String, String)> },
     /// A renewal succeeded.
     Extend(Tenure),
@@ -36,7 +37,7 @@ pub enum Report {
     /// The tenure that is now enforced. This is sent after every `Start` and `Extend` until the command is gone, and
     /// when the supervisor has moved the stop and the kill.
     Enforcing(Tenure),
-    /// The command was executed.
+    /// The command was executed, or its process was killed before that.
     Started { pid: i32 },
     /// No process of the command is left, or the command was never started. This is repeated after every later
     /// `Extend`.
@@ -56,7 +57,8 @@ pub enum SupervisorNotice {
     Killing { reason: KillReason, processes: String },
     /// The supervisor may be woken `delay` too late, so it brings the stop and the kill forward by that much.
     RunsLate { delay: Duration },
-    /// A kill of the command would take `kill_time`, so the stop and the kill are brought forward by that much.
+    /// Killing the command would take `kill_time`, so the stop and the kill are brought forward by that much. `pace` is
+    /// the pace of the kill; `None` if all processes would be killed at once.
     KillTime { kill_time: Duration, processes: u32, threads: u32, pace: Option<KillPace> },
     /// The stop and the kill would have to be brought forward by `advance`, which is longer than `max_advance`, so no
     /// command may run.
@@ -65,12 +67,12 @@ pub enum SupervisorNotice {
     SignalRefused { signal: i32, reason: String },
     /// A process cannot be killed. The text names it and states the reason.
     CannotKill(String),
-    /// The main process ended on its own and left these processes running; `awaited` states whether leaderrun waits
-    /// for them, because they now count as the command (`--wait-for all`).
+    /// The main process ended on its own and left these processes running; `awaited` states whether they are treated as
+    /// part of the command, so that leaderrun waits for them (`--wait-for all`).
     LeftRunning { processes: String, awaited: bool },
     /// The command could not be started.
     NotExecuted { command: String, reason: String },
-    /// The command was suspended from its terminal and was continued, because a leader cannot be suspended.
+    /// The command was suspended from its terminal, and leaderrun continued it, because a leader cannot be suspended.
     SuspendRefused,
     /// The command's process group is the terminal's foreground group.
     HasTerminal,

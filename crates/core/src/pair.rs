@@ -116,7 +116,7 @@ impl Pair {
         !viewer.may_lead && self.member(member).is_some_and(holds) && !self.is_held_in_both_by(viewer)
     }
 
-    /// Returns the combined record and version of both objects.
+    /// Returns the combined record and version of both objects; `None` if neither object exists.
     pub fn stored(&self, viewer: &Viewer) -> Option<Stored> {
         Some(Stored { version: self.version()?, record: self.record(viewer) })
     }
@@ -133,7 +133,7 @@ impl Pair {
         resource_version.rsplit(SEPARATOR).next().unwrap_or_default()
     }
 
-    /// Returns the parts of a combined uid.
+    /// Returns the two parts of a combined uid. The part of an object that does not exist is empty.
     pub fn uids(uid: &str) -> impl Iterator<Item = &str> {
         uid.split(SEPARATOR)
     }
@@ -289,6 +289,11 @@ mod tests {
             assert_eq!((record.is_held(), record.renew_time), (true, Timestamp::from_second(1).ok()), "between writes");
             assert!(!pair.stored(&viewer(false)).unwrap().record.is_held(), "the halves of two different claims");
         }
+    }
+
+    #[test]
+    fn a_claim_of_the_viewer_with_an_edited_holder_in_one_object_has_an_unknown_holder() {
+        use RunState::Held;
         let with_edited_holder = |mut stored: Option<Stored>| {
             stored.as_mut().unwrap().record.holder_identity = "b".into();
             stored

@@ -143,8 +143,8 @@ impl Record {
         }
     }
 
-    /// Returns whether this record is a forced release, after which no candidate waits for the former holder's lease
-    /// to expire. Like a mark, it is valid only while its time equals the record's `renewTime`.
+    /// Returns whether this record is a forced release, after which no candidate waits for the former holder's lease to
+    /// expire. Like a mark, it is valid only while its time equals the record's `renewTime`.
     pub fn is_released_by_force(&self) -> bool {
         self.forced.is_some() && self.forced == self.renew_time && !self.is_held()
     }
@@ -232,8 +232,8 @@ impl fmt::Display for RecordSlot {
 pub struct Version {
     /// The unique ID of the object. It changes when the object is deleted and recreated under the same name.
     pub uid: String,
-    /// The resourceVersion, which grows with every write. The fencing token is derived from the resourceVersion of the
-    /// acquisition.
+    /// The resourceVersion, which changes with every write. The fencing token is derived from the resourceVersion of
+    /// the acquisition.
     pub resource_version: String,
 }
 

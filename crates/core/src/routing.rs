@@ -7,12 +7,13 @@
 //!
 //! # The rules
 //!
-//! - Traffic is routed to the command after it has started, and routed away before it gets the stop signal.
+//! - Traffic is routed to the command after it has started. The withdrawal begins before the command gets the stop
+//!   signal, unless the command must be stopped at once.
 //! - A candidate that has never led changes nothing.
 //! - A routing step that was dropped to begin another may still have been carried out, so traffic is withdrawn even if
 //!   the step that routed it was dropped.
 //! - A leader checks at growing intervals whether traffic is still routed to its command. Another client may have
-//!   changed that, and so may a late write by a predecessor to an object that this leader has not written yet.
+//!   routed it elsewhere, and so may a late write by a predecessor to an object that this leader has not written yet.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -52,7 +53,7 @@ pub enum RouteAction {
     Begin(RoutingStep),
     /// The withdrawal is finished or not possible: the command may get its termination signal.
     Withdrawn,
-    /// The candidate is exiting and has no traffic that it could withdraw: stop driving this route.
+    /// The run is over and no traffic is left that could be withdrawn: stop driving this route.
     Finish,
 }
 
@@ -68,7 +69,7 @@ pub enum RoutingStep {
         /// Whether to write even if traffic is already routed here, because a pending withdrawal may change that.
         rewrite: bool,
     },
-    /// Route traffic away from this candidate, which led with this token. Earlier writes may still be pending.
+    /// Route traffic away from this candidate, which led with this token. Writes of its earlier steps may still arrive.
     Withdraw { token: String },
 }
 
@@ -100,8 +101,8 @@ pub struct Route {
     stop: Option<Instant>,
     started: bool,
     /// Whether the command has ended or is about to be stopped. From then on, no traffic is routed to it.
-    ending: bool,
-    exiting: bool,
+    command_ending: bool,
+    run_ending: bool,
     known: KnownRoute,
     under_way: Option<RoutingStep>,
     /// Whether a withdrawal was begun and no step has succeeded since. If so, [`RoutingStep::RouteHere`] must write
@@ -126,8 +127,8 @@ impl Route {
             token: None,
             stop: None,
             started: false,
-            ending: false,
-            exiting: false,
+            command_ending: false,
+            run_ending: false,
             known: KnownRoute::Unknown,
             under_way: None,
             may_be_withdrawn: false,
@@ -160,7 +161,7 @@ impl Route {
             if mem::take(&mut self.withdrawal_awaited) {
                 actions.push(RouteAction::Withdrawn);
             }
-            if self.exiting {
+            if self.run_ending {
                 actions.push(RouteAction::Finish);
             }
         }
@@ -186,9 +187,9 @@ impl Route {
             Update::Leading { stop, .. } => return self.stop = Some(*stop),
             Update::Acquired { token, .. } => self.token = Some(token.clone()),
             Update::CommandStarted => self.started = true,
-            Update::Terminating => (self.ending, self.withdrawal_awaited) = (true, true),
-            Update::Lost(_) | Update::CommandGone => self.ending = true,
-            Update::Exiting => (self.ending, self.exiting) = (true, true),
+            Update::Terminating => (self.command_ending, self.withdrawal_awaited) = (true, true),
+            Update::Lost(_) | Update::CommandGone => self.command_ending = true,
+            Update::RunEnding => (self.command_ending, self.run_ending) = (true, true),
             _ => return,
         }
         (self.failures, self.retry_at) = (0, None);
@@ -233,7 +234,9 @@ impl Route {
             // Before the command starts, this leader has routed no traffic to its pod. When its leadership ends,
             // traffic is withdrawn even if the command was never started, because an earlier run in the same pod may
             // have left traffic routed to it.
-            (_, Some(token), _) if self.started || self.ending => RoutingStep::Withdraw { token: token.clone() },
+            (_, Some(token), _) if self.started || self.command_ending => {
+                RoutingStep::Withdraw { token: token.clone() }
+            }
             _ => return None,
         };
         let is_under_way = |step: &RoutingStep| mem::discriminant(step) == mem::discriminant(&next);
@@ -242,7 +245,7 @@ impl Route {
 
     /// Returns the instant from which traffic must be routed away, if the command may get traffic until then.
     fn route_until(&self) -> Option<Instant> {
-        self.stop.filter(|_| self.started && !self.ending).map(|stop| stop - self.withdrawal_time)
+        self.stop.filter(|_| self.started && !self.command_ending).map(|stop| stop - self.withdrawal_time)
     }
 }
 

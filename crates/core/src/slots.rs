@@ -146,7 +146,7 @@ impl SlotElection {
                 ElectionAction::ClaimFailed => {
                     // From now on, try another slot first.
                     self.first = (number + 1) % self.slots.len();
-                    self.allow_claims_in_other_slots(number);
+                    self.end_claim(number);
                 }
                 ElectionAction::StartLeading(_) => {
                     (self.claimed, self.leads) = (Some(number), true);
@@ -154,7 +154,7 @@ impl SlotElection {
                 ElectionAction::Finish(outcome) => {
                     self.slots[number].outcome = Some(*outcome);
                     if self.claimed == Some(number) && !self.leads {
-                        self.allow_claims_in_other_slots(number);
+                        self.end_claim(number);
                     }
                 }
                 _ => {}
@@ -167,8 +167,9 @@ impl SlotElection {
         }
     }
 
-    /// Allows claims again in all slots except `number`. Their elections act on this at their next timeout.
-    fn allow_claims_in_other_slots(&mut self, number: usize) {
+    /// Records that no claim is pending in slot `number` any more, and allows claims again in all others. Their
+    /// elections claim at their next timeout.
+    fn end_claim(&mut self, number: usize) {
         self.claimed = None;
         for (other, slot) in self.slots.iter_mut().enumerate() {
             if other != number {

@@ -6,21 +6,21 @@
 //!
 //! # The rules
 //!
-//! - When the tenure ends, the stop signal is sent to the command. `lost_grace` later, SIGKILL is sent to the whole
-//!   process tree.
-//! - A command whose tenure has ended is not saved by a later renewal. The renewal keeps the lock, but does not change
-//!   the kill instant.
+//! - At the tenure's `stop`, the stop signal is sent to the command. At its `kill`, which is `lost_grace` later,
+//!   SIGKILL is sent to the whole process tree.
+//! - Once the stop signal was sent, a later renewal does not save the command: it keeps the lock, but does not postpone
+//!   the kill.
 //! - Once a kill is scheduled, it can only be brought forward.
 //! - The stop and the kill are brought forward to allow for late wake-ups of the supervisor or the elector, and for the
-//!   time that killed processes take to end. If that leaves too little time for a renewal, no command is started, and
-//!   a running command is stopped while the lock is still held.
-//! - If a command has run for `max_run`, the stop signal is sent to it, and SIGKILL `kill_after` later, or
-//!   `lost_grace` later if there is no `kill_after`.
+//!   time that killed processes take to end. If that leaves too little time for a renewal, no command is started, and a
+//!   running command is stopped while the lock is still held.
+//! - If a command has run for `max_run`, the stop signal is sent to it, and SIGKILL `kill_after` later, or `lost_grace`
+//!   later if there is no `kill_after`.
 //! - When the main process has ended, SIGTERM is sent to the processes that it left running, and SIGKILL after
-//!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes are treated as part of the command until
-//!   the last one has ended.
-//! - With some kinds of lock, a frozen elector blocks all other candidates. With these, the supervisor kills an elector
-//!   that sends no orders after a loss, but only long after its lease has expired.
+//!   `lost_grace`. With [`Supervisor::with_wait_for_all`], these processes are treated as part of the command until the
+//!   last one has ended.
+//! - With some kinds of lock, a frozen elector blocks all other candidates. If the lock is of such a kind, the
+//!   supervisor kills an elector that sends no orders after a loss, but only long after its lease has expired.
 //! - After a termination signal, or when no time is left, no command is started.
 
 mod deadline_advance;
@@ -131,8 +131,8 @@ impl Supervisor {
         self.advance.set_kill_time(kill_time)
     }
 
-    /// Limits how far the stop and the kill can be brought forward. If that is not far enough, no command is started,
-    /// and a running command is stopped.
+    /// Sets the longest advance with which a command may run. If the stop and the kill have to be brought forward by
+    /// more, no command is started, and a running command is stopped.
     #[must_use]
     pub fn with_max_advance(mut self, max_advance: Duration) -> Self {
         self.advance.max = max_advance;
@@ -146,8 +146,8 @@ impl Supervisor {
         Self { frozen_elector_timeout: timeout, ..self }
     }
 
-    /// Sets whether the processes that the main process leaves running are treated as part of the command, for a
-    /// daemon that goes into the background.
+    /// Sets whether the processes that the main process leaves running are treated as part of the command, for a daemon
+    /// that goes into the background.
     #[must_use]
     pub fn with_wait_for_all(self, waits_for_all: bool) -> Self {
         Self { waits_for_all, ..self }
@@ -164,7 +164,7 @@ impl Supervisor {
     pub fn step(&mut self, now: Instant, inputs: SupervisorInputs) -> Vec<SupervisorAction> {
         let SupervisorInputs { start, orders, elector_died, main_ended, tree_empty } = inputs;
         match start {
-            Some(StartResult::Forked) => {
+            Some(StartResult::Attempted) => {
                 self.main = MainProcess::Running;
                 self.runs_until = self.stop_options.max_run.map(|longest| now + longest);
             }
@@ -301,15 +301,16 @@ impl Supervisor {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        let is_too_slow = !self.advance.is_within_max() && self.reported_gone.is_none();
-        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || is_too_slow) {
-            if is_too_slow && !self.lost {
+        let exceeds_max_advance = !self.advance.is_within_max() && self.reported_gone.is_none();
+        if let Some(tenure) = self.tenure().filter(|tenure| now >= tenure.stop || exceeds_max_advance) {
+            if exceeds_max_advance && !self.lost {
                 let (advance, max_advance) = (self.advance.total(), self.advance.max);
                 self.notify(SupervisorNotice::TooSlow { advance, max_advance });
             }
-            // A command that takes too long to kill may start even more processes, so its grace period is limited.
+            // A later kill would come too late, because of late wake-ups or of the command's many processes. There may
+            // soon be even more of them, so the grace period is limited.
             let grace_end = now + self.stop_options.lost_grace;
-            self.begin_stop_for_loss(if is_too_slow { tenure.kill.min(grace_end) } else { tenure.kill });
+            self.begin_stop_for_loss(if exceeds_max_advance { tenure.kill.min(grace_end) } else { tenure.kill });
         }
         if self.may_time_out() && self.runs_until.is_some_and(|at| now >= at) {
             self.timed_out = true;

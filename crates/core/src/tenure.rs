@@ -1,4 +1,4 @@
-//! How long a successful renewal allows the command to run.
+//! How long a successful claim or renewal allows the command to run.
 
 use core::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::timing::Timing;
 /// supervisor and the command itself. This is part of [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN).
 const SUPERVISOR_KILL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long a successful renewal allows the command to run, and the instant at which the command is killed.
+/// How long a successful claim or renewal allows the command to run, and the instant at which the command is killed. A
+/// claim counts as the first renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tenure {
     /// T0, the instant just before the renewal's request was sent. No other candidate can have seen the renewal

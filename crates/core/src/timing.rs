@@ -7,8 +7,8 @@ use core::time::Duration;
 /// time.
 pub const MIN_KILL_MARGIN: Duration = Duration::from_secs(1);
 
-/// The number of requests that must fit between the first renewal that fails and the renew deadline. A dead connection
-/// then costs a request, but not the lock.
+/// How many requests, including the first renewal that fails, must be able to time out before the renew deadline. A
+/// dead connection then costs a request, but not the lock.
 pub const ATTEMPTS: u32 = 3;
 
 /// The shortest timeout of a request.
@@ -34,7 +34,9 @@ impl Timing {
     /// deadline and the lease duration, or less if that is necessary to leave [`MIN_KILL_MARGIN`].
     ///
     /// # Errors
-    /// Returns the duration that does not fit the others, the reason, and a value to try instead.
+    /// Fails if a duration is zero (only `lost_grace` may be), if the lease duration is not a whole number of seconds
+    /// or longer than [`MAX_LEASE_DURATION`], or if the kill margin or [`ATTEMPTS`] requests do not fit in. The error
+    /// contains the duration to change, the reason, and a value to try.
     pub fn new(
         lease_duration: Duration,
         renew_deadline: Duration,
@@ -92,7 +94,8 @@ impl Timing {
         self.renew_deadline
     }
 
-    /// Returns the time between two renewals, and the shortest time between two reads of a candidate that cannot watch.
+    /// Returns the usual time between two renewals, and the shortest time between two reads of a candidate that cannot
+    /// watch.
     pub fn retry_period(&self) -> Duration {
         self.retry_period
     }
@@ -102,14 +105,14 @@ impl Timing {
         self.lost_grace
     }
 
-    /// Returns the timeout of one request. [`ATTEMPTS`] timeouts in a row fit between the first renewal that fails and
-    /// the renew deadline.
+    /// Returns the timeout of one request. Starting with the first renewal that fails, [`ATTEMPTS`] requests in a row
+    /// can time out before the renew deadline.
     pub fn request_timeout(&self) -> Duration {
         (self.renew_deadline - self.retry_period) / ATTEMPTS
     }
 
-    /// Returns how far the stop and the kill can be brought forward at most. A renewal that is sent on time then still
-    /// ends before the stop, even if it takes its whole timeout.
+    /// Returns the longest time by which the stop and the kill may be brought forward while a command runs. A renewal
+    /// that is sent on time then still ends before the stop, even if it takes its whole timeout.
     pub fn max_advance(&self) -> Duration {
         self.renew_deadline - self.retry_period - self.request_timeout()
     }
@@ -214,8 +217,12 @@ mod tests {
 
     #[test]
     fn the_default_grace_is_half_of_the_time_after_the_renew_deadline() {
+        assert_eq!(timing(15_000, 10_000, 2_000, None).unwrap().lost_grace(), Duration::from_millis(2500));
+    }
+
+    #[test]
+    fn client_gos_defaults_leave_time_for_requests_and_tolerate_different_clock_rates() {
         let defaults = timing(15_000, 10_000, 2_000, None).unwrap();
-        assert_eq!(defaults.lost_grace(), Duration::from_millis(2500));
         assert!(defaults.request_timeout() * ATTEMPTS + defaults.retry_period() <= defaults.renew_deadline());
         assert_eq!(defaults.tolerated_clock_rate(), 1.2);
         assert_eq!(defaults.max_advance().as_millis(), 5333);
@@ -267,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn applying_each_suggestion_leads_to_valid_durations() {
+    fn applying_the_suggestions_leads_to_valid_durations() {
         let values = [0, 1, 40, 100, 500, 999, 1000, 1001, 1500, 2000, 3000, 10_000, 15_000, 86_400_000];
         for lease in values {
             for renew in values {

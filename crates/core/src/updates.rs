@@ -11,7 +11,7 @@ use crate::instant::Instant;
 /// An update about a candidate.
 #[derive(Clone, Debug)]
 pub enum Update {
-    /// The full name of the lock, including the parts that the user left out.
+    /// The full name of the lock. If the user gave no namespace, it contains the default one.
     Lock(String),
     /// The election's next timeout; `None` if the election only waits for input.
     NextTimeout(Option<Instant>),
@@ -22,6 +22,7 @@ pub enum Update {
     /// A write that is not a renewal was refused. Usually this is a claim, and its refusal means that the lock can be
     /// read but not acquired. It can also be a release or a request to step down.
     WriteRefused,
+    /// A watch was opened for a slot that was already watched before.
     WatchRestarted,
     /// A request to renew the lock ended with this result, after this time.
     Renewal {
@@ -48,12 +49,12 @@ pub enum Update {
         /// The time by which the supervisor must have reported that every process of the command is dead. If it has
         /// not, the elector kills the command itself. A supervisor that kills the processes gradually (see
         /// [`KillPace`](crate::kill_time::KillPace)) gets more time.
-        gone: Instant,
+        gone_by: Instant,
     },
     CommandStarted,
-    /// The end of the command was requested by a signal or by a request to step down.
+    /// leaderrun got a termination signal or was asked to step down, so the command has to end.
     TerminationRequested,
-    /// A termination signal is about to be sent to the command.
+    /// The command, to which traffic is routed, is about to get a termination signal.
     Terminating,
     /// The command has ended, with this exit status: 124 after `--max-run`, otherwise the status that a shell reports.
     CommandEnded(String),
@@ -67,8 +68,8 @@ pub enum Update {
     KillTime(Duration),
     /// No process of the command is left.
     CommandGone,
-    /// leaderrun is about to exit or to rejoin.
-    Exiting,
+    /// This run of leaderrun is over: the process exits or rejoins.
+    RunEnding,
 }
 
 /// A thread whose scheduling delay is measured.
@@ -90,7 +91,7 @@ pub struct Observed {
     pub since: Option<Timestamp>,
     /// The record's number of transitions; `None` if there is no record.
     pub transitions: Option<u32>,
-    /// When the candidate may claim the lock if the record does not change until then.
+    /// When the lock may be acquired if the record does not change until then.
     pub takeable_at: Instant,
 }
 
@@ -100,9 +101,10 @@ pub enum RenewalResult {
     Success,
     /// Another client had changed the object.
     Conflict,
-    /// The request has certainly not renewed the lock.
+    /// The request is known not to have renewed the lock.
     Refused,
-    /// The renewal may or may not have been carried out.
+    /// The request failed in a way that leaves open whether it was carried out, for example with a broken connection or
+    /// a server error.
     Error,
     /// No reply to the renewal arrived in time.
     Timeout,
@@ -113,7 +115,7 @@ pub enum RenewalResult {
 pub enum Loss {
     /// The lock could not be renewed in time.
     NotRenewed,
-    /// The command could not have been killed in time if renewals had failed.
+    /// Killing the command would have taken so long that the lock could have expired first, if renewals had failed.
     TooSlow,
     /// Another candidate holds the lock.
     Taken,

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use crate::harness::leaderrun;
 use crate::{Running, TestLock, Witnesses};
 
-/// Durations that are as short as a busy machine allows. After the last renewal, the command gets the stop signal after
-/// 4 s, is killed after 5 s, and another candidate may take over after 6 s.
+/// Options for durations as short as a busy machine allows: the command gets the stop signal 4 s after the last
+/// renewal, is killed after 5 s, and another candidate may take over after 6 s.
 pub const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
 /// A process, usually leaderrun, that is configured but not started yet.
@@ -91,7 +91,7 @@ impl Candidate {
         self
     }
 
-    /// Changes the command before it is started.
+    /// Changes the [`Command`] that starts the process.
     pub fn configure(mut self, change: impl FnOnce(&mut Command)) -> Self {
         change(&mut self.command);
         self

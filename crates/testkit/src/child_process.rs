@@ -19,7 +19,7 @@ impl ChildProcess {
         let at_exit = Arc::downgrade(&child);
         scratch::at_exit(move || {
             if let Some(child) = at_exit.upgrade() {
-                end(&child);
+                kill_and_reap(&child);
             }
         });
         Ok(ChildProcess(child))
@@ -27,23 +27,23 @@ impl ChildProcess {
 
     /// Returns whether the process is running.
     pub fn is_alive(&self) -> bool {
-        let mut child = self.0.lock().expect("a child process");
+        let mut child = self.0.lock().expect("no thread panics while it holds this lock");
         matches!(child.try_wait(), Ok(None))
     }
 
     /// Kills the process, and waits until it has ended.
     pub fn kill(&self) {
-        end(&self.0);
+        kill_and_reap(&self.0);
     }
 }
 
 impl Drop for ChildProcess {
     fn drop(&mut self) {
-        end(&self.0);
+        kill_and_reap(&self.0);
     }
 }
 
-fn end(child: &Mutex<Child>) {
+fn kill_and_reap(child: &Mutex<Child>) {
     if let Ok(mut child) = child.lock() {
         // Both calls succeed if the process has already ended.
         let _ = child.kill();
@@ -61,7 +61,7 @@ fn spawn_from_permanent_thread(mut command: Command) -> io::Result<Child> {
                 let _ = reply.send(command.spawn());
             }
         };
-        thread::Builder::new().name("spawner".to_owned()).spawn(spawn).expect("a thread");
+        thread::Builder::new().name("spawner".to_owned()).spawn(spawn).expect("a thread can be started");
         send
     });
     let parent = process::id();
@@ -79,6 +79,6 @@ fn spawn_from_permanent_thread(mut command: Command) -> io::Result<Child> {
         });
     }
     let (reply, spawned) = mpsc::sync_channel(1);
-    SPAWNER.send((command, reply)).expect("the spawning thread");
-    spawned.recv().expect("the spawning thread")
+    SPAWNER.send((command, reply)).expect("the spawner never ends");
+    spawned.recv().expect("the spawner answers each request")
 }

@@ -31,7 +31,8 @@ pub const MERGE_PATCH: &str = "application/merge-patch+json";
 /// The content type of a JSON patch (RFC 6902).
 pub const JSON_PATCH: &str = "application/json-patch+json";
 
-/// A client of one API server with the credentials of one user. Each request uses a new connection.
+/// A client of one API server with the credentials of at most one user. Each request uses a new connection, except in a
+/// [`Session`].
 #[derive(Clone)]
 pub struct Client {
     server: SocketAddr,
@@ -174,7 +175,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, content_type);
             bytes = body.to_string().into();
         }
-        request.body(Full::new(bytes)).expect("a request")
+        request.body(Full::new(bytes)).expect("the path and the headers are valid")
     }
 }
 
@@ -247,7 +248,7 @@ impl Watch {
         Watch { events, reader }
     }
 
-    /// Returns the next event; `None` at the regular end of the watch.
+    /// Returns the next event; `None` if the watch has ended normally.
     pub fn next(&self) -> Option<Value> {
         match self.events.recv_timeout(TIMEOUT) {
             Ok(event) => Some(event.unwrap_or_else(|error| panic!("the watch broke: {error}"))),
@@ -261,12 +262,12 @@ impl Watch {
         std::iter::from_fn(|| self.next()).find(|event| event["type"] != "BOOKMARK")
     }
 
-    /// Returns whether nothing happens for `duration`: no event, no end, no error.
+    /// Returns whether nothing happens for `duration`: no event, no end, no error. An event that arrives is discarded.
     pub fn is_silent_for(&self, duration: Duration) -> bool {
         self.events.recv_timeout(duration).is_err_and(|error| error == RecvTimeoutError::Timeout)
     }
 
-    /// Waits until the watch has ended regularly or its connection has broken.
+    /// Discards the remaining events until the watch has ended normally or its connection has broken.
     pub fn wait_until_over(&self) {
         loop {
             match self.events.recv_timeout(TIMEOUT) {

@@ -102,13 +102,16 @@ impl Cluster {
     pub fn new_namespace(&self) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        self.admin().create("/api/v1/namespaces", &json!({ "metadata": { "name": name } })).expect("a new namespace");
+        self.admin()
+            .create("/api/v1/namespaces", &json!({ "metadata": { "name": name } }))
+            .expect("the namespace can be created");
         name
     }
 
-    /// Waits until the holder of a Lease on this server has renewed it `count` times.
+    /// Waits until the holder of a Lease on this server has renewed it at least `count` times.
     pub fn wait_for_renewals(&self, lock: &TestLock, count: usize) {
-        let renew_time = || self.admin().get(&lock.lease_path()).expect("the Lease")["spec"]["renewTime"].clone();
+        let renew_time =
+            || self.admin().get(&lock.lease_path()).expect("the Lease exists")["spec"]["renewTime"].clone();
         for _ in 0..count {
             let before = renew_time();
             eventually("the Lease is renewed", || renew_time() != before);
@@ -124,13 +127,13 @@ impl Cluster {
         let role = format!("{rbac}/roles/{user}");
         let before = admin.get(&role).map(|role| role["rules"].clone());
         let metadata = json!({ "name": user, "namespace": namespace });
-        admin.replace(&role, &json!({ "metadata": metadata, "rules": rules })).expect("a Role");
+        admin.replace(&role, &json!({ "metadata": metadata, "rules": rules })).expect("the Role can be written");
         let binding = json!({
             "metadata": metadata,
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user },
             "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
         });
-        admin.replace(&format!("{rbac}/rolebindings/{user}"), &binding).expect("a RoleBinding");
+        admin.replace(&format!("{rbac}/rolebindings/{user}"), &binding).expect("the RoleBinding can be written");
 
         let granted = accesses(namespace, &rules);
         let mut revoked = accesses(namespace, &before.unwrap_or_default());
@@ -195,6 +198,6 @@ fn is_allowed(client: &Client, access: &Value) -> bool {
     let review = json!({ "spec": { "resourceAttributes": access } });
     let review = client
         .create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)
-        .expect("a SelfSubjectAccessReview");
+        .expect("every user may ask for its permissions");
     review["status"]["allowed"] == true
 }

@@ -98,5 +98,5 @@ fn fingerprint(der: &[u8]) -> String {
 }
 
 fn lock<T>(map: &'static Mutex<T>) -> MutexGuard<'static, T> {
-    map.lock().expect("the issued credentials")
+    map.lock().expect("no thread panics while it holds this lock")
 }

@@ -20,7 +20,7 @@ use crate::{scratch, tls};
 /// The time within which `etcd` and `kube-apiserver` must start. It is long enough for a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Returns the directory with `etcd` and `kube-apiserver`, which `KUBEBUILDER_ASSETS` names.
+/// Returns the directory with `etcd` and `kube-apiserver` that `KUBEBUILDER_ASSETS` names, if it is set and not empty.
 pub fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -61,7 +61,7 @@ impl Envtest {
 
     /// Kills the API server and starts it again; etcd keeps the data.
     pub fn restart(&self) {
-        let mut apiserver = self.apiserver.lock().expect("kube-apiserver");
+        let mut apiserver = self.apiserver.lock().expect("no earlier restart has failed");
         apiserver.kill();
         *apiserver = start_apiserver(&self.assets, &self.directory, self.address(), &self.etcd);
         drop(apiserver);
@@ -73,8 +73,10 @@ impl Envtest {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         while client.send(Method::GET, "/readyz", None, second).map_or(0, |response| response.status) != 200 {
-            let alive = self.etcd.process.is_alive() && self.apiserver.lock().expect("kube-apiserver").is_alive();
-            if !alive || start.elapsed() > START_TIMEOUT {
+            let apiserver = self.apiserver.lock().expect("no earlier restart has failed");
+            let are_alive = self.etcd.process.is_alive() && apiserver.is_alive();
+            drop(apiserver);
+            if !are_alive || start.elapsed() > START_TIMEOUT {
                 panic!(
                     "kube-apiserver is not ready\n{}\n{}",
                     last_lines(&self.directory.join("etcd.log")),
@@ -98,7 +100,7 @@ impl Etcd {
             .arg(format!("--listen-peer-urls={peers}"))
             .arg(format!("--initial-advertise-peer-urls={peers}"))
             .arg(format!("--initial-cluster=default={peers}"))
-            // Sockets of this process are bound to the same ports, to reserve them.
+            // Sockets of this process reserve the same ports, so etcd must share them.
             .arg("--socket-reuse-port=true")
             .arg("--unsafe-no-fsync=true");
         Etcd { ports, process: spawn(command, &directory.join("etcd.log")) }
@@ -145,13 +147,13 @@ fn write_files(directory: &Path) {
         ("service-account.pub", &public),
         ("tokens.csv", &users::token_file()),
     ] {
-        fs::write(directory.join(name), text).expect("a file for kube-apiserver");
+        fs::write(directory.join(name), text).expect("the files of kube-apiserver can be written");
     }
 }
 
 fn spawn(mut command: Command, log: &Path) -> ChildProcess {
-    let output = File::options().create(true).append(true).open(log).expect("a log file");
-    command.stdin(Stdio::null()).stdout(output.try_clone().expect("a log file")).stderr(output);
+    let output = File::options().create(true).append(true).open(log).expect("the log file can be opened");
+    command.stdin(Stdio::null()).stdout(output.try_clone().expect("a descriptor can be duplicated")).stderr(output);
     let program = command.get_program().to_owned();
     ChildProcess::spawn(command).unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()))
 }

@@ -12,7 +12,7 @@ pub const LOST: i32 = 76;
 /// The command was stopped after `--max-run`.
 pub const TIMED_OUT: i32 = 124;
 
-/// The usage of leaderrun was invalid, or this system refuses something that leaderrun needs.
+/// The usage of leaderrun was invalid, or leaderrun cannot work on this system.
 pub const FAILED: i32 = 125;
 
 /// The command was found but cannot be executed.

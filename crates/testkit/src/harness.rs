@@ -63,10 +63,10 @@ static LEADERRUN: OnceLock<PathBuf> = OnceLock::new();
 /// Returns the path of the program under test.
 pub fn leaderrun() -> &'static str {
     let program = LEADERRUN.get().expect("testkit::harness!() sets the path of leaderrun");
-    program.to_str().expect("a path in UTF-8")
+    program.to_str().expect("the path is UTF-8")
 }
 
-/// A requirement of a test: returns an error if `PATH` has no such program.
+/// Checks a requirement of a test: that this program is in a directory of `PATH`.
 pub fn check_installed(program: &str) -> Result<(), String> {
     let directories = env::var_os("PATH").unwrap_or_default();
     let is_installed = env::split_paths(&directories).any(|directory| directory.join(program).is_file());
@@ -106,7 +106,7 @@ impl Harness {
         self
     }
 
-    /// Runs this binary as the command of a candidate, if it was started as one.
+    /// Runs this binary as a candidate's command, and returns its exit status; `None` if it was not started as one.
     pub fn run_as_command(&self) -> Option<ExitCode> {
         let mut arguments = env::args_os();
         (arguments.nth(1)? == witness::FLAG).then(|| (self.run_as_command)(arguments))
@@ -164,7 +164,7 @@ impl Harness {
     fn missing_sources(&self) -> Vec<String> {
         let package = Path::new(self.package);
         let Some(compiled) = compiled_sources() else { return Vec::new() };
-        let directory = package.join(self.main).parent().expect("a main file in a directory").to_owned();
+        let directory = package.join(self.main).parent().expect("the main file is in a directory").to_owned();
         let sources = sources_in(&directory).into_iter();
         let relative = sources.filter_map(|source| Some(source.strip_prefix(package).ok()?.to_str()?.to_owned()));
         let mut missing: Vec<String> = relative.filter(|source| !compiled.contains(source)).collect();

@@ -48,8 +48,8 @@ pub fn time(random: &mut Rng) -> Timestamp {
         1 => Timestamp::MAX,
         2 => Timestamp::UNIX_EPOCH,
         3 => Timestamp::from_second(random.i64(Timestamp::MIN.as_second()..Timestamp::MAX.as_second()))
-            .expect("in range"),
-        _ => Timestamp::from_second(START_OF_2026 + random.i64(0..20)).expect("a second of 2026"),
+            .expect("the second is in range"),
+        _ => Timestamp::from_second(START_OF_2026 + random.i64(0..20)).expect("the seconds of 2026 are in range"),
     }
 }
 
@@ -60,7 +60,7 @@ pub fn seconds(random: &mut Rng) -> Option<u32> {
     SECONDS[random.usize(..SECONDS.len())]
 }
 
-/// Returns a record with a random holder, times and mark.
+/// Returns a record with random fields, many of which are hostile or extreme.
 pub fn record(random: &mut Rng) -> Record {
     let renew_time = (random.u8(..5) > 0).then(|| time(random));
     let state = if random.u8(..4) > 0 { RunState::Held } else { RunState::Released };
@@ -100,15 +100,15 @@ pub fn json(random: &mut Rng, depth: u8) -> Value {
     }
 }
 
-/// Changes, renames or removes a random field of a JSON document, or replaces all of it.
+/// Changes a random field or item of a JSON document, renames or removes a field, or replaces all of it.
 pub fn mutate(random: &mut Rng, document: &mut Value) {
     match document {
         Value::Object(fields) if !fields.is_empty() && random.u8(..8) > 0 => {
-            let name = fields.keys().nth(random.usize(..fields.len())).expect("a field").clone();
+            let name = fields.keys().nth(random.usize(..fields.len())).expect("the index is in range").clone();
             match random.u8(..6) {
                 0 => drop(fields.remove(&name)),
                 1 => {
-                    let value = fields.remove(&name).expect("a field");
+                    let value = fields.remove(&name).expect("the field exists");
                     fields.insert(text(random), value);
                 }
                 _ => mutate(random, &mut fields[&name]),

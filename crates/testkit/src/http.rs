@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{Running, TIMEOUT, eventually};
+use crate::{Running, TIMEOUT, eventually, eventually_some};
 
 /// A response from leaderrun's HTTP server.
 #[derive(Debug)]
@@ -16,21 +16,23 @@ pub struct Response {
     pub body: String,
 }
 
-/// Returns the address that leaderrun listens on, from its log. With `--http` and port 0, the kernel chooses the port.
+/// Waits until leaderrun has logged the address that it listens on, and returns it. If `--http` has port 0, the kernel
+/// chooses the port.
 #[track_caller]
 pub fn address(running: &Running) -> SocketAddr {
     const ANNOUNCEMENT: &str = "serving HTTP on http://";
     running.wait_for_log(ANNOUNCEMENT);
     let log = running.log();
     // leaderrun may log another address after a rejoin, so the last one counts.
-    let last = log.rsplit(ANNOUNCEMENT).next().and_then(|rest| rest.split_whitespace().next()).expect("an address");
-    last.parse().expect("an address")
+    let last = log.rsplit(ANNOUNCEMENT).next().and_then(|rest| rest.split_whitespace().next());
+    last.and_then(|last| last.parse().ok()).expect("an address follows the announcement")
 }
 
 /// Sends one request on a new connection. `head` is the request line and the headers, with the empty line at the end.
 ///
 /// # Errors
-/// Fails if connecting, or waiting for more data, takes longer than `timeout`, or if the response is incomplete.
+/// Fails if the connection fails, if connecting or waiting for more data takes longer than `timeout`, or if the head of
+/// the response is incomplete or invalid. The body is whatever arrives before the connection is closed.
 pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
@@ -45,7 +47,7 @@ pub fn request(address: SocketAddr, head: &str, timeout: Duration) -> io::Result
 /// Sends a GET request for a path, and returns the response.
 pub fn get(running: &Running, path: &str) -> Response {
     let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
-    request(address(running), &head, TIMEOUT).expect("a response")
+    request(address(running), &head, TIMEOUT).expect("leaderrun responds")
 }
 
 /// Returns the status of the response for a path.
@@ -60,19 +62,18 @@ pub fn wait_for_status(running: &Running, path: &str, expected: u16) {
 }
 
 /// Returns the JSON document at `/leader`.
-pub fn leader(running: &Running) -> Value {
-    serde_json::from_str(&get(running, "/leader").body).expect("JSON")
+pub fn leader_report(running: &Running) -> Value {
+    serde_json::from_str(&get(running, "/leader").body).expect("the document is JSON")
 }
 
 /// Waits until the document at `/leader` satisfies `condition`, and returns it. `what` describes the condition in the
 /// failure message.
 #[track_caller]
-pub fn wait_for_leader(running: &Running, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
-    eventually(what, || condition(&leader(running)));
-    leader(running)
+pub fn wait_for_leader_report(running: &Running, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    eventually_some(what, || Some(leader_report(running)).filter(&condition))
 }
 
-/// The samples of `/metrics`, by name and labels, without the label for the lock.
+/// The samples of `/metrics`, by name and labels, without the first label, which names the lock.
 #[derive(Debug)]
 pub struct Samples(BTreeMap<String, f64>);
 
@@ -84,10 +85,10 @@ pub fn samples(running: &Running) -> Samples {
 }
 
 fn sample(line: &str) -> (String, f64) {
-    let (series, value) = line.rsplit_once(' ').expect("a value");
-    let (name, labels) = series.split_once('{').expect("labels");
+    let (series, value) = line.rsplit_once(' ').expect("each sample has a value");
+    let (name, labels) = series.split_once('{').expect("each sample has labels");
     let without_lock = labels.trim_end_matches('}').split_once(',').map_or("", |(_, rest)| rest);
-    (format!("{name}{{{without_lock}}}"), value.parse().expect("a number"))
+    (format!("{name}{{{without_lock}}}"), value.parse().expect("the value is a number"))
 }
 
 impl Samples {
@@ -103,6 +104,5 @@ impl Samples {
 /// message.
 #[track_caller]
 pub fn wait_for_samples(running: &Running, what: &str, condition: impl Fn(&Samples) -> bool) -> Samples {
-    eventually(what, || condition(&samples(running)));
-    samples(running)
+    eventually_some(what, || Some(samples(running)).filter(&condition))
 }

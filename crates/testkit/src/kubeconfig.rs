@@ -59,8 +59,8 @@ pub fn write_with(file: &Path, server: SocketAddr, user: &str, credentials: &Val
     });
     // The file is replaced by renaming a temporary one over it, because other threads may read or write it at the same
     // time.
-    let draft =
-        tempfile::NamedTempFile::new_in(file.parent().expect("a file in a directory")).expect("a new kubeconfig");
-    fs::write(&draft, format!("{config:#}\n")).expect("the text of a kubeconfig");
+    let draft = tempfile::NamedTempFile::new_in(file.parent().expect("the file is in a directory"))
+        .expect("a file can be created");
+    fs::write(&draft, format!("{config:#}\n")).expect("the kubeconfig can be written");
     draft.persist(file).expect("the new kubeconfig replaces the old one");
 }

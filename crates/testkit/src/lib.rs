@@ -58,6 +58,6 @@ pub use self::{
     pty::{Pty, Screen},
     running::Running,
     stopped_thread::StoppedThread,
-    wait::{TIMEOUT, eventually},
-    witness::{Lifetime, Witnesses, boot_time},
+    wait::{TIMEOUT, eventually, eventually_some},
+    witness::{Lifetime, Witnesses, nanos_since_boot},
 };

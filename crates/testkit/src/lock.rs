@@ -16,19 +16,18 @@ pub struct TestLock {
 }
 
 impl TestLock {
-    /// Returns a Lease on the shared API server.
+    /// Returns a Lease, which does not exist yet, in a new namespace of the shared API server.
     pub fn lease() -> Self {
         Self::lease_through(Cluster::shared().kubeconfig())
     }
 
-    /// Returns a lock of this kind, for example `configmap`, on the shared API server.
+    /// Like [`TestLock::lease`], but with a lock of this kind, for example `configmap`.
     pub fn of_kind(kind: &str) -> Self {
         let lease = Self::lease();
         Self { name: format!("{kind}:{}", lease.name), ..lease }
     }
 
-    /// Returns a Lease on the shared API server that is reached through another kubeconfig, for example that of a
-    /// proxy.
+    /// Like [`TestLock::lease`], but reached through this kubeconfig, for example that of a proxy.
     pub fn lease_through(kubeconfig: PathBuf) -> Self {
         Self { name: format!("{}/job", Cluster::shared().new_namespace()), kubeconfig: Some(kubeconfig) }
     }
@@ -56,7 +55,7 @@ impl TestLock {
 
     pub fn namespace(&self) -> &str {
         let (_, name) = self.name.split_once(':').unwrap_or(("", &self.name));
-        name.split('/').next().expect("a namespace")
+        name.split('/').next().expect("`split` returns at least one part")
     }
 }
 

@@ -3,7 +3,7 @@
 //! client-go polls every retry period, with a GET and then a PUT. It takes over when the record has not changed for the
 //! duration in its *own* configuration. To release the lock, it writes an empty holder and a duration of one second. It
 //! keeps unknown annotations, and the times that it writes into annotations are whole seconds. fabric8 behaves the same
-//! way, but uses another JSON format in annotations.
+//! way, but uses another JSON format in annotations, with times in microseconds.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{Client, Cluster, boot_time, eventually};
+use crate::{Client, Cluster, eventually, nanos_since_boot};
 
 /// The lease duration in the candidate's configuration.
 const LEASE_DURATION: Duration = Duration::from_secs(6);
@@ -53,6 +53,7 @@ pub enum Ending {
 #[derive(Clone, Copy, Debug)]
 pub struct Leadership {
     pub began_at: u64,
+    /// 0 while the candidate still leads.
     pub ended_at: u64,
 }
 
@@ -64,8 +65,8 @@ pub struct OtherCandidate {
 
 #[derive(Default)]
 struct Shared {
-    /// `true` once the candidate has acquired the lock.
-    leads: AtomicBool,
+    /// `true` once the candidate has acquired the lock, even if it has lost it since.
+    has_led: AtomicBool,
     /// `true` if the candidate must release the lock and stop.
     release_requested: AtomicBool,
     /// `true` if the candidate must stop without a release.
@@ -83,7 +84,7 @@ impl OtherCandidate {
     }
 
     pub fn wait_until_leading(&self) {
-        eventually("the other candidate leads", || self.shared.leads.load(Ordering::SeqCst));
+        eventually("the other candidate leads", || self.shared.has_led.load(Ordering::SeqCst));
     }
 
     /// Ends the candidate's leadership, and returns the times at which it began and ended.
@@ -92,8 +93,12 @@ impl OtherCandidate {
             Ending::Release => self.shared.release_requested.store(true, Ordering::SeqCst),
             Ending::Crash => self.shared.crash_requested.store(true, Ordering::SeqCst),
         }
-        self.thread.take().expect("a thread").join().expect("an election loop");
-        self.shared.leadership.lock().expect("the leadership").expect("a candidate that has led")
+        self.thread.take().expect("only this call takes the thread").join().expect("the election loop does not panic");
+        self.shared
+            .leadership
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .expect("the candidate has led")
     }
 }
 
@@ -113,7 +118,7 @@ struct ElectionLoop {
 
 impl ElectionLoop {
     fn run(self) {
-        let leads = &self.shared.leads;
+        let has_led = &self.shared.has_led;
         let (mut observed, mut observed_at) = (Value::Null, Instant::now());
         while !self.shared.crash_requested.load(Ordering::SeqCst) {
             if let Some((object, record)) = self.get() {
@@ -121,31 +126,34 @@ impl ElectionLoop {
                     (observed, observed_at) = (record.clone(), Instant::now());
                 }
                 let holder = record["holderIdentity"].as_str().unwrap_or_default();
-                if leads.load(Ordering::SeqCst) && self.shared.release_requested.load(Ordering::SeqCst) {
+                if has_led.load(Ordering::SeqCst) && self.shared.release_requested.load(Ordering::SeqCst) {
                     self.end_leadership();
                     let _ = self.put(object, &record, "", Duration::from_secs(1));
                     return;
                 }
                 let is_free = holder.is_empty() || observed_at.elapsed() > LEASE_DURATION;
                 if (holder == IDENTITY || is_free) && self.put(object, &record, IDENTITY, LEASE_DURATION) {
-                    if !leads.swap(true, Ordering::SeqCst) {
-                        let began = Leadership { began_at: boot_time(), ended_at: 0 };
-                        *self.shared.leadership.lock().expect("the leadership") = Some(began);
+                    if !has_led.swap(true, Ordering::SeqCst) {
+                        let began = Leadership { began_at: nanos_since_boot(), ended_at: 0 };
+                        *self.shared.leadership.lock().expect("no thread panics while it holds this lock") =
+                            Some(began);
                     }
-                } else if leads.load(Ordering::SeqCst) && holder != IDENTITY {
+                } else if has_led.load(Ordering::SeqCst) && holder != IDENTITY {
                     break;
                 }
             }
             thread::sleep(RETRY_PERIOD);
         }
-        if leads.load(Ordering::SeqCst) {
+        if has_led.load(Ordering::SeqCst) {
             self.end_leadership();
         }
     }
 
     fn end_leadership(&self) {
-        if let Some(leadership) = &mut *self.shared.leadership.lock().expect("the leadership") {
-            leadership.ended_at = boot_time();
+        if let Some(leadership) =
+            &mut *self.shared.leadership.lock().expect("no thread panics while it holds this lock")
+        {
+            leadership.ended_at = nanos_since_boot();
         }
     }
 
@@ -162,7 +170,7 @@ impl ElectionLoop {
                 // For client-go, an object without the annotation has an empty record. For fabric8, it has none.
                 let missing = if self.implementation == Implementation::Fabric8 { "null" } else { "{}" };
                 let text = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().unwrap_or(missing);
-                let record = serde_json::from_str(text).expect("a record in JSON");
+                let record = serde_json::from_str(text).expect("the record is JSON");
                 if self.implementation == Implementation::Fabric8 && record != Value::Null {
                     assert_fabric8_can_read(&record);
                 }
@@ -171,7 +179,7 @@ impl ElectionLoop {
         }
     }
 
-    /// Replaces `previous`, the record in the object that was read. Returns whether the server accepted it.
+    /// Replaces `previous`, the record in the object that was read. Returns whether the server accepted the write.
     fn put(&self, mut object: Value, previous: &Value, holder: &str, duration: Duration) -> bool {
         let seconds = duration.as_secs();
         let now = Timestamp::now();

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// A TCP port, reserved by a socket that is bound to it but never listens.
 ///
 /// While nothing listens, connections to the port are refused. The kernel does not hand the port out to a server that
-/// asks for a free port. Nor does it use the port as a client's ephemeral port: such a client could connect to itself.
+/// asks for a free port, or use it as a client's ephemeral port, with which a client could connect to itself.
 pub struct Port {
     reservation: TcpSocket,
 }
@@ -18,13 +18,13 @@ pub struct Port {
 impl Port {
     /// Reserves a free port.
     pub fn reserve() -> Port {
-        let reservation = shared_socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port on 127.0.0.1");
+        let reservation = shared_socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("127.0.0.1 has a free port");
         Port { reservation }
     }
 
     /// Returns the address of the port.
     pub fn address(&self) -> SocketAddr {
-        self.reservation.local_addr().expect("the address of a bound socket")
+        self.reservation.local_addr().expect("a bound socket has an address")
     }
 
     /// Listens on the port until the listener is dropped. This must be called inside a tokio runtime.

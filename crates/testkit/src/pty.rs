@@ -28,16 +28,17 @@ impl Pty {
     /// starts at the same time would inherit the terminal and keep it open.
     pub fn open() -> Self {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let master = posix_openpt(flags).expect("a new terminal");
+        let master = posix_openpt(flags).expect("a terminal can be opened");
         grantpt(&master).expect("the terminal can be granted");
         unlockpt(&master).expect("the terminal can be unlocked");
-        let name = ptsname_r(&master).expect("the terminal's name");
-        let slave = open(name.as_str(), flags, Mode::empty()).expect("the terminal");
+        let name = ptsname_r(&master).expect("the terminal has a name");
+        let slave = open(name.as_str(), flags, Mode::empty()).expect("the terminal can be opened");
         Self { master: master.into(), slave }
     }
 }
 
-/// A terminal whose session leader is leaderrun or a program that starts it.
+/// A pseudo-terminal that records everything shown on it. [`Screen::attach`] makes it the controlling terminal of a
+/// command.
 pub struct Screen {
     /// The master of the pseudo-terminal, to which the test writes keys.
     pub keyboard: File,
@@ -53,11 +54,12 @@ impl Screen {
         let pty = Pty::open();
         let keyboard = File::from(pty.master);
         let contents = Arc::new(Mutex::new(Vec::new()));
-        let (mut reader, thread_contents) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&contents));
+        let (mut reader, thread_contents) =
+            (keyboard.try_clone().expect("a descriptor can be duplicated"), Arc::clone(&contents));
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut buffer) {
-                thread_contents.lock().expect("the screen").extend(&buffer[..length]);
+                thread_contents.lock().expect("no thread panics while it holds this lock").extend(&buffer[..length]);
             }
         });
         Self { keyboard, contents, terminal: pty.slave }
@@ -65,7 +67,7 @@ impl Screen {
 
     /// Makes the terminal the controlling terminal and the standard streams of a command.
     pub fn attach(&self, command: &mut Command) {
-        let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor"));
+        let stream = || Stdio::from(self.terminal.try_clone().expect("a descriptor can be duplicated"));
         command.stdin(stream()).stdout(stream()).stderr(stream());
         // SAFETY: only system calls are made between fork and exec.
         unsafe {
@@ -92,6 +94,6 @@ impl Screen {
 
     /// Returns all text that the screen has shown so far, including the echo of typed keys.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.contents.lock().expect("the screen")).into_owned()
+        String::from_utf8_lossy(&self.contents.lock().expect("no thread panics while it holds this lock")).into_owned()
     }
 }

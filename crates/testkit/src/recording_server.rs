@@ -58,8 +58,8 @@ impl RecordingServer {
         tls: Option<Arc<ServerConfig>>,
         respond: impl Fn() -> CannedResponse + Send + Sync + 'static,
     ) -> RecordingServer {
-        let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let address = listener.local_addr().expect("the server's address");
+        let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("127.0.0.1 has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
         let requests = Arc::<Mutex<Vec<RecordedRequest>>>::default();
         let (recorded, respond) = (Arc::clone(&requests), Arc::new(respond));
         let task = runtime::spawn(async move {
@@ -75,9 +75,9 @@ impl RecordingServer {
         self.address
     }
 
-    /// Returns the requests since the last call.
+    /// Returns the requests that have arrived since the last call.
     pub fn take_requests(&self) -> Vec<RecordedRequest> {
-        mem::take(&mut *self.requests.lock().expect("the requests"))
+        mem::take(&mut *self.requests.lock().expect("no thread panics while it holds this lock"))
     }
 }
 
@@ -111,7 +111,7 @@ async fn serve_http(
         let headers = request.headers().iter();
         let headers = headers
             .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-        recorded.lock().expect("the requests").push(RecordedRequest {
+        recorded.lock().expect("no thread panics while it holds this lock").push(RecordedRequest {
             method: request.method().to_string(),
             target: request.uri().to_string(),
             headers: headers.collect(),
@@ -120,9 +120,9 @@ async fn serve_http(
         });
         let (status, headers, body) = respond();
         let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        *response.status_mut() = StatusCode::from_u16(status).expect("the status is valid");
         for (name, value) in headers {
-            response.headers_mut().insert(name, value.parse().expect("the value of a header"));
+            response.headers_mut().insert(name, value.parse().expect("the header's value is valid"));
         }
         async move { Ok::<_, Infallible>(response) }
     });

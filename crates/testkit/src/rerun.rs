@@ -23,19 +23,20 @@ pub fn watch_for_stalls() {
             let before = Instant::now();
             thread::sleep(Duration::from_millis(50));
             if before.elapsed() > MIN_STALL {
-                *LAST_STALL_ENDED.lock().expect("the last stall") = Some(Instant::now());
+                *LAST_STALL_ENDED.lock().expect("no thread panics while it holds this lock") = Some(Instant::now());
             }
         }
     });
 }
 
-/// Runs a test, and reruns it if it fails and the machine stalled meanwhile. A test is never rerun if two commands
-/// overlapped.
+/// Runs a test, and reruns it if it fails and the machine stalled meanwhile. A test that fails because two commands
+/// overlapped is never rerun.
 pub fn run(name: &str, test: impl Fn() + Copy + UnwindSafe) {
     for _ in 1..MAX_RUNS {
         let start = Instant::now();
         let Err(failure) = catch_unwind(test) else { return };
-        let stalled = LAST_STALL_ENDED.lock().expect("the last stall").is_some_and(|end| end > start);
+        let stalled =
+            LAST_STALL_ENDED.lock().expect("no thread panics while it holds this lock").is_some_and(|end| end > start);
         if !stalled || message(&*failure).starts_with(OVERLAP) {
             resume_unwind(failure);
         }

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::processes::{children, descendants};
-use crate::wait::{TIMEOUT, eventually};
+use crate::wait::{TIMEOUT, eventually, eventually_some};
 
 /// The interval between two checks while waiting for the end of a process, for its log, or for reading to resume.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -50,8 +50,7 @@ impl Running {
     /// Waits until the elector has a child, which is the supervisor, and returns it.
     pub fn supervisor(&self) -> Pid {
         let elector = self.elector();
-        eventually(&format!("{} has a supervisor", self.name), || !children(elector).is_empty());
-        children(elector)[0]
+        eventually_some(&format!("{} has a supervisor", self.name), || children(elector).first().copied())
     }
 
     /// Sends a signal to the elector.
@@ -80,7 +79,7 @@ impl Running {
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
                 eventually("the pipes are closed", || self.pipes_are_closed());
                 return status;
             }
@@ -116,7 +115,7 @@ impl Running {
         self.stderr.text()
     }
 
-    /// Returns the command's output on stdout so far.
+    /// Returns the output on stdout so far: the command's, or that of a subcommand of leaderrun.
     pub fn output(&self) -> String {
         self.stdout.text()
     }
@@ -169,7 +168,7 @@ impl Output {
         let reader = thread::spawn(move || {
             let (Some(mut pipe), mut buffer) = (pipe, [0; 4096]) else { return };
             while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-                thread_bytes.lock().expect("output").extend(&buffer[..length]);
+                thread_bytes.lock().expect("no thread panics while it holds this lock").extend(&buffer[..length]);
                 while paused.load(Ordering::Relaxed) {
                     thread::sleep(POLL_INTERVAL);
                 }
@@ -179,6 +178,6 @@ impl Output {
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().expect("output")).into_owned()
+        String::from_utf8_lossy(&self.bytes.lock().expect("no thread panics while it holds this lock")).into_owned()
     }
 }

@@ -12,7 +12,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .thread_name("test-servers")
         .enable_all()
         .build()
-        .expect("a runtime for the test servers")
+        .expect("the runtime can be built")
 });
 
 /// Starts `future` on the servers' threads.

@@ -1,7 +1,7 @@
 //! A temporary directory for the files of this test process, which is removed when the process exits.
 //!
-//! The clean-up runs at exit because the shared cluster is a static, which is never dropped. Only a process that is
-//! killed leaves its directory behind.
+//! The clean-up runs at exit because statics, such as the shared cluster, are never dropped. A process that is killed
+//! leaves its directory behind.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let directory = tempfile::Builder::new().prefix("leaderrun-test-").tempdir().expect("a temporary directory").keep();
+    let directory =
+        tempfile::Builder::new().prefix("leaderrun-test-").tempdir().expect("a directory can be created").keep();
     let to_remove = directory.clone();
     at_exit(move || drop(fs::remove_dir_all(to_remove)));
     directory
@@ -20,7 +21,7 @@ static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
 pub fn directory(name: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(1);
     let directory = DIRECTORY.join(format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-    fs::create_dir(&directory).expect("a directory in the temporary directory");
+    fs::create_dir(&directory).expect("a directory can be created");
     directory
 }
 
@@ -46,5 +47,5 @@ pub fn at_exit(action: impl FnOnce() + Send + 'static) {
         }
     }
     LazyLock::force(&REGISTERED_BY);
-    AT_EXIT.lock().expect("the list of exit actions").push(Box::new(action));
+    AT_EXIT.lock().expect("no thread panics while it holds this lock").push(Box::new(action));
 }

@@ -12,7 +12,7 @@ pub type Time = u64;
 pub const MILLISECOND: Time = 1_000_000;
 pub const SECOND: Time = 1_000 * MILLISECOND;
 
-/// The rate of a clock that runs at true time, in parts per million.
+/// The rate of a clock that keeps true time, in parts per million.
 pub const TRUE_RATE: u64 = 1_000_000;
 
 /// The correct wall-clock time when a schedule begins.
@@ -29,7 +29,7 @@ pub struct Clock {
     /// The rate of the boot clock, in parts per million of true time.
     pub rate: u64,
     /// The reading of the boot clock when the schedule begins, in nanoseconds.
-    pub initial_boot_time: Time,
+    pub initial_boot_time: u64,
     /// The difference between the wall clock and the correct wall-clock time.
     pub wall_offset: SignedDuration,
 }
@@ -56,7 +56,8 @@ impl Clock {
         (duration.as_nanos() * u128::from(TRUE_RATE)).div_ceil(u128::from(self.rate)) as Time
     }
 
-    fn elapsed(&self, at: Time) -> Time {
-        (u128::from(at) * u128::from(self.rate) / u128::from(TRUE_RATE)) as Time
+    /// Returns by how many nanoseconds the boot clock has advanced since the schedule began.
+    fn elapsed(&self, at: Time) -> u64 {
+        (u128::from(at) * u128::from(self.rate) / u128::from(TRUE_RATE)) as u64
     }
 }

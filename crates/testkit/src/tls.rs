@@ -27,7 +27,7 @@ pub struct ClientIdentity {
 }
 
 static AUTHORITY: LazyLock<CertifiedIssuer<'static, KeyPair>> = LazyLock::new(|| {
-    CertifiedIssuer::self_signed(authority_named("leaderrun tests"), new_key()).expect("a certificate authority")
+    CertifiedIssuer::self_signed(authority_named("leaderrun tests"), new_key()).expect("the authority can be created")
 });
 
 fn authority_named(name: &str) -> CertificateParams {
@@ -40,11 +40,11 @@ fn authority_named(name: &str) -> CertificateParams {
 
 static SERVER: LazyLock<ServerCertificate> = LazyLock::new(|| {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let mut params = CertificateParams::new(names).expect("names for a certificate");
+    let mut params = CertificateParams::new(names).expect("the names are valid");
     params.distinguished_name.push(DnType::CommonName, "leaderrun test server");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = new_key();
-    let certificate = params.signed_by(&key, &AUTHORITY).expect("a server certificate");
+    let certificate = params.signed_by(&key, &AUTHORITY).expect("the certificate can be signed");
     ServerCertificate { certificate: certificate.pem(), key: key.serialize_pem() }
 });
 
@@ -53,7 +53,7 @@ pub fn authority() -> String {
     AUTHORITY.pem()
 }
 
-/// Returns the certificate of all servers of this process.
+/// Returns the certificate and the key that all servers of this process share.
 pub fn server_certificate() -> &'static ServerCertificate {
     &SERVER
 }
@@ -77,15 +77,15 @@ pub fn key_pair() -> (String, String) {
 /// Creates a certificate with a new key, signed by the authority. Returns the certificate, and the key as PEM.
 pub fn sign(params: CertificateParams) -> (Certificate, String) {
     let key = new_key();
-    (params.signed_by(&key, &AUTHORITY).expect("a certificate"), key.serialize_pem())
+    (params.signed_by(&key, &AUTHORITY).expect("the certificate can be signed"), key.serialize_pem())
 }
 
 /// Creates a certificate with a new key, signed by a new intermediate authority. Returns the certificate, and, as PEM,
 /// the key and the intermediate authority's certificate.
 pub fn sign_by_intermediate(params: CertificateParams) -> (Certificate, String, String) {
     let (key, authority) = (new_key(), authority_named("leaderrun tests, intermediate"));
-    let authority = CertifiedIssuer::signed_by(authority, new_key(), &AUTHORITY).expect("an authority");
-    (params.signed_by(&key, &authority).expect("a certificate"), key.serialize_pem(), authority.pem())
+    let authority = CertifiedIssuer::signed_by(authority, new_key(), &AUTHORITY).expect("the authority can be created");
+    (params.signed_by(&key, &authority).expect("the certificate can be signed"), key.serialize_pem(), authority.pem())
 }
 
 /// Returns the TLS settings of the servers: HTTP/1.1, with optional client certificates.
@@ -99,14 +99,14 @@ pub fn mutual_server_config() -> Arc<ServerConfig> {
 }
 
 fn server_config_with(clients: fn(ClientCertVerifierBuilder) -> ClientCertVerifierBuilder) -> Arc<ServerConfig> {
-    let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("our own certificate");
-    let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("our own key");
+    let certificate = CertificateDer::from_pem_slice(SERVER.certificate.as_bytes()).expect("the certificate is valid");
+    let key = PrivateKeyDer::from_pem_slice(SERVER.key.as_bytes()).expect("the key is valid");
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots()), ring::default_provider().into());
-    let clients = clients(verifier).build().expect("a verifier of client certificates");
+    let clients = clients(verifier).build().expect("the authority is valid");
     let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .and_then(|config| config.with_client_cert_verifier(clients).with_single_cert(vec![certificate], key))
-        .expect("TLS settings for a server");
+        .expect("the TLS settings are valid");
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 }
@@ -116,7 +116,7 @@ pub fn client_config() -> Arc<ClientConfig> {
     static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
         let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
-            .expect("TLS versions")
+            .expect("the provider supports the default TLS versions")
             .with_root_certificates(roots())
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -133,10 +133,10 @@ pub fn client_certificate<S>(stream: &TlsStream<S>) -> Option<Vec<u8>> {
 
 fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    roots.add(AUTHORITY.der().clone()).expect("our own authority");
+    roots.add(AUTHORITY.der().clone()).expect("the authority is valid");
     roots
 }
 
 fn new_key() -> KeyPair {
-    KeyPair::generate().expect("a private key")
+    KeyPair::generate().expect("a key can be generated")
 }

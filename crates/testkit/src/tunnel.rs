@@ -33,8 +33,8 @@ pub struct TunnelProxy {
 impl TunnelProxy {
     /// Starts a proxy that forwards to `target`.
     pub fn start(protocol: TunnelProtocol, target: SocketAddr) -> Self {
-        let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let address = listener.local_addr().expect("the proxy's address");
+        let listener = runtime::wait(TcpListener::bind("127.0.0.1:0")).expect("127.0.0.1 has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
         let destinations = Arc::<Mutex<Vec<String>>>::default();
         let recorded = Arc::clone(&destinations);
         let task = runtime::spawn(async move {
@@ -52,7 +52,7 @@ impl TunnelProxy {
     /// Returns the destinations that were requested since the last call: each is `HOST:PORT`, followed by the client's
     /// credentials if it sent any.
     pub fn take_destinations(&self) -> Vec<String> {
-        mem::take(&mut *self.destinations.lock().expect("the destinations"))
+        mem::take(&mut *self.destinations.lock().expect("no thread panics while it holds this lock"))
     }
 }
 
@@ -94,7 +94,7 @@ where
         TunnelProtocol::Socks5 => accept_socks(&mut stream).await?,
         _ => accept_connect(&mut stream).await?,
     };
-    recorded.lock().expect("the destinations").push(requested);
+    recorded.lock().expect("no thread panics while it holds this lock").push(requested);
     let mut server = TcpStream::connect(target).await?;
     copy_bidirectional(&mut stream, &mut server).await.map(drop)
 }

@@ -16,14 +16,14 @@ pub const ADMIN: User = User { name: "admin", token: "token-of-admin", groups: &
 /// All users. Initially, those other than the administrator only have the permissions of every authenticated user.
 pub const USERS: [User; 6] = [
     ADMIN,
-    without_roles("candidate", "token-of-candidate"),
-    without_roles("standby", "token-of-standby"),
-    without_roles("stranger", "token-of-stranger"),
-    without_roles("operator", "token-of-operator"),
-    without_roles("deputy", "token-of-deputy"),
+    without_groups("candidate", "token-of-candidate"),
+    without_groups("standby", "token-of-standby"),
+    without_groups("stranger", "token-of-stranger"),
+    without_groups("operator", "token-of-operator"),
+    without_groups("deputy", "token-of-deputy"),
 ];
 
-const fn without_roles(name: &'static str, token: &'static str) -> User {
+const fn without_groups(name: &'static str, token: &'static str) -> User {
     User { name, token, groups: &[] }
 }
 
@@ -45,7 +45,7 @@ pub fn token_file() -> String {
     USERS.iter().fold(String::new(), |mut file, user| {
         let User { name, token, groups } = user;
         let groups = groups.join(",");
-        writeln!(file, "{token},{name},{name},\"{groups}\"").expect("writing to a String");
+        writeln!(file, "{token},{name},{name},\"{groups}\"").expect("writing to a String succeeds");
         file
     })
 }

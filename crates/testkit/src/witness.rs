@@ -1,6 +1,6 @@
 //! A command that records when it is alive, and checks of these records.
 //!
-//! Each process writes the current boot time into its own file, about every millisecond. Two commands overlapped if
+//! Each process writes the time since boot into its own file, about every millisecond. Two commands overlapped if
 //! the second one started before the last time that the first one wrote. This does not depend on leaderrun's own log.
 
 use std::collections::BTreeMap;
@@ -35,7 +35,8 @@ const SMALL_STACK: usize = 16 * 1024;
 /// The time from the first stop signal to the end of a witness with the word `linger`.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs a witness. The first argument is the directory that it writes to; the others select its behavior:
+/// Runs a witness. `arguments` are those after [`FLAG`]: the directory that it writes to, and words that select its
+/// behavior:
 ///
 /// - `ignore`: the witness ignores SIGTERM and SIGINT. Otherwise these signals end it with status 0.
 /// - `linger`: the witness takes three seconds to end after SIGTERM or SIGINT.
@@ -48,16 +49,16 @@ const LINGER: Duration = Duration::from_secs(3);
 /// - `run=TOKEN.HOLDER` or `run=TOKEN.HOLDER@SLOT`: the witness belongs to this run. Otherwise the run is taken from
 ///   the environment.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let directory = PathBuf::from(arguments.next().expect("the directory"));
-    let words: Vec<String> = arguments.map(|word| word.into_string().expect("arguments in UTF-8")).collect();
+    let directory = PathBuf::from(arguments.next().expect("the directory is given"));
+    let words: Vec<String> = arguments.map(|word| word.into_string().expect("the words are UTF-8")).collect();
     if words.iter().any(|word| word == "worker") {
         continue_in_worker(directory, words);
     }
     let has_word = |word: &str| words.iter().any(|other| other == word);
     let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
     let run = value("run=").unwrap_or_else(run_from_environment);
-    let ends_at =
-        value("life=").map_or(u64::MAX, |life| boot_time() + life.parse::<u64>().expect("a number") * 1_000_000);
+    let ends_at = value("life=")
+        .map_or(u64::MAX, |life| nanos_since_boot() + life.parse::<u64>().expect("the value is a number") * 1_000_000);
     let mut lifetime = Lifetime::begin(run);
     if has_word("hidden") {
         start_hidden(&directory, &lifetime.run);
@@ -74,21 +75,21 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             }
         }),
     ] {
-        for _ in 0..value(word).map_or(0, |number| number.parse().expect("a number")) {
-            thread::Builder::new().stack_size(SMALL_STACK).spawn(thread_function).expect("a thread");
+        for _ in 0..value(word).map_or(0, |number| number.parse().expect("the value is a number")) {
+            thread::Builder::new().stack_size(SMALL_STACK).spawn(thread_function).expect("a thread can be started");
         }
     }
-    let file = lifetime.create_file(&directory).expect("a file to write to");
+    let file = lifetime.create_file(&directory).expect("the file can be created");
     lifetime.write(&file);
     if has_word("ends") {
         return ExitCode::SUCCESS;
     }
     let linger = if has_word("linger") { LINGER } else { Duration::ZERO }.as_nanos() as u64;
     loop {
-        lifetime.last_seen_at = boot_time();
+        lifetime.last_seen_at = nanos_since_boot();
         lifetime.write(&file);
         if receives_any(&stop_signals, Duration::from_millis(1)) && lifetime.signaled_at == 0 {
-            lifetime.signaled_at = boot_time();
+            lifetime.signaled_at = nanos_since_boot();
             lifetime.write(&file);
         }
         let signaled = lifetime.signaled_at > 0 && !has_word("ignore");
@@ -113,7 +114,7 @@ fn continue_in_worker(directory: PathBuf, words: Vec<String>) -> ! {
 
 /// Returns the name of the run that this process belongs to: the fencing token, holder and slot in its environment.
 pub fn run_from_environment() -> String {
-    let variable = |name| env::var(name).expect("a variable that leaderrun sets");
+    let variable = |name| env::var(name).expect("leaderrun sets this variable");
     let slot = env::var("LEADERRUN_SLOT").map(|slot| format!("@{slot}")).unwrap_or_default();
     format!("{}.{}{slot}", variable("LEADERRUN_FENCING_TOKEN"), variable("LEADERRUN_HOLDER"))
 }
@@ -121,12 +122,12 @@ pub fn run_from_environment() -> String {
 /// Starts a witness that cannot be found by its process group, session, parent or environment.
 fn start_hidden(directory: &Path, run: &str) {
     // SAFETY: this process has only one thread, so the child cannot inherit a lock that another thread holds.
-    match unsafe { fork() }.expect("a fork") {
+    match unsafe { fork() }.expect("the process can fork") {
         ForkResult::Parent { child } => drop(waitpid(child, None)),
         ForkResult::Child => {
-            setsid().expect("a session");
+            setsid().expect("a child can start a session");
             // SAFETY: this process, too, has only one thread.
-            if let ForkResult::Child = unsafe { fork() }.expect("a fork") {
+            if let ForkResult::Child = unsafe { fork() }.expect("the process can fork") {
                 let words = [FLAG.as_ref(), directory.as_os_str(), "ignore".as_ref()];
                 let failure = Command::new(this_program()).args(words).arg(format!("run={run}")).env_clear().exec();
                 panic!("{failure}");
@@ -137,7 +138,7 @@ fn start_hidden(directory: &Path, run: &str) {
 }
 
 fn this_program() -> PathBuf {
-    env::current_exe().expect("this program")
+    env::current_exe().expect("the path of this program is known")
 }
 
 /// Waits for one of these blocked signals. Returns whether one arrived in time.
@@ -148,8 +149,8 @@ fn receives_any(signals: &SigSet, timeout: Duration) -> bool {
 }
 
 /// Returns the nanoseconds since boot.
-pub fn boot_time() -> u64 {
-    Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the time")).as_nanos() as u64
+pub fn nanos_since_boot() -> u64 {
+    Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the clock can be read")).as_nanos() as u64
 }
 
 /// The recorded lifetime of one process. Times are in nanoseconds since boot.
@@ -167,7 +168,7 @@ pub struct Lifetime {
 impl Lifetime {
     /// Creates the lifetime of this process, which begins now.
     pub fn begin(run: String) -> Lifetime {
-        let now = boot_time();
+        let now = nanos_since_boot();
         Lifetime { run, pid: process::id(), started_at: now, last_seen_at: now, signaled_at: 0 }
     }
 
@@ -187,7 +188,8 @@ impl Lifetime {
     }
 
     fn parse(text: &str) -> Option<Lifetime> {
-        // Writes do not truncate the file, so the end of an earlier, longer line may follow.
+        // Writes do not truncate the file, so the end of a longer line may follow if another process, whose pid has
+        // more digits, wrote to the same file.
         let mut words = text.lines().next()?.splitn(5, ' ');
         let mut number = || words.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
@@ -195,7 +197,11 @@ impl Lifetime {
     }
 
     pub fn token(&self) -> u64 {
-        self.run.split('.').next().and_then(|token| token.parse().ok()).expect("a decimal fencing token")
+        self.run
+            .split('.')
+            .next()
+            .and_then(|token| token.parse().ok())
+            .expect("the run begins with a decimal fencing token")
     }
 
     pub fn holder(&self) -> &str {
@@ -207,7 +213,7 @@ impl Lifetime {
     }
 
     fn holder_and_slot(&self) -> (&str, Option<usize>) {
-        holder_and_slot(self.run.split_once('.').expect("a holder").1)
+        holder_and_slot(self.run.split_once('.').expect("the run names its holder").1)
     }
 }
 
@@ -231,7 +237,8 @@ impl Witnesses {
         Self(scratch::directory("witnesses"))
     }
 
-    /// Returns the directory. It is on the command line of each witness, and therefore also on leaderrun's.
+    /// Returns the directory. It is on the command lines of the witnesses and of leaderrun, so it identifies their
+    /// processes in /proc.
     pub fn directory(&self) -> &Path {
         &self.0
     }
@@ -244,7 +251,7 @@ impl Witnesses {
 
     /// Returns the lifetimes of all processes so far, in the order of their start.
     pub fn lifetimes(&self) -> Vec<Lifetime> {
-        let files = fs::read_dir(&self.0).expect("the directory").flatten();
+        let files = fs::read_dir(&self.0).expect("the directory can be read").flatten();
         let mut lifetimes: Vec<Lifetime> =
             files.filter_map(|file| Lifetime::parse(&fs::read_to_string(file.path()).ok()?)).collect();
         lifetimes.sort_by_key(|lifetime| lifetime.started_at);

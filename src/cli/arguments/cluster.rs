@@ -6,7 +6,7 @@ use clap::{Args, ValueHint};
 
 use super::CLUSTER;
 
-/// The API server and the user.
+/// The options that select the API server and the user.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = CLUSTER)]
 pub struct ClusterArguments {

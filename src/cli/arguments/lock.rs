@@ -9,7 +9,7 @@ use crate::elector::OnLost;
 use crate::exit::NOT_ACQUIRED;
 use crate::lock::{LockName, OwnerName, SlotCount};
 
-/// The lock.
+/// The options that name the lock.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = LOCK)]
 pub struct LockArguments {

@@ -29,7 +29,7 @@ pub struct LogArguments {
     )]
     pub log_time: LogTime,
 
-    /// Log more; given twice, also log messages of the libraries
+    /// Log more; given twice, also log messages from the libraries that leaderrun uses
     #[arg(short, long, env = "LEADERRUN_VERBOSE", action = ArgAction::Count, value_parser = values::verbosity)]
     pub verbose: u8,
 

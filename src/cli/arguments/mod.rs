@@ -1,7 +1,7 @@
 //! The options as they were given, in one struct for each topic.
 //!
-//! The definitions do not depend on this machine: [`plan`](super::plan) decides what the options mean on it. The parser,
-//! the help, the man page, the completions and `docs/reference.md` are all generated from them.
+//! The definitions do not depend on this machine: [`plan`](super::plan) decides what the options mean on it. The
+//! parser, the help, the man page, the completions and `docs/reference.md` are all generated from the definitions.
 
 mod cluster;
 mod command;
@@ -52,7 +52,7 @@ fn after_help() -> String {
 Every option can also be set by a variable, for example --lock by LEADERRUN_LOCK. The command line takes precedence.
 
 Exit status:
-  that of the command, or
+  that of the command, or one of these:
 {}",
         statuses.join("\n")
     )

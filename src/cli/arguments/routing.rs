@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use clap::Args;
 
 use super::{ROUTING, values};
-use crate::routing::{Label, RoutingTarget, ServiceName, ServicePort};
+use crate::routing::{Label, PortOption, RoutingTarget, ServiceName};
 
-/// The target of the routing.
+/// The options for the target of the routing: a label on the pod, or a Service.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = ROUTING)]
 pub struct RoutingTargetArguments {
@@ -40,8 +40,8 @@ pub struct RoutingArguments {
     pub pod: Option<String>,
 
     /// A port at which the leader's container listens: PORT, PORT/udp or NAME:PORT. NAME is the name of a port of the Service, and is required if the Service has several ports and none has this targetPort. Separate several ports by commas, or repeat the option [default: the targetPort of every port of the Service]
-    #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::service_port)]
-    pub ports: Vec<ServicePort>,
+    #[arg(long = "port", env = "LEADERRUN_PORTS", value_name = "PORT", value_delimiter = ',', value_parser = values::port_option)]
+    pub ports: Vec<PortOption>,
 
     /// The leader's address for the Service, or one of each family separated by a comma, as in the field status.podIPs [default: the address from which it reaches the API server]
     #[arg(long = "address", env = "LEADERRUN_ADDRESS", value_name = "IP", value_delimiter = ',', value_parser = values::address)]

@@ -28,7 +28,7 @@ pub enum SubcommandArguments {
     #[command(
         override_usage = "leaderrun status --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-The holder writes the times by its own clock, and this command compares them with the clock of this machine, so the result is \
+The holder takes the times from its own clock, and this command compares them with the clock of this machine, so the result is \
 off by the difference between the two clocks. Candidates do not use these times: each measures how long the record has stayed \
 unchanged.
 
@@ -36,7 +36,7 @@ Exit status:
   0    held; with --slots, every slot is held
   1    free: released, not due, or never held; with --slots, at least one slot is free
   2    expired, by this machine's clock: the holder has not renewed it in time
-  125  unknown: the lock cannot be reached"
+  125  unknown: wrong usage, or the lock cannot be reached"
     )]
     Status {
         /// Show all slots of a lock with this number of slots [default: the lock has no slots]
@@ -63,7 +63,7 @@ This command requires the permission to list leases in the namespace. leaderrun 
 
 Exit status:
   0    listed, even if there are none
-  125  not listed: the API server cannot be reached, or does not allow it"
+  125  not listed: wrong usage, or the API server cannot be reached or refuses the list"
     )]
     List {
         /// The namespace [default: the namespace of the kubeconfig's context or of the pod]
@@ -131,7 +131,7 @@ Exit status:
   0    asked; with --wait, the holder has released the lock
   1    nobody holds the lock
   2    with --wait, the holder still holds the lock
-  125  not asked: the holder is another program, or the lock cannot be reached"
+  125  not asked: wrong usage, the holder is another program, or the lock cannot be reached"
     )]
     StepDown {
         /// Wait until the holder has released the lock, for at most DURATION if it is given, and print the next leader
@@ -147,16 +147,16 @@ Exit status:
     #[command(
         override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
-Use this command if the lease is long and its holder does not come back. It waits for a renewal, and releases the lock if there is \
-none. Standbys can then acquire the lock at once. If the holder is in fact alive and only cut off from the lock, its command \
-may run until its renew deadline and lost grace are over, so two commands may run at once. To ask a holder that is alive to \
-release the lock, use leaderrun step-down.
+Use this command if the lease is long and its holder does not come back. leaderrun release waits for a renewal, and \
+releases the lock if there is none. Standbys can then acquire the lock at once. If the holder is in fact alive and \
+only cut off from the lock, its command may run until its renew deadline and lost grace are over, so two commands may \
+run at once. To ask a holder that is alive to release the lock, use leaderrun step-down.
 
 Exit status:
   0    released
   1    nobody holds the lock
   2    not released: the holder renews it
-  125  not released: the lock cannot be reached"
+  125  not released: wrong usage, or the lock cannot be reached"
     )]
     Release {
         /// Confirm that the holder is dead
@@ -178,7 +178,7 @@ Exit status:
         after_help = "\
 This command accepts every option that leaderrun accepts without a subcommand: insert doctor after leaderrun in a \
 command line that does not work. \
-It changes nothing. Each line of its output begins with ok, with note (something could be better), or with FAILED.
+leaderrun doctor changes nothing. Each line of its output begins with ok, with note (something could be better), or with FAILED.
 
 Exit status:
   0    nothing failed
@@ -203,7 +203,7 @@ This command sends no request and prints nothing. It reads an inherited file des
 Exit status:
   0    held for at least --min-remaining
   1    lost, or not known to be held for that long
-  125  unknown: the descriptor or the variables are missing"
+  125  unknown: wrong usage, or the descriptor or the variables are missing"
     )]
     Check {
         /// The minimum time for which the lock must still be held
@@ -236,7 +236,7 @@ Permanently, in a directory that the shell searches:
     Man,
 }
 
-/// A lock, and access to its cluster.
+/// The options that select a lock, and give access to its cluster.
 #[derive(Clone, Debug, Args)]
 pub struct TargetArguments {
     #[command(flatten)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cli::suggest;
 use crate::lock::{KINDS, LockName, OwnerName, SlotCount, check_label, check_name};
 use crate::process::signals;
-use crate::routing::{Label, ServiceName, ServicePort, is_reachable};
+use crate::routing::{Label, PortOption, ServiceName, is_reachable};
 use crate::telemetry::http::HttpAddress;
 
 /// The maximum length of an identity, in bytes. The name of a pod with a UUID is always shorter.
@@ -48,8 +48,8 @@ impl fmt::Display for InvalidValue {
 
 impl Error for InvalidValue {}
 
-/// Parses a text. An error contains the reason, and the first of the `suggestions` that is valid.
-fn parsed<T: FromStr<Err: fmt::Display>>(
+/// Parses a text. An error contains the reason, and the first of the `suggestions` that is valid, if there is one.
+fn parse_or_suggest<T: FromStr<Err: fmt::Display>>(
     text: &str,
     suggestions: impl IntoIterator<Item = Option<String>>,
 ) -> Result<T, InvalidValue> {
@@ -85,15 +85,15 @@ pub fn lock(text: &str) -> Result<LockName, InvalidValue> {
     let without_kind = if kind.is_empty() { nearest_valid(text) } else { None };
     match as_file {
         Some(file) if file.parse::<LockName>().is_ok() => {
-            Err(InvalidValue { reason: "the path of a lock begins with file:".into(), suggestion: Some(file) })
+            Err(InvalidValue { reason: "a lock file is given as file:PATH".into(), suggestion: Some(file) })
         }
-        _ => parsed(text, [without_name, in_directory, in_home, with_kind, without_kind]),
+        _ => parse_or_suggest(text, [without_name, in_directory, in_home, with_kind, without_kind]),
     }
 }
 
 /// Parses the number of slots of a lock.
 pub fn slots(text: &str) -> Result<SlotCount, InvalidValue> {
-    parsed(text, [Some("3".to_owned())])
+    parse_or_suggest(text, [Some("3".to_owned())])
 }
 
 /// Parses a namespace.
@@ -204,13 +204,13 @@ pub fn http_address(text: &str) -> Result<HttpAddress, InvalidValue> {
     let of_localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let unbracketed = text.trim_matches(['[', ']']);
     let of_ipv6 = unbracketed.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]:8080"));
-    parsed(text, [of_localhost, of_ipv6, Some(format!(":{port}")), Some(format!("{text}:8080"))])
+    parse_or_suggest(text, [of_localhost, of_ipv6, Some(format!(":{port}")), Some(format!("{text}:8080"))])
 }
 
 /// Parses a label of a pod.
 pub fn pod_label(text: &str) -> Result<Label, InvalidValue> {
     let (key, value) = text.split_once(['=', ':']).unwrap_or((text, "true"));
-    parsed(text, [Some(format!("{key}={value}"))])
+    parse_or_suggest(text, [Some(format!("{key}={value}"))])
 }
 
 /// Parses the owner of a lock's objects.
@@ -219,18 +219,18 @@ pub fn owner(text: &str) -> Result<OwnerName, InvalidValue> {
         suggest::nearest_name(text).filter(|_| !text.contains('/')).map(|name| format!("deployment/{name}"));
     let with_name =
         text.split_once('/').and_then(|(kind, name)| Some(format!("{kind}/{}", suggest::nearest_name(name)?)));
-    parsed(text, [Some(text.to_lowercase()), with_name, deployment])
+    parse_or_suggest(text, [Some(text.to_lowercase()), with_name, deployment])
 }
 
 /// Parses the name of a Service.
 pub fn service(text: &str) -> Result<ServiceName, InvalidValue> {
-    parsed(text, [suggest::nearest_label(text)])
+    parse_or_suggest(text, [suggest::nearest_label(text)])
 }
 
-/// Parses a port of a Service.
-pub fn service_port(text: &str) -> Result<ServicePort, InvalidValue> {
+/// Parses a value of `--port`.
+pub fn port_option(text: &str) -> Result<PortOption, InvalidValue> {
     let swapped = text.split_once(':').map(|(number, name)| format!("{name}:{number}"));
-    parsed(text, [swapped, Some(text.to_lowercase())])
+    parse_or_suggest(text, [swapped, Some(text.to_lowercase())])
 }
 
 /// Parses the address at which others reach the leader.
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_similar_valid_lock_is_suggested_for_an_invalid_lock() {
+    fn a_similar_valid_lock_is_suggested_for_an_invalid_lock_if_there_is_one() {
         for (text, meant) in [
             ("/tmp/foo.lock", Some("file:/tmp/foo.lock")),
             ("./foo", Some("file:./foo")),
@@ -272,12 +272,12 @@ mod tests {
 
     #[test]
     fn the_full_path_is_suggested_for_a_lock_in_the_home_directory() {
-        let home = env::var("HOME").expect("a home directory");
+        let home = env::var("HOME").expect("HOME is set");
         assert_eq!(suggestion(lock("file:~/job")), Some(format!("file:{home}/job")));
     }
 
     #[test]
-    fn durations_are_parsed_or_refused_with_a_suggestion_where_possible() {
+    fn durations_are_parsed_or_refused_with_a_suggestion_if_there_is_one() {
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
@@ -298,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn similar_valid_values_are_suggested_for_other_options() {
+    fn similar_valid_values_are_suggested_for_other_options_if_there_are_any() {
         assert_eq!(suggestion(http_address("8080")).as_deref(), Some(":8080"));
         assert_eq!(suggestion(http_address("localhost:80")).as_deref(), Some("127.0.0.1:80"));
         assert_eq!(suggestion(http_address("10.0.0.1")).as_deref(), Some("10.0.0.1:8080"));
         assert_eq!(suggestion(http_address(":http")), None);
         assert_eq!(suggestion(http_address("[::1")).as_deref(), Some("[::1]:8080"));
         assert_eq!(suggestion(signal("TREM")).as_deref(), Some("TERM"));
-        assert_eq!(suggestion(service_port("8080:http")).as_deref(), Some("http:8080"));
+        assert_eq!(suggestion(port_option("8080:http")).as_deref(), Some("http:8080"));
         assert_eq!(suggestion(identity("a\nb")).as_deref(), Some("ab"));
         assert_eq!(suggestion(namespace("Prod_1")).as_deref(), Some("prod-1"));
     }

@@ -55,15 +55,15 @@ pub fn script(grammar: &Grammar) -> String {
     script + "    esac\n" + END
 }
 
-/// Returns the script's code for one syntax, which completes the values of its options and its words.
+/// Returns the part of the script that completes the options of one syntax, their values, and its words.
 fn values_and_words(syntax: &Syntax, grammar: &Grammar) -> String {
     let mut cases = String::new();
-    let mut others = Vec::new();
+    let mut uncompleted = Vec::new();
     for option in &syntax.options {
         let names = option.names().collect::<Vec<_>>().join("|");
         match &option.value {
             OptionValue::None => {}
-            OptionValue::OneOf(words) => {
+            OptionValue::Words(words) => {
                 let words = words.join(" ");
                 cases += &format!(
                     "                {names}) mapfile -t COMPREPLY < <(compgen -W '{words}' -- \"$current\"); return ;;\n"
@@ -74,11 +74,11 @@ fn values_and_words(syntax: &Syntax, grammar: &Grammar) -> String {
                     "                {names}) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$current\"); return ;;\n"
                 );
             }
-            OptionValue::Other(_) => others.push(names),
+            OptionValue::Other(_) => uncompleted.push(names),
         }
     }
-    if !others.is_empty() {
-        cases += &format!("                {}) return ;;\n", others.join("|"));
+    if !uncompleted.is_empty() {
+        cases += &format!("                {}) return ;;\n", uncompleted.join("|"));
     }
     if !cases.is_empty() {
         cases = format!("            case $previous in\n{cases}            esac\n");

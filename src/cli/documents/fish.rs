@@ -10,7 +10,7 @@ function __leaderrun_dashes
     contains -i -- -- $words
 end
 
-# Succeeds before -- if the command line has this subcommand, or no subcommand if the argument is missing.
+# Succeeds before -- if the command line has the given subcommand, or has none if no subcommand is given.
 function __leaderrun_has_subcommand
     __leaderrun_dashes > /dev/null
     and return 1
@@ -23,7 +23,7 @@ function __leaderrun_has_subcommand
     end
 end
 
-function __leaderrun_at_first
+function __leaderrun_at_first_argument
     test (count (commandline -opc)) -eq 1
 end
 
@@ -47,7 +47,7 @@ pub fn script(grammar: &Grammar) -> String {
         BEGINNING.replace("SUBCOMMANDS", &subcommands.join(" ")).replace("COMMANDLESS", &commandless.join(" "));
     for syntax in &grammar.subcommands {
         let (name, about) = (&syntax.name, quoted(&syntax.about));
-        script += &format!("complete -c leaderrun -n __leaderrun_at_first -a {name} -d {about}\n");
+        script += &format!("complete -c leaderrun -n __leaderrun_at_first_argument -a {name} -d {about}\n");
     }
     for syntax in grammar.syntaxes() {
         script += "\n";
@@ -70,7 +70,7 @@ fn complete_command(syntax: &Syntax, option: &OptionSyntax) -> String {
     let short = option.short.map(|short| format!(" -s {short}")).unwrap_or_default();
     let value = match &option.value {
         OptionValue::None => String::new(),
-        OptionValue::OneOf(words) => format!(" -x -a '{}'", words.join(" ")),
+        OptionValue::Words(words) => format!(" -x -a '{}'", words.join(" ")),
         OptionValue::File => " -r -F".to_owned(),
         OptionValue::Other(_) => " -x".to_owned(),
     };

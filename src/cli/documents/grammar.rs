@@ -22,7 +22,7 @@ pub struct Syntax {
     pub options: Vec<OptionSyntax>,
     /// The values of positional arguments, such as the names of shells.
     pub words: Vec<String>,
-    /// Whether a command with its arguments can follow after `--`.
+    /// `true` if a command with its arguments can follow `--`.
     pub takes_command: bool,
 }
 
@@ -32,7 +32,7 @@ pub struct OptionSyntax {
     pub long: String,
     pub about: String,
     pub value: OptionValue,
-    /// Whether the option can be given more than once.
+    /// `true` if the option can be given more than once.
     pub repeats: bool,
 }
 
@@ -40,10 +40,10 @@ pub struct OptionSyntax {
 pub enum OptionValue {
     /// The option has no value.
     None,
-    /// The value is one of these words.
-    OneOf(Vec<String>),
+    /// These words are offered. An option whose value is a signal also accepts others.
+    Words(Vec<String>),
     File,
-    /// The value cannot be completed. The string is its name in the help.
+    /// No values are offered. The string is the value's name in the help.
     Other(String),
 }
 
@@ -106,15 +106,15 @@ impl OptionValue {
         let name =
             option.get_value_names().and_then(|names| names.first()).map(ToString::to_string).unwrap_or_default();
         match (words.is_empty(), option.get_value_hint()) {
-            (false, _) => Self::OneOf(words),
+            (false, _) => Self::Words(words),
             (true, ValueHint::FilePath) => Self::File,
-            (true, _) if name == "SIGNAL" => Self::OneOf(SIGNALS.map(str::to_owned).to_vec()),
+            (true, _) if name == "SIGNAL" => Self::Words(SIGNALS.map(str::to_owned).to_vec()),
             (true, _) => Self::Other(name),
         }
     }
 }
 
-/// Returns the beginning of a help text, which is short enough to be shown beside an option.
+/// Returns a help text up to its first bracket, colon, semicolon or comma, as completions show it beside an option.
 fn first_phrase(help: &str) -> String {
     let phrase_ends = [" [", ": ", "; ", ", "].into_iter().filter_map(|end| help.find(end));
     help[..phrase_ends.min().unwrap_or(help.len())].to_owned()

@@ -7,7 +7,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use crate::cli::{definition, variables};
 use crate::exit::{STATUSES, StatusDescription};
 
-/// The options that subcommands share with a run. The page describes them once.
+/// The ids of the options for the lock and the cluster, and of `--help`. The page describes them once, for a run.
 const SHARED: [&str; 6] = ["lock", "namespace", "kubeconfig", "context", "impersonate", "help"];
 
 /// Returns the page.
@@ -54,9 +54,9 @@ fn subcommands() -> Roff {
         let usage = subcommand.render_usage().to_string();
         roff.control("SS", [usage.trim_start_matches("Usage: ")]);
         roff.text([roman(format!("{}.", text(subcommand.get_about())))]);
-        let is_run = subcommand.get_arguments().any(|option| option.get_id() == "lease_duration");
+        let has_all_run_options = subcommand.get_arguments().any(|option| option.get_id() == "lease_duration");
         let is_described = |option: &&clap::Arg| SHARED.contains(&option.get_id().as_str()) || option.is_positional();
-        for option in subcommand.get_arguments().filter(|option| !is_run && !is_described(option)) {
+        for option in subcommand.get_arguments().filter(|option| !has_all_run_options && !is_described(option)) {
             roff.control("TP", []);
             roff.text([bold(option.to_string())]);
             roff.text([roman(text(option.get_help()))]);
@@ -96,7 +96,7 @@ fn environment() -> Roff {
 fn exit_status() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
-    roff.text([roman("The exit status of the command, or:")]);
+    roff.text([roman("leaderrun exits with the exit status of the command, or with one of these:")]);
     for StatusDescription { status, meaning, .. } in STATUSES {
         roff.control("TP", []);
         roff.text([bold(status)]);

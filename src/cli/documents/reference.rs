@@ -38,12 +38,13 @@ about a variable that begins with `LEADERRUN_` but sets no option. Durations are
 const LOG: &str = "\
 ## Log events
 
-The log goes to stderr; stdout belongs to the command. With `--log-format json` each line is an object with `timestamp`, `level`, `message`, the name of the
-`event`, and its fields. A field that has no value is omitted. Events of level `detail` have the level `INFO` in JSON; the text format shows them only with `-v`.
-Events of level `debug` are logged only with `-v`. `-v -v` also logs messages of the libraries.
+The log goes to stderr; stdout belongs to the command. With `--log-format json` each line is an object with the keys `timestamp`, `level`, `message` and
+`event` (the name of the event), and one key for each field. A field that has no value is omitted. Events of level `detail` have the level `INFO` in JSON; the
+text format shows them only with `-v`. Events of level `debug` are logged only with `-v`. `-v -v` also logs messages from the libraries that leaderrun uses.
 
-leaderrun never waits for stderr: lines that cannot be written in time are dropped, and an event `dropped` gives their number in `lines`. A failure that lasts is
-logged once when it begins and once when it ends. Control characters in names from outside, such as holder identities, are escaped.
+leaderrun never waits for stderr: lines are queued, and when the queue is full they are dropped. In JSON, a `dropped` event then reports how many, in `lines`;
+it has no `timestamp` and no `message`. A failure that lasts is logged once when it begins and once when it ends. Control characters in names from outside,
+such as holder identities, are escaped.
 ";
 
 const METRICS_INTRODUCTION: &str = "\
@@ -95,7 +96,7 @@ fn option_row(option: &clap::Arg, with_variable: bool) -> String {
 fn subcommands() -> String {
     let definition = definition();
     let shown = |styled: Option<&StyledStr>| styled.map(ToString::to_string).unwrap_or_default();
-    let run_options: Vec<&clap::Arg> = definition.get_arguments().collect();
+    let run_options: Vec<&clap::Arg> = definition.get_arguments().filter(|option| !option.is_positional()).collect();
     // `step-down --wait`, for example, has the same name as a main option, but another meaning.
     let is_run_option = |option: &&clap::Arg| {
         let is_same = |other: &&clap::Arg| other.get_id() == option.get_id() && other.get_help() == option.get_help();
@@ -115,9 +116,8 @@ fn subcommands() -> String {
             shared.iter().filter_map(|option| option.get_long()).map(|long| format!("`--{long}`")).collect();
         match shared.len() {
             0 => {}
-            // The notes of this subcommand already say that it accepts every option. The 1 is COMMAND, which
-            // `run_options` also contains.
-            count if count == run_options.len() - 1 => {}
+            // The notes of such a subcommand already say that it accepts every option.
+            count if count == run_options.len() => {}
             _ => text += &format!("\nOf the [options](#options) above, it accepts {}.\n", shared.join(", ")),
         }
         if !own.is_empty() {
@@ -152,7 +152,8 @@ fn with_code_blocks(notes: &str) -> String {
 }
 
 fn exit_status() -> String {
-    let mut text = "## Exit status\n\nThe exit status of the command, or:\n\n".to_owned();
+    let mut text =
+        "## Exit status\n\nleaderrun exits with the exit status of the command, or with one of these:\n\n".to_owned();
     text += "| Status | Meaning | What a script should do |\n|---|---|---|\n";
     for StatusDescription { status, meaning, advice } in STATUSES {
         text += &format!("| {status} | {} | {} |\n", options_as_code(meaning), options_as_code(advice));

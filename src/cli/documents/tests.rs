@@ -34,7 +34,7 @@ fn the_documents_are_current() {
 }
 
 #[test]
-fn the_directory_completions_contains_only_generated_files() {
+fn the_completions_directory_contains_only_generated_files() {
     for entry in fs::read_dir(package().join("completions")).unwrap() {
         let name = format!("completions/{}", entry.unwrap().file_name().display());
         assert!(files().iter().any(|(known, _)| *known == name), "{name} is not a generated file");

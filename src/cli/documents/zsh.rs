@@ -11,6 +11,7 @@ _leaderrun() {
 
 "#;
 
+/// The completion of the words after `--`. `COMMANDLESS` stands for the subcommands that take no command.
 const COMMAND: &str = r#"
     if (( dashes < CURRENT )); then
         case $words[2] in
@@ -42,7 +43,7 @@ else
 fi
 "#;
 
-/// Returns the script.
+/// Returns the completion script for zsh.
 pub fn script(grammar: &Grammar) -> String {
     let mut script = BEGINNING.to_owned() + "    subcommands=(\n";
     for syntax in &grammar.subcommands {
@@ -72,8 +73,8 @@ fn specs(syntax: &Syntax) -> Vec<String> {
     syntax.options.iter().flat_map(option_specs).chain(words).collect()
 }
 
-/// Returns a spec of `_arguments` for each name of an option. Only one of them is offered unless the option can be
-/// repeated.
+/// Returns a spec of `_arguments` for each name of an option. Unless the option can be repeated, none of its names is
+/// offered again after one was given.
 fn option_specs(option: &OptionSyntax) -> Vec<String> {
     let names: Vec<String> = option.names().collect();
     let excluded = match (option.repeats, names.len()) {
@@ -84,10 +85,11 @@ fn option_specs(option: &OptionSyntax) -> Vec<String> {
     let about = escaped(&option.about);
     let value = match &option.value {
         OptionValue::None => String::new(),
-        OptionValue::OneOf(words) => format!(":value:({})", words.join(" ")),
+        OptionValue::Words(words) => format!(":value:({})", words.join(" ")),
         OptionValue::File => ":file:_files".to_owned(),
         OptionValue::Other(name) => format!(":{}: ", escaped(name)),
     };
+    // zsh accepts the value in the same word too: after `=` as in `--wait=1s`, or directly as in `-E75`.
     let separator = |name: &str| match (&option.value, name.starts_with("--")) {
         (OptionValue::None, _) => "",
         (_, true) => "=",

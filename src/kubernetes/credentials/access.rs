@@ -85,8 +85,9 @@ impl Access {
         !self.has_expired() && self.config.tls == newer.config.tls && self.authority == newer.authority
     }
 
-    /// Returns these credentials with the proxy of `other`, if their proxies differ and the server has TLS. If the
-    /// kubeconfig is half written, its proxy address may be wrong, while the other proxy still works.
+    /// Returns these credentials with the proxy of `other`, if their proxies differ and the server has TLS, so that no
+    /// proxy can read the credentials. If the kubeconfig is half written, its proxy address may be wrong, while the
+    /// other proxy still works.
     pub fn with_proxy_of(&self, other: &Self) -> Option<Self> {
         let differs = self.tls.is_some() && self.config.proxy != other.config.proxy;
         let config = || ConnectionConfig { proxy: other.config.proxy.clone(), ..ConnectionConfig::clone(&self.config) };
@@ -113,7 +114,7 @@ impl fmt::Debug for Access {
     }
 }
 
-/// The lifetime of credentials.
+/// The time until which credentials are valid, and when to renew them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     pub expires: Timestamp,
@@ -124,7 +125,7 @@ pub struct Lifetime {
 
 impl Lifetime {
     /// Returns the lifetime of credentials that were issued at `now`. Returns `None` if they seem to have expired
-    /// already. In this case the clocks differ, and only the API server knows when the credentials expire.
+    /// already: the clocks probably differ, so only the API server knows when the credentials expire.
     pub fn until(expires: Timestamp, now: Timestamp) -> Option<Self> {
         let left = expires.duration_since(now);
         let lead = (left / 3).min(MAX_LEAD);

@@ -69,7 +69,8 @@ pub fn exec_info(
 /// Parses the output of a plugin.
 ///
 /// # Errors
-/// Returns the reason, as a predicate whose subject is the plugin, such as `printed nothing`.
+/// Fails if the output contains no credentials, or is not in the format that the kubeconfig requires. The error is a
+/// predicate whose subject is the plugin, such as `printed nothing`.
 pub fn parse(plugin: &ExecPlugin, output: &[u8]) -> Result<IssuedCredentials, String> {
     if output.trim_ascii().is_empty() {
         return Err("printed nothing".to_owned());
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_or_a_client_certificate_is_issued() {
+    fn a_token_and_a_client_certificate_are_parsed() {
         let token = parsed(r#"{"token":" abc\n","expirationTimestamp":"2026-01-02T03:04:05Z"}"#).unwrap();
         assert_eq!(token.token.as_deref(), Some("abc"));
         assert_eq!(token.expires, Some("2026-01-02T03:04:05Z".parse().unwrap()));
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_accepted_as_yaml_too() {
+    fn credentials_are_parsed_from_yaml_too() {
         let version = VERSION.api_version();
         let printed = format!("apiVersion: {version}\nkind: ExecCredential\nstatus:\n  token: abc\n---\nmore\n");
         assert_eq!(parse(&plugin(), printed.as_bytes()).unwrap().token.as_deref(), Some("abc"));

@@ -41,14 +41,15 @@ impl Fallback {
     }
 
     /// Records that the server has accepted a request with these credentials.
-    pub fn accepted(&self, access: &Arc<Access>) {
+    pub fn record_accepted(&self, access: &Arc<Access>) {
         let mut state = self.state();
         state.logged.take_if(|(generation, _)| *generation <= access.generation);
         state.accepted = Some(Arc::clone(access));
     }
 
-    /// Records that the server has rejected these credentials. Returns earlier credentials that it may still accept.
-    pub fn rejected(&self, access: &Access) -> Option<Arc<Access>> {
+    /// Records that the server has rejected these credentials. Returns earlier credentials that it may still accept. If
+    /// there are none, the newest credentials are tried again.
+    pub fn fall_back_after_rejection(&self, access: &Access) -> Option<Arc<Access>> {
         let mut state = self.state();
         let reason = format!("the API server rejects {}", access.config.user);
         let earlier = state.fall_back_from(access, &reason);
@@ -61,10 +62,11 @@ impl Fallback {
     /// Records that a request with these credentials failed, perhaps because of the credentials. This must not be
     /// called for a request that is only slow: other credentials may need a new connection, which would be just as
     /// slow.
-    pub fn request_failed(&self, access: &Access, failure: &str) {
+    pub fn record_failed_request(&self, access: &Access, failure: &str) {
         let mut state = self.state();
         if state.fall_back_from(access, failure).is_none() {
-            // The newer credentials are tried again.
+            // There is nothing to fall back to, or the earlier credentials have failed: the newest ones are tried
+            // again.
             state.failed_generation = None;
         }
     }
@@ -88,9 +90,9 @@ impl State {
         Some(earlier)
     }
 
-    /// Records that the credentials of a generation do not work, and returns whether to log it. Each generation is
-    /// logged at most once, and a reason is not repeated for the next generation, because a plugin may keep issuing
-    /// credentials that do not work.
+    /// Records that the credentials of a generation do not work, and returns whether to log it: not if the failure that
+    /// was logged last has the same generation or the same reason, because a plugin may keep issuing credentials that
+    /// do not work.
     fn record_failure(&mut self, generation: u64, reason: &str) -> bool {
         let is_known = |(known, logged): &(u64, String)| *known == generation || logged == reason;
         let must_log = !self.logged.as_ref().is_some_and(is_known);
@@ -116,48 +118,48 @@ mod tests {
     #[test]
     fn earlier_credentials_are_used_until_they_are_rejected_too_or_newer_ones_exist() {
         let fallback = Fallback::default();
-        assert!(fallback.rejected(&access(1, "a")).is_none());
-        fallback.accepted(&access(1, "a"));
+        assert!(fallback.fall_back_after_rejection(&access(1, "a")).is_none());
+        fallback.record_accepted(&access(1, "a"));
         assert_eq!(chosen(&fallback, 2), 2);
-        assert_eq!(fallback.rejected(&access(2, "a")).map(|earlier| earlier.generation), Some(1));
+        assert_eq!(fallback.fall_back_after_rejection(&access(2, "a")).map(|earlier| earlier.generation), Some(1));
         assert_eq!((chosen(&fallback, 2), chosen(&fallback, 3)), (1, 3));
-        assert!(fallback.rejected(&access(1, "a")).is_none());
+        assert!(fallback.fall_back_after_rejection(&access(1, "a")).is_none());
         assert_eq!(chosen(&fallback, 2), 2);
     }
 
     #[test]
     fn after_each_failed_request_the_other_credentials_are_tried() {
         let fallback = Fallback::default();
-        fallback.accepted(&access(1, "a"));
+        fallback.record_accepted(&access(1, "a"));
         for expected in [1, 2, 1] {
-            fallback.request_failed(&fallback.choose(access(2, "a")), "refused");
+            fallback.record_failed_request(&fallback.choose(access(2, "a")), "refused");
             assert_eq!(chosen(&fallback, 2), expected);
         }
-        fallback.accepted(&access(2, "a"));
-        fallback.request_failed(&access(2, "a"), "refused");
+        fallback.record_accepted(&access(2, "a"));
+        fallback.record_failed_request(&access(2, "a"), "refused");
         assert_eq!(chosen(&fallback, 2), 2);
     }
 
     #[test]
     fn a_reason_is_not_logged_again_until_newer_credentials_are_accepted() {
         let fallback = Fallback::default();
-        fallback.accepted(&access(1, "a"));
+        fallback.record_accepted(&access(1, "a"));
         let must_log = |generation, reason| fallback.state().record_failure(generation, reason);
         assert!(must_log(2, "rejected"));
         assert!(!must_log(2, "refused") && !must_log(3, "rejected") && must_log(3, "refused"));
-        fallback.accepted(&access(1, "a"));
+        fallback.record_accepted(&access(1, "a"));
         assert!(!must_log(4, "refused"));
-        fallback.accepted(&access(4, "a"));
+        fallback.record_accepted(&access(4, "a"));
         assert!(must_log(5, "refused"));
     }
 
     #[test]
     fn earlier_credentials_with_another_certificate_authority_are_not_used() {
         let fallback = Fallback::default();
-        fallback.accepted(&access(1, "another authority"));
-        assert!(fallback.rejected(&access(2, "a")).is_none());
-        fallback.accepted(&access(1, "another authority"));
-        fallback.request_failed(&access(2, "a"), "refused");
+        fallback.record_accepted(&access(1, "another authority"));
+        assert!(fallback.fall_back_after_rejection(&access(2, "a")).is_none());
+        fallback.record_accepted(&access(1, "another authority"));
+        fallback.record_failed_request(&access(2, "a"), "refused");
         assert_eq!(chosen(&fallback, 2), 2);
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use super::Activity;
+use super::PendingWait;
 
 /// The maximum size of a file in bytes. No useful file is that large.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
@@ -19,7 +19,7 @@ static BEING_READ: Mutex<Option<(PathBuf, Instant)>> = Mutex::new(None);
 /// Reads a file. During the read, [`pending_read`] returns the file.
 ///
 /// # Errors
-/// Fails if the file cannot be read.
+/// Fails if the file cannot be read or is larger than 16 MiB.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let set_being_read = |reading| *BEING_READ.lock().expect("no thread panics while it holds this lock") = reading;
     set_being_read(Some((path.to_owned(), Instant::now())));
@@ -37,10 +37,10 @@ fn read_to_end(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Returns the file that is currently being read.
-pub(super) fn pending_read() -> Option<Activity> {
+/// Returns the wait for the file that is currently being read.
+pub(super) fn pending_read() -> Option<PendingWait> {
     let (path, since) = BEING_READ.lock().expect("no thread panics while it holds this lock").clone()?;
-    Some(Activity { description: format!("the contents of {}", path.display()), since })
+    Some(PendingWait { awaited: format!("the contents of {}", path.display()), since })
 }
 
 /// The attributes of a file that show whether it has changed; `None` if they cannot be read.

@@ -24,7 +24,7 @@ pub struct Material {
     pub authorization: Option<HeaderValue>,
 }
 
-/// The credentials that TLS connections need, as PEM.
+/// The certificates that TLS connections need, as PEM.
 #[derive(PartialEq, Eq)]
 pub struct TlsMaterial {
     pub authority: Option<Vec<u8>>,
@@ -33,10 +33,11 @@ pub struct TlsMaterial {
 
 impl Material {
     /// Reads the files that the configuration names. If a file cannot be used, perhaps because it is only half written,
-    /// its previous contents are used, and the reason is returned too.
+    /// its previous contents are used. The first reason for this is returned too.
     ///
     /// # Errors
-    /// Fails if a file cannot be used and has no previous contents.
+    /// Fails if a file cannot be used and has no previous contents, or if a password or an issued token cannot be sent
+    /// in a header.
     pub fn read(
         config: &ConnectionConfig,
         issued: Option<&IssuedCredentials>,
@@ -131,7 +132,7 @@ fn or_previous<T>(
     }
 }
 
-/// Returns the files from which the configuration and its credentials are read.
+/// Returns the files from which the configuration and its credentials were or will be read.
 pub fn files_of(config: &ConnectionConfig) -> Vec<PathBuf> {
     let certificate = config.user.certificate.as_ref();
     let sources = [
@@ -189,7 +190,7 @@ fn basic_authorization(BasicCredentials { username, password }: &BasicCredential
         .ok_or_else(|| ConfigError::new("the user name and the password", "they cannot be sent in a header"))
 }
 
-/// Returns the value of a header, marked as sensitive.
+/// Returns the value of a header, marked as sensitive; `None` if it contains a character that a header cannot contain.
 fn sensitive_header(value: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::from_str(value).ok()?;
     header.set_sensitive(true);

@@ -1,7 +1,8 @@
 //! The credentials of this process, which all clients share.
 //!
 //! A dedicated thread reads the files and runs the plugin. A hanging file system or plugin therefore does not delay
-//! clients that have credentials, and at most one plugin runs at a time. Credentials are kept until they are replaced:
+//! clients that have credentials, and at most one plugin runs at a time. Credentials are kept until newer ones replace
+//! them. These are the rules:
 //!
 //! - While credentials are in use, their files are checked every ten seconds, and after a failed request. They are read
 //!   again when they have changed, and every minute. If a file cannot be read, its earlier contents are used.
@@ -36,7 +37,7 @@ use crate::process::{priority, runtime_thread};
 /// How often the files of credentials that are in use are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often the thread is asked to renew credentials that are about to expire.
+/// The shortest time between two checks that are ordered because credentials are about to expire.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The time after which a wait for credentials or for a connection is reported.
@@ -55,12 +56,12 @@ struct Shared {
     state: watch::Sender<State>,
     /// The number of the last order that was sent.
     ordered: AtomicU64,
-    /// The time after which the next use of the credentials triggers a check.
-    next_check: Mutex<Instant>,
+    /// When a use of the credentials last ordered a check; `None` before the first.
+    last_check: Mutex<Option<Instant>>,
     /// Whether a request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
     fallback: Fallback,
-    activity: Mutex<Option<Activity>>,
+    pending_wait: Mutex<Option<PendingWait>>,
 }
 
 /// The results of the thread's work.
@@ -82,10 +83,11 @@ struct Order {
     rejected: Option<u64>,
 }
 
-/// A step of the thread that may take a long time, described for use in messages.
+/// A wait of the thread that may take a long time.
 #[derive(Clone, Debug)]
-struct Activity {
-    description: String,
+struct PendingWait {
+    /// A description for messages of what the thread is waiting for, such as `the credential plugin NAME`.
+    awaited: String,
     since: Instant,
 }
 
@@ -109,22 +111,23 @@ impl Credentials {
             options,
             state: watch::Sender::new(State::default()),
             ordered: AtomicU64::new(0),
-            next_check: Mutex::new(Instant::now()),
+            last_check: Mutex::new(None),
             was_accepted: AtomicBool::new(false),
             fallback: Fallback::default(),
-            activity: Mutex::new(None),
+            pending_wait: Mutex::new(None),
         };
         Self { shared: Arc::new(shared), orders: Arc::default() }
     }
 
-    /// Starts obtaining the credentials. If that fails, the first call that needs them tries again.
+    /// Starts obtaining the credentials, so that the first call that needs them need not wait as long.
     pub fn prepare(&self) {
         let _ = self.order(None);
     }
 
-    /// Returns the current credentials. If there are none yet, this waits for the result of an attempt to obtain them.
-    /// If they have expired according to this machine's clock, this waits up to `max_wait` for newer credentials and
-    /// then returns the expired ones, because the clock may be wrong and the API server decides.
+    /// Returns the newest credentials, or earlier ones while the newest do not work (see [`fallback`]). If there are
+    /// none yet, this waits for the result of an attempt to obtain them. If the newest have expired according to this
+    /// machine's clock, this waits up to `max_wait` for an attempt to renew them. If that fails, it returns the expired
+    /// or earlier ones, because the clock may be wrong and the API server decides.
     ///
     /// # Errors
     /// Fails if there are no credentials and the attempt to obtain them fails.
@@ -134,7 +137,7 @@ impl Credentials {
             let newest = timeout(max_wait, self.recheck(None)).await;
             return Ok(newest.ok().and_then(Result::ok).unwrap_or_else(|| self.shared.fallback.choose(access)));
         }
-        if self.is_check_due(&access) {
+        if self.take_due_check(&access) {
             self.order(None)?;
         }
         Ok(self.shared.fallback.choose(access))
@@ -158,11 +161,11 @@ impl Credentials {
         self.shared.state.borrow().config.clone()
     }
 
-    /// Returns other credentials after the API server has rejected `rejected`. They are newer credentials if there are
-    /// any, or else credentials that it has accepted before. Returns `None` if there are no other credentials.
+    /// Returns what to try after the API server has rejected `rejected`: newer credentials, or else the ones that it
+    /// accepted last; `None` if there are neither.
     ///
     /// # Errors
-    /// Fails if newer credentials cannot be obtained and there are no others.
+    /// Fails if the attempt to obtain newer credentials fails, and there are no earlier ones.
     pub async fn replacement_for(&self, rejected: &Access) -> Result<Option<Arc<Access>>, CredentialsError> {
         let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
@@ -171,33 +174,34 @@ impl Credentials {
         {
             return Ok(Some(Arc::clone(newest)));
         }
-        match self.shared.fallback.rejected(rejected) {
+        match self.shared.fallback.fall_back_after_rejection(rejected) {
             Some(earlier) => Ok(Some(earlier)),
             None => newest.map(|_| None),
         }
     }
 
     /// Records that the API server has accepted a request with these credentials.
-    pub fn accepted(&self, access: &Arc<Access>) {
+    pub fn record_accepted(&self, access: &Arc<Access>) {
         self.shared.was_accepted.store(true, Ordering::Relaxed);
-        self.shared.fallback.accepted(access);
+        self.shared.fallback.record_accepted(access);
     }
 
-    /// Records that a request with these credentials got no response, and has the files checked. The failure may
+    /// Records that a request with these credentials got no response, and orders a check of the files. The failure may
     /// mean that the server has a new certificate, or requires a new client certificate.
-    pub fn request_failed(&self, access: &Access, failure: &str) {
-        self.shared.fallback.request_failed(access, failure);
+    pub fn record_failed_request(&self, access: &Access, failure: &str) {
+        self.shared.fallback.record_failed_request(access, failure);
         let _ = self.order(None);
     }
 
     /// Returns what the thread is waiting for, if it has waited for [`REPORT_WAIT_AFTER`].
-    pub fn pending(&self) -> Option<String> {
-        let activity = self.shared.activity.lock().expect("no thread panics while it holds this lock");
-        let Activity { description, since } = activity.clone().or_else(files::pending_read)?;
-        (since.elapsed() >= REPORT_WAIT_AFTER).then_some(description)
+    pub fn waiting_for(&self) -> Option<String> {
+        let pending_wait = self.shared.pending_wait.lock().expect("no thread panics while it holds this lock");
+        let PendingWait { awaited, since } = pending_wait.clone().or_else(files::pending_read)?;
+        (since.elapsed() >= REPORT_WAIT_AFTER).then_some(awaited)
     }
 
-    /// Orders the thread to check the credentials, and waits for the result.
+    /// Orders the thread to check the credentials, and waits for the result. If `rejected` is the generation of
+    /// rejected credentials, newer ones end the wait too.
     async fn recheck(&self, rejected: Option<u64>) -> Result<Arc<Access>, CredentialsError> {
         let number = self.order(rejected)?;
         let mut state = self.shared.state.subscribe();
@@ -212,14 +216,13 @@ impl Credentials {
         }
     }
 
-    fn is_check_due(&self, access: &Access) -> bool {
-        let mut next_check = self.shared.next_check.lock().expect("no thread panics while it holds this lock");
-        let now = Instant::now();
-        let until_next = next_check.saturating_duration_since(now);
-        let was_just_checked = until_next >= CHECK_INTERVAL - RENEWAL_INTERVAL;
-        let is_due = until_next.is_zero() || access.is_renewal_due() && !was_just_checked;
+    /// Returns whether a check must be ordered now. If so, it counts as ordered.
+    fn take_due_check(&self, access: &Access) -> bool {
+        let mut last_check = self.shared.last_check.lock().expect("no thread panics while it holds this lock");
+        let interval = if access.is_renewal_due() { RENEWAL_INTERVAL } else { CHECK_INTERVAL };
+        let is_due = last_check.is_none_or(|last_check| last_check.elapsed() >= interval);
         if is_due {
-            *next_check = now + CHECK_INTERVAL;
+            *last_check = Some(Instant::now());
         }
         is_due
     }
@@ -291,7 +294,7 @@ mod tests {
             self.runtime.block_on(self.credentials.recheck(None)).unwrap()
         }
 
-        /// Returns the credentials that are used instead of rejected ones.
+        /// Returns the credentials that are tried after these were rejected.
         fn replacement_for(&self, rejected: &Access) -> Option<Arc<Access>> {
             self.runtime.block_on(self.credentials.replacement_for(rejected)).unwrap()
         }
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_differently_spelled_address_is_the_same_server() {
+    fn a_changed_kubeconfig_is_used_only_if_its_address_is_that_of_the_same_server() {
         let kubeconfig = Kubeconfig::new();
         kubeconfig.write("http://api.example.com/", "0");
         kubeconfig.recheck();
@@ -330,7 +333,7 @@ mod tests {
         let kubeconfig = Kubeconfig::new();
         kubeconfig.write("http://api.example.com", "old");
         let old = kubeconfig.recheck();
-        kubeconfig.credentials.accepted(&old);
+        kubeconfig.credentials.record_accepted(&old);
         kubeconfig.write("http://api.example.com", "new");
         let new = kubeconfig.replacement_for(&old).unwrap();
         assert!(new.generation > old.generation);
@@ -339,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_kubeconfig_changes_at_most_the_token() {
+    fn a_half_written_kubeconfig_may_change_the_token_but_not_the_server_or_its_authority() {
         let authority = rcgen::generate_simple_self_signed([]).unwrap().cert.pem();
         let authority = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, authority);
         // The fields are in the order in which kubectl writes them.

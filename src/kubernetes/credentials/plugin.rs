@@ -19,7 +19,7 @@ use crate::process::signals;
 use crate::process::terminal::is_foreground_job;
 use crate::telemetry::log::printable;
 
-/// The time after which a plugin is considered hung and is killed.
+/// The time after which a plugin is killed, because it probably hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// The time after which a plugin that may interact with the user is killed.
@@ -29,7 +29,8 @@ const INTERACTIVE_TIME_LIMIT: Duration = Duration::from_secs(600);
 /// plugin.
 ///
 /// # Errors
-/// Returns a sentence that names the plugin, the reason, and what to do.
+/// Fails if the plugin cannot be run, fails, takes too long, or prints no usable credentials. The error is a sentence
+/// with the plugin, the reason, and what to do.
 pub fn run(
     plugin: &ExecPlugin,
     config: &ConnectionConfig,

@@ -16,7 +16,7 @@ use super::access::{Access, Lifetime};
 use super::exec_credential::IssuedCredentials;
 use super::files::{self, Stamp};
 use super::material::{self, CertificateAndKey, Material, TlsMaterial};
-use super::{Activity, CredentialsError, Order, Shared, State, plugin};
+use super::{CredentialsError, Order, PendingWait, Shared, State, plugin};
 
 /// How often files are read again even if they seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
@@ -97,12 +97,15 @@ impl Worker {
             self.reload()?;
         }
         let is_newer = self.access.as_ref().map(|access| access.generation) > generation;
-        match self.plugin() {
-            Some(plugin) if self.is_plugin_due(&plugin, is_rejected && !is_newer) => {
-                self.run_plugin(&plugin, is_rejected)
-            }
-            Some(_) => self.plugin_failure.clone().map_or(Ok(()), |message| Err(CredentialsError(message))),
-            None => Ok(()),
+        let Some(plugin) = self.plugin() else { return Ok(()) };
+        let must_replace = is_rejected && !is_newer;
+        if must_replace {
+            self.end_pause_if_accepted();
+        }
+        if self.is_plugin_due(&plugin, must_replace) {
+            self.run_plugin(&plugin, is_rejected)
+        } else {
+            self.plugin_failure.clone().map_or(Ok(()), |message| Err(CredentialsError(message)))
         }
     }
 
@@ -112,8 +115,8 @@ impl Worker {
         })
     }
 
-    /// Reads the configuration and the files that it names. If a part cannot be read, its earlier contents are used,
-    /// and the other parts are renewed nevertheless.
+    /// Reads the configuration and the files that it names. If the configuration or a file cannot be read, its earlier
+    /// contents are used, and everything else is still renewed.
     fn reload(&mut self) -> Result<(), CredentialsError> {
         let unusable = |error: ConfigError| CredentialsError(error.to_string());
         let read = self.read_configuration().and_then(|config| self.load(config));
@@ -130,7 +133,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads the new configuration. If it names another server, returns the current configuration instead.
+    /// Reads the new configuration. If it names another server, logs that once, and returns the current configuration.
     fn read_configuration(&mut self) -> Result<ConnectionConfig, ConfigError> {
         let config = kubeconfig::load(&self.shared.options)?;
         let Some(Loaded { config: current, .. }) = &self.loaded else { return Ok(config) };
@@ -202,8 +205,8 @@ impl Worker {
         Ok(read_failure)
     }
 
-    /// Returns the current credentials if they were built from the same TLS options and certificates. Their TLS
-    /// configurations are then reused, because connections that are being opened are abandoned when these change.
+    /// Returns the current credentials if they were built from the same TLS options and certificates. The caller reuses
+    /// their TLS configurations: when a TLS configuration changes, connections that are being opened are abandoned.
     fn access_with_same_tls(&self, config: &ConnectionConfig, material: &Material) -> Option<&Access> {
         let is_same = |loaded: &&Loaded| loaded.config.tls == config.tls && loaded.material.tls == material.tls;
         self.loaded.as_ref().filter(is_same).and(self.access.as_deref())
@@ -244,17 +247,21 @@ impl Worker {
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
     }
 
-    /// Returns whether the plugin must be run now. `is_rejected` states whether the server has rejected the credentials
-    /// and the files have not replaced them.
-    fn is_plugin_due(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> bool {
-        let issued = self.issued.as_ref().filter(|issued| issued.plugin == *plugin);
-        let is_needed = is_rejected
-            || issued
-                .is_none_or(|issued| issued.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now()));
-        // Credentials have worked since the last rejection, so the plugin has not failed repeatedly and needs no pause.
-        if is_rejected && self.shared.was_accepted.swap(false, Ordering::Relaxed) {
+    /// Ends the pause between runs of the plugin if the server has accepted credentials since it last rejected some:
+    /// the plugin has not failed repeatedly.
+    fn end_pause_if_accepted(&mut self) {
+        if self.shared.was_accepted.swap(false, Ordering::Relaxed) {
             (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);
         }
+    }
+
+    /// Returns whether the plugin must be run now. `must_replace` states whether the server has rejected the
+    /// credentials and the files have not replaced them.
+    fn is_plugin_due(&self, plugin: &ExecPlugin, must_replace: bool) -> bool {
+        let issued = self.issued.as_ref().filter(|issued| issued.plugin == *plugin);
+        let is_needed = must_replace
+            || issued
+                .is_none_or(|issued| issued.lifetime.is_some_and(|lifetime| lifetime.renew_at <= Timestamp::now()));
         is_needed && self.plugin_may_run_at.is_none_or(|at| Instant::now() >= at)
     }
 
@@ -263,10 +270,10 @@ impl Worker {
     fn run_plugin(&mut self, plugin: &ExecPlugin, is_rejected: bool) -> Result<(), CredentialsError> {
         let Some(loaded) = &self.loaded else { return Ok(()) };
         let config = ConnectionConfig::clone(&loaded.config);
-        let description = format!("the credential plugin {}", plugin.command.display());
-        self.set_activity(Some(Activity { description, since: Instant::now() }));
+        let awaited = format!("the credential plugin {}", plugin.command.display());
+        self.set_pending_wait(Some(PendingWait { awaited, since: Instant::now() }));
         let issued = plugin::run(plugin, &config, loaded.material.tls.authority.as_deref());
-        self.set_activity(None);
+        self.set_pending_wait(None);
         let result = issued.and_then(|credentials| {
             let lifetime = credentials.expires.and_then(|expires| Lifetime::until(expires, Timestamp::now()));
             let is_unexpired = lifetime.is_some() || credentials.expires.is_none();
@@ -292,10 +299,12 @@ impl Worker {
         result.map(drop).map_err(CredentialsError)
     }
 
-    fn set_activity(&self, activity: Option<Activity>) {
-        *self.shared.activity.lock().expect("no thread panics while it holds this lock") = activity;
+    fn set_pending_wait(&self, wait: Option<PendingWait>) {
+        *self.shared.pending_wait.lock().expect("no thread panics while it holds this lock") = wait;
     }
 
+    /// Makes the result of an order available to the clients. If it is a new failure, and there are credentials to use
+    /// in the meantime, logs it.
     fn publish(&self, handled: u64, result: Result<(), CredentialsError>) {
         let failure = result.err();
         let access = self.access.clone();

@@ -154,6 +154,9 @@ impl<'de> Deserialize<'de> for Base64 {
 
 impl KubeconfigFile {
     /// Reads the kubeconfig at a path.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read, or with the kind `InvalidData` if it is not a valid kubeconfig.
     pub fn read(path: &Path) -> io::Result<Self> {
         let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
         let file = Self::parse(&files::read(path)?).map_err(invalid)?;
@@ -197,7 +200,7 @@ impl KubeconfigFile {
         check_unique_names("user", users.iter().flatten().map(|entry| &entry.name))
     }
 
-    /// Returns whether the file defines nothing.
+    /// Returns whether the file defines no context, cluster or user, and sets no current context.
     pub fn is_empty(&self) -> bool {
         let Self { current_context, contexts, clusters, users, .. } = self;
         let is_zero = |length: Option<usize>| length.unwrap_or_default() == 0;
@@ -262,7 +265,7 @@ mod tests {
         let text = "\u{feff}current-context: \u{1f600}\r\n";
         let utf16 = |to_bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();
         for bytes in [text.as_bytes().to_vec(), utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
-            let file = KubeconfigFile::parse(&bytes).expect("a kubeconfig");
+            let file = KubeconfigFile::parse(&bytes).expect("the kubeconfig is valid");
             assert_eq!(file.current_context.as_deref(), Some("\u{1f600}"));
         }
     }

@@ -14,7 +14,7 @@ use super::server;
 const HOST: &str = "KUBERNETES_SERVICE_HOST";
 const PORT: &str = "KUBERNETES_SERVICE_PORT";
 
-/// The directory in which the kubelet provides the service account.
+/// The directory into which the kubelet mounts the service account's token, CA certificate and namespace.
 const DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Returns the configuration with which this pod reaches its API server.
@@ -41,7 +41,7 @@ pub fn load() -> Result<ConnectionConfig, ConfigError> {
              try --kubeconfig PATH"
                 .to_owned()
         };
-        return Err(ConfigError::new("found no API server credentials", reason));
+        return Err(ConfigError::new("cannot find the API server", reason));
     };
     if let Err(failure) = fs::metadata(&token) {
         let subject = format!("the pod's service account: {}", token.display());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{Cluster, Context, KubeconfigFile, User};
 
-/// Merged kubeconfigs.
+/// Several kubeconfigs that are used like one.
 pub struct MergedKubeconfig {
     files: Vec<KubeconfigFile>,
 }
@@ -21,7 +21,7 @@ impl MergedKubeconfig {
         Self { files }
     }
 
-    /// Returns the files, in the order of their precedence.
+    /// Returns the paths of the files, in the order of their precedence.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.files.iter().map(|file| file.path.clone()).collect()
     }

@@ -15,12 +15,12 @@ const MERGE_KEY: &str = "<<";
 /// Checks that no merged key is equal to a key before `<<`.
 ///
 /// # Errors
-/// Returns the key and what to do.
+/// Fails if one is, or if the document is not valid YAML. The error names the key and says what to do.
 pub fn check(document: &str) -> Result<(), String> {
     if !document.contains(MERGE_KEY) {
         return Ok(());
     }
-    // Except for the two key policies, the kubeconfig itself is parsed with the same options.
+    // Apart from the two key policies, these are the options with which the kubeconfig itself is parsed.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -143,7 +143,7 @@ mod tests {
     const ANCHORS: &str = "a: &a {server: one, color: red}\nb: &b {server: two}\n";
 
     #[test]
-    fn a_merged_key_that_repeats_an_earlier_key_is_refused() {
+    fn a_merged_key_is_refused_only_if_it_repeats_an_earlier_key() {
         for map in [
             "{<<: *a, server: three}",
             "{<<: [*a, *b]}",

@@ -1,7 +1,7 @@
 //! Loads a [`ConnectionConfig`] from kubeconfigs or a pod's service account, following the rules of client-go.
 //!
-//! If the user has named a configuration that cannot be used, loading fails. leaderrun never falls back to another
-//! cluster.
+//! Files in `KUBECONFIG` that do not exist are skipped if at least one exists. If a configuration that the user has
+//! named cannot be used, loading fails: unlike client-go, leaderrun never falls back to another cluster.
 
 mod file;
 mod in_cluster;
@@ -21,8 +21,8 @@ use super::connection::{ClusterOptions, ConfigError, ConnectionConfig, Given, Im
 
 /// Loads the configuration of the connection to the API server.
 ///
-/// The first of these sources is used: `--kubeconfig`, the files in `KUBECONFIG`, `~/.kube/config` if it exists and is
-/// not empty, and the pod's service account.
+/// The first of these sources that is given is used: `--kubeconfig`, the files in `KUBECONFIG`, or `~/.kube/config` if
+/// it is not empty. Without any of them, the pod's service account is used.
 ///
 /// # Errors
 /// Fails if the chosen configuration cannot be used, or if there is none.
@@ -40,7 +40,7 @@ pub fn load(options: &ClusterOptions) -> Result<ConnectionConfig, ConfigError> {
 
 fn without_kubeconfig(context: Option<&Given<String>>) -> Result<ConnectionConfig, ConfigError> {
     if let Some(context) = context {
-        let subject = context.with(format_args!("{:?}", context.value));
+        let subject = context.spelled_with(format_args!("{:?}", context.value));
         return Err(ConfigError::new(subject, "there is no kubeconfig; name one with --kubeconfig or KUBECONFIG"));
     }
     in_cluster::load()
@@ -52,7 +52,7 @@ fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigErro
     if let Some(kubeconfig) = &options.kubeconfig {
         let path = &kubeconfig.value;
         let Some(file) = read_file(path)? else {
-            let subject = kubeconfig.with(path.display());
+            let subject = kubeconfig.spelled_with(path.display());
             return Err(ConfigError::new(subject, "no such file; give the path of a kubeconfig"));
         };
         return Ok(Some(MergedKubeconfig::new(vec![file])));
@@ -65,7 +65,8 @@ fn read(options: &ClusterOptions) -> Result<Option<MergedKubeconfig>, ConfigErro
             }
             if files.is_empty() {
                 let subject = format!("KUBECONFIG={}", list.display());
-                return Err(ConfigError::new(subject, "no such file; unset it, or set it to the path of a kubeconfig"));
+                let reason = "it names no existing file; unset it, or set it to the path of a kubeconfig";
+                return Err(ConfigError::new(subject, reason));
             }
             Ok(Some(MergedKubeconfig::new(files)))
         }

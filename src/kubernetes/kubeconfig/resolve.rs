@@ -17,7 +17,7 @@ use super::file::{AuthProvider, Base64, Cluster, Exec, NamedExtension, User};
 use super::merge::{Entry, MergedKubeconfig};
 use super::server::{self, ServerAddress};
 
-/// What to do about a missing or unknown `interactiveMode`.
+/// The remedy for a missing or unknown `interactiveMode`.
 const INTERACTIVE_MODES: &str = "use Never, IfAvailable or Always";
 
 /// The name of the cluster extension that is passed to credential plugins.
@@ -36,7 +36,8 @@ impl MergedKubeconfig {
         let Some(Entry { value: chosen, .. }) = self.context(name) else {
             return Err(match context {
                 Some(context) => {
-                    ConfigError::new(context.with(format_args!("{name:?}")), self.no_such_context(Some(context)))
+                    let subject = context.spelled_with(format_args!("{name:?}"));
+                    ConfigError::new(subject, self.no_such_context(Some(context)))
                 }
                 None if name.is_empty() => ConfigError::new(files, self.no_current_context()),
                 None => ConfigError::new(format_args!("{files}: current-context {name:?}"), self.no_such_context(None)),
@@ -63,8 +64,8 @@ impl MergedKubeconfig {
 
         let user_name = chosen.user.as_deref().unwrap_or_default();
         let mut user = match self.user(user_name) {
-            // Without a scheme the connection has no TLS, which may be a mistake. Like kubectl, leaderrun then sends no
-            // secrets.
+            // Without a scheme the connection has no TLS, which may be a mistake. Like kubectl, leaderrun sends no
+            // secrets in this case.
             _ if !has_scheme => UserOptions::default(),
             None if user_name.is_empty() => UserOptions::default(),
             None => return Err(refused(format!("it has no user {user_name:?}"))),
@@ -85,7 +86,7 @@ impl MergedKubeconfig {
         Ok(config)
     }
 
-    /// Returns what is wrong if no context is chosen, and what to do.
+    /// Returns the error text for a kubeconfig without a current context, with what to do.
     fn no_current_context(&self) -> String {
         match self.context_names().next() {
             Some(known) => format!("it has no current-context; try --context {known:?}"),
@@ -93,10 +94,11 @@ impl MergedKubeconfig {
         }
     }
 
-    /// Returns what is wrong if the chosen context does not exist, and what to do.
+    /// Returns the error text for a context that does not exist, with what to do. `context` is the option or variable
+    /// that names the context; `None` for the current context.
     fn no_such_context(&self, context: Option<&Given<String>>) -> String {
         let with = |known: &str| match context {
-            Some(context) => context.with(format_args!("{known:?}")),
+            Some(context) => context.spelled_with(format_args!("{known:?}")),
             None => format!("--context {known:?}"),
         };
         match self.context_names().next() {
@@ -183,7 +185,8 @@ fn oidc_token(AuthProvider { name, config }: &AuthProvider) -> Result<TokenSourc
     }
 }
 
-/// Checks that an OpenID Connect token has not expired.
+/// Checks that an OpenID Connect token has an expiry time and has not expired. The error is a predicate whose subject
+/// is the token, such as `expired at …`.
 fn check_id_token(token: &str) -> Result<(), String> {
     let claims = token.split('.').nth(1).and_then(|claims| BASE64_URL_SAFE_NO_PAD.decode(claims).ok());
     let claims = claims.and_then(|claims| serde_json::from_slice::<Value>(&claims).ok());

@@ -1,4 +1,4 @@
-//! Parses the address of the API server in a kubeconfig.
+//! Parses the address of the API server, from a kubeconfig or from the variables of a pod.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -34,7 +34,7 @@ pub struct ServerAddress {
 /// Parses the address of an API server. As in kubectl, the default scheme is `http`.
 ///
 /// # Errors
-/// Returns the reason why the address is invalid.
+/// Fails if the address is invalid. The error is the reason, without the user name and the password.
 pub fn parse(text: &str) -> Result<ServerAddress, String> {
     let text = text.trim();
     let (explicit_scheme, rest) = text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(server, "https://host:6443/path");
         let credentials = credentials.map(|basic| (basic.username, basic.password));
         assert_eq!(credentials, Some(("me".to_owned(), "p@ss".to_owned())));
-        let refusal = parse("https://me:secret@host:port").map(drop).expect_err("no port");
+        let refusal = parse("https://me:secret@host:port").map(drop).expect_err("the port is not a number");
         assert!(!refusal.contains("secret"), "{refusal}");
     }
 

@@ -1,7 +1,7 @@
 //! The servers that are reached without a proxy.
 //!
-//! `NO_PROXY` is parsed as Go's `httpproxy` parses it. HTTP libraries in Rust parse it like curl, which does not
-//! support ports and treats a leading dot differently.
+//! `NO_PROXY` is parsed as Go's `httpproxy` parses it, but spaces separate entries too. HTTP libraries in Rust parse it
+//! like curl, which does not support ports and treats a leading dot differently.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ enum Exception {
 impl Exceptions {
     /// Parses the value of `NO_PROXY`. Ignores invalid entries.
     pub fn parse(list: &str) -> Self {
-        // Unlike Go, leaderrun also splits the list at spaces, because names cannot contain spaces.
+        // Unlike in Go, spaces separate entries too, because names cannot contain spaces.
         let entries = list.split([',', ' ', '\t', '\n', '\r']).filter_map(Exception::parse).collect();
         Self { entries }
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_proxy_is_parsed_as_in_go() {
+    fn no_proxy_is_parsed_as_in_go_except_that_spaces_separate_entries() {
         let (reached_directly, proxied) = (true, false);
         for (list, host, port, expected) in [
             ("", "api.example.com", 443, proxied),

@@ -1,4 +1,4 @@
-//! The signature algorithms of servers and their authorities: ring's, and those of [`ecdsa`](super::ecdsa).
+//! The signature algorithms that servers and their authorities may use: ring's, and those of [`ecdsa`](super::ecdsa).
 
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -12,7 +12,7 @@ use webpki::ring::{
 use super::ecdsa::{ECDSA_P256_SHA512, ECDSA_P384_SHA512, ECDSA_P521_SHA256, ECDSA_P521_SHA384, ECDSA_P521_SHA512};
 
 /// The supported algorithms. In TLS 1.2 an ECDSA scheme does not determine the curve, so each ECDSA scheme has an
-/// algorithm for every curve. TLS 1.3 only uses the first algorithm of a scheme.
+/// algorithm for every curve. In TLS 1.3, only the first algorithm of a scheme is used.
 pub static SUPPORTED: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         ECDSA_P256_SHA256,

@@ -13,12 +13,12 @@ use super::pem;
 #[derive(Debug)]
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
-    /// Whether these are the system's authorities, because none are configured.
+    /// Whether these are only the system's authorities, because none are configured.
     pub is_system_store: bool,
 }
 
 impl Authorities {
-    /// Reads the certificates of a PEM file. Skips those that cannot be parsed.
+    /// Reads the certificates of a PEM file. Skips those that cannot be parsed and, as Go does, those with PEM headers.
     ///
     /// # Errors
     /// Fails if no certificate can be parsed.
@@ -58,7 +58,7 @@ impl Authorities {
                 "this system has no root certificates{failure}; \
                  set certificate-authority in the kubeconfig, or install ca-certificates"
             );
-            return Err(ConfigError::new("the server's certificate cannot be verified", reason));
+            return Err(ConfigError::new("cannot verify certificates", reason));
         }
         Ok(Self { certificates: loaded.certs, is_system_store: true })
     }
@@ -69,7 +69,7 @@ impl Authorities {
     }
 
     /// Returns the authorities that may issue certificates at this time. As in Go, an authority may not issue
-    /// certificates while its own certificate is not valid.
+    /// certificates while its own certificate is not valid. Authorities that [`Certificate`] cannot parse are included.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
@@ -88,7 +88,8 @@ impl Authorities {
             .any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_intermediates(count)))
     }
 
-    /// Returns whether an authority that may issue certificates for any name has issued this certificate directly.
+    /// Returns whether an authority without name constraints, which are not checked here, has issued this certificate
+    /// directly and may still issue certificates.
     pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
         let Some((message, algorithm, signature)) = certificate.signed_parts() else { return false };
         let has_signed = |der: &CertificateDer<'_>| {
@@ -99,7 +100,7 @@ impl Authorities {
         self.certificates.iter().any(|der| {
             let issuer = Certificate::parse(der).filter(|issuer| certificate.names_issuer(issuer));
             let issuer = issuer.filter(|issuer| issuer.may_issue() && issuer.why_invalid(now).is_none());
-            issuer.is_some_and(|issuer| !issuer.constrains_names()) && has_signed(der)
+            issuer.is_some_and(|issuer| !issuer.has_name_constraints()) && has_signed(der)
         })
     }
 
@@ -109,6 +110,6 @@ impl Authorities {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;
         let reason = certificate.why_invalid(now)?;
-        Some(format!("the configured authority {certificate}, cannot be used: {reason}"))
+        Some(format!("the only trusted authority {certificate}, cannot be used: {reason}"))
     }
 }

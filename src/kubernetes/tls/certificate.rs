@@ -74,7 +74,7 @@ impl Certificate {
         algorithm.oid == RSA && modulus().is_none_or(|length| length < MIN_RSA_MODULUS_SIZE)
     }
 
-    /// Returns whether this certificate may issue certificates for servers.
+    /// Returns whether this certificate, apart from its validity period, allows issuing certificates for servers.
     pub fn may_issue(&self) -> bool {
         self.is_authority()
             && self.may_sign_certificates()
@@ -82,8 +82,8 @@ impl Certificate {
             && self.has_only_known_critical_extensions()
     }
 
-    /// Returns whether this is the certificate of an authority. As in Go, certificates older than version 3 count as
-    /// such, because they have no field for this.
+    /// Returns whether this is the certificate of an authority. As in Go, every certificate of version 1 or 2 counts as
+    /// one, because these versions have no field that says so.
     fn is_authority(&self) -> bool {
         match self.basic_constraints() {
             Ok(Some(constraints)) => constraints.ca,
@@ -117,8 +117,8 @@ impl Certificate {
         Ok(self.0.tbs_certificate().get_extension()?.map(|(_, constraints)| constraints))
     }
 
-    /// Returns whether this authority may issue certificates only for certain names.
-    pub fn constrains_names(&self) -> bool {
+    /// Returns whether this certificate has name constraints, even if they cannot be parsed.
+    pub fn has_name_constraints(&self) -> bool {
         !matches!(self.0.tbs_certificate().get_extension::<NameConstraints>(), Ok(None))
     }
 
@@ -174,7 +174,7 @@ impl Certificate {
         }
     }
 
-    /// Returns why this certificate is not valid at this time; `None` if it is valid.
+    /// Returns why this time is outside the validity period of the certificate; `None` if it is inside.
     pub fn why_invalid(&self, now: UnixTime) -> Option<String> {
         let validity = self.0.tbs_certificate().validity();
         let now = now.as_secs();

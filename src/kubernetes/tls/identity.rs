@@ -52,7 +52,7 @@ pub fn parse(certificate: &[u8], key: &[u8]) -> Result<ClientIdentity, ConfigErr
     Ok(ClientIdentity(Arc::new(CertifiedKey::new(chain, key))))
 }
 
-/// Returns the first key of a PEM file. As in Go, its format does not depend on the label of the block.
+/// Returns the first key of a PEM file. As in Go, every format is tried, whatever the label of the block says.
 fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     let mut blocks = pem::blocks(pem).into_iter();
     let block = blocks.find(|block| block.label.ends_with("PRIVATE KEY")).ok_or("it contains no private key")?;

@@ -1,7 +1,7 @@
 //! TLS to the API server. With a few exceptions, leaderrun accepts and refuses the same certificates as kubectl, which
 //! uses the TLS library of Go.
 //!
-//! Some clusters depend on things that Go accepts and rustls refuses. They are accepted here:
+//! Because some clusters depend on it, leaderrun accepts the following, which Go accepts and rustls refuses:
 //! - client certificates of X.509 version 1
 //! - keys on the curve P-521
 //! - signatures of P-256 and P-384 keys with SHA-512
@@ -10,7 +10,7 @@
 //!
 //! rustls is less strict than Go about what an authority may do, so [`verifier`] checks that too.
 //!
-//! Go also accepts the following, which are refused here:
+//! leaderrun refuses the following, which Go accepts:
 //! - RSA keys shorter than 2048 bits, because they can be broken
 //! - RSA keys longer than 8192 bits
 //! - client keys that ring cannot use: RSA keys with a length other than 2048, 3072 or 4096 bits, or with a public
@@ -18,7 +18,8 @@
 //! - dates before 1970
 //! - critical certificate policies
 //! - more than six certificates between those of the server and the authority
-//! - a server certificate that is the certificate of an authority and was issued by an intermediate authority
+//! - a server certificate that is the certificate of an authority and was issued by an intermediate authority, or by an
+//!   authority with name constraints
 //! - CBC cipher suites in TLS 1.2
 
 mod algorithms;
@@ -57,7 +58,7 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 /// PEM.
 ///
 /// # Errors
-/// Fails if one of them cannot be used.
+/// Fails if one of them cannot be used, or if the system's certificates are needed and there are none.
 pub fn client_config(
     options: &TlsOptions,
     authority: Option<&[u8]>,
@@ -74,7 +75,7 @@ pub fn client_config(
 /// Checks that a file of trusted authorities contains a certificate that can be parsed.
 ///
 /// # Errors
-/// Fails if it does not.
+/// Fails if it contains none.
 pub fn check_authority(pem: &[u8]) -> Result<(), ConfigError> {
     Authorities::from_pem(pem).map(drop)
 }
@@ -91,7 +92,8 @@ pub fn check_certificate(certificate: &[u8], key: &[u8]) -> Result<(), ConfigErr
 /// certificate are those for the API server. The authorities of the system are trusted too.
 ///
 /// # Errors
-/// Fails if there are no trusted certificates, or if the client certificate cannot be used.
+/// Fails if `authority` contains no certificate that can be parsed, if there is no `authority` and the system has no
+/// certificates, or if the client certificate cannot be used.
 pub fn proxy_config(
     options: &TlsOptions,
     authority: Option<&[u8]>,

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 pub struct Block {
     /// The text between `-----BEGIN ` and `-----`.
     pub label: String,
-    /// Whether the block has headers, which only encrypted keys have.
+    /// Whether the block has headers. A key with headers is encrypted.
     pub has_headers: bool,
     pub der: Vec<u8>,
 }

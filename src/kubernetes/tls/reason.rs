@@ -42,7 +42,7 @@ pub fn failure_reason(failure: &(dyn Error + 'static), peer: Peer) -> String {
     printable_root_cause(failure)
 }
 
-/// Returns the reason for an I/O error whose own description is not clear enough.
+/// Returns a clearer reason for an I/O error; `None` if its own description is clear enough.
 fn io_reason(failure: &io::Error, peer: Peer) -> Option<String> {
     match Errno::from_raw(failure.raw_os_error().unwrap_or_default()) {
         errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => {

@@ -41,8 +41,8 @@ impl ServerVerifier {
         Self { peer, authorities }
     }
 
-    /// Verifies that a server may use this certificate, that a trusted authority has issued it, and that it contains
-    /// the name of the server. Returns the reason if not.
+    /// Verifies that a server may use this certificate, that it is trusted itself or was issued by a trusted authority,
+    /// and that it contains the name of the server. Returns the reason if not.
     fn verify(
         &self,
         der: &CertificateDer<'_>,
@@ -58,7 +58,7 @@ impl ServerVerifier {
             return Err("its RSA key is shorter than 2048 bits".to_owned());
         }
         match self.verify_issuer(&certificate, intermediates, now) {
-            // Unlike Go, webpki does not let a server use the certificate of an authority.
+            // Unlike webpki, Go accepts a certificate that is trusted itself, and the certificate of an authority.
             _ if authorities.contains(der) => parsed.check_server(now)?,
             Err(webpki::Error::CaUsedAsEndEntity) if authorities.have_issued(&parsed, now) => {
                 parsed.check_server(now)?;
@@ -68,10 +68,10 @@ impl ServerVerifier {
         let verify_name = |name: &ServerName<'_>| certificate.verify_is_valid_for_subject_name(name);
         match server_name {
             ServerName::DnsName(name) if parsed.has_short_wildcard_for(name.as_ref()) => Ok(()),
-            // As in Go, an IPv4 address may be written as IPv6 in the certificate.
+            // As in Go, the certificate may contain an IPv4 address as an IPv4-mapped IPv6 address.
             ServerName::IpAddress(IpAddr::V4(address)) => verify_name(server_name).or_else(|error| {
-                let as_ipv6 = Ipv4Addr::from(*address).to_ipv6_mapped();
-                verify_name(&ServerName::from(std::net::IpAddr::from(as_ipv6))).map_err(|_| error)
+                let mapped = Ipv4Addr::from(*address).to_ipv6_mapped();
+                verify_name(&ServerName::from(std::net::IpAddr::from(mapped))).map_err(|_| error)
             }),
             _ => verify_name(server_name),
         }

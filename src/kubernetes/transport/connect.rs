@@ -24,7 +24,7 @@ use super::connection::Connection;
 use super::resolver::Resolver;
 use super::{tcp, tunnel};
 
-/// The reason why a connection could not be opened, so no request was sent.
+/// The reason why a connection could not be opened. The request was not sent.
 #[derive(Clone, Debug)]
 pub struct ConnectError(String);
 
@@ -43,11 +43,11 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
-/// Connects to the API server, through the proxy if there is one. The first `skip` addresses of the host are tried
-/// last.
+/// Connects to the API server, through the proxy if there is one. The first `skip` addresses of the server (or of the
+/// proxy, if there is one) are tried last, because earlier connections to them did not work.
 ///
 /// # Errors
-/// Fails if any step fails.
+/// Fails if the server or the proxy cannot be reached, if the proxy refuses, or if a TLS handshake fails.
 pub async fn connect(access: Arc<Access>, resolver: Resolver, skip: usize) -> Result<Connection, ConnectError> {
     let connected = try_connect(&access, &resolver, skip).await;
     connected.map_err(|reason| ConnectError(format!("cannot connect to {}: {reason}", target(&access))))
@@ -63,15 +63,16 @@ async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> 
     };
     let connected = tcp::connect(resolver, &proxy.host, proxy.port, skip).await;
     let stream = connected.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
-    match (proxy.protocol, &access.proxy_tls) {
-        (ProxyProtocol::Http, _) | (ProxyProtocol::Https, None) => connect_through(stream, proxy, access).await,
-        (ProxyProtocol::Https, Some(tls)) => {
+    match proxy.protocol {
+        ProxyProtocol::Http => connect_through(stream, proxy, access).await,
+        ProxyProtocol::Https => {
+            let tls = access.proxy_tls.as_ref().expect("the credentials for an HTTPS proxy have its TLS configuration");
             let name = certificate_name(&proxy.host, access.config.tls.insecure)?;
             let encrypted = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
             let encrypted = encrypted.map_err(|failure| failure_reason(&failure, Peer::Proxy))?;
             connect_through(encrypted, proxy, access).await
         }
-        (ProxyProtocol::Socks5, _) => {
+        ProxyProtocol::Socks5 => {
             // SocksV5 opens its connections with a service. This service returns the stream that is already open.
             let mut stream = Some(TokioIo::new(stream));
             let connector = service_fn(move |_: Uri| {
@@ -124,8 +125,9 @@ where
     handshaken.map_err(|failure| server_failure(&failure))
 }
 
-/// Returns the name that the certificate must contain. As in Go, an address may be in brackets, and an IPv4 address may
-/// be written as IPv6. If `insecure`, the certificate is not verified, and any name is accepted.
+/// Returns the name that the certificate must contain. As in Go, brackets around an address and its zone are ignored,
+/// and an IPv4-mapped IPv6 address counts as the IPv4 address. If `insecure`, every `name` is accepted, because the
+/// certificate is not verified.
 fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, String> {
     let unbracketed = name.trim_matches(['[', ']']);
     let address =
@@ -135,7 +137,7 @@ fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, S
     }
     match ServerName::try_from(name.to_owned()) {
         Ok(name) => Ok(name),
-        // The name is not verified. An address is used because TLS sends no server name for it.
+        // An address stands for the unusable name, because a TLS client sends no server name (SNI) for an address.
         Err(_) if insecure => Ok(ServerName::from(IpAddr::from(Ipv4Addr::UNSPECIFIED))),
         Err(_) => Err(format!(
             "{name:?} is not a host name that a certificate can contain; set tls-server-name to a name in the certificate"
@@ -143,7 +145,7 @@ fn certificate_name(name: &str, insecure: bool) -> Result<ServerName<'static>, S
     }
 }
 
-/// Returns the address of the server, with the proxy if there is one.
+/// Returns the address of the server, and of the proxy if there is one, for messages.
 pub fn target(access: &Access) -> String {
     let server = access.config.server.to_string();
     let server = server.trim_end_matches('/');

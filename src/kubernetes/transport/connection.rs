@@ -32,7 +32,7 @@ impl Connection {
     /// name.
     ///
     /// # Errors
-    /// Fails if the stream is closed.
+    /// Returns hyper's error. None is expected: HTTP/1.1 has no handshake, so only a request reveals a closed stream.
     pub async fn handshake<S>(stream: S, access: Arc<Access>) -> hyper::Result<Self>
     where
         S: Read + Write + Send + Unpin + 'static,
@@ -80,6 +80,7 @@ impl Drop for Connection {
 /// The body of a response, with the connection that it is read from.
 pub struct PooledBody {
     body: Incoming,
+    /// The connection; `None` after the end of the body or a failure.
     connection: Option<Connection>,
     pool: Arc<Pool>,
 }

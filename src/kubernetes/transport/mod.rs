@@ -42,7 +42,7 @@ const MAX_DISCARDED: usize = 64 * 1024;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Sends requests to the API server, on its own connections.
+/// Sends requests to the API server. Clones share their connections.
 #[derive(Clone)]
 pub struct Transport {
     credentials: Credentials,
@@ -56,16 +56,16 @@ impl Transport {
     }
 
     /// Returns what requests are waiting for before they can be sent, if they have waited for [`REPORT_WAIT_AFTER`].
-    pub fn pending(&self) -> Option<String> {
-        let connection = || Some(format!("a connection to {}", self.pool.pending(REPORT_WAIT_AFTER)?));
-        self.credentials.pending().or_else(connection)
+    pub fn waiting_for(&self) -> Option<String> {
+        let connection = || Some(format!("a connection to {}", self.pool.slow_target(REPORT_WAIT_AFTER)?));
+        self.credentials.waiting_for().or_else(connection)
     }
 
     /// Sends a request. If the API server responds with 401, sends it again with other credentials, if there are any.
     async fn send(self, request: Request<Body>) -> Result<Response<PooledBody>, Failure> {
         let (head, body) = request.into_parts();
         let body = body.collect_bytes().await?;
-        // Half of the timeout is left for the request.
+        // A renewal of expired credentials leaves half of the timeout for the request.
         let mut access = self.credentials.current(self.pool.request_timeout() / 2).await?;
         for _ in 1..MAX_CREDENTIALS {
             let response = self.send_as(&access, head.clone(), body.clone().into()).await?;
@@ -83,8 +83,8 @@ impl Transport {
         self.send_as(&access, head, body.into()).await
     }
 
-    /// Reads a response to its end, so that its connection can be reused. Gives up after a quarter of the request
-    /// timeout.
+    /// Reads a response to its end, so that its connection can be reused. Gives up if the response is longer than
+    /// [`MAX_DISCARDED`] or takes longer than a quarter of the request timeout.
     async fn discard(&self, response: Response<PooledBody>) {
         let rest = Limited::new(response.into_body(), MAX_DISCARDED).collect();
         drop(timeout(self.pool.request_timeout() / 4, rest).await);
@@ -94,8 +94,8 @@ impl Transport {
         let response = self.try_send_as(access, head, body).await;
         match &response {
             Ok(response) if response.status() == StatusCode::UNAUTHORIZED => {}
-            Ok(_) => self.credentials.accepted(access),
-            Err(failure) => self.credentials.request_failed(access, &failure_reason(&**failure, Peer::Server)),
+            Ok(_) => self.credentials.record_accepted(access),
+            Err(failure) => self.credentials.record_failed_request(access, &failure_reason(&**failure, Peer::Server)),
         }
         response
     }

@@ -38,8 +38,8 @@ struct State {
     idle: Option<Connection>,
     /// The connections that are being opened, the oldest first.
     pending: Vec<PendingConnection>,
-    /// The number of attempts to open a connection since a request last got a response. Each attempt begins with
-    /// another address of the server, because an address may accept connections but never respond to a request.
+    /// The number of attempts to open a connection since a request last got a response. Later attempts begin with other
+    /// addresses of the server, because an address may accept connections but never respond to a request.
     attempts: usize,
     /// The credentials of the last connection on which a request got a response.
     last_responsive: Option<Arc<Access>>,
@@ -94,15 +94,15 @@ impl Pool {
                 self.start_opening(&mut state, access);
                 state.pending.iter().map(|pending| pending.result.clone()).collect::<Vec<_>>()
             };
-            let waits = results.into_iter().map(|result| opened(result).boxed());
+            let waits = results.into_iter().map(|result| wait_until_ended(result).boxed());
             // The opened connection is idle now. If another request has taken it, the loop waits for the next
             // connection.
             select_ok(waits).await?;
         }
     }
 
-    /// Returns the address to which a connection has been opening for longer than `limit`, if there is one.
-    pub fn pending(&self, limit: Duration) -> Option<String> {
+    /// Returns the server to which a connection has been opening for at least `limit`, if there is one.
+    pub fn slow_target(&self, limit: Duration) -> Option<String> {
         let state = self.state();
         let is_slow =
             |pending: &&PendingConnection| !pending.task.is_finished() && pending.started_at.elapsed() >= limit;
@@ -145,7 +145,7 @@ impl Pool {
 
 /// Waits until an attempt to open a connection has succeeded, failed or been aborted. An aborted attempt is not an
 /// error.
-async fn opened(mut result: watch::Receiver<Option<Result<(), ConnectError>>>) -> Result<(), ConnectError> {
+async fn wait_until_ended(mut result: watch::Receiver<Option<Result<(), ConnectError>>>) -> Result<(), ConnectError> {
     let result = result.wait_for(Option::is_some).await.ok().and_then(|result| result.clone());
     result.unwrap_or(Ok(()))
 }

@@ -1,6 +1,6 @@
 //! Name lookups that continue when their requests are dropped.
 //!
-//! A lookup may take many seconds, because the timeout for each name server is five seconds. It runs on its own
+//! A lookup may take many seconds, because it waits five seconds by default for each name server. It runs on its own
 //! thread, and all requests for the name share its result. A request waits only briefly for a lookup if earlier
 //! addresses are known.
 
@@ -46,7 +46,7 @@ fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
 struct KnownName {
     addresses: Vec<IpAddr>,
     found_at: Option<Instant>,
-    /// The result of the pending lookup, once there is one.
+    /// The pending lookup, if there is one. The channel contains its result, once there is one.
     pending: Option<watch::Receiver<Option<LookupResult>>>,
 }
 
@@ -57,10 +57,10 @@ impl Resolver {
         Self { look_up, ..Self::default() }
     }
 
-    /// Returns the addresses of a name.
+    /// Returns the addresses of a host. `name` may itself be an address.
     ///
     /// # Errors
-    /// Fails if the lookup fails and no earlier addresses are known.
+    /// Fails if no earlier addresses are known, and the lookup fails or cannot be started.
     pub async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         if let Ok(address) = name.trim_matches(['[', ']']).parse() {
             return Ok(vec![address]);

@@ -20,7 +20,7 @@ const ADDRESS_DELAY: Duration = Duration::from_millis(250);
 /// addresses are tried last, because earlier connections to them did not work.
 ///
 /// # Errors
-/// Fails if the host has no address that accepts a connection.
+/// Fails if the host cannot be looked up, has an unknown zone, or has no address that accepts a connection.
 pub async fn connect(resolver: &Resolver, host: &str, port: u16, skip: usize) -> io::Result<TcpStream> {
     let mut addresses = match zoned_address(host, port)? {
         Some(address) => vec![address],
@@ -62,7 +62,8 @@ async fn first_success<T>(
     }
 }
 
-/// Returns the address of an IPv6 host with a zone, such as `[fe80::1%25eth0]`, which the resolver does not support.
+/// Returns the address of an IPv6 host with a zone, such as `[fe80::1%25eth0]`; `None` for any other host. The resolver
+/// does not support zones.
 fn zoned_address(host: &str, port: u16) -> io::Result<Option<SocketAddr>> {
     let host = host.trim_matches(['[', ']']);
     let Some((address, zone)) = split_zone(host) else { return Ok(None) };
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_of_the_first_address_is_reported() {
+    fn the_first_failure_is_reported() {
         let failure = first(vec![ended(Err("refused")), ended(Err("unreachable"))]).unwrap_err();
         assert_eq!(failure.to_string(), "refused");
         assert_eq!(first(Vec::new()).unwrap_err().to_string(), "the host has no addresses");

@@ -14,8 +14,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Asks the proxy at the other end of a stream for a tunnel to a server.
 ///
 /// # Errors
-/// Fails if the proxy refuses. The error contains the proxy's reason or, if the proxy rejects the credentials, the
-/// setting that they come from.
+/// Fails if the proxy refuses, closes the connection, or does not speak HTTP. The error for a refusal contains the
+/// proxy's status or, if the proxy rejects the credentials, the setting that they come from.
 pub async fn open<S>(stream: &mut S, proxy: &Proxy, server: &Uri) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -35,7 +35,7 @@ where
     };
     match status.split(' ').next() {
         Some("200") => Ok(()),
-        Some("407") => Err(io::Error::other(refused_credentials(proxy))),
+        Some("407") => Err(io::Error::other(credentials_refused_reason(proxy))),
         _ => Err(io::Error::other(format!("the proxy refused the tunnel with {}", printable(status.trim())))),
     }
 }
@@ -58,7 +58,7 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-fn refused_credentials(proxy: &Proxy) -> String {
+fn credentials_refused_reason(proxy: &Proxy) -> String {
     let setting = proxy.origin;
     match &proxy.credentials {
         Some((user, _)) => format!("the proxy rejected the user name {user:?} and its password; check {setting}"),

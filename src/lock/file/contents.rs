@@ -57,7 +57,7 @@ impl Contents {
 pub struct Layout {
     /// The record; `None` if the file is empty, for example because it was created by mktemp(1).
     pub contents: Option<Contents>,
-    /// The offset of the slot that a write in place may overwrite, if there is one.
+    /// The offset of the slot that a write in place may overwrite; `None` if the record is too long for the first slot.
     pub free_slot: Option<u64>,
 }
 
@@ -145,6 +145,10 @@ mod tests {
     fn a_document_is_read_and_the_second_slot_is_free() {
         let layout = Layout::parse(&contents(7).to_document()).unwrap();
         assert_eq!(layout, Layout { contents: Some(contents(7)), free_slot: Some(SLOT_SIZE as u64) });
+    }
+
+    #[test]
+    fn an_empty_file_has_no_record_and_its_first_slot_is_free() {
         assert_eq!(Layout::parse(b"").unwrap(), Layout { contents: None, free_slot: Some(0) });
     }
 
@@ -176,7 +180,8 @@ mod tests {
                 let mut interrupted = file.clone();
                 write(&mut interrupted, offset, &next, written);
                 if interrupted.iter().skip(offset as usize).take(next.len() - 1).eq(&next[..next.len() - 1]) {
-                    // The rest of the old bytes equals the rest of the new bytes, so the write is complete.
+                    // The old bytes happen to equal the missing new ones, so the write is complete. The final newline
+                    // does not matter.
                     continue;
                 }
                 let found = Layout::parse(&interrupted).unwrap().contents.unwrap().version;

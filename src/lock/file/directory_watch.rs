@@ -13,7 +13,8 @@ use super::file_error::{self, FileOperation};
 use crate::lock::{LockError, LockErrorKind};
 use crate::process::readable::Readable;
 
-/// The file systems on which inotify does not report changes by other machines, with their numbers in statfs(2).
+/// The file systems that may be on a network, by their number in statfs(2). inotify does not report changes by other
+/// machines.
 const NETWORK_FILE_SYSTEMS: [u64; 7] = [
     0x6969,      // NFS
     0xff53_4d42, // CIFS
@@ -73,7 +74,7 @@ impl DirectoryWatch {
     /// Waits for the next event.
     ///
     /// # Errors
-    /// Fails if the kernel reports an error.
+    /// Fails if the kernel's events cannot be read.
     pub async fn next(&self) -> io::Result<DirectoryEvent> {
         loop {
             match self.inotify.get().read_events() {

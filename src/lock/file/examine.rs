@@ -8,7 +8,7 @@ use nix::unistd::{AccessFlags, access};
 
 use super::FileLock;
 use crate::lock::Finding;
-use crate::telemetry::log::printable_cause;
+use crate::telemetry::log::printable_error;
 
 /// The request timeout. It does not matter, because nothing is written.
 const UNUSED_TIMEOUT: Duration = Duration::ZERO;
@@ -18,12 +18,12 @@ pub fn examine(path: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     match FileLock::new(path, UNUSED_TIMEOUT) {
         Ok(lock) => {
-            findings.push(met("record", format!("{} can be read or created", path.display())));
+            findings.push(met("record", format!("{} can be read, or does not exist yet", path.display())));
             findings.extend(examine_companion(lock.companion()));
         }
         Err(reason) => findings.push(Finding {
             subject: "record",
-            text: format!("{}: {}", path.display(), printable_cause(&reason)),
+            text: format!("{}: {}", path.display(), printable_error(&reason)),
             remedy: Some(
                 "choose a file in an existing directory on this machine, for example --lock file:/run/job.lease",
             ),
@@ -35,11 +35,11 @@ pub fn examine(path: &Path) -> Vec<Finding> {
 
 fn examine_directory(path: &Path) -> Finding {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let can_write = access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
+    let can_write_file = access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
     let (path, shown) = (path.display(), directory.display());
     match access(directory, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => met("directory", format!("{shown} can be written to")),
-        Err(_) if can_write => met("directory", format!("{shown} cannot be written to, but its file {path} can")),
+        Err(_) if can_write_file => met("directory", format!("{shown} cannot be written to, but its file {path} can")),
         Err(errno) => Finding {
             subject: "directory",
             text: format!("{shown} cannot be written to: {}", errno.desc()),

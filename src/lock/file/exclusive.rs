@@ -1,8 +1,8 @@
 //! Mutual exclusion between the writers of a record file.
 //!
-//! Two advisory locks are held during the write itself: one on the record file, and one on its companion, `PATH.lock`.
-//! Older releases of leaderrun only use the lock on the companion. The companion may be deleted at any time, because
-//! the safety of a write does not depend on it: a write only replaces the file that it has checked.
+//! Two advisory locks are held during the write itself: on the record file, if it exists, and on its companion,
+//! `PATH.lock`. Older releases of leaderrun only use the lock on the companion. The companion may be deleted at any
+//! time, because the safety of a write does not depend on it: a write only replaces the file that it has checked.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
@@ -48,6 +48,7 @@ pub struct Exclusive {
     record_file: Option<File>,
     /// `PATH.lock`; `None` if it neither exists nor can be created.
     companion: Option<File>,
+    /// The limit on how long the locks are held; `None` if the kernel had no timer left.
     time_limit: Option<TimeLimit>,
 }
 
@@ -56,7 +57,8 @@ impl Exclusive {
     /// `wait_reason` names the process that keeps a file locked.
     ///
     /// # Errors
-    /// Fails if another process keeps a file locked for most of `request_timeout`, or if a file cannot be locked.
+    /// Fails if another process keeps a file locked for most of `request_timeout`, or if a file cannot be opened or
+    /// locked.
     pub fn acquire(
         path: &Path,
         companion: &Path,
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_releases_the_locks_in_time_is_not_killed() {
+    fn a_process_that_drops_the_time_limit_in_time_is_not_killed() {
         drop(TimeLimit::start(Duration::from_millis(1)));
         let limit = TimeLimit::start(Duration::from_millis(100)).unwrap();
         drop(limit);
@@ -267,7 +269,7 @@ mod tests {
         let (path, companion) = (directory.path().join("job"), directory.path().join("job.lock"));
         std::fs::write(&path, "").unwrap();
         let exclusive = Exclusive::acquire(&path, &companion, Duration::from_secs(60), &WaitReason::default()).unwrap();
-        // SAFETY: the child only makes a system call.
+        // SAFETY: the child only calls pause(2), which is safe after a fork.
         let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
             loop {
                 pause();

@@ -45,7 +45,7 @@ impl FileOperation {
     }
 }
 
-/// Returns the error for a failed system call that has certainly changed nothing.
+/// Returns the error for a failed system call that is known to have changed nothing.
 pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> LockError {
     let errno = failure.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let kind = match errno {

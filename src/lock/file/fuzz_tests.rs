@@ -18,13 +18,14 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[test]
 fn any_content_of_a_lock_file_is_read_or_refused() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     let directory = scratch::directory("files");
     fuzz("files", 400, |mut random| {
         let path = directory.join("job.lease");
         clear(&path);
-        let lock = FileLock::new(&path, REQUEST_TIMEOUT).expect("a lock without a file");
-        let created = runtime.block_on(lock.create(hostile_input::record(&mut random))).expect("a new record");
+        let lock = FileLock::new(&path, REQUEST_TIMEOUT).expect("a lock needs no file");
+        let created = runtime.block_on(lock.create(hostile_input::record(&mut random)));
+        let created = created.expect("a record can be created");
         let is_free = replace_file(&mut random, &path);
         let outcome = run_with_timeout(&runtime, async {
             let read = lock.get().await;
@@ -55,31 +56,34 @@ fn assert_printable(error: &LockError) {
 
 /// Deletes the file, or replaces it with something else. Returns whether a record can be created there.
 fn replace_file(random: &mut Rng, path: &Path) -> bool {
-    let contents = fs::read(path).expect("the record");
+    let contents = fs::read(path).expect("the record can be read");
     fs::remove_file(path).expect("the file can be removed");
     match random.u8(..12) {
         0 => return true,
         1 => {
-            fs::write(path, "").expect("an empty file");
+            fs::write(path, "").expect("the file can be created");
             return true;
         }
-        2 => fs::create_dir(path).expect("a directory"),
-        3 => nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe"),
-        4 => std::os::unix::fs::symlink("/dev/zero", path).expect("a link"),
-        5 => std::os::unix::fs::symlink(path, path).expect("a link to itself"),
-        6 => fs::write(path, vec![b'['; 100_000]).expect("a long file"),
-        7 => fs::write(path, "[".repeat(60_000)).expect("a deep file"),
-        8 => fs::write(path, json!({ "uid": "x", "version": u64::MAX, "record": {} }).to_string()).expect("a file"),
+        2 => fs::create_dir(path).expect("the directory can be created"),
+        3 => nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("the FIFO can be created"),
+        4 => std::os::unix::fs::symlink("/dev/zero", path).expect("the link can be created"),
+        5 => std::os::unix::fs::symlink(path, path).expect("the link can be created"),
+        6 => fs::write(path, vec![b'['; 100_000]).expect("the file can be created"),
+        7 => fs::write(path, "[".repeat(60_000)).expect("the file can be created"),
+        8 => {
+            let last_version = json!({ "uid": "x", "version": u64::MAX, "record": {} });
+            fs::write(path, last_version.to_string()).expect("the file can be created");
+        }
         9 => {
             let mut bytes = contents;
             hostile_input::garble(random, &mut bytes);
-            fs::write(path, &bytes).expect("a file");
+            fs::write(path, &bytes).expect("the file can be created");
             return bytes.is_empty();
         }
         _ => {
-            let mut document = serde_json::from_slice(&contents).expect("JSON");
+            let mut document = serde_json::from_slice(&contents).expect("the record is JSON");
             hostile_input::mutate(random, &mut document);
-            fs::write(path, document.to_string()).expect("a file");
+            fs::write(path, document.to_string()).expect("the file can be created");
         }
     }
     false

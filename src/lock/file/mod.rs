@@ -34,7 +34,7 @@ use self::file_error::FileOperation;
 use self::record_file::RecordFile;
 use super::kind::LocalStore;
 use super::{Finding, Lock, LockError, LockErrorKind};
-use crate::telemetry::log::printable_cause;
+use crate::telemetry::log::printable_error;
 
 /// The timeout for opening a lock file, after which its file system is considered unavailable.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +76,7 @@ impl LocalStore for FileStore {
     }
 }
 
-/// Opens a lock file. Fails if its file system does not respond within [`OPEN_TIMEOUT`].
+/// Opens a lock file, like [`FileLock::new`]. Also fails if its file system does not respond within [`OPEN_TIMEOUT`].
 async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock> {
     let opened = spawn_blocking({
         let path = path.to_owned();
@@ -88,7 +88,7 @@ async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock>
     opened?.map_err(|failure| {
         // File system errors contain a suggestion already.
         let remedy = if failure.is::<LockError>() { "" } else { "; use a path such as file:/run/job.lease" };
-        anyhow!("--lock file:{path}: {}{remedy}", printable_cause(&failure))
+        anyhow!("--lock file:{path}: {}{remedy}", printable_error(&failure))
     })
 }
 
@@ -111,7 +111,8 @@ impl FileLock {
     /// Opens the lock in the file at `path`.
     ///
     /// # Errors
-    /// Fails if the directory does not exist, or the file exists but is not a record that can be read.
+    /// Fails if the path does not name a file in an existing directory, or if the file exists but cannot be read or
+    /// contains something other than a record.
     pub fn new(path: &Path, request_timeout: Duration) -> anyhow::Result<Self> {
         // Symbolic links in the path of the directory are followed at each access. Otherwise a candidate could remain
         // leader in the old directory after a link was changed.
@@ -169,7 +170,7 @@ impl Lock for FileLock {
         self.run(move |record_file| record_file.write(Some(&version), record)).boxed()
     }
 
-    fn pending(&self) -> Option<String> {
+    fn waiting_for(&self) -> Option<String> {
         self.record_file.wait_reason()
     }
 

@@ -80,6 +80,7 @@ impl NewFile {
     ///
     /// No system call renames a file on the condition that it replaces a certain file. Therefore the two files exchange
     /// their names. This shows which file was replaced, and can be undone if it was another file, so no file is lost.
+    /// On a file system that does not support this, any file is replaced, so only the caller's locks protect it.
     ///
     /// # Errors
     /// Fails if the file system refuses the operation.
@@ -99,7 +100,6 @@ impl NewFile {
             }
             Err(Errno::NOENT) => Ok(false),
             Err(errno) if is_unsupported(errno) => {
-                // On this file system, only the locks ensure that no other file is replaced.
                 fs::rename(&self.path, path)?;
                 self.is_temporary_name_gone = true;
                 Ok(true)
@@ -111,7 +111,7 @@ impl NewFile {
     /// Syncs the new name to the disk.
     ///
     /// # Errors
-    /// Fails if the disk fails.
+    /// Fails if the disk reports an error.
     pub fn sync_directory(&self) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(&self.path);
         match File::open(directory) {

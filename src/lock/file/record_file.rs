@@ -43,7 +43,7 @@ pub struct RecordFile {
     path: PathBuf,
     /// `PATH.lock`: see [`Exclusive`].
     companion: PathBuf,
-    /// How long one request may wait for other processes.
+    /// The timeout of one request, which limits how long a write waits for other processes.
     request_timeout: Duration,
     /// The highest version that was read or written.
     highest_version: AtomicU64,
@@ -165,7 +165,8 @@ impl RecordFile {
     /// Replaces the record if it has the version `expected`, or creates a record if `expected` is `None`.
     ///
     /// # Errors
-    /// Fails with [`LockErrorKind::Conflict`] if the current version differs from `expected`.
+    /// Fails with [`LockErrorKind::Conflict`] if the current version differs from `expected`, with
+    /// [`LockErrorKind::Unknown`] if the record may have been written, and with another kind if it was not.
     pub fn write(&self, expected: Option<&Version>, record: Record) -> Result<Stored, LockError> {
         let found = self.find()?;
         if found.as_ref().and_then(Found::version).as_ref() != expected {
@@ -317,7 +318,8 @@ impl RecordFile {
         }
     }
 
-    /// Carries out a prepared write under the locks, if the record still has the expected version.
+    /// Carries out a prepared write under the locks, if the record still has the expected version. The inner result is
+    /// that of [`PreparedWrite::carry_out`].
     fn commit(&self, prepared: &mut PreparedWrite, expected: Option<&Version>) -> Result<io::Result<bool>, LockError> {
         let exclusive = Exclusive::acquire(&self.path, &self.companion, self.request_timeout, &self.wait_reason)?;
         let mut replaced = None;
@@ -366,7 +368,7 @@ fn read_from_start(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns whether a failed write has certainly left the record unchanged, so that another [`Method`] may be tried.
+/// Returns whether a failed write is known to have left the record unchanged, so that another [`Method`] may be tried.
 fn is_refusal(failure: &io::Error) -> bool {
     let is_too_large_or_long = matches!(failure.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidFilename);
     let refusing_errnos = [

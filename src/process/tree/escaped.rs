@@ -1,4 +1,4 @@
-//! Processes of the command that left the tree before they were seen in it, and when they are searched for.
+//! Searches for processes of the command that left the tree before they were seen in it.
 //!
 //! In a PID namespace that another program has created (`nsenter`, `runc exec`), orphans become children of the init
 //! process of that namespace. Such processes are recognized by the run ID in their environment. Reading the environment
@@ -53,13 +53,13 @@ impl Escaped {
         }
     }
 
-    /// Returns whether no escaped process is left, or the search was given up. Starts a search if that is not known.
-    /// The tree must seem empty, so that the child of an earlier search is dead.
-    pub fn none_left(&mut self, proc: &Proc, not_nested: &NotNested) -> bool {
+    /// Makes sure that no escaped process is left, by a search if necessary. Returns whether that is certain, or the
+    /// search was given up. The tree must seem empty, so that the child of an earlier search is dead.
+    pub fn confirm_none_left(&mut self, proc: &Proc, not_nested: &NotNested) -> bool {
         let now = clock::now();
         if self.end_search() {
             self.next_search = now + RETRY_PAUSE;
-            self.was_searched_at_end = self.is_overdue(now);
+            self.was_searched_at_end = self.note_failure(now);
         }
         if !self.was_searched_at_end && now >= self.next_search {
             self.next_search = now + RETRY_PAUSE;
@@ -68,15 +68,15 @@ impl Escaped {
                 Err(_) => {
                     // The escaped processes may use up the limit of processes, so that no child can be forked.
                     search::kill_once(proc, &self.run);
-                    self.was_searched_at_end = self.is_overdue(now);
+                    self.was_searched_at_end = self.note_failure(now);
                 }
             }
         }
         self.was_searched_at_end && self.search.is_none()
     }
 
-    /// Starts a search beside a kill, at most once a second. Otherwise one process that does not end would keep escaped
-    /// processes alive.
+    /// Starts a search beside a kill, at most once a second. If searches waited until the tree seems empty, one process
+    /// that does not end would keep escaped processes alive.
     pub fn search_in_kill(&mut self, proc: &Proc, not_nested: &NotNested) {
         let now = clock::now();
         if self.child().is_none() && now >= self.next_search_in_kill {
@@ -111,8 +111,9 @@ impl Escaped {
         was_interrupted
     }
 
-    /// Returns whether searches have failed for [`RETRY_TIMEOUT`].
-    fn is_overdue(&mut self, now: Instant) -> bool {
+    /// Notes that a search has failed. Returns whether searches have failed for [`RETRY_TIMEOUT`], so that no further
+    /// search is started.
+    fn note_failure(&mut self, now: Instant) -> bool {
         now >= *self.fails_since.get_or_insert(now) + RETRY_TIMEOUT
     }
 }

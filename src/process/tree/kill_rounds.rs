@@ -8,37 +8,38 @@ use leaderrun_core::kill_time::KillPace;
 
 use super::{KillFailure, Tree};
 
-/// The shortest pause between two rounds while no process ends. Each such pause is twice as long as the previous one.
+/// The shortest pause between two rounds while no process ends. Each such pause is twice as long as the previous one,
+/// up to [`LONGEST_PAUSE`].
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// With more children than this, the deaths of children are handled together, [`MANY_PAUSE`] after each round.
-/// Otherwise this process would interrupt them a thousand times while they end, if it has real-time priority.
+/// With more children than this, one round handles all deaths within [`MANY_PAUSE`]. Otherwise this process, if it has
+/// real-time priority, would interrupt the dying children once for each death.
 const MANY_CHILDREN: usize = 16;
 
 const MANY_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long rounds go without a scan as long as processes keep ending. The children of an ended process become children
-/// of this process, so this is how most kills end, and a scan would only slow them down.
+/// How long a kill without a pace does without scans, as long as processes keep ending. The children of an ended
+/// process become children of this process, so most kills end within this time, and a scan would only slow them down.
 const SCAN_DELAY: Duration = Duration::from_millis(20);
 
 /// How long a kill lasts before escaped processes are searched for beside it. Another candidate may start its command a
-/// second after the kill begins.
+/// second after the kill begins, so the search must not wait for the end of a kill that takes long.
 const SEARCH_DELAY: Duration = Duration::from_millis(500);
 
-/// If no process has ended for this long, one of those that are left is reported as stuck. The time is long enough for
-/// a busy machine.
+/// If no process has ended for this long, one of those that are left is reported as stuck. Even on a busy machine, a
+/// killed process normally ends sooner.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// How long leaderrun waits for children that are all dead but cannot be reaped. Other dead children are reaped within
-/// milliseconds.
+/// If all children have been dead for this long and are still not reaped, they are taken for unreapable. Other dead
+/// children are reaped within milliseconds.
 const UNREAPED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A kill that is under way, and when its next round is due.
 #[derive(Debug)]
 pub struct KillRounds {
-    /// The pace that limits how many threads are killed at once, and its end.
+    /// The pace that limits how many threads are killed at once, and when it ends.
     pace: Option<(KillPace, Instant)>,
     began_at: Instant,
     has_many_children: bool,
@@ -53,7 +54,7 @@ pub struct KillRounds {
 }
 
 impl KillRounds {
-    /// Begins a kill, which keeps to the pace, if there is one, until its end. The first round is due immediately.
+    /// Begins a kill. If there is a pace, the kill keeps to it until the given instant. The first round is due at once.
     pub fn begin(now: Instant, pace: Option<(KillPace, Instant)>) -> Self {
         Self {
             pace,
@@ -67,13 +68,13 @@ impl KillRounds {
         }
     }
 
-    /// Returns when to call [`run_round`](Self::run_round) again.
+    /// Returns when to call [`run_round`](Self::run_round) next.
     pub fn next_round(&self) -> Instant {
         self.next_round
     }
 
-    /// Makes the next round due, because children have ended and their own children have become children of this
-    /// process.
+    /// Records that children have ended, and brings the next round forward, because the children of the ended ones have
+    /// become children of this process.
     pub fn handle_ended(&mut self, now: Instant) {
         let pause = if self.has_many_children { MANY_PAUSE } else { Duration::ZERO };
         self.next_round = self.next_round.min(now + pause);
@@ -82,11 +83,12 @@ impl KillRounds {
 
     /// Returns whether so many children are ending that their deaths are handled together, at the next round.
     pub fn handles_deaths_together(&self) -> bool {
+        // The pause is longer after two rounds without a death.
         self.has_many_children && self.pause <= SHORTEST_PAUSE * 2
     }
 
-    /// Returns whether only dead children have been left for [`UNREAPED_TIMEOUT`], which means that they cannot be
-    /// reaped. A debugger that is attached to a process and does not wait for it keeps the dead process from its
+    /// Returns whether all calls for [`UNREAPED_TIMEOUT`] have found only dead children, which means that they cannot
+    /// be reaped. A debugger that is attached to a process and does not wait for it keeps the dead process from its
     /// parent. Such a process no longer runs, so leaderrun does not keep the lock until it is reaped.
     pub fn only_unreapable_left(&mut self, tree: &Tree, now: Instant) -> bool {
         if !tree.has_only_dead_children() {
@@ -96,12 +98,13 @@ impl KillRounds {
         now >= *self.all_dead_since.get_or_insert(now) + UNREAPED_TIMEOUT
     }
 
-    /// Kills every child and, if the kill has a pace, has already lasted for [`SCAN_DELAY`], or nothing ends, every
-    /// descendant that one scan finds, as far as the pace allows. If the kill has lasted for [`SEARCH_DELAY`], also
-    /// searches for escaped processes.
+    /// Kills every child. If the kill has a pace, has lasted for [`SCAN_DELAY`], or makes no progress, every descendant
+    /// that one scan finds is killed as well. A pace limits both; when it ends, all process groups that children lead
+    /// are killed. After [`SEARCH_DELAY`], escaped processes are searched for.
     ///
     /// # Errors
-    /// Returns why a process could not be killed. Only the first failure is returned.
+    /// Returns why a process could not be killed, or which process is [stuck](KillFailure::Stuck). Later failures are
+    /// not returned.
     pub fn run_round(&mut self, tree: &mut Tree, now: Instant) -> Result<(), KillFailure> {
         if self.pace.take_if(|(_, end)| now >= *end).is_some() {
             tree.kill_groups();
@@ -115,7 +118,7 @@ impl KillRounds {
             tree.search_in_kill();
         }
         if result.is_ok() && !self.has_failed && now >= self.progress_at + STUCK_AFTER {
-            result = tree.check_killed_are_gone();
+            result = tree.check_found_are_dead();
         }
         if result.is_err() && mem::replace(&mut self.has_failed, true) {
             return Ok(());
@@ -166,14 +169,14 @@ mod tests {
 
     #[test]
     fn a_long_kill_searches_for_escaped_processes() {
-        // The children of other threads are not part of the tree.
+        // The child of another thread is not part of the tree, so it has to be searched for.
         let start = || NestedProcess::start(&Proc::open().unwrap(), "this run");
         let Some(escaped) = thread::spawn(start).join().unwrap() else { return };
         let (proc, mut tree) = (Proc::open().unwrap(), Tree::open("this run").unwrap());
         let now = clock::now();
         let mut kill = KillRounds::begin(now, None);
         kill.run_round(&mut tree, now).unwrap();
-        assert!(!tree.is_searching());
+        assert!(!tree.check_search());
         kill.run_round(&mut tree, now + SEARCH_DELAY).unwrap();
         eventually("the escaped process is dead", || escaped.is_dead(&proc));
     }

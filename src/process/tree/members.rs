@@ -9,8 +9,9 @@ use nix::unistd::Pid;
 use super::proc::{Identity, Listed, Numbers, Proc, Stat};
 use crate::process::clock;
 
-/// The maximum number of processes whose children one scan can recognize. During a kill, the next scan finds the
-/// others, because the first ones have been killed by then and their children have become children of this process.
+/// The maximum number of processes whose children one scan can recognize. During a kill, the next scan finds further
+/// processes, because those that the first scan found have been killed and their children have become children of this
+/// process.
 pub const CAPACITY: usize = 8192;
 
 /// The longest duration of one [`scan`](Members::scan).
@@ -19,10 +20,10 @@ const MAX_SCAN_TIME: Duration = Duration::from_millis(100);
 /// The maximum number of threads whose children a walk lists. With more threads, a scan is faster.
 pub const MAX_WALKED_THREADS: u32 = 32;
 
-/// The maximum number of processes that a walk has found but not yet read. Dead children count, too.
+/// The maximum number of processes that a walk has found but not yet read. Dead processes count, too.
 const MAX_UNREAD: usize = 128;
 
-/// The processes that were found.
+/// The processes that were added or found.
 #[derive(Debug)]
 pub struct Members {
     /// Their numbers, in ascending order.
@@ -71,14 +72,15 @@ impl Members {
         }
     }
 
-    /// Returns the numbers found so far.
+    /// Returns the numbers of the processes that were added or found so far, in ascending order.
     pub fn numbers(&self) -> &[i32] {
         &self.numbers
     }
 
-    /// Finds the same processes as [`scan_until`](Self::scan_until), but only reads these processes. This is much
-    /// faster if there are few of them. Returns false if there are too many threads or children, or if a thread has
-    /// ended during the walk. The caller must then scan; `visit` has been called with some of the processes.
+    /// Finds the same processes as [`scan_until`](Self::scan_until), but reads only these and not all processes of the
+    /// machine, which is much faster if there are few of them. Returns false if there are too many threads or children,
+    /// or if a thread has ended during the walk. The caller must then scan, although `visit` has already been called
+    /// with some of the processes.
     pub fn walk(&mut self, proc: &Proc, visit: impl FnMut(Member)) -> bool {
         if self.numbers.len() > MAX_UNREAD {
             return false;
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_allocates_nothing_and_ends_if_there_are_many_dead_children() {
+    fn a_walk_gives_up_without_allocating_if_there_are_many_dead_children() {
         let proc = Proc::open().unwrap();
         let script = format!("for i in $(seq {}); do true & done; exec sleep 1000", MAX_UNREAD + 1);
         let mut sleep = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).spawn().unwrap();
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_ends_if_there_are_many_threads() {
+    fn a_walk_gives_up_if_there_are_many_threads() {
         let (proc, ends) = (Proc::open().unwrap(), Barrier::new(MAX_WALKED_THREADS as usize + 1));
         let mut members = Members::new();
         members.add(getpid().as_raw());

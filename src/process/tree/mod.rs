@@ -1,14 +1,14 @@
 //! The tree of processes below this one, and how all of them are killed.
 //!
 //! The caller is a subreaper (or PID 1): when a process below it dies, the children of that process become children of
-//! the caller. Killing the direct children, reaping them and listing the children again therefore ends the whole tree,
-//! including processes in other sessions and process groups. It never signals the wrong process, because the pid of an
-//! unreaped child is not reused. [`Members`] makes the kill faster by finding all descendants in one scan.
+//! the caller. Repeatedly listing, killing and reaping the direct children therefore ends the whole tree, including
+//! processes in other sessions and process groups. It never signals the wrong process, because the pid of an unreaped
+//! child is not reused. [`Members`] makes the kill faster by finding all descendants in one scan.
 //!
-//! Processes in a PID namespace below this one are different. Their orphans become children of the init process of
-//! their namespace, which may not be a descendant of the caller (`nsenter`, `runc exec`). Such processes are remembered
-//! when they are seen, stopped before any process above them is killed, and killed from the leaves up. The tree does
-//! not count as empty until they are dead.
+//! Processes in a PID namespace below the caller's are different. When their parent dies, they become children of the
+//! init process of their namespace, which may not be a descendant of the caller (`nsenter`, `runc exec`). Such
+//! processes are remembered when they are seen, stopped before any process above them is killed, and killed from the
+//! leaves up. The tree does not count as empty until they are dead. Those that were never seen are [`Escaped`].
 //!
 //! Children of *other threads* of the caller, such as credential plugins, are not part of the tree.
 
@@ -52,18 +52,18 @@ use crate::process::title;
 /// The maximum number of processes that a message names.
 const MAX_NAMES: usize = 8;
 
-/// The maximum number of processes whose threads are counted between scans. With more processes, counting would take as
+/// Threads are counted between scans only if there are at most this many processes. With more, counting would take as
 /// long as a scan of all processes of the machine.
 const MAX_RECOUNTED: usize = 64;
 
 /// The pause after a scan during a kill, as a multiple of the time that the scan took. Most processes that are forked
-/// in the meantime become children of this process, which are killed without a scan.
+/// during the pause become children of this process, which are killed without a scan.
 const SCAN_PAUSE_FACTOR: u32 = 9;
 
 /// Makes the orphans below this process its children. Otherwise they would become children of PID 1.
 ///
 /// # Errors
-/// Fails if the kernel refuses, which is not expected.
+/// Returns the error of prctl(2), which is not expected to fail.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true).map_err(SystemCallError::of("prctl"))?)
 }
@@ -80,6 +80,7 @@ pub enum KillFailure {
 }
 
 impl KillFailure {
+    /// Returns the failure as an error number, which is all that a child of [`user::as_user`] can report.
     fn errno(self) -> Errno {
         match self {
             Self::Refused { errno, .. } | Self::NotListed(errno) => errno,
@@ -87,7 +88,8 @@ impl KillFailure {
         }
     }
 
-    /// Returns whether the kernel would kill the process when process 1 of its container exits.
+    /// Returns whether the kernel would end the process when process 1 of its container exits. A process that is stuck
+    /// has already been killed, and would not end then either.
     pub fn ends_with_init(self) -> bool {
         !matches!(self, Self::Stuck { .. })
     }
@@ -100,9 +102,9 @@ pub struct Tree {
     members: Members,
     nested: Nested,
     not_nested: NotNested,
-    /// The processes and threads that were counted last.
+    /// How many processes and threads were counted last.
     count: TaskCount,
-    /// Whether a kill checks for each child whether it is in a nested PID namespace.
+    /// Whether a kill checks the PID namespaces of the children even if no nested process is remembered.
     checks_namespaces: bool,
     /// How many children the last kill listed.
     listed_children: usize,
@@ -112,7 +114,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Opens /proc, and allocates everything that a kill needs.
+    /// Opens /proc, and allocates everything that a kill needs. `run` is the ID of the run, by which escaped processes
+    /// are recognized.
     ///
     /// # Errors
     /// Fails if this process cannot list its children. The error is a sentence for the user.
@@ -140,7 +143,7 @@ impl Tree {
     /// this process may not signal the group, the signal is sent as the user of the child.
     ///
     /// # Errors
-    /// Fails if the signal is not permitted.
+    /// Fails if the signal is not permitted, or returns `ESRCH` if the child leads no group.
     pub fn signal_group(&self, leader: Pid, signal: i32) -> nix::Result<()> {
         // nix's `kill` has no real-time signals.
         // SAFETY: the call takes two integers.
@@ -154,7 +157,7 @@ impl Tree {
         }
     }
 
-    /// Returns the children of this thread, including dead children that have not been reaped.
+    /// Returns the children of this thread that /proc lists, including dead children that have not been reaped.
     pub fn children(&self) -> Vec<Pid> {
         let mut children = Vec::new();
         let _ = self.proc.for_each_child(|number| {
@@ -163,12 +166,12 @@ impl Tree {
         children
     }
 
-    /// Returns whether this thread has no child that is alive, so that all of its children remain to be reaped. A child
-    /// whose state is unknown, because there is no free descriptor, counts as alive.
+    /// Returns whether no child of this thread is alive, so that its children, if it has any, only need to be reaped. A
+    /// child whose state is unknown, because there is no free descriptor, counts as alive.
     pub fn has_only_dead_children(&self) -> bool {
         let mut has_live_child = false;
         let listing = self.proc.for_each_child(|number| {
-            // A descriptor also shows this of a child of another user, which /proc can hide (`hidepid=`).
+            // A pidfd also shows the state of another user's process, which /proc can hide (`hidepid=`).
             let open = || PidFd::try_open(self.proc.pid(number)?).ok();
             has_live_child = has_live_child || !open().is_some_and(|fd| fd.is_dead());
         });
@@ -181,7 +184,7 @@ impl Tree {
         Self { checks_namespaces: true, ..self }
     }
 
-    /// Stores the remembered processes in this memory, so that the elector can [adopt](Self::adopt) them.
+    /// Stores the remembered processes in `shared` from now on, so that the elector can [adopt](Self::adopt) them.
     pub fn storing_nested_in(mut self, shared: SharedNested) -> Self {
         self.nested.store_in(shared);
         self
@@ -194,18 +197,20 @@ impl Tree {
     }
 
     /// Remembers the descendants in nested PID namespaces, and counts all descendants. The scan ends early at `until`.
+    /// An incomplete scan never lowers the count.
     pub fn scan(&mut self, until: Option<Instant>) {
         self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
     }
 
-    /// Checks in advance which processes of the machine need not be searched when the tree seems empty. Ends early at
+    /// Checks in advance which processes of the machine the search for escaped processes can skip. Ends early at
     /// `until`.
     pub fn prepare_search(&mut self, until: Option<Instant>) {
         self.not_nested.update(&self.proc, until);
     }
 
-    /// Counts the threads of the processes that the last [`scan`](Self::scan) found, if there are few enough of them.
-    pub fn count_threads(&mut self) {
+    /// Counts the processes that the last [`scan`](Self::scan) found and that still exist, with their threads, unless
+    /// it found more than [`MAX_RECOUNTED`].
+    pub fn recount(&mut self) {
         let numbers = self.members.numbers();
         if numbers.len() <= MAX_RECOUNTED {
             self.count = TaskCount::default();
@@ -231,26 +236,28 @@ impl Tree {
         !self.nested.is_empty()
     }
 
-    /// Sends SIGTERM to the remembered processes that have not received it yet.
+    /// Sends SIGTERM, followed by SIGCONT, to the remembered processes that have not been sent it yet.
     pub fn terminate_nested(&mut self) {
         self.nested.terminate(&self.proc);
     }
 
-    /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds. With
-    /// `max_killed_threads`, it kills at least one process, but no further process while this many killed threads have
-    /// not ended. A child that searches for escaped processes is spared. Remembered processes in nested PID namespaces
-    /// are always killed, before all others.
+    /// Sends SIGKILL to every child and, with `scans`, to every descendant that one scan finds, unless the last scan
+    /// was too recent. With `max_killed_threads`, it kills at least one process, but no further process while this many
+    /// killed threads have not ended. A child that searches for escaped processes is spared. Remembered processes in
+    /// nested PID namespaces are always killed, before all others. If this user may not kill a process, all of this is
+    /// repeated as the user of that process.
     ///
     /// The kill allocates nothing, and needs no descriptor for the direct children.
     ///
     /// # Errors
-    /// Returns the first reason why a process was not killed.
+    /// Fails if the children cannot be listed, or if a process cannot be killed; the error names the first such
+    /// process.
     pub fn kill(&mut self, max_killed_threads: Option<u32>, scans: bool) -> Result<(), KillFailure> {
         let search = self.escaped.child();
         let result = self.kill_as_this_user(search, max_killed_threads, scans);
         let Err(KillFailure::Refused { number, errno: Errno::EPERM }) = result else { return result };
         let refused = |errno| KillFailure::Refused { number, errno };
-        // /proc can hide processes of other users (`hidepid=`).
+        // The owner is not known if /proc hides processes of other users (`hidepid=`).
         let Ok(owner) = self.proc.owner(number) else { return result };
         user::as_user(owner, || self.kill_as_this_user(search, max_killed_threads, scans).map_err(KillFailure::errno))
             .map_err(refused)
@@ -264,7 +271,7 @@ impl Tree {
     ) -> Result<(), KillFailure> {
         let Self { proc, members, nested, checks_namespaces, listed_children, next_scan, .. } = self;
         nested.forget_dead(proc);
-        // A process that checks namespaces has never scanned the tree.
+        // A process that checks namespaces has never scanned the tree, so it knows no processes below its children.
         let scans = scans || *checks_namespaces;
         let checks_namespaces = *checks_namespaces || !nested.is_empty();
         let mut result = Ok(());
@@ -279,7 +286,7 @@ impl Tree {
         let mut allowance = max_killed_threads.map(KillAllowance::new);
         let mut is_allowed =
             |threads: &dyn Fn() -> u32| allowance.as_mut().is_none_or(|allowance| allowance.take(threads));
-        // Without a scan, the processes that the last scan found remain, so that messages can name them.
+        // Without a scan, the processes that the last scan found stay in the list, so that messages can name them.
         if scans {
             members.clear();
         }
@@ -314,8 +321,8 @@ impl Tree {
         listing.map_err(KillFailure::NotListed).and(result)
     }
 
-    /// Sends SIGKILL to each process group that a child leads, with one system call for each group. On a busy machine,
-    /// a scan that finds all processes of these groups takes seconds.
+    /// Sends SIGKILL to each process group that a child leads, unless nested processes are remembered. One system call
+    /// kills a whole group, whereas on a busy machine a scan for the processes of these groups takes seconds.
     pub fn kill_groups(&self) {
         // With nested PID namespaces the children must not die first, because processes below them could get a parent
         // outside of this tree.
@@ -333,18 +340,19 @@ impl Tree {
         self.listed_children
     }
 
-    /// Checks that all processes that the last [`kill`](Self::kill) killed are gone.
+    /// Checks that every process that the last [`kill`](Self::kill) found is dead, and likewise an escaped process that
+    /// was killed.
     ///
     /// # Errors
-    /// Returns the first process that is left.
-    pub fn check_killed_are_gone(&self) -> Result<(), KillFailure> {
+    /// Returns one that is alive as [stuck](KillFailure::Stuck).
+    pub fn check_found_are_dead(&self) -> Result<(), KillFailure> {
         let numbers = self.nested.numbers().chain(self.members.numbers().iter().copied());
         let mut numbers = numbers.chain(self.escaped.dying());
         let stuck = numbers.find(|number| self.proc.stat(*number).is_ok_and(|stat| !stat.is_dead()));
         stuck.map_or(Ok(()), |number| Err(KillFailure::Stuck { number }))
     }
 
-    /// Describes in a sentence why a process was not killed.
+    /// Returns which process was not killed, and why, for messages.
     pub fn describe(&self, failure: KillFailure) -> String {
         match failure {
             KillFailure::Refused { number, errno: Errno::EPERM } => format!(
@@ -371,26 +379,26 @@ impl Tree {
         }
     }
 
-    /// Returns whether no process of the tree is left. This process must have no children, apart from dead ones that
-    /// cannot be reaped.
+    /// Makes sure that no process of the tree is left, and returns whether that is certain. This process must have no
+    /// children, apart from dead ones that cannot be reaped.
     ///
     /// The first time that the tree seems empty, a child process is started to kill escaped processes, if there may be
     /// any. The tree does not count as empty until that child has ended.
-    pub fn is_empty(&mut self) -> bool {
+    pub fn confirm_empty(&mut self) -> bool {
         self.nested.forget_dead(&self.proc);
         if !self.nested.is_empty() {
             return false;
         }
-        self.escaped.none_left(&self.proc, &self.not_nested)
+        self.escaped.confirm_none_left(&self.proc, &self.not_nested)
     }
 
-    /// Searches for escaped processes beside a kill.
+    /// Starts a search for escaped processes beside a kill, unless one is under way or was started within a second.
     pub fn search_in_kill(&mut self) {
         self.escaped.search_in_kill(&self.proc, &self.not_nested);
     }
 
-    /// Returns whether a search for escaped processes is under way. Gives it up if it is blocked.
-    pub fn is_searching(&mut self) -> bool {
+    /// Gives up a search for escaped processes that is blocked. Returns whether the child that searches is alive.
+    pub fn check_search(&mut self) -> bool {
         self.escaped.child().is_some()
     }
 
@@ -400,19 +408,18 @@ impl Tree {
         self.count = TaskCount::default();
     }
 
-    /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) found, for
-    /// messages.
+    /// Returns the names (`comm`) and numbers of some processes that the last [`kill`](Self::kill) found, for messages.
     pub fn names(&self) -> String {
         let not_nested = self.members.numbers().iter().copied().filter(|number| !self.nested.contains(*number));
         self.names_of(self.nested.numbers().chain(not_nested))
     }
 
-    /// Returns the names of some live children of this thread; `None` if there are none.
+    /// Returns the names and numbers of some live children of this thread; `None` if there are none.
     pub fn names_of_live_children(&self) -> Option<String> {
         let mut live = Vec::new();
         let _ = self.proc.for_each_child(|number| {
             if live.len() <= MAX_NAMES
-                && !self.is_supervisor(number)
+                && !self.has_supervisor_name(number)
                 && self.proc.stat(number).is_ok_and(|stat| !stat.is_dead())
             {
                 live.push(number);
@@ -421,14 +428,14 @@ impl Tree {
         (!live.is_empty()).then(|| self.names_of(live))
     }
 
-    /// Returns whether a process has a name and is not the supervisor. A process that has been reaped has no name.
+    /// Returns whether a process has a name other than the supervisor's. A process that has been reaped has no name.
     fn is_nameable(&self, number: i32) -> bool {
-        !self.is_supervisor(number) && !self.comm(number, &mut [0; 64]).is_empty()
+        !self.has_supervisor_name(number) && !self.comm(number, &mut [0; 64]).is_empty()
     }
 
-    /// Returns whether a process has the supervisor's name. It is then the supervisor, or a fork of it that has not
-    /// executed a program yet. Messages about the command omit such processes.
-    fn is_supervisor(&self, number: i32) -> bool {
+    /// Returns whether a process has the supervisor's name. Such a process is the supervisor, or a fork of it that has
+    /// not executed a program yet. Messages about the command omit it.
+    fn has_supervisor_name(&self, number: i32) -> bool {
         self.comm(number, &mut [0; 64]) == title::SUPERVISOR.to_bytes()
     }
 
@@ -460,7 +467,7 @@ pub fn kill_helpers() {
     for thread in threads.filter(|thread| this_thread.file_name() != Some(&thread.file_name())) {
         for child in children_in(&thread.path().join("children")) {
             if let Some(pid) = proc.numbers(child).map(|numbers| numbers.pid) {
-                // A helper that uses the terminal is in leaderrun's own process group.
+                // A helper that uses the terminal is in leaderrun's own process group, which must not be killed.
                 let leads_group = getpgid(Some(pid)) == Ok(pid);
                 let _ = if leads_group { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGKILL) };
             }
@@ -494,7 +501,7 @@ mod tests {
             };
             let result = test(&tree);
             let _ = kill(child, Signal::SIGKILL);
-            // SAFETY: the call ends this process without running exit handlers.
+            // SAFETY: `_exit` has no preconditions. Exit handlers of the test process must not run here.
             unsafe { libc::_exit(result.into()) }
         };
         match waitpid(child, None).unwrap() {
@@ -504,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_whose_state_is_unknown_counts_as_alive() {
+    fn a_child_counts_as_dead_only_if_it_is_known_to_be_dead() {
         assert!(!with_live_child(Tree::has_only_dead_children));
         let without_descriptors = |tree: &Tree| {
             let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();

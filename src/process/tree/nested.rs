@@ -99,9 +99,9 @@ impl Nested {
         self.numbers.sort_unstable();
     }
 
-    /// Remembers every descendant in a namespace below that of this process, and the descendants of those that were
-    /// remembered before. Returns how many descendants and threads there are in all namespaces, or `last` if the scan
-    /// was incomplete and found no more threads than that.
+    /// Remembers the descendants in namespaces below that of this process, including the descendants of those that were
+    /// remembered before. A scan ends early at `until`. Returns how many descendants and threads there are in all
+    /// namespaces, or the previous count, `last`, if the scan was incomplete and found no more threads than that.
     pub fn remember(
         &mut self,
         proc: &Proc,
@@ -118,7 +118,7 @@ impl Nested {
         if is_complete || count.threads > last.threads { count } else { last }
     }
 
-    /// Sends SIGTERM to the remembered processes that have not received it yet.
+    /// Sends SIGTERM, followed by SIGCONT, to the remembered processes that have not been sent it yet.
     pub fn terminate(&mut self, proc: &Proc) {
         for remembered in self.processes.iter_mut().filter(|remembered| !remembered.terminated) {
             remembered.terminated = true;
@@ -128,15 +128,16 @@ impl Nested {
         }
     }
 
-    /// Stops the remembered processes, so that none can fork during the search, and kills them with children before
-    /// parents, so that none becomes an orphan. Calls `report` with each process and the result of its kill.
+    /// Stops the remembered processes and those that descend from them, so that none can fork while others are found,
+    /// and kills them with children before parents, so that none becomes an orphan. Calls `report` with each process
+    /// and the result of its kill.
     pub fn kill(&mut self, proc: &Proc, members: &mut Members, report: &mut impl FnMut(i32, nix::Result<()>)) {
         let until = clock::now() + MAX_STOP_TIME;
         for _ in 0..MAX_SCANS {
             let mut all_stopped = true;
             let count = self.processes.len();
             self.scan(proc, members, Some(until), |member| {
-                if is_nested(member) && !member.stat.is_dead_or_stopped() {
+                if member.numbers.is_nested && !member.stat.is_dead_or_stopped() {
                     all_stopped = false;
                     let _ = send(proc, member.identity, Signal::SIGSTOP);
                 }
@@ -150,28 +151,28 @@ impl Nested {
         }
     }
 
-    /// Adds the processes whose descendants are searched for: the children of this process, and the remembered
-    /// processes.
-    fn add_known(&mut self, proc: &Proc, members: &mut Members) {
+    /// Makes `members` consist of the processes whose descendants are searched for: the children of this process, and
+    /// the remembered processes that are alive.
+    fn reset_members(&mut self, proc: &Proc, members: &mut Members) {
         self.forget_dead(proc);
         members.clear();
         let _ = proc.for_each_child(|number| members.add(number));
         self.processes.iter().for_each(|remembered| members.add(remembered.identity.number));
     }
 
-    /// Does the same as [`scan`](Self::scan), with a [walk](Members::walk) instead of a scan.
+    /// Does the same as [`scan`](Self::scan) by a [walk](Members::walk), which may give up.
     fn walk(&mut self, proc: &Proc, members: &mut Members, mut visit: impl FnMut(&Member)) -> bool {
-        self.add_known(proc, members);
+        self.reset_members(proc, members);
         members.walk(proc, |member| {
-            if is_nested(&member) {
+            if member.numbers.is_nested {
                 self.add(member.identity);
             }
             visit(&member);
         })
     }
 
-    /// Remembers the nested processes that one scan finds, and calls `visit` with every process that it finds. Returns
-    /// whether the scan was complete.
+    /// Remembers the nested processes that one scan finds, and calls `visit` with every process that it finds. Ends
+    /// early at `until`. Returns whether the scan was complete.
     fn scan(
         &mut self,
         proc: &Proc,
@@ -179,13 +180,13 @@ impl Nested {
         until: Option<Instant>,
         mut visit: impl FnMut(&Member),
     ) -> bool {
-        self.add_known(proc, members);
+        self.reset_members(proc, members);
         if members.is_empty() {
             return true;
         }
         let longest = clock::now() + MAX_SCAN_TIME;
         members.scan_until(proc, until.map_or(longest, |until| until.min(longest)), |member| {
-            if is_nested(&member) {
+            if member.numbers.is_nested {
                 self.add(member.identity);
             }
             visit(&member);
@@ -193,11 +194,7 @@ impl Nested {
     }
 }
 
-/// Returns whether this process has to be remembered.
-fn is_nested(member: &Member) -> bool {
-    member.numbers.is_nested && !member.stat.is_dead()
-}
-
+/// Sends a signal to a process. Does nothing if the process is gone or its pid cannot be read.
 fn send(proc: &Proc, process: Identity, signal: Signal) -> nix::Result<()> {
     match proc.numbers(process.number) {
         Some(numbers) => proc.signal(process, numbers.pid, signal),

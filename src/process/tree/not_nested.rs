@@ -20,12 +20,13 @@ pub struct NotNested {
 }
 
 impl NotNested {
-    /// Checks the processes that are not known yet, and forgets those that have ended. Ends early at `until`, and then
-    /// also forgets the processes that it has not reached.
+    /// Checks the processes that are not known yet, and forgets those that have ended. Ends early at `until` or when
+    /// [`CAPACITY`] is reached, and then also forgets the processes that it has not reached.
     pub fn update(&mut self, proc: &Proc, until: Option<Instant>) {
         let mut processes = Vec::with_capacity(self.processes.len());
         let listing = proc.for_each_process(|process| {
-            // If the number is given to another process in the meantime, that process has another inode.
+            // If another process gets the number before the check, it has another inode, so it is not taken for this
+            // one.
             if self.contains(process) || proc.is_in_own_namespace(process.number) {
                 processes.push(process);
             }

@@ -29,7 +29,8 @@ const NUMBERS: &[u8] = b"\nNSpid:";
 /// The maximum length of a line with numbers: a process has at most 33 of them.
 const MAX_LINE: usize = 512;
 
-/// How many bytes of the list of children are read. This is enough for more than a hundred thousand children.
+/// About how many bytes of the list of children are read at most. This is enough for more than a hundred thousand
+/// children.
 const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
 
 /// The link that identifies the PID namespace of a process, in its directory.
@@ -65,11 +66,11 @@ pub struct Identity {
     pub started: u64,
 }
 
-/// A process as /proc lists it. If a number is reused, the new process has a different inode.
+/// A process or thread as /proc lists it. If a number is reused, the new process has a different inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
     pub number: i32,
-    /// The inode of the directory of the process.
+    /// The inode of its directory.
     pub inode: u64,
 }
 
@@ -89,7 +90,7 @@ impl Stat {
         self.has_thread_ended() && self.threads <= 1
     }
 
-    /// Returns whether this thread, the main thread if the number is that of a process, has ended.
+    /// Returns whether the thread has ended. For the number of a process, this is its main thread.
     pub fn has_thread_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -105,7 +106,7 @@ impl Stat {
     }
 }
 
-/// The numbers of a process in the PID namespaces.
+/// The pid of a process, and how its PID namespace relates to that of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
     /// The number in the PID namespace of this process.
@@ -118,7 +119,8 @@ impl Proc {
     /// Opens /proc for the current thread, whose children [`for_each_child`](Self::for_each_child) lists.
     ///
     /// # Errors
-    /// Fails if /proc is not mounted, or if the kernel does not list children.
+    /// Fails if /proc is not mounted, if the kernel does not list children or the numbers in PID namespaces, or if
+    /// there is no free descriptor.
     pub fn open() -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let root = open("/proc", flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -164,7 +166,7 @@ impl Proc {
     /// Calls `visit` with the number of each child of a thread of a process.
     ///
     /// # Errors
-    /// Returns `ENOENT` or `ESRCH` if there is no such thread.
+    /// Returns `ENOENT` or `ESRCH` if there is no such thread. Also fails if there is no free descriptor.
     pub fn for_each_child_of(&self, number: i32, thread: i32, visit: impl FnMut(i32)) -> nix::Result<()> {
         let mut path = [0; PATH_SIZE];
         let path = format_path(&mut path, format_args!("{number}/task/{thread}/children"));
@@ -176,13 +178,13 @@ impl Proc {
     /// # Errors
     /// Fails if /proc cannot be listed, or if there is no free descriptor.
     pub fn for_each_process(&self, visit: impl FnMut(Listed) -> bool) -> nix::Result<()> {
-        // A descriptor of its own has its own position, which a forked process does not move.
+        // A forked process would move the position of `root`, which it shares, so this listing has its own descriptor.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
         for_each_listed(&openat(&self.root, ".", flags, Mode::empty())?, visit)
     }
 
-    /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat) accepts
-    /// these numbers too, and then returns the state of the thread.
+    /// Calls `visit` with the number of each thread of a process until it returns false. Does nothing if the threads
+    /// cannot be listed. [`stat`](Self::stat) accepts these numbers too, and then returns the state of the thread.
     pub fn for_each_thread(&self, number: i32, mut visit: impl FnMut(i32) -> bool) {
         if let Ok(threads) = self.open_file(number, "task") {
             let _ = for_each_listed(&threads, |thread| visit(thread.number));
@@ -196,14 +198,16 @@ impl Proc {
     /// process, because the kernel adds up their CPU times.
     ///
     /// # Errors
-    /// Returns `ENOENT` or `ESRCH` if there is no such process.
+    /// Returns `ENOENT` or `ESRCH` if there is no such process or /proc hides it. Also fails if there is no free
+    /// descriptor.
     pub fn stat(&self, number: i32) -> nix::Result<Stat> {
         let (mut path, mut buffer) = ([0; PATH_SIZE], [0; READ_SIZE]);
         let path = format_path(&mut path, format_args!("{number}/task/{number}/stat"));
         parse_stat(self.read(path, &mut buffer)?).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the number of a thread of a process that has not ended: of the main thread, if it has not.
+    /// Returns the number of a thread that has not ended: of the main thread if possible, or else of another thread of
+    /// the process. Returns `None` if all have ended.
     pub fn live_thread(&self, number: i32) -> Option<i32> {
         let is_live = |thread| self.stat(thread).is_ok_and(|stat| !stat.has_thread_ended());
         let mut live = Some(number).filter(|main| is_live(*main));
@@ -216,30 +220,31 @@ impl Proc {
         live
     }
 
-    /// Returns the length of the environment of a process, in bytes; zero if this process may not know. Returns `None`
-    /// if the process has no environment, because it is executing a program or is dead.
+    /// Returns the length of the environment of a process, in bytes; zero if this process may not know it. Returns
+    /// `None` if the process has no environment, because it is executing a program or is dead, or if it cannot be read.
     pub fn environment_length(&self, number: i32) -> Option<u64> {
         let mut buffer = [0; READ_SIZE];
         environment_length(self.read_file(number, "stat", &mut buffer).ok()?)
     }
 
-    /// Returns the number of threads of a process. A call takes a fifth of the time of [`stat`](Self::stat).
+    /// Returns the number of threads of a process. A call takes a fifth of the time of [`stat`](Self::stat), and needs
+    /// no descriptor.
     ///
     /// # Errors
-    /// Returns `ENOENT` or `ESRCH` if there is no such process.
+    /// Returns `ENOENT` or `ESRCH` if there is no such process or /proc hides it.
     pub fn threads(&self, number: i32) -> nix::Result<u32> {
         let status = fstatat(&self.root, path(&mut [0; PATH_SIZE], number, "task"), AtFlags::empty())?;
         // Every directory has two links, and this one has another link for each thread.
         Ok(u32::try_from(status.st_nlink.saturating_sub(2)).unwrap_or(u32::MAX))
     }
 
-    /// Returns the numbers of a process in the PID namespaces, if /proc contains them.
+    /// Does the same as [`try_numbers`](Self::try_numbers), and returns `None` if that fails.
     pub fn numbers(&self, number: i32) -> Option<Numbers> {
         self.try_numbers(number).ok().flatten()
     }
 
-    /// Returns the numbers of a process in the PID namespaces; `None` if the process is in a namespace above that of
-    /// this process.
+    /// Returns the pid of a process and whether it is in a nested PID namespace; `None` if the process is in a
+    /// namespace above that of this process.
     ///
     /// # Errors
     /// Fails if there is no such process or no free descriptor.
@@ -259,7 +264,8 @@ impl Proc {
         Ok(pid.map(|pid| Numbers { pid, is_nested: count > self.depth }))
     }
 
-    /// Returns the number of the process that a descriptor refers to; `None` if the process has been reaped.
+    /// Returns the number of the process that a descriptor refers to; `None` if the process has been reaped or has no
+    /// number in /proc.
     ///
     /// # Errors
     /// Fails if there is no free descriptor.
@@ -270,8 +276,9 @@ impl Proc {
         Ok(parse_number(number.trim_ascii()).filter(|number| *number > 0))
     }
 
-    /// Reads a line of a file, without `start`. `start` begins with the line break before the line. The list of groups
-    /// in `status`, which comes before the numbers, can be much longer than the buffer.
+    /// Reads the line that begins with `start`, and returns the rest of it. `start` includes the line break before the
+    /// line. The file is read in parts, because in `status` the list of groups, which comes before the numbers, can be
+    /// much longer than the buffer. Returns `ESRCH` if there is no such line.
     fn read_line<'a>(&self, path: &str, start: &[u8], buffer: &'a mut [u8; READ_SIZE]) -> nix::Result<&'a [u8]> {
         let file = openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let mut filled = 0;
@@ -286,7 +293,7 @@ impl Proc {
             if count == 0 {
                 return Err(Errno::ESRCH);
             }
-            // The line may have begun at the end of this part.
+            // The line may have begun at the end of what was read.
             let kept = filled.min(MAX_LINE);
             buffer.copy_within(filled - kept..filled, 0);
             filled = kept;
@@ -305,7 +312,7 @@ impl Proc {
     /// Returns the real user ID of a process.
     ///
     /// # Errors
-    /// Fails if there is no such process, or /proc does not contain it.
+    /// Fails if there is no such process, if /proc hides it, or if there is no free descriptor.
     pub fn owner(&self, number: i32) -> nix::Result<u32> {
         let mut buffer = [0; READ_SIZE];
         let status = self.read_file(number, "status", &mut buffer)?;
@@ -315,7 +322,8 @@ impl Proc {
         std::str::from_utf8(real).ok().and_then(|real| real.parse().ok()).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the number of a process in the PID namespace of this process, if /proc contains it.
+    /// Returns the pid of the process with this number in /proc. Returns `None` if this is not known, because /proc
+    /// belongs to another PID namespace and the process has no pid in that of this process or cannot be read.
     pub fn pid(&self, number: i32) -> Option<Pid> {
         if self.numbers_are_pids() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
     }
@@ -328,7 +336,7 @@ impl Proc {
     /// Reads the beginning of one of the files about a process.
     ///
     /// # Errors
-    /// Fails if there is no such process or no free descriptor.
+    /// Fails if there is no such process, no free descriptor or no permission.
     pub fn read_file<'a>(&self, number: i32, file: &str, buffer: &'a mut [u8]) -> nix::Result<&'a [u8]> {
         self.read(path(&mut [0; PATH_SIZE], number, file), buffer)
     }
@@ -368,7 +376,8 @@ impl Proc {
         ignore_dead(pid.map_or(Ok(()), |pid| kill(pid, signal)))
     }
 
-    /// Sends a signal to `process`, but not to a later process with the same number.
+    /// Sends a signal to `process`, whose pid is `pid`, but not to a later process with the same number. Does nothing
+    /// if `process` is dead or is this process.
     ///
     /// # Errors
     /// Fails if the signal is not permitted, or if there is no free descriptor.
@@ -468,7 +477,7 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
 }
 
 /// Returns the length of the environment according to `stat`; `None` if the process is executing a program or is dead.
-/// An exec sets the address of the code, which is zero until then, after those of the environment.
+/// During an exec, the address of the code is zero until the addresses of the environment have been set.
 fn environment_length(stat: &[u8]) -> Option<u64> {
     let mut fields = fields_after_name(stat)?;
     // 23 skips the fields from the state to the limit of the resident set, and those from the end of the code to the
@@ -595,7 +604,7 @@ mod tests {
             let thread_read = took(&|| assert!(proc.stat(number).is_ok()));
             let process_read = took(&|| assert!(proc.read_file(number, "stat", &mut [0; READ_SIZE]).is_ok()));
             ends.wait();
-            assert!(thread_read * 5 < process_read * 4, "{thread_read:?} instead of {process_read:?}");
+            assert!(thread_read * 5 < process_read * 4, "{thread_read:?}, and {process_read:?} with all threads");
         });
     }
 }

@@ -3,12 +3,12 @@
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// The maximum number of children that are reaped at once. A command whose processes fork and end all the time must not
+/// The maximum number of children that one call reaps. A command whose processes fork and end all the time must not
 /// delay the caller's deadlines.
 const MAX_REAPED: usize = 256;
 
-/// The maximum number of children that are reaped at once during a kill. It is larger, because the next round of the
-/// kill has to go through the dead children that are left before it finds the live ones.
+/// The maximum number of children that one call reaps during a kill. It is larger, because the next round of the kill
+/// has to go through the dead children that are left before it finds the live ones.
 const MAX_REAPED_IN_KILL: usize = 4096;
 
 /// How a child ended.

@@ -6,7 +6,8 @@ use nix::unistd::read;
 use super::proc::Proc;
 use crate::process::deadline::{OUTER_RUNS_VARIABLE, RUN_VARIABLE};
 
-/// The size of the buffer for environments. A longer variable is not the one with the run ID.
+/// The size of the buffer for environments. A variable that does not fit is ignored, because those with run IDs are
+/// much shorter.
 const BUFFER_SIZE: usize = 16 * 1024;
 
 /// Whether a process belongs to a run.
@@ -14,12 +15,12 @@ const BUFFER_SIZE: usize = 16 * 1024;
 pub enum Membership {
     Yes,
     No,
-    /// The environment cannot be read now. A process that is executing a program has none for a moment.
+    /// The environment cannot be read now: the process has ended, or is executing a program and has none for a moment.
     Unreadable,
 }
 
-/// Returns whether the environment of a process shows that it belongs to this run, or to a run of leaderrun inside of
-/// it.
+/// Returns whether the environment of a process shows that it belongs to this run, or to another run of leaderrun that
+/// this run's command has started.
 ///
 /// # Errors
 /// Fails if the environment cannot be opened or read, for example because this user is not permitted to.
@@ -28,7 +29,7 @@ pub fn membership(proc: &Proc, number: i32, run: &str) -> nix::Result<Membership
     let thread = proc.live_thread(number).unwrap_or(number);
     match find_run(proc, thread, run) {
         Ok((true, _)) => Ok(Membership::Yes),
-        // During an exec, the environment seems empty.
+        // During an exec, the environment seems empty, so the run ID is only known to be missing if all of it was read.
         Ok((false, length)) if proc.environment_length(thread) == Some(length) => Ok(Membership::No),
         Ok((false, _)) | Err(Errno::ENOENT | Errno::ESRCH) => Ok(Membership::Unreadable),
         Err(errno) => Err(errno),
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_executes_one_program_after_the_other_is_never_taken_for_one_of_another_run() {
+    fn a_process_that_keeps_executing_programs_is_never_taken_for_one_of_another_run() {
         const AGAIN: &str = r#"exec sh -c "$0" "$0""#;
         let proc = Proc::open().unwrap();
         let mut child = Command::new("sh").args(["-c", AGAIN, AGAIN]).env(RUN_VARIABLE, "this").spawn().unwrap();

@@ -12,7 +12,8 @@ const ENOUGH_RUNNABLE: u32 = 16;
 /// The maximum number of threads in the sample.
 const MAX_SAMPLE: u32 = 256;
 
-/// Returns an estimate of how many threads of these processes are runnable.
+/// Returns an estimate of how many threads of these processes are runnable. `all_threads` is how many threads they had
+/// when they were last counted.
 pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     let mut threads = Vec::new();
     for process in processes {
@@ -63,7 +64,7 @@ mod tests {
 
     /// Tolerates a few more runnable threads, because other tests may run in this process at the same time.
     #[test]
-    fn sleeping_threads_do_not_count_as_runnable() {
+    fn busy_threads_count_as_runnable_and_sleeping_threads_do_not() {
         let (idle, busy) = (200, 2);
         let (ends, asleep) = (AtomicBool::new(false), Barrier::new(idle + 1));
         let proc = Proc::open().unwrap();

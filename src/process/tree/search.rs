@@ -36,7 +36,7 @@ const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
 /// exec, which takes less time than this.
 const EXEC_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause after a scan that killed nothing.
+/// The pause after a scan that killed nothing or failed.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What the child reports after a scan if all killed processes have ended. Otherwise it reports the number of one that
@@ -52,11 +52,13 @@ pub struct Search {
     pid: Pid,
     /// The read end of a pipe. The child holds the write end until it dies.
     reports: OwnedFd,
+    /// The instant from which [`PROGRESS_TIMEOUT`] counts: the last report, or the end of a freeze of this process.
     reported_at: Instant,
     checked_at: Instant,
     has_progressed: bool,
-    /// The number of a killed process that has not ended.
+    /// The number of a killed process that had not ended at the last report.
     dying: Option<i32>,
+    /// Whether the child has reported its end.
     has_ended: bool,
     is_given_up: bool,
 }
@@ -107,13 +109,14 @@ impl Search {
                     kill_all(proc, run, report);
                     report(ENDED);
                 }
-                // SAFETY: the call ends this process without running the parent's destructors and exit handlers.
+                // SAFETY: `_exit` has no preconditions. The parent's destructors and exit handlers must not run here.
                 unsafe { libc::_exit(0) }
             }
         }
     }
 
-    /// Returns the pid of the child if the child is alive. Gives the search up if it is blocked: the child is killed.
+    /// Reads the child's reports. Returns the pid of the child if the child is alive. If the search is blocked, kills
+    /// the child and thereby gives the search up.
     pub fn check(&mut self) -> Option<Pid> {
         let mut report = [0; size_of::<i32>()];
         loop {
@@ -141,7 +144,7 @@ impl Search {
         Some(self.pid)
     }
 
-    /// Returns the number of a process that was killed and has not ended.
+    /// Returns the number of a process that was killed and had not ended at the child's last report.
     pub fn dying(&self) -> Option<i32> {
         self.dying
     }
@@ -151,7 +154,8 @@ impl Search {
         self.has_progressed
     }
 
-    /// Returns whether the child, which is dead, was killed by another program before the end of the search.
+    /// Reads the last reports of the child, which must be dead. Returns whether it died before the end of the search
+    /// without having been given up, for example because another program killed it.
     pub fn was_interrupted(&mut self) -> bool {
         self.check();
         !self.has_ended && !self.is_given_up
@@ -179,8 +183,8 @@ fn kill_all(proc: &Proc, run: &str, report: impl Fn(i32)) {
             if any_killed || !any_unreadable {
                 unreadable_since = None;
             }
-            let is_readable = !any_unreadable || now >= *unreadable_since.get_or_insert(now) + EXEC_TIMEOUT;
-            if !any_killed && first_dying.is_none() && is_readable {
+            let is_conclusive = !any_unreadable || now >= *unreadable_since.get_or_insert(now) + EXEC_TIMEOUT;
+            if !any_killed && first_dying.is_none() && is_conclusive {
                 return;
             }
             report(first_dying.unwrap_or(SCANNED));
@@ -213,10 +217,11 @@ struct Scan {
     any_unreadable: bool,
 }
 
-/// Kills the processes of the run that one scan finds, and adds them to `dying` as long as there is room.
+/// Kills the processes of the run that one scan finds, apart from those in `dying`, and adds them to `dying` as long as
+/// there is room.
 ///
 /// # Errors
-/// Fails if there is no free descriptor or no memory.
+/// Fails if there is no free descriptor or no memory to examine some process. The others are still killed.
 fn kill_found(proc: &Proc, run: &str, dying: &mut Dying) -> nix::Result<Scan> {
     let (mut scan, mut failure) = (Scan::default(), None);
     proc.for_each_process(|Listed { number, .. }| {
@@ -275,7 +280,7 @@ fn possible_member(proc: &Proc, number: i32) -> nix::Result<Option<(Identity, Pi
 /// What became of a process that may belong to the run.
 enum Killed {
     Yes(PidFd),
-    /// It does not belong to the run, or it is dead.
+    /// It does not belong to the run, is dead, or may not be killed by this user.
     No,
     /// Its environment cannot be read now.
     Unreadable,
@@ -358,7 +363,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_search_kills_the_processes_of_its_run_only() {
+    fn a_search_kills_only_the_processes_of_its_run() {
         let proc = Proc::open().unwrap();
         let Some(other) = NestedProcess::start(&proc, "other") else { return };
         let found = NestedProcess::start(&proc, "searched for").unwrap();

@@ -46,9 +46,8 @@ impl SharedNested {
         Ok(Self(address.map_err(SystemCallError::of("mmap"))?.cast()))
     }
 
-    /// Replaces the stored processes. The caller keeps the order of those that stay, and the count is stored last. Even
-    /// if the writer is killed before that, a reader therefore finds every process that was stored before and is stored
-    /// again.
+    /// Replaces the stored processes. Because the caller keeps the order of the processes that stay, and the count is
+    /// stored last, a reader finds all that stay even if this process is killed in between.
     pub fn store(&self, processes: impl Iterator<Item = Identity>) {
         let mut count = 0;
         for (shared, identity) in self.contents().processes.iter().zip(processes) {
@@ -104,7 +103,7 @@ mod tests {
                 shared.store([1, 2, 3].map(identity).into_iter());
                 shared.store([2, 3].map(identity).into_iter());
                 shared.push(identity(4));
-                // SAFETY: the call ends this process without exit handlers.
+                // SAFETY: `_exit` has no preconditions. Exit handlers of the test process must not run here.
                 unsafe { libc::_exit(0) }
             }
         }

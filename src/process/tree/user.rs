@@ -1,8 +1,8 @@
 //! Signals to processes of another user.
 //!
-//! In a container whose root user has no `CAP_KILL`, an entry point that changes to another user cannot be signaled.
-//! But the entry point needed `CAP_SETUID` for that, so a child of leaderrun can become the same user and signal the
-//! entry point.
+//! In a container whose root user has no `CAP_KILL`, leaderrun may not signal an entry point that has changed to
+//! another user. But changing the user takes `CAP_SETUID`, which leaderrun then has as well. So a child of leaderrun
+//! can become the same user and signal the entry point.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::process::pidfd::PidFd;
 use crate::process::priority::Priority;
 
 /// How long a child may take. This is several times as long as the longest [kill](super::Tree::kill) takes, so a child
-/// that takes longer does not run.
+/// that takes longer is blocked or frozen.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs `action` in a child with this effective user ID, and returns its result.
@@ -36,18 +36,19 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
             // SAFETY: the call takes three integers. libc's function is not used, because it changes the users of all
             // threads.
             let changed = Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, UNCHANGED, user, UNCHANGED) });
-            // The change of the user would undo this.
+            // The change of the user would have cleared an earlier parent-death signal.
             let _ = prctl::set_pdeathsig(Signal::SIGKILL);
             let permitted = changed.and_then(|_| if getppid() == parent { action() } else { Err(Errno::ESRCH) });
             let errno = permitted.err().map_or(0, |errno| errno as i32);
-            // SAFETY: the call ends this process without running the exit handlers that were inherited from the parent.
+            // SAFETY: `_exit` has no preconditions. The parent's exit handlers must not run here.
             unsafe { libc::_exit(errno) }
         }
         Err(_) => Err(Errno::EPERM),
     }
 }
 
-/// Waits for a child, and kills it if it does not end within [`TIMEOUT`].
+/// Waits for a child, and kills it if it does not end within [`TIMEOUT`]. Without a free descriptor, there is no
+/// timeout.
 fn wait_for(child: Pid) -> nix::Result<()> {
     if PidFd::try_open(child).is_ok_and(|fd| !fd.dies_within(TIMEOUT)) {
         let _ = kill(child, Signal::SIGKILL);

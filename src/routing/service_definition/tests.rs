@@ -1,4 +1,4 @@
-//! Tests of the ports that a Service defines, and of Services that are refused.
+//! Tests of how ports and addresses are matched with the definition of a Service, and of Services that are refused.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn definition(spec: Value) -> ServiceDefinition {
 }
 
 fn ports(spec: Value, wanted: &[&str]) -> Result<Vec<(String, u16, String)>, String> {
-    let wanted: Vec<ServicePort> = wanted.iter().map(|port| port.parse().unwrap()).collect();
+    let wanted: Vec<PortOption> = wanted.iter().map(|port| port.parse().unwrap()).collect();
     let ports = definition(json!({ "ports": spec })).slice_ports(&wanted)?;
     Ok(ports.into_iter().map(|SlicePort { name, number, protocol }| (name, number, protocol)).collect())
 }
@@ -33,7 +33,11 @@ fn the_port_option_selects_ports_that_the_service_defines() {
     assert_eq!(ports(dns.clone(), &["5353"]), Ok(both), "both protocols");
     assert_eq!(ports(dns.clone(), &["5353/udp"]), Ok(vec![served("dns", 5353, "UDP")]));
     assert_eq!(ports(dns, &["9153"]), Ok(vec![served("metrics", 9153, "TCP")]));
-    assert_eq!(ports(json!([]), &["8080"]), Ok(vec![served("", 8080, "TCP")]), "headless, without ports");
+}
+
+#[test]
+fn a_headless_service_without_ports_gets_those_of_the_port_option() {
+    assert_eq!(ports(json!([]), &["8080"]), Ok(vec![served("", 8080, "TCP")]));
 }
 
 #[test]
@@ -74,7 +78,7 @@ fn a_service_that_does_not_use_leaderruns_slices_is_refused() {
 }
 
 #[test]
-fn an_address_must_have_a_family_of_the_service() {
+fn addresses_are_matched_with_the_families_of_the_service() {
     let single = definition(json!({ "ipFamilies": ["IPv4"] }));
     assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual_stack());
     assert_eq!(single.unserved_family(&["IPv4"]), None);

@@ -1,4 +1,4 @@
-//! The rows about the API server and the permissions.
+//! The rows about the API server, the permissions and the priority of requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::lock::{self, LockName, OwnerConfig, SlotCount};
 use crate::process::clock;
 use crate::routing::{Routing, RoutingTarget};
 use crate::subcommands::REQUEST_TIMEOUT;
-use crate::telemetry::log::{printable, printable_cause};
+use crate::telemetry::log::{printable, printable_error};
 
 /// The number of requests whose times are measured; the slowest is reported. The first request includes the time to
 /// connect.
@@ -45,16 +45,18 @@ pub struct ClusterExamination<'a> {
     pub options: ClusterOptions,
     pub timing: &'a Timing,
     /// The object that routes traffic to the leader, if there is one.
-    pub traffic: Option<&'a RoutingTarget>,
+    pub routing_target: Option<&'a RoutingTarget>,
+    /// How this candidate would route traffic to itself with that object.
     pub routing: Option<&'a Routing>,
     /// Whether the run depends on the wall clock of this machine.
     pub uses_clock: bool,
 }
 
 impl ClusterExamination<'_> {
-    /// Examines the connection to the API server, the permissions, and the priority of requests.
+    /// Adds all rows about the cluster. Ends early if the API server cannot be reached or does not respond as it
+    /// should.
     pub async fn run(self, table: &mut Table) {
-        let Self { lock, slots, owner, options, timing, traffic, routing, uses_clock } = self;
+        let Self { lock, slots, owner, options, timing, routing_target, routing, uses_clock } = self;
         let began = clock::now();
         let user = options.impersonate.clone().unwrap_or_default();
         let cluster = match Cluster::open(&ClusterAccess::new(options), timing.request_timeout()).await {
@@ -62,7 +64,7 @@ impl ClusterExamination<'_> {
             Err(reason) => {
                 let remedy =
                     "pass a kubeconfig with --kubeconfig or KUBECONFIG, or run in a pod with a service account";
-                return table.add(Row::failed("API server", printable_cause(&reason), remedy));
+                return table.add(Row::failed("API server", printable_error(&reason), remedy));
             }
         };
         table.add(credentials(clock::now().since(began), timing));
@@ -77,7 +79,7 @@ impl ClusterExamination<'_> {
             table.add(wall_clock(&headers));
         }
         examine_namespace(table, &cluster, &namespace).await;
-        let manifest = manifest(&lock, slots, owner, &namespace, traffic, &user);
+        let manifest = manifest(&lock, slots, owner, &namespace, routing_target, &user);
         for object in &objects {
             examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
         }
@@ -95,28 +97,28 @@ impl ClusterExamination<'_> {
     }
 }
 
-/// Returns the command that prints a Role with all permissions. If `user` is a service account in the namespace of the
-/// lock, the command also binds the Role to it.
+/// Returns the command that prints a Role with all permissions. If `user`, which is impersonated, is a service account
+/// in the namespace of the lock, the command also binds the Role to it.
 fn manifest(
     lock: &LockName,
     slots: Option<SlotCount>,
     owner: Option<&OwnerConfig>,
     namespace: &str,
-    traffic: Option<&RoutingTarget>,
+    routing_target: Option<&RoutingTarget>,
     user: &str,
 ) -> String {
     let slots = slots.map(|slots| format!(" --slots {slots}")).unwrap_or_default();
     let owner = owner.map(|owner| format!(" --owner {}", owner.name)).unwrap_or_default();
-    let traffic = traffic.map(|target| format!(" {target}")).unwrap_or_default();
+    let routing = routing_target.map(|target| format!(" {target}")).unwrap_or_default();
     let account = user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
     let account = account
         .filter(|(account_namespace, _)| *account_namespace == namespace)
         .map(|(_, name)| format!(" --service-account {name}"));
-    format!("leaderrun manifest --lock {lock}{slots}{owner}{traffic}{}", account.unwrap_or_default())
+    format!("leaderrun manifest --lock {lock}{slots}{owner}{routing}{}", account.unwrap_or_default())
 }
 
-/// Adds rows about whether the API server responds, and whether it responds fast enough. Returns the headers of a
-/// response, or `None` if the API server does not respond as it should.
+/// Adds rows about whether the API server responds, and whether it responds fast enough, when the object at `path` is
+/// read. Returns the headers of a response, or `None` if the API server does not respond as it should.
 async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, timing: &Timing) -> Option<HeaderMap> {
     let address = cluster.address();
     let mut slowest = Duration::ZERO;
@@ -320,7 +322,11 @@ async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
     level["metadata"]["name"].as_str().map(printable)
 }
 
-/// Sends a request to the API server and returns the response, whose status may be that of an error.
+/// Sends a GET request to the API server, or a POST request with `body`. Returns the response, whose status may be that
+/// of an error.
+///
+/// # Errors
+/// Fails if no response arrives within [`REQUEST_TIMEOUT`].
 pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<Response<Bytes>, Error> {
     let request = match body {
         None => Request::get(path).body(Vec::new()),
@@ -331,7 +337,7 @@ pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<R
     timeout(REQUEST_TIMEOUT, cluster.send(request)).await.map_err(timeout_error)?
 }
 
-/// Returns the object in a response.
+/// Returns the object in a response; null if the response is not JSON.
 ///
 /// # Errors
 /// Fails if the response is an error.

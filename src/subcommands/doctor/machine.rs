@@ -1,4 +1,4 @@
-//! The rows of the `doctor` table about the limits of this machine or container.
+//! The rows of the `doctor` table about what this machine or container permits leaderrun.
 
 use leaderrun_core::timing::MIN_KILL_MARGIN;
 
@@ -20,6 +20,7 @@ pub fn examine(table: &mut Table) {
 }
 
 fn processes() -> Row {
+    // The run ID does not matter, because no process is searched for.
     match Tree::open("") {
         Ok(_) => Row::ok("processes", "leaderrun can list the processes of a command"),
         Err(failure) => {

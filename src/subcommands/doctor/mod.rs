@@ -18,14 +18,14 @@ use self::table::{Row, Table};
 use super::{CommandOutput, DoctorRequest, LockTarget};
 use crate::lock::Store;
 
-/// Examines everything and reports the results.
+/// Examines the requested run and returns a table of the results. The exit status is 1 if a requirement is not met.
 pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
     let DoctorRequest {
         target: LockTarget { lock, cluster },
         slots,
         owner,
         timing,
-        traffic,
+        routing_target,
         routing,
         http,
         command,
@@ -46,7 +46,7 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
                 owner: owner.as_ref(),
                 options: cluster,
                 timing: &timing,
-                traffic: traffic.as_ref(),
+                routing_target: routing_target.as_ref(),
                 routing: routing.as_ref(),
                 uses_clock,
             };
@@ -59,7 +59,8 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
     Ok(CommandOutput { text: table.to_string(), status: u8::from(table.has_failed()) })
 }
 
-/// Returns a row about the clock rates that the durations tolerate. The clocks themselves cannot be measured here.
+/// Returns a row about the clock rates that the durations tolerate. How fast the clocks actually run cannot be measured
+/// here.
 fn clocks(timing: &Timing) -> Row {
     let margin = timing.lease_duration() - timing.renew_deadline() - timing.lost_grace();
     let finding = format!(

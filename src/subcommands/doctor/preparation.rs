@@ -1,4 +1,4 @@
-//! The rows about the credentials, the lookup of the API server's name, and the clock.
+//! The rows about the credentials, the lookup of the API server's name, and the wall clock.
 
 use std::net::IpAddr;
 use std::time::Duration;

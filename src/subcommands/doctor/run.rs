@@ -33,8 +33,8 @@ pub fn examine_command(table: &mut Table, name: &OsStr) {
 /// Finds a program in the directories in which leaderrun would search for it.
 ///
 /// # Errors
-/// Returns the reason for the first file with this name that cannot be executed, and its path, or ENOENT and the name
-/// if there is no such file.
+/// If no file with this name can be executed, returns why the first one cannot, and its path. If there is no such file,
+/// returns ENOENT and the name.
 fn find(name: &OsStr) -> Result<PathBuf, (Errno, PathBuf)> {
     let paths: Vec<PathBuf> = if name.as_encoded_bytes().contains(&b'/') {
         vec![PathBuf::from(name)]

@@ -37,8 +37,8 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
     examine_rules(table, cluster, &checking_rules, if_denied, manifest).await;
 }
 
-/// Adds rows about whether the Service can be routed to this candidate and to no other pod. Returns whether the Service
-/// needs two EndpointSlices, or true if that is not known.
+/// Adds rows about whether the Service can route to this candidate and to no other endpoint. Returns whether the
+/// Service needs two EndpointSlices, or true if that is not known.
 async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, service: &Service) -> bool {
     let addresses = service.addresses(cluster).await.unwrap_or_else(|error| {
         // This is not a failure, because the doctor can run on a different machine from the candidate.
@@ -67,7 +67,7 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
     route.is_dual_stack
 }
 
-fn note(what: &'static str, sentence: &str) -> Row {
+fn note(subject: &'static str, sentence: &str) -> Row {
     let (finding, remedy) = finding_and_remedy(sentence, SEE_HELP);
-    Row::note(what, finding, remedy)
+    Row::note(subject, finding, remedy)
 }

@@ -25,8 +25,8 @@ impl MainLoop<'_> {
     }
 
     /// Handles a command that was suspended because it needs the terminal and does not have it. If leaderrun has become
-    /// the foreground job in the meantime, the command gets the terminal. leaderrun may not have noticed, because a
-    /// shell's `fg` sends no SIGCONT to a job that is running.
+    /// the foreground job in the meantime, the command gets the terminal and is continued; otherwise this is checked
+    /// again later. leaderrun may not have noticed, because a shell's `fg` sends no SIGCONT to a job that is running.
     pub(super) fn handle_missing_terminal(&mut self, main: Pid) {
         self.give_terminal(main, true);
         if self.terminal.belongs_to(main) {
@@ -37,7 +37,7 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Sends a signal to the command, and returns whether that was permitted.
+    /// Sends a signal to the command, and returns whether that was permitted. If it was not, the elector is notified.
     pub(super) fn signal(&mut self, signal: i32) -> bool {
         let Some(main) = self.main else { return true };
         if signal == libc::SIGCONT {
@@ -45,7 +45,7 @@ impl MainLoop<'_> {
         }
         let result = self.tree.signal_group(main, signal);
         if signal == self.config.stop_options.stop_signal || is_termination_signal(signal) {
-            // A suspended process reacts to no signal except SIGKILL and SIGCONT.
+            // A suspended process reacts to no signal except SIGKILL and SIGCONT, so it is continued.
             let _ = self.tree.signal_group(main, libc::SIGCONT);
         }
         let refusal = result.err().filter(|errno| *errno != Errno::ESRCH);
@@ -63,11 +63,11 @@ impl MainLoop<'_> {
         }
     }
 
-    /// Relays the signals that are now due. They were held back because the command may already have received them
-    /// directly.
+    /// Relays the signals that are now due, unless the command has received them directly. They were held back to find
+    /// that out.
     pub(super) fn relay_due(&mut self) {
         for relayed in self.relay.take_due(clock::now()) {
-            // Once the main process has been reaped, another process group may have the same id.
+            // Once the main process has been reaped, another process group may have the same number.
             if !self.supervisor.is_main_running() {
                 continue;
             }

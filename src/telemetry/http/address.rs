@@ -11,7 +11,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn6, bind, listen, setsockopt, socket, sockopt,
 };
 
-/// How many connections may wait to be accepted.
+/// How many connections may wait to be accepted on the socket for all addresses.
 const BACKLOG: i32 = 128;
 
 /// An IP address with a port, or all addresses of this machine with a port.
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn an_address_round_trips() {
         for text in ["127.0.0.1:8080", "[::1]:8080", ":8080", ":0"] {
-            assert_eq!(text.parse::<HttpAddress>().expect("an address").to_string(), text);
+            assert_eq!(text.parse::<HttpAddress>().expect("the address is valid").to_string(), text);
         }
         for text in ["", "8080", "localhost:8080", ":http", "127.0.0.1", ":65536"] {
             assert!(text.parse::<HttpAddress>().is_err(), "{text}");
@@ -120,8 +120,9 @@ mod tests {
 
     #[test]
     fn a_port_that_is_in_use_is_a_transient_error() {
-        let occupied = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address: HttpAddress = occupied.local_addr().expect("its address").to_string().parse().expect("an address");
+        let occupied = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let local_address = occupied.local_addr().expect("the socket has an address").to_string();
+        let address: HttpAddress = local_address.parse().expect("the address is valid");
         let refused = address.listen().expect_err("the port is in use");
         assert!(refused.is_transient());
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The HTTP server of `--http`, which serves health, readiness, the leader and metrics.
+//! The HTTP server of `--http`, which serves health, readiness, the leader report and metrics.
 //!
 //! The resources that clients can use are bounded: a connection serves one request and lasts a few seconds at most, and
 //! if there are too many connections, the oldest one is closed.
@@ -52,7 +52,8 @@ pub fn log_listening(listener: &std::net::TcpListener) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries every second to listen on an address that was not available when leaderrun started, and then serves HTTP.
+/// Logs `error`, the reason why leaderrun could not listen on the address, tries again every second, and then serves
+/// HTTP.
 pub async fn serve_when_free(address: HttpAddress, error: ListenError, state: Rc<RefCell<CandidateState>>) {
     log_events::http_failed(&format!("{error}; retrying every second"));
     loop {

@@ -42,7 +42,7 @@ fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     response(status, PLAIN_TEXT, on_one_line(line) + "\n")
 }
 
-/// Builds a response. hyper's builder is not used, because it returns errors that could only be handled by a panic.
+/// Builds a response. hyper's builder is not used, because it can return errors, for which only a panic would be left.
 fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

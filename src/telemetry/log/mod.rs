@@ -1,4 +1,4 @@
-//! The log on stderr. Logging never blocks the thread that logs.
+//! The log on stderr. Logging an event never blocks the thread that logs it.
 //!
 //! stderr may block, because it may be a pipe that is not read or a terminal that was stopped with Ctrl-S. Therefore a
 //! separate thread writes the log. Lines that do not fit into its queue are dropped and counted.
@@ -22,7 +22,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use self::printable::{on_one_line, printable, printable_cause, printable_root_cause, shell_word};
+pub use self::printable::{on_one_line, printable, printable_error, printable_root_cause, shell_word};
 use self::text::TextFormat;
 use super::log_event::DETAIL_TARGET;
 use super::log_events;
@@ -35,8 +35,8 @@ const BACKLOG: usize = 1024;
 /// How long leaderrun waits, before it exits, for the last lines to be written to stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How many times leaderrun waits for [`FLUSH_TIMEOUT`] if stderr accepts output. In that case, the lines are late only
-/// because the machine is busy.
+/// How many times leaderrun waits for [`FLUSH_TIMEOUT`] as long as stderr accepts output. While it does, the lines are
+/// late only because the machine is busy.
 const FLUSH_ATTEMPTS: u32 = 25;
 
 /// The internal environment variable that passes on the log's start time when leaderrun re-executes itself.
@@ -60,7 +60,7 @@ pub enum LogTime {
     None,
 }
 
-/// Starts the log. Must be called after the fork, because it starts a thread.
+/// Starts the log. Must be called after the fork of the supervisor, because it starts a thread.
 ///
 /// # Errors
 /// Fails if the thread cannot be created. In that case no log is set up, and this function may be called again.
@@ -101,6 +101,7 @@ pub fn start(format: LogFormat, time: LogTime, level: LevelFilter) -> io::Result
 pub struct Log {
     started_at: Instant,
     lines: SyncSender<QueueItem>,
+    /// Receives a message when all lines before a [`QueueItem::Flush`] are written.
     written: Receiver<()>,
 }
 
@@ -133,8 +134,8 @@ enum QueueItem {
 }
 
 fn write_lines(backlog: &Receiver<QueueItem>, done: &SyncSender<()>) {
-    for line in backlog {
-        match line {
+    for item in backlog {
+        match item {
             QueueItem::Line(text) => {
                 let _ = io::stderr().write_all(&text);
             }
@@ -149,6 +150,7 @@ fn write_lines(backlog: &Receiver<QueueItem>, done: &SyncSender<()>) {
 #[derive(Clone, Debug)]
 struct LogWriter {
     lines: SyncSender<QueueItem>,
+    /// How many lines were dropped since one was queued.
     dropped: Arc<AtomicUsize>,
     format: LogFormat,
 }
@@ -188,6 +190,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         log_events::panicked(&panic.to_string().replace(":\n", ": "));
+        // The log's thread writes the line in this time.
         thread::sleep(FLUSH_TIMEOUT);
         std::process::abort();
     }));

@@ -15,9 +15,9 @@ use super::{LogTime, on_one_line};
 use crate::process::clock;
 
 /// A format with one line for each event, such as `leaderrun +3m06s: what happened`. [`LogTime`] determines the time.
-/// Text from outside, such as a path, cannot break a line or forge a line.
+/// Text from outside, such as a path, can neither break a line nor forge one.
 ///
-/// The fields of leaderrun's own events are not printed, because their sentences contain the same information. Only the
+/// The fields of leaderrun's own events are not printed, because the sentence says what a human reader needs. Only the
 /// field [`MULTILINE_FIELD`] is printed, on separate lines after the sentence.
 pub struct TextFormat {
     started_at: Instant,
@@ -26,7 +26,7 @@ pub struct TextFormat {
 }
 
 impl TextFormat {
-    /// Creates a format whose elapsed time is the time since `started_at`.
+    /// Creates a format that counts elapsed times from `started_at`.
     pub fn new(started_at: Instant, time: LogTime, is_colored: bool) -> Self {
         Self { started_at, time, is_colored }
     }
@@ -48,7 +48,7 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let (level, target) = (*event.metadata().level(), event.metadata().target());
-        let painted = |color, text: String| if self.is_colored { format!("{color}{text}{PLAIN}") } else { text };
+        let painted = |color, text: String| if self.is_colored { format!("{color}{text}{RESET}") } else { text };
         let word = match level {
             Level::ERROR => painted(RED, "error: ".into()),
             Level::WARN => painted(YELLOW, "warning: ".into()),
@@ -71,21 +71,22 @@ where
 const DIM: &str = "\x1b[2m";
 const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
-const PLAIN: &str = "\x1b[0m";
+const RESET: &str = "\x1b[0m";
 
-/// Returns the time since the start, in one or two units.
-fn elapsed(since: Duration) -> String {
-    let seconds = since.as_secs();
+/// Formats the time since the start, in one or two units.
+fn elapsed(time: Duration) -> String {
+    let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
-        0..60 => format!("+{}.{}s", seconds, since.subsec_millis() / 100),
+        0..60 => format!("+{}.{}s", seconds, time.subsec_millis() / 100),
         60..3600 => format!("+{minutes}m{:02}s", seconds % 60),
         3600..86_400 => format!("+{hours}h{:02}m", minutes % 60),
         _ => format!("+{days}d{:02}h", hours % 24),
     }
 }
 
-/// The field whose text has several lines, for users to copy. It must not contain any text from outside.
+/// The field whose text has several lines, for users to copy. The text is printed as it is, so it must not contain text
+/// from outside.
 const MULTILINE_FIELD: &str = "role";
 
 #[derive(Default)]
@@ -118,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns what is logged when `log` runs.
+    /// Returns the text that `log` logs.
     fn logged(log: impl FnOnce()) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let format = TextFormat::new(clock::now(), LogTime::None, false);

@@ -9,11 +9,11 @@ pub enum Activity {
     Waiting,
     /// The lock is free, but the command is not due yet.
     NotDue,
-    /// The lock may be acquired.
+    /// The candidate may claim the lock.
     Claiming,
     /// The command may be alive.
     Leading,
-    /// No process of the command is left, and the lock is being released.
+    /// No process of the command is left. The lock is being released, unless it was lost.
     Releasing,
 }
 

@@ -39,19 +39,19 @@ pub struct CandidateConfig {
 /// The condition under which a candidate is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReadyWhen {
-    /// Ready while it waits and while it leads, so that a rolling update continues.
+    /// The candidate is ready while it waits and while it leads, so that a rolling update can proceed.
     Waiting,
-    /// Ready only while it leads, so that the leader is the only endpoint of a Service.
+    /// The candidate is ready only while it leads, so that the leader is the only endpoint of a Service.
     Leading,
 }
 
 /// The state of this candidate's leadership, from the first tenure until no process of the command is left.
 #[derive(Debug)]
 struct LeadershipState {
-    /// When the command gets the stop signal.
+    /// When the command gets the stop signal if the tenure is not extended.
     stop: Instant,
-    /// When every process of the command must be dead.
-    gone: Instant,
+    /// When the supervisor must have reported that every process of the command is dead.
+    gone_by: Instant,
     command_started: bool,
     /// Whether the lock was lost.
     lost: bool,
@@ -67,8 +67,9 @@ pub struct CandidateState {
     /// The latest instant at which the election must act; `None` while it only waits for input.
     election_due: Option<Instant>,
     observed: Option<Observed>,
+    /// The number of transitions in the last record that was seen.
     transitions: Option<u32>,
-    /// The slot that was acquired.
+    /// The slot that was acquired; `None` before, or if the lock has one leader.
     slot: Option<usize>,
     freshness: Freshness,
     leading: Option<LeadershipState>,
@@ -77,7 +78,7 @@ pub struct CandidateState {
     /// Whether the lock was lost before the command ended.
     was_lost: bool,
     scheduling_delays: SchedulingDelays,
-    /// The estimated duration of a kill of the command, unless it is negligible.
+    /// How long it is estimated to take to kill the command; `None` if that is negligible.
     kill_time: Option<Duration>,
 }
 
@@ -109,8 +110,8 @@ struct LeaderResponse<'a> {
 }
 
 impl CandidateState {
-    /// Creates the state of a candidate that is starting. `saved_counters` was returned by
-    /// [`saved_counters`](Self::saved_counters) before leaderrun re-executed itself for a rejoin.
+    /// Creates the state of a candidate that is starting. After a rejoin, `saved_counters` is what
+    /// [`saved_counters`](Self::saved_counters) returned before leaderrun re-executed itself.
     pub fn new(now: Instant, config: CandidateConfig, saved_counters: Option<&str>) -> Self {
         let counters = saved_counters
             .and_then(|saved| serde_json::from_str(saved).ok())
@@ -146,15 +147,15 @@ impl CandidateState {
             }
             Update::Slot(slot) => self.slot = Some(slot),
             Update::LockResponded => self.freshness.handle_success(now),
-            Update::WriteRefused => self.freshness.handle_refused_claim(now),
+            Update::WriteRefused => self.freshness.handle_refused_write(now),
             Update::WatchRestarted => self.counters.watch_restarts += 1,
             Update::Renewal { result, took } => self.counters.count_renewal(result, took),
             Update::Renewed { margin } => self.counters.count_margin(margin),
-            Update::Leading { stop, gone } => match &mut self.leading {
-                Some(leading) => (leading.stop, leading.gone) = (stop, gone),
+            Update::Leading { stop, gone_by } => match &mut self.leading {
+                Some(leading) => (leading.stop, leading.gone_by) = (stop, gone_by),
                 None => {
                     self.leading =
-                        Some(LeadershipState { stop, gone, command_started: false, lost: false, is_ending: false });
+                        Some(LeadershipState { stop, gone_by, command_started: false, lost: false, is_ending: false });
                 }
             },
             Update::CommandStarted => {
@@ -189,7 +190,7 @@ impl CandidateState {
                 self.was_lost = self.leading.take().is_some_and(|leading| leading.lost);
                 (self.is_over, self.kill_time) = (true, None);
             }
-            Update::Acquired { .. } | Update::Terminating | Update::Exiting => {}
+            Update::Acquired { .. } | Update::Terminating | Update::RunEnding => {}
         }
     }
 
@@ -254,28 +255,38 @@ impl CandidateState {
         delays.into_iter().filter_map(|(thread, delay)| Some((thread, delay?)))
     }
 
-    /// Returns the estimated duration of a kill of the command, unless it is negligible.
+    /// Returns how long it is estimated to take to kill the command; `None` if that is negligible.
     pub fn kill_time(&self) -> Option<Duration> {
         self.kill_time
     }
 
-    /// Returns the reason why this process is unhealthy, if it is. A restart may then help.
+    /// Checks whether this process is healthy. If it is not, a restart may help.
+    ///
+    /// # Errors
+    /// Returns the reason why it is unhealthy.
     pub fn health(&self, now: Instant) -> Result<(), String> {
-        if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone) {
-            return Err(format!("leadership should have ended {} ago, but has not", age(leading.gone, now)));
+        if let Some(leading) = self.leading.as_ref().filter(|leading| now >= leading.gone_by) {
+            return Err(format!(
+                "leadership should have ended {} ago, but has not",
+                formatted_age(leading.gone_by, now)
+            ));
         }
         if let Some(due) = self.election_due.filter(|due| now >= *due + ELECTION_DELAY_LIMIT) {
-            return Err(format!("the election is stuck: it was due {} ago", age(due, now)));
+            return Err(format!("the election is stuck: it was due {} ago", formatted_age(due, now)));
         }
         match (self.config.unhealthy_after, self.obstacle(now)) {
             (Some(limit), Some(obstacle)) if now >= obstacle.since + limit => {
-                Err(format!("unable to lead for {}: {}", age(obstacle.since, now), self.explain(&obstacle, now)))
+                let reason = self.explain(&obstacle, now);
+                Err(format!("unable to lead for {}: {reason}", formatted_age(obstacle.since, now)))
             }
             _ => Ok(()),
         }
     }
 
-    /// Returns the reason why this candidate is not ready, as `--ready-when` defines it, if it is not.
+    /// Checks whether this candidate is ready according to `--ready-when`.
+    ///
+    /// # Errors
+    /// Returns the reason why it is not ready.
     pub fn readiness(&self, now: Instant) -> Result<(), String> {
         self.health(now)?;
         match (&self.leading, self.config.ready_when) {
@@ -303,9 +314,10 @@ impl CandidateState {
         match obstacle.kind {
             ObstacleKind::NeverRead => format!("{lock} has not been read yet"),
             ObstacleKind::NoResponse => {
-                format!("{lock} has not been read or watched successfully for {}", age(obstacle.since, now))
+                let silence = formatted_age(obstacle.since, now);
+                format!("{lock} has not been read or watched successfully for {silence}")
             }
-            ObstacleKind::ClaimsRefused => format!("{lock} is free, but acquiring it is refused"),
+            ObstacleKind::ClaimsRefused => format!("{lock} is free, but claims on it are refused"),
         }
     }
 
@@ -323,15 +335,19 @@ impl CandidateState {
             };
         }
         if self.is_over {
-            return format!("the command has ended: releasing {lock}");
+            return if self.was_lost {
+                format!("the command has ended after {lock} was lost")
+            } else {
+                format!("the command has ended: releasing {lock}")
+            };
         }
         match (self.obstacle(now).map(|obstacle| obstacle.kind), &self.observed) {
             (Some(ObstacleKind::NeverRead), _) | (None, None) => format!("starting: {lock} has not been read yet"),
             (Some(ObstacleKind::NoResponse), _) => format!("standby: cannot read or watch {lock}"),
-            (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: acquiring {lock} is refused"),
+            (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: claims on {lock} are refused"),
             (None, Some(observed)) => match self.activity(now) {
                 Activity::Claiming => format!("standby: acquiring {lock}"),
-                Activity::NotDue => format!("standby: {lock} is free, but not due"),
+                Activity::NotDue => format!("standby: {lock} is free, but its command is not due"),
                 _ => format!("standby: {lock} is held by {}", printable(&observed.holder)),
             },
         }
@@ -364,8 +380,8 @@ impl CandidateState {
     }
 }
 
-/// Returns the time since an instant, in whole seconds.
-fn age(instant: Instant, now: Instant) -> String {
+/// Returns the time since an instant as text, rounded down to a second.
+fn formatted_age(instant: Instant, now: Instant) -> String {
     format_duration(Duration::from_secs(now.since(instant).as_secs())).to_string()
 }
 

@@ -27,7 +27,7 @@ fn state(ready_when: ReadyWhen, updates: impl IntoIterator<Item = Update>) -> Ca
 }
 
 fn leading() -> [Update; 2] {
-    [Update::Leading { stop: at(10), gone: at(13) }, Update::CommandStarted]
+    [Update::Leading { stop: at(10), gone_by: at(13) }, Update::CommandStarted]
 }
 
 fn observed(holder: &str, transitions: Option<u32>) -> Update {
@@ -48,7 +48,7 @@ fn an_election_without_a_timeout_is_not_stuck() {
 }
 
 #[test]
-fn a_leader_that_outlives_its_kill_deadline_is_unhealthy() {
+fn a_leader_whose_command_is_not_gone_in_time_is_unhealthy() {
     let mut state = state(ReadyWhen::Waiting, leading());
     assert_eq!(state.health(at(12)), Ok(()));
     assert_eq!(state.health(at(14)), Err("leadership should have ended 1s ago, but has not".into()));
@@ -67,7 +67,7 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
         state.apply(at(9), Update::LockResponded);
         state.apply(at(9), observed("", Some(3)));
         state.apply(at(9), Update::CommandGone);
-        assert!(state.readiness(at(9)).is_err(), "a candidate that is about to exit is not ready");
+        assert!(state.readiness(at(9)).is_err(), "a candidate that has lost its leadership stays unready");
     }
     let [before_the_start, _] = leading();
     assert!(state(ReadyWhen::Leading, [before_the_start]).readiness(at(1)).is_err());
@@ -87,7 +87,7 @@ fn ready_when_waiting_makes_a_standby_ready_if_it_can_take_over() {
 fn a_standby_whose_claims_are_refused_is_not_ready() {
     let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(0) });
     let mut state = state(ReadyWhen::Waiting, [Update::LockResponded, free, Update::WriteRefused]);
-    assert_eq!(state.readiness(at(1)), Err("default/job is free, but acquiring it is refused".into()));
+    assert_eq!(state.readiness(at(1)), Err("default/job is free, but claims on it are refused".into()));
     state.apply(at(1), observed("b", Some(1)));
     assert_eq!(state.readiness(at(1)), Ok(()));
 }
@@ -103,23 +103,25 @@ fn a_standby_that_has_been_unable_to_lead_for_too_long_is_unhealthy() {
         Err("unable to lead for 1m: default/job has not been read or watched successfully for 1m".into())
     );
     leading().into_iter().for_each(|update| state.apply(at(60), update));
-    state.apply(at(60), Update::Leading { stop: at(170), gone: at(180) });
+    state.apply(at(60), Update::Leading { stop: at(170), gone_by: at(180) });
     assert_eq!(state.health(at(160)), Ok(()), "the limit does not apply to a leader");
 }
 
 #[test]
 fn the_summary_describes_the_activity() {
+    let released = state(ReadyWhen::Waiting, leading().into_iter().chain([Update::CommandGone]));
+    assert_eq!(released.summary(at(1)), "the command has ended: releasing default/job");
     let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(15) });
     let mut state = state(ReadyWhen::Waiting, []);
     for (update, activity, summary) in [
         (Update::NextTimeout(None), "starting", "starting: default/job has not been read yet"),
         (Update::LockResponded, "starting", "starting: default/job has not been read yet"),
         (observed("b\nREADY=1", None), "waiting", "standby: default/job is held by b\\nREADY=1"),
-        (free, "not_due", "standby: default/job is free, but not due"),
-        (Update::Leading { stop: at(10), gone: at(13) }, "leading", "leading default/job"),
+        (free, "not_due", "standby: default/job is free, but its command is not due"),
+        (Update::Leading { stop: at(10), gone_by: at(13) }, "leading", "leading default/job"),
         (Update::TerminationRequested, "leading", "leading default/job: ending the command"),
         (Update::Lost(Loss::Taken), "leading", "lost default/job: ending the command"),
-        (Update::CommandGone, "releasing", "the command has ended: releasing default/job"),
+        (Update::CommandGone, "releasing", "the command has ended after default/job was lost"),
     ] {
         state.apply(at(1), update);
         assert_eq!((state.activity(at(1)).label(), state.summary(at(1)).as_str()), (activity, summary));
@@ -154,9 +156,9 @@ fn saved_counters_are_restored() {
     before.apply(at(1), Update::Lost(Loss::Taken));
     before.apply(at(1), Update::CommandGone);
     let after = CandidateState::new(at(0), before.config.clone(), Some(&before.saved_counters()));
-    let counters = |state: &CandidateState| {
+    let metrics_without_state = |state: &CandidateState| {
         let text = exposition(state, at(1));
         text.lines().filter(|line| !line.starts_with("leaderrun_state")).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(counters(&after), counters(&before));
+    assert_eq!(metrics_without_state(&after), metrics_without_state(&before));
 }

@@ -55,7 +55,7 @@ fn check_without_proc_says_what_to_mount() {
     let a = Candidate::program("a", "unshare").args(["--mount", leaderrun(), "--lock", &TestLock::file().name]);
     let mut a = a.run_script(&script(without_proc));
     a.wait_for_exit(0);
-    assert_eq!(a.output(), "check 125\n", "{}", a.log());
+    assert_eq!(a.output(), format!("check {FAILED}\n"), "{}", a.log());
     assert!(a.log().contains("cannot read /proc/self/ns/time: No such file or directory; mount /proc"), "{}", a.log());
 }
 
@@ -116,7 +116,7 @@ fn check_names_the_variable_or_descriptor_that_it_cannot_use() {
     ] {
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&format!("{change}; {check}"));
         a.wait_for_exit(0);
-        assert_eq!(a.output(), "125\n", "{change}: {}", a.log());
+        assert_eq!(a.output(), format!("{FAILED}\n"), "{change}: {}", a.log());
         assert!(a.log().contains(expected), "{change}: {}", a.log());
     }
     let mut outside = Candidate::without_options("check").args(["check"]).start();
@@ -144,7 +144,7 @@ fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
     eventually("the inner leaderrun leads", || a.output().contains("inner 0\n"));
     proxy.partition();
     a.wait_for_exit(0);
-    assert_eq!(a.output(), "inner 0\nTERM\ninner 1\n76\ncheck 0\n", "{}", a.log());
+    assert_eq!(a.output(), format!("inner 0\nTERM\ninner 1\n{LOST}\ncheck 0\n"), "{}", a.log());
 }
 
 /// Returns an error if this user cannot create time namespaces.

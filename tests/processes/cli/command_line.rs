@@ -14,7 +14,7 @@ use testkit::{Candidate, TestLock, os_string, scratch};
 fn the_exit_status_says_how_the_command_ended() {
     let lock = TestLock::file();
     let not_executable = scratch::directory("program").join("text");
-    fs::write(&not_executable, "not a program").expect("a file");
+    fs::write(&not_executable, "not a program").expect("the file can be written");
     let not_executable = not_executable.to_str().expect("a path");
     for (command, status) in [
         (["sh", "-c", "exit 0"], 0),
@@ -82,14 +82,14 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
     }
 }
 
-/// The file or the context may be added later, so the status is 69, which lets systemd restart the unit.
+/// The file or the context may be mended later, so the status is 69, which lets systemd restart the unit.
 #[testkit::test]
-fn a_missing_file_or_context_is_not_a_usage_error() {
+fn an_unusable_file_or_context_is_not_a_usage_error() {
     let missing = scratch::directory("kubeconfig").join("none").to_str().expect("a path").to_owned();
     let empty = scratch::directory("kubeconfig").join("empty");
-    fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("a file");
+    fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("the file can be written");
     let text = empty.with_file_name("text");
-    fs::write(&text, "some text").expect("a file");
+    fs::write(&text, "some text").expect("the file can be written");
     let [empty, text] = [&empty, &text].map(|path| path.to_str().expect("a path"));
     let valid = TestLock::lease().kubeconfig.expect("a kubeconfig");
     let valid = valid.to_str().expect("a path");
@@ -183,10 +183,6 @@ fn the_message_about_an_invalid_variable_names_the_variable() {
         refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{name}={value}: {}", refused.log());
     }
-    let quiet = Candidate::new("a", &TestLock::file()).args(["--quiet"]).env("LEADERRUN_VERBOSE", "1");
-    let mut quiet = quiet.run_script("true");
-    quiet.wait_for_exit(0);
-    assert_eq!(quiet.log(), "", "the command line should take precedence over a variable");
 }
 
 #[testkit::test]
@@ -205,14 +201,14 @@ fn a_variable_whose_name_is_mistyped_is_reported() {
 }
 
 #[testkit::test]
-fn the_namespace_option_completes_the_name_of_a_lock() {
+fn the_namespace_option_applies_to_a_lock_whose_name_has_no_namespace() {
     let lock = TestLock::lease();
     let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("a kubeconfig"));
     let candidate = || Candidate::without_options("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
     let with_option = candidate().args(["-n", namespace]);
     let with_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
-    let with_both = Candidate::without_options("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
-    for candidate in [with_option, with_variable, with_both.env("LEADERRUN_NAMESPACE", "elsewhere")] {
+    let full_name = Candidate::without_options("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
+    for candidate in [with_option, with_variable, full_name.env("LEADERRUN_NAMESPACE", "elsewhere")] {
         let mut a = candidate.run_script("echo $LEADERRUN_HELD_LOCK");
         a.wait_for_exit(0);
         assert_eq!(a.output(), format!("{}\n", lock.name));
@@ -226,7 +222,7 @@ fn the_namespace_option_completes_the_name_of_a_lock() {
 }
 
 #[testkit::test]
-fn the_message_recognizes_a_command_that_was_quoted_as_one_word() {
+fn the_message_says_why_a_command_cannot_be_found() {
     let lock = TestLock::file();
     for (command, hint) in [
         (
@@ -297,13 +293,17 @@ fn the_environment_sets_options_and_the_command_line_takes_precedence() {
     let mut not_quiet = with_variables().env("LEADERRUN_QUIET", "0").run_script("true");
     not_quiet.wait_for_exit(0);
     assert!(not_quiet.log().contains("leader of"));
+    let mut quiet = with_variables().env("LEADERRUN_VERBOSE", "1").args(["--quiet"]).run_script("true");
+    quiet.wait_for_exit(0);
+    assert_eq!(quiet.log(), "", "an option should also take precedence over the variable of an opposite option");
 }
 
 /// The test compares the output with that of the same command without leaderrun. Both start in the same unusual signal
 /// state. The pattern `fd/?` skips the descriptor in `LEADERRUN_TENURE_FD`, which is at least 10.
 #[testkit::test]
 fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderrun() {
-    let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; ps -o sid= -p $$ >/dev/null; echo end";
+    let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; \
+                  ps -o sid= -p $$ >/dev/null; echo end";
     let change_signal_state = |command: &mut Command| {
         // SAFETY: only system calls are made between fork and exec.
         unsafe {
@@ -320,7 +320,7 @@ fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderru
     let mut direct = Command::new("sh");
     direct.args(["-c", script]).stdin(std::process::Stdio::null());
     change_signal_state(&mut direct);
-    let direct = direct.output().expect("sh");
+    let direct = direct.output().expect("sh can be started");
     let mut a = Candidate::new("a", &TestLock::file()).configure(change_signal_state).run_script(script);
     a.wait_for_exit(0);
     assert_eq!(a.output(), String::from_utf8_lossy(&direct.stdout));
@@ -363,7 +363,7 @@ fn leaderrun_exits_with_the_status_of_the_command_even_if_its_parent_ignores_sig
     let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
     assert!(
         ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0),
-        "the command should ignore SIGCHLD, too: {}",
+        "the command should inherit that SIGCHLD is ignored: {}",
         a.output()
     );
 }
@@ -383,8 +383,8 @@ fn a_command_can_have_the_name_of_a_subcommand() {
     let lock = TestLock::file();
     let directory = scratch::directory("programs");
     let program = directory.join("status");
-    fs::write(&program, "#!/bin/sh\necho \"$@\"\n").expect("a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program that can be executed");
+    fs::write(&program, "#!/bin/sh\necho \"$@\"\n").expect("the program can be written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
     let mut a = Candidate::new("a", &lock).env("PATH", &path).run(["status", "--lock", "x"]);
     a.wait_for_exit(0);

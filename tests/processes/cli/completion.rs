@@ -74,7 +74,7 @@ fn bash_completes_words() {
 fn zsh_completes_words() {
     assert_completes("zsh", |script, lines| {
         let offered = script.with_file_name("offered");
-        fs::write(&offered, "").expect("a file");
+        fs::write(&offered, "").expect("the file can be written");
         let mut zsh = Command::new("zsh");
         zsh.args(["-f", "-c", ZSH, "zsh"]).args([script, &offered]).args(lines);
         zsh
@@ -114,11 +114,11 @@ const EXPECTED: [(&str, &[&str], &[&str]); 16] = [
 /// returns a command that prints their completions.
 fn assert_completes(name: &str, shell: impl Fn(&PathBuf, &[&str]) -> Command) {
     let script = scratch::directory("completion").join(name);
-    let printed = Command::new(testkit::leaderrun()).args(["completion", name]).output().expect("leaderrun");
-    fs::write(&script, printed.stdout).expect("a script");
+    let printed = Command::new(testkit::leaderrun()).args(["completion", name]).output();
+    fs::write(&script, printed.expect("leaderrun can be started").stdout).expect("the script can be written");
     let lines = EXPECTED.map(|(line, ..)| line);
     let mut command = shell(&script, &lines);
-    let output = command.env_remove("LEADERRUN_LOCK").stdin(Stdio::null()).output().expect("a shell");
+    let output = command.env_remove("LEADERRUN_LOCK").stdin(Stdio::null()).output().expect("the shell can be started");
     let (offers, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(offers.lines().count(), lines.len(), "{name}: {offers}{errors}");
     for ((line, wanted, unwanted), offers) in EXPECTED.into_iter().zip(offers.lines()) {

@@ -17,7 +17,7 @@ fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     doctor
 }
 
-/// Returns the first word of the subject of each line with this grade in a report.
+/// Returns the first word of the subject in each line of a report with this grade.
 fn subjects(doctor: &Running, grade: &str) -> Vec<String> {
     let output = doctor.output();
     let lines = output.lines().filter_map(|line| line.strip_prefix(grade));
@@ -57,8 +57,6 @@ fn the_doctor_names_each_missing_verb() {
         let remedy = format!("remedy: leaderrun manifest --lock {} prints a Role", lock.name);
         assert!(doctor.output().contains(&remedy), "{}", doctor.output());
     }
-    let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
-    assert_eq!(subjects(&doctor(&nowhere, &[], 1), "FAILED "), ["namespace"]);
     let other_name = TestLock::lease_through(Cluster::shared().kubeconfig_for("standby"));
     Cluster::shared().set_permissions(
         other_name.namespace(),
@@ -70,6 +68,12 @@ fn the_doctor_names_each_missing_verb() {
         CANDIDATE_VERBS,
         "permissions for another name should not count"
     );
+}
+
+#[testkit::test]
+fn the_doctor_reports_a_missing_namespace() {
+    let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
+    assert_eq!(subjects(&doctor(&nowhere, &[], 1), "FAILED "), ["namespace"]);
 }
 
 #[testkit::test]
@@ -121,7 +125,7 @@ fn the_doctor_prints_a_remedy_for_an_api_server_that_cannot_be_used() {
 
     let text = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     let wrong = scratch::directory("kubeconfig").join("wrong");
-    fs::write(&wrong, text.replace("token-of-admin", "nonsense")).expect("a kubeconfig");
+    fs::write(&wrong, text.replace("token-of-admin", "nonsense")).expect("the kubeconfig can be written");
     let unknown = doctor(&lock.through(wrong.clone()), &[], 1);
     assert!(unknown.output().contains("does not accept the credentials"), "{}", unknown.output());
 
@@ -133,29 +137,29 @@ fn the_doctor_prints_a_remedy_for_an_api_server_that_cannot_be_used() {
 }
 
 #[testkit::test]
-fn the_doctor_reports_a_lock_file_whose_directory_cannot_be_written_to() {
+fn the_doctor_reports_a_lock_file_that_cannot_be_used() {
     doctor(&TestLock::file(), &[], 0);
     let missing = TestLock { name: "file:/no/such/directory/x".into(), kubeconfig: None };
     assert_eq!(subjects(&doctor(&missing, &[], 1), "FAILED "), ["record", "directory"]);
     let directory = scratch::directory("read-only");
     let inside = TestLock { name: format!("file:{}", directory.join("x").display()), kubeconfig: None };
     doctor(&inside, &[], 0);
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a directory");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("the file mode can be changed");
     // root may write to any directory.
     if !nix::unistd::geteuid().is_root() {
         assert_eq!(subjects(&doctor(&inside, &[], 1), "FAILED "), ["directory"]);
         let usable = TestLock::file();
         let companion = format!("{}.lock", usable.name.strip_prefix("file:").expect("a file"));
-        fs::write(&companion, "").expect("a file");
+        fs::write(&companion, "").expect("the file can be written");
         fs::set_permissions(&companion, fs::Permissions::from_mode(0o400)).expect("the file mode can be changed");
         doctor(&usable, &[], 0);
         fs::set_permissions(&companion, fs::Permissions::from_mode(0o000)).expect("the file mode can be changed");
         assert_eq!(subjects(&doctor(&usable, &[], 1), "FAILED "), ["lock"]);
         // The permissions of the directory do not matter if the record file can be written to.
         let existing = TestLock { name: format!("file:{}", directory.join("existing").display()), kubeconfig: None };
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("a directory");
-        fs::write(directory.join("existing"), "").expect("a file");
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a directory");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
+        fs::write(directory.join("existing"), "").expect("the file can be written");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("the file mode can be changed");
         doctor(&existing, &[], 0);
     }
 }
@@ -240,8 +244,8 @@ fn the_doctor_finds_the_command_where_leaderrun_would_find_it() {
 
     let directory = scratch::directory("programs").join("two words");
     let program = directory.join("sh");
-    fs::create_dir(&directory).expect("a directory");
-    fs::write(&program, "#!/bin/sh\n").expect("a file");
+    fs::create_dir(&directory).expect("the directory can be created");
+    fs::write(&program, "#!/bin/sh\n").expect("the file can be written");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).expect("the file mode can be changed");
     let path = directory.to_str().expect("UTF-8");
     let not_executable = report(Some(path), 1);
@@ -273,7 +277,7 @@ fn the_doctor_reports_a_server_that_is_not_kubernetes() {
         "users": [{ "name": "x", "user": {} }],
         "contexts": [{ "name": "x", "context": { "cluster": "x", "user": "x" } }],
     });
-    fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
+    fs::write(&kubeconfig, config.to_string()).expect("the kubeconfig can be written");
     let lock = TestLock { name: "default/job".into(), kubeconfig: Some(kubeconfig) };
     let report = doctor(&lock, &[], 1);
     assert!(report.output().contains("is not a Kubernetes API server: it responds with 200 OK"), "{}", report.output());
@@ -311,14 +315,15 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
 fn the_doctor_checks_the_permissions_for_the_second_slice_of_a_dual_stack_service() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
     let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
-    let slice_verbs = ["get", "update"];
-    let slices = |names: &[&str], verbs: &[&str]| json!({ "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "resourceNames": names, "verbs": verbs });
-    let rules = |names: &[&str]| {
+    let rules = |slice_names: &[&str]| {
         json!([
             rbac_rule("leases", &["job"], &CANDIDATE_VERBS),
             rbac_rule("services", &["web"], &["get"]),
             rbac_rule("endpoints", &["web"], &["get"]),
-            slices(names, &slice_verbs),
+            {
+                "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"],
+                "resourceNames": slice_names, "verbs": ["get", "update"],
+            },
         ])
     };
     let services = format!("/api/v1/namespaces/{namespace}/services");

@@ -50,6 +50,7 @@ fn every_lock_is_listed_with_its_state() {
         ["NAME", "KIND", "SLOT", "STATE", "HOLDER", "HELD FOR", "RENEWED", "EXPIRES IN", "CLAIM DELAY", "TRANSITIONS"];
     assert_eq!(lines[0], headings);
     let relevant_cells = |cells: &Vec<&str>| {
+        // A time may follow the state, which has at most seven characters.
         let state = cells[3].get(..7).unwrap_or(cells[3]);
         [cells[0], cells[1], cells[2], state, cells[4], cells[8]].map(str::to_owned)
     };
@@ -169,7 +170,7 @@ fn list_watch_prints_the_number_of_held_slots_after_each_change() {
 }
 
 #[testkit::test]
-fn a_missing_list_permission_is_named_in_the_error() {
+fn a_missing_list_permission_is_named() {
     let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("stranger"));
     let mut refused = list(&lock).start();
     refused.wait_for_exit(FAILED);
@@ -204,7 +205,7 @@ fn a_large_config_map_that_is_not_a_lock_does_not_hide_a_lock() {
 }
 
 #[testkit::test]
-fn locks_with_large_annotations_are_listed_in_smaller_pages() {
+fn locks_that_do_not_fit_into_one_response_are_listed() {
     let lock = TestLock::lease();
     let annotation = "x".repeat(250 * 1024);
     let names: Vec<String> = (0..=MAX_RESPONSE / annotation.len()).map(|number| format!("large-{number}")).collect();
@@ -226,10 +227,10 @@ fn list_warns_about_a_namespace_that_does_not_exist() {
 }
 
 #[testkit::test]
-fn new_objects_are_labeled_with_the_program_that_created_them() {
-    for (kind, plural) in [("lease", ""), ("configmap", "configmaps"), ("endpoints", "endpoints")] {
+fn new_objects_get_a_label_of_leaderrun_which_others_may_change() {
+    for (kind, plural) in [("lease", None), ("configmap", Some("configmaps")), ("endpoints", Some("endpoints"))] {
         let lock = TestLock::of_kind(kind);
-        let path = if plural.is_empty() { lock.lease_path() } else { lock.object_path(plural) };
+        let path = plural.map_or_else(|| lock.lease_path(), |plural| lock.object_path(plural));
         let run = || Candidate::new("a", &lock).run(["true"]).wait_for_exit(0);
         let labels = || Cluster::shared().admin().get(&path).expect("the object")["metadata"]["labels"].clone();
         run();

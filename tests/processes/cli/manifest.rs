@@ -13,7 +13,7 @@ fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     serde_saphyr::from_multiple(&printed.output()).expect("YAML")
 }
 
-/// Creates the object in each document, like `kubectl apply`. Skips kinds that the in-process API server does not have.
+/// Creates the object in each document. Skips kinds that the in-process API server does not have.
 fn apply(documents: &[Value]) {
     let cluster = Cluster::shared();
     for document in documents {

@@ -24,7 +24,7 @@ fn run_until_it_gives_up(candidate: Candidate, status: i32) -> String {
     last_sentence(&running)
 }
 
-fn path(lock: &TestLock) -> &str {
+fn path_of_file(lock: &TestLock) -> &str {
     lock.name.strip_prefix("file:").expect("a file")
 }
 
@@ -59,11 +59,11 @@ fn the_last_line_says_why_a_candidate_gave_up() {
     );
     drop(a);
 
-    fs::write(path(&file), "some text").expect("a file");
+    fs::write(path_of_file(&file), "some text").expect("the file can be written");
     let sentence = run_until_it_gives_up(candidate(&file), UNAVAILABLE);
     assert!(sentence.contains("it is not a leaderrun record: its contents are not JSON; move it away"), "{sentence}");
     let link = TestLock { name: format!("file:{}", scratch::directory("link").join("x").display()), kubeconfig: None };
-    symlink(path(&file), path(&link)).expect("a link");
+    symlink(path_of_file(&file), path_of_file(&link)).expect("the link can be created");
     let sentence = run_until_it_gives_up(candidate(&link), UNAVAILABLE);
     assert!(sentence.contains("it is a symbolic link; try the path that it points to"), "{sentence}");
 

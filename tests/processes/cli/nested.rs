@@ -36,7 +36,7 @@ fn a_nested_run_recognizes_the_same_lock_by_another_name() {
     let path = lock.name.strip_prefix("file:").expect("a file");
     let (directory, name) = path.rsplit_once('/').expect("a directory");
     let link = scratch::directory("link").join("to");
-    symlink(directory, &link).expect("a link");
+    symlink(directory, &link).expect("the link can be created");
     for other_name in [
         format!("{directory}/../{}/{name}", directory.rsplit('/').next().expect("a name")),
         format!("{}/{name}", link.display()),

@@ -22,6 +22,7 @@ fn start_standby_behind_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> R
     let b = Candidate::with_timing("b", lock, LONG_DURATIONS).run_witness(witnesses, &["ends"]);
     b.wait_for_log("held by a");
     let (elector, supervisor) = (a.elector(), a.supervisor());
+    // The supervisor is frozen first, so that it does not react to the death of the elector.
     for (process, signal) in [(supervisor, Signal::SIGSTOP), (elector, Signal::SIGKILL), (supervisor, Signal::SIGKILL)]
     {
         kill(process, signal).expect("the process is alive");
@@ -62,7 +63,7 @@ fn a_release_by_force_ends_the_wait_after_the_record_was_deleted_or_emptied() {
         let admin = Cluster::shared().admin();
         let edited =
             if is_deleted { admin.delete(&lock.lease_path()) } else { admin.merge_patch(&lock.lease_path(), &emptied) };
-        edited.expect("a Lease");
+        edited.expect("the Lease can be edited");
         b.wait_for_log("while the lock was held");
         release(&lock, &["--observe", "1s"], 0);
         b.wait_for_exit(0);

@@ -64,7 +64,8 @@ fn a_lock_that_is_not_renewed_is_shown_as_expired() {
 #[testkit::test]
 fn status_shows_the_record_of_another_program() {
     let lock = TestLock::lease();
-    let lease = json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 } });
+    let spec = json!({ "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 });
+    let lease = json!({ "metadata": { "name": "job" }, "spec": spec });
     Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
     let mut shown = Candidate::subcommand("status", &lock).start();
     shown.wait_for_exit(0);
@@ -82,7 +83,7 @@ fn status_fails_if_the_lock_cannot_be_read() {
     assert!(forbidden.log().contains("not allowed to get leases"), "{}", forbidden.log());
 
     let no_record = scratch::directory("lock").join("text");
-    std::fs::write(&no_record, "text").expect("a file");
+    std::fs::write(&no_record, "text").expect("the file can be written");
     let mut unreadable = Candidate::without_options("status")
         .args(["status", "--lock", &format!("file:{}", no_record.display())])
         .start();
@@ -99,7 +100,7 @@ fn status_fails_if_the_lock_cannot_be_read() {
 }
 
 #[testkit::test]
-fn status_says_that_a_lock_without_a_record_was_never_held() {
+fn status_explains_why_a_lock_has_no_record() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     let warning = "leaderrun: warning: there is no namespace \"nowhere\"; try kubectl create namespace nowhere\n";
     for (lock, warning) in [(TestLock::lease(), ""), (TestLock::file(), ""), (nowhere, warning)] {

@@ -10,7 +10,7 @@ use serde_json::json;
 use testkit::exit_status::{NOT_ACQUIRED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
 
-/// With these durations, the lease does not expire during a test.
+/// Durations that are longer than a candidate with `--wait 0s` may take to give up.
 const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
 
 /// Returns a candidate that does not wait, as in a crontab.
@@ -36,7 +36,7 @@ fn kubeconfig_with(text: &str, replacement: &str) -> PathBuf {
     let original = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
     assert!(original.contains(text), "{original}");
     let path = scratch::directory("kubeconfig").join("changed");
-    fs::write(&path, original.replace(text, replacement)).expect("a kubeconfig");
+    fs::write(&path, original.replace(text, replacement)).expect("the kubeconfig can be written");
     path
 }
 
@@ -72,7 +72,7 @@ fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
 }
 
 #[testkit::test]
-fn a_lock_that_is_not_due_is_a_conflict() {
+fn a_lock_whose_command_is_not_due_is_a_conflict() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).args(["--min-hold", "1h"]).run(["true"]);
     a.wait_for_exit(0);
@@ -104,6 +104,7 @@ fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     let address = Cluster::shared().address().to_string();
     // The listener is dropped immediately, so nothing listens at this address.
     let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
+    // The first letter of a reason may be upper-case or lower-case. An empty reason stands for any reason.
     for (kubeconfig, reason) in [
         (kubeconfig_with("token-of-admin", "nonsense"), "nauthorized"),
         (kubeconfig_with(&address, &unused), "onnection refused"),
@@ -117,7 +118,7 @@ fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
 #[testkit::test(requires = check_ordinary_user())]
 fn a_directory_that_cannot_be_written_to_is_not_a_conflict() {
     let directory = scratch::directory("read-only");
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("a directory");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o555)).expect("the file mode can be changed");
     let lock = TestLock { name: format!("file:{}", directory.join("x").display()), kubeconfig: None };
     assert_unusable(&lock, "may not write to it");
 }

@@ -16,7 +16,7 @@ fn step_down(lock: &TestLock, status: i32) -> String {
 }
 
 #[testkit::test]
-fn a_holder_of_any_kind_of_lock_steps_down_but_its_successor_does_not() {
+fn a_holder_steps_down_when_asked_but_its_successor_does_not() {
     let kinds = ["lease", "endpoints", "configmap+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file()].into_iter().chain(kinds) {
         let witnesses = Witnesses::new();
@@ -24,10 +24,9 @@ fn a_holder_of_any_kind_of_lock_steps_down_but_its_successor_does_not() {
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        assert_eq!(
-            step_down(&lock, 0),
-            format!("asked a to step down from {}\n", lock.name.trim_start_matches("lease:"))
-        );
+        // Messages leave out `lease:`, the default kind.
+        let name = lock.name.trim_start_matches("lease:");
+        assert_eq!(step_down(&lock, 0), format!("asked a to step down from {name}\n"));
         let ended = a.wait();
         assert_ne!(ended.code(), Some(LOST), "stepping down is not a loss: {}", a.log());
         a.wait_for_log("asks this candidate to release");
@@ -40,7 +39,7 @@ fn a_holder_of_any_kind_of_lock_steps_down_but_its_successor_does_not() {
 }
 
 #[testkit::test]
-fn a_command_that_does_not_end_keeps_the_lease_until_it_is_killed() {
+fn a_holder_that_steps_down_renews_the_lease_until_its_command_is_dead() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--kill-after", "7s"]).run_witness(&witnesses, &["ignore"]);
     witnesses.wait_for("a", 1);
@@ -85,7 +84,7 @@ fn a_request_to_step_down_does_not_apply_to_the_next_leader() {
 }
 
 #[testkit::test]
-fn neither_a_free_lock_nor_another_program_can_be_asked_to_step_down() {
+fn step_down_fails_if_the_lock_is_free_or_its_holder_does_not_run_leaderrun() {
     let lock = TestLock::lease();
     assert_eq!(step_down(&lock, 1), format!("{} is free\n", lock.name));
     let lease =
@@ -96,14 +95,14 @@ fn neither_a_free_lock_nor_another_program_can_be_asked_to_step_down() {
 
 /// Runs `leaderrun step-down --wait` with this value, if there is one. It must exit with this status. Returns its
 /// output and its log.
-fn step_down_and_wait(lock: &TestLock, wait: &[&str], status: i32) -> String {
+fn step_down_and_wait(lock: &TestLock, wait: Option<&str>, status: i32) -> String {
     let mut command = Candidate::subcommand("step-down", lock).args(["--wait"]).args(wait).start();
     command.wait_for_exit(status);
     command.output() + &command.log()
 }
 
 #[testkit::test]
-fn with_wait_the_next_leader_is_named() {
+fn with_wait_step_down_reports_the_next_leader_or_that_there_is_none() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let name = &lock.name;
         let witnesses = Witnesses::new();
@@ -111,23 +110,23 @@ fn with_wait_the_next_leader_is_named() {
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        assert_eq!(step_down_and_wait(&lock, &[], 0), format!("a handed {name} over to b\n"));
+        assert_eq!(step_down_and_wait(&lock, None, 0), format!("a handed {name} over to b\n"));
         a.wait();
-        assert_eq!(step_down_and_wait(&lock, &["1m"], 0), format!("b released {name}, and nobody holds it now\n"));
+        assert_eq!(step_down_and_wait(&lock, Some("1m"), 0), format!("b released {name}, and nobody holds it now\n"));
         b.wait();
         witnesses.assert_one_at_a_time(2);
     }
 }
 
 #[testkit::test]
-fn a_holder_that_does_not_hand_over_in_time_is_named() {
+fn with_wait_step_down_reports_a_holder_that_does_not_release_in_time() {
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).run_script("trap '' TERM; echo runs; while :; do sleep 1; done");
     eventually("a leads", || !a.output().is_empty());
     let name = &lock.name;
-    assert_eq!(step_down_and_wait(&lock, &["1s"], 2), format!("a still holds {name} after 1s\n"));
+    assert_eq!(step_down_and_wait(&lock, Some("1s"), 2), format!("a still holds {name} after 1s\n"));
     a.signal(Signal::SIGSTOP);
     let expected = format!(", but its lease has expired; if a is dead, try leaderrun release --force --lock {name}\n");
-    eventually("the lock expires", || step_down_and_wait(&lock, &["0s"], 2).ends_with(&expected));
+    eventually("the lock expires", || step_down_and_wait(&lock, Some("0s"), 2).ends_with(&expected));
     a.signal(Signal::SIGCONT);
 }

@@ -1,5 +1,4 @@
-//! Tests of credential plugins that are slow, hang, fail, or try to read the command's input, and of a kubeconfig that
-//! cannot be read yet.
+//! Tests of credential plugins, and of a kubeconfig that cannot be read yet.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +10,9 @@ use serde_json::{Value, json};
 
 use testkit::exit_status::UNAVAILABLE;
 use testkit::users::ADMIN;
-use testkit::{Candidate, Cluster, Screen, TestLock, Witnesses, eventually, is_alive, kubeconfig, scratch};
+use testkit::{
+    Candidate, Cluster, Screen, TestLock, Witnesses, eventually, eventually_some, is_alive, kubeconfig, scratch,
+};
 
 /// A directory with a credential plugin, which is a shell script, and a kubeconfig that names it.
 struct Plugin {
@@ -19,8 +20,8 @@ struct Plugin {
 }
 
 impl Plugin {
-    /// Creates a plugin that runs `script` in its directory, and then prints the administrator's token. The token
-    /// expires after `lifetime` seconds, or never.
+    /// Creates a plugin that runs `script` in its directory, and then prints the administrator's token. According to
+    /// the plugin, the token expires after `lifetime` seconds, or never.
     fn new(script: &str, lifetime: Option<u32>) -> Self {
         let expires = match lifetime {
             Some(lifetime) => format!(r#","expirationTimestamp":"'$(date -u -d '+{lifetime} seconds' +%FT%TZ)'""#),
@@ -31,23 +32,23 @@ impl Plugin {
             r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{"token":"{}"{expires}}}}}"#,
             ADMIN.token
         );
-        Self::without_credential(&format!("{script}\necho '{credential}'"))
+        Self::from_script(&format!("{script}\necho '{credential}'"))
     }
 
     /// Creates a plugin that runs `script` in its directory, and prints only the output of the script. Each run adds a
     /// line to the file `runs`.
-    fn without_credential(script: &str) -> Self {
+    fn from_script(script: &str) -> Self {
         let directory = scratch::directory("plugin");
         let program = directory.join("plugin");
         let script = format!("#!/bin/sh\ncd {}\necho run >> runs\n{script}\n", directory.display());
-        fs::write(&program, script).expect("a program");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable");
+        fs::write(&program, script).expect("the plugin can be written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
         let plugin = Self { directory };
         plugin.configure(&json!({ "command": program }));
         plugin
     }
 
-    /// Writes the kubeconfig, with these additional fields of `exec`.
+    /// Writes the kubeconfig. Its `exec` section gets `fields` in addition to the usual ones.
     fn configure(&self, fields: &Value) {
         let mut exec = json!({ "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "IfAvailable" });
         exec.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
@@ -70,13 +71,15 @@ impl Plugin {
 }
 
 /// Waits until a file contains a pid. Returns the pid.
-fn read_pid(path: &Path) -> Pid {
-    eventually("the file contains a pid", || fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n')));
-    Pid::from_raw(fs::read_to_string(path).expect("a pid").trim().parse().expect("a number"))
+fn wait_for_pid(path: &Path) -> Pid {
+    let text = eventually_some("the file contains a pid", || {
+        fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))
+    });
+    Pid::from_raw(text.trim().parse().expect("a number"))
 }
 
 #[testkit::test]
-fn the_lock_the_watch_and_the_events_share_one_run_of_the_plugin() {
+fn one_run_of_the_plugin_serves_all_requests_of_a_candidate() {
     let plugin = Plugin::new("", Some(3600));
     Candidate::new("a", &plugin.lock()).run_script("sleep 1.5").wait_for_exit(0);
     assert_eq!(plugin.runs(), 1);
@@ -86,7 +89,7 @@ fn the_lock_the_watch_and_the_events_share_one_run_of_the_plugin() {
 fn a_plugin_does_not_read_the_input_of_the_command() {
     let plugin = Plugin::new("cat > stdin", None);
     let input = plugin.file("input");
-    fs::write(&input, "one\ntwo\n").expect("a file");
+    fs::write(&input, "one\ntwo\n").expect("the input can be written");
     let mut a = Candidate::new("a", &plugin.lock())
         .configure(|command| {
             command.stdin(File::open(&input).expect("a file"));
@@ -111,9 +114,9 @@ fn a_plugin_that_takes_longer_than_the_request_timeout_does_not_cause_a_loss() {
 
 #[testkit::test]
 fn a_plugin_that_hangs_is_logged_and_killed_when_leaderrun_ends() {
-    let plugin = Plugin::without_credential("echo $$ > pid; sleep 1000 & echo $! > child; wait");
+    let plugin = Plugin::from_script("echo $$ > pid; sleep 1000 & echo $! > child; wait");
     let mut a = Candidate::new("a", &plugin.lock()).args(["--wait", "2s"]).run_script("echo started");
-    let processes = [read_pid(&plugin.file("pid")), read_pid(&plugin.file("child"))];
+    let processes = [wait_for_pid(&plugin.file("pid")), wait_for_pid(&plugin.file("child"))];
     a.wait_for_exit(UNAVAILABLE);
     let expected = format!("still waiting for the credential plugin {}", plugin.file("plugin").display());
     assert!(a.log().contains(&expected), "{}", a.log());
@@ -122,7 +125,7 @@ fn a_plugin_that_hangs_is_logged_and_killed_when_leaderrun_ends() {
 }
 
 #[testkit::test]
-fn the_message_about_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() {
+fn the_message_about_a_plugin_that_fails_gives_the_reason() {
     let status = |plugin: &Plugin| {
         let mut status = Candidate::subcommand("status", &plugin.lock()).start();
         status.wait();
@@ -135,17 +138,17 @@ fn the_message_about_a_plugin_that_fails_has_its_name_the_reason_and_a_remedy() 
         ("echo hello", "it did not print an ExecCredential"),
         ("echo '{\"kind\":\"Status\"}'", "it did not print an ExecCredential: the output has kind \"Status\""),
     ] {
-        let plugin = Plugin::without_credential(script);
+        let plugin = Plugin::from_script(script);
         let (log, program) = (status(&plugin), plugin.file("plugin"));
         let failure = format!("the credential plugin {} failed: {reason}", program.display());
         assert!(log.contains(&failure), "{script}: {log}");
         assert!(log.contains("; check the user's exec section in the kubeconfig"), "{script}: {log}");
     }
-    let without_interpreter = Plugin::without_credential("");
-    fs::write(without_interpreter.file("plugin"), "#!/no/such/interpreter\n").expect("a program");
+    let without_interpreter = Plugin::from_script("");
+    fs::write(without_interpreter.file("plugin"), "#!/no/such/interpreter\n").expect("the plugin can be written");
     let log = status(&without_interpreter);
     assert!(log.contains("failed: the interpreter in its #! line does not exist"), "{log}");
-    let missing = Plugin::without_credential("");
+    let missing = Plugin::from_script("");
     missing.configure(&json!({ "command": "no-such-plugin", "installHint": "run: install no-such-plugin" }));
     let log = status(&missing);
     let failure =
@@ -176,8 +179,9 @@ fn a_plugin_can_ask_the_user_at_the_terminal() {
 #[testkit::test]
 fn long_output_of_a_plugin_is_accepted_but_endless_output_is_refused() {
     let plugin = Plugin::new("head -c 3000000 /dev/zero | tr '\\0' ' '", None);
+    // The status 1 means that the lock is free, so the token was accepted.
     Candidate::subcommand("status", &plugin.lock()).start().wait_for_exit(1);
-    let endless = Plugin::without_credential("yes");
+    let endless = Plugin::from_script("yes");
     let mut status = Candidate::subcommand("status", &endless.lock()).start();
     status.wait();
     assert!(status.log().contains("it printed too much"), "{}", status.log());
@@ -188,7 +192,7 @@ fn a_plugin_that_fails_is_run_again_until_it_succeeds() {
     let plugin = Plugin::new("[ -e network ] || { echo no network >&2; exit 1; }", None);
     let mut a = Candidate::new("a", &plugin.lock()).run_script("echo started");
     a.wait_for_log("it ended with status 1: no network");
-    fs::write(plugin.file("network"), "").expect("a file");
+    fs::write(plugin.file("network"), "").expect("the file can be written");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "started\n");
 }
@@ -207,9 +211,9 @@ fn a_plugin_gets_information_about_the_cluster_if_that_is_configured() {
 }
 
 #[testkit::test]
-fn a_kubeconfig_that_cannot_be_read_yet_is_logged() {
+fn waiting_for_a_kubeconfig_that_cannot_be_read_yet_is_logged() {
     let fifo = scratch::directory("kubeconfig").join("fifo");
-    mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("a named pipe");
+    mkfifo(&fifo, Mode::from_bits_truncate(0o600)).expect("the named pipe can be created");
     let lock = TestLock { name: "default/job".to_owned(), kubeconfig: Some(fifo.clone()) };
     let mut a = Candidate::new("a", &lock).args(["--wait", "2s"]).run_script("echo started");
     a.wait_for_exit(UNAVAILABLE);
@@ -226,7 +230,7 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
     let lock = plugin.lock();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    fs::remove_file(plugin.file("kubeconfig")).expect("a kubeconfig");
+    fs::remove_file(plugin.file("kubeconfig")).expect("the kubeconfig can be deleted");
     let before = plugin.runs();
     eventually("the token is renewed twice", || plugin.runs() >= before + 2);
     a.wait_for_log("still using the previous credentials: --kubeconfig");
@@ -240,13 +244,13 @@ fn credentials_are_renewed_after_the_kubeconfig_was_deleted() {
 #[testkit::test]
 fn unusable_credentials_are_reported_with_the_plugin_that_printed_them() {
     let certificate = "\"clientCertificateData\":\"none\",\"clientKeyData\":\"none\"";
-    for (status, reason) in [
+    for (fields, reason) in [
         ("\"token\":\"a\\nb\"", "it contains characters that a token cannot have"),
         (certificate, "it contains no certificate"),
     ] {
         let version = "client.authentication.k8s.io/v1";
-        let credential = format!(r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{{status}}}}}"#);
-        let plugin = Plugin::without_credential(&format!("cat <<'END'\n{credential}\nEND"));
+        let credential = format!(r#"{{"kind":"ExecCredential","apiVersion":"{version}","status":{{{fields}}}}}"#);
+        let plugin = Plugin::from_script(&format!("cat <<'END'\n{credential}\nEND"));
         let mut status = Candidate::subcommand("status", &plugin.lock()).start();
         status.wait();
         let expected =

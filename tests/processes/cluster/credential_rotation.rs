@@ -28,10 +28,10 @@ pub struct Candidates {
 
 impl Candidates {
     fn new() -> Self {
-        Self::in_cluster(Cluster::start_in_process())
+        Self::with_cluster(Cluster::start_in_process())
     }
 
-    pub fn in_cluster(cluster: Cluster) -> Self {
+    pub fn with_cluster(cluster: Cluster) -> Self {
         let proxies = [(); 2].map(|()| Proxy::start(&cluster));
         Self { directory: scratch::directory("credentials"), cluster, proxies }
     }
@@ -40,20 +40,20 @@ impl Candidates {
         self.directory.join(name)
     }
 
-    /// Returns the path of the kubeconfig of the leader, number 0, or of the standby, number 1.
+    /// Returns the path of a candidate's kubeconfig. The leader has the number 0, the standby the number 1.
     fn kubeconfig(&self, number: usize) -> PathBuf {
         self.file(&format!("kubeconfig-{number}"))
     }
 
-    /// Writes the kubeconfigs of both candidates, with these fields of the user.
+    /// Writes both candidates' kubeconfigs, with `credentials` as their user entry.
     pub fn write_kubeconfigs(&self, credentials: &Value) {
         for (number, proxy) in self.proxies.iter().enumerate() {
             kubeconfig::write_with(&self.kubeconfig(number), proxy.address(), ADMIN.name, credentials);
         }
     }
 
-    /// Runs a leader and a standby, calls `rotate` [`ROTATIONS`] times, and checks that the lock is not lost. Each call
-    /// to `rotate` replaces the credentials.
+    /// Runs a leader and a standby, and calls `rotate`, which replaces the credentials, [`ROTATIONS`] times, each time
+    /// followed by network faults. Checks that the leader keeps renewing the lock and that the standby's watch resumes.
     pub fn assert_lock_is_kept_during(&self, mut rotate: impl FnMut()) {
         let witnesses = Witnesses::new();
         let name = format!("{}/job", self.cluster.new_namespace());
@@ -87,8 +87,8 @@ impl Candidates {
 /// Replaces a file by renaming a new one over it, so that no reader finds a half-written file.
 pub fn replace(path: &Path, contents: &str) {
     let draft = path.with_extension("draft");
-    fs::write(&draft, contents).expect("a file");
-    fs::rename(draft, path).expect("the file is replaced");
+    fs::write(&draft, contents).expect("the draft can be written");
+    fs::rename(draft, path).expect("the file can be replaced");
 }
 
 /// Returns a function that issues a token, passes it to `publish`, and revokes the previous one.
@@ -132,8 +132,8 @@ fn exec_credential(status: &Value) -> String {
     json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status }).to_string()
 }
 
-/// Checks that the plugin ran at most once for each candidate and each set of credentials.
-fn assert_plugin_ran_at_most_once_per_credential(directory: &Path) {
+/// Checks that the plugin did not run more often, in total, than once for each candidate and each set of credentials.
+fn assert_plugin_runs_are_limited(directory: &Path) {
     let runs = fs::read_to_string(directory.join("runs")).expect("runs").lines().count();
     assert!(runs <= 2 * (ROTATIONS + 1), "{runs} runs for two candidates and {ROTATIONS} rotations");
 }
@@ -169,7 +169,7 @@ fn a_leader_keeps_the_lock_while_its_plugin_issues_new_tokens() {
     let mut rotate = token_rotation(|token| replace(&path, &exec_credential(&json!({ "token": token }))));
     rotate();
     candidates.assert_lock_is_kept_during(rotate);
-    assert_plugin_ran_at_most_once_per_credential(&candidates.directory);
+    assert_plugin_runs_are_limited(&candidates.directory);
 }
 
 #[testkit::test]
@@ -183,7 +183,7 @@ fn a_leader_keeps_the_lock_while_its_plugin_issues_new_client_certificates() {
     });
     rotate();
     candidates.assert_lock_is_kept_during(rotate);
-    assert_plugin_ran_at_most_once_per_credential(&candidates.directory);
+    assert_plugin_runs_are_limited(&candidates.directory);
 }
 
 #[testkit::test]
@@ -195,7 +195,7 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_replaced() {
 }
 
 #[testkit::test]
-fn a_replaced_token_file_is_read_after_its_kubeconfig_was_deleted() {
+fn a_replaced_token_file_is_read_after_the_kubeconfig_was_deleted() {
     let candidates = Candidates::new();
     let path = candidates.file("token");
     candidates.write_kubeconfigs(&json!({ "tokenFile": path }));
@@ -210,12 +210,12 @@ fn a_replaced_token_file_is_read_after_its_kubeconfig_was_deleted() {
 }
 
 #[testkit::test]
-fn the_authority_file_is_read_again_as_soon_as_a_connection_fails() {
+fn the_authority_file_is_read_again_after_a_connection_has_failed() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let directory = scratch::directory("authorities");
     let (authorities, kubeconfig) = (directory.join("ca.crt"), directory.join("kubeconfig"));
     let (known, other) = (tls::authority(), rcgen::generate_simple_self_signed([]).expect("a certificate").cert.pem());
-    fs::write(&authorities, &known).expect("a certificate");
+    fs::write(&authorities, &known).expect("the authority can be written");
     let config = json!({
         "clusters": [{ "name": "c", "cluster": {
             "server": format!("https://{}", proxy.address()), "certificate-authority": authorities,
@@ -224,7 +224,7 @@ fn the_authority_file_is_read_again_as_soon_as_a_connection_fails() {
         "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
         "current-context": "x",
     });
-    fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
+    fs::write(&kubeconfig, config.to_string()).expect("the kubeconfig can be written");
     let lock = TestLock::lease_through(kubeconfig);
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

@@ -24,6 +24,7 @@ struct Leader {
     directory: PathBuf,
     lock: TestLock,
     witnesses: Witnesses,
+    /// `None` before [`Leader::start`].
     running: Option<Running>,
 }
 
@@ -31,7 +32,7 @@ impl Leader {
     fn new() -> Self {
         let cluster = Cluster::start_in_process();
         let (proxy, directory) = (Proxy::start(&cluster), scratch::directory("half-written"));
-        fs::write(directory.join("ca.crt"), tls::authority()).expect("an authority");
+        fs::write(directory.join("ca.crt"), tls::authority()).expect("the authority can be written");
         let name = format!("{}/job", cluster.new_namespace());
         let lock = TestLock { name, kubeconfig: Some(directory.join("kubeconfig")) };
         Self { cluster, proxy, directory, lock, witnesses: Witnesses::new(), running: None }
@@ -41,7 +42,7 @@ impl Leader {
         self.directory.join(name)
     }
 
-    /// Writes the kubeconfig, with these fields of the user.
+    /// Writes the kubeconfig, with `user` as its user entry.
     fn write_kubeconfig(&self, user: &Value) {
         let config = json!({
             "clusters": [{ "name": "c", "cluster": {
@@ -51,7 +52,7 @@ impl Leader {
             "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
             "current-context": "x",
         });
-        fs::write(self.file("kubeconfig"), config.to_string()).expect("a kubeconfig");
+        fs::write(self.file("kubeconfig"), config.to_string()).expect("the kubeconfig can be written");
     }
 
     fn start(&mut self) {
@@ -64,16 +65,18 @@ impl Leader {
         self.cluster.wait_for_renewals(&self.lock, RENEWALS);
     }
 
-    /// Replaces the contents of a file with `part`, makes leaderrun read all files again, and waits for renewals.
+    /// Replaces the contents of a file with `part`, rejects a renewal so that leaderrun reads all files again, and then
+    /// waits for renewals.
     fn write_part(&self, name: &str, part: &str) {
-        fs::write(self.file(name), part).expect("a part of a file");
+        fs::write(self.file(name), part).expect("the part can be written");
         self.proxy.respond(Match::put().next(1), 401, None);
         self.wait_for_renewals();
     }
 
-    /// Checks that the lock was never lost, and that the log contains this reason for using the previous credentials.
+    /// Checks that the command got no stop signal, and that the log contains this reason for using the previous
+    /// credentials. Stops the leader.
     fn assert_lock_was_kept(mut self, reason: &str) {
-        let mut running = self.running.take().expect("a leader");
+        let mut running = self.running.take().expect("the leader was started");
         let log = running.log();
         assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {log}");
         let lines = log.lines().filter(|line| line.contains("still using the previous credentials"));
@@ -91,12 +94,12 @@ fn half(text: &str) -> &str {
 fn a_leader_keeps_the_lock_while_its_token_file_is_written_in_parts() {
     let mut leader = Leader::new();
     let (old, new) = (credentials::issue_token(ADMIN), credentials::issue_token(ADMIN));
-    fs::write(leader.file("token"), &old).expect("a token");
+    fs::write(leader.file("token"), &old).expect("the token can be written");
     leader.write_kubeconfig(&json!({ "tokenFile": "token" }));
     leader.start();
     leader.write_part("token", "");
     leader.write_part("token", half(&new));
-    fs::write(leader.file("token"), &new).expect("a token");
+    fs::write(leader.file("token"), &new).expect("the token can be written");
     credentials::revoke_token(&old);
     leader.wait_for_renewals();
     let reason = format!("the API server rejects the token in {}", leader.file("token").display());
@@ -107,7 +110,7 @@ fn a_leader_keeps_the_lock_while_its_token_file_is_written_in_parts() {
 fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_parts() {
     let mut leader = Leader::new();
     let (old, new) = (credentials::issue_certificate(ADMIN), credentials::issue_certificate(ADMIN));
-    let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
+    let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("the file can be written");
     write("me.crt", &old.certificate);
     write("me.key", &old.key);
     leader.write_kubeconfig(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
@@ -116,7 +119,7 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
     leader.write_part("me.key", half(&new.key));
     leader.write_part("me.key", &new.key);
     leader.write_part("me.crt", half(&new.certificate));
-    fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
+    fs::write(leader.file("me.crt"), &new.certificate).expect("the certificate can be written");
     credentials::revoke_certificate(&old);
     leader.wait_for_renewals();
     leader.assert_lock_was_kept("does not match the key in client-key");
@@ -126,7 +129,7 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
 fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_authority() {
     let mut leader = Leader::new();
     let (old, new) = (credentials::issue_certificate(ADMIN), credentials::issue_certificate_chain(ADMIN));
-    let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("a file");
+    let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("the file can be written");
     write("me.crt", &old.certificate);
     write("me.key", &old.key);
     leader.write_kubeconfig(&json!({ "client-certificate": "me.crt", "client-key": "me.key" }));
@@ -135,7 +138,7 @@ fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_aut
     const END: &str = "-----END CERTIFICATE-----\n";
     let end_of_first = new.certificate.find(END).expect("a certificate") + END.len();
     leader.write_part("me.crt", &new.certificate[..end_of_first]);
-    fs::write(leader.file("me.crt"), &new.certificate).expect("a certificate");
+    fs::write(leader.file("me.crt"), &new.certificate).expect("the certificate can be written");
     credentials::revoke_certificate(&old);
     leader.wait_for_renewals();
     leader.assert_lock_was_kept("the server refused the client certificate");
@@ -158,7 +161,7 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
         leader.proxy.break_connections();
         leader.wait_for_renewals();
     }
-    fs::write(leader.file("ca.crt"), tls::authority()).expect("an authority");
+    fs::write(leader.file("ca.crt"), tls::authority()).expect("the authority can be written");
     leader.wait_for_renewals();
     leader.assert_lock_was_kept("ca.crt: it contains no certificate");
 }
@@ -168,7 +171,7 @@ fn a_replaced_token_file_is_read_while_the_authority_file_is_half_written() {
     let leader = Leader::new();
     leader.write_kubeconfig(&json!({ "tokenFile": "token" }));
     assert_lock_is_kept_with_half_written_authorities(leader, |directory, token| {
-        fs::write(directory.join("token"), token).expect("a token");
+        fs::write(directory.join("token"), token).expect("the token can be written");
     });
 }
 
@@ -181,7 +184,7 @@ fn a_plugin_is_run_while_the_authority_file_is_half_written() {
     leader.write_kubeconfig(&json!({ "exec": exec }));
     assert_lock_is_kept_with_half_written_authorities(leader, |directory, token| {
         let credential = json!({ "apiVersion": version, "kind": "ExecCredential", "status": { "token": token } });
-        fs::write(directory.join("issued"), credential.to_string()).expect("a credential");
+        fs::write(directory.join("issued"), credential.to_string()).expect("the credential can be written");
     });
 }
 
@@ -191,21 +194,22 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     let (old, new) = (credentials::issue_token(ADMIN), credentials::issue_token(ADMIN));
     let (server, authority) = (leader.proxy.address(), BASE64_STANDARD.encode(tls::authority()));
     // The fields are in the order in which kubectl writes them.
-    let whole = |token: &str| {
+    let kubeconfig_with = |token: &str| {
         format!(
             "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    server: https://{server}\n  \
              name: c\ncontexts:\n- context:\n    cluster: c\n    user: u\n  name: x\ncurrent-context: x\nkind: Config\n\
              users:\n- name: u\n  user:\n    token: {token}\n"
         )
     };
-    fs::write(leader.file("kubeconfig"), whole(&old)).expect("a kubeconfig");
+    fs::write(leader.file("kubeconfig"), kubeconfig_with(&old)).expect("the kubeconfig can be written");
     leader.start();
-    let new_text = whole(&new);
+    let new_text = kubeconfig_with(&new);
     let up_to = |end: &str| &new_text[..new_text.find(end).expect("a part") + end.len()];
+    // The parts of the kubeconfig end with these texts.
     for end in ["", "data: LS0t", &server.to_string()[..9], "x\nkind", "- name: u\n", "  user:", &new[..8]] {
         leader.write_part("kubeconfig", up_to(end));
     }
-    fs::write(leader.file("kubeconfig"), &new_text).expect("a kubeconfig");
+    fs::write(leader.file("kubeconfig"), &new_text).expect("the kubeconfig can be written");
     credentials::revoke_token(&old);
     leader.wait_for_renewals();
     leader.assert_lock_was_kept("its user no longer has credentials");
@@ -220,13 +224,14 @@ fn a_plugin_runs_again_after_it_has_printed_half_a_certificate() {
         let status = json!({ "clientCertificateData": certificate, "clientKeyData": key });
         json!({ "apiVersion": version, "kind": "ExecCredential", "status": status }).to_string()
     };
-    fs::write(leader.file("issued"), credential(half(&certificate.certificate), &certificate.key)).expect("a file");
+    let issue = |output: String| fs::write(leader.file("issued"), output).expect("the credential can be written");
+    issue(credential(half(&certificate.certificate), &certificate.key));
     let script = format!("cat {}", leader.file("issued").display());
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
     leader.write_kubeconfig(&json!({ "exec": exec }));
     let mut a = Candidate::new("a", &leader.lock).run_script("echo started");
     a.wait_for_log("its output cannot be used: client-certificate: it contains no certificate");
-    fs::write(leader.file("issued"), credential(&certificate.certificate, &certificate.key)).expect("a file");
+    issue(credential(&certificate.certificate, &certificate.key));
     a.wait_for_exit(0);
     assert_eq!(a.output(), "started\n");
 }

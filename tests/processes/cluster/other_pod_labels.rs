@@ -8,7 +8,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 
 use super::pod_label::{LABEL, Pods, candidate};
 
-/// The label that names the fencing token of the leader that labeled the pod.
+/// The label with the fencing token of the leader that labeled the pod.
 const TOKEN_LABEL: &str = "job.leaderrun/token";
 
 /// Returns the value of the token label, which begins with the fencing token.
@@ -55,7 +55,7 @@ fn a_label_that_the_pod_already_had_is_left_alone() {
 /// Both candidates are in the same pod. The first leader's request to remove its label arrives after the second leader
 /// has added its label.
 #[testkit::test]
-fn a_late_withdrawal_keeps_the_label_of_the_next_leader() {
+fn a_late_withdrawal_does_not_remove_the_label_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);

@@ -80,12 +80,12 @@ fn every_object_of_a_lock_gets_the_owner() {
     for (kind, slots) in [("lease", None), ("configmap", None), ("endpoints+lease", None), ("lease", Some("2"))] {
         let lock = TestLock::of_kind(kind);
         let deployment = Owners::new(&lock).create("Deployment", "web", None);
-        let slots: Vec<&str> = slots.into_iter().flat_map(|slots| ["--slots", slots]).collect();
-        let mut run = candidate(&lock).args(DEPLOYMENT).args(&slots).run_script("echo $LEADERRUN_SLOT");
+        let slot_options: Vec<&str> = slots.into_iter().flat_map(|slots| ["--slots", slots]).collect();
+        let mut run = candidate(&lock).args(DEPLOYMENT).args(&slot_options).run_script("echo $LEADERRUN_SLOT");
         run.wait_for_exit(0);
-        let lease = if slots.is_empty() { "job".to_owned() } else { format!("job-{}", run.output().trim()) };
+        let lease_name = if slots.is_none() { "job".to_owned() } else { format!("job-{}", run.output().trim()) };
         let paths = match kind {
-            "lease" => vec![lease_path(&lock, &lease)],
+            "lease" => vec![lease_path(&lock, &lease_name)],
             "configmap" => vec![lock.object_path("configmaps")],
             _ => vec![lock.object_path("endpoints"), lease_path(&lock, "job")],
         };
@@ -256,8 +256,8 @@ fn a_lock_works_without_an_owner_that_the_api_server_refuses() {
     let cluster = Cluster::start_in_process();
     let namespace = cluster.new_namespace();
     let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(cluster.kubeconfig_for("candidate")) };
-    let owner = json!({ "apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"] });
-    let rules = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS), owner]);
+    let owner_rule = json!({ "apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"] });
+    let rules = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS), owner_rule]);
     cluster.set_permissions(&namespace, "candidate", rules);
     let owners = Owners { client: cluster.admin(), namespace };
     let deployment = owners.create("Deployment", "web", None);
@@ -270,14 +270,14 @@ fn a_lock_works_without_an_owner_that_the_api_server_refuses() {
         "cannot set an ownerRef on a resource you can't delete: , <nil>; allow this user to delete the lock's objects";
     assert!(refused.log().contains(expected), "{}", refused.log());
     assert_eq!(refused.log().matches("has no owner").count(), 1, "{}", refused.log());
-    let owners = || cluster.admin().get(&lock.lease_path()).expect("the Lease")["metadata"]["ownerReferences"].clone();
-    assert_eq!(owners(), json!(null));
+    let lease = || cluster.admin().get(&lock.lease_path()).expect("the Lease");
+    assert_eq!(lease()["metadata"]["ownerReferences"], json!(null));
     // The API server still permits a candidate to create an object with an owner.
     cluster.admin().delete(&lock.lease_path()).expect("the object is deleted");
     let mut created = run();
     created.wait_for_exit(0);
     assert!(!created.log().contains("has no owner"), "{}", created.log());
-    assert_eq!(owners(), json!([deployment]));
+    assert_eq!(lease()["metadata"]["ownerReferences"], json!([deployment]));
 }
 
 #[testkit::test]

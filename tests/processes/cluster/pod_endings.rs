@@ -7,7 +7,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, de
 /// Starts the leader `a`, whose witness gets `words`, and the standby `b`.
 fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
-    // The grace periods of the pods in these tests are shorter than `--kill-after`.
+    // The tests end the containers long before `--kill-after`, as at the end of a shorter grace period.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
     let a = candidate("a").run_witness(witnesses, words);
     witnesses.wait_for("a", 1);
@@ -16,7 +16,7 @@ fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 
     [a, b]
 }
 
-/// Kills every process of a container, as the kubelet does at the end of the grace period. The processes are stopped
+/// Kills every process of a container, as the kubelet does at the end of the grace period. The processes are frozen
 /// first, so that none of them can react to the death of another.
 fn kill_container(leaderrun: &Running) {
     let mut processes = descendants(leaderrun.elector());

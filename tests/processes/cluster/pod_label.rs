@@ -112,7 +112,7 @@ fn the_label_is_on_the_leaders_pod_only() {
 }
 
 #[testkit::test]
-fn the_label_is_removed_before_the_termination_signal() {
+fn the_label_is_removed_before_the_command_gets_the_termination_signal() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let pods = Pods::new(&lock, &["a"]);
@@ -296,7 +296,7 @@ fn a_late_response_is_still_used_to_remove_the_label() {
     a.signal(Signal::SIGTERM);
     let is_pod_read = |request: &ReceivedRequest| request.method == Method::GET && request.path.ends_with("/pods/a");
     let _second = proxy.hold_requests(Match::get().on("/pods/a"));
-    // One more read was made when the label was added.
+    // The first of the three reads was made when the label was added.
     eventually("a second request is sent", || {
         proxy.requests().iter().filter(|request| is_pod_read(request)).count() > 2
     });

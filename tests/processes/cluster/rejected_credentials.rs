@@ -42,8 +42,8 @@ struct Leader {
 }
 
 impl Leader {
-    /// Starts a leader. `user` gets a new directory and returns the fields of the user in the kubeconfig. The API
-    /// server is always in-process, because a real one would not accept the tokens that the tests issue.
+    /// Starts a leader. `user` gets a new directory and returns the user entry of the kubeconfig. The API server is
+    /// always in-process, because a real one would not accept the tokens that the tests issue.
     fn start(user: impl Fn(&Path) -> Value) -> Self {
         let cluster = Cluster::start_in_process();
         let (proxy, directory) = (Proxy::start(&cluster), scratch::directory("rejected"));
@@ -64,7 +64,7 @@ impl Leader {
         self.cluster.wait_for_renewals(&self.lock, count);
     }
 
-    /// Checks that the lock was never lost, and stops the leader.
+    /// Checks that the command got no stop signal, and stops the leader.
     fn assert_lock_was_kept(mut self) {
         let log = self.running.log();
         assert_eq!(self.witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {log}");
@@ -80,7 +80,7 @@ fn expired_credentials_are_used_while_the_plugin_fails_or_hangs() {
             exec_user(directory, &format!("[ $run = 1 ] || {{ {after_first_run}; }}; {issue}"))
         });
         eventually("the plugin runs again", || leader.plugin_runs() >= 2);
-        // There is a renewal every second, so the credentials expire before the last of these.
+        // There is a renewal every second, so the credentials, which last for three seconds, expire before the sixth.
         leader.wait_for_renewals(6);
         leader.assert_lock_was_kept();
     }

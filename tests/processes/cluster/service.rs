@@ -136,7 +136,7 @@ fn a_late_request_does_not_restore_a_withdrawn_address() {
 
 /// The first leader's request to remove its address arrives after the second leader has added its own address.
 #[testkit::test]
-fn a_late_withdrawal_keeps_the_address_of_the_next_leader() {
+fn a_late_withdrawal_does_not_remove_the_address_of_the_next_leader() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = candidate_with_address("a", &lock.through(proxy.kubeconfig()), "10.1.2.3").run_witness(&witnesses, &[]);
@@ -241,10 +241,8 @@ fn invalid_routing_options_are_refused() {
             "the name has 244 characters, but at most 243 are allowed when traffic is routed",
         ),
     ] {
-        let mut refused = Candidate::without_options("refused").args(["--lock", &lock.name]).args(&arguments);
-        if arguments[0] == "--lock" {
-            refused = Candidate::without_options("refused").args(&arguments);
-        }
+        let default_lock = if arguments.contains(&"--lock") { vec![] } else { vec!["--lock", &lock.name] };
+        let refused = Candidate::without_options("refused").args(default_lock).args(&arguments);
         let mut refused = refused.run_script("echo started");
         refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());
@@ -265,36 +263,36 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
     let port = |name: &str, number: u16, protocol: &str| json!({ "name": name, "port": number, "protocol": protocol });
     let (lock, routed) = (TestLock::lease(), "the Service web routes to this candidate");
     let namespace = lock.namespace();
-    for (spec, options, ports, expected) in [
-        (&two_ports(), &[][..], json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), routed.to_owned()),
-        (&two_ports(), &["8080"], json!([port("http", 8080, "TCP")]), format!("{routed}, but not on its port dns")),
-        (&two_ports(), &["53/udp"], json!([port("dns", 53, "UDP")]), format!("{routed}, but not on its port http")),
-        (&headless, &[], json!([port("http", 8080, "TCP")]), routed.to_owned()),
-        (&unnamed, &[], json!([port("", 8080, "TCP")]), routed.to_owned()),
-        (&unnamed, &["9090"], json!([port("", 9090, "TCP")]), routed.to_owned()),
-        (&server, &["8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
-        (&target_by_name, &["http:8080"], json!([port("server", 8080, "TCP")]), routed.to_owned()),
-        (&target_by_name, &[], Value::Null, "set the number, for example --port server:8080".to_owned()),
-        (&server, &["http:8080"], Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
+    for (spec, port_option, ports, expected) in [
+        (&two_ports(), None, json!([port("http", 8080, "TCP"), port("dns", 53, "UDP")]), routed.to_owned()),
+        (&two_ports(), Some("8080"), json!([port("http", 8080, "TCP")]), format!("{routed}, but not on its port dns")),
+        (&two_ports(), Some("53/udp"), json!([port("dns", 53, "UDP")]), format!("{routed}, but not on its port http")),
+        (&headless, None, json!([port("http", 8080, "TCP")]), routed.to_owned()),
+        (&unnamed, None, json!([port("", 8080, "TCP")]), routed.to_owned()),
+        (&unnamed, Some("9090"), json!([port("", 9090, "TCP")]), routed.to_owned()),
+        (&server, Some("8080"), json!([port("server", 8080, "TCP")]), routed.to_owned()),
+        (&target_by_name, Some("http:8080"), json!([port("server", 8080, "TCP")]), routed.to_owned()),
+        (&target_by_name, None, Value::Null, "set the number, for example --port server:8080".to_owned()),
+        (&server, Some("http:8080"), Value::Null, format!("the Service {namespace}/web has no port named \"http\"")),
         (
             &two_ports(),
-            &["9090"],
+            Some("9090"),
             Value::Null,
             "has no port with the targetPort 9090; its ports are http (targetPort 8080), dns (targetPort 53)"
                 .to_owned(),
         ),
         (
             &selecting,
-            &[],
+            None,
             Value::Null,
             format!("remove the selector: kubectl patch service web -n {namespace} --type=json"),
         ),
-        (&external, &[], Value::Null, "is an ExternalName, which has no endpoints".to_owned()),
+        (&external, None, Value::Null, "is an ExternalName, which has no endpoints".to_owned()),
     ] {
         create_service(&lock, spec);
         let mut candidate = Candidate::new("a", &lock).args(["--service", "web", "--address", "10.1.2.3"]);
-        if let [ports] = options {
-            candidate = candidate.args(["--port", ports]);
+        if let Some(port_option) = port_option {
+            candidate = candidate.args(["--port", port_option]);
         }
         let mut a = candidate.run_script("sleep inf");
         a.wait_for_log(&expected);
@@ -304,7 +302,7 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
         assert_eq!(
             slice_with_endpoints.map(|slice| slice["ports"].clone()).unwrap_or_default(),
             ports,
-            "{spec} {options:?}"
+            "{spec} {port_option:?}"
         );
         a.stop();
         wait_for_addresses(&lock, &[]);

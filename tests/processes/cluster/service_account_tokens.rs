@@ -83,7 +83,7 @@ impl Issuer {
 
 /// Runs a leader and a standby whose token file `rotate` replaces repeatedly, and checks that the lock is not lost.
 fn assert_lock_is_kept_during(rotate: impl Fn(&Issuer)) {
-    let candidates = Candidates::in_cluster(Cluster::start());
+    let candidates = Candidates::with_cluster(Cluster::start());
     let file = candidates.file("token");
     let issuer = Issuer::new(&candidates.cluster, file.clone());
     issuer.issue();
@@ -118,11 +118,11 @@ fn only_explicitly() -> Result<(), String> {
 /// The first tokens expire during the test.
 #[testkit::test(requires = only_explicitly())]
 fn a_leader_keeps_the_lock_while_service_account_tokens_are_replaced_and_expire() {
-    check_real_api_server().expect("a real API server");
+    check_real_api_server().expect("a real API server is configured");
     let start = Instant::now();
     assert_lock_is_kept_during(|issuer| {
         let duration_of_test = TOKEN_LIFETIME + Duration::from_secs(150);
-        thread::sleep(duration_of_test / u32::try_from(ROTATIONS).expect("a small number"));
+        thread::sleep(duration_of_test / u32::try_from(ROTATIONS).expect("the number of rotations is small"));
         issuer.issue();
     });
     assert!(start.elapsed() > TOKEN_LIFETIME);

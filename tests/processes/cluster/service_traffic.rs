@@ -39,7 +39,7 @@ struct Listeners {
 impl Listeners {
     fn open(address: IpAddr) -> Self {
         let udp = UdpSocket::bind((address, 0)).expect("a UDP port");
-        udp.set_read_timeout(Some(TIMEOUT)).expect("a time limit");
+        udp.set_read_timeout(Some(TIMEOUT)).expect("the timeout can be set");
         Self { address, tcp: TcpListener::bind((address, 0)).expect("a TCP port"), udp }
     }
 
@@ -49,23 +49,24 @@ impl Listeners {
         (tcp.expect("its address").port(), udp.expect("its address").port())
     }
 
-    /// Connects to an address, or sends a packet to it, and checks that the connection or the packet arrives here.
+    /// Connects to an address, or sends a packet to it, and checks that the connection or the packet arrives at these
+    /// listeners.
     fn assert_reached(&self, to: SocketAddr, protocol: &str) {
         if protocol == "UDP" {
             let from = UdpSocket::bind((self.address, 0)).expect("a socket");
             from.send_to(b"hello", to).expect("the packet can be sent");
             let (length, sender) = self.udp.recv_from(&mut [0; 16]).expect("a packet");
-            assert_eq!((length, Ok(sender)), (5, from.local_addr().map_err(|_| ())));
+            assert_eq!((length, sender), (5, from.local_addr().expect("its address")));
         } else {
             let from = TcpStream::connect(to).expect("a connection");
             let (mut arrived, sender) = self.tcp.accept().expect("a connection");
-            assert_eq!(Ok(sender), from.local_addr().map_err(|_| ()));
+            assert_eq!(sender, from.local_addr().expect("its address"));
             drop(from);
-            assert_eq!(arrived.read(&mut [0]).expect("its end"), 0);
+            assert_eq!(arrived.read(&mut [0]).expect("the end of the connection"), 0);
         }
     }
 
-    /// Checks that all addresses and ports of a slice lead here. Returns the names of the ports.
+    /// Checks that all addresses and ports of a slice lead to these listeners. Returns the names of the ports.
     fn assert_all_reached(&self, slice: &Value) -> Vec<String> {
         let endpoints = slice["endpoints"].as_array().into_iter().flatten();
         let addresses = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
@@ -96,13 +97,14 @@ struct Case {
     doctor: &'static str,
 }
 
-/// Returns the cases for these two ports.
+/// Returns the cases. The Services route to the ports `tcp` and `udp`.
 fn cases(tcp: u16, udp: u16) -> Vec<Case> {
     let http = json!({ "name": "http", "port": 80, "targetPort": tcp });
     let dns = json!({ "name": "dns", "port": 53, "protocol": "UDP", "targetPort": udp });
     let unnamed = json!({ "port": 80, "targetPort": tcp });
     let named_target = json!({ "name": "http", "port": 80, "targetPort": "web" });
     let ports = |ports: &[&Value]| Some(json!({ "ports": ports }));
+    // `port_option` is empty if `--port` is not given.
     let case = |description, spec, port_option: String, outcome, doctor| {
         let options = if port_option.is_empty() { vec![] } else { vec!["--port".to_owned(), port_option] };
         Case { description, spec, options, outcome, doctor }
@@ -244,10 +246,10 @@ fn traffic_to_a_dual_stack_service_arrives_over_both_address_families() {
         let report = doctor_output(&lock, &routing, &[]);
         let mut a = Candidate::new("a", &lock).args(routing).run_script("sleep inf");
         a.wait_for_log("the Service web routes to this candidate");
-        let addresses_of =
-            |is_ipv6| addresses.iter().copied().filter(|address| address.is_ipv6() == is_ipv6).collect::<Vec<_>>();
-        assert_eq!(reached_addresses("web-leader"), addresses_of(false));
-        assert_eq!(reached_addresses("web-leader-ipv6"), addresses_of(true));
+        let (ipv6_addresses, ipv4_addresses): (Vec<IpAddr>, Vec<IpAddr>) =
+            addresses.iter().partition(|address| address.is_ipv6());
+        assert_eq!(reached_addresses("web-leader"), ipv4_addresses);
+        assert_eq!(reached_addresses("web-leader-ipv6"), ipv6_addresses);
         assert!(report.contains("ok      Service     the Service web follows the leader\n"), "{report}");
         let warning = missing.map(|family| format!("has no {family} address; "));
         assert_eq!(a.log().contains("this candidate has no "), missing.is_some(), "{}", a.log());

@@ -1,6 +1,7 @@
 //! Tests that leaderrun kills itself with the signal that killed its command, or with the signal that it received as a
 //! standby.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -19,7 +20,7 @@ fn leaderrun_kills_itself_with_the_signal_that_killed_the_command() {
 #[testkit::test]
 fn leaderrun_kills_itself_with_the_real_time_signal_that_killed_the_command() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script("kill -37 $$");
-    a.wait_for_exit(128 + 37);
+    assert_eq!(a.wait().signal(), Some(37), "{}", a.log());
 }
 
 #[testkit::test]

@@ -15,8 +15,8 @@ use crate::other_users::{self, ANN, become_user, check_root, create_reachable_di
 /// Creates an executable file. Returns its path.
 fn create_executable(contents: &[u8]) -> PathBuf {
     let file = scratch::directory("program").join("program");
-    fs::write(&file, contents).expect("a file");
-    fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("the file is ours");
+    fs::write(&file, contents).expect("the file can be written");
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("the file mode can be changed");
     file
 }
 
@@ -48,7 +48,7 @@ fn a_program_for_another_machine_is_not_given_to_the_shell() {
 }
 
 #[testkit::test]
-fn the_message_names_a_missing_interpreter() {
+fn the_message_says_what_is_wrong_with_the_interpreter() {
     assert_not_executed(b"#!/no/such/python3 -u\necho ran\n", "its interpreter /no/such/python3 is missing");
     assert_not_executed(b"#!/bin/sh\r\necho ran\r\n", "carriage return");
     let interpreter = create_executable(b"#!/no/such/perl\n");
@@ -70,13 +70,13 @@ fn a_script_without_an_interpreter_is_run_by_the_shell() {
 }
 
 #[testkit::test]
-fn the_message_names_a_missing_execute_permission() {
+fn the_message_says_why_a_file_is_not_executable() {
     let directory = scratch::directory("not-executable");
     let (plain, script) = (directory.join("plain"), directory.join("script"));
-    fs::write(&plain, "#!/bin/sh\n").expect("a file");
-    fs::set_permissions(&plain, Permissions::from_mode(0o644)).expect("the file is ours");
-    fs::write(&script, format!("#!{}\n", plain.display())).expect("a file");
-    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("the file is ours");
+    fs::write(&plain, "#!/bin/sh\n").expect("the file can be written");
+    fs::set_permissions(&plain, Permissions::from_mode(0o644)).expect("the file mode can be changed");
+    fs::write(&script, format!("#!{}\n", plain.display())).expect("the file can be written");
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("the file mode can be changed");
     for (file, reason) in [
         (&plain, format!("it is not executable; try chmod +x {}", plain.display()).as_str()),
         (&script, &format!("its interpreter {} is not executable", plain.display())),
@@ -90,12 +90,12 @@ fn the_message_names_a_missing_execute_permission() {
 }
 
 #[testkit::test(requires = check_root())]
-fn the_message_names_a_directory_that_this_user_lacks_permission_to_search() {
+fn the_message_names_the_directory_or_the_file_that_this_user_lacks_permission_for() {
     let (closed, lock) =
         (create_reachable_directory("closed", 0o700), create_reachable_directory("lock", 0o777).join("job"));
     let file = closed.join("program");
-    fs::write(&file, "#!/bin/sh\n").expect("a file");
-    fs::set_permissions(&file, Permissions::from_mode(0o700)).expect("the file is ours");
+    fs::write(&file, "#!/bin/sh\n").expect("the file can be written");
+    fs::set_permissions(&file, Permissions::from_mode(0o700)).expect("the file mode can be changed");
     let run = |path: &str, program: &str| {
         let candidate = Candidate::program("a", other_users::leaderrun_for_all_users())
             .args(["--lock", &format!("file:{}", lock.display())]);
@@ -113,7 +113,7 @@ fn the_message_names_a_directory_that_this_user_lacks_permission_to_search() {
     run_by_path.wait_for_exit(NOT_EXECUTABLE);
     let expected = format!("cannot execute {}: this user may not search the directory {directory}\n", file.display());
     assert!(run_by_path.log().contains(&expected), "{}", run_by_path.log());
-    fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the directory is ours");
+    fs::set_permissions(&closed, Permissions::from_mode(0o755)).expect("the directory's mode can be changed");
     let mut not_executable = run(&path, "program");
     not_executable.wait_for_exit(NOT_EXECUTABLE);
     assert!(

@@ -59,7 +59,7 @@ fn a_writer_notices_that_the_command_has_closed_its_input() {
 }
 
 #[testkit::test]
-fn the_command_has_the_standard_streams_after_a_rejoin() {
+fn a_command_that_runs_again_still_has_its_stdout() {
     // With --every, leaderrun keeps its own copies of the streams for the next run.
     let lock = TestLock::file();
     let a = Candidate::new("a", &lock).args(["--every", "1s"]).run_script("echo run");

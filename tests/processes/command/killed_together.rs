@@ -23,8 +23,8 @@ const COMMANDS: [(&str, usize); 4] = [
     ("sh -c 'sleep 1000; true' & sleep 1000 | cat | sleep 1000 & echo ready; sleep 1000; true", 6),
 ];
 
-/// Kills the supervisor and the elector. Both are stopped first, so that neither can react to the death of the other.
-/// The elector is killed last, because the kernel continues a stopped process whose parent dies.
+/// Kills the supervisor and the elector. Both are frozen first, so that neither can react to the death of the other.
+/// The elector is killed last, because the kernel continues a frozen process whose parent dies.
 fn kill_both(running: &Running) {
     let both = [running.supervisor(), running.elector()];
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
@@ -85,13 +85,13 @@ fn a_command_of_an_ordinary_user_dies_with_both_processes() {
 
 #[testkit::test(requires = check_root().and_then(|()| testkit::check_installed("pkill")))]
 fn a_command_of_an_ordinary_user_dies_when_leaderrun_is_killed_by_name() {
-    for name in NAME_PATTERNS {
+    for pattern in NAME_PATTERNS {
         let leaders = COMMANDS.map(|(script, processes)| {
             let leader = start_as_ordinary_user(script);
             let command = command_processes(&leader, processes);
             (leader, command)
         });
-        leaders.iter().for_each(|(leader, _)| pkill(leader, name));
+        leaders.iter().for_each(|(leader, _)| pkill(leader, pattern));
         leaders.into_iter().for_each(|(leader, command)| assert_dies(leader, &command));
     }
 }
@@ -107,9 +107,10 @@ fn a_command_that_has_changed_its_user_dies_with_both_processes() {
 /// Python, like Java, closes all descriptors in the processes that it starts.
 #[testkit::test]
 fn a_command_that_closes_every_descriptor_dies_with_both_processes() {
-    let closes_its_own = "import os, time; os.write(1, b'ready\\n'); os.closerange(0, 1024); time.sleep(1000)";
-    let in_its_children = "import subprocess; subprocess.run(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
-    for (script, processes) in [(closes_its_own, 1), (in_its_children, 4)] {
+    let closing_its_own = "import os, time; os.write(1, b'ready\\n'); os.closerange(0, 1024); time.sleep(1000)";
+    let closing_its_childrens =
+        "import subprocess; subprocess.run(['sh', '-c', 'sleep 1000 & echo ready; sleep 1000'])";
+    for (script, processes) in [(closing_its_own, 1), (closing_its_childrens, 4)] {
         let running = Candidate::new("a", &TestLock::file()).run(["python3", "-c", script]);
         let command = command_processes(&running, processes);
         let (elector, supervisor) = (running.elector(), running.supervisor());
@@ -200,10 +201,10 @@ fn lead_session(command: &mut Command) {
 }
 
 /// Sends SIGKILL to the processes of the leader's session whose names match this pattern.
-fn pkill(leader: &Running, name: &str) {
+fn pkill(leader: &Running, pattern: &str) {
     let session = leader.elector().to_string();
-    let killed = Command::new("pkill").args(["-KILL", "-s", &session, "-x", name]).status().expect("pkill");
-    assert!(killed.success(), "pkill found no {name}");
+    let killed = Command::new("pkill").args(["-KILL", "-s", &session, "-x", pattern]).status().expect("pkill");
+    assert!(killed.success(), "pkill found no process that matches {pattern}");
 }
 
 /// Sends SIGKILL to the processes that killall finds with these arguments.
@@ -243,9 +244,9 @@ fn the_next_command_starts_after_the_previous_one_is_dead() {
 
 #[testkit::test(requires = testkit::check_installed("pkill"))]
 fn the_next_command_starts_after_the_previous_one_is_dead_when_either_or_both_processes_are_killed_by_name() {
-    for name in NAME_PATTERNS {
+    for pattern in NAME_PATTERNS {
         for lock in [TestLock::file, TestLock::lease] {
-            assert_one_command_at_a_time(lock, |leader| pkill(leader, name));
+            assert_one_command_at_a_time(lock, |leader| pkill(leader, pattern));
         }
     }
 }
@@ -285,7 +286,7 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
 /// While both processes are frozen, the command continues although another candidate leads. leaderrun does not promise
 /// to prevent that.
 #[testkit::test]
-fn the_command_of_frozen_processes_dies_as_soon_as_one_of_them_continues_or_both_are_killed() {
+fn the_command_of_frozen_processes_dies_when_one_of_them_continues_or_both_are_killed() {
     enum End {
         ElectorContinues,
         SupervisorContinues,

@@ -30,7 +30,7 @@ fn the_log_names_the_processes_that_are_terminated_and_a_remedy() {
 }
 
 #[testkit::test]
-fn processes_that_end_with_the_command_cause_no_warning() {
+fn processes_that_end_before_the_command_or_are_stopped_with_it_cause_no_warning() {
     for script in ["true", "sleep 0.1 & wait", "echo a | cat; exit 3", "(sleep 0.05 &); sleep 0.3"] {
         let mut a = Candidate::new("a", &TestLock::file()).run_script(script);
         a.wait();
@@ -43,7 +43,7 @@ fn processes_that_end_with_the_command_cause_no_warning() {
 }
 
 #[testkit::test]
-fn with_wait_for_all_a_daemon_counts_as_the_command() {
+fn with_wait_for_all_a_daemon_is_treated_as_part_of_the_command() {
     let lock = TestLock::file();
     let mut a = start_daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for what it left running: sh (");
@@ -69,12 +69,12 @@ fn with_wait_for_all_leaderrun_exits_when_the_daemon_ends() {
 }
 
 #[testkit::test]
-fn a_daemon_is_dead_after_a_loss() {
+fn a_daemon_is_stopped_when_the_elector_is_killed() {
     let lock = TestLock::file();
     let mut a = start_daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for what it left running");
     let command = descendants(a.supervisor());
-    // Without the elector, the lock is no longer renewed.
+    // The supervisor then stops the command, because the lock is no longer renewed.
     kill(a.elector(), Signal::SIGKILL).expect("the process is alive");
     eventually("the daemon is dead", || command.iter().all(|process| !is_alive(process)));
     a.wait();
@@ -82,7 +82,7 @@ fn a_daemon_is_dead_after_a_loss() {
 }
 
 #[testkit::test]
-fn a_daemon_that_ignores_sigterm_is_killed_by_kill_after() {
+fn a_daemon_that_ignores_sigterm_is_killed_when_kill_after_has_passed() {
     let script = "setsid sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.02; done' & sleep 0.3";
     let mut a =
         Candidate::new("a", &TestLock::file()).args(["--wait-for", "all", "--kill-after", "200ms"]).run_script(script);

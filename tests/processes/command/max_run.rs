@@ -42,7 +42,7 @@ fn leaderrun_exits_with_the_status_of_a_command_that_ends_within_max_run() {
 }
 
 #[testkit::test]
-fn ignore_min_hold_runs_a_command_before_min_hold_has_passed() {
+fn with_ignore_min_hold_a_command_runs_before_min_hold_has_passed() {
     for lock in [TestLock::file(), TestLock::lease(), TestLock::of_kind("configmap+lease")] {
         Candidate::new("a", &lock).args(["--min-hold", "1h"]).run(["true"]).wait_for_exit(0);
         Candidate::new("b", &lock).args(["--wait", "0s"]).run(["true"]).wait_for_exit(NOT_ACQUIRED);

@@ -36,7 +36,7 @@ fn check_can_lock_memory() -> Result<(), String> {
 }
 
 #[testkit::test(requires = check_can_lock_memory())]
-fn both_processes_are_locked_in_memory() {
+fn the_code_of_both_processes_is_locked_in_memory() {
     let a = Candidate::new("a", &TestLock::file()).run_script("echo ready; sleep 1000");
     eventually("a leads", || a.output().contains("ready"));
     let is_locked = |process| {
@@ -45,5 +45,5 @@ fn both_processes_are_locked_in_memory() {
     };
     assert!(is_locked(a.elector()));
     // The supervisor locks its memory soon after it has started the command.
-    eventually("the supervisor is locked in memory", || is_locked(a.supervisor()));
+    eventually("the supervisor's code is locked in memory", || is_locked(a.supervisor()));
 }

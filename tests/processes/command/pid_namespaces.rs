@@ -10,10 +10,11 @@ use nix::unistd::{Pid, geteuid};
 
 use testkit::exit_status::LOST;
 use testkit::{
-    Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, descendants, eventually, is_alive, scratch,
+    Candidate, Cluster, Proxy, Running, TestLock, Witnesses, children, descendants, eventually, eventually_some,
+    is_alive, scratch,
 };
 
-/// `Ok` if this user can enter PID namespaces; otherwise the reason why not.
+/// `Ok` if this user is root, who may enter PID namespaces, and `unshare` is installed; otherwise what is missing.
 static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may enter a PID namespace".to_owned());
@@ -26,8 +27,7 @@ static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
 fn start_namespace() -> (Running, Pid) {
     let arguments = ["--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"];
     let running = Candidate::program("namespace", "unshare").args(arguments).start();
-    eventually("the namespace has an init process", || !children(running.pid()).is_empty());
-    let init = children(running.pid())[0];
+    let init = eventually_some("the namespace has an init process", || children(running.pid()).first().copied());
     eventually("the init process runs sleep", || {
         std::fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|comm| comm.trim_end() == "sleep")
     });
@@ -78,7 +78,7 @@ fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_
         let end = scratch::directory("end").join("now");
         let environment = format!("END={}", end.display());
         assert_witness_dead_before_next_command(words, &["env", &environment], script, |_| {
-            std::fs::write(&end, "").expect("a file")
+            std::fs::write(&end, "").expect("the file can be written")
         });
     }
 }

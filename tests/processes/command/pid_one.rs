@@ -24,8 +24,8 @@ static CAN_CREATE_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     }
 });
 
-/// Starts leaderrun as PID 1 of a new namespace. `mount_proc` is the option of `unshare` that mounts /proc, or empty.
-fn start_as_pid_1(mount_proc: &[&str], script: &str) -> Running {
+/// Starts leaderrun as PID 1 of a new namespace. `mount_proc` is the option of `unshare` that mounts /proc, if any.
+fn start_as_pid_1(mount_proc: Option<&str>, script: &str) -> Running {
     let mut arguments = vec!["--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
     arguments.extend(mount_proc);
     let lock = TestLock::file();
@@ -43,7 +43,7 @@ fn leaderrun_as_pid_1_relays_signals_and_reaps_orphans() {
         (setsid sh -c 'sleep 0.2; echo orphan ends' &)
         while :; do sleep 0.05; done
     "#;
-    let mut a = start_as_pid_1(&["--mount-proc"], script);
+    let mut a = start_as_pid_1(Some("--mount-proc"), script);
     eventually("the orphan ends", || a.output().contains("orphan ends"));
     // The started process is `unshare`, and leaderrun is its child.
     let leaderrun = children(a.pid())[0];
@@ -56,7 +56,7 @@ fn leaderrun_as_pid_1_relays_signals_and_reaps_orphans() {
 #[testkit::test(requires = CAN_CREATE_NAMESPACES.clone())]
 fn leaderrun_as_pid_1_kills_all_processes_even_if_proc_shows_another_namespace() {
     let mut a =
-        start_as_pid_1(&[], "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
+        start_as_pid_1(None, "trap '' TERM; (setsid sh -c \"trap '' TERM; while :; do sleep 0.05; done\" &) ; exit 5");
     a.wait_for_exit(5);
 }
 

@@ -88,6 +88,7 @@ fn no_command_is_run_if_threads_cannot_be_started() {
     a.wait_for_exit(FAILED);
     let expected = "the system call clone3 failed: Operation not permitted; allow it in the seccomp profile";
     assert!(a.log().contains(expected), "{}", a.log());
+    assert_eq!(a.output(), "");
 }
 
 #[testkit::test]
@@ -116,7 +117,8 @@ fn leaderrun_works_without_the_system_calls_that_it_does_not_need() {
     }
 }
 
-/// The directory has the sticky bit, so leaderrun could mistake the owner of the directory for the reason.
+/// The directory has the sticky bit, so the error could also mean that only the owner of a file may replace it. The
+/// message must not give this as the reason.
 #[testkit::test]
 fn the_message_about_a_lock_file_that_a_sandbox_refuses_names_the_seccomp_profile() {
     for errno in [libc::EPERM, libc::ENOSYS] {
@@ -202,7 +204,7 @@ fn loader() -> Option<String> {
 fn check_loader() -> Result<(), String> {
     match loader() {
         Some(loader) if std::path::Path::new(&loader).exists() => Ok(()),
-        _ => Err("the program is linked statically".to_owned()),
+        _ => Err("leaderrun is linked statically, or its loader is not installed".to_owned()),
     }
 }
 
@@ -253,7 +255,7 @@ fn the_message_about_too_little_memory_says_which_limit_to_raise() {
         }
     }
     // Of these 14 limits, the low ones must be refused, and the high ones must be enough.
-    assert!((1..14).contains(&refused), "{refused}");
+    assert!((1..14).contains(&refused), "{refused} limits were refused");
 }
 
 #[testkit::test(requires = check_root())]
@@ -274,8 +276,8 @@ fn the_message_about_a_limit_on_processes_says_which_limit_to_raise() {
 fn the_message_about_a_limit_on_processes_says_which_limit_to_raise_for_a_lock_in_a_cluster() {
     let proxy = Proxy::start(Cluster::shared());
     let kubeconfig = create_reachable_directory("limited-in-a-cluster", 0o755).join("kubeconfig");
-    fs::copy(proxy.kubeconfig(), &kubeconfig).expect("a kubeconfig");
-    fs::set_permissions(&kubeconfig, fs::Permissions::from_mode(0o644)).expect("permissions");
+    fs::copy(proxy.kubeconfig(), &kubeconfig).expect("the kubeconfig can be copied");
+    fs::set_permissions(&kubeconfig, fs::Permissions::from_mode(0o644)).expect("the file mode can be changed");
     for limit in 3..10 {
         let user = user_without_processes();
         let mut a = Candidate::program("a", leaderrun_for_all_users())
@@ -315,7 +317,7 @@ fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its
     let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));
     let kubeconfig = create_reachable_directory("by-name", 0o755).join("kubeconfig");
     let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
-    fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("a file");
+    fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("the kubeconfig can be written");
     let user = user_without_processes();
     let mut a = Candidate::program("a", leaderrun_for_all_users())
         .args(["--identity", "a", "--lock", &lock.name, "--kubeconfig"])

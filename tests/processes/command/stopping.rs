@@ -63,7 +63,7 @@ impl Freezer {
 
     fn freeze(processes: &[Pid]) -> Self {
         let directory = Path::new(Self::ROOT).join(format!("leaderrun-test-{}", std::process::id()));
-        fs::create_dir(&directory).expect("a cgroup");
+        fs::create_dir(&directory).expect("the cgroup can be created");
         let freezer = Self(directory);
         processes.iter().for_each(|process| freezer.write("tasks", &process.to_string()));
         freezer.write("freezer.state", "FROZEN");
@@ -71,7 +71,7 @@ impl Freezer {
     }
 
     fn write(&self, file: &str, text: &str) {
-        fs::write(self.0.join(file), text).expect("a file of the cgroup");
+        fs::write(self.0.join(file), text).expect("the cgroup can be changed");
     }
 }
 
@@ -151,7 +151,7 @@ fn signals_are_relayed_to_the_command() {
 }
 
 #[testkit::test]
-fn kill_after_kills_a_command_that_ignores_the_signal() {
+fn a_command_that_ignores_the_signal_is_killed_when_kill_after_has_passed() {
     let (_, mut a) = assert_hand_over_after_signal(
         &TestLock::lease(),
         &["ignore", "hidden"],
@@ -198,7 +198,7 @@ fn a_frozen_command_receives_sigterm() {
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &TestLock::file()).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let command = nix::unistd::Pid::from_raw(witnesses.lifetimes_of("a")[0].pid as i32);
+    let command = Pid::from_raw(witnesses.lifetimes_of("a")[0].pid as i32);
     nix::sys::signal::kill(command, Signal::SIGSTOP).expect("the process is alive");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(0);

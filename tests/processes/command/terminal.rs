@@ -117,7 +117,12 @@ fn shell(screen: &Screen, arguments: &[&str]) -> Running {
 
 /// Returns a shell command that runs leaderrun with `script` as its command.
 fn job(script: &str) -> String {
-    format!("{} --lock {} -- sh -c '{script}'", leaderrun(), TestLock::file().name)
+    job_with("", script)
+}
+
+/// Like [`job`], with these additional options.
+fn job_with(options: &str, script: &str) -> String {
+    format!("{} {options} --lock {} -- sh -c '{script}'", leaderrun(), TestLock::file().name)
 }
 
 #[testkit::test]
@@ -136,11 +141,11 @@ fn fg_gives_the_terminal_to_a_command_that_waits_for_it() {
     screen.type_keys(format!("{} &\n", job("read line; echo \"<$line>\"")).as_bytes());
     screen.wait_for("suspended until it gets the terminal");
     screen.type_keys(b"fg\n");
-    let in_foreground = || {
+    let foreground_program = || {
         let group = tcgetpgrp(&screen.keyboard).ok()?;
         std::fs::read_to_string(format!("/proc/{group}/comm")).ok()
     };
-    eventually("the command has the terminal", || in_foreground().as_deref() == Some("sh\n"));
+    eventually("the command has the terminal", || foreground_program().as_deref() == Some("sh\n"));
     screen.type_keys(b"typed\n");
     screen.wait_for("<typed>");
     screen.type_keys(b"exit 0\n");
@@ -193,7 +198,7 @@ fn ctrl_c_ends_a_script() {
 #[testkit::test]
 fn with_foreground_a_command_in_a_pipeline_has_the_terminal() {
     let mut screen = Screen::new();
-    let lines = format!("{} | cat", job("read line; echo \"<$line>\"").replace(" --lock", " --foreground --lock"));
+    let lines = format!("{} | cat", job_with("--foreground", "read line; echo \"<$line>\""));
     let mut shell = shell(&screen, &["-i", "-c", &lines]);
     screen.wait_for("started the command");
     screen.type_keys(b"typed\n");
@@ -215,8 +220,8 @@ fn the_modes_of_the_terminal_are_restored_after_a_command_that_was_killed() {
 fn kill_after_is_counted_from_ctrl_c() {
     for in_script in [false, true] {
         let mut screen = Screen::new();
-        let ignoring = job("trap \"\" INT; echo ready; while :; do sleep 0.02; done");
-        let line = format!("{}; echo \"status $?\"", ignoring.replace(" --lock", " --kill-after 300ms --lock"));
+        let job = job_with("--kill-after 300ms", "trap \"\" INT; echo ready; while :; do sleep 0.02; done");
+        let line = format!("{job}; echo \"status $?\"");
         let mut shell =
             if in_script { start_script(&screen, "bash", &line) } else { shell(&screen, &["-i", "-c", &line]) };
         screen.wait_for("ready");
@@ -228,8 +233,9 @@ fn kill_after_is_counted_from_ctrl_c() {
 
 #[testkit::test]
 fn with_kill_after_a_command_can_read_from_the_terminal() {
-    let line = job("printf \"go on? \"; read line; echo \"<$line>\"").replace(" --lock", " --kill-after 5s --lock");
-    // The first line makes the shell replace itself with leaderrun, which then ignores SIGTTIN like the shell.
+    let line = job_with("--kill-after 5s", "printf \"go on? \"; read line; echo \"<$line>\"");
+    // If a line consists of one command, the shell replaces itself with it, so leaderrun inherits the shell's ignored
+    // SIGTTIN.
     for line in [line.clone(), format!("{line}; true")] {
         let mut screen = Screen::new();
         let mut shell = shell(&screen, &["-i", "-c", &line]);

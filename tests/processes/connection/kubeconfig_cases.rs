@@ -101,7 +101,7 @@ fn files() -> Vec<KubeconfigCase> {
         r#"{"server":"$HTTPS","certificate-authority-data":"$CA"}}],"users":[{"name":"u","user":{"token":"secret"}}],"#,
         r#""contexts":[{"name":"x","context":{"cluster":"c","user":"u"}}],"current-context":"x"}"#
     );
-    let anchored = |text: &str| plain().replace(&format!("cluster: {CLUSTER}"), text);
+    let with_cluster = |text: &str| plain().replace(&format!("cluster: {CLUSTER}"), text);
     vec![
         single("plain", plain(), BY_TOKEN),
         single("CRLF", plain().replace('\n', "\r\n"), BY_TOKEN),
@@ -130,28 +130,32 @@ fn files() -> Vec<KubeconfigCase> {
         single("an extension", format!("{}extensions: [{{name: e, extension: {{a: 1}}}}]\n", plain()), BY_TOKEN),
         single("unknown fields", format!("{}x-unknown: {{a: [1, 2]}}\n", plain()), BY_TOKEN),
         single("a key twice", format!("current-context: other\n{}", plain()), BY_TOKEN),
-        single("an anchor", anchored(&format!("cluster: &a {CLUSTER}")), BY_TOKEN),
-        single("an alias", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: *a")), BY_TOKEN),
-        single("a merge key", format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {<<: *a, color: red}")), BY_TOKEN),
+        single("an anchor", with_cluster(&format!("cluster: &a {CLUSTER}")), BY_TOKEN),
+        single("an alias", format!("x-a: &a {CLUSTER}\n{}", with_cluster("cluster: *a")), BY_TOKEN),
+        single(
+            "a merge key",
+            format!("x-a: &a {CLUSTER}\n{}", with_cluster("cluster: {<<: *a, color: red}")),
+            BY_TOKEN,
+        ),
         single(
             "a merge key before the explicit server",
-            format!("{ANCHOR_B}{}", anchored("cluster: {<<: *b, server: '$HTTPS'}")),
+            format!("{ANCHOR_B}{}", with_cluster("cluster: {<<: *b, server: '$HTTPS'}")),
             BY_TOKEN,
         ),
         single(
             "a merge key that replaces the server",
-            format!("{ANCHOR_B}{}", anchored("cluster: {server: '$HTTPS', <<: *b}")),
+            format!("{ANCHOR_B}{}", with_cluster("cluster: {server: '$HTTPS', <<: *b}")),
             REFUSED,
         ),
         single(
             "a merge key that replaces a wrong server",
-            format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {server: 'https://127.0.0.1:1', <<: *a}")),
+            format!("x-a: &a {CLUSTER}\n{}", with_cluster("cluster: {server: 'https://127.0.0.1:1', <<: *a}")),
             BY_TOKEN,
         )
         .but_leaderrun(REFUSED, MERGE_KEY),
         single(
             "a merge key after another key",
-            format!("x-a: &a {CLUSTER}\n{}", anchored("cluster: {color: red, <<: *a}")),
+            format!("x-a: &a {CLUSTER}\n{}", with_cluster("cluster: {color: red, <<: *a}")),
             BY_TOKEN,
         ),
         single("hundreds of aliases", one_user_with_hundreds_of_names(), BY_TOKEN),
@@ -168,7 +172,7 @@ fn files() -> Vec<KubeconfigCase> {
         single("nested lists", format!("x-l: {}{}\n{}", "[".repeat(60), "]".repeat(60), plain()), BY_TOKEN),
         single("too deeply nested lists", format!("x-l: {}{}\n{}", "[".repeat(80), "]".repeat(80), plain()), BY_TOKEN)
             .but_leaderrun(REFUSED, LIMITS),
-        single("an unknown alias", anchored("cluster: *nobody"), REFUSED),
+        single("an unknown alias", with_cluster("cluster: *nobody"), REFUSED),
         single("broken YAML", "apiVersion: v1\nclusters: [\n", REFUSED),
         single("a list", "- a\n", REFUSED),
         single("a word", "word\n", REFUSED),

@@ -1,9 +1,8 @@
 //! Tests with many kubeconfigs, which leaderrun must understand in the same way as kubectl, apart from deliberate
 //! exceptions.
 //!
-//! The table is in [`kubeconfig_cases`](super::kubeconfig_cases). The outcome of a case describes the request that
-//! arrives at a server: its URL, user and namespace. If kubectl is installed, its outcomes are also compared with the
-//! table.
+//! The table is in [`kubeconfig_cases`](super::kubeconfig_cases). The outcome of a case describes the requests that
+//! arrive at a server. If kubectl is installed, its outcomes are also compared with the table.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -34,7 +33,8 @@ pub struct KubeconfigCase {
     pub files: Vec<(&'static str, String)>,
     /// The value of `--context`.
     pub context: Option<&'static str>,
-    /// The outcome of kubectl: `refused`, or for example `https/PREFIX called SERVER_NAME as USER in NAMESPACE`.
+    /// The outcome of kubectl: `refused`, or the request as `SCHEME[/PATH] [called SNI] as USER in NAMESPACE`. PATH is
+    /// the path of the kubeconfig's `server` URL, and SNI is the server name that the client sent in the TLS handshake.
     pub outcome: &'static str,
     /// The outcome of leaderrun and the reason, if it differs from kubectl's.
     pub leaderrun_outcome: Option<(&'static str, &'static str)>,
@@ -59,7 +59,7 @@ fn assert_outcomes(
     run: fn(&Setup, &KubeconfigCase) -> (String, String),
 ) {
     let cases = kubeconfig_cases();
-    assert!(cases.len() >= 100, "there should be at least 100 cases, not {}", cases.len());
+    assert!(cases.len() >= 100, "the table has lost cases: only {} are left", cases.len());
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -70,13 +70,13 @@ fn assert_outcomes(
                     if outcome != expected(case) {
                         let expected = expected(case);
                         let line = format!("{}: {outcome}, not {expected}\n      {output}", case.name);
-                        wrong.lock().expect("the list").push(line);
+                        wrong.lock().expect("no thread panics while it holds this lock").push(line);
                     }
                 }
             });
         }
     });
-    let wrong = wrong.into_inner().expect("the list");
+    let wrong = wrong.into_inner().expect("no thread panics while it holds this lock");
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
@@ -103,15 +103,16 @@ impl Setup {
             ("token", "from-file\n".to_owned()),
             ("empty", String::new()),
         ] {
-            fs::write(directory.join(name), contents).expect("a file");
+            fs::write(directory.join(name), contents).expect("the file can be written");
         }
         let plugin = concat!(
             "#!/bin/sh\necho '{\"kind\":\"ExecCredential\",\"apiVersion\":\"client.authentication.k8s.io/v1beta1\",",
             "\"status\":{\"token\":\"from-plugin\"}}'\n"
         );
-        fs::write(directory.join("plugin"), plugin).expect("a plugin");
-        fs::set_permissions(directory.join("plugin"), Permissions::from_mode(0o755)).expect("a program");
-        fs::create_dir(directory.join("sub")).expect("a directory");
+        fs::write(directory.join("plugin"), plugin).expect("the plugin can be written");
+        fs::set_permissions(directory.join("plugin"), Permissions::from_mode(0o755))
+            .expect("the file mode can be changed");
+        fs::create_dir(directory.join("sub")).expect("the directory can be created");
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         let wrapped = |text: &str| {
             let encoded = encoded(text);
@@ -150,11 +151,11 @@ impl Setup {
     }
 
     /// Writes the kubeconfigs, and returns the value for `KUBECONFIG`.
-    fn write(&self, case: &KubeconfigCase) -> String {
+    fn write_files(&self, case: &KubeconfigCase) -> String {
         let paths = case.files.iter().map(|(name, text)| {
             let path = self.directory.join(name);
             if text != "MISSING" {
-                fs::write(&path, self.fill_in_placeholders(text)).expect("a kubeconfig");
+                fs::write(&path, self.fill_in_placeholders(text)).expect("the kubeconfig can be written");
             }
             if name.is_empty() { String::new() } else { path.display().to_string() }
         });
@@ -169,8 +170,8 @@ impl Setup {
     }
 
     /// Writes the kubeconfigs, and returns the variables that make a program read them.
-    fn variables(&self, case: &KubeconfigCase) -> [(&'static str, String); 2] {
-        [("HOME", self.directory.display().to_string()), ("KUBECONFIG", self.write(case))]
+    fn install(&self, case: &KubeconfigCase) -> [(&'static str, String); 2] {
+        [("HOME", self.directory.display().to_string()), ("KUBECONFIG", self.write_files(case))]
     }
 
     fn outcome_of_leaderrun(&self, case: &KubeconfigCase) -> (String, String) {
@@ -178,7 +179,7 @@ impl Setup {
         if let Some(context) = case.context {
             status = status.args(["--context", context]);
         }
-        for (name, value) in self.variables(case) {
+        for (name, value) in self.install(case) {
             status = status.env(name, &value);
         }
         let mut status = status.start();
@@ -192,7 +193,7 @@ impl Setup {
     }
 
     fn outcome_of_kubectl(&self, case: &KubeconfigCase) -> (String, String) {
-        let variables = self.variables(case);
+        let variables = self.install(case);
         let kubectl = |arguments: &[&str]| {
             let mut kubectl = Command::new("kubectl");
             kubectl.args(arguments).envs(variables.clone()).stdin(Stdio::null());
@@ -208,8 +209,8 @@ impl Setup {
         (self.outcome(parse), output)
     }
 
-    /// Returns the outcome of a case from the recorded requests. `parse` gets the target of a request. It returns the
-    /// path from the server's URL and the namespace, or `None` if the request should be ignored.
+    /// Returns the outcome of a case from the recorded requests. `parse` splits the target of a request into the path
+    /// of the kubeconfig's `server` URL, and the namespace. It returns `None` if the request should be ignored.
     fn outcome(&self, parse: impl Fn(&str) -> Option<(String, String)>) -> String {
         let https = self.https.take_requests().into_iter().map(|request| ("https", request));
         let http = self.http.take_requests().into_iter().map(|request| ("http", request));

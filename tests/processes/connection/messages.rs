@@ -18,7 +18,7 @@ fn kubeconfig(server: SocketAddr) -> PathBuf {
         "{{clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}], users: [{{name: u, user: {{token: t}}}}], \
          contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
     );
-    fs::write(&file, text).expect("a kubeconfig");
+    fs::write(&file, text).expect("the kubeconfig can be written");
     file
 }
 
@@ -47,7 +47,7 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
 }
 
 #[testkit::test]
-fn the_message_recognizes_a_pod_whose_environment_is_incomplete() {
+fn the_message_says_whether_this_is_a_pod_and_which_variable_is_missing() {
     let log_with = |variables: &[(&str, &str)]| {
         let mut candidate = Candidate::without_options("a").args(["--lock", "probe"]).configure(|command| {
             for name in ["HOME", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
@@ -92,12 +92,12 @@ fn the_message_about_rejected_credentials_names_them() {
 }
 
 #[testkit::test]
-fn the_message_about_a_credential_names_its_field_and_its_file() {
+fn the_message_says_what_in_a_kubeconfig_cannot_be_used() {
     let directory = scratch::directory("fields");
     let (kubeconfig, text) = (directory.join("config"), directory.join("text"));
-    fs::write(&text, "some text").expect("a file");
+    fs::write(&text, "some text").expect("the file can be written");
     let issued = credentials::issue_certificate(ADMIN);
-    fs::write(directory.join("me.crt"), issued.certificate).expect("a certificate");
+    fs::write(directory.join("me.crt"), issued.certificate).expect("the certificate can be written");
     let text = text.display();
     for (cluster, user, expected) in [
         ("certificate-authority: /no/file", "", "certificate-authority /no/file: No such file or directory"),
@@ -134,7 +134,7 @@ fn the_message_about_a_credential_names_its_field_and_its_file() {
              users: [{{name: u, user: {{{user}}}}}], \
              contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
         );
-        fs::write(&kubeconfig, &contents).expect("a kubeconfig");
+        fs::write(&kubeconfig, &contents).expect("the kubeconfig can be written");
         let status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
         let mut status = status.args([&kubeconfig]).start();
         status.wait();
@@ -143,7 +143,7 @@ fn the_message_about_a_credential_names_its_field_and_its_file() {
 }
 
 #[testkit::test]
-fn a_lasting_failure_suggests_leaderrun_doctor_once() {
+fn leaderrun_doctor_is_suggested_once_during_a_lasting_failure() {
     let server = RecordingServer::responding_with(None, || (500, Vec::new(), "no".to_owned()));
     let mut candidate =
         Candidate::without_options("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
@@ -176,11 +176,14 @@ fn lease_with(headers: &str) -> String {
     )
 }
 
+fn many_headers(count: usize) -> String {
+    (0..count).map(|number| format!("X-Header-{number}: a\r\n")).collect()
+}
+
 #[testkit::test]
-fn headers_are_accepted_or_refused_as_in_go() {
-    let headers = |count: usize| (0..count).map(|number| format!("X-Header-{number}: a\r\n")).collect::<String>();
+fn unusual_headers_are_accepted_as_in_go() {
     for (description, headers) in [
-        ("500 headers", headers(500)),
+        ("500 headers", many_headers(500)),
         ("a header on two lines", "X-A: b\r\n  c\r\n".to_owned()),
         ("a space after a name", "X-A : b\r\n".to_owned()),
         ("a value that is not ASCII", "X-A: \u{fc}\r\n".to_owned()),
@@ -189,8 +192,12 @@ fn headers_are_accepted_or_refused_as_in_go() {
         let status = run_status(server_sending(lease_with(&headers)));
         assert!(status.output().contains("the holder"), "{description}: {}", status.log());
     }
+}
+
+#[testkit::test]
+fn too_many_headers_or_conflicting_lengths_are_refused() {
     for (description, headers) in
-        [("2000 headers", headers(2000)), ("two different lengths", "Content-Length: 1\r\n".to_owned())]
+        [("2000 headers", many_headers(2000)), ("two different lengths", "Content-Length: 1\r\n".to_owned())]
     {
         let server = server_sending(lease_with(&headers));
         let log = run_status(server).log();
@@ -199,7 +206,7 @@ fn headers_are_accepted_or_refused_as_in_go() {
 }
 
 #[testkit::test]
-fn the_message_about_a_response_that_is_not_http_names_the_server() {
+fn the_message_about_a_response_that_is_not_http_or_is_cut_off_names_the_server() {
     for (response, reason) in [
         ("", ""),
         ("SSH-2.0-OpenSSH_9.9\r\n", ""),

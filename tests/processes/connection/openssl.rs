@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use testkit::{Candidate, ChildProcess, eventually, scratch};
+use testkit::{Candidate, ChildProcess, eventually_some, scratch};
 
 /// The path of the Lease on the server.
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases/probe";
@@ -19,8 +19,9 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         let directory = scratch::directory("openssl");
-        fs::write(directory.join("config"), "[req]\ndistinguished_name = name\n[name]\n").expect("a configuration");
-        fs::write(directory.join("names"), "subjectAltName = IP:127.0.0.1\n").expect("the names of the server");
+        fs::write(directory.join("config"), "[req]\ndistinguished_name = name\n[name]\n")
+            .expect("the file can be written");
+        fs::write(directory.join("names"), "subjectAltName = IP:127.0.0.1\n").expect("the file can be written");
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -28,9 +29,9 @@ impl Setup {
             "spec": { "holderIdentity": "the holder" },
         });
         let path = directory.join(&LEASE[1..]);
-        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::create_dir_all(path.parent().expect("a directory")).expect("the directory can be created");
         let head = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n";
-        fs::write(path, format!("{head}{lease}")).expect("a Lease");
+        fs::write(path, format!("{head}{lease}")).expect("the Lease can be written");
         Self { directory }
     }
 
@@ -83,8 +84,7 @@ impl Setup {
             let (_, rest) = output.split_once("ACCEPT 127.0.0.1:")?;
             rest.split_once('\n').map(|(port, _)| port.to_owned())
         };
-        eventually("the server listens", || port().is_some());
-        Server { port: port().expect("a port"), _process: process }
+        Server { port: eventually_some("the server listens", port), _process: process }
     }
 
     /// Checks that leaderrun, and kubectl if it is installed, accept a server with these options. `user` contains the
@@ -95,7 +95,8 @@ impl Setup {
         assert!(output.contains("the holder"), "{description} is refused: {log}");
     }
 
-    /// Checks that leaderrun refuses a server with these options for this reason, although kubectl accepts the server.
+    /// Checks that leaderrun refuses a server with these options for this reason, and that kubectl, if it is installed,
+    /// accepts it.
     #[track_caller]
     fn assert_only_leaderrun_refuses(&self, description: &str, options: &str, user: &str, reason: &str) {
         let (output, log) = self.read_lease(description, options, user);
@@ -115,7 +116,7 @@ impl Setup {
              current-context: x}}",
             server.port
         );
-        fs::write(&kubeconfig, text).expect("a kubeconfig");
+        fs::write(&kubeconfig, text).expect("the kubeconfig can be written");
         if let Some(output) = read_lease_with_kubectl(&kubeconfig) {
             assert!(output.contains("the holder"), "kubectl refuses {description}: {output}");
         }
@@ -201,7 +202,7 @@ fn server_keys_and_key_exchanges_on_larger_curves_are_accepted() {
 }
 
 #[testkit::test(requires = testkit::check_installed("openssl"))]
-fn an_authority_can_use_any_digest_with_any_curve() {
+fn an_authority_can_use_each_digest_with_each_curve() {
     for curve in ["P-256", "P-384", "P-521"] {
         let setup = Setup::new();
         setup.create_authority(curve);

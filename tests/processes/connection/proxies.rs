@@ -30,12 +30,12 @@ fn kubeconfig(server: &str, more_fields: &str) -> PathBuf {
         "{{clusters: [{{name: c, cluster: {{server: '{server}', insecure-skip-tls-verify: true{more_fields}}}}}], \
          contexts: [{{name: x, context: {{cluster: c}}}}], current-context: x}}"
     );
-    fs::write(&file, text).expect("a kubeconfig");
+    fs::write(&file, text).expect("the kubeconfig can be written");
     file
 }
 
 /// Runs `leaderrun status` with these variables. Returns the method, target and credentials of the requests to the
-/// proxy.
+/// proxy, without repetitions.
 fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
     let mut status =
         Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
@@ -83,7 +83,7 @@ fn assert_previous_proxy_is_used(unusable_proxy: SocketAddr) {
             "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
             "current-context": "x",
         });
-        fs::write(file, config.to_string()).expect("a kubeconfig");
+        fs::write(file, config.to_string()).expect("the kubeconfig can be written");
     };
     let file = scratch::directory("proxies").join("config");
     write_kubeconfig(&file, proxy.address());
@@ -164,11 +164,11 @@ fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
          tls-server-name: localhost, proxy-url: '{proxy_url}'}}}}], users: [{{name: u, user: {user}}}], \
          contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
     );
-    fs::write(&file, text).expect("a kubeconfig");
+    fs::write(&file, text).expect("the kubeconfig can be written");
     file
 }
 
-/// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
+/// Runs `leaderrun status`. Returns whether its request arrives at the server, and its log.
 fn leaderrun_request_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
     let mut status =
         Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
@@ -178,7 +178,7 @@ fn leaderrun_request_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bo
     (!server.take_requests().is_empty(), status.log())
 }
 
-/// Returns whether kubectl's request arrives at the server; `None` if kubectl is not installed.
+/// Runs `kubectl version`. Returns whether its request arrives at the server; `None` if kubectl is not installed.
 fn kubectl_request_arrives(server: &RecordingServer, kubeconfig: &Path) -> Option<bool> {
     let mut kubectl = Command::new("kubectl");
     kubectl.args(["version", "--request-timeout", "20s"]).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
@@ -193,7 +193,7 @@ fn requests_arrive_through_proxies_of_each_kind() {
         [(TunnelProtocol::Http, "http"), (TunnelProtocol::Https, "https"), (TunnelProtocol::Socks5, "socks5")]
     {
         let proxy = TunnelProxy::start(protocol, server.address());
-        for (credentials, credentials_as_sent) in [("", ""), ("me:p%40ss@", " me:p@ss")] {
+        for (credentials, decoded) in [("", ""), ("me:p%40ss@", "me:p@ss")] {
             let kubeconfig =
                 trusting_kubeconfig(&format!("{scheme}://{credentials}{}", proxy.address()), USER_WITH_TOKEN);
             if let Some(arrived) = kubectl_request_arrives(&server, &kubeconfig) {
@@ -202,10 +202,10 @@ fn requests_arrive_through_proxies_of_each_kind() {
             proxy.take_destinations();
             let (arrived, log) = leaderrun_request_arrives(&server, &kubeconfig);
             assert!(arrived, "{scheme}: {log}");
-            let credentials_as_sent = if credentials_as_sent.is_empty() || protocol == TunnelProtocol::Socks5 {
-                credentials_as_sent.to_owned()
-            } else {
-                format!(" Basic {}", BASE64_STANDARD.encode(credentials_as_sent.trim()))
+            let credentials_as_sent = match (decoded, protocol) {
+                ("", _) => String::new(),
+                (_, TunnelProtocol::Socks5) => format!(" {decoded}"),
+                _ => format!(" Basic {}", BASE64_STANDARD.encode(decoded)),
             };
             let mut requested = proxy.take_destinations();
             requested.dedup();
@@ -243,7 +243,7 @@ fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
     assert!(leaderrun_request_arrives(&server, &kubeconfig(SERVER, &proxy_url)).0);
     let insecure = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
     let file = scratch::directory("proxies").join("config");
-    fs::write(&file, insecure.replace("verify: true", "verify: false")).expect("a kubeconfig");
+    fs::write(&file, insecure.replace("verify: true", "verify: false")).expect("the kubeconfig can be written");
     let (arrived, log) = leaderrun_request_arrives(&server, &file);
     assert!(!arrived, "a proxy whose CA is unknown should not be trusted");
     assert!(log.contains("the proxy's certificate"), "{log}");
@@ -251,7 +251,7 @@ fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
 }
 
 #[testkit::test]
-fn a_proxy_forwards_requests_to_a_server_without_tls() {
+fn requests_to_a_server_without_tls_are_sent_to_the_proxy_without_a_tunnel() {
     let proxy = RecordingServer::start(None);
     let kubeconfig = kubeconfig("http://api.leaderrun.invalid/prefix", "");
     let requests = requests_to(&proxy, &kubeconfig, &[("http_proxy", format!("http://me:p%40ss@{}", proxy.address()))]);

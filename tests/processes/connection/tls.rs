@@ -23,7 +23,7 @@ fn new_key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
-/// Returns the fields of the certificate of an authority with this name.
+/// Returns the certificate fields of an authority with this name.
 fn authority_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -36,7 +36,7 @@ fn self_signed(params: CertificateParams) -> Issuer {
     CertifiedIssuer::self_signed(params, new_key()).expect("an authority")
 }
 
-/// Returns the fields of the certificate of a server at 127.0.0.1.
+/// Returns the certificate fields of a server at 127.0.0.1.
 fn server_params() -> CertificateParams {
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
     params.distinguished_name.push(DnType::CommonName, "the server");
@@ -82,7 +82,7 @@ impl Setup {
         self.start_with_protocols(&[])
     }
 
-    /// Starts the server with these application protocols.
+    /// Starts the server with these application protocols (ALPN).
     fn start_with_protocols(&self, protocols: &[&str]) -> RecordingServer {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
         let config = ServerConfig::builder_with_provider(ring::default_provider().into())
@@ -96,7 +96,7 @@ impl Setup {
     /// Writes a kubeconfig for a server. Returns its path.
     fn kubeconfig(&self, server: &RecordingServer) -> PathBuf {
         let directory = scratch::directory("tls");
-        fs::write(directory.join("ca.crt"), &self.trusted).expect("a certificate");
+        fs::write(directory.join("ca.crt"), &self.trusted).expect("the authority can be written");
         let text = format!(
             "{{clusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: ca.crt, \
              tls-server-name: '{}'}}}}], users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
@@ -104,12 +104,12 @@ impl Setup {
             server.address(),
             self.server_name
         );
-        fs::write(directory.join("config"), text).expect("a kubeconfig");
+        fs::write(directory.join("config"), text).expect("the kubeconfig can be written");
         directory.join("config")
     }
 }
 
-/// Returns whether leaderrun's request arrives at the server, and leaderrun's log.
+/// Starts the server and runs `leaderrun status`. Returns whether its request arrives at the server, and its log.
 fn leaderrun_connects(setup: &Setup) -> (bool, String) {
     let server = setup.start();
     let kubeconfig = setup.kubeconfig(&server);
@@ -120,7 +120,8 @@ fn leaderrun_connects(setup: &Setup) -> (bool, String) {
     (!server.take_requests().is_empty(), status.log())
 }
 
-/// Returns whether kubectl's request arrives at the server; `None` if kubectl is not installed.
+/// Starts the server and runs `kubectl version`. Returns whether its request arrives at the server; `None` if kubectl
+/// is not installed.
 fn kubectl_connects(setup: &Setup) -> Option<bool> {
     let server = setup.start();
     let mut kubectl = Command::new("kubectl");
@@ -129,7 +130,8 @@ fn kubectl_connects(setup: &Setup) -> Option<bool> {
     Some(!server.take_requests().is_empty())
 }
 
-/// Checks that leaderrun and kubectl accept the server. `description` describes the case in failure messages.
+/// Checks that leaderrun, and kubectl if it is installed, accept the server. `description` describes the case in
+/// failure messages.
 #[track_caller]
 fn assert_accepted(description: &str, setup: &Setup) {
     let (arrived, log) = leaderrun_connects(setup);
@@ -137,7 +139,7 @@ fn assert_accepted(description: &str, setup: &Setup) {
     assert_ne!(kubectl_connects(setup), Some(false), "kubectl refuses {description}");
 }
 
-/// Checks that leaderrun refuses the server for this reason, and that kubectl refuses it, too.
+/// Checks that leaderrun refuses the server for this reason, and that kubectl, if it is installed, refuses it, too.
 #[track_caller]
 fn assert_refused(description: &str, setup: &Setup, reason: &str) {
     let (arrived, log) = leaderrun_connects(setup);
@@ -146,8 +148,8 @@ fn assert_refused(description: &str, setup: &Setup, reason: &str) {
     assert_ne!(kubectl_connects(setup), Some(true), "kubectl accepts {description}");
 }
 
-/// Checks that leaderrun refuses the server for this reason, although kubectl accepts it. `docs/kubernetes.md` lists
-/// these cases.
+/// Checks that leaderrun refuses the server for this reason, and that kubectl, if it is installed, accepts it.
+/// `docs/kubernetes.md` lists these cases.
 #[track_caller]
 fn assert_only_leaderrun_refuses(description: &str, setup: &Setup, reason: &str) {
     let (arrived, log) = leaderrun_connects(setup);
@@ -157,7 +159,7 @@ fn assert_only_leaderrun_refuses(description: &str, setup: &Setup, reason: &str)
 }
 
 #[testkit::test]
-fn a_certificate_of_the_configured_authority_is_accepted() {
+fn a_certificate_of_the_configured_authority_is_accepted_if_its_chain_is_complete() {
     let issuer = self_signed(authority_params("one"));
     assert_accepted("a certificate", &Setup::issued(server_params(), &issuer));
     let mut for_servers_and_clients = server_params();
@@ -179,7 +181,7 @@ fn a_certificate_of_the_configured_authority_is_accepted() {
 }
 
 #[testkit::test]
-fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
+fn a_server_certificate_that_is_the_configured_authority_is_accepted_if_it_is_valid_for_the_server() {
     let mut params = authority_params("self-made");
     params.subject_alt_names = server_params().subject_alt_names;
     assert_accepted("an authority as the server", &Setup::self_signed(params.clone()));
@@ -201,7 +203,7 @@ fn a_server_certificate_that_is_the_configured_authority_is_accepted() {
 }
 
 #[testkit::test]
-fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issued() {
+fn a_server_may_use_a_valid_authority_certificate_that_the_configured_authority_issued() {
     let issuer = self_signed(authority_params("one"));
     let mut both = authority_params("both");
     both.subject_alt_names = server_params().subject_alt_names;
@@ -235,23 +237,26 @@ fn a_server_may_use_an_authority_certificate_that_the_configured_authority_issue
 #[testkit::test]
 fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
     let issuer = self_signed(authority_params("one"));
-    let valid = |mut params: CertificateParams, from, until| {
+    let with_years = |mut params: CertificateParams, from, until| {
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(until, 12, 31);
         params
     };
     for (from, until) in [(1970, 2049), (2020, 2050), (2020, 9999)] {
-        assert_accepted(&format!("{from} to {until}"), &Setup::issued(valid(server_params(), from, until), &issuer));
-        let authority = self_signed(valid(authority_params("two"), from, until));
+        assert_accepted(
+            &format!("{from} to {until}"),
+            &Setup::issued(with_years(server_params(), from, until), &issuer),
+        );
+        let authority = self_signed(with_years(authority_params("two"), from, until));
         assert_accepted(&format!("an authority from {from} to {until}"), &Setup::issued(server_params(), &authority));
     }
     let reason = "has a date that is malformed or before 1970, which the TLS library does not support";
     assert_only_leaderrun_refuses(
         "an old server certificate",
-        &Setup::issued(valid(server_params(), 1960, 2049), &issuer),
+        &Setup::issued(with_years(server_params(), 1960, 2049), &issuer),
         reason,
     );
-    let old = self_signed(valid(authority_params("old"), 1960, 2049));
+    let old = self_signed(with_years(authority_params("old"), 1960, 2049));
     let mut issued_by_old = Setup::issued(server_params(), &old);
     assert_only_leaderrun_refuses("an old authority", &issued_by_old, reason);
     issued_by_old.trusted += &issuer.pem();
@@ -264,7 +269,7 @@ fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
     with_unneeded_old.trusted += &old.pem();
     assert_accepted("an old authority that is not needed", &with_unneeded_old);
     let intermediate =
-        CertifiedIssuer::signed_by(valid(authority_params("intermediate"), 1960, 2049), new_key(), &issuer);
+        CertifiedIssuer::signed_by(with_years(authority_params("intermediate"), 1960, 2049), new_key(), &issuer);
     let intermediate = intermediate.expect("an authority");
     let mut with_intermediate = Setup::issued(server_params(), &intermediate);
     with_intermediate.chain.push(intermediate.der().clone());
@@ -273,13 +278,13 @@ fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
 }
 
 #[testkit::test]
-fn an_ipv4_address_in_a_certificate_may_be_written_as_ipv6() {
+fn an_address_in_a_certificate_may_be_an_ipv4_mapped_ipv6_address() {
     let issuer = self_signed(authority_params("one"));
     let setup_with_name =
         |name: &str| Setup::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
-    assert_accepted("the address as IPv6", &setup_with_name("::ffff:127.0.0.1"));
+    assert_accepted("the IPv4-mapped address", &setup_with_name("::ffff:127.0.0.1"));
     assert_refused(
-        "another address as IPv6",
+        "another IPv4-mapped address",
         &setup_with_name("::ffff:127.0.0.2"),
         "not for 127.0.0.1; try setting tls-server-name",
     );

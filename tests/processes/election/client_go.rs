@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::other_candidate::{Ending, Implementation, LEADER_ANNOTATION, OtherCandidate, RecordPath};
 use testkit::{Candidate, Cluster, TestLock, Witnesses};
 
-/// Returns a Lease and a ConfigMap as locks, and where their records are. The ConfigMap already exists, because
+/// Returns a Lease and a ConfigMap as locks, and where their records are. Creates the ConfigMap, because
 /// [`OtherCandidate`] does not create the object whose annotation it writes.
 fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));

@@ -1,10 +1,11 @@
-//! Tests of a leader under CPU limits and load. This command makes the measurements for the table in `docs/safety.md`:
+//! Tests of a leader under CPU limits and load. This command makes the measurements for the last table in the section
+//! "CPU limits" of `docs/safety.md`:
 //!
 //! ```console
-//! LEADERRUN_CPU_LIMITS=3 cargo test --test processes -- cpu_limits --nocapture
+//! LEADERRUN_CPU_LIMIT_TRIALS=3 cargo test --test processes -- cpu_limits --nocapture
 //! ```
 //!
-//! `LEADERRUN_CPU_LIMITS` is the number of trials for each row of the output. A row shows the worst outcome.
+//! `LEADERRUN_CPU_LIMIT_TRIALS` is the number of trials for each row of the output. A row shows the worst outcome.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -18,8 +19,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use serde_json::Value;
 use testkit::exit_status::LOST;
-use testkit::witness::boot_time;
-use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, eventually};
+use testkit::witness::nanos_since_boot;
+use testkit::{Candidate, Cluster, Match, Proxy, Running, TIMEOUT, TestLock, Witnesses, eventually};
 
 /// The CPU limits under which leaderrun is measured, in percent of one CPU. `None` means no limit.
 const LIMITS: [Option<u32>; 5] = [Some(5), Some(10), Some(20), Some(50), None];
@@ -44,7 +45,7 @@ struct CgroupVersion {
     root: &'static str,
     limit_file: &'static str,
     weight_file: &'static str,
-    /// The largest CPU weight. Cgroups of these tests get it so that other programs do not take their CPU time.
+    /// The largest CPU weight. The tests' cgroups get it so that other programs do not starve them.
     max_weight: &'static str,
 }
 
@@ -66,8 +67,8 @@ impl Cgroup {
         let version = Self::version();
         let directory =
             Path::new(version.root).join(format!("leaderrun-test-{}-{:x}", std::process::id(), fastrand::u32(..)));
-        fs::create_dir(&directory).expect("a cgroup");
-        fs::write(directory.join(version.weight_file), version.max_weight).expect("a weight");
+        fs::create_dir(&directory).expect("the cgroup can be created");
+        fs::write(directory.join(version.weight_file), version.max_weight).expect("the weight can be set");
         Self(directory)
     }
 
@@ -81,7 +82,7 @@ impl Cgroup {
     fn limit_to(&self, percent: u32) {
         // The limit is in microseconds for each period of 100 ms.
         let microseconds = percent * 1000;
-        fs::write(self.0.join(Self::version().limit_file), microseconds.to_string()).expect("a limit");
+        fs::write(self.0.join(Self::version().limit_file), microseconds.to_string()).expect("the limit can be set");
     }
 
     /// Removes the limit. Under a limit, killed threads may take minutes to end.
@@ -113,17 +114,17 @@ impl Drop for Cgroup {
 
 /// Returns the number of trials for each row, or `None` if no measurement is requested.
 fn trials() -> Option<u32> {
-    std::env::var("LEADERRUN_CPU_LIMITS").ok()?.parse().ok()
+    std::env::var("LEADERRUN_CPU_LIMIT_TRIALS").ok()?.parse().ok()
 }
 
 /// Returns an error if no measurement is requested, or if this user cannot limit the CPU time.
 fn check_can_measure() -> Result<(), String> {
-    trials().ok_or("LEADERRUN_CPU_LIMITS is not set")?;
+    trials().ok_or("LEADERRUN_CPU_LIMIT_TRIALS is not set")?;
     crate::other_users::check_root()
 }
 
 /// Makes a candidate start in this cgroup, without permission to set a real-time priority, as in most containers.
-fn in_container(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
+fn configure_as_in_container(candidate: Candidate, cgroup: Option<&Cgroup>) -> Candidate {
     const CAP_SYS_NICE: libc::c_ulong = 23;
     let members =
         cgroup.map(|Cgroup(directory)| CString::new(directory.join("cgroup.procs").into_os_string().into_vec()));
@@ -154,8 +155,9 @@ struct Outcome {
     led: bool,
 }
 
-/// Starts a thread that waits until a process has received SIGKILL or has ended, and returns the time in nanoseconds
-/// since boot. A process that has received SIGKILL executes no more code, although its threads take a while to end.
+/// Starts a thread that waits until a process has received SIGKILL or has ended. The result of the thread is this time,
+/// in nanoseconds since boot. A process that has received SIGKILL executes no more code, although its threads take a
+/// while to end.
 fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
     thread::spawn(move || {
         loop {
@@ -164,7 +166,7 @@ fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
             let pending = field("SigPnd:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
             let is_zombie = field("State:").is_some_and(|state| state.trim().starts_with('Z'));
             if is_zombie || pending.is_none_or(|pending| pending & SIGKILL_BIT != 0) {
-                return boot_time();
+                return nanos_since_boot();
             }
             thread::sleep(POLL_INTERVAL);
         }
@@ -177,7 +179,8 @@ fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let cgroup = percent.map(Cgroup::limited_to);
     let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), TIMING).args(["--log-format", "json"]);
-    let mut a = in_container(a, cgroup.as_ref()).run_witness(&witnesses, &["ignore", &format!("busy={busy_threads}")]);
+    let mut a = configure_as_in_container(a, cgroup.as_ref())
+        .run_witness(&witnesses, &["ignore", &format!("busy={busy_threads}")]);
     let start = Instant::now();
     while witnesses.lifetimes_of("a").is_empty() && start.elapsed() < TIMEOUT {
         thread::sleep(POLL_INTERVAL);
@@ -194,7 +197,7 @@ fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     });
     a.wait();
     b.stop();
-    Outcome { lateness: greatest_logged(&a, "runs_late", "delay_seconds"), margin, led }
+    Outcome { lateness: logged_number(&a, "runs_late", "delay_seconds"), margin, led }
 }
 
 /// Measures and prints a row of the output. Returns the row only if two commands were alive at the same time.
@@ -213,16 +216,17 @@ fn measure_row(percent: Option<u32>, busy_threads: u32) -> Option<String> {
     margin.filter(|margin| *margin <= 0.0).map(|_| row)
 }
 
-/// Returns the greatest number in this field of this log event, or 0 if the event was not logged.
-fn greatest_logged(candidate: &Running, event: &str, field: &str) -> f64 {
+/// Returns the number in this field of a log event that is logged at most once, or 0 if it was not logged.
+fn logged_number(candidate: &Running, event: &str, field: &str) -> f64 {
     let log = candidate.log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events.filter(|logged| logged["event"] == event).filter_map(|logged| logged[field].as_f64()).fold(0.0, f64::max)
+    events.filter(|logged| logged["event"] == event).find_map(|logged| logged[field].as_f64()).unwrap_or(0.0)
 }
 
 /// Killed threads need CPU time to end, and the limit applies to that time, too. If all 14,000 threads of this test
-/// were killed together at the kill deadline, they would take minutes to end. With the default durations, leaderrun
-/// would give up leadership instead.
+/// were killed together at the kill deadline, they would take minutes to end. leaderrun therefore begins earlier and
+/// kills gradually. With the default durations there is too little time for that, and leaderrun would give up
+/// leadership, so this test uses longer ones.
 #[testkit::test(requires = check_can_measure())]
 fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let proxy = Proxy::start(Cluster::shared());
@@ -232,14 +236,15 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     let a = Candidate::with_timing("a", &lock.through(proxy.kubeconfig()), timing);
     let process = witnesses.command(&["ignore", "threads=2000"]);
     let seven_copies = ["sh", "-c", "for i in 1 2 3 4 5 6; do \"$@\" & done; exec \"$@\"", "sh"].map(OsString::from);
-    let mut a = in_container(a, Some(&cgroup)).run(seven_copies.into_iter().chain(process));
+    let mut a = configure_as_in_container(a, Some(&cgroup)).run(seven_copies.into_iter().chain(process));
     witnesses.wait_for("a", 7);
     cgroup.limit_to(10);
     let mut b = Candidate::with_timing("b", &lock, timing).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     a.wait_for_log("threads of the command would take about");
-    let renewals = proxy.requests().len();
-    eventually("a renewal brings the deadlines forward", || proxy.requests().len() > renewals);
+    let count_writes = || proxy.requests().iter().filter(|request| Match::put().covers(request)).count();
+    let writes = count_writes();
+    eventually("a renewal brings the deadlines forward", || count_writes() > writes);
     let leaderrun = [a.elector(), a.supervisor()].map(|process| process.to_string());
     proxy.partition();
     witnesses.wait_for("b", 1);
@@ -256,10 +261,12 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     witnesses.assert_one_at_a_time(2);
 }
 
+/// Fails if two commands were alive at the same time. `docs/safety.md` says when that is known to happen: with 200 busy
+/// threads under 5 %.
 #[testkit::test(requires = check_can_measure())]
-fn two_commands_are_never_alive_at_once_under_any_cpu_limit_and_load() {
+fn measures_cpu_limits_and_reports_overlaps() {
     println!(
-        "| CPU limit | Busy threads | Lateness at the first warning | From the end of the command to the next start | Outcome |"
+        "| CPU limit | Busy threads | Lateness in the warning | From the end of the command to the next start | Outcome |"
     );
     println!("|---|---|---|---|---|");
     let rows =

@@ -158,7 +158,7 @@ fn the_other_build_asks_the_leader_to_step_down() {
 }
 
 #[testkit::test(requires = check_last_release())]
-fn the_other_build_waits_until_the_lock_is_due() {
+fn the_other_build_respects_min_hold() {
     for [leader, standby] in directions() {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = leader.candidate("a", &lock).args(["--min-hold", "10s"]).run_witness(&witnesses, &["ends"]);

@@ -73,7 +73,7 @@ fn a_leader_survives_the_loss_of_the_response_to_a_renewal() {
 }
 
 #[testkit::test]
-fn a_leader_survives_an_overloaded_api_server() {
+fn a_leader_survives_temporary_errors_of_the_api_server() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let (lock, a) = start_leader(&proxy, &witnesses);
     for (status, retry_after) in [(429, Some(1)), (500, None), (503, None), (504, None)] {

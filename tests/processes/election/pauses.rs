@@ -6,9 +6,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use testkit::exit_status::LOST;
-use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, boot_time, eventually};
+use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, eventually, nanos_since_boot};
 
-/// One second in the unit of [`boot_time`].
+/// One second in the unit of [`nanos_since_boot`].
 const SECOND: u64 = 1_000_000_000;
 
 /// With these durations, the stop signal is due 4 s after the last renewal, and the kill is due 3 s later.
@@ -25,7 +25,7 @@ fn send(process: Pid, signal: Signal) {
 }
 
 fn sleep_until(time: u64) {
-    std::thread::sleep(Duration::from_nanos(time.saturating_sub(boot_time())));
+    std::thread::sleep(Duration::from_nanos(time.saturating_sub(nanos_since_boot())));
 }
 
 /// Without the queued renewals, the stop signal would be due 4 s after the last renewal that the supervisor has
@@ -44,20 +44,20 @@ fn queued_renewals_are_applied_before_the_deadline_is_checked() {
     a.stop();
 }
 
-/// Cuts off the leader `a`, whose witness behaves as `words` say, freezes some of its processes with `freeze`, and
-/// sends leaderrun SIGUSR1. Thaws all processes when `thaw_after` nanoseconds have passed since `a` was cut off. The
-/// returned number is the time of the thaw.
+/// Cuts off the leader `a`, whose witness gets `words`, freezes some of its processes with `freeze`, and sends
+/// leaderrun SIGUSR1. Thaws all processes when `thaw_after` nanoseconds have passed since `a` was cut off. Returns the
+/// witnesses, `a`, and the time of the thaw.
 fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_after: u64) -> (Witnesses, Running, u64) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, words);
     let life = command_lifetime(&witnesses);
     proxy.partition();
-    let partitioned_at = boot_time();
+    let partitioned_at = nanos_since_boot();
     freeze(&a, &life);
     a.signal(Signal::SIGUSR1);
     sleep_until(partitioned_at + thaw_after);
-    let thawed_at = boot_time();
+    let thawed_at = nanos_since_boot();
     send(Pid::from_raw(life.pid as i32), Signal::SIGCONT);
     let _ = kill(a.supervisor(), Signal::SIGCONT);
     send(a.elector(), Signal::SIGCONT);

@@ -49,8 +49,8 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     for round in 1..=2 {
-        let ended = witnesses.lifetimes_of("a").len() - 2;
-        let lives = witnesses.lifetimes_of("a").split_off(ended);
+        let earlier = witnesses.lifetimes_of("a").len() - 2;
+        let lives = witnesses.lifetimes_of("a").split_off(earlier);
         proxy.partition();
         eventually("the command is dead", || lives.iter().all(|life| !is_alive(life.pid)));
         proxy.heal();
@@ -122,7 +122,7 @@ fn a_signal_during_a_rejoin_does_not_end_leaderrun() {
     a.stop();
 }
 
-/// Returns the time at which the lock is due, if this line of `leaderrun status -o json` states it.
+/// Returns the time at which the command is due, if this line of `leaderrun status -o json` states it.
 fn due_time(line: &str) -> Option<Timestamp> {
     let status: Value = serde_json::from_str(line).expect("a JSON document");
     Some(status["notBefore"].as_str()?.parse().expect("a time"))
@@ -171,9 +171,8 @@ fn with_every_leaderrun_ends_when_the_command_fails_or_on_a_signal() {
     waiting.wait_for_exit(143);
 }
 
-/// Even after SIGTERM, only the exit status decides whether the command has succeeded.
 #[testkit::test]
-fn a_command_that_ends_with_status_0_after_sigterm_has_succeeded() {
+fn after_sigterm_a_command_has_succeeded_only_if_it_exits_with_status_0() {
     for option in ["--min-hold", "--every"] {
         for (reaction, next_status) in [("exit 0", NOT_ACQUIRED), ("exit 3", 0), ("trap - TERM; kill -TERM $$", 0)] {
             let lock = TestLock::file();

@@ -34,7 +34,9 @@ impl SlowProxy {
         let open = Arc::clone(&connections);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                open.lock().expect("the connections").push(stream.try_clone().expect("a descriptor"));
+                open.lock()
+                    .expect("no thread panics while it holds this lock")
+                    .push(stream.try_clone().expect("a descriptor"));
                 thread::spawn(move || relay(stream, server));
             }
         });
@@ -42,7 +44,7 @@ impl SlowProxy {
     }
 
     fn break_connections(&self) {
-        for stream in self.connections.lock().expect("the connections").drain(..) {
+        for stream in self.connections.lock().expect("no thread panics while it holds this lock").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -86,8 +88,8 @@ fn a_client_certificate_is_replaced_on_slow_connections_without_a_loss() {
         (SlowProxy::start(cluster.address()), Witnesses::new(), scratch::directory("slow"));
     let [kubeconfig, certificate, key] = ["kubeconfig", "me.crt", "me.key"].map(|name| directory.join(name));
     let write = |issued: &ClientCertificate| {
-        fs::write(&key, &issued.key).expect("a key");
-        fs::write(&certificate, &issued.certificate).expect("a certificate");
+        fs::write(&key, &issued.key).expect("the key can be written");
+        fs::write(&certificate, &issued.certificate).expect("the certificate can be written");
     };
     let old = credentials::issue_certificate(ADMIN);
     write(&old);

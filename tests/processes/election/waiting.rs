@@ -26,7 +26,7 @@ fn termination_signals_end_a_standby() {
 }
 
 #[testkit::test]
-fn a_claim_that_is_pending_when_a_standby_ends_is_released() {
+fn a_lock_that_a_pending_claim_acquires_is_released_when_the_candidate_ends() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let claim_response = proxy.hold_responses(Match::put());
@@ -42,7 +42,7 @@ fn a_claim_that_is_pending_when_a_standby_ends_is_released() {
 }
 
 #[testkit::test]
-fn a_signal_that_was_ignored_at_the_start_does_not_end_a_standby() {
+fn sighup_does_not_end_a_standby_that_was_started_with_it_ignored() {
     let lock = TestLock::file();
     let witnesses = Witnesses::new();
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -103,7 +103,7 @@ fn a_standby_gives_up_after_the_wait_duration() {
 }
 
 #[testkit::test]
-fn wait_zero_gives_up_on_a_live_holder() {
+fn with_wait_0s_a_candidate_gives_up_if_the_holder_is_alive() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let _a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -113,7 +113,7 @@ fn wait_zero_gives_up_on_a_live_holder() {
 }
 
 #[testkit::test]
-fn wait_zero_still_takes_over_from_a_dead_holder() {
+fn with_wait_0s_a_candidate_still_takes_over_from_a_dead_holder() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -134,7 +134,7 @@ fn wait_zero_still_takes_over_from_a_dead_holder() {
 }
 
 #[testkit::test]
-fn wait_zero_gives_up_if_the_api_server_does_not_respond() {
+fn with_wait_0s_a_candidate_gives_up_if_the_api_server_does_not_respond() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     proxy.partition();
@@ -158,7 +158,7 @@ fn a_standby_gives_up_in_time_if_opening_the_lock_file_blocks() {
     b.wait_for_log("held by a");
     let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let pipe = path.with_extension("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    std::fs::rename(&pipe, path).expect("the file is replaced");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("the pipe can be created");
+    std::fs::rename(&pipe, path).expect("the file can be replaced");
     b.wait_for_exit(NOT_ACQUIRED);
 }

@@ -34,7 +34,8 @@ fn add_label_and_annotation(lease: &mut Value) {
 #[testkit::test]
 fn a_lock_is_not_acquired_if_the_record_is_stored_with_changes() {
     let cluster = Cluster::start_in_process();
-    // Without its mark, or with another holder, the record looks like that of another candidate.
+    // Without the `leaderrun/run` annotation, or with another holder, the record looks like another candidate's, so the
+    // status is `NOT_ACQUIRED`.
     for (change, wait, expected, status) in [
         (shorten_duration as fn(&mut Value), "4s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),
         (shorten_duration, "0s", "with a lease duration of 3 s instead of 6 s", UNAVAILABLE),
@@ -72,7 +73,7 @@ fn a_leader_loses_the_lock_if_its_lease_duration_is_shortened() {
 }
 
 #[testkit::test]
-fn labels_that_a_policy_adds_to_a_lease_are_kept() {
+fn what_a_policy_adds_to_a_lease_is_kept_and_is_not_an_outside_edit() {
     let (cluster, witnesses) = (Cluster::start_in_process(), Witnesses::new());
     let lock = lease_in(&cluster);
     cluster.api_server().set_admission(Some(add_label_and_annotation));
@@ -81,6 +82,7 @@ fn labels_that_a_policy_adds_to_a_lease_are_kept() {
     let lease = || cluster.admin().get(&lock.lease_path()).expect("the Lease");
     cluster.wait_for_renewals(&lock, 1);
     assert_eq!(lease()["metadata"]["labels"]["team"], "blue");
+    assert_eq!(lease()["metadata"]["annotations"]["audited"], "yes");
     candidate.stop();
-    assert!(!candidate.log().contains("edited"), "{}", candidate.log());
+    assert!(!candidate.log().contains("edited"), "there was no outside edit: {}", candidate.log());
 }

@@ -66,16 +66,19 @@ fn a_leader_keeps_its_lock_and_all_other_content_while_another_program_writes_to
 }
 
 #[testkit::test]
-fn an_annotation_that_is_not_a_record_is_never_overwritten() {
+fn an_annotation_that_is_not_a_record_is_not_overwritten() {
     let (lock, witnesses) = (TestLock::of_kind("configmap"), Witnesses::new());
-    let metadata = json!({ "name": "job", "annotations": { LEADER_ANNOTATION: "not a record \u{1b}[2J" } });
+    let not_a_record = "not a record \u{1b}[2J";
+    let metadata = json!({ "name": "job", "annotations": { LEADER_ANNOTATION: not_a_record } });
     let path = lock.object_path("configmaps");
     let admin = Cluster::shared().admin();
     admin.create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("a ConfigMap");
     let mut a = Candidate::new("a", &lock).args(["--wait", "3s"]).run_witness(&witnesses, &[]);
     a.wait_for_exit(UNAVAILABLE);
-    assert!(a.log().contains("has no leader election record"), "{}", a.log());
+    assert!(a.log().contains("is not a valid leader election record"), "{}", a.log());
     assert!(!a.log().contains('\u{1b}'));
+    let object = admin.get(&path).expect("the ConfigMap");
+    assert_eq!(object["metadata"]["annotations"][LEADER_ANNOTATION], not_a_record);
     witnesses.assert_one_at_a_time(0);
 }
 
@@ -107,7 +110,7 @@ fn a_record_of_another_program_with_unusual_times_expires() {
 }
 
 #[testkit::test]
-fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_starts() {
+fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_command_starts() {
     for kind in ["endpoints", "endpoints+lease"] {
         let proxy = Proxy::start(Cluster::shared());
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
@@ -125,7 +128,7 @@ fn the_command_of_a_lock_in_an_annotation_is_dead_before_the_next_starts() {
 }
 
 #[testkit::test]
-fn a_candidate_with_the_logged_permissions_acquires_a_lock_in_a_configmap() {
+fn a_candidate_logs_the_missing_permissions_for_a_configmap_and_leads_once_it_has_them() {
     let lock = TestLock::of_kind("configmap").through(Cluster::shared().kubeconfig_for("deputy"));
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);

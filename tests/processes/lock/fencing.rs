@@ -14,7 +14,7 @@ fn recipe(name: &str) -> PathBuf {
 }
 
 /// Runs a recipe as the leader with this token. Returns whether the write was accepted.
-fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
+fn run_recipe(recipe: &mut Command, token: &str, input: &str) -> bool {
     recipe.env("LEADERRUN_FENCING_TOKEN", token).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = recipe.spawn().expect("the recipe");
     let _ = child.stdin.take().expect("stdin").write_all(input.as_bytes());
@@ -27,9 +27,8 @@ fn write_is_accepted(recipe: &mut Command, token: &str, input: &str) -> bool {
 #[testkit::test(requires = testkit::check_installed("sqlite3"))]
 fn a_table_refuses_an_older_leader() {
     let database = scratch::directory("sql").join("report.db");
-    let write = |token: &str, total: &str| {
-        write_is_accepted(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "")
-    };
+    let write =
+        |token: &str, total: &str| run_recipe(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "");
     let total = || {
         let read = Command::new("sqlite3").arg(&database).arg("SELECT total FROM report").output().expect("sqlite3");
         String::from_utf8_lossy(&read.stdout).trim().to_owned()
@@ -44,7 +43,7 @@ fn a_table_refuses_an_older_leader() {
 #[testkit::test(requires = testkit::check_installed("flock"))]
 fn a_file_refuses_an_older_leader() {
     let file = scratch::directory("file").join("report");
-    let write = |token: &str, text: &str| write_is_accepted(Command::new(recipe("file.sh")).arg(&file), token, text);
+    let write = |token: &str, text: &str| run_recipe(Command::new(recipe("file.sh")).arg(&file), token, text);
     for (token, text, accepted, expected) in
         [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
     {
@@ -54,6 +53,7 @@ fn a_file_refuses_an_older_leader() {
             "token {token}"
         );
     }
+    // The recipe also accepts the token that leaderrun itself passes to it.
     let line = format!("echo led | {} {}", recipe("file.sh").display(), file.with_file_name("led").display());
     Candidate::new("a", &TestLock::file()).run_script(&line).wait_for_exit(0);
     assert_eq!(fs::read_to_string(file.with_file_name("led")).expect("the file can be read"), "led\n");
@@ -85,12 +85,12 @@ esac
 fn object_storage_refuses_an_older_leader() {
     let store = scratch::directory("store");
     let programs = scratch::directory("programs");
-    fs::write(programs.join("aws"), FAKE_AWS).expect("a program");
+    fs::write(programs.join("aws"), FAKE_AWS).expect("the program can be written");
     fs::set_permissions(programs.join("aws"), fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let body = scratch::directory("body").join("text");
     let put = |token: &str, text: &str| {
-        fs::write(&body, text).expect("a file");
+        fs::write(&body, text).expect("the file can be written");
         let mut recipe = Command::new(recipe("object-storage.sh"));
         recipe.args(["bucket", "key"]).arg(&body).env("PATH", &path).env("STORE", &store);
         recipe.env("LEADERRUN_FENCING_TOKEN", token).output().expect("the recipe").status.success()
@@ -101,7 +101,7 @@ fn object_storage_refuses_an_older_leader() {
     {
         assert_eq!((put(token, text), object().as_str()), (accepted, expected), "token {token}");
     }
-    fs::write(store.join("race"), "").expect("a file");
+    fs::write(store.join("race"), "").expect("the file can be written");
     assert!(!put("11", "e"), "a write should be refused if the object has changed since the read");
     assert_eq!(object(), "d");
 }

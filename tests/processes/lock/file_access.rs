@@ -57,7 +57,7 @@ impl Drop for SetOnDrop<'_> {
 
 /// Start-up scripts and clean-up programs may delete `*.lock` and temporary files that leaderrun uses.
 #[testkit::test]
-fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
+fn many_candidates_lead_one_at_a_time_while_files_beside_the_record_are_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let path = Path::new(lock.name.strip_prefix("file:").expect("a file"));
     let directory = path.parent().expect("a directory");
@@ -91,11 +91,11 @@ fn one_of_many_candidates_leads_while_files_beside_the_record_are_deleted() {
 fn an_unusable_lock_file_is_refused_with_a_reason() {
     let directory = scratch::directory("unusable");
     let [record, link, broken, fifo] = ["record", "link", "broken", "fifo"].map(|name| directory.join(name));
-    symlink(&record, &link).expect("a link");
-    fs::write(&broken, "{\"uid").expect("a file");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    symlink(&record, &link).expect("the link can be created");
+    fs::write(&broken, "{\"uid").expect("the file can be written");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("the FIFO can be created");
     let circular = directory.join("circular");
-    symlink(&circular, &circular).expect("a link");
+    symlink(&circular, &circular).expect("the link can be created");
     let missing_directory = directory.join("none");
     let missing_message =
         format!("its directory {none} does not exist; try mkdir -p {none}", none = missing_directory.display());
@@ -159,16 +159,16 @@ fn a_leader_follows_a_changed_link_to_the_directory_of_its_lock_file() {
     let directory = scratch::directory("releases");
     let (link, next_link) = (directory.join("current"), directory.join("next"));
     for release in ["1", "2"] {
-        fs::create_dir(directory.join(release)).expect("a directory");
+        fs::create_dir(directory.join(release)).expect("the directory can be created");
     }
-    symlink("1", &link).expect("a link");
+    symlink("1", &link).expect("the link can be created");
     let lock = lock_at(&link.join("job"));
     let a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
     eventually("a leads", || a.output().contains("ready"));
-    symlink("2", &next_link).expect("a link");
-    fs::rename(&next_link, &link).expect("a link is replaced");
+    symlink("2", &next_link).expect("the link can be created");
+    fs::rename(&next_link, &link).expect("the link can be replaced");
     let b = Candidate::new("b", &lock).run_script("sleep 1000");
-    // The leader may have written its record to the new directory before the other candidate looked there.
+    // If the leader writes to the new directory first, it keeps the lock. Otherwise the other candidate acquires it.
     eventually("one candidate sees that the other holds the lock", || {
         a.log().contains("held by b") || b.log().contains("held by a")
     });
@@ -205,11 +205,11 @@ fn a_file_in_a_sticky_directory_keeps_its_owner() {
 fn a_world_writable_file_can_be_used_by_all_users() {
     for (mode, users) in [(0o1777, &[ANN, BEN, ROOT, BEN, ANN, BEN, BEN, BEN][..]), (0o755, &[ANN, BEN, ANN, BEN])] {
         let path = create_reachable_directory("shared", mode).join("job");
-        fs::write(&path, "").expect("a file");
+        fs::write(&path, "").expect("the file can be written");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("the file is ours");
         run_as_each(users, &lock_at(&path));
         // `leaderrun status` only needs permission to read.
-        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("the file is ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("root may change the mode");
         let mut status = Candidate::program("status", leaderrun_for_all_users())
             .args(["status", "--lock", &lock_at(&path).name])
             .configure(|command| become_user(command, BEN))
@@ -226,8 +226,9 @@ fn two_users_of_a_group_share_a_directory() {
         chown(&directory, None, Some(GROUP)).expect("root may change the group");
         fs::set_permissions(&directory, Permissions::from_mode(mode)).expect("the directory is ours");
         let path = directory.join("job");
+        // In a sticky directory, the other user cannot replace the file, and so must be able to write it.
         if mode & 0o1000 != 0 {
-            fs::write(&path, "").expect("a file");
+            fs::write(&path, "").expect("the file can be written");
             chown(&path, Some(ANN), Some(GROUP)).expect("root may change the owner and the group");
             fs::set_permissions(&path, Permissions::from_mode(0o660)).expect("root may change the mode");
         }
@@ -306,7 +307,7 @@ fn a_leader_survives_a_full_disk() {
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
     witnesses.wait_for("b", 1);
-    fs::remove_file(fill).expect("it existed");
+    fs::remove_file(fill).expect("the file can be removed");
     b.stop();
     witnesses.assert_one_at_a_time(2);
     let _ = umount2(&directory, MntFlags::MNT_DETACH);
@@ -318,13 +319,13 @@ fn a_leader_survives_a_full_disk() {
 fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_and_was_replaced() {
     let [outside, inside] = ["outside", "inside"].map(scratch::directory);
     let [outside_file, inside_file] = [&outside, &inside].map(|directory| directory.join("job"));
-    fs::write(&outside_file, "").expect("a file");
-    mount_small_file_system(&inside).expect("a small file system");
-    fs::write(&inside_file, "").expect("a file");
+    fs::write(&outside_file, "").expect("the file can be written");
+    mount_small_file_system(&inside).expect("the file system can be mounted");
+    fs::write(&inside_file, "").expect("the file can be written");
     let unused = None::<&str>;
-    mount(Some(&outside_file), &inside_file, unused, MsFlags::MS_BIND, unused).expect("the file is mounted");
+    mount(Some(&outside_file), &inside_file, unused, MsFlags::MS_BIND, unused).expect("the file can be mounted");
     let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    mount(unused, &inside, unused, read_only, unused).expect("the directory is read-only");
+    mount(unused, &inside, unused, read_only, unused).expect("the directory can be made read-only");
     let mounted = [inside_file.clone(), inside];
     scratch::at_exit(move || {
         for mounted in mounted {
@@ -342,8 +343,8 @@ fn a_candidate_does_not_lead_if_its_lock_file_is_mounted_without_its_directory_a
     b.wait_for_log("held by a");
     a.stop();
     witnesses.wait_for("b", 1);
-    // c sees the file that b replaced, and none of b's renewals. If only a record in that file kept c from leading, it
-    // would expire during this wait, which is longer than the lease duration, and c would lead.
+    // c sees the file that b has replaced, and so none of b's renewals. The wait is longer than the lease duration, so
+    // c would lead if it trusted the record in that file.
     let mut c = c.args(["--wait", "9s"]).run_witness(&witnesses, &[]);
     c.wait_for_exit(UNAVAILABLE);
     assert!(c.log().contains("mount its directory instead"), "{}", c.log());

@@ -28,19 +28,19 @@ fn edit_lease(edit: impl FnOnce(&Client, &str)) -> EditedLease {
     let b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     edit(&admin, &lock.lease_path());
-    let edited_at = testkit::boot_time();
+    let edited_at = testkit::nanos_since_boot();
     EditedLease { lock, admin, witnesses, a, b, edited_at }
 }
 
 impl EditedLease {
-    /// Checks that the holder restores the lease, and leads until its command ends.
-    fn assert_holder_restores_the_lease(mut self) {
+    /// Checks that the holder keeps the lock until its command ends, and that it restores its record if necessary.
+    fn assert_holder_keeps_the_lock(mut self) {
         let spec = || self.admin.get(&self.lock.lease_path()).map(|lease| lease["spec"].clone()).unwrap_or_default();
         eventually("a holds the lease again", || spec()["holderIdentity"] == "a");
         let renewed = spec()["renewTime"].clone();
         eventually("a renews the lease", || spec()["renewTime"] != renewed && spec()["holderIdentity"] == "a");
         self.witnesses.assert_one_at_a_time(1);
-        // The command ignores SIGTERM.
+        // The command ignores SIGTERM, so it is ended by SIGKILL.
         self.witnesses.kill("a");
         self.a.wait_for_exit(137);
         self.witnesses.wait_for("b", 1);
@@ -67,7 +67,7 @@ impl EditedLease {
 
 #[testkit::test]
 fn a_deleted_lease_is_restored_by_its_holder() {
-    edit_lease(|admin, lease| drop(admin.delete(lease).expect("a deletion"))).assert_holder_restores_the_lease();
+    edit_lease(|admin, lease| drop(admin.delete(lease).expect("a deletion"))).assert_holder_keeps_the_lock();
 }
 
 #[testkit::test]
@@ -78,7 +78,7 @@ fn a_recreated_lease_is_restored_by_its_holder() {
         // This fails if the holder has already restored the lease.
         let _ = admin.create(lease.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
     });
-    edited.assert_holder_restores_the_lease();
+    edited.assert_holder_keeps_the_lock();
 }
 
 #[testkit::test]
@@ -86,7 +86,7 @@ fn an_emptied_lease_is_restored_by_its_holder() {
     edit_lease(|admin, lease| {
         drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("the emptied lease"))
     })
-    .assert_holder_restores_the_lease();
+    .assert_holder_keeps_the_lock();
 }
 
 /// client-go releases a lease without checking whether it still holds the lease.
@@ -94,7 +94,7 @@ fn an_emptied_lease_is_restored_by_its_holder() {
 fn a_holder_undoes_a_release_by_another_program() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
     edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("the overwritten lease")))
-        .assert_holder_restores_the_lease();
+        .assert_holder_keeps_the_lock();
 }
 
 #[testkit::test]
@@ -126,7 +126,7 @@ fn a_record_copied_from_another_lock_does_not_release_the_lock() {
         let copied = json!({ "metadata": { "annotations": copy["metadata"]["annotations"] }, "spec": copy["spec"] });
         admin.merge_patch(lease, &copied).expect("the overwritten lease");
     })
-    .assert_holder_restores_the_lease();
+    .assert_holder_keeps_the_lock();
 }
 
 /// The holder renews so seldom that the record from the backup expires before the holder notices the edit.
@@ -159,7 +159,7 @@ fn a_label_on_the_lease_is_kept() {
         drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("the labeled lease"))
     });
     let (admin, path) = (Cluster::shared().admin(), edited.lock.lease_path());
-    edited.assert_holder_restores_the_lease();
+    edited.assert_holder_keeps_the_lock();
     assert_eq!(admin.get(&path).expect("the lease")["metadata"]["labels"]["a"], "b", "the label should be kept");
 }
 
@@ -177,7 +177,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
     for round in 1..=2 {
         // The holder is frozen so that it does not restore the file before the standby sees the deletion.
         kill(a.elector(), Signal::SIGSTOP).expect("the process is alive");
-        std::fs::remove_file(path).expect("a deletion");
+        std::fs::remove_file(path).expect("the file can be removed");
         eventually("the standby reports the deletion", || reports(&b) == round);
         kill(a.elector(), Signal::SIGCONT).expect("the process is alive");
         eventually("the file is written again", || path.exists());

@@ -16,7 +16,7 @@ const VERSIONS: [&str; 1] = ["0.1.0"];
 /// The lease duration in all records.
 const LEASE_DURATION: Duration = Duration::from_secs(3);
 
-/// Returns a record that this version wrote.
+/// Returns what this version wrote: the object that contains a record, or the contents of a lock file.
 fn record(version: &str, name: &str) -> Value {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
     let text = fs::read_to_string(directory.join(version).join(name)).expect("a record");
@@ -39,7 +39,7 @@ fn lock_with(version: &str, name: &str) -> TestLock {
         }
         None => {
             let lock = TestLock::file();
-            fs::write(lock.name.trim_start_matches("file:"), record.to_string()).expect("a file");
+            fs::write(lock.name.trim_start_matches("file:"), record.to_string()).expect("the file can be written");
             return lock;
         }
     };
@@ -89,7 +89,7 @@ fn a_lock_with_a_released_record_is_acquired_without_a_wait() {
 }
 
 #[testkit::test]
-fn a_lock_that_is_not_due_according_to_its_record_is_not_acquired() {
+fn a_lock_is_not_acquired_while_its_record_says_that_the_command_is_not_due() {
     for version in VERSIONS {
         let (lock, witnesses) = (lock_with(version, "lease-not-due.json"), Witnesses::new());
         let mut a = Candidate::new("a", &lock).args(["--wait", "4s"]).run_witness(&witnesses, &[]);
@@ -100,7 +100,7 @@ fn a_lock_that_is_not_due_according_to_its_record_is_not_acquired() {
 
 /// Older versions must be able to read the records of this version.
 #[testkit::test]
-fn a_new_record_contains_all_fields_of_older_versions_in_the_same_format() {
+fn a_new_lease_has_all_fields_of_older_versions_and_a_mark_in_the_same_format() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let (_a, _) = acquire(&lock, &witnesses);
     let new = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");

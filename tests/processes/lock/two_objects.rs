@@ -68,12 +68,12 @@ fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
 }
 
 #[testkit::test]
-fn a_lock_is_held_if_only_one_of_its_two_objects_names_a_holder() {
+fn a_lock_in_two_objects_is_held_even_if_only_the_lease_names_a_holder() {
     let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
     admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
-    let start = testkit::boot_time();
+    let start = testkit::nanos_since_boot();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("held by x");
     a.wait_for_exit(0);
@@ -180,7 +180,7 @@ fn a_lock_in_two_objects_expires_after_its_holder_crashed() {
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        // All processes are killed at the same time, as when the node fails.
+        // This kills all processes of a, as when the node fails.
         drop(a);
         witnesses.wait_for("b", 1);
         b.stop();
@@ -193,7 +193,7 @@ fn a_lock_in_two_objects_expires_after_its_holder_crashed() {
     }
 }
 
-/// The crashed holder used client-go's multilock.
+/// The crashed holder used client-go's multilock, which writes fractions of a second only into the Lease.
 #[testkit::test]
 fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE), Witnesses::new());
@@ -292,7 +292,7 @@ fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock()
     b.wait_for_log("held by a");
     proxy.respond(Match::put().on("/leases"), 403, None);
     for path in [both.lease_path(), both.object_path("endpoints")] {
-        Cluster::shared().admin().delete(&path).expect("it existed");
+        Cluster::shared().admin().delete(&path).expect("the object exists");
     }
     witnesses.wait_for("b", 1);
     a.wait_for_exit(LOST);

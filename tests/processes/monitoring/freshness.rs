@@ -1,8 +1,8 @@
-//! Tests that a standby is ready only while it could take over.
+//! Tests of the readiness and health of standbys. A standby that could not take over is not ready.
 
 use serde_json::json;
 
-use testkit::http::{get, leader, samples, status, wait_for_samples, wait_for_status};
+use testkit::http::{get, leader_report, samples, status, wait_for_samples, wait_for_status};
 use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, rbac_rule};
 
 /// The option that serves HTTP on any free port.
@@ -11,7 +11,7 @@ const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 /// The metric with the time since the lock was last read, written or watched successfully.
 const AGE: &str = "leaderrun_last_success_age_seconds";
 
-/// Waits until a path returns 503 with this reason.
+/// Waits until the response for a path is 503 and contains this reason.
 #[track_caller]
 fn wait_for_failure(running: &Running, path: &str, reason: &str) {
     eventually(&format!("{path} fails with {reason:?}"), || {
@@ -103,7 +103,7 @@ fn a_standby_that_may_not_write_is_not_ready() {
     );
     let a = Candidate::new("a", &lock).args(HTTP).run_script("true");
     a.wait_for_log("not allowed to ");
-    wait_for_failure(&a, "/readyz", "is free, but acquiring it is refused\n");
+    wait_for_failure(&a, "/readyz", "is free, but claims on it are refused\n");
     assert_eq!(samples(&a).value("leaderrun_state{state=\"claiming\"}"), 1.0);
 }
 
@@ -118,12 +118,12 @@ fn a_standby_that_has_been_unable_to_lead_for_too_long_is_unhealthy() {
 }
 
 #[testkit::test]
-fn a_standby_of_a_lock_that_is_not_due_is_ready() {
+fn a_standby_whose_command_is_not_due_is_ready() {
     let lock = TestLock::lease();
     Candidate::new("a", &lock).args(["--min-hold", "1h"]).run_script("true").wait_for_exit(0);
     let b = Candidate::new("b", &lock).args(HTTP).run_script("true");
     b.wait_for_log("not due before");
     wait_for_status(&b, "/readyz", 200);
     assert_eq!(samples(&b).value("leaderrun_state{state=\"not_due\"}"), 1.0);
-    assert_eq!(leader(&b)["leader"], serde_json::Value::Null);
+    assert_eq!(leader_report(&b)["leader"], serde_json::Value::Null);
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use testkit::exit_status::LOST;
-use testkit::http::{address, get, leader, request, samples, status, wait_for_leader, wait_for_status};
+use testkit::http::{address, get, leader_report, request, samples, status, wait_for_leader_report, wait_for_status};
 use testkit::{Candidate, Cluster, Proxy, Running, TIMEOUT, TestLock, Witnesses, children, eventually};
 
 /// The option that serves HTTP on any free port.
@@ -22,8 +22,8 @@ fn leader_and_standby_report_who_leads() {
         witnesses.wait_for("a", 1);
         let mut b = Candidate::new("b", &lock).args(HTTP).run_witness(&witnesses, &[]);
         b.wait_for_log("held by a");
-        let report_of_a = wait_for_leader(&a, "a leads", |leader| leader["leading"] == true);
-        let report_of_b = wait_for_leader(&b, "b sees that a leads", |leader| leader["leader"] == "a");
+        let report_of_a = wait_for_leader_report(&a, "a leads", |leader| leader["leading"] == true);
+        let report_of_b = wait_for_leader_report(&b, "b sees that a leads", |leader| leader["leader"] == "a");
         for (report, identity, leading) in [(&report_of_a, "a", true), (&report_of_b, "b", false)] {
             assert_eq!(report["lock"], lock.name.as_str());
             assert_eq!(report["identity"], identity);
@@ -49,7 +49,7 @@ fn leader_and_standby_report_who_leads() {
         assert_eq!(samples(&b).value("leader_election_master_status"), 0.0);
         a.stop();
         witnesses.wait_for("b", 1);
-        let report_of_b = wait_for_leader(&b, "b leads", |leader| leader["leading"] == true);
+        let report_of_b = wait_for_leader_report(&b, "b leads", |leader| leader["leading"] == true);
         assert_eq!((&report_of_b["leader"], &report_of_b["transitions"]), (&"b".into(), &1.into()));
         b.stop();
     }
@@ -84,7 +84,7 @@ fn a_candidate_that_cannot_read_the_lock_is_healthy_and_not_ready() {
     assert_eq!(status(&a, "/healthz"), 200);
     let not_ready = get(&a, "/readyz");
     assert_eq!((not_ready.status, not_ready.body), (503, format!("{} has not been read yet\n", lock.name)));
-    assert_eq!(leader(&a)["leader"], serde_json::Value::Null);
+    assert_eq!(leader_report(&a)["leader"], serde_json::Value::Null);
 }
 
 #[testkit::test]
@@ -110,7 +110,7 @@ fn a_leader_is_not_ready_after_its_renew_deadline() {
 #[testkit::test]
 fn a_port_that_is_taken_is_retried_until_it_is_free() {
     for (taken_address, suggestion) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("127.0.0.1:0", ":0")] {
-        // This case is skipped on a machine without IPv6.
+        // On a machine without IPv6, the case for [::1] is skipped.
         let Ok(taken) = TcpListener::bind(taken_address) else { continue };
         let bound = taken.local_addr().expect("its address");
         let address = if suggestion == ":0" { format!(":{}", bound.port()) } else { bound.to_string() };
@@ -173,7 +173,7 @@ fn hundreds_of_silent_clients_do_not_delay_renewals() {
         silent.push(stream);
     }
     assert_eq!(status(&a, "/healthz"), 200, "other clients should get responses");
-    assert!(descriptors() < 150, "{} descriptors", descriptors());
+    assert!(descriptors() < 150, "leaderrun should limit its connections: {} descriptors", descriptors());
     eventually("the leader renews", || renewals(&a) >= before + 3.0);
     drop(silent);
     assert_eq!(samples(&a).value("leaderrun_renewals_total{result=\"timeout\"}"), 0.0);

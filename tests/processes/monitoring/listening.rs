@@ -5,15 +5,20 @@ use std::process::Command;
 use testkit::exit_status::FAILED;
 use testkit::{Candidate, TestLock, Witnesses, harness};
 
-fn check_can_create_user_namespaces() -> Result<(), String> {
-    unshare(&["--user", "true"])
+/// Returns an error if a process in a new user namespace cannot be started, or may listen on port 1.
+fn check_port_1_is_forbidden_in_user_namespaces() -> Result<(), String> {
+    const SCRIPT: &str = "test $(cat /proc/sys/net/ipv4/ip_unprivileged_port_start) -gt 1 || \
+                          { echo 'every user may listen on port 1' >&2; exit 1; }";
+    unshare(&["--user", "sh", "-c", SCRIPT])
 }
 
-fn check_can_create_network_namespaces() -> Result<(), String> {
-    unshare(&["--map-root-user", "--net", "sh", "-c", &format!("{LOOPBACK_UP} test -e {BINDV6ONLY}")])
+/// Returns an error if a new network namespace cannot be created, or has no IPv6.
+fn check_can_use_ipv6_in_network_namespaces() -> Result<(), String> {
+    let script = format!("{LOOPBACK_UP} test -e {BINDV6ONLY} || {{ echo 'no IPv6' >&2; exit 1; }}");
+    unshare(&["--map-root-user", "--net", "sh", "-c", &script])
 }
 
-/// Runs `unshare` with these arguments. Returns an error if it fails.
+/// Runs `unshare` with these arguments. If it fails, returns what it has written to stderr.
 fn unshare(arguments: &[&str]) -> Result<(), String> {
     match Command::new("unshare").args(arguments).output() {
         Ok(output) if output.status.success() => Ok(()),
@@ -22,8 +27,8 @@ fn unshare(arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// In a new user namespace, even root is not allowed to listen on low ports.
-#[testkit::test(requires = check_can_create_user_namespaces())]
+/// In a new user namespace, even root is not allowed to listen on ports below `ip_unprivileged_port_start`.
+#[testkit::test(requires = check_port_1_is_forbidden_in_user_namespaces())]
 fn no_command_is_started_if_listening_on_the_port_is_not_permitted() {
     let witnesses = Witnesses::new();
     let candidate =
@@ -42,7 +47,7 @@ const BINDV6ONLY: &str = "/proc/sys/net/ipv6/bindv6only";
 /// The beginning of a script in a new network namespace. It brings up the loopback interface, the only interface there.
 const LOOPBACK_UP: &str = "ip link set lo up || ifconfig lo up || exit 1;";
 
-#[testkit::test(requires = check_can_create_network_namespaces())]
+#[testkit::test(requires = check_can_use_ipv6_in_network_namespaces())]
 fn a_port_without_an_address_listens_on_both_address_families() {
     let request = |address: &str| {
         format!("exec 3<>/dev/tcp/{address}/8080; printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3; head -1 <&3")

@@ -150,7 +150,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
             let family = Family { help: help.to_owned(), ..Family::default() };
-            assert!(families.insert(name.to_owned(), family).is_none(), "{name} twice");
+            assert!(families.insert(name.to_owned(), family).is_none(), "{name} has two HELP lines");
             current = name.to_owned();
             continue;
         }

@@ -45,14 +45,14 @@ fn promtool_accepts_the_metrics() {
 /// Writes the alerting rules without the fields that only the Prometheus operator reads, as JSON, which is valid YAML.
 fn write_rules(directory: &Path) {
     let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
-    fs::write(directory.join("rules.yaml"), rules["spec"].to_string()).expect("the rules");
+    fs::write(directory.join("rules.yaml"), rules["spec"].to_string()).expect("the rules can be written");
 }
 
 #[testkit::test(requires = testkit::check_installed("promtool"))]
 fn the_alerts_fire_under_their_conditions() {
     let directory = scratch::directory("alerts");
     write_rules(&directory);
-    fs::write(directory.join("alerts.test.yaml"), ALERT_TESTS).expect("the tests");
+    fs::write(directory.join("alerts.test.yaml"), ALERT_TESTS).expect("the tests can be written");
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]] {
         assert_success(&Command::new("promtool").args(arguments).current_dir(&directory).output().expect("promtool"));
     }
@@ -97,7 +97,7 @@ impl Prometheus {
             "rule_files": ["rules.yaml"],
             "scrape_configs": [{ "job_name": "leaderrun", "static_configs": [{ "targets": targets }] }],
         });
-        fs::write(directory.join("prometheus.yaml"), config.to_string()).expect("a configuration");
+        fs::write(directory.join("prometheus.yaml"), config.to_string()).expect("the configuration can be written");
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("its address").port();
         drop(free);
@@ -111,7 +111,7 @@ impl Prometheus {
         Self { process, port }
     }
 
-    /// Returns the current samples of a query, or none if Prometheus is not ready yet.
+    /// Returns the current samples of a query. There are none while Prometheus is not ready.
     fn query(&self, query: &str) -> Vec<Value> {
         let path = format!("/api/v1/query?query={}", encoded(query));
         let head = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
@@ -124,11 +124,10 @@ impl Prometheus {
         response["data"]["result"].as_array().expect("samples").clone()
     }
 
-    /// Waits until a query has samples. Returns the samples.
+    /// Waits until a query has samples.
     #[track_caller]
-    fn wait_for(&self, query: &str) -> Vec<Value> {
+    fn wait_for(&self, query: &str) {
         eventually(query, || !self.query(query).is_empty());
-        self.query(query)
     }
 }
 
@@ -184,6 +183,7 @@ fn prometheus_shows_a_hand_over() {
     assert!(prometheus.query("ALERTS{alertstate=\"firing\",severity=\"critical\"}").is_empty());
     let panels_that_may_be_empty = ["Scheduling delay", "Time that a kill would take", "Slots"];
     for (title, query) in dashboard_queries(&lock.name) {
+        // Even for an empty panel, Prometheus must accept the query.
         if panels_that_may_be_empty.contains(&&*title) {
             prometheus.query(&query);
         } else {

@@ -35,18 +35,18 @@ fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
     let token = &config["users"][0]["user"]["token"];
     let credential = json!({ "apiVersion": api_version, "kind": "ExecCredential", "status": { "token": token } });
     let script = format!("#!/bin/sh\nwhile [ -e {} ]; do sleep 0.1; done\necho '{credential}'\n", hang.display());
-    fs::write(&plugin, script).expect("a program");
-    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("an executable plugin");
+    fs::write(&plugin, script).expect("the plugin can be written");
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).expect("the plugin can be made executable");
     let exec = json!({ "apiVersion": api_version, "command": plugin, "interactiveMode": "Never" });
     config["users"][0]["user"] = json!({ "exec": exec });
     let kubeconfig = directory.join("kubeconfig");
-    fs::write(&kubeconfig, config.to_string()).expect("a kubeconfig");
+    fs::write(&kubeconfig, config.to_string()).expect("the kubeconfig can be written");
     kubeconfig
 }
 
 /// Makes the plugin of this kubeconfig hang from now on.
 fn make_plugin_hang(kubeconfig: &Path) {
-    fs::write(kubeconfig.with_file_name("hang"), "").expect("a file");
+    fs::write(kubeconfig.with_file_name("hang"), "").expect("the file can be written");
 }
 
 /// Returns the running plugins: the elector's children other than the supervisor.

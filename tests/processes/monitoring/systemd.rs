@@ -14,6 +14,7 @@ use testkit::{Candidate, StoppedThread, TIMEOUT, TestLock, Witnesses, eventually
 /// A socket that receives the notifications in place of systemd.
 struct ServiceManager {
     socket: UnixDatagram,
+    /// The value of `NOTIFY_SOCKET` that names the socket.
     name: String,
 }
 
@@ -32,7 +33,7 @@ impl ServiceManager {
     }
 
     fn with_socket(socket: UnixDatagram, name: String) -> Self {
-        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("the timeout can be set");
         Self { socket, name }
     }
 
@@ -137,6 +138,8 @@ fn with_notify_command_the_command_sends_the_notifications() {
 
     let (before, during) = notifications("command", "leading");
     assert!(!has_line(&before, "READY=1") && has_line(&before, "WATCHDOG=1"), "{before:?}");
+    // leaderrun may learn only after the command's first notification that the command runs. Until then, it still sends
+    // its own.
     let from_leaderrun: Vec<_> = during.iter().skip(1).filter(|line| !line.starts_with("X_COMMAND")).collect();
     assert!(from_leaderrun.iter().all(|line| *line == "WATCHDOG=1") && from_leaderrun.len() < 3, "{during:?}");
 }
@@ -174,13 +177,13 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");
     let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
-    systemd.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
+    systemd.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("the timeout can be set");
     let start = std::time::Instant::now();
     while systemd.receive().is_ok() {
-        assert!(start.elapsed() < TIMEOUT, "the watchdog is still notified");
+        assert!(start.elapsed() < TIMEOUT, "leaderrun still notifies the watchdog");
     }
     drop(stopped);
-    systemd.socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    systemd.socket.set_read_timeout(Some(TIMEOUT)).expect("the timeout can be set");
     systemd.wait_for("WATCHDOG=1");
 }
 
@@ -198,7 +201,7 @@ fn the_example_units_are_valid() {
             let command = path.file_stem().expect("a name").to_string_lossy().into_owned();
             let unit = unit.replace("/usr/local/bin/leaderrun", harness::leaderrun());
             let unit = unit.replace(&format!("/usr/local/bin/{command}"), "/bin/true");
-            fs::write(directory.join(&name), unit).expect("a unit");
+            fs::write(directory.join(&name), unit).expect("the unit can be written");
             units.push(name);
         }
     }

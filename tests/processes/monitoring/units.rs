@@ -84,15 +84,15 @@ impl Machine {
             ),
             (format!("/usr/local/bin/{program}"), "/bin/sleep 1000".to_owned()),
         ] {
-            assert!(text.contains(&from), "{from:?} in {example}");
+            assert!(text.contains(&from), "{example} should contain {from:?}");
             text = text.replace(&from, &to);
         }
         for (from, to) in changes {
-            assert!(text.contains(from), "{from:?} in {example}");
+            assert!(text.contains(from), "{example} should contain {from:?}");
             text = text.replace(from, to);
         }
         let file = scratch::directory("unit").join(unit);
-        fs::write(&file, text).expect("a unit");
+        fs::write(&file, text).expect("the unit can be written");
         self.copy(&file.to_string_lossy(), &format!("/etc/systemd/system/{unit}"));
         self.systemctl(&["daemon-reload"]);
     }
@@ -116,7 +116,7 @@ fn assert_success(output: &Output) {
 const LEADING: &str = "leading file:/run/failover.lease";
 
 #[testkit::test(requires = check_docker_image())]
-fn two_units_fail_over() {
+fn a_unit_that_is_stopped_hands_over_to_another() {
     let machine = Machine::boot();
     for (unit, identity) in [("a.service", "--identity a"), ("b.service", "--identity b")] {
         machine.install("failover.service", unit, &[("--on-lost rejoin", identity)]);

@@ -136,7 +136,7 @@ fn writes_that_are_not_compare_and_swap_are_detected() {
 
 #[test]
 fn starting_many_candidates_at_the_same_time_causes_few_refused_writes() {
-    for (slots, candidates, max_conflicts) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
+    for (slots, candidates, max_conflicts_per_candidate) in [(3, 5, 2.0), (10, 20, 2.0), (64, 80, 4.0)] {
         let (mut conflicts, seeds) = (0, 200 / candidates as u64);
         for seed in 0..seeds {
             let mut world = World::new(seed, slots, candidates, 0);
@@ -148,7 +148,7 @@ fn starting_many_candidates_at_the_same_time_causes_few_refused_writes() {
         let conflicts_per_candidate = f64::from(conflicts) / seeds as f64 / candidates as f64;
         println!("{conflicts_per_candidate:.2} refused writes for each of {candidates} candidates on {slots} slots");
         assert!(
-            conflicts_per_candidate < max_conflicts,
+            conflicts_per_candidate < max_conflicts_per_candidate,
             "{conflicts_per_candidate} refused writes for each of {candidates} candidates on {slots} slots"
         );
     }

@@ -1,4 +1,4 @@
-//! The preference of candidates: the preferred candidate leads after a hand-over, and preemption causes no flapping.
+//! Tests of preferences: the preferred candidate leads after a hand-over, and preemption causes no flapping.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use leaderrun_core::election::Preference;
 use super::world::{Event, World};
 use testkit::simulated_time::SECOND;
 
-/// Returns the preferences of three candidates: the first has no claim delay, and the others wait for five seconds.
+/// Returns the preferences of three candidates: the first has no claim delay, and the others have one of five seconds.
 fn preferences(preempt_after: Option<Duration>) -> [Preference; 3] {
     let preferred = Preference { claim_delay: Duration::ZERO, preempt_after };
     let other = Preference { claim_delay: Duration::from_secs(5), preempt_after };
@@ -57,7 +57,7 @@ fn a_preferred_candidate_leads_again_after_it_has_been_a_standby_for_the_configu
 
 /// The candidates crash and restart often.
 #[test]
-fn flapping_candidates_request_a_step_down_at_most_once_in_the_configured_time() {
+fn flapping_candidates_request_on_average_at_most_one_step_down_per_configured_time() {
     let preempt_after = Some(Duration::from_secs(10));
     let preferences = [0, 1, 2, 3].map(|delay| Preference { claim_delay: Duration::from_secs(delay), preempt_after });
     let mut most = 0;

@@ -42,14 +42,14 @@ pub enum Event {
     Kill {
         slot: usize,
     },
-    /// The command ends by itself.
+    /// The command succeeds, by itself or because another candidate asked for a step-down.
     End {
         slot: usize,
     },
     Crash,
 }
 
-/// The current run of a candidate. After a crash it is replaced with the next run.
+/// The current run of a candidate. When it crashes or is finished, it is replaced with the next run.
 struct Candidate {
     clock: Clock,
     election: SlotElection,
@@ -63,6 +63,7 @@ struct Candidate {
     requests: u32,
     /// The number of the open watch of each slot.
     watches: Vec<Option<u32>>,
+    /// The slot in which this run has started its command, even if the command has ended.
     leads_slot: Option<usize>,
     /// The kill instant of the tenure.
     kill_at: Instant,
@@ -82,7 +83,7 @@ pub struct World {
     pub violation: Option<String>,
     candidates: Vec<Candidate>,
     /// The number of the current run of each candidate.
-    starts: Vec<u32>,
+    run_numbers: Vec<u32>,
     /// The time at which all faults end.
     healthy_from: Time,
     /// The preference of each candidate.
@@ -116,7 +117,7 @@ impl World {
             stores: (0..slots).map(|_| Store::new()).collect(),
             live_commands: vec![None; slots],
             candidates: Vec::new(),
-            starts: vec![0; candidates],
+            run_numbers: vec![0; candidates],
             healthy_from,
             conflicts: 0,
             commands: 0,
@@ -152,7 +153,7 @@ impl World {
     fn new_candidate(&mut self, number: usize, clock: Clock) -> Candidate {
         let config = ElectionConfig {
             identity: number.to_string(),
-            run: RunId::new(format!("{number}.{}", self.starts[number])),
+            run: RunId::new(format!("{number}.{}", self.run_numbers[number])),
             timing: self.timing.clone(),
             wait: None,
             min_hold: None,
@@ -176,7 +177,7 @@ impl World {
 
     pub fn schedule(&mut self, at: Time, candidate: usize, event: Event) {
         self.order += 1;
-        self.events.insert(self.order, (candidate, self.starts[candidate], event));
+        self.events.insert(self.order, (candidate, self.run_numbers[candidate], event));
         self.queue.push(Reverse((at, self.order)));
     }
 
@@ -188,7 +189,7 @@ impl World {
     /// Stops a candidate and its command, until [`restart_candidate`](Self::restart_candidate) is called.
     pub fn stop_candidate(&mut self, candidate: usize) {
         if let Some(slot) = self.candidates[candidate].leads_slot
-            && self.live_commands[slot] == Some((candidate, self.starts[candidate]))
+            && self.live_commands[slot] == Some((candidate, self.run_numbers[candidate]))
         {
             self.live_commands[slot] = None;
         }
@@ -197,7 +198,7 @@ impl World {
 
     /// Replaces a candidate with its next run, which does nothing before [`Event::Begin`].
     fn replace(&mut self, candidate: usize) {
-        self.starts[candidate] += 1;
+        self.run_numbers[candidate] += 1;
         let clock = self.candidates[candidate].clock.clone();
         self.candidates[candidate] = self.new_candidate(candidate, clock);
     }
@@ -214,14 +215,14 @@ impl World {
                 break;
             }
             self.now = at;
-            let (candidate, start, event) = self.events.remove(&order).expect("an event");
-            let is_current = start == self.starts[candidate];
+            let (candidate, run, event) = self.events.remove(&order).expect("an event");
+            let is_current = run == self.run_numbers[candidate];
             match event {
                 // A request arrives, and the supervisor kills the command, even if the candidate has crashed.
                 Event::RequestArrives { number, slot, request } => {
-                    self.receive_request(candidate, start, number, slot, *request)
+                    self.receive_request(candidate, run, number, slot, *request)
                 }
-                Event::Kill { slot } => self.kill(candidate, start, slot),
+                Event::Kill { slot } => self.kill(candidate, run, slot),
                 event if is_current => self.handle_event(candidate, event),
                 _ => {}
             }
@@ -324,7 +325,7 @@ impl World {
                 }
                 (state.leads_slot, state.kill_at) = (Some(slot), leadership.tenure.kill);
                 let kill = state.clock.time_of(state.kill_at);
-                self.live_commands[slot] = Some((candidate, self.starts[candidate]));
+                self.live_commands[slot] = Some((candidate, self.run_numbers[candidate]));
                 self.commands += 1;
                 self.schedule(kill, candidate, Event::Kill { slot });
                 if self.now < self.healthy_from {
@@ -349,11 +350,11 @@ impl World {
         }
     }
 
-    /// Kills a command whose tenure is over according to its machine's clock.
-    fn kill(&mut self, candidate: usize, start: u32, slot: usize) {
-        if start != self.starts[candidate] {
+    /// Kills the run's command if its tenure is over according to its machine's clock.
+    fn kill(&mut self, candidate: usize, run: u32, slot: usize) {
+        if run != self.run_numbers[candidate] {
             // The candidate has crashed, so the last scheduled kill ends the command.
-            if self.live_commands[slot] == Some((candidate, start)) && !self.is_killed_later(candidate, start, slot) {
+            if self.live_commands[slot] == Some((candidate, run)) && !self.is_killed_later(candidate, run, slot) {
                 self.live_commands[slot] = None;
             }
         } else if self.candidates[candidate].clock.boot(self.now) >= self.candidates[candidate].kill_at {
@@ -362,16 +363,16 @@ impl World {
     }
 
     /// Returns whether another kill of this run's command in this slot is scheduled.
-    fn is_killed_later(&self, candidate: usize, start: u32, slot: usize) -> bool {
-        self.events.values().any(|(owner, owner_start, event)| {
+    fn is_killed_later(&self, candidate: usize, run: u32, slot: usize) -> bool {
+        self.events.values().any(|(owner, owner_run, event)| {
             let is_kill = matches!(event, Event::Kill { slot: killed } if *killed == slot);
-            (*owner, *owner_start) == (candidate, start) && is_kill
+            (*owner, *owner_run) == (candidate, run) && is_kill
         })
     }
 
-    /// Ends the candidate's command in this slot.
+    /// Ends the candidate's command in this slot, if it is alive.
     fn end(&mut self, candidate: usize, slot: usize, succeeded: bool) {
-        if self.live_commands[slot] != Some((candidate, self.starts[candidate])) {
+        if self.live_commands[slot] != Some((candidate, self.run_numbers[candidate])) {
             return;
         }
         self.live_commands[slot] = None;

@@ -5,8 +5,9 @@
 //! each candidate draws a random fraction of that time as its delay. Most candidates see the first claim in their watch
 //! before their own claim is due.
 //!
-//! A candidate does not know how many others there are. The record contains an estimate. Each candidate that acquires
-//! the lock corrects the estimate with the fraction that it drew, because the smallest of n fractions is about 1/n.
+//! A candidate does not know how many others there are. The record contains an estimate. The candidate that acquires
+//! the lock has usually drawn the smallest fraction, and the smallest of n fractions is about 1/n. It corrects the
+//! estimate accordingly.
 
 use core::f64::consts::LN_2;
 use core::time::Duration;
@@ -37,16 +38,16 @@ const MAX_INDICATED_FACTOR: f64 = 16.0;
 
 /// Estimates below this, but above [`NO_SPREAD_MAX`], grow by at most one per acquisition, unless a conflict and
 /// acquisitions by others show that they are too low. One time in twelve, a lone candidate draws a fraction as small as
-/// the median minimum of eight draws. Faster growth would then delay the next hand-over although there are no
-/// contenders.
-const SLOW_GROWTH_MAX: u32 = NO_SPREAD_MAX + 3;
+/// the median minimum of eight draws. Faster growth would then delay the next hand-over although there are no other
+/// candidates.
+const SLOW_GROWTH_LIMIT: u32 = NO_SPREAD_MAX + 3;
 
 /// The least number of contenders that a recent conflict and [`MANY_ACQUISITIONS`] acquisitions by others indicate, as
 /// a multiple of the estimate.
 const CONFLICT_FACTOR: f64 = 4.0;
 
 /// The number of acquisitions by others that, together with a recent conflict, shows that the estimate is too low.
-/// Fractions do not show it if the estimate is small, because its spread is then shorter than the latency of a message.
+/// Fractions do not show it if the estimate is small, because the spread is then shorter than the latency of a message.
 pub const MANY_ACQUISITIONS: u32 = 8;
 
 /// At or above this estimate, the spread is long enough for fractions to be informative.
@@ -81,14 +82,13 @@ impl Default for ClaimHistory {
 }
 
 impl ClaimHistory {
-    /// Records that a request failed with a conflict. `acquisition` is the number of the acquisition that the request
-    /// claimed; `None` if it was not a claim.
-    pub(super) fn note_conflict(&mut self, acquisition: Option<u32>) {
-        self.conflict_at = acquisition.or(self.conflict_at);
+    /// Records that the claim for the acquisition with this number failed with a conflict.
+    pub(super) fn note_conflict(&mut self, acquisition: u32) {
+        self.conflict_at = Some(acquisition);
     }
 
-    /// Records a change of the record. `acquisitions` is the number of acquisitions by others since the previous
-    /// version, and `is_first_and_free` states whether this is the first version that is read and the lock is free.
+    /// Records a change of the record. `acquisitions` is the number of acquisitions since the previous version, and
+    /// `is_first_and_free` states whether this is the first version that is read and the lock is free.
     pub(super) fn note_change(
         &mut self,
         contenders: Option<u32>,
@@ -154,7 +154,7 @@ fn corrected(contenders: u32, evidence: Evidence, acquisition: u32) -> u32 {
     let indicated_by_conflict = if is_one_of_many { previous * CONFLICT_FACTOR } else { 1.0 };
     // The geometric mean of the previous estimate and the number that the evidence indicates.
     let estimate = rounded_sqrt(previous * indicated_by_fraction.max(indicated_by_conflict));
-    if contenders < SLOW_GROWTH_MAX && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
+    if contenders < SLOW_GROWTH_LIMIT && !is_one_of_many { estimate.min(contenders + 1) } else { estimate }
 }
 
 /// Returns the rounded square root. `f64::sqrt` is not used, because it needs the standard library.
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recent_conflict_and_many_acquisitions_by_others_raise_a_small_estimate() {
+    fn a_recent_conflict_and_many_acquisitions_by_others_raise_the_estimate() {
         let estimate_after = |acquisitions_by_others, conflict_age, contenders| {
             corrected(contenders, Evidence { fraction: Some(0.9), conflict_age, acquisitions_by_others }, 0)
         };

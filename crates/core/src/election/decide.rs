@@ -11,14 +11,19 @@ use crate::instant::Instant;
 use crate::record::{Record, RunMark, RunState, to_microseconds};
 
 impl Election {
-    /// Sends the next request and opens the watch, if they are due.
+    /// Sends the next request and opens the watch if they are due, and reports the claim if it has failed.
     pub(super) fn decide(&mut self, now: Now) {
         match self.phase {
             ElectionPhase::Waiting => self.decide_waiting(now),
-            ElectionPhase::Holding { lost: false, .. } => self.decide_holding(now),
+            ElectionPhase::Leading { taken: false, .. } => self.decide_leading(now),
             ElectionPhase::Releasing { .. } => self.decide_releasing(now),
-            ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
+            ElectionPhase::Leading { .. } | ElectionPhase::Finished => {}
         }
+        self.report_failed_claim();
+    }
+
+    /// Reports that the claim has failed, once no write of this run can still acquire the lock.
+    fn report_failed_claim(&mut self) {
         let is_claim_pending = self.pending.as_ref().is_some_and(|pending| pending.write.is_some());
         let may_still_acquire = is_claim_pending || !self.unconfirmed_writes.is_empty();
         if self.is_waiting() && self.claiming && !may_still_acquire {
@@ -39,8 +44,10 @@ impl Election {
             return self.preempt(now);
         }
         let is_claim_due = |observed: &ObservedRecord| {
-            let is_due = observed.is_takeable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
-            self.already_holds(observed) || is_due
+            let may_acquire = observed.is_takeable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
+            // If the record already names this run but no tenure has begun, for example because the reply to the claim
+            // was late, the lock is claimed again at once.
+            may_acquire || self.already_holds(observed)
         };
         if !self.must_read && self.observed.as_ref().is_some_and(is_claim_due) {
             self.claim(now);
@@ -67,8 +74,8 @@ impl Election {
         }
     }
 
-    fn decide_holding(&mut self, now: Now) {
-        let ElectionPhase::Holding { record, .. } = &self.phase else { return };
+    fn decide_leading(&mut self, now: Now) {
+        let ElectionPhase::Leading { record, .. } = &self.phase else { return };
         if self.pending.is_some() || now.boot < self.send_at() {
             return;
         }
@@ -106,7 +113,8 @@ impl Election {
             let holder = expired.holder_identity.clone();
             self.actions.push(ElectionAction::Notify(ElectionNotice::Expired { holder }));
         }
-        // A repeated claim was not delayed, so it shows nothing about the number of contenders.
+        // A claim of a lock that this run already holds was not delayed, so it shows nothing about the number of
+        // contenders.
         let (lease_transitions, has_waited) = match observed {
             Some(mine) if self.is_mine(mine) => (mine.lease_transitions, false),
             Some(previous) => (next_transitions(previous), true),
@@ -130,7 +138,7 @@ impl Election {
         self.write(now, claim);
     }
 
-    /// Returns a record with the fields that every claim, renewal and release of this run sets. The lease duration is
+    /// Returns `record` with the fields that every claim, renewal and release of this run sets. The lease duration is
     /// always the configured one, even if another client has edited it in the stored record.
     fn with_own_fields(&self, record: Record, state: RunState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record);
@@ -173,16 +181,16 @@ impl Election {
 
     /// Records a pending request, and sets its timeout.
     pub(super) fn begin_request(&mut self, now: Now, write: Option<Write>) {
-        let is_read = write.is_none();
+        let timeout = self.request_timeout(write.as_ref());
         self.pending = Some(PendingRequest { write, is_overtaken: false });
-        self.timers.set(Timer::RequestTimeout, now.boot + self.request_timeout(is_read));
+        self.timers.set(Timer::RequestTimeout, now.boot + timeout);
     }
 
-    /// Returns the timeout of a request. A standby's read timeout doubles with each failed read, up to the lease
-    /// duration: the API server may just be slow, and a standby can safely wait.
-    fn request_timeout(&self, is_read: bool) -> Duration {
+    /// Returns the timeout of a request. For a standby's reads and requests to step down, it doubles with each of them
+    /// that fails, up to the lease duration: the API server may just be slow, and a standby can safely wait.
+    fn request_timeout(&self, write: Option<&Write>) -> Duration {
         let timing = &self.config.timing;
-        if is_read && self.is_waiting() {
+        if write.is_none() && self.is_waiting() {
             let doubled = timing.request_timeout().saturating_mul(1 << self.failed_reads.min(16));
             doubled.min(timing.lease_duration().max(timing.request_timeout()))
         } else {
@@ -197,7 +205,7 @@ impl Election {
         self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)
     }
 
-    /// Returns the earliest instant at which the next request may be sent.
+    /// Returns the earliest instant at which the next request may be sent; an instant in the past if there is no pause.
     fn send_at(&self) -> Instant {
         self.timers.get(Timer::Send).unwrap_or(self.started)
     }
@@ -220,14 +228,15 @@ impl Election {
         }
     }
 
-    /// Returns when this candidate gives up waiting.
+    /// Returns when this candidate gives up waiting; `None` if it never does.
     pub(super) fn waits_until(&self) -> Option<Instant> {
         let wait = self.config.wait?;
         if !wait.is_zero() {
             return Some(self.started + wait);
         }
         let lease_duration = self.config.timing.lease_duration();
-        // A dead holder's record must have time to expire. Without any reply, there is no reason to wait that long.
+        // Even with a wait of zero, a dead holder's record gets time to expire, and a claim gets time to succeed. Until
+        // the first reply, no holder is known, so the time is shorter.
         Some(match &self.observed {
             Some(observed) => {
                 observed.takeable_at().max(self.last_reply) + self.config.preference.claim_delay + lease_duration

@@ -15,8 +15,8 @@ pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Election {
     pub(super) fn handle_command_gone(&mut self, now: Now, succeeded: bool) {
         match &self.phase {
-            ElectionPhase::Holding { lost: true, .. } => self.finish(Outcome::Lost),
-            ElectionPhase::Holding { record, .. } => {
+            ElectionPhase::Leading { taken: true, .. } => self.finish(Outcome::Lost),
+            ElectionPhase::Leading { record, .. } => {
                 let not_before = min_hold::not_before(record, self.config.min_hold).filter(|_| succeeded);
                 let timeout = self.config.timing.renew_deadline() / 2;
                 self.release(now, timeout, Outcome::Released, Outcome::NotReleased, not_before);
@@ -27,16 +27,16 @@ impl Election {
     }
 
     /// Ends the candidacy and releases a lock that may just have been acquired. A leader continues until its command is
-    /// gone.
+    /// gone. A release that has already begun gets at most [`RELEASE_TIMEOUT`] more.
     pub(super) fn handle_stop(&mut self, now: Now) {
         match &self.phase {
             ElectionPhase::Waiting => self.stop_waiting(now, Outcome::Stopped),
             ElectionPhase::Releasing { .. } => {
-                let until = now.boot + RELEASE_TIMEOUT;
-                let until = self.timers.get(Timer::Release).map_or(until, |current| current.min(until));
+                let latest = now.boot + RELEASE_TIMEOUT;
+                let until = self.timers.get(Timer::Release).map_or(latest, |current| current.min(latest));
                 self.timers.set(Timer::Release, until);
             }
-            ElectionPhase::Holding { .. } | ElectionPhase::Finished => {}
+            ElectionPhase::Leading { .. } | ElectionPhase::Finished => {}
         }
         self.decide(now);
     }

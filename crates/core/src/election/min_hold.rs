@@ -5,9 +5,9 @@
 //! a wrong clock can shift when the command runs next, but two commands cannot overlap.
 //!
 //! A stored time that is further in the future than the hold shows that a clock is wrong, but not which one. A
-//! candidate that waits measures the hold on its own clock, from when it first saw the record. A candidate that does
-//! not wait gives up, however far in the future the time is: if its own clock is behind, the command may have succeeded
-//! only just now.
+//! candidate that waits measures the hold on its own boot clock, from when it last saw the record change. A candidate
+//! that does not wait gives up, however far in the future the time is: if its own clock is behind, the command may have
+//! succeeded only just now.
 
 use core::time::Duration;
 
@@ -17,8 +17,8 @@ use super::protocol::Now;
 use crate::instant::Instant;
 use crate::record::Record;
 
-/// Returns the earliest time at which the command may run again. The release writes it to the record after the command
-/// has succeeded.
+/// Returns the earliest time at which the command may run again; `None` without a minimum hold. The release writes it
+/// to the record after the command has succeeded.
 pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Timestamp> {
     let min_hold = SignedDuration::try_from(min_hold?).unwrap_or(SignedDuration::MAX);
     // A minimum hold of ten thousand years means that the command never runs again.
@@ -26,11 +26,11 @@ pub(super) fn not_before(held: &Record, min_hold: Option<Duration>) -> Option<Ti
 }
 
 /// Returns the instant before which a candidate must not acquire the lock with this record, which last changed at
-/// `changed`.
+/// `changed`. Returns `None` if the record sets no such time, or if the time has passed.
 pub(super) fn earliest_acquisition(record: &Record, now: Now, changed: Instant) -> Option<Instant> {
     let not_before = record.valid_not_before()?;
     let remaining = Duration::try_from(not_before.duration_since(now.wall)).ok()?;
-    // A wrong wall clock must not delay an acquisition by more than the minimum hold.
+    // A wrong wall clock must not delay an acquisition by more than the minimum hold after the last change.
     let latest = record.min_hold().map(|hold| changed + hold);
     Some((now.boot + remaining).min(latest.unwrap_or(now.boot + remaining)))
 }

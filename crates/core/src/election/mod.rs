@@ -1,8 +1,8 @@
 //! The election: which candidate leads, and until when.
 //!
 //! [`Election`] is one candidate in the election for one lock. It is a state machine without I/O: its inputs are the
-//! time, replies and watch events, and its outputs are actions. leaderrun, its simulation and its model checker all run
-//! this code.
+//! time and what has arrived ([`ElectionInputs`]), and its outputs are actions. leaderrun, its simulation and its model
+//! checker all run this code.
 //!
 //! # How to drive an election
 //!
@@ -10,11 +10,12 @@
 //! 2. Carry out the returned actions in order. There is at most one pending request and one watch at a time. A new
 //!    [`ElectionAction::Send`] or [`ElectionAction::Watch`] replaces the previous one, whose later results you must
 //!    drop. Only the late reply to a write may still be passed, as [`ElectionInputs::late_write`].
-//! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], or until the command has ended.
-//!    Call `step` with everything that has arrived. Calling it early or without inputs is harmless. `step` decides in
-//!    which order simultaneous inputs are processed.
-//! 4. Use a clock that never goes back and keeps running while the machine is suspended. Its readings are never stored
-//!    in the record or compared with those of another machine.
+//! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], until the command has ended, or
+//!    until you want to end the candidacy. Call `step` with everything that has arrived. Calling it early or without
+//!    inputs is harmless. `step` decides in which order simultaneous inputs are processed.
+//! 4. For [`Now::boot`], use a clock that never goes back and keeps running while the machine is suspended. Its
+//!    readings never leave the machine. The readings of [`Now::wall`] are written to the record. If that clock is wrong
+//!    or jumps, a minimum hold may end too early or too late, but two commands never overlap.
 //! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
 //!    [`ElectionAction::Extend`] postpones that instant. At `kill`, send SIGKILL to every process of the command that
 //!    is left. [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) reserves the time in which these processes end.
@@ -27,8 +28,8 @@
 //! The protocol is that of client-go (`tools/leaderelection/leaderelection.go`), with these additional rules:
 //!
 //! - A tenure begins at T0, the instant just *before* its claim or renewal is sent.
-//! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last read.
-//! - Every renewal differs from the previous one.
+//! - Every write, including a release, is a compare-and-swap on the uid and resourceVersion that were last seen.
+//! - Every renewal differs from the previous one, so that other candidates see a change.
 //! - If the scheduler wakes a candidate's thread late, the candidate sends its renewals earlier by that delay.
 //! - A run is one execution of a candidate's program. It recognizes its own record by the
 //!   [`RunMark`](crate::record::RunMark), which contains the run's unique ID. The holder's identity is not enough,
@@ -100,12 +101,12 @@ const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
 /// lease duration is longer.
 const FIRST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The maximum number of renewals in one retry period, not counting retries. Only a candidate whose thread is
-/// woken late sends more than one.
+/// The maximum number of renewals in one retry period, not counting retries. Only a candidate whose thread is woken
+/// late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
 /// The maximum number of writes of this run whose `renewTime` is remembered. With the default durations, a tenure ends
-/// before the leader has sent this many writes without a read, so no write is forgotten that a read may still return.
+/// before the leader has sent this many writes, so every write that a read may still return is remembered.
 const MAX_OWN_RENEW_TIMES: usize = 32;
 
 /// A request whose reply is awaited.
@@ -135,14 +136,14 @@ struct Write {
 enum ElectionPhase {
     Waiting,
     /// The lock was acquired, and a command may be alive.
-    Holding {
+    Leading {
         tenure: Tenure,
-        /// The record as this run wrote it when it acquired the lock.
+        /// The record that was stored when this run acquired the lock.
         record: Record,
-        /// Whether another candidate holds the lock.
-        lost: bool,
+        /// Whether another candidate has acquired the lock since.
+        taken: bool,
     },
-    /// No command is alive. The lock is being released, until [`Timer::Release`].
+    /// No command is alive. If this run holds the lock, it is being released, until [`Timer::Release`].
     Releasing {
         /// The outcome if the lock is released, or if this run no longer holds it.
         on_success: Outcome,
@@ -187,16 +188,16 @@ pub struct Election {
     /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
     /// watch and are ignored.
     watch_replaced: bool,
-    /// The number of watches that broke or were refused. If that happens a lease duration or longer after the watch
-    /// was requested, the count restarts at one. Watches that ended cleanly do not count and do not reset the number,
-    /// but [`ElectionNotice::Watching`] resets it.
+    /// The number of watches that broke or were refused since the last [`ElectionNotice::Watching`]. The count restarts
+    /// at one with a watch that was requested at least a lease duration before it broke. Watches that end cleanly do
+    /// not change it.
     broken_watches: u32,
     /// Whether [`ElectionNotice::Polling`] has been reported, and [`ElectionNotice::Watching`] has not been reported
     /// since.
     polling_reported: bool,
     /// True from [`ElectionAction::Claiming`] until the result of the claim is known.
     claiming: bool,
-    /// The number of conflicts since the last write that succeeded.
+    /// The number of conflicts since the last write that is known to have succeeded.
     conflicts: u32,
     /// Whether [`ElectionAction::StepDown`] was returned.
     step_down_requested: bool,
@@ -278,9 +279,9 @@ impl Election {
     /// Returns when to call [`step`](Self::step) next if nothing arrives before then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let bound = match &self.phase {
-            ElectionPhase::Finished | ElectionPhase::Holding { lost: true, .. } => return None,
+            ElectionPhase::Finished | ElectionPhase::Leading { taken: true, .. } => return None,
             ElectionPhase::Waiting => self.waits_until().into_iter().chain(self.timers.get(Timer::WatchSettled)).min(),
-            ElectionPhase::Holding { .. } => None,
+            ElectionPhase::Leading { .. } => None,
             ElectionPhase::Releasing { .. } => self.timers.get(Timer::Release),
         };
         let next = match &self.pending {
@@ -343,9 +344,9 @@ impl Election {
         let timing = &self.config.timing;
         let (least, most) = match self.phase {
             ElectionPhase::Waiting if has_zero_wait => {
-                (self.jittered_retry().min(MAX_PAUSE_WITHOUT_WAITING), MAX_REQUESTED_PAUSE)
+                (self.draw_retry_pause().min(MAX_PAUSE_WITHOUT_WAITING), MAX_REQUESTED_PAUSE)
             }
-            ElectionPhase::Waiting => (self.jittered_retry(), MAX_REQUESTED_PAUSE),
+            ElectionPhase::Waiting => (self.draw_retry_pause(), MAX_REQUESTED_PAUSE),
             // A leader retries soon, because its tenure ends soon. The time for a release is also short.
             _ => (timing.retry_period() / 4, timing.request_timeout()),
         };
@@ -357,7 +358,8 @@ impl Election {
         self.timers.set(Timer::Send, now + pause);
     }
 
-    fn jittered_retry(&mut self) -> Duration {
+    /// Returns the retry period plus a random jitter.
+    fn draw_retry_pause(&mut self) -> Duration {
         self.config.timing.retry_period().mul_f64(1.0 + JITTER * self.random.fraction().0)
     }
 

@@ -43,7 +43,7 @@ impl Election {
                 }
                 let changed = !is_outdated && self.observe(now, stored);
                 if changed && matches!(self.watch, WatchState::Open { .. }) {
-                    // The watch has not delivered this change, so a new watch is opened. The event may only be late,
+                    // The watch has not delivered this change, so a new watch is opened. The event may merely be late,
                     // but the watch may also be dead, or have begun at a version that a restored backup has not reached
                     // again.
                     self.stop_watching();
@@ -52,7 +52,7 @@ impl Election {
                 }
                 let reopens_later = self.timers.get(Timer::ReopenWatch).is_some_and(|at| at > now.boot);
                 if self.watch == WatchState::Closed && reopens_later {
-                    let poll_at = now.boot + self.jittered_retry();
+                    let poll_at = now.boot + self.draw_retry_pause();
                     self.timers.set(Timer::Poll, poll_at);
                 } else {
                     self.timers.stop(Timer::Poll);
@@ -77,10 +77,10 @@ impl Election {
                 self.must_read = true;
                 self.timers.stop(Timer::Send);
                 if self.is_waiting() {
-                    if request.write.is_none() {
-                        self.note_preemption_conflict();
+                    match &request.write {
+                        Some(claim) => self.claims.note_conflict(claim.transitions),
+                        None => self.note_preemption_conflict(),
                     }
-                    self.claims.note_conflict(request.write.as_ref().map(|write| write.transitions));
                 }
                 // A proxy may have sent the write twice: the first request succeeded, and this is the reply to the
                 // second. The next read shows whether that happened.
@@ -121,7 +121,7 @@ impl Election {
             .unconfirmed_writes
             .iter()
             .any(|write| write.renew_time == stored.record.renew_time && write.base.as_ref() != Some(&stored.version));
-        if !matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) || !is_unconfirmed {
+        if !matches!(self.phase, ElectionPhase::Leading { taken: false, .. }) || !is_unconfirmed {
             return;
         }
         self.observe(now, Some(stored));
@@ -141,7 +141,8 @@ impl Election {
         }
     }
 
-    /// Processes the current record, from a reply or from the watch. Returns whether it has changed.
+    /// Processes the current record, from a reply or from the watch. Returns whether it has changed or is the first
+    /// one.
     pub(super) fn observe(&mut self, now: Now, mut stored: Option<Stored>) -> bool {
         if let Some(stored) = stored.as_mut().filter(|_| self.config.ignores_min_hold) {
             stored.record.not_before = None;
@@ -186,6 +187,7 @@ impl Election {
                 (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
                     self.start_leading(sent, stored);
                 }
+                // The server shortens the lease duration that this run writes, so this run cannot lead.
                 (None, Some(stored))
                     if is_mine && self.has_zero_wait() && !self.has_full_lease_duration(&stored.record) =>
                 {
@@ -196,8 +198,8 @@ impl Election {
                 }
                 _ => {}
             },
-            ElectionPhase::Holding { lost: true, .. } => {}
-            ElectionPhase::Holding { tenure, lost, record } => {
+            ElectionPhase::Leading { taken: true, .. } => {}
+            ElectionPhase::Leading { tenure, taken, record } => {
                 self.timers.stop(Timer::Send);
                 match stored {
                     Some(stored) if is_mine => {
@@ -217,7 +219,7 @@ impl Election {
                         self.actions.push(ElectionAction::Notify(ElectionNotice::Edited));
                     }
                     Some(Stored { record, .. }) if was_taken_by_another(&record, &self.config.run) => {
-                        *lost = true;
+                        *taken = true;
                         self.actions.push(ElectionAction::Lose { holder: record.holder_identity });
                     }
                     _ => self.actions.push(ElectionAction::Notify(ElectionNotice::Restoring)),
@@ -238,7 +240,9 @@ impl Election {
         let record = self.observed.as_ref().and_then(ObservedRecord::record);
         let is_requested =
             record.is_some_and(|record| self.is_mine(record) && record.asks_to_step_down(&self.config.run));
-        if is_requested && matches!(self.phase, ElectionPhase::Holding { lost: false, .. }) && !self.step_down_requested
+        if is_requested
+            && matches!(self.phase, ElectionPhase::Leading { taken: false, .. })
+            && !self.step_down_requested
         {
             self.step_down_requested = true;
             self.actions.push(ElectionAction::StepDown);
@@ -255,7 +259,7 @@ impl Election {
         let (Version { uid, resource_version }, transitions) = (stored.version, stored.record.lease_transitions);
         let leadership = Leadership { tenure, uid, resource_version, transitions };
         self.actions.push(ElectionAction::StartLeading(leadership));
-        self.phase = ElectionPhase::Holding { tenure, record: stored.record, lost: false };
+        self.phase = ElectionPhase::Leading { tenure, record: stored.record, taken: false };
     }
 
     /// Drops the unconfirmed writes that can no longer be carried out, because the version they replace is gone.
@@ -272,7 +276,7 @@ impl Election {
         let notice = match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
                 if was_known && has_zero_wait {
-                    // The record changed since it was first read, so its holder is alive.
+                    // The record changed since it was first read, so its holder is most likely alive.
                     return self.stop_waiting(now, Outcome::NotAcquired);
                 }
                 if before.is_some_and(|before| before.holder_identity == holder) {
@@ -339,8 +343,8 @@ fn has_lost_its_mark(current: &Record, before: &Record) -> bool {
     current.run.is_none() && is_same_holder && has_same_times
 }
 
-/// Returns whether another candidate holds or has held the lock, according to a record that does not show this run as
-/// the holder.
+/// Returns whether another candidate has acquired the lock, and perhaps released it again, according to a record that
+/// does not show this run as the holder.
 fn was_taken_by_another(record: &Record, run: &RunId) -> bool {
     !record.holder_identity.is_empty() || record.mark().is_some_and(|mark| mark.run != *run)
 }

@@ -74,8 +74,9 @@ impl ObservedRecord {
         observed
     }
 
-    /// Processes the record that was just seen, and returns whether it has changed. `out_of_turn` states that this run
-    /// wrote the record, but may have replaced a different record than the one seen before.
+    /// Processes the record that was just seen, and returns whether it has changed, apart from its request to step
+    /// down. `out_of_turn` states that this run wrote the record, but may have replaced a different record than the one
+    /// seen before.
     pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
         self.last_seen = now.boot;
         // If another client has deleted and recreated the object, the previous holder may still be alive.
@@ -88,8 +89,8 @@ impl ObservedRecord {
         let writer = run_of(record_in(&stored));
         let forcibly_released =
             record_in(&stored).filter(|record| record.is_released_by_force()).and_then(|record| run_of(Some(record)));
-        // A forced release whose mark names no run ends the wait for all displaced holders. If the previous record
-        // was held, it does not: a restored backup may contain an old release.
+        // A forced release whose mark names no run ends the wait for all displaced holders. If the previous record was
+        // held, it does not: a restored backup may contain an old release.
         let releases_all = forcibly_released == Some(&RunId::unknown()) && !self.record().is_some_and(Record::is_held);
         if changed {
             let (before, after) = (self.record(), record_in(&stored));
@@ -169,7 +170,7 @@ impl ObservedRecord {
         displaced_until.chain(self.not_before).fold(holds_until, Instant::max)
     }
 
-    /// Returns whether a displaced holder may still be alive.
+    /// Returns whether a displaced holder could still be alive when the record was last seen.
     pub(super) fn has_displaced_holder(&self) -> bool {
         self.displaced.iter().any(|holder| self.last_seen < holder.until)
     }
@@ -223,8 +224,8 @@ fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> b
     before.marked_holder().is_some() && (after.mark().is_none() || by_another)
 }
 
-/// Returns whether a resourceVersion precedes another one. Returns false if they are not numbers, which is the
-/// case for some kinds of lock.
+/// Returns whether a resourceVersion precedes another one. Returns false if they are not numbers, which is the case for
+/// some kinds of lock.
 pub(super) fn precedes(version: &str, other: &str) -> bool {
     let are_numbers = version.bytes().chain(other.bytes()).all(|digit| digit.is_ascii_digit());
     are_numbers && (version.len(), version) < (other.len(), other)

@@ -23,7 +23,7 @@ pub struct ElectionConfig {
     /// How long to wait for the lock; `None` means that there is no limit. If this is zero, the candidate does not wait
     /// for a holder that is alive.
     pub wait: Option<Duration>,
-    /// The shortest time from the acquisition until the command runs again, if it succeeds.
+    /// The shortest time from the acquisition until the command runs again, if it succeeds; `None` means no such limit.
     pub min_hold: Option<Duration>,
     /// Whether this candidate acquires the lock even if the last holder's `min_hold` is not over.
     pub ignores_min_hold: bool,
@@ -52,8 +52,8 @@ pub struct Now {
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ElectionInputs {
-    /// The end of the command. Set once after [`StartLeading`](ElectionAction::StartLeading), when the last process of
-    /// the command has ended, or when it is certain that the command will not be started.
+    /// The end of the command. Set this once after [`StartLeading`](ElectionAction::StartLeading), when the last
+    /// process of the command has ended, or once it is known that the command will not be started.
     pub command_gone: Option<CommandGone>,
     /// Whether to end the candidacy. A leader continues until its command is gone.
     pub stop: bool,
@@ -88,7 +88,7 @@ impl ElectionInputs {
     }
 }
 
-/// The end of the command's last process.
+/// The end of a command, none of whose processes is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommandGone {
     /// Whether the command succeeded. If so, `min_hold` applies.
@@ -115,7 +115,7 @@ pub enum Reply {
     Written(Stored),
     /// The write was refused, because it is not based on the current version.
     Conflict,
-    /// The request has certainly not acquired or renewed the lock. Either it was not carried out, or the server has
+    /// The request is known not to have acquired or renewed the lock. Either it was not carried out, or the server has
     /// stored a different record than the one that was sent, for example because of an admission webhook.
     Refused { retry_after: Option<Duration> },
     /// The request may or may not have been carried out.
@@ -159,7 +159,8 @@ pub enum ElectionAction {
     /// A claim is about to be sent. From now on this candidate may hold the lock: before your program exits, it must
     /// set [`ElectionInputs::stop`] and wait for [`Finish`](Self::Finish).
     Claiming,
-    /// The claim has certainly failed, so this candidate does not hold the lock.
+    /// The claim has definitively failed: this candidate does not hold the lock, and none of its writes can still
+    /// acquire it.
     ClaimFailed,
     /// The lock was acquired: run the command for as long as this tenure lasts.
     StartLeading(Leadership),
@@ -167,7 +168,8 @@ pub enum ElectionAction {
     Extend(Tenure),
     /// This candidate was asked to step down. End the command cleanly; the lock is renewed until the command is gone.
     StepDown,
-    /// Another candidate holds the lock. Kill the command at once.
+    /// Another candidate has acquired the lock. Kill the command at once. `holder` is empty if that candidate has
+    /// already released the lock.
     Lose { holder: String },
     /// Log this notice.
     Notify(ElectionNotice),
@@ -194,9 +196,9 @@ pub enum Outcome {
     Released,
     /// The command is gone. The lock could not be released in time and will expire.
     NotReleased,
-    /// The command is gone. Another candidate holds the lock.
+    /// The command is gone. Another candidate had acquired the lock.
     Lost,
-    /// The candidacy was stopped before the lock was acquired.
+    /// The candidacy was stopped before this candidate led.
     Stopped,
     /// The candidate stopped waiting while the lock was held or could not be acquired yet.
     NotAcquired,

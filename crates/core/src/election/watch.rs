@@ -12,14 +12,16 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// The number of broken watches after which the candidate reports that it polls. A watch that breaks after
-/// having been open for at least a lease duration restarts the count at one.
+/// The count in `Election::broken_watches` from which the candidate reports that it polls.
 const BROKEN_WATCHES_UNTIL_NOTICE: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum WatchState {
     Closed,
-    Open { since: Instant },
+    /// The watch was requested at `since`, and is not known to have ended.
+    Open {
+        since: Instant,
+    },
 }
 
 impl Election {
@@ -30,7 +32,7 @@ impl Election {
         }
         // A watch that ends soon after it was opened is not reopened at once, because the server may end every watch as
         // soon as it is opened.
-        let retry_at = now.boot.max(since + self.jittered_retry());
+        let retry_at = now.boot.max(since + self.draw_retry_pause());
         self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
         match event {
             WatchEvent::Bookmark => {}

@@ -8,10 +8,11 @@
 //!
 //! - The supervisor reports which tenure it enforces. Soon after the kill instant of this tenure, it must report that
 //!   the command is gone. If it does not, or if it dies, the elector kills the supervisor and then every descendant. A
-//!   supervisor that kills the processes gradually gets more time: it has brought the stop and the kill forward.
+//!   supervisor that kills the processes gradually gets more time, because it has brought the stop and the kill forward
+//!   by the time that the gradual kill takes.
 //! - The elector tells the supervisor how late the scheduler wakes the elector. The supervisor allows for that delay,
 //!   because the elector kills the command if the supervisor fails.
-//! - When another candidate is known to hold the lock, the supervisor gets no grace period.
+//! - When another candidate is known to hold the lock, the command gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
 //! - If traffic is routed to the command, a termination signal is deferred until the traffic has been routed away, but
@@ -27,7 +28,7 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-pub use self::protocol::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, Ending, SupervisorFailure};
+pub use self::protocol::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, ExitReason, SupervisorFailure};
 use self::signals::DeferredSignal;
 pub use self::signals::{REPEAT_WINDOW, WITHDRAWAL_TIMEOUT};
 use crate::election::Outcome;
@@ -59,10 +60,11 @@ enum ElectorPhase {
     },
     /// The supervisor was ordered to start the command and has not reported it gone.
     Leading {
-        /// The tenure that the supervisor last reported as enforced.
+        /// The tenure that the supervisor must enforce: the granted one, then the one that it last reported, and from
+        /// the instant at which the lock was found to be taken, a tenure that is over.
         enforced: Tenure,
         /// Whether another candidate is known to hold the lock.
-        lost: bool,
+        taken: bool,
         /// The reason for the loss if the supervisor reports a loss.
         supervisor_loss: Loss,
         /// The deadline for the supervisor's kill, if the supervisor has begun to kill the processes gradually.
@@ -71,7 +73,7 @@ enum ElectorPhase {
     /// The supervisor has failed, and the elector kills the command itself.
     Killing,
     /// No command is alive. leaderrun exits when the election is over, but no later than `until`.
-    Ending { ending: Ending, until: Instant },
+    Exiting { reason: ExitReason, until: Instant },
 }
 
 impl ElectorPhase {
@@ -141,8 +143,8 @@ impl Elector {
         Self { stop_signal, ..self }
     }
 
-    /// Records that the elector was woken `delay` too late. If the delay to allow for has changed, the new value is
-    /// sent to the supervisor and returned.
+    /// Records that the elector was woken `delay` too late. If the delay to allow for has changed, returns the new
+    /// value. The actions of the next [`step`](Self::step) then send it to the supervisor.
     pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
         self.order(Order::ElectorLate { delay });
@@ -164,10 +166,10 @@ impl Elector {
         let ElectorInputs { reports, election, supervisor_died, withdrawn, signals, terminal_resized, tree_empty } =
             inputs;
         for report in reports {
-            self.handle_report(now, report);
+            self.handle_supervisor_report(now, report);
         }
         for report in election {
-            self.handle_election(now, report);
+            self.handle_election_report(now, report);
         }
         if supervisor_died {
             self.handle_supervisor_death(now);
@@ -183,7 +185,7 @@ impl Elector {
             self.order(Order::Signal(libc::SIGWINCH));
         }
         if tree_empty && matches!(self.phase, ElectorPhase::Killing) {
-            self.begin_release(now, Ending::Lost { may_rejoin: true }, false);
+            self.begin_release(now, ExitReason::Lost { may_rejoin: true }, false);
         }
         self.exit_if_due(now);
         mem::take(&mut self.actions)
@@ -194,7 +196,7 @@ impl Elector {
         let deferred_until = self.deferred.as_ref().map(|deferred| deferred.until);
         match &self.phase {
             ElectorPhase::Leading { .. } => deferred_until.into_iter().chain(self.phase.elector_kill_at()).min(),
-            ElectorPhase::Ending { until, .. } => Some(*until),
+            ElectorPhase::Exiting { until, .. } => Some(*until),
             ElectorPhase::Waiting { .. } | ElectorPhase::Killing => None,
         }
     }
@@ -210,21 +212,22 @@ impl Elector {
         self.kill_pace.map(|pace| (pace, pace.end(now, self.granted)))
     }
 
-    /// Returns whether the end of the command was requested, by a termination signal or by a request to step down.
+    /// Returns whether the end of the command or, once it was gone, of leaderrun was requested since the acquisition of
+    /// the lock, by a signal or by a request to step down.
     pub fn end_was_requested(&self) -> bool {
         self.first_termination_signal.is_some()
     }
 
-    fn handle_report(&mut self, now: Instant, report: Report) {
+    fn handle_supervisor_report(&mut self, now: Instant, report: Report) {
         self.notify_report(&report);
         if let Report::Notice(SupervisorNotice::KillTime { pace, .. }) = report {
             self.kill_pace = pace;
         }
-        let ElectorPhase::Leading { enforced, lost, supervisor_loss, gradual_kill_deadline } = &mut self.phase else {
+        let ElectorPhase::Leading { enforced, taken, supervisor_loss, gradual_kill_deadline } = &mut self.phase else {
             return;
         };
         match report {
-            Report::Enforcing(tenure) if !*lost => {
+            Report::Enforcing(tenure) if !*taken => {
                 *enforced = tenure;
                 self.notify(ElectorNotice::Leading(tenure));
             }
@@ -234,15 +237,15 @@ impl Elector {
                     self.notify_loss(loss);
                 }
                 let succeeded = end == End::Exited(0) && !was_lost;
-                let ending = match end {
-                    _ if was_lost => Ending::Lost { may_rejoin: true },
-                    End::NotStarted => {
-                        self.first_termination_signal.map_or(Ending::Lost { may_rejoin: true }, Ending::Signaled)
-                    }
-                    ref end => Ending::Command(end.clone()),
+                let reason = match end {
+                    _ if was_lost => ExitReason::Lost { may_rejoin: true },
+                    End::NotStarted => self
+                        .first_termination_signal
+                        .map_or(ExitReason::Lost { may_rejoin: true }, ExitReason::Signaled),
+                    ref end => ExitReason::Command(end.clone()),
                 };
                 self.notify(ElectorNotice::CommandEnded(end));
-                self.begin_release(now, ending, succeeded);
+                self.begin_release(now, reason, succeeded);
             }
             Report::Started { .. } => self.started = true,
             Report::Notice(SupervisorNotice::TooSlow { .. }) => *supervisor_loss = Loss::TooSlow,
@@ -253,7 +256,7 @@ impl Elector {
         }
     }
 
-    fn handle_election(&mut self, now: Instant, report: ElectionReport) {
+    fn handle_election_report(&mut self, now: Instant, report: ElectionReport) {
         match report {
             ElectionReport::Claiming => self.handle_claiming(now),
             ElectionReport::ClaimFailed => {
@@ -261,23 +264,23 @@ impl Elector {
                     *claiming = false;
                 }
             }
-            ElectionReport::StartLeading { tenure, environment } => match self.phase {
+            ElectionReport::Acquired { tenure, environment } => match self.phase {
                 ElectorPhase::Waiting { .. } => {
                     self.granted = Some(tenure);
                     self.order(Order::Start { tenure, environment });
                     self.lead(tenure);
                 }
                 // The lock was acquired after the shutdown had begun.
-                _ => self.actions.push(ElectorAction::CommandGone { succeeded: false }),
+                _ => self.actions.push(ElectorAction::ReportCommandGone { succeeded: false }),
             },
-            ElectionReport::Extend(tenure) => {
+            ElectionReport::Renewed(tenure) => {
                 self.granted = Some(tenure);
                 self.order(Order::Extend(tenure));
             }
-            ElectionReport::StepDown => self.relay(now, libc::SIGTERM),
-            ElectionReport::Lose => {
-                if let ElectorPhase::Leading { enforced, lost, .. } = &mut self.phase {
-                    (*enforced, *lost) = (Tenure::over(now), true);
+            ElectionReport::StepDownRequested => self.relay(now, libc::SIGTERM),
+            ElectionReport::Taken => {
+                if let ElectorPhase::Leading { enforced, taken, .. } = &mut self.phase {
+                    (*enforced, *taken) = (Tenure::over(now), true);
                     self.notify(ElectorNotice::Leading(Tenure::over(now)));
                     self.notify_loss(Loss::Taken);
                 }
@@ -291,14 +294,14 @@ impl Elector {
     fn handle_finished(&mut self, now: Instant, outcome: Outcome) {
         match (&mut self.phase, outcome) {
             (ElectorPhase::Waiting { .. }, Outcome::NotAcquired) => {
-                self.phase = ElectorPhase::Ending { ending: Ending::NotAcquired, until: now };
+                self.phase = ElectorPhase::Exiting { reason: ExitReason::NotAcquired, until: now };
                 self.notify(ElectorNotice::NotAcquired);
             }
             (ElectorPhase::Waiting { .. }, Outcome::Unreachable) => {
-                self.phase = ElectorPhase::Ending { ending: Ending::Unreachable, until: now };
+                self.phase = ElectorPhase::Exiting { reason: ExitReason::Unreachable, until: now };
                 self.notify(ElectorNotice::Unreachable);
             }
-            (ElectorPhase::Ending { until, .. }, outcome) => {
+            (ElectorPhase::Exiting { until, .. }, outcome) => {
                 *until = now;
                 match outcome {
                     Outcome::Released => self.notify(ElectorNotice::Released),
@@ -315,9 +318,9 @@ impl Elector {
     fn handle_election_failed(&mut self, now: Instant, is_transient: bool) {
         match &mut self.phase {
             ElectorPhase::Waiting { .. } => {
-                self.phase = ElectorPhase::Ending { ending: Ending::Failed { is_transient }, until: now };
+                self.phase = ElectorPhase::Exiting { reason: ExitReason::Failed { is_transient }, until: now };
             }
-            ElectorPhase::Ending { until, .. } => *until = now,
+            ElectorPhase::Exiting { until, .. } => *until = now,
             ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
         }
     }
@@ -326,12 +329,12 @@ impl Elector {
         match self.phase {
             ElectorPhase::Leading { .. } => self.kill_all(SupervisorFailure::Died),
             ElectorPhase::Waiting { .. } => {
-                self.notify(ElectorNotice::SupervisorDied);
+                self.notify(ElectorNotice::SupervisorDiedWhileWaiting);
                 self.actions.push(ElectorAction::StopElection);
-                let ending = Ending::Failed { is_transient: true };
-                self.phase = ElectorPhase::Ending { ending, until: now + RELEASE_TIMEOUT };
+                let reason = ExitReason::Failed { is_transient: true };
+                self.phase = ElectorPhase::Exiting { reason, until: now + RELEASE_TIMEOUT };
             }
-            ElectorPhase::Killing | ElectorPhase::Ending { .. } => {}
+            ElectorPhase::Killing | ElectorPhase::Exiting { .. } => {}
         }
     }
 
@@ -348,7 +351,7 @@ impl Elector {
         match &mut self.phase {
             ElectorPhase::Waiting { claiming } => *claiming = true,
             // The claim was sent before the order to stop reached the election.
-            ElectorPhase::Ending { until, .. } => *until = (*until).max(now + RELEASE_TIMEOUT),
+            ElectorPhase::Exiting { until, .. } => *until = (*until).max(now + RELEASE_TIMEOUT),
             ElectorPhase::Leading { .. } | ElectorPhase::Killing => {}
         }
     }
@@ -356,7 +359,7 @@ impl Elector {
     fn lead(&mut self, enforced: Tenure) {
         self.phase = ElectorPhase::Leading {
             enforced,
-            lost: false,
+            taken: false,
             supervisor_loss: Loss::NotRenewed,
             gradual_kill_deadline: None,
         };
@@ -374,22 +377,23 @@ impl Elector {
     }
 
     /// Begins the release of the lock, because no process of the command is left.
-    fn begin_release(&mut self, now: Instant, ending: Ending, succeeded: bool) {
-        self.phase = ElectorPhase::Ending { ending, until: now + self.max_release_time };
+    fn begin_release(&mut self, now: Instant, reason: ExitReason, succeeded: bool) {
+        self.phase = ElectorPhase::Exiting { reason, until: now + self.max_release_time };
         self.notify(ElectorNotice::CommandGone);
-        self.actions.push(ElectorAction::CommandGone { succeeded });
+        self.actions.push(ElectorAction::ReportCommandGone { succeeded });
     }
 
     fn exit_if_due(&mut self, now: Instant) {
-        let ElectorPhase::Ending { ending, until } = &self.phase else { return };
+        let ElectorPhase::Exiting { reason, until } = &self.phase else { return };
         if now < *until {
             return;
         }
-        let ending = match ending {
-            Ending::Lost { .. } => Ending::Lost { may_rejoin: self.first_termination_signal.is_none() },
-            ending => ending.clone(),
+        let reason = match reason {
+            // A termination signal may have arrived since the loss.
+            ExitReason::Lost { .. } => ExitReason::Lost { may_rejoin: self.first_termination_signal.is_none() },
+            reason => reason.clone(),
         };
-        self.actions.push(ElectorAction::Exit(ending));
+        self.actions.push(ElectorAction::Exit(reason));
     }
 
     fn order(&mut self, order: Order) {

@@ -33,21 +33,21 @@ pub struct ElectorInputs {
 pub enum ElectionReport {
     /// A claim is about to be sent. From now on the lock may be acquired, so it must be released before the exit.
     Claiming,
-    /// The claim has certainly failed.
+    /// The claim has definitively failed: it can no longer acquire the lock.
     ClaimFailed,
     /// The lock was acquired. `environment` contains the variables that describe this leadership to the command.
-    StartLeading {
+    Acquired {
         tenure: Tenure,
         environment: Vec<(String, String)>,
     },
     /// A renewal succeeded.
-    Extend(Tenure),
+    Renewed(Tenure),
     /// This candidate was asked to step down.
-    StepDown,
-    /// Another candidate holds the lock.
-    Lose,
+    StepDownRequested,
+    /// Another candidate has acquired the lock.
+    Taken,
     Finished(Outcome),
-    /// The election thread has failed, for a reason outside the election.
+    /// The election thread ended with an error, for example because the lock could not be opened.
     Failed {
         /// Whether another start may succeed.
         is_transient: bool,
@@ -60,16 +60,17 @@ pub enum ElectorAction {
     /// Send this order to the supervisor.
     Order(Order),
     /// Report to the election that no process of the command is left.
-    CommandGone { succeeded: bool },
+    ReportCommandGone { succeeded: bool },
     /// Stop the election.
     StopElection,
-    /// Kill the supervisor, then every descendant, repeatedly until none is left.
+    /// Kill the supervisor, then every descendant, repeatedly until none is left. This is always the first action of
+    /// its step.
     KillAll(SupervisorFailure),
-    /// Log this notice, and pass it to the observers of this candidate. A notice comes after the notice about its
-    /// cause.
+    /// Log this notice, and pass it to the observers of this candidate. Notices come in causal order: for example, the
+    /// loss of the lock comes before the end of the command.
     Notify(ElectorNotice),
     /// End leaderrun.
-    Exit(Ending),
+    Exit(ExitReason),
 }
 
 /// The way in which a supervisor failed.
@@ -82,7 +83,7 @@ pub enum SupervisorFailure {
 
 /// The reason for leaderrun's exit, which determines its exit status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Ending {
+pub enum ExitReason {
     /// The command ended.
     Command(End),
     /// Leadership was lost. `may_rejoin` states whether leaderrun may wait for the lock again. It is false if leaderrun
@@ -113,14 +114,18 @@ pub enum ElectorNotice {
     /// The command may run for as long as this tenure lasts.
     Leading(Tenure),
     Lost(Loss),
-    /// A termination signal is about to be sent to the command, so traffic must be routed away from it.
+    /// The command, to which traffic is routed, is about to get a termination signal, so traffic must be routed away.
     Terminating,
     /// The first termination signal since the acquisition of the lock. A request to step down counts as SIGTERM.
     TerminationSignal(i32),
+    /// The supervisor reported that no process of the command is left, and how the main process ended. This notice is
+    /// missing if the elector killed the command.
     CommandEnded(End),
-    /// No process of the command is left.
+    /// No process of the command is left, whether or not the elector killed it.
     CommandGone,
+    /// The wait for the lock ended; see [`ExitReason::NotAcquired`].
     NotAcquired,
+    /// The wait for the lock ended; see [`ExitReason::Unreachable`].
     Unreachable,
     /// The lock was released.
     Released,
@@ -129,5 +134,5 @@ pub enum ElectorNotice {
     /// This signal ended the wait for the lock.
     WaitInterrupted(i32),
     /// The supervisor died before a command was started.
-    SupervisorDied,
+    SupervisorDiedWhileWaiting,
 }

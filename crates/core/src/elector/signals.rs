@@ -3,7 +3,7 @@
 use core::mem;
 use core::time::Duration;
 
-use super::{Elector, ElectorAction, ElectorNotice, ElectorPhase, Ending, RELEASE_TIMEOUT, STOP_TIMEOUT};
+use super::{Elector, ElectorAction, ElectorNotice, ElectorPhase, ExitReason, RELEASE_TIMEOUT, STOP_TIMEOUT};
 use crate::instant::Instant;
 use crate::messages::Order;
 use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
@@ -29,11 +29,11 @@ impl Elector {
             ElectorPhase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
             ElectorPhase::Waiting { claiming } if ends_candidate(signal) => {
                 let timeout = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
-                self.phase = ElectorPhase::Ending { ending: Ending::Signaled(signal), until: now + timeout };
+                self.phase = ElectorPhase::Exiting { reason: ExitReason::Signaled(signal), until: now + timeout };
                 self.notify(ElectorNotice::WaitInterrupted(signal));
                 self.actions.push(ElectorAction::StopElection);
             }
-            ElectorPhase::Ending { until, .. } if ends_candidate(signal) => {
+            ElectorPhase::Exiting { until, .. } if ends_candidate(signal) => {
                 *until = (*until).min(now + RELEASE_TIMEOUT);
                 self.first_termination_signal.get_or_insert(signal);
                 self.actions.push(ElectorAction::StopElection);
@@ -77,6 +77,7 @@ impl Elector {
         self.order(Order::Signal(signal));
     }
 
+    /// Relays the deferred signal, if there is one, unless the command is gone.
     pub(super) fn forward_deferred(&mut self) {
         if let (Some(DeferredSignal { signal, .. }), ElectorPhase::Leading { .. }) = (self.deferred.take(), &self.phase)
         {

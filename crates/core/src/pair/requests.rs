@@ -14,11 +14,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 ///
 /// A write goes to the first object and then to the second. A claim that is only in the first object (a half claim)
 /// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back when the
-/// second write fails, or by the next read if the request was dropped between the two writes. If there is no
-/// reply to the second write, both objects are read first, because it may have succeeded. After a rollback there is a
-/// pause in which others can acquire the lock, unless one of them has just changed the second object. Each further
-/// pause is twice as long, up to a minute. The writes of a leader are never rolled back, because its command may be
-/// alive.
+/// second write fails, or by the next read if the request was dropped between the two writes. If there is no reply to
+/// the second write, both objects are read first, because it may have succeeded. After a rollback there is a pause in
+/// which others can acquire the lock, unless one of them has just changed the second object. Each further pause is
+/// twice as long, up to a minute. The writes of a leader are never rolled back, because its command may be alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
@@ -71,7 +70,7 @@ impl PairRequests {
         &self.seen
     }
 
-    /// Returns the combined record and version of both objects.
+    /// Returns the combined record and version of both objects; `None` if neither object exists.
     pub fn stored(&self) -> Option<Stored> {
         self.seen.stored(&self.viewer)
     }

@@ -10,7 +10,7 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn leading(stop: u64) -> Update {
-    Update::Leading { stop: at(stop), gone: at(stop + 3) }
+    Update::Leading { stop: at(stop), gone_by: at(stop + 3) }
 }
 
 fn route_here(until: u64) -> Option<RoutingStep> {
@@ -63,13 +63,13 @@ fn routed() -> Route {
 fn a_standby_changes_nothing() {
     let mut route = Route::new(WITHDRAWAL_TIME);
     assert_eq!((timeout(&mut route, 0), route.next_timeout(at(0))), (None, None));
-    for end in [Update::Lost(Loss::Taken), Update::Exiting] {
+    for end in [Update::Lost(Loss::Taken), Update::RunEnding] {
         assert_eq!(update(&mut route, 1, end), None);
     }
 }
 
 #[test]
-fn a_forbidden_step_is_retried_after_a_minute() {
+fn a_forbidden_withdrawal_is_not_awaited_and_is_retried_after_a_minute() {
     let mut route = routed();
     assert_eq!(update(&mut route, 2, Update::Terminating), withdraw());
     assert_eq!(
@@ -95,7 +95,7 @@ fn the_pauses_between_retries_grow_until_an_update_resets_them() {
     assert_eq!(pauses[..4], [100, 200, 400, 800]);
     assert_eq!(pauses[11], 10_000);
     result(&mut route, 13_000, StepResult::Failed);
-    assert_eq!(update(&mut route, 13_000, Update::Exiting), withdraw());
+    assert_eq!(update(&mut route, 13_000, Update::RunEnding), withdraw());
 }
 
 #[test]
@@ -137,14 +137,14 @@ fn traffic_is_routed_away_whenever_the_command_ends() {
 }
 
 #[test]
-fn the_end_of_the_withdrawal_is_reported_and_the_route_finishes_at_the_exit() {
+fn the_end_of_the_withdrawal_is_reported_and_the_route_finishes_with_the_run() {
     let mut route = routed();
     let terminating = RouteInputs { updates: vec![Update::Terminating], result: None };
     let withdrawal = RoutingStep::Withdraw { token: "7".into() };
     assert_eq!(route.step(at(2), terminating), [RouteAction::Begin(withdrawal)]);
     assert_eq!(result(&mut route, 2, StepResult::Succeeded), [RouteAction::Withdrawn]);
-    let exiting = RouteInputs { updates: vec![Update::Exiting], result: None };
-    assert_eq!(route.step(at(3), exiting), [RouteAction::Finish]);
+    let run_ending = RouteInputs { updates: vec![Update::RunEnding], result: None };
+    assert_eq!(route.step(at(3), run_ending), [RouteAction::Finish]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) struct DeadlineAdvance {
     elector_delay: Duration,
     /// How long the command's processes take to end after SIGKILL.
     kill_time: Duration,
-    /// How far the stop and the kill can be brought forward at most.
+    /// The longest advance with which a command may run.
     pub(super) max: Duration,
 }
 

@@ -40,9 +40,8 @@ pub struct SupervisorInputs {
 /// The result of starting a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartResult {
-    /// The command was forked, or the kernel refused the fork. In the latter case, [`SupervisorInputs::main_ended`]
-    /// reports the refusal in the same step.
-    Forked,
+    /// The fork was attempted. If the kernel refused it, [`SupervisorInputs::main_ended`] says so in the same step.
+    Attempted,
     /// No time was left, so the command was not forked.
     TooLate,
 }
@@ -56,11 +55,11 @@ pub enum SupervisorAction {
     Start(Tenure),
     /// Relay this signal to the command's process group.
     Signal(i32),
-    /// Send the stop signal to the command's process group: the tenure is over, the elector has died, or the command
-    /// could not be killed in time if renewals failed.
+    /// Send the stop signal to the command's process group. The tenure's `stop` has come, the elector has died, or
+    /// killing the command could take too long (see [`with_max_advance`](super::Supervisor::with_max_advance)).
     Stop,
-    /// Report which processes the main process left running; `awaited` states whether leaderrun waits for them, because
-    /// they now count as the command (`--wait-for all`).
+    /// Report which processes the main process left running; `awaited` states whether they are treated as part of the
+    /// command, so that leaderrun waits for them (`--wait-for all`).
     ReportLeftovers { awaited: bool },
     /// Relay this signal to the processes that were orphaned when the main process ended.
     SignalLeftovers(i32),

@@ -4,7 +4,7 @@ use super::*;
 
 const LOSE: Order = Order::Lose;
 
-/// The longest time by which the stop and the kill can be brought forward, in the tests that limit it.
+/// The longest advance with which a command may run, in the tests that limit it.
 const MAX_ADVANCE: Duration = Duration::from_millis(1500);
 
 fn start_time() -> Instant {
@@ -149,7 +149,7 @@ fn an_elector_that_sends_no_orders_after_a_loss_is_killed_only_once() {
     let begin = start_time();
     let order = Order::Start { tenure: tenure(begin), environment: Vec::new() };
     step(&mut supervisor, begin, orders(&[order]));
-    let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+    let forked = SupervisorInputs { start: Some(StartResult::Attempted), ..SupervisorInputs::default() };
     step(&mut supervisor, begin, forked);
     let kill = tenure(begin).kill;
     step(&mut supervisor, kill, SupervisorInputs::default());
@@ -180,7 +180,7 @@ fn running(now: Instant) -> Supervisor {
     let actions = step(&mut supervisor, now, orders(&[start]));
     let enforcing = SupervisorAction::Report(Report::Enforcing(tenure(now)));
     assert_eq!(actions, [enforcing, SupervisorAction::Start(tenure(now))]);
-    let forked = SupervisorInputs { start: Some(StartResult::Forked), ..SupervisorInputs::default() };
+    let forked = SupervisorInputs { start: Some(StartResult::Attempted), ..SupervisorInputs::default() };
     assert_eq!(step(&mut supervisor, now, forked), []);
     supervisor
 }
@@ -226,7 +226,7 @@ fn an_elector_that_renews_after_the_end_of_the_command_gets_the_report_again() {
 }
 
 #[test]
-fn the_published_deadline_is_removed_before_the_stop_signal_is_sent() {
+fn after_a_loss_the_published_deadline_is_removed_first() {
     let now = start_time();
     let renewed_stop = now + Duration::from_secs(5);
     let elector_died = SupervisorInputs { elector_died: true, ..SupervisorInputs::default() };

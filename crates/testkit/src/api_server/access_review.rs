@@ -11,7 +11,7 @@ use super::resources::ACCESS_REVIEW;
 use super::status::{self, FieldError, Result};
 use super::store::Store;
 
-/// Fills in the status of the review in `body`.
+/// Returns the review in `body` with its status filled in.
 pub fn review(store: &Store, user: &Identity, body: Value) -> Result<Value> {
     let mut review = decode(&ACCESS_REVIEW, body, UnknownFields::Drop)?;
     let field = |attributes: &Value, name: &str| text(&attributes[name]).to_owned();

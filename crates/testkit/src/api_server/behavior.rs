@@ -17,7 +17,7 @@ pub struct Behavior {
 struct State {
     bookmark_period: Duration,
     roles: Roles,
-    /// `true` if only clients that are allowed to delete an object may change its owners. Patches are not checked.
+    /// Whether only clients that are allowed to delete an object may change its owners. Patches are not checked.
     protects_owners: bool,
     /// Changes each object that a client creates or updates, before it is written. Patches skip it.
     admission: Option<fn(&mut Value)>,
@@ -28,9 +28,10 @@ struct State {
 pub enum Roles {
     /// The server has read the Roles.
     Known,
-    /// All requests except those of administrators are refused.
+    /// The server has not read the Roles. All requests except those of administrators are refused.
     Unknown,
-    /// This many requests are refused. Requests of administrators are neither refused nor counted.
+    /// The server has not read the Roles until it has refused this many requests. Requests of administrators are
+    /// neither refused nor counted.
     UnknownFor(usize),
 }
 
@@ -62,7 +63,7 @@ impl Behavior {
         self.state().protects_owners
     }
 
-    pub fn protect_owners(&self) {
+    pub fn enable_owner_protection(&self) {
         self.state().protects_owners = true;
     }
 
@@ -72,26 +73,27 @@ impl Behavior {
 
     /// Applies the admission policy to an object that a client is about to create or update.
     pub fn admit(&self, object: &mut Value) {
-        if let Some(admission) = self.state().admission {
+        let admission = self.state().admission;
+        if let Some(admission) = admission {
             admission(object);
         }
     }
 
-    /// Returns whether the server has read the Roles. This must be called exactly once for each request that is not an
-    /// administrator's, because [`Roles::UnknownFor`] counts the calls.
-    pub fn roles_are_known(&self) -> bool {
+    /// Returns whether the next request must be refused because the server has not read the Roles. This must be called
+    /// exactly once for each request that is not an administrator's, because [`Roles::UnknownFor`] counts the calls.
+    pub fn take_refusal(&self) -> bool {
         let mut state = self.state();
         match state.roles {
-            Roles::Known | Roles::UnknownFor(0) => true,
-            Roles::Unknown => false,
+            Roles::Known | Roles::UnknownFor(0) => false,
+            Roles::Unknown => true,
             Roles::UnknownFor(requests) => {
                 state.roles = Roles::UnknownFor(requests - 1);
-                false
+                true
             }
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("the behavior of the API server")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 }

@@ -1,4 +1,4 @@
-//! The initial objects of a cluster: namespaces, and the default ClusterRoles with their bindings.
+//! The initial objects of a cluster: namespaces, and some of the default ClusterRoles with their bindings.
 
 use serde_json::{Value, json};
 
@@ -56,11 +56,11 @@ fn create_role_for_group(store: &Store, name: &str, group: &str, rules: &Value) 
 fn create(store: &Store, group: &str, resource: &str, object: &Value) {
     let objects = Objects {
         store,
-        resource: resources::find(group, "v1", resource).expect("a resource of this server"),
+        resource: resources::find(group, "v1", resource).expect("this server has the resource"),
         namespace: "",
         manager: "kube-apiserver",
         unknown_fields: UnknownFields::Refuse,
         dry_run: false,
     };
-    objects.create(object.clone()).expect("an initial object");
+    objects.create(object.clone()).expect("the initial objects are valid");
 }

@@ -18,8 +18,8 @@ pub enum UnknownFields {
     Refuse,
 }
 
-/// Parses `body` as an object of `resource`, and fills in defaults.
-pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> Result<Value> {
+/// Parses `body` as an object of `resource`. In a Lease or a Service, also sets and removes fields like a real server.
+pub fn decode(resource: &Resource, mut body: Value, unknown_fields: UnknownFields) -> Result<Value> {
     let Some(fields) = body.as_object_mut() else {
         let why = format!("the object provided is unrecognized (must be of type {})", resource.kind);
         return Err(status::bad_request(why));
@@ -36,39 +36,40 @@ pub fn decode(resource: &Resource, mut body: Value, unknown: UnknownFields) -> R
             check_micro_time(time).map_err(|why| unreadable(resource, resource.kind, why))?;
         }
     }
-    let sent = (unknown == UnknownFields::Refuse).then(|| body.clone());
+    let sent = (unknown_fields == UnknownFields::Refuse).then(|| body.clone());
     let mut object = (resource.decode)(body).map_err(|why| unreadable(resource, resource.kind, why))?;
     if let Some(sent) = sent {
-        let unknown = unknown_fields("", &sent, &object);
-        if !unknown.is_empty() {
-            let why = format!("strict decoding error: {}", unknown.join(", "));
+        let errors = unknown_field_errors("", &sent, &object);
+        if !errors.is_empty() {
+            let why = format!("strict decoding error: {}", errors.join(", "));
             return Err(unreadable(resource, resource.kind, why));
         }
     }
     match resource.name {
         "leases" => normalize_lease(&mut object),
-        "services" => complete_service(&mut object),
+        "services" => set_service_defaults(&mut object),
         _ => {}
     }
     Ok(object)
 }
 
-/// Returns an error for each field of `sent` that is missing from `parsed`. `prefix` is the path of both objects.
-fn unknown_fields(prefix: &str, sent: &Value, parsed: &Value) -> Vec<String> {
+/// Returns an error for each field of `sent` that has a value but is missing from `parsed`. `prefix` is the path of
+/// both values with a final dot, or empty at the root.
+fn unknown_field_errors(prefix: &str, sent: &Value, parsed: &Value) -> Vec<String> {
     match (sent, parsed) {
         (Value::Object(sent), Value::Object(parsed)) => {
             let fields = sent.iter().filter(|(_, value)| !value.is_null());
-            let unknown = fields.map(|(name, value)| match parsed.get(name) {
-                Some(parsed) => unknown_fields(&format!("{prefix}{name}."), value, parsed),
+            let errors = fields.map(|(name, value)| match parsed.get(name) {
+                Some(parsed) => unknown_field_errors(&format!("{prefix}{name}."), value, parsed),
                 None => vec![format!("unknown field \"{prefix}{name}\"")],
             });
-            unknown.flatten().collect()
+            errors.flatten().collect()
         }
         (Value::Array(sent), Value::Array(parsed)) => {
             let items = sent.iter().zip(parsed).enumerate();
             let prefix = prefix.trim_end_matches('.');
             items
-                .flat_map(|(index, (sent, parsed))| unknown_fields(&format!("{prefix}[{index}]."), sent, parsed))
+                .flat_map(|(index, (sent, parsed))| unknown_field_errors(&format!("{prefix}[{index}]."), sent, parsed))
                 .collect()
         }
         _ => Vec::new(),
@@ -79,16 +80,16 @@ fn normalize_lease(lease: &mut Value) {
     if !lease["spec"].is_object() {
         lease["spec"] = json!({});
     }
-    // These fields belong to coordinated leader election, which is off by default.
+    // A real server drops these fields of coordinated leader election, which is off by default.
     if let Some(spec) = lease["spec"].as_object_mut() {
         spec.remove("strategy");
         spec.remove("preferredHolder");
     }
 }
 
-/// Fills in the defaults of a Service in a dual-stack cluster, but allocates no addresses, because nothing routes
+/// Fills in the defaults of a Service in a dual-stack cluster, but allocates no addresses, because nothing would route
 /// traffic to them.
-fn complete_service(service: &mut Value) {
+fn set_service_defaults(service: &mut Value) {
     if !service["spec"].is_object() {
         service["spec"] = json!({});
     }
@@ -96,15 +97,15 @@ fn complete_service(service: &mut Value) {
     let is_external = spec["type"] == "ExternalName";
     let has_selector = spec["selector"].as_object().is_some_and(|selector| !selector.is_empty());
     let is_dual_by_default = spec["clusterIP"] == "None" && !has_selector;
-    let mut default = |field: &str, value: Value| {
+    let mut set_default = |field: &str, value: Value| {
         if spec[field].is_null() {
             spec[field] = value;
         }
     };
-    default("type", "ClusterIP".into());
+    set_default("type", "ClusterIP".into());
     if !is_external {
-        default("ipFamilies", json!(["IPv4"]));
-        default("ipFamilyPolicy", if is_dual_by_default { "RequireDualStack" } else { "SingleStack" }.into());
+        set_default("ipFamilies", json!(["IPv4"]));
+        set_default("ipFamilyPolicy", if is_dual_by_default { "RequireDualStack" } else { "SingleStack" }.into());
         let is_dual_stack = spec["ipFamilyPolicy"] != "SingleStack";
         if let Some(families) =
             spec["ipFamilies"].as_array_mut().filter(|families| is_dual_stack && families.len() == 1)
@@ -131,8 +132,8 @@ fn micro_times(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
-/// Checks that a time has exactly six fractional digits. Like a real server's error, the error quotes Go's reference
-/// time, 2006-01-02T15:04:05.
+/// Checks that a time is valid and has exactly six fractional digits. Like a real server's error, the error quotes Go's
+/// reference time, 2006-01-02T15:04:05.
 fn check_micro_time(time: &str) -> std::result::Result<(), String> {
     const DIGITS: usize = 6;
     let fraction = time.find('.').map(|point| &time[point + 1..]);

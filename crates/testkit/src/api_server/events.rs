@@ -50,11 +50,12 @@ fn rename(
     object
 }
 
-/// Returns the errors in an Event in stored form. The rules depend on the API group that the client sent it to, which
-/// is that of `resource`.
+/// Returns the errors in an Event in stored form. The rules depend on the API group of `resource`, to which the client
+/// sent the Event.
 ///
-/// Both groups require an Event to be complete if it has an `eventTime`. events.k8s.io/v1 also requires new Events to
-/// have one, and lets clients change only the series and the metadata of existing Events.
+/// In both groups, an Event with an `eventTime` must also say who reported it, and with which action and reason.
+/// events.k8s.io/v1 also requires new Events to have an `eventTime`, and lets clients change only the series and the
+/// metadata of existing Events.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {

@@ -1,4 +1,5 @@
-//! Handles requests: authenticates and authorizes them, and then calls `objects`, `watch` or `discovery`.
+//! Handles requests: authenticates and authorizes them, and then calls `objects`, `watch`, `discovery` or
+//! `access_review`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ struct CompleteRequest {
 impl CompleteRequest {
     fn respond(&self) -> Result<Response> {
         let user = authentication::identify(&self.store, &self.headers, &self.target)?;
-        if !rbac::is_administrator(&user) && !self.behavior.roles_are_known() {
+        if !rbac::is_administrator(&user) && self.behavior.take_refusal() {
             return Err(rbac::forbidden(&user, &self.target));
         }
         rbac::authorize(&self.store, &user, &self.target)?;
@@ -83,7 +84,7 @@ impl CompleteRequest {
         }
         match resources::find(&access.group, &access.version, &access.resource) {
             Some(resource) if access.subresource.is_empty() => self.serve(&user, resource, access),
-            _ if resources::has_group(&access.group, &access.version) => Err(status::no_such_resource()),
+            _ if resources::has_group_version(&access.group, &access.version) => Err(status::no_such_resource()),
             _ => Ok(not_found()),
         }
     }
@@ -91,7 +92,7 @@ impl CompleteRequest {
     /// Handles a TokenRequest. The requested lifetime is ignored: kubectl sends the request as protobuf, which this
     /// server does not decode.
     fn create_token(&self, Access { namespace, name, .. }: &Access) -> Result<Response> {
-        let resource = resources::find("", "v1", "serviceaccounts").expect("a resource of this server");
+        let resource = resources::find("", "v1", "serviceaccounts").expect("service accounts are a resource");
         let (store, manager) = (&self.store, self.manager());
         let unknown_fields = UnknownFields::Drop;
         Objects { store, resource, namespace, manager: &manager, unknown_fields, dry_run: false }.get(name)?;
@@ -152,10 +153,10 @@ impl CompleteRequest {
 
     /// Refuses a change of owners by a user who is not allowed to delete the object, as the admission plugin
     /// OwnerReferencesPermissionEnforcement does.
-    fn check_owners(&self, objects: &Objects, user: &Identity, name: &str, update: &Value) -> Result<()> {
+    fn check_owners(&self, objects: &Objects, user: &Identity, name: &str, updated: &Value) -> Result<()> {
         let owners = |object: &Value| object["metadata"]["ownerReferences"].clone();
         let Ok(before) = objects.get(name) else { return Ok(()) };
-        if !self.behavior.protects_owners() || owners(&before) == owners(update) {
+        if !self.behavior.protects_owners() || owners(&before) == owners(updated) {
             return Ok(());
         }
         let deletion = self.target.with_verb(|_| "delete".to_owned());
@@ -175,15 +176,15 @@ impl CompleteRequest {
         let (page, next) = page.select(&selected);
         let items = page.iter().map(|object| objects.as_served(object));
         let mut list =
-            if self.accepts_metadata_list() { metadata_list(revision, items) } else { list(resource, revision, items) };
+            if self.prefers_metadata_list() { metadata_list(revision, items) } else { list(resource, revision, items) };
         if let Some(next) = next {
             list["metadata"]["continue"] = next.into();
         }
         Ok(json_response(200, &list))
     }
 
-    /// Returns whether the client wants lists that contain only the metadata of the objects.
-    fn accepts_metadata_list(&self) -> bool {
+    /// Returns whether the first format that the client accepts is a list with only the metadata of the objects.
+    fn prefers_metadata_list(&self) -> bool {
         let header = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let first = header.split(',').next().unwrap_or_default();
         let has_parameter = |parameter: &str| first.split(';').any(|part| part.trim() == parameter);
@@ -206,6 +207,7 @@ impl CompleteRequest {
     fn delete(&self, objects: &Objects, name: &str) -> Result<Response> {
         let options = if self.body.is_empty() { Value::Null } else { self.json()? };
         let (object, gone) = objects.delete(name, &options)?;
+        // As on a real server, the response to the deletion of a pod or namespace is the object even if it is gone.
         if !gone || matches!(objects.resource.name, "pods" | "namespaces") {
             return Ok(json_response(200, &object));
         }
@@ -233,8 +235,7 @@ impl CompleteRequest {
 
     fn patch(&self) -> Result<Patch> {
         match self.content_type() {
-            // The two kinds differ in how they merge lists, but no test changes a list with a strategic merge
-            // patch.
+            // The two kinds merge lists differently, but no test changes a list with a strategic merge patch.
             "application/merge-patch+json" | "application/strategic-merge-patch+json" => Ok(Patch::Merge(self.json()?)),
             "application/json-patch+json" => match self.json()? {
                 Value::Array(operations) => Ok(Patch::Json(operations)),
@@ -333,5 +334,5 @@ fn response(code: u16, content_type: &str, body: Body) -> Response {
         .header(CONTENT_TYPE, content_type)
         .header(CACHE_CONTROL, "no-cache, private")
         .body(body)
-        .expect("a well-formed response")
+        .expect("the response is well-formed")
 }

@@ -20,7 +20,7 @@ const UNMANAGED_METADATA: [&str; 8] = [
     "uid",
 ];
 
-/// Maps whose keys the client chooses. The key `.` stands for the map itself.
+/// Maps whose keys the client chooses. In a [`FieldSet`], the key `.` stands for the map itself.
 const CLIENT_KEYED_MAPS: [&str; 4] = ["annotations", "binaryData", "data", "labels"];
 
 /// Records `manager` for every field in which `object` differs from `before`.
@@ -32,7 +32,7 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
     if old != new || before.is_none() {
         let changed = changed_fields(&old, &new);
         for entry in &mut entries {
-            // Other managers lose the fields that were removed or changed.
+            // All entries lose the fields that were removed or changed. This manager gets the changed ones below.
             remove_changed(fields_mut(entry), &changed, &new);
         }
         let is_of_manager = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Update";
@@ -57,17 +57,20 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
     }
 }
 
-type Fields = Map<String, Value>;
+type Object = Map<String, Value>;
 
-fn fields_mut(entry: &mut Value) -> &mut Fields {
+/// A set of fields in the format FieldsV1, for example `{"f:spec": {"f:ports": {}}}`.
+type FieldSet = Map<String, Value>;
+
+fn fields_mut(entry: &mut Value) -> &mut FieldSet {
     if !entry["fieldsV1"].is_object() {
         entry["fieldsV1"] = json!({});
     }
-    entry["fieldsV1"].as_object_mut().expect("an object, because of the check above")
+    entry["fieldsV1"].as_object_mut().expect("anything else has been replaced by an object")
 }
 
-/// Returns the fields of an object that clients set.
-fn fields_of(object: &Value) -> Fields {
+/// Returns an object without the fields that clients do not set.
+fn fields_of(object: &Value) -> Object {
     let mut fields = object.as_object().cloned().unwrap_or_default();
     fields.remove("apiVersion");
     fields.remove("kind");
@@ -78,15 +81,16 @@ fn fields_of(object: &Value) -> Fields {
     fields
 }
 
-/// Returns the fields of `new` that `old` does not have, or has with another value. A list counts as one value.
-fn changed_fields(old: &Fields, new: &Fields) -> Fields {
-    let mut set = Fields::new();
+/// Returns the set of the fields of `new` that `old` does not have, or has with another value. A list counts as one
+/// value.
+fn changed_fields(old: &Object, new: &Object) -> FieldSet {
+    let mut set = FieldSet::new();
     for (name, value) in new {
         let key = format!("f:{name}");
         match (old.get(name), value) {
             (Some(old), new) if old == new => {}
             (old, Value::Object(new)) if !new.is_empty() => {
-                let empty = Fields::new();
+                let empty = Object::new();
                 let mut inner = changed_fields(old.and_then(Value::as_object).unwrap_or(&empty), new);
                 if old.is_none() && CLIENT_KEYED_MAPS.contains(&name.as_str()) {
                     inner.insert(".".to_owned(), json!({}));
@@ -103,7 +107,7 @@ fn changed_fields(old: &Fields, new: &Fields) -> Fields {
 }
 
 /// Removes from `set` the fields that are in `changed`, and the fields that `object` no longer has.
-fn remove_changed(set: &mut Fields, changed: &Fields, object: &Fields) {
+fn remove_changed(set: &mut FieldSet, changed: &FieldSet, object: &Object) {
     set.retain(|key, inner| {
         if key == "." {
             return true;
@@ -111,7 +115,7 @@ fn remove_changed(set: &mut Fields, changed: &Fields, object: &Fields) {
         let Some(value) = object.get(key.trim_start_matches("f:")) else {
             return false;
         };
-        let empty = Fields::new();
+        let empty = Map::new();
         match (inner.as_object_mut(), changed.get(key)) {
             (Some(inner), change) if !inner.is_empty() => {
                 let change = change.and_then(Value::as_object).unwrap_or(&empty);
@@ -124,7 +128,7 @@ fn remove_changed(set: &mut Fields, changed: &Fields, object: &Fields) {
 }
 
 /// Adds the fields of `other` to `set`.
-fn join(set: &mut Fields, other: &Fields) {
+fn join(set: &mut FieldSet, other: &FieldSet) {
     for (key, inner) in other {
         let own = set.entry(key).or_insert_with(|| json!({}));
         if let (Some(own), Some(inner)) = (own.as_object_mut(), inner.as_object()) {

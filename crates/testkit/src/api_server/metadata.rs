@@ -31,7 +31,8 @@ pub fn mark_deleted(object: &mut Value) {
     object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
 }
 
-/// Sets the namespace of an object to that of the request. Refuses an object that names another namespace.
+/// Sets the namespace of an object to that of the request, or removes it if `namespace` is empty. Refuses an object
+/// that names another namespace.
 pub fn set_namespace(object: &mut Value, namespace: &str) -> Result<()> {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
@@ -63,9 +64,9 @@ pub fn check_name(object: &Value, wanted: &str) -> Result<()> {
     }
 }
 
-/// Generates a name for an object with `generateName`.
+/// Generates a name for an object that has a `generateName` but no name.
 pub fn generate_name(object: &mut Value) {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let metadata = &mut object["metadata"];
     let prefix = text(&metadata["generateName"]);
     if prefix.is_empty() || !text(&metadata["name"]).is_empty() {
@@ -73,7 +74,7 @@ pub fn generate_name(object: &mut Value) {
     }
     let mut name = prefix.to_owned();
     for _ in 0..5 {
-        name.push(char::from(LETTERS[fastrand::usize(..LETTERS.len())]));
+        name.push(char::from(CHARACTERS[fastrand::usize(..CHARACTERS.len())]));
     }
     metadata["name"] = name.into();
 }
@@ -114,13 +115,14 @@ pub fn carry_over(before: &Value, object: &mut Value) {
     }
 }
 
-/// Refuses a write whose uid is not that of the object. An empty uid matches every object.
+/// Refuses a write with a uid if the existing object, `before`, has another uid or does not exist. An empty `uid` means
+/// that the write names none.
 pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, before: Option<&Value>) -> Result<()> {
     let actual = before.map_or("", |before| text(&before["metadata"]["uid"]));
     if uid.is_empty() || uid == actual {
         return Ok(());
     }
-    // A real server stores Endpoints under this key.
+    // The message contains the key under which a real server stores the object, for Endpoints with another prefix.
     let place = match resource.name {
         "endpoints" => "services/endpoints",
         other => other,

@@ -1,10 +1,10 @@
 //! The in-process Kubernetes API server: HTTP over TLS, a store with one revision counter, RBAC, and watches.
 //!
-//! The server has the resources that leaderrun and the manifests in its documents use. It responds like a real
-//! kube-apiserver: `tests/api_server/` runs the same assertions against both.
+//! The server has the resources that leaderrun and the manifests in its documentation use. In everything that
+//! `tests/api_server/` asserts, it responds like a real kube-apiserver: the same tests run against both.
 //!
 //! `handler` receives each request, checks it with `authentication` and `rbac`, and passes it on to `objects` or
-//! `watch`, which use the `store`, or to `discovery`. `resources` is the table of all resources.
+//! `watch`, which use the `store`, or to `discovery` or `access_review`. `resources` is the table of all resources.
 
 mod access_review;
 mod authentication;
@@ -85,7 +85,7 @@ impl ApiServer {
 
     /// Stops listening and closes all connections. The objects are kept.
     pub fn stop(&self) {
-        let listening = self.listening.lock().expect("the listener").take();
+        let listening = self.listening.lock().expect("no thread panics while it holds this lock").take();
         if let Some(Listening { stop, task }) = listening {
             let _ = stop.send(());
             let _ = runtime::wait(task);
@@ -105,8 +105,8 @@ impl ApiServer {
         self.store.forget_changes();
     }
 
-    /// Sets how many changes of each resource the watch cache holds. A watch that needs an older change gets nothing
-    /// but the error event 410 Expired.
+    /// Sets how many changes of each resource the watch cache holds. A new watch that needs an older change gets only
+    /// the error event 410 Expired.
     pub fn set_watch_cache_size(&self, changes: usize) {
         self.store.set_watch_cache_size(changes);
     }
@@ -127,14 +127,15 @@ impl ApiServer {
         self.behavior.set_roles(Roles::UnknownFor(requests));
     }
 
-    /// Ends [`ApiServer::forget_roles`]: the stored Roles and bindings apply again.
+    /// Ends the effect of [`ApiServer::forget_roles`]: the stored Roles and bindings apply again.
     pub fn read_roles(&self) {
         self.behavior.set_roles(Roles::Known);
     }
 
-    /// Enables the checks of the admission plugin OwnerReferencesPermissionEnforcement, as on OpenShift.
+    /// Checks updates, but not patches, like the admission plugin OwnerReferencesPermissionEnforcement, which OpenShift
+    /// enables.
     pub fn protect_owners(&self) {
-        self.behavior.protect_owners();
+        self.behavior.enable_owner_protection();
     }
 
     /// Sets a function that changes every object before it is created or updated, as a mutating admission policy does.
@@ -144,10 +145,10 @@ impl ApiServer {
     }
 
     fn listen(&self) {
-        let listener = runtime::enter(|| self.port.listen()).expect("the API server's own port");
+        let listener = runtime::enter(|| self.port.listen()).expect("the reserved port can be listened on");
         let (stop, stopped) = oneshot::channel();
         let task = runtime::spawn(serve(listener, Arc::clone(&self.store), Arc::clone(&self.behavior), stopped));
-        *self.listening.lock().expect("the listener") = Some(Listening { stop, task });
+        *self.listening.lock().expect("no thread panics while it holds this lock") = Some(Listening { stop, task });
     }
 }
 

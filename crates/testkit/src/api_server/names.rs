@@ -1,9 +1,9 @@
-//! The rules for names and keys. The error messages are modeled on those of the real server.
+//! The rules for names, and for the keys and values of labels. The error messages are modeled on a real server's.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
-/// Returns why `name` is not a valid DNS-1123 subdomain. Most object names must be one.
+/// Returns the errors in a name that must be a DNS-1123 subdomain, like the names of most objects.
 pub fn subdomain_errors(name: &str) -> Vec<String> {
     let mut errors = length_errors(name, 253);
     if !name.split('.').all(is_label) {
@@ -16,7 +16,7 @@ pub fn subdomain_errors(name: &str) -> Vec<String> {
     errors
 }
 
-/// Returns why `name` is not a valid DNS-1123 label. The name of a namespace must be one, for example.
+/// Returns the errors in a name that must be a DNS-1123 label, like that of a namespace.
 pub fn label_errors(name: &str) -> Vec<String> {
     let mut errors = length_errors(name, 63);
     if !is_label(name) {
@@ -33,7 +33,7 @@ pub fn label_errors(name: &str) -> Vec<String> {
     errors
 }
 
-/// Returns the errors in a name that only has to be a valid path segment, such as that of a Role.
+/// Returns the errors in a name that only has to be a valid path segment, like that of a Role.
 pub fn path_segment_errors(name: &str) -> Vec<String> {
     if matches!(name, "." | "..") {
         return vec![format!("may not be '{name}'")];

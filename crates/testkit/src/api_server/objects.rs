@@ -105,8 +105,7 @@ impl Objects<'_> {
 
     /// Deletes an object, if it meets the preconditions in `options` (`DeleteOptions`).
     ///
-    /// Returns the object's last state, and `true` if the object is gone. Finalizers keep an object until they are
-    /// removed.
+    /// Returns the object's last state, and `true` unless finalizers keep the object until they are removed.
     pub fn delete(&self, name: &str, options: &Value) -> Result<(Value, bool)> {
         let is_namespace = self.resource.name == "namespaces";
         if is_namespace && matches!(name, "default" | "kube-system" | "kube-public") {
@@ -131,7 +130,7 @@ impl Objects<'_> {
             Ok(Write::Put(object))
         })?;
         if gone && is_namespace && !self.dry_run {
-            self.store.empty_namespace(name);
+            self.store.delete_all_in_namespace(name);
         }
         Ok((object, gone))
     }
@@ -161,7 +160,7 @@ impl Objects<'_> {
         Ok(self.as_served(not_written.as_ref().unwrap_or(&stored)))
     }
 
-    /// Returns a new object in its stored form.
+    /// Completes and checks a new object, and returns its stored form.
     fn new_object(&self, name: &str, mut object: Value) -> Result<Value> {
         metadata::initialize(self.resource, &mut object);
         managed_fields::update(self.resource, None, &mut object, self.manager);
@@ -170,7 +169,7 @@ impl Objects<'_> {
         Ok(object)
     }
 
-    /// Returns the write that replaces `before` with `object`.
+    /// Checks the version and the fields of `object`, and returns the write that replaces `before` with it.
     fn replacement(&self, name: &str, before: &Value, mut object: Value) -> Result<Write> {
         match metadata::text(&object["metadata"]["resourceVersion"]) {
             "" | "0" if self.resource.unconditional_update => {}

@@ -11,14 +11,14 @@ use super::status::{self, Result};
 /// A page of a list. Each page shows the current state, whereas all pages of a real server show the state at the time
 /// of the first page.
 pub struct Page {
-    /// The key of the last object of the previous page.
+    /// The key of the last object of the previous page; `None` for the first page.
     after: Option<(String, String)>,
     /// The maximum number of objects in the page.
     size: usize,
 }
 
 impl Page {
-    /// Parses the page that a request asks for, or the whole list if it has no limit.
+    /// Parses the page that a request asks for. Without a limit, the page extends to the end of the list.
     pub fn parse(query: &Query) -> Result<Page> {
         let size = query.get("limit").unwrap_or("0").parse();
         let size = size.map_err(|_| status::bad_request("limit is not a number"))?;

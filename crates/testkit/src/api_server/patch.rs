@@ -1,4 +1,4 @@
-//! The two kinds of patches: merge patch (RFC 7396) and JSON patch (RFC 6902).
+//! The kinds of patches that this server applies: merge patch (RFC 7396) and JSON patch (RFC 6902).
 
 use serde_json::{Map, Value};
 
@@ -24,7 +24,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// Applies a list of operations. Returns `None` if an operation fails, including `test`.
+/// Applies the operations of a JSON patch. Returns `None` if one of them fails or is unknown.
 pub fn apply(mut target: Value, operations: &[Value]) -> Option<Value> {
     for operation in operations {
         let path = operation["path"].as_str()?;

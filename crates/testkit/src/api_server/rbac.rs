@@ -11,7 +11,7 @@ use super::request::{Access, Target};
 use super::status::{self, Result};
 use super::store::{Key, Store};
 
-/// Checks whether a request is allowed.
+/// Refuses a request that is not allowed.
 pub fn authorize(store: &Store, identity: &Identity, target: &Target) -> Result<()> {
     match reason_to_allow(store, identity, target) {
         Some(_) => Ok(()),
@@ -19,7 +19,7 @@ pub fn authorize(store: &Store, identity: &Identity, target: &Target) -> Result<
     }
 }
 
-/// Returns the 403 for a request that no Role allows, with the real server's message.
+/// Returns status 403, with the real server's message, for a request that is not allowed.
 pub fn forbidden(identity: &Identity, target: &Target) -> Box<Status> {
     let user = &identity.name;
     match target {
@@ -65,7 +65,7 @@ pub fn reason_to_allow(store: &Store, identity: &Identity, target: &Target) -> O
     })
 }
 
-/// Describes the subject of a binding that matches this identity, if there is one.
+/// Returns a description of the subject of a binding that matches this identity, if there is one.
 fn subject_of(binding: &Value, identity: &Identity) -> Option<String> {
     let subjects = binding["subjects"].as_array()?;
     subjects.iter().find_map(|subject| {

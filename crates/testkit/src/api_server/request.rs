@@ -1,4 +1,4 @@
-//! Parses the method, path and query of a request into a verb, a resource and an object.
+//! Parses the method, path and query of a request into a verb, a resource and the name of an object.
 
 use hyper::Method;
 

@@ -55,7 +55,7 @@ pub fn find(group: &str, version: &str, name: &str) -> Option<&'static Resource>
 }
 
 /// Returns whether the server has resources in this group and version.
-pub fn has_group(group: &str, version: &str) -> bool {
+pub fn has_group_version(group: &str, version: &str) -> bool {
     RESOURCES.iter().any(|resource| resource.group == group && resource.version == version)
 }
 

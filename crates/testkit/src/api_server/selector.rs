@@ -74,7 +74,7 @@ fn is_supported(resource: &Resource, field: &str) -> bool {
     }
 }
 
-/// Splits at commas, except those inside `in (a, b)`.
+/// Splits a selector at its commas, except those in parentheses, as in `key in (a, b)`.
 fn split(selector: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0;
     let terms = selector.split(move |c| {

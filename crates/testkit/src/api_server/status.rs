@@ -176,7 +176,7 @@ impl FieldError {
 
 /// Returns status 422, for an object that is not valid.
 pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Box<Status> {
-    // Errors of events always name the core group, even for requests to events.k8s.io.
+    // Errors in Events always name the core group, even for requests to events.k8s.io.
     let group = if resource.name == "events" { "" } else { resource.group };
     invalid_object(group, resource.kind, name, errors)
 }
@@ -213,7 +213,7 @@ fn failure(code: u16, reason: &str, message: impl Display) -> Box<Status> {
     Box::new(Status::failure(&message.to_string(), reason).with_code(code))
 }
 
-/// Returns an error that is not about an object.
+/// Returns an error that names no object.
 fn nameless(code: u16, reason: &str, message: &str) -> Box<Status> {
     let mut status = failure(code, reason, message);
     status.details = Some(no_details());

@@ -52,7 +52,7 @@ pub struct Change {
     pub deleted: bool,
 }
 
-/// The state of a cluster.
+/// The objects of one API server, and their recent changes.
 pub struct Store {
     state: Mutex<State>,
     revision: watch::Sender<u64>,
@@ -71,7 +71,7 @@ struct State {
 #[derive(Default)]
 struct History {
     changes: VecDeque<Change>,
-    /// The revision of the last change that was dropped.
+    /// The revision of the last change that was dropped; 0 if none was dropped.
     dropped: u64,
 }
 
@@ -110,7 +110,7 @@ impl Store {
 
     /// Reads an object, and carries out the write that `decide` returns, in one atomic step.
     ///
-    /// Returns the object after the write; after a deletion, its last state.
+    /// Returns the object after the write. After a deletion, this is its last state; without an object, JSON null.
     pub fn update(&self, key: &Key, decide: impl FnOnce(Option<&Value>) -> Result<Write>) -> Result<Arc<Value>> {
         let mut state = self.state();
         let before = state.objects.get(key).cloned();
@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// Deletes all objects in a namespace.
-    pub fn empty_namespace(&self, namespace: &str) {
+    pub fn delete_all_in_namespace(&self, namespace: &str) {
         let mut state = self.state();
         let objects = state.objects.iter().filter(|(key, _)| key.namespace == namespace);
         let objects: Vec<(Key, Arc<Value>)> = objects.map(|(key, object)| (key.clone(), Arc::clone(object))).collect();
@@ -182,7 +182,7 @@ impl Store {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("the state of the API server")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 }
 

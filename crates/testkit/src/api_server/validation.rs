@@ -81,7 +81,7 @@ fn name_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (prefix, name) = (text(&metadata["generateName"]), text(&metadata["name"]));
     if !prefix.is_empty() {
-        // The prefix may end in a dash, because the generated part follows it.
+        // The prefix may end in dashes, because the generated part follows. Here `a` stands for that part.
         let reasons = rule(&format!("{}a", prefix.trim_end_matches('-')));
         errors.extend(reasons.iter().map(|why| FieldError::invalid("metadata.generateName", prefix, why)));
     }

@@ -33,9 +33,9 @@ pub struct Scope {
     pub selector: Selector,
 }
 
-/// Starts a watch, and returns a body that ends when the watch times out.
+/// Starts a watch, and returns a body that ends when the watch times out or fails.
 ///
-/// If the client has requested bookmarks, a bookmark is sent every `bookmark_period`.
+/// If the client has requested bookmarks, a bookmark is sent every `bookmark_period`, and one shortly before the end.
 pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Duration) -> Result<Body> {
     let wants_bookmarks = query.is_true("allowWatchBookmarks");
     let from = match query.get("resourceVersion") {
@@ -72,7 +72,7 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Du
     };
     // By default a watch begins with the current state, unless it names a version to continue from.
     if initial_events.unwrap_or(from == 0) {
-        watch.send_current_state();
+        watch.queue_current_state();
     } else if from > 0
         && let Err(expired) = watch.store.check_watchable(watch.scope.resource.name, from)
     {
@@ -90,7 +90,7 @@ struct Watch {
     store: Arc<Store>,
     scope: Scope,
     revisions: Receiver<u64>,
-    /// The revision up to which the client has received all events.
+    /// The revision up to which all events have been sent or are in `ready`.
     seen: u64,
     /// The events that can be sent now.
     ready: VecDeque<Value>,
@@ -121,7 +121,7 @@ impl Watch {
         }
     }
 
-    /// Waits for a new revision, the time of a bookmark, or the end.
+    /// Waits for a new revision, the time of a bookmark, or the end. Queues the bookmark when it is due.
     async fn wait(&mut self) {
         let wake_at = self.next_bookmark.unwrap_or(self.end).min(self.end);
         if timeout_at(wake_at, self.revisions.changed()).await.is_ok() {
@@ -135,7 +135,7 @@ impl Watch {
         }
     }
 
-    fn send_current_state(&mut self) {
+    fn queue_current_state(&mut self) {
         let namespace = self.scope.namespace.as_deref();
         let (objects, revision) = self.store.list(self.scope.resource.name, namespace);
         for object in objects {
@@ -198,8 +198,8 @@ impl Watch {
         json!({ "type": kind, "object": object })
     }
 
-    /// Returns a bookmark: an object with these annotations and the revision up to which the client has received all
-    /// events.
+    /// Returns a bookmark: an object with these annotations and the revision that the client has reached when the
+    /// bookmark arrives.
     fn bookmark(&self, annotations: Value) -> Value {
         let metadata = json!({ "resourceVersion": self.seen.to_string(), "annotations": annotations });
         let object = decode(self.scope.resource, json!({ "metadata": metadata }), UnknownFields::Drop);

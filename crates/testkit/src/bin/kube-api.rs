@@ -1,7 +1,7 @@
 //! An API server for trying leaderrun without a cluster: `cargo run --package leaderrun-testkit --bin kube-api`.
 //!
-//! It is the API server that the tests run in-process. It has Leases, ConfigMaps, Endpoints, Events and RBAC, runs no
-//! containers, and keeps its objects in memory.
+//! It is the API server that the tests run in-process. It has RBAC and the resources that leaderrun uses, such as
+//! Leases, but runs no containers, and it keeps its objects in memory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ fn main() -> anyhow::Result<()> {
     println!();
     let other_users: Vec<&str> = USERS.iter().map(|user| user.name).filter(|name| *name != ADMIN.name).collect();
     println!(
-        "That kubeconfig is the administrator's. The same directory has a kubeconfig for each of these users, who have no"
+        "That kubeconfig is the administrator's. The same directory has kubeconfigs for these users, who have almost no"
     );
     println!("permissions until you create Roles for them: {}.", other_users.join(", "));
 

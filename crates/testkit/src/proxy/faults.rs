@@ -36,7 +36,7 @@ impl Faults {
         self.rules.push((matching, fault));
     }
 
-    /// Returns the fault of the first rule that matches a request.
+    /// Returns the fault of the first rule that matches a request, and counts the match towards the rule's limit.
     pub fn fault_for(&mut self, request: &ReceivedRequest) -> Option<Fault> {
         let rule = self.rules.iter_mut().find_map(|(matching, fault)| matching.count_match(request).then_some(fault));
         rule.cloned()

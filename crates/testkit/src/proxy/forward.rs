@@ -113,10 +113,10 @@ impl Forwarding {
         let response = match &fault {
             Some(Fault::HoldRequest(gate)) => self.hold(request, gate.clone()).await?,
             // A partition may begin after the request has arrived.
-            _ if self.wire.requests_lost() => return pending().await,
+            _ if self.wire.drops_requests() => return pending().await,
             _ => self.sender.lock().await.send_request(request).await?,
         };
-        self.shared.count_conflict(response.status());
+        self.shared.count_if_conflict(response.status());
         match fault {
             Some(Fault::DropResponse) => return pending().await,
             Some(Fault::HoldResponse(gate)) => gate.pass().await,
@@ -136,14 +136,14 @@ impl Forwarding {
         let (send, arrived) = oneshot::channel();
         runtime::spawn(async move {
             gate.pass().await;
-            if !wire.requests_lost()
+            if !wire.drops_requests()
                 && let Ok((mut sender, connection)) = connect(shared.upstream).await
             {
                 runtime::spawn(connection);
                 let result = sender.send_request(request).await;
-                // If the client has dropped the request, its response is counted here.
+                // If the client has dropped the request, nobody else sees the response, so a conflict is counted here.
                 if let Err(Ok(unreceived)) = send.send(result) {
-                    shared.count_conflict(unreceived.status());
+                    shared.count_if_conflict(unreceived.status());
                 }
             }
         });
@@ -185,5 +185,5 @@ fn error_response(status: u16, retry_after: Option<u32>) -> Response<Body> {
     if let Some(seconds) = retry_after {
         response = response.header(RETRY_AFTER, seconds);
     }
-    response.body(body.map_err(|never| match never {}).boxed()).expect("a well-formed response")
+    response.body(body.map_err(|never| match never {}).boxed()).expect("the response is well-formed")
 }

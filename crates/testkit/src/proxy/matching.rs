@@ -11,7 +11,7 @@ pub struct ReceivedRequest {
     /// The path and the query.
     pub path: String,
     pub received_at: Instant,
-    /// The user whose token the request has.
+    /// The test user whose token the request has; `None` if it has none of these tokens.
     pub user: Option<&'static str>,
     /// The number of the connection, counted from 0.
     pub connection: usize,
@@ -29,9 +29,10 @@ pub struct Match {
     method: Option<Method>,
     /// `true` to select only watches, `false` to select everything else, `None` to select both.
     watch: Option<bool>,
+    /// A part of the path or query; empty to select every path.
     path: String,
     user: Option<String>,
-    /// The number of requests that the condition may still match, if it is limited.
+    /// The number of requests that the condition may still match; `None` if it is not limited.
     remaining: Option<usize>,
 }
 

@@ -1,7 +1,8 @@
 //! A proxy between clients and an API server that injects faults.
 //!
-//! Connection faults drop bytes below TLS, or close connections ([`wire`]). Request faults delay all requests, or apply
-//! to those that a [`Match`] selects ([`faults`]). All of them can be changed while requests are in flight.
+//! Connection faults drop bytes below TLS, or close connections ([`wire`]). Request faults delay all requests or
+//! responses, or apply to the requests that a [`Match`] selects ([`faults`]). All faults can be changed while requests
+//! are in flight.
 
 mod faults;
 mod forward;
@@ -114,7 +115,7 @@ impl Proxy {
 
     /// Closes the existing connections and refuses new ones.
     pub fn refuse_connections(&self) {
-        let listening = self.listening.lock().expect("the listener").take();
+        let listening = self.listening.lock().expect("no thread panics while it holds this lock").take();
         if let Some(Listening { stop, task }) = listening {
             let _ = stop.send(());
             let _ = runtime::wait(task);
@@ -157,7 +158,7 @@ impl Proxy {
 
     /// Returns all requests that the proxy has received. Requests that were lost on the way to it are missing.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
-        self.shared.requests.lock().expect("the requests").clone()
+        self.shared.requests.lock().expect("no thread panics while it holds this lock").clone()
     }
 
     /// Returns how many requests the server has refused with a conflict.
@@ -166,8 +167,8 @@ impl Proxy {
     }
 
     /// Returns the opening time of each connection, in order.
-    pub fn connections(&self) -> Vec<Instant> {
-        let connections = self.shared.connections.lock().expect("the connections");
+    pub fn connection_times(&self) -> Vec<Instant> {
+        let connections = self.shared.connections.lock().expect("no thread panics while it holds this lock");
         connections.iter().map(|connection| connection.opened_at).collect()
     }
 
@@ -176,7 +177,7 @@ impl Proxy {
     pub fn wait_for_request(&self, predicate: impl Fn(&ReceivedRequest) -> bool, timeout: Duration) -> ReceivedRequest {
         let mut checked = 0;
         let mut found = None;
-        let requests = self.shared.requests.lock().expect("the requests");
+        let requests = self.shared.requests.lock().expect("no thread panics while it holds this lock");
         let (requests, _) = self
             .shared
             .request_arrived
@@ -185,7 +186,7 @@ impl Proxy {
                 checked = requests.len();
                 found.is_none()
             })
-            .expect("the requests");
+            .expect("no thread panics while it holds this lock");
         found.unwrap_or_else(|| panic!("no matching request within {timeout:?}; the requests were {requests:#?}"))
     }
 
@@ -203,9 +204,9 @@ impl Proxy {
     }
 
     fn listen(&self) {
-        let mut listening = self.listening.lock().expect("the listener");
+        let mut listening = self.listening.lock().expect("no thread panics while it holds this lock");
         if listening.is_none() {
-            let listener = runtime::enter(|| self.port.listen()).expect("the proxy's own port");
+            let listener = runtime::enter(|| self.port.listen()).expect("the reserved port can be listened on");
             let (stop, stopped) = oneshot::channel();
             let task = runtime::spawn(accept(listener, Arc::clone(&self.shared), stopped));
             *listening = Some(Listening { stop, task });
@@ -223,7 +224,7 @@ impl Drop for Proxy {
 pub struct Hold(Gate);
 
 impl Hold {
-    /// Waits until a request or response is held.
+    /// Waits until a request or response has been held.
     pub fn wait_until_held(&self) {
         self.wait_for(1);
     }
@@ -278,7 +279,7 @@ impl Shared {
     fn new_connection(&self) -> (usize, Arc<Wire>) {
         let faults = self.faults();
         let wire = Wire::new(faults.losses);
-        let mut connections = self.connections.lock().expect("the connections");
+        let mut connections = self.connections.lock().expect("no thread panics while it holds this lock");
         connections.push(Connection { opened_at: Instant::now(), wire: Arc::downgrade(&wire) });
         (connections.len() - 1, wire)
     }
@@ -287,12 +288,12 @@ impl Shared {
     fn record_request(&self, request: &ReceivedRequest) -> (Option<Fault>, Duration) {
         let mut faults = self.faults();
         let outcome = (faults.fault_for(request), faults.request_delay);
-        self.requests.lock().expect("the requests").push(request.clone());
+        self.requests.lock().expect("no thread panics while it holds this lock").push(request.clone());
         self.request_arrived.notify_all();
         outcome
     }
 
-    fn count_conflict(&self, status: StatusCode) {
+    fn count_if_conflict(&self, status: StatusCode) {
         if status == StatusCode::CONFLICT {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
         }
@@ -303,11 +304,11 @@ impl Shared {
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
-        self.faults.lock().expect("the faults")
+        self.faults.lock().expect("no thread panics while it holds this lock")
     }
 
     fn for_each_wire(&self, action: impl Fn(&Wire)) {
-        let connections = self.connections.lock().expect("the connections");
+        let connections = self.connections.lock().expect("no thread panics while it holds this lock");
         for connection in &*connections {
             if let Some(wire) = connection.wire.upgrade() {
                 action(&wire);

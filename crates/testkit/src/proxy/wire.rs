@@ -61,13 +61,14 @@ impl Wire {
         let _ = state.wait_for(|state| matches!(state, State::Closed)).await;
     }
 
-    pub fn requests_lost(&self) -> bool {
+    pub fn drops_requests(&self) -> bool {
         self.losses().requests
     }
 
     fn losses(&self) -> Losses {
         match *self.0.borrow() {
             State::Open(losses) => losses,
+            // A closed wire drops nothing, so that dropping its stream closes the connection at once.
             State::Closed => Losses::default(),
         }
     }
@@ -100,7 +101,7 @@ impl AsyncRead for LossyStream {
             let before = buffer.filled().len();
             ready!(self.stream().poll_read(context, buffer))?;
             let at_end = buffer.filled().len() == before;
-            if at_end || !self.wire.requests_lost() {
+            if at_end || !self.wire.drops_requests() {
                 return Poll::Ready(Ok(()));
             }
             buffer.set_filled(before);

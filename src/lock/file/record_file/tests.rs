@@ -116,6 +116,7 @@ fn a_recreated_file_has_a_different_uid_and_a_greater_token() {
     }
     fs::remove_file(fixture.path()).unwrap();
     let after = fixture.candidate().write(None, Record::default()).unwrap();
+    assert_ne!(after.version.uid, before.version.uid);
     assert!(token(&after) > token(&before));
     assert!(is_conflict(candidate.write(Some(&before.version), Record::default())));
 }
@@ -133,7 +134,7 @@ fn a_new_token_is_greater_than_all_observed_tokens_even_if_the_clock_was_set_bac
 }
 
 #[test]
-fn a_write_is_refused_while_another_process_holds_either_lock() {
+fn a_write_is_refused_while_either_file_is_locked() {
     let fixture = Fixture::new();
     let first = fixture.candidate().write(None, Record::default()).unwrap();
     for path in [fixture.path(), fixture.companion()] {
@@ -300,7 +301,7 @@ fn a_read_only_companion_can_be_locked() {
 
 /// Programs such as systemd-tmpfiles delete files that have not been used for days.
 #[test]
-fn every_write_updates_the_times_of_the_companion() {
+fn a_write_updates_the_times_of_the_companion() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let first = candidate.write(None, Record::default()).unwrap();
@@ -313,7 +314,7 @@ fn every_write_updates_the_times_of_the_companion() {
 }
 
 #[test]
-fn writes_in_place_keep_the_same_file_which_never_exceeds_two_slots() {
+fn writes_in_place_keep_the_same_file_and_need_only_two_slots() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let mut stored = candidate.write(None, held_by("a")).unwrap();
@@ -334,7 +335,9 @@ fn a_record_that_is_too_long_for_a_slot_replaces_the_file() {
     let candidate = fixture.candidate();
     let stored = candidate.write(None, held_by("a")).unwrap();
     candidate.is_written_in_place.store(true, Ordering::Relaxed);
+    let before = FileId::at(&fixture.path()).unwrap();
     let long = Record { step_down: Some(RunId::new("x".repeat(SLOT_SIZE))), ..held_by("a") };
     // Replacing the whole file succeeds, because a document is not limited to the size of a slot.
     candidate.write(Some(&stored.version), long).unwrap();
+    assert_ne!(FileId::at(&fixture.path()).unwrap(), before);
 }

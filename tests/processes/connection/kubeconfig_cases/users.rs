@@ -76,8 +76,8 @@ pub(super) fn users() -> Vec<KubeconfigCase> {
         user("empty name of the impersonated user", "{token: secret, as: ''}", BY_TOKEN),
         user("groups without a user", "{token: secret, as-groups: [a]}", REFUSED),
         user("uid without a user", "{token: secret, as-uid: '7'}", REFUSED),
-        user("nothing", "{}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
-        user("null", "null", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
+        user("a user without fields", "{}", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
+        user("a null user", "null", REFUSED).but_leaderrun(ANONYMOUS, KUBECTL_ASKS),
         user("unknown field of a user", "{token: secret, color: red}", BY_TOKEN),
         user("a user's extensions", "{token: secret, extensions: []}", BY_TOKEN),
         user(

@@ -6,14 +6,14 @@ use super::{Event, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 impl World {
-    /// Decides at random, with this probability, whether a fault happens. No fault happens after `healthy_from`.
-    fn fault_happens(&mut self, probability: f64) -> bool {
+    /// Draws whether a fault happens, with this probability. No fault happens from `healthy_from` on.
+    fn draw_fault(&mut self, probability: f64) -> bool {
         self.now < self.healthy_from && self.rng.f64() < probability
     }
 
     /// Draws the delay of a message.
     pub(super) fn draw_delay(&mut self) -> Time {
-        let longest = if self.fault_happens(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
+        let longest = if self.draw_fault(0.02) { 4 * SECOND } else { 5 * MILLISECOND };
         self.rng.u64(MILLISECOND / 2..longest)
     }
 
@@ -31,20 +31,20 @@ impl World {
         state.requests += 1;
         state.in_flight = Some(slot);
         let number = state.requests;
-        if !self.fault_happens(0.05) {
+        if !self.draw_fault(0.05) {
             let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::RequestArrives { number, slot, request: Box::new(request) });
         }
     }
 
-    pub(super) fn receive_request(&mut self, candidate: usize, start: u32, number: u32, slot: usize, request: Request) {
+    pub(super) fn receive_request(&mut self, candidate: usize, run: u32, number: u32, slot: usize, request: Request) {
         let before = self.stores[slot].revision();
         let reply = self.stores[slot].handle(request, self.mutation);
         self.conflicts += u32::from(reply == Reply::Conflict);
         if self.stores[slot].revision() != before {
             self.send_watch_events(slot);
         }
-        if start == self.starts[candidate] && !self.fault_happens(0.05) {
+        if run == self.run_numbers[candidate] && !self.draw_fault(0.05) {
             let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::ReplyArrives { number, slot, reply: Box::new(reply) });
         }
@@ -53,7 +53,7 @@ impl World {
     fn send_watch_events(&mut self, slot: usize) {
         for candidate in 0..self.candidates.len() {
             let Some(number) = self.candidates[candidate].watches[slot] else { continue };
-            let event = if self.fault_happens(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
+            let event = if self.draw_fault(0.05) { WatchEvent::Broken } else { self.stores[slot].last_event() };
             let at = self.now + self.draw_delay();
             self.schedule(at, candidate, Event::WatchEventArrives { number, slot, event: Box::new(event) });
         }

@@ -132,6 +132,12 @@ impl Driver {
         Stored { record, version: Version { uid: "uid".into(), resource_version: self.version.to_string() } }
     }
 
+    /// Returns the time until the lock may be acquired if the record does not change until then.
+    fn time_to_takeover(&self) -> Duration {
+        let (_, takeable_at) = self.election.observed().expect("the record was read");
+        takeable_at.since(self.now.boot)
+    }
+
     /// Returns the time until the next timeout of the election.
     fn time_to_next_timeout(&self) -> Duration {
         self.election.next_timeout().unwrap().since(self.now.boot)
@@ -150,6 +156,7 @@ fn record_by(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Reco
     }
 }
 
+/// Takes all unread actions, and returns the notices among them.
 fn take_notices(driver: &mut Driver) -> Vec<ElectionNotice> {
     let notice = |action| if let ElectionAction::Notify(notice) = action { Some(notice) } else { None };
     driver.unread.drain(..).filter_map(notice).collect()

@@ -10,7 +10,8 @@ fn a_tenure_begins_when_the_request_is_sent() {
     let claim = driver.expect_write();
     driver.advance(2 * SECOND);
     driver.reply_to_write(claim);
-    let [ElectionAction::StartLeading(leadership), ..] = &driver.take_actions()[..] else { panic!() };
+    let actions = driver.take_actions();
+    let [ElectionAction::StartLeading(leadership), ..] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(leadership.tenure.renewal_sent_at, sent);
     assert_eq!(leadership.tenure.stop, sent + 10 * SECOND);
     assert_eq!(leadership.tenure.kill, sent + Duration::from_millis(12_500));
@@ -236,7 +237,7 @@ fn a_renewal_without_a_mark_by_a_client_with_the_same_identity_is_a_loss() {
 }
 
 #[test]
-fn the_copy_of_a_leader_that_renews_second_loses_the_lock() {
+fn a_copy_of_a_leader_loses_the_lock_if_the_original_renews_first() {
     let mut original = Driver::leading();
     let cloned = original.election.clone();
     original.advance(2 * SECOND);
@@ -275,15 +276,15 @@ fn a_leader_keeps_the_lock_if_its_own_older_record_is_restored() {
 }
 
 #[test]
-fn a_claim_whose_reply_is_late_is_renewed_before_the_command_starts() {
+fn a_lock_is_claimed_again_before_the_command_starts_if_the_reply_to_the_claim_is_late() {
     let mut driver = Driver::start(None);
     driver.reply_to_read(None);
     let claim = driver.expect_write();
     driver.now.boot = driver.now.boot + 9 * SECOND;
     driver.reply_to_write(claim);
     let sent = driver.now.boot;
-    let renewal = driver.expect_write();
-    driver.reply_to_write(renewal);
+    let second_claim = driver.expect_write();
+    driver.reply_to_write(second_claim);
     let actions = driver.take_actions();
     assert!(
         matches!(&actions[..], [ElectionAction::StartLeading(leadership), ..] if leadership.tenure.renewal_sent_at == sent),
@@ -340,7 +341,7 @@ fn a_renewal_whose_lease_duration_the_server_shortens_does_not_extend_the_tenure
 }
 
 #[test]
-fn a_candidate_stops_waiting_if_the_server_shortens_every_lease_duration() {
+fn a_candidate_gives_up_if_the_server_shortens_every_lease_duration() {
     for wait in [Duration::ZERO, 10 * SECOND] {
         let mut driver = Driver::start(Some(wait));
         driver.reply_to_read(None);

@@ -66,6 +66,10 @@ fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     assert_eq!(claim.claim_delay(), 5 * SECOND, "the record contains the claim delay");
     driver.reply_to_write(claim);
     assert!(matches!(driver.take_actions()[..], [.., ElectionAction::StartLeading(_)]));
+}
+
+#[test]
+fn a_candidate_with_a_claim_delay_leaves_the_lock_to_another_one_that_claims_first() {
     let mut slower = Driver::start_with_preference(5 * SECOND, None);
     slower.reply_to_read(None);
     slower.advance(2 * SECOND);

@@ -13,7 +13,7 @@ fn the_exit_waits_for_the_release_up_to_a_timeout() {
     // A signal shortens the wait.
     driver.signal(now, libc::SIGTERM);
     assert_eq!(driver.take_actions(), [ElectorAction::StopElection]);
-    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Command(End::Exited(0))));
+    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(ExitReason::Command(End::Exited(0))));
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_candidate_that_did_not_acquire_the_lock_exits_at_once() {
     let now = start_time();
     let mut driver = Driver::new(false);
     driver.election_reports(now, ElectionReport::Finished(Outcome::NotAcquired));
-    assert_eq!(driver.exit_at(now), Some(Ending::NotAcquired));
+    assert_eq!(driver.exit_at(now), Some(ExitReason::NotAcquired));
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_claim_that_is_sent_during_the_shutdown_extends_the_time_for_the_release() {
     driver.election_reports(now, ElectionReport::Claiming);
     assert_eq!(driver.elector.next_timeout(), Some(now + RELEASE_TIMEOUT));
     driver.election_reports(now, ElectionReport::Finished(Outcome::Stopped));
-    assert_eq!(driver.exit_at(now), Some(Ending::Signaled(libc::SIGTERM)));
+    assert_eq!(driver.exit_at(now), Some(ExitReason::Signaled(libc::SIGTERM)));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     assert_eq!(exit_after(&sends(libc::SIGHUP), 0, true), Some(LOST), "SIGHUP only reloads the command");
     assert_eq!(exit_after(&sends(libc::SIGTERM), 0, true), without_rejoining);
     let status_of_a_loss = 76;
-    assert_eq!(exit_after(&|_| {}, status_of_a_loss, false), Some(Ending::Command(End::Exited(status_of_a_loss))));
+    assert_eq!(exit_after(&|_| {}, status_of_a_loss, false), Some(ExitReason::Command(End::Exited(status_of_a_loss))));
 
     let mut driver = leading(now);
     driver.supervisor_dies(now);

@@ -8,7 +8,7 @@ fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() 
     let mut driver = leading(now);
     let (first, second) = (tenure(now), tenure(now + Duration::from_secs(2)));
     // An order that is not confirmed does not extend the tenure.
-    driver.election_reports(now, ElectionReport::Extend(second));
+    driver.election_reports(now, ElectionReport::Renewed(second));
     assert_eq!(driver.take_actions(), [ElectorAction::Order(Order::Extend(second))]);
     assert_eq!(driver.elector.next_timeout(), Some(first.elector_kill_at()));
     driver.supervisor_reports(now, Report::Enforcing(second));
@@ -23,7 +23,7 @@ fn the_command_is_killed_when_the_tenure_that_the_supervisor_reported_is_over() 
 fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
     let now = start_time();
     let mut driver = leading(now);
-    driver.election_reports(now, ElectionReport::Lose);
+    driver.election_reports(now, ElectionReport::Taken);
     assert_eq!(driver.take_actions(), [ElectorAction::Order(Order::Lose)]);
     driver.supervisor_reports(now, Report::Enforcing(tenure(now)));
     assert_eq!(driver.elector.next_timeout(), Some(Tenure::over(now).elector_kill_at()));
@@ -32,9 +32,9 @@ fn there_is_no_grace_period_if_another_candidate_holds_the_lock() {
 #[test]
 fn each_loss_is_reported_once() {
     let now = start_time();
-    for (lose, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Lose), Loss::Taken)] {
+    for (report, loss) in [(None, Loss::NotRenewed), (Some(ElectionReport::Taken), Loss::Taken)] {
         let mut driver = leading(now);
-        lose.into_iter().for_each(|event| driver.election_reports(now, event));
+        report.into_iter().for_each(|report| driver.election_reports(now, report));
         driver.supervisor_reports(now, gone(End::Signaled(libc::SIGKILL), true));
         let losses: Vec<ElectorNotice> =
             driver.take_notices().into_iter().filter(|notice| matches!(notice, ElectorNotice::Lost(_))).collect();
@@ -89,7 +89,7 @@ fn a_report_sent_before_the_death_of_the_supervisor_counts() {
     driver.supervisor_dies(now);
     assert_eq!(driver.take_actions(), [command_gone(false)]);
     driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.exit_at(now), Some(Ending::Command(End::Exited(7))));
+    assert_eq!(driver.exit_at(now), Some(ExitReason::Command(End::Exited(7))));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_candidate_without_a_supervisor_stops_waiting() {
     let mut driver = Driver::new(false);
     driver.supervisor_dies(now);
     assert_eq!(driver.take_actions(), [ElectorAction::StopElection]);
-    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(Ending::Failed { is_transient: true }));
+    assert_eq!(driver.exit_at(now + RELEASE_TIMEOUT), Some(ExitReason::Failed { is_transient: true }));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_command_runs_to_the_end_of_its_tenure_when_the_election_fails() {
     for is_transient in [true, false] {
         let mut waiting = Driver::new(false);
         waiting.election_reports(now, ElectionReport::Failed { is_transient });
-        assert_eq!(waiting.exit_at(now), Some(Ending::Failed { is_transient }));
+        assert_eq!(waiting.exit_at(now), Some(ExitReason::Failed { is_transient }));
     }
 
     let mut driver = leading(now);

@@ -54,22 +54,23 @@ impl Driver {
         self.step(now, ElectorInputs::default());
     }
 
-    /// Returns the unchecked actions, without notices.
+    /// Takes all unchecked actions, and returns those that are not notices.
     fn take_actions(&mut self) -> Vec<ElectorAction> {
         let actions = self.actions.drain(..);
         actions.filter(|action| !matches!(action, ElectorAction::Notify(_))).collect()
     }
 
+    /// Takes all unchecked actions, and returns the notices among them.
     fn take_notices(&mut self) -> Vec<ElectorNotice> {
         let notice = |action| if let ElectorAction::Notify(notice) = action { Some(notice) } else { None };
         self.actions.drain(..).filter_map(notice).collect()
     }
 
     /// Returns the reason for leaderrun's exit if it exits at this instant.
-    fn exit_at(&mut self, now: Instant) -> Option<Ending> {
+    fn exit_at(&mut self, now: Instant) -> Option<ExitReason> {
         self.wake(now);
-        let ending = |action| if let ElectorAction::Exit(ending) = action { Some(ending) } else { None };
-        self.take_actions().into_iter().find_map(ending)
+        let reason = |action| if let ElectorAction::Exit(reason) = action { Some(reason) } else { None };
+        self.take_actions().into_iter().find_map(reason)
     }
 }
 
@@ -88,7 +89,7 @@ fn gone(end: End, lost: bool) -> Report {
 }
 
 fn acquired(now: Instant) -> ElectionReport {
-    ElectionReport::StartLeading { tenure: tenure(now), environment: Vec::new() }
+    ElectionReport::Acquired { tenure: tenure(now), environment: Vec::new() }
 }
 
 /// Returns a candidate that acquired the lock at this instant. `routes_traffic` states whether traffic is routed to its
@@ -119,8 +120,8 @@ fn relayed(signal: i32) -> ElectorAction {
 }
 
 fn command_gone(succeeded: bool) -> ElectorAction {
-    ElectorAction::CommandGone { succeeded }
+    ElectorAction::ReportCommandGone { succeeded }
 }
 
-const LOST: Ending = Ending::Lost { may_rejoin: true };
-const LOST_WITHOUT_REJOINING: Ending = Ending::Lost { may_rejoin: false };
+const LOST: ExitReason = ExitReason::Lost { may_rejoin: true };
+const LOST_WITHOUT_REJOINING: ExitReason = ExitReason::Lost { may_rejoin: false };

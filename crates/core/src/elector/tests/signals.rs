@@ -6,14 +6,14 @@ use super::*;
 fn a_standby_exits_soon_after_a_signal_unless_it_may_have_to_release_the_lock() {
     let now = start_time();
     let real_time_signal = libc::SIGRTMIN() + 3;
-    for (events, timeout, signal) in [
+    for (reports, timeout, signal) in [
         (vec![], STOP_TIMEOUT, libc::SIGINT),
         (vec![ElectionReport::Claiming], RELEASE_TIMEOUT, libc::SIGUSR1),
         (vec![ElectionReport::Claiming, ElectionReport::ClaimFailed], STOP_TIMEOUT, libc::SIGWINCH),
         (vec![], STOP_TIMEOUT, real_time_signal),
     ] {
         let mut driver = Driver::new(false);
-        events.into_iter().for_each(|event| driver.election_reports(now, event));
+        reports.into_iter().for_each(|report| driver.election_reports(now, report));
         for ignored in [libc::SIGCHLD, libc::SIGCONT, libc::SIGTSTP, libc::SIGURG] {
             driver.signal(now, ignored);
         }
@@ -25,7 +25,7 @@ fn a_standby_exits_soon_after_a_signal_unless_it_may_have_to_release_the_lock() 
         // If the lock is acquired after that, no command is started.
         driver.election_reports(now, acquired(now));
         assert_eq!(driver.take_actions(), [command_gone(false)]);
-        assert_eq!(driver.exit_at(now + timeout), Some(Ending::Signaled(signal)));
+        assert_eq!(driver.exit_at(now + timeout), Some(ExitReason::Signaled(signal)));
     }
 }
 
@@ -39,7 +39,7 @@ fn a_leader_relays_signals_and_exits_with_the_first_termination_signal_if_the_co
     assert_eq!(driver.take_actions(), [libc::SIGUSR1, libc::SIGTERM, libc::SIGINT].map(relayed));
     driver.supervisor_reports(now, gone(End::NotStarted, false));
     driver.election_reports(now, ElectionReport::Finished(Outcome::Released));
-    assert_eq!(driver.exit_at(now), Some(Ending::Signaled(libc::SIGTERM)));
+    assert_eq!(driver.exit_at(now), Some(ExitReason::Signaled(libc::SIGTERM)));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn the_stop_signal_is_treated_like_sigterm() {
 fn a_request_to_step_down_is_relayed_as_sigterm() {
     let now = start_time();
     let mut driver = leading(now);
-    driver.election_reports(now, ElectionReport::StepDown);
+    driver.election_reports(now, ElectionReport::StepDownRequested);
     assert_eq!(driver.take_actions(), [relayed(libc::SIGTERM)]);
 }
 

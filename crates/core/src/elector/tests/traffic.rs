@@ -19,7 +19,7 @@ fn traffic_is_routed_away_before_the_command_gets_a_termination_signal() {
 fn the_deferral_of_a_termination_signal_times_out() {
     let now = start_time();
     let mut driver = leading_with_traffic(now);
-    driver.election_reports(now, ElectionReport::StepDown);
+    driver.election_reports(now, ElectionReport::StepDownRequested);
     assert_eq!(driver.take_actions(), []);
     assert_eq!(driver.elector.next_timeout(), Some(now + WITHDRAWAL_TIMEOUT));
     driver.wake(now + WITHDRAWAL_TIMEOUT);
