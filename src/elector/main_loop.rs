@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use leaderrun_core::elector::{Elector, ElectorAction, ElectorInputs, ElectorNotice, ExitReason};
@@ -73,6 +73,8 @@ pub struct MainLoop {
     command_had_terminal: bool,
     /// Whether to release stdin and stdout once the command runs.
     releases_streams: bool,
+    /// The thread that locks leaderrun's code in memory, until the start of the command has waited for it.
+    memory_locking: Option<JoinHandle<()>>,
     tree: Tree,
     /// The processes in nested PID namespaces, which the supervisor lists in shared memory.
     nested: Option<SharedNested>,
@@ -114,6 +116,7 @@ impl MainLoop {
             terminal: None,
             command_had_terminal: false,
             releases_streams: false,
+            memory_locking: None,
             tree,
             nested: None,
             kill: None,
@@ -136,6 +139,11 @@ impl MainLoop {
     /// Makes the loop release stdin and stdout once the command runs.
     pub fn releasing_streams(self) -> Self {
         Self { releases_streams: true, ..self }
+    }
+
+    /// Makes the start of the command wait for the thread that locks leaderrun's code in memory.
+    pub fn with_memory_locking(self, thread: JoinHandle<()>) -> Self {
+        Self { memory_locking: Some(thread), ..self }
     }
 
     /// Makes the loop notify systemd's watchdog, if there is one, that the loop is alive.
@@ -245,9 +253,11 @@ impl MainLoop {
     }
 
     /// Sends an order. An order that cannot be sent is dropped; if no later order arrives, the tenure of the command
-    /// expires. Before the order to start the command, stores the terminal's modes and raises this thread's priority.
+    /// expires. Before the order to start the command, waits until leaderrun's code is locked in memory, stores the
+    /// terminal's modes, and raises this thread's priority.
     fn order(&mut self, order: &Order) {
         if let Order::Start { .. } = order {
+            self.memory_locking.take().map(JoinHandle::join);
             self.terminal = Terminal::of(getpid());
             self.priority = Priority::acquire();
         }

@@ -42,7 +42,7 @@ use crate::process::memory::{self, UnreadMappings};
 use crate::process::pidfd::PidFd;
 use crate::process::signals::InheritedSignals;
 use crate::process::tree::{self, SharedNested, Tree};
-use crate::process::{clock, signal_permission};
+use crate::process::{clock, runtime_thread, signal_permission};
 use crate::routing::{Router, RouterConfig, Routing};
 use crate::telemetry::http::HttpAddress;
 use crate::telemetry::log::{self, LogFormat, LogTime};
@@ -172,12 +172,13 @@ fn observed_main_loop(
     inherited: InheritedSignals,
     unread_mappings: UnreadMappings,
 ) -> anyhow::Result<(LoopResult, Option<String>)> {
-    let tree = Tree::open(&config.election.run.to_string());
-    let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
     let access = ClusterAccess::new(config.cluster.clone());
     if config.lock.kind.is_in_cluster() {
+        // The credentials are read while this thread goes on.
         access.prepare();
     }
+    let tree = Tree::open(&config.election.run.to_string());
+    let tree = tree.map_err(|failure| PermanentFailure(failure.to_string()))?.with_namespace_checks();
     let mut monitoring = Monitoring::start(&config)?;
     let (router, events) = (router(&config, &access)?, events(&config, &access)?);
     let withdrawn = router.as_ref().map(Router::withdrawn);
@@ -187,10 +188,9 @@ fn observed_main_loop(
     let lock = LockConfig { name: config.lock, slots: config.slots, owner: config.owner };
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
-    let main_loop = main_loop.with_nested(nested);
-    // Reading the mappings takes time. It delays neither the election, which has its own thread, nor a kill, because no
-    // command has been started yet.
-    log_notices::memory(unread_mappings.read_and_lock());
+    // Reading leaderrun's code takes time, which the election spends waiting for the API server.
+    let memory_locking = runtime_thread::start("memory", || log_notices::memory(unread_mappings.read_and_lock()))?;
+    let main_loop = main_loop.with_nested(nested).with_memory_locking(memory_locking);
     // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };

@@ -33,12 +33,13 @@ pub fn trim() {
     }
 }
 
-/// The current mappings, parts of which may still have to be read into memory.
+/// The mappings at the time of [`lock_used`], parts of which may still have to be read into memory.
 #[derive(Debug)]
-pub struct UnreadMappings {
-    /// Whether the kernel locks each page as soon as the page is in memory. If not, each mapping is locked separately.
-    locks_all: bool,
-    mappings: Vec<Mapping>,
+pub enum UnreadMappings {
+    /// The kernel locks each page as soon as the page is in memory.
+    LockedOnRead,
+    /// Each of these mappings has to be locked separately.
+    Unlocked(Vec<Mapping>),
 }
 
 /// Locks the current mappings, as far as that is permitted: all of leaderrun's code, and the used parts of the heap
@@ -51,20 +52,26 @@ pub fn lock() -> Locked {
 /// threads are started, because the stacks of threads would exceed the limit on locked memory.
 pub fn lock_used() -> UnreadMappings {
     // SAFETY: the call takes an integer, and does not change the contents of the memory.
-    let locks_all = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
-    UnreadMappings { locks_all, mappings: mappings() }
+    match Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }) {
+        Ok(_) => UnreadMappings::LockedOnRead,
+        Err(_) => UnreadMappings::Unlocked(mappings()),
+    }
 }
 
 impl UnreadMappings {
     /// Reads the rest of leaderrun's code into memory and locks it, as far as that is permitted. This takes much
     /// longer than [`lock_used`].
     pub fn read_and_lock(self) -> Locked {
-        let Self { locks_all, mappings } = self;
+        let (locks_on_read, mappings) = match self {
+            // Only files have to be read. No file has been mapped since.
+            Self::LockedOnRead => (true, mappings().into_iter().filter(|mapping| mapping.is_file).collect()),
+            Self::Unlocked(mappings) => (false, mappings),
+        };
         let mut failure = None;
         let (mut locked, mut total) = (0, 0);
-        for Mapping { start, length, .. } in mappings.iter().filter(|mapping| !locks_all || mapping.is_file) {
+        for Mapping { start, length, .. } in &mappings {
             total += length;
-            if locks_all && read(*start, *length).is_ok() {
+            if locks_on_read && read(*start, *length).is_ok() {
                 locked += length;
                 continue;
             }
@@ -95,8 +102,9 @@ fn read(start: usize, length: usize) -> nix::Result<()> {
     Ok(())
 }
 
+/// A range of this process's memory.
 #[derive(Debug)]
-struct Mapping {
+pub struct Mapping {
     /// Whether the memory contains a part of a file.
     is_file: bool,
     start: usize,

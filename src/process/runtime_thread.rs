@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nix::unistd::gettid;
@@ -62,9 +62,9 @@ fn check_thread_can_start() -> io::Result<()> {
 ///
 /// # Errors
 /// Fails if the kernel refuses to create a thread.
-pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), SystemCallError> {
+pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, SystemCallError> {
     let _other_threads_wait = START.lock().expect("no thread panics while it holds this lock");
-    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(SystemCallError::of_thread)
+    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(SystemCallError::of_thread)
 }
 
 /// Runs `work` to completion on a new thread with this name. The returned receiver delivers its result.
