@@ -14,13 +14,17 @@ use testkit::{
     is_alive, scratch,
 };
 
-/// `Ok` if this user is root, who may enter PID namespaces, and `unshare` is installed; otherwise what is missing.
+/// `Ok` if this user is root and may create and enter PID namespaces; otherwise what is missing.
 static CAN_ENTER_NAMESPACES: LazyLock<Result<(), String>> = LazyLock::new(|| {
     if !geteuid().is_root() {
         return Err("only root may enter a PID namespace".to_owned());
     }
     let tried = Command::new("unshare").args(["--pid", "--fork", "nsenter", "--version"]).output();
-    tried.map(drop).map_err(|error| format!("unshare: {error}"))
+    match tried {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("unshare: {error}")),
+    }
 });
 
 /// Creates a PID namespace. Returns the `unshare` process, which must stay alive, and the namespace's init process.
@@ -33,6 +37,9 @@ fn start_namespace() -> (Running, Pid) {
     });
     (running, init)
 }
+
+/// Durations with which a candidate keeps the lock while a test with thousands of processes keeps the machine busy.
+const LONG_TIMING: [&str; 6] = ["--lease-duration", "30s", "--renew-deadline", "20s", "--retry-period", "2s"];
 
 /// The words for a witness that belongs to the leader `a` and ignores SIGTERM.
 const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
@@ -56,10 +63,10 @@ fn assert_witness_dead_before_next_command(
 ) {
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-    let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]);
+    let a = Candidate::with_timing("a", &lock, LONG_TIMING).args(["--kill-after", "1s"]);
     let a = a.run(command_in_namespace(init, witnesses.command(words), environment, script));
     witnesses.wait_for("a", 1);
-    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
+    let mut b = Candidate::with_timing("b", &lock, LONG_TIMING).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");
     end(&a);
     witnesses.wait_for("b", 1);
@@ -155,11 +162,11 @@ fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
     let mut words: Vec<OsString> = ["env", "-C"].map(OsString::from).to_vec();
     words.push(directory.clone().into());
     words.extend(command_in_namespace(init, Vec::new(), &WITHOUT_RUN_ID, &spawn));
-    let a = Candidate::new("a", &lock).args(["--kill-after", "1s"]).run(words);
+    let a = Candidate::with_timing("a", &lock, LONG_TIMING).args(["--kill-after", "1s"]).run(words);
     eventually("all processes exist", || directory.join("made").exists());
     let started = descendants(a.supervisor());
     assert!(started.len() > COUNT, "{}", started.len());
-    let mut b = Candidate::new("b", &lock).run_script("echo leads; exec sleep 1000");
+    let mut b = Candidate::with_timing("b", &lock, LONG_TIMING).run_script("echo leads; exec sleep 1000");
     b.wait_for_log("held by a");
     a.signal(Signal::SIGTERM);
     eventually("b leads", || !b.output().is_empty());
@@ -184,7 +191,7 @@ fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command
     ));
     let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run(words);
     a.wait_for_log("started the command");
-    let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["run=2.b"]);
+    let mut b = Candidate::with_timing("b", &lock, LONG_TIMING).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");
     proxy.partition();
     a.wait_for_exit(LOST);
