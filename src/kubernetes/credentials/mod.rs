@@ -22,7 +22,7 @@ mod worker;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -47,7 +47,7 @@ pub const REPORT_WAIT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Credentials {
     shared: Arc<Shared>,
-    orders: Arc<OnceLock<Sender<Order>>>,
+    orders: Arc<Mutex<Option<Sender<Order>>>>,
 }
 
 /// The state that the thread and its clients share.
@@ -229,31 +229,26 @@ impl Credentials {
 
     /// Sends an order to the thread, and starts the thread if necessary. Returns the number of the order.
     fn order(&self, rejected: Option<u64>) -> Result<u64, CredentialsError> {
-        let orders = match self.orders.get() {
+        let mut orders = self.orders.lock().expect("no thread panics while it holds this lock");
+        let orders = match &mut *orders {
             Some(orders) => orders,
-            None => self.start()?,
+            // If the thread cannot be started, the next order tries again.
+            none => none.insert(self.start()?),
         };
         let number = self.shared.ordered.fetch_add(1, Ordering::Relaxed) + 1;
         let _ = orders.send(Order { number, rejected });
         Ok(number)
     }
 
-    fn start(&self) -> Result<&Sender<Order>, CredentialsError> {
+    fn start(&self) -> Result<Sender<Order>, CredentialsError> {
         let (sender, orders) = channel();
         let worker = Worker::new(Arc::clone(&self.shared));
-        let mut is_first = false;
-        let sender = self.orders.get_or_init(|| {
-            is_first = true;
-            sender
+        let started = runtime_thread::start("credentials", move || {
+            // The plugins, which this thread starts, inherit its time slice.
+            priority::reset_time_slice();
+            worker.run(&orders);
         });
-        if is_first {
-            let started = runtime_thread::start("credentials", move || {
-                // The plugins, which this thread starts, inherit its time slice.
-                priority::reset_time_slice();
-                worker.run(&orders);
-            });
-            started.map_err(|failure| CredentialsError(format!("cannot start a thread for credentials: {failure}")))?;
-        }
+        started.map_err(|failure| CredentialsError(format!("cannot start a thread for credentials: {failure}")))?;
         Ok(sender)
     }
 }
