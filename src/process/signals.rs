@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::iter;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -20,10 +21,12 @@ pub const MASK_VARIABLE: &str = "LEADERRUN_SIGNAL_MASK";
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT, Signal::SIGTRAP, Signal::SIGSYS];
 
-/// The signals that both glibc and musl reserve. The C library refuses to block them and to change their dispositions,
-/// so leaderrun ignores them by direct system calls. Otherwise they would end leaderrun when another process sends
-/// them.
-const RESERVED: [i32; 2] = [32, 33];
+/// The signals that the C library reserves: 32 and 33, and in musl also 34. The C library refuses to block them and to
+/// change their dispositions, so leaderrun ignores them by direct system calls. Otherwise they would end leaderrun when
+/// another process sends them.
+fn reserved() -> Range<i32> {
+    32..libc::SIGRTMIN()
+}
 
 /// The signals that the terminal sends for Ctrl-C and Ctrl-\.
 const KEY_SIGNALS: [i32; 2] = [libc::SIGINT, libc::SIGQUIT];
@@ -60,7 +63,7 @@ pub struct InheritedSignals {
     mask: SigSet,
     ignored: SigSet,
     /// The dispositions of the reserved signals.
-    reserved: [KernelAction; RESERVED.len()],
+    reserved: Vec<KernelAction>,
     /// Whether one of the standard streams is a terminal.
     on_terminal: bool,
 }
@@ -79,9 +82,9 @@ impl KernelAction {
     const IGNORE: Self = Self { handler: libc::SIG_IGN, flags: 0, restorer: 0, mask: 0 };
 
     /// Sets the disposition of a signal, and returns the previous one.
-    fn install(self, signal: i32) -> nix::Result<Self> {
+    fn install(&self, signal: i32) -> nix::Result<Self> {
         let mut before = Self::default();
-        let (new, old) = (std::ptr::from_ref(&self), std::ptr::from_mut(&mut before));
+        let (new, old) = (std::ptr::from_ref(self), std::ptr::from_mut(&mut before));
         // SAFETY: both pointers are valid, and the layout is the kernel's. No handler is installed: `self` is `IGNORE`,
         // or was inherited through an exec, which removes handlers.
         Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size_of::<u64>()) })?;
@@ -107,10 +110,7 @@ impl InheritedSignals {
         ignored.remove(Signal::SIGPIPE);
         let mask = blocked.before?;
         let mask = std::env::var(MASK_VARIABLE).ok().map_or(mask, |passed_on| mask_from(&passed_on));
-        let mut reserved = [KernelAction::default(); RESERVED.len()];
-        for (signal, before) in RESERVED.into_iter().zip(&mut reserved) {
-            *before = KernelAction::IGNORE.install(signal)?;
-        }
+        let reserved = reserved().map(|signal| KernelAction::IGNORE.install(signal)).collect::<nix::Result<_>>()?;
         let on_terminal = io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal();
         // If SIGCHLD were ignored, the kernel would reap children itself, and their exit statuses would be lost.
         set_disposition(Signal::SIGCHLD, SigHandler::SigDfl)?;
@@ -142,7 +142,7 @@ impl InheritedSignals {
         if self.ignored.contains(Signal::SIGCHLD) {
             set_disposition(Signal::SIGCHLD, SigHandler::SigIgn)?;
         }
-        RESERVED.into_iter().zip(self.reserved).try_for_each(|(signal, before)| before.install(signal).map(drop))
+        reserved().zip(&self.reserved).try_for_each(|(signal, before)| before.install(signal).map(drop))
     }
 
     /// Returns whether leaderrun was started with this signal ignored, as `nohup` does with SIGHUP.
@@ -302,17 +302,20 @@ pub fn parse(text: &str) -> Result<i32, String> {
             Err("it leaves the command no time to stop, and is sent after --lost-grace anyway; try TERM".into())
         }
         libc::SIGCHLD | libc::SIGCONT | libc::SIGURG => Err("it does not end a process; try TERM".into()),
-        number if RESERVED.contains(&number) => Err("it is reserved by the C library; try TERM".into()),
+        number if reserved().contains(&number) => Err("it is reserved by the C library; try TERM".into()),
         number => Ok(number),
     }
 }
 
 fn parse_real_time(name: &str) -> Option<i32> {
     let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
-    let distance = |text: &str| if text.is_empty() { Some(0) } else { text[1..].parse::<u8>().ok().map(i32::from) };
+    let distance = |rest: &str, sign| match rest.strip_prefix(sign) {
+        None => rest.is_empty().then_some(0),
+        Some(digits) => digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit())),
+    };
     let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) if rest.is_empty() || rest.starts_with('+') => first + distance(rest)?,
-        (_, Some(rest)) if rest.is_empty() || rest.starts_with('-') => last - distance(rest)?,
+        (Some(rest), _) => first.checked_add(distance(rest, '+')?)?,
+        (_, Some(rest)) => last - distance(rest, '-')?,
         _ => return None,
     };
     (first..=last).contains(&number).then_some(number)
@@ -354,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_signal_mask_is_passed_on_without_loss() {
-        for text in ["", "1,15", "12,34,64"] {
+        for text in ["", "1,15", "12,35,64"] {
             assert_eq!(mask_as_text(&mask_from(text)), text);
         }
     }
@@ -375,9 +378,22 @@ mod tests {
 
     #[test]
     fn invalid_signals_are_refused_with_a_suggestion() {
-        for text in
-            ["", "0", "65", "-1", "TERMINATE", "STOP", "19", "KILL", "32", "RTMIN-1", "RTMIN+99", "RTMAX+1", "RTMIN+"]
-        {
+        for text in [
+            "",
+            "0",
+            "65",
+            "-1",
+            "TERMINATE",
+            "STOP",
+            "19",
+            "KILL",
+            "32",
+            "RTMIN-1",
+            "RTMIN+99",
+            "RTMAX+1",
+            "RTMIN+",
+            "RTMIN++3",
+        ] {
             assert!(parse(text).unwrap_err().ends_with("; try TERM"), "{text}");
         }
     }
