@@ -60,7 +60,9 @@ impl DirectoryWatch {
         }
         let inotify =
             Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(|errno| failed(errno.into()))?;
-        let changes = AddWatchFlags::IN_MOVED_TO
+        // A file that is linked into the directory causes only IN_CREATE.
+        let changes = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_DELETE;
@@ -100,4 +102,25 @@ fn ends_watch(event: &InotifyEvent) -> bool {
         | AddWatchFlags::IN_IGNORED
         | AddWatchFlags::IN_UNMOUNT;
     event.mask.intersects(ending_events)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_linked_into_the_directory_is_reported() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("lock"), directory.path().join("other"));
+        let watch = DirectoryWatch::new(&path).unwrap();
+        fs::write(&other, "").unwrap();
+        fs::hard_link(&other, &path).unwrap();
+        let event = timeout(Duration::from_secs(60), watch.next()).await.expect("the link causes an event");
+        assert_eq!(event.unwrap(), DirectoryEvent::Changed);
+    }
 }

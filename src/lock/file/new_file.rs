@@ -18,13 +18,13 @@ const SUFFIX: &str = ".new";
 /// The age above which a new file is considered left behind by a process that was killed.
 const LEFT_BEHIND_AGE: Duration = Duration::from_secs(60);
 
-/// A new file with a temporary name. When the value is dropped, the temporary name is deleted if it still exists. After
-/// the exchange of names in [`replace`](Self::replace), the replaced record file has the temporary name.
+/// A new file with a temporary name.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
     file: File,
-    is_temporary_name_gone: bool,
+    /// Whether the temporary name exists, and belongs to a file that is no longer needed when this value is dropped.
+    deletes_on_drop: bool,
 }
 
 impl NewFile {
@@ -49,7 +49,7 @@ impl NewFile {
             name.push(format!(".{:08x}{SUFFIX}", fastrand::u32(..)));
             let path = path.with_file_name(name);
             match OpenOptions::new().write(true).create_new(true).custom_flags(SAFE_OPEN_FLAGS).open(&path) {
-                Ok(file) => return Ok(Self { path, file, is_temporary_name_gone: false }),
+                Ok(file) => return Ok(Self { path, file, deletes_on_drop: true }),
                 Err(failure) if failure.kind() == ErrorKind::AlreadyExists => {}
                 Err(failure) => return Err(failure),
             }
@@ -63,7 +63,7 @@ impl NewFile {
     pub fn place(&mut self, path: &Path) -> io::Result<bool> {
         let placed = match renameat_with(CWD, &self.path, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => {
-                self.is_temporary_name_gone = true;
+                self.deletes_on_drop = false;
                 Ok(())
             }
             Err(errno) if is_unsupported(errno) => fs::hard_link(&self.path, path),
@@ -87,21 +87,24 @@ impl NewFile {
     pub fn replace(&mut self, path: &Path, replaced: FileId) -> io::Result<bool> {
         let exchange = || renameat_with(CWD, &self.path, CWD, path, RenameFlags::EXCHANGE);
         match exchange() {
-            Ok(()) if FileId::at(&self.path)? == replaced => {
+            Ok(()) => {
+                // The temporary name now belongs to the file that was replaced, so it must not be deleted unseen.
+                self.deletes_on_drop = false;
+                if FileId::at(&self.path)? != replaced {
+                    exchange()?;
+                    self.deletes_on_drop = true;
+                    return Ok(false);
+                }
                 // The replaced file is deleted while it is locked. A leaderrun in a container into which the file
                 // itself is mounted still sees the old file, and can tell from its link count of zero that it was
                 // replaced.
-                self.is_temporary_name_gone = fs::remove_file(&self.path).is_ok();
+                self.deletes_on_drop = fs::remove_file(&self.path).is_err();
                 Ok(true)
-            }
-            Ok(()) => {
-                exchange()?;
-                Ok(false)
             }
             Err(Errno::NOENT) => Ok(false),
             Err(errno) if is_unsupported(errno) => {
                 fs::rename(&self.path, path)?;
-                self.is_temporary_name_gone = true;
+                self.deletes_on_drop = false;
                 Ok(true)
             }
             Err(errno) => Err(errno.into()),
@@ -124,7 +127,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.is_temporary_name_gone {
+        if self.deletes_on_drop {
             let _ = fs::remove_file(&self.path);
         }
     }
