@@ -56,16 +56,16 @@ pub struct Throttling {
 }
 
 impl CpuCgroups {
-    /// Finds the cgroups of this process in which the CPU controller is enabled. There are none if no cgroup file
-    /// system is mounted.
+    /// Finds the cgroups of this process. The CPU controller of any of them may be enabled later. There are none if no
+    /// cgroup file system is mounted.
     pub fn find() -> Self {
         let cgroup_file = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroups = ROOTS.into_iter().flat_map(|(version, root)| {
             let directories =
                 path_in(&cgroup_file, version).map_or_else(Vec::new, |path| directories(Path::new(root), path));
-            directories.into_iter().map(move |directory| CpuCgroup::new(version, &directory))
+            let existing = directories.into_iter().filter(|directory| directory.is_dir());
+            existing.map(move |directory| CpuCgroup::new(version, &directory))
         });
-        let cgroups = cgroups.filter_map(|mut cgroup| cgroup.read_max().is_some().then_some(cgroup));
         Self { cgroups: cgroups.collect(), lowest: None }
     }
 
@@ -106,8 +106,8 @@ impl CgroupFile {
         Self { path, file: None }
     }
 
-    /// Returns the current contents. The file is opened again if it was removed, because it may have been created
-    /// again: that happens when its controller is disabled and enabled again.
+    /// Returns the current contents. A file that was missing or removed is opened again, because the kernel creates it
+    /// when its controller is enabled.
     fn read(&mut self) -> Option<String> {
         let contents = self.file.as_ref().and_then(read);
         contents.or_else(|| {

@@ -4,6 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::proc::{Identity, Listed, Numbers, Proc, Stat};
@@ -120,12 +121,15 @@ impl Members {
                 is_complete = listing.is_ok() && has_room && walked_threads <= MAX_WALKED_THREADS;
                 is_complete
             };
-            if stat.threads == 1 {
+            let listing = if stat.threads == 1 {
                 list_children(number);
+                Ok(())
             } else {
-                proc.for_each_thread(number, list_children);
-            }
-            if !is_complete {
+                proc.for_each_thread(number, list_children)
+            };
+            // A process that has ended meanwhile has no children.
+            let is_listed = matches!(listing, Ok(()) | Err(Errno::ENOENT | Errno::ESRCH));
+            if !is_complete || !is_listed {
                 return false;
             }
         }

@@ -183,12 +183,14 @@ impl Proc {
         for_each_listed(&openat(&self.root, ".", flags, Mode::empty())?, visit)
     }
 
-    /// Calls `visit` with the number of each thread of a process until it returns false. Does nothing if the threads
-    /// cannot be listed. [`stat`](Self::stat) accepts these numbers too, and then returns the state of the thread.
-    pub fn for_each_thread(&self, number: i32, mut visit: impl FnMut(i32) -> bool) {
-        if let Ok(threads) = self.open_file(number, "task") {
-            let _ = for_each_listed(&threads, |thread| visit(thread.number));
-        }
+    /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat)
+    /// accepts these numbers too, and then returns the state of the thread.
+    ///
+    /// # Errors
+    /// Returns `ENOENT` or `ESRCH` if there is no such process or /proc hides it. Also fails if there is no free
+    /// descriptor.
+    pub fn for_each_thread(&self, number: i32, mut visit: impl FnMut(i32) -> bool) -> nix::Result<()> {
+        for_each_listed(&self.open_file(number, "task")?, |thread| visit(thread.number))
     }
 
     /// Reads `stat` of a process or a thread.
@@ -212,7 +214,7 @@ impl Proc {
         let is_live = |thread| self.stat(thread).is_ok_and(|stat| !stat.has_thread_ended());
         let mut live = Some(number).filter(|main| is_live(*main));
         if live.is_none() {
-            self.for_each_thread(number, |thread| {
+            let _ = self.for_each_thread(number, |thread| {
                 live = Some(thread).filter(|thread| is_live(*thread));
                 live.is_none()
             });

@@ -17,7 +17,7 @@ const MAX_SAMPLE: u32 = 256;
 pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     let mut threads = Vec::new();
     for process in processes {
-        proc.for_each_thread(*process, |thread| {
+        let _ = proc.for_each_thread(*process, |thread| {
             threads.push(thread);
             threads.len() < MAX_LISTED
         });
