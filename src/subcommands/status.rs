@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::election::WatchEvent;
 use leaderrun_core::record::{Record, Stored};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::lock_status::{LockState, LockStatus, escaped_json, expires};
 use super::output::{print, warn};
@@ -96,18 +96,23 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
     let mut stored = with_request_timeout(name, lock, lock.get()).await?;
     let mut logged_error = None;
     while printer.print(stored.as_ref())? {
+        let watched_since = Instant::now();
         match next_record(lock, stored.as_ref(), &mut printer).await {
             Ok(ControlFlow::Continue(next)) => {
+                // A watch that ends as soon as it is opened must not cause requests without a pause.
+                if next == stored {
+                    sleep_until(watched_since + POLL_INTERVAL).await;
+                }
                 stored = next;
                 logged_error = None;
             }
-            Ok(ControlFlow::Break(())) => return Ok(()),
+            Ok(ControlFlow::Break(result)) => return result,
             Err(error) => {
                 if logged_error.as_ref() != Some(&error.message) {
                     warn(&format!("{error}; reading {name} every {}s instead", POLL_INTERVAL.as_secs()));
                     logged_error = Some(error.message);
                 }
-                tokio::time::sleep(POLL_INTERVAL).await;
+                sleep(POLL_INTERVAL).await;
                 if let Ok(Ok(after)) = timeout(REQUEST_TIMEOUT, lock.get()).await {
                     stored = after;
                 }
@@ -118,13 +123,13 @@ async fn watch_one(lock: &dyn Lock, name: &LockName, output: OutputFormat) -> Re
 }
 
 /// Waits until the record changes, or the watch ends or is silent for too long, and returns the current record, if
-/// there is one. If the lock expires or becomes due before that, prints the new status. Returns `Break` if that is not
-/// possible, because no process reads stdout any more or it cannot be written to.
+/// there is one. If the lock expires or becomes due before that, prints the new status. Returns `Break` if no process
+/// reads stdout any more or it cannot be written to.
 async fn next_record(
     lock: &dyn Lock,
     stored: Option<&Stored>,
     printer: &mut Printer,
-) -> Result<ControlFlow<(), Option<Stored>>, LockError> {
+) -> Result<ControlFlow<Result<()>, Option<Stored>>, LockError> {
     let mut events = lock.watch(stored.map(|stored| stored.version.clone()));
     loop {
         let limit = printer.next_change(stored).min(SILENT_WATCH_LIMIT);
@@ -142,11 +147,11 @@ async fn next_record(
             }
             Ok(Some(Err(error))) => return Err(error),
             Err(_) if limit == SILENT_WATCH_LIMIT => return lock.get().await.map(ControlFlow::Continue),
-            Err(_) => {
-                if !printer.print(stored).unwrap_or(false) {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
+            Err(_) => match printer.print(stored) {
+                Ok(true) => {}
+                Ok(false) => return Ok(ControlFlow::Break(Ok(()))),
+                Err(failure) => return Ok(ControlFlow::Break(Err(failure))),
+            },
         }
     }
 }
