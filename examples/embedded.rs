@@ -81,7 +81,7 @@ fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
             (works_until, inputs) = (None, ElectionInputs::command_gone(true));
         }
         let holder = election.observed().and_then(|(record, _)| record).map(|record| record.holder_identity.clone());
-        if let Some(holder) = holder.filter(|holder| *holder != leader) {
+        if let Some(holder) = holder.filter(|holder| !holder.is_empty() && *holder != leader) {
             (callbacks.new_leader)(name, &holder);
             leader = holder;
         }

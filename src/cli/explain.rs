@@ -21,7 +21,7 @@ fn example_value(option: &clap::Arg) -> &'static str {
     match option.get_id().as_str() {
         "lock" => "default/my-job",
         "namespace" => "default",
-        "wait" => "30s",
+        "wait" | "observe" => "30s",
         "slots" => "3",
         "owner" => "deployment/my-job",
         "preempt" => "1m",

@@ -35,6 +35,9 @@ const COMPONENT: &str = "leaderrun";
 /// more urgent.
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(1);
 
+/// The maximum length of the name of a Kubernetes object.
+const MAX_EVENT_NAME: usize = 253;
+
 /// Returns the permission that a candidate needs to write Events. The lock works without it.
 pub fn rule(namespace: &str) -> Rule {
     EVENTS.rule(namespace, None, &[Verb::Create])
@@ -199,12 +202,20 @@ impl Sink {
         let events = Collection::new(cluster, &EVENTS, namespace).with_timeout(*timeout);
         for (object, uid) in lock.objects(namespace).iter().zip(uids) {
             let now = Timestamp::now();
-            let name = format!("{}.{:x}", lock.name, now.as_nanosecond());
+            let name = event_name(&lock.name, now);
             if let Err(error) = events.create(&name, &event(&name, object, &uid, message, now)).await {
                 log_events::event_not_written(&error.to_string());
             }
         }
     }
+}
+
+/// Returns a name for an Event about a lock, as client-go forms it: the lock's name and the time. A long name is cut.
+fn event_name(lock: &str, now: Timestamp) -> String {
+    let time = format!("{:x}", now.as_nanosecond());
+    let length = lock.len().min(MAX_EVENT_NAME - ".".len() - time.len());
+    // The name must be a DNS subdomain, in which no label ends with a hyphen.
+    format!("{}.{time}", lock[..length].trim_end_matches(['-', '.']))
 }
 
 fn event(event_name: &str, object: &ObjectName, uid: &str, message: &str, now: Timestamp) -> Value {

@@ -100,7 +100,7 @@ impl Cluster {
     pub fn host_and_port(&self) -> (String, u16) {
         let server = &self.config.server;
         let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
-        (host.to_owned(), server.port_u16().unwrap_or(443))
+        (host.to_owned(), self.config.port())
     }
 
     /// Returns the client for watches.

@@ -70,9 +70,8 @@ impl ConnectionConfig {
     pub fn has_same_server(&self, other: &Self) -> bool {
         let parts = |config: &Self| {
             let server = &config.server;
-            let port = server.port_u16().unwrap_or(if config.has_tls() { 443 } else { 80 });
             let host = server.host().unwrap_or_default().to_ascii_lowercase();
-            (config.has_tls(), host, port, server.path().to_owned())
+            (config.has_tls(), host, config.port(), server.path().to_owned())
         };
         parts(self) == parts(other)
     }
@@ -94,6 +93,11 @@ impl ConnectionConfig {
             return Ok(());
         };
         Err(ConfigError::new(&current.origin, reason))
+    }
+
+    /// Returns the port of the API server.
+    pub fn port(&self) -> u16 {
+        self.server.port_u16().unwrap_or(if self.has_tls() { 443 } else { 80 })
     }
 
     /// Returns the address of the API server, for messages.

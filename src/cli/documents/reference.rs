@@ -42,9 +42,8 @@ The log goes to stderr; stdout belongs to the command. With `--log-format json` 
 `event` (the name of the event), and one key for each field. A field that has no value is omitted. Events of level `detail` have the level `INFO` in JSON; the
 text format shows them only with `-v`. Events of level `debug` are logged only with `-v`. `-v -v` also logs messages from the libraries that leaderrun uses.
 
-leaderrun never waits for stderr: lines are queued, and when the queue is full they are dropped. In JSON, a `dropped` event then reports how many, in `lines`;
-it has no `timestamp` and no `message`. A failure that lasts is logged once when it begins and once when it ends. Control characters in names from outside,
-such as holder identities, are escaped.
+leaderrun never waits for stderr: lines are queued, and when the queue is full they are dropped. In JSON, a `dropped` event then reports how many, in `lines`.
+A failure that lasts is logged once when it begins and once when it ends. Control characters in names from outside, such as holder identities, are escaped.
 ";
 
 const METRICS_INTRODUCTION: &str = "\

@@ -9,7 +9,6 @@ use std::{fmt, io};
 
 use humantime::format_duration;
 use hyper::Uri;
-use hyper::http::uri::Scheme;
 use hyper_util::client::legacy::connect::proxy::SocksV5;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -56,9 +55,10 @@ pub async fn connect(access: Arc<Access>, resolver: Resolver, skip: usize) -> Re
 async fn try_connect(access: &Arc<Access>, resolver: &Resolver, skip: usize) -> Result<Connection, String> {
     let server = &access.config.server;
     let Some(proxy) = &access.config.proxy else {
-        let port = if server.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
-        let (host, port) = (server.host().unwrap_or_default(), server.port_u16().unwrap_or(port));
-        let stream = tcp::connect(resolver, host, port, skip).await.map_err(|failure| server_failure(&failure))?;
+        let host = server.host().unwrap_or_default();
+        let stream = tcp::connect(resolver, host, access.config.port(), skip)
+            .await
+            .map_err(|failure| server_failure(&failure))?;
         return start_http(stream, access).await;
     };
     let connected = tcp::connect(resolver, &proxy.host, proxy.port, skip).await;

@@ -14,8 +14,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use leaderrun_core::instant::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::json;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -162,7 +164,16 @@ impl Write for LogWriter {
         if dropped > 0 {
             let gap = match self.format {
                 LogFormat::Text => format!("leaderrun: {dropped} log lines were dropped here\n"),
-                LogFormat::Json => format!("{{\"level\":\"WARN\",\"event\":\"dropped\",\"lines\":{dropped}}}\n"),
+                LogFormat::Json => {
+                    let gap = json!({
+                        "timestamp": format!("{:.6}", Timestamp::now()),
+                        "level": "WARN",
+                        "message": format!("{dropped} log lines were dropped here"),
+                        "event": "dropped",
+                        "lines": dropped,
+                    });
+                    format!("{gap}\n")
+                }
             };
             text.splice(0..0, gap.into_bytes());
         }

@@ -147,9 +147,15 @@ fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
     assert_eq!(a.output(), format!("inner 0\nTERM\ninner 1\n{LOST}\ncheck 0\n"), "{}", a.log());
 }
 
-/// Returns an error if this user cannot create time namespaces.
+/// The offsets of the tests' time namespaces, in seconds. The boot time in a namespace must not be negative, so the
+/// machine must have run for longer than the first one.
+const TIME_OFFSETS: [i32; 2] = [-30, 30];
+
+/// Returns an error if this user cannot create time namespaces, or the machine has not run for long enough.
 fn check_can_create_time_namespaces() -> Result<(), String> {
-    let output = std::process::Command::new("unshare").args(["--time", "--boottime", "-1", "--fork", "true"]).output();
+    let offset = TIME_OFFSETS[0].to_string();
+    let output =
+        std::process::Command::new("unshare").args(["--time", "--boottime", &offset, "--fork", "true"]).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -160,8 +166,7 @@ fn check_can_create_time_namespaces() -> Result<(), String> {
 #[testkit::test(requires = check_can_create_time_namespaces())]
 fn check_works_in_another_time_namespace() {
     let check = format!("{} check", leaderrun());
-    // The boot time in a namespace must not be negative, so the machine must have run for longer than the offset.
-    for offset in [-30, 30] {
+    for offset in TIME_OFFSETS {
         let shifted = format!("unshare --time --boottime {offset} --fork {check}");
         let text = format!("{shifted}; echo $?; {shifted} --min-remaining 20s; echo $?");
         let mut a = Candidate::new("a", &TestLock::file()).run_script(&text);
