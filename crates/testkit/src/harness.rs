@@ -16,7 +16,7 @@
 use std::env::ArgsOs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{env, fs};
 
 use libtest_mimic::{Arguments, Trial};
@@ -30,6 +30,8 @@ pub struct Test {
     /// The path of its module, which begins with the name of the binary.
     pub module: &'static str,
     pub name: &'static str,
+    /// Whether no other test runs at the same time, because this one needs too much of the machine.
+    pub alone: bool,
     /// Checks the requirement of the test, if it has one. An error is the reason why the test is skipped.
     pub requirement: Option<fn() -> Result<(), String>>,
     pub function: fn(),
@@ -56,6 +58,27 @@ macro_rules! harness {
     () => {
         $crate::harness::Harness::new(env!("CARGO_BIN_EXE_leaderrun"), env!("CARGO_MANIFEST_DIR"), file!())
     };
+}
+
+/// Held by running tests: for writing by a test that runs alone, and for reading by the others.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// The permission to run a test now.
+enum Turn {
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    WithOthers { _guard: RwLockReadGuard<'static, ()> },
+}
+
+impl Turn {
+    /// Waits for the end of the tests that may not run at the same time.
+    fn take(alone: bool) -> Self {
+        // The lock is poisoned if a test that ran alone has failed.
+        if alone {
+            Self::Alone { _guard: TURNS.write().unwrap_or_else(PoisonError::into_inner) }
+        } else {
+            Self::WithOthers { _guard: TURNS.read().unwrap_or_else(PoisonError::into_inner) }
+        }
+    }
 }
 
 static LEADERRUN: OnceLock<PathBuf> = OnceLock::new();
@@ -150,6 +173,7 @@ impl Harness {
         };
         let rerun_after_stalls = self.rerun_after_stalls;
         let run = move || {
+            let _turn = Turn::take(test.alone);
             if rerun_after_stalls {
                 rerun::run(&path, test.function);
             } else {

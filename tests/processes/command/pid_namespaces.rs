@@ -149,7 +149,7 @@ fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts(
     });
 }
 
-#[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
+#[testkit::test(alone, requires = CAN_ENTER_NAMESPACES.clone())]
 fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
     // leaderrun remembers up to 8,192 processes. The test uses fewer, which can be started and killed within seconds.
     const COUNT: usize = 2500;

@@ -1,17 +1,19 @@
 //! The attribute `#[testkit::test]`.
 //!
-//! An attribute macro needs its own crate. This one only reads the name of the function, so it needs no Rust parser.
+//! An attribute macro needs its own crate. This one reads only the attribute and the name of the function, so it needs no Rust
+//! parser.
 
 use proc_macro::{TokenStream, TokenTree};
 
 /// Registers a function without parameters as a test of this binary. The test is named after the function's path.
 ///
 /// With `#[testkit::test(requires = EXPRESSION)]`, the test is skipped if EXPRESSION, a `Result<(), String>`, is an
-/// error. The harness shows the error as the reason.
+/// error. The harness shows the error as the reason. With `#[testkit::test(alone)]` or
+/// `#[testkit::test(alone, requires = EXPRESSION)]`, no other test of this binary runs at the same time.
 #[proc_macro_attribute]
 pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
-    let requirement = match requirement(attribute) {
-        Ok(requirement) => requirement,
+    let (alone, requirement) = match parse_attribute(attribute) {
+        Ok(parsed) => parsed,
         Err(error) => return compile_error(error),
     };
     let Some(name) = function_name(function.clone()) else {
@@ -22,6 +24,7 @@ pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
             ::testkit::harness::Test {{
                 module: module_path!(),
                 name: stringify!({name}),
+                alone: {alone},
                 requirement: {requirement},
                 function: {name},
             }}
@@ -31,17 +34,20 @@ pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
     function.into_iter().chain(registration).collect()
 }
 
-/// Returns Rust code for the test's requirement: `Some` with a closure, or `None`.
-fn requirement(attribute: TokenStream) -> Result<String, &'static str> {
-    const USAGE: &str = "write #[testkit::test] or #[testkit::test(requires = EXPRESSION)]";
-    let mut tokens = attribute.into_iter();
-    match (tokens.next(), tokens.next()) {
-        (None, _) => Ok("None".to_owned()),
-        (Some(TokenTree::Ident(name)), Some(TokenTree::Punct(equals)))
-            if name.to_string() == "requires" && equals.as_char() == '=' =>
-        {
+/// Returns whether the test runs alone, and Rust code for its requirement: `Some` with a closure, or `None`.
+fn parse_attribute(attribute: TokenStream) -> Result<(bool, String), &'static str> {
+    const USAGE: &str = "write #[testkit::test], or append (alone), (requires = EXPRESSION) or both with a comma";
+    let mut tokens = attribute.into_iter().peekable();
+    let alone = tokens.next_if(|token| token.to_string() == "alone").is_some();
+    if alone {
+        tokens.next_if(|token| token.to_string() == ",");
+    }
+    let names_requirement = tokens.peek().is_some_and(|token| token.to_string() == "requires");
+    match (names_requirement, tokens.next(), tokens.next()) {
+        (false, None, _) => Ok((alone, "None".to_owned())),
+        (true, _, Some(TokenTree::Punct(equals))) if equals.as_char() == '=' => {
             let expression: TokenStream = tokens.collect();
-            Ok(format!("Some(|| {expression})"))
+            Ok((alone, format!("Some(|| {expression})")))
         }
         _ => Err(USAGE),
     }
