@@ -39,8 +39,8 @@ complete -c leaderrun -n __leaderrun_at_first_argument -a step-down -d 'Ask the 
 complete -c leaderrun -n __leaderrun_at_first_argument -a release -d 'Release a lock whose holder is known to be dead, so that no candidate waits until it expires'
 complete -c leaderrun -n __leaderrun_at_first_argument -a doctor -d 'Check whether a leaderrun command line would work, and print what to do if it would not'
 complete -c leaderrun -n __leaderrun_at_first_argument -a check -d 'Tell the command, by exit status, whether its run still holds the lock'
-complete -c leaderrun -n __leaderrun_at_first_argument -a completion -d 'Print the completion for a shell'
-complete -c leaderrun -n __leaderrun_at_first_argument -a man -d 'Print the man page, for man -l'
+complete -c leaderrun -n __leaderrun_at_first_argument -a completion -d 'Print the completion script for a shell'
+complete -c leaderrun -n __leaderrun_at_first_argument -a man -d 'Print the man page'
 
 complete -c leaderrun -n '__leaderrun_has_subcommand status' -l slots -x -d 'Show all slots of a lock with this number of slots'
 complete -c leaderrun -n '__leaderrun_has_subcommand status' -s o -l output -x -a 'text json' -d 'The output format'

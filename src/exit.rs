@@ -16,7 +16,7 @@ use crate::telemetry::http::ListenError;
 pub const UNAVAILABLE: u8 = 69;
 /// The lock was not acquired within `--wait`. This is `EX_TEMPFAIL` of sysexits.h.
 pub const NOT_ACQUIRED: u8 = 75;
-/// Leadership was lost, so the command was stopped.
+/// Leadership was lost, so the command was stopped or not started.
 pub const LOST: u8 = 76;
 /// The command was stopped after `--max-run`. timeout(1) has the same status.
 pub const TIMED_OUT: u8 = 124;
@@ -34,13 +34,13 @@ pub const SIGNALED: u8 = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Status(u8),
-    /// leaderrun ends by this signal, as the command did or would have done. Shells can then stop their loops on
-    /// Ctrl-C, and systemd can distinguish a stopped unit from a failed unit.
+    /// leaderrun kills itself with the signal that ended the command or prevented its start. Shells can then stop their
+    /// loops on Ctrl-C, and systemd can distinguish a stopped unit from a failed unit.
     Signal {
         signal: i32,
-        /// Whether the signal is sent to leaderrun's whole process group, as a terminal does. While the command had the
-        /// terminal, only the command received the signal from Ctrl-C, but a shell ends its script only if the shell
-        /// receives the signal too.
+        /// Whether to send the signal to leaderrun's whole process group, as the terminal would have. While the command
+        /// had the terminal, only the command received the signal from Ctrl-C, but a shell ends its script only if the
+        /// shell receives the signal too.
         to_group: bool,
     },
 }
@@ -97,7 +97,7 @@ impl fmt::Display for PermanentFailure {
 impl Error for PermanentFailure {}
 
 /// Returns whether leaderrun may succeed if it is started again after this failure. A failure that is not known to be
-/// permanent counts as transient: for example, a file or a server was not available.
+/// permanent counts as transient, for example that a file or a server is not available.
 pub fn is_transient(failure: &anyhow::Error) -> bool {
     let is_permanent = |cause: &(dyn Error + 'static)| {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -115,7 +115,7 @@ pub fn of_signal(signal: i32) -> u8 {
     SIGNALED.saturating_add(u8::try_from(signal).unwrap_or_default())
 }
 
-/// The description of an exit status for the documents.
+/// An exit status, as the man page and docs/reference.md describe it.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusDescription {
     /// The number, or a range of numbers.
@@ -136,12 +136,12 @@ pub const STATUSES: [StatusDescription; 8] = [
     StatusDescription {
         status: "75",
         meaning: "the lock was not acquired within --wait; --conflict-exit-code chooses another status",
-        advice: "nothing: another candidate runs the command, or the command is not due",
+        advice: "nothing: another candidate runs the command, the command is not due, or the lease of the last holder has not expired yet, in which case a later start runs the command",
     },
     StatusDescription {
         status: "76",
-        meaning: "leadership was lost, so the command was stopped",
-        advice: "start leaderrun again; the work of the command may be incomplete. With --on-lost rejoin, leaderrun continues without being restarted",
+        meaning: "leadership was lost, so the command was stopped or not started",
+        advice: "start leaderrun again; the work of the command may be incomplete. With `--on-lost rejoin`, leaderrun continues without being restarted",
     },
     StatusDescription {
         status: "124",
@@ -165,7 +165,7 @@ pub const STATUSES: [StatusDescription; 8] = [
     },
     StatusDescription {
         status: "128+N",
-        meaning: "signal N ended the command, or ended leaderrun while it waited; leaderrun ends by the same signal",
+        meaning: "signal N ended the command, or ended leaderrun while it waited; leaderrun kills itself with the same signal",
         advice: "as for the command itself: 143 is SIGTERM, 137 is SIGKILL",
     },
 ];

@@ -50,7 +50,7 @@ pub fn plan_run(
     }
     let host = host_name()?;
     let slots = arguments.slots.slots;
-    check_slots(&lock, slots, arguments.routing.target.target().as_ref(), origins)?;
+    check_slots(&lock, slots, arguments.routing.target.to_target().as_ref(), origins)?;
     check_claim_delay(&arguments.election, origins)?;
     // A pod with hostNetwork has the host name of its node, so --pod takes precedence.
     let name = arguments.routing.pod.clone().unwrap_or_else(|| host.clone());
@@ -159,7 +159,7 @@ pub fn plan_subcommand(arguments: SubcommandArguments, origins: Origins<'_>) -> 
         }
         SubcommandArguments::Manifest { target, slots, owner, service_account, routing, priority } => {
             let target = lock_target(target.lock, target.cluster, origins)?;
-            let (slots, routing_target) = (slots.slots, routing.target());
+            let (slots, routing_target) = (slots.slots, routing.to_target());
             check_slots(&target.lock, slots, routing_target.as_ref(), origins)?;
             let owner = owner.owner;
             Subcommand::Manifest(ManifestRequest { target, slots, owner, service_account, routing_target, priority })
@@ -190,7 +190,7 @@ fn doctor_request(
     origins: Origins<'_>,
 ) -> Result<DoctorRequest, UsageError> {
     let timing = timing(&run.times, origins)?;
-    let routing_target = run.routing.target.target();
+    let routing_target = run.routing.target.to_target();
     let target = lock_target(run.lock, run.cluster, origins)?;
     let slots = run.slots.slots;
     check_slots(&target.lock, slots, routing_target.as_ref(), origins)?;

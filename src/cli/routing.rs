@@ -11,8 +11,8 @@ use crate::routing::{MAX_LOCK_NAME_LENGTH, PodLabel, Routing, RoutingTarget, Ser
 /// Returns the routing, if it is configured.
 ///
 /// # Errors
-/// Fails if an option requires `--service`, which is missing; if addresses of one family were given more than once; if
-/// the name of the pod is needed but not known; or if traffic cannot be routed to the leader of this lock.
+/// Fails if an option requires `--service` and it is missing; if more than one address of a family was given; if the
+/// name of the pod is needed but not known; or if traffic cannot be routed to the leader of this lock.
 pub fn routing(
     arguments: RoutingArguments,
     lock: &LockName,
@@ -20,7 +20,7 @@ pub fn routing(
     host: &str,
     origins: Origins<'_>,
 ) -> Result<Option<Routing>, UsageError> {
-    let target = arguments.target.target();
+    let target = arguments.target.to_target();
     let RoutingArguments { pod, ports, addresses, .. } = arguments;
     if !matches!(target, Some(RoutingTarget::Service(_))) {
         let requiring_service = [("ports", !ports.is_empty()), ("addresses", !addresses.is_empty())];
@@ -75,6 +75,7 @@ pub fn pod_name(pod: Option<String>, host: &str, option: &Origin<'_>) -> Result<
 /// with which routing marks the leader's object.
 fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -> Result<(), UsageError> {
     let origin = origins.of("lock");
+    // There is room for the greatest slot number, so the limit does not depend on the number of slots.
     let longest = MAX_LOCK_NAME_LENGTH - slots.map_or(0, |_| format!("-{}", SlotCount::MAX_NUMBER).len());
     if !lock.kind.is_in_cluster() {
         let reason = "traffic is only routed to the leader of a lock in a cluster";

@@ -103,7 +103,7 @@ fn refusals_quote_the_option_and_state_the_reason_and_what_to_do() {
         ),
         (run("-E"), "-E: the value is missing; for example -E 75"),
         (run("-E 3 -E 4"), "-E: given more than once; give it once"),
-        (run("--max-run 0s"), "--max-run 0s: the command would be stopped at once; for example --max-run 2h"),
+        (run("--max-run 0s"), "--max-run 0s: the command would be stopped immediately; for example --max-run 2h"),
         (
             run("--ignore-min-hold --every 1m"),
             "--ignore-min-hold: cannot be used together with --every; leave one of them out",

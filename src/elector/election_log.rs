@@ -266,7 +266,7 @@ mod tests {
         let error = LockError { kind, message: message.to_owned(), retry_after: None, role: None };
         log.request_finished(0, RequestKind::Write, &Err(error), None);
         assert_eq!(log.last_failure(), Some(message));
-        let held = ElectionNotice::Held { holder: "b".to_owned(), since: None, lease_duration: 15 * second };
+        let held = ElectionNotice::Held { holder: "b".to_owned(), since: None, takeable_in: 15 * second };
         log.notify(0, held);
         assert_eq!(log.last_failure(), None);
     }

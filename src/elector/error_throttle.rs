@@ -9,7 +9,8 @@ use leaderrun_core::instant::Instant;
 /// message that varies each time does not flood the log.
 const BURST: usize = 3;
 
-/// The first pause before an error is logged again. It doubles each time, up to [`MAX_PAUSE`].
+/// The first pause, which begins when an error is logged. Until it ends, only other errors are logged, up to [`BURST`].
+/// Each pause is twice as long as the previous one, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(600);
@@ -67,9 +68,9 @@ impl ErrorThrottle {
         must_log
     }
 
-    /// Records that the last failure may end leadership, and returns whether to log it even if
-    /// [`handle_failure`](Self::handle_failure) returned false. This is not necessary if the last logged line already
-    /// reports a failure. So before failed requests end leadership, the log contains a failure.
+    /// Returns whether to log the last failure although [`handle_failure`](Self::handle_failure) returned false,
+    /// because it may end leadership: true unless the last logged line already reports a failure. If this returns true,
+    /// the caller must log the failure.
     pub fn handle_urgent_failure(&mut self) -> bool {
         !mem::replace(&mut self.is_logged_as_failing, true)
     }

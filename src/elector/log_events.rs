@@ -11,10 +11,10 @@ log_events! {
     detail memory_not_locked(locked_kilobytes: usize, total_kilobytes: usize; reason: &str)
         "leaderrun locked only {locked_kilobytes} of its {total_kilobytes} kB in memory: {reason}; raise the limit on locked memory (ulimit -l)";
 
-    /// Logged when leaderrun is root without the capabilities KILL and SETUID. It then cannot stop a command that
-    /// switches to another user.
+    /// Logged when leaderrun is root with neither of the capabilities KILL and SETUID. It then cannot stop a command
+    /// that switches to another user.
     detail cannot_signal_others()
-        "leaderrun is root without CAP_KILL, so it cannot stop a command that switches to another user; add the capability KILL, or run leaderrun as the command's user";
+        "leaderrun is root with neither CAP_KILL nor CAP_SETUID, so it cannot stop a command that switches to another user; add the capability KILL, or run leaderrun as the command's user";
 
     /// Logged at the start, if the lock is in a cluster. `origin` is the configuration that leaderrun uses: a
     /// kubeconfig, or the pod's service account.
@@ -30,7 +30,7 @@ log_events! {
     /// Logged when another candidate holds the lock. `since` is when the holder acquired it, by the holder's clock.
     info held(lock: &str, holder: &str, since: Option<&str>; sentence: &str) "{sentence}";
 
-    /// Logged when this candidate has waited for a minute, for an hour, and then once a day.
+    /// Logged after a minute and after an hour of waiting, and then once a day.
     info still_waiting(lock: &str, holder: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when the candidate that held the lock has released it.
@@ -79,7 +79,7 @@ log_events! {
 
     /// Logged when `leaderrun step-down`, or a candidate with a shorter `--claim-delay`, asks this holder to release
     /// the lock.
-    info step_down(lock: &str) "leaderrun step-down or a preferred candidate asks this candidate to release {lock}";
+    info step_down(lock: &str) "asked to release {lock} by leaderrun step-down, or by a candidate with a shorter claim delay";
 
     /// Logged when this candidate, with `--preempt`, asks a leader with a longer `--claim-delay` to release the lock.
     info preempting(lock: &str, holder: &str) "asking {holder}, which has a longer claim delay, to release {lock}";
@@ -136,11 +136,12 @@ log_events! {
 
     /// Logged when a process cannot be killed, or has not ended 10 seconds after it was killed. The lock stays held
     /// until the process is gone.
-    error cannot_kill(; failure: &str) "cannot kill {failure}; the lock stays held until the process is gone";
+    error cannot_kill(; process_and_reason: &str)
+        "cannot kill {process_and_reason}; the lock stays held until the process is gone";
 
     /// Logged when leaderrun cannot kill a process of the command and exits as process 1 of a container.
-    error exiting_as_init(; failure: &str)
-        "cannot kill {failure}; exiting as process 1, so that the kernel kills every process of this container";
+    error exiting_as_init(; process_and_reason: &str)
+        "cannot kill {process_and_reason}; exiting as process 1, so that the kernel kills every process of this container";
 
     /// Logged when the command's main process has ended on its own and leaderrun terminates the command's other
     /// processes.
@@ -152,8 +153,8 @@ log_events! {
     info waiting_for_left_running(processes: &str)
         "the command's main process has ended; waiting for what it left running: {processes}";
 
-    /// Logged when the command has ended and none of its processes is left, with `status` or `signal`. Also logged,
-    /// without these fields, when the command was not started.
+    /// Logged when the command has ended and none of its processes is left, with `signal` or `status`, which is 124
+    /// after `--max-run`. Also logged, without these fields, when the command was not started.
     info ended(status: Option<i32>, signal: Option<&str>; sentence: &str) "{sentence}";
 
     /// Logged when this candidate has released the lock.

@@ -74,14 +74,14 @@ pub fn signal_permission(permission: SignalPermission) {
 /// Logs a notice of the election.
 pub fn election(lock: &str, notice: &ElectionNotice) {
     match notice {
-        ElectionNotice::Held { holder, since, lease_duration } => {
-            let (holder, lease_duration) = (printable_holder(holder), format_duration(*lease_duration));
+        ElectionNotice::Held { holder, since, takeable_in } => {
+            let (holder, takeable_in) = (printable_holder(holder), format_duration(*takeable_in));
             let since = since.map(|since| format!("{since:.0}"));
             let held = match &since {
                 Some(since) => format!("is held by {holder}, which acquired it at {since}"),
                 None => format!("is held by {holder}"),
             };
-            let sentence = format!("{lock} {held}; it expires {lease_duration} after the last renewal");
+            let sentence = format!("{lock} {held}; it expires {takeable_in} after the last renewal");
             log_events::held(lock, &holder, since.as_deref(), &sentence);
         }
         ElectionNotice::ReleasedByForce { holder } => {
@@ -220,7 +220,7 @@ fn supervisor(notice: &SupervisorNotice) {
             log_events::waiting_for_left_running(&printable(processes));
         }
         SupervisorNotice::LeftRunning { processes, awaited: false } => log_events::left_running(&printable(processes)),
-        SupervisorNotice::CannotKill(processes) => log_events::cannot_kill(processes),
+        SupervisorNotice::CannotKill(process_and_reason) => log_events::cannot_kill(process_and_reason),
         SupervisorNotice::NotExecuted { command, reason } => {
             let hint = command_hint(command).map(|hint| format!("; {hint}")).unwrap_or_default();
             log_events::not_executed(command, &format!("{reason}{hint}"));

@@ -1,4 +1,4 @@
-//! Interprets a response: as an object, as an error from the API server, or as not coming from an API server at all.
+//! Turns a response into an object or an error. A response that is not from an API server is an error too.
 
 use std::time::Duration;
 
@@ -56,7 +56,10 @@ fn not_from_api_server(response: &Response<impl AsRef<[u8]>>, address: &str) -> 
     };
     // A 429 probably comes from a busy proxy in front of the API server, which has not passed the request on.
     let kind = if code == 429 { ErrorKind::Refused } else { ErrorKind::Unknown };
-    Error::new(kind, format!("{address} is not a Kubernetes API server: it sent {body_type}, with HTTP status {code}"))
+    Error::new(
+        kind,
+        format!("{address} did not respond like a Kubernetes API server: it sent {body_type}, with HTTP status {code}"),
+    )
 }
 
 /// Returns the error for a `Status`. Fields of the wrong type are ignored.

@@ -49,7 +49,7 @@ pub struct Finding {
     /// The requirement, in one or two words.
     pub subject: &'static str,
     pub text: String,
-    /// The advice for users if the requirement is not met.
+    /// What to do about it; `None` if the requirement is met.
     pub remedy: Option<&'static str>,
 }
 

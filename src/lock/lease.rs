@@ -41,6 +41,7 @@ fn read(lease: &Value) -> Result<Record, String> {
 }
 
 fn write(lease: &mut Value, record: &Record) {
+    // The other fields are kept. An existing spec can be parsed, because only an object that was read is replaced.
     let spec = LeaseSpec {
         holder_identity: Some(record.holder_identity.clone()),
         lease_duration_seconds: record.lease_duration_seconds.and_then(|seconds| seconds.try_into().ok()),
@@ -49,7 +50,7 @@ fn write(lease: &mut Value, record: &Record) {
         lease_transitions: record.lease_transitions.try_into().ok(),
         ..spec(lease).unwrap_or_default()
     };
-    lease["spec"] = serde_json::to_value(spec).unwrap_or_default();
+    lease["spec"] = serde_json::to_value(spec).expect("strings, numbers and times can be serialized");
 }
 
 #[cfg(test)]

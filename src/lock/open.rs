@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use leaderrun_core::record::RunId;
 
 use super::kind::Store;
@@ -35,12 +35,12 @@ pub async fn open(
 ) -> Result<(Box<dyn Lock>, LockName)> {
     let config = LockConfig { name, slots: None, owner: None };
     let (locks, name) = open_slots(config, access, request_timeout, run).await?;
-    let lock = locks.into_iter().next().context("a lock without slots is one lock")?;
+    let lock = locks.into_iter().next().expect("without slots there is one lock");
     Ok((lock, name))
 }
 
-/// Opens the locks of all slots, or the lock itself if it has no slots; see [`open`]. The locks share a client, so only
-/// one request may be sent at a time.
+/// Opens the locks of all slots, or the lock itself if it has no slots; see [`open`]. Requests to these locks must be
+/// sent one at a time, as if the locks were one [`Lock`]: in a cluster they share a connection.
 pub async fn open_slots(
     config: LockConfig,
     access: &ClusterAccess,
@@ -55,8 +55,8 @@ pub async fn open_slots(
             let object_names: Vec<String> = name.in_slots(slots).into_iter().map(|slot| slot.name).collect();
             let role_scope = Arc::new(RoleScope { lock: name.name.clone(), object_names: object_names.clone() });
             let full_name = LockName { namespace: Some(namespace.clone()), ..name };
-            // The owner is looked up during a request for the lock. A request of the lookup may use only half of the
-            // request timeout, so that the request for the lock has time left.
+            // A request for the lock may first look up the owner. The lookup's own request may use only half of the
+            // request timeout, so that time is left for the request for the lock.
             let new_owner =
                 |config| Owner::new(config, &cluster, &namespace, &full_name.to_string(), request_timeout / 2);
             let owner = owner.map(new_owner).map(Arc::new);

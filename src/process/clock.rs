@@ -14,7 +14,7 @@ use nix::time::{ClockId as Clock, clock_gettime};
 
 use super::system_call::SystemCallError;
 
-/// Returns the current instant. It cannot fail, and a forked child may call it.
+/// Returns the current instant. It does not fail and is async-signal-safe, so the child of a fork may call it.
 pub fn now() -> Instant {
     let time = clock_gettime(Clock::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39");
     Instant::after_boot(Duration::from(time))
@@ -32,15 +32,19 @@ pub fn cpu_time() -> Duration {
 ///
 /// # Errors
 /// Fails if it cannot be read from /proc, or if this process has prepared another time namespace for its children.
-pub fn offset() -> io::Result<i64> {
+pub fn time_namespace_offset_nanos() -> io::Result<i64> {
     const NAMESPACE: &str = "/proc/self/ns/time";
     let own_namespace = match fs::read_link(NAMESPACE) {
         Ok(own_namespace) => own_namespace,
-        // If /proc is mounted, a missing file means that the kernel has no time namespaces.
-        Err(failure) if failure.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists() => return Ok(0),
         Err(failure) => {
+            let is_proc_mounted = Path::new("/proc/self").exists();
+            // If /proc is mounted, a missing file means that the kernel has no time namespaces.
+            if is_proc_mounted && failure.kind() == io::ErrorKind::NotFound {
+                return Ok(0);
+            }
+            let remedy = if is_proc_mounted { "" } else { "; mount /proc" };
             let reason = Errno::from_raw(failure.raw_os_error().unwrap_or(libc::EIO)).desc();
-            return Err(io::Error::other(format!("cannot read {NAMESPACE}: {reason}; mount /proc")));
+            return Err(io::Error::other(format!("cannot read {NAMESPACE}: {reason}{remedy}")));
         }
     };
     // timens_offsets contains the offsets of the namespace that children will be in.
@@ -81,7 +85,7 @@ impl Timer {
         match instant {
             // A time of zero would stop the timer.
             Some(instant) => {
-                let at = instant.since_boot().clamp(Duration::from_nanos(1), FAR_AWAY);
+                let at = instant.since_boot().clamp(Duration::from_nanos(1), FAR_FUTURE);
                 self.0.set(Expiration::OneShot(TimeSpec::from(at)), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
             }
             None => self.0.unset(),
@@ -90,7 +94,7 @@ impl Timer {
 }
 
 /// A time since boot (136 years) that no uptime reaches, and that the kernel still accepts.
-const FAR_AWAY: Duration = Duration::from_secs(u32::MAX as u64);
+const FAR_FUTURE: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl AsFd for Timer {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -124,7 +128,7 @@ mod tests {
             Some(-999_999_999_995)
         );
         assert_eq!(parse_offset(""), None);
-        assert_eq!(offset().unwrap(), 0);
+        assert_eq!(time_namespace_offset_nanos().unwrap(), 0);
     }
 
     #[test]

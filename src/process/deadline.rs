@@ -61,7 +61,7 @@ impl Deadline {
     /// # Errors
     /// Fails if the offset of the clock cannot be read, or if the kernel refuses to create or to seal a memory file.
     pub fn new(run: &str) -> io::Result<Self> {
-        let clock_offset = clock::offset()?;
+        let clock_offset = clock::time_namespace_offset_nanos()?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create("leaderrun-tenure", flags).map_err(SystemCallError::of("memfd_create"))?);
         file.set_len(LENGTH.get() as u64).map_err(SystemCallError::of("ftruncate"))?;
@@ -123,7 +123,8 @@ pub fn read() -> Result<Instant> {
         );
     }
     // This process may be in another time namespace than the supervisor.
-    let clock_offset = clock::offset().context("cannot compare this process's clock with leaderrun's")?;
+    let clock_offset =
+        clock::time_namespace_offset_nanos().context("cannot compare this process's clock with leaderrun's")?;
     Ok(Instant::from_nanos(contents.deadline.load(Ordering::SeqCst).saturating_add_signed(clock_offset)))
 }
 

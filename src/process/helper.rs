@@ -44,7 +44,7 @@ pub struct HelperOutput {
     pub last_message: String,
 }
 
-/// The reason why a helper has no output.
+/// The reason why [`run`] returns no output.
 #[derive(Debug)]
 pub enum HelperError {
     NotStarted(io::Error),
@@ -55,11 +55,11 @@ pub enum HelperError {
     /// The output of the helper was too long, so it was killed.
     TooMuchOutput,
     /// leaderrun could not wait for the helper or read its output.
-    Failed(io::Error),
+    WaitFailed(io::Error),
 }
 
-/// Runs a program until it ends, for at most `limit`. If stderr is captured, calls `pass_on` with each line that a slow
-/// program writes there, except blank lines and what it writes just before it ends.
+/// Runs a program until it ends, for at most `limit`. If stderr is captured and the program runs for longer than
+/// [`PASS_ON_AFTER`], calls `pass_on` with each line on stderr that is not blank and was read before the program ended.
 ///
 /// The program is killed if the calling thread ends.
 ///
@@ -106,11 +106,11 @@ struct Helper {
 impl Helper {
     fn wait(&mut self, limit: Duration, pass_on: &dyn Fn(&str)) -> Result<HelperOutput, HelperError> {
         let started_at = Instant::now();
-        let process = PidFd::open(self.pid()).map_err(HelperError::Failed)?;
+        let process = PidFd::open(self.pid()).map_err(HelperError::WaitFailed)?;
         let (stdout, stderr) =
             (self.child.stdout.take().map(OwnedFd::from), self.child.stderr.take().map(OwnedFd::from));
-        let mut stdout = Captured::new(stdout).map_err(HelperError::Failed)?;
-        let mut stderr = Captured::new(stderr).map_err(HelperError::Failed)?;
+        let mut stdout = Captured::new(stdout).map_err(HelperError::WaitFailed)?;
+        let mut stderr = Captured::new(stderr).map_err(HelperError::WaitFailed)?;
         let mut passed_on = 0;
         loop {
             let has_ended = process.is_dead();
@@ -122,7 +122,7 @@ impl Helper {
             // This does not wait until the pipes are closed, because processes that the helper left running may hold
             // them open.
             if has_ended {
-                let status = self.child.wait().map_err(HelperError::Failed)?;
+                let status = self.child.wait().map_err(HelperError::WaitFailed)?;
                 self.has_ended = true;
                 return Ok(HelperOutput { status, stdout: stdout.bytes, last_message: last_line(&stderr.bytes) });
             }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_may_write_megabytes_but_not_without_end() {
+    fn a_helper_may_write_megabytes_but_not_without_limit() {
         assert!(matches!(run_shell("yes", LONG), Err(HelperError::TooMuchOutput)));
         let long = "head -c 3000000 /dev/zero";
         let output = run_shell(&format!("{long} >&2; echo >&2; echo last >&2; {long}"), LONG).unwrap();

@@ -20,16 +20,16 @@ impl PidFd {
     ///
     /// # Errors
     /// Fails if there is no such process or no free descriptor, or if the kernel has no pidfds (before Linux 5.3). The
-    /// error is a sentence for the user.
+    /// error's message can be shown to users.
     pub fn open(pid: Pid) -> io::Result<Self> {
-        Ok(Self::try_open(pid).map_err(SystemCallError::of("pidfd_open"))?)
+        Ok(Self::open_raw(pid).map_err(SystemCallError::of("pidfd_open"))?)
     }
 
-    /// Does the same as [`open`](Self::open), but the error is not a sentence for the user.
+    /// Like [`open`](Self::open), but returns the bare error number.
     ///
     /// # Errors
     /// Returns the error of the system call: `ESRCH` if there is no such process.
-    pub fn try_open(pid: Pid) -> nix::Result<Self> {
+    pub fn open_raw(pid: Pid) -> nix::Result<Self> {
         // SAFETY: the call takes two integers and returns a new descriptor, close-on-exec, or -1.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
         // SAFETY: the kernel has just created this descriptor, and nothing else owns it.

@@ -1,7 +1,7 @@
 //! The scheduling of the threads that must run in time while the command runs.
 //!
-//! If the command has hundreds of busy threads, or if they have used up a CPU limit, an ordinary thread may have to
-//! wait for seconds after it is woken, so leaderrun could not kill the command in time.
+//! If the command has hundreds of busy threads, or has used up its CPU limit, an ordinary thread may have to wait for
+//! seconds after it is woken, so leaderrun could not kill the command in time.
 
 use std::mem;
 
@@ -18,30 +18,29 @@ const REAL_TIME_POLICY: i32 = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
 /// The shortest time slice that the kernel grants, in nanoseconds. The default is about 3 ms.
 const SHORT_TIME_SLICE: u64 = 100_000;
 
-/// A change to the scheduling of the current thread that makes it run soon after it is woken. Dropping the value undoes
-/// the change.
+/// A change to the scheduling of the current thread that makes it run soon after it is woken. Dropping the value, which
+/// must happen in the same thread, restores the default policy or time slice.
 #[derive(Debug)]
 pub enum Priority {
     /// The thread runs before all ordinary threads.
     RealTime,
     /// The thread has a short time slice. Of the threads that have had less than their share of CPU time, the scheduler
-    /// runs the one whose slice ends first. Linux 6.12 and later let every process choose a short slice; earlier
-    /// kernels ignore it.
+    /// runs the one with the earliest virtual deadline, which a short slice brings forward. Linux 6.12 and later let
+    /// every process choose a short slice; earlier kernels ignore it.
     ShortTimeSlice,
 }
 
 impl Priority {
     /// Gives the calling thread a real-time priority. If the kernel refuses that, for example because this process
-    /// lacks CAP_SYS_NICE, or if the time of its real-time threads is limited, the thread gets a short time slice.
-    /// Returns `None` if nothing was changed, because the thread does not have the default scheduling policy or the
-    /// kernel refused both.
+    /// lacks CAP_SYS_NICE, or if RLIMIT_RTTIME is set, the thread gets a short time slice instead. Returns `None` if
+    /// nothing was changed, because the thread does not have the default scheduling policy or the kernel refused both.
     pub fn acquire() -> Option<Self> {
-        // SAFETY: the call takes an integer; zero is this thread.
+        // SAFETY: the call takes an integer; zero means this thread.
         let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
         if policy != i64::from(libc::SCHED_OTHER) {
             return None;
         }
-        if !is_real_time_limited() && set_policy(REAL_TIME_POLICY, REAL_TIME_PRIORITY).is_ok() {
+        if !has_rttime_limit() && set_policy(REAL_TIME_POLICY, REAL_TIME_PRIORITY).is_ok() {
             return Some(Self::RealTime);
         }
         Self::acquire_short_time_slice()
@@ -62,25 +61,27 @@ impl Drop for Priority {
     }
 }
 
-/// Gives the calling thread, which must not have a real-time policy, the default time slice. Otherwise its new threads
-/// and processes would inherit a short time slice, and long computations would spend more CPU time on context switches.
+/// Gives the calling thread, which must not have a real-time policy, the default time slice, in case it inherited a
+/// short one from the thread that started it. With a short one, long computations in this thread and its children would
+/// spend more CPU time on context switches.
 pub fn reset_time_slice() {
     let _ = set_time_slice(0);
 }
 
-/// Returns whether the kernel limits how long a real-time thread may run without sleeping, and kills the process after
-/// that. Killing many processes can take longer than such a limit.
-fn is_real_time_limited() -> bool {
+/// Returns whether the kernel limits how long a real-time thread may run without sleeping, and signals or kills the
+/// process after that. Killing many processes can take longer than such a limit.
+fn has_rttime_limit() -> bool {
     getrlimit(Resource::RLIMIT_RTTIME).is_ok_and(|(soft, hard)| soft.min(hard) != RLIM_INFINITY)
 }
 
 /// Sets the scheduling policy of the calling thread. Its nice value stays as it is.
 fn set_policy(policy: i32, priority: i32) -> nix::Result<()> {
-    // SAFETY: all zeros are a valid value; some C libraries have more fields.
+    // SAFETY: all fields are integers, so zeros are valid. The value is zeroed, because musl declares more fields than
+    // glibc.
     let mut parameters: libc::sched_param = unsafe { mem::zeroed() };
     parameters.sched_priority = priority;
-    // SAFETY: the kernel reads the parameters during the call; zero is this thread. The C library's function is not
-    // used, because it always fails in musl.
+    // SAFETY: the kernel reads the parameters during the call; zero means this thread. The C library's function is
+    // not used, because it always fails in musl.
     let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
     Errno::result(result).map(drop)
 }
@@ -104,16 +105,16 @@ impl SchedulingAttributes {
     fn of_this_thread() -> nix::Result<Self> {
         let mut attributes = Self::default();
         let size = mem::size_of::<Self>();
-        // SAFETY: the kernel writes at most `size` bytes during the call; the first zero is this thread.
+        // SAFETY: the kernel writes at most `size` bytes during the call; the first zero means this thread.
         let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
         Errno::result(result).map(|_| attributes)
     }
 }
 
-/// Sets the time slice of the calling thread, which must not have a real-time policy; zero is the default.
+/// Sets the time slice of the calling thread, which must not have a real-time policy; zero means the default.
 fn set_time_slice(nanos: u64) -> nix::Result<()> {
     let attributes = SchedulingAttributes { runtime: nanos, ..SchedulingAttributes::of_this_thread()? };
-    // SAFETY: the kernel reads the attributes during the call; zeros are this thread and no flags.
+    // SAFETY: the kernel reads the attributes during the call; the zeros mean this thread and no flags.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     Errno::result(result).map(drop)
 }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn no_real_time_priority_is_acquired_if_real_time_is_limited() {
+    fn no_real_time_priority_is_acquired_if_rlimit_rttime_is_set() {
         let (soft, hard) = getrlimit(Resource::RLIMIT_RTTIME).unwrap();
         let an_hour = 3_600_000_000;
         setrlimit(Resource::RLIMIT_RTTIME, an_hour.min(hard), hard).unwrap();

@@ -88,10 +88,10 @@ impl RoutingTarget {
     }
 
     /// Returns the permissions that a candidate needs to check that traffic is routed to it.
-    pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
+    pub fn check_rules(&self, namespace: &str) -> Vec<Rule> {
         match self {
             Self::PodLabel(_) => Vec::new(),
-            Self::Service(service) => service.checking_rules(namespace),
+            Self::Service(service) => service.check_rules(namespace),
         }
     }
 }

@@ -27,7 +27,7 @@ impl FromStr for Label {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = |reason: String| format!("{reason}; use a label such as role=leader");
+        let invalid = |reason: String| format!("{reason}; for example role=leader");
         let Some((key, value)) = text.split_once('=') else {
             return Err(invalid("a label has a key and a value".to_owned()));
         };
@@ -272,7 +272,7 @@ mod tests {
             "job.leaderrun/token=x",
             &long,
         ] {
-            assert!(text.parse::<Label>().unwrap_err().ends_with("; use a label such as role=leader"), "{text}");
+            assert!(text.parse::<Label>().unwrap_err().ends_with("; for example role=leader"), "{text}");
         }
     }
 }

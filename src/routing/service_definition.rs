@@ -31,7 +31,7 @@ impl FromStr for PortOption {
             None => (None, text),
         };
         if let Some(name) = name {
-            check_label(name).map_err(|reason| format!("its name {reason}; use a name as in http:8080"))?;
+            check_label(name).map_err(|reason| format!("its name {reason}; for example http:8080"))?;
         }
         let (number, protocol) = match rest.split_once('/') {
             Some((number, protocol)) => (number, Some(protocol)),

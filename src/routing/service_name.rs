@@ -17,7 +17,7 @@ impl FromStr for ServiceName {
     fn from_str(text: &str) -> Result<Self, String> {
         // With the greatest slot number in place of the placeholder, the name has its greatest length.
         let longest_name = fill_in(text, SlotCount::MAX_NUMBER);
-        check_label(&longest_name).map_err(|reason| format!("the name {reason}; use a name such as my-service"))?;
+        check_label(&longest_name).map_err(|reason| format!("the name {reason}; for example my-service"))?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -71,7 +71,7 @@ impl ServiceName {
     }
 
     /// Returns the permissions that a candidate needs to check that the Service routes to it and to no other endpoint.
-    pub fn checking_rules(&self, namespace: &str) -> Vec<Rule> {
+    pub fn check_rules(&self, namespace: &str) -> Vec<Rule> {
         vec![
             SERVICES.rule(namespace, Some(self.0.clone()), &[Verb::Get]),
             ENDPOINTS.rule(namespace, Some(self.0.clone()), &[Verb::Get]),

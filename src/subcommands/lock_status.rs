@@ -247,7 +247,7 @@ pub fn formatted_seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leaderrun_core::record::{RunMark, RunState};
+    use leaderrun_core::record::{MarkState, RunMark};
 
     const RENEWED: &str = "2026-01-02T03:04:05Z";
 
@@ -259,7 +259,7 @@ mod tests {
             acquire_time: Some("2026-01-02T03:01:00Z".parse().unwrap()),
             renew_time: Some(renew_time),
             lease_transitions: 3,
-            run: Some(RunMark { run: RunId::new("r"), state: RunState::Held, renew_time }),
+            run: Some(RunMark { run: RunId::new("r"), state: MarkState::Held, renew_time }),
             ..Record::default()
         }
     }
@@ -298,7 +298,7 @@ transitions   3
     #[test]
     fn a_lock_that_was_released_or_never_held_is_free() {
         let mut released = Record { holder_identity: String::new(), ..held() };
-        released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
+        released.run = released.run.map(|mark| RunMark { state: MarkState::Released, ..mark });
         let status = after(Some(&released), 2000);
         assert_eq!((status.state, status.holder.clone(), status.expires_in_seconds), (LockState::Free, None, None));
         assert!(status.to_string().contains("released      2s ago"), "{status}");
@@ -314,7 +314,7 @@ transitions   3
     fn a_released_lock_is_not_due_before_its_not_before_time() {
         let due = RENEWED.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(10);
         let mut released = Record { holder_identity: String::new(), not_before: Some(due), ..held() };
-        released.run = released.run.map(|mark| RunMark { state: RunState::Released, ..mark });
+        released.run = released.run.map(|mark| RunMark { state: MarkState::Released, ..mark });
         assert_eq!(after(Some(&released), 9999).state, LockState::NotDue);
         assert_eq!(
             after(Some(&released), 9999).sentence(),

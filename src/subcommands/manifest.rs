@@ -37,7 +37,7 @@ pub async fn manifest(request: ManifestRequest) -> Result<CommandOutput> {
     let routing_targets = routing_target.iter().flat_map(|target| target.in_slots(slots));
     for target in routing_targets {
         rules.extend(target.rules(&namespace));
-        rules.extend(target.checking_rules(&namespace));
+        rules.extend(target.check_rules(&namespace));
     }
     rules.extend(owner.iter().flat_map(|owner| owner.rules(&namespace)));
     // The rule for Events comes last, because the lock works without it.

@@ -66,7 +66,7 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
         return Ok(refused(&name));
     }
     let sentence = format!(
-        "released {name} by force: every candidate may acquire it at once, even if a command of the earlier holder is \
+        "forcibly released {name}: any candidate may acquire it immediately, even if a command of the earlier holder is \
          still running"
     );
     Ok(CommandOutput::sentence(&sentence, 0))
@@ -122,12 +122,12 @@ fn refused(name: &LockName) -> CommandOutput {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leaderrun_core::record::{RunId, RunMark, RunState};
+    use leaderrun_core::record::{MarkState, RunId, RunMark};
 
     #[test]
     fn the_wait_for_a_renewal_covers_two_retry_periods_or_a_third_of_the_lease() {
         let renew_time = Timestamp::UNIX_EPOCH;
-        let mark = RunMark { run: RunId::new("r"), state: RunState::Held, renew_time };
+        let mark = RunMark { run: RunId::new("r"), state: MarkState::Held, renew_time };
         let observation_with = |lease_duration_seconds, retry_period_millis| {
             let renew_time = Some(renew_time);
             let run = Some(mark.clone());

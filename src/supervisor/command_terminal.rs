@@ -12,7 +12,7 @@ use crate::process::terminal::{Terminal, TerminalPolicy};
 /// The time between checks of whether a waiting command may have the terminal.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The terminal that a command has, has had, or waits for.
+/// Tracks whether the command has the terminal or waits for it.
 #[derive(Debug)]
 pub struct CommandTerminal {
     elector: Pid,
@@ -23,8 +23,7 @@ pub struct CommandTerminal {
 }
 
 impl CommandTerminal {
-    /// Creates the terminal of a command that has not been started. `elector` is the process that belongs to
-    /// leaderrun's job.
+    /// Creates the state before the start of the command. The process group of `elector` is leaderrun's job.
     pub fn new(elector: Pid, policy: TerminalPolicy) -> Self {
         Self { elector, policy, terminal: None, next_check: None }
     }
@@ -46,8 +45,8 @@ impl CommandTerminal {
         self.terminal.as_ref().is_some_and(|terminal| terminal.belongs_to(group))
     }
 
-    /// Gives the terminal to the command's process group if the command may have it, and returns whether it did.
-    /// `needs_terminal` states whether the command needs the terminal now.
+    /// Gives the terminal to the command's process group if leaderrun's job has it and the policy allows that, and
+    /// returns whether it did. `needs_terminal` states whether the command needs the terminal now.
     pub fn give_to(&mut self, main: Pid, needs_terminal: bool) -> bool {
         let Some(terminal) = Terminal::for_command(self.elector, self.policy, needs_terminal) else { return false };
         terminal.give_to(main);
@@ -71,8 +70,8 @@ impl CommandTerminal {
         self.next_check
     }
 
-    /// Gives the terminal back to leaderrun's job after the end of the command. A command that was killed could not
-    /// restore the modes that it had set, so that is done here.
+    /// Gives the terminal back to leaderrun's job after the end of the command. A command that ended with
+    /// [`End::Signaled`] could not restore the modes that it had set, so that is done here.
     pub fn take_back(&mut self, end: &End) {
         self.next_check = None;
         if let Some(terminal) = self.terminal.take() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
 use leaderrun_core::kill_time::{CpuLimit, KillPace, TaskCount, kill_time};
-use leaderrun_core::lateness::expected_delay;
+use leaderrun_core::lateness::worst_delay;
 use leaderrun_core::tenure::Tenure;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -52,7 +52,7 @@ pub struct CommandTree {
     cpu: CpuCgroups,
     limit: Option<CpuLimit>,
     /// The number of periods in which the CPU limit was used up, as of the last call to
-    /// [`expected_delay`](Self::expected_delay).
+    /// [`worst_delay`](Self::worst_delay).
     throttled_periods: Option<u64>,
     kill_time: Duration,
     kill_pace: Option<KillPace>,
@@ -169,14 +169,14 @@ impl CommandTree {
         (self.kill_time, self.kill_pace) = (kill_time(count, limit), KillPace::of(count, limit));
     }
 
-    /// Estimates how late a process without a real-time priority would run, from the number of runnable threads.
+    /// Estimates how late a process without a real-time priority may run, from the number of runnable threads.
     /// Returns zero on the first call, and if the threads have not used up a CPU limit since the last call.
-    pub fn expected_delay(&mut self) -> Duration {
+    pub fn worst_delay(&mut self) -> Duration {
         let throttled_periods = self.cpu.throttling().map(|throttling| throttling.throttled_periods);
         let previous = mem::replace(&mut self.throttled_periods, throttled_periods);
         let is_throttled = previous.is_some() && previous < throttled_periods;
         let limit = self.limit.filter(|_| is_throttled);
-        limit.map_or(Duration::ZERO, |limit| expected_delay(self.tree.estimate_runnable(), limit))
+        limit.map_or(Duration::ZERO, |limit| worst_delay(self.tree.estimate_runnable(), limit))
     }
 
     /// Returns how long the processes that were counted last would take to end after a kill.

@@ -387,7 +387,7 @@ impl<'a> MainLoop<'a> {
         }
     }
 
-    /// Measures the expected delay of a kill: how late this process runs, plus how long the processes of the command
+    /// Estimates the delay of a kill: how late this process runs, plus how long the processes of the command
     /// would take to end. Also locks this process in memory, and prepares the search for escaped processes. Does
     /// nothing if the next measurement is not due. Returns whether the deadlines have changed.
     fn probe(&mut self) -> bool {
@@ -400,7 +400,7 @@ impl<'a> MainLoop<'a> {
             self.lock_memory();
             self.tree.scan_if_due(self.supervisor.next_timeout());
             if !matches!(self.priority, Some(Priority::RealTime)) {
-                delay = delay.max(self.tree.expected_delay());
+                delay = delay.max(self.tree.worst_delay());
             }
         }
         let delay = self.supervisor.note_delay(now, delay);

@@ -7,7 +7,7 @@ use super::histogram::Histogram;
 /// The content type of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A text in the Prometheus format.
+/// Metrics in the Prometheus text format.
 #[derive(Debug)]
 pub struct Exposition {
     text: String,
@@ -16,13 +16,13 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Creates an empty text. All samples get `common_labels`, of which there must be at least one.
+    /// Creates an exposition without metrics. All samples get `common_labels`, of which there must be at least one.
     pub fn new(common_labels: &[(&str, &str)]) -> Self {
         let labels: Vec<String> = common_labels.iter().map(|(name, value)| label(name, value)).collect();
         Self { text: String::new(), common_labels: labels.join(",") }
     }
 
-    /// Returns the text.
+    /// Returns the finished text.
     pub fn finish(self) -> String {
         self.text
     }
@@ -32,11 +32,11 @@ impl Exposition {
         let _ = writeln!(self.text, "# HELP {metric} {help}\n# TYPE {metric} {kind}");
     }
 
-    /// Adds a sample with the name `series`, and with `own_label` in addition to the common labels.
-    pub fn sample(&mut self, series: &str, own_label: Option<(&str, &str)>, value: f64) {
-        let _ = write!(self.text, "{series}{{{}", self.common_labels);
-        if let Some((name, value)) = own_label {
-            let _ = write!(self.text, ",{}", label(name, value));
+    /// Adds a sample with this name, and with `own_label` in addition to the common labels.
+    pub fn sample(&mut self, name: &str, own_label: Option<(&str, &str)>, value: f64) {
+        let _ = write!(self.text, "{name}{{{}", self.common_labels);
+        if let Some((label_name, label_value)) = own_label {
+            let _ = write!(self.text, ",{}", label(label_name, label_value));
         }
         let _ = writeln!(self.text, "}} {value}");
     }
@@ -70,9 +70,9 @@ mod tests {
         for milliseconds in [250, 500, 750, 5000] {
             histogram.observe(Duration::from_millis(milliseconds));
         }
-        let mut text = Exposition::new(&[("name", "default/job")]);
-        text.begin("wait_seconds", "histogram", "Waits.");
-        text.histogram("wait_seconds", &histogram);
+        let mut exposition = Exposition::new(&[("name", "default/job")]);
+        exposition.begin("wait_seconds", "histogram", "Waits.");
+        exposition.histogram("wait_seconds", &histogram);
         let expected = "\
 # HELP wait_seconds Waits.
 # TYPE wait_seconds histogram
@@ -82,13 +82,13 @@ wait_seconds_bucket{name=\"default/job\",le=\"+Inf\"} 4
 wait_seconds_sum{name=\"default/job\"} 6.5
 wait_seconds_count{name=\"default/job\"} 4
 ";
-        assert_eq!(text.finish(), expected);
+        assert_eq!(exposition.finish(), expected);
     }
 
     #[test]
     fn the_values_of_labels_are_escaped() {
-        let mut text = Exposition::new(&[("name", "file:/tmp/a\"b\\c\nd")]);
-        text.sample("up", None, 1.0);
-        assert_eq!(text.finish(), "up{name=\"file:/tmp/a\\\"b\\\\c\\nd\"} 1\n");
+        let mut exposition = Exposition::new(&[("name", "file:/tmp/a\"b\\c\nd")]);
+        exposition.sample("up", None, 1.0);
+        assert_eq!(exposition.finish(), "up{name=\"file:/tmp/a\\\"b\\\\c\\nd\"} 1\n");
     }
 }

@@ -21,7 +21,7 @@ fn a_put_creates_a_missing_lease() {
     assert!(created["metadata"]["uid"].is_string());
     assert!(created["metadata"]["creationTimestamp"].is_string());
     assert!(created["metadata"].get("generation").is_none());
-    assert_eq!(created, namespace.admin.get(&namespace.lease("job")).expect("the Lease"));
+    assert_eq!(created, namespace.admin.get(&namespace.lease("job")).expect("the Lease exists"));
 }
 
 #[testkit::test]
@@ -36,7 +36,7 @@ fn exactly_one_of_several_concurrent_puts_creates_the_lease() {
         };
         let responses = thread::scope(|scope| {
             let threads: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || create(writer))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a response")).collect::<Vec<_>>()
+            threads.into_iter().map(|thread| thread.join().expect("the writer does not panic")).collect::<Vec<_>>()
         });
         let created = responses.iter().filter(|response| response.status == 201).count();
         assert_eq!(created, 1, "round {round}: {responses:#?}");
@@ -85,7 +85,7 @@ fn exactly_one_of_several_updates_of_one_version_succeeds() {
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a response")).collect::<Vec<_>>()
+        threads.into_iter().map(|thread| thread.join().expect("the writer does not panic")).collect::<Vec<_>>()
     });
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), WRITERS - 1, "{statuses:?}");
@@ -95,7 +95,7 @@ fn exactly_one_of_several_updates_of_one_version_succeeds() {
 fn a_put_without_a_uid_recreates_a_deleted_lease() {
     let namespace = Namespace::new();
     let old = namespace.put("job", "a");
-    namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
+    namespace.admin.delete(&namespace.lease("job")).expect("the Lease can be deleted");
     let response = put(&namespace.admin, &namespace.lease("job"), &without_metadata_field(&old, "uid"));
     assert_eq!(response.status, 201);
     assert_ne!(response.json()["metadata"]["uid"], old["metadata"]["uid"]);
@@ -105,8 +105,8 @@ fn a_put_without_a_uid_recreates_a_deleted_lease() {
 fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
     let namespace = Namespace::new();
     let old = namespace.put("job", "a");
-    namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
-    let uid = old["metadata"]["uid"].as_str().expect("a uid");
+    namespace.admin.delete(&namespace.lease("job")).expect("the Lease can be deleted");
+    let uid = old["metadata"]["uid"].as_str().expect("a Lease has a uid");
 
     let gone = namespace.admin.replace(&namespace.lease("job"), &old).unwrap_err();
     assert_eq!((gone.code, gone.reason.as_str()), (409, "Conflict"));
@@ -116,7 +116,7 @@ fn a_put_with_the_uid_of_a_deleted_lease_is_refused() {
     let new = namespace.put("job", "b");
     let other = namespace.admin.replace(&namespace.lease("job"), &old).unwrap_err();
     assert_eq!(other.code, 409);
-    let expected = format!("{expected}{}", new["metadata"]["uid"].as_str().expect("a uid"));
+    let expected = format!("{expected}{}", new["metadata"]["uid"].as_str().expect("a Lease has a uid"));
     assert!(other.message.ends_with(&expected), "{}", other.message);
 }
 
@@ -128,15 +128,15 @@ fn a_recreated_lease_has_a_greater_version() {
         let created = namespace.put("job", "a");
         assert!(version(&created) > last);
         last = version(&created);
-        let deleted = namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
+        let deleted = namespace.admin.delete(&namespace.lease("job")).expect("the Lease can be deleted");
         assert_eq!((&deleted["status"], &deleted["details"]["uid"]), (&json!("Success"), &created["metadata"]["uid"]));
     }
 }
 
 #[testkit::test]
 fn versions_grow_beyond_a_power_of_ten() {
-    // A new cluster needs few writes to reach a power of ten: its first version is near zero on a real server, and just
-    // below ten thousand on the in-process one.
+    // Versions that are compared as strings are in the wrong order at a power of ten. A new cluster reaches one soon:
+    // its first version is near zero on a real server, and just below ten thousand on the in-process one.
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let mut last = version(&namespace.put("job", "a"));
@@ -156,12 +156,14 @@ fn versions_grow_beyond_a_power_of_ten() {
 fn an_update_that_changes_nothing_keeps_the_version() {
     let namespace = Namespace::new();
     let lease = namespace.put("job", "a");
-    let watch =
-        namespace.admin.watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&lease))).expect("a watch");
+    let watch = namespace
+        .admin
+        .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&lease)))
+        .expect("the watch is accepted");
     let response = put(&namespace.admin, &namespace.lease("job"), &lease);
     assert_eq!((response.status, version(&response.json())), (200, version(&lease)));
     let changed = namespace.set_holder("job", "b");
-    let event = watch.next_change().expect("an event");
+    let event = watch.next_change().expect("an event arrives");
     assert_eq!(version(&event["object"]), version(&changed), "the first event should report the first change");
 }
 
@@ -170,14 +172,14 @@ fn a_put_without_managed_fields_keeps_them() {
     let namespace = Namespace::new();
     let lease = namespace.put("job", "a");
     let managers = |lease: &serde_json::Value| {
-        let entries = lease["metadata"]["managedFields"].as_array().expect("managed fields");
+        let entries = lease["metadata"]["managedFields"].as_array().expect("a Lease has managed fields");
         entries.iter().map(|entry| entry["manager"].to_string()).collect::<BTreeSet<_>>()
     };
     assert_eq!(managers(&lease), BTreeSet::from(["\"tests\"".to_owned()]));
     let mut bare = without_metadata_field(&lease, "managedFields");
     bare["metadata"]["annotations"] = json!({ "leaderrun/run": "1" });
     let path = format!("{}?fieldManager=other", namespace.lease("job"));
-    let both = namespace.admin.replace(&path, &bare).expect("an update");
+    let both = namespace.admin.replace(&path, &bare).expect("the Lease can be updated");
     assert_eq!(managers(&both), BTreeSet::from(["\"tests\"".to_owned(), "\"other\"".to_owned()]));
 }
 
@@ -186,16 +188,16 @@ fn a_restart_keeps_the_data_and_breaks_connections() {
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let before = namespace.put("job", "a");
-    let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
+    let watch = namespace.admin.watch(&namespace.leases()).expect("the watch is accepted");
     cluster.restart();
     watch.wait_until_over();
-    assert_eq!(namespace.admin.get(&namespace.lease("job")).expect("the Lease"), before);
+    assert_eq!(namespace.admin.get(&namespace.lease("job")).expect("the Lease exists"), before);
     assert!(version(&namespace.set_holder("job", "b")) > version(&before));
 }
 
 #[testkit::test]
 fn clusters_do_not_share_objects() {
-    let (one, other) = (Namespace::new(), Cluster::start());
-    one.put("job", "a");
-    assert_eq!(other.admin().get(&one.lease("job")).unwrap_err().code, 404);
+    let (namespace, other_cluster) = (Namespace::new(), Cluster::start());
+    namespace.put("job", "a");
+    assert_eq!(other_cluster.admin().get(&namespace.lease("job")).unwrap_err().code, 404);
 }

@@ -26,14 +26,17 @@ fn path(namespace: &Namespace, group_path: &str) -> String {
 #[testkit::test]
 fn an_event_that_is_created_in_one_group_can_be_read_in_the_other() {
     let namespace = Namespace::new();
-    namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event(&namespace)).expect("an event");
-    let read = namespace.admin.get(&format!("{}/acquired", path(&namespace, "api"))).expect("the same event");
+    namespace
+        .admin
+        .create(&path(&namespace, "apis/events.k8s.io"), &event(&namespace))
+        .expect("the Event can be created");
+    let read = namespace.admin.get(&format!("{}/acquired", path(&namespace, "api"))).expect("the Event exists");
     assert_eq!((&read["apiVersion"], &read["message"]), (&json!("v1"), &json!("host-1 became leader")));
     assert_eq!(read["involvedObject"]["name"], "job");
     assert_eq!(read["reportingComponent"], "leaderrun");
     let events_about_job =
         namespace.admin.get(&format!("{}?fieldSelector=involvedObject.name%3Djob", path(&namespace, "api")));
-    assert_eq!(events_about_job.expect("a list")["items"].as_array().expect("items").len(), 1);
+    assert_eq!(events_about_job.expect("the list can be read")["items"].as_array().expect("a list has items").len(), 1);
 }
 
 #[testkit::test]
@@ -65,12 +68,12 @@ fn the_group_events_k8s_io_refuses_incomplete_and_invalid_events() {
 fn the_series_of_an_event_can_be_changed_but_not_its_note() {
     let namespace = Namespace::new();
     let events = path(&namespace, "apis/events.k8s.io");
-    let created = namespace.admin.create(&events, &event(&namespace)).expect("an event");
+    let created = namespace.admin.create(&events, &event(&namespace)).expect("the Event can be created");
     let mut other = created.clone();
     other["note"] = "something else".into();
     let refused = namespace.admin.replace(&format!("{events}/acquired"), &other).unwrap_err();
     assert!(refused.message.contains("message: Invalid value: \"something else\": field is immutable"));
     let mut repeated = created;
     repeated["series"] = json!({ "count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z" });
-    namespace.admin.replace(&format!("{events}/acquired"), &repeated).expect("a series");
+    namespace.admin.replace(&format!("{events}/acquired"), &repeated).expect("the Event can get a series");
 }

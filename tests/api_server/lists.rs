@@ -6,8 +6,8 @@ use super::{Namespace, version};
 use testkit::Client;
 
 fn names(list: &Value) -> Vec<&str> {
-    let items = list["items"].as_array().expect("items").iter();
-    items.map(|item| item["metadata"]["name"].as_str().expect("a name")).collect()
+    let items = list["items"].as_array().expect("a list has items").iter();
+    items.map(|item| item["metadata"]["name"].as_str().expect("an item has a name")).collect()
 }
 
 #[testkit::test]
@@ -19,7 +19,7 @@ fn the_pages_of_a_list_contain_each_object_once_even_if_their_size_changes() {
     let (mut pages, mut token) = (Vec::new(), String::new());
     for size in [2, 1, 5] {
         let path = format!("{}?limit={size}&continue={token}", namespace.leases());
-        let list = namespace.admin.get(&path).expect("a page");
+        let list = namespace.admin.get(&path).expect("the page can be read");
         pages.push(names(&list).join(""));
         token = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
         let needs_no_escaping = |character: char| character.is_ascii_alphanumeric() || "-_./=".contains(character);
@@ -32,32 +32,28 @@ fn the_pages_of_a_list_contain_each_object_once_even_if_their_size_changes() {
 fn a_list_of_metadata_contains_all_metadata_but_no_data() {
     let namespace = Namespace::new();
     let object = json!({ "metadata": { "name": "x", "annotations": { "k": "v" } }, "data": { "key": "value" } });
-    namespace.admin.create(&namespace.configmaps(), &object).expect("a ConfigMap");
+    namespace.admin.create(&namespace.configmaps(), &object).expect("the ConfigMap can be created");
     let list = |format: &str| {
         let admin: Client = namespace.admin.clone();
-        admin.accepting(format).get(&format!("{}?limit=500", namespace.configmaps())).expect("a list")
+        admin.accepting(format).get(&format!("{}?limit=500", namespace.configmaps())).expect("the list can be read")
     };
     let whole = list("application/json");
     let metadata = list("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json");
     assert_eq!((&whole["kind"], &metadata["kind"]), (&json!("ConfigMapList"), &json!("PartialObjectMetadataList")));
-    // A real server creates another ConfigMap in each new namespace.
-    let find = |list: &Value| {
-        let items = list["items"].as_array().expect("items");
-        items.iter().find(|item| item["metadata"]["name"] == "x").expect("the ConfigMap").clone()
-    };
-    let (whole, metadata) = (find(&whole), find(&metadata));
+    assert_eq!((names(&whole), names(&metadata)), (vec!["x"], vec!["x"]));
+    let (whole, metadata) = (&whole["items"][0], &metadata["items"][0]);
     assert_eq!((&whole["data"]["key"], &metadata["data"]), (&json!("value"), &Value::Null));
     assert_eq!(metadata["metadata"], whole["metadata"]);
     assert_eq!(metadata["kind"], "PartialObjectMetadata");
 }
 
 #[testkit::test]
-fn a_query_can_limit_a_list_by_name_label_and_version() {
+fn a_list_can_be_filtered_by_name_and_label_and_can_require_a_version() {
     let namespace = Namespace::new();
     namespace.put("one", "a");
     namespace.put("two", "b");
     let labels = json!({ "metadata": { "labels": { "app": "web" } } });
-    namespace.admin.merge_patch(&namespace.lease("two"), &labels).expect("a label");
+    namespace.admin.merge_patch(&namespace.lease("two"), &labels).expect("the Lease can be labeled");
     for (query, expected) in [
         ("fieldSelector=metadata.name%3Done", vec!["one"]),
         ("fieldSelector=metadata.name!%3Done", vec!["two"]),
@@ -67,7 +63,7 @@ fn a_query_can_limit_a_list_by_name_label_and_version() {
         ("labelSelector=app!%3Dweb", vec!["one"]),
         ("resourceVersion=0", vec!["one", "two"]),
     ] {
-        let list = namespace.admin.get(&format!("{}?{query}", namespace.leases())).expect("a list");
+        let list = namespace.admin.get(&format!("{}?{query}", namespace.leases())).expect("the list can be read");
         assert_eq!(names(&list), expected, "{query}");
         assert_eq!(list["kind"], "LeaseList");
         assert!(version(&list) > 0);

@@ -76,7 +76,7 @@ fn the_refusal_of_a_request_names_the_missing_permission() {
 #[testkit::test]
 fn every_user_may_use_discovery() {
     let stranger = Cluster::shared().client_for("stranger");
-    assert!(stranger.get("/version").expect("the version")["gitVersion"].is_string());
+    assert!(stranger.get("/version").expect("every user may read the version")["gitVersion"].is_string());
     assert_eq!(stranger.get("/api").expect("versions")["versions"], json!(["v1"]));
     let resources = stranger.get("/apis/coordination.k8s.io/v1").expect("resources");
     let leases =
@@ -88,13 +88,13 @@ fn every_user_may_use_discovery() {
 fn four_verbs_for_one_name_are_enough_for_a_candidate() {
     let (namespace, candidate) = namespace_with_rules(rules_for_one_name(&["get", "create", "update", "watch"]));
     let watch_path = format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases());
-    let watch = candidate.watch(&watch_path).expect("a watch before the object exists");
+    let watch = candidate.watch(&watch_path).expect("a watch is accepted before the object exists");
     assert_eq!(candidate.get(&namespace.lease("job")).unwrap_err().code, 404);
     assert_eq!(put(&candidate, &namespace.lease("job"), &held_by("job", "a")).status, 201);
-    assert_eq!(watch.next_change().expect("an event")["type"], "ADDED");
-    let mut lease = candidate.get(&namespace.lease("job")).expect("the Lease");
+    assert_eq!(watch.next_change().expect("an event arrives")["type"], "ADDED");
+    let mut lease = candidate.get(&namespace.lease("job")).expect("the Lease can be read");
     lease["spec"]["holderIdentity"] = "b".into();
-    candidate.replace(&namespace.lease("job"), &lease).expect("an update");
+    candidate.replace(&namespace.lease("job"), &lease).expect("the Lease can be updated");
 }
 
 #[testkit::test]
@@ -104,8 +104,11 @@ fn a_permission_for_one_name_does_not_cover_other_names() {
     let other = "fieldSelector=metadata.name%3Dother";
     assert_eq!(candidate.get(&namespace.lease("other")).unwrap_err().code, 403);
     assert_eq!(put(&candidate, &namespace.lease("other"), &held_by("other", "a")).status, 403);
-    assert_eq!(candidate.watch(&format!("{}?{other}", namespace.leases())).err().expect("a refusal").code, 403);
-    assert_eq!(candidate.watch(&namespace.leases()).err().expect("a refusal").code, 403);
+    assert_eq!(
+        candidate.watch(&format!("{}?{other}", namespace.leases())).err().expect("the watch is refused").code,
+        403
+    );
+    assert_eq!(candidate.watch(&namespace.leases()).err().expect("the watch is refused").code, 403);
     assert_eq!(candidate.get(&namespace.leases()).unwrap_err().code, 403);
     assert!(candidate.get(&format!("{}?fieldSelector=metadata.name%3Djob", namespace.leases())).is_ok());
     let post = candidate.create(&namespace.leases(), &held_by("job", "a")).unwrap_err();
@@ -148,7 +151,7 @@ fn a_user_can_ask_what_it_is_allowed_to_do() {
         });
         let review = json!({ "spec": { "resourceAttributes": access } });
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-        candidate.create(path, &review).expect("a review")["status"].clone()
+        candidate.create(path, &review).expect("the review can be created")["status"].clone()
     };
     let allowed = ask("get", "job");
     assert_eq!(allowed["allowed"], true);
@@ -183,14 +186,16 @@ fn permit_impersonation(admin: &Client) {
     let rule =
         json!({ "apiGroups": [""], "resources": ["users"], "resourceNames": ["candidate"], "verbs": ["impersonate"] });
     let role = json!({ "metadata": { "name": "deputy" }, "rules": [rule] });
-    admin.replace(&format!("{rbac}/clusterroles/deputy"), &role).expect("a ClusterRole");
+    admin.replace(&format!("{rbac}/clusterroles/deputy"), &role).expect("the ClusterRole can be written");
     let group = "rbac.authorization.k8s.io";
     let binding = json!({
         "metadata": { "name": "deputy" },
         "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": "deputy" },
         "subjects": [{ "apiGroup": group, "kind": "User", "name": "deputy" }],
     });
-    admin.replace(&format!("{rbac}/clusterrolebindings/deputy"), &binding).expect("a ClusterRoleBinding");
+    admin
+        .replace(&format!("{rbac}/clusterrolebindings/deputy"), &binding)
+        .expect("the ClusterRoleBinding can be written");
 }
 
 #[testkit::test]

@@ -31,15 +31,15 @@ impl Fixture {
 
     /// Returns a watch of the Leases through the proxy, after it has delivered the creation of the Lease `watched`.
     fn watch(&self) -> Watch {
-        let watch = self.client.watch(&self.namespace.leases()).expect("a watch");
+        let watch = self.client.watch(&self.namespace.leases()).expect("the watch is accepted");
         self.namespace.put("watched", "a");
-        watch.next_change().expect("an event");
+        watch.next_change().expect("an event arrives");
         watch
     }
 
     /// Returns a connection through the proxy, after it has served a request.
     fn session(&self) -> Session {
-        let session = self.client.open_session().expect("a connection");
+        let session = self.client.open_session().expect("the session can be opened");
         assert_eq!(self.read_on(&session, TIMEOUT), Ok(200));
         session
     }
@@ -74,7 +74,7 @@ impl Fixture {
             thread::sleep(QUIET_TIME);
             assert!(!put.is_finished(), "the PUT should get no response, and its connection should stay open");
             self.proxy.break_connections();
-            put.join().expect("a request").expect_err("the request should get no response");
+            put.join().expect("the client does not panic").expect_err("the request should get no response");
         });
     }
 }
@@ -85,10 +85,13 @@ fn without_faults_everything_is_forwarded() {
     let watch = fixture.watch();
     for holder in ["b", "c"] {
         fixture.namespace.set_holder("watched", holder);
-        assert_eq!(watch.next_change().expect("an event")["object"]["spec"]["holderIdentity"], holder);
+        assert_eq!(watch.next_change().expect("an event arrives")["object"]["spec"]["holderIdentity"], holder);
     }
-    let created = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a")).expect("a Lease");
-    assert_eq!(fixture.namespace.admin.get(&fixture.namespace.lease("job")).expect("the Lease"), created);
+    let created = fixture
+        .client
+        .replace(&fixture.namespace.lease("job"), &held_by("job", "a"))
+        .expect("the Lease can be created");
+    assert_eq!(fixture.namespace.admin.get(&fixture.namespace.lease("job")).expect("the Lease exists"), created);
     assert!(fixture.client.get("/no/such/path").is_err_and(|status| status.code == 404));
 }
 
@@ -134,7 +137,7 @@ fn requests_can_be_lost_while_responses_arrive() {
     assert_eq!(fixture.proxy.requests().len(), requests, "a lost request should not be recorded as received");
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
     fixture.namespace.set_holder("watched", "b");
-    assert_eq!(watch.next_change().expect("an event")["type"], "MODIFIED");
+    assert_eq!(watch.next_change().expect("an event arrives")["type"], "MODIFIED");
 }
 
 #[testkit::test]
@@ -150,7 +153,7 @@ fn responses_can_be_lost_while_requests_arrive() {
         assert!(watch.is_silent_for(QUIET_TIME));
         assert!(!read.is_finished());
         fixture.proxy.break_connections();
-        read.join().expect("a request").expect_err("the request should get no response");
+        read.join().expect("the client does not panic").expect_err("the request should get no response");
     });
     assert_eq!(fixture.read(QUIET_TIME), Err(ErrorKind::TimedOut));
 }
@@ -171,7 +174,7 @@ fn a_silent_connection_hides_a_restart_of_the_server() {
     let cluster = Cluster::start();
     let namespace = Namespace::on(&cluster);
     let (silent, working) = (Proxy::start(&cluster), Proxy::start(&cluster));
-    let watch = |proxy: &Proxy| proxy.client_for("admin").watch(&namespace.leases()).expect("a watch");
+    let watch = |proxy: &Proxy| proxy.client_for("admin").watch(&namespace.leases()).expect("the watch is accepted");
     let (silent_watch, working_watch) = (watch(&silent), watch(&working));
     silent.partition();
     cluster.restart();
@@ -189,7 +192,7 @@ fn connections_can_be_broken_and_refused() {
     watch.wait_until_over();
     assert!(fixture.works());
 
-    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch");
+    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("the watch is accepted");
     fixture.proxy.refuse_connections();
     watch.wait_until_over();
     assert_eq!(fixture.read(TIMEOUT), Err(ErrorKind::ConnectionRefused));
@@ -238,7 +241,7 @@ fn the_proxy_can_respond_in_place_of_the_server() {
     let path = fixture.namespace.lease("job");
     fixture.proxy.respond(Match::put().on("/job").next(1), 429, Some(7));
     let lease = held_by("job", "a");
-    let response = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("a response");
+    let response = fixture.client.send(Method::PUT, &path, Some((JSON, &lease)), TIMEOUT).expect("the server responds");
     assert_eq!((response.status, &response.headers["retry-after"]), (429, &hyper::header::HeaderValue::from(7)));
     assert_eq!(response.json()["details"]["retryAfterSeconds"], 7);
     assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404, "the server should not get the request");
@@ -261,9 +264,9 @@ fn a_request_can_be_held() {
         held.wait_until_held();
         assert_eq!(fixture.namespace.admin.get(&path).unwrap_err().code, 404);
         held.release();
-        put.join().expect("a request").expect("a new Lease");
+        put.join().expect("the client does not panic").expect("the Lease can be created");
     });
-    assert_eq!(fixture.namespace.admin.get(&path).expect("the Lease")["spec"], held_by("job", "a")["spec"]);
+    assert_eq!(fixture.namespace.admin.get(&path).expect("the Lease exists")["spec"], held_by("job", "a")["spec"]);
 }
 
 #[testkit::test]
@@ -289,7 +292,7 @@ fn a_response_can_be_held() {
         assert!(fixture.namespace.admin.get(&path).is_ok(), "the server should have carried out the request");
         assert!(!put.is_finished());
         fixture.proxy.heal();
-        put.join().expect("a request").expect("a new Lease");
+        put.join().expect("the client does not panic").expect("the Lease can be created");
     });
 }
 
@@ -297,15 +300,15 @@ fn a_response_can_be_held() {
 fn faults_only_apply_to_matching_requests() {
     let fixture = Fixture::new();
     fixture.proxy.respond(Match::get(), 500, None);
-    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch, which is not matched as a read");
+    let watch = fixture.client.watch(&fixture.namespace.leases()).expect("a watch is not matched as a read");
     assert_eq!(fixture.client.get(&fixture.namespace.leases()).unwrap_err().code, 500);
     fixture.proxy.heal();
     fixture.proxy.respond(Match::watch(), 500, None);
     assert!(fixture.works());
-    assert_eq!(fixture.client.watch(&fixture.namespace.leases()).err().expect("a refusal").code, 500);
+    assert_eq!(fixture.client.watch(&fixture.namespace.leases()).err().expect("the watch is refused").code, 500);
     fixture.proxy.respond(Match::any().by_user("operator"), 429, None);
     assert_eq!(fixture.proxy.client_for("operator").get("/version").unwrap_err().code, 429);
     assert!(fixture.works());
     fixture.namespace.put("job", "a");
-    assert_eq!(watch.next_change().expect("an event")["object"]["metadata"]["name"], json!("job"));
+    assert_eq!(watch.next_change().expect("an event arrives")["object"]["metadata"]["name"], json!("job"));
 }

@@ -59,7 +59,7 @@ fn an_empty_holder_is_kept_and_a_null_field_is_dropped() {
 }
 
 #[testkit::test]
-fn fields_that_are_unknown_or_not_enabled_are_dropped() {
+fn fields_that_are_unknown_or_need_a_disabled_feature_gate_are_dropped() {
     let (status, lease) = put_lease_with_spec(&json!({
         "holderIdentity": "a",
         "strategy": "OldestEmulationVersion",
@@ -174,6 +174,7 @@ fn a_service_gets_the_address_families_of_its_policy() {
     let namespace = Namespace::new();
     let services = format!("/api/v1/namespaces/{}/services", namespace.name);
     let port = json!([{ "port": 80 }]);
+    // A headless Service without a selector gets both families, because the cluster does not choose its endpoints.
     for (name, spec, policy, families) in [
         ("single", json!({}), "SingleStack", &["IPv4"][..]),
         ("six", json!({ "ipFamilies": ["IPv6"] }), "SingleStack", &["IPv6"]),
@@ -185,7 +186,7 @@ fn a_service_gets_the_address_families_of_its_policy() {
             &["IPv6", "IPv4"],
         ),
         ("headless", json!({ "clusterIP": "None" }), "RequireDualStack", &["IPv4", "IPv6"]),
-        ("selecting", json!({ "clusterIP": "None", "selector": { "app": "x" } }), "SingleStack", &["IPv4"]),
+        ("headless-selecting", json!({ "clusterIP": "None", "selector": { "app": "x" } }), "SingleStack", &["IPv4"]),
     ] {
         let mut spec = spec;
         spec["ports"] = port.clone();

@@ -40,7 +40,8 @@ pub fn check_can_run_containers() -> Result<(), String> {
 /// Returns the options that mount the programs of this machine and of the tests, read-only.
 fn mounts() -> Vec<String> {
     let tests = std::env::current_exe().expect("this program");
-    let directories = [leaderrun().as_ref(), tests.as_path()].map(|program| program.parent().expect("a directory"));
+    let directories =
+        [leaderrun().as_ref(), tests.as_path()].map(|program| program.parent().expect("a program is in a directory"));
     let programs = PROGRAMS.iter().map(Path::new).chain(directories).filter(|directory| directory.exists());
     programs.map(|directory| format!("--volume={0}:{0}:ro", directory.display())).collect()
 }
@@ -172,7 +173,7 @@ impl Container {
     #[track_caller]
     pub fn wait(&self) -> i32 {
         eventually(&format!("{} ends", self.name), || !self.is_running());
-        self.inspect("{{.State.ExitCode}}").parse().expect("a status")
+        self.inspect("{{.State.ExitCode}}").parse().expect("the exit status is a number")
     }
 
     /// Returns the property of the container that a Go template selects (see `docker inspect --format`).

@@ -21,7 +21,7 @@ fn check_can_build_image() -> Result<(), String> {
 fn the_image_has_one_layer_and_runs_without_root() {
     // The build context contains only the files that the build needs.
     let context = testkit::scratch::directory("image");
-    let architecture = static_binary().parent().and_then(Path::file_name).expect("a name").to_owned();
+    let architecture = static_binary().parent().and_then(Path::file_name).expect("the directory has a name").to_owned();
     let directory = context.join("prebuilt/linux").join(&architecture);
     fs::create_dir_all(&directory).expect("the directory can be created");
     fs::copy(static_binary(), directory.join("leaderrun")).expect("the binary can be copied");

@@ -63,8 +63,7 @@ fn a_leader_is_a_standby_after_docker_restart() {
 }
 
 /// While the container is paused, its command cannot be ended, and the other candidate takes over. When the container
-/// continues, its command runs until the first signal reaches it. leaderrun does not promise to prevent this short
-/// overlap.
+/// continues, its command runs until leaderrun kills it. leaderrun does not promise to prevent this short overlap.
 #[testkit::test(requires = check_can_run_containers())]
 fn a_container_that_was_paused_past_its_lease_ends_its_command_when_it_continues() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);

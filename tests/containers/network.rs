@@ -57,7 +57,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
 
 /// Writes a copy of the administrator's kubeconfig in which the API server has this address. Returns its path.
 fn kubeconfig_through(address: SocketAddr) -> PathBuf {
-    let original = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    let original = fs::read_to_string(Cluster::shared().kubeconfig()).expect("the kubeconfig can be read");
     let mut kubeconfig: Value = serde_json::from_str(&original).expect("the testkit writes kubeconfigs in JSON");
     let cluster = &mut kubeconfig["clusters"][0]["cluster"];
     cluster["server"] = format!("https://{address}").into();
@@ -70,7 +70,7 @@ fn kubeconfig_through(address: SocketAddr) -> PathBuf {
 #[testkit::test(requires = check_can_run_containers())]
 fn the_command_of_a_disconnected_leader_is_dead_before_another_starts() {
     let network = Network::new();
-    let address = forward(&network.gateway(), Cluster::shared().address()).expect("a listener");
+    let address = forward(&network.gateway(), Cluster::shared().address()).expect("the gateway has a free port");
     let (lock, witnesses) = (TestLock::lease_through(kubeconfig_through(address)), Witnesses::new());
     let candidate = |identity: &str| Candidate::new(identity, &lock).on_network(&network.0);
     let a = candidate("a").run_witness(&witnesses, &["ignore", "hidden"]);

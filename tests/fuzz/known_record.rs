@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leaderrun_core::instant::Instant;
-use leaderrun_core::record::{Record, RunId, RunState, Stored};
+use leaderrun_core::record::{MarkState, Record, RunId, Stored};
 
 /// The record as the candidate last observed it, and the time until which other runs may still be alive.
 pub struct KnownRecord {
@@ -99,7 +99,7 @@ impl KnownRecord {
 
     /// Returns whether a record says that the candidate's own run holds the lock.
     pub fn is_own(&self, record: &Record) -> bool {
-        record.mark().is_some_and(|mark| mark.run == self.run && mark.state == RunState::Held)
+        record.mark().is_some_and(|mark| mark.run == self.run && mark.state == MarkState::Held)
     }
 
     /// Returns whether another run or another program holds the lock, according to the last record.

@@ -43,7 +43,7 @@ rule_tests! {
     the_lock_is_released_only_when_no_process_is_left: ReleaseAfterLastProcess, 1 of &[Disturbance::MainProcessEnds], within 1 s, ReleasedWhileAlive;
     the_lock_is_not_released_while_the_command_of_a_dead_supervisor_is_alive:
         ReleaseAfterKill, 1 of &[Disturbance::Crash], within 1 s, ReleasedWhileAlive;
-    candidates_wait_for_the_holder_of_an_emptied_record: WaitForDisplacedHolder, 1 of &[Disturbance::Empty], within 1 s, Overlap;
+    candidates_wait_for_the_holder_of_an_emptied_record: WaitForDisplacedHolder, 1 of &[Disturbance::RemoveHolderAndMark], within 1 s, Overlap;
     the_grace_period_ends_before_the_lease: GraceEndsBeforeLease, 1 of &[Disturbance::Partition], within 5 s, Overlap;
     the_elector_kills_the_command_of_a_frozen_supervisor:
         ElectorKill, 2 of &[Disturbance::Freeze, Disturbance::Partition], within 5 s, Outlived;

@@ -14,18 +14,18 @@ pub enum Disturbance {
     Freeze,
     /// A process of leaderrun is killed.
     Crash,
-    /// The main process ends, but its child does not.
+    /// The command's main process ends, but the child that it started does not.
     MainProcessEnds,
     /// leaderrun gets SIGTERM.
     TerminationSignal,
     /// leaderrun is started again after it has ended.
     Restart,
-    /// Another client deletes the object.
+    /// Another client deletes the lock's object.
     Delete,
     /// Another client removes the holder and leaderrun's mark.
-    Empty,
+    RemoveHolderAndMark,
     /// Another client removes only the holder.
-    EmptyKeepingMark,
+    RemoveHolder,
     /// Another client names another holder.
     EditHolder,
 }
@@ -41,8 +41,8 @@ impl Disturbance {
         Self::TerminationSignal,
         Self::Restart,
         Self::Delete,
-        Self::Empty,
-        Self::EmptyKeepingMark,
+        Self::RemoveHolderAndMark,
+        Self::RemoveHolder,
         Self::EditHolder,
     ];
 }
@@ -69,7 +69,7 @@ impl Partition {
     }
 }
 
-/// One of leaderrun's two processes.
+/// One of leaderrun's two processes, which a [`Freeze`](Disturbance::Freeze) or [`Crash`](Disturbance::Crash) affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     Elector,

@@ -9,7 +9,7 @@ use leaderrun_core::election::{
 use leaderrun_core::elector::{ElectionReport, Elector};
 use leaderrun_core::instant::Instant;
 use leaderrun_core::messages::{Order, Report};
-use leaderrun_core::record::{RunId, RunState, Stored};
+use leaderrun_core::record::{MarkState, RunId, Stored};
 use leaderrun_core::supervisor::{StopOptions, Supervisor};
 use leaderrun_core::tenure::Tenure;
 
@@ -309,7 +309,7 @@ impl World<'_> {
     fn set_known_holder(&mut self, run: usize, stored: Option<&Stored>) {
         let mark = stored.and_then(|stored| stored.record.mark());
         self.state.runs[run].known_holder =
-            mark.filter(|mark| mark.state == RunState::Held).map(|mark| mark.run.clone());
+            mark.filter(|mark| mark.state == MarkState::Held).map(|mark| mark.run.clone());
     }
 
     /// Returns the record as this run observes it when the setting disables a rule.

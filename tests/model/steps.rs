@@ -1,6 +1,6 @@
 //! The steps that are possible in a state of the model.
 
-use leaderrun_core::record::RunState;
+use leaderrun_core::record::MarkState;
 
 use crate::disturbance::{Disturbance, Partition, Role};
 use crate::run::{ProcessState, Run};
@@ -70,7 +70,7 @@ impl World<'_> {
             }
         }
         let outside_edits =
-            [Disturbance::Delete, Disturbance::Empty, Disturbance::EmptyKeepingMark, Disturbance::EditHolder];
+            [Disturbance::Delete, Disturbance::RemoveHolderAndMark, Disturbance::RemoveHolder, Disturbance::EditHolder];
         steps.extend(outside_edits.into_iter().filter(|kind| self.may_edit(*kind)).map(Step::OutsideEdit));
         let delayed = self.messages_delayed_by_advance();
         let may_advance =
@@ -148,9 +148,9 @@ impl World<'_> {
             return false;
         }
         let Some(record) = self.state.store.record() else { return false };
-        let held_mark = record.mark().filter(|mark| mark.state == RunState::Held);
+        let held_mark = record.mark().filter(|mark| mark.state == MarkState::Held);
         match kind {
-            Disturbance::EmptyKeepingMark | Disturbance::EditHolder => {
+            Disturbance::RemoveHolder | Disturbance::EditHolder => {
                 held_mark.is_some() && !record.holder_identity.is_empty()
             }
             _ => held_mark.is_none_or(|mark| {

@@ -1,7 +1,7 @@
 //! The state of the model, the changes that a step makes to it, and the invariants.
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
-use leaderrun_core::record::{Record, RunState, Stored};
+use leaderrun_core::record::{MarkState, Record, Stored};
 
 use crate::disturbance::{Disturbance, Partition};
 use crate::run::{ProcessState, Run};
@@ -19,7 +19,7 @@ pub enum ViolationKind {
     /// Two commands were alive at the same time.
     Overlap,
     /// A command started with a fencing token that was not greater than all earlier ones.
-    Token,
+    TokenNotGreater,
     /// The lock was released, or leaderrun exited, while a process of the command was alive.
     ReleasedWhileAlive,
     /// A process of a command was alive after the deadline by which all must be dead.
@@ -197,17 +197,17 @@ impl<'a> World<'a> {
 
     fn outside_edit(&mut self, kind: Disturbance) {
         let Some(mut record) = self.state.store.record().cloned() else { return };
-        let holder = record.mark().filter(|mark| mark.state == RunState::Held).map(|mark| mark.run.clone());
+        let holder = record.mark().filter(|mark| mark.state == MarkState::Held).map(|mark| mark.run.clone());
         match kind {
             Disturbance::Delete => self.state.store.put(None),
             Disturbance::EditHolder => drop(self.state.store.write(Record { holder_identity: "C".into(), ..record })),
             _ => {
                 record.holder_identity.clear();
-                record.run = record.run.filter(|_| kind == Disturbance::EmptyKeepingMark);
+                record.run = record.run.filter(|_| kind == Disturbance::RemoveHolder);
                 self.state.store.write(record);
             }
         }
-        if matches!(kind, Disturbance::Delete | Disturbance::Empty) {
+        if matches!(kind, Disturbance::Delete | Disturbance::RemoveHolderAndMark) {
             for run in self.state.runs.iter_mut().filter(|run| Some(&run.id) == holder.as_ref()) {
                 run.mark_removed = true;
             }
@@ -252,7 +252,7 @@ impl<'a> World<'a> {
             self.record_violation(ViolationKind::Overlap);
         }
         if self.state.runs[run].token <= self.state.greatest_token {
-            self.record_violation(ViolationKind::Token);
+            self.record_violation(ViolationKind::TokenNotGreater);
         }
         self.state.greatest_token = self.state.greatest_token.max(self.state.runs[run].token);
     }
@@ -260,7 +260,7 @@ impl<'a> World<'a> {
     /// Checks that a write does not release the lock while the command is alive.
     pub fn check_release(&mut self, run: usize, request: &Request) {
         let (Request::Create(record) | Request::Update(_, record)) = request else { return };
-        let releases = record.run.as_ref().is_none_or(|mark| mark.state == RunState::Released);
+        let releases = record.run.as_ref().is_none_or(|mark| mark.state == MarkState::Released);
         if (releases || record.holder_identity.is_empty()) && self.state.runs[run].tree.is_any_alive() {
             self.record_violation(ViolationKind::ReleasedWhileAlive);
         }

@@ -109,7 +109,7 @@ impl World {
             let run = self.live_runs[index];
             let holds =
                 self.store.record().and_then(|record| record.mark()).is_some_and(|mark| mark.run == self.runs[run].id);
-            if holds && self.runs[run].tree.runs_command() && !self.is_not_covered(run) {
+            if holds && self.runs[run].tree.runs_command() && !self.may_be_uncovered(run) {
                 let description = format!(
                     "the command of {} is still alive although client-go has waited for the whole lease duration",
                     self.name(run)

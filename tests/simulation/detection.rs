@@ -7,8 +7,7 @@ use crate::mutation::Mutation;
 use crate::plan::Constraints;
 use crate::runner::{find_violation, run_schedule};
 
-/// A mutation, the constraints of the schedules that detect it, and the acceptable kinds of violation: it must cause at
-/// least one of them.
+/// A mutation, the constraints of the schedules that detect it, and the kinds of violation that count as its detection.
 struct MutationTest {
     mutation: Mutation,
     constraints: Constraints,
@@ -45,7 +44,7 @@ const SHORTENING: &[Fault] = &[Fault::Edit(OutsideEdit::Shorten), Fault::Partiti
 const ADMISSION: &[Fault] = &[Fault::AdmissionShortens, Fault::Partition];
 const RESTORING: &[Fault] =
     &[Fault::Edit(OutsideEdit::RestoreOldRecord), Fault::Process(ProcessFault::CrashBoth), Fault::Partition];
-const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::Empty), Fault::Partition];
+const EMPTYING: &[Fault] = &[Fault::Edit(OutsideEdit::RemoveHolderAndMark), Fault::Partition];
 
 fn assert_detects(test: &MutationTest) {
     let MutationTest { mutation, constraints, violations } = test;
@@ -145,14 +144,14 @@ mutation_tests! {
         IgnoreDelays, Constraints { faults: Some(PARTITIONS), ..PLAIN }, Outlived | Overlap;
 }
 
-/// Clock rates that differ by up to 1.3 times the tolerated difference cause an overlap. Clock rates that differ by up
-/// to the tolerated difference cause none.
+/// If clock rates may differ by 1.3 times the tolerated difference, a schedule with an overlap is found. If they differ
+/// by no more than the tolerated difference, none is found.
 #[test]
 fn clock_rates_beyond_the_tolerated_ratio_cause_overlaps() {
     let constraints = Constraints { faults: Some(PARTITIONS), ..PLAIN };
-    let with_clock_rates = |fraction| Constraints { clock_rates: Some(fraction), ..constraints };
+    let with_clock_rates = |multiple| Constraints { clock_rates: Some(multiple), ..constraints };
     let (found, _) = find_violation(0..SEEDS, &with_clock_rates(1.3), Mutation::None);
-    let (seed, violation) = found.expect("a violation");
+    let (seed, violation) = found.expect("a schedule violates an invariant");
     println!("clock rates beyond the tolerated ratio: seed {seed}, {violation}");
     assert_eq!(violation.kind, ViolationKind::Overlap);
     assert!(find_violation(0..500, &with_clock_rates(1.0), Mutation::None).0.is_none());

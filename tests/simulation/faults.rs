@@ -51,8 +51,8 @@ pub enum OutsideEdit {
     Delete,
     Recreate,
     EditHolder,
-    Empty,
-    EmptyKeepingMark,
+    RemoveHolderAndMark,
+    RemoveHolder,
     /// Sets the record's duration to one second.
     Shorten,
     /// Sets the record's duration to the longest lease duration of all candidates.
@@ -92,8 +92,8 @@ impl Fault {
         Self::Edit(OutsideEdit::Delete),
         Self::Edit(OutsideEdit::Recreate),
         Self::Edit(OutsideEdit::EditHolder),
-        Self::Edit(OutsideEdit::Empty),
-        Self::Edit(OutsideEdit::EmptyKeepingMark),
+        Self::Edit(OutsideEdit::RemoveHolderAndMark),
+        Self::Edit(OutsideEdit::RemoveHolder),
         Self::Edit(OutsideEdit::Shorten),
         Self::Edit(OutsideEdit::Lengthen),
         Self::Edit(OutsideEdit::RemoveAnnotations),
@@ -281,11 +281,11 @@ impl World {
             OutsideEdit::EditHolder => {
                 self.edit("names another holder", |record| record.holder_identity = "other client".into())
             }
-            OutsideEdit::Empty => self.edit("empties the lease and its annotation", |record| {
+            OutsideEdit::RemoveHolderAndMark => self.edit("removes the holder and the mark", |record| {
                 record.holder_identity.clear();
                 record.run = None;
             }),
-            OutsideEdit::EmptyKeepingMark => self.edit("empties the lease", |record| record.holder_identity.clear()),
+            OutsideEdit::RemoveHolder => self.edit("removes the holder", |record| record.holder_identity.clear()),
             OutsideEdit::Shorten => self.edit("shortens the lease", |record| record.lease_duration_seconds = Some(1)),
             // A real admission policy would also shorten this write, but the simulated one shortens only candidates'
             // writes. Therefore, once a policy has been active, this edit is no longer made.

@@ -18,7 +18,7 @@ pub enum ViolationKind {
     /// Two commands were alive at the same time.
     Overlap,
     /// A command started with a fencing token that was not greater than all earlier ones.
-    Token,
+    TokenNotGreater,
     /// A command started before the time that `--min-hold` allowed after a successful command.
     NotDue,
     /// The lock was released while a process of the command was alive.
@@ -57,8 +57,8 @@ pub enum Excuse {
     NeverObservedHolder,
     /// The new leader had only observed the holder's record with a shorter duration than the holder had written.
     ObservedShorterDuration,
-    /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again before the
-    /// next edit.
+    /// The new leader had observed that the holder's record was gone, but not that the holder wrote it again. Another
+    /// edit then displaced the holder.
     MissedReacquisition,
     /// Since the holder was displaced, a third run, to which one of the other excuses applied, has written the record.
     /// The new leader saw that run's mark in place of the holder's, or has not seen the holder's mark disappear.
@@ -127,13 +127,16 @@ impl World {
         if token > self.greatest_token {
             self.greatest_token = token;
         } else if !self.plan.migrating && !self.runs[run].token_may_be_exceeded && self.catches_up_by(run).is_none() {
-            let description =
-                format!("{} starts its command with token {token}, not above {}", self.name(run), self.greatest_token);
-            self.record_violation(ViolationKind::Token, description);
+            let description = format!(
+                "{} starts its command with token {token}, which is not greater than {}",
+                self.name(run),
+                self.greatest_token
+            );
+            self.record_violation(ViolationKind::TokenNotGreater, description);
         }
     }
 
-    /// Checks that the commands of two runs are not both alive. The command of `run` started after that of `other`.
+    /// Checks that the commands of two runs are not both alive.
     pub fn check_overlap(&mut self, run: usize, other: usize) {
         if !self.runs[run].tree.runs_command() || !self.runs[other].tree.runs_command() {
             return;
@@ -146,6 +149,7 @@ impl World {
             self.statistics.excused[Excuse::Suspended as usize] += 1;
             return self.schedule(caught_up_at, Event::CheckOverlap { run, other });
         }
+        // The command that started first may belong to the later holder.
         if let Some(excuse) = self.overlap_excuse(run, other).or_else(|| self.overlap_excuse(other, run)) {
             self.statistics.excused[excuse as usize] += 1;
             return;
@@ -185,8 +189,9 @@ impl World {
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
 
-    /// Returns whether the promise does not cover this run's command, whatever other candidates have observed.
-    pub fn is_not_covered(&self, run: usize) -> bool {
+    /// Returns whether the promise may not cover this run's command. Every displaced run counts, because the
+    /// observations of client-go are not recorded.
+    pub fn may_be_uncovered(&self, run: usize) -> bool {
         self.runs[run].displaced || self.catches_up_by(run).is_some() || self.runs[run].tree.has_escaped()
     }
 
@@ -209,7 +214,7 @@ impl World {
             Member::Second => (&self.second_store, &self.store),
         };
         let acquired = store.record().and_then(|record| record.acquire_time);
-        // The other object of the pair may still name a dead holder, which hides the due time.
+        // If the other object of the pair names a dead holder, candidates see a held lock and not the due time.
         let is_hidden = other_store.record().is_some_and(Record::is_held);
         if let Some((hold, acquired)) = hold.zip(acquired).filter(|_| !is_hidden) {
             let acquired = acquired.duration_since(wall(0)).as_nanos() as Time;
@@ -249,8 +254,8 @@ impl World {
         }
     }
 
-    /// Checks that a tenure that ended while the command was alive ended because of the faults: the run claimed the
-    /// lock before they ended, or its elector is dead.
+    /// Checks a tenure that ended while the command was alive. This is allowed only if the elector is dead, or if the
+    /// run claimed the lock before the faults ended.
     pub fn check_loss(&mut self, run: usize) {
         // If the write that acquired the lock was sent during the faults, its late reply may leave too little time to
         // renew.

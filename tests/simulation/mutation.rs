@@ -51,7 +51,7 @@ pub enum Mutation {
     ReadFirstObjectOnly,
     /// Only the first object of a pair is written.
     WriteFirstObjectOnly,
-    /// If a claim was written to only one object of a pair, it is not released.
+    /// A half claim, which was written to only one object of a pair, is not rolled back.
     KeepHalfClaims,
     /// Candidates run the command before it is due: they ignore `leaderrun/not-before`.
     IgnoreNotBefore,

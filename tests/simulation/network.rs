@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
 use leaderrun_core::pair::Member;
-use leaderrun_core::record::{Record, RunState, Stored, Version};
+use leaderrun_core::record::{MarkState, Record, Stored, Version};
 
 use crate::events::{Event, Thread};
 use crate::plan::LockKind;
@@ -276,7 +276,7 @@ fn shortened(request: Request) -> Request {
 /// Returns whether a request releases the lock.
 fn is_release(request: &Request) -> bool {
     let Request::Update(_, record) = request else { return false };
-    record.holder_identity.is_empty() || record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released)
+    record.holder_identity.is_empty() || record.run.as_ref().is_some_and(|mark| mark.state == MarkState::Released)
 }
 
 fn describe_object(object: Option<&Stored>) -> String {

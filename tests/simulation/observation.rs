@@ -1,7 +1,7 @@
 //! Tracks the records that each election observes, for the invariants, and applies the mutations to these records.
 
 use leaderrun_core::election::{ElectionInputs, Now, Reply, WatchEvent};
-use leaderrun_core::record::{RunId, RunState, Stored};
+use leaderrun_core::record::{MarkState, RunId, Stored};
 
 use crate::mutation::Mutation;
 use crate::world::{ObservedMark, Run, World};
@@ -101,7 +101,7 @@ impl World {
         };
         replaced.record.holder_identity.clear();
         if let Some(mark) = &mut replaced.record.run {
-            mark.state = RunState::Released;
+            mark.state = MarkState::Released;
         }
         self.step_election(run, now, ElectionInputs::watch_event(WatchEvent::Changed(replaced)));
     }

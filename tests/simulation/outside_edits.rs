@@ -53,7 +53,7 @@ fn a_request_to_step_down_causes_no_overlap() {
         Fault::Edit(OutsideEdit::StepDown),
         Fault::Partition,
         Fault::Edit(OutsideEdit::Delete),
-        Fault::Edit(OutsideEdit::Empty),
+        Fault::Edit(OutsideEdit::RemoveHolderAndMark),
         Fault::Process(ProcessFault::FreezeSupervisor),
     ];
     expect_no_violation(
@@ -65,7 +65,7 @@ fn a_request_to_step_down_causes_no_overlap() {
 /// A candidate must remember a displaced holder while another holder is displaced and writes its record again.
 #[test]
 fn candidates_wait_for_several_displaced_holders() {
-    let faults = &[Fault::Edit(OutsideEdit::Delete), Fault::Edit(OutsideEdit::Empty), Fault::Partition];
+    let faults = &[Fault::Edit(OutsideEdit::Delete), Fault::Edit(OutsideEdit::RemoveHolderAndMark), Fault::Partition];
     expect_no_violation(
         &Constraints { faults: Some(faults), machines: Some(5), long_commands: false, ..OUTSIDE_EDITS },
         1_000,

@@ -13,15 +13,15 @@ use crate::mutation::Mutation;
 #[derive(Debug)]
 pub struct PairClient {
     requests: PairRequests,
-    in_flight: InFlight,
-    /// `true` if a claim that was written to only one object is not released. This is a mutation.
+    expected_reply: ExpectedReply,
+    /// `true` if half claims are not rolled back ([`Mutation::KeepHalfClaims`]).
     keeps_half_claims: bool,
 }
 
-/// The kind of the request in flight, which is for one of the two objects.
+/// What the next reply answers, if a request to one of the two objects is in flight.
 #[expect(clippy::large_enum_variant, reason = "a candidate has exactly one")]
 #[derive(Debug, Default)]
-enum InFlight {
+enum ExpectedReply {
     #[default]
     Write,
     FirstRead,
@@ -40,7 +40,7 @@ impl PairClient {
     pub fn new(run: RunId, request_timeout: Duration, mutation: Mutation) -> Self {
         Self {
             requests: PairRequests::new(run, request_timeout),
-            in_flight: InFlight::default(),
+            expected_reply: ExpectedReply::default(),
             keeps_half_claims: mutation == Mutation::KeepHalfClaims,
         }
     }
@@ -53,17 +53,20 @@ impl PairClient {
 
     /// Processes a reply from one of the two objects.
     pub fn handle_reply(&mut self, reply: Reply) -> NextStep {
-        let step = match (mem::take(&mut self.in_flight), reply) {
-            (InFlight::Write, reply) => self.requests.handle_reply(reply),
-            (InFlight::FirstRead, Reply::Read(first)) => {
-                self.in_flight = InFlight::SecondRead { first };
+        let step = match (mem::take(&mut self.expected_reply), reply) {
+            (ExpectedReply::Write, reply) => self.requests.handle_reply(reply),
+            (ExpectedReply::FirstRead, Reply::Read(first)) => {
+                self.expected_reply = ExpectedReply::SecondRead { first };
                 return NextStep::Send(Member::Second, Request::Get);
             }
-            (InFlight::SecondRead { first }, Reply::Read(second)) => {
+            (ExpectedReply::SecondRead { first }, Reply::Read(second)) => {
                 self.requests.handle_read(Ok(Pair::new(first, second)))
             }
-            (InFlight::FirstRead | InFlight::SecondRead { .. }, failure) => self.requests.handle_read(Err(failure)),
+            (ExpectedReply::FirstRead | ExpectedReply::SecondRead { .. }, failure) => {
+                self.requests.handle_read(Err(failure))
+            }
         };
+        // After a reply, only a rollback writes to the first object. The mutation does not send it.
         if self.keeps_half_claims && matches!(step, PairStep::Write(Member::First, _)) {
             return NextStep::Reply(Reply::Unknown { retry_after: None });
         }
@@ -78,11 +81,11 @@ impl PairClient {
     fn next_step(&mut self, step: PairStep) -> NextStep {
         match step {
             PairStep::ReadBoth => {
-                self.in_flight = InFlight::FirstRead;
+                self.expected_reply = ExpectedReply::FirstRead;
                 NextStep::Send(Member::First, Request::Get)
             }
             PairStep::Write(member, request) => {
-                self.in_flight = InFlight::Write;
+                self.expected_reply = ExpectedReply::Write;
                 NextStep::Send(member, request)
             }
             PairStep::Reply(reply) => NextStep::Reply(reply),

@@ -163,7 +163,7 @@ pub struct Constraints {
     pub faults: Option<&'static [Fault]>,
     /// The timing of all candidates, as an index into [`TIMINGS`].
     pub timing: Option<usize>,
-    /// The difference between the clock rates, as a fraction of the tolerated difference.
+    /// The greatest difference between clock rates, as a multiple of the tolerated difference.
     pub clock_rates: Option<f64>,
     /// `true` if no message is lost, duplicated, slow or refused.
     pub reliable_network: bool,
@@ -254,7 +254,7 @@ fn draw_machines(
         .collect();
     let tolerated = timings.iter().map(tolerated_rate_ratio).fold(f64::MAX, f64::min);
     let rate_ratio = match constraints.clock_rates {
-        Some(fraction) => 1.0 + (tolerated - 1.0) * fraction,
+        Some(multiple) => 1.0 + (tolerated - 1.0) * multiple,
         None => 1.0 + (tolerated - 1.0) * [0.0, rng.f64(), 1.0][rng.usize(..3)],
     };
     timings

@@ -1,4 +1,5 @@
-//! The routing thread: the production state machine, whose steps are delayed and may fail.
+//! Simulates the routing thread. It runs the production state machine, and the steps that it begins take a random time
+//! and may fail.
 
 use leaderrun_core::elector::ElectorNotice;
 use leaderrun_core::messages::Report;
@@ -14,10 +15,10 @@ use testkit::simulated_time::{MILLISECOND, SECOND};
 #[derive(Debug)]
 pub struct RoutingThread {
     route: Route,
-    /// The number of the step in progress.
-    step: Option<u32>,
-    /// The number of steps that were begun.
-    steps: u32,
+    /// Which step is in progress. The results of earlier steps are ignored.
+    current_step: Option<u32>,
+    /// How many steps were begun.
+    begun_steps: u32,
     updates: Vec<Update>,
     result: Option<StepResult>,
 }
@@ -25,7 +26,7 @@ pub struct RoutingThread {
 impl RoutingThread {
     pub fn new(plan: &MachinePlan) -> Self {
         let route = Route::new(plan.timing.request_timeout());
-        Self { route, step: None, steps: 0, updates: Vec::new(), result: None }
+        Self { route, current_step: None, begun_steps: 0, updates: Vec::new(), result: None }
     }
 }
 
@@ -86,9 +87,9 @@ impl World {
             _ => StepResult::Succeeded,
         };
         let Some(routing) = &mut self.runs[run].elector.routing else { return };
-        routing.steps += 1;
-        routing.step = Some(routing.steps);
-        let number = routing.steps;
+        routing.begun_steps += 1;
+        let number = routing.begun_steps;
+        routing.current_step = Some(number);
         let longest = [20 * MILLISECOND, 3 * SECOND][usize::from(self.chance(0.2))];
         self.schedule_within(longest, Event::RoutingStepEnds { run, number, result });
     }
@@ -96,8 +97,8 @@ impl World {
     /// Delivers the result of a routing step.
     pub fn deliver_routing_result(&mut self, run: usize, number: u32, result: StepResult) {
         let elector = &mut self.runs[run].elector;
-        if let Some(routing) = elector.routing.as_mut().filter(|routing| routing.step == Some(number)) {
-            (routing.step, routing.result) = (None, Some(result));
+        if let Some(routing) = elector.routing.as_mut().filter(|routing| routing.current_step == Some(number)) {
+            (routing.current_step, routing.result) = (None, Some(result));
             self.wake_soon(run, Thread::Routing);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use leaderrun_core::election::{Reply, Request, WatchEvent};
-use leaderrun_core::record::{Record, RunState, Stored, Version};
+use leaderrun_core::record::{MarkState, Record, Stored, Version};
 
 use crate::mutation::Mutation;
 
@@ -50,7 +50,7 @@ impl Store {
 
     fn update(&mut self, version: &Version, record: Record, mutation: Mutation) -> Reply {
         let Some(current) = &self.object else { return Reply::Conflict };
-        let is_release = record.run.as_ref().is_some_and(|mark| mark.state == RunState::Released);
+        let is_release = record.run.as_ref().is_some_and(|mark| mark.state == MarkState::Released);
         let unchecked = match mutation {
             Mutation::NoCompareAndSwap => true,
             Mutation::UncheckedRelease => is_release,

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Cluster, Proxy, TestLock, Witnesses, nanos_since_boot, scratch};
 
-use crate::candidate::TorturedCandidate;
+use crate::candidate::{CandidateEnd, TorturedCandidate};
 use crate::checker::{CheckResult, Checker};
 use crate::faults::FaultEnd;
 use crate::observer::{Observer, Renewals};
@@ -182,14 +182,19 @@ impl Arena {
         let series = &mut self.series[index];
         match &mut series.candidate {
             Some(candidate) => {
-                let (ended, time_since_end) = candidate.end_status();
+                let end = candidate.poll_end();
                 let description = format!("{} has ended:\n{}", candidate.identity, candidate.running.log());
-                if ended {
-                    let (_, _, pause) = self.plan.candidate(index, series.starts);
-                    (series.candidate, series.start_at) = (None, now + pause);
-                    self.trace(description);
-                } else {
-                    self.require(time_since_end < CLEANUP_TIMEOUT, &format!("a process is left behind; {description}"));
+                match end {
+                    CandidateEnd::Running => {}
+                    CandidateEnd::PipesOpen(time_since_end) => {
+                        let message = format!("a process is left behind; {description}");
+                        self.require(time_since_end < CLEANUP_TIMEOUT, &message);
+                    }
+                    CandidateEnd::Complete => {
+                        let (_, _, pause) = self.plan.candidate(index, series.starts);
+                        (series.candidate, series.start_at) = (None, now + pause);
+                        self.trace(description);
+                    }
                 }
             }
             None if now >= series.start_at && now >= self.no_start_before => self.start(index),

@@ -25,6 +25,15 @@ pub enum FaultyProcesses {
     Both,
 }
 
+/// How far a candidate has ended.
+pub enum CandidateEnd {
+    Running,
+    /// leaderrun ended this long ago, but a process still holds its pipes open.
+    PipesOpen(Duration),
+    /// leaderrun has ended, and its pipes are closed.
+    Complete,
+}
+
 /// A candidate with a unique identity.
 pub struct TorturedCandidate {
     pub identity: String,
@@ -105,15 +114,14 @@ impl TorturedCandidate {
         self.running.log().contains(", as leader of ")
     }
 
-    /// Returns whether leaderrun has ended and no process holds its pipes open, and how long ago leaderrun ended (zero
-    /// while it runs). Resumes reading the pipes after its end.
-    pub fn end_status(&mut self) -> (bool, Duration) {
+    /// Returns how far this candidate has ended. Once leaderrun has ended, resumes reading its pipes, because their end
+    /// is only noticed while they are read.
+    pub fn poll_end(&mut self) -> CandidateEnd {
         if self.running.is_running() {
-            return (false, Duration::ZERO);
+            return CandidateEnd::Running;
         }
-        // The end of the pipes is only noticed while they are read.
         self.running.set_reading_paused(false);
         let ended_at = *self.ended_at.get_or_insert_with(Instant::now);
-        (self.running.has_ended(), ended_at.elapsed())
+        if self.running.has_ended() { CandidateEnd::Complete } else { CandidateEnd::PipesOpen(ended_at.elapsed()) }
     }
 }

@@ -1,5 +1,5 @@
-//! Detects two commands that overlap. It reads the commands' records, and it lists all processes, because a process
-//! that is stopped or blocked records nothing.
+//! Detects two commands that overlap. It reads the lifetimes that the witnesses, the processes of the commands, have
+//! written. It also lists all processes, because a stopped or blocked witness writes nothing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,8 +18,6 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// The findings from the lists of processes.
 #[derive(Default)]
 struct Findings {
-    /// `true` if the lock has slots.
-    has_slots: bool,
     /// The last time at which a process of each holder's command was seen alive, in nanoseconds since boot.
     last_seen: BTreeMap<String, u64>,
     /// The slot in which each holder's command runs.
@@ -49,7 +47,8 @@ pub struct CheckResult {
     pub worst_run: String,
 }
 
-/// One run of a command, with all its processes. Times are in nanoseconds since boot.
+/// The run of a candidate's command, with all its processes. Each candidate has a unique identity and starts its
+/// command at most once. Times are in nanoseconds since boot.
 #[derive(Clone, Debug)]
 struct Run {
     token: u64,
@@ -62,13 +61,13 @@ struct Run {
 impl Checker {
     /// Starts a checker for the processes of the torture run with this directory.
     pub fn start(directory: PathBuf, has_slots: bool) -> Self {
-        let findings = Arc::new(Mutex::new(Findings { has_slots, ..Findings::default() }));
+        let findings = Arc::<Mutex<Findings>>::default();
         let stop_requested = Arc::<AtomicBool>::default();
         let (thread_findings, thread_stop_requested) = (Arc::clone(&findings), Arc::clone(&stop_requested));
         let thread = thread::spawn(move || {
             while !thread_stop_requested.load(Ordering::Relaxed) {
                 let found = processes::of_torture_run(&directory);
-                thread_findings.lock().expect("no thread panics while it holds this lock").add(&found);
+                thread_findings.lock().expect("no thread panics while it holds this lock").add(&found, has_slots);
                 thread::sleep(INTERVAL);
             }
         });
@@ -140,7 +139,7 @@ fn slot_of_run(runs: &[Run], holder: &str) -> Option<usize> {
 }
 
 impl Findings {
-    fn add(&mut self, found: &[Process]) {
+    fn add(&mut self, found: &[Process], has_slots: bool) {
         let mut processes_by_slot: BTreeMap<Option<usize>, BTreeMap<&str, Vec<&Process>>> = BTreeMap::new();
         for process in found {
             let Some(holder) = &process.holder else { continue };
@@ -149,9 +148,10 @@ impl Findings {
             if let Some(slot) = process.slot {
                 self.slots.entry(holder.clone()).or_insert(slot);
             }
-            // The environment of a process that is in the middle of an exec cannot be read.
+            // The environment of a process that is in the middle of an exec cannot be read, so the slot that was seen
+            // before is used. If there is none, the process is ignored until the next list.
             let slot = process.slot.or(self.slots.get(holder).copied());
-            if slot.is_some() == self.has_slots {
+            if slot.is_some() == has_slots {
                 processes_by_slot.entry(slot).or_default().entry(holder).or_default().push(process);
             }
         }

@@ -8,14 +8,14 @@ use crate::candidate::TorturedCandidate;
 use crate::checker::Checker;
 use crate::observer::Renewals;
 
-/// Returns the violations that the checker reports for these commands. Each command is given as its run and the times
-/// at which it was first and last alive.
+/// Returns the violations that the checker reports for these commands. Each command is given as its
+/// [run](Lifetime::run) and the times at which it was first and last alive.
 fn violations(commands: &[(&str, u64, u64)]) -> Vec<String> {
     let witnesses = Witnesses::new();
     for (pid, (run, started_at, last_seen_at)) in (1..).zip(commands) {
         let (started_at, last_seen_at) = (*started_at, *last_seen_at);
         let lifetime = Lifetime { run: (*run).to_owned(), pid, started_at, last_seen_at, signaled_at: 0 };
-        lifetime.write(&lifetime.create_file(witnesses.directory()).expect("a file"));
+        lifetime.write(&lifetime.create_file(witnesses.directory()).expect("the file can be created"));
     }
     let renewals = [Renewals::new(), Renewals::new()];
     let has_slots = commands.iter().any(|(run, ..)| run.contains('@'));
@@ -28,10 +28,11 @@ fn commands_in_different_slots_may_be_alive_at_the_same_time() {
 }
 
 #[testkit::test]
-fn two_commands_in_one_slot_are_reported() {
-    for slot in ["@1", ""] {
-        let runs = [format!("11.b{slot}"), format!("12.c{slot}")];
-        let found = violations(&[("10.a@0", 100, 200), (&runs[0], 100, 200), (&runs[1], 199, 300)]);
+fn two_commands_in_one_slot_or_in_a_lock_without_slots_are_reported() {
+    let in_slots = [("10.a@0", 100, 200), ("11.b@1", 100, 200), ("12.c@1", 199, 300)];
+    let without_slots = [("11.b", 100, 200), ("12.c", 199, 300)];
+    for commands in [&in_slots[..], &without_slots[..]] {
+        let found = violations(commands);
         assert!(found.len() == 1 && found[0].contains("after the start of"), "{found:?}");
     }
 }

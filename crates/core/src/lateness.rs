@@ -16,9 +16,9 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// clock tick, which comes every 4 ms on many kernels; this leaves a margin.
 const TIME_SLICE: Duration = Duration::from_millis(5);
 
-/// Returns how late a thread may be woken if a CPU limit is used up and this many threads are runnable. This is
-/// calculated, because most measured delays are much shorter than the longest one.
-pub fn expected_delay(runnable_threads: u32, limit: CpuLimit) -> Duration {
+/// Estimates the longest delay with which a thread is woken while a CPU limit is used up: each runnable thread may run
+/// for a time slice first. [`Lateness`] does not suffice here, because most delays are much shorter than the longest.
+pub fn worst_delay(runnable_threads: u32, limit: CpuLimit) -> Duration {
     let seconds = TIME_SLICE.as_secs_f64() * f64::from(runnable_threads) / limit.cpus();
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
@@ -58,7 +58,7 @@ impl LongestDelays {
 }
 
 impl Lateness {
-    /// Records that the thread was woken `delay` too late. Returns the new allowance if it has changed.
+    /// Records that the thread was woken late by `delay`. Returns the new allowance if it has changed.
     pub fn add(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let before = self.allowance();
         let window_began = *self.window_began.get_or_insert(now);
@@ -91,12 +91,12 @@ mod tests {
 
     /// `measured` is the longest delay in seconds that was measured within a minute, on Linux 6.18.
     #[test]
-    fn no_expected_delay_is_shorter_than_the_longest_measured_delay() {
+    fn no_estimate_is_shorter_than_the_longest_measured_delay() {
         for (runnable_threads, percent, measured) in
             [(2, 5, 0.2), (16, 5, 0.8), (64, 5, 6.0), (200, 5, 18.8), (16, 20, 0.4), (64, 20, 1.4)]
         {
             let limit = CpuLimit { quota: Duration::from_millis(percent), period: Duration::from_millis(100) };
-            let estimate = expected_delay(runnable_threads, limit).as_secs_f64();
+            let estimate = worst_delay(runnable_threads, limit).as_secs_f64();
             assert!(estimate >= measured, "{runnable_threads} threads, {percent} %: {estimate} s");
         }
     }

@@ -235,13 +235,13 @@ fn release_precedence(free: &Record) -> (Option<Timestamp>, bool, Option<Timesta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{RunMark, RunState};
+    use crate::record::{MarkState, RunMark};
 
     /// Returns an object with a record that `run` wrote at `time`, in seconds since 1970.
-    fn stored(run: &str, state: RunState, time: i64) -> Option<Stored> {
+    fn stored(run: &str, state: MarkState, time: i64) -> Option<Stored> {
         let renew_time = Timestamp::from_second(time).unwrap();
         let record = Record {
-            holder_identity: if state == RunState::Held { run.into() } else { String::new() },
+            holder_identity: if state == MarkState::Held { run.into() } else { String::new() },
             lease_duration_seconds: Some(15),
             renew_time: Some(renew_time),
             run: Some(RunMark { run: RunId::new(run), state, renew_time }),
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_holder_in_either_object_holds_the_lock() {
-        use RunState::{Held, Released};
+        use MarkState::{Held, Released};
         assert_eq!(holder(stored("a", Held, 1), stored("a", Held, 1)), "a");
         // The run is between its two writes of a renewal, a release or a claim.
         assert_eq!(holder(stored("a", Held, 2), stored("a", Held, 1)), "a");
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_claim_of_the_viewer_in_only_one_object_does_not_hold_the_lock() {
-        use RunState::Held;
+        use MarkState::Held;
         assert_eq!(holder(stored("us", Held, 2), None), "");
         assert_eq!(holder(stored("us", Held, 2), stored("b", Held, 1)), "b");
         assert_eq!(holder(stored("us", Held, 2), stored("us", Held, 2)), "us");
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_leader_whose_objects_differ_holds_the_lock_with_its_older_write() {
-        use RunState::{Held, Released};
+        use MarkState::{Held, Released};
         for (first, second) in [(Held, Held), (Released, Held)] {
             let pair = Pair::new(stored("us", first, 2), stored("us", second, 1));
             let record = pair.stored(&viewer(true)).unwrap().record;
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_claim_of_the_viewer_with_an_edited_holder_in_one_object_has_an_unknown_holder() {
-        use RunState::Held;
+        use MarkState::Held;
         let with_edited_holder = |mut stored: Option<Stored>| {
             stored.as_mut().unwrap().record.holder_identity = "b".into();
             stored
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_run_recognizes_its_claim_that_is_in_only_one_object() {
-        use RunState::Held;
+        use MarkState::Held;
         let us = viewer(false);
         let half = Pair::new(stored("us", Held, 2), stored("a", Held, 1));
         assert!(half.is_half_claimed(Member::First, &us) && !half.is_half_claimed(Member::Second, &us));
@@ -316,15 +316,15 @@ mod tests {
     #[test]
     fn the_not_before_of_a_release_in_only_one_object_counts() {
         let not_before = Timestamp::from_second(100).unwrap();
-        let mut released = stored("a", RunState::Released, 2);
+        let mut released = stored("a", MarkState::Released, 2);
         released.as_mut().unwrap().record.not_before = Some(not_before);
-        let record = Pair::new(released, stored("a", RunState::Held, 1)).stored(&viewer(false)).unwrap().record;
+        let record = Pair::new(released, stored("a", MarkState::Held, 1)).stored(&viewer(false)).unwrap().record;
         assert_eq!((record.is_held(), record.valid_not_before()), (true, Some(not_before)));
     }
 
     #[test]
     fn a_not_before_counts_in_either_object() {
-        use RunState::{Held, Released};
+        use MarkState::{Held, Released};
         let not_before = Timestamp::from_second(100).unwrap();
         let mut succeeded = stored("a", Released, 1);
         succeeded.as_mut().unwrap().record.not_before = Some(not_before);
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_write_replaces_only_the_versions_that_were_seen() {
-        let pair = Pair::new(stored("a", RunState::Released, 1), None);
+        let pair = Pair::new(stored("a", MarkState::Released, 1), None);
         let version = pair.stored(&viewer(false)).unwrap().version;
         let [first, second] = pair.versions_to_replace(Some(&version)).unwrap();
         assert_eq!(first, Some(Version { uid: "u".into(), resource_version: "1".into() }));

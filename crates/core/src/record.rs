@@ -12,7 +12,7 @@ use core::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use self::mark::{ParseRunMarkError, RunId, RunMark, RunState};
+pub use self::mark::{MarkState, ParseRunMarkError, RunId, RunMark};
 
 /// The annotation with the time between two renewals by the holder, in milliseconds: see [`Record::retry_period`].
 pub const RETRY_PERIOD_ANNOTATION: &str = "leaderrun/retry-period-ms";
@@ -124,7 +124,7 @@ impl Record {
     /// Returns the record that releases the lock again, to roll back this claim by `run`.
     pub fn into_rolled_back(self, run: &RunId) -> Self {
         let mark =
-            self.renew_time.map(|renew_time| RunMark { run: run.clone(), state: RunState::Released, renew_time });
+            self.renew_time.map(|renew_time| RunMark { run: run.clone(), state: MarkState::Released, renew_time });
         Self { holder_identity: String::new(), run: mark, ..self }
     }
 
@@ -136,7 +136,7 @@ impl Record {
         Self {
             holder_identity: String::new(),
             renew_time: Some(renew_time),
-            run: Some(RunMark { run, state: RunState::Released, renew_time }),
+            run: Some(RunMark { run, state: MarkState::Released, renew_time }),
             forced: Some(renew_time),
             step_down: None,
             ..self
@@ -180,7 +180,7 @@ impl Record {
 
     /// Returns the run that holds the lock according to a valid mark.
     pub fn marked_holder(&self) -> Option<&RunId> {
-        self.mark().filter(|mark| mark.state == RunState::Held).map(|mark| &mark.run)
+        self.mark().filter(|mark| mark.state == MarkState::Held).map(|mark| &mark.run)
     }
 
     /// Returns how long the record is valid without a renewal; `fallback` if it does not contain a lease duration.
@@ -257,7 +257,7 @@ mod tests {
         Record {
             holder_identity: "somebody".into(),
             renew_time: Some(renew_time),
-            run: Some(RunMark { run: RunId::new(run), state: RunState::Held, renew_time }),
+            run: Some(RunMark { run: RunId::new(run), state: MarkState::Held, renew_time }),
             ..Record::default()
         }
     }
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_released_record_that_names_a_holder_again_is_held() {
-        let mark = held("r1").run.map(|mark| RunMark { state: RunState::Released, ..mark });
+        let mark = held("r1").run.map(|mark| RunMark { state: MarkState::Released, ..mark });
         let named_again = Record { run: mark, ..held("r1") };
         assert!(named_again.is_held());
         assert_eq!(named_again.marked_holder(), None);

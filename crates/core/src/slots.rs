@@ -211,7 +211,7 @@ impl SlotElection {
 mod tests {
     use super::*;
     use crate::election::{Preference, Reply, Request, WatchEvent};
-    use crate::record::{Record, RunId, RunMark, RunState, Stored, Version};
+    use crate::record::{MarkState, Record, RunId, RunMark, Stored, Version};
     use crate::timing::Timing;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -230,7 +230,7 @@ mod tests {
             holder_identity: "other".into(),
             lease_duration_seconds: Some(15),
             renew_time: Some(renew_time),
-            run: Some(RunMark { run: RunId::new("other"), state: RunState::Held, renew_time }),
+            run: Some(RunMark { run: RunId::new("other"), state: MarkState::Held, renew_time }),
             ..Record::default()
         }
     }

@@ -1,4 +1,4 @@
-//! The configuration of a process that a test starts, usually leaderrun.
+//! The configuration of a process that a test starts, usually a candidate.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use crate::harness::leaderrun;
 use crate::{Running, TestLock, Witnesses};
 
-/// Options for durations as short as a busy machine allows: the command gets the stop signal 4 s after the last
-/// renewal, is killed after 5 s, and another candidate may take over after 6 s.
+/// Options for durations that are short, but leave enough time on a busy machine: the command gets the stop signal 4 s
+/// after the last renewal, is killed after 5 s, and another candidate may take over after 6 s.
 pub const TIMING: [&str; 6] = ["--lease-duration", "6s", "--renew-deadline", "4s", "--retry-period", "1s"];
 
-/// A process, usually leaderrun, that is configured but not started yet.
+/// A process that is configured but not started yet: a candidate, a subcommand of leaderrun, or another program.
 pub struct Candidate {
     pub name: String,
     command: Command,

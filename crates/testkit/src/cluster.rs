@@ -108,7 +108,7 @@ impl Cluster {
         name
     }
 
-    /// Waits until the holder of a Lease on this server has renewed it at least `count` times.
+    /// Waits until a Lease on this server has been renewed at least `count` more times.
     pub fn wait_for_renewals(&self, lock: &TestLock, count: usize) {
         let renew_time =
             || self.admin().get(&lock.lease_path()).expect("the Lease exists")["spec"]["renewTime"].clone();
@@ -167,11 +167,11 @@ fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
     let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
     let mut accesses = Vec::new();
     for rule in rules {
-        for group in texts(&rule["apiGroups"]) {
-            for resource in texts(&rule["resources"]) {
+        for group in strings(&rule["apiGroups"]) {
+            for resource in strings(&rule["resources"]) {
                 let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-                for verb in texts(&rule["verbs"]) {
-                    let names = texts(&rule["resourceNames"]);
+                for verb in strings(&rule["verbs"]) {
+                    let names = strings(&rule["resourceNames"]);
                     for name in if names.is_empty() { vec![""] } else { names } {
                         accesses.push(json!({
                             "namespace": namespace,
@@ -189,7 +189,7 @@ fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
     accesses
 }
 
-fn texts(array: &Value) -> Vec<&str> {
+fn strings(array: &Value) -> Vec<&str> {
     let items = array.as_array().map(Vec::as_slice).unwrap_or_default();
     items.iter().filter_map(Value::as_str).collect()
 }

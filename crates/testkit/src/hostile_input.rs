@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use leaderrun_core::record::{Record, RecordSlot, RunId, RunMark, RunState};
+use leaderrun_core::record::{MarkState, Record, RecordSlot, RunId, RunMark};
 use serde_json::{Value, json};
 
 /// Returns text that may contain terminal escape sequences or forged log lines, or be very long.
@@ -63,7 +63,7 @@ pub fn seconds(random: &mut Rng) -> Option<u32> {
 /// Returns a record with random fields, many of which are hostile or extreme.
 pub fn record(random: &mut Rng) -> Record {
     let renew_time = (random.u8(..5) > 0).then(|| time(random));
-    let state = if random.u8(..4) > 0 { RunState::Held } else { RunState::Released };
+    let state = if random.u8(..4) > 0 { MarkState::Held } else { MarkState::Released };
     let marked_at = renew_time.filter(|_| random.u8(..4) > 0).unwrap_or_else(|| time(random));
     let run = ["run-a", "run-b", "run-c", "\u{1b}[2J"][random.usize(..4)];
     let mark = RunMark { run: RunId::new(run), state, renew_time: marked_at };

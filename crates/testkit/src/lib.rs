@@ -6,7 +6,7 @@
 //! - [`Proxy`]: a proxy that injects faults between a client and an API server.
 //! - [`Candidate`]: the configuration of a leaderrun process for a [`TestLock`]. Starting it returns a [`Running`].
 //! - [`Witnesses`]: commands that record when they were alive, which shows whether two of them overlapped.
-//! - [`other_candidate`]: candidates of other implementations.
+//! - [`other_candidate`]: imitations of candidates that use client-go or fabric8.
 //! - [`mod@harness`]: the `main` of a test binary, and `#[testkit::test]`.
 //!
 //! All calls block: tests are plain functions, and the servers run on their own threads.

@@ -26,7 +26,7 @@ pub struct RecordedRequest {
     pub method: String,
     /// The target of the request: a path, or a whole URL if the server is used as a proxy.
     pub target: String,
-    /// The headers, by their names in lower case.
+    /// The headers by their lowercase names. Of a repeated header, only the last value is kept.
     pub headers: BTreeMap<String, String>,
     /// The server name that the client sent in the TLS handshake (SNI).
     pub server_name: Option<String>,

@@ -17,7 +17,7 @@ use crate::wait::{TIMEOUT, eventually, eventually_some};
 /// The interval between two checks while waiting for the end of a process, for its log, or for reading to resume.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A process, usually leaderrun, that was started. Dropping this handle kills the process and all its descendants.
+/// A handle of a started process, usually leaderrun. Dropping it kills the process and all its descendants.
 pub struct Running {
     name: String,
     child: Child,
@@ -28,12 +28,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command`, whose stdout and stderr are pipes.
+    /// Starts `command`, and collects its stdout and stderr if they are pipes.
     pub(crate) fn start(name: String, mut command: Command) -> Self {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         let reading_paused = Arc::<AtomicBool>::default();
-        let stdout = Output::read(child.stdout.take(), &reading_paused);
-        let stderr = Output::read(child.stderr.take(), &reading_paused);
+        let stdout = Output::collect(child.stdout.take(), &reading_paused);
+        let stderr = Output::collect(child.stderr.take(), &reading_paused);
         Running { name, child, stdout, stderr, reading_paused }
     }
 
@@ -42,29 +42,29 @@ impl Running {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Returns the elector, which is the process that was started.
+    /// Returns the elector, which is the started process if that is leaderrun itself.
     pub fn elector(&self) -> Pid {
         self.pid()
     }
 
-    /// Waits until the elector has a child, which is the supervisor, and returns it.
+    /// Waits until the elector has a child, and returns the first one, which is the supervisor.
     pub fn supervisor(&self) -> Pid {
         let elector = self.elector();
         eventually_some(&format!("{} has a supervisor", self.name), || children(elector).first().copied())
     }
 
-    /// Sends a signal to the elector.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
-        kill(self.elector(), signal).expect("leaderrun is alive");
+        kill(self.pid(), signal).expect("the process has not been reaped");
     }
 
-    /// Returns whether the elector is running, and reaps it if it has ended. Until this returns `false`, no other
+    /// Returns whether the process is running, and reaps it if it has ended. Until this returns `false`, no other
     /// process can get its pid, so it is safe to send a signal.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
 
-    /// Returns whether the elector has ended and none of its descendants holds its pipes open.
+    /// Returns whether the process has ended and none of its descendants holds its pipes open.
     pub fn has_ended(&mut self) -> bool {
         !self.is_running() && self.pipes_are_closed()
     }
@@ -74,7 +74,7 @@ impl Running {
         self.reading_paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Waits until the elector has ended and none of its descendants holds its pipes open.
+    /// Waits until the process has ended and none of its descendants holds its pipes open.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
@@ -104,7 +104,7 @@ impl Running {
         assert_eq!(ended.signal(), Some(signal as i32), "{ended}; {}'s log:\n{}", self.name, self.log());
     }
 
-    /// Sends SIGTERM to the elector, and waits like [`Running::wait`].
+    /// Sends SIGTERM to the process, and waits like [`Running::wait`].
     pub fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         self.wait();
@@ -143,8 +143,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.set_reading_paused(false);
-        // The descendants are listed before the first kill, because orphans are no longer the elector's descendants.
-        let processes = [vec![self.elector()], descendants(self.elector())].concat();
+        // The descendants are listed before the first kill, because it makes orphans of them.
+        let processes = [vec![self.pid()], descendants(self.pid())].concat();
         for process in processes {
             let _ = kill(process, Signal::SIGKILL);
         }
@@ -155,14 +155,15 @@ impl Drop for Running {
     }
 }
 
-/// The output in a pipe, which a thread reads continuously.
+/// The output that a thread reads from a pipe.
 struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
 }
 
 impl Output {
-    fn read(pipe: Option<impl Read + Send + 'static>, paused: &Arc<AtomicBool>) -> Output {
+    /// Starts a thread that reads the pipe, if there is one, until it is closed.
+    fn collect(pipe: Option<impl Read + Send + 'static>, paused: &Arc<AtomicBool>) -> Output {
         let bytes = Arc::<Mutex<Vec<u8>>>::default();
         let (thread_bytes, paused) = (Arc::clone(&bytes), Arc::clone(paused));
         let reader = thread::spawn(move || {

@@ -27,7 +27,7 @@ pub struct CommandArguments {
     #[arg(long, env = "LEADERRUN_FOREGROUND", action = ArgAction::SetTrue, value_parser = values::switch)]
     pub foreground: bool,
 
-    /// Stop the command when it has run for this long: send the stop signal, send SIGKILL after --kill-after or --lost-grace, and exit with status 124 as in timeout(1) [default: never]
+    /// Stop the command when it has run for this long: send the stop signal, send SIGKILL after --kill-after or, without it, after --lost-grace, and exit with status 124 as in timeout(1) [default: never]
     #[arg(long, env = "LEADERRUN_MAX_RUN", value_name = "DURATION", value_parser = values::max_run)]
     pub max_run: Option<Duration>,
 }

@@ -11,18 +11,18 @@ use crate::routing::{Label, PortOption, RoutingTarget, ServiceName};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = ROUTING)]
 pub struct RoutingTargetArguments {
-    /// Put this label on the leader's pod while its command runs, and on no other pod, for a Service that selects it
+    /// Put this label on the leader's pod while its command runs, and on no other pod, for a Service that selects it; with --slots, {slot} stands for the slot number
     #[arg(long, env = "LEADERRUN_POD_LABEL", value_name = "KEY=VALUE", value_parser = values::pod_label, conflicts_with = "service")]
     pub pod_label: Option<Label>,
 
-    /// Route this Service, which must have no selector, to the leader
+    /// Route this Service, which must have no selector, to the leader; with --slots, {slot} stands for the slot number
     #[arg(long, env = "LEADERRUN_SERVICE", value_name = "NAME", value_parser = values::service)]
     pub service: Option<ServiceName>,
 }
 
 impl RoutingTargetArguments {
     /// Returns the target, if one was given.
-    pub fn target(&self) -> Option<RoutingTarget> {
+    pub fn to_target(&self) -> Option<RoutingTarget> {
         let label = self.pod_label.clone().map(RoutingTarget::PodLabel);
         label.or(self.service.clone().map(RoutingTarget::Service))
     }

@@ -35,7 +35,7 @@ unchanged.
 Exit status:
   0    held; with --slots, every slot is held
   1    free: released, not due, or never held; with --slots, at least one slot is free
-  2    expired, by this machine's clock: the holder has not renewed it in time
+  2    expired, by this machine's clock; with --slots, no slot is free, and at least one has expired
   125  unknown: wrong usage, or the lock cannot be reached"
     )]
     Status {
@@ -148,9 +148,9 @@ Exit status:
         override_usage = "leaderrun release --force --lock [KIND:][NAMESPACE/]NAME [OPTIONS]",
         after_help = "\
 Use this command if the lease is long and its holder does not come back. leaderrun release waits for a renewal, and \
-releases the lock if there is none. Standbys can then acquire the lock at once. If the holder is in fact alive and \
-only cut off from the lock, its command may run until its renew deadline and lost grace are over, so two commands may \
-run at once. To ask a holder that is alive to release the lock, use leaderrun step-down.
+releases the lock if there is none. Standbys can then acquire the lock immediately. If the holder is in fact alive \
+and only cut off from the lock, its command may run until its renew deadline and lost grace are over, so two commands \
+may run at the same time. To ask a holder that is alive to release the lock, use leaderrun step-down.
 
 Exit status:
   0    released
@@ -164,7 +164,7 @@ Exit status:
         force: bool,
 
         /// How long to wait for a renewal [default: two retry periods if the holder's record states them, otherwise a
-        /// third of its lease duration]
+        /// third of its lease duration; at least 2s]
         #[arg(long, value_name = "DURATION", value_parser = values::duration)]
         observe: Option<Duration>,
 
@@ -211,7 +211,7 @@ Exit status:
         min_remaining: Duration,
     },
 
-    /// Print the completion for a shell
+    /// Print the completion script for a shell
     #[command(
         override_usage = "leaderrun completion bash|zsh|fish",
         after_help = "\
@@ -231,7 +231,7 @@ Permanently, in a directory that the shell searches:
         shell: Shell,
     },
 
-    /// Print the man page, for man -l
+    /// Print the man page
     #[command(override_usage = "leaderrun man", after_help = "To read it:\n  leaderrun man | man -l -")]
     Man,
 }

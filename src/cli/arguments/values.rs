@@ -131,7 +131,7 @@ pub fn period(text: &str) -> Result<Duration, InvalidValue> {
 /// Parses how long a command may run.
 pub fn max_run(text: &str) -> Result<Duration, InvalidValue> {
     match duration(text) {
-        Ok(Duration::ZERO) => Err(InvalidValue::new("the command would be stopped at once")),
+        Ok(Duration::ZERO) => Err(InvalidValue::new("the command would be stopped immediately")),
         parsed => parsed,
     }
 }

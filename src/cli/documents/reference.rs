@@ -120,8 +120,13 @@ fn subcommands() -> String {
             _ => text += &format!("\nOf the [options](#options) above, it accepts {}.\n", shared.join(", ")),
         }
         if !own.is_empty() {
-            text += "\n| Option | Default | Meaning |\n|---|---|---|\n";
-            own.iter().for_each(|option| text += &option_row(option, false));
+            let with_variable = own.iter().any(|option| option.get_env().is_some());
+            text += if with_variable {
+                "\n| Option | Variable | Default | Meaning |\n|---|---|---|---|\n"
+            } else {
+                "\n| Option | Default | Meaning |\n|---|---|---|\n"
+            };
+            own.iter().for_each(|option| text += &option_row(option, with_variable));
         }
         let after_help = shown(subcommand.get_after_help());
         let (notes, statuses) = after_help.split_once("Exit status:").unwrap_or((&after_help, ""));

@@ -14,7 +14,8 @@ use super::super::connection::{ConfigOrigin, TlsOptions, UserOptions};
 /// A plugin is run again at most this long before its credentials expire.
 const MAX_LEAD: SignedDuration = SignedDuration::from_secs(60);
 
-/// The credentials for requests and connections. An instance is never changed, only replaced by a newer one.
+/// One version of the credentials, with the server, proxy and TLS configurations that they are used with. It is never
+/// changed, only replaced by a newer one.
 #[derive(Clone)]
 pub struct Access {
     /// The number of these credentials. Newer credentials have a greater number, unless they differ from the previous

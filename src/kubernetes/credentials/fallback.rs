@@ -2,7 +2,7 @@
 //!
 //! Some programs replace a file by emptying it and writing it slowly. If the file is read before the write is complete,
 //! its contents may look valid, for example the first half of a token, or a certificate without its intermediate
-//! authorities. The server rejects such credentials, but still accepts the earlier ones.
+//! certificates. The server rejects such credentials, but still accepts the earlier ones.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -17,33 +17,38 @@ pub struct Fallback(Mutex<State>);
 struct State {
     /// The credentials of the last request that the server accepted.
     accepted: Option<Arc<Access>>,
-    /// The generation of the newer credentials that do not work.
-    failed_generation: Option<u64>,
-    /// The credentials whose failure was logged last: their generation, and the reason.
-    logged: Option<(u64, String)>,
+    /// The generation (see [`Access`]) of the newest credentials, while the accepted ones are used in their place.
+    replaced_generation: Option<u64>,
+    /// The failure that was logged last, until the credentials of its generation or newer ones are accepted.
+    logged: Option<LoggedFailure>,
+}
+
+struct LoggedFailure {
+    generation: u64,
+    reason: String,
 }
 
 impl Fallback {
     /// Returns `newest`, or earlier credentials if `newest` does not work.
     pub fn choose(&self, newest: Arc<Access>) -> Arc<Access> {
         let state = self.state();
-        let accepted = state.accepted.as_ref().filter(|_| state.failed_generation == Some(newest.generation));
+        let accepted = state.accepted.as_ref().filter(|_| state.replaced_generation == Some(newest.generation));
         match accepted {
             Some(accepted) if accepted.can_replace(&newest) => Arc::clone(accepted),
             _ => newest,
         }
     }
 
-    /// Returns whether the newest credentials are marked as not working, because the server rejected them or a request
-    /// with them failed.
-    pub fn has_failed(&self, newest: &Access) -> bool {
-        self.state().failed_generation == Some(newest.generation)
+    /// Returns whether earlier credentials are used in place of `newest`, because the server rejected `newest` or a
+    /// request with it failed.
+    pub fn is_replaced(&self, newest: &Access) -> bool {
+        self.state().replaced_generation == Some(newest.generation)
     }
 
     /// Records that the server has accepted a request with these credentials.
     pub fn record_accepted(&self, access: &Arc<Access>) {
         let mut state = self.state();
-        state.logged.take_if(|(generation, _)| *generation <= access.generation);
+        state.logged.take_if(|logged| logged.generation <= access.generation);
         state.accepted = Some(Arc::clone(access));
     }
 
@@ -54,7 +59,7 @@ impl Fallback {
         let reason = format!("the API server rejects {}", access.config.user);
         let earlier = state.fall_back_from(access, &reason);
         if earlier.is_none() {
-            (state.accepted, state.failed_generation) = (None, None);
+            (state.accepted, state.replaced_generation) = (None, None);
         }
         earlier
     }
@@ -67,7 +72,7 @@ impl Fallback {
         if state.fall_back_from(access, failure).is_none() {
             // There is nothing to fall back to, or the earlier credentials have failed: the newest ones are tried
             // again.
-            state.failed_generation = None;
+            state.replaced_generation = None;
         }
     }
 
@@ -83,23 +88,22 @@ impl State {
         let accepted = self.accepted.clone();
         let earlier =
             accepted.filter(|accepted| accepted.generation < access.generation && accepted.can_replace(access))?;
-        self.failed_generation = Some(access.generation);
-        if self.record_failure(access.generation, reason) {
-            log_events::credentials_not_renewed(reason);
-        }
+        self.replaced_generation = Some(access.generation);
+        self.log_failure(access.generation, reason);
         Some(earlier)
     }
 
-    /// Records that the credentials of a generation do not work, and returns whether to log it: not if the failure that
-    /// was logged last has the same generation or the same reason, because a plugin may keep issuing credentials that
-    /// do not work.
-    fn record_failure(&mut self, generation: u64, reason: &str) -> bool {
-        let is_known = |(known, logged): &(u64, String)| *known == generation || logged == reason;
-        let must_log = !self.logged.as_ref().is_some_and(is_known);
-        if must_log {
-            self.logged = Some((generation, reason.to_owned()));
+    /// Logs that the credentials of a generation do not work, unless the failure that was logged last has the same
+    /// generation or the same reason: a plugin may keep issuing credentials that do not work. Returns whether the
+    /// failure was logged.
+    fn log_failure(&mut self, generation: u64, reason: &str) -> bool {
+        let is_repeated =
+            self.logged.as_ref().is_some_and(|logged| logged.generation == generation || logged.reason == reason);
+        if !is_repeated {
+            self.logged = Some(LoggedFailure { generation, reason: reason.to_owned() });
+            log_events::credentials_not_renewed(reason);
         }
-        must_log
+        !is_repeated
     }
 }
 
@@ -144,13 +148,13 @@ mod tests {
     fn a_reason_is_not_logged_again_until_newer_credentials_are_accepted() {
         let fallback = Fallback::default();
         fallback.record_accepted(&access(1, "a"));
-        let must_log = |generation, reason| fallback.state().record_failure(generation, reason);
-        assert!(must_log(2, "rejected"));
-        assert!(!must_log(2, "refused") && !must_log(3, "rejected") && must_log(3, "refused"));
+        let is_logged = |generation, reason| fallback.state().log_failure(generation, reason);
+        assert!(is_logged(2, "rejected"));
+        assert!(!is_logged(2, "refused") && !is_logged(3, "rejected") && is_logged(3, "refused"));
         fallback.record_accepted(&access(1, "a"));
-        assert!(!must_log(4, "refused"));
+        assert!(!is_logged(4, "refused"));
         fallback.record_accepted(&access(4, "a"));
-        assert!(must_log(5, "refused"));
+        assert!(is_logged(5, "refused"));
     }
 
     #[test]

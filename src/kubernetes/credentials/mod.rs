@@ -170,7 +170,7 @@ impl Credentials {
         let newest = self.recheck(Some(rejected.generation)).await;
         if let Ok(newest) = &newest
             && newest.generation > rejected.generation
-            && !self.shared.fallback.has_failed(newest)
+            && !self.shared.fallback.is_replaced(newest)
         {
             return Ok(Some(Arc::clone(newest)));
         }

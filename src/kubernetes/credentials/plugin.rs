@@ -62,7 +62,7 @@ pub fn run(
             failed(&format!("it did not end within {}{}", format_duration(limit), with_colon(&last_message)))
         }
         HelperError::TooMuchOutput => failed(&"it printed too much"),
-        HelperError::Failed(error) => failed(&error),
+        HelperError::WaitFailed(error) => failed(&error),
     })?;
     if !output.status.success() {
         let ending = match output.status.signal() {

@@ -75,8 +75,9 @@ impl<'de> Visitor<'de> for NodeVisitor {
                     let merged = map.next_value::<Node>()?.merged_keys();
                     if let Some(replaced) = merged.iter().find(|key| keys.contains(key)) {
                         return Err(A::Error::custom(format_args!(
-                            "the key {replaced:?} is also in the map that << merges after it, and programs disagree \
-                             about which one is used; put << first"
+                            "the key {replaced:?} comes before a << that merges the same key, and programs disagree \
+                             about which one is used; put << first, and merge several maps with a list, for example \
+                             <<: [*a, *b]"
                         )));
                     }
                     keys.extend(merged);
@@ -162,7 +163,7 @@ mod tests {
             "{a: [{server: three, <<: *a}]}",
         ] {
             let refusal = check(&format!("{ANCHORS}c: {map}\n")).expect_err(map);
-            let expected = "the key \"server\" is also in the map that << merges after it";
+            let expected = "the key \"server\" comes before a << that merges the same key";
             assert!(refusal.contains(expected) && refusal.contains("line 3"), "{map}: {refusal}");
         }
     }

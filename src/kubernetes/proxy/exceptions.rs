@@ -1,7 +1,8 @@
 //! The servers that are reached without a proxy.
 //!
-//! `NO_PROXY` is parsed as Go's `httpproxy` parses it, but spaces separate entries too. HTTP libraries in Rust parse it
-//! like curl, which does not support ports and treats a leading dot differently.
+//! `NO_PROXY` is parsed as Go's `httpproxy` parses it, but more leniently: spaces separate entries too, and an IPv6
+//! address without a port may have brackets. HTTP libraries in Rust parse `NO_PROXY` like curl, which does not support
+//! ports and treats a leading dot differently.
 
 use std::net::IpAddr;
 
@@ -28,7 +29,6 @@ enum Exception {
 impl Exceptions {
     /// Parses the value of `NO_PROXY`. Ignores invalid entries.
     pub fn parse(list: &str) -> Self {
-        // Unlike in Go, spaces separate entries too, because names cannot contain spaces.
         let entries = list.split([',', ' ', '\t', '\n', '\r']).filter_map(Exception::parse).collect();
         Self { entries }
     }
@@ -77,10 +77,12 @@ impl Exception {
         match self {
             Self::All => true,
             Self::Network(network) => address.is_some_and(|address| network.contains(&address)),
-            Self::Address(known, known_port) => address == Some(*known) && known_port.is_none_or(|known| known == port),
-            Self::Domain { suffix, includes_domain, port: known_port } => {
+            Self::Address(entry_address, entry_port) => {
+                address == Some(*entry_address) && entry_port.is_none_or(|entry_port| entry_port == port)
+            }
+            Self::Domain { suffix, includes_domain, port: entry_port } => {
                 (host.ends_with(suffix.as_str()) || (*includes_domain && *host == suffix[1..]))
-                    && known_port.is_none_or(|known| known == port)
+                    && entry_port.is_none_or(|entry_port| entry_port == port)
             }
         }
     }
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_proxy_is_parsed_as_in_go_except_that_spaces_separate_entries() {
+    fn no_proxy_is_parsed_as_in_go_but_more_leniently() {
         let (reached_directly, proxied) = (true, false);
         for (list, host, port, expected) in [
             ("", "api.example.com", 443, proxied),

@@ -35,11 +35,11 @@ impl Authorities {
         }
     }
 
-    /// Reads the certificates of the system, if there are any, and those of a PEM file.
+    /// Reads the certificates of the system, if there are any, and those of the PEM file, if it is given.
     ///
     /// # Errors
     /// Fails if no certificate in the PEM file can be parsed, or if there is no PEM file and the system has none.
-    pub fn from_system_and(text: Option<&[u8]>) -> Result<Self, ConfigError> {
+    pub fn from_system_and_pem(text: Option<&[u8]>) -> Result<Self, ConfigError> {
         let Some(text) = text else { return Self::from_system() };
         let mut authorities = Self::from_pem(text)?;
         authorities.certificates.extend(rustls_native_certs::load_native_certs().certs);
@@ -81,7 +81,7 @@ impl Authorities {
 
     /// Returns whether the authority `anchor` allows this many intermediate authorities between itself and a server.
     /// webpki does not check this limit.
-    pub fn allow_intermediates(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
+    pub fn anchor_allows_intermediates(&self, anchor: &TrustAnchor<'_>, count: usize) -> bool {
         let is_anchor = |der: &&CertificateDer<'_>| anchor_from_trusted_cert(der).is_ok_and(|known| known == *anchor);
         let mut certificates = self.certificates.iter().filter(is_anchor);
         certificates

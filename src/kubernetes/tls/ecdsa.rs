@@ -6,11 +6,11 @@ use rustls::pki_types::alg_id::{ECDSA_P256, ECDSA_P384, ECDSA_P521, ECDSA_SHA256
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-type Verify = fn(public_key: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), InvalidSignature>;
+type VerifyDigest = fn(public_key: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), InvalidSignature>;
 
 /// Expands to a function that verifies the signature of a digest. The digest must be at least half as long as the
 /// scalars of the curve.
-macro_rules! verify {
+macro_rules! digest_verifier {
     ($curve:ident) => {
         |public_key, digest, signature| {
             use $curve::ecdsa::signature::hazmat::PrehashVerifier;
@@ -21,28 +21,48 @@ macro_rules! verify {
     };
 }
 
-const P256: Verify = verify!(p256);
-const P384: Verify = verify!(p384);
-const P521: Verify = |public_key, digest, signature| {
+const VERIFY_P256: VerifyDigest = digest_verifier!(p256);
+const VERIFY_P384: VerifyDigest = digest_verifier!(p384);
+const VERIFY_P521: VerifyDigest = |public_key, digest, signature| {
     /// The length of a scalar in bytes.
     const SIZE: usize = 66;
-    let verify: Verify = verify!(p521);
-    // p521 refuses digests that are too short. Leading zeros do not change the number that is verified.
+    let verify: VerifyDigest = digest_verifier!(p521);
+    // p521 refuses digests that are too short. Leading zeros do not change the integer that ECDSA derives from it.
     let mut padded = vec![0; SIZE - digest.len()];
     padded.extend(digest);
     verify(public_key, &padded, signature)
 };
 
-pub static ECDSA_P256_SHA512: &dyn SignatureVerificationAlgorithm =
-    &Verification { verify: P256, digest: sha512, public_key: ECDSA_P256, signature: ECDSA_SHA512 };
-pub static ECDSA_P384_SHA512: &dyn SignatureVerificationAlgorithm =
-    &Verification { verify: P384, digest: sha512, public_key: ECDSA_P384, signature: ECDSA_SHA512 };
-pub static ECDSA_P521_SHA256: &dyn SignatureVerificationAlgorithm =
-    &Verification { verify: P521, digest: sha256, public_key: ECDSA_P521, signature: ECDSA_SHA256 };
-pub static ECDSA_P521_SHA384: &dyn SignatureVerificationAlgorithm =
-    &Verification { verify: P521, digest: sha384, public_key: ECDSA_P521, signature: ECDSA_SHA384 };
-pub static ECDSA_P521_SHA512: &dyn SignatureVerificationAlgorithm =
-    &Verification { verify: P521, digest: sha512, public_key: ECDSA_P521, signature: ECDSA_SHA512 };
+pub static ECDSA_P256_SHA512: &dyn SignatureVerificationAlgorithm = &EcdsaAlgorithm {
+    verify: VERIFY_P256,
+    hash: sha512,
+    public_key_algorithm: ECDSA_P256,
+    signature_algorithm: ECDSA_SHA512,
+};
+pub static ECDSA_P384_SHA512: &dyn SignatureVerificationAlgorithm = &EcdsaAlgorithm {
+    verify: VERIFY_P384,
+    hash: sha512,
+    public_key_algorithm: ECDSA_P384,
+    signature_algorithm: ECDSA_SHA512,
+};
+pub static ECDSA_P521_SHA256: &dyn SignatureVerificationAlgorithm = &EcdsaAlgorithm {
+    verify: VERIFY_P521,
+    hash: sha256,
+    public_key_algorithm: ECDSA_P521,
+    signature_algorithm: ECDSA_SHA256,
+};
+pub static ECDSA_P521_SHA384: &dyn SignatureVerificationAlgorithm = &EcdsaAlgorithm {
+    verify: VERIFY_P521,
+    hash: sha384,
+    public_key_algorithm: ECDSA_P521,
+    signature_algorithm: ECDSA_SHA384,
+};
+pub static ECDSA_P521_SHA512: &dyn SignatureVerificationAlgorithm = &EcdsaAlgorithm {
+    verify: VERIFY_P521,
+    hash: sha512,
+    public_key_algorithm: ECDSA_P521,
+    signature_algorithm: ECDSA_SHA512,
+};
 
 fn sha256(message: &[u8]) -> Vec<u8> {
     Sha256::digest(message).to_vec()
@@ -56,33 +76,33 @@ fn sha512(message: &[u8]) -> Vec<u8> {
     Sha512::digest(message).to_vec()
 }
 
-struct Verification {
-    verify: Verify,
-    digest: fn(&[u8]) -> Vec<u8>,
-    public_key: AlgorithmIdentifier,
-    signature: AlgorithmIdentifier,
+struct EcdsaAlgorithm {
+    verify: VerifyDigest,
+    hash: fn(&[u8]) -> Vec<u8>,
+    public_key_algorithm: AlgorithmIdentifier,
+    signature_algorithm: AlgorithmIdentifier,
 }
 
-impl SignatureVerificationAlgorithm for Verification {
+impl SignatureVerificationAlgorithm for EcdsaAlgorithm {
     fn verify_signature(&self, public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        (self.verify)(public_key, &(self.digest)(message), signature)
+        (self.verify)(public_key, &(self.hash)(message), signature)
     }
 
     fn public_key_alg_id(&self) -> AlgorithmIdentifier {
-        self.public_key
+        self.public_key_algorithm
     }
 
     fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        self.signature
+        self.signature_algorithm
     }
 }
 
-impl fmt::Debug for Verification {
+impl fmt::Debug for EcdsaAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { public_key, signature, .. } = self;
-        f.debug_struct("Verification")
-            .field("public_key", public_key)
-            .field("signature", signature)
+        let Self { public_key_algorithm, signature_algorithm, .. } = self;
+        f.debug_struct("EcdsaAlgorithm")
+            .field("public_key_algorithm", public_key_algorithm)
+            .field("signature_algorithm", signature_algorithm)
             .finish_non_exhaustive()
     }
 }

@@ -102,7 +102,7 @@ pub fn proxy_config(
     let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
         Arc::new(InsecureVerifier)
     } else {
-        Arc::new(ServerVerifier::new(Peer::Proxy, Authorities::from_system_and(authority)?))
+        Arc::new(ServerVerifier::new(Peer::Proxy, Authorities::from_system_and_pem(authority)?))
     };
     config_with(verifier, certificate)
 }

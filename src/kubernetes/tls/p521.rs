@@ -1,5 +1,6 @@
-//! Client keys and the key exchange on the curve P-521, which ring does not support. The key exchange is needed because
-//! TLS 1.2 permits P-521 keys only if the client also supports the key exchange on that curve.
+//! Client keys and the key exchange on the curve P-521, which ring does not support. The key exchange is also needed
+//! for servers with a P-521 key: in TLS 1.2, a server may only use a key on a curve that the client offers for the key
+//! exchange.
 
 use std::fmt;
 use std::sync::Arc;

@@ -50,7 +50,7 @@ pub fn reason(
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
         Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
         Error::NameConstraintViolation => "one of its authorities may not issue certificates for its names".into(),
-        Error::PathLenConstraintViolated => "one of its authorities does not allow so many intermediate authorities".into(),
+        Error::PathLenConstraintViolated => "its chain is longer than one of its authorities permits".into(),
         Error::MaximumPathDepthExceeded => "there are more than six certificates between it and the authority".into(),
         Error::UnsupportedCriticalExtension => {
             "it, or its issuer, has a critical extension that is not supported".into()

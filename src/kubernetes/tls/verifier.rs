@@ -98,7 +98,7 @@ impl ServerVerifier {
         if !path.intermediate_certificates().all(|intermediate| may_sign(&intermediate.der())) {
             return Err(webpki::Error::EndEntityUsedAsCa);
         }
-        if !self.authorities.allow_intermediates(path.anchor(), path.intermediate_certificates().count()) {
+        if !self.authorities.anchor_allows_intermediates(path.anchor(), path.intermediate_certificates().count()) {
             return Err(webpki::Error::PathLenConstraintViolated);
         }
         Ok(())

@@ -15,21 +15,21 @@ use tokio::task::JoinHandle;
 use super::super::credentials::Access;
 use super::pool::Pool;
 
-/// The maximum number of headers in a response.
+/// The maximum number of headers in a response. hyper's default is 100; Go limits only their total size.
 const MAX_HEADERS: usize = 1000;
 
 /// A connection for one request at a time. It is closed when it is dropped.
 pub struct Connection {
     sender: SendRequest<RequestBody>,
-    /// The credentials that the connection was opened with.
+    /// The credentials with which the connection was opened.
     access: Arc<Access>,
     /// The task that reads from the stream and writes to it.
     driver: JoinHandle<()>,
 }
 
 impl Connection {
-    /// Starts HTTP on a stream. As in Go, a header can extend over several lines, and can have whitespace after its
-    /// name.
+    /// Starts HTTP/1.1 on a stream. Like Go's client, the connection accepts headers that extend over several lines or
+    /// have whitespace before the colon.
     ///
     /// # Errors
     /// Returns hyper's error. None is expected: HTTP/1.1 has no handshake, so only a request reveals a closed stream.

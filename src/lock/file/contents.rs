@@ -2,8 +2,9 @@
 //!
 //! A file that is replaced as a whole contains one JSON document. A file that cannot be replaced is written in place
 //! and has two slots of fixed size. Each write goes to the slot that does not contain the current record, so the
-//! current record stays intact if a kill or a power failure interrupts the write. Both slots fit into one block of the
-//! file system, so a record can be written in place even if the disk is full.
+//! current record stays intact if a kill or a power failure interrupts the write. Therefore the first write in
+//! place leaves the document where the first slot would be, and writes the second slot. Both slots fit into one block
+//! of the file system, so a record can be written in place even if the disk is full.
 
 use leaderrun_core::record::{Record, Stored, Version};
 use serde::{Deserialize, Serialize};
@@ -16,18 +17,18 @@ pub const SLOT_SIZE: usize = 2048;
 /// the next line.
 const SLOT_MAGIC: &str = "leaderrun-slot";
 
-/// A record with its version, as stored in a file.
+/// The JSON document that a file or a slot contains: a record with its version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Contents {
+pub struct Document {
     pub uid: String,
     /// The version, which every write increments by one.
     pub version: u64,
     pub record: Record,
 }
 
-impl Contents {
-    /// Returns the version that a write must expect in order to replace these contents.
+impl Document {
+    /// Returns the version that a write must expect in order to replace this document.
     pub fn version(&self) -> Version {
         Version { uid: self.uid.clone(), resource_version: self.version.to_string() }
     }
@@ -38,13 +39,13 @@ impl Contents {
     }
 
     /// Returns the bytes of a file that is replaced as a whole.
-    pub fn to_document(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings, numbers and times can be serialized")
     }
 
     /// Returns the bytes of a slot; `None` if the document is too long for a slot.
     pub fn to_slot(&self) -> Option<Vec<u8>> {
-        let document = self.to_document();
+        let document = self.to_bytes();
         let mut slot = format!("{SLOT_MAGIC} {} {:016x}\n", document.len(), checksum(&document)).into_bytes();
         slot.extend(document);
         slot.push(b'\n');
@@ -52,29 +53,30 @@ impl Contents {
     }
 }
 
-/// The parsed contents of a file.
+/// A parsed record file.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Layout {
-    /// The record; `None` if the file is empty, for example because it was created by mktemp(1).
-    pub contents: Option<Contents>,
+pub struct ParsedFile {
+    /// The document with the current record; `None` if the file is empty, for example because it was created by
+    /// mktemp(1).
+    pub current: Option<Document>,
     /// The offset of the slot that a write in place may overwrite; `None` if the record is too long for the first slot.
     pub free_slot: Option<u64>,
 }
 
-impl Layout {
+impl ParsedFile {
     /// Parses the bytes of a whole file.
     ///
     /// # Errors
     /// Returns the reason why the bytes are not a record.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.is_empty() {
-            return Ok(Self { contents: None, free_slot: Some(0) });
+            return Ok(Self { current: None, free_slot: Some(0) });
         }
         let (first_bytes, second_bytes) = bytes.split_at(bytes.len().min(SLOT_SIZE));
         let first_document = if first_bytes.starts_with(SLOT_MAGIC.as_bytes()) {
             None
         } else {
-            // NUL bytes follow the document if the second slot was written later.
+            // If the second slot was written later, NUL bytes follow the document.
             Some(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
         };
         let first = match first_document {
@@ -82,7 +84,7 @@ impl Layout {
             Some(document) => parse_document(document),
         };
         if first_document.is_some_and(|document| document.len() > SLOT_SIZE) {
-            return first.map(|contents| Self { contents: Some(contents), free_slot: None });
+            return first.map(|document| Self { current: Some(document), free_slot: None });
         }
         match (first, parse_slot(second_bytes)) {
             (Err(reason), Err(_)) => Err(reason),
@@ -92,12 +94,12 @@ impl Layout {
         }
     }
 
-    fn with(contents: Contents, free_slot: u64) -> Self {
-        Self { contents: Some(contents), free_slot: Some(free_slot) }
+    fn with(current: Document, free_slot: u64) -> Self {
+        Self { current: Some(current), free_slot: Some(free_slot) }
     }
 }
 
-fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
+fn parse_slot(bytes: &[u8]) -> Result<Document, String> {
     let incomplete = || "its slots are incomplete".to_owned();
     let end_of_header = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(incomplete)?;
     let header = std::str::from_utf8(&bytes[..end_of_header]).map_err(|_| incomplete())?;
@@ -112,7 +114,7 @@ fn parse_slot(bytes: &[u8]) -> Result<Contents, String> {
     parse_document(document)
 }
 
-fn parse_document(document: &[u8]) -> Result<Contents, String> {
+fn parse_document(document: &[u8]) -> Result<Document, String> {
     serde_json::from_slice(document).map_err(|failure| match failure.classify() {
         Category::Data => failure.to_string(),
         // The parser's message says what it expected and where, which does not help with a file from another program.
@@ -127,11 +129,13 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use leaderrun_core::record::{MarkState, RunId, RunMark};
+
     use super::*;
 
-    fn contents(version: u64) -> Contents {
+    fn document(version: u64) -> Document {
         let record = Record { holder_identity: format!("holder-{version}"), ..Record::default() };
-        Contents { uid: "u".into(), version, record }
+        Document { uid: "u".into(), version, record }
     }
 
     /// Writes the first `written` bytes of a slot at an offset of a file.
@@ -143,23 +147,23 @@ mod tests {
 
     #[test]
     fn a_document_is_read_and_the_second_slot_is_free() {
-        let layout = Layout::parse(&contents(7).to_document()).unwrap();
-        assert_eq!(layout, Layout { contents: Some(contents(7)), free_slot: Some(SLOT_SIZE as u64) });
+        let parsed = ParsedFile::parse(&document(7).to_bytes()).unwrap();
+        assert_eq!(parsed, ParsedFile { current: Some(document(7)), free_slot: Some(SLOT_SIZE as u64) });
     }
 
     #[test]
     fn an_empty_file_has_no_record_and_its_first_slot_is_free() {
-        assert_eq!(Layout::parse(b"").unwrap(), Layout { contents: None, free_slot: Some(0) });
+        assert_eq!(ParsedFile::parse(b"").unwrap(), ParsedFile { current: None, free_slot: Some(0) });
     }
 
     #[test]
     fn writes_in_place_alternate_between_the_slots() {
-        for mut file in [contents(1).to_document(), Vec::new()] {
+        for mut file in [document(1).to_bytes(), Vec::new()] {
             let mut offsets = Vec::new();
             for version in 2..6 {
-                let offset = Layout::parse(&file).unwrap().free_slot.unwrap();
-                write(&mut file, offset, &contents(version).to_slot().unwrap(), usize::MAX);
-                assert_eq!(Layout::parse(&file).unwrap().contents, Some(contents(version)));
+                let offset = ParsedFile::parse(&file).unwrap().free_slot.unwrap();
+                write(&mut file, offset, &document(version).to_slot().unwrap(), usize::MAX);
+                assert_eq!(ParsedFile::parse(&file).unwrap().current, Some(document(version)));
                 offsets.push(offset);
             }
             assert!(offsets.windows(2).all(|pair| pair[0] != pair[1]), "{offsets:?}");
@@ -169,13 +173,13 @@ mod tests {
 
     #[test]
     fn a_write_that_is_interrupted_at_any_byte_leaves_the_current_record_intact() {
-        let mut document_and_slot = contents(1).to_document();
-        write(&mut document_and_slot, SLOT_SIZE as u64, &contents(2).to_slot().unwrap(), usize::MAX);
+        let mut document_and_slot = document(1).to_bytes();
+        write(&mut document_and_slot, SLOT_SIZE as u64, &document(2).to_slot().unwrap(), usize::MAX);
         let mut two_slots = document_and_slot.clone();
-        write(&mut two_slots, 0, &contents(3).to_slot().unwrap(), usize::MAX);
-        for (file, version) in [(contents(1).to_document(), 1), (document_and_slot, 2), (two_slots, 3)] {
-            let next = contents(version + 1).to_slot().unwrap();
-            let offset = Layout::parse(&file).unwrap().free_slot.unwrap();
+        write(&mut two_slots, 0, &document(3).to_slot().unwrap(), usize::MAX);
+        for (file, version) in [(document(1).to_bytes(), 1), (document_and_slot, 2), (two_slots, 3)] {
+            let next = document(version + 1).to_slot().unwrap();
+            let offset = ParsedFile::parse(&file).unwrap().free_slot.unwrap();
             for written in 0..next.len() - 1 {
                 let mut interrupted = file.clone();
                 write(&mut interrupted, offset, &next, written);
@@ -184,7 +188,7 @@ mod tests {
                     // does not matter.
                     continue;
                 }
-                let found = Layout::parse(&interrupted).unwrap().contents.unwrap().version;
+                let found = ParsedFile::parse(&interrupted).unwrap().current.unwrap().version;
                 assert_eq!(found, version, "{written} bytes of {}", next.len());
             }
         }
@@ -192,24 +196,20 @@ mod tests {
 
     #[test]
     fn a_document_that_is_longer_than_a_slot_cannot_be_followed_by_a_slot() {
-        let mut long = contents(1);
+        let mut long = document(1);
         long.record.holder_identity = "x".repeat(SLOT_SIZE);
         assert_eq!(long.to_slot(), None);
-        assert_eq!(Layout::parse(&long.to_document()).unwrap(), Layout { contents: Some(long), free_slot: None });
+        assert_eq!(ParsedFile::parse(&long.to_bytes()).unwrap(), ParsedFile { current: Some(long), free_slot: None });
     }
 
     #[test]
     fn the_longest_identity_fits_into_a_slot() {
-        let mut longest = contents(u64::MAX);
+        let mut longest = document(u64::MAX);
         longest.uid = uuid::Uuid::new_v4().to_string();
         longest.record.holder_identity = "x".repeat(1024);
         let time = "2026-01-02T03:04:05.678901Z".parse().unwrap();
-        let run = leaderrun_core::record::RunId::new(longest.uid.clone());
-        let mark = leaderrun_core::record::RunMark {
-            run: run.clone(),
-            state: leaderrun_core::record::RunState::Released,
-            renew_time: time,
-        };
+        let run = RunId::new(longest.uid.clone());
+        let mark = RunMark { run: run.clone(), state: MarkState::Released, renew_time: time };
         longest.record.acquire_time = Some(time);
         longest.record.renew_time = Some(time);
         longest.record.not_before = Some(time);
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_file_that_contains_no_record_is_refused() {
         for text in ["text", "{}", "leaderrun-slot", "leaderrun-slot 2 0\n{}\n", "leaderrun-slot 99 0\n{", "\0\0"] {
-            assert!(Layout::parse(text.as_bytes()).is_err(), "{text:?}");
+            assert!(ParsedFile::parse(text.as_bytes()).is_err(), "{text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The errors for files that cannot be used, with the reason and what to do.
+//! Error messages for files that cannot be used: why, and what the user can do.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -19,6 +19,8 @@ pub enum FileOperation {
     Write,
     /// Create the file, which requires write permission for its directory.
     Create,
+    /// Replace the file with a new one, which also requires write permission for its directory.
+    Replace,
     Lock,
     /// Watch the directory for changes.
     Watch,
@@ -30,17 +32,22 @@ impl FileOperation {
             Self::Read => "read",
             Self::Write => "write",
             Self::Create => "create",
+            Self::Replace => "replace",
             Self::Lock => "lock",
             Self::Watch => "watch",
         }
     }
 
-    /// Returns the permission that the mode of the file must grant. For [`FileOperation::Create`], the mode of the
-    /// directory must grant it.
+    /// Returns whether the directory must grant the permission for this operation, rather than the file.
+    fn changes_directory(self) -> bool {
+        matches!(self, Self::Create | Self::Replace)
+    }
+
+    /// Returns the permission that the mode of the file or of its directory must grant.
     fn permission(self) -> Permission {
         match self {
             Self::Read | Self::Lock | Self::Watch => Permission::Read,
-            Self::Write | Self::Create => Permission::Write,
+            Self::Write | Self::Create | Self::Replace => Permission::Write,
         }
     }
 }
@@ -57,7 +64,7 @@ pub fn failed(operation: FileOperation, path: &Path, failure: &io::Error) -> Loc
     let reason = match errno {
         Errno::EACCES | Errno::EPERM => not_permitted(operation, path, directory),
         Errno::ELOOP if fs::metadata(directory).is_err() => {
-            format!("its directory {} is a symbolic link that points to itself", directory.display())
+            format!("the path of its directory {} has too many symbolic links, or a loop of them", directory.display())
         }
         Errno::ELOOP => "it is a symbolic link; try the path that it points to".to_owned(),
         Errno::ENOENT if fs::metadata(directory).is_err() => {
@@ -106,32 +113,38 @@ pub fn unusable(path: &Path, reason: &str) -> LockError {
 fn not_permitted(operation: FileOperation, path: &Path, directory: &Path) -> String {
     let user = User(geteuid().as_raw());
     let permission = operation.permission();
-    let target = if operation == FileOperation::Create { directory } else { path };
+    let target = if operation.changes_directory() { directory } else { path };
     let Ok(found) = fs::symlink_metadata(target) else {
         return format!("{user} may not search its directory {} or a parent of it", directory.display());
     };
     let class = Class::of_current_user(&found);
     if geteuid().is_root() || class.is_granted(permission, &found) {
-        return if operation == FileOperation::Create && !may_replace(path, directory) {
-            "its directory is sticky, so only the owner of a file can replace it".to_owned()
+        if operation.changes_directory() && !may_replace(path, directory) {
+            return "its directory is sticky, so only the owner of a file can replace it".to_owned();
+        }
+        let (reason, missing_capability) = if geteuid().is_root() {
+            ("the kernel refuses it even to root", "a missing capability (CAP_DAC_OVERRIDE), ")
         } else {
-            "the kernel refuses it although the mode allows it; look for an access control list, an immutable file, \
-             SELinux, AppArmor or a seccomp profile"
-                .to_owned()
+            ("the kernel refuses it although the mode allows it", "")
         };
+        return format!(
+            "{reason}; look for {missing_capability}an access control list, an immutable file, SELinux, AppArmor or a \
+             seccomp profile"
+        );
     }
     let (owner, mode, verb) = (User(found.uid()), found.mode() & 0o7777, permission.verb());
     let quoted_path = shell_word(&path.to_string_lossy());
-    match operation {
-        FileOperation::Create => format!(
+    if operation.changes_directory() {
+        format!(
             "{} belongs to {owner} and has mode {mode:04o}, so {user} may not {verb} to it; try as root: install -m 644 -o {} /dev/null {quoted_path}",
             directory.display(),
             user.0
-        ),
-        _ => format!(
+        )
+    } else {
+        format!(
             "it belongs to {owner} and has mode {mode:04o}, so {user} may not {verb} it; try as its owner: chmod {class}+{} {quoted_path}",
             permission.letters(),
-        ),
+        )
     }
 }
 
@@ -204,7 +217,7 @@ impl Class {
                 || getgroups().is_ok_and(|groups| groups.iter().any(|known| known.as_raw() == group))
         };
         let user = geteuid();
-        // Root has the permissions of the owner.
+        // Root counts as the owner, because it can give a new file any owner, group and mode.
         if user.is_root() || file.uid() == user.as_raw() {
             Self::Owner
         } else if is_member(file.gid()) {

@@ -28,7 +28,7 @@ use nix::errno::Errno;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use self::contents::Contents;
+use self::contents::Document;
 use self::directory_watch::{DirectoryEvent, DirectoryWatch};
 use self::file_error::FileOperation;
 use self::record_file::RecordFile;
@@ -66,7 +66,7 @@ impl LocalStore for FileStore {
     }
 
     /// A candidate locks the record file and its companion while it writes the record. If it is frozen during the
-    /// write, it keeps both locked until the kernel kills it: see [`exclusive`].
+    /// write, it keeps both locked until the kernel kills it, if that is possible: see [`exclusive`].
     fn blocks_while_frozen(&self) -> bool {
         true
     }
@@ -86,7 +86,7 @@ async fn open(path: &str, request_timeout: Duration) -> anyhow::Result<FileLock>
         .await
         .map_err(|_| anyhow!("timed out opening {path}: its file system does not respond"))?;
     opened?.map_err(|failure| {
-        // File system errors contain a suggestion already.
+        // A `LockError` says what to do where that is known.
         let remedy = if failure.is::<LockError>() { "" } else { "; use a path such as file:/run/job.lease" };
         anyhow!("--lock file:{path}: {}{remedy}", printable_error(&failure))
     })
@@ -133,7 +133,7 @@ impl FileLock {
         Ok(Self { record_file: Arc::new(record_file) })
     }
 
-    /// Returns the path of the companion, which is also locked while the record is written.
+    /// Returns the path of the companion, `PATH.lock`, which is also locked while the record is written.
     fn companion(&self) -> &Path {
         self.record_file.companion()
     }
@@ -149,7 +149,7 @@ impl FileLock {
     }
 
     async fn read(&self) -> Result<Option<Stored>, LockError> {
-        self.run(|record_file| Ok(record_file.read()?.map(Contents::into_stored))).await
+        self.run(|record_file| Ok(record_file.read()?.map(Document::into_stored))).await
     }
 
     async fn read_as_event(&self) -> Result<WatchEvent, LockError> {

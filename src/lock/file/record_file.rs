@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use uuid::Uuid;
 
 use super::SAFE_OPEN_FLAGS;
-use super::contents::{Contents, Layout};
+use super::contents::{Document, ParsedFile};
 use super::exclusive::Exclusive;
 use super::file_error::{self, Class, FileOperation};
 use super::file_id::FileId;
@@ -58,12 +58,12 @@ pub struct RecordFile {
 #[derive(Debug)]
 struct Found {
     metadata: Metadata,
-    layout: Layout,
+    parsed: ParsedFile,
 }
 
 impl Found {
     fn version(&self) -> Option<Version> {
-        self.layout.contents.as_ref().map(Contents::version)
+        self.parsed.current.as_ref().map(Document::version)
     }
 }
 
@@ -82,7 +82,8 @@ impl Method {
     /// Returns the operation on the file or its directory that the method requires.
     fn operation(self) -> FileOperation {
         match self {
-            Self::Create | Self::Replace => FileOperation::Create,
+            Self::Create => FileOperation::Create,
+            Self::Replace => FileOperation::Replace,
             Self::InPlace => FileOperation::Write,
         }
     }
@@ -158,8 +159,8 @@ impl RecordFile {
     ///
     /// # Errors
     /// Fails if the file cannot be read or is not a record.
-    pub fn read(&self) -> Result<Option<Contents>, LockError> {
-        Ok(self.find()?.and_then(|found| found.layout.contents))
+    pub fn read(&self) -> Result<Option<Document>, LockError> {
+        Ok(self.find()?.and_then(|found| found.parsed.current))
     }
 
     /// Replaces the record if it has the version `expected`, or creates a record if `expected` is `None`.
@@ -172,7 +173,7 @@ impl RecordFile {
         if found.as_ref().and_then(Found::version).as_ref() != expected {
             return Err(conflict());
         }
-        let next = self.next_contents(found.as_ref(), record)?;
+        let next = self.next_document(found.as_ref(), record)?;
         let (first, fallback) = match &found {
             None => (Method::Create, None),
             Some(found) if self.prefers_in_place(found) => (Method::InPlace, Some(Method::Replace)),
@@ -208,7 +209,7 @@ impl RecordFile {
     fn prefers_in_place(&self, found: &Found) -> bool {
         // A replacement would separate the file from its other names (hard links). An empty file is replaced even if it
         // has other names, because another user may have created the link with bad intent.
-        let has_other_names = found.metadata.nlink() > 1 && found.layout.contents.is_some();
+        let has_other_names = found.metadata.nlink() > 1 && found.parsed.current.is_some();
         // This user cannot give a new file to the group that may use the current file.
         let group_would_lose_access = Class::of_current_user(&found.metadata) == Class::Others
             && Class::Group.permissions(&found.metadata) & !Class::Others.permissions(&found.metadata) != 0;
@@ -220,12 +221,12 @@ impl RecordFile {
         let Some(file) = open(&self.path)? else { return Ok(None) };
         self.check_not_deleted(&file)?;
         // A read that coincides with two writes in place may find no valid record, so it is repeated once.
-        let layout = self.layout_of(&file).or_else(|_| self.layout_of(&file))?;
-        let version = layout.contents.as_ref().map_or(0, |contents| contents.version);
+        let parsed = self.parse(&file).or_else(|_| self.parse(&file))?;
+        let version = parsed.current.as_ref().map_or(0, |document| document.version);
         self.highest_version.fetch_max(version, Ordering::Relaxed);
         let metadata =
             file.metadata().map_err(|failure| file_error::failed(FileOperation::Read, &self.path, &failure))?;
-        Ok(Some(Found { metadata, layout }))
+        Ok(Some(Found { metadata, parsed }))
     }
 
     /// Checks that this is not a mounted file that was replaced or deleted outside of this container. The record in
@@ -244,7 +245,7 @@ impl RecordFile {
     }
 
     /// Reads and parses an open file.
-    fn layout_of(&self, file: &File) -> Result<Layout, LockError> {
+    fn parse(&self, file: &File) -> Result<ParsedFile, LockError> {
         let bytes =
             read_from_start(file).map_err(|failure| file_error::failed(FileOperation::Read, &self.path, &failure))?;
         if bytes.len() as u64 > MAX_SIZE {
@@ -252,26 +253,26 @@ impl RecordFile {
         }
         let not_a_record =
             |reason| file_error::unusable(&self.path, &format!("it is not a leaderrun record: {reason}"));
-        Layout::parse(&bytes).map_err(not_a_record)
+        ParsedFile::parse(&bytes).map_err(not_a_record)
     }
 
-    /// Returns the contents of the next write. Versions are fencing tokens, so the versions of a recreated file must be
+    /// Returns the document of the next write. Versions are fencing tokens, so the versions of a recreated file must be
     /// greater than those of the deleted file. Therefore the first version of a file is the wall clock in microseconds,
     /// or one more than the highest version that this candidate has seen, whichever is greater. The clock grows faster
     /// than versions do, so it is ahead of the deleted file's versions unless it was set back to before that file was
     /// created.
-    fn next_contents(&self, found: Option<&Found>, record: Record) -> Result<Contents, LockError> {
-        match found.and_then(|found| found.layout.contents.as_ref()) {
-            Some(Contents { uid, version, .. }) => {
+    fn next_document(&self, found: Option<&Found>, record: Record) -> Result<Document, LockError> {
+        match found.and_then(|found| found.parsed.current.as_ref()) {
+            Some(Document { uid, version, .. }) => {
                 let version = version.checked_add(1);
                 let version = version
                     .ok_or_else(|| file_error::unusable(&self.path, "its version is the largest possible number"))?;
-                Ok(Contents { uid: uid.clone(), version, record })
+                Ok(Document { uid: uid.clone(), version, record })
             }
             None => {
                 let clock = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
                 let above_all_seen = self.highest_version.load(Ordering::Relaxed).saturating_add(1);
-                Ok(Contents { uid: Uuid::new_v4().to_string(), version: clock.max(above_all_seen), record })
+                Ok(Document { uid: Uuid::new_v4().to_string(), version: clock.max(above_all_seen), record })
             }
         }
     }
@@ -282,7 +283,7 @@ impl RecordFile {
         &self,
         method: Method,
         found: Option<&Found>,
-        next: &Contents,
+        next: &Document,
         expected: Option<&Version>,
     ) -> Result<io::Result<()>, LockError> {
         let unknown = |failure| file_error::unknown(FileOperation::Write, &self.path, &failure);
@@ -301,14 +302,14 @@ impl RecordFile {
     }
 
     /// Prepares a write by one method.
-    fn prepare(&self, method: Method, found: Option<&Found>, next: &Contents) -> io::Result<PreparedWrite> {
-        let new_file = || NewFile::create(&self.path, &next.to_document(), found.map(|found| &found.metadata));
+    fn prepare(&self, method: Method, found: Option<&Found>, next: &Document) -> io::Result<PreparedWrite> {
+        let new_file = || NewFile::create(&self.path, &next.to_bytes(), found.map(|found| &found.metadata));
         match method {
             Method::Create => Ok(PreparedWrite::Create(new_file()?)),
             Method::Replace => Ok(PreparedWrite::Replace(new_file()?)),
             Method::InPlace => {
                 let file = open_for_writing(&self.path)?;
-                let offset = found.and_then(|found| found.layout.free_slot);
+                let offset = found.and_then(|found| found.parsed.free_slot);
                 let (offset, slot) = offset.zip(next.to_slot()).ok_or(ErrorKind::FileTooLarge)?;
                 // After a power failure during the write, only the other slot is valid, so it must be on the disk
                 // before the write begins.
@@ -325,7 +326,7 @@ impl RecordFile {
         let mut replaced = None;
         if let Some(file) = exclusive.record_file() {
             self.check_not_deleted(file)?;
-            if self.layout_of(file)?.contents.as_ref().map(Contents::version).as_ref() != expected {
+            if self.parse(file)?.current.as_ref().map(Document::version).as_ref() != expected {
                 return Err(conflict());
             }
             replaced = FileId::of(file).ok();

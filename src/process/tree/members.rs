@@ -7,7 +7,7 @@ use leaderrun_core::instant::Instant;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::proc::{Identity, Listed, Numbers, Proc, Stat};
+use super::proc::{Identity, Listed, PidInfo, Proc, Stat};
 use crate::process::clock;
 
 /// The maximum number of processes whose children one scan can recognize. During a kill, the next scan finds further
@@ -27,7 +27,7 @@ const MAX_UNREAD: usize = 128;
 /// The processes that were added or found.
 #[derive(Debug)]
 pub struct Members {
-    /// Their numbers, in ascending order.
+    /// Their numbers in /proc, in ascending order.
     numbers: Vec<i32>,
     /// The processes that a walk has to read, and whether they were [added](Self::add) before it.
     unread: Vec<(i32, bool)>,
@@ -38,16 +38,12 @@ pub struct Members {
 pub struct Member {
     pub identity: Identity,
     pub stat: Stat,
-    pub numbers: Numbers,
+    /// The pid in the PID namespace of this process.
+    pub pid: Pid,
+    /// Whether the process is in a PID namespace below that of this process.
+    pub is_nested: bool,
     /// Whether the process was [added](Members::add) beforehand.
     pub is_added: bool,
-}
-
-impl Member {
-    /// Returns the number of the found process in the PID namespace of this process.
-    pub fn pid(&self) -> Pid {
-        self.numbers.pid
-    }
 }
 
 impl Members {
@@ -104,9 +100,10 @@ impl Members {
             if !is_added && (is_known(number) || !is_known(stat.parent)) {
                 continue;
             }
-            let Some(numbers) = proc.numbers(number) else { continue };
+            let Some(PidInfo { pid, is_nested }) = proc.pid_info(number) else { continue };
             self.add(number);
-            visit(Member { identity: Identity { number, started: stat.started }, stat, numbers, is_added });
+            let identity = Identity { number, started: stat.started };
+            visit(Member { identity, stat, pid, is_nested, is_added });
             let mut is_complete = true;
             let mut list_children = |thread| {
                 walked_threads += 1;
@@ -152,7 +149,7 @@ impl Members {
         self.scan_until(proc, clock::now() + MAX_SCAN_TIME, visit)
     }
 
-    /// Does the same as [`scan`](Self::scan), but ends at `until`.
+    /// Like [`scan`](Self::scan), but ends at `until` instead of after [`MAX_SCAN_TIME`].
     pub fn scan_until(&mut self, proc: &Proc, until: Instant, mut visit: impl FnMut(Member)) -> bool {
         let start_ticks = proc.ticks(clock::now());
         let mut is_complete = true;
@@ -162,10 +159,11 @@ impl Members {
             let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { return is_complete };
             let is_child = stat.started < start_ticks && self.numbers.binary_search(&stat.parent).is_ok();
             if (is_added || is_child)
-                && let Some(numbers) = proc.numbers(number)
+                && let Some(PidInfo { pid, is_nested }) = proc.pid_info(number)
             {
                 self.add(number);
-                visit(Member { identity: Identity { number, started: stat.started }, stat, numbers, is_added });
+                let identity = Identity { number, started: stat.started };
+                visit(Member { identity, stat, pid, is_nested, is_added });
             }
             is_complete
         });
@@ -204,7 +202,7 @@ mod tests {
         let (scanned, mut walked) = (scanned.into_inner(), Members::new());
         walked.add(number);
         let mut visited = Vec::new();
-        assert!(walked.walk(&proc, |member| visited.push((member.pid(), member.stat.threads, member.is_added))));
+        assert!(walked.walk(&proc, |member| visited.push((member.pid, member.stat.threads, member.is_added))));
         killpg(Pid::from_raw(number), Signal::SIGKILL).unwrap();
         shell.wait().unwrap();
         visited.sort_unstable();

@@ -41,7 +41,7 @@ pub use self::kill_rounds::KillRounds;
 use self::members::Members;
 use self::nested::Nested;
 use self::not_nested::NotNested;
-use self::proc::Proc;
+use self::proc::{PidInfo, Proc};
 pub use self::reap::{Ended, Reaped, reap};
 pub use self::shared_nested::SharedNested;
 use crate::process::clock;
@@ -118,7 +118,7 @@ impl Tree {
     /// are recognized.
     ///
     /// # Errors
-    /// Fails if this process cannot list its children. The error is a sentence for the user.
+    /// Fails if this process cannot list its children. The error's message can be shown to users.
     pub fn open(run: &str) -> io::Result<Self> {
         let proc = Proc::open().map_err(|error| {
             io::Error::other(format!(
@@ -172,7 +172,7 @@ impl Tree {
         let mut has_live_child = false;
         let listing = self.proc.for_each_child(|number| {
             // A pidfd also shows the state of another user's process, which /proc can hide (`hidepid=`).
-            let open = || PidFd::try_open(self.proc.pid(number)?).ok();
+            let open = || PidFd::open_raw(self.proc.pid(number)?).ok();
             has_live_child = has_live_child || !open().is_some_and(|fd| fd.is_dead());
         });
         listing.is_ok() && !has_live_child
@@ -199,7 +199,7 @@ impl Tree {
     /// Remembers the descendants in nested PID namespaces, and counts all descendants. The scan ends early at `until`.
     /// An incomplete scan never lowers the count.
     pub fn scan(&mut self, until: Option<Instant>) {
-        self.count = self.nested.remember(&self.proc, &mut self.members, until, self.count);
+        self.count = self.nested.remember_and_count(&self.proc, &mut self.members, until, self.count);
     }
 
     /// Checks in advance which processes of the machine the search for escaped processes can skip. Ends early at
@@ -297,7 +297,7 @@ impl Tree {
                 return;
             }
             members.add(number);
-            if checks_namespaces && proc.numbers(number).is_some_and(|numbers| numbers.is_nested) {
+            if checks_namespaces && proc.pid_info(number).is_some_and(|found| found.is_nested) {
                 found_nested = true;
             } else if is_allowed(&|| proc.stat(number).map_or(1, |stat| stat.threads)) {
                 record_result(number, proc.signal_child(number, Signal::SIGKILL));
@@ -306,10 +306,10 @@ impl Tree {
         let scan_started_at = clock::now();
         if scans && !members.is_empty() && scan_started_at >= *next_scan {
             members.scan(proc, |member| {
-                if member.numbers.is_nested {
+                if member.is_nested {
                     found_nested = true;
                 } else if !member.is_added && is_allowed(&|| member.stat.threads) {
-                    record_result(member.identity.number, proc.signal(member.identity, member.pid(), Signal::SIGKILL));
+                    record_result(member.identity.number, proc.signal(member.identity, member.pid, Signal::SIGKILL));
                 }
             });
             let now = clock::now();
@@ -466,7 +466,7 @@ pub fn kill_helpers() {
     let Ok(proc) = Proc::open() else { return };
     for thread in threads.filter(|thread| this_thread.file_name() != Some(&thread.file_name())) {
         for child in children_in(&thread.path().join("children")) {
-            if let Some(pid) = proc.numbers(child).map(|numbers| numbers.pid) {
+            if let Some(PidInfo { pid, .. }) = proc.pid_info(child) {
                 // A helper that uses the terminal is in leaderrun's own process group, which must not be killed.
                 let leads_group = getpgid(Some(pid)) == Ok(pid);
                 let _ = if leads_group { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGKILL) };

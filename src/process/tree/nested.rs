@@ -8,7 +8,7 @@ use leaderrun_core::kill_time::TaskCount;
 use nix::sys::signal::Signal;
 
 use super::members::{self, MAX_WALKED_THREADS, Member, Members};
-use super::proc::{Identity, Proc};
+use super::proc::{Identity, PidInfo, Proc};
 use super::shared_nested::SharedNested;
 use crate::process::clock;
 
@@ -16,11 +16,11 @@ use crate::process::clock;
 const CAPACITY: usize = members::CAPACITY;
 
 /// The longest duration of a scan for processes to remember. It is enough for tens of thousands of processes on the
-/// machine. A scan that ends early does not find the processes with the highest numbers.
+/// machine. A scan that ends early does not find the processes with the highest numbers in /proc.
 const MAX_SCAN_TIME: Duration = Duration::from_millis(500);
 
-/// The maximum number of scans for which a kill waits until all remembered processes have stopped. After that they are
-/// killed even if one is still running. A scan takes tens of microseconds for each process of the machine.
+/// The maximum number of scans in which a kill stops the remembered processes and their descendants. After that, it
+/// kills them even if one is still running. A scan takes tens of microseconds for each process of the machine.
 const MAX_SCANS: usize = 20;
 
 /// The longest time that a kill spends on stopping the remembered processes.
@@ -31,8 +31,8 @@ const MAX_STOP_TIME: Duration = Duration::from_secs(1);
 pub struct Nested {
     /// The processes, each after the one that it descends from.
     processes: Vec<Remembered>,
-    /// The numbers of the processes, in ascending order.
-    numbers: Vec<i32>,
+    /// The numbers of the processes in /proc, in ascending order.
+    sorted_numbers: Vec<i32>,
     /// Where the processes are stored for the elector.
     shared: Option<SharedNested>,
 }
@@ -41,13 +41,13 @@ pub struct Nested {
 struct Remembered {
     identity: Identity,
     /// Whether SIGTERM was sent to the process.
-    terminated: bool,
+    sigterm_sent: bool,
 }
 
 impl Nested {
     /// Allocates the memory for the processes.
     pub fn new() -> Self {
-        Self { processes: Vec::with_capacity(CAPACITY), numbers: Vec::with_capacity(CAPACITY), shared: None }
+        Self { processes: Vec::with_capacity(CAPACITY), sorted_numbers: Vec::with_capacity(CAPACITY), shared: None }
     }
 
     /// Stores the processes in this memory from now on.
@@ -63,10 +63,10 @@ impl Nested {
     /// Remembers a process, if there is room and it is not remembered already.
     fn add(&mut self, identity: Identity) {
         if self.processes.len() < CAPACITY
-            && let Err(index) = self.numbers.binary_search(&identity.number)
+            && let Err(index) = self.sorted_numbers.binary_search(&identity.number)
         {
-            self.numbers.insert(index, identity.number);
-            self.processes.push(Remembered { identity, terminated: false });
+            self.sorted_numbers.insert(index, identity.number);
+            self.processes.push(Remembered { identity, sigterm_sent: false });
             self.shared.iter().for_each(|shared| shared.push(identity));
         }
     }
@@ -75,13 +75,13 @@ impl Nested {
         self.processes.is_empty()
     }
 
-    /// Returns the numbers of the remembered processes.
+    /// Returns the numbers of the remembered processes in /proc, in no particular order.
     pub fn numbers(&self) -> impl Iterator<Item = i32> {
         self.processes.iter().map(|remembered| remembered.identity.number)
     }
 
     pub fn contains(&self, number: i32) -> bool {
-        self.numbers.binary_search(&number).is_ok()
+        self.sorted_numbers.binary_search(&number).is_ok()
     }
 
     /// Forgets the processes that are dead.
@@ -94,34 +94,35 @@ impl Nested {
         if let Some(shared) = &self.shared {
             shared.store(self.processes.iter().map(|remembered| remembered.identity));
         }
-        self.numbers.clear();
-        self.numbers.extend(self.processes.iter().map(|remembered| remembered.identity.number));
-        self.numbers.sort_unstable();
+        self.sorted_numbers.clear();
+        self.sorted_numbers.extend(self.processes.iter().map(|remembered| remembered.identity.number));
+        self.sorted_numbers.sort_unstable();
     }
 
     /// Remembers the descendants in namespaces below that of this process, including the descendants of those that were
-    /// remembered before. A scan ends early at `until`. Returns how many descendants and threads there are in all
-    /// namespaces, or the previous count, `last`, if the scan was incomplete and found no more threads than that.
-    pub fn remember(
+    /// remembered before. A [walk](Members::walk) searches for them or, if it gives up, a scan, which ends early at
+    /// `until`. Returns the number of all descendants, nested or not, and of their threads. If the scan is incomplete
+    /// and finds no more threads than the `previous` count has, returns that count.
+    pub fn remember_and_count(
         &mut self,
         proc: &Proc,
         members: &mut Members,
         until: Option<Instant>,
-        last: TaskCount,
+        previous: TaskCount,
     ) -> TaskCount {
         let mut count = TaskCount::default();
-        if last.threads <= MAX_WALKED_THREADS && self.walk(proc, members, |member| count.add(member.stat.threads)) {
+        if previous.threads <= MAX_WALKED_THREADS && self.walk(proc, members, |member| count.add(member.stat.threads)) {
             return count;
         }
         count = TaskCount::default();
         let is_complete = self.scan(proc, members, until, |member| count.add(member.stat.threads));
-        if is_complete || count.threads > last.threads { count } else { last }
+        if is_complete || count.threads > previous.threads { count } else { previous }
     }
 
     /// Sends SIGTERM, followed by SIGCONT, to the remembered processes that have not been sent it yet.
     pub fn terminate(&mut self, proc: &Proc) {
-        for remembered in self.processes.iter_mut().filter(|remembered| !remembered.terminated) {
-            remembered.terminated = true;
+        for remembered in self.processes.iter_mut().filter(|remembered| !remembered.sigterm_sent) {
+            remembered.sigterm_sent = true;
             for signal in [Signal::SIGTERM, Signal::SIGCONT] {
                 let _ = send(proc, remembered.identity, signal);
             }
@@ -137,7 +138,7 @@ impl Nested {
             let mut all_stopped = true;
             let count = self.processes.len();
             self.scan(proc, members, Some(until), |member| {
-                if member.numbers.is_nested && !member.stat.is_dead_or_stopped() {
+                if member.is_nested && !member.stat.is_dead_or_stopped() {
                     all_stopped = false;
                     let _ = send(proc, member.identity, Signal::SIGSTOP);
                 }
@@ -160,11 +161,12 @@ impl Nested {
         self.processes.iter().for_each(|remembered| members.add(remembered.identity.number));
     }
 
-    /// Does the same as [`scan`](Self::scan) by a [walk](Members::walk), which may give up.
+    /// Like [`scan`](Self::scan), but by a [walk](Members::walk). Returns false if the walk gave up; `visit` may have
+    /// been called with some of the processes by then.
     fn walk(&mut self, proc: &Proc, members: &mut Members, mut visit: impl FnMut(&Member)) -> bool {
         self.reset_members(proc, members);
         members.walk(proc, |member| {
-            if member.numbers.is_nested {
+            if member.is_nested {
                 self.add(member.identity);
             }
             visit(&member);
@@ -184,9 +186,9 @@ impl Nested {
         if members.is_empty() {
             return true;
         }
-        let longest = clock::now() + MAX_SCAN_TIME;
-        members.scan_until(proc, until.map_or(longest, |until| until.min(longest)), |member| {
-            if member.numbers.is_nested {
+        let latest_end = clock::now() + MAX_SCAN_TIME;
+        members.scan_until(proc, until.map_or(latest_end, |until| until.min(latest_end)), |member| {
+            if member.is_nested {
                 self.add(member.identity);
             }
             visit(&member);
@@ -196,8 +198,8 @@ impl Nested {
 
 /// Sends a signal to a process. Does nothing if the process is gone or its pid cannot be read.
 fn send(proc: &Proc, process: Identity, signal: Signal) -> nix::Result<()> {
-    match proc.numbers(process.number) {
-        Some(numbers) => proc.signal(process, numbers.pid, signal),
+    match proc.pid_info(process.number) {
+        Some(PidInfo { pid, .. }) => proc.signal(process, pid, signal),
         None => Ok(()),
     }
 }

@@ -108,8 +108,8 @@ impl Stat {
 
 /// The pid of a process, and how its PID namespace relates to that of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Numbers {
-    /// The number in the PID namespace of this process.
+pub struct PidInfo {
+    /// The pid in the PID namespace of this process.
     pub pid: Pid,
     /// Whether the process is in a PID namespace below that of this process.
     pub is_nested: bool,
@@ -240,9 +240,9 @@ impl Proc {
         Ok(u32::try_from(status.st_nlink.saturating_sub(2)).unwrap_or(u32::MAX))
     }
 
-    /// Does the same as [`try_numbers`](Self::try_numbers), and returns `None` if that fails.
-    pub fn numbers(&self, number: i32) -> Option<Numbers> {
-        self.try_numbers(number).ok().flatten()
+    /// Like [`try_pid_info`](Self::try_pid_info), but returns `None` if that fails.
+    pub fn pid_info(&self, number: i32) -> Option<PidInfo> {
+        self.try_pid_info(number).ok().flatten()
     }
 
     /// Returns the pid of a process and whether it is in a nested PID namespace; `None` if the process is in a
@@ -250,9 +250,9 @@ impl Proc {
     ///
     /// # Errors
     /// Fails if there is no such process or no free descriptor.
-    pub fn try_numbers(&self, number: i32) -> nix::Result<Option<Numbers>> {
+    pub fn try_pid_info(&self, number: i32) -> nix::Result<Option<PidInfo>> {
         if self.numbers_are_pids() && self.is_in_own_namespace(number) {
-            return Ok(Some(Numbers { pid: Pid::from_raw(number), is_nested: false }));
+            return Ok(Some(PidInfo { pid: Pid::from_raw(number), is_nested: false }));
         }
         let mut buffer = [0; READ_SIZE];
         let line = self.read_line(path(&mut [0; PATH_SIZE], number, "status"), NUMBERS, &mut buffer)?;
@@ -263,7 +263,7 @@ impl Proc {
                 pid = Some(Pid::from_raw(number));
             }
         }
-        Ok(pid.map(|pid| Numbers { pid, is_nested: count > self.depth }))
+        Ok(pid.map(|pid| PidInfo { pid, is_nested: count > self.depth }))
     }
 
     /// Returns the number of the process that a descriptor refers to; `None` if the process has been reaped or has no
@@ -327,7 +327,7 @@ impl Proc {
     /// Returns the pid of the process with this number in /proc. Returns `None` if this is not known, because /proc
     /// belongs to another PID namespace and the process has no pid in that of this process or cannot be read.
     pub fn pid(&self, number: i32) -> Option<Pid> {
-        if self.numbers_are_pids() { Some(Pid::from_raw(number)) } else { Some(self.numbers(number)?.pid) }
+        if self.numbers_are_pids() { Some(Pid::from_raw(number)) } else { Some(self.pid_info(number)?.pid) }
     }
 
     /// Returns whether /proc belongs to the PID namespace of this process, so that numbers in /proc are pids.
@@ -388,7 +388,7 @@ impl Proc {
             return Ok(());
         }
         let errno = |failure: io::Error| Errno::from_raw(failure.raw_os_error().unwrap_or(libc::EIO));
-        let fd = match PidFd::try_open(pid) {
+        let fd = match PidFd::open_raw(pid) {
             Ok(fd) => fd,
             Err(errno) => return ignore_dead(Err(errno)),
         };
@@ -558,8 +558,8 @@ mod tests {
     #[test]
     fn this_process_is_listed_and_is_not_nested() {
         let proc = Proc::open().unwrap();
-        let numbers = proc.numbers(getpid().as_raw()).unwrap();
-        assert!(!numbers.is_nested && numbers.pid == getpid());
+        let own = proc.pid_info(getpid().as_raw()).unwrap();
+        assert_eq!(own, PidInfo { pid: getpid(), is_nested: false });
         assert!(proc.is_in_own_namespace(getpid().as_raw()));
         let mut found = false;
         proc.for_each_process(|process| {

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, read, write};
 
 use super::not_nested::NotNested;
-use super::proc::{Identity, Listed, Proc};
+use super::proc::{Identity, Listed, PidInfo, Proc};
 use super::run_environment::{Membership, membership};
 use crate::process::clock;
 use crate::process::pidfd::PidFd;
@@ -270,9 +270,9 @@ fn possible_member(proc: &Proc, number: i32) -> nix::Result<Option<(Identity, Pi
         // The process is too old, dead, or hidden from this user.
         _ => return Ok(None),
     };
-    match proc.try_numbers(number) {
+    match proc.try_pid_info(number) {
         Err(errno) if is_shortage(errno) => Err(errno),
-        Ok(Some(numbers)) if numbers.is_nested => Ok(Some((Identity { number, started: stat.started }, numbers.pid))),
+        Ok(Some(PidInfo { pid, is_nested: true })) => Ok(Some((Identity { number, started: stat.started }, pid))),
         _ => Ok(None),
     }
 }
@@ -288,7 +288,7 @@ enum Killed {
 
 /// Kills a process if it belongs to the run.
 fn kill_member(proc: &Proc, run: &str, (process, pid): (Identity, Pid)) -> nix::Result<Killed> {
-    let fd = match PidFd::try_open(pid) {
+    let fd = match PidFd::open_raw(pid) {
         Ok(fd) => fd,
         Err(errno) if is_shortage(errno) => return Err(errno),
         Err(_) => return Ok(Killed::No),

@@ -50,7 +50,7 @@ pub fn as_user(user: u32, action: impl FnOnce() -> nix::Result<()>) -> nix::Resu
 /// Waits for a child, and kills it if it does not end within [`TIMEOUT`]. Without a free descriptor, there is no
 /// timeout.
 fn wait_for(child: Pid) -> nix::Result<()> {
-    if PidFd::try_open(child).is_ok_and(|fd| !fd.dies_within(TIMEOUT)) {
+    if PidFd::open_raw(child).is_ok_and(|fd| !fd.dies_within(TIMEOUT)) {
         let _ = kill(child, Signal::SIGKILL);
     }
     let mut status = 0;

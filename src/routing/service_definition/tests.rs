@@ -1,4 +1,5 @@
-//! Tests of how ports and addresses are matched with the definition of a Service, and of Services that are refused.
+//! Tests that ports and addresses are matched with the definition of a Service, and that unsuitable Services are
+//! refused.
 
 use super::*;
 
@@ -6,9 +7,9 @@ fn definition(spec: Value) -> ServiceDefinition {
     ServiceDefinition::new("default", "web", &json!({ "spec": spec }))
 }
 
-fn ports(spec: Value, wanted: &[&str]) -> Result<Vec<(String, u16, String)>, String> {
+fn ports(defined: Value, wanted: &[&str]) -> Result<Vec<(String, u16, String)>, String> {
     let wanted: Vec<PortOption> = wanted.iter().map(|port| port.parse().unwrap()).collect();
-    let ports = definition(json!({ "ports": spec })).slice_ports(&wanted)?;
+    let ports = definition(json!({ "ports": defined })).slice_ports(&wanted)?;
     Ok(ports.into_iter().map(|SlicePort { name, number, protocol }| (name, number, protocol)).collect())
 }
 
@@ -21,7 +22,7 @@ fn the_port_option_selects_ports_that_the_service_defines() {
     let server = json!([{ "name": "server", "port": 80, "targetPort": "http" }]);
     assert_eq!(ports(server.clone(), &["8080"]), Ok(vec![served("server", 8080, "TCP")]));
     assert_eq!(ports(server.clone(), &["server:8080"]), Ok(vec![served("server", 8080, "TCP")]));
-    assert_eq!(ports(server, &["http:8080"]), Ok(vec![served("server", 8080, "TCP")]), "by its targetPort");
+    assert_eq!(ports(server, &["http:8080"]), Ok(vec![served("server", 8080, "TCP")]), "a targetPort selects its port");
     let unnamed = json!([{ "port": 80, "targetPort": 8080 }]);
     assert_eq!(ports(unnamed, &["9090"]), Ok(vec![served("", 9090, "TCP")]));
     let dns = json!([
@@ -30,13 +31,13 @@ fn the_port_option_selects_ports_that_the_service_defines() {
         { "name": "metrics", "port": 9153 },
     ]);
     let both = vec![served("dns", 5353, "UDP"), served("dns-tcp", 5353, "TCP")];
-    assert_eq!(ports(dns.clone(), &["5353"]), Ok(both), "both protocols");
+    assert_eq!(ports(dns.clone(), &["5353"]), Ok(both), "a number selects the ports of both protocols");
     assert_eq!(ports(dns.clone(), &["5353/udp"]), Ok(vec![served("dns", 5353, "UDP")]));
     assert_eq!(ports(dns, &["9153"]), Ok(vec![served("metrics", 9153, "TCP")]));
 }
 
 #[test]
-fn a_headless_service_without_ports_gets_those_of_the_port_option() {
+fn a_service_that_defines_no_ports_gets_those_of_the_port_option() {
     assert_eq!(ports(json!([]), &["8080"]), Ok(vec![served("", 8080, "TCP")]));
 }
 
@@ -57,14 +58,14 @@ fn ports_that_do_not_fit_are_refused_with_a_suggestion() {
     let server = json!([{ "name": "server", "port": 80, "targetPort": 8080 }]);
     let two =
         json!([{ "name": "http", "port": 80, "targetPort": 8080 }, { "name": "dns", "port": 53, "protocol": "UDP" }]);
-    for (spec, wanted, remedy) in [
+    for (defined, wanted, remedy) in [
         (&server, &["http:8080"][..], "try --port server:8080"),
         (&server, &["server:8080/udp"], "try --port server:8080"),
         (&two, &["9090"], "try --port http:9090"),
         (&two, &["53/tcp"], "try --port dns:53/udp"),
         (&two, &["http:1", "http:2"], "for example --port http:8080,https:8443"),
     ] {
-        let refusal = ports(spec.clone(), wanted).unwrap_err();
+        let refusal = ports(defined.clone(), wanted).unwrap_err();
         assert!(refusal.ends_with(remedy), "{wanted:?}: {refusal}");
     }
 }

@@ -76,8 +76,7 @@ fn signals() -> Row {
             Row::ok("signals", "can be sent to a command that does not switch to another user")
         }
         SignalPermission::OnlyRoot => {
-            let finding =
-                "leaderrun is root without CAP_KILL: a command that switches to another user cannot be stopped";
+            let finding = "leaderrun is root with neither CAP_KILL nor CAP_SETUID: a command that switches to another user cannot be stopped";
             Row::note("signals", finding, "add the capability KILL, or run leaderrun as the command's user")
         }
     }

@@ -25,7 +25,7 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grade {
     Ok,
-    /// The run works, but could be better.
+    /// leaderrun works, but something could be better.
     Note,
     Failed,
 }

@@ -1,4 +1,4 @@
-//! The rows about the routing of traffic to the leader.
+//! The checks of `leaderrun doctor` for the routing of traffic to the leader.
 
 use super::cluster::{IfDenied, ask, examine_rules};
 use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
@@ -21,20 +21,20 @@ async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod:
 
 /// Adds rows about whether traffic can be routed to the leader.
 pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &str, routing: &Routing, manifest: &str) {
-    let (rules, checking_rules) = match routing {
+    let (routing_rules, check_rules) = match routing {
         Routing::PodLabel(PodLabel { pod, .. }) => {
             examine_pod(table, cluster, namespace, pod).await;
             (PodLabel::rules(namespace), Vec::new())
         }
         Routing::Service(service) => {
             let is_dual_stack = examine_service(table, cluster, namespace, service).await;
-            (service.name.rules(namespace, is_dual_stack), service.name.checking_rules(namespace))
+            (service.name.rules(namespace, is_dual_stack), service.name.check_rules(namespace))
         }
     };
     let if_denied = |_| IfDenied::Fails("; traffic is not routed to the leader");
-    examine_rules(table, cluster, &rules, if_denied, manifest).await;
+    examine_rules(table, cluster, &routing_rules, if_denied, manifest).await;
     let if_denied = |_| IfDenied::Degraded("; leaderrun cannot check whether traffic is routed to the leader only");
-    examine_rules(table, cluster, &checking_rules, if_denied, manifest).await;
+    examine_rules(table, cluster, &check_rules, if_denied, manifest).await;
 }
 
 /// Adds rows about whether the Service can route to this candidate and to no other endpoint. Returns whether the

@@ -317,7 +317,7 @@ impl CandidateState {
                 let silence = formatted_age(obstacle.since, now);
                 format!("{lock} has not been read or watched successfully for {silence}")
             }
-            ObstacleKind::ClaimsRefused => format!("{lock} is free, but claims on it are refused"),
+            ObstacleKind::ClaimsRefused => format!("{lock} is free, but attempts to acquire it are refused"),
         }
     }
 
@@ -344,7 +344,7 @@ impl CandidateState {
         match (self.obstacle(now).map(|obstacle| obstacle.kind), &self.observed) {
             (Some(ObstacleKind::NeverRead), _) | (None, None) => format!("starting: {lock} has not been read yet"),
             (Some(ObstacleKind::NoResponse), _) => format!("standby: cannot read or watch {lock}"),
-            (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: claims on {lock} are refused"),
+            (Some(ObstacleKind::ClaimsRefused), _) => format!("standby: attempts to acquire {lock} are refused"),
             (None, Some(observed)) => match self.activity(now) {
                 Activity::Claiming => format!("standby: acquiring {lock}"),
                 Activity::NotDue => format!("standby: {lock} is free, but its command is not due"),

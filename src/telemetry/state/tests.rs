@@ -87,7 +87,7 @@ fn ready_when_waiting_makes_a_standby_ready_if_it_can_take_over() {
 fn a_standby_whose_claims_are_refused_is_not_ready() {
     let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(0) });
     let mut state = state(ReadyWhen::Waiting, [Update::LockResponded, free, Update::WriteRefused]);
-    assert_eq!(state.readiness(at(1)), Err("default/job is free, but claims on it are refused".into()));
+    assert_eq!(state.readiness(at(1)), Err("default/job is free, but attempts to acquire it are refused".into()));
     state.apply(at(1), observed("b", Some(1)));
     assert_eq!(state.readiness(at(1)), Ok(()));
 }

@@ -28,7 +28,7 @@ fn check_with_min_remaining_fails_before_the_stop_signal() {
     proxy.partition();
     a.wait_for_exit(LOST);
     let output = a.output();
-    let (before, after) = output.split_once("TERM\n").expect("the stop signal");
+    let (before, after) = output.split_once("TERM\n").expect("the stop signal was printed");
     // The stop signal may also have ended a check that was running.
     let before = before.trim_end_matches("check 143\n");
     assert!(before.ends_with("check 1\n"), "{output}");
@@ -45,7 +45,7 @@ fn check_keeps_failing_when_renewals_succeed_again() {
     proxy.heal();
     a.wait_for_exit(LOST);
     let output = a.output();
-    let (_, after) = output.split_once("TERM\n").expect("the stop signal");
+    let (_, after) = output.split_once("TERM\n").expect("the stop signal was printed");
     assert!(after.contains("check 1\n") && !after.contains("check 0"), "{output}");
 }
 
@@ -131,7 +131,7 @@ fn check_inside_a_nested_run_checks_the_lock_of_the_nested_run() {
     let proxy = Proxy::start(Cluster::shared());
     let (outer, inner) = (TestLock::file(), TestLock::lease_through(proxy.kubeconfig()));
     let program = leaderrun();
-    let kubeconfig = inner.kubeconfig.as_ref().expect("a kubeconfig").display();
+    let kubeconfig = inner.kubeconfig.as_ref().expect("the lock has a kubeconfig").display();
     let timing = TIMING.join(" ");
     let inner_script = format!(
         "trap \"echo TERM; {program} check; echo inner \\$?; exit\" TERM; {program} check; echo inner $?; while :; do sleep 0.1; done"

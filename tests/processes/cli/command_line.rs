@@ -15,7 +15,7 @@ fn the_exit_status_says_how_the_command_ended() {
     let lock = TestLock::file();
     let not_executable = scratch::directory("program").join("text");
     fs::write(&not_executable, "not a program").expect("the file can be written");
-    let not_executable = not_executable.to_str().expect("a path");
+    let not_executable = not_executable.to_str().expect("the path is UTF-8");
     for (command, status) in [
         (["sh", "-c", "exit 0"], 0),
         (["sh", "-c", "exit 7"], 7),
@@ -85,14 +85,14 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
 /// The file or the context may be mended later, so the status is 69, which lets systemd restart the unit.
 #[testkit::test]
 fn an_unusable_file_or_context_is_not_a_usage_error() {
-    let missing = scratch::directory("kubeconfig").join("none").to_str().expect("a path").to_owned();
+    let missing = scratch::directory("kubeconfig").join("none").to_str().expect("the path is UTF-8").to_owned();
     let empty = scratch::directory("kubeconfig").join("empty");
     fs::write(&empty, "apiVersion: v1\nkind: Config\ncontexts: []\n").expect("the file can be written");
     let text = empty.with_file_name("text");
     fs::write(&text, "some text").expect("the file can be written");
-    let [empty, text] = [&empty, &text].map(|path| path.to_str().expect("a path"));
-    let valid = TestLock::lease().kubeconfig.expect("a kubeconfig");
-    let valid = valid.to_str().expect("a path");
+    let [empty, text] = [&empty, &text].map(|path| path.to_str().expect("the path is UTF-8"));
+    let valid = TestLock::lease().kubeconfig.expect("the lock has a kubeconfig");
+    let valid = valid.to_str().expect("the path is UTF-8");
     for (arguments, expected) in [
         (
             &["--lock", "file:/no/such/directory/x", "--", "true"][..],
@@ -128,7 +128,7 @@ fn an_unusable_file_or_context_is_not_a_usage_error() {
 #[testkit::test]
 fn the_message_about_a_kubeconfig_or_a_context_names_the_variable_that_was_given() {
     let lock = TestLock::lease();
-    let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig").to_str().expect("a path");
+    let kubeconfig = lock.kubeconfig.as_ref().expect("the lock has a kubeconfig").to_str().expect("the path is UTF-8");
     for (variables, expected) in [
         (&[("LEADERRUN_KUBECONFIG", "/no/such")][..], "LEADERRUN_KUBECONFIG=/no/such: no such file; "),
         (
@@ -203,7 +203,7 @@ fn a_variable_whose_name_is_mistyped_is_reported() {
 #[testkit::test]
 fn the_namespace_option_applies_to_a_lock_whose_name_has_no_namespace() {
     let lock = TestLock::lease();
-    let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("a kubeconfig"));
+    let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("the lock has a kubeconfig"));
     let candidate = || Candidate::without_options("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
     let with_option = candidate().args(["-n", namespace]);
     let with_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
@@ -251,7 +251,7 @@ fn arguments_reach_the_command_as_given() {
     let command = shell.into_iter().chain(arguments.iter().map(|argument| os_string(argument)));
     Candidate::new("a", &TestLock::file()).run(command).wait_for_exit(0);
     let expected: Vec<u8> = arguments.iter().flat_map(|argument| [*argument, b"\0"].concat()).collect();
-    assert_eq!(fs::read(written).expect("the written file"), expected);
+    assert_eq!(fs::read(written).expect("the file can be read"), expected);
 }
 
 #[testkit::test]
@@ -370,7 +370,7 @@ fn leaderrun_exits_with_the_status_of_the_command_even_if_its_parent_ignores_sig
 
 #[testkit::test]
 fn a_refusal_whose_message_cannot_be_written_keeps_its_status() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = std::io::pipe().expect("the pipe can be created");
     drop(reader);
     let unread = Candidate::without_options("a").args(["--wait"]).configure(move |command| {
         command.stderr(writer);

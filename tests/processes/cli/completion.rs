@@ -85,7 +85,10 @@ fn zsh_completes_words() {
 fn fish_completes_words() {
     assert_completes("fish", |script, lines| {
         let mut fish = Command::new("fish");
-        fish.env("HOME", script.parent().expect("a directory")).args(["--private", "-c", FISH]).arg(script).args(lines);
+        fish.env("HOME", script.parent().expect("the script is in a directory"))
+            .args(["--private", "-c", FISH])
+            .arg(script)
+            .args(lines);
         fish
     });
 }

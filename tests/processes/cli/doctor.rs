@@ -17,11 +17,11 @@ fn doctor(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
     doctor
 }
 
-/// Returns the first word of the subject in each line of a report with this grade.
+/// Returns the first word after the grade (`ok `, `note ` or `FAILED `) in each line that has this grade.
 fn subjects(doctor: &Running, grade: &str) -> Vec<String> {
     let output = doctor.output();
     let lines = output.lines().filter_map(|line| line.strip_prefix(grade));
-    lines.map(|line| line.split_whitespace().next().expect("the subject of the line").to_owned()).collect()
+    lines.map(|line| line.split_whitespace().next().expect("a subject follows the grade").to_owned()).collect()
 }
 
 #[testkit::test]
@@ -123,7 +123,7 @@ fn the_doctor_prints_a_remedy_for_an_api_server_that_cannot_be_used() {
     let silent = doctor(&lock, &[], 1);
     assert!(silent.output().contains("cannot be reached: no response within 10s\n"), "{}", silent.output());
 
-    let text = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    let text = fs::read_to_string(Cluster::shared().kubeconfig()).expect("the kubeconfig can be read");
     let wrong = scratch::directory("kubeconfig").join("wrong");
     fs::write(&wrong, text.replace("token-of-admin", "nonsense")).expect("the kubeconfig can be written");
     let unknown = doctor(&lock.through(wrong.clone()), &[], 1);
@@ -149,7 +149,7 @@ fn the_doctor_reports_a_lock_file_that_cannot_be_used() {
     if !nix::unistd::geteuid().is_root() {
         assert_eq!(subjects(&doctor(&inside, &[], 1), "FAILED "), ["directory"]);
         let usable = TestLock::file();
-        let companion = format!("{}.lock", usable.name.strip_prefix("file:").expect("a file"));
+        let companion = format!("{}.lock", usable.name.strip_prefix("file:").expect("the lock is a file lock"));
         fs::write(&companion, "").expect("the file can be written");
         fs::set_permissions(&companion, fs::Permissions::from_mode(0o400)).expect("the file mode can be changed");
         doctor(&usable, &[], 0);
@@ -179,7 +179,8 @@ fn the_doctor_shows_the_priority_of_requests() {
     }
     let level_uid = |name: &str| {
         let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/{name}");
-        Cluster::shared().admin().get(&path).expect("a level")["metadata"]["uid"].as_str().expect("a uid").to_owned()
+        let level = Cluster::shared().admin().get(&path).expect("the priority level exists");
+        level["metadata"]["uid"].as_str().expect("an object has a uid").to_owned()
     };
     assert!(report.output().contains("ok      priority    level exempt"), "{}", report.output());
     // Neither account has any permissions, but the API server still assigns their requests to priority levels.
@@ -199,8 +200,8 @@ fn the_doctor_shows_the_priority_of_requests() {
 
 #[testkit::test]
 fn the_doctor_reports_the_errors_in_a_command_line() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("the listener's address").to_string();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("127.0.0.1 has a free port");
+    let address = taken.local_addr().expect("a bound socket has an address").to_string();
     let lock = TestLock::file();
     let arguments = ["--wait", "0s", "--http", &address, "--kill-after", "5s", "--", "sleep 1"];
     let report = doctor(&lock, &arguments, 1);
@@ -247,7 +248,7 @@ fn the_doctor_finds_the_command_where_leaderrun_would_find_it() {
     fs::create_dir(&directory).expect("the directory can be created");
     fs::write(&program, "#!/bin/sh\n").expect("the file can be written");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).expect("the file mode can be changed");
-    let path = directory.to_str().expect("UTF-8");
+    let path = directory.to_str().expect("the path is UTF-8");
     let not_executable = report(Some(path), 1);
     let finding = format!("FAILED  command     {} is not executable by this user\n", program.display());
     assert!(not_executable.contains(&finding), "{not_executable}");
@@ -260,8 +261,8 @@ fn the_doctor_finds_the_command_where_leaderrun_would_find_it() {
 
 #[testkit::test]
 fn the_doctor_reports_a_server_that_is_not_kubernetes() {
-    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = server.local_addr().expect("the listener's address");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("127.0.0.1 has a free port");
+    let address = server.local_addr().expect("a bound socket has an address");
     std::thread::spawn(move || {
         for stream in server.incoming().flatten() {
             use std::io::{Read, Write};
@@ -292,11 +293,13 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     assert_eq!(subjects(&missing, "FAILED "), ["Service"], "{}", missing.output());
     let spec = json!({ "selector": { "app": "x" }, "ports": [{ "port": 80, "targetPort": 8080, "protocol": "TCP" }] });
     let admin = Cluster::shared().admin();
-    admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+    admin
+        .create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec }))
+        .expect("the Service can be created");
     let selects = doctor(&lock, &service, 1);
     assert!(selects.output().contains("web has a selector"), "{}", selects.output());
     let no_selector = json!({ "spec": { "selector": null } });
-    admin.merge_patch(&format!("{services}/web"), &no_selector).expect("a Service");
+    admin.merge_patch(&format!("{services}/web"), &no_selector).expect("the Service can be changed");
     let follows = doctor(&lock, &service, 0);
     assert!(follows.output().contains("the Service web follows the leader"), "{}", follows.output());
     assert!(
@@ -305,7 +308,7 @@ fn the_doctor_reports_a_service_that_does_not_follow_the_leader() {
     );
     let leftover = json!({ "metadata": { "name": "web" }, "subsets": [{ "addresses": [{ "ip": "10.1.9.9" }] }] });
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
-    admin.create(&endpoints, &leftover).expect("Endpoints");
+    admin.create(&endpoints, &leftover).expect("the Endpoints can be created");
     let report = doctor(&lock, &service, 0);
     assert!(report.output().contains("remedy: delete them: kubectl delete endpoints web"), "{}", report.output());
 }
@@ -329,12 +332,14 @@ fn the_doctor_checks_the_permissions_for_the_second_slice_of_a_dual_stack_servic
     let services = format!("/api/v1/namespaces/{namespace}/services");
     let create_service = |policy: &str| {
         let spec = json!({ "ipFamilyPolicy": policy, "ports": [{ "port": 80 }] });
-        admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+        admin
+            .create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec }))
+            .expect("the Service can be created");
     };
     let create_slice = |name: &str, family: &str| {
         let slice = json!({ "metadata": { "name": name }, "addressType": family, "endpoints": [], "ports": [] });
         let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-        admin.create(&path, &slice).expect("a slice");
+        admin.create(&path, &slice).expect("the EndpointSlice can be created");
     };
     let routing = ["--service", "web", "--address", "10.1.2.3,fd00::3"];
     create_slice("web-leader", "IPv4");
@@ -342,7 +347,7 @@ fn the_doctor_checks_the_permissions_for_the_second_slice_of_a_dual_stack_servic
     create_service("SingleStack");
     let single = doctor(&lock, &routing, 0);
     assert!(!single.output().contains("web-leader-ipv6"), "{}", single.output());
-    admin.delete(&format!("{services}/web")).expect("the Service");
+    admin.delete(&format!("{services}/web")).expect("the Service can be deleted");
     create_service("RequireDualStack");
     assert_eq!(subjects(&doctor(&lock, &routing, 1), "FAILED "), ["get", "update", "create"]);
     Cluster::shared().set_permissions(namespace, "candidate", rules(&["web-leader", "web-leader-ipv6"]));

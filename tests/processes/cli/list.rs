@@ -7,7 +7,7 @@ use testkit::{Candidate, Cluster, TestLock, rbac_rule};
 
 /// Configures a process that runs `leaderrun list` for the namespace of a lock, with the lock's kubeconfig.
 fn list(lock: &TestLock) -> Candidate {
-    let kubeconfig = lock.kubeconfig.as_ref().expect("a kubeconfig");
+    let kubeconfig = lock.kubeconfig.as_ref().expect("the lock has a kubeconfig");
     Candidate::without_options("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
 }
 
@@ -15,7 +15,7 @@ fn list(lock: &TestLock) -> Candidate {
 fn listed(lock: &TestLock) -> Vec<Value> {
     let mut list = list(lock).args(["-o", "json"]).start();
     list.wait_for_exit(0);
-    serde_json::from_str(&list.output()).expect("an array")
+    serde_json::from_str(&list.output()).expect("the output is a JSON array")
 }
 
 /// Returns a lock with the name `name` in the namespace of `lock`. `kind` is a prefix such as `configmap:`, or empty.
@@ -36,7 +36,9 @@ fn every_lock_is_listed_with_its_state() {
         "acquireTime": "2020-01-02T03:04:05.000000Z", "renewTime": "2020-01-02T03:04:05.000000Z",
     });
     let admin = Cluster::shared().admin();
-    admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    admin
+        .replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec }))
+        .expect("the lease can be written");
     let config_maps = format!("/api/v1/namespaces/{}/configmaps", lock.namespace());
     admin.create(&config_maps, &json!({ "metadata": { "name": "settings" } })).expect("a ConfigMap that is not a lock");
     testkit::eventually("a leads", || !a.output().is_empty());
@@ -85,7 +87,7 @@ fn each_used_slot_has_a_row_and_each_lock_with_slots_has_a_summary() {
     };
     let (mut a, b) = (run("a"), run("b"));
     testkit::eventually("both lead", || [&a, &b].iter().all(|leader| leader.output().ends_with('\n')));
-    let slot = |leader: &testkit::Running| leader.output().trim().parse::<u32>().expect("a slot");
+    let slot = |leader: &testkit::Running| leader.output().trim().parse::<u32>().expect("the output is a slot");
     let mut slots = [(slot(&a), "a"), (slot(&b), "b")];
     slots.sort_unstable();
     let objects = listed(&lock);
@@ -106,7 +108,10 @@ fn each_used_slot_has_a_row_and_each_lock_with_slots_has_a_summary() {
     for (slot, holder) in slots {
         let name = format!("job-{slot}");
         let (table, cell) = (print_table(), format!("configmap   {slot} of 11 "));
-        let row = table.lines().find(|line| line.starts_with(&format!("{name} "))).expect("a row");
+        let row = table
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")))
+            .expect("the table has a row for each slot");
         assert!(row.contains(&cell) && row.contains(&format!(" held    {holder} ")), "{table}");
     }
     assert!(print_table().ends_with(&summary(2)), "{}", print_table());
@@ -120,7 +125,7 @@ fn a_list_of_all_namespaces_has_a_namespace_column() {
     for lock in [&first, &second] {
         Candidate::new("a", lock).run(["true"]).wait_for_exit(0);
     }
-    let kubeconfig = first.kubeconfig.as_ref().expect("a kubeconfig");
+    let kubeconfig = first.kubeconfig.as_ref().expect("the lock has a kubeconfig");
     let list_all = || Candidate::without_options("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
     // The option takes precedence over the variable.
     let mut listing = list_all().env("LEADERRUN_NAMESPACE", "elsewhere").start();
@@ -197,7 +202,7 @@ fn a_large_config_map_that_is_not_a_lock_does_not_hide_a_lock() {
     let data = "\u{1}".repeat(1000 * 1024);
     let large = json!({ "metadata": { "name": "large" }, "data": { "key": data } });
     assert!(large.to_string().len() > MAX_RESPONSE);
-    Cluster::shared().admin().create(&config_maps, &large).expect("a large ConfigMap");
+    Cluster::shared().admin().create(&config_maps, &large).expect("the ConfigMap can be created");
     Candidate::new("a", &lock).run(["true"]).wait_for_exit(0);
     let objects = listed(&lock);
     let locks: Vec<&Value> = objects.iter().map(|object| &object["lock"]).collect();
@@ -212,7 +217,7 @@ fn locks_that_do_not_fit_into_one_response_are_listed() {
     for name in &names {
         let large = json!({ "metadata": { "name": name, "annotations": { "key": annotation } }, "spec": {} });
         let path = lock.lease_path().replace("/job", &format!("/{name}"));
-        Cluster::shared().admin().replace(&path, &large).expect("a large Lease");
+        Cluster::shared().admin().replace(&path, &large).expect("the Lease can be written");
     }
     let objects = listed(&lock);
     assert_eq!(objects.iter().map(|object| object["name"].clone()).collect::<Vec<_>>(), names);
@@ -232,7 +237,8 @@ fn new_objects_get_a_label_of_leaderrun_which_others_may_change() {
         let lock = TestLock::of_kind(kind);
         let path = plural.map_or_else(|| lock.lease_path(), |plural| lock.object_path(plural));
         let run = || Candidate::new("a", &lock).run(["true"]).wait_for_exit(0);
-        let labels = || Cluster::shared().admin().get(&path).expect("the object")["metadata"]["labels"].clone();
+        let labels =
+            || Cluster::shared().admin().get(&path).expect("the object can be read")["metadata"]["labels"].clone();
         run();
         assert_eq!(labels(), json!({ "app.kubernetes.io/managed-by": "leaderrun" }), "{kind}");
         let other_label = json!({ "metadata": { "labels": { "app.kubernetes.io/managed-by": "helm" } } });

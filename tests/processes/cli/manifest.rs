@@ -13,7 +13,7 @@ fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     serde_saphyr::from_multiple(&printed.output()).expect("YAML")
 }
 
-/// Creates the object in each document. Skips kinds that the in-process API server does not have.
+/// Creates the object in each document. Skips a FlowSchema in the in-process API server, which does not have this kind.
 fn apply(documents: &[Value]) {
     let cluster = Cluster::shared();
     for document in documents {
@@ -23,7 +23,7 @@ fn apply(documents: &[Value]) {
         let path = match kind {
             "Role" => format!("{rbac}/roles"),
             "RoleBinding" => format!("{rbac}/rolebindings"),
-            "ServiceAccount" | "FlowSchema" if !cluster.is_real() => continue,
+            "FlowSchema" if !cluster.is_real() => continue,
             "ServiceAccount" => format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
             "FlowSchema" => "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas".to_owned(),
             other => panic!("unexpected kind {other}"),
@@ -34,24 +34,25 @@ fn apply(documents: &[Value]) {
 }
 
 /// Returns a client with which the administrator impersonates a service account.
-fn client_for(namespace: &str, account: &str) -> Client {
-    Cluster::shared().admin().with_header("impersonate-user", &format!("system:serviceaccount:{namespace}:{account}"))
+fn client_for(namespace: &str, service_account: &str) -> Client {
+    let user = format!("system:serviceaccount:{namespace}:{service_account}");
+    Cluster::shared().admin().with_header("impersonate-user", &user)
 }
 
 #[testkit::test]
 fn the_manifest_grants_all_permissions_that_a_candidate_needs() {
     for kind in ["lease", "endpoints", "configmap", "endpoints+lease", "configmap+lease"] {
         let (lock, witnesses) = (TestLock::of_kind(kind), Witnesses::new());
-        let account = format!("system:serviceaccount:{}:job", lock.namespace());
-        let early = Candidate::new("early", &lock).args(["--as", &account, "--wait", "0s"]).run_script("true");
+        let user = format!("system:serviceaccount:{}:job", lock.namespace());
+        let early = Candidate::new("early", &lock).args(["--as", &user, "--wait", "0s"]).run_script("true");
         early.wait_for_log("not allowed to get");
         drop(early);
 
         let documents = documents(&lock.name, &["--priority"]);
         apply_and_wait(&lock, "job", &documents);
-        let mut a = Candidate::new("a", &lock).args(["--as", &account]).run_witness(&witnesses, &[]);
+        let mut a = Candidate::new("a", &lock).args(["--as", &user]).run_witness(&witnesses, &[]);
         witnesses.wait_for("a", 1);
-        let mut b = Candidate::new("b", &lock).args(["--as", &account]).run_witness(&witnesses, &["ends"]);
+        let mut b = Candidate::new("b", &lock).args(["--as", &user]).run_witness(&witnesses, &["ends"]);
         b.wait_for_log("held by a");
         a.stop();
         b.wait_for_exit(0);
@@ -65,10 +66,10 @@ fn the_manifest_grants_all_permissions_that_a_candidate_needs() {
 }
 
 /// Applies the manifest of a lock, and waits until the service account has the permissions in it.
-fn apply_and_wait(lock: &TestLock, account: &str, documents: &[Value]) {
+fn apply_and_wait(lock: &TestLock, service_account: &str, documents: &[Value]) {
     apply(documents);
     for role in documents.iter().filter(|document| document["kind"] == "Role") {
-        testkit::wait_until_allowed(&client_for(lock.namespace(), account), lock.namespace(), &role["rules"]);
+        testkit::wait_until_allowed(&client_for(lock.namespace(), service_account), lock.namespace(), &role["rules"]);
     }
 }
 
@@ -78,16 +79,16 @@ fn the_manifest_grants_all_permissions_that_routing_needs() {
     let label = ["--pod-label", "role=leader", "--pod", "a"];
     for (arguments, route) in [(&service[..], "the Service web"), (&label[..], "the label role=leader on pod a")] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-        let spec = serde_json::json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
-        let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": spec });
+        let pod_spec = serde_json::json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+        let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": pod_spec });
         let pods = format!("/api/v1/namespaces/{}/pods", lock.namespace());
         Cluster::shared().admin().create(&pods, &pod).expect("a pod");
         let service = serde_json::json!({ "metadata": { "name": "web" }, "spec": { "ports": [{ "port": 8080 }] } });
         let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
         Cluster::shared().admin().create(&services, &service).expect("a Service");
-        let account = format!("system:serviceaccount:{}:worker", lock.namespace());
+        let user = format!("system:serviceaccount:{}:worker", lock.namespace());
         let doctor = |status| {
-            let mut doctor = Candidate::subcommand("doctor", &lock).args(["--as", &account]).args(arguments).start();
+            let mut doctor = Candidate::subcommand("doctor", &lock).args(["--as", &user]).args(arguments).start();
             doctor.wait_for_exit(status);
             doctor.output()
         };
@@ -95,7 +96,7 @@ fn the_manifest_grants_all_permissions_that_routing_needs() {
         let options = [&arguments[..2], &["--service-account", "worker"]].concat();
         let remedy = format!("leaderrun manifest --lock {} {} ", lock.name, options.join(" "));
         assert!(report_before.contains("not allowed; traffic is not routed to the leader"), "{report_before}");
-        // The limit on locked memory may be too low for an ordinary user.
+        // doctor may also print a remedy for a low limit on locked memory, which is not about permissions.
         let is_about_permissions = |line: &&str| line.contains("remedy: ") && !line.contains("locked memory");
         for line in report_before.lines().filter(is_about_permissions) {
             assert!(line.contains(&remedy), "{line}");
@@ -103,7 +104,7 @@ fn the_manifest_grants_all_permissions_that_routing_needs() {
         apply_and_wait(&lock, "worker", &documents(&lock.name, &options));
         let report_after = doctor(0);
         assert!(!report_after.contains("not allowed"), "{report_after}");
-        let mut a = Candidate::new("a", &lock).args(["--as", &account]).args(arguments).run_witness(&witnesses, &[]);
+        let mut a = Candidate::new("a", &lock).args(["--as", &user]).args(arguments).run_witness(&witnesses, &[]);
         a.wait_for_log(&format!("{route} routes to this candidate"));
         a.stop();
         a.wait_for_log(&format!("{route} no longer routes to this candidate"));

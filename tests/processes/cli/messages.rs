@@ -25,7 +25,7 @@ fn run_until_it_gives_up(candidate: Candidate, status: i32) -> String {
 }
 
 fn path_of_file(lock: &TestLock) -> &str {
-    lock.name.strip_prefix("file:").expect("a file")
+    lock.name.strip_prefix("file:").expect("the lock is a file lock")
 }
 
 #[testkit::test]
@@ -106,8 +106,8 @@ fn a_leader_that_loses_a_permission_prints_a_role_that_can_be_copied() {
     set_verbs(&["get", "watch"]);
     a.wait_for_log("kind: Role\n");
     let log = a.log();
-    let (before, _) = log.split_once("\napiVersion: ").expect("a Role");
-    let line = before.lines().last().expect("a line");
+    let (before, _) = log.split_once("\napiVersion: ").expect("the log contains a Role");
+    let line = before.lines().last().expect("a line precedes the Role");
     assert!(line.contains("; the command will be stopped in "), "{log}");
     assert!(line.ends_with("unless a renewal succeeds; bind this Role to the user or service account:"), "{log}");
     a.stop();
@@ -122,9 +122,9 @@ fn the_message_about_an_outage_states_when_the_command_is_stopped() {
     proxy.partition();
     a.wait_for_log("does not respond; trying again; the command will be stopped in ");
     let log = a.log();
-    let (_, rest) = log.split_once("the command will be stopped in ").expect("a time");
-    let (left, rest) = rest.split_once(" unless").expect("a time");
-    let left = humantime::parse_duration(left).expect("a duration");
+    let (_, rest) = log.split_once("the command will be stopped in ").expect("the message states a time");
+    let (left, rest) = rest.split_once(" unless").expect("the time is followed by a condition");
+    let left = humantime::parse_duration(left).expect("the time is a duration");
     assert!(left < Duration::from_secs(4), "{log}");
     assert!(rest.starts_with(" a renewal succeeds"), "{log}");
     proxy.heal();

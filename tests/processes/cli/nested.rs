@@ -33,12 +33,12 @@ fn leaderrun_refuses_to_wait_for_the_lock_of_the_command_in_which_it_runs() {
 #[testkit::test]
 fn a_nested_run_recognizes_the_same_lock_by_another_name() {
     let lock = TestLock::file();
-    let path = lock.name.strip_prefix("file:").expect("a file");
-    let (directory, name) = path.rsplit_once('/').expect("a directory");
+    let path = lock.name.strip_prefix("file:").expect("the lock is a file lock");
+    let (directory, name) = path.rsplit_once('/').expect("the path is absolute");
     let link = scratch::directory("link").join("to");
     symlink(directory, &link).expect("the link can be created");
     for other_name in [
-        format!("{directory}/../{}/{name}", directory.rsplit('/').next().expect("a name")),
+        format!("{directory}/../{}/{name}", directory.rsplit('/').next().expect("rsplit returns at least one part")),
         format!("{}/{name}", link.display()),
     ] {
         let inner = TestLock { name: format!("file:{other_name}"), kubeconfig: None };
@@ -66,8 +66,9 @@ fn a_nested_run_can_acquire_a_different_lock() {
     a.wait_for_exit(0);
     let output = a.output();
     let value = |name: &str| output.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).map(str::to_owned);
-    let record = fs::read_to_string(outer.name.strip_prefix("file:").expect("a file")).expect("a record");
-    let outer_run = value("LEADERRUN_OUTER_RUNS").expect("the outer run");
+    let record = fs::read_to_string(outer.name.strip_prefix("file:").expect("the lock is a file lock"))
+        .expect("the record can be read");
+    let outer_run = value("LEADERRUN_OUTER_RUNS").expect("the environment names the outer run");
     assert!(record.contains(&outer_run), "{record}: {outer_run}");
     assert_ne!(value("LEADERRUN_RUN_ID"), Some(outer_run));
 }

@@ -16,7 +16,7 @@ fn release(lock: &TestLock, arguments: &[&str], status: i32) -> Running {
 }
 
 /// Starts a holder and a standby, and kills the holder as if its machine had failed. Returns the standby.
-fn start_standby_behind_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
+fn start_standby_and_kill_holder(lock: &TestLock, witnesses: &Witnesses) -> Running {
     let a = Candidate::with_timing("a", lock, LONG_DURATIONS).run_witness(witnesses, &[]);
     witnesses.wait_for("a", 1);
     let b = Candidate::with_timing("b", lock, LONG_DURATIONS).run_witness(witnesses, &["ends"]);
@@ -31,18 +31,18 @@ fn start_standby_behind_dead_holder(lock: &TestLock, witnesses: &Witnesses) -> R
 }
 
 #[testkit::test]
-fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
+fn a_forced_release_ends_the_wait_for_a_dead_holder() {
     let kinds = ["lease", "configmap", "endpoints+lease"].map(TestLock::of_kind);
     for lock in [TestLock::file()].into_iter().chain(kinds) {
         let name = lock.name.trim_start_matches("lease:");
         let witnesses = Witnesses::new();
-        let mut b = start_standby_behind_dead_holder(&lock, &witnesses);
+        let mut b = start_standby_and_kill_holder(&lock, &witnesses);
         let released = release(&lock, &[], 0);
         let output = released.output();
         assert!(output.starts_with(&format!("{name} is held by a, acquired at 20")), "{output}");
         assert!(output.contains(", and expires 1h after the last renewal; waiting 2s for a renewal\n"), "{output}");
         assert!(
-            output.contains(&format!("released {name} by force: every candidate may acquire it at once")),
+            output.contains(&format!("forcibly released {name}: any candidate may acquire it immediately")),
             "{output}"
         );
         b.wait_for_exit(0);
@@ -55,11 +55,11 @@ fn a_release_by_force_ends_the_wait_for_a_dead_holder() {
 
 /// An operator may have deleted or emptied the record before running `leaderrun release`.
 #[testkit::test]
-fn a_release_by_force_ends_the_wait_after_the_record_was_deleted_or_emptied() {
+fn a_forced_release_ends_the_wait_after_the_record_was_deleted_or_emptied() {
     let emptied = serde_json::json!({ "spec": { "holderIdentity": "" } });
     for is_deleted in [true, false] {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-        let mut b = start_standby_behind_dead_holder(&lock, &witnesses);
+        let mut b = start_standby_and_kill_holder(&lock, &witnesses);
         let admin = Cluster::shared().admin();
         let edited =
             if is_deleted { admin.delete(&lock.lease_path()) } else { admin.merge_patch(&lock.lease_path(), &emptied) };
@@ -72,7 +72,7 @@ fn a_release_by_force_ends_the_wait_after_the_record_was_deleted_or_emptied() {
 }
 
 #[testkit::test]
-fn a_release_by_force_is_refused_while_the_holder_renews() {
+fn a_forced_release_is_refused_while_the_holder_renews() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let witnesses = Witnesses::new();
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
@@ -87,14 +87,14 @@ fn a_release_by_force_is_refused_while_the_holder_renews() {
 }
 
 #[testkit::test]
-fn a_frozen_holder_whose_lock_was_released_by_force_kills_its_command_when_it_is_thawed() {
+fn a_frozen_holder_whose_lock_was_forcibly_released_kills_its_command_when_it_is_thawed() {
     let lock = TestLock::lease();
     let mut a = Candidate::with_timing("a", &lock, LONG_DURATIONS).run_script("echo runs; exec sleep 1000");
-    testkit::eventually("the command of a runs", || !a.output().is_empty());
+    testkit::eventually("a's command is running", || !a.output().is_empty());
     a.signal(Signal::SIGSTOP);
     release(&lock, &[], 0);
     let b = Candidate::with_timing("b", &lock, LONG_DURATIONS).run_script("echo runs; exec sleep 1000");
-    testkit::eventually("the command of b runs", || !b.output().is_empty());
+    testkit::eventually("b's command is running", || !b.output().is_empty());
     a.signal(Signal::SIGCONT);
     a.wait_for_exit(LOST);
     assert!(a.log().contains("held by b"), "{}", a.log());

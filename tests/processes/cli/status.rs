@@ -9,7 +9,7 @@ use testkit::{Candidate, Cluster, Proxy, TestLock, eventually, scratch};
 /// Returns the exit status and the JSON document of `leaderrun status`.
 fn status(lock: &TestLock) -> (i32, Value) {
     let mut status_command = Candidate::subcommand("status", lock).args(["-o", "json"]).start();
-    let status = status_command.wait().code().expect("a status");
+    let status = status_command.wait().code().expect("the subcommand exits");
     (
         status,
         serde_json::from_str(&status_command.output())
@@ -66,7 +66,7 @@ fn status_shows_the_record_of_another_program() {
     let lock = TestLock::lease();
     let spec = json!({ "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 });
     let lease = json!({ "metadata": { "name": "job" }, "spec": spec });
-    Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
+    Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("the lease can be written");
     let mut shown = Candidate::subcommand("status", &lock).start();
     shown.wait_for_exit(0);
     for expected in ["\\u{1b}[2Jx\n", "not written by leaderrun", "the record does not say"] {
@@ -114,7 +114,11 @@ fn status_explains_why_a_lock_has_no_record() {
 
 /// Returns the lines that have been printed so far, without their times.
 fn lines(watching: &testkit::Running) -> Vec<String> {
-    watching.output().lines().map(|line| line.split_once("Z ").expect("a time").1.to_owned()).collect()
+    watching
+        .output()
+        .lines()
+        .map(|line| line.split_once("Z ").expect("each line begins with a time").1.to_owned())
+        .collect()
 }
 
 #[testkit::test]
@@ -159,7 +163,7 @@ fn all_slots_are_shown_together() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let show = |options: &[&str]| {
             let mut shown = Candidate::subcommand("status", &lock).args(options).start();
-            let code = shown.wait().code().expect("a status");
+            let code = shown.wait().code().expect("the subcommand exits");
             (code, shown.output(), shown.log())
         };
         let slots = ["--slots", "2"];
@@ -177,7 +181,7 @@ fn all_slots_are_shown_together() {
         let held = format!("{}-{slot} is held by a, transitions 0\n", lock.name);
         assert!(code == 0 && all.contains(&held) && all.ends_with("2 of 2 slots are held\n"), "{all}");
         let (_, json, _) = show(&[&slots[..], &["-o", "json"]].concat());
-        let json: Value = serde_json::from_str(&json).expect("an array");
+        let json: Value = serde_json::from_str(&json).expect("the output is a JSON array");
         assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
         // Without --slots, the name is that of a lock without a record.
         let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);

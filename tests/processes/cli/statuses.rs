@@ -33,7 +33,7 @@ fn assert_unusable(lock: &TestLock, reason: &str) {
 
 /// Writes a copy of the administrator's kubeconfig in which `text` is replaced with `replacement`. Returns its path.
 fn kubeconfig_with(text: &str, replacement: &str) -> PathBuf {
-    let original = fs::read_to_string(Cluster::shared().kubeconfig()).expect("a kubeconfig");
+    let original = fs::read_to_string(Cluster::shared().kubeconfig()).expect("the kubeconfig can be read");
     assert!(original.contains(text), "{original}");
     let path = scratch::directory("kubeconfig").join("changed");
     fs::write(&path, original.replace(text, replacement)).expect("the kubeconfig can be written");
@@ -103,7 +103,11 @@ fn a_missing_permission_is_not_a_conflict() {
 fn an_api_server_that_cannot_be_used_is_not_a_conflict() {
     let address = Cluster::shared().address().to_string();
     // The listener is dropped immediately, so nothing listens at this address.
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").to_string();
+    let unused = TcpListener::bind("127.0.0.1:0")
+        .expect("127.0.0.1 has a free port")
+        .local_addr()
+        .expect("a bound socket has an address")
+        .to_string();
     // The first letter of a reason may be upper-case or lower-case. An empty reason stands for any reason.
     for (kubeconfig, reason) in [
         (kubeconfig_with("token-of-admin", "nonsense"), "nauthorized"),

@@ -29,10 +29,10 @@ fn a_holder_steps_down_when_asked_but_its_successor_does_not() {
         assert_eq!(step_down(&lock, 0), format!("asked a to step down from {name}\n"));
         let ended = a.wait();
         assert_ne!(ended.code(), Some(LOST), "stepping down is not a loss: {}", a.log());
-        a.wait_for_log("asks this candidate to release");
+        a.wait_for_log("asked to release");
         witnesses.wait_for("b", 1);
         b.wait_for_log("started the command");
-        assert!(!b.log().contains("asks this candidate to release"), "{}", b.log());
+        assert!(!b.log().contains("asked to release"), "{}", b.log());
         b.stop();
         witnesses.assert_one_at_a_time(2);
     }
@@ -46,8 +46,8 @@ fn a_holder_that_steps_down_renews_the_lease_until_its_command_is_dead() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_log("held by a");
     step_down(&lock, 0);
-    a.wait_for_log("asks this candidate to release");
-    let lease = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    a.wait_for_log("asked to release");
+    let lease = || Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read");
     eventually("the request is removed from the record", || {
         lease()["metadata"]["annotations"]["leaderrun/step-down"].is_null()
     });
@@ -75,11 +75,7 @@ fn a_request_to_step_down_does_not_apply_to_the_next_leader() {
     assert!(second_output.contains("asked a"), "asking again should be accepted: {second_output}");
     let mut b = Candidate::new("b", &lock).run_script("true");
     b.wait_for_exit(0);
-    assert!(
-        !b.log().contains("asks this candidate to release"),
-        "the request should apply only to a's run: {}",
-        b.log()
-    );
+    assert!(!b.log().contains("asked to release"), "the request should apply only to a's run: {}", b.log());
     a.signal(Signal::SIGCONT);
 }
 
@@ -89,7 +85,7 @@ fn step_down_fails_if_the_lock_is_free_or_its_holder_does_not_run_leaderrun() {
     assert_eq!(step_down(&lock, 1), format!("{} is free\n", lock.name));
     let lease =
         json!({ "metadata": { "name": "job" }, "spec": { "holderIdentity": "stranger", "leaseDurationSeconds": 15 } });
-    Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("a lease");
+    Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("the lease can be written");
     assert!(step_down(&lock, FAILED).contains("stranger does not run leaderrun"));
 }
 

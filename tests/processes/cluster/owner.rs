@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testkit::exit_status::FAILED;
 use testkit::{CANDIDATE_VERBS, Candidate, Client, Cluster, TestLock, eventually, rbac_rule};
 
-const DEPLOYMENT: [&str; 2] = ["--owner", "deployment/web"];
+const OWNER_OPTION: [&str; 2] = ["--owner", "deployment/web"];
 
 /// Durations that leave enough time for every request, even on a busy machine.
 const TIMING: [&str; 6] = ["--lease-duration", "60s", "--renew-deadline", "40s", "--retry-period", "1s"];
@@ -27,23 +27,23 @@ impl Owners {
 
     /// Returns the path of the objects of this kind.
     fn path(&self, kind: &str) -> String {
-        let group = match kind {
+        let prefix = match kind {
             "Pod" => "/api/v1",
             "Job" | "CronJob" => "/apis/batch/v1",
             _ => "/apis/apps/v1",
         };
-        format!("{group}/namespaces/{}/{}s", self.namespace, kind.to_lowercase())
+        format!("{prefix}/namespaces/{}/{}s", self.namespace, kind.to_lowercase())
     }
 
     /// Creates an object, which is controlled by `controller` if there is one. Returns a reference to the new object.
     fn create(&self, kind: &str, name: &str, controller: Option<&Value>) -> Value {
         let labels = json!({ "app": "web" });
-        let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
-        let template = json!({ "metadata": { "labels": labels }, "spec": pod });
+        let pod_spec = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+        let template = json!({ "metadata": { "labels": labels }, "spec": pod_spec });
         let mut job_template = template.clone();
         job_template["spec"]["restartPolicy"] = "Never".into();
         let spec = match kind {
-            "Pod" => pod,
+            "Pod" => pod_spec,
             "Job" => json!({ "template": job_template }),
             "CronJob" => json!({ "schedule": "0 3 * * *", "jobTemplate": { "spec": { "template": job_template } } }),
             _ => json!({ "selector": { "matchLabels": labels }, "serviceName": "web", "template": template }),
@@ -52,9 +52,9 @@ impl Owners {
         let object = json!({ "metadata": { "name": name, "ownerReferences": references }, "spec": spec });
         let path = self.path(kind);
         let object = self.client.create(&path, &object).unwrap_or_else(|refusal| panic!("{kind}: {refusal:?}"));
-        let version = if kind == "Pod" { "v1" } else { path.split("/namespaces/").next().expect("a group") };
-        let version = version.trim_start_matches("/apis/");
-        json!({ "apiVersion": version, "kind": kind, "name": name, "uid": object["metadata"]["uid"] })
+        let (prefix, _) = path.split_once("/namespaces/").expect("the path contains a namespace");
+        let api_version = prefix.trim_start_matches("/apis/").trim_start_matches("/api/");
+        json!({ "apiVersion": api_version, "kind": kind, "name": name, "uid": object["metadata"]["uid"] })
     }
 }
 
@@ -81,7 +81,7 @@ fn every_object_of_a_lock_gets_the_owner() {
         let lock = TestLock::of_kind(kind);
         let deployment = Owners::new(&lock).create("Deployment", "web", None);
         let slot_options: Vec<&str> = slots.into_iter().flat_map(|slots| ["--slots", slots]).collect();
-        let mut run = candidate(&lock).args(DEPLOYMENT).args(&slot_options).run_script("echo $LEADERRUN_SLOT");
+        let mut run = candidate(&lock).args(OWNER_OPTION).args(&slot_options).run_script("echo $LEADERRUN_SLOT");
         run.wait_for_exit(0);
         let lease_name = if slots.is_none() { "job".to_owned() } else { format!("job-{}", run.output().trim()) };
         let paths = match kind {
@@ -90,8 +90,8 @@ fn every_object_of_a_lock_gets_the_owner() {
             _ => vec![lock.object_path("endpoints"), lease_path(&lock, "job")],
         };
         for path in paths {
-            // The reference has no other fields: the owner does not control the lock, and the deletion of the owner
-            // does not wait for the deletion of the lock.
+            // The reference has neither `controller` nor `blockOwnerDeletion`: the owner does not manage the lock, and
+            // its deletion need not wait for the deletion of the lock.
             assert_eq!(owners_at(&path), json!([deployment]), "{path}");
         }
         assert!(!run.log().contains("has no owner"), "{}", run.log());
@@ -108,7 +108,7 @@ fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
     let first = owners.create("Deployment", "web", None);
     let other_owner = json!({ "metadata": { "ownerReferences": [other] } });
     owners.client.merge_patch(&lock.lease_path(), &other_owner).expect("another owner");
-    let run = || candidate(&lock).args(DEPLOYMENT).run_script("exec sleep 1000");
+    let run = || candidate(&lock).args(OWNER_OPTION).run_script("exec sleep 1000");
     let mut a = run();
     eventually("the owner is added", || owners_at(&lock.lease_path()) == json!([other, first]));
     a.stop();
@@ -152,14 +152,14 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
     let rules = json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]);
     cluster.set_permissions(lock.namespace(), "candidate", rules);
     let namespace = lock.namespace();
-    let pod = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
-    let pod = json!({ "metadata": { "name": "alone" }, "spec": pod });
+    let pod_spec = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
+    let pod = json!({ "metadata": { "name": "alone" }, "spec": pod_spec });
     cluster.admin().create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).expect("a pod");
     let as_admin = TestLock { name: format!("{namespace}/other"), ..lock.through(cluster.kubeconfig()) };
     for (lock, options, expected) in [
         (
             &lock,
-            &DEPLOYMENT[..],
+            &OWNER_OPTION[..],
             format!(
                 "{namespace}/job has no owner: not allowed to get deployments.apps \"web\" in namespace \"{namespace}\"; \
                  leaderrun manifest --lock {namespace}/job --owner deployment/web prints a Role that allows it"
@@ -167,7 +167,7 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
         ),
         (
             &as_admin,
-            &DEPLOYMENT,
+            &OWNER_OPTION,
             format!("there is no Deployment \"web\" in namespace \"{namespace}\"; set --owner to an existing object"),
         ),
         (&as_admin, &["--owner", "auto", "--pod", "none"], "there is no Pod \"none\"".to_owned()),
@@ -183,7 +183,7 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
 #[testkit::test]
 fn the_manifest_for_an_owner_grants_all_permissions_that_leaderrun_doctor_requires() {
     let cluster = Cluster::shared();
-    for options in [&DEPLOYMENT[..], &["--owner", "auto"]] {
+    for options in [&OWNER_OPTION[..], &["--owner", "auto"]] {
         let lock = TestLock::lease_through(cluster.kubeconfig_for("candidate"));
         let owners = Owners::new(&lock);
         let pod: &[&str] = if options.contains(&"auto") { &["--pod", "web-1-x"] } else { &[] };
@@ -223,13 +223,13 @@ fn the_manifest_for_an_owner_grants_all_permissions_that_leaderrun_doctor_requir
     }
 }
 
-/// The test deletes the Lease in place of Kubernetes' garbage collector, which deletes an object after its owner.
+/// The test deletes the Lease itself, as Kubernetes' garbage collector does once the owner is gone.
 #[testkit::test]
 fn a_held_lock_outlives_its_owner_and_gets_its_owner_back_on_release() {
     let lock = TestLock::lease();
     let owners = Owners::new(&lock);
     let deployment = owners.create("Deployment", "web", None);
-    let mut a = candidate(&lock).args(DEPLOYMENT).run_script("echo $LEADERRUN_RUN_ID; exec sleep 1000");
+    let mut a = candidate(&lock).args(OWNER_OPTION).run_script("echo $LEADERRUN_RUN_ID; exec sleep 1000");
     eventually("a leads", || !a.output().is_empty());
     assert_eq!(owners_at(&lock.lease_path()), json!([deployment]));
     let admin = &owners.client;
@@ -252,7 +252,7 @@ fn a_held_lock_outlives_its_owner_and_gets_its_owner_back_on_release() {
 }
 
 #[testkit::test]
-fn a_lock_works_without_an_owner_that_the_api_server_refuses() {
+fn a_lock_works_if_the_api_server_refuses_to_set_its_owner() {
     let cluster = Cluster::start_in_process();
     let namespace = cluster.new_namespace();
     let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(cluster.kubeconfig_for("candidate")) };
@@ -263,7 +263,7 @@ fn a_lock_works_without_an_owner_that_the_api_server_refuses() {
     let deployment = owners.create("Deployment", "web", None);
     candidate(&lock).run(["true"]).wait_for_exit(0);
     cluster.api_server().protect_owners();
-    let run = || candidate(&lock).args(DEPLOYMENT).run(["true"]);
+    let run = || candidate(&lock).args(OWNER_OPTION).run(["true"]);
     let mut refused = run();
     refused.wait_for_exit(0);
     let expected =

@@ -76,7 +76,10 @@ fn the_message_about_a_server_that_is_not_an_api_server_says_so() {
     {
         let respond = move || (code, vec![("content-type", content_type.to_owned())], body.to_owned());
         let log = run_status(RecordingServer::responding_with(None, respond).address()).log();
-        assert!(log.contains("not a Kubernetes API server") || log.contains("is not an API object"), "{log}");
+        assert!(
+            log.contains("did not respond like a Kubernetes API server") || log.contains("is not an API object"),
+            "{log}"
+        );
         assert!(!log.contains("Welcome"), "{log}");
     }
 }

@@ -32,7 +32,7 @@ fn authority_params(name: &str) -> CertificateParams {
     params
 }
 
-fn self_signed(params: CertificateParams) -> Issuer {
+fn root_authority(params: CertificateParams) -> Issuer {
     CertifiedIssuer::self_signed(params, new_key()).expect("an authority")
 }
 
@@ -160,7 +160,7 @@ fn assert_only_leaderrun_refuses(description: &str, setup: &Setup, reason: &str)
 
 #[testkit::test]
 fn a_certificate_of_the_configured_authority_is_accepted_if_its_chain_is_complete() {
-    let issuer = self_signed(authority_params("one"));
+    let issuer = root_authority(authority_params("one"));
     assert_accepted("a certificate", &Setup::issued(server_params(), &issuer));
     let mut for_servers_and_clients = server_params();
     for_servers_and_clients.extended_key_usages =
@@ -175,9 +175,13 @@ fn a_certificate_of_the_configured_authority_is_accepted_if_its_chain_is_complet
     with_chain.chain.push(intermediate.der().clone());
     assert_accepted("the certificate of a trusted intermediate authority", &with_chain);
     with_chain.trusted = issuer.pem();
-    assert_accepted("a certificate with its intermediate authority", &with_chain);
+    assert_accepted("a certificate with its intermediate certificate", &with_chain);
     with_chain.chain.pop();
-    assert_refused("a missing intermediate certificate", &with_chain, "its issuer is not the configured authority");
+    assert_refused(
+        "a certificate without its intermediate certificate",
+        &with_chain,
+        "its issuer is not the configured authority",
+    );
 }
 
 #[testkit::test]
@@ -204,12 +208,13 @@ fn a_server_certificate_that_is_the_configured_authority_is_accepted_if_it_is_va
 
 #[testkit::test]
 fn a_server_may_use_a_valid_authority_certificate_that_the_configured_authority_issued() {
-    let issuer = self_signed(authority_params("one"));
+    let issuer = root_authority(authority_params("one"));
     let mut both = authority_params("both");
     both.subject_alt_names = server_params().subject_alt_names;
     assert_accepted("an authority that the configured authority issued", &Setup::issued(both.clone(), &issuer));
-    let mut forged = Setup::issued(both.clone(), &self_signed(authority_params("one")));
+    let mut forged = Setup::issued(both.clone(), &root_authority(authority_params("one")));
     forged.trusted = issuer.pem();
+    // The configured authority has not issued this certificate, so the TLS library's refusal is not overridden.
     assert_refused(
         "a certificate of another authority with the same name",
         &forged,
@@ -230,13 +235,13 @@ fn a_server_may_use_a_valid_authority_certificate_that_the_configured_authority_
     let other_network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
     constrained.name_constraints =
         Some(NameConstraints { permitted_subtrees: vec![other_network], excluded_subtrees: Vec::new() });
-    let constrained = Setup::issued(both, &self_signed(constrained));
+    let constrained = Setup::issued(both, &root_authority(constrained));
     assert_refused("a certificate of an authority for other networks", &constrained, "is refused");
 }
 
 #[testkit::test]
-fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
-    let issuer = self_signed(authority_params("one"));
+fn certificates_may_expire_in_any_year_but_must_not_begin_before_1970() {
+    let issuer = root_authority(authority_params("one"));
     let with_years = |mut params: CertificateParams, from, until| {
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(until, 12, 31);
@@ -244,55 +249,58 @@ fn certificates_may_be_valid_until_any_year_but_not_from_before_1970() {
     };
     for (from, until) in [(1970, 2049), (2020, 2050), (2020, 9999)] {
         assert_accepted(
-            &format!("{from} to {until}"),
+            &format!("a certificate valid from {from} to {until}"),
             &Setup::issued(with_years(server_params(), from, until), &issuer),
         );
-        let authority = self_signed(with_years(authority_params("two"), from, until));
-        assert_accepted(&format!("an authority from {from} to {until}"), &Setup::issued(server_params(), &authority));
+        let authority = root_authority(with_years(authority_params("two"), from, until));
+        assert_accepted(
+            &format!("an authority valid from {from} to {until}"),
+            &Setup::issued(server_params(), &authority),
+        );
     }
     let reason = "has a date that is malformed or before 1970, which the TLS library does not support";
     assert_only_leaderrun_refuses(
-        "an old server certificate",
+        "a server certificate from 1960",
         &Setup::issued(with_years(server_params(), 1960, 2049), &issuer),
         reason,
     );
-    let old = self_signed(with_years(authority_params("old"), 1960, 2049));
+    let old = root_authority(with_years(authority_params("old"), 1960, 2049));
     let mut issued_by_old = Setup::issued(server_params(), &old);
-    assert_only_leaderrun_refuses("an old authority", &issued_by_old, reason);
+    assert_only_leaderrun_refuses("an authority from 1960", &issued_by_old, reason);
     issued_by_old.trusted += &issuer.pem();
     assert_only_leaderrun_refuses(
-        "an old authority beside another one",
+        "an authority from 1960 beside another one",
         &issued_by_old,
         "its issuer is not the configured authority",
     );
     let mut with_unneeded_old = Setup::issued(server_params(), &issuer);
     with_unneeded_old.trusted += &old.pem();
-    assert_accepted("an old authority that is not needed", &with_unneeded_old);
+    assert_accepted("an authority from 1960 that is not needed", &with_unneeded_old);
     let intermediate =
         CertifiedIssuer::signed_by(with_years(authority_params("intermediate"), 1960, 2049), new_key(), &issuer);
     let intermediate = intermediate.expect("an authority");
     let mut with_intermediate = Setup::issued(server_params(), &intermediate);
     with_intermediate.chain.push(intermediate.der().clone());
     with_intermediate.trusted = issuer.pem();
-    assert_only_leaderrun_refuses("an old intermediate authority", &with_intermediate, reason);
+    assert_only_leaderrun_refuses("an intermediate authority from 1960", &with_intermediate, reason);
 }
 
 #[testkit::test]
 fn an_address_in_a_certificate_may_be_an_ipv4_mapped_ipv6_address() {
-    let issuer = self_signed(authority_params("one"));
+    let issuer = root_authority(authority_params("one"));
     let setup_with_name =
         |name: &str| Setup::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
-    assert_accepted("the IPv4-mapped address", &setup_with_name("::ffff:127.0.0.1"));
+    assert_accepted("a certificate for the IPv4-mapped address", &setup_with_name("::ffff:127.0.0.1"));
     assert_refused(
-        "another IPv4-mapped address",
+        "a certificate for another IPv4-mapped address",
         &setup_with_name("::ffff:127.0.0.2"),
         "not for 127.0.0.1; try setting tls-server-name",
     );
 }
 
 #[testkit::test]
-fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
-    let setup = Setup::issued(server_params(), &self_signed(authority_params("one")));
+fn a_server_that_speaks_only_http_2_gets_its_own_message() {
+    let setup = Setup::issued(server_params(), &root_authority(authority_params("one")));
     let server = setup.start_with_protocols(&["h2"]);
     let mut status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
     status = status.args([setup.kubeconfig(&server)]);
@@ -304,17 +312,17 @@ fn the_message_about_a_server_that_speaks_only_http_2_says_so() {
 
 #[testkit::test]
 fn a_wildcard_in_a_certificate_matches_exactly_one_label() {
-    let issuer = self_signed(authority_params("one"));
+    let issuer = root_authority(authority_params("one"));
     let setup_with_names = |server_name, name: &str| {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         Setup { server_name, ..Setup::issued(params, &issuer) }
     };
     for (server_name, name) in [("api.example.com", "*.example.com"), ("api.lan", "*.lan"), ("API.lan", "*.LAN")] {
-        assert_accepted(&format!("{name} for {server_name}"), &setup_with_names(server_name, name));
+        assert_accepted(&format!("a certificate for {name} as {server_name}"), &setup_with_names(server_name, name));
     }
     for (server_name, name) in [("a.b.lan", "*.lan"), ("lan", "*.lan"), ("api.other", "*.lan"), ("a.b", "*")] {
         assert_refused(
-            &format!("{name} for {server_name}"),
+            &format!("a certificate for {name} as {server_name}"),
             &setup_with_names(server_name, name),
             "try setting tls-server-name",
         );
@@ -323,16 +331,18 @@ fn a_wildcard_in_a_certificate_matches_exactly_one_label() {
 
 #[testkit::test]
 fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
-    let issuer = self_signed(authority_params("one"));
+    let issuer = root_authority(authority_params("one"));
     let mut signs_nothing = authority_params("signs nothing");
     signs_nothing.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     let mut for_clients = authority_params("for clients");
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    for (params, reason) in [(&signs_nothing, "may not issue certificates"), (&for_clients, "it is not for servers")] {
-        let description = format!("{:?}", params.distinguished_name);
+    for (description, params, reason) in [
+        ("an authority that may not issue certificates", &signs_nothing, "may not issue certificates"),
+        ("an authority for clients", &for_clients, "it is not for servers"),
+    ] {
         assert_refused(
-            &description,
-            &Setup::issued(server_params(), &self_signed(params.clone())),
+            description,
+            &Setup::issued(server_params(), &root_authority(params.clone())),
             "its issuer is not the configured",
         );
         let intermediate = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
@@ -343,17 +353,17 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     }
     let mut direct = authority_params("direct");
     direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let direct = self_signed(direct);
-    assert_accepted("an authority without intermediate authorities", &Setup::issued(server_params(), &direct));
+    let direct = root_authority(direct);
+    assert_accepted("an authority that permits no intermediate authorities", &Setup::issued(server_params(), &direct));
     let intermediate =
         CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &direct).expect("an authority");
     let mut with_intermediate = Setup::issued(server_params(), &intermediate);
     with_intermediate.chain.push(intermediate.der().clone());
     with_intermediate.trusted = direct.pem();
     assert_refused(
-        "a forbidden intermediate authority",
+        "an intermediate authority that its issuer does not permit",
         &with_intermediate,
-        "does not allow so many intermediate authorities",
+        "its chain is longer than one of its authorities permits",
     );
     let mut unknown = authority_params("unknown");
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
@@ -361,14 +371,14 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     unknown.custom_extensions.push(extension);
     assert_refused(
         "an authority with an unknown critical extension",
-        &Setup::issued(server_params(), &self_signed(unknown)),
+        &Setup::issued(server_params(), &root_authority(unknown)),
         "is refused",
     );
 }
 
 #[testkit::test]
 fn certificates_that_go_refuses_are_refused_with_a_reason() {
-    let issuer = self_signed(authority_params("one"));
+    let issuer = root_authority(authority_params("one"));
     let mut expired = server_params();
     expired.not_after = date_time_ymd(2020, 1, 1);
     let reason =
@@ -376,13 +386,17 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     assert_refused("an expired certificate", &Setup::issued(expired, &issuer), reason);
     let mut early = server_params();
     early.not_before = date_time_ymd(2090, 1, 1);
-    assert_refused("a not yet valid certificate", &Setup::issued(early, &issuer), "it is not valid before 2090-01-01");
-    let mut other = Setup::issued(server_params(), &self_signed(authority_params("one")));
+    assert_refused(
+        "a certificate that is not yet valid",
+        &Setup::issued(early, &issuer),
+        "it is not valid before 2090-01-01",
+    );
+    let mut other = Setup::issued(server_params(), &root_authority(authority_params("one")));
     other.trusted = issuer.pem();
     assert_refused("a certificate of another authority with the same name", &other, "is refused");
-    let mut unknown = Setup::issued(server_params(), &self_signed(authority_params("two")));
+    let mut unknown = Setup::issued(server_params(), &root_authority(authority_params("two")));
     unknown.trusted = issuer.pem();
-    assert_refused("an unknown authority", &unknown, "its issuer is not the configured authority");
+    assert_refused("a certificate of an unknown authority", &unknown, "its issuer is not the configured authority");
     let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("a name");
     for_other_host.distinguished_name.push(DnType::CommonName, "127.0.0.1");
     assert_refused(
@@ -400,14 +414,14 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     expired_authority.not_after = date_time_ymd(2020, 1, 1);
     assert_refused(
         "an expired authority",
-        &Setup::issued(server_params(), &self_signed(expired_authority)),
+        &Setup::issued(server_params(), &root_authority(expired_authority)),
         "cannot be used: it expired",
     );
     let mut no_authority = authority_params("no_authority");
     no_authority.is_ca = IsCa::ExplicitNoCa;
     assert_refused(
         "a certificate that is not an authority",
-        &Setup::issued(server_params(), &self_signed(no_authority)),
+        &Setup::issued(server_params(), &root_authority(no_authority)),
         "is refused",
     );
 }

@@ -8,7 +8,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually}
 fn a_lease_is_created_renewed_and_released() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let admin = Cluster::shared().admin();
-    let spec = || admin.get(&lock.lease_path()).expect("the lease")["spec"].clone();
+    let spec = || admin.get(&lock.lease_path()).expect("the lease can be read")["spec"].clone();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let first = spec();
@@ -30,10 +30,10 @@ fn labels_of_an_existing_lease_are_kept() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
     let labels = serde_json::json!({ "team": "billing" });
     let lease = serde_json::json!({ "metadata": { "name": "job", "labels": labels } });
-    admin.create(lock.lease_path().trim_end_matches("/job"), &lease).expect("a lease");
+    admin.create(lock.lease_path().trim_end_matches("/job"), &lease).expect("the lease can be created");
     let mut a = Candidate::new("a", &lock).run_script("true");
     a.wait_for_exit(0);
-    assert_eq!(admin.get(&lock.lease_path()).expect("the lease")["metadata"]["labels"], labels);
+    assert_eq!(admin.get(&lock.lease_path()).expect("the lease can be read")["metadata"]["labels"], labels);
 }
 
 #[testkit::test]
@@ -103,7 +103,7 @@ fn a_holder_whose_clock_is_wrong_keeps_the_lease_while_it_renews() {
         };
         admin
             .replace(&lock.lease_path(), &serde_json::json!({ "metadata": metadata, "spec": spec }))
-            .expect("a renewal");
+            .expect("the lease can be renewed");
     };
     renew(0);
     let proxy = Proxy::start(Cluster::shared());

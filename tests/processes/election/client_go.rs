@@ -12,23 +12,25 @@ fn locks() -> Vec<(TestLock, RecordPath)> {
     let (lease, configmap) = (TestLock::lease(), TestLock::of_kind("configmap"));
     let path = configmap.object_path("configmaps");
     let admin = Cluster::shared().admin();
-    admin.create(path.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" } })).expect("a ConfigMap");
+    admin
+        .create(path.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" } }))
+        .expect("the ConfigMap can be created");
     let lease_path = RecordPath::Lease(lease.lease_path());
     vec![(lease, lease_path), (configmap, RecordPath::Annotation(path))]
 }
 
 /// Returns the number of transitions in the record.
 fn transitions(path: &RecordPath) -> i64 {
-    let get = |path: &str| Cluster::shared().admin().get(path).expect("the object");
+    let get = |path: &str| Cluster::shared().admin().get(path).expect("the object can be read");
     let transitions = match path {
         RecordPath::Lease(path) => get(path)["spec"]["leaseTransitions"].as_i64(),
         RecordPath::Annotation(path) => {
             let record = get(path)["metadata"]["annotations"][LEADER_ANNOTATION].as_str().map(serde_json::from_str);
-            let record: Value = record.expect("the annotation").expect("a record");
+            let record: Value = record.expect("the object has the annotation").expect("the annotation is JSON");
             record["leaderTransitions"].as_i64()
         }
     };
-    transitions.expect("a number of transitions")
+    transitions.expect("the record counts transitions")
 }
 
 /// Checks that leaderrun takes over from client-go after this ending, for each kind of lock.

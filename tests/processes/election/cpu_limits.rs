@@ -95,13 +95,16 @@ impl Cgroup {
     /// Returns the thread IDs in this cgroup, including those of killed threads that have not ended yet.
     fn threads(&self) -> Vec<String> {
         let list = ["tasks", "cgroup.threads"].map(|file| fs::read_to_string(self.0.join(file)));
-        let list = list.into_iter().find_map(Result::ok).expect("a list of threads");
+        let list = list.into_iter().find_map(Result::ok).expect("the cgroup lists its threads");
         list.lines().map(str::to_owned).collect()
     }
 
     /// Returns the version that this machine uses.
     fn version() -> CgroupVersion {
-        CGROUP_VERSIONS.into_iter().find(|version| Path::new(version.root).exists()).expect("a cgroup file system")
+        CGROUP_VERSIONS
+            .into_iter()
+            .find(|version| Path::new(version.root).exists())
+            .expect("a cgroup file system is mounted")
     }
 }
 
@@ -128,7 +131,7 @@ fn configure_as_in_container(candidate: Candidate, cgroup: Option<&Cgroup>) -> C
     const CAP_SYS_NICE: libc::c_ulong = 23;
     let members =
         cgroup.map(|Cgroup(directory)| CString::new(directory.join("cgroup.procs").into_os_string().into_vec()));
-    let members = members.map(|path| path.expect("a path"));
+    let members = members.map(|path| path.expect("the path contains no null byte"));
     candidate.configure(move |command| {
         // SAFETY: only system calls are made between fork and exec.
         unsafe {
@@ -274,7 +277,7 @@ fn measures_cpu_limits_and_reports_overlaps() {
     let (limited, unlimited): (Vec<_>, Vec<_>) = LIMITS.into_iter().partition(Option::is_some);
     // Rows with different limits can be measured at the same time, because together they use less than one CPU.
     let limited: Vec<_> = limited.into_iter().map(|percent| thread::spawn(rows(percent))).collect();
-    let overlaps = limited.into_iter().flat_map(|rows| rows.join().expect("the rows")).collect::<Vec<_>>();
+    let overlaps = limited.into_iter().flat_map(|rows| rows.join().expect("no thread panics")).collect::<Vec<_>>();
     let overlaps: Vec<_> =
         overlaps.into_iter().chain(unlimited.into_iter().flat_map(|percent| rows(percent)())).collect();
     assert!(overlaps.is_empty(), "two commands overlapped: {overlaps:?}");

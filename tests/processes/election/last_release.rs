@@ -61,7 +61,7 @@ impl Build {
 
 /// Returns the builds of the leader and of the standby, for both directions.
 fn directions() -> [[Build; 2]; 2] {
-    let last_release = last_release().expect("the last release");
+    let last_release = last_release().expect("the last release was found");
     let build = |program: &str| Build { program: program.to_owned(), proxy: Proxy::start(Cluster::shared()) };
     [[leaderrun(), &last_release], [&last_release, leaderrun()]].map(|builds| builds.map(build))
 }

@@ -56,7 +56,7 @@ fn a_leader_survives_the_loss_of_the_response_to_its_claim() {
     let (lock, a) = start_leader(&proxy, &witnesses);
     Cluster::shared().wait_for_renewals(&lock, 2);
     assert_eq!(
-        Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["leaseTransitions"],
+        Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read")["spec"]["leaseTransitions"],
         0,
         "the lock should be acquired once"
     );

@@ -113,6 +113,6 @@ fn renewals_during_the_stop_do_not_delay_the_kill() {
     let life = witnesses.lifetimes_of("a").remove(0);
     let alive_for = life_after_signal(&life);
     assert!(alive_for < Duration::from_secs(5), "the command was killed {alive_for:?} after its stop signal");
-    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
+    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read")["spec"].clone();
     assert_eq!(spec["holderIdentity"], "", "the lease should be renewed until the command is dead, and then released");
 }

@@ -28,8 +28,8 @@ fn sleep_until(time: u64) {
     std::thread::sleep(Duration::from_nanos(time.saturating_sub(nanos_since_boot())));
 }
 
-/// Without the queued renewals, the stop signal would be due 4 s after the last renewal that the supervisor has
-/// received.
+/// The elector keeps sending renewals while the supervisor is frozen for 4.5 s. When the supervisor is thawed, the
+/// deadline that it knows (4 s) has passed, so it must read the queued renewals before it acts on that deadline.
 #[testkit::test]
 fn queued_renewals_are_applied_before_the_deadline_is_checked() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());

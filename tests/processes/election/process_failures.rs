@@ -60,7 +60,7 @@ fn a_killed_elector_leaves_nothing_alive() {
             supervisor = Some(a.supervisor());
             send(a.elector(), Signal::SIGKILL);
         });
-        eventually("the supervisor ends", || !is_alive(supervisor.expect("a supervisor")));
+        eventually("the supervisor ends", || !is_alive(supervisor.expect("the supervisor is known")));
     }
 }
 
@@ -236,7 +236,7 @@ fn no_command_is_started_after_a_termination_signal() {
 fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive");
     let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("pending signals");
-    u64::from_str_radix(pending.trim(), 16).expect("a mask") & 1 << (signal as i32 - 1) != 0
+    u64::from_str_radix(pending.trim(), 16).expect("the mask is hexadecimal") & 1 << (signal as i32 - 1) != 0
 }
 
 /// The elector itself detects the loss, so it does not wait until the kill is due.
@@ -247,7 +247,9 @@ fn a_frozen_supervisor_is_killed_immediately_when_the_lease_names_another_holder
         Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD);
     witnesses.wait_for("a", 2);
     send(a.supervisor(), Signal::SIGSTOP);
-    admin.merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } })).expect("the lease");
+    admin
+        .merge_patch(&lock.lease_path(), &json!({ "spec": { "holderIdentity": "nobody" } }))
+        .expect("the lease can be changed");
     let edited_at = testkit::nanos_since_boot();
     a.wait_for_exit(LOST);
     let last_seen = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lifetimes");

@@ -45,8 +45,8 @@ impl Fixture {
 
     /// Returns the version of the lock's object.
     fn version(&self) -> String {
-        let lease: Value = self.admin.get(&self.lease_path).expect("the lease");
-        lease["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
+        let lease: Value = self.admin.get(&self.lease_path).expect("the lease can be read");
+        lease["metadata"]["resourceVersion"].as_str().expect("an object has a version").to_owned()
     }
 
     /// Returns the versions from which the watches were started, in order.
@@ -75,7 +75,8 @@ fn a_watch_is_resumed_from_a_bookmark() {
     let version = fixture.version();
     // The first watch may be broken before it gets a bookmark.
     eventually("the watch resumes from a version later than the lock's", || {
-        fixture.versions_after_break(1)[0].parse::<u64>().unwrap_or_default() > version.parse().expect("a number")
+        fixture.versions_after_break(1)[0].parse::<u64>().unwrap_or_default()
+            > version.parse().expect("the version is a number")
     });
     fixture.standby.stop();
 }

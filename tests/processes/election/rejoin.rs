@@ -49,10 +49,11 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     for round in 1..=2 {
-        let earlier = witnesses.lifetimes_of("a").len() - 2;
-        let lives = witnesses.lifetimes_of("a").split_off(earlier);
+        // Each run of this command has two processes: the witness and its hidden descendant.
+        let lifetimes = witnesses.lifetimes_of("a");
+        let current = &lifetimes[lifetimes.len() - 2..];
         proxy.partition();
-        eventually("the command is dead", || lives.iter().all(|life| !is_alive(life.pid)));
+        eventually("the command is dead", || current.iter().all(|lifetime| !is_alive(lifetime.pid)));
         proxy.heal();
         if round == 1 {
             witnesses.wait_for("b", 1);
@@ -103,7 +104,7 @@ fn a_signal_ends_the_pause_before_rejoining() {
 }
 
 #[testkit::test]
-fn a_signal_during_a_rejoin_does_not_end_leaderrun() {
+fn sigpipe_during_a_rejoin_does_not_end_leaderrun() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).args(["--on-lost", "rejoin"]).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -129,7 +130,7 @@ fn due_time(line: &str) -> Option<Timestamp> {
 }
 
 #[testkit::test]
-fn with_every_the_command_runs_once_per_interval_on_all_candidates_together() {
+fn with_every_only_one_candidate_runs_the_command_in_each_interval() {
     for lock in [TestLock::lease(), TestLock::file()] {
         let witnesses = Witnesses::new();
         let run_job = |name| Candidate::new(name, &lock).args(["--every", "2s"]).run_witness(&witnesses, &["ends"]);

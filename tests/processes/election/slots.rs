@@ -137,7 +137,7 @@ fn the_slot_of_a_leader_that_is_cut_off_is_taken_over() {
     proxy.partition();
     let after = slots.wait_until_filled(|holders| !holders.contains(&"0".to_owned()));
     cut_off.wait_for_exit(LOST);
-    let slot = before.iter().position(|holder| holder == "0").expect("its slot");
+    let slot = before.iter().position(|holder| holder == "0").expect("candidate 0 leads in one slot");
     assert_eq!(after[1 - slot], before[1 - slot], "the other slot should keep its leader");
     other_candidates.iter_mut().for_each(Running::stop);
     let runs = if slot == 0 { [2, 1] } else { [1, 2] };
@@ -152,7 +152,7 @@ fn the_slot_is_named_in_the_environment_and_in_the_leader_report_and_in_the_metr
         .env("LEADERRUN_SLOT", "7")
         .run_script("echo $LEADERRUN_SLOT $LEADERRUN_HELD_LOCK; sleep inf");
     let report = wait_for_leader_report(&a, "a leads", |leader| leader["leading"] == true);
-    let slot = report["slot"].as_u64().expect("a slot");
+    let slot = report["slot"].as_u64().expect("the report names the slot");
     assert_eq!((&report["lock"], &report["slots"]), (&json!(lock.name), &json!(2)));
     let held = format!("{}-{slot}", lock.name);
     eventually("the command has printed its slot", || a.output() == format!("{slot} {held}\n"));
@@ -203,7 +203,7 @@ fn the_printed_role_permits_leading_and_routing_in_every_slot() {
     let rules: Vec<Value> = roles.flat_map(|role| role["rules"].as_array().expect("rules").clone()).collect();
     let names = |plural: &str| {
         let of_kind = |rule: &&Value| rule["resources"] == json!([plural]) && !rule["resourceNames"].is_null();
-        rules.iter().find(of_kind).expect("a rule")["resourceNames"].clone()
+        rules.iter().find(of_kind).expect("the Roles have a rule for each resource")["resourceNames"].clone()
     };
     assert_eq!(names("leases"), json!(["job-0", "job-1", "job-2"]));
     assert_eq!(names("services"), json!(["web-0", "web-1", "web-2"]));
@@ -222,7 +222,7 @@ fn the_printed_role_permits_leading_and_routing_in_every_slot() {
     for slot in 0..3 {
         let spec = json!({ "ports": [{ "port": 80, "targetPort": 8080 }] });
         let service_object = json!({ "metadata": { "name": format!("web-{slot}") }, "spec": spec });
-        cluster.admin().create(&services, &service_object).expect("a Service");
+        cluster.admin().create(&services, &service_object).expect("the Service can be created");
     }
     let serve = |name, address| {
         let candidate = Candidate::new(name, &restricted).args(["--slots", "3", "--address", address]).args(service);
@@ -241,8 +241,9 @@ fn the_printed_role_permits_leading_and_routing_in_every_slot() {
 /// Returns the address to which a slot's traffic is routed.
 fn address_in(lock: &TestLock, slot: usize) -> String {
     let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
-    let slice = Cluster::shared().admin().get(&format!("{slices}/web-{slot}-leader")).expect("a slice");
-    slice["endpoints"][0]["addresses"][0].as_str().expect("an address").to_owned()
+    let slice =
+        Cluster::shared().admin().get(&format!("{slices}/web-{slot}-leader")).expect("the EndpointSlice can be read");
+    slice["endpoints"][0]["addresses"][0].as_str().expect("the EndpointSlice has an address").to_owned()
 }
 
 #[testkit::test]

@@ -28,15 +28,15 @@ struct SlowProxy {
 
 impl SlowProxy {
     fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("its address");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("127.0.0.1 has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
         let connections = Arc::<Mutex<Vec<TcpStream>>>::default();
         let open = Arc::clone(&connections);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 open.lock()
                     .expect("no thread panics while it holds this lock")
-                    .push(stream.try_clone().expect("a descriptor"));
+                    .push(stream.try_clone().expect("the socket can be duplicated"));
                 thread::spawn(move || relay(stream, server));
             }
         });

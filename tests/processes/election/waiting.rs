@@ -36,7 +36,7 @@ fn a_lock_that_a_pending_claim_acquires_is_released_when_the_candidate_ends() {
     a.wait_for_log("no longer waiting");
     claim_response.release();
     a.wait_for_exit(143);
-    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
+    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read")["spec"].clone();
     assert_eq!(spec["holderIdentity"], "");
     witnesses.assert_one_at_a_time(0);
 }
@@ -156,7 +156,7 @@ fn a_standby_gives_up_in_time_if_opening_the_lock_file_blocks() {
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).args(["--wait", "3s"]).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
+    let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("the lock is a file lock"));
     let pipe = path.with_extension("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("the pipe can be created");
     std::fs::rename(&pipe, path).expect("the file can be replaced");

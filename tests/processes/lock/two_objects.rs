@@ -44,24 +44,25 @@ fn a_hand_over_changes_the_holder_in_both_objects() {
     }
 }
 
-/// The candidates first use the Endpoints, then both objects, then the Lease. As in a rolling update, the next
-/// candidate is already waiting when the leader is stopped.
+/// The candidates first use the Endpoints, then both objects, then the Lease. Two candidates use each new kind, so that
+/// the lock is handed over both from the old kind and within the new one. As in a rolling update, the next candidate is
+/// already waiting when the leader is stopped, and all have the identity `a`.
 #[testkit::test]
 fn candidates_migrate_from_endpoints_to_a_lease_in_three_steps() {
     let (old, witnesses) = (TestLock::of_kind("endpoints"), Witnesses::new());
-    let steps = ["endpoints", ENDPOINTS_AND_LEASE, ENDPOINTS_AND_LEASE, "lease", "lease"];
+    let kinds = ["endpoints", ENDPOINTS_AND_LEASE, ENDPOINTS_AND_LEASE, "lease", "lease"];
     let mut leader = Candidate::new("a", &old).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    for (step, kind) in steps.into_iter().enumerate().skip(1) {
+    for (index, kind) in kinds.into_iter().enumerate().skip(1) {
         let next = Candidate::new("a", &with_kind(&old, kind)).run_witness(&witnesses, &[]);
         next.wait_for_log("held by a");
         leader.stop();
-        eventually("the next candidate leads", || witnesses.lifetimes().len() > step);
+        eventually("the next candidate leads", || witnesses.lifetimes().len() > index);
         leader = next;
     }
     leader.stop();
     let lifetimes = witnesses.lifetimes();
-    assert_eq!(lifetimes.len(), steps.len());
+    assert_eq!(lifetimes.len(), kinds.len());
     for pair in lifetimes.windows(2) {
         assert!(pair[0].last_seen_at < pair[1].started_at, "two commands were alive at the same time");
     }
@@ -282,7 +283,7 @@ fn a_claim_that_reached_one_of_two_objects_is_released() {
 
 /// Both objects are deleted, and the leader can recreate only one of them.
 #[testkit::test]
-fn a_leader_that_can_restore_only_one_of_two_objects_does_not_release_the_lock() {
+fn a_leader_that_can_restore_only_one_of_two_objects_blocks_others_until_its_command_is_dead() {
     let proxy = Proxy::start(Cluster::shared());
     let (both, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE).through(proxy.kubeconfig()), Witnesses::new());
     let old = with_kind(&both, "endpoints").through(Cluster::shared().kubeconfig());

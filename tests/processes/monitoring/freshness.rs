@@ -103,7 +103,7 @@ fn a_standby_that_may_not_write_is_not_ready() {
     );
     let a = Candidate::new("a", &lock).args(HTTP).run_script("true");
     a.wait_for_log("not allowed to ");
-    wait_for_failure(&a, "/readyz", "is free, but claims on it are refused\n");
+    wait_for_failure(&a, "/readyz", "is free, but attempts to acquire it are refused\n");
     assert_eq!(samples(&a).value("leaderrun_state{state=\"claiming\"}"), 1.0);
 }
 

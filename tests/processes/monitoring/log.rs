@@ -13,7 +13,8 @@ use testkit::{Candidate, Cluster, Proxy, Pty, Running, TestLock, Witnesses, scra
 fn sentences(running: &Running) -> Vec<String> {
     let log = running.log();
     let sentence = |line: &str| {
-        let (when, sentence) = line.strip_prefix("leaderrun +").and_then(|rest| rest.split_once(": ")).expect("a line");
+        let (when, sentence) =
+            line.strip_prefix("leaderrun +").and_then(|rest| rest.split_once(": ")).expect("a line has a prefix");
         assert!(when.ends_with('s') && when.starts_with(|first: char| first.is_ascii_digit()), "{line}");
         sentence.to_owned()
     };
@@ -29,7 +30,7 @@ fn a_hand_over_is_logged_in_sentences() {
     b.wait_for_log("held by a");
     a.stop();
     b.wait_for_exit(3);
-    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease exists");
     let name = &lock.name;
     let [server, started, terminating, ended] = &sentences(&a)[..] else { panic!("{}", a.log()) };
     assert!(server.starts_with(&format!("the API server of {name} is https://")), "{server}");
@@ -78,7 +79,7 @@ fn text_from_outside_cannot_forge_a_line() {
 /// leaderrun logs one line when the command starts and one when it ends. For a lock in a cluster, another line names
 /// the API server.
 #[testkit::test]
-fn a_run_that_acquires_the_lock_without_a_wait_logs_few_lines() {
+fn a_run_that_acquires_the_lock_without_waiting_logs_few_lines() {
     // With these durations, slow requests on a busy machine are not reported.
     const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "300s", "--renew-deadline", "200s", "--retry-period", "1s"];
     for (lock, lines) in [(TestLock::file(), 2), (TestLock::lease(), 3)] {
@@ -99,7 +100,7 @@ fn a_run_that_acquires_the_lock_without_a_wait_logs_few_lines() {
 
 /// Returns the objects in a JSON log.
 fn objects(running: &Running) -> Vec<Value> {
-    running.log().lines().map(|line| serde_json::from_str(line).expect("an object")).collect()
+    running.log().lines().map(|line| serde_json::from_str(line).expect("a line is a JSON object")).collect()
 }
 
 #[testkit::test]
@@ -114,7 +115,8 @@ fn a_hand_over_is_logged_as_json() {
     let mut objects = objects(&b);
     // leaderrun logs this event if the user is not permitted to lock enough memory.
     objects.retain(|object| object["event"] != "memory_not_locked");
-    let events: Vec<&str> = objects.iter().map(|object| object["event"].as_str().expect("an event")).collect();
+    let events: Vec<&str> =
+        objects.iter().map(|object| object["event"].as_str().expect("an object has an event")).collect();
     assert_eq!(
         events,
         ["api_server", "waiting", "held", "released_by_holder", "leading", "started", "ended", "release"]
@@ -144,7 +146,7 @@ fn only_a_log_on_a_terminal_has_colors() {
         let mut written = Vec::new();
         // Reading from a terminal fails once its other end is closed.
         let _ = File::from(terminal.master).read_to_end(&mut written);
-        String::from_utf8(written).expect("text")
+        String::from_utf8(written).expect("the log is UTF-8")
     };
     let colored = on_terminal("UNRELATED");
     assert!(
@@ -165,7 +167,8 @@ fn the_log_names_the_processes_that_are_killed() {
     let log = a.log();
     let killed = log.lines().find_map(|line| line.split_once("killing what the command left running: "));
     let (_, killed) = killed.unwrap_or_else(|| panic!("{log}"));
-    let names: Vec<&str> = killed.split(", ").map(|process| process.split(' ').next().expect("a name")).collect();
+    let names: Vec<&str> =
+        killed.split(", ").map(|process| process.split(' ').next().expect("a process has a name")).collect();
     assert_eq!(names, ["sleep", "sleep"]);
 }
 
@@ -196,8 +199,9 @@ fn the_format_of_times_in_the_log_can_be_chosen() {
         assert!(a.log().lines().all(|line| line.starts_with(prefix)), "{}", a.log());
         if time == "wall" {
             let log = a.log();
-            let (prefix, _) = log.split_once(": ").expect("a line");
-            let logged_time: jiff::Timestamp = prefix.trim_start_matches("leaderrun ").parse().expect("a time");
+            let (prefix, _) = log.split_once(": ").expect("the line has a prefix");
+            let logged_time: jiff::Timestamp =
+                prefix.trim_start_matches("leaderrun ").parse().expect("the prefix contains a time");
             assert!(jiff::Timestamp::now().duration_since(logged_time).as_secs() < 60, "{prefix}");
         }
     }

@@ -144,7 +144,7 @@ fn encoded(query: &str) -> String {
     query.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// Returns the titles of the dashboard's panels, and the queries that Grafana sends for these panels and one lock.
+/// Returns each query of the dashboard as Grafana would send it for `lock`, after the title of its panel.
 fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();

@@ -23,8 +23,8 @@ use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 /// The time at which the faults of a schedule end.
 const FAULTS_END: Time = 60 * SECOND;
 
-/// The number of different claim delays of candidates that preempt: 0 s, 1 s and so on.
-const CLAIM_DELAYS: u64 = 3;
+/// The number of different claim delays of candidates that preempt. The delays are 0 s, 1 s and so on.
+const CLAIM_DELAY_COUNT: u64 = 3;
 
 /// How long a candidate is a standby before it asks a leader with a longer claim delay to step down.
 const PREEMPT_AFTER: Duration = Duration::from_secs(10);
@@ -83,15 +83,15 @@ pub fn run_all(seeds: std::ops::Range<u64>, mutation: Mutation) -> Result<Summar
 /// - two lease durations and five retry periods, because a lost read may have to time out before a candidate observes
 ///   the record of a dead holder, which then has to expire;
 /// - the longest claim delay;
-/// - one preemption for each claim delay above zero: the candidate that waits for a record to expire may preempt the
-///   leader of another slot instead, and that leader then begins to wait.
+/// - one preemption for each claim delay above zero: the candidate that waits for a record to expire may instead
+///   preempt the leader of another slot, which has a longer claim delay and then begins to wait itself.
 fn run_schedule(seed: u64, mutation: Mutation) -> (Summary, Option<String>) {
     let mut rng = Rng::with_seed(seed);
     let slots = rng.usize(2..=6);
     let candidates = slots + rng.usize(0..4);
     let preference = |_| match seed % 3 {
         0 => Preference {
-            claim_delay: Duration::from_secs(rng.u64(0..CLAIM_DELAYS)),
+            claim_delay: Duration::from_secs(rng.u64(0..CLAIM_DELAY_COUNT)),
             preempt_after: Some(PREEMPT_AFTER),
         },
         _ => Preference::default(),

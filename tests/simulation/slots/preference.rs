@@ -24,7 +24,7 @@ fn a_hand_over_goes_to_the_preferred_candidate_while_it_is_healthy() {
         let mut world = World::with_preferences(seed, 1, &preferences(None), 0);
         world.stop_candidate(0);
         world.run_until(30 * SECOND);
-        let first = leader(&world).expect("a leader");
+        let first = leader(&world).expect("a candidate leads");
         world.restart_candidate(0);
         world.run_until(world.now + 30 * SECOND);
         assert_eq!(leader(&world), Some(first), "without preemption, the leader should keep the lock");
@@ -44,10 +44,14 @@ fn a_preferred_candidate_leads_again_after_it_has_been_a_standby_for_the_configu
         let mut world = World::with_preferences(seed, 1, &preferences(Some(Duration::from_secs(60))), 0);
         world.stop_candidate(0);
         world.run_until(30 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "seed {seed}");
+        assert_ne!(leader(&world).expect("a candidate leads"), 0, "seed {seed}");
         world.restart_candidate(0);
         world.run_until(world.now + 50 * SECOND);
-        assert_ne!(leader(&world).expect("a leader"), 0, "preempted before it had been a standby for a minute");
+        assert_ne!(
+            leader(&world).expect("a candidate leads"),
+            0,
+            "preempted before it had been a standby for a minute"
+        );
         world.run_until(world.now + 20 * SECOND);
         assert_eq!(leader(&world), Some(0), "seed {seed}");
         world.run_until(world.now + 3600 * SECOND);

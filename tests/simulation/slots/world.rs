@@ -109,7 +109,7 @@ impl World {
         let candidates = preferences.len();
         let mut rng = Rng::with_seed(seed);
         let timing = Timing::new(Duration::from_secs(15), Duration::from_secs(10), Duration::from_secs(2), None)
-            .expect("the default timing");
+            .expect("the default timing is valid");
         let mut world = Self {
             now: 0,
             mutation: Mutation::None,
@@ -215,7 +215,7 @@ impl World {
                 break;
             }
             self.now = at;
-            let (candidate, run, event) = self.events.remove(&order).expect("an event");
+            let (candidate, run, event) = self.events.remove(&order).expect("each number in the queue has an event");
             let is_current = run == self.run_numbers[candidate];
             match event {
                 // A request arrives, and the supervisor kills the command, even if the candidate has crashed.

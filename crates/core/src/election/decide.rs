@@ -8,7 +8,7 @@ use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::timers::Timer;
 use super::{Election, ElectionPhase, FIRST_REPLY_TIMEOUT, PendingRequest, SILENT_WATCH_LIMIT, WatchState, Write};
 use crate::instant::Instant;
-use crate::record::{Record, RunMark, RunState, to_microseconds};
+use crate::record::{MarkState, Record, RunMark, to_microseconds};
 
 impl Election {
     /// Sends the next request and opens the watch if they are due, and reports the claim if it has failed.
@@ -69,7 +69,7 @@ impl Election {
             let last_version = observed.stored.as_ref().map(|stored| stored.version.clone());
             self.watch = WatchState::Open { since: now.boot };
             self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
-            self.watch_replaced = true;
+            self.watch_events_are_stale = true;
             self.actions.push(ElectionAction::Watch(last_version));
         }
     }
@@ -82,7 +82,7 @@ impl Election {
         if self.must_read {
             return self.read(now);
         }
-        let renewal = self.with_own_fields(record.clone(), RunState::Held, now);
+        let renewal = self.with_own_fields(record.clone(), MarkState::Held, now);
         self.write(now, renewal);
     }
 
@@ -100,7 +100,7 @@ impl Election {
         match self.observed.as_ref().and_then(ObservedRecord::record).filter(|record| self.is_mine(record)) {
             Some(mine) => {
                 let released = Record { holder_identity: String::new(), not_before, ..mine.clone() };
-                let released = self.with_own_fields(released, RunState::Released, now);
+                let released = self.with_own_fields(released, MarkState::Released, now);
                 self.write(now, released);
             }
             None => self.finish(on_success),
@@ -127,7 +127,7 @@ impl Election {
             contenders: Some(self.claims.corrected_estimate(lease_transitions, has_waited)),
             ..Record::default()
         };
-        let mut claim = self.with_own_fields(claim, RunState::Held, now);
+        let mut claim = self.with_own_fields(claim, MarkState::Held, now);
         // Unlike `renewTime`, `acquireTime` may be earlier than in the previous record, whose writer's clock may be
         // ahead.
         claim.acquire_time = Some(to_microseconds(now.wall));
@@ -140,7 +140,7 @@ impl Election {
 
     /// Returns `record` with the fields that every claim, renewal and release of this run sets. The lease duration is
     /// always the configured one, even if another client has edited it in the stored record.
-    fn with_own_fields(&self, record: Record, state: RunState, now: Now) -> Record {
+    fn with_own_fields(&self, record: Record, state: MarkState, now: Now) -> Record {
         let observed = self.observed.as_ref().and_then(ObservedRecord::record);
         let observed_renew_time = observed.and_then(|record| record.renew_time);
         let previous = observed_renew_time.max(self.own_renew_times.back().copied());

@@ -19,7 +19,7 @@ impl Election {
             ElectionPhase::Leading { record, .. } => {
                 let not_before = min_hold::not_before(record, self.config.min_hold).filter(|_| succeeded);
                 let timeout = self.config.timing.renew_deadline() / 2;
-                self.release(now, timeout, Outcome::Released, Outcome::NotReleased, not_before);
+                self.begin_release(now, timeout, Outcome::Released, Outcome::NotReleased, not_before);
                 self.decide(now);
             }
             _ => {}
@@ -48,9 +48,9 @@ impl Election {
         if !is_claim_pending && !is_mine && self.unconfirmed_writes.is_empty() {
             return self.finish(outcome);
         }
-        self.stop_watching();
+        self.drop_watch();
         self.must_read |= !self.unconfirmed_writes.is_empty();
-        self.release(now, RELEASE_TIMEOUT, outcome, outcome, None);
+        self.begin_release(now, RELEASE_TIMEOUT, outcome, outcome, None);
         // A pending claim is abandoned early enough to leave time to read its outcome and to release the lock.
         let half_time = now.boot + RELEASE_TIMEOUT / 2;
         if self.timers.get(Timer::RequestTimeout).is_some_and(|at| at > half_time) {
@@ -58,7 +58,7 @@ impl Election {
         }
     }
 
-    fn release(
+    fn begin_release(
         &mut self,
         now: Now,
         timeout: Duration,

@@ -185,9 +185,9 @@ pub struct Election {
     /// The number of requests since `last_reply` whose result is unknown, except claims, renewals and releases.
     failed_reads: u32,
     watch: WatchState,
-    /// Whether the watch was replaced or dropped in this step. The remaining events in the inputs belong to the old
+    /// Whether the watch was replaced or dropped in this step, so the remaining events in the inputs belong to the old
     /// watch and are ignored.
-    watch_replaced: bool,
+    watch_events_are_stale: bool,
     /// The number of watches that broke or were refused since the last [`ElectionNotice::Watching`]. The count restarts
     /// at one with a watch that was requested at least a lease duration before it broke. Watches that end cleanly do
     /// not change it.
@@ -230,7 +230,7 @@ impl Election {
             refusals: 0,
             failed_reads: 0,
             watch: WatchState::Closed,
-            watch_replaced: false,
+            watch_events_are_stale: false,
             broken_watches: 0,
             polling_reported: false,
             claiming: false,
@@ -267,12 +267,12 @@ impl Election {
             self.handle_late_write(now, stored);
         }
         for event in watch_events {
-            if !self.watch_replaced {
+            if !self.watch_events_are_stale {
                 self.handle_watch_event(now, event);
             }
         }
         self.handle_timeout(now);
-        self.watch_replaced = false;
+        self.watch_events_are_stale = false;
         mem::take(&mut self.actions)
     }
 

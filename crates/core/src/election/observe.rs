@@ -1,4 +1,5 @@
-//! Processes replies and watch events: updates the candidate's phase, and what it knows about the record.
+//! Processes replies, and the records that replies and watch events deliver: updates the candidate's phase, and what it
+//! knows about the record.
 
 use core::time::Duration;
 
@@ -32,7 +33,7 @@ impl Election {
         match reply {
             Reply::Read(stored) => {
                 self.must_read = false;
-                // An outdated read returns an earlier state than the watch has delivered.
+                // A read is outdated if the watch has already delivered a later version.
                 let is_outdated = request.is_overtaken
                     && stored
                         .as_ref()
@@ -44,9 +45,9 @@ impl Election {
                 let changed = !is_outdated && self.observe(now, stored);
                 if changed && matches!(self.watch, WatchState::Open { .. }) {
                     // The watch has not delivered this change, so a new watch is opened. The event may merely be late,
-                    // but the watch may also be dead, or have begun at a version that a restored backup has not reached
-                    // again.
-                    self.stop_watching();
+                    // but the watch may also be dead. Or a backup was restored, and the watch waits for changes after a
+                    // version that is now in the future.
+                    self.drop_watch();
                 } else if matches!(self.watch, WatchState::Open { .. }) {
                     self.timers.set(Timer::SilentWatch, now.boot + SILENT_WATCH_LIMIT);
                 }
@@ -60,7 +61,8 @@ impl Election {
             }
             Reply::Written(stored) => {
                 self.conflicts = 0;
-                // If a write changes nothing, the API server returns the version that is already stored.
+                // Every write has a new `renewTime`. If an admission webhook undoes this change, the API server stores
+                // nothing and returns the stored version. Standbys see no renewal, so the write does not count as one.
                 let nothing_written =
                     request.write.as_ref().is_some_and(|write| write.base.as_ref() == Some(&stored.version));
                 let has_shortened_duration =
@@ -113,15 +115,15 @@ impl Election {
         }
     }
 
-    /// Processes the reply to a renewal that had timed out. The renewal was carried out, but took longer than the
-    /// request timeout. The reply is not outdated: an unconfirmed write replaces the version that was last seen,
-    /// because [`forget_settled_writes`](Self::forget_settled_writes) drops all others.
+    /// Processes the reply to a renewal that had timed out, but was carried out after all. The reply only counts if the
+    /// renewal is still unconfirmed. Such a renewal has replaced the version that was last seen, so the reply is not
+    /// outdated.
     pub(super) fn handle_late_write(&mut self, now: Now, stored: Stored) {
-        let is_unconfirmed = self
+        let was_carried_out = self
             .unconfirmed_writes
             .iter()
             .any(|write| write.renew_time == stored.record.renew_time && write.base.as_ref() != Some(&stored.version));
-        if !matches!(self.phase, ElectionPhase::Leading { taken: false, .. }) || !is_unconfirmed {
+        if !matches!(self.phase, ElectionPhase::Leading { taken: false, .. }) || !was_carried_out {
             return;
         }
         self.observe(now, Some(stored));
@@ -149,18 +151,18 @@ impl Election {
         }
         let mine = stored.as_ref().filter(|stored| self.is_mine(&stored.record));
         let own_write = mine.and_then(|mine| self.write_of(&mine.record));
-        let own_sent_at = own_write
+        let tenure_start = own_write
             .filter(|_| mine.is_some_and(|mine| self.has_full_lease_duration(&mine.record)))
             .map(|write| write.sent_at);
         // A write of this run may have replaced a different record than the observed one. For example, a delayed create
         // may be carried out after another run has created and renewed the record and another client has deleted it,
         // all without this run having observed any of it.
-        let out_of_turn =
+        let may_have_replaced_unseen =
             mine.is_some() && own_write.is_none_or(|write| write.base.as_ref() != self.observed_version());
         let (is_mine, was_known) = (mine.is_some(), self.observed.is_some());
         let before = self.observed.as_ref().and_then(ObservedRecord::record).cloned();
         let changed = match &mut self.observed {
-            Some(observed) => observed.update(now, stored.clone(), out_of_turn),
+            Some(observed) => observed.update(now, stored.clone(), may_have_replaced_unseen),
             unobserved => {
                 let fallback = self.config.timing.lease_duration();
                 *unobserved = Some(ObservedRecord::first(now, stored.clone(), fallback));
@@ -181,20 +183,21 @@ impl Election {
         let has_displaced_holder = self.observed.as_ref().is_some_and(ObservedRecord::has_displaced_holder);
         let renewal_interval = self.renewal_interval();
         match &mut self.phase {
-            ElectionPhase::Waiting => match (own_sent_at.filter(|_| !has_displaced_holder), stored) {
+            ElectionPhase::Waiting => match (tenure_start.filter(|_| !has_displaced_holder), stored) {
                 // If more than half of the renew deadline has passed since the claim was sent, too little time is left,
                 // so the lock is claimed again before the command starts.
                 (Some(sent), Some(stored)) if now.boot < sent + self.config.timing.renew_deadline() / 2 => {
                     self.start_leading(sent, stored);
                 }
-                // The server shortens the lease duration that this run writes, so this run cannot lead.
+                // The server shortens the lease duration that this run writes, so this run cannot lead. A candidate
+                // that does not wait gives up.
                 (None, Some(stored))
                     if is_mine && self.has_zero_wait() && !self.has_full_lease_duration(&stored.record) =>
                 {
                     self.stop_waiting(now, Outcome::Unreachable);
                 }
                 (_, stored) if changed && !is_mine => {
-                    self.notify_of_change(before, stored.map(|stored| stored.record), was_known, now);
+                    self.handle_change(before, stored.map(|stored| stored.record), was_known, now);
                 }
                 _ => {}
             },
@@ -206,7 +209,7 @@ impl Election {
                         if is_edited(&stored.record, record) {
                             self.actions.push(ElectionAction::Notify(ElectionNotice::Edited));
                         }
-                        if let Some(sent) = own_sent_at.filter(|sent| *sent > tenure.renewal_sent_at) {
+                        if let Some(sent) = tenure_start.filter(|sent| *sent > tenure.renewal_sent_at) {
                             self.conflicts = 0;
                             *tenure = Tenure::of_renewal(sent, &self.config.timing);
                             self.actions.push(ElectionAction::Extend(*tenure));
@@ -251,7 +254,7 @@ impl Election {
 
     fn start_leading(&mut self, sent: Instant, stored: Stored) {
         let tenure = Tenure::of_renewal(sent, &self.config.timing);
-        self.stop_watching();
+        self.drop_watch();
         // The reply to a pending read may be older than this record.
         self.pending = self.pending.take().filter(|pending| pending.write.is_some());
         self.claiming = false;
@@ -268,9 +271,9 @@ impl Election {
         self.unconfirmed_writes.retain(|write| write.base == current);
     }
 
-    /// Reports a change of the record. `was_known` states whether the record was read before the change. A candidate
-    /// that does not wait gives up if the change shows that the lock cannot be acquired.
-    fn notify_of_change(&mut self, before: Option<Record>, after: Option<Record>, was_known: bool, now: Now) {
+    /// Reports a change of the record while this candidate waits. `was_known` states whether the record was read before
+    /// the change. A candidate that does not wait gives up if the change shows that the lock cannot be acquired.
+    fn handle_change(&mut self, before: Option<Record>, after: Option<Record>, was_known: bool, now: Now) {
         let takeable_at = self.observed.as_ref().map_or(now.boot, ObservedRecord::takeable_at);
         let has_zero_wait = self.has_zero_wait();
         let notice = match after {
@@ -282,7 +285,7 @@ impl Election {
                 if before.is_some_and(|before| before.holder_identity == holder) {
                     return;
                 }
-                ElectionNotice::Held { holder, since, lease_duration: takeable_at.since(now.boot) }
+                ElectionNotice::Held { holder, since, takeable_in: takeable_at.since(now.boot) }
             }
             Some(record) if record.valid_not_before().is_some_and(|not_before| not_before > now.wall) => {
                 let not_before = record.valid_not_before().unwrap_or_default();

@@ -75,9 +75,9 @@ impl ObservedRecord {
     }
 
     /// Processes the record that was just seen, and returns whether it has changed, apart from its request to step
-    /// down. `out_of_turn` states that this run wrote the record, but may have replaced a different record than the one
-    /// seen before.
-    pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, out_of_turn: bool) -> bool {
+    /// down. `may_have_replaced_unseen` states that this run wrote the record, but may have replaced a different record
+    /// than the one seen before.
+    pub(super) fn update(&mut self, now: Now, stored: Option<Stored>, may_have_replaced_unseen: bool) -> bool {
         self.last_seen = now.boot;
         // If another client has deleted and recreated the object, the previous holder may still be alive.
         let recreated = self
@@ -106,8 +106,8 @@ impl ObservedRecord {
             let is_edit = is_same_run && renew_time_of(before) == renew_time_of(after);
             let is_forced_release = forcibly_released.is_some() && run_of(before) == forcibly_released;
             let is_copy = self.stored.as_ref().zip(after).is_some_and(|(before, after)| is_copy(after, before));
-            let out_of_turn = out_of_turn || recreated || is_copy;
-            if !is_forced_release && before.is_some_and(|before| is_displaced(before, after, out_of_turn)) {
+            let is_not_by_successor = may_have_replaced_unseen || recreated || is_copy;
+            if !is_forced_release && before.is_some_and(|before| is_displaced(before, after, is_not_by_successor)) {
                 let (until, longest_written) = (now.boot + self.holds_for(), self.longest_written);
                 let run = before.and_then(Record::marked_holder).cloned();
                 self.remember(DisplacedHolder { run, until, longest_written });
@@ -216,11 +216,11 @@ fn is_copy(after: &Record, before: &Stored) -> bool {
 }
 
 /// Returns whether the holder of `before` is displaced: it has not released the lock, and no successor has written
-/// `after`. `out_of_turn` states that another run's mark in `after` cannot be a successor's. Only a deletion of the
-/// record displaces a holder without a mark, because other implementations release the lock by emptying the holder.
-fn is_displaced(before: &Record, after: Option<&Record>, out_of_turn: bool) -> bool {
+/// `after`. `is_not_by_successor` states that another run's mark in `after` cannot be a successor's. Only a deletion of
+/// the record displaces a holder without a mark, because other implementations release the lock by emptying the holder.
+fn is_displaced(before: &Record, after: Option<&Record>, is_not_by_successor: bool) -> bool {
     let Some(after) = after else { return before.is_held() };
-    let by_another = (!after.is_held() || out_of_turn) && run_of(Some(after)) != run_of(Some(before));
+    let by_another = (!after.is_held() || is_not_by_successor) && run_of(Some(after)) != run_of(Some(before));
     before.marked_holder().is_some() && (after.mark().is_none() || by_another)
 }
 

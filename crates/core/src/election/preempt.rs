@@ -7,7 +7,7 @@
 use super::protocol::{ElectionAction, ElectionNotice, Now, Request};
 use super::{Election, ObservedRecord};
 use crate::instant::Instant;
-use crate::record::{Record, RunId, RunMark, RunState};
+use crate::record::{MarkState, Record, RunId, RunMark};
 
 /// A leader that is less preferred than this candidate, so this candidate may preempt it.
 #[derive(Clone, Debug, Hash)]
@@ -59,7 +59,7 @@ impl Election {
     fn less_preferred_leader(&self) -> Option<&RunId> {
         let record = self.observed.as_ref().and_then(ObservedRecord::record)?;
         let RunMark { run, state, .. } = record.mark()?;
-        let is_led_by_another = *state == RunState::Held && *run != self.config.run;
+        let is_led_by_another = *state == MarkState::Held && *run != self.config.run;
         let is_less_preferred = self.config.preference.claim_delay < record.claim_delay();
         (is_led_by_another && is_less_preferred).then_some(run)
     }

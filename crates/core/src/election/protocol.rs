@@ -214,8 +214,8 @@ pub enum ElectionNotice {
         holder: String,
         /// The time of the acquisition, according to that holder's clock.
         since: Option<Timestamp>,
-        /// How long the lock stays held without a renewal.
-        lease_duration: Duration,
+        /// The time until the lock may be acquired if the record does not change.
+        takeable_in: Duration,
     },
     /// Another client released the lock in place of its holder. `holder` is `None` if no holder was known before.
     ReleasedByForce { holder: Option<String> },

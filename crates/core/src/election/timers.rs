@@ -13,7 +13,7 @@ pub(super) enum Timer {
     Poll,
     /// The watch is opened again.
     ReopenWatch,
-    /// The candidate reports that its watch works again.
+    /// The candidate reports that its watch, which has been open for a lease duration, works again.
     WatchSettled,
     /// The record is read, because the open watch has been silent for too long.
     SilentWatch,

@@ -12,7 +12,7 @@ use crate::record::Stored;
 /// its connection is dead. A working watch delivers a bookmark every minute, so it causes no reads.
 pub const SILENT_WATCH_LIMIT: Duration = Duration::from_secs(90);
 
-/// The count in `Election::broken_watches` from which the candidate reports that it polls.
+/// The candidate reports that it polls once this many watches in a row have broken.
 const BROKEN_WATCHES_UNTIL_NOTICE: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,14 +37,16 @@ impl Election {
         match event {
             WatchEvent::Bookmark => {}
             WatchEvent::Opened => {
+                // The watch may break again soon, so it must last for a lease duration before it is reported to work.
                 if self.polling_reported {
                     self.timers.set(Timer::WatchSettled, now.boot + self.config.timing.lease_duration());
                 }
             }
             WatchEvent::Changed(stored) => self.observe_watched(now, Some(stored)),
             WatchEvent::Deleted => self.observe_watched(now, None),
-            WatchEvent::Ended => self.close_watch(retry_at),
+            WatchEvent::Ended => self.reopen_watch_at(retry_at),
             WatchEvent::Broken | WatchEvent::Refused { .. } => {
+                // A watch that lasted for a lease duration has worked, so the watches before it no longer count.
                 let was_settled = now.boot >= since + self.config.timing.lease_duration();
                 self.broken_watches = if was_settled { 1 } else { self.broken_watches.saturating_add(1) };
                 if self.broken_watches >= BROKEN_WATCHES_UNTIL_NOTICE {
@@ -54,11 +56,11 @@ impl Election {
                     WatchEvent::Refused { retry_after } => retry_after.min(MAX_REQUESTED_PAUSE),
                     _ => Duration::ZERO,
                 };
-                self.close_watch_and_poll(retry_at.max(now.boot + pause), retry_at);
+                self.poll_and_reopen_watch_at(retry_at.max(now.boot + pause), retry_at);
             }
             WatchEvent::Forbidden => {
                 self.notify_polling();
-                self.close_watch_and_poll(now.boot + FORBIDDEN_WATCH_PAUSE, retry_at);
+                self.poll_and_reopen_watch_at(now.boot + FORBIDDEN_WATCH_PAUSE, retry_at);
             }
         }
         self.decide(now);
@@ -77,10 +79,11 @@ impl Election {
         }
     }
 
-    pub(super) fn stop_watching(&mut self) {
+    /// Drops the watch, if one is open. If the candidate still waits, a new one may be opened at once.
+    pub(super) fn drop_watch(&mut self) {
         if matches!(self.watch, WatchState::Open { .. }) {
             self.actions.push(ElectionAction::Unwatch);
-            self.watch_replaced = true;
+            self.watch_events_are_stale = true;
         }
         self.watch = WatchState::Closed;
         self.timers.stop(Timer::ReopenWatch);
@@ -88,15 +91,18 @@ impl Election {
         self.timers.stop(Timer::SilentWatch);
     }
 
-    fn close_watch(&mut self, reopen_at: Instant) {
+    /// Records that the watch has ended. A new one is opened at `reopen_at`.
+    fn reopen_watch_at(&mut self, reopen_at: Instant) {
         self.watch = WatchState::Closed;
         self.timers.set(Timer::ReopenWatch, reopen_at);
         self.timers.stop(Timer::WatchSettled);
         self.timers.stop(Timer::SilentWatch);
     }
 
-    fn close_watch_and_poll(&mut self, reopen_at: Instant, poll_at: Instant) {
-        self.close_watch(reopen_at);
+    /// Records that the watch has ended. The record is polled from `poll_at` on, until a new watch is opened after
+    /// `reopen_at`.
+    fn poll_and_reopen_watch_at(&mut self, reopen_at: Instant, poll_at: Instant) {
+        self.reopen_watch_at(reopen_at);
         self.timers.set(Timer::Poll, poll_at);
     }
 }

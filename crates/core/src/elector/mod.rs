@@ -15,11 +15,11 @@
 //! - When another candidate is known to hold the lock, the command gets no grace period.
 //! - The lock is released only after every process of the command is dead.
 //! - leaderrun exits when its election is over, or when the release has timed out.
-//! - If traffic is routed to the command, a termination signal is deferred until the traffic has been routed away, but
-//!   not for longer than [`WITHDRAWAL_TIMEOUT`]. A second termination signal ends the deferral. A signal that arrives
-//!   before the command has started is not deferred.
-//! - Duplicates of a termination signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the
-//!   signal to a process and then to its group.
+//! - If traffic is routed to the command, a signal that requests the end of the command is deferred until the traffic
+//!   has been routed away, but not for longer than [`WITHDRAWAL_TIMEOUT`]. A second such signal ends the deferral. A
+//!   signal that arrives before the command has started is not deferred.
+//! - Duplicates of such a signal within [`REPEAT_WINDOW`] count as one signal, because timeout(1) sends the signal to a
+//!   process and then to its group.
 
 mod protocol;
 mod signals;
@@ -98,11 +98,11 @@ pub struct Elector {
     /// Whether the withdrawal of traffic has begun.
     is_withdrawing: bool,
     deferred: Option<DeferredSignal>,
-    /// The last termination signal that was not a duplicate, and when it arrived.
-    last_termination_signal: Option<(i32, Instant)>,
+    /// The last signal that requested the end of the command and was not a duplicate, and when it arrived.
+    last_end_request: Option<(i32, Instant)>,
     /// The first signal since the acquisition that requested the end of the command, or of leaderrun once the command
     /// is gone. A request to step down counts as SIGTERM.
-    first_termination_signal: Option<i32>,
+    first_end_request: Option<i32>,
     /// Whether the notice of the loss was sent.
     loss_notice_sent: bool,
     /// How late the scheduler wakes this elector.
@@ -127,8 +127,8 @@ impl Elector {
             started: false,
             is_withdrawing: false,
             deferred: None,
-            last_termination_signal: None,
-            first_termination_signal: None,
+            last_end_request: None,
+            first_end_request: None,
             loss_notice_sent: false,
             lateness: Lateness::default(),
             granted: None,
@@ -176,7 +176,7 @@ impl Elector {
         }
         self.handle_timeout(now);
         if withdrawn {
-            self.forward_deferred();
+            self.relay_deferred();
         }
         for signal in signals {
             self.handle_signal(now, signal);
@@ -215,7 +215,7 @@ impl Elector {
     /// Returns whether the end of the command or, once it was gone, of leaderrun was requested since the acquisition of
     /// the lock, by a signal or by a request to step down.
     pub fn end_was_requested(&self) -> bool {
-        self.first_termination_signal.is_some()
+        self.first_end_request.is_some()
     }
 
     fn handle_supervisor_report(&mut self, now: Instant, report: Report) {
@@ -239,9 +239,9 @@ impl Elector {
                 let succeeded = end == End::Exited(0) && !was_lost;
                 let reason = match end {
                     _ if was_lost => ExitReason::Lost { may_rejoin: true },
-                    End::NotStarted => self
-                        .first_termination_signal
-                        .map_or(ExitReason::Lost { may_rejoin: true }, ExitReason::Signaled),
+                    End::NotStarted => {
+                        self.first_end_request.map_or(ExitReason::Lost { may_rejoin: true }, ExitReason::Signaled)
+                    }
                     ref end => ExitReason::Command(end.clone()),
                 };
                 self.notify(ElectorNotice::CommandEnded(end));
@@ -277,7 +277,7 @@ impl Elector {
                 self.granted = Some(tenure);
                 self.order(Order::Extend(tenure));
             }
-            ElectionReport::StepDownRequested => self.relay(now, libc::SIGTERM),
+            ElectionReport::StepDownRequested => self.handle_signal_while_leading(now, libc::SIGTERM),
             ElectionReport::Taken => {
                 if let ElectorPhase::Leading { enforced, taken, .. } = &mut self.phase {
                     (*enforced, *taken) = (Tenure::over(now), true);
@@ -340,7 +340,7 @@ impl Elector {
 
     fn handle_timeout(&mut self, now: Instant) {
         if self.deferred.as_ref().is_some_and(|deferred| now >= deferred.until) {
-            self.forward_deferred();
+            self.relay_deferred();
         }
         if self.phase.elector_kill_at().is_some_and(|at| now >= at) {
             self.kill_all(SupervisorFailure::Late);
@@ -389,8 +389,8 @@ impl Elector {
             return;
         }
         let reason = match reason {
-            // A termination signal may have arrived since the loss.
-            ExitReason::Lost { .. } => ExitReason::Lost { may_rejoin: self.first_termination_signal.is_none() },
+            // A signal that requests the end may have arrived since the loss.
+            ExitReason::Lost { .. } => ExitReason::Lost { may_rejoin: self.first_end_request.is_none() },
             reason => reason.clone(),
         };
         self.actions.push(ElectorAction::Exit(reason));

@@ -8,15 +8,15 @@ use crate::instant::Instant;
 use crate::messages::Order;
 use crate::signal::{ends_candidate, is_relayed, is_termination_signal};
 
-/// The longest time that a termination signal is deferred while traffic is routed away.
+/// The longest time for which a signal that requests the end of the command is deferred while traffic is routed away.
 pub const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Duplicates of a termination signal within this time count as one signal. A signal that is repeated later is relayed
-/// again, because its sender does not want to wait.
+/// Duplicates of a signal that requests the end of the command count as one signal within this time. A signal that is
+/// repeated later is relayed again, because its sender does not want to wait.
 pub const REPEAT_WINDOW: Duration = Duration::from_millis(500);
 
-/// A termination signal that is deferred while traffic is routed away. It is relayed when the withdrawal is finished or
-/// not possible, or when another termination signal arrives, but no later than `until`.
+/// A signal that requests the end of the command, and is deferred while traffic is routed away. It is relayed when the
+/// withdrawal is finished or not possible, or when another such signal arrives, but no later than `until`.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct DeferredSignal {
     signal: i32,
@@ -26,7 +26,7 @@ pub(super) struct DeferredSignal {
 impl Elector {
     pub(super) fn handle_signal(&mut self, now: Instant, signal: i32) {
         match &mut self.phase {
-            ElectorPhase::Leading { .. } if is_relayed(signal) => self.relay(now, signal),
+            ElectorPhase::Leading { .. } if is_relayed(signal) => self.handle_signal_while_leading(now, signal),
             ElectorPhase::Waiting { claiming } if ends_candidate(signal) => {
                 let timeout = if *claiming { RELEASE_TIMEOUT } else { STOP_TIMEOUT };
                 self.phase = ElectorPhase::Exiting { reason: ExitReason::Signaled(signal), until: now + timeout };
@@ -35,37 +35,38 @@ impl Elector {
             }
             ElectorPhase::Exiting { until, .. } if ends_candidate(signal) => {
                 *until = (*until).min(now + RELEASE_TIMEOUT);
-                self.first_termination_signal.get_or_insert(signal);
+                self.first_end_request.get_or_insert(signal);
+                // If the lock is being released, this shortens the time that the release may still take.
                 self.actions.push(ElectorAction::StopElection);
             }
             ElectorPhase::Killing if ends_candidate(signal) => {
-                self.first_termination_signal.get_or_insert(signal);
+                self.first_end_request.get_or_insert(signal);
             }
             _ => {}
         }
     }
 
-    pub(super) fn relay(&mut self, now: Instant, signal: i32) {
+    /// Relays a signal to the command, unless it is a duplicate or is deferred while traffic is routed away. A request
+    /// to step down is handled as SIGTERM.
+    pub(super) fn handle_signal_while_leading(&mut self, now: Instant, signal: i32) {
         let ElectorPhase::Leading { .. } = self.phase else { return };
-        // Many commands reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
-        let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
-        let requests_end = signal == self.stop_signal || (is_termination_signal(signal) && !may_continue);
+        let requests_end = self.requests_end(signal);
         if requests_end {
             let is_duplicate =
                 |(last_signal, at): (i32, Instant)| signal == last_signal && now.since(at) < REPEAT_WINDOW;
-            if self.last_termination_signal.is_some_and(is_duplicate) {
+            if self.last_end_request.is_some_and(is_duplicate) {
                 return;
             }
-            self.last_termination_signal = Some((signal, now));
+            self.last_end_request = Some((signal, now));
         }
-        if requests_end && self.first_termination_signal.is_none() {
-            self.first_termination_signal = Some(signal);
+        if requests_end && self.first_end_request.is_none() {
+            self.first_end_request = Some(signal);
             self.notify(ElectorNotice::TerminationSignal(signal));
         }
         if requests_end && self.routes_traffic {
             if mem::replace(&mut self.is_withdrawing, true) {
                 // A second signal means that its sender does not want to wait.
-                self.forward_deferred();
+                self.relay_deferred();
             } else {
                 self.notify(ElectorNotice::Terminating);
                 if self.started {
@@ -77,8 +78,17 @@ impl Elector {
         self.order(Order::Signal(signal));
     }
 
-    /// Relays the deferred signal, if there is one, unless the command is gone.
-    pub(super) fn forward_deferred(&mut self) {
+    /// Returns whether a signal requests the end of the command. The stop signal does, and every termination signal,
+    /// except SIGHUP and SIGQUIT once the command has started.
+    fn requests_end(&self, signal: i32) -> bool {
+        // Many commands reload their configuration on SIGHUP, and some print a stack trace on SIGQUIT.
+        let may_continue = self.started && matches!(signal, libc::SIGHUP | libc::SIGQUIT);
+        signal == self.stop_signal || (is_termination_signal(signal) && !may_continue)
+    }
+
+    /// Relays the deferred signal, if there is one. Drops it if the supervisor has failed or has reported the command
+    /// gone.
+    pub(super) fn relay_deferred(&mut self) {
         if let (Some(DeferredSignal { signal, .. }), ElectorPhase::Leading { .. }) = (self.deferred.take(), &self.phase)
         {
             self.order(Order::Signal(signal));

@@ -1,4 +1,4 @@
-//! Carries out requests to a pair of objects as requests to one object at a time.
+//! Splits requests to a pair of objects into requests to the individual objects.
 
 use core::mem;
 use core::time::Duration;
@@ -10,14 +10,15 @@ use crate::record::{Record, RunId, Stored, Version};
 /// The longest pause after the rollback of a claim.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// Carries out each request to the pair as requests to the individual objects.
+/// Splits each request to the pair into requests to the individual objects.
 ///
 /// A write goes to the first object and then to the second. A claim that is only in the first object (a half claim)
 /// would block all candidates that use only that object, although nobody leads. Therefore it is rolled back when the
-/// second write fails, or by the next read if the request was dropped between the two writes. If there is no reply to
-/// the second write, both objects are read first, because it may have succeeded. After a rollback there is a pause in
-/// which others can acquire the lock, unless one of them has just changed the second object. Each further pause is
-/// twice as long, up to a minute. The writes of a leader are never rolled back, because its command may be alive.
+/// second write fails, or by the next read if the request was dropped between the two writes. If the second write gets
+/// no reply, it may have succeeded, so both objects are read before anything is rolled back. After a rollback there is
+/// a pause in which others can acquire the lock, unless one of them has just changed the second object. Each further
+/// pause is twice as long, up to a minute. The writes of a leader are never rolled back, because its command may be
+/// alive.
 #[derive(Clone, Debug, Hash)]
 pub struct PairRequests {
     seen: Pair,
@@ -59,8 +60,8 @@ enum State {
 }
 
 impl PairRequests {
-    /// Creates the requests of a run. `timeout` is the timeout of one request to the pair. The pause after the first
-    /// rollback is twice as long.
+    /// Creates the state for the requests of a run. `timeout` is the timeout of one request to the pair; the pause
+    /// after the first rollback is twice as long.
     pub fn new(run: RunId, timeout: Duration) -> Self {
         Self { seen: Pair::default(), viewer: Viewer::new(run), pause: timeout * 2, state: State::Idle }
     }
@@ -124,6 +125,7 @@ impl PairRequests {
                 self.finish(Reply::Conflict)
             }
             State::Rereading { failure } => self.roll_back(failure),
+            // The rollback outdates what was read. After a refusal the election reads again, once the pause is over.
             _ if self.is_half_claimed() => self.roll_back(read_failure.unwrap_or(Reply::Refused { retry_after: None })),
             _ => self.finish(read_failure.unwrap_or_else(|| Reply::Read(self.stored()))),
         }

@@ -1,4 +1,4 @@
-//! The mark in a record, which states which run wrote the record, and whether that run holds or has released the lock.
+//! The mark in a record, which names a run and states whether that run holds the lock or the lock was released.
 
 use alloc::string::String;
 use core::fmt;
@@ -19,7 +19,8 @@ impl RunId {
         Self::new("none")
     }
 
-    /// Creates a run ID from text without spaces, for example a UUID.
+    /// Creates a run ID, for example from a UUID. The text is not checked: a mark whose run ID is empty or contains a
+    /// space cannot be parsed.
     pub fn new(id: impl Into<String>) -> Self {
         Self(id.into())
     }
@@ -31,21 +32,21 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The mark in each record that a run writes: the ID of the run, whether the run holds or has released the lock, and
-/// the time of the write.
+/// The mark in a record: the ID of a run, whether the lock is held or released, and the time of the write. A run marks
+/// its own records. The mark of a forced release names the run whose lock was released.
 ///
 /// Its text form is `RUN held|released TIME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunMark {
     pub run: RunId,
-    pub state: RunState,
+    pub state: MarkState,
     /// The `renewTime` written together with this mark.
     pub renew_time: Timestamp,
 }
 
-/// The state of the lock after the write that carries the mark.
+/// The state of the lock after the write of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RunState {
+pub enum MarkState {
     Held,
     Released,
 }
@@ -53,14 +54,14 @@ pub enum RunState {
 impl fmt::Display for RunMark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            RunState::Held => "held",
-            RunState::Released => "released",
+            MarkState::Held => "held",
+            MarkState::Released => "released",
         };
         write!(f, "{} {state} {:.6}", self.run, self.renew_time)
     }
 }
 
-/// The error for a run annotation that is not a valid mark.
+/// The error for text that is not a valid [`RunMark`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParseRunMarkError;
 
@@ -85,8 +86,8 @@ impl FromStr for RunMark {
             return Err(ParseRunMarkError);
         }
         let state = match state {
-            "held" => RunState::Held,
-            "released" => RunState::Released,
+            "held" => MarkState::Held,
+            "released" => MarkState::Released,
             _ => return Err(ParseRunMarkError),
         };
         let renew_time = time.parse().map_err(|_| ParseRunMarkError)?;

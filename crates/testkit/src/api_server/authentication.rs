@@ -30,7 +30,8 @@ impl Identity {
     }
 }
 
-/// Returns the user who sent a request with these headers, or the user whom the sender impersonates.
+/// Returns the user who sent a request with these headers, or the user whom the sender impersonates. The headers
+/// include the fingerprint of the client's certificate, which the server has added.
 pub fn identify(store: &Store, headers: &HeaderMap, target: &Target) -> Result<Identity> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let identity_of_certificate = || credentials::user_of_certificate(headers).map(Identity::from);

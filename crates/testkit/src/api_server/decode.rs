@@ -45,7 +45,7 @@ pub fn decode(resource: &Resource, mut body: Value, unknown_fields: UnknownField
             return Err(unreadable(resource, resource.kind, why));
         }
     }
-    match resource.name {
+    match resource.plural {
         "leases" => normalize_lease(&mut object),
         "services" => set_service_defaults(&mut object),
         _ => {}
@@ -125,7 +125,7 @@ fn set_service_defaults(service: &mut Value) {
 
 /// Returns JSON pointers to the fields of a resource that have the type MicroTime.
 fn micro_times(resource: &Resource) -> &'static [&'static str] {
-    match resource.name {
+    match resource.plural {
         "leases" => &["/spec/acquireTime", "/spec/renewTime"],
         "events" => &["/eventTime", "/series/lastObservedTime"],
         _ => &[],

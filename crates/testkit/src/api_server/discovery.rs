@@ -68,13 +68,13 @@ fn resource_list(group: &str, group_version: &str) -> Value {
     let resources: Vec<Value> = all_resources()
         .filter(|resource| resource.group == group)
         .map(|resource| {
-            let verbs = if resource.name == ACCESS_REVIEW.name {
+            let verbs = if resource.plural == ACCESS_REVIEW.plural {
                 json!(["create"])
             } else {
                 json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"])
             };
             json!({
-                "name": resource.name,
+                "name": resource.plural,
                 "singularName": resource.singular,
                 "namespaced": resource.namespaced,
                 "kind": resource.kind,
@@ -114,7 +114,7 @@ fn openapi(group: &str) -> Value {
             "x-kubernetes-action": "patch",
             "x-kubernetes-group-version-kind": { "group": group, "version": "v1", "kind": resource.kind },
         });
-        (format!("{root}{namespace}/{}/{{name}}", resource.name), json!({ "patch": patch }))
+        (format!("{root}{namespace}/{}/{{name}}", resource.plural), json!({ "patch": patch }))
     });
     json!({
         "openapi": "3.0.0",

@@ -53,13 +53,13 @@ fn rename(
 /// Returns the errors in an Event in stored form. The rules depend on the API group of `resource`, to which the client
 /// sent the Event.
 ///
-/// In both groups, an Event with an `eventTime` must also say who reported it, and with which action and reason.
+/// In both groups, an Event with an `eventTime` must also name its reporter, an action and a reason.
 /// events.k8s.io/v1 also requires new Events to have an `eventTime`, and lets clients change only the series and the
 /// metadata of existing Events.
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {
-        errors.extend(field_errors(event));
+        errors.extend(event_time_errors(event));
     }
     if resource.group == EVENTS_GROUP {
         errors.extend(series_errors(before, event));
@@ -84,7 +84,8 @@ fn namespace_error(event: &Value) -> Option<FieldError> {
         .then(|| FieldError::invalid("involvedObject.namespace", object_namespace, "does not match event.namespace"))
 }
 
-fn field_errors(event: &Value) -> Vec<FieldError> {
+/// Returns the errors in an Event that has an `eventTime`.
+fn event_time_errors(event: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let controller = text(&event["reportingComponent"]);
     if controller.is_empty() {
@@ -121,7 +122,7 @@ fn series_errors(before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Returns the errors in a new Event that was sent to events.k8s.io/v1.
+/// Returns the errors in an Event that is created through events.k8s.io/v1.
 fn creation_errors(event: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if !event["eventTime"].is_string() {
@@ -137,7 +138,7 @@ fn creation_errors(event: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Returns the errors in an update of an Event that was sent to events.k8s.io/v1.
+/// Returns an error for each immutable field that an update through events.k8s.io/v1 changes.
 fn immutability_errors(before: &Value, event: &Value) -> Vec<FieldError> {
     const IMMUTABLE_FIELDS: [&str; 13] = [
         "involvedObject",

@@ -75,7 +75,7 @@ impl CompleteRequest {
             Target::Resource(access) => access,
         };
         let resource = (access.group.as_str(), access.resource.as_str());
-        if resource == (ACCESS_REVIEW.group, ACCESS_REVIEW.name) && self.method == Method::POST {
+        if resource == (ACCESS_REVIEW.group, ACCESS_REVIEW.plural) && self.method == Method::POST {
             let review = access_review::review(&self.store, &user, self.json()?)?;
             return Ok(json_response(201, &review));
         }
@@ -161,7 +161,7 @@ impl CompleteRequest {
         }
         let deletion = self.target.with_verb(|_| "delete".to_owned());
         rbac::authorize(&self.store, user, &deletion).map_err(|_| {
-            let Resource { group, name: plural, .. } = objects.resource;
+            let Resource { group, plural, .. } = objects.resource;
             status::forbidden(group, plural, name, "cannot set an ownerRef on a resource you can't delete: , <nil>")
         })
     }
@@ -169,7 +169,7 @@ impl CompleteRequest {
     fn list(&self, objects: &Objects) -> Result<Response> {
         let resource = objects.resource;
         let selector = Selector::parse(resource, &self.query)?;
-        let (stored, revision) = self.store.list(resource.name, selected_namespace(objects).as_deref());
+        let (stored, revision) = self.store.list(resource.plural, selected_namespace(objects).as_deref());
         self.check_version(revision)?;
         let selected: Vec<_> = stored.iter().filter(|object| selector.matches(object)).collect();
         let page = Page::parse(&self.query)?;
@@ -208,7 +208,7 @@ impl CompleteRequest {
         let options = if self.body.is_empty() { Value::Null } else { self.json()? };
         let (object, gone) = objects.delete(name, &options)?;
         // As on a real server, the response to the deletion of a pod or namespace is the object even if it is gone.
-        if !gone || matches!(objects.resource.name, "pods" | "namespaces") {
+        if !gone || matches!(objects.resource.plural, "pods" | "namespaces") {
             return Ok(json_response(200, &object));
         }
         Ok(json_response(200, &status::to_json(&status::deleted(objects.resource, &object))))
@@ -216,7 +216,7 @@ impl CompleteRequest {
 
     fn delete_all(&self, objects: &Objects) -> Result<Response> {
         let selector = Selector::parse(objects.resource, &self.query)?;
-        let (stored, revision) = self.store.list(objects.resource.name, selected_namespace(objects).as_deref());
+        let (stored, revision) = self.store.list(objects.resource.plural, selected_namespace(objects).as_deref());
         let mut items = Vec::new();
         for object in stored.iter().filter(|object| selector.matches(object)) {
             items.push(objects.delete(text(&object["metadata"]["name"]), &Value::Null)?.0);

@@ -89,7 +89,7 @@ pub fn initialize(resource: &Resource, object: &mut Value) {
     }
     metadata["uid"] = Uuid::new_v4().to_string().into();
     metadata["creationTimestamp"] = now().into();
-    match resource.name {
+    match resource.plural {
         "namespaces" => {
             metadata["labels"]["kubernetes.io/metadata.name"] = name.into();
             object["spec"] = json!({ "finalizers": ["kubernetes"] });
@@ -123,7 +123,7 @@ pub fn check_uid(resource: &Resource, name: &str, namespace: &str, uid: &str, be
         return Ok(());
     }
     // The message contains the key under which a real server stores the object, for Endpoints with another prefix.
-    let place = match resource.name {
+    let place = match resource.plural {
         "endpoints" => "services/endpoints",
         other => other,
     };

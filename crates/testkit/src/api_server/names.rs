@@ -1,32 +1,33 @@
 //! The rules for names, and for the keys and values of labels. The error messages are modeled on a real server's.
 
-const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
-const KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+const DNS_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+/// The part of a key after the `/`, and also the value of a label that is not empty.
+const NAME_PART: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
 /// Returns the errors in a name that must be a DNS-1123 subdomain, like the names of most objects.
-pub fn subdomain_errors(name: &str) -> Vec<String> {
+pub fn dns_subdomain_errors(name: &str) -> Vec<String> {
     let mut errors = length_errors(name, 253);
-    if !name.split('.').all(is_label) {
+    if !name.split('.').all(is_dns_label) {
         errors.push(format!(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
              and must start and end with an alphanumeric character \
-             (e.g. 'example.com', regex used for validation is '{LABEL}(\\.{LABEL})*')"
+             (e.g. 'example.com', regex used for validation is '{DNS_LABEL}(\\.{DNS_LABEL})*')"
         ));
     }
     errors
 }
 
 /// Returns the errors in a name that must be a DNS-1123 label, like that of a namespace.
-pub fn label_errors(name: &str) -> Vec<String> {
+pub fn dns_label_errors(name: &str) -> Vec<String> {
     let mut errors = length_errors(name, 63);
-    if !is_label(name) {
-        errors.push(if name.split('.').all(is_label) {
+    if !is_dns_label(name) {
+        errors.push(if name.split('.').all(is_dns_label) {
             "must not contain dots".to_owned()
         } else {
             format!(
                 "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
                  and must start and end with an alphanumeric character \
-                 (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')"
+                 (e.g. 'my-name',  or '123-abc', regex used for validation is '{DNS_LABEL}')"
             )
         });
     }
@@ -44,15 +45,17 @@ pub fn path_segment_errors(name: &str) -> Vec<String> {
 
 /// Returns the errors in the key of a label or annotation: a name, optionally with a domain and `/` before it.
 pub fn key_errors(key: &str) -> Vec<String> {
-    const RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', \
-                        and must start and end with an alphanumeric character";
-    let rule = format!("{RULE} (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{KEY}')");
+    let rule = format!(
+        "must consist of alphanumeric characters, '-', '_' or '.', \
+         and must start and end with an alphanumeric character \
+         (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{NAME_PART}')"
+    );
     let parts: Vec<&str> = key.split('/').collect();
     let (mut errors, name) = match parts.as_slice() {
         [name] => (Vec::new(), *name),
         ["", name] => (vec!["prefix part must be non-empty".to_owned()], *name),
         [prefix, name] => {
-            let errors = subdomain_errors(prefix).into_iter();
+            let errors = dns_subdomain_errors(prefix).into_iter();
             (errors.map(|error| format!("prefix part {error}")).collect(), *name)
         }
         _ => {
@@ -65,7 +68,7 @@ pub fn key_errors(key: &str) -> Vec<String> {
         errors.push("name part must be non-empty".to_owned());
     }
     errors.extend(length_errors(name, 63).into_iter().map(|error| format!("name part {error}")));
-    if !is_key_name(name) {
+    if !is_name_part(name) {
         errors.push(format!("name part {rule}"));
     }
     errors
@@ -74,11 +77,11 @@ pub fn key_errors(key: &str) -> Vec<String> {
 /// Returns the errors in the value of a label.
 pub fn label_value_errors(value: &str) -> Vec<String> {
     let mut errors = length_errors(value, 63);
-    if !value.is_empty() && !is_key_name(value) {
+    if !value.is_empty() && !is_name_part(value) {
         errors.push(format!(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
              and must start and end with an alphanumeric character \
-             (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '({KEY})?')"
+             (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '({NAME_PART})?')"
         ));
     }
     errors
@@ -89,12 +92,12 @@ fn length_errors(text: &str, limit: usize) -> Vec<String> {
     error.into_iter().collect()
 }
 
-fn is_label(text: &str) -> bool {
+fn is_dns_label(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     text.chars().all(inner) && !text.is_empty() && !text.starts_with('-') && !text.ends_with('-')
 }
 
-fn is_key_name(text: &str) -> bool {
+fn is_name_part(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     text.chars().all(inner) && edge(text.chars().next()) && edge(text.chars().next_back())

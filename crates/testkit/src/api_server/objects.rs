@@ -105,9 +105,9 @@ impl Objects<'_> {
 
     /// Deletes an object, if it meets the preconditions in `options` (`DeleteOptions`).
     ///
-    /// Returns the object's last state, and `true` unless finalizers keep the object until they are removed.
+    /// Returns the object's last state, and whether it is gone. An object with finalizers stays until they are removed.
     pub fn delete(&self, name: &str, options: &Value) -> Result<(Value, bool)> {
-        let is_namespace = self.resource.name == "namespaces";
+        let is_namespace = self.resource.plural == "namespaces";
         if is_namespace && matches!(name, "default" | "kube-system" | "kube-public") {
             let why = "this namespace may not be deleted";
             return Err(status::forbidden("", "namespaces", name, why));
@@ -135,29 +135,30 @@ impl Objects<'_> {
         Ok((object, gone))
     }
 
-    /// Converts a stored object to the API group of this resource.
+    /// Returns a stored object as clients of this resource see it. Only Events differ from their stored form, because
+    /// two API groups serve them.
     pub fn as_served(&self, object: &Value) -> Value {
         events::from_stored(self.resource, object.clone())
     }
 
     fn key(&self, name: &str) -> Key {
-        Key { collection: self.resource.name, namespace: self.namespace.to_owned(), name: name.to_owned() }
+        Key { collection: self.resource.plural, namespace: self.namespace.to_owned(), name: name.to_owned() }
     }
 
     fn write(&self, name: &str, decide: impl FnOnce(Option<&Value>) -> Result<Write>) -> Result<Value> {
-        let mut not_written = None;
+        let mut dry_run_result = None;
         let stored: Arc<Value> = self.store.update(&self.key(name), |before| {
             let write = decide(before)?;
             if !self.dry_run {
                 return Ok(write);
             }
-            not_written = match write {
+            dry_run_result = match write {
                 Write::Put(object) | Write::Delete(object) => Some(object),
                 Write::Keep => before.cloned(),
             };
             Ok(Write::Keep)
         })?;
-        Ok(self.as_served(not_written.as_ref().unwrap_or(&stored)))
+        Ok(self.as_served(dry_run_result.as_ref().unwrap_or(&stored)))
     }
 
     /// Completes and checks a new object, and returns its stored form.
@@ -169,7 +170,8 @@ impl Objects<'_> {
         Ok(object)
     }
 
-    /// Checks the version and the fields of `object`, and returns the write that replaces `before` with it.
+    /// Checks the version and the fields of `object`, which replaces `before`, and returns the resulting write: none if
+    /// nothing changed, and a deletion if an object that is being deleted has lost its last finalizer.
     fn replacement(&self, name: &str, before: &Value, mut object: Value) -> Result<Write> {
         match metadata::text(&object["metadata"]["resourceVersion"]) {
             "" | "0" if self.resource.unconditional_update => {}
@@ -208,12 +210,12 @@ impl Objects<'_> {
             return Ok(());
         }
         let namespaces = resources::find("", "v1", "namespaces").expect("namespaces are a resource");
-        let key = Key { collection: namespaces.name, namespace: String::new(), name: self.namespace.to_owned() };
+        let key = Key { collection: namespaces.plural, namespace: String::new(), name: self.namespace.to_owned() };
         match self.store.get(&key) {
             None => Err(status::not_found(namespaces, self.namespace)),
             Some(namespace) if metadata::is_being_deleted(&namespace) => Err(status::forbidden(
                 self.resource.group,
-                self.resource.name,
+                self.resource.plural,
                 "",
                 format_args!(
                     "unable to create new content in namespace {} because it is being terminated",

@@ -57,16 +57,16 @@ pub fn reason_to_allow(store: &Store, identity: &Identity, target: &Target) -> O
         bindings.extend(store.list("rolebindings", Some(&access.namespace)).0);
     }
     bindings.iter().find_map(|binding| {
-        let subject = subject_of(binding, identity)?;
+        let subject = describe_matching_subject(binding, identity)?;
         let role = role_of(store, binding)?;
         let mut rules = role["rules"].as_array()?.iter();
         rules.find(|rule| covers(rule, target))?;
-        Some(describe(binding, &subject))
+        Some(describe_grant(binding, &subject))
     })
 }
 
-/// Returns a description of the subject of a binding that matches this identity, if there is one.
-fn subject_of(binding: &Value, identity: &Identity) -> Option<String> {
+/// Describes the first subject of a binding that matches this identity, if there is one.
+fn describe_matching_subject(binding: &Value, identity: &Identity) -> Option<String> {
     let subjects = binding["subjects"].as_array()?;
     subjects.iter().find_map(|subject| {
         let name = text(&subject["name"]);
@@ -118,7 +118,7 @@ fn covers(rule: &Value, target: &Target) -> bool {
     }
 }
 
-fn describe(binding: &Value, subject: &str) -> String {
+fn describe_grant(binding: &Value, subject: &str) -> String {
     let name = text(&binding["metadata"]["name"]);
     let kind = text(&binding["kind"]);
     let binding_name = match text(&binding["metadata"]["namespace"]) {

@@ -19,8 +19,8 @@ use super::status::qualified;
 pub struct Resource {
     pub group: &'static str,
     pub version: &'static str,
-    /// The plural, as in paths and Roles.
-    pub name: &'static str,
+    /// The name as in paths and Roles.
+    pub plural: &'static str,
     pub singular: &'static str,
     pub short_names: &'static [&'static str],
     pub kind: &'static str,
@@ -35,9 +35,9 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// Returns the name with its group, for example `leases.coordination.k8s.io`, or only `pods` in the core group.
+    /// Returns the plural with its group, for example `leases.coordination.k8s.io`, or only `pods` in the core group.
     pub fn qualified(&self) -> String {
-        qualified(self.group, self.name)
+        qualified(self.group, self.plural)
     }
 
     /// Returns the group and version, for example `coordination.k8s.io/v1`, or only `v1` in the core group.
@@ -50,8 +50,10 @@ impl Resource {
 }
 
 /// Returns the resource with this group, version and plural.
-pub fn find(group: &str, version: &str, name: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|resource| resource.group == group && resource.version == version && resource.name == name)
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    RESOURCES
+        .iter()
+        .find(|resource| resource.group == group && resource.version == version && resource.plural == plural)
 }
 
 /// Returns whether the server has resources in this group and version.
@@ -147,14 +149,14 @@ pub static ACCESS_REVIEW: Resource = Resource {
 
 /// Returns a resource of the core group, in version v1, with the most common properties.
 const fn v1_defaults<T: DeserializeOwned + Serialize>(
-    name: &'static str,
+    plural: &'static str,
     singular: &'static str,
     kind: &'static str,
 ) -> Resource {
     Resource {
         group: "",
         version: "v1",
-        name,
+        plural,
         singular,
         short_names: &[],
         kind,
@@ -166,7 +168,7 @@ const fn v1_defaults<T: DeserializeOwned + Serialize>(
 }
 
 const fn rbac_v1<T: DeserializeOwned + Serialize>(
-    name: &'static str,
+    plural: &'static str,
     singular: &'static str,
     kind: &'static str,
     namespaced: bool,
@@ -175,7 +177,7 @@ const fn rbac_v1<T: DeserializeOwned + Serialize>(
         group: "rbac.authorization.k8s.io",
         namespaced,
         create_on_update: true,
-        ..v1_defaults::<T>(name, singular, kind)
+        ..v1_defaults::<T>(plural, singular, kind)
     }
 }
 

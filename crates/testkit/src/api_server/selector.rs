@@ -64,7 +64,7 @@ impl Selector {
 }
 
 fn is_supported(resource: &Resource, field: &str) -> bool {
-    match resource.name {
+    match resource.plural {
         _ if field == "metadata.name" => true,
         _ if field == "metadata.namespace" => resource.namespaced,
         "events" => field.starts_with("involvedObject.") || matches!(field, "reason" | "type"),

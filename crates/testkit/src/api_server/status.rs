@@ -177,7 +177,7 @@ impl FieldError {
 /// Returns status 422, for an object that is not valid.
 pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Box<Status> {
     // Errors in Events always name the core group, even for requests to events.k8s.io.
-    let group = if resource.name == "events" { "" } else { resource.group };
+    let group = if resource.plural == "events" { "" } else { resource.group };
     invalid_object(group, resource.kind, name, errors)
 }
 
@@ -185,7 +185,7 @@ pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Box<St
 /// the kind.
 pub fn version_required(resource: &Resource, name: &str) -> Box<Status> {
     let missing = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
-    invalid_object(resource.group, resource.name, name, &[missing])
+    invalid_object(resource.group, resource.plural, name, &[missing])
 }
 
 fn invalid_object(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Box<Status> {
@@ -221,7 +221,7 @@ fn nameless(code: u16, reason: &str, message: &str) -> Box<Status> {
 }
 
 fn about_object(status: Box<Status>, resource: &Resource, name: &str) -> Box<Status> {
-    with_details(status, resource.group, resource.name, name)
+    with_details(status, resource.group, resource.plural, name)
 }
 
 fn with_details(mut status: Box<Status>, group: &str, kind: &str, name: &str) -> Box<Status> {

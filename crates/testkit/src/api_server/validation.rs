@@ -20,7 +20,7 @@ pub fn errors(resource: &Resource, before: Option<&Value>, object: &Value) -> Ve
     {
         errors.push(FieldError::immutable("metadata.uid", object["metadata"]["uid"].clone()));
     }
-    errors.extend(match resource.name {
+    errors.extend(match resource.plural {
         "leases" => lease_errors(&object["spec"]),
         "events" => events::errors(resource, before, object),
         "endpointslices" => endpoint_slice_errors(before, object),
@@ -73,10 +73,10 @@ fn metadata_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
 fn name_errors(resource: &Resource, metadata: &Value) -> Vec<FieldError> {
-    let rule = match resource.name {
-        "namespaces" => names::label_errors,
+    let rule = match resource.plural {
+        "namespaces" => names::dns_label_errors,
         _ if resource.group == RBAC => names::path_segment_errors,
-        _ => names::subdomain_errors,
+        _ => names::dns_subdomain_errors,
     };
     let mut errors = Vec::new();
     let (prefix, name) = (text(&metadata["generateName"]), text(&metadata["name"]));

@@ -74,7 +74,7 @@ pub fn start(store: Arc<Store>, scope: Scope, query: &Query, bookmark_period: Du
     if initial_events.unwrap_or(from == 0) {
         watch.queue_current_state();
     } else if from > 0
-        && let Err(expired) = watch.store.check_watchable(watch.scope.resource.name, from)
+        && let Err(expired) = watch.store.check_watchable(watch.scope.resource.plural, from)
     {
         watch.fail(&expired);
     }
@@ -137,7 +137,7 @@ impl Watch {
 
     fn queue_current_state(&mut self) {
         let namespace = self.scope.namespace.as_deref();
-        let (objects, revision) = self.store.list(self.scope.resource.name, namespace);
+        let (objects, revision) = self.store.list(self.scope.resource.plural, namespace);
         for object in objects {
             if self.scope.selector.matches(&object) {
                 self.ready.push_back(self.event("ADDED", &object));
@@ -151,7 +151,7 @@ impl Watch {
     }
 
     fn read_changes(&mut self) {
-        match self.store.changes_after(self.scope.resource.name, self.seen) {
+        match self.store.changes_after(self.scope.resource.plural, self.seen) {
             Ok((changes, revision)) => {
                 let events = changes.iter().filter_map(|change| self.event_of(change));
                 self.ready = events.collect();
@@ -173,7 +173,7 @@ impl Watch {
     /// is reported as added, and an object that no longer matches as deleted.
     fn event_of(&self, change: &Change) -> Option<Value> {
         let Scope { resource, namespace, selector } = &self.scope;
-        if change.key.collection != resource.name
+        if change.key.collection != resource.plural
             || namespace.as_ref().is_some_and(|namespace| *namespace != change.key.namespace)
         {
             return None;

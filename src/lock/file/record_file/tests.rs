@@ -66,17 +66,17 @@ fn token(stored: &Stored) -> u64 {
     stored.version.resource_version.parse().unwrap()
 }
 
-/// Prepares a write, calls `interruption`, and then commits the write.
-fn write_interrupted(
+/// Prepares a write, calls `meanwhile`, and then commits the write.
+fn write_late(
     candidate: &RecordFile,
     method: Method,
     expected: Option<&Version>,
-    interruption: impl FnOnce(),
+    meanwhile: impl FnOnce(),
 ) -> Result<bool, LockError> {
     let found = candidate.find()?;
-    let next = candidate.next_contents(found.as_ref(), held_by("interrupted"))?;
+    let next = candidate.next_document(found.as_ref(), held_by("late"))?;
     let mut prepared = candidate.prepare(method, found.as_ref(), &next).unwrap();
-    interruption();
+    meanwhile();
     candidate.commit(&mut prepared, expected).map(Result::unwrap)
 }
 
@@ -107,7 +107,7 @@ fn a_write_with_an_outdated_version_is_a_conflict() {
 }
 
 #[test]
-fn a_recreated_file_has_a_different_uid_and_a_greater_token() {
+fn a_recreated_record_has_a_different_uid_and_a_greater_token() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let mut before = candidate.write(None, Record::default()).unwrap();
@@ -126,8 +126,8 @@ fn a_new_token_is_greater_than_all_observed_tokens_even_if_the_clock_was_set_bac
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let far_ahead = u64::MAX / 2;
-    let contents = Contents { uid: "u".into(), version: far_ahead, record: Record::default() };
-    fs::write(fixture.path(), contents.to_document()).unwrap();
+    let document = Document { uid: "u".into(), version: far_ahead, record: Record::default() };
+    fs::write(fixture.path(), document.to_bytes()).unwrap();
     candidate.read().unwrap();
     fs::remove_file(fixture.path()).unwrap();
     assert_eq!(token(&candidate.write(None, Record::default()).unwrap()), far_ahead + 1);
@@ -154,7 +154,7 @@ fn a_late_first_write_does_not_replace_another_first_write_even_if_files_are_del
         let fixture = Fixture::new();
         let (a, b) = (fixture.candidate(), fixture.candidate());
         let delete = || deleted.iter().for_each(|name| drop(fs::remove_file(fixture.directory.path().join(name))));
-        let late = write_interrupted(&a, Method::Create, None, || {
+        let late = write_late(&a, Method::Create, None, || {
             b.write(None, held_by("b")).unwrap();
             delete();
             if !fixture.path().exists() {
@@ -172,7 +172,7 @@ fn a_late_write_does_not_replace_a_recreated_file() {
         let fixture = Fixture::new();
         let (a, b) = (fixture.candidate(), fixture.candidate());
         let before = a.write(None, held_by("a")).unwrap();
-        let late = write_interrupted(&a, method, Some(&before.version), || {
+        let late = write_late(&a, method, Some(&before.version), || {
             fixture.delete_everything();
             b.write(None, held_by("b")).unwrap();
         });
@@ -181,14 +181,14 @@ fn a_late_write_does_not_replace_a_recreated_file() {
     }
 }
 
-/// Calls `carry_out` directly, as if the file were deleted after the check under the locks.
+/// Calls `carry_out` directly, as if the file were deleted just after `commit` has checked it.
 #[test]
 fn a_write_in_place_to_a_deleted_file_is_a_conflict() {
     let fixture = Fixture::new();
     let (a, b) = (fixture.candidate(), fixture.candidate());
     a.write(None, held_by("a")).unwrap();
     let (found, locked) = (a.find().unwrap().unwrap(), FileId::at(&fixture.path()).unwrap());
-    let next = a.next_contents(Some(&found), held_by("a")).unwrap();
+    let next = a.next_document(Some(&found), held_by("a")).unwrap();
     let mut prepared = a.prepare(Method::InPlace, Some(&found), &next).unwrap();
     fixture.delete_everything();
     b.write(None, held_by("b")).unwrap();
@@ -213,7 +213,7 @@ fn one_of_many_concurrent_writes_succeeds_while_the_companion_is_deleted_repeate
         });
         assert_eq!(written.len(), 1);
         current = written.into_iter().next().map(|stored| stored.version);
-        assert_eq!(fixture.candidate().read().unwrap().map(|contents| contents.version()), current);
+        assert_eq!(fixture.candidate().read().unwrap().map(|document| document.version()), current);
     }
 }
 
@@ -314,7 +314,7 @@ fn a_write_updates_the_times_of_the_companion() {
 }
 
 #[test]
-fn writes_in_place_keep_the_same_file_and_need_only_two_slots() {
+fn writes_in_place_keep_the_same_file_and_use_only_its_two_slots() {
     let fixture = Fixture::new();
     let candidate = fixture.candidate();
     let mut stored = candidate.write(None, held_by("a")).unwrap();
@@ -326,7 +326,7 @@ fn writes_in_place_keep_the_same_file_and_need_only_two_slots() {
     assert_eq!(FileId::at(&fixture.path()).unwrap(), before);
     let bytes = fs::read(fixture.path()).unwrap();
     assert!(bytes.len() <= 2 * SLOT_SIZE);
-    assert_eq!(Layout::parse(&bytes).unwrap().contents.unwrap().into_stored(), stored);
+    assert_eq!(ParsedFile::parse(&bytes).unwrap().current.unwrap().into_stored(), stored);
 }
 
 #[test]

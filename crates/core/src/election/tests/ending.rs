@@ -12,7 +12,10 @@ fn a_record_of_another_run_is_a_loss_even_if_the_run_has_the_same_identity() {
         driver.advance(2 * SECOND);
         driver.expect_write();
         driver.reply(Reply::Conflict);
-        driver.reply_to_read(Some(Record { holder_identity: holder.into(), ..record_by("r", RunState::Held, T1, 15) }));
+        driver.reply_to_read(Some(Record {
+            holder_identity: holder.into(),
+            ..record_by("r", MarkState::Held, TIME_1, 15)
+        }));
         assert!(
             matches!(&driver.take_actions()[..], [ElectionAction::Lose { holder: new_holder }] if new_holder == holder)
         );
@@ -44,7 +47,7 @@ fn the_lock_is_released_only_after_the_command_is_gone() {
     driver.step(ElectionInputs::command_gone(true));
     let released = driver.expect_write();
     assert_eq!(released.holder_identity, "");
-    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    assert_eq!(released.mark().unwrap().state, MarkState::Released);
     assert_eq!(released.lease_duration_seconds, Some(15));
     driver.reply_to_write(released);
     assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Released)]);
@@ -71,7 +74,7 @@ fn a_candidate_that_stops_releases_the_lock_if_its_pending_claim_acquires_it() {
     assert_eq!(driver.take_actions(), []);
     driver.reply_to_write(claim);
     let released = driver.expect_write();
-    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    assert_eq!(released.mark().unwrap().state, MarkState::Released);
     driver.reply_to_write(released);
     assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
@@ -84,7 +87,7 @@ fn a_candidate_that_stops_reads_the_outcome_of_a_claim_without_a_reply() {
     driver.step(ElectionInputs::stop());
     driver.reply(Reply::Unknown { retry_after: Some(Duration::ZERO) });
     driver.reply_to_read(Some(claim));
-    assert_eq!(driver.expect_write().mark().unwrap().state, RunState::Released);
+    assert_eq!(driver.expect_write().mark().unwrap().state, MarkState::Released);
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn a_candidate_that_stops_keeps_half_of_its_time_for_the_release() {
     driver.advance(RELEASE_TIMEOUT / 2);
     driver.reply_to_read(Some(claim));
     let released = driver.expect_write();
-    assert_eq!(released.mark().unwrap().state, RunState::Released);
+    assert_eq!(released.mark().unwrap().state, MarkState::Released);
     driver.reply_to_write(released);
     assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::Stopped)]);
 }
@@ -113,7 +116,7 @@ fn a_candidate_that_stops_with_nothing_to_release_ends_at_once() {
 #[test]
 fn a_candidate_gives_up_when_its_wait_is_over() {
     let mut driver = Driver::start(Some(3 * SECOND));
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
     driver.advance(3 * SECOND);
@@ -123,11 +126,11 @@ fn a_candidate_gives_up_when_its_wait_is_over() {
 #[test]
 fn a_candidate_that_does_not_wait_ends_when_a_renewal_shows_that_the_holder_is_alive() {
     let mut driver = Driver::start(Some(Duration::ZERO));
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(_)]));
     driver.advance(SECOND);
     assert_eq!(driver.take_actions(), [], "the holder may be dead");
-    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
+    driver.watch_delivers(record_by("r", MarkState::Held, TIME_2, 15));
     assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
@@ -182,7 +185,7 @@ fn the_minimum_hold_does_not_depend_on_the_clock_of_an_earlier_holder() {
     let mut driver = Driver::start(None);
     let acquired = driver.now.wall;
     let ahead = (acquired + SignedDuration::from_hours(9)).to_string();
-    driver.reply_to_read(Some(record_by("r", RunState::Released, &ahead, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Released, &ahead, 15)));
     let claim = driver.expect_write();
     driver.reply_to_write(claim);
     driver.take_actions();
@@ -194,14 +197,14 @@ fn the_minimum_hold_does_not_depend_on_the_clock_of_an_earlier_holder() {
 fn a_candidate_that_does_not_wait_ends_if_the_command_is_not_due() {
     let mut driver = Driver::start(Some(Duration::ZERO));
     let not_before = Some(driver.now.wall + SECOND);
-    driver.reply_to_read(Some(Record { not_before, ..record_by("r", RunState::Released, T1, 15) }));
+    driver.reply_to_read(Some(Record { not_before, ..record_by("r", MarkState::Released, TIME_1, 15) }));
     assert_eq!(driver.take_actions(), [ElectionAction::Finish(Outcome::NotAcquired)]);
 }
 
 #[test]
 fn the_outcome_states_whether_the_lock_was_held_or_unreachable() {
     let mut held = Driver::start(Some(3 * SECOND));
-    held.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    held.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     held.advance(3 * SECOND);
     assert!(held.take_actions().contains(&ElectionAction::Finish(Outcome::NotAcquired)));
 
@@ -247,7 +250,8 @@ fn a_candidate_that_does_not_wait_gives_up_after_three_failed_reads() {
 #[test]
 fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_reply() {
     let hour = 3600 * SECOND;
-    let mut driver = Driver::start_with(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
+    let mut driver =
+        Driver::start_with_timing(Timing::new(hour, hour / 2, 60 * SECOND, None).unwrap(), Some(Duration::ZERO));
     driver.advance(FIRST_REPLY_TIMEOUT);
     assert!(driver.take_actions().contains(&ElectionAction::Finish(Outcome::Unreachable)));
 }
@@ -256,7 +260,7 @@ fn a_candidate_that_does_not_wait_gives_up_if_there_is_no_first_reply() {
 #[test]
 fn a_candidate_that_does_not_wait_does_not_give_up_after_failed_reads_if_it_knows_the_record() {
     let mut driver = Driver::start(Some(Duration::ZERO));
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.watch_event(WatchEvent::Broken);
     for _ in 0..4 {
         driver.advance(driver.time_to_next_timeout());

@@ -8,14 +8,18 @@ mod takeover;
 mod watching;
 
 use super::*;
-use crate::record::{RunId, RunMark, RunState, Stored};
+use crate::record::{MarkState, RunId, RunMark, Stored};
 use crate::timing::Timing;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Renew times of another candidate.
-const T1: &str = "2020-01-01T00:00:01Z";
-const T2: &str = "2020-01-01T00:00:02Z";
+/// Two renew times of another candidate.
+const TIME_1: &str = "2020-01-01T00:00:01Z";
+const TIME_2: &str = "2020-01-01T00:00:02Z";
+
+fn default_timing() -> Timing {
+    Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap()
+}
 
 /// An election whose lock and clock are simulated by the test.
 struct Driver {
@@ -28,20 +32,19 @@ struct Driver {
 
 impl Driver {
     fn start(wait: Option<Duration>) -> Self {
-        Self::start_with(Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap(), wait)
+        Self::start_with_timing(default_timing(), wait)
     }
 
-    fn start_with(timing: Timing, wait: Option<Duration>) -> Self {
-        Self::start_configured(timing, wait, Preference::default())
+    fn start_with_timing(timing: Timing, wait: Option<Duration>) -> Self {
+        Self::start_with_config(timing, wait, Preference::default())
     }
 
     /// Starts a candidate with this claim delay and preemption.
     fn start_with_preference(claim_delay: Duration, preempt_after: Option<Duration>) -> Self {
-        let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).unwrap();
-        Self::start_configured(timing, None, Preference { claim_delay, preempt_after })
+        Self::start_with_config(default_timing(), None, Preference { claim_delay, preempt_after })
     }
 
-    fn start_configured(timing: Timing, wait: Option<Duration>, preference: Preference) -> Self {
+    fn start_with_config(timing: Timing, wait: Option<Duration>, preference: Preference) -> Self {
         let config = ElectionConfig {
             identity: "me".into(),
             run: RunId::new("my-run"),
@@ -145,10 +148,10 @@ impl Driver {
 }
 
 /// Returns a record that another candidate's run wrote at `renew_time`, with a lease duration of this many seconds.
-fn record_by(run: &str, state: RunState, renew_time: &str, seconds: u32) -> Record {
+fn record_by(run: &str, state: MarkState, renew_time: &str, seconds: u32) -> Record {
     let renew_time = renew_time.parse().unwrap();
     Record {
-        holder_identity: if state == RunState::Held { "other".into() } else { String::new() },
+        holder_identity: if state == MarkState::Held { "other".into() } else { String::new() },
         lease_duration_seconds: Some(seconds),
         renew_time: Some(renew_time),
         run: Some(RunMark { run: RunId::new(run), state, renew_time }),

@@ -156,7 +156,7 @@ fn a_late_reply_does_not_replace_a_later_record() {
     let stored = driver.stored(renewal);
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Lose { .. }]));
     driver.step(ElectionInputs { late_write: Some(stored), ..ElectionInputs::default() });
     assert_eq!(driver.take_actions(), []);
@@ -232,7 +232,7 @@ fn a_renewal_without_a_mark_by_a_client_with_the_same_identity_is_a_loss() {
     let renewal = driver.expect_write();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.reply_to_read(Some(Record { run: None, renew_time: Some(T2.parse().unwrap()), ..renewal }));
+    driver.reply_to_read(Some(Record { run: None, renew_time: Some(TIME_2.parse().unwrap()), ..renewal }));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Lose { .. }]));
 }
 
@@ -299,7 +299,7 @@ fn no_tenure_begins_if_the_server_shortens_the_lease_duration_of_a_claim() {
     for (stored_seconds, leads) in [(Some(14), false), (None, false), (Some(15), true), (Some(16), true)] {
         for watch_is_first in [false, true] {
             let mut driver = Driver::start(None);
-            driver.reply_to_read(Some(record_by("other", RunState::Released, T1, 15)));
+            driver.reply_to_read(Some(record_by("other", MarkState::Released, TIME_1, 15)));
             let claim = shortened(driver.expect_write(), stored_seconds);
             driver.version += 1;
             let stored = driver.stored(claim);

@@ -32,7 +32,7 @@ fn a_request_to_step_down_is_reported_once_and_removed_from_the_record() {
 #[test]
 fn a_request_to_a_dead_holder_does_not_extend_its_lease() {
     let mut driver = Driver::start(None);
-    let dead = record_by("r", RunState::Held, T1, 15);
+    let dead = record_by("r", MarkState::Held, TIME_1, 15);
     driver.reply_to_read(Some(dead.clone()));
     driver.advance(10 * SECOND);
     driver.watch_delivers(Record { step_down: Some(RunId::new("r")), ..dead });
@@ -46,7 +46,7 @@ fn a_request_in_the_record_of_another_run_is_ignored() {
     driver.expect_write();
     driver.reply(Reply::Conflict);
     let record_of_another_run =
-        Record { step_down: Some(RunId::new("my-run")), ..record_by("r", RunState::Held, T1, 15) };
+        Record { step_down: Some(RunId::new("my-run")), ..record_by("r", MarkState::Held, TIME_1, 15) };
     driver.reply_to_read(Some(record_of_another_run));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Lose { .. }]), "another run holds the lock");
 }
@@ -73,20 +73,20 @@ fn a_candidate_with_a_claim_delay_leaves_the_lock_to_another_one_that_claims_fir
     let mut slower = Driver::start_with_preference(5 * SECOND, None);
     slower.reply_to_read(None);
     slower.advance(2 * SECOND);
-    slower.watch_delivers(record_by("r", RunState::Held, T1, 15));
+    slower.watch_delivers(record_by("r", MarkState::Held, TIME_1, 15));
     slower.advance(10 * SECOND);
     assert!(!slower.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
 
 /// Returns the record of a leader with a claim delay of five seconds.
 fn less_preferred(run: &str, renew_time: &str) -> Record {
-    Record { claim_delay_millis: Some(5000), ..record_by(run, RunState::Held, renew_time, 15) }
+    Record { claim_delay_millis: Some(5000), ..record_by(run, MarkState::Held, renew_time, 15) }
 }
 
 #[test]
 fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     let mut driver = Driver::start_with_preference(SECOND, Some(60 * SECOND));
-    driver.reply_to_read(Some(less_preferred("r", T1)));
+    driver.reply_to_read(Some(less_preferred("r", TIME_1)));
     // The leader renews.
     for second in 1..=6 {
         driver.take_actions();
@@ -107,16 +107,17 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
         assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))), "{second}");
     }
     // The wait of 60 s before a request to step down starts again with the next leader.
-    driver.watch_delivers(less_preferred("s", T2));
+    driver.watch_delivers(less_preferred("s", TIME_2));
     driver.advance(9 * SECOND);
     assert!(!driver.take_actions().iter().any(|action| matches!(action, ElectionAction::Send(_))));
 }
 
 #[test]
 fn a_leader_without_a_longer_delay_is_not_asked_to_step_down() {
-    for leader in
-        [record_by("r", RunState::Held, T1, 600), Record { claim_delay_millis: Some(1000), ..less_preferred("r", T1) }]
-    {
+    for leader in [
+        record_by("r", MarkState::Held, TIME_1, 600),
+        Record { claim_delay_millis: Some(1000), ..less_preferred("r", TIME_1) },
+    ] {
         let mut driver = Driver::start_with_preference(SECOND, Some(SECOND));
         driver.reply_to_read(Some(leader));
         driver.take_actions();

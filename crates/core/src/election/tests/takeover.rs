@@ -5,13 +5,13 @@ use super::*;
 #[test]
 fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 40)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 40)));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
     driver.advance(39 * SECOND);
     assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
     driver.expect_read();
-    let stored = driver.stored(record_by("r", RunState::Held, T1, 40));
+    let stored = driver.stored(record_by("r", MarkState::Held, TIME_1, 40));
     driver.reply(Reply::Read(Some(stored)));
     let claim = driver.expect_write();
     assert_eq!(claim.holder_identity, "me");
@@ -21,15 +21,15 @@ fn a_lock_is_acquired_after_the_lease_duration_in_its_record_and_another_read() 
 #[test]
 fn the_lease_duration_starts_again_if_the_same_record_is_read_in_a_later_version() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.advance(15 * SECOND);
     driver.version += 1;
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     driver.advance(14 * SECOND);
     assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
-    let stored = driver.stored(record_by("r", RunState::Held, T1, 15));
+    let stored = driver.stored(record_by("r", MarkState::Held, TIME_1, 15));
     driver.reply(Reply::Read(Some(stored)));
     assert_eq!(driver.expect_write().holder_identity, "me");
 }
@@ -37,10 +37,10 @@ fn the_lease_duration_starts_again_if_the_same_record_is_read_in_a_later_version
 #[test]
 fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     driver.advance(10 * SECOND);
-    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
+    driver.watch_delivers(record_by("r", MarkState::Held, TIME_2, 15));
     driver.advance(14 * SECOND);
     assert_eq!(driver.take_actions(), []);
 }
@@ -48,21 +48,21 @@ fn a_renewal_seen_by_the_watch_restarts_the_lease_duration() {
 #[test]
 fn a_lock_that_its_holder_released_is_claimed_at_once() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     driver.advance(SECOND);
-    driver.watch_delivers(record_by("r", RunState::Released, T2, 15));
+    driver.watch_delivers(record_by("r", MarkState::Released, TIME_2, 15));
     assert_eq!(driver.expect_write().holder_identity, "me");
 }
 
 #[test]
 fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease_duration() {
-    let emptied = Record { holder_identity: String::new(), ..record_by("r", RunState::Held, T1, 15) };
+    let emptied = Record { holder_identity: String::new(), ..record_by("r", MarkState::Held, TIME_1, 15) };
     let overwritten =
-        Record { renew_time: Some(T2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
+        Record { renew_time: Some(TIME_2.parse().unwrap()), lease_duration_seconds: Some(1), ..emptied.clone() };
     for edited in [Some(emptied), Some(overwritten), None] {
         let mut driver = Driver::start(None);
-        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
         driver.take_actions();
         driver.advance(5 * SECOND);
         match edited {
@@ -78,11 +78,11 @@ fn a_record_that_was_emptied_overwritten_or_deleted_is_free_only_after_its_lease
 
 #[test]
 fn only_the_holder_can_release_or_shorten_its_lease() {
-    let release_by_another_run = record_by("another", RunState::Released, T1, 15);
-    let shortened = record_by("r", RunState::Held, T1, 1);
+    let release_by_another_run = record_by("another", MarkState::Released, TIME_1, 15);
+    let shortened = record_by("r", MarkState::Held, TIME_1, 1);
     for edited in [release_by_another_run, shortened] {
         let mut driver = Driver::start(None);
-        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
         driver.take_actions();
         driver.watch_delivers(edited);
         assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
@@ -92,7 +92,7 @@ fn only_the_holder_can_release_or_shorten_its_lease() {
 /// A script may acquire a released lock by writing only the holder's name.
 #[test]
 fn a_candidate_waits_for_a_holder_that_acquired_the_lock_without_changing_the_renew_time() {
-    let released = record_by("r", RunState::Released, T1, 15);
+    let released = record_by("r", MarkState::Released, TIME_1, 15);
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(released.clone()));
     driver.expect_write();
@@ -107,31 +107,31 @@ fn a_candidate_waits_for_a_holder_that_acquired_the_lock_without_changing_the_re
 #[test]
 fn a_lease_duration_that_another_program_wrote_counts_until_the_holder_renews() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
-    driver.watch_delivers(record_by("r", RunState::Held, T1, 86_400));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
+    driver.watch_delivers(record_by("r", MarkState::Held, TIME_1, 86_400));
     assert_eq!(driver.time_to_takeover(), 86_400 * SECOND);
-    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
+    driver.watch_delivers(record_by("r", MarkState::Held, TIME_2, 15));
     assert_eq!(driver.time_to_takeover(), 15 * SECOND);
 }
 
 #[test]
 fn a_longer_lease_duration_that_another_program_wrote_counts_even_if_it_is_shortened_again() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 1)));
-    driver.watch_delivers(record_by("r", RunState::Held, T1, 15));
-    driver.watch_delivers(record_by("r", RunState::Held, T1, 1));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 1)));
+    driver.watch_delivers(record_by("r", MarkState::Held, TIME_1, 15));
+    driver.watch_delivers(record_by("r", MarkState::Held, TIME_1, 1));
     assert_eq!(driver.time_to_takeover(), 15 * SECOND);
 }
 
 #[test]
 fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     driver.watch_event(WatchEvent::Deleted);
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
-    driver.watch_delivers(record_by("r", RunState::Held, T2, 15));
-    driver.watch_delivers(record_by("r", RunState::Released, "2020-01-01T00:00:03Z", 15));
+    driver.watch_delivers(record_by("r", MarkState::Held, TIME_2, 15));
+    driver.watch_delivers(record_by("r", MarkState::Released, "2020-01-01T00:00:03Z", 15));
     driver.expect_write();
 }
 
@@ -139,7 +139,7 @@ fn a_displaced_holder_that_has_written_its_record_again_can_release_the_lock() {
 fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_again() {
     for displaced_for in [Duration::ZERO, 60 * SECOND] {
         let mut driver = Driver::start(None);
-        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
         driver.take_actions();
         driver.watch_event(WatchEvent::Deleted);
         driver.advance(displaced_for);
@@ -147,7 +147,7 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
         driver.watch_event(WatchEvent::Deleted);
         // The holder has written the record again, unseen by this candidate. Then another client has shortened the
         // lease duration.
-        driver.watch_delivers(record_by("r", RunState::Held, T2, 1));
+        driver.watch_delivers(record_by("r", MarkState::Held, TIME_2, 1));
         assert_eq!(driver.time_to_takeover(), 15 * SECOND, "displaced for {displaced_for:?}");
     }
 }
@@ -155,9 +155,9 @@ fn the_longest_lease_duration_of_a_displaced_holder_still_counts_when_it_writes_
 #[test]
 fn a_recreated_record_is_free_only_after_the_lease_duration_of_the_former_holder() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
-    let mut recreated = driver.stored(record_by("another", RunState::Held, T2, 3));
+    let mut recreated = driver.stored(record_by("another", MarkState::Held, TIME_2, 3));
     recreated.version.uid = "another".into();
     driver.watch_event(WatchEvent::Changed(recreated));
     assert_eq!(driver.time_to_next_timeout(), 15 * SECOND);
@@ -172,7 +172,7 @@ fn candidate_with_a_late_claim() -> (Driver, Record) {
     driver.advance(driver.time_to_next_timeout());
     driver.expect_write();
     driver.reply(Reply::Conflict);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     (driver, claim)
 }
@@ -215,7 +215,7 @@ fn a_late_claim_does_not_acquire_the_lock_from_a_holder_whose_lease_seems_to_hav
 #[test]
 fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its_own() {
     let mut driver = Driver::start(None);
-    let same_identity = Record { holder_identity: "me".into(), ..record_by("r", RunState::Held, T1, 15) };
+    let same_identity = Record { holder_identity: "me".into(), ..record_by("r", MarkState::Held, TIME_1, 15) };
     driver.reply_to_read(Some(same_identity));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
 }
@@ -223,20 +223,20 @@ fn a_candidate_does_not_treat_the_record_of_another_run_with_its_identity_as_its
 #[test]
 fn a_standby_waits_for_a_clone_that_has_the_same_run_id() {
     let mut driver = Driver::start(None);
-    let copy = Record { holder_identity: "me".into(), ..record_by("my-run", RunState::Held, T1, 15) };
+    let copy = Record { holder_identity: "me".into(), ..record_by("my-run", MarkState::Held, TIME_1, 15) };
     driver.reply_to_read(Some(copy));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
 }
 
 #[test]
 fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
-    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
+    let held = Record { lease_transitions: 7, ..record_by("r", MarkState::Held, TIME_1, 60) };
     for transitions in [6, 7] {
         let mut driver = Driver::start(None);
         driver.reply_to_read(Some(held.clone()));
         driver.advance(10 * SECOND);
         driver.take_actions();
-        let old = record_by("earlier", RunState::Held, T2, 3);
+        let old = record_by("earlier", MarkState::Held, TIME_2, 3);
         driver.watch_delivers(Record { lease_transitions: transitions, ..old });
         assert_eq!(driver.time_to_next_timeout(), 60 * SECOND);
     }
@@ -244,12 +244,12 @@ fn a_restored_old_record_does_not_shorten_the_wait_for_the_holder() {
 
 #[test]
 fn a_candidate_waits_for_a_holder_whose_renewals_it_missed_before_an_old_record_was_restored() {
-    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
+    let held = Record { lease_transitions: 7, ..record_by("r", MarkState::Held, TIME_1, 60) };
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(held));
     driver.advance(60 * SECOND);
     driver.expect_read();
-    let old = Record { lease_transitions: 6, ..record_by("earlier", RunState::Held, T2, 3) };
+    let old = Record { lease_transitions: 6, ..record_by("earlier", MarkState::Held, TIME_2, 3) };
     driver.version += 1;
     let stored = driver.stored(old);
     driver.reply(Reply::Read(Some(stored)));
@@ -258,7 +258,7 @@ fn a_candidate_waits_for_a_holder_whose_renewals_it_missed_before_an_old_record_
 
 /// Returns a candidate that is not allowed to watch, and the record that it has read.
 fn polling_candidate() -> (Driver, Record) {
-    let held = record_by("r", RunState::Held, T1, 15);
+    let held = record_by("r", MarkState::Held, TIME_1, 15);
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(held.clone()));
     driver.watch_event(WatchEvent::Forbidden);
@@ -279,14 +279,14 @@ fn a_candidate_waits_after_a_renewal_that_was_reverted_between_two_reads() {
 
 #[test]
 fn only_a_record_that_replaced_an_older_version_than_the_observed_one_is_treated_as_a_restored_copy() {
-    let held = Record { lease_transitions: 3, ..record_by("r", RunState::Held, T1, 60) };
+    let held = Record { lease_transitions: 3, ..record_by("r", MarkState::Held, TIME_1, 60) };
     for (replaced_version, expected) in [("1", 60), ("9", 60), ("10", 3), ("11", 3), ("unknown", 3)] {
         let mut driver = Driver::start(None);
         driver.version = 10;
         driver.reply_to_read(Some(held.clone()));
         driver.take_actions();
         let replaced_version = Some(replaced_version.into());
-        let later = Record { lease_transitions: 4, replaced_version, ..record_by("later", RunState::Held, T2, 3) };
+        let later = Record { lease_transitions: 4, replaced_version, ..record_by("later", MarkState::Held, TIME_2, 3) };
         driver.watch_delivers(later);
         assert_eq!(driver.time_to_next_timeout(), expected * SECOND);
     }
@@ -295,7 +295,7 @@ fn only_a_record_that_replaced_an_older_version_than_the_observed_one_is_treated
 #[test]
 fn a_claim_states_the_version_that_it_replaces() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Released, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Released, TIME_1, 15)));
     let version = driver.version.to_string();
     assert_eq!(driver.expect_write().replaced_version, Some(version));
     let mut driver = Driver::start(None);
@@ -305,18 +305,18 @@ fn a_claim_states_the_version_that_it_replaces() {
 
 #[test]
 fn a_successor_that_increments_the_transitions_replaces_the_holder() {
-    let held = Record { lease_transitions: 7, ..record_by("r", RunState::Held, T1, 60) };
+    let held = Record { lease_transitions: 7, ..record_by("r", MarkState::Held, TIME_1, 60) };
     let mut driver = Driver::start(None);
     driver.reply_to_read(Some(held.clone()));
     driver.advance(50 * SECOND);
     driver.take_actions();
-    driver.watch_delivers(Record { lease_transitions: 8, ..record_by("successor", RunState::Held, T2, 3) });
+    driver.watch_delivers(Record { lease_transitions: 8, ..record_by("successor", MarkState::Held, TIME_2, 3) });
     assert_eq!(driver.time_to_next_timeout(), 3 * SECOND);
 }
 
 #[test]
-fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
-    let held = record_by("r", RunState::Held, T1, 3600);
+fn a_forced_release_ends_the_wait_for_every_earlier_holder() {
+    let held = record_by("r", MarkState::Held, TIME_1, 3600);
     let now = Driver::start(None).now.wall;
     let mut standby = Driver::start(None);
     standby.reply_to_read(Some(held.clone()));
@@ -342,14 +342,14 @@ fn a_release_by_force_ends_the_wait_for_every_earlier_holder() {
 }
 
 #[test]
-fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
+fn an_old_forced_release_does_not_release_the_lock_of_a_later_holder() {
     let now = Driver::start(None).now.wall;
-    let release_of_another_run = record_by("dead", RunState::Held, T1, 15).released_by_force(now);
+    let release_of_another_run = record_by("dead", MarkState::Held, TIME_1, 15).released_by_force(now);
     let release_without_a_run =
-        Record { run: None, ..record_by("dead", RunState::Held, T1, 15) }.released_by_force(now);
+        Record { run: None, ..record_by("dead", MarkState::Held, TIME_1, 15) }.released_by_force(now);
     for old in [release_of_another_run, release_without_a_run] {
         let mut standby = Driver::start(None);
-        standby.reply_to_read(Some(record_by("r", RunState::Held, T1, 3600)));
+        standby.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 3600)));
         standby.take_actions();
         standby.watch_delivers(old);
         standby.take_actions();
@@ -358,10 +358,10 @@ fn an_old_release_by_force_does_not_release_the_lock_of_a_later_holder() {
 }
 
 #[test]
-fn a_release_by_force_is_valid_only_if_its_time_equals_the_renew_time() {
-    let forced = record_by("r", RunState::Held, T1, 15).released_by_force(T2.parse().unwrap());
+fn a_forced_release_is_valid_only_if_its_time_equals_the_renew_time() {
+    let forced = record_by("r", MarkState::Held, TIME_1, 15).released_by_force(TIME_2.parse().unwrap());
     assert!(forced.is_released_by_force() && !forced.is_held());
-    assert!(!Record { renew_time: Some(T1.parse().unwrap()), ..forced.clone() }.is_released_by_force());
+    assert!(!Record { renew_time: Some(TIME_1.parse().unwrap()), ..forced.clone() }.is_released_by_force());
     let mut standby = Driver::start(None);
     standby.reply_to_read(Some(forced));
     assert_eq!(standby.expect_write().forced, None, "the next claim removes the time of the forced release");

@@ -5,9 +5,9 @@ use super::*;
 /// Returns a candidate with an open watch and a pending claim of a released lock.
 fn claiming_a_released_lock() -> Driver {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(Some(_))]));
-    driver.watch_delivers(record_by("r", RunState::Released, T2, 15));
+    driver.watch_delivers(record_by("r", MarkState::Released, TIME_2, 15));
     driver.expect_write();
     driver
 }
@@ -17,7 +17,7 @@ fn a_watch_is_reopened_if_a_read_shows_a_record_that_it_has_not_delivered() {
     let mut driver = claiming_a_released_lock();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.reply_to_read(Some(record_by("s", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("s", MarkState::Held, TIME_1, 15)));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Unwatch, ElectionAction::Watch(Some(_))]));
 }
 
@@ -26,7 +26,7 @@ fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
     let mut driver = claiming_a_released_lock();
     driver.reply(Reply::Conflict);
     driver.version += 1;
-    driver.reply_to_read(Some(record_by("r", RunState::Released, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Released, TIME_1, 15)));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Unwatch, ElectionAction::Send(Request::Update(..))]));
 }
 
@@ -34,24 +34,24 @@ fn a_lock_that_is_still_free_after_a_conflict_is_claimed_without_a_watch() {
 #[test]
 fn a_read_that_the_watch_has_overtaken_changes_nothing() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     driver.advance(15 * SECOND);
     driver.expect_read();
-    let expired = driver.stored(record_by("r", RunState::Held, T1, 15));
-    driver.watch_delivers(record_by("s", RunState::Held, T2, 15));
+    let expired = driver.stored(record_by("r", MarkState::Held, TIME_1, 15));
+    driver.watch_delivers(record_by("s", MarkState::Held, TIME_2, 15));
     take_notices(&mut driver);
     driver.reply(Reply::Read(Some(expired)));
     assert_eq!(driver.unread, [], "the watch stays open, and its newer record counts");
-    assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(T2.parse().unwrap()));
+    assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(TIME_2.parse().unwrap()));
 
     // A restored backup also has an older version, but the watch has delivered nothing since this read was sent.
     driver.advance(15 * SECOND);
     driver.expect_read();
     driver.version -= 1;
-    let restored = driver.stored(record_by("r", RunState::Held, T1, 15));
+    let restored = driver.stored(record_by("r", MarkState::Held, TIME_1, 15));
     driver.reply(Reply::Read(Some(restored)));
-    assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(T1.parse().unwrap()));
+    assert_eq!(driver.election.observed().unwrap().0.unwrap().renew_time, Some(TIME_1.parse().unwrap()));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
     assert!(!drain(&mut driver).contains(&ElectionAction::ClaimFailed), "the first write may have succeeded");
     driver.reply(Reply::Conflict);
     assert!(!drain(&mut driver).contains(&ElectionAction::ClaimFailed), "the conflict may be with the first write");
-    let stored = driver.stored(record_by("s", RunState::Held, T1, 15));
+    let stored = driver.stored(record_by("s", MarkState::Held, TIME_1, 15));
     driver.reply(Reply::Read(Some(stored)));
     assert!(drain(&mut driver).contains(&ElectionAction::ClaimFailed));
 }
@@ -72,28 +72,28 @@ fn a_claim_is_reported_as_failed_only_when_that_is_certain() {
 #[test]
 fn a_candidate_without_a_watch_reads_every_retry_period_with_jitter() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     driver.take_actions();
     driver.watch_event(WatchEvent::Forbidden);
     for _ in 0..3 {
         let pause = driver.time_to_next_timeout();
         assert!(pause >= 2 * SECOND && pause <= Duration::from_millis(4400), "{pause:?}");
         driver.advance(pause);
-        driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+        driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     }
 }
 
 /// Replies to the next read, and checks that the watch is opened again.
 fn read_and_reopen_the_watch(driver: &mut Driver) {
     driver.advance(driver.time_to_next_timeout());
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     assert!(driver.unread.iter().any(|action| matches!(action, ElectionAction::Watch(_))));
 }
 
 #[test]
 fn the_start_and_the_end_of_polling_are_reported() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     take_notices(&mut driver);
     driver.watch_event(WatchEvent::Broken);
     read_and_reopen_the_watch(&mut driver);
@@ -112,7 +112,7 @@ fn the_start_and_the_end_of_polling_are_reported() {
 fn a_refused_watch_is_opened_again_after_the_requested_pause() {
     for (retry_after, least, most) in [(30, 30, 40), (86_400, 60, 70), (0, 0, 5)] {
         let mut driver = Driver::start(None);
-        let held = record_by("r", RunState::Held, T1, 600);
+        let held = record_by("r", MarkState::Held, TIME_1, 600);
         driver.reply_to_read(Some(held.clone()));
         driver.unread.clear();
         driver.watch_event(WatchEvent::Refused { retry_after: retry_after * SECOND });
@@ -131,7 +131,7 @@ fn a_refused_watch_is_opened_again_after_the_requested_pause() {
 #[test]
 fn the_record_is_read_if_its_watch_is_silent() {
     let mut driver = Driver::start(None);
-    let held = record_by("r", RunState::Held, T1, 600);
+    let held = record_by("r", MarkState::Held, TIME_1, 600);
     driver.reply_to_read(Some(held.clone()));
     assert!(matches!(driver.take_actions()[..], [ElectionAction::Watch(_)]));
     driver.advance(60 * SECOND);
@@ -149,7 +149,7 @@ fn the_record_is_read_if_its_watch_is_silent() {
 #[test]
 fn polling_begins_when_the_watch_is_forbidden() {
     let mut driver = Driver::start(None);
-    driver.reply_to_read(Some(record_by("r", RunState::Held, T1, 15)));
+    driver.reply_to_read(Some(record_by("r", MarkState::Held, TIME_1, 15)));
     take_notices(&mut driver);
     driver.watch_event(WatchEvent::Forbidden);
     assert_eq!(take_notices(&mut driver), [ElectionNotice::Polling]);

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use jiff::Timestamp;
 
 use super::*;
-use crate::record::{RunMark, RunState};
+use crate::record::{MarkState, RunMark};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 const REFUSED: Reply = Reply::Refused { retry_after: None };
@@ -48,10 +48,10 @@ fn this_run() -> RunId {
 }
 
 /// Returns a record that `run` wrote at `time`, in seconds since 1970.
-fn record_of(run: &str, state: RunState, time: i64) -> Record {
+fn record_of(run: &str, state: MarkState, time: i64) -> Record {
     let renew_time = Timestamp::from_second(time).unwrap();
     Record {
-        holder_identity: if state == RunState::Held { run.into() } else { "".into() },
+        holder_identity: if state == MarkState::Held { run.into() } else { "".into() },
         renew_time: Some(renew_time),
         run: Some(RunMark { run: RunId::new(run), state, renew_time }),
         ..Record::default()
@@ -83,7 +83,7 @@ fn succeeds(store: &mut Store, request: Request) -> Option<Reply> {
 
 /// Returns a claim or a renewal that this run sends at `time`, in seconds since 1970.
 fn claim(requests: &PairRequests, time: i64) -> Request {
-    write_request(requests.stored().map(|stored| stored.version), record_of("us", RunState::Held, time))
+    write_request(requests.stored().map(|stored| stored.version), record_of("us", MarkState::Held, time))
 }
 
 fn read(requests: &mut PairRequests, store: &mut Store) -> Reply {
@@ -241,7 +241,7 @@ fn after_a_release_that_reached_only_one_object_the_lock_is_still_held() {
     let request = claim(&requests, 1);
     carry_out(&mut requests, &mut store, request, succeeds);
     let version = requests.stored().map(|stored| stored.version);
-    let release = write_request(version, record_of("us", RunState::Released, 2));
+    let release = write_request(version, record_of("us", MarkState::Released, 2));
     carry_out(&mut requests, &mut store, release, |_, _| Some(UNKNOWN));
     let Reply::Read(Some(stored)) = read(&mut requests, &mut store) else { panic!("the record exists") };
     assert!(stored.record.is_held_by_run(&this_run(), "us"));
