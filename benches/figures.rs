@@ -128,34 +128,34 @@ fn hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
 /// with open connections.
 fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     let client = Cluster::shared().admin();
-    let session = || client.open_session().expect("a connection");
+    let session = || client.open_session().expect("a connection can be opened");
     let (leader, standby) = (session(), session());
     let path = lock.lease_path();
     let replace = |session: &Session, lease: &mut Value, holder: &str| {
         lease["spec"]["holderIdentity"] = json!(holder);
-        let response = session.send(Method::PUT, &path, Some((JSON, lease)), TIMEOUT).expect("a response");
+        let response = session.send(Method::PUT, &path, Some((JSON, lease)), TIMEOUT).expect("the server responds");
         assert_eq!(response.status, 200, "{}", response.body);
         response.json()
     };
-    let collection = path.strip_suffix("/job").expect("the path of the lease");
+    let collection = path.strip_suffix("/job").expect("the lease is named job");
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": "job"},
         "spec": {"holderIdentity": "leader"},
     });
-    let mut lease = client.create(collection, &lease).expect("a lease");
-    let version = lease["metadata"]["resourceVersion"].as_str().expect("a version");
+    let mut lease = client.create(collection, &lease).expect("the lease can be created");
+    let version = lease["metadata"]["resourceVersion"].as_str().expect("a stored lease has a version");
     let query = format!("{collection}?fieldSelector=metadata.name%3Djob&resourceVersion={version}");
-    let watch = client.watch(&query).expect("a watch");
+    let watch = client.watch(&query).expect("the watch is accepted");
     let mut durations = Vec::new();
     for _ in 0..runs {
         let released_at = nanos_since_boot();
         replace(&leader, &mut lease, "");
-        let mut released = watch.next_change().expect("the event of the release")["object"].take();
+        let mut released = watch.next_change().expect("the release causes an event")["object"].take();
         lease = replace(&standby, &mut released, "standby");
         durations.push(milliseconds(released_at, nanos_since_boot()));
-        watch.next_change().expect("the event of the claim");
+        watch.next_change().expect("the claim causes an event");
     }
     durations
 }
@@ -187,8 +187,8 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
 /// Waits for a renewal, and returns the instant at which it was observed, in nanoseconds since boot.
 fn wait_for_renewal(lock: &TestLock) -> u64 {
     let record = || match lock.name.strip_prefix("file:") {
-        Some(path) => fs::read_to_string(path).expect("the record"),
-        None => Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].to_string(),
+        Some(path) => fs::read_to_string(path).expect("the record can be read"),
+        None => Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read")["spec"].to_string(),
     };
     let before = record();
     while record() == before {
@@ -246,7 +246,7 @@ fn private_memory(process: Pid) -> u64 {
 
 /// Returns the sum of these fields of a process's `smaps_rollup`.
 fn kilobytes(process: Pid, fields: &[&str]) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("a process");
+    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("the process is alive");
     let values = rollup.lines().filter(|line| fields.iter().any(|field| line.starts_with(field)));
     values.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
 }
@@ -301,7 +301,7 @@ fn print_usage_per_minute() {
 
 /// Returns the CPU time of all threads of a process.
 fn cpu_time(process: Pid) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("a process").flatten();
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the process is alive").flatten();
     let first_field = |schedstat: String| schedstat.split(' ').next()?.parse::<u64>().ok();
     let spent = tasks.filter_map(|task| first_field(fs::read_to_string(task.path().join("schedstat")).ok()?));
     Duration::from_nanos(spent.sum())
@@ -331,7 +331,13 @@ fn print_contention(size: usize) {
     let hand_overs = |count: usize| {
         let (conflicts_before, commands_before) = (proxy.conflicts(), witnesses.lifetimes().len());
         for commands in commands_before..commands_before + count {
-            let leader: usize = witnesses.lifetimes().last().expect("a leader").holder().parse().expect("a number");
+            let leader: usize = witnesses
+                .lifetimes()
+                .last()
+                .expect("a command has started")
+                .holder()
+                .parse()
+                .expect("each candidate is named after its number");
             candidates[leader].wait_for_log("started the command");
             candidates[leader].signal(Signal::SIGTERM);
             eventually("the next candidate leads", || witnesses.lifetimes().len() > commands);

@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_html_page_in_response_to_a_watch_is_not_reported_as_a_parse_error() {
-        let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("not JSON");
+        let failure = serde_json::from_str::<serde_json::Value>("<html>").expect_err("HTML should not be valid JSON");
         let error = Error::from_client(&kube::Error::SerdeError(failure), "https://10.96.0.1");
         assert!(error.message.starts_with("the response from https://10.96.0.1 is not a watch event"), "{error}");
     }

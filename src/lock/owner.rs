@@ -376,8 +376,8 @@ mod tests {
         let mut object = json!({ "metadata": { "ownerReferences": [other] } });
         assert!(owner("1").add_to(&mut object));
         assert_eq!(object["metadata"]["ownerReferences"], json!([other, reference("web", "1")]));
-        assert!(!owner("1").add_to(&mut object), "the same owner is not added twice");
-        assert!(owner("2").add_to(&mut object), "an owner that was created again replaces the earlier one");
+        assert!(!owner("1").add_to(&mut object), "the same owner should not be added twice");
+        assert!(owner("2").add_to(&mut object), "an owner that was created again should replace the earlier one");
         assert_eq!(object["metadata"]["ownerReferences"], json!([other, reference("web", "2")]));
     }
 }

@@ -59,7 +59,7 @@ fn the_group_events_k8s_io_refuses_incomplete_and_invalid_events() {
         event[field] = value;
         let refused = namespace.admin.create(&path(&namespace, "apis/events.k8s.io"), &event).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"), "{field}");
-        let causes = &refused.details.as_ref().expect("details").causes;
+        let causes = &refused.details.as_ref().expect("the refusal has details").causes;
         assert!(causes.iter().any(|cause| cause.field == expected), "{field}: {causes:?}");
     }
 }

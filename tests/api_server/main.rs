@@ -54,13 +54,13 @@ impl Namespace {
 
     /// Creates a Lease with this holder by a PUT, which is refused if the Lease exists.
     fn put(&self, name: &str, holder: &str) -> Value {
-        self.admin.replace(&self.lease(name), &held_by(name, holder)).expect("a new Lease")
+        self.admin.replace(&self.lease(name), &held_by(name, holder)).expect("the Lease can be created")
     }
 
     /// Changes the holder of an existing Lease.
     fn set_holder(&self, name: &str, holder: &str) -> Value {
         let patch = json!({ "spec": { "holderIdentity": holder } });
-        self.admin.merge_patch(&self.lease(name), &patch).expect("the changed Lease")
+        self.admin.merge_patch(&self.lease(name), &patch).expect("the Lease can be changed")
     }
 }
 
@@ -71,17 +71,21 @@ fn held_by(name: &str, holder: &str) -> Value {
 
 /// Sends a PUT and returns the response, even if it is an error.
 fn put(client: &Client, path: &str, object: &Value) -> Response {
-    client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("a response")
+    client.send(hyper::Method::PUT, path, Some((JSON, object)), TIMEOUT).expect("the server responds")
 }
 
 /// Returns the resourceVersion of an object as a number.
 fn version(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().expect("a version").parse().expect("a decimal version")
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("an object has a version")
+        .parse()
+        .expect("the version is a number")
 }
 
 /// Returns a copy of an object without this metadata field.
 fn without_metadata_field(object: &Value, field: &str) -> Value {
     let mut object = object.clone();
-    object["metadata"].as_object_mut().expect("metadata").remove(field);
+    object["metadata"].as_object_mut().expect("an object has metadata").remove(field);
     object
 }

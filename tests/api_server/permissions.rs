@@ -77,11 +77,14 @@ fn the_refusal_of_a_request_names_the_missing_permission() {
 fn every_user_may_use_discovery() {
     let stranger = Cluster::shared().client_for("stranger");
     assert!(stranger.get("/version").expect("every user may read the version")["gitVersion"].is_string());
-    assert_eq!(stranger.get("/api").expect("versions")["versions"], json!(["v1"]));
-    let resources = stranger.get("/apis/coordination.k8s.io/v1").expect("resources");
-    let leases =
-        resources["resources"].as_array().expect("resources").iter().find(|resource| resource["name"] == "leases");
-    assert_eq!(leases.expect("leases")["kind"], "Lease");
+    assert_eq!(stranger.get("/api").expect("every user may read the API versions")["versions"], json!(["v1"]));
+    let resources = stranger.get("/apis/coordination.k8s.io/v1").expect("every user may read the resources");
+    let leases = resources["resources"]
+        .as_array()
+        .expect("the resources are a list")
+        .iter()
+        .find(|resource| resource["name"] == "leases");
+    assert_eq!(leases.expect("leases are a resource")["kind"], "Lease");
 }
 
 #[testkit::test]

@@ -232,7 +232,11 @@ fn a_response_can_be_lost() {
         assert!(fixture.works(), "the fault should not apply to a read");
     });
     let second_response = fixture.client.replace(&fixture.namespace.lease("job"), &held_by("job", "a"));
-    assert_eq!(second_response.expect_err("a PUT without a version").code, 422, "the next PUT should get its response");
+    assert_eq!(
+        second_response.expect_err("the PUT should be refused").code,
+        422,
+        "the next PUT should get its response"
+    );
 }
 
 #[testkit::test]

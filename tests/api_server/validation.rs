@@ -43,7 +43,7 @@ fn times_must_be_valid_and_have_exactly_six_fractional_digits() {
         for field in ["renewTime", "acquireTime"] {
             let (status, body) = put_lease_with_spec(&json!({ field: time }));
             assert_eq!((status, &body["reason"]), (400, &json!("BadRequest")), "{time}");
-            let message = body["message"].as_str().expect("a message");
+            let message = body["message"].as_str().expect("the refusal has a message");
             assert!(message.starts_with("Lease in version \"v1\" cannot be handled as a Lease: "), "{message}");
             assert!(message.ends_with(expected), "{message}");
         }
@@ -78,7 +78,7 @@ fn unknown_fields_are_refused_with_strict_validation() {
     assert_eq!((refused.code, refused.reason.as_str()), (400, "BadRequest"));
     assert!(refused.message.ends_with("strict decoding error: unknown field \"spec.holder\""), "{}", refused.message);
     let lease = json!({ "metadata": { "name": "job", "labels": { "a": "b" } }, "spec": { "holderIdentity": "" } });
-    namespace.admin.replace(&path, &lease).expect("a new Lease");
+    namespace.admin.replace(&path, &lease).expect("the Lease can be created");
 }
 
 #[testkit::test]
@@ -120,11 +120,11 @@ fn invalid_metadata_is_refused() {
     ] {
         let refused = namespace.admin.create(&namespace.leases(), &json!({ "metadata": metadata })).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (422, "Invalid"), "{field}");
-        let causes = &refused.details.as_ref().expect("details").causes;
+        let causes = &refused.details.as_ref().expect("the refusal has details").causes;
         assert_eq!(causes[0].field, field);
     }
     let valid = json!({ "metadata": { "name": "a.b-c.9", "annotations": { "Example.COM/Some_key": "any text: {}" } } });
-    namespace.admin.create(&namespace.leases(), &valid).expect("a new Lease");
+    namespace.admin.create(&namespace.leases(), &valid).expect("the Lease can be created");
     let dotted = namespace.admin.create("/api/v1/namespaces", &json!({ "metadata": { "name": "a.b" } })).unwrap_err();
     assert!(dotted.message.contains("must not contain dots"), "{}", dotted.message);
 }
@@ -135,7 +135,7 @@ fn roles_and_bindings_are_validated() {
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", namespace.name);
     let role = json!({ "metadata": { "name": "r:1" }, "rules": [{ "apiGroups": [""], "resources": ["pods"] }] });
     let without_verbs = namespace.admin.replace(&format!("{rbac}/roles/r:1"), &role).unwrap_err();
-    assert_eq!(without_verbs.details.as_ref().expect("details").causes[0].field, "rules[0].verbs");
+    assert_eq!(without_verbs.details.as_ref().expect("the refusal has details").causes[0].field, "rules[0].verbs");
 
     let binding = |role: &str| {
         let reference = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role });
@@ -163,7 +163,7 @@ fn an_endpointslice_has_one_address_family() {
         assert_eq!(refused.code, 422);
         assert!(refused.message.contains(message), "{}", refused.message);
     }
-    namespace.admin.create(&path, &slice("IPv4", "10.1.2.3")).expect("a slice");
+    namespace.admin.create(&path, &slice("IPv4", "10.1.2.3")).expect("the slice can be created");
     let refused = namespace.admin.replace(&format!("{path}/web"), &slice("IPv6", "fd00::7")).unwrap_err();
     assert_eq!(refused.code, 422);
     assert!(refused.message.contains("field is immutable"), "{}", refused.message);
@@ -191,7 +191,7 @@ fn a_service_gets_the_address_families_of_its_policy() {
         let mut spec = spec;
         spec["ports"] = port.clone();
         let service = json!({ "metadata": { "name": name }, "spec": spec });
-        let stored = namespace.admin.create(&services, &service).expect("a Service");
+        let stored = namespace.admin.create(&services, &service).expect("the Service can be created");
         assert_eq!(
             (&stored["spec"]["ipFamilyPolicy"], &stored["spec"]["ipFamilies"]),
             (&json!(policy), &json!(families))

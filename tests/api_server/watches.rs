@@ -15,7 +15,7 @@ fn type_and_holder(event: &Value) -> (&str, &str) {
 
 /// Returns the next event of a watch, and skips bookmarks.
 fn next(watch: &Watch) -> Value {
-    watch.next_change().expect("an open watch")
+    watch.next_change().expect("the watch is still open")
 }
 
 #[testkit::test]
@@ -23,7 +23,8 @@ fn a_watch_without_a_version_starts_with_the_current_state() {
     let namespace = Namespace::new();
     namespace.put("job", "a");
     for query in ["", "resourceVersion=", "resourceVersion=0"] {
-        let watch = namespace.admin.watch(&format!("{}?{query}", namespace.leases())).expect("a watch");
+        let watch =
+            namespace.admin.watch(&format!("{}?{query}", namespace.leases())).expect("the watch can be started");
         assert_eq!(type_and_holder(&next(&watch)).0, "ADDED", "{query}");
     }
 }
@@ -31,10 +32,10 @@ fn a_watch_without_a_version_starts_with_the_current_state() {
 #[testkit::test]
 fn a_watch_delivers_all_changes_in_order() {
     let namespace = Namespace::new();
-    let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
+    let watch = namespace.admin.watch(&namespace.leases()).expect("the watch can be started");
     let created = namespace.put("job", "a");
     let changed = namespace.set_holder("job", "b");
-    namespace.admin.delete(&namespace.lease("job")).expect("a deletion");
+    namespace.admin.delete(&namespace.lease("job")).expect("the Lease can be deleted");
     let created_again = namespace.put("job", "c");
 
     let (added, modified) = (next(&watch), next(&watch));
@@ -49,7 +50,7 @@ fn a_watch_delivers_all_changes_in_order() {
 #[testkit::test]
 fn a_watch_does_not_hold_events_back() {
     let namespace = Namespace::new();
-    let watch = namespace.admin.watch(&namespace.leases()).expect("a watch");
+    let watch = namespace.admin.watch(&namespace.leases()).expect("the watch can be started");
     namespace.put("job", "a");
     next(&watch);
     let start = Instant::now();
@@ -69,14 +70,17 @@ fn a_watch_from_a_version_delivers_later_changes() {
     let watch = namespace
         .admin
         .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&created)))
-        .expect("a watch");
+        .expect("the watch can be started");
     assert_eq!(type_and_holder(&next(&watch)), ("MODIFIED", "b"));
 }
 
 #[testkit::test]
 fn a_watch_from_a_future_version_delivers_no_events() {
     let namespace = Namespace::new();
-    let watch = namespace.admin.watch(&format!("{}?resourceVersion=999999999", namespace.leases())).expect("a watch");
+    let watch = namespace
+        .admin
+        .watch(&format!("{}?resourceVersion=999999999", namespace.leases()))
+        .expect("the watch can be started");
     namespace.put("job", "a");
     assert!(watch.is_silent_for(QUIET_TIME));
 }
@@ -86,7 +90,7 @@ fn a_watch_of_one_name_delivers_no_other_objects() {
     let namespace = Namespace::new();
     namespace.put("other", "x");
     let selector = "fieldSelector=metadata.name%3Djob";
-    let watch = namespace.admin.watch(&format!("{}?{selector}", namespace.leases())).expect("a watch");
+    let watch = namespace.admin.watch(&format!("{}?{selector}", namespace.leases())).expect("the watch can be started");
     namespace.set_holder("other", "y");
     namespace.put("job", "a");
     assert_eq!(type_and_holder(&next(&watch)), ("ADDED", "a"));
@@ -96,9 +100,12 @@ fn a_watch_of_one_name_delivers_no_other_objects() {
 fn a_watch_by_label_delivers_label_changes_as_additions_and_deletions() {
     let namespace = Namespace::new();
     let label = |value: Value| json!({ "metadata": { "labels": { "app": value } } });
-    let watch = namespace.admin.watch(&format!("{}?labelSelector=app%3Dweb", namespace.leases())).expect("a watch");
+    let watch = namespace
+        .admin
+        .watch(&format!("{}?labelSelector=app%3Dweb", namespace.leases()))
+        .expect("the watch can be started");
     namespace.put("job", "a");
-    namespace.admin.merge_patch(&namespace.lease("job"), &label(json!("web"))).expect("a label");
+    namespace.admin.merge_patch(&namespace.lease("job"), &label(json!("web"))).expect("the label can be added");
     namespace.set_holder("job", "b");
     namespace.admin.merge_patch(&namespace.lease("job"), &label(Value::Null)).expect("the label can be removed");
     assert_eq!(type_and_holder(&next(&watch)), ("ADDED", "a"));
@@ -111,8 +118,11 @@ fn a_bookmark_ends_the_initial_events() {
     let namespace = Namespace::new();
     let name_query = "fieldSelector=metadata.name%3Djob&allowWatchBookmarks=true";
     for query in ["", "&resourceVersion=0", "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"] {
-        let watch = namespace.admin.watch(&format!("{}?{name_query}{query}", namespace.leases())).expect("a watch");
-        let event = watch.next().expect("a bookmark");
+        let watch = namespace
+            .admin
+            .watch(&format!("{}?{name_query}{query}", namespace.leases()))
+            .expect("the watch can be started");
+        let event = watch.next().expect("the watch sends a bookmark");
         assert_eq!(event["type"], "BOOKMARK");
         let object = &event["object"];
         assert_eq!((&object["kind"], &object["apiVersion"]), (&json!("Lease"), &json!("coordination.k8s.io/v1")));
@@ -120,12 +130,13 @@ fn a_bookmark_ends_the_initial_events() {
         assert!(version(object) > 0);
     }
     namespace.put("job", "a");
-    let watch = namespace.admin.watch(&format!("{}?{name_query}", namespace.leases())).expect("a watch");
-    assert_eq!(watch.next().expect("the Lease")["type"], "ADDED");
-    assert_eq!(watch.next().expect("a bookmark")["type"], "BOOKMARK");
+    let watch =
+        namespace.admin.watch(&format!("{}?{name_query}", namespace.leases())).expect("the watch can be started");
+    assert_eq!(watch.next().expect("the watch sends the Lease")["type"], "ADDED");
+    assert_eq!(watch.next().expect("the watch sends a bookmark")["type"], "BOOKMARK");
 
     let incomplete = namespace.admin.watch(&format!("{}?sendInitialEvents=true", namespace.leases()));
-    assert_eq!(incomplete.err().expect("a refusal").code, 422);
+    assert_eq!(incomplete.err().expect("the request is refused").code, 422);
 }
 
 #[testkit::test]
@@ -133,7 +144,8 @@ fn a_watch_ends_without_an_error_at_its_timeout() {
     let namespace = Namespace::new();
     namespace.put("job", "a");
     let start = Instant::now();
-    let watch = namespace.admin.watch(&format!("{}?timeoutSeconds=1", namespace.leases())).expect("a watch");
+    let watch =
+        namespace.admin.watch(&format!("{}?timeoutSeconds=1", namespace.leases())).expect("the watch can be started");
     assert_eq!(type_and_holder(&next(&watch)), ("ADDED", "a"));
     assert_eq!(watch.next(), None);
     assert!(start.elapsed() >= Duration::from_secs(1));
@@ -150,11 +162,13 @@ fn a_watch_from_a_version_that_is_too_old_gets_an_error_event() {
     let watch = namespace
         .admin
         .watch(&format!("{}?resourceVersion={}", namespace.leases(), version(&created)))
-        .expect("a watch");
-    let event = watch.next().expect("an event");
+        .expect("the watch can be started");
+    let event = watch.next().expect("the watch is still open");
     assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ERROR"), &json!("Status")));
     assert_eq!((&event["object"]["code"], &event["object"]["reason"]), (&json!(410), &json!("Expired")));
-    assert!(event["object"]["message"].as_str().expect("a message").starts_with("too old resource version: "));
+    assert!(
+        event["object"]["message"].as_str().expect("the error has a message").starts_with("too old resource version: ")
+    );
     assert_eq!(watch.next(), None);
 }
 
@@ -167,23 +181,24 @@ fn newer_changes_of_the_same_resource_push_a_version_out_of_the_watch_cache() {
     let from_quiet = format!("{}?resourceVersion={}", namespace.leases(), version(&quiet));
     for number in 0..5 {
         let other = json!({ "metadata": { "name": format!("other-{number}") } });
-        namespace.admin.create(&namespace.configmaps(), &other).expect("a ConfigMap");
+        namespace.admin.create(&namespace.configmaps(), &other).expect("the ConfigMap can be created");
     }
     for holder in ["b", "c"] {
         namespace.put(&format!("busy-{holder}"), holder);
-        let watch = namespace.admin.watch(&from_quiet).expect("a watch");
+        let watch = namespace.admin.watch(&from_quiet).expect("the watch can be started");
         assert_eq!(
             type_and_holder(&next(&watch)),
             ("ADDED", "b"),
             "the watch cache should still have the changes after the version"
         );
     }
-    let running = namespace.admin.watch(&from_quiet).expect("a watch");
+    let running = namespace.admin.watch(&from_quiet).expect("the watch can be started");
     namespace.put("busy-d", "d");
 
-    let expired = namespace.admin.watch(&from_quiet).expect("a watch").next().expect("an event");
+    let expired =
+        namespace.admin.watch(&from_quiet).expect("the watch can be started").next().expect("the watch is still open");
     assert_eq!((&expired["type"], &expired["object"]["code"]), (&json!("ERROR"), &json!(410)));
-    let without_version = namespace.admin.watch(&namespace.leases()).expect("a watch");
+    let without_version = namespace.admin.watch(&namespace.leases()).expect("the watch can be started");
     assert_eq!(type_and_holder(&next(&without_version)).0, "ADDED");
     let events: Vec<Value> = (0..3).map(|_| next(&running)).collect();
     assert_eq!(type_and_holder(&events[2]), ("ADDED", "d"), "a running watch should miss no change");
@@ -197,10 +212,16 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
     let namespace = Namespace::on(&cluster);
     let quiet = namespace.put("quiet", "a");
     let watch_path = format!("{}?fieldSelector=metadata.name%3Dquiet&allowWatchBookmarks=true", namespace.leases());
-    let watch = namespace.admin.watch(&format!("{watch_path}&resourceVersion={}", version(&quiet))).expect("a watch");
-    let newest = (0..8).map(|number| version(&namespace.put(&format!("busy-{number}"), "b"))).max().expect("a version");
+    let watch = namespace
+        .admin
+        .watch(&format!("{watch_path}&resourceVersion={}", version(&quiet)))
+        .expect("the watch can be started");
+    let newest = (0..8)
+        .map(|number| version(&namespace.put(&format!("busy-{number}"), "b")))
+        .max()
+        .expect("there is a newest version");
     let bookmark = loop {
-        let event = watch.next().expect("a bookmark");
+        let event = watch.next().expect("the watch sends a bookmark");
         assert_eq!(event["type"], "BOOKMARK");
         assert_eq!(
             event["object"]["metadata"].get("annotations"),
@@ -212,11 +233,11 @@ fn a_watch_can_be_resumed_from_a_bookmark() {
         }
     };
     let from_bookmark = format!("{watch_path}&resourceVersion={}", version(&bookmark["object"]));
-    let resumed = namespace.admin.watch(&from_bookmark).expect("a watch");
+    let resumed = namespace.admin.watch(&from_bookmark).expect("the watch can be started");
     namespace.set_holder("quiet", "c");
     assert_eq!(type_and_holder(&next(&resumed)), ("MODIFIED", "c"));
     let path_without_bookmarks = from_bookmark.replace("&allowWatchBookmarks=true", "");
-    let without_bookmarks = namespace.admin.watch(&path_without_bookmarks).expect("a watch");
-    assert_eq!(without_bookmarks.next().expect("an event")["type"], "MODIFIED");
+    let without_bookmarks = namespace.admin.watch(&path_without_bookmarks).expect("the watch can be started");
+    assert_eq!(without_bookmarks.next().expect("the watch is still open")["type"], "MODIFIED");
     assert!(without_bookmarks.is_silent_for(QUIET_TIME), "a watch should get bookmarks only if it asks for them");
 }

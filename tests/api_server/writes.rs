@@ -12,7 +12,7 @@ fn a_missing_object_is_not_found() {
     let missing = namespace.admin.get(&namespace.lease("job")).unwrap_err();
     assert_eq!((missing.code, missing.reason.as_str()), (404, "NotFound"));
     assert_eq!(missing.message, "leases.coordination.k8s.io \"job\" not found");
-    let details = missing.details.as_ref().expect("details");
+    let details = missing.details.as_ref().expect("the error has details");
     assert_eq!((details.group.as_str(), details.kind.as_str()), ("coordination.k8s.io", "leases"));
     assert_eq!(namespace.admin.delete(&namespace.lease("job")).unwrap_err().code, 404);
     assert_eq!(namespace.admin.merge_patch(&namespace.lease("job"), &json!({})).unwrap_err().code, 404);

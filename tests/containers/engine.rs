@@ -39,7 +39,7 @@ pub fn check_can_run_containers() -> Result<(), String> {
 
 /// Returns the options that mount the programs of this machine and of the tests, read-only.
 fn mounts() -> Vec<String> {
-    let tests = std::env::current_exe().expect("this program");
+    let tests = std::env::current_exe().expect("the path of this program is known");
     let directories =
         [leaderrun().as_ref(), tests.as_path()].map(|program| program.parent().expect("a program is in a directory"));
     let programs = PROGRAMS.iter().map(Path::new).chain(directories).filter(|directory| directory.exists());
@@ -121,7 +121,7 @@ impl Candidate {
         let name = format!("leaderrun-test-{}-{identity}-{:x}", std::process::id(), fastrand::u32(..));
         // The directory contains the locks, the kubeconfigs and the files of the witnesses. Every user needs access,
         // because a container may run as any user.
-        let directory = witnesses.directory().parent().expect("the directory of this test process");
+        let directory = witnesses.directory().parent().expect("the directory has a parent");
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("the file mode can be changed");
         fs::set_permissions(witnesses.directory(), fs::Permissions::from_mode(0o777))
             .expect("the file mode can be changed");
@@ -185,7 +185,11 @@ impl Container {
     pub fn pid_of(&self, comm: &str) -> String {
         let script =
             format!("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = {comm} ] && echo ${{p#/proc/}}; done; :");
-        self.exec(&["/bin/sh", "-c", &script]).lines().next().unwrap_or_else(|| panic!("no {comm}")).to_owned()
+        self.exec(&["/bin/sh", "-c", &script])
+            .lines()
+            .next()
+            .unwrap_or_else(|| panic!("no process is named {comm}"))
+            .to_owned()
     }
 }
 

@@ -28,7 +28,7 @@ fn the_image_has_one_layer_and_runs_without_root() {
     let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile");
     fs::copy(dockerfile, context.join("Dockerfile")).expect("the Dockerfile can be copied");
     let build_argument = format!("TARGETARCH={}", architecture.display());
-    let context = context.to_str().expect("a path in UTF-8");
+    let context = context.to_str().expect("the path is valid UTF-8");
     let tag = format!("leaderrun-test-image:{}", std::process::id());
     docker(&["build", "--quiet", "--target", "prebuilt", "--build-arg", &build_argument, "--tag", &tag, context]);
 

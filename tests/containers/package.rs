@@ -77,7 +77,7 @@ fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_remo
     let directory = scratch::directory("package");
     let mut build = Command::new("cargo");
     build.args(["deb", "--no-build", "--offline", "--profile=dev", "--output"]).arg(directory.join("leaderrun.deb"));
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo can be started");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 
     let debian = Debian::start();

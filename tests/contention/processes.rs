@@ -30,13 +30,13 @@ impl Candidates {
 
     /// Returns the index of the leader.
     fn leader(&self) -> Option<usize> {
-        let lease = Cluster::shared().admin().get(&self.lock.lease_path()).expect("the lease");
+        let lease = Cluster::shared().admin().get(&self.lock.lease_path()).expect("the lease can be read");
         lease["spec"]["holderIdentity"].as_str()?.parse().ok()
     }
 
     /// Ends the leader, and waits until another candidate leads.
     fn hand_over(&mut self) {
-        let old_leader = self.leader().expect("a leader");
+        let old_leader = self.leader().expect("a candidate leads");
         self.candidates[old_leader].wait_for_log("started the command");
         self.candidates[old_leader].signal(Signal::SIGTERM);
         self.candidates[old_leader].wait_for_exit(143);
@@ -58,5 +58,5 @@ fn a_hand_over_causes_few_refused_writes() {
     );
     // If claims were not spread over time, about eighty writes would be refused in each hand-over. With the spread,
     // very few are refused, or up to thirty on an overloaded machine.
-    assert!(refused < 500, "{refused} refused writes in ten hand-overs");
+    assert!(refused < 500, "{refused} writes were refused in ten hand-overs");
 }

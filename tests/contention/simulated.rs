@@ -128,9 +128,9 @@ impl ContentionSimulation {
 
     fn run_until(&mut self, condition: impl Fn(&Self) -> bool) {
         while !condition(self) {
-            let Reverse((at, event, index, start_number)) = self.queue.pop().expect("an event");
+            let Reverse((at, event, index, start_number)) = self.queue.pop().expect("another event is scheduled");
             self.now = Duration::from_micros(at);
-            let event = self.events[event].take().expect("an event that has not happened yet");
+            let event = self.events[event].take().expect("each event happens only once");
             if self.candidates[index].start_number != start_number {
                 continue;
             }

@@ -40,7 +40,7 @@ pub fn documents() -> Vec<PathBuf> {
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
     let pages = fs::read_dir(package_directory().join("docs")).expect("docs/ can be read").flatten();
     documents.extend(pages.map(|entry| entry.file_name()).filter_map(|name| {
-        let name = name.into_string().expect("a name in UTF-8");
+        let name = name.into_string().expect("the file name is UTF-8");
         (name.ends_with(".md") && name != "reference.md").then(|| Path::new("docs").join(name))
     }));
     documents.sort();
@@ -85,5 +85,5 @@ fn every_block_of_text_has_a_test() {
 #[testkit::test]
 fn the_readme_is_short() {
     let lines = read("README.md").lines().count();
-    assert!(lines <= 150, "{lines} lines");
+    assert!(lines <= 150, "the README has {lines} lines");
 }

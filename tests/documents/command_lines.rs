@@ -79,7 +79,7 @@ fn leaderrun_reads_the_records_in_the_documents() {
         let status = Command::new(leaderrun()).args(["status", "--output", "json", "--lock", &lock]).output();
         let status = status.expect("leaderrun can be started").stdout;
         let status: Value = serde_json::from_slice(&status).unwrap_or_else(|error| panic!("{block}: {error}"));
-        let document: Value = serde_json::from_str(&block.text).expect("JSON");
+        let document: Value = serde_json::from_str(&block.text).expect("the block is valid JSON");
         assert_eq!(status["holder"], document["record"]["holderIdentity"], "{block}: {status}");
     }
 }

@@ -40,10 +40,11 @@ fn the_readme_shows_what_the_script_prints() {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("PATH is set"));
     let script = package_directory().join("docs/demo.sh");
     let output = Command::new(script).env("PATH", path).output().expect("the script can be started");
-    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    let printed = String::from_utf8(output.stdout).expect("the output is UTF-8");
     assert!(output.status.success(), "{}: {printed}", output.status);
     let blocks = blocks_in("text");
-    let shown = blocks.iter().find(|block| block.file.ends_with("README.md")).expect("a demonstration");
+    let shown =
+        blocks.iter().find(|block| block.file.ends_with("README.md")).expect("the README contains a demonstration");
     if std::env::var_os("UPDATE").is_some() {
         fs::write(package_directory().join("README.md"), read("README.md").replace(&shown.text, &printed))
             .expect("the README can be written");

@@ -16,7 +16,7 @@ fn links(file: &Path) -> Vec<(PathBuf, String)> {
             let (path, section) = target.split_once('#').unwrap_or((&target, ""));
             let path = match path {
                 "" => file.to_owned(),
-                path => normalize(&file.parent().expect("a directory").join(path)),
+                path => normalize(&file.parent().expect("each document is in a directory").join(path)),
             };
             (path, section.to_owned())
         })
@@ -119,7 +119,7 @@ fn troubleshooting_has_a_row_for_every_warning_and_error() {
 /// Returns the text of all files in a directory and its subdirectories. String literals that continue on the next line
 /// are joined.
 fn source(directory: &Path) -> String {
-    let entries = std::fs::read_dir(package_directory().join(directory)).expect("a directory").flatten();
+    let entries = std::fs::read_dir(package_directory().join(directory)).expect("the directory can be read").flatten();
     let text: String = entries
         .map(|entry| {
             let path = entry.path();

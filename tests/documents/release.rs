@@ -16,9 +16,10 @@ fn release_notes(version: &str) -> Output {
 fn the_release_notes_are_the_changelogs_section_for_the_version() {
     let changelog = read("CHANGELOG.md");
     let version = env!("CARGO_PKG_VERSION");
-    let (_, section) = changelog.split_once(&format!("## [{version}]")).expect("a section for this version");
+    let (_, section) =
+        changelog.split_once(&format!("## [{version}]")).expect("the changelog has a section for this version");
     let output = release_notes(version);
-    let notes = String::from_utf8(output.stdout).expect("UTF-8");
+    let notes = String::from_utf8(output.stdout).expect("the output is UTF-8");
     assert!(output.status.success() && section.contains(notes.trim()) && !notes.trim().is_empty(), "{notes}");
     assert!(!notes.contains("## ") && !notes.contains("]: "), "{notes}");
 }
@@ -47,7 +48,7 @@ fn the_last_release_is_the_greatest_earlier_version() {
     let last = || {
         let output = Command::new(&script).current_dir(&directory).output().expect("the script can be started");
         assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+        String::from_utf8(output.stdout).expect("the output is UTF-8").trim().to_owned()
     };
     let tags = ["v0.9.0", "v0.10.0-rc1", "v0.10.0", "v1.0.0-rc1", "v1.0.0-rc2", "v1.0.0"];
     let expected = ["", "v0.9.0", "v0.10.0-rc1", "v0.10.0", "v1.0.0-rc1", "v1.0.0-rc2"];
@@ -75,7 +76,7 @@ fn workflows_run_scripts_that_exist() {
 #[testkit::test]
 fn the_files_and_directories_that_are_packaged_exist() {
     let manifest = read("Cargo.toml");
-    let (_, packages) = manifest.split_once("[package.metadata.deb]").expect("the Debian package");
+    let (_, packages) = manifest.split_once("[package.metadata.deb]").expect("Cargo.toml describes the Debian package");
     let names = packages.lines().filter(|line| line.contains("share/"));
     let names: Vec<&str> = names.filter_map(|line| line.split('"').nth(1)).collect();
     assert!(names.len() > 20, "{names:?}");
@@ -89,9 +90,9 @@ fn the_files_and_directories_that_are_packaged_exist() {
 fn the_debian_package_and_the_rpm_contain_the_same_files() {
     let manifest = read("Cargo.toml");
     let sources = |table: &str, prefix: &str| -> Vec<String> {
-        let (_, table) = manifest.split_once(table).expect("the table of a package");
-        let (_, assets) = table.split_once("assets = [\n").expect("its assets");
-        let (assets, _) = assets.split_once("\n]").expect("the end of its assets");
+        let (_, table) = manifest.split_once(table).expect("Cargo.toml has a table for the package");
+        let (_, assets) = table.split_once("assets = [\n").expect("the table lists the assets");
+        let (assets, _) = assets.split_once("\n]").expect("the list of assets ends");
         assets.lines().filter_map(|line| Some(line.split_once(prefix)?.1.split_once('"')?.0.to_owned())).collect()
     };
     let debian = sources("[package.metadata.deb]", "[\"");
@@ -99,8 +100,8 @@ fn the_debian_package_and_the_rpm_contain_the_same_files() {
     assert_eq!(debian, rpm);
     // Two lists that lack the same files are also equal, so some files are looked up.
     for name in ["examples/dashboard.json", "examples/alerts.yaml", "examples/fencing/sql.sh", "docs/safety.md"] {
-        let (directory, file) = name.rsplit_once('/').expect("a directory");
-        let (_, extension) = file.rsplit_once('.').expect("an extension");
+        let (directory, file) = name.rsplit_once('/').expect("the name contains a directory");
+        let (_, extension) = file.rsplit_once('.').expect("the file has an extension");
         let patterns = [format!("{directory}/*"), format!("{directory}/*.{extension}")];
         assert!(patterns.iter().any(|pattern| debian.contains(pattern)), "{name}");
     }
@@ -188,7 +189,8 @@ fn binstall_finds_the_archive_of_a_release() {
     assert!(script.contains("name=leaderrun-$version-$target\n") && script.contains("\"$output/$name.tar.gz\""));
     let workflow = read(".github/workflows/release.yml");
     let manifest = read("Cargo.toml");
-    let (_, metadata) = manifest.split_once("[package.metadata.binstall").expect("the metadata");
+    let (_, metadata) =
+        manifest.split_once("[package.metadata.binstall").expect("Cargo.toml has metadata for binstall");
     let values = |key: &str, target: &str| -> Vec<String> {
         let lines =
             metadata.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"'));

@@ -33,7 +33,7 @@ fn command_actions(actions: Vec<SupervisorAction>) -> Vec<SupervisorAction> {
 
 #[testkit::test]
 fn a_deadline_that_passed_during_a_suspend_comes_first() {
-    let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the defaults");
+    let timing = Timing::new(15 * SECOND, 10 * SECOND, 2 * SECOND, None).expect("the default timing is valid");
     fuzz("suspend", 50_000, |mut random| {
         let kill_after = random.bool().then_some(SECOND);
         let stop_options =

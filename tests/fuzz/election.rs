@@ -55,7 +55,7 @@ fn no_input_breaks_the_election() {
 impl Execution {
     fn new(mut random: Rng) -> Self {
         let second = Duration::from_secs(1);
-        let timing = Timing::new(15 * second, 10 * second, 2 * second, None).expect("the defaults");
+        let timing = Timing::new(15 * second, 10 * second, 2 * second, None).expect("the default timing is valid");
         let run = RunId::new("my-run");
         let wait = [None, None, None, Some(Duration::ZERO), Some(40 * second)][random.usize(..5)];
         let min_hold = (random.u8(..4) == 0).then_some(60 * second);
@@ -219,7 +219,7 @@ impl Execution {
                 ElectionAction::Unwatch => self.watch_is_open = false,
                 ElectionAction::StartLeading(leadership) => {
                     assert!(!self.leads, "the election starts to lead, although it already leads");
-                    let record = &self.known.last().expect("a record").record;
+                    let record = &self.known.last().expect("a leader has observed a record").record;
                     assert!(
                         self.known.is_own(record),
                         "the election leads because of another run's record: {record:?}"
@@ -239,7 +239,7 @@ impl Execution {
                     assert!(!self.known.is_held_by_other());
                 }
                 ElectionAction::StepDown => {
-                    let last = self.known.last().expect("a record that requests a step-down");
+                    let last = self.known.last().expect("a leader has observed a record");
                     assert!(self.leads && last.record.step_down.is_some());
                 }
                 ElectionAction::Lose { .. } => {
@@ -303,7 +303,8 @@ impl Execution {
 /// Returns a random time that is at least an hour before the last time that [`Timestamp`] can represent, so that the
 /// election can add durations to it.
 fn random_wall_time(random: &mut Rng) -> Timestamp {
-    let last = Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("an hour before the last time");
+    let last =
+        Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("the last time is not in the first hour");
     hostile_input::time(random).min(last)
 }
 

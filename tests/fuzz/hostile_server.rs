@@ -68,7 +68,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
     let directory = scratch::directory("hostile");
     let (config, command_ran) = (directory.join("kubeconfig"), directory.join("command-ran"));
     kubeconfig::write(&config, port.address(), ADMIN);
-    let listener = runtime::enter(|| port.listen()).expect("a port");
+    let listener = runtime::enter(|| port.listen()).expect("the server can listen on the port");
     let server_random = random.fork();
     let server = runtime::spawn(async move {
         let (acceptor, mut random) = (TlsAcceptor::from(tls::server_config()), server_random);
@@ -108,8 +108,8 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
     }
     let status = child.wait().expect("the child can be waited for");
     server.abort();
-    let log = log.join().expect("the log");
-    let text = String::from_utf8(log).expect("a log in UTF-8");
+    let log = log.join().expect("the reader of the log does not panic");
+    let text = String::from_utf8(log).expect("the log is UTF-8");
     assert!(is_alive && status.signal() == Some(libc::SIGTERM), "{kind:?}: leaderrun ended with {status}:\n{text}");
     assert!(!command_ran.exists(), "{kind:?}: leaderrun ran the command:\n{text}");
     assert!(peak < MAX_MEMORY, "{kind:?}: leaderrun used {peak} KiB");
@@ -122,7 +122,7 @@ fn run_candidate(kind: ResponseKind, mut random: Rng) {
             }
             _ => assert!(
                 (line.starts_with("leaderrun +") && line.contains("s: ")) || is_part_of_a_role(line),
-                "forged: {line:?}"
+                "a line is forged: {line:?}"
             ),
         }
     }
@@ -135,7 +135,7 @@ fn is_part_of_a_role(line: &str) -> bool {
 }
 
 fn read_log(child: &mut Child) -> thread::JoinHandle<Vec<u8>> {
-    let mut stderr = child.stderr.take().expect("stderr");
+    let mut stderr = child.stderr.take().expect("stderr is piped");
     thread::spawn(move || {
         let mut log = Vec::new();
         let _ = stderr.read_to_end(&mut log);

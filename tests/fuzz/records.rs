@@ -27,7 +27,7 @@ fn parsing_marks_never_panics_and_reads_back_the_run() {
 fn parsing_records_never_panics_and_reads_back_the_holder() {
     fuzz("records", 20_000, |mut random| {
         let record = hostile_input::record(&mut random);
-        let mut document = serde_json::to_value(&record).expect("JSON");
+        let mut document = serde_json::to_value(&record).expect("a record can be converted to JSON");
         let untouched = random.u8(..4) == 0;
         if !untouched {
             hostile_input::mutate(&mut random, &mut document);
@@ -38,7 +38,7 @@ fn parsing_records_never_panics_and_reads_back_the_holder() {
         }
         let read = serde_json::from_slice::<Record>(&bytes);
         if untouched {
-            assert_eq!(read.expect("a written record").holder_identity, record.holder_identity);
+            assert_eq!(read.expect("a written record can be read").holder_identity, record.holder_identity);
         }
     });
 }

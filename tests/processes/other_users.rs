@@ -34,15 +34,15 @@ pub fn copy_leaderrun(directory: &str) -> String {
     let program = create_reachable_directory(directory, 0o755).join("leaderrun");
     // A file that is open for writing cannot be executed. If this process wrote the copy itself, a child that another
     // test starts could inherit the descriptor and keep the file open.
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp");
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_leaderrun")).arg(&program).status().expect("cp can be run");
     assert!(copied.success(), "cp: {copied}");
-    program.into_os_string().into_string().expect("a path in UTF-8")
+    program.into_os_string().into_string().expect("the path is UTF-8")
 }
 
 /// Creates a directory with this mode that every user can reach.
 pub fn create_reachable_directory(name: &str, mode: u32) -> PathBuf {
     let directory = scratch::directory(name);
-    let parent = directory.parent().expect("the scratch directory");
+    let parent = directory.parent().expect("a scratch directory has a parent");
     fs::set_permissions(parent, Permissions::from_mode(0o711)).expect("the scratch directory is ours");
     fs::set_permissions(&directory, Permissions::from_mode(mode)).expect("the directory is ours");
     directory

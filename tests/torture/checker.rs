@@ -111,7 +111,7 @@ impl Checker {
             .violations
             .extend(in_two_slots.map(|lifetime| format!("{} runs commands in two slots", lifetime.holder())));
         for pair in runs.windows(2) {
-            let [before, after] = pair else { unreachable!("windows of two") };
+            let [before, after] = pair else { unreachable!("each window has two elements") };
             if before.slot != after.slot {
                 continue;
             }

@@ -41,7 +41,7 @@ pub fn run(arguments: ArgsOs) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let has_word = |word: &str| arguments.iter().any(|argument| argument == word);
     if has_word("exec") {
-        let program = std::env::current_exe().expect("this program");
+        let program = std::env::current_exe().expect("the path of this program is known");
         let rest = arguments.iter().filter(|word| *word != "exec");
         let failure = Command::new(program).arg(witness::FLAG).args(rest).exec();
         panic!("{failure}");

@@ -30,8 +30,10 @@ impl Process {
 /// Returns all live processes of the torture run with this directory. They have the directory on their command line.
 pub fn of_torture_run(directory: &Path) -> Vec<Process> {
     let directory = directory.as_os_str().as_encoded_bytes();
-    let pids =
-        fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = fs::read_dir("/proc")
+        .expect("/proc can be read")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
         let seen_at = nanos_since_boot();
         let started = stat(pid).filter(|stat| stat.alive)?.started;

@@ -96,7 +96,7 @@ impl Samples {
     #[track_caller]
     pub fn value(&self, series: &str) -> f64 {
         let full = if series.contains('{') { series.to_owned() } else { format!("{series}{{}}") };
-        *self.0.get(&full).unwrap_or_else(|| panic!("no {full} in {self:#?}"))
+        *self.0.get(&full).unwrap_or_else(|| panic!("{full} is missing in {self:#?}"))
     }
 }
 

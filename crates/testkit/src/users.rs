@@ -32,7 +32,7 @@ pub fn named(name: &str) -> User {
     USERS
         .into_iter()
         .find(|user| user.name == name)
-        .unwrap_or_else(|| panic!("no user {name:?}; the users are {:?}", USERS.map(|user| user.name)))
+        .unwrap_or_else(|| panic!("there is no user {name:?}; the users are {:?}", USERS.map(|user| user.name)))
 }
 
 /// Returns the user with this token.

@@ -186,7 +186,7 @@ mod tests {
                 let mut request = Box::pin(pool.connection(&access));
                 assert!(request.as_mut().now_or_never().is_none());
                 results[failed].send_replace(refused());
-                assert!(request.as_mut().now_or_never().is_none(), "the other connection may still be opened");
+                assert!(request.as_mut().now_or_never().is_none(), "the request should wait for the other connection");
                 let (client, _server) = duplex(1);
                 pool.set_idle(Connection::handshake(TokioIo::new(client), Arc::clone(&access)).await.unwrap());
                 results[MAX_PENDING - 1 - failed].send_replace(Some(Ok(())));

@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_address_needs_no_lookup() {
-        let resolver = Resolver { look_up: |_| panic!("nothing to look up"), ..Resolver::default() };
+        let resolver = Resolver { look_up: |_| panic!("an address should not be looked up"), ..Resolver::default() };
         assert_eq!(resolve(&resolver, "10.0.0.1").unwrap(), [IpAddr::from(ADDRESS)]);
         assert_eq!(resolve(&resolver, "[::1]").unwrap().len(), 1);
     }
@@ -160,7 +160,7 @@ mod tests {
         }
         assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3);
         resolve(&resolver, "api.example.com").unwrap();
-        assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3, "one lookup at a time");
+        assert_eq!(LOOKUPS.load(Ordering::Relaxed), 3, "there should be only one lookup at a time");
     }
 
     #[test]

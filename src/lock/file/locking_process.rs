@@ -94,7 +94,7 @@ mod tests {
                      3: -> FLOCK  ADVISORY  WRITE 10 fe:00:12 0 EOF\n\
                      4: FLOCK  ADVISORY  WRITE 0 fe:00:13 0 EOF\n";
         assert_eq!(locking_pid(locks, "fe:00:12"), Some(9));
-        assert_eq!(locking_pid(locks, "fe:00:13"), None, "the process is in another PID namespace");
+        assert_eq!(locking_pid(locks, "fe:00:13"), None, "a process in another PID namespace should not be found");
         assert_eq!(locking_pid(locks, "fe:00:14"), None);
     }
 

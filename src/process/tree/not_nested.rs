@@ -92,7 +92,7 @@ mod tests {
         let first = listed(&proc, number);
         assert!(!known.contains(first));
         known.update(&proc, Some(clock::now()));
-        assert!(!known.contains(first), "there was no time to check this process");
+        assert!(!known.contains(first), "an unchecked process should not be known");
         known.update(&proc, None);
         assert!(known.contains(first) && known.contains(listed(&proc, number)));
         child.kill().unwrap();

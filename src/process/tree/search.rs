@@ -392,7 +392,10 @@ pub mod tests {
         assert!(search.check().is_some() && !search.is_given_up);
         assert_eq!(search.dying(), Some(4711));
         (search.reported_at, search.checked_at) = (clock::now() - PROGRESS_TIMEOUT, clock::now() - 2 * MAX_CHECK_PAUSE);
-        assert!(search.check().is_some() && !search.is_given_up, "both processes were suspended");
+        assert!(
+            search.check().is_some() && !search.is_given_up,
+            "a search should not be given up if both processes were suspended"
+        );
         search.reported_at = clock::now() - PROGRESS_TIMEOUT;
         assert!(search.check().is_some() && search.is_given_up);
         assert!(!child.wait().unwrap().success());

@@ -96,7 +96,7 @@ fn check_works_in_another_session() {
 fn check_fails_if_less_time_is_left_than_required() {
     let mut a = Candidate::new("a", &TestLock::file()).run_script(&script("check --min-remaining 1h"));
     a.wait_for_exit(0);
-    assert_eq!(a.output(), "check 1\n", "no lock is held for an hour");
+    assert_eq!(a.output(), "check 1\n", "check should fail if less than an hour is left");
 }
 
 #[testkit::test]

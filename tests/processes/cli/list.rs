@@ -40,7 +40,9 @@ fn every_lock_is_listed_with_its_state() {
         .replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec }))
         .expect("the lease can be written");
     let config_maps = format!("/api/v1/namespaces/{}/configmaps", lock.namespace());
-    admin.create(&config_maps, &json!({ "metadata": { "name": "settings" } })).expect("a ConfigMap that is not a lock");
+    admin
+        .create(&config_maps, &json!({ "metadata": { "name": "settings" } }))
+        .expect("a ConfigMap that is not a lock can be created");
     testkit::eventually("a leads", || !a.output().is_empty());
 
     let mut listing = list(&lock).start();
@@ -242,7 +244,7 @@ fn new_objects_get_a_label_of_leaderrun_which_others_may_change() {
         run();
         assert_eq!(labels(), json!({ "app.kubernetes.io/managed-by": "leaderrun" }), "{kind}");
         let other_label = json!({ "metadata": { "labels": { "app.kubernetes.io/managed-by": "helm" } } });
-        Cluster::shared().admin().merge_patch(&path, &other_label).expect("another label");
+        Cluster::shared().admin().merge_patch(&path, &other_label).expect("the label can be changed");
         run();
         assert_eq!(labels(), json!({ "app.kubernetes.io/managed-by": "helm" }), "{kind}");
     }

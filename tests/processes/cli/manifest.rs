@@ -10,7 +10,7 @@ fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
     let mut printed = Candidate::without_options("manifest").args(["manifest", "--lock", name]).args(arguments).start();
     printed.wait_for_exit(0);
     assert_eq!(printed.log(), "");
-    serde_saphyr::from_multiple(&printed.output()).expect("YAML")
+    serde_saphyr::from_multiple(&printed.output()).expect("the manifest is valid YAML")
 }
 
 /// Creates the object in each document. Skips a FlowSchema in the in-process API server, which does not have this kind.
@@ -18,7 +18,7 @@ fn apply(documents: &[Value]) {
     let cluster = Cluster::shared();
     for document in documents {
         let namespace = document["metadata"]["namespace"].as_str().unwrap_or_default();
-        let kind = document["kind"].as_str().expect("a kind");
+        let kind = document["kind"].as_str().expect("each document has a kind");
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
         let path = match kind {
             "Role" => format!("{rbac}/roles"),
@@ -26,7 +26,7 @@ fn apply(documents: &[Value]) {
             "FlowSchema" if !cluster.is_real() => continue,
             "ServiceAccount" => format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
             "FlowSchema" => "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas".to_owned(),
-            other => panic!("unexpected kind {other}"),
+            other => panic!("the manifest should contain no {other}"),
         };
         let created = cluster.admin().create(&format!("{path}?fieldValidation=Strict"), document);
         created.unwrap_or_else(|refusal| panic!("{kind}: {}", refusal.message));
@@ -82,10 +82,10 @@ fn the_manifest_grants_all_permissions_that_routing_needs() {
         let pod_spec = serde_json::json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
         let pod = serde_json::json!({ "metadata": { "name": "a" }, "spec": pod_spec });
         let pods = format!("/api/v1/namespaces/{}/pods", lock.namespace());
-        Cluster::shared().admin().create(&pods, &pod).expect("a pod");
+        Cluster::shared().admin().create(&pods, &pod).expect("the Pod can be created");
         let service = serde_json::json!({ "metadata": { "name": "web" }, "spec": { "ports": [{ "port": 8080 }] } });
         let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
-        Cluster::shared().admin().create(&services, &service).expect("a Service");
+        Cluster::shared().admin().create(&services, &service).expect("the Service can be created");
         let user = format!("system:serviceaccount:{}:worker", lock.namespace());
         let doctor = |status| {
             let mut doctor = Candidate::subcommand("doctor", &lock).args(["--as", &user]).args(arguments).start();
@@ -115,10 +115,11 @@ fn the_manifest_grants_all_permissions_that_routing_needs() {
 /// Checks that the API server applies the manifest's FlowSchema to requests for the lock's object.
 fn assert_requests_have_their_priority(lock: &TestLock, kind: &str, documents: &[Value]) {
     let admin = Cluster::shared().admin();
-    let schema = documents.iter().find(|document| document["kind"] == "FlowSchema").expect("a FlowSchema");
-    let name = schema["metadata"]["name"].as_str().expect("a name");
+    let schema =
+        documents.iter().find(|document| document["kind"] == "FlowSchema").expect("the manifest contains a FlowSchema");
+    let name = schema["metadata"]["name"].as_str().expect("the FlowSchema has a name");
     let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}");
-    let uid = admin.get(&path).expect("the FlowSchema")["metadata"]["uid"].clone();
+    let uid = admin.get(&path).expect("the FlowSchema exists")["metadata"]["uid"].clone();
     let path = match kind.split('+').next() {
         Some("endpoints") => lock.object_path("endpoints"),
         Some("configmap") => lock.object_path("configmaps"),
@@ -126,11 +127,11 @@ fn assert_requests_have_their_priority(lock: &TestLock, kind: &str, documents: &
     };
     let client = client_for(lock.namespace(), "job");
     eventually("the API server applies the FlowSchema", || {
-        let response = client.send(hyper::Method::GET, &path, None, testkit::TIMEOUT).expect("a response");
+        let response = client.send(hyper::Method::GET, &path, None, testkit::TIMEOUT).expect("the server responds");
         response
             .headers
             .get("x-kubernetes-pf-flowschema-uid")
-            .is_some_and(|applied| *applied == *uid.as_str().expect("a uid"))
+            .is_some_and(|applied| *applied == *uid.as_str().expect("a stored object has a uid"))
     });
 }
 
@@ -182,7 +183,7 @@ fn manifest_refuses_a_lock_file_and_a_lock_whose_namespace_is_not_known() {
 #[testkit::test]
 fn the_manifest_has_the_namespace_of_the_context_or_of_the_option() {
     let kubeconfig = Cluster::shared().kubeconfig();
-    let kubeconfig = kubeconfig.to_str().expect("a path");
+    let kubeconfig = kubeconfig.to_str().expect("the path is valid UTF-8");
     let from_context = documents("job", &["--kubeconfig", kubeconfig, "--context", "test"]);
     assert!(from_context.iter().all(|document| document["metadata"]["namespace"] == "default"), "{from_context:?}");
     let from_option = documents("job", &["-n", "prod"]);
@@ -193,7 +194,7 @@ fn the_manifest_has_the_namespace_of_the_context_or_of_the_option() {
 #[testkit::test]
 fn permissions_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_separate_role() {
     let kinds = |arguments: &[&str]| -> Vec<String> {
-        let kind = |document: &Value| document["kind"].as_str().expect("a kind").to_owned();
+        let kind = |document: &Value| document["kind"].as_str().expect("each document has a kind").to_owned();
         documents("default/job", arguments).iter().map(kind).collect()
     };
     assert_eq!(kinds(&[]), ["ServiceAccount", "Role", "RoleBinding"]);
@@ -202,9 +203,9 @@ fn permissions_that_only_a_cluster_administrator_may_grant_are_optional_or_in_a_
     let resources = |role: &Value| -> Vec<String> {
         role["rules"]
             .as_array()
-            .expect("rules")
+            .expect("a Role has rules")
             .iter()
-            .map(|rule| rule["resources"][0].as_str().expect("a resource").to_owned())
+            .map(|rule| rule["resources"][0].as_str().expect("each rule names a resource").to_owned())
             .collect()
     };
     let [_, main_role, _, separate_role, binding] = &service[..] else { panic!("{service:?}") };

@@ -28,7 +28,7 @@ fn a_holder_steps_down_when_asked_but_its_successor_does_not() {
         let name = lock.name.trim_start_matches("lease:");
         assert_eq!(step_down(&lock, 0), format!("asked a to step down from {name}\n"));
         let ended = a.wait();
-        assert_ne!(ended.code(), Some(LOST), "stepping down is not a loss: {}", a.log());
+        assert_ne!(ended.code(), Some(LOST), "stepping down should not be a loss: {}", a.log());
         a.wait_for_log("asked to release");
         witnesses.wait_for("b", 1);
         b.wait_for_log("started the command");

@@ -51,7 +51,9 @@ impl Plugin {
     /// Writes the kubeconfig. Its `exec` section gets `fields` in addition to the usual ones.
     fn configure(&self, fields: &Value) {
         let mut exec = json!({ "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "IfAvailable" });
-        exec.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        exec.as_object_mut()
+            .expect("the section is an object")
+            .extend(fields.as_object().expect("the fields are an object").clone());
         let (server, credentials) = (Cluster::shared().address(), json!({ "exec": exec }));
         kubeconfig::write_with(&self.file("kubeconfig"), server, ADMIN.name, &credentials);
     }
@@ -75,7 +77,7 @@ fn wait_for_pid(path: &Path) -> Pid {
     let text = eventually_some("the file contains a pid", || {
         fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))
     });
-    Pid::from_raw(text.trim().parse().expect("a number"))
+    Pid::from_raw(text.trim().parse().expect("the pid is a number"))
 }
 
 #[testkit::test]
@@ -92,12 +94,12 @@ fn a_plugin_does_not_read_the_input_of_the_command() {
     fs::write(&input, "one\ntwo\n").expect("the input can be written");
     let mut a = Candidate::new("a", &plugin.lock())
         .configure(|command| {
-            command.stdin(File::open(&input).expect("a file"));
+            command.stdin(File::open(&input).expect("the input can be opened"));
         })
         .run_script("cat");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "one\ntwo\n");
-    assert_eq!(fs::read_to_string(plugin.file("stdin")).expect("the plugin's input"), "");
+    assert_eq!(fs::read_to_string(plugin.file("stdin")).expect("the plugin has written the file"), "");
 }
 
 #[testkit::test]
@@ -203,7 +205,8 @@ fn a_plugin_gets_information_about_the_cluster_if_that_is_configured() {
     plugin.configure(&json!({ "command": plugin.file("plugin"), "provideClusterInfo": true }));
     let mut status = Candidate::subcommand("status", &plugin.lock()).start();
     status.wait_for_exit(1);
-    let info: Value = serde_json::from_slice(&fs::read(plugin.file("info")).expect("the info")).expect("JSON");
+    let info: Value = serde_json::from_slice(&fs::read(plugin.file("info")).expect("the plugin has written the file"))
+        .expect("the file is valid JSON");
     assert_eq!(info["kind"], "ExecCredential");
     assert_eq!(info["spec"]["interactive"], false);
     assert_eq!(info["spec"]["cluster"]["server"], format!("https://{}", Cluster::shared().address()));

@@ -134,8 +134,8 @@ fn exec_credential(status: &Value) -> String {
 
 /// Checks that the plugin did not run more often, in total, than once for each candidate and each set of credentials.
 fn assert_plugin_runs_are_limited(directory: &Path) {
-    let runs = fs::read_to_string(directory.join("runs")).expect("runs").lines().count();
-    assert!(runs <= 2 * (ROTATIONS + 1), "{runs} runs for two candidates and {ROTATIONS} rotations");
+    let runs = fs::read_to_string(directory.join("runs")).expect("the plugin has recorded its runs").lines().count();
+    assert!(runs <= 2 * (ROTATIONS + 1), "the plugin ran {runs} times for two candidates and {ROTATIONS} rotations");
 }
 
 #[testkit::test]
@@ -214,7 +214,10 @@ fn the_authority_file_is_read_again_after_a_connection_has_failed() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let directory = scratch::directory("authorities");
     let (authorities, kubeconfig) = (directory.join("ca.crt"), directory.join("kubeconfig"));
-    let (known, other) = (tls::authority(), rcgen::generate_simple_self_signed([]).expect("a certificate").cert.pem());
+    let (known, other) = (
+        tls::authority(),
+        rcgen::generate_simple_self_signed([]).expect("the certificate can be generated").cert.pem(),
+    );
     fs::write(&authorities, &known).expect("the authority can be written");
     let config = json!({
         "clusters": [{ "name": "c", "cluster": {

@@ -10,13 +10,13 @@ use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Witne
 /// Returns the Events in the namespace of a lock.
 fn events(lock: &TestLock) -> Vec<Value> {
     let path = format!("/api/v1/namespaces/{}/events", lock.namespace());
-    let list = Cluster::shared().admin().get(&path).expect("events");
+    let list = Cluster::shared().admin().get(&path).expect("the Events can be listed");
     list["items"].as_array().cloned().unwrap_or_default()
 }
 
 /// Returns the messages of the Events in the namespace of a lock.
 fn messages(lock: &TestLock) -> Vec<String> {
-    events(lock).iter().map(|event| event["message"].as_str().expect("a message").to_owned()).collect()
+    events(lock).iter().map(|event| event["message"].as_str().expect("an Event has a message").to_owned()).collect()
 }
 
 #[testkit::test]
@@ -25,7 +25,7 @@ fn an_event_is_written_when_leadership_begins_and_when_it_ends() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     eventually("the first Event is written", || messages(&lock) == ["a became leader"]);
-    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read");
     let event = events(&lock).remove(0);
     let lease_reference = json!({
         "apiVersion": "coordination.k8s.io/v1",
@@ -52,7 +52,7 @@ fn events_are_written_for_each_object_of_a_lock() {
     Candidate::new("a", &lock).run_script("true").wait_for_exit(0);
     let admin = Cluster::shared().admin();
     for (kind, path) in [("Lease", lock.lease_path()), ("ConfigMap", lock.object_path("configmaps"))] {
-        let uid = admin.get(&path).expect("the object")["metadata"]["uid"].clone();
+        let uid = admin.get(&path).expect("the object can be read")["metadata"]["uid"].clone();
         let is_about = |event: &Value| event["involvedObject"]["kind"] == kind && event["involvedObject"]["uid"] == uid;
         eventually("two Events are written", || events(&lock).iter().filter(|event| is_about(event)).count() == 2);
     }
@@ -65,7 +65,7 @@ fn a_loss_is_recorded_as_an_event() {
     witnesses.wait_for("a", 1);
     let other_holder =
         json!({ "spec": { "holderIdentity": "b", "leaseDurationSeconds": 60 }, "metadata": { "annotations": null } });
-    Cluster::shared().admin().merge_patch(&lock.lease_path(), &other_holder).expect("the lease");
+    Cluster::shared().admin().merge_patch(&lock.lease_path(), &other_holder).expect("the lease can be changed");
     a.wait_for_exit(LOST);
     eventually("the Event is written", || messages(&lock).contains(&"a stopped leading".to_owned()));
 }

@@ -136,7 +136,7 @@ fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_aut
     leader.start();
     leader.write_part("me.key", &new.key);
     const END: &str = "-----END CERTIFICATE-----\n";
-    let end_of_first = new.certificate.find(END).expect("a certificate") + END.len();
+    let end_of_first = new.certificate.find(END).expect("the file contains a certificate") + END.len();
     leader.write_part("me.crt", &new.certificate[..end_of_first]);
     fs::write(leader.file("me.crt"), &new.certificate).expect("the certificate can be written");
     credentials::revoke_certificate(&old);
@@ -204,7 +204,7 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     fs::write(leader.file("kubeconfig"), kubeconfig_with(&old)).expect("the kubeconfig can be written");
     leader.start();
     let new_text = kubeconfig_with(&new);
-    let up_to = |end: &str| &new_text[..new_text.find(end).expect("a part") + end.len()];
+    let up_to = |end: &str| &new_text[..new_text.find(end).expect("the kubeconfig contains this text") + end.len()];
     // The parts of the kubeconfig end with these texts.
     for end in ["", "data: LS0t", &server.to_string()[..9], "x\nkind", "- name: u\n", "  user:", &new[..8]] {
         leader.write_part("kubeconfig", up_to(end));

@@ -62,7 +62,7 @@ fn a_late_withdrawal_does_not_remove_the_label_of_the_next_leader() {
     let mut a = candidate("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, &[]);
     pods.wait_until_labeled(&["a"]);
     a.wait_for_log("routes to this candidate");
-    let first_value = token_label(&pods.get("a")).expect("a token");
+    let first_value = token_label(&pods.get("a")).expect("the pod has a token");
     let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/pods"));

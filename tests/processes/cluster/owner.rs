@@ -67,7 +67,7 @@ fn as_controller(reference: &Value) -> Value {
 
 /// Returns the owner references of the object at this path.
 fn owners_at(path: &str) -> Value {
-    Cluster::shared().admin().get(path).expect("an object")["metadata"]["ownerReferences"].clone()
+    Cluster::shared().admin().get(path).expect("the object exists")["metadata"]["ownerReferences"].clone()
 }
 
 /// Returns the path of a Lease in the namespace of a lock.
@@ -107,7 +107,7 @@ fn an_existing_lock_gets_the_owner_when_it_is_acquired() {
     let other = owners.create("StatefulSet", "other", None);
     let first = owners.create("Deployment", "web", None);
     let other_owner = json!({ "metadata": { "ownerReferences": [other] } });
-    owners.client.merge_patch(&lock.lease_path(), &other_owner).expect("another owner");
+    owners.client.merge_patch(&lock.lease_path(), &other_owner).expect("the owner can be added");
     let run = || candidate(&lock).args(OWNER_OPTION).run_script("exec sleep 1000");
     let mut a = run();
     eventually("the owner is added", || owners_at(&lock.lease_path()) == json!([other, first]));
@@ -154,7 +154,7 @@ fn a_lock_whose_owner_cannot_be_found_works_without_an_owner() {
     let namespace = lock.namespace();
     let pod_spec = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
     let pod = json!({ "metadata": { "name": "alone" }, "spec": pod_spec });
-    cluster.admin().create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).expect("a pod");
+    cluster.admin().create(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).expect("the pod can be created");
     let as_admin = TestLock { name: format!("{namespace}/other"), ..lock.through(cluster.kubeconfig()) };
     for (lock, options, expected) in [
         (
@@ -202,8 +202,8 @@ fn the_manifest_for_an_owner_grants_all_permissions_that_leaderrun_doctor_requir
         let mut printed =
             Candidate::without_options("manifest").args(["manifest", "--lock", &lock.name]).args(options).start();
         printed.wait_for_exit(0);
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
-        let role = documents.iter().find(|document| document["kind"] == "Role").expect("a Role");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("the output is valid YAML");
+        let role = documents.iter().find(|document| document["kind"] == "Role").expect("the output contains a Role");
         cluster.set_permissions(lock.namespace(), "candidate", role["rules"].clone());
         let mut missing = doctor();
         missing.wait_for_exit(1);
@@ -270,7 +270,7 @@ fn a_lock_works_if_the_api_server_refuses_to_set_its_owner() {
         "cannot set an ownerRef on a resource you can't delete: , <nil>; allow this user to delete the lock's objects";
     assert!(refused.log().contains(expected), "{}", refused.log());
     assert_eq!(refused.log().matches("has no owner").count(), 1, "{}", refused.log());
-    let lease = || cluster.admin().get(&lock.lease_path()).expect("the Lease");
+    let lease = || cluster.admin().get(&lock.lease_path()).expect("the Lease exists");
     assert_eq!(lease()["metadata"]["ownerReferences"], json!(null));
     // The API server still permits a candidate to create an object with an owner.
     cluster.admin().delete(&lock.lease_path()).expect("the object is deleted");

@@ -26,18 +26,18 @@ impl Pods {
         for name in names {
             let spec = json!({ "containers": [{ "name": "main", "image": "registry.example.com/none" }] });
             let pod = json!({ "metadata": { "name": name, "labels": { "app": "worker" } }, "spec": spec });
-            pods.client.create(&pods.path, &pod).expect("a pod");
+            pods.client.create(&pods.path, &pod).expect("the pod can be created");
         }
         pods
     }
 
     pub fn get(&self, name: &str) -> Value {
-        self.client.get(&format!("{}/{name}", self.path)).expect("a pod")
+        self.client.get(&format!("{}/{name}", self.path)).expect("the pod can be read")
     }
 
     /// Applies a merge patch to a pod.
     pub fn patch(&self, name: &str, patch: &Value) {
-        self.client.merge_patch(&format!("{}/{name}", self.path), patch).expect("a pod");
+        self.client.merge_patch(&format!("{}/{name}", self.path), patch).expect("the pod can be changed");
     }
 
     /// Sets the label `role` of a pod.
@@ -48,9 +48,10 @@ impl Pods {
 
     /// Returns the names of the pods that have the label `role=leader`.
     pub fn labeled(&self) -> Vec<String> {
-        let list = self.client.get(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("pods");
-        let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a name").to_owned();
-        list["items"].as_array().expect("a list").iter().map(name).collect()
+        let list =
+            self.client.get(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("the pods can be listed");
+        let name = |pod: &Value| pod["metadata"]["name"].as_str().expect("a pod has a name").to_owned();
+        list["items"].as_array().expect("the items are a list").iter().map(name).collect()
     }
 
     pub fn wait_until_labeled(&self, names: &[&str]) {
@@ -60,7 +61,8 @@ impl Pods {
     /// Starts recording which pods have the label `role=leader`. The returned function ends the recording, and returns
     /// the names of the labeled pods after each change. There must be a pod `end`, which no candidate uses.
     fn record_labels(&self) -> impl FnOnce() -> Vec<Vec<String>> {
-        let watch = self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("a watch");
+        let watch =
+            self.client.watch(&format!("{}?labelSelector=role%3Dleader", self.path)).expect("the pods can be watched");
         let pods = Self { client: self.client.clone(), path: self.path.clone() };
         move || {
             // When this change arrives, all earlier changes have arrived.
@@ -68,8 +70,8 @@ impl Pods {
             pods.patch("end", &end);
             let (mut labeled, mut history) = (Vec::<String>::new(), Vec::new());
             loop {
-                let event = watch.next_change().expect("a change");
-                let name = event["object"]["metadata"]["name"].as_str().expect("a name").to_owned();
+                let event = watch.next_change().expect("the watch delivers a change");
+                let name = event["object"]["metadata"]["name"].as_str().expect("a pod has a name").to_owned();
                 if name == "end" {
                     return history;
                 }
@@ -144,7 +146,7 @@ fn a_command_gets_the_signal_even_if_the_label_cannot_be_removed() {
     a.signal(Signal::SIGTERM);
     a.wait();
     assert!(witnesses.lifetimes_of("a")[0].signaled_at > 0);
-    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease");
+    let lease = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease exists");
     assert_eq!(lease["spec"]["holderIdentity"], "", "the lease should be released");
 }
 

@@ -25,7 +25,10 @@ fn addresses(lock: &TestLock) -> Vec<String> {
 fn addresses_in_slice(lock: &TestLock, name: &str) -> Vec<String> {
     let endpoints = endpoint_slice_named(lock, name).map(|slice| slice["endpoints"].clone()).unwrap_or_default();
     let endpoints = endpoints.as_array().cloned().unwrap_or_default();
-    endpoints.iter().map(|endpoint| endpoint["addresses"][0].as_str().expect("an address").to_owned()).collect()
+    endpoints
+        .iter()
+        .map(|endpoint| endpoint["addresses"][0].as_str().expect("each endpoint has an address").to_owned())
+        .collect()
 }
 
 fn wait_for_addresses(lock: &TestLock, expected: &[&str]) {
@@ -39,7 +42,7 @@ fn services_path(lock: &TestLock) -> String {
 /// Creates the Service `web` in the namespace of this lock.
 fn create_service(lock: &TestLock, spec: &Value) {
     let service = json!({ "metadata": { "name": "web" }, "spec": spec });
-    Cluster::shared().admin().create(&services_path(lock), &service).expect("a Service");
+    Cluster::shared().admin().create(&services_path(lock), &service).expect("the Service can be created");
 }
 
 /// Returns a lock whose namespace has a Service `web` with two ports.
@@ -66,7 +69,7 @@ fn the_service_has_only_the_address_of_the_leader() {
     let (lock, witnesses) = (lock_with_service(), Witnesses::new());
     let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_witness(&witnesses, &[]);
     wait_for_addresses(&lock, &["10.1.2.3"]);
-    let created = endpoint_slice(&lock).expect("a slice");
+    let created = endpoint_slice(&lock).expect("the slice exists");
     assert_eq!(created["metadata"]["labels"]["kubernetes.io/service-name"], "web");
     assert_eq!(created["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"], "leaderrun");
     assert_eq!(
@@ -194,10 +197,10 @@ fn a_dual_stack_service_routes_to_an_address_of_each_family() {
     a.wait_for_log("the Service web routes to this candidate");
     wait_for_both(&["10.1.2.3"], &["fd00::3"]);
     assert!(!a.log().contains("routes IPv4 only"), "{}", a.log());
-    let second = endpoint_slice_named(&lock, "web-leader-ipv6").expect("a slice");
+    let second = endpoint_slice_named(&lock, "web-leader-ipv6").expect("the slice exists");
     assert_eq!(
         (&second["addressType"], &second["ports"]),
-        (&"IPv6".into(), &endpoint_slice(&lock).expect("a slice")["ports"])
+        (&"IPv6".into(), &endpoint_slice(&lock).expect("the slice exists")["ports"])
     );
     drop(a);
     let mut b = candidate_with_address("b", &lock, "10.1.2.4").run_script("sleep inf");
@@ -306,7 +309,7 @@ fn traffic_is_routed_to_the_ports_that_the_service_defines() {
         );
         a.stop();
         wait_for_addresses(&lock, &[]);
-        Cluster::shared().admin().delete(&format!("{}/web", services_path(&lock))).expect("the Service");
+        Cluster::shared().admin().delete(&format!("{}/web", services_path(&lock))).expect("the Service can be deleted");
     }
 }
 
@@ -348,14 +351,16 @@ fn endpoints_other_than_those_of_the_leader_cause_a_warning() {
     let (admin, namespace) = (Cluster::shared().admin(), lock.namespace());
     let subsets = json!([{ "addresses": [{ "ip": "10.1.9.9" }], "ports": [{ "name": "http", "port": 8080 }] }]);
     let endpoints = json!({ "metadata": { "name": "web" }, "subsets": subsets });
-    admin.create(&format!("/api/v1/namespaces/{namespace}/endpoints"), &endpoints).expect("Endpoints");
+    admin
+        .create(&format!("/api/v1/namespaces/{namespace}/endpoints"), &endpoints)
+        .expect("the Endpoints can be created");
     let leftover = json!({
         "metadata": { "name": "web-x7k2p", "labels": { "kubernetes.io/service-name": "web" } },
         "addressType": "IPv4",
         "endpoints": [{ "addresses": ["10.1.9.9"] }],
     });
     let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-    admin.create(&slices, &leftover).expect("a slice");
+    admin.create(&slices, &leftover).expect("the slice can be created");
     let mut a = candidate_with_address("a", &lock, "10.1.2.3").run_script("sleep inf");
     a.wait_for_log(&format!(
         "delete them: kubectl delete endpoints web -n {namespace} && kubectl delete endpointslices web-x7k2p -n {namespace}"

@@ -32,14 +32,16 @@ impl Issuer {
         let admin = cluster.admin();
         let metadata = json!({ "name": "candidate", "namespace": "default" });
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
-        admin.create("/api/v1/namespaces/default/serviceaccounts", &account).expect("a ServiceAccount");
+        admin
+            .create("/api/v1/namespaces/default/serviceaccounts", &account)
+            .expect("the ServiceAccount can be created");
         let binding = json!({
             "metadata": { "name": "candidate" },
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
             "subjects": [{ "kind": "ServiceAccount", "name": "candidate", "namespace": "default" }],
         });
         let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
-        admin.create(bindings, &binding).expect("a ClusterRoleBinding");
+        admin.create(bindings, &binding).expect("the ClusterRoleBinding can be created");
         Self { admin, file, issued: Cell::new(0) }
     }
 
@@ -47,7 +49,8 @@ impl Issuer {
     fn issue(&self) {
         self.issued.set(self.issued.get() + 1);
         let secret = json!({ "metadata": { "name": self.secret() } });
-        let secret = self.admin.create("/api/v1/namespaces/default/secrets", &secret).expect("a Secret");
+        let secret =
+            self.admin.create("/api/v1/namespaces/default/secrets", &secret).expect("the Secret can be created");
         let bound = json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -55,15 +58,15 @@ impl Issuer {
             "uid": secret["metadata"]["uid"],
         });
         let request = json!({ "spec": { "expirationSeconds": TOKEN_LIFETIME.as_secs(), "boundObjectRef": bound } });
-        let response = self.admin.create(&format!("{ACCOUNT}/token"), &request).expect("a token");
-        replace(&self.file, response["status"]["token"].as_str().expect("a token"));
+        let response = self.admin.create(&format!("{ACCOUNT}/token"), &request).expect("a token can be requested");
+        replace(&self.file, response["status"]["token"].as_str().expect("the response contains a token"));
     }
 
     /// Replaces the token in the file, and revokes the previous token by deleting its Secret.
     fn replace_and_revoke(&self) {
-        let (revoked, secret) = (fs::read_to_string(&self.file).expect("a token"), self.secret());
+        let (revoked, secret) = (fs::read_to_string(&self.file).expect("the token can be read"), self.secret());
         self.issue();
-        self.admin.delete(&format!("/api/v1/namespaces/default/secrets/{secret}")).expect("the Secret");
+        self.admin.delete(&format!("/api/v1/namespaces/default/secrets/{secret}")).expect("the Secret can be deleted");
         // The API server caches valid tokens for a few seconds.
         eventually("the token is revoked", || !self.is_valid(&revoked));
     }
@@ -71,7 +74,10 @@ impl Issuer {
     /// Returns whether the API server accepts a token.
     fn is_valid(&self, token: &str) -> bool {
         let review = json!({ "spec": { "token": token } });
-        let review = self.admin.create("/apis/authentication.k8s.io/v1/tokenreviews", &review).expect("a TokenReview");
+        let review = self
+            .admin
+            .create("/apis/authentication.k8s.io/v1/tokenreviews", &review)
+            .expect("the TokenReview can be created");
         review["status"]["authenticated"] == Value::Bool(true)
     }
 
@@ -88,7 +94,7 @@ fn assert_lock_is_kept_during(rotate: impl Fn(&Issuer)) {
     let issuer = Issuer::new(&candidates.cluster, file.clone());
     issuer.issue();
     eventually("the account has its permissions", || {
-        let token = fs::read_to_string(&file).expect("a token");
+        let token = fs::read_to_string(&file).expect("the token can be read");
         let client =
             Client::anonymous(candidates.cluster.address()).with_header("authorization", &format!("Bearer {token}"));
         client.get("/api/v1/namespaces").is_ok()

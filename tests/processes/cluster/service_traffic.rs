@@ -38,31 +38,31 @@ struct Listeners {
 
 impl Listeners {
     fn open(address: IpAddr) -> Self {
-        let udp = UdpSocket::bind((address, 0)).expect("a UDP port");
+        let udp = UdpSocket::bind((address, 0)).expect("the address has a free UDP port");
         udp.set_read_timeout(Some(TIMEOUT)).expect("the timeout can be set");
-        Self { address, tcp: TcpListener::bind((address, 0)).expect("a TCP port"), udp }
+        Self { address, tcp: TcpListener::bind((address, 0)).expect("the address has a free TCP port"), udp }
     }
 
     /// Returns the TCP port and the UDP port.
     fn ports(&self) -> (u16, u16) {
         let (tcp, udp) = (self.tcp.local_addr(), self.udp.local_addr());
-        (tcp.expect("its address").port(), udp.expect("its address").port())
+        (tcp.expect("a bound socket has an address").port(), udp.expect("a bound socket has an address").port())
     }
 
     /// Connects to an address, or sends a packet to it, and checks that the connection or the packet arrives at these
     /// listeners.
     fn assert_reached(&self, to: SocketAddr, protocol: &str) {
         if protocol == "UDP" {
-            let from = UdpSocket::bind((self.address, 0)).expect("a socket");
+            let from = UdpSocket::bind((self.address, 0)).expect("the socket can be bound");
             from.send_to(b"hello", to).expect("the packet can be sent");
-            let (length, sender) = self.udp.recv_from(&mut [0; 16]).expect("a packet");
-            assert_eq!((length, sender), (5, from.local_addr().expect("its address")));
+            let (length, sender) = self.udp.recv_from(&mut [0; 16]).expect("a packet arrives");
+            assert_eq!((length, sender), (5, from.local_addr().expect("a bound socket has an address")));
         } else {
-            let from = TcpStream::connect(to).expect("a connection");
-            let (mut arrived, sender) = self.tcp.accept().expect("a connection");
-            assert_eq!(sender, from.local_addr().expect("its address"));
+            let from = TcpStream::connect(to).expect("the connection can be opened");
+            let (mut arrived, sender) = self.tcp.accept().expect("a connection arrives");
+            assert_eq!(sender, from.local_addr().expect("a connected socket has an address"));
             drop(from);
-            assert_eq!(arrived.read(&mut [0]).expect("the end of the connection"), 0);
+            assert_eq!(arrived.read(&mut [0]).expect("the end of the connection can be read"), 0);
         }
     }
 
@@ -70,13 +70,20 @@ impl Listeners {
     fn assert_all_reached(&self, slice: &Value) -> Vec<String> {
         let endpoints = slice["endpoints"].as_array().into_iter().flatten();
         let addresses = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
-        let addresses: Vec<IpAddr> =
-            addresses.map(|address| address.as_str().expect("text").parse().expect("an address")).collect();
+        let addresses: Vec<IpAddr> = addresses
+            .map(|address| address.as_str().expect("the address is a string").parse().expect("the address is valid"))
+            .collect();
         let mut names = Vec::new();
         for port in slice["ports"].as_array().into_iter().flatten() {
-            let number = port["port"].as_u64().and_then(|number| u16::try_from(number).ok()).expect("a port");
+            let number = port["port"]
+                .as_u64()
+                .and_then(|number| u16::try_from(number).ok())
+                .expect("the port has a valid number");
             for address in &addresses {
-                self.assert_reached(SocketAddr::new(*address, number), port["protocol"].as_str().expect("a protocol"));
+                self.assert_reached(
+                    SocketAddr::new(*address, number),
+                    port["protocol"].as_str().expect("the port has a protocol"),
+                );
             }
             names.push(port["name"].as_str().unwrap_or_default().to_owned());
         }
@@ -174,8 +181,11 @@ fn doctor_output(lock: &TestLock, routing: &[&str], options: &[String]) -> Strin
 
 #[testkit::test(requires = own_address().map(drop))]
 fn traffic_to_each_service_arrives_or_the_log_says_why_not() {
-    let (lock, listeners, admin) =
-        (TestLock::lease(), Listeners::open(own_address().expect("an address")), Cluster::shared().admin());
+    let (lock, listeners, admin) = (
+        TestLock::lease(),
+        Listeners::open(own_address().expect("the machine has an address")),
+        Cluster::shared().admin(),
+    );
     let (services, address) =
         (format!("/api/v1/namespaces/{}/services", lock.namespace()), listeners.address.to_string());
     let slice = || {
@@ -186,7 +196,9 @@ fn traffic_to_each_service_arrives_or_the_log_says_why_not() {
     let (tcp, udp) = listeners.ports();
     for Case { description, spec, options, outcome, doctor } in cases(tcp, udp) {
         if let Some(spec) = &spec {
-            admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+            admin
+                .create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec }))
+                .expect("the Service can be created");
         }
         let routing = ["--service", "web", "--address", &address];
         let report = doctor_output(&lock, &routing, &options);
@@ -197,7 +209,7 @@ fn traffic_to_each_service_arrives_or_the_log_says_why_not() {
         match outcome {
             Ok((names, expected)) => {
                 a.wait_for_log(expected);
-                assert_eq!(listeners.assert_all_reached(&slice().expect("a slice")), names, "{description}");
+                assert_eq!(listeners.assert_all_reached(&slice().expect("the slice exists")), names, "{description}");
             }
             Err(reason) => {
                 a.wait_for_log(reason);
@@ -208,20 +220,27 @@ fn traffic_to_each_service_arrives_or_the_log_says_why_not() {
         a.stop();
         eventually("traffic is no longer routed", || slice().is_none());
         if spec.is_some() {
-            admin.delete(&format!("{services}/web")).expect("the Service");
+            admin.delete(&format!("{services}/web")).expect("the Service can be deleted");
         }
     }
 }
 
 /// Connects to each address in a slice, checks that the connection arrives at this listener, and returns the addresses.
 fn reached_addresses_of(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
-    let port = slice["ports"][0]["port"].as_u64().and_then(|number| u16::try_from(number).ok()).expect("a port");
+    let port = slice["ports"][0]["port"]
+        .as_u64()
+        .and_then(|number| u16::try_from(number).ok())
+        .expect("the port has a valid number");
     let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-    let addresses =
-        endpoints.map(|endpoint| endpoint["addresses"][0].as_str().expect("text").parse().expect("an address"));
+    let addresses = endpoints.map(|endpoint| {
+        endpoint["addresses"][0].as_str().expect("the address is a string").parse().expect("the address is valid")
+    });
     let assert_reached = |address: IpAddr| {
-        let from = TcpStream::connect((address, port)).expect("a connection").local_addr().expect("its address");
-        let (_, sender) = listener.accept().expect("a connection");
+        let from = TcpStream::connect((address, port))
+            .expect("the connection can be opened")
+            .local_addr()
+            .expect("a connected socket has an address");
+        let (_, sender) = listener.accept().expect("a connection arrives");
         assert_eq!((sender.ip().to_canonical(), sender.port()), (from.ip(), from.port()));
         address
     };
@@ -231,15 +250,17 @@ fn reached_addresses_of(listener: &TcpListener, slice: &Value) -> Vec<IpAddr> {
 #[testkit::test(requires = own_addresses().map(drop))]
 fn traffic_to_a_dual_stack_service_arrives_over_both_address_families() {
     let (lock, admin) = (TestLock::lease(), Cluster::shared().admin());
-    let listener = TcpListener::bind("[::]:0").expect("a port of both families");
-    let port = listener.local_addr().expect("its address").port();
+    let listener = TcpListener::bind("[::]:0").expect("a port is free in both families");
+    let port = listener.local_addr().expect("a bound socket has an address").port();
     let spec = json!({ "ipFamilyPolicy": "RequireDualStack", "ports": [{ "port": 80, "targetPort": port }] });
     let services = format!("/api/v1/namespaces/{}/services", lock.namespace());
-    admin.create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec })).expect("a Service");
+    admin
+        .create(&services, &json!({ "metadata": { "name": "web" }, "spec": spec }))
+        .expect("the Service can be created");
     let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", lock.namespace());
     let reached_addresses =
         |slice: &str| reached_addresses_of(&listener, &admin.get(&format!("{slices}/{slice}")).unwrap_or_default());
-    let [ipv4, ipv6] = own_addresses().expect("two addresses");
+    let [ipv4, ipv6] = own_addresses().expect("the machine has two addresses");
     for (addresses, missing) in [(vec![ipv4, ipv6], None), (vec![ipv4], Some("IPv6")), (vec![ipv6], Some("IPv4"))] {
         let address_option = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let routing = ["--service", "web", "--address", &address_option];

@@ -50,5 +50,5 @@ fn no_core_file_is_written_for_a_command_that_crashed() {
         .configure(in_directory)
         .start();
     a.wait_until_killed_by(Signal::SIGSEGV);
-    assert_eq!(std::fs::read_dir(&directory).expect("the directory").count(), 0);
+    assert_eq!(std::fs::read_dir(&directory).expect("the directory can be read").count(), 0);
 }

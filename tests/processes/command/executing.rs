@@ -25,9 +25,9 @@ fn create_executable(contents: &[u8]) -> PathBuf {
 #[track_caller]
 fn assert_not_executed(contents: &[u8], reason: &str) {
     let file = create_executable(contents);
-    let directory = file.parent().expect("a directory").to_str().expect("UTF-8");
-    let path = format!("{directory}:{}", std::env::var("PATH").expect("a PATH"));
-    for (name, path) in [(file.to_str().expect("UTF-8"), ""), ("program", path.as_str())] {
+    let directory = file.parent().expect("the file is in a directory").to_str().expect("the path is UTF-8");
+    let path = format!("{directory}:{}", std::env::var("PATH").expect("PATH is set"));
+    for (name, path) in [(file.to_str().expect("the path is UTF-8"), ""), ("program", path.as_str())] {
         let mut a = Candidate::new("a", &TestLock::file()).env("PATH", path).run([name]);
         a.wait_for_exit(NOT_EXECUTABLE);
         assert!(a.log().contains(reason), "{}", a.log());
@@ -64,7 +64,7 @@ fn a_file_that_is_neither_a_program_nor_a_script_is_not_executed() {
 #[testkit::test]
 fn a_script_without_an_interpreter_is_run_by_the_shell() {
     let file = create_executable(b"echo \"got $1\"; exit 5\n");
-    let mut a = Candidate::new("a", &TestLock::file()).run([file.to_str().expect("UTF-8"), "argument"]);
+    let mut a = Candidate::new("a", &TestLock::file()).run([file.to_str().expect("the path is UTF-8"), "argument"]);
     a.wait_for_exit(5);
     assert_eq!(a.output(), "got argument\n");
 }
@@ -109,7 +109,7 @@ fn the_message_names_the_directory_or_the_file_that_this_user_lacks_permission_f
     let expected =
         format!("cannot execute program: No such file or directory, and this user may not search {directory}; PATH is");
     assert!(missing.log().contains(&expected), "{}", missing.log());
-    let mut run_by_path = run(&path, file.to_str().expect("UTF-8"));
+    let mut run_by_path = run(&path, file.to_str().expect("the path is UTF-8"));
     run_by_path.wait_for_exit(NOT_EXECUTABLE);
     let expected = format!("cannot execute {}: this user may not search the directory {directory}\n", file.display());
     assert!(run_by_path.log().contains(&expected), "{}", run_by_path.log());
@@ -126,7 +126,7 @@ fn the_message_names_the_directory_or_the_file_that_this_user_lacks_permission_f
 #[testkit::test]
 fn a_program_that_is_open_for_writing_is_not_executed() {
     let file = create_executable(b"\x7fELF");
-    let _writing = fs::File::options().append(true).open(&file).expect("the file");
+    let _writing = fs::File::options().append(true).open(&file).expect("the file can be opened");
     let mut a = Candidate::new("a", &TestLock::file()).run([&file]);
     a.wait_for_exit(NOT_EXECUTABLE);
     assert!(a.log().contains("a process has it open for writing"), "{}", a.log());

@@ -35,7 +35,7 @@ fn a_systemd_variable_that_names_another_process_is_not_changed() {
 
 #[testkit::test]
 fn a_reader_sees_the_end_of_the_output_when_the_command_closes_its_stdout() {
-    let (reader, mut input) = std::io::pipe().expect("a pipe");
+    let (reader, mut input) = std::io::pipe().expect("a pipe can be created");
     let a = Candidate::new("a", &TestLock::file())
         .configure(|command| {
             command.stdin(reader);
@@ -47,7 +47,7 @@ fn a_reader_sees_the_end_of_the_output_when_the_command_closes_its_stdout() {
 
 #[testkit::test]
 fn a_writer_notices_that_the_command_has_closed_its_input() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = std::io::pipe().expect("a pipe can be created");
     let mut a = Candidate::new("a", &TestLock::file())
         .configure(|command| {
             command.stdin(reader);

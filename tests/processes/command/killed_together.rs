@@ -203,13 +203,14 @@ fn lead_session(command: &mut Command) {
 /// Sends SIGKILL to the processes of the leader's session whose names match this pattern.
 fn pkill(leader: &Running, pattern: &str) {
     let session = leader.elector().to_string();
-    let killed = Command::new("pkill").args(["-KILL", "-s", &session, "-x", pattern]).status().expect("pkill");
+    let killed =
+        Command::new("pkill").args(["-KILL", "-s", &session, "-x", pattern]).status().expect("pkill can be run");
     assert!(killed.success(), "pkill found no process that matches {pattern}");
 }
 
 /// Sends SIGKILL to the processes that killall finds with these arguments.
 fn killall(arguments: &[&str]) {
-    let killed = Command::new("killall").arg("--signal=KILL").args(arguments).status().expect("killall");
+    let killed = Command::new("killall").arg("--signal=KILL").args(arguments).status().expect("killall can be run");
     assert!(killed.success(), "killall found nothing for {arguments:?}");
 }
 
@@ -318,7 +319,9 @@ fn the_command_of_frozen_processes_dies_when_one_of_them_continues_or_both_are_k
 fn the_elector_and_the_supervisor_have_different_names() {
     let running = Candidate::new("a", &TestLock::file()).run_script("echo ready; exec sleep 1000");
     eventually("the command is ready", || running.output().contains("ready"));
-    let read = |process: Pid, file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("a name");
+    let read = |process: Pid, file: &str| {
+        std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("the process is alive")
+    };
     assert_eq!(read(running.elector(), "comm"), "leaderrun\n");
     assert!(read(running.elector(), "cmdline").contains("leaderrun\0--lock"));
     assert_eq!(read(running.supervisor(), "comm"), "lr-supervisor\n");

@@ -11,7 +11,7 @@ use testkit::{Candidate, TestLock, eventually, leaderrun};
 /// the mapping is locked.
 fn executable_mapping(process: Pid) -> (u64, u64, bool) {
     let maps = fs::read_to_string(format!("/proc/{process}/smaps")).expect("the process is alive");
-    let program = fs::canonicalize(leaderrun()).expect("the program").display().to_string();
+    let program = fs::canonicalize(leaderrun()).expect("leaderrun exists").display().to_string();
     let (mut size, mut resident, mut is_locked, mut is_text) = (0, 0, true, false);
     for line in maps.lines() {
         let mut words = line.split_ascii_whitespace();

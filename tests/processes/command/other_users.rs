@@ -79,10 +79,10 @@ impl PublicDirectory {
         let directory = std::env::temp_dir().join(format!("leaderrun-setuid-{}", std::process::id()));
         fs::create_dir(&directory).expect("the directory can be created");
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("the file mode can be changed");
-        let which = Command::new("sh").args(["-c", "command -v setpriv"]).output().expect("a shell");
-        let setpriv = String::from_utf8(which.stdout).expect("a path");
+        let which = Command::new("sh").args(["-c", "command -v setpriv"]).output().expect("sh can be run");
+        let setpriv = String::from_utf8(which.stdout).expect("the path is valid UTF-8");
         for (program, mode) in [(Path::new(setpriv.trim_end()), 0o4755), (Path::new(leaderrun()), 0o755)] {
-            let copy = directory.join(program.file_name().expect("a name"));
+            let copy = directory.join(program.file_name().expect("the program has a file name"));
             fs::copy(program, &copy).expect("the program can be copied");
             fs::set_permissions(copy, fs::Permissions::from_mode(mode)).expect("the file mode can be changed");
         }

@@ -73,10 +73,10 @@ fn signals_are_blocked_before_the_command_line_is_parsed() {
             nix::Error::result(traced).map(drop).map_err(Into::into)
         });
     }
-    let traced = Pid::from_raw(command.spawn().expect("leaderrun").id() as i32);
+    let traced = Pid::from_raw(command.spawn().expect("leaderrun can be started").id() as i32);
     let read = |file: &str| fs::read_to_string(format!("/proc/{traced}/{file}")).expect("the process is stopped");
     loop {
-        let stopped = waitpid(traced, None).expect("a child");
+        let stopped = waitpid(traced, None).expect("the process is a child of the test");
         assert!(
             matches!(stopped, WaitStatus::Stopped(..)),
             "leaderrun ended without reading the host name: {stopped:?}"
@@ -89,10 +89,11 @@ fn signals_are_blocked_before_the_command_line_is_parsed() {
         assert_eq!(continued, 0, "{}", nix::Error::last());
     }
     let status = read("status");
-    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("the blocked signals");
-    let blocked = u64::from_str_radix(blocked.trim(), 16).expect("a signal mask");
+    let blocked =
+        status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("the status lists the blocked signals");
+    let blocked = u64::from_str_radix(blocked.trim(), 16).expect("the signal mask is hexadecimal");
     kill(traced, Signal::SIGKILL).expect("the process is stopped");
-    waitpid(traced, None).expect("a child");
+    waitpid(traced, None).expect("the process is a child of the test");
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         assert!(blocked & (1 << (signal as i32 - 1)) != 0, "{signal} is not blocked: {blocked:x}");
     }

@@ -10,9 +10,14 @@ use testkit::{Candidate, TestLock, eventually};
 
 /// Returns the nice value and the scheduling policy of a process.
 fn scheduling(process: Pid) -> (i32, i32) {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("a process");
-    let fields: Vec<i32> =
-        stat.rsplit(')').next().expect("fields").split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process exists");
+    let fields: Vec<i32> = stat
+        .rsplit(')')
+        .next()
+        .expect("rsplit returns at least one part")
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
     // proc(5) numbers the fields from 1. The first field after the name is field 3.
     (fields[19 - 3], fields[41 - 3])
 }
@@ -27,7 +32,7 @@ fn time_slice(thread: i32) -> u64 {
     let size = size_of_val(&attributes);
     // SAFETY: the kernel writes at most `size` bytes during the call.
     let result = unsafe { libc::syscall(libc::SYS_sched_getattr, thread, attributes.as_mut_ptr(), size, 0) };
-    Errno::result(result).expect("a thread");
+    Errno::result(result).expect("the thread exists");
     // The field `sched_runtime` of `struct sched_attr` is at byte 24.
     attributes[3]
 }
@@ -56,14 +61,19 @@ fn without_a_real_time_priority_leaderrun_has_a_short_time_slice_but_its_command
     });
     let mut a = candidate.run_script("echo $$; exec sleep 1000");
     eventually("the command runs", || !a.output().is_empty());
-    let command: i32 = a.output().trim().parse().expect("a pid");
+    let command: i32 = a.output().trim().parse().expect("the output is a PID");
     assert_eq!(time_slice(command), time_slice(0), "the command should have the default time slice");
-    let threads = fs::read_dir(format!("/proc/{}/task", a.elector())).expect("threads").flatten();
+    let threads = fs::read_dir(format!("/proc/{}/task", a.elector())).expect("the threads can be listed").flatten();
     let election = threads
         .into_iter()
         .find(|thread| fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.trim() == "election"));
-    let election = election.expect("the election thread").file_name().into_string().expect("a number");
-    for thread in [a.elector().as_raw(), a.supervisor().as_raw(), election.parse().expect("a number")] {
+    let election = election
+        .expect("the elector has an election thread")
+        .file_name()
+        .into_string()
+        .expect("the thread ID is UTF-8");
+    for thread in [a.elector().as_raw(), a.supervisor().as_raw(), election.parse().expect("the thread ID is a number")]
+    {
         eventually("the thread has the shortest time slice", || time_slice(thread) == SHORTEST_TIME_SLICE);
     }
     a.stop();
@@ -93,7 +103,7 @@ fn leaderrun_has_a_real_time_priority_only_while_its_command_runs() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo $$; exec sleep 1000");
     eventually("the command runs", || !a.output().is_empty());
-    let command = Pid::from_raw(a.output().trim().parse().expect("a pid"));
+    let command = Pid::from_raw(a.output().trim().parse().expect("the output is a PID"));
     let initial_scheduling = scheduling(Pid::this());
     assert_eq!(
         scheduling(command),

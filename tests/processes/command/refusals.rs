@@ -182,7 +182,7 @@ fn the_required_limit_on_open_files_is_enough() {
 /// before the command runs again.
 #[testkit::test(requires = check_loader())]
 fn leaderrun_re_executes_itself_when_started_through_the_dynamic_loader() {
-    let loader = loader().expect("a loader");
+    let loader = loader().expect("leaderrun has a dynamic loader");
     let lock = TestLock::file();
     let runs = scratch::directory("runs").join("runs");
     let script = format!("echo run >> {}", runs.display());
@@ -316,7 +316,7 @@ while True: signal.pause()
 fn a_command_that_has_reached_the_process_limit_does_not_prevent_renewals_or_its_own_end() {
     let (lock, proxy) = (TestLock::lease(), Proxy::start(Cluster::shared()));
     let kubeconfig = create_reachable_directory("by-name", 0o755).join("kubeconfig");
-    let text = fs::read_to_string(proxy.kubeconfig()).expect("a kubeconfig");
+    let text = fs::read_to_string(proxy.kubeconfig()).expect("the kubeconfig can be read");
     fs::write(&kubeconfig, text.replace("127.0.0.1", "localhost")).expect("the kubeconfig can be written");
     let user = user_without_processes();
     let mut a = Candidate::program("a", leaderrun_for_all_users())

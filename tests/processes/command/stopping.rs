@@ -122,7 +122,7 @@ fn processes_that_the_main_process_left_running_are_dead_when_leaderrun_exits() 
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["hidden", "ends"]);
     a.wait_for_exit(0);
-    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"].clone();
+    let spec = Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read")["spec"].clone();
     assert_eq!(spec["holderIdentity"], "");
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
     b.wait_for_exit(0);
@@ -179,7 +179,7 @@ fn repeated_signals_do_not_delay_the_kill() {
 fn a_tree_of_many_processes_is_killed() {
     // Each shell has seven children, for three generations. All processes ignore SIGTERM.
     let script = "trap '' TERM; grow() { [ $1 = 0 ] && exec sleep 1000; i=0; while [ $i -lt 7 ]; do (grow $(($1 - 1))) & i=$((i+1)); done; wait; }; grow 3 & read line; exit 3";
-    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = std::io::pipe().expect("a pipe can be created");
     let mut a = Candidate::new("a", &TestLock::file()).args(["--lost-grace", "500ms"]);
     a = a.configure(move |command| {
         command.stdin(reader);

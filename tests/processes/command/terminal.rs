@@ -209,10 +209,10 @@ fn with_foreground_a_command_in_a_pipeline_has_the_terminal() {
 #[testkit::test]
 fn the_modes_of_the_terminal_are_restored_after_a_command_that_was_killed() {
     let screen = Screen::new();
-    let before = tcgetattr(&screen.terminal).expect("the modes of the terminal");
+    let before = tcgetattr(&screen.terminal).expect("the terminal's modes can be read");
     let mut a = run_on(&screen, "stty raw -echo; kill -9 $$");
     a.wait();
-    let after = tcgetattr(&screen.terminal).expect("the modes of the terminal");
+    let after = tcgetattr(&screen.terminal).expect("the terminal's modes can be read");
     assert_eq!((after.local_flags, after.input_flags), (before.local_flags, before.input_flags));
 }
 

@@ -40,7 +40,7 @@ fn assert_not_delayed_by(stderr: OwnedFd) {
 
 #[testkit::test]
 fn a_full_stderr_pipe_delays_neither_renewals_nor_the_kill() {
-    let (_unread, stderr) = std::io::pipe().expect("a pipe");
+    let (_unread, stderr) = std::io::pipe().expect("the pipe can be created");
     let stderr = stderr.into();
     fill(&stderr);
     assert_not_delayed_by(stderr);

@@ -198,7 +198,7 @@ impl Setup {
             let mut kubectl = Command::new("kubectl");
             kubectl.args(arguments).envs(variables.clone()).stdin(Stdio::null());
             kubectl.args(case.context.iter().flat_map(|context| ["--context", context]));
-            let output = kubectl.output().expect("kubectl");
+            let output = kubectl.output().expect("kubectl can be started");
             (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
         };
         let (_, output) = kubectl(&["version", "--request-timeout", "5s"]);

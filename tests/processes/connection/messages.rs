@@ -158,8 +158,8 @@ fn leaderrun_doctor_is_suggested_once_during_a_lasting_failure() {
 
 /// Starts a server that sends this response to each request, and then closes the connection. Returns its address.
 fn server_sending(response: String) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("127.0.0.1 has a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut lines = BufReader::new(&stream).lines();

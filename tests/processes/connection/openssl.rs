@@ -29,7 +29,8 @@ impl Setup {
             "spec": { "holderIdentity": "the holder" },
         });
         let path = directory.join(&LEASE[1..]);
-        fs::create_dir_all(path.parent().expect("a directory")).expect("the directory can be created");
+        fs::create_dir_all(path.parent().expect("the path has a parent directory"))
+            .expect("the directory can be created");
         let head = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n";
         fs::write(path, format!("{head}{lease}")).expect("the Lease can be written");
         Self { directory }
@@ -40,7 +41,7 @@ impl Setup {
     fn openssl(&self, arguments: &str) -> String {
         let mut openssl = Command::new("openssl");
         openssl.args(arguments.split_whitespace()).current_dir(&self.directory).stdin(Stdio::null());
-        let output = openssl.output().expect("openssl");
+        let output = openssl.output().expect("openssl can be started");
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -77,8 +78,8 @@ impl Setup {
         let mut server = Command::new("openssl");
         server.args("s_server -HTTP -accept 127.0.0.1:0 -cert server.crt -key server.key -CAfile ca.crt".split(' '));
         server.args(options.split_whitespace()).current_dir(&self.directory).stdin(Stdio::null()).stderr(Stdio::null());
-        server.stdout(File::create(&log).expect("a file"));
-        let process = ChildProcess::spawn(server).expect("openssl");
+        server.stdout(File::create(&log).expect("the log can be created"));
+        let process = ChildProcess::spawn(server).expect("openssl can be started");
         let port = || {
             let output = fs::read_to_string(&log).unwrap_or_default();
             let (_, rest) = output.split_once("ACCEPT 127.0.0.1:")?;
@@ -157,7 +158,7 @@ fn a_client_certificate_of_version_1_is_presented() {
     let setup = Setup::with_server();
     setup.create_key("me", "P-256");
     // Newer releases of openssl need an option to create a version 1 certificate.
-    let help = Command::new("openssl").args(["x509", "-help"]).output().expect("openssl");
+    let help = Command::new("openssl").args(["x509", "-help"]).output().expect("openssl can be started");
     let has_option = String::from_utf8_lossy(&[help.stdout, help.stderr].concat()).contains("-x509v1");
     setup.issue_certificate("me", if has_option { "-x509v1" } else { "" });
     let text = setup.openssl("x509 -in me.crt -noout -text");

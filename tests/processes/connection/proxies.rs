@@ -60,9 +60,9 @@ fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str
 #[testkit::test]
 fn the_previous_proxy_is_used_while_the_new_one_hangs_or_refuses() {
     // The first proxy accepts connections but never responds. The second refuses every request.
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let refusing = RecordingServer::responding_with(None, || (407, Vec::new(), String::new()));
-    for unusable_proxy in [silent.local_addr().expect("its address"), refusing.address()] {
+    for unusable_proxy in [silent.local_addr().expect("the socket has an address"), refusing.address()] {
         assert_previous_proxy_is_used(unusable_proxy);
     }
 }
@@ -241,7 +241,7 @@ fn the_certificate_of_a_proxy_is_verified_like_that_of_the_api_server() {
     let proxy_url = format!(", proxy-url: 'https://{}'", proxy.address());
     // With insecure-skip-tls-verify, the proxy's certificate is not verified either.
     assert!(leaderrun_request_arrives(&server, &kubeconfig(SERVER, &proxy_url)).0);
-    let insecure = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("a kubeconfig");
+    let insecure = fs::read_to_string(kubeconfig(SERVER, &proxy_url)).expect("the kubeconfig can be read");
     let file = scratch::directory("proxies").join("config");
     fs::write(&file, insecure.replace("verify: true", "verify: false")).expect("the kubeconfig can be written");
     let (arrived, log) = leaderrun_request_arrives(&server, &file);

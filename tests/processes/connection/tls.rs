@@ -20,7 +20,7 @@ use testkit::{Candidate, scratch};
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 fn new_key() -> KeyPair {
-    KeyPair::generate().expect("a key")
+    KeyPair::generate().expect("a key can be generated")
 }
 
 /// Returns the certificate fields of an authority with this name.
@@ -33,12 +33,12 @@ fn authority_params(name: &str) -> CertificateParams {
 }
 
 fn root_authority(params: CertificateParams) -> Issuer {
-    CertifiedIssuer::self_signed(params, new_key()).expect("an authority")
+    CertifiedIssuer::self_signed(params, new_key()).expect("the authority can be created")
 }
 
 /// Returns the certificate fields of a server at 127.0.0.1.
 fn server_params() -> CertificateParams {
-    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("the name is valid");
     params.distinguished_name.push(DnType::CommonName, "the server");
     params
 }
@@ -57,7 +57,7 @@ impl Setup {
     /// Returns a setup whose server has a certificate from this authority. The kubeconfig contains the authority.
     fn issued(params: CertificateParams, issuer: &Issuer) -> Self {
         let key = new_key();
-        let certificate = params.signed_by(&key, issuer).expect("a certificate");
+        let certificate = params.signed_by(&key, issuer).expect("the certificate can be signed");
         Self {
             chain: vec![certificate.der().clone()],
             key: key.serialize_pem(),
@@ -69,7 +69,7 @@ impl Setup {
     /// Returns a setup whose server has a self-signed certificate. The kubeconfig contains this certificate.
     fn self_signed(params: CertificateParams) -> Self {
         let key = new_key();
-        let certificate = params.self_signed(&key).expect("a certificate");
+        let certificate = params.self_signed(&key).expect("the certificate can be signed");
         Self {
             chain: vec![certificate.der().clone()],
             key: key.serialize_pem(),
@@ -84,11 +84,11 @@ impl Setup {
 
     /// Starts the server with these application protocols (ALPN).
     fn start_with_protocols(&self, protocols: &[&str]) -> RecordingServer {
-        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("the key is in PEM");
         let config = ServerConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .and_then(|config| config.with_no_client_auth().with_single_cert(self.chain.clone(), key));
-        let mut config = config.expect("TLS settings");
+        let mut config = config.expect("the TLS settings are valid");
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         RecordingServer::start(Some(Arc::new(config)))
     }
@@ -114,7 +114,7 @@ fn leaderrun_connects(setup: &Setup) -> (bool, String) {
     let server = setup.start();
     let kubeconfig = setup.kubeconfig(&server);
     let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
-    status = status.env("KUBECONFIG", kubeconfig.to_str().expect("a path in UTF-8"));
+    status = status.env("KUBECONFIG", kubeconfig.to_str().expect("the path is UTF-8"));
     let mut status = status.start();
     status.wait();
     (!server.take_requests().is_empty(), status.log())
@@ -169,8 +169,8 @@ fn a_certificate_of_the_configured_authority_is_accepted_if_its_chain_is_complet
     let mut for_anything = server_params();
     for_anything.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any];
     assert_accepted("a certificate for any purpose", &Setup::issued(for_anything, &issuer));
-    let intermediate =
-        CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &issuer).expect("an authority");
+    let intermediate = CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &issuer)
+        .expect("the authority can be created");
     let mut with_chain = Setup::issued(server_params(), &intermediate);
     with_chain.chain.push(intermediate.der().clone());
     assert_accepted("the certificate of a trusted intermediate authority", &with_chain);
@@ -195,7 +195,7 @@ fn a_server_certificate_that_is_the_configured_authority_is_accepted_if_it_is_va
     assert_refused("an expired authority as the server", &Setup::self_signed(expired), "it expired at 2020-01-01");
     let mut for_other_host = params;
     for_other_host.subject_alt_names =
-        CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
+        CertificateParams::new(["other.example".to_owned()]).expect("the name is valid").subject_alt_names;
     assert_refused(
         "a certificate for another host",
         &Setup::self_signed(for_other_host),
@@ -225,7 +225,7 @@ fn a_server_may_use_a_valid_authority_certificate_that_the_configured_authority_
     assert_refused("an expired certificate", &Setup::issued(expired, &issuer), "it expired at 2020-01-01");
     let mut for_other_host = both.clone();
     for_other_host.subject_alt_names =
-        CertificateParams::new(["other.example".to_owned()]).expect("a name").subject_alt_names;
+        CertificateParams::new(["other.example".to_owned()]).expect("the name is valid").subject_alt_names;
     assert_refused(
         "a certificate for another host",
         &Setup::issued(for_other_host, &issuer),
@@ -278,7 +278,7 @@ fn certificates_may_expire_in_any_year_but_must_not_begin_before_1970() {
     assert_accepted("an authority from 1960 that is not needed", &with_unneeded_old);
     let intermediate =
         CertifiedIssuer::signed_by(with_years(authority_params("intermediate"), 1960, 2049), new_key(), &issuer);
-    let intermediate = intermediate.expect("an authority");
+    let intermediate = intermediate.expect("the authority can be created");
     let mut with_intermediate = Setup::issued(server_params(), &intermediate);
     with_intermediate.chain.push(intermediate.der().clone());
     with_intermediate.trusted = issuer.pem();
@@ -289,7 +289,7 @@ fn certificates_may_expire_in_any_year_but_must_not_begin_before_1970() {
 fn an_address_in_a_certificate_may_be_an_ipv4_mapped_ipv6_address() {
     let issuer = root_authority(authority_params("one"));
     let setup_with_name =
-        |name: &str| Setup::issued(CertificateParams::new([name.to_owned()]).expect("a name"), &issuer);
+        |name: &str| Setup::issued(CertificateParams::new([name.to_owned()]).expect("the name is valid"), &issuer);
     assert_accepted("a certificate for the IPv4-mapped address", &setup_with_name("::ffff:127.0.0.1"));
     assert_refused(
         "a certificate for another IPv4-mapped address",
@@ -314,7 +314,7 @@ fn a_server_that_speaks_only_http_2_gets_its_own_message() {
 fn a_wildcard_in_a_certificate_matches_exactly_one_label() {
     let issuer = root_authority(authority_params("one"));
     let setup_with_names = |server_name, name: &str| {
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let params = CertificateParams::new([name.to_owned()]).expect("the name is valid");
         Setup { server_name, ..Setup::issued(params, &issuer) }
     };
     for (server_name, name) in [("api.example.com", "*.example.com"), ("api.lan", "*.lan"), ("API.lan", "*.LAN")] {
@@ -345,7 +345,8 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
             &Setup::issued(server_params(), &root_authority(params.clone())),
             "its issuer is not the configured",
         );
-        let intermediate = CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("an authority");
+        let intermediate =
+            CertifiedIssuer::signed_by(params.clone(), new_key(), &issuer).expect("the authority can be created");
         let mut with_intermediate = Setup::issued(server_params(), &intermediate);
         with_intermediate.chain.push(intermediate.der().clone());
         with_intermediate.trusted = issuer.pem();
@@ -355,8 +356,8 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     direct.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let direct = root_authority(direct);
     assert_accepted("an authority that permits no intermediate authorities", &Setup::issued(server_params(), &direct));
-    let intermediate =
-        CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &direct).expect("an authority");
+    let intermediate = CertifiedIssuer::signed_by(authority_params("intermediate"), new_key(), &direct)
+        .expect("the authority can be created");
     let mut with_intermediate = Setup::issued(server_params(), &intermediate);
     with_intermediate.chain.push(intermediate.der().clone());
     with_intermediate.trusted = direct.pem();
@@ -397,7 +398,7 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     let mut unknown = Setup::issued(server_params(), &root_authority(authority_params("two")));
     unknown.trusted = issuer.pem();
     assert_refused("a certificate of an unknown authority", &unknown, "its issuer is not the configured authority");
-    let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("a name");
+    let mut for_other_host = CertificateParams::new(["other.example".to_owned()]).expect("the name is valid");
     for_other_host.distinguished_name.push(DnType::CommonName, "127.0.0.1");
     assert_refused(
         "a certificate for another host",

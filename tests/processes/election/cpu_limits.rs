@@ -195,7 +195,7 @@ fn cut_off_busy_candidate(percent: Option<u32>, busy_threads: u32) -> Outcome {
     proxy.partition();
     witnesses.wait_for("b", 1);
     let margin = end.map(|end| {
-        let end = end.join().expect("the end of the command");
+        let end = end.join().expect("the thread does not panic");
         (witnesses.lifetimes_of("b")[0].started_at as f64 - end as f64) / 1e9
     });
     a.wait();

@@ -235,7 +235,8 @@ fn no_command_is_started_after_a_termination_signal() {
 /// Returns whether this signal is pending for a process.
 fn is_pending(process: nix::unistd::Pid, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive");
-    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("pending signals");
+    let pending =
+        status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("the status names the pending signals");
     u64::from_str_radix(pending.trim(), 16).expect("the mask is hexadecimal") & 1 << (signal as i32 - 1) != 0
 }
 
@@ -252,7 +253,8 @@ fn a_frozen_supervisor_is_killed_immediately_when_the_lease_names_another_holder
         .expect("the lease can be changed");
     let edited_at = testkit::nanos_since_boot();
     a.wait_for_exit(LOST);
-    let last_seen = witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("lifetimes");
+    let last_seen =
+        witnesses.lifetimes_of("a").iter().map(|life| life.last_seen_at).max().expect("a has started a witness");
     let alive_for = Duration::from_nanos(last_seen.saturating_sub(edited_at));
     assert!(alive_for < Duration::from_secs(4), "the command was still alive {alive_for:?} after the lease was edited");
 }

@@ -39,7 +39,7 @@ impl Fixture {
         for holder in ["x", "y", "z"] {
             let _ = self.admin.delete(&another);
             let lease = json!({ "metadata": { "name": "another" }, "spec": { "holderIdentity": holder } });
-            self.admin.replace(&another, &lease).expect("another lease");
+            self.admin.replace(&another, &lease).expect("the other lease can be written");
         }
     }
 
@@ -53,7 +53,7 @@ impl Fixture {
     fn watched_versions(&self) -> Vec<String> {
         let watches = self.proxy.requests().into_iter().filter(|request| Match::watch().covers(request));
         let version = |path: String| {
-            let (_, after) = path.split_once("resourceVersion=").expect("a version, or an empty one");
+            let (_, after) = path.split_once("resourceVersion=").expect("a watch has a resourceVersion parameter");
             after.split('&').next().unwrap_or_default().to_owned()
         };
         watches.map(|watch| version(watch.path)).collect()

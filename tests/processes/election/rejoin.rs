@@ -125,8 +125,8 @@ fn sigpipe_during_a_rejoin_does_not_end_leaderrun() {
 
 /// Returns the time at which the command is due, if this line of `leaderrun status -o json` states it.
 fn due_time(line: &str) -> Option<Timestamp> {
-    let status: Value = serde_json::from_str(line).expect("a JSON document");
-    Some(status["notBefore"].as_str()?.parse().expect("a time"))
+    let status: Value = serde_json::from_str(line).expect("each line is a JSON document");
+    Some(status["notBefore"].as_str()?.parse().expect("notBefore is a time"))
 }
 
 #[testkit::test]
@@ -190,7 +190,8 @@ fn after_sigterm_a_command_has_succeeded_only_if_it_exits_with_status_0() {
 fn the_time_in_the_log_continues_after_a_rejoin() {
     let mut a = Candidate::new("a", &TestLock::file()).args(["--every", "1h"]).run_script("sleep 0.3");
     a.wait_for_log("is not due before");
-    let line = a.log().lines().find(|line| line.contains("is not due before")).expect("the line").to_owned();
+    let line =
+        a.log().lines().find(|line| line.contains("is not due before")).expect("the log contains this line").to_owned();
     assert!(!line.starts_with("leaderrun +0.0s"), "{line}");
     a.signal(Signal::SIGTERM);
     a.wait_for_exit(143);

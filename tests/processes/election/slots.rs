@@ -197,10 +197,11 @@ fn the_printed_role_permits_leading_and_routing_in_every_slot() {
         .args(service)
         .start();
     printed.wait_for_exit(0);
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("YAML");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("the output is valid YAML");
     // Permissions that only a cluster administrator may grant are in a separate Role.
     let roles = documents.iter().filter(|document| document["kind"] == "Role");
-    let rules: Vec<Value> = roles.flat_map(|role| role["rules"].as_array().expect("rules").clone()).collect();
+    let rules: Vec<Value> =
+        roles.flat_map(|role| role["rules"].as_array().expect("a Role has rules").clone()).collect();
     let names = |plural: &str| {
         let of_kind = |rule: &&Value| rule["resources"] == json!([plural]) && !rule["resourceNames"].is_null();
         rules.iter().find(of_kind).expect("the Roles have a rule for each resource")["resourceNames"].clone()

@@ -79,10 +79,10 @@ fn what_a_policy_adds_to_a_lease_is_kept_and_is_not_an_outside_edit() {
     cluster.api_server().set_admission(Some(add_label_and_annotation));
     let mut candidate = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let lease = || cluster.admin().get(&lock.lease_path()).expect("the Lease");
+    let lease = || cluster.admin().get(&lock.lease_path()).expect("the Lease can be read");
     cluster.wait_for_renewals(&lock, 1);
     assert_eq!(lease()["metadata"]["labels"]["team"], "blue");
     assert_eq!(lease()["metadata"]["annotations"]["audited"], "yes");
     candidate.stop();
-    assert!(!candidate.log().contains("edited"), "there was no outside edit: {}", candidate.log());
+    assert!(!candidate.log().contains("edited"), "the log should not mention an outside edit: {}", candidate.log());
 }

@@ -10,9 +10,11 @@ pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
 /// Returns the record in the annotation of the lock's object. `plural` is the object's resource, such as `endpoints`.
 pub fn record_in_annotation(lock: &TestLock, plural: &str) -> Value {
-    let object = Cluster::shared().admin().get(&lock.object_path(plural)).expect("the object");
-    serde_json::from_str(object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the annotation"))
-        .expect("JSON")
+    let object = Cluster::shared().admin().get(&lock.object_path(plural)).expect("the object exists");
+    serde_json::from_str(
+        object["metadata"]["annotations"][LEADER_ANNOTATION].as_str().expect("the object has the annotation"),
+    )
+    .expect("the record is JSON")
 }
 
 #[testkit::test]
@@ -42,7 +44,7 @@ fn a_leader_keeps_its_lock_and_all_other_content_while_another_program_writes_to
     let (admin, path) = (Cluster::shared().admin(), lock.object_path("configmaps"));
     let metadata = json!({ "name": "job", "annotations": { "kept": "yes" } });
     let config_map = json!({ "metadata": metadata, "data": { "setting": "0" } });
-    admin.create(path.trim_end_matches("/job"), &config_map).expect("a ConfigMap");
+    admin.create(path.trim_end_matches("/job"), &config_map).expect("the ConfigMap can be created");
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &["ends"]);
@@ -51,15 +53,17 @@ fn a_leader_keeps_its_lock_and_all_other_content_while_another_program_writes_to
     let mut setting = 0;
     while start.elapsed() < std::time::Duration::from_secs(8) {
         setting += 1;
-        admin.merge_patch(&path, &json!({ "data": { "setting": setting.to_string() } })).expect("a setting");
-        assert_eq!(admin.get(&path).expect("the ConfigMap")["data"]["setting"], setting.to_string());
+        admin
+            .merge_patch(&path, &json!({ "data": { "setting": setting.to_string() } }))
+            .expect("the setting can be changed");
+        assert_eq!(admin.get(&path).expect("the ConfigMap exists")["data"]["setting"], setting.to_string());
         // Without this pause, every renewal could conflict with one of these writes on a busy machine.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();
     b.wait_for_exit(0);
-    let object = admin.get(&path).expect("the ConfigMap");
+    let object = admin.get(&path).expect("the ConfigMap exists");
     assert_eq!(object["metadata"]["annotations"]["kept"], "yes");
     assert_eq!(object["data"]["setting"], setting.to_string());
     witnesses.assert_one_at_a_time(2);
@@ -72,12 +76,14 @@ fn an_annotation_that_is_not_a_record_is_not_overwritten() {
     let metadata = json!({ "name": "job", "annotations": { LEADER_ANNOTATION: not_a_record } });
     let path = lock.object_path("configmaps");
     let admin = Cluster::shared().admin();
-    admin.create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("a ConfigMap");
+    admin
+        .create(path.trim_end_matches("/job"), &json!({ "metadata": metadata }))
+        .expect("the ConfigMap can be created");
     let mut a = Candidate::new("a", &lock).args(["--wait", "3s"]).run_witness(&witnesses, &[]);
     a.wait_for_exit(UNAVAILABLE);
     assert!(a.log().contains("is not a valid leader election record"), "{}", a.log());
     assert!(!a.log().contains('\u{1b}'));
-    let object = admin.get(&path).expect("the ConfigMap");
+    let object = admin.get(&path).expect("the ConfigMap exists");
     assert_eq!(object["metadata"]["annotations"][LEADER_ANNOTATION], not_a_record);
     witnesses.assert_one_at_a_time(0);
 }
@@ -96,7 +102,9 @@ fn a_record_of_another_program_with_unusual_times_expires() {
         let metadata = json!({ "name": "job", "annotations": { LEADER_ANNOTATION: record } });
         let path = lock.object_path("configmaps");
         let admin = Cluster::shared().admin();
-        admin.create(path.trim_end_matches("/job"), &json!({ "metadata": metadata })).expect("a ConfigMap");
+        admin
+            .create(path.trim_end_matches("/job"), &json!({ "metadata": metadata }))
+            .expect("the ConfigMap can be created");
         let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
         a.wait_for_log("held by x");
         witnesses.wait_for("a", 1);
@@ -184,12 +192,12 @@ fn a_record_that_fabric8_created_keeps_its_format() {
     Cluster::shared()
         .admin()
         .create(path.trim_end_matches("/job"), &json!({ "metadata": metadata }))
-        .expect("a ConfigMap");
+        .expect("the ConfigMap can be created");
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let held = record_in_annotation(&lock, "configmaps");
     // fabric8 rejects a record with unknown fields.
-    let mut fields: Vec<&str> = held.as_object().expect("a record").keys().map(String::as_str).collect();
+    let mut fields: Vec<&str> = held.as_object().expect("the record is an object").keys().map(String::as_str).collect();
     fields.sort_unstable();
     assert_eq!(fields, ["acquireTime", "holderIdentity", "leaderTransitions", "leaseDuration", "renewTime"]);
     assert_eq!(held["leaseDuration"], "PT6S");

@@ -16,9 +16,9 @@ fn recipe(name: &str) -> PathBuf {
 /// Runs a recipe as the leader with this token. Returns whether the write was accepted.
 fn run_recipe(recipe: &mut Command, token: &str, input: &str) -> bool {
     recipe.env("LEADERRUN_FENCING_TOKEN", token).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = recipe.spawn().expect("the recipe");
-    let _ = child.stdin.take().expect("stdin").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("the output of the recipe");
+    let mut child = recipe.spawn().expect("the recipe can be started");
+    let _ = child.stdin.take().expect("the recipe's stdin is a pipe").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("the output of the recipe can be read");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() || stderr.contains("a later leader has "), "{stderr}");
     output.status.success()
@@ -30,7 +30,11 @@ fn a_table_refuses_an_older_leader() {
     let write =
         |token: &str, total: &str| run_recipe(Command::new(recipe("sql.sh")).arg(&database).arg(total), token, "");
     let total = || {
-        let read = Command::new("sqlite3").arg(&database).arg("SELECT total FROM report").output().expect("sqlite3");
+        let read = Command::new("sqlite3")
+            .arg(&database)
+            .arg("SELECT total FROM report")
+            .output()
+            .expect("sqlite3 can be started");
         String::from_utf8_lossy(&read.stdout).trim().to_owned()
     };
     for (token, value, accepted, expected) in
@@ -93,9 +97,9 @@ fn object_storage_refuses_an_older_leader() {
         fs::write(&body, text).expect("the file can be written");
         let mut recipe = Command::new(recipe("object-storage.sh"));
         recipe.args(["bucket", "key"]).arg(&body).env("PATH", &path).env("STORE", &store);
-        recipe.env("LEADERRUN_FENCING_TOKEN", token).output().expect("the recipe").status.success()
+        recipe.env("LEADERRUN_FENCING_TOKEN", token).output().expect("the recipe can be started").status.success()
     };
-    let object = || fs::read_to_string(store.join("object")).expect("the object");
+    let object = || fs::read_to_string(store.join("object")).expect("the object can be read");
     for (token, text, accepted, expected) in
         [("9", "a", true, "a"), ("10", "b", true, "b"), ("9", "c", false, "b"), ("10", "d", true, "d")]
     {

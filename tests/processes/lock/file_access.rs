@@ -40,7 +40,7 @@ fn run_as_each(users: &[u32], lock: &TestLock) {
     let run = |user: &u32| {
         let mut candidate = candidate_as(*user, lock, &["--wait", "10s"]);
         candidate.wait_for_exit(0);
-        candidate.output().trim().parse().expect("a fencing token")
+        candidate.output().trim().parse().expect("the output is a fencing token")
     };
     let tokens: Vec<u64> = users.iter().map(run).collect();
     assert!(tokens.is_sorted_by(|before, after| before < after), "{tokens:?}");
@@ -59,15 +59,15 @@ impl Drop for SetOnDrop<'_> {
 #[testkit::test]
 fn many_candidates_lead_one_at_a_time_while_files_beside_the_record_are_deleted() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
-    let path = Path::new(lock.name.strip_prefix("file:").expect("a file"));
-    let directory = path.parent().expect("a directory");
+    let path = Path::new(lock.name.strip_prefix("file:").expect("the lock is a file"));
+    let directory = path.parent().expect("the path has a parent directory");
     let names = ["a", "b", "c", "d"];
     let rounds = 3;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                for entry in fs::read_dir(directory).expect("the directory").flatten() {
+                for entry in fs::read_dir(directory).expect("the directory can be read").flatten() {
                     if entry.path() != path {
                         let _ = fs::remove_file(entry.path());
                     }
@@ -116,9 +116,9 @@ fn an_unusable_lock_file_is_refused_with_a_reason() {
 #[testkit::test]
 fn the_message_names_the_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
-    let path = lock.name.strip_prefix("file:").expect("a file");
+    let path = lock.name.strip_prefix("file:").expect("the lock is a file");
     for locked in [format!("{path}.lock"), path.to_owned()] {
-        let file = fs::File::options().append(true).create(true).open(&locked).expect("a file");
+        let file = fs::File::options().append(true).create(true).open(&locked).expect("the file can be opened");
         file.lock().expect("no other process has locked it");
         let locking_process = format!("process {} (", std::process::id());
         // With these durations, the wait ends before the first attempt to lock the file times out.
@@ -140,16 +140,16 @@ fn the_message_names_the_process_that_keeps_the_file_locked() {
 #[testkit::test]
 fn the_message_says_how_to_find_an_unknown_process_that_keeps_the_file_locked() {
     let lock = TestLock::file();
-    let path = lock.name.strip_prefix("file:").expect("a file");
+    let path = lock.name.strip_prefix("file:").expect("the lock is a file");
     let script = "exec 9>$0; flock 9; echo locked; read line";
     let mut shell = Command::new("sh");
     shell.args(["-c", script, &format!("{path}.lock")]);
-    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
-    shell.stdout.take().expect("a pipe").read_exact(&mut [0; 6]).expect("the shell has locked the file");
+    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be started");
+    shell.stdout.take().expect("stdout is a pipe").read_exact(&mut [0; 6]).expect("the shell has locked the file");
     let mut a = Candidate::new("a", &lock).run(["true"]);
     a.wait_for_log(&format!("another process keeps it locked; try fuser -v {path}.lock"));
     drop(shell.stdin.take());
-    shell.wait().expect("a child");
+    shell.wait().expect("the shell can be waited for");
     a.wait_for_exit(0);
 }
 
@@ -179,7 +179,8 @@ fn the_log_of_a_leader_whose_renewals_fail_does_not_say_that_it_waits() {
     let lock = TestLock::file();
     let mut a = Candidate::new("a", &lock).run_script("echo ready; sleep 1000");
     eventually("a leads", || a.output().contains("ready"));
-    fs::write(lock.name.strip_prefix("file:").expect("a file"), "not a record").expect("the write succeeds");
+    fs::write(lock.name.strip_prefix("file:").expect("the lock is a file"), "not a record")
+        .expect("the write succeeds");
     a.wait_for_exit(LOST);
     assert!(a.log().contains("it is not a leaderrun record") && !a.log().contains("waiting for"), "{}", a.log());
 }
@@ -197,7 +198,7 @@ fn a_file_created_by_root_can_be_used_by_the_owner_of_its_directory() {
 fn a_file_in_a_sticky_directory_keeps_its_owner() {
     let path = create_reachable_directory("sticky", 0o1777).join("job");
     run_as_each(&[ANN, ROOT, ANN, ROOT, ANN], &lock_at(&path));
-    let found = fs::metadata(&path).expect("the record");
+    let found = fs::metadata(&path).expect("the record exists");
     assert_eq!((found.uid(), found.mode() & 0o777), (ANN, 0o644));
 }
 
@@ -259,11 +260,11 @@ fn assert_suggestion_helps(path: &Path, expected: &str) {
     let refused = candidate_as(ANN, &lock, &["--wait", "10s"]);
     eventually("the candidate is refused", || refused.log().contains(expected));
     let log = refused.log();
-    let refusal = log.lines().find(|line| line.contains(expected)).expect("the refusal");
-    let (_, suggestion) = refusal.rsplit_once(": ").expect("a suggestion");
+    let refusal = log.lines().find(|line| line.contains(expected)).expect("the log contains the refusal");
+    let (_, suggestion) = refusal.rsplit_once(": ").expect("the refusal ends with a suggestion");
     drop(refused);
-    let suggestion = suggestion.split("; file:").next().expect("a suggestion");
-    let done = Command::new("sh").args(["-c", suggestion]).status().expect("a shell");
+    let suggestion = suggestion.split("; file:").next().expect("a split text has a first part");
+    let done = Command::new("sh").args(["-c", suggestion]).status().expect("sh can be run");
     assert!(done.success(), "{suggestion}");
     run_as_each(&[ANN, ANN], &lock);
 }

@@ -67,13 +67,14 @@ impl EditedLease {
 
 #[testkit::test]
 fn a_deleted_lease_is_restored_by_its_holder() {
-    edit_lease(|admin, lease| drop(admin.delete(lease).expect("a deletion"))).assert_holder_keeps_the_lock();
+    edit_lease(|admin, lease| drop(admin.delete(lease).expect("the lease can be deleted")))
+        .assert_holder_keeps_the_lock();
 }
 
 #[testkit::test]
 fn a_recreated_lease_is_restored_by_its_holder() {
     let edited = edit_lease(|admin, lease| {
-        admin.delete(lease).expect("a deletion");
+        admin.delete(lease).expect("the lease can be deleted");
         let spec = json!({ "holderIdentity": "", "leaseDurationSeconds": 1 });
         // This fails if the holder has already restored the lease.
         let _ = admin.create(lease.trim_end_matches("/job"), &json!({ "metadata": { "name": "job" }, "spec": spec }));
@@ -84,7 +85,7 @@ fn a_recreated_lease_is_restored_by_its_holder() {
 #[testkit::test]
 fn an_emptied_lease_is_restored_by_its_holder() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("the emptied lease"))
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "" } })).expect("the lease can be emptied"))
     })
     .assert_holder_keeps_the_lock();
 }
@@ -93,14 +94,18 @@ fn an_emptied_lease_is_restored_by_its_holder() {
 #[testkit::test]
 fn a_holder_undoes_a_release_by_another_program() {
     let released = json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": "2026-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z" } });
-    edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("the overwritten lease")))
+    edit_lease(|admin, lease| drop(admin.merge_patch(lease, &released).expect("the lease can be overwritten")))
         .assert_holder_keeps_the_lock();
 }
 
 #[testkit::test]
 fn a_lease_that_is_edited_to_name_an_unknown_holder_is_lost_immediately() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } })).expect("the edited lease"))
+        drop(
+            admin
+                .merge_patch(lease, &json!({ "spec": { "holderIdentity": "nobody" } }))
+                .expect("the lease can be edited"),
+        )
     })
     .assert_holder_loses_the_lock();
 }
@@ -108,7 +113,7 @@ fn a_lease_that_is_edited_to_name_an_unknown_holder_is_lost_immediately() {
 #[testkit::test]
 fn a_lease_that_is_edited_to_name_the_standby_is_lost_immediately() {
     edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("the edited lease"))
+        drop(admin.merge_patch(lease, &json!({ "spec": { "holderIdentity": "b" } })).expect("the lease can be edited"))
     })
     .assert_holder_loses_the_lock();
 }
@@ -121,10 +126,10 @@ fn a_record_copied_from_another_lock_does_not_release_the_lock() {
     let mut last = Candidate::new("last", &other).run_script("true");
     last.wait_for_exit(0);
     edit_lease(|admin, lease| {
-        let mut copy = admin.get(&other.lease_path()).expect("the other lease");
+        let mut copy = admin.get(&other.lease_path()).expect("the other lease can be read");
         copy["spec"]["leaseTransitions"] = 100.into();
         let copied = json!({ "metadata": { "annotations": copy["metadata"]["annotations"] }, "spec": copy["spec"] });
-        admin.merge_patch(lease, &copied).expect("the overwritten lease");
+        admin.merge_patch(lease, &copied).expect("the lease can be overwritten");
     })
     .assert_holder_keeps_the_lock();
 }
@@ -137,7 +142,7 @@ fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
     let short = ["--lease-duration", "3s", "--renew-deadline", "1500ms", "--retry-period", "500ms"];
     let mut earlier = Candidate::with_timing("earlier", &lock, short).run_script("sleep 1000");
     earlier.wait_for_log("started the command");
-    let held = admin.get(&path).expect("the lease");
+    let held = admin.get(&path).expect("the lease can be read");
     earlier.stop();
     let long = ["--lease-duration", "20s", "--renew-deadline", "18s", "--retry-period", "6s"];
     let mut a = Candidate::with_timing("a", &lock, long).run_witness(&witnesses, &["ignore"]);
@@ -145,7 +150,7 @@ fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
     let mut b = Candidate::with_timing("b", &lock, long).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let backup = json!({ "metadata": { "annotations": held["metadata"]["annotations"] }, "spec": held["spec"] });
-    admin.merge_patch(&path, &backup).expect("the overwritten lease");
+    admin.merge_patch(&path, &backup).expect("the lease can be overwritten");
     b.wait_for_log("held by earlier");
     a.wait_for_exit(LOST);
     witnesses.wait_for("b", 1);
@@ -156,11 +161,19 @@ fn a_standby_waits_for_a_holder_whose_record_was_replaced_from_a_backup() {
 #[testkit::test]
 fn a_label_on_the_lease_is_kept() {
     let edited = edit_lease(|admin, lease| {
-        drop(admin.merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } })).expect("the labeled lease"))
+        drop(
+            admin
+                .merge_patch(lease, &json!({ "metadata": { "labels": { "a": "b" } } }))
+                .expect("the lease can be labeled"),
+        )
     });
     let (admin, path) = (Cluster::shared().admin(), edited.lock.lease_path());
     edited.assert_holder_keeps_the_lock();
-    assert_eq!(admin.get(&path).expect("the lease")["metadata"]["labels"]["a"], "b", "the label should be kept");
+    assert_eq!(
+        admin.get(&path).expect("the lease can be read")["metadata"]["labels"]["a"],
+        "b",
+        "the label should be kept"
+    );
 }
 
 #[testkit::test]
@@ -172,7 +185,7 @@ fn a_deleted_file_is_restored_by_its_holder() {
     witnesses.wait_for("a", 1);
     let mut b = Candidate::with_timing("b", &lock, timing).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("a file"));
+    let path = std::path::Path::new(lock.name.strip_prefix("file:").expect("the lock is a file lock"));
     let reports = |running: &Running| running.log().matches("another program emptied or deleted").count();
     for round in 1..=2 {
         // The holder is frozen so that it does not restore the file before the standby sees the deletion.
@@ -198,7 +211,7 @@ fn a_renewal_does_not_recreate_a_deleted_lease() {
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     let deleted_at = std::time::Instant::now();
-    Cluster::shared().admin().delete(&lock.lease_path()).expect("a deletion");
+    Cluster::shared().admin().delete(&lock.lease_path()).expect("the lease can be deleted");
     let methods_after_deletion = || -> Vec<String> {
         let requests =
             proxy.requests().into_iter().filter(|request| request.received_at > deleted_at && !request.is_watch());

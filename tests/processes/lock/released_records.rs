@@ -19,8 +19,8 @@ const LEASE_DURATION: Duration = Duration::from_secs(3);
 /// Returns what this version wrote: the object that contains a record, or the contents of a lock file.
 fn record(version: &str, name: &str) -> Value {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/processes/lock/released_records");
-    let text = fs::read_to_string(directory.join(version).join(name)).expect("a record");
-    serde_json::from_str(&text).expect("JSON")
+    let text = fs::read_to_string(directory.join(version).join(name)).expect("the record can be read");
+    serde_json::from_str(&text).expect("the record is valid JSON")
 }
 
 /// Returns a lock whose object or file contains a record that this version wrote.
@@ -43,14 +43,14 @@ fn lock_with(version: &str, name: &str) -> TestLock {
             return lock;
         }
     };
-    Cluster::shared().admin().create(path.trim_end_matches("/job"), &record).expect("the object");
+    Cluster::shared().admin().create(path.trim_end_matches("/job"), &record).expect("the object can be created");
     lock
 }
 
 fn status(lock: &TestLock) -> Value {
     let mut status = Candidate::subcommand("status", lock).args(["-o", "json"]).start();
     status.wait();
-    serde_json::from_str(&status.output()).expect("JSON")
+    serde_json::from_str(&status.output()).expect("the output is valid JSON")
 }
 
 /// Starts a candidate and waits until its command runs. Returns the candidate and the time that this took.
@@ -103,14 +103,15 @@ fn a_lock_is_not_acquired_while_its_record_says_that_the_command_is_not_due() {
 fn a_new_lease_has_all_fields_of_older_versions_and_a_mark_in_the_same_format() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let (_a, _) = acquire(&lock, &witnesses);
-    let new = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease");
+    let new = Cluster::shared().admin().get(&lock.lease_path()).expect("the Lease exists");
     for version in VERSIONS {
         let old = record(version, "lease-held.json");
-        for field in old["spec"].as_object().expect("fields").keys() {
+        for field in old["spec"].as_object().expect("the spec is an object").keys() {
             assert!(!new["spec"][field].is_null(), "{version}: spec.{field}: {new}");
         }
-        let mark =
-            |lease: &Value| lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("a mark").to_owned();
+        let mark = |lease: &Value| {
+            lease["metadata"]["annotations"]["leaderrun/run"].as_str().expect("the Lease has a mark").to_owned()
+        };
         let words = |mark: String| mark.split(' ').map(str::to_owned).collect::<Vec<_>>();
         // A mark consists of the run ID, the state and the renewal time.
         let (old_mark, new_mark) = (words(mark(&old)), words(mark(&new)));

@@ -13,7 +13,7 @@ use super::annotations::{LEADER_ANNOTATION, record_in_annotation};
 const ENDPOINTS_AND_LEASE: &str = "endpoints+lease";
 
 fn lease_holder(lock: &TestLock) -> Value {
-    Cluster::shared().admin().get(&lock.lease_path()).expect("the lease")["spec"]["holderIdentity"].clone()
+    Cluster::shared().admin().get(&lock.lease_path()).expect("the lease can be read")["spec"]["holderIdentity"].clone()
 }
 
 fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
@@ -22,7 +22,7 @@ fn annotation_holder(lock: &TestLock, plural: &str) -> Value {
 
 /// Returns a lock of this kind with the namespace and the name of another lock.
 fn with_kind(lock: &TestLock, kind: &str) -> TestLock {
-    let (_, name) = lock.name.split_once(':').expect("a kind");
+    let (_, name) = lock.name.split_once(':').expect("the name starts with a kind");
     TestLock { name: format!("{kind}:{name}"), ..lock.clone() }
 }
 
@@ -73,7 +73,9 @@ fn a_lock_in_two_objects_is_held_even_if_only_the_lease_names_a_holder() {
     let (lock, witnesses) = (TestLock::of_kind(ENDPOINTS_AND_LEASE), Witnesses::new());
     let admin = Cluster::shared().admin();
     let spec = json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "renewTime": "2026-01-01T00:00:00.000000Z" });
-    admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    admin
+        .replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec }))
+        .expect("the lease can be written");
     let start = testkit::nanos_since_boot();
     let mut a = Candidate::new("a", &lock).run_witness(&witnesses, &["ends"]);
     a.wait_for_log("held by x");
@@ -201,10 +203,12 @@ fn a_crashed_holder_of_two_objects_does_not_block_a_later_run() {
     let admin = Cluster::shared().admin();
     let record_at = |time: &str| json!({ "holderIdentity": "x", "leaseDurationSeconds": 3, "acquireTime": time, "renewTime": time });
     let spec = record_at("2026-01-01T00:00:00.123456Z");
-    admin.replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec })).expect("a lease");
+    admin
+        .replace(&lock.lease_path(), &json!({ "metadata": { "name": "job" }, "spec": spec }))
+        .expect("the lease can be written");
     let annotations = json!({ LEADER_ANNOTATION: record_at("2026-01-01T00:00:00Z").to_string() });
     let endpoints = json!({ "metadata": { "name": "job", "annotations": annotations } });
-    admin.replace(&lock.object_path("endpoints"), &endpoints).expect("endpoints");
+    admin.replace(&lock.object_path("endpoints"), &endpoints).expect("the endpoints can be written");
     let mut a = Candidate::new("a", &lock).args(["--wait", "0s"]).run_witness(&witnesses, &["ends"]);
     a.wait_for_exit(0);
     assert!(a.log().contains("held by x"), "the log should name the holder that both objects name: {}", a.log());
@@ -235,7 +239,7 @@ fn a_release_that_reached_one_of_two_objects_is_completed() {
 fn watch_endpoints(lock: &TestLock) -> Watch {
     let endpoints = format!("/api/v1/namespaces/{}/endpoints", lock.namespace());
     let this_object = format!("{endpoints}?fieldSelector=metadata.name%3Djob");
-    Cluster::shared().admin().watch(&this_object).expect("a watch")
+    Cluster::shared().admin().watch(&this_object).expect("the watch can be started")
 }
 
 /// The holder is killed before the request, because its renewals would also write to the objects.
@@ -252,14 +256,15 @@ fn a_step_down_request_that_reached_one_of_two_objects_does_not_release_the_lock
     let mut step_down = Candidate::subcommand("step-down", &lock.through(proxy.kubeconfig())).start();
     step_down.wait_for_exit(0);
     let last_change = json!({ "metadata": { "labels": { "last": "yes" } } });
-    admin.merge_patch(&lock.object_path("endpoints"), &last_change).expect("a label");
+    admin.merge_patch(&lock.object_path("endpoints"), &last_change).expect("the label can be added");
     loop {
-        let object = changes.next_change().expect("a change")["object"].take();
+        let object = changes.next_change().expect("the watch is still open")["object"].take();
         if object["metadata"]["labels"]["last"] == "yes" {
             break;
         }
         let record = object["metadata"]["annotations"][LEADER_ANNOTATION].as_str();
-        let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
+        let record: Value =
+            serde_json::from_str(record.expect("the object has a record")).expect("the record is valid JSON");
         assert_eq!(record["holderIdentity"], "a");
     }
 }
@@ -272,9 +277,10 @@ fn a_claim_that_reached_one_of_two_objects_is_released() {
     let changes = watch_endpoints(&lock);
     let mut a = Candidate::new("a", &lock).run_script("true");
     for holder in ["a", "", "a", "", "a", ""] {
-        let change = changes.next_change().expect("a change");
+        let change = changes.next_change().expect("the watch is still open");
         let record = change["object"]["metadata"]["annotations"][LEADER_ANNOTATION].as_str();
-        let record: Value = serde_json::from_str(record.expect("a record")).expect("JSON");
+        let record: Value =
+            serde_json::from_str(record.expect("the object has a record")).expect("the record is valid JSON");
         assert_eq!(record["holderIdentity"], holder);
     }
     a.signal(nix::sys::signal::Signal::SIGTERM);

@@ -33,7 +33,8 @@ fn leader_and_standby_report_who_leads() {
             assert_eq!(report["transitions"], 0);
         }
         assert!(report_of_a["since"].is_string(), "{report_of_a}");
-        let remaining_seconds = |leader: &serde_json::Value| leader["remainingSeconds"].as_f64().expect("a number");
+        let remaining_seconds =
+            |leader: &serde_json::Value| leader["remainingSeconds"].as_f64().expect("the remaining time is a number");
         assert!(
             (0.0..=4.0).contains(&remaining_seconds(&report_of_a)),
             "the leader should report the time until the stop signal: {report_of_a}"
@@ -112,7 +113,7 @@ fn a_port_that_is_taken_is_retried_until_it_is_free() {
     for (taken_address, suggestion) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("127.0.0.1:0", ":0")] {
         // On a machine without IPv6, the case for [::1] is skipped.
         let Ok(taken) = TcpListener::bind(taken_address) else { continue };
-        let bound = taken.local_addr().expect("its address");
+        let bound = taken.local_addr().expect("a bound socket has an address");
         let address = if suggestion == ":0" { format!(":{}", bound.port()) } else { bound.to_string() };
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
         let mut a = Candidate::new("a", &lock).args(["--http", &address]).run_witness(&witnesses, &[]);
@@ -135,7 +136,7 @@ fn only_the_elector_has_the_listening_socket() {
     witnesses.wait_for("a", 1);
     let listening = listening_socket(address(&a).port());
     let has_socket = |process: Pid| {
-        let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("a process").flatten();
+        let descriptors = fs::read_dir(format!("/proc/{process}/fd")).expect("the descriptors can be listed").flatten();
         descriptors.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|to| to.to_string_lossy() == listening)
     };
     assert!(has_socket(a.elector()));
@@ -146,11 +147,11 @@ fn only_the_elector_has_the_listening_socket() {
 
 /// Returns the target of the link in /proc/PID/fd to the socket that listens on this port.
 fn listening_socket(port: u16) -> String {
-    let table = fs::read_to_string("/proc/net/tcp").expect("the sockets");
+    let table = fs::read_to_string("/proc/net/tcp").expect("the TCP sockets can be listed");
     // A listening socket has no peer, and its state is 0A.
     let local = format!(":{port:04X} 00000000:0000 0A");
-    let line = table.lines().find(|line| line.contains(&local)).expect("a listening socket");
-    format!("socket:[{}]", line.split_whitespace().nth(9).expect("an inode"))
+    let line = table.lines().find(|line| line.contains(&local)).expect("a socket listens on the port");
+    format!("socket:[{}]", line.split_whitespace().nth(9).expect("the line contains an inode"))
 }
 
 #[testkit::test]
@@ -161,10 +162,11 @@ fn hundreds_of_silent_clients_do_not_delay_renewals() {
     let address = address(&a);
     let renewals = |a: &Running| samples(a).value("leaderrun_renewals_total{result=\"success\"}");
     let before = renewals(&a);
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", a.elector())).expect("a process").count();
+    let descriptors =
+        || fs::read_dir(format!("/proc/{}/fd", a.elector())).expect("the descriptors can be listed").count();
     let mut silent: Vec<TcpStream> = Vec::new();
     while silent.len() < 500 {
-        let mut stream = TcpStream::connect(address).expect("a connection");
+        let mut stream = TcpStream::connect(address).expect("leaderrun accepts connections");
         match silent.len() % 3 {
             0 => {}
             1 => stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").expect("the write succeeds"),
@@ -193,12 +195,12 @@ fn invalid_requests_are_refused_and_unusual_ones_are_accepted() {
         ("GET /healthz?verbose HTTP/1.0\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
     ] {
-        let response = request(address, head, TIMEOUT).expect("a response");
+        let response = request(address, head, TIMEOUT).expect("leaderrun responds");
         assert_eq!(response.status, expected, "{response:?} to {}", &head[..head.len().min(40)]);
     }
     // The server does not read the whole request, so the connection may be reset before the client reads the response.
     let too_long = format!("GET /metrics HTTP/1.1\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
     assert!(request(address, &too_long, TIMEOUT).map_or(true, |response| response.status == 431));
-    let head = request(address, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("a response");
+    let head = request(address, "HEAD /leader HTTP/1.1\r\nHost: x\r\n\r\n", TIMEOUT).expect("leaderrun responds");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
 }

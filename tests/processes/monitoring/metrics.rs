@@ -76,7 +76,7 @@ fn losses_are_counted_across_rejoins() {
     wait_for_rejoins(&a, 1);
     witnesses.wait_for("a", 2);
     let other_holder = json!({ "spec": { "holderIdentity": "somebody", "leaseDurationSeconds": 2 } });
-    Cluster::shared().admin().merge_patch(&lock.lease_path(), &other_holder).expect("a change");
+    Cluster::shared().admin().merge_patch(&lock.lease_path(), &other_holder).expect("the Lease can be changed");
     wait_for_rejoins(&a, 2);
     witnesses.wait_for("a", 3);
     let counted =
@@ -160,10 +160,10 @@ fn families(text: &str) -> BTreeMap<String, Family> {
             family.kind = kind.to_owned();
             continue;
         }
-        let (name, rest) = line.split_once('{').expect("a sample with labels");
-        let (labels, value) = rest.rsplit_once("} ").expect("a value");
+        let (name, rest) = line.split_once('{').expect("each sample has labels");
+        let (labels, value) = rest.rsplit_once("} ").expect("each sample has a value");
         let _: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
-        let labels = labels.split(',').map(|label| label.split('=').next().expect("a label").to_owned());
+        let labels = labels.split(',').map(|label| label.split('=').next().expect("each label has a name").to_owned());
         family.labels.extend(labels);
         family.samples.insert(name.to_owned());
     }
@@ -238,8 +238,8 @@ struct Rule {
 
 #[testkit::test]
 fn the_alerts_only_use_metrics_that_exist() {
-    let rules: PrometheusRule =
-        serde_saphyr::from_str(include_str!("../../../examples/alerts.yaml")).expect("a PrometheusRule");
+    let rules: PrometheusRule = serde_saphyr::from_str(include_str!("../../../examples/alerts.yaml"))
+        .expect("the alerts are a valid PrometheusRule");
     let rules: Vec<Rule> = rules.spec.groups.into_iter().flat_map(|group| group.rules).collect();
     let mut samples: BTreeSet<String> =
         families(&leader_metrics()).into_values().flat_map(|family| family.samples).collect();

@@ -35,16 +35,16 @@ fn promtool_accepts_the_metrics() {
     for candidate in [&a, &b] {
         let mut promtool = Command::new("promtool");
         promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut promtool = promtool.spawn().expect("promtool");
+        let mut promtool = promtool.spawn().expect("promtool can be started");
         let metrics = get(candidate, "/metrics").body;
-        promtool.stdin.take().expect("stdin").write_all(metrics.as_bytes()).expect("the write succeeds");
-        assert_success(&promtool.wait_with_output().expect("promtool"));
+        promtool.stdin.take().expect("stdin is a pipe").write_all(metrics.as_bytes()).expect("the write succeeds");
+        assert_success(&promtool.wait_with_output().expect("promtool can be waited for"));
     }
 }
 
 /// Writes the alerting rules without the fields that only the Prometheus operator reads, as JSON, which is valid YAML.
 fn write_rules(directory: &Path) {
-    let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
+    let rules: Value = serde_saphyr::from_str(ALERTS).expect("the alerts are valid YAML");
     fs::write(directory.join("rules.yaml"), rules["spec"].to_string()).expect("the rules can be written");
 }
 
@@ -54,13 +54,16 @@ fn the_alerts_fire_under_their_conditions() {
     write_rules(&directory);
     fs::write(directory.join("alerts.test.yaml"), ALERT_TESTS).expect("the tests can be written");
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]] {
-        assert_success(&Command::new("promtool").args(arguments).current_dir(&directory).output().expect("promtool"));
+        assert_success(
+            &Command::new("promtool").args(arguments).current_dir(&directory).output().expect("promtool can be run"),
+        );
     }
-    let rules: Value = serde_saphyr::from_str(ALERTS).expect("a PrometheusRule");
-    let tests: Value = serde_saphyr::from_str(ALERT_TESTS).expect("tests");
-    let tests = tests["tests"].as_array().expect("tests").iter();
-    let cases: Vec<&Value> = tests.flat_map(|test| test["alert_rule_test"].as_array().expect("cases")).collect();
-    for rule in rules["spec"]["groups"][0]["rules"].as_array().expect("rules") {
+    let rules: Value = serde_saphyr::from_str(ALERTS).expect("the alerts are valid YAML");
+    let tests: Value = serde_saphyr::from_str(ALERT_TESTS).expect("the tests are valid YAML");
+    let tests = tests["tests"].as_array().expect("the file lists tests").iter();
+    let cases: Vec<&Value> =
+        tests.flat_map(|test| test["alert_rule_test"].as_array().expect("each test has cases")).collect();
+    for rule in rules["spec"]["groups"][0]["rules"].as_array().expect("the group has rules") {
         let alert = &rule["alert"];
         let fires = |case: &Value| case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
         assert!(
@@ -72,7 +75,7 @@ fn the_alerts_fire_under_their_conditions() {
 
 #[testkit::test]
 fn every_metric_is_used_in_the_dashboard_or_in_an_alert() {
-    let (_, table) = REFERENCE.split_once("\n## Metrics\n").expect("the metrics");
+    let (_, table) = REFERENCE.split_once("\n## Metrics\n").expect("the reference has a section about metrics");
     let (table, _) = table.split_once("\n## ").unwrap_or((table, ""));
     let metrics: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert!(metrics.len() > 10, "{metrics:?}");
@@ -98,8 +101,8 @@ impl Prometheus {
             "scrape_configs": [{ "job_name": "leaderrun", "static_configs": [{ "targets": targets }] }],
         });
         fs::write(directory.join("prometheus.yaml"), config.to_string()).expect("the configuration can be written");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = free.local_addr().expect("its address").port();
+        let free = TcpListener::bind("127.0.0.1:0").expect("127.0.0.1 has a free port");
+        let port = free.local_addr().expect("a bound socket has an address").port();
         drop(free);
         let process = Command::new("prometheus")
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
@@ -107,7 +110,7 @@ impl Prometheus {
             .current_dir(&directory)
             .stdin(Stdio::null())
             .spawn()
-            .expect("prometheus");
+            .expect("prometheus can be started");
         Self { process, port }
     }
 
@@ -119,9 +122,9 @@ impl Prometheus {
         if page.status == 503 {
             return Vec::new();
         }
-        let response: Value = serde_json::from_str(&page.body).expect("JSON");
+        let response: Value = serde_json::from_str(&page.body).expect("the response is JSON");
         assert_eq!(response["status"], "success", "{query}: {response}");
-        response["data"]["result"].as_array().expect("samples").clone()
+        response["data"]["result"].as_array().expect("a successful response has samples").clone()
     }
 
     /// Waits until a query has samples.
@@ -146,12 +149,12 @@ fn encoded(query: &str) -> String {
 
 /// Returns each query of the dashboard as Grafana would send it for `lock`, after the title of its panel.
 fn dashboard_queries(lock: &str) -> Vec<(String, String)> {
-    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("the dashboard has panels").iter();
     let queries = panels.flat_map(|panel| {
-        let title = panel["title"].as_str().expect("a title");
-        let targets = panel["targets"].as_array().expect("targets").iter();
-        targets.map(move |target| (title.to_owned(), target["expr"].as_str().expect("a query")))
+        let title = panel["title"].as_str().expect("each panel has a title");
+        let targets = panel["targets"].as_array().expect("each panel has targets").iter();
+        targets.map(move |target| (title.to_owned(), target["expr"].as_str().expect("each target has a query")))
     });
     queries
         .map(|(title, query)| (title, query.replace("$lock", lock).replace("$__rate_interval", "10s")))

@@ -29,8 +29,8 @@ static CAN_STOP_THREADS: LazyLock<Result<(), String>> = LazyLock::new(StoppedThr
 fn kubeconfig_with_plugin(kubeconfig: &Path) -> PathBuf {
     let directory = scratch::directory("plugin");
     let (plugin, hang) = (directory.join("plugin"), directory.join("hang"));
-    let original = fs::read_to_string(kubeconfig).expect("a kubeconfig");
-    let mut config: Value = serde_json::from_str(&original).expect("JSON");
+    let original = fs::read_to_string(kubeconfig).expect("the kubeconfig can be read");
+    let mut config: Value = serde_json::from_str(&original).expect("the kubeconfig is JSON");
     let api_version = "client.authentication.k8s.io/v1";
     let token = &config["users"][0]["user"]["token"];
     let credential = json!({ "apiVersion": api_version, "kind": "ExecCredential", "status": { "token": token } });
@@ -127,7 +127,7 @@ fn a_stuck_election_thread_is_reported_before_the_lock_is_lost() {
     let timing = ["--lease-duration", "40s", "--renew-deadline", "30s", "--retry-period", "1s"];
     let mut a = Candidate::with_timing("a", &lock, timing).args(HTTP).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
+    let stopped = StoppedThread::stop(a.elector(), "election").expect("the thread can be stopped");
     wait_until_reported_stuck(&a);
     assert_eq!(samples(&a).value("leader_election_master_status"), 1.0, "the leader should still lead");
     drop(stopped);
@@ -146,7 +146,7 @@ fn leadership_that_should_have_ended_is_reported() {
     witnesses.wait_for("a", 1);
     wait_for_status(&a, "/readyz", 200);
     kill(a.supervisor(), Signal::SIGSTOP).expect("the process is alive");
-    let stopped = StoppedThread::stop(a.elector(), "leaderrun").expect("a thread");
+    let stopped = StoppedThread::stop(a.elector(), "leaderrun").expect("the thread can be stopped");
     proxy.partition();
     wait_for_status(&a, "/healthz", 503);
     let body = get(&a, "/healthz").body;

@@ -21,15 +21,15 @@ struct ServiceManager {
 impl ServiceManager {
     fn new() -> Self {
         let path = scratch::directory("systemd").join("notify");
-        let socket = UnixDatagram::bind(&path).expect("a socket");
+        let socket = UnixDatagram::bind(&path).expect("the socket can be created");
         Self::with_socket(socket, path.display().to_string())
     }
 
     /// Creates a socket with a name in the abstract namespace.
     fn with_abstract_name() -> Self {
         let name = format!("leaderrun-test-{}-{}", std::process::id(), fastrand::u64(..));
-        let address = SocketAddr::from_abstract_name(&name).expect("a name");
-        Self::with_socket(UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}"))
+        let address = SocketAddr::from_abstract_name(&name).expect("the name is valid");
+        Self::with_socket(UnixDatagram::bind_addr(&address).expect("the socket can be created"), format!("@{name}"))
     }
 
     fn with_socket(socket: UnixDatagram, name: String) -> Self {
@@ -54,7 +54,8 @@ impl ServiceManager {
     fn wait_for(&self, line: &str) -> Vec<String> {
         let mut lines = Vec::new();
         while !lines.iter().any(|received| received == line) {
-            let message = self.receive().unwrap_or_else(|error| panic!("no {line}: {error}; only {lines:?}"));
+            let message =
+                self.receive().unwrap_or_else(|error| panic!("{line} did not arrive: {error}; only {lines:?} arrived"));
             lines.extend(message.lines().map(str::to_owned));
         }
         lines
@@ -155,7 +156,7 @@ fn a_systemd_that_hangs_does_not_delay_a_candidate() {
     witnesses.wait_for("a", 1);
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
-    let sender = UnixDatagram::unbound().expect("a socket");
+    let sender = UnixDatagram::unbound().expect("the socket can be created");
     sender.set_nonblocking(true).expect("the socket accepts the flag");
     eventually("the queue is full", || sender.send_to(b"X=1", &systemd.name).is_err());
     // This is longer than the lease duration.
@@ -176,7 +177,7 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
     let a = a.run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
     systemd.wait_for("WATCHDOG=1");
-    let stopped = StoppedThread::stop(a.elector(), "election").expect("a thread");
+    let stopped = StoppedThread::stop(a.elector(), "election").expect("the elector has an election thread");
     systemd.socket.set_read_timeout(Some(Duration::from_secs(2))).expect("the timeout can be set");
     let start = std::time::Instant::now();
     while systemd.receive().is_ok() {
@@ -192,13 +193,14 @@ fn the_watchdog_is_not_notified_while_the_election_is_stuck() {
 #[testkit::test(requires = testkit::check_installed("systemd-analyze"))]
 fn the_example_units_are_valid() {
     let directory = scratch::directory("units");
-    let examples = fs::read_dir(format!("{}/examples", env!("CARGO_MANIFEST_DIR"))).expect("the examples").flatten();
+    let examples =
+        fs::read_dir(format!("{}/examples", env!("CARGO_MANIFEST_DIR"))).expect("the examples can be listed").flatten();
     let mut units = Vec::new();
     for example in examples {
         let (path, name) = (example.path(), example.file_name());
         if path.extension().is_some_and(|extension| extension == "service" || extension == "timer") {
-            let unit = fs::read_to_string(&path).expect("a unit");
-            let command = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            let unit = fs::read_to_string(&path).expect("the unit can be read");
+            let command = path.file_stem().expect("the unit has a file name").to_string_lossy().into_owned();
             let unit = unit.replace("/usr/local/bin/leaderrun", harness::leaderrun());
             let unit = unit.replace(&format!("/usr/local/bin/{command}"), "/bin/true");
             fs::write(directory.join(&name), unit).expect("the unit can be written");
@@ -208,7 +210,7 @@ fn the_example_units_are_valid() {
     assert!(units.len() >= 4, "{units:?}");
     let verify =
         Command::new("systemd-analyze").args(["--man=no", "verify"]).args(&units).current_dir(&directory).output();
-    let verify = verify.expect("systemd-analyze");
+    let verify = verify.expect("systemd-analyze can be started");
     let stderr = String::from_utf8_lossy(&verify.stderr);
     assert!(verify.status.success() && stderr.is_empty(), "{stderr}");
 }

@@ -35,7 +35,7 @@ impl Machine {
             // With cgroup v2, systemd needs its own cgroup namespace.
             docker.args(["--cgroupns=private", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]);
         }
-        assert_success(&docker.arg(IMAGE).output().expect("docker"));
+        assert_success(&docker.arg(IMAGE).output().expect("docker can be run"));
         let machine = Self(name);
         machine.copy(harness::leaderrun(), "/usr/local/bin/leaderrun");
         eventually("systemd has booted", || {
@@ -46,11 +46,11 @@ impl Machine {
 
     fn copy(&self, from: &str, to: &str) {
         let copied = Command::new("docker").args(["cp", from, &format!("{}:{to}", self.0)]).output();
-        assert_success(&copied.expect("docker"));
+        assert_success(&copied.expect("docker can be run"));
     }
 
     fn run(&self, command: &[&str]) -> Output {
-        Command::new("docker").args(["exec", &self.0]).args(command).output().expect("docker")
+        Command::new("docker").args(["exec", &self.0]).args(command).output().expect("docker can be run")
     }
 
     fn output_of(&self, command: &[&str]) -> String {
@@ -75,8 +75,8 @@ impl Machine {
     /// `changes` contains texts in the example and their replacements.
     fn install(&self, example: &str, unit: &str, changes: &[(&str, &str)]) {
         let path = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
-        let mut text = fs::read_to_string(path).expect("an example");
-        let program = example.split('.').next().expect("a name");
+        let mut text = fs::read_to_string(path).expect("the example can be read");
+        let program = example.split('.').next().expect("split returns at least one part");
         for (from, to) in [
             (
                 format!("--lock default/{program} --kubeconfig /etc/leaderrun/kubeconfig"),

@@ -129,7 +129,7 @@ fn traffic_is_routed_away_whenever_the_command_ends() {
     for end in [Update::Terminating, Update::Lost(Loss::Taken), Update::CommandGone] {
         let mut route = routed();
         assert_eq!(update(&mut route, 2, end), withdraw());
-        assert_eq!(update(&mut route, 2, leading(12)), None, "traffic is not routed back after a later renewal");
+        assert_eq!(update(&mut route, 2, leading(12)), None, "traffic should not be routed back after a later renewal");
         assert!(route.may_need_withdrawal());
         result(&mut route, 2, StepResult::Succeeded);
         assert!(!route.may_need_withdrawal());

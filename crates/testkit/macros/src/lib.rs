@@ -30,7 +30,7 @@ pub fn test(attribute: TokenStream, function: TokenStream) -> TokenStream {
             }}
         }}"
     );
-    let registration: TokenStream = registration.parse().expect("valid Rust");
+    let registration: TokenStream = registration.parse().expect("the generated code is valid Rust");
     function.into_iter().chain(registration).collect()
 }
 
@@ -64,5 +64,5 @@ fn function_name(function: TokenStream) -> Option<String> {
 }
 
 fn compile_error(message: &str) -> TokenStream {
-    format!("compile_error!({message:?});").parse().expect("valid Rust")
+    format!("compile_error!({message:?});").parse().expect("the generated code is valid Rust")
 }

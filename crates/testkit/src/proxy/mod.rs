@@ -187,7 +187,9 @@ impl Proxy {
                 found.is_none()
             })
             .expect("no thread panics while it holds this lock");
-        found.unwrap_or_else(|| panic!("no matching request within {timeout:?}; the requests were {requests:#?}"))
+        found.unwrap_or_else(|| {
+            panic!("no matching request arrived within {timeout:?}; the requests were {requests:#?}")
+        })
     }
 
     fn drop_bytes(&self, losses: Losses) {

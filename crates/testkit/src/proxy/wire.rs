@@ -87,7 +87,7 @@ impl LossyStream {
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
-        Pin::new(self.stream.as_mut().expect("taken only when dropped"))
+        Pin::new(self.stream.as_mut().expect("the stream is taken only when dropped"))
     }
 }
 

@@ -57,13 +57,13 @@ fn a_candidate_claims_a_free_lock_after_its_claim_delay() {
     driver.reply_to_read(None);
     assert!(
         matches!(driver.take_actions()[..], [ElectionAction::Watch(_)]),
-        "the candidate watches for claims of candidates with a shorter delay"
+        "the candidate should watch for claims of candidates with a shorter delay"
     );
     driver.advance(4 * SECOND);
     assert_eq!(driver.take_actions(), []);
     driver.advance(SECOND);
     let claim = driver.expect_write();
-    assert_eq!(claim.claim_delay(), 5 * SECOND, "the record contains the claim delay");
+    assert_eq!(claim.claim_delay(), 5 * SECOND, "the record should contain the claim delay");
     driver.reply_to_write(claim);
     assert!(matches!(driver.take_actions()[..], [.., ElectionAction::StartLeading(_)]));
 }
@@ -99,7 +99,7 @@ fn a_leader_with_a_longer_delay_is_asked_to_step_down_only_once() {
     driver.reply(Reply::Conflict);
     driver.reply_to_read(Some(less_preferred("r", "2026-01-01T00:02:00Z")));
     let request = driver.expect_write();
-    assert_eq!(request.step_down, Some(RunId::new("r")), "the request is sent again after a conflict");
+    assert_eq!(request.step_down, Some(RunId::new("r")), "the request should be sent again after a conflict");
     driver.reply_to_write(request);
     for second in 1..=9 {
         driver.advance(9 * SECOND);

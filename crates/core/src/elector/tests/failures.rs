@@ -150,10 +150,10 @@ fn a_supervisor_that_kills_processes_gradually_gets_more_time() {
     };
     assert_eq!(elector_waits_for(pace, true), duration);
     let longer = Some(KillPace { max_killed_threads: 10, duration: duration * 3 });
-    assert_eq!(elector_waits_for(longer, true), advance, "a gradual kill ends at the granted kill instant");
+    assert_eq!(elector_waits_for(longer, true), advance, "a gradual kill should end at the granted kill instant");
     let usual = enforced.elector_kill_at().since(enforced.kill);
-    assert_eq!(elector_waits_for(pace, false), usual, "the gradual kill has not begun");
-    assert_eq!(elector_waits_for(None, true), usual, "the supervisor kills all processes at once");
+    assert_eq!(elector_waits_for(pace, false), usual, "a gradual kill should get more time only once it has begun");
+    assert_eq!(elector_waits_for(None, true), usual, "killing all processes at once should get no more time");
 }
 
 #[test]
