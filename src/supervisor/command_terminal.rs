@@ -70,13 +70,13 @@ impl CommandTerminal {
         self.next_check
     }
 
-    /// Gives the terminal back to leaderrun's job after the end of the command. A command that ended with
-    /// [`End::Signaled`] could not restore the modes that it had set, so that is done here.
+    /// Gives the terminal back to leaderrun's job after the end of the command. A command that was ended by a signal, or
+    /// because of `--max-run`, may not have restored the modes that it had set, so that is done here.
     pub fn take_back(&mut self, end: &End) {
         self.next_check = None;
         if let Some(terminal) = self.terminal.take() {
             terminal.take_back();
-            if let End::Signaled(_) = end {
+            if let End::Signaled(_) | End::TimedOut = end {
                 terminal.restore_modes();
             }
         }

@@ -294,6 +294,7 @@ impl CandidateState {
             (Some(LeadershipState { command_started: true, .. }), _) => Ok(()),
             (_, ReadyWhen::Leading) => Err("not leading".into()),
             (None, ReadyWhen::Waiting) if self.was_lost => Err("leadership is lost".into()),
+            (None, ReadyWhen::Waiting) if self.is_over => Err("the command has ended".into()),
             (_, ReadyWhen::Waiting) => match self.obstacle(now) {
                 Some(obstacle) => Err(self.explain(&obstacle, now)),
                 None => Ok(()),

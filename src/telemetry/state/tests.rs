@@ -69,6 +69,9 @@ fn a_leader_is_ready_from_the_start_of_its_command_to_the_stop_signal() {
         state.apply(at(9), Update::CommandGone);
         assert!(state.readiness(at(9)).is_err(), "a candidate that has lost its leadership stays unready");
     }
+    let mut released = state(ReadyWhen::Waiting, leading());
+    released.apply(at(9), Update::CommandGone);
+    assert_eq!(released.readiness(at(9)), Err("the command has ended".into()));
     let [before_the_start, _] = leading();
     assert!(state(ReadyWhen::Leading, [before_the_start]).readiness(at(1)).is_err());
 }

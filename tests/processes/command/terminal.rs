@@ -208,12 +208,16 @@ fn with_foreground_a_command_in_a_pipeline_has_the_terminal() {
 
 #[testkit::test]
 fn the_modes_of_the_terminal_are_restored_after_a_command_that_was_killed() {
-    let screen = Screen::new();
-    let before = tcgetattr(&screen.terminal).expect("the terminal's modes can be read");
-    let mut a = run_on(&screen, "stty raw -echo; kill -9 $$");
-    a.wait();
-    let after = tcgetattr(&screen.terminal).expect("the terminal's modes can be read");
-    assert_eq!((after.local_flags, after.input_flags), (before.local_flags, before.input_flags));
+    let killed: [(&[&str], _); 2] = [(&[], "kill -9 $$"), (&["--max-run", "1s"], "while :; do sleep 0.1; done")];
+    for (options, end) in killed {
+        let screen = Screen::new();
+        let modes = || tcgetattr(&screen.terminal).expect("the modes of the terminal can be read");
+        let before = modes();
+        let a = Candidate::new("a", &TestLock::file()).args(options.iter().copied());
+        a.configure(|command| screen.attach(command)).run_script(&format!("stty raw -echo; {end}")).wait();
+        let after = modes();
+        assert_eq!((after.local_flags, after.input_flags), (before.local_flags, before.input_flags), "{end}");
+    }
 }
 
 #[testkit::test]
