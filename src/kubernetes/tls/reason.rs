@@ -72,8 +72,11 @@ fn alert_reason(alert: AlertDescription, peer: Peer) -> String {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             return format!("{peer} asks for a client certificate, but the kubeconfig has none");
         }
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
+        // In TLS 1.2, this is also Go's response to a missing certificate.
+        AlertDescription::BadCertificate => {
+            return format!("{peer} refused the client certificate, or requires one; it gave no reason");
+        }
+        AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown
         | AlertDescription::AccessDenied
         | AlertDescription::DecryptError => "it gave no reason",
