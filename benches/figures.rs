@@ -3,8 +3,9 @@
 //!
 //! The benchmark runs real processes and sockets. It uses the in-process API server or, with `KUBEBUILDER_ASSETS`, a
 //! real one. `LEADERRUN_BENCH_RUNS` sets how many times each figure is measured; slow figures are measured fewer times.
-//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". Three groups of figures are
-//! always measured together, and are selected as "memory", "per minute" and "200 candidates".
+//! `cargo bench -- hand-over` only measures the figures whose names contain "hand-over". The figures of memory, usage
+//! and contention can only be selected as groups, by "memory", "per minute" and "200 candidates". The size of the
+//! binary is always printed.
 
 use std::fs;
 use std::process::ExitCode;
@@ -160,8 +161,8 @@ fn plain_hand_over(lock: &TestLock, runs: usize) -> Vec<f64> {
     durations
 }
 
-/// Measures the time from the expiry of a lease to the start of the next command, after the holder was stopped with
-/// SIGSTOP as if its machine had failed.
+/// Measures the time from the expiry of a lease to the start of the next command. The holder is frozen, so that it
+/// cannot release the lock, and then killed with its command, as if its machine had failed.
 fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
     /// The lease duration in [`testkit::TIMING`], in nanoseconds.
     const LEASE_DURATION: u64 = 6_000_000_000;
@@ -177,6 +178,7 @@ fn takeover(lock: fn() -> TestLock, runs: usize) -> Vec<f64> {
             for process in [supervisor, elector] {
                 kill(process, Signal::SIGSTOP).expect("the process is alive");
             }
+            // This kills the elector, the supervisor and the command.
             drop(leader);
             standby.wait_for_exit(0);
             milliseconds(renewed_at + LEASE_DURATION, witnesses.lifetimes_of("b")[0].started_at)
@@ -310,6 +312,9 @@ fn cpu_time(process: Pid) -> Duration {
 /// Prints the memory of many candidates for one lock, how long their hand-overs take, and how many writes are refused
 /// during hand-overs.
 fn print_contention(size: usize) {
+    /// The number of hand-overs that are not timed, because the candidates are still estimating how many they are.
+    const WARM_UP: usize = 20;
+    const MEASURED: usize = 40;
     let proxy = Proxy::start(Cluster::shared());
     let lock = TestLock::lease_through(proxy.kubeconfig());
     let witnesses = Witnesses::new();
@@ -329,8 +334,8 @@ fn print_contention(size: usize) {
     );
     // Causes `count` hand-overs, and returns how many writes were refused during them.
     let hand_overs = |count: usize| {
-        let (conflicts_before, commands_before) = (proxy.conflicts(), witnesses.lifetimes().len());
-        for commands in commands_before..commands_before + count {
+        let (conflicts_before, started_before) = (proxy.conflicts(), witnesses.lifetimes().len());
+        for started in started_before..started_before + count {
             let leader: usize = witnesses
                 .lifetimes()
                 .last()
@@ -340,15 +345,16 @@ fn print_contention(size: usize) {
                 .expect("each candidate is named after its number");
             candidates[leader].wait_for_log("started the command");
             candidates[leader].signal(Signal::SIGTERM);
-            eventually("the next candidate leads", || witnesses.lifetimes().len() > commands);
+            eventually("the next candidate leads", || witnesses.lifetimes().len() > started);
         }
         proxy.conflicts() - conflicts_before
     };
-    let (refused_at_first, refused_later) = (hand_overs(20), hand_overs(40));
-    println!("{:<44} {:>12.1}", "refused writes per hand-over, at first", refused_at_first as f64 / 20.0);
-    println!("{:<44} {:>12.1}", "refused writes per hand-over, later", refused_later as f64 / 40.0);
+    for (name, count) in [("first", WARM_UP), ("next", MEASURED)] {
+        let refused_writes = hand_overs(count) as f64 / count as f64;
+        println!("{:<44} {refused_writes:>12.1}", format!("refused writes per hand-over, {name} {count}"));
+    }
     let lifetimes = witnesses.lifetimes();
     let durations =
-        lifetimes.windows(2).skip(20).map(|pair| milliseconds(last_known_alive(&pair[0]), pair[1].started_at));
+        lifetimes.windows(2).skip(WARM_UP).map(|pair| milliseconds(last_known_alive(&pair[0]), pair[1].started_at));
     show(&format!("hand-over, {size} candidates"), "ms", durations.collect());
 }

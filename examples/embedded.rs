@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use leaderrun_core::election::{
-    Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Preference, Reply, Request, WatchEvent,
+    CommandGone, Election, ElectionAction, ElectionConfig, ElectionInputs, Now, Preference, Reply, Request, WatchEvent,
 };
 use leaderrun_core::instant::Instant;
 use leaderrun_core::record::{Record, RunId, Stored, Version};
@@ -78,7 +78,7 @@ fn run(name: &str, storage: &Storage, callbacks: &Callbacks) {
         }
         if works_until.is_some_and(|until| now().boot >= until) {
             (callbacks.stopped_leading)(name);
-            (works_until, inputs) = (None, ElectionInputs::command_gone(true));
+            (works_until, inputs.command_gone) = (None, Some(CommandGone { succeeded: true }));
         }
         let holder = election.observed().and_then(|(record, _)| record).map(|record| record.holder_identity.clone());
         if let Some(holder) = holder.filter(|holder| !holder.is_empty() && *holder != leader) {

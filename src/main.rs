@@ -58,7 +58,7 @@ use crate::process::fork::{Role, fork_supervisor};
 use crate::process::signals::{self, BlockedSignals, InheritedSignals};
 use crate::process::title;
 use crate::process::tree::SharedNested;
-use crate::process::{limits, memory, needed_calls};
+use crate::process::{limits, memory, required_system_calls};
 use crate::subcommands::output::print;
 use crate::subcommands::{CommandOutput, Subcommand};
 use crate::supervisor::SupervisorConfig;
@@ -113,7 +113,7 @@ fn run_subcommand(subcommand: Subcommand) -> Result<Exit> {
 /// Forks the supervisor, and runs the elector in this process and the supervisor in the other.
 fn run(elector_config: ElectorConfig, supervisor_config: SupervisorConfig, blocked: BlockedSignals) -> Result<Exit> {
     limits::check_open_files()?;
-    needed_calls::check()?;
+    required_system_calls::check()?;
     title::set_name(title::ELECTOR)?;
     let inherited = InheritedSignals::take(blocked)?;
     let (to_supervisor, to_elector) = channel::pair()?;

@@ -46,11 +46,14 @@ static OPTION_VARIABLES: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 /// Returns which of these variables the command does not inherit: those that set leaderrun's own options, those that
-/// leaderrun sets for itself, and those of an outer leaderrun that would mislead the command.
+/// leaderrun sets for itself, and those that leaderrun does not set for every command, because the values may be an
+/// outer leaderrun's.
 pub fn not_inherited(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
-    let must_not_be_inherited = |name: &str| INTERNAL.contains(&name) || name == FD_VARIABLE || name == SLOT_VARIABLE;
-    let names = with_prefix(variables).map(|(name, _)| name);
-    names.filter(|name| must_not_be_inherited(name) || OPTION_VARIABLES.contains(name)).collect()
+    let is_removed = |name: &String| {
+        let is_not_always_set = name == FD_VARIABLE || name == SLOT_VARIABLE;
+        INTERNAL.contains(&name.as_str()) || is_not_always_set || OPTION_VARIABLES.contains(name)
+    };
+    with_prefix(variables).map(|(name, _)| name).filter(is_removed).collect()
 }
 
 /// Returns the variables whose names begin with the [`PREFIX`].

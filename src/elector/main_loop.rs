@@ -141,9 +141,9 @@ impl MainLoop {
         Self { releases_streams: true, ..self }
     }
 
-    /// Makes the start of the command wait for the thread that locks leaderrun's code in memory.
-    pub fn with_memory_locking(self, thread: JoinHandle<()>) -> Self {
-        Self { memory_locking: Some(thread), ..self }
+    /// Makes the start of the command wait for the thread that locks leaderrun's code in memory, if there is one.
+    pub fn with_memory_locking(self, thread: Option<JoinHandle<()>>) -> Self {
+        Self { memory_locking: thread, ..self }
     }
 
     /// Makes the loop notify systemd's watchdog, if there is one, that the loop is alive.

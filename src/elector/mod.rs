@@ -20,6 +20,7 @@ mod reminder;
 mod request_queue;
 mod role_advice;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -188,9 +189,15 @@ fn observed_main_loop(
     let lock = LockConfig { name: config.lock, slots: config.slots, owner: config.owner };
     let election = ElectionThread::start(lock, access, config.election, observer.clone())?;
     let main_loop = MainLoop::new(channel, supervisor, election, inherited, elector, observer.clone(), tree)?;
-    // Reading leaderrun's code takes time, which the election spends waiting for the API server.
-    let memory_locking = runtime_thread::start("memory", || log_notices::memory(unread_mappings.read_and_lock()))?;
-    let main_loop = main_loop.with_nested(nested).with_memory_locking(memory_locking);
+    // Reading leaderrun's code takes time, which the election spends waiting for the API server. If no thread can be
+    // started for it, it is read here.
+    let unread_mappings = Arc::new(unread_mappings);
+    let for_thread = Arc::clone(&unread_mappings);
+    let thread = runtime_thread::start("memory", move || log_notices::memory(for_thread.read_and_lock())).ok();
+    if thread.is_none() {
+        log_notices::memory(unread_mappings.read_and_lock());
+    }
+    let main_loop = main_loop.with_nested(nested).with_memory_locking(thread);
     // stdin and stdout stay open if this process may run a later command, which needs them.
     let runs_once = config.on_lost != OnLost::Rejoin && !config.repeats;
     let main_loop = if runs_once { main_loop.releasing_streams() } else { main_loop };

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_refusal_of_a_permitted_request_gets_no_advice() {
+    fn a_single_refusal_after_a_permitted_request_gets_no_advice() {
         let mut advice = RoleAdvice::default();
         let explain = |advice: &mut RoleAdvice| advice.explain("a/b", Permission::Write, &refused("update"));
         advice.handle_success(Permission::Write);

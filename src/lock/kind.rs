@@ -39,7 +39,7 @@ pub trait LocalStore: Sync {
     /// Returns whether a candidate that is frozen during a write keeps all others from writing.
     fn blocks_while_frozen(&self) -> bool;
 
-    /// Examines whether this machine meets the requirements of the lock with this name, for `leaderrun doctor`.
+    /// Checks whether this machine meets the requirements of the lock with this name, for `leaderrun doctor`.
     fn examine(&self, name: &str) -> Vec<Finding>;
 }
 

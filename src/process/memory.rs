@@ -35,11 +35,10 @@ pub fn trim() {
 
 /// The mappings at the time of [`lock_used`], parts of which may still have to be read into memory.
 #[derive(Debug)]
-pub enum UnreadMappings {
-    /// The kernel locks each page as soon as the page is in memory.
-    LockedOnRead,
-    /// Each of these mappings has to be locked separately.
-    Unlocked(Vec<Mapping>),
+pub struct UnreadMappings {
+    /// Whether the kernel locks each page as soon as the page is in memory. If not, each mapping is locked separately.
+    locks_on_read: bool,
+    mappings: Vec<Mapping>,
 }
 
 /// Locks the current mappings, as far as that is permitted: all of leaderrun's code, and the used parts of the heap
@@ -52,26 +51,20 @@ pub fn lock() -> Locked {
 /// threads are started, because the stacks of threads would exceed the limit on locked memory.
 pub fn lock_used() -> UnreadMappings {
     // SAFETY: the call takes an integer, and does not change the contents of the memory.
-    match Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }) {
-        Ok(_) => UnreadMappings::LockedOnRead,
-        Err(_) => UnreadMappings::Unlocked(mappings()),
-    }
+    let locks_on_read = Errno::result(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) }).is_ok();
+    UnreadMappings { locks_on_read, mappings: mappings() }
 }
 
 impl UnreadMappings {
     /// Reads the rest of leaderrun's code into memory and locks it, as far as that is permitted. This takes much
     /// longer than [`lock_used`].
-    pub fn read_and_lock(self) -> Locked {
-        let (locks_on_read, mappings) = match self {
-            // Only files have to be read. No file has been mapped since.
-            Self::LockedOnRead => (true, mappings().into_iter().filter(|mapping| mapping.is_file).collect()),
-            Self::Unlocked(mappings) => (false, mappings),
-        };
+    pub fn read_and_lock(&self) -> Locked {
+        let Self { locks_on_read, mappings } = self;
         let mut failure = None;
         let (mut locked, mut total) = (0, 0);
-        for Mapping { start, length, .. } in &mappings {
+        for Mapping { start, length, .. } in mappings.iter().filter(|mapping| !locks_on_read || mapping.is_file) {
             total += length;
-            if locks_on_read && read(*start, *length).is_ok() {
+            if *locks_on_read && read(*start, *length).is_ok() {
                 locked += length;
                 continue;
             }
@@ -104,7 +97,7 @@ fn read(start: usize, length: usize) -> nix::Result<()> {
 
 /// A range of this process's memory.
 #[derive(Debug)]
-pub struct Mapping {
+struct Mapping {
     /// Whether the memory contains a part of a file.
     is_file: bool,
     start: usize,

@@ -56,7 +56,8 @@ impl<T: AsFd> Readable<T> {
     }
 }
 
-/// Returns whether any of these descriptors, which have been polled, is ready, apart from `timer`.
+/// Returns whether `poll` reported any of these descriptors other than `timer` as ready. An unknown event, for which
+/// nix returns `None`, counts.
 pub fn is_any_ready_except(timer: BorrowedFd<'_>, polled: &[PollFd<'_>]) -> bool {
     polled.iter().any(|fd| fd.as_fd().as_raw_fd() != timer.as_raw_fd() && fd.any() != Some(false))
 }

@@ -28,7 +28,7 @@ pub struct ListRequest {
     /// The API server and the user.
     pub cluster: ClusterOptions,
     pub output: OutputFormat,
-    /// Whether to then print each change, until no process reads stdout any more.
+    /// Whether to keep running and print each change until no process reads stdout any more.
     pub watch: bool,
 }
 
@@ -96,9 +96,10 @@ pub async fn list(request: ListRequest) -> Result<CommandOutput> {
             })?;
         }
         if request.output == OutputFormat::Text {
-            let before = held_slots(&seen);
-            for (lock, held) in held_slots(&rows).into_iter().filter(|(lock, held)| before.get(lock) != Some(held)) {
-                stdout_is_read = print(&format!("{lock}: {held}\n"))?;
+            let before = slot_phrases(&seen);
+            let changed = slot_phrases(&rows).into_iter().filter(|(lock, phrase)| before.get(lock) != Some(phrase));
+            for (lock, phrase) in changed {
+                stdout_is_read = print(&format!("{lock}: {phrase}\n"))?;
             }
         }
         seen = rows;
@@ -116,7 +117,8 @@ struct Lister {
 }
 
 impl Lister {
-    /// Reads all locks. Kinds other than the default one that this user may not list are dropped with a warning.
+    /// Reads all locks. If this user may not list a kind, that kind is skipped from then on, with a warning; for the
+    /// default kind, this is an error.
     async fn read(&mut self) -> Result<BTreeMap<Key, LockRow>> {
         let mut rows = BTreeMap::new();
         for (kind, format) in self.kinds.clone() {
@@ -250,12 +252,12 @@ fn table(rows: &BTreeMap<Key, LockRow>, shows_namespace: bool) -> String {
 
 /// Returns, for each lock with slots, a line with the number of held slots.
 fn summary(rows: &BTreeMap<Key, LockRow>) -> String {
-    let lines: String = held_slots(rows).into_iter().map(|(lock, held)| format!("{lock}: {held}\n")).collect();
+    let lines: String = slot_phrases(rows).into_iter().map(|(lock, phrase)| format!("{lock}: {phrase}\n")).collect();
     if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 /// Returns, for each lock with slots, a phrase that states how many of them are held.
-fn held_slots(rows: &BTreeMap<Key, LockRow>) -> BTreeMap<String, String> {
+fn slot_phrases(rows: &BTreeMap<Key, LockRow>) -> BTreeMap<String, String> {
     // A slot that was never held has no row, so the number of slots is taken from the rows of the other slots.
     let mut locks: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for LockRow { namespace, name, kind, status } in rows.values() {

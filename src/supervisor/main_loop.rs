@@ -227,7 +227,7 @@ impl<'a> MainLoop<'a> {
                 Ended::Signaled(signal) => End::Signaled(signal),
             })
         });
-        if let (Some(main), Some(signal)) = (self.main, reaped.main_suspended) {
+        if let (Some(main), Some(signal)) = (self.main, reaped.main_suspended_by) {
             self.handle_suspended(main, signal);
         }
         (main_ended, reaped.none_left)

@@ -12,6 +12,7 @@ fn leaderrun_as_pid_1_reaps_orphans_and_exits_with_the_commands_status() {
     let witnesses = Witnesses::new();
     let a = Candidate::new("a", &shared_file()).run_script(&witnesses, &[], script);
     assert_eq!(a.wait(), 7, "{}", a.log());
+    // The container's stdout lists the files that grep found.
     assert_eq!(docker(&["logs", &a.name]), "", "no zombie should be left");
 }
 
@@ -32,7 +33,7 @@ fn a_candidate_runs_unprivileged_on_a_read_only_file_system() {
 }
 
 #[testkit::test(requires = check_can_run_containers())]
-fn a_command_that_becomes_a_daemon_ends_before_the_release() {
+fn a_daemon_that_the_command_leaves_is_killed_before_the_release() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let a = Candidate::new("a", &lock).run_script(&witnesses, &["ignore"], "setsid $WITNESS & sleep 1");
     witnesses.wait_for("a", 1);

@@ -1,4 +1,5 @@
-//! Checks the references in the documents to files, sections and log events.
+//! Checks that the files, sections and log events that the documents refer to exist, and that quoted log lines are in
+//! the source.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -36,12 +37,12 @@ fn normalize(path: &Path) -> PathBuf {
 /// Returns the headings of a document. Lines in fenced code blocks are not headings.
 fn headings(text: &str) -> Vec<&str> {
     let mut in_code = false;
-    let is_outside_of_code = |line: &&str| {
+    let is_outside_code = |line: &&str| {
         let is_fence = line.trim_start().starts_with("```");
         in_code ^= is_fence;
         !in_code && !is_fence
     };
-    let lines = text.lines().filter(is_outside_of_code).filter(|line| line.starts_with('#'));
+    let lines = text.lines().filter(is_outside_code).filter(|line| line.starts_with('#'));
     lines.filter_map(|line| line.trim_start_matches('#').strip_prefix(' ')).collect()
 }
 
@@ -56,7 +57,7 @@ fn sections(file: &Path) -> BTreeSet<String> {
 }
 
 #[testkit::test]
-fn a_heading_begins_with_number_signs_and_a_space_outside_of_code() {
+fn a_heading_is_outside_code_and_begins_with_number_signs_and_a_space() {
     let text = "# One\n indented\n#no space\n```sh\n# a comment\n```\n### Two words\n- item\n  ```\n# code\n  ```\n";
     assert_eq!(headings(text), ["One", "Two words"]);
 }
@@ -74,7 +75,12 @@ fn the_targets_of_links_exist() {
             );
             if !section.is_empty() {
                 let sections = sections(&target);
-                assert!(sections.contains(&section), "{}: {}#{section}", file.display(), target.display());
+                assert!(
+                    sections.contains(&section),
+                    "{}: {}#{section} does not exist",
+                    file.display(),
+                    target.display()
+                );
             }
             checked += 1;
         }
@@ -90,11 +96,11 @@ fn the_files_that_the_documents_name_exist() {
                 .iter()
                 .any(|directory| quoted.starts_with(directory));
             let path = quoted.split(['*', ' ']).next().unwrap_or_default();
-            // A word in capitals stands for any name.
+            // A path with a capital letter may be a template, such as `src/lock/KIND.rs`.
             let is_template = path.chars().any(char::is_uppercase);
             assert!(
                 !is_file_name || is_template || package_directory().join(path).exists(),
-                "{}: {quoted}",
+                "{}: {quoted} does not exist",
                 file.display()
             );
         }

@@ -368,12 +368,12 @@ impl World {
 
 /// Returns the index of the watch event that shows the write by which the election acquired the lock, if there is one.
 fn acquiring_event(events: &[WatchEvent], actions: &[ElectionAction]) -> Option<usize> {
-    let acquired_in = actions.iter().find_map(|action| match action {
+    let acquired_version = actions.iter().find_map(|action| match action {
         ElectionAction::StartLeading(Leadership { resource_version, .. }) => Some(resource_version),
         _ => None,
     })?;
     events.iter().position(
-        |event| matches!(event, WatchEvent::Changed(stored) if stored.version.resource_version == *acquired_in),
+        |event| matches!(event, WatchEvent::Changed(stored) if stored.version.resource_version == *acquired_version),
     )
 }
 

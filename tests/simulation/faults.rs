@@ -8,7 +8,7 @@ use crate::elector::RESTART_PAUSE;
 use crate::events::{Event, Thread};
 use crate::plan::machine_name;
 use crate::trace;
-use crate::world::{Machine, RESUME_TIME, World};
+use crate::world::{Machine, RESUME_ALLOWANCE, World};
 use testkit::simulated_time::{MILLISECOND, SECOND, Time};
 
 /// A fault that is injected at a random time.
@@ -254,7 +254,7 @@ impl World {
     fn has_recovered(&self, run: usize, disturbed_until: Time) -> bool {
         let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
         let until = disturbed_until.max(*suspended_until);
-        until == 0 || self.now > until + RESUME_TIME + plan.clock.true_time(plan.advance())
+        until == 0 || self.now > until + RESUME_ALLOWANCE + plan.clock.true_time(plan.advance())
     }
 
     fn inject_outside_edit(&mut self, edit: OutsideEdit) {

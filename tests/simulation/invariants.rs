@@ -9,7 +9,7 @@ use leaderrun_core::tenure::Tenure;
 
 use crate::events::Event;
 use crate::trace;
-use crate::world::{Machine, ObservedMark, RESUME_TIME, Run, World};
+use crate::world::{Machine, ObservedMark, RESUME_ALLOWANCE, Run, World};
 use testkit::simulated_time::{SECOND, Time, wall};
 
 /// The kind of a violated invariant.
@@ -160,7 +160,7 @@ impl World {
 
     /// Returns the excuse if `new_leader` could not know that the command of `holder` may be alive.
     pub fn overlap_excuse(&self, new_leader: usize, holder: usize) -> Option<Excuse> {
-        let Run { machine, displaced, superseded, acquired_in, .. } = self.runs[holder];
+        let Run { machine, displaced, superseded, acquired_at_revision, .. } = self.runs[holder];
         if !displaced {
             return None;
         }
@@ -172,7 +172,7 @@ impl World {
             Some(ObservedMark { longest_duration, .. }) if *longest_duration < lease_duration => {
                 Some(Excuse::ObservedShorterDuration)
             }
-            Some(ObservedMark { gone_in: Some(gone_in), .. }) if *gone_in < acquired_in => {
+            Some(ObservedMark { gone_at_revision: Some(gone_at), .. }) if *gone_at < acquired_at_revision => {
                 Some(Excuse::MissedReacquisition)
             }
             Some(ObservedMark { gone_without_successor: false, .. }) if superseded => Some(Excuse::Superseded),
@@ -185,7 +185,7 @@ impl World {
     /// suspended together with them may still be alive.
     fn catches_up_by(&self, run: usize) -> Option<Time> {
         let Machine { plan, suspended_until, .. } = &self.machines[self.runs[run].machine];
-        let until = suspended_until + RESUME_TIME + plan.clock.true_time(plan.advance());
+        let until = suspended_until + RESUME_ALLOWANCE + plan.clock.true_time(plan.advance());
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
 

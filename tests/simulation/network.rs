@@ -110,7 +110,7 @@ impl World {
             // A displaced run acquires the lock again even if the record already names it: another client may have
             // restored that record, or an admission policy may have shortened the lease duration in it.
             if !held_before || self.runs[run].displaced {
-                self.runs[run].acquired_in = self.store.revision();
+                self.runs[run].acquired_at_revision = self.store.revision();
             }
             self.runs[run].displaced = is_shortened && self.runs[run].has_stored_full_duration;
             self.runs[run].has_stored_full_duration |= !is_shortened;

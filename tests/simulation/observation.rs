@@ -53,8 +53,8 @@ impl World {
         match event {
             WatchEvent::Changed(stored) => self.record_observation(run, Some(stored), revision(stored)),
             WatchEvent::Deleted => {
-                let deleted_in = self.store.deleted_after(self.runs[run].elector.observed_revision);
-                self.record_observation(run, None, deleted_in);
+                let deleted_at_revision = self.store.deleted_after(self.runs[run].elector.observed_revision);
+                self.record_observation(run, None, deleted_at_revision);
             }
             _ => {}
         }
@@ -112,8 +112,8 @@ impl World {
         run.map_or(0, |run| self.machines[run.machine].plan.timing.lease_duration().as_secs() as u32)
     }
 
-    /// Records which mark a run has observed in a revision.
-    fn record_observation(&mut self, run: usize, stored: Option<&Stored>, observed_in: u64) {
+    /// Records which mark a run has observed at a revision.
+    fn record_observation(&mut self, run: usize, stored: Option<&Stored>, at_revision: u64) {
         let elector = &mut self.runs[run].elector;
         (elector.observed_revision, elector.observed) = (stored.map_or(0, revision), stored.cloned());
         let observed_marks = &mut self.runs[run].observed_marks;
@@ -127,25 +127,26 @@ impl World {
                         *last = ObservedMark {
                             run: writer,
                             longest_duration: last.longest_duration.max(written_duration),
-                            gone_in: None,
+                            gone_at_revision: None,
                             gone_without_successor: false,
                         };
                     }
                     last => {
                         if let Some(last) = last {
-                            last.gone_in = last.gone_in.or(Some(observed_in));
+                            last.gone_at_revision = last.gone_at_revision.or(Some(at_revision));
                         }
                         observed_marks.push(ObservedMark {
                             run: writer,
                             longest_duration: written_duration,
-                            gone_in: None,
+                            gone_at_revision: None,
                             gone_without_successor: false,
                         });
                     }
                 }
             }
             (None, Some(last)) => {
-                (last.gone_in, last.gone_without_successor) = (last.gone_in.or(Some(observed_in)), true)
+                (last.gone_at_revision, last.gone_without_successor) =
+                    (last.gone_at_revision.or(Some(at_revision)), true)
             }
             (None, None) => {}
         }

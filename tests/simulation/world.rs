@@ -20,8 +20,8 @@ use crate::store::Store;
 use crate::supervisor::SupervisorProcess;
 use testkit::simulated_time::{Clock, MILLISECOND, SECOND, Time};
 
-/// The time that the processes of a resumed machine take to handle everything that is due.
-pub const RESUME_TIME: Time = 100 * MILLISECOND;
+/// How long the invariants allow the processes of a resumed machine to handle everything that is due.
+pub const RESUME_ALLOWANCE: Time = 100 * MILLISECOND;
 
 /// A machine. Each `…_until` is the end of a fault.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ pub struct Run {
     /// The marks that this run has observed, in order.
     pub observed_marks: Vec<ObservedMark>,
     /// `true` if, since the last write of this run, another client has removed its mark from the record or shortened
-    /// the lease duration. Also `true` if an admission policy has shortened the lease duration in that write, but not
-    /// in all earlier ones.
+    /// the lease duration. Also `true` if an admission policy shortened the lease duration in that write, after an
+    /// earlier one was stored with the full duration.
     pub displaced: bool,
     /// `true` if the API server has stored a record of this run with the full lease duration.
     pub has_stored_full_duration: bool,
@@ -64,28 +64,30 @@ pub struct Run {
     pub superseded: bool,
     /// `true` if this run was superseded at least once, so that another command may have a greater fencing token.
     pub token_may_be_exceeded: bool,
-    /// The revision in which this run last acquired the lock: for the first time, or again after it was displaced.
-    pub acquired_in: u64,
+    /// The revision of the write with which this run most recently acquired the lock. After a displacement, its next
+    /// write counts as a new acquisition.
+    pub acquired_at_revision: u64,
     /// The deadline by which every process of the command must be dead.
     pub death_deadline: Option<Time>,
 }
 
-/// The mark of a run, as another run or the same run has observed it.
+/// What one run has observed of a run's mark (its own or another's).
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedMark {
     /// The run that the mark names.
     pub run: usize,
     /// The longest lease duration in a record with that mark, in seconds.
     pub longest_duration: u64,
-    /// The revision in which the record was first observed without the mark; `None` if it was last observed with it.
-    pub gone_in: Option<u64>,
+    /// The revision at which the record was first observed without the mark; `None` if it was last observed with it.
+    pub gone_at_revision: Option<u64>,
     /// `true` if the first record without this mark had no mark at all; `false` if it had the mark of another run.
     pub gone_without_successor: bool,
 }
 
-/// The counts of one schedule.
+/// Statistics about one schedule.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Statistics {
+    /// How much time was simulated.
     pub simulated: Time,
     pub events: u64,
     pub commands: u64,
@@ -112,7 +114,7 @@ pub struct World {
     pub admission_shortens_until: Time,
     pub watches: Vec<ServerWatch>,
     pub client_go: Option<ClientGo>,
-    /// Earlier records, with the uid of their object.
+    /// Earlier records, each with the uid of its object. Faults restore them, as from a backup.
     pub archive: VecDeque<(Record, String)>,
     pub greatest_token: u64,
     /// The time from which the `--min-hold` of the last successful run allows the next command.
@@ -138,7 +140,7 @@ macro_rules! trace {
 }
 
 impl World {
-    /// Creates the world in which the schedule of this seed begins. Records a trace if `with_trace` is `true`.
+    /// Creates the initial world for the schedule that `seed` determines. Records a trace if `with_trace` is `true`.
     pub fn new(seed: u64, constraints: &Constraints, mutation: Mutation, with_trace: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng, constraints);
@@ -208,13 +210,13 @@ impl World {
     }
 
     fn handle_event(&mut self, event: Event) {
-        if let Some(resumes) = self.blocked_until(&event) {
+        if let Some(resumes_at) = self.blocked_until(&event) {
             let jitter = self.rng.u64(0..2 * MILLISECOND);
             if let Event::Wake(run, thread) = event {
                 self.runs[run].wakes[thread as usize] = None;
-                return self.wake(run, thread, resumes + jitter);
+                return self.wake(run, thread, resumes_at + jitter);
             }
-            return self.schedule(resumes + jitter, event);
+            return self.schedule(resumes_at + jitter, event);
         }
         match event {
             Event::Wake(run, thread) => {
@@ -291,8 +293,8 @@ impl World {
         self.wake(run, thread, at);
     }
 
-    /// Wakes a thread up to a millisecond after its deadline, plus up to its machine's delay. The delay is not added
-    /// for the next round of a kill, because the machine's kill time includes all rounds.
+    /// Wakes a thread up to a millisecond after its deadline, plus up to its machine's delay. The delay is not added to
+    /// `next_kill`, the time of the next round of SIGKILLs, because the machine's `kill_time` covers all rounds.
     pub fn wake_for_deadline(
         &mut self,
         run: usize,
@@ -357,7 +359,7 @@ impl World {
             has_stored_full_duration: false,
             superseded: false,
             token_may_be_exceeded: false,
-            acquired_in: 0,
+            acquired_at_revision: 0,
             death_deadline: None,
         });
         self.live_runs.push(run);

@@ -87,10 +87,10 @@ impl SlotElection {
     }
 
     /// Records that this candidate was woken `delay` too late. Returns the delay that is passed to
-    /// [`Election::set_delay`], if it has changed.
+    /// [`Election::set_wakeup_delay`], if it has changed.
     pub fn note_delay(&mut self, now: Instant, delay: Duration) -> Option<Duration> {
         let delay = self.lateness.add(now, delay)?;
-        self.slots.iter_mut().for_each(|slot| slot.election.set_delay(delay));
+        self.slots.iter_mut().for_each(|slot| slot.election.set_wakeup_delay(delay));
         Some(delay)
     }
 

@@ -3,7 +3,7 @@
 //! client-go polls every retry period, with a GET and then a PUT. It takes over when the record has not changed for the
 //! duration in its *own* configuration. To release the lock, it writes an empty holder and a duration of one second. It
 //! keeps unknown annotations, and the times that it writes into annotations are whole seconds. fabric8 behaves the same
-//! way, but uses another JSON format in annotations, with times in microseconds.
+//! way, but uses another JSON format in annotations, with times in microsecond precision.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub const IDENTITY: &str = "other";
 /// The annotation that contains the record.
 pub const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// The path of the object that contains the record: in the spec of a Lease, or in an annotation.
+/// The path of the object that contains the record, in the spec of a Lease or in an annotation.
 #[derive(Clone)]
 pub enum RecordPath {
     Lease(String),
@@ -219,8 +219,8 @@ impl ElectionLoop {
         }
     }
 
-    /// Returns the number of transitions in the record after `previous`. It grows with each acquisition, except for the
-    /// one that creates the record.
+    /// Returns the number of transitions for the record that replaces `previous`. It grows with each
+    /// acquisition, except for the one that creates the record.
     fn transitions(&self, previous: &Value, holder: &str) -> i64 {
         let field = if matches!(self.path, RecordPath::Lease(_)) { "leaseTransitions" } else { "leaderTransitions" };
         let is_acquisition = !previous.is_null() && !holder.is_empty() && previous["holderIdentity"] != holder;

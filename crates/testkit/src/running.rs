@@ -37,17 +37,17 @@ impl Running {
         Running { name, child, stdout, stderr, reading_paused }
     }
 
-    /// Returns the process that was started.
+    /// Returns the pid of the started process.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Returns the elector, which is the started process if that is leaderrun itself.
+    /// Returns the pid of the elector, which is the started process if that is leaderrun itself.
     pub fn elector(&self) -> Pid {
         self.pid()
     }
 
-    /// Waits until the elector has a child, and returns the first one, which is the supervisor.
+    /// Waits until the elector has a child, the supervisor, and returns its pid.
     pub fn supervisor(&self) -> Pid {
         let elector = self.elector();
         eventually_some(&format!("{} has a supervisor", self.name), || children(elector).first().copied())
@@ -110,17 +110,17 @@ impl Running {
         self.wait();
     }
 
-    /// Returns the output on stderr so far: leaderrun's log and the command's own output.
+    /// Returns what was written to stderr so far, by leaderrun (its log) and by the command.
     pub fn log(&self) -> String {
         self.stderr.text()
     }
 
-    /// Returns the output on stdout so far: the command's, or that of a subcommand of leaderrun.
+    /// Returns what was written to stdout so far, by the command or by a subcommand of leaderrun.
     pub fn output(&self) -> String {
         self.stdout.text()
     }
 
-    /// Returns whether no process has stdout open any more.
+    /// Returns whether stdout has been read to its end.
     pub fn output_has_ended(&self) -> bool {
         self.stdout.reader.is_finished()
     }

@@ -32,12 +32,13 @@ pub struct TlsMaterial {
 }
 
 impl Material {
-    /// Reads the files that the configuration names. If a file cannot be used, perhaps because it is only half written,
-    /// its previous contents are used. The first reason for this is returned too.
+    /// Reads the files that the configuration names. If a credential cannot be used, perhaps because its file is only
+    /// half written, the previous one from the same source is used; a certificate and its key are kept together. The
+    /// first reason for this is returned too.
     ///
     /// # Errors
-    /// Fails if a file cannot be used and has no previous contents, or if a password or an issued token cannot be sent
-    /// in a header.
+    /// Fails if a credential cannot be used and there is no previous one from the same source, or if a password or an
+    /// issued token cannot be sent in a header.
     pub fn read(
         config: &ConnectionConfig,
         issued: Option<&IssuedCredentials>,
@@ -116,8 +117,8 @@ fn read_authorization(
     }
 }
 
-/// Returns what was read. If reading failed, returns the earlier contents, if there are any, and stores the error in
-/// `failure`, unless `failure` already contains one.
+/// Returns what was read. If it cannot be used, returns `earlier`, if there is one, and stores the error in `failure`,
+/// unless `failure` already contains one.
 fn or_previous<T>(
     read: Result<T, ConfigError>,
     earlier: Option<T>,

@@ -68,12 +68,13 @@ impl Authorities {
         self.certificates.contains(certificate)
     }
 
-    /// Returns the authorities that may issue certificates at this time. As in Go, an authority may not issue
-    /// certificates while its own certificate is not valid. Authorities that [`Certificate`] cannot parse are included.
+    /// Returns the authorities that may issue certificates at `now`. As in Go, an authority may not issue certificates
+    /// while its own certificate is not valid. Authorities that only webpki can parse are included, because the system
+    /// trusts them.
     pub fn anchors(&self, now: UnixTime) -> Vec<TrustAnchor<'_>> {
         let may_issue = |der: &&CertificateDer<'_>| {
             Certificate::parse(der)
-                .is_none_or(|certificate| certificate.may_issue() && certificate.why_invalid(now).is_none())
+                .is_none_or(|certificate| certificate.may_issue() && certificate.validity_problem(now).is_none())
         };
         let certificates = self.certificates.iter().filter(may_issue);
         certificates.filter_map(|der| anchor_from_trusted_cert(der).ok()).collect()
@@ -88,8 +89,8 @@ impl Authorities {
             .any(|der| Certificate::parse(der).is_none_or(|certificate| certificate.allows_intermediates(count)))
     }
 
-    /// Returns whether an authority without name constraints, which are not checked here, has issued this certificate
-    /// directly and may still issue certificates.
+    /// Returns whether an authority that may issue certificates at `now` has directly issued this one. Authorities with
+    /// name constraints do not count, because the constraints are not evaluated here.
     pub fn have_issued(&self, certificate: &Certificate, now: UnixTime) -> bool {
         let Some((message, algorithm, signature)) = certificate.signed_parts() else { return false };
         let has_signed = |der: &CertificateDer<'_>| {
@@ -99,17 +100,17 @@ impl Authorities {
         };
         self.certificates.iter().any(|der| {
             let issuer = Certificate::parse(der).filter(|issuer| certificate.names_issuer(issuer));
-            let issuer = issuer.filter(|issuer| issuer.may_issue() && issuer.why_invalid(now).is_none());
+            let issuer = issuer.filter(|issuer| issuer.may_issue() && issuer.validity_problem(now).is_none());
             issuer.is_some_and(|issuer| !issuer.has_name_constraints()) && has_signed(der)
         })
     }
 
-    /// Returns why the certificate of the only authority is not valid at this time; `None` if it is valid, or if there
-    /// are several authorities.
-    pub fn why_invalid(&self, now: UnixTime) -> Option<String> {
+    /// Returns why the certificate of the only authority is not valid at `now`; `None` if it is valid, or if there are
+    /// several authorities.
+    pub fn validity_problem(&self, now: UnixTime) -> Option<String> {
         let [only] = &self.certificates[..] else { return None };
         let certificate = Certificate::parse(only)?;
-        let reason = certificate.why_invalid(now)?;
+        let reason = certificate.validity_problem(now)?;
         Some(format!("the only trusted authority {certificate}, cannot be used: {reason}"))
     }
 }

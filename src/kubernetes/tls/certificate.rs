@@ -19,7 +19,8 @@ const SERVER_PURPOSES: [ObjectIdentifier; 2] = [
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// The extensions that may be critical in the certificate of an authority: those that Go supports.
+/// The extensions that may be critical in the certificate of an authority. Others may limit what it may issue in ways
+/// that neither webpki nor this module checks.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.14"), // subject key identifier
     ObjectIdentifier::new_unwrap("2.5.29.15"), // key usage
@@ -78,7 +79,7 @@ impl Certificate {
     pub fn may_issue(&self) -> bool {
         self.is_authority()
             && self.may_sign_certificates()
-            && self.is_for_servers()
+            && self.permits_server_auth()
             && self.has_only_known_critical_extensions()
     }
 
@@ -151,8 +152,8 @@ impl Certificate {
         })
     }
 
-    /// Returns whether a server may use this certificate.
-    fn is_for_servers(&self) -> bool {
+    /// Returns whether the extended key usage, if there is one, permits server authentication.
+    fn permits_server_auth(&self) -> bool {
         match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
             Ok(Some((_, ExtendedKeyUsage(purposes)))) => {
                 purposes.iter().any(|purpose| SERVER_PURPOSES.contains(purpose))
@@ -162,20 +163,20 @@ impl Certificate {
         }
     }
 
-    /// Checks that a server may use this certificate at this time.
+    /// Checks that a server may use this certificate at `now`.
     ///
     /// # Errors
     /// Returns the reason why a server may not use it.
     pub fn check_server(&self, now: UnixTime) -> Result<(), String> {
-        match self.why_invalid(now) {
+        match self.validity_problem(now) {
             Some(reason) => Err(reason),
-            None if self.is_for_servers() => Ok(()),
+            None if self.permits_server_auth() => Ok(()),
             None => Err("it is not for servers".to_owned()),
         }
     }
 
-    /// Returns why this time is outside the validity period of the certificate; `None` if it is inside.
-    pub fn why_invalid(&self, now: UnixTime) -> Option<String> {
+    /// Returns why the certificate is not valid at `now`, not yet or no longer; `None` if it is valid.
+    pub fn validity_problem(&self, now: UnixTime) -> Option<String> {
         let validity = self.0.tbs_certificate().validity();
         let now = now.as_secs();
         if now < validity.not_before.to_unix_duration().as_secs() {

@@ -22,7 +22,7 @@ pub fn reason(
 ) -> String {
     match error {
         Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
-            let own_reason = Certificate::parse(der).and_then(|certificate| certificate.why_invalid(now));
+            let own_reason = Certificate::parse(der).and_then(|certificate| certificate.validity_problem(now));
             own_reason.unwrap_or_else(|| "a certificate between it and the authority is not valid now".to_owned())
         }
         Error::CertNotValidForName(names) => {
@@ -38,7 +38,7 @@ pub fn reason(
             };
             format!("it is for {}, not for {name}; {remedy}", presented.join(", "))
         }
-        Error::UnknownIssuer => match authorities.why_invalid(now) {
+        Error::UnknownIssuer => match authorities.validity_problem(now) {
             Some(reason) => reason,
             None if authorities.is_system_store => {
                 "this system does not trust its issuer; set certificate-authority in the kubeconfig".into()

@@ -1,4 +1,4 @@
-//! Examines whether this machine meets the requirements of a lock file.
+//! Checks whether this machine meets the requirements of a lock file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::telemetry::log::printable_error;
 /// The request timeout. It does not matter, because nothing is written.
 const UNUSED_TIMEOUT: Duration = Duration::ZERO;
 
-/// Examines whether a candidate can use the lock file at `path`.
+/// Checks whether a candidate can use the lock file at `path`.
 pub fn examine(path: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     match FileLock::new(path, UNUSED_TIMEOUT) {

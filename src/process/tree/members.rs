@@ -94,7 +94,11 @@ impl Members {
     fn walk_from(&mut self, unread: &mut Vec<(i32, bool)>, proc: &Proc, mut visit: impl FnMut(Member)) -> bool {
         let mut walked_threads = 0;
         while let Some((number, is_added)) = unread.pop() {
-            let Some(stat) = proc.stat(number).ok().filter(|stat| !stat.is_dead()) else { continue };
+            let stat = match proc.stat(number) {
+                Ok(stat) if !stat.is_dead() => stat,
+                Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => return false,
+                _ => continue,
+            };
             // By now, the number may belong to another process, or the process may have been found in another list.
             let is_known = |number: i32| self.numbers.binary_search(&number).is_ok();
             if !is_added && (is_known(number) || !is_known(stat.parent)) {

@@ -34,7 +34,7 @@ pub struct Reaped {
     /// How the main process ended, if it did.
     pub main_ended: Option<Ended>,
     /// The signal that suspended the main process, if one did.
-    pub main_suspended: Option<i32>,
+    pub main_suspended_by: Option<i32>,
     /// Whether at least one child has ended.
     pub any_ended: bool,
     /// Whether no child is left, dead or alive.
@@ -44,8 +44,8 @@ pub struct Reaped {
 }
 
 /// Reaps a limited number of dead children of this thread. During a kill (`is_killing`) the limit is higher. Returns
-/// what happened to the child `main`, and whether children are left. The function allocates no memory, because it runs
-/// before every kill.
+/// what happened to the child `main`, and whether children are left. The function allocates no memory, because a kill
+/// must not wait for memory.
 pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
     let flags = libc::WNOHANG | libc::WUNTRACED | libc::__WALL | libc::__WNOTHREAD;
     let mut reaped = Reaped::default();
@@ -65,7 +65,7 @@ pub fn reap(main: Option<Pid>, is_killing: bool) -> Reaped {
             }
             _ if libc::WIFSTOPPED(status) => {
                 if is_main {
-                    reaped.main_suspended = Some(libc::WSTOPSIG(status));
+                    reaped.main_suspended_by = Some(libc::WSTOPSIG(status));
                 }
             }
             _ => {

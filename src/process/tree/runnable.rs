@@ -66,20 +66,20 @@ mod tests {
     #[test]
     fn busy_threads_count_as_runnable_and_sleeping_threads_do_not() {
         let (idle, busy) = (200, 2);
-        let (ends, asleep) = (AtomicBool::new(false), Barrier::new(idle + 1));
+        let (stop, barrier) = (AtomicBool::new(false), Barrier::new(idle + 1));
         let proc = Proc::open().unwrap();
         thread::scope(|scope| {
-            (0..idle).for_each(|_| drop(scope.spawn(|| asleep.wait())));
+            (0..idle).for_each(|_| drop(scope.spawn(|| barrier.wait())));
             (0..busy).for_each(|_| {
                 drop(scope.spawn(|| {
-                    while !ends.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) {
                         spin_loop()
                     }
                 }))
             });
             let estimates: Vec<u32> = (0..5).map(|_| estimate(&proc, &[getpid().as_raw()], 0)).collect();
-            ends.store(true, Ordering::Relaxed);
-            asleep.wait();
+            stop.store(true, Ordering::Relaxed);
+            barrier.wait();
             assert!(estimates.iter().any(|estimate| (1..30).contains(estimate)), "{estimates:?}");
         });
     }

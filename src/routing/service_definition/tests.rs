@@ -1,4 +1,4 @@
-//! Tests that ports and addresses are matched with the definition of a Service, and that unsuitable Services are
+//! Tests that ports and addresses are checked against the definition of a Service, and that unsuitable Services are
 //! refused.
 
 use super::*;
@@ -79,7 +79,7 @@ fn a_service_that_does_not_use_leaderruns_slices_is_refused() {
 }
 
 #[test]
-fn addresses_are_matched_with_the_families_of_the_service() {
+fn addresses_are_checked_against_the_families_of_the_service() {
     let single = definition(json!({ "ipFamilies": ["IPv4"] }));
     assert!(single.has_family("IPv4") && !single.has_family("IPv6") && !single.is_dual_stack());
     assert_eq!(single.unserved_family(&["IPv4"]), None);

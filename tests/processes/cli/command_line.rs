@@ -82,7 +82,7 @@ fn the_message_about_an_invalid_command_line_says_what_is_wrong() {
     }
 }
 
-/// The file or the context may be mended later, so the status is 69, which lets systemd restart the unit.
+/// Somebody may fix the file or the context later, so the status is 69, which lets systemd restart the unit.
 #[testkit::test]
 fn an_unusable_file_or_context_is_not_a_usage_error() {
     let missing = scratch::directory("kubeconfig").join("none").to_str().expect("the path is UTF-8").to_owned();
@@ -186,7 +186,8 @@ fn the_message_about_an_invalid_variable_names_the_variable() {
 }
 
 #[testkit::test]
-fn a_variable_whose_name_is_mistyped_is_reported() {
+fn only_a_mistyped_variable_is_reported() {
+    // Kubernetes sets the second and third variable for a Service `leaderrun`, and an outer leaderrun sets the fourth.
     let mut a = Candidate::new("a", &TestLock::file())
         .env("LEADERRUN_WIAT", "1m")
         .env("LEADERRUN_SERVICE_HOST", "10.0.0.1")
@@ -305,7 +306,7 @@ fn the_command_has_the_signal_state_and_descriptors_that_it_has_without_leaderru
     let script = "grep ^Sig /proc/$$/status | grep -v SigQ; for fd in /proc/$$/fd/?; do echo ${fd##*/}; done; \
                   echo end";
     let change_signal_state = |command: &mut Command| {
-        // SAFETY: only system calls are made between fork and exec.
+        // SAFETY: the closure calls only async-signal-safe functions.
         unsafe {
             command.pre_exec(|| {
                 libc::signal(libc::SIGHUP, libc::SIG_IGN);
@@ -348,7 +349,7 @@ fn help_and_version_are_printed_to_stdout() {
 #[testkit::test]
 fn leaderrun_exits_with_the_status_of_the_command_even_if_its_parent_ignores_sigchld() {
     let ignore_sigchld = |command: &mut Command| {
-        // SAFETY: only one system call is made between fork and exec.
+        // SAFETY: signal(2) is async-signal-safe.
         unsafe {
             command.pre_exec(|| {
                 libc::signal(libc::SIGCHLD, libc::SIG_IGN);
@@ -363,7 +364,7 @@ fn leaderrun_exits_with_the_status_of_the_command_even_if_its_parent_ignores_sig
     let ignored = a.output().split_whitespace().last().and_then(|mask| u64::from_str_radix(mask, 16).ok());
     assert!(
         ignored.is_some_and(|mask| mask & 1 << (libc::SIGCHLD - 1) != 0),
-        "the command should inherit that SIGCHLD is ignored: {}",
+        "the command should inherit the ignored SIGCHLD: {}",
         a.output()
     );
 }

@@ -30,7 +30,8 @@ end
 "#;
 
 /// A zsh script that prints the completions of each command line on one line. zsh only completes words on a terminal,
-/// so the script types each line and Tab into a terminal.
+/// so the script types each line and Tab into a terminal. Its `compadd` records what is offered: `-A` collects the
+/// matches without offering them. Calls that already have `-O`, `-A` or `-D` offer nothing, so they are not recorded.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 script=$1 offered=$2; shift 2
@@ -121,10 +122,11 @@ fn assert_completes(name: &str, shell: impl Fn(&PathBuf, &[&str]) -> Command) {
     fs::write(&script, printed.expect("leaderrun can be started").stdout).expect("the script can be written");
     let lines = EXPECTED.map(|(line, ..)| line);
     let mut command = shell(&script, &lines);
-    let output = command.env_remove("LEADERRUN_LOCK").stdin(Stdio::null()).output().expect("the shell can be started");
+    let output = command.stdin(Stdio::null()).output().expect("the shell can be started");
     let (offers, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(offers.lines().count(), lines.len(), "{name}: {offers}{errors}");
     for ((line, wanted, unwanted), offers) in EXPECTED.into_iter().zip(offers.lines()) {
+        // Some shells offer whole paths, or options followed by an equals sign.
         let words: BTreeSet<&str> =
             offers.split_whitespace().map(|word| word.rsplit('/').next().unwrap_or(word)).collect();
         let words: BTreeSet<&str> = words.into_iter().map(|word| word.trim_end_matches('=')).collect();

@@ -10,7 +10,7 @@ use serde_json::json;
 use testkit::exit_status::{NOT_ACQUIRED, UNAVAILABLE};
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, scratch};
 
-/// Durations that are longer than a candidate with `--wait 0s` may take to give up.
+/// Long durations. A candidate with `--wait 0s` must give up well before any of them has passed.
 const LONG_DURATIONS: [&str; 6] = ["--lease-duration", "1h", "--renew-deadline", "30m", "--retry-period", "1m"];
 
 /// Returns a candidate that does not wait, as in a crontab.
@@ -61,10 +61,10 @@ fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
                 "there should be neither output nor a log"
             );
         }
-        let variables =
+        let with_variables =
             Candidate::without_options("b").env("LEADERRUN_CONFLICT_EXIT_CODE", "4").env("LEADERRUN_WAIT", "0s");
         let kubeconfig = lock.kubeconfig.iter().map(|path| format!("--kubeconfig={}", path.display()));
-        let mut b = variables.args(["--lock", &lock.name]).args(kubeconfig).run(["true"]);
+        let mut b = with_variables.args(["--lock", &lock.name]).args(kubeconfig).run(["true"]);
         b.wait_for_exit(4);
         let expected = format!("could not acquire {} within LEADERRUN_WAIT=0s: it is held by a", lock.name);
         assert!(b.log().contains(&expected), "{}", b.log());
@@ -78,6 +78,7 @@ fn a_lock_whose_command_is_not_due_is_a_conflict() {
     a.wait_for_exit(0);
     let mut b = Candidate::new("b", &lock).args(["--wait", "0s", "-E", "9"]).run(["true"]);
     b.wait_for_exit(9);
+    // The time begins with the year.
     assert!(b.log().contains("within --wait 0s: its command is not due before 20"), "{}", b.log());
 }
 

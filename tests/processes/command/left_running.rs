@@ -73,10 +73,10 @@ fn a_daemon_is_stopped_when_the_elector_is_killed() {
     let lock = TestLock::file();
     let mut a = start_daemon(&lock, &["--wait-for", "all"]);
     a.wait_for_log("waiting for what it left running");
-    let command = descendants(a.supervisor());
+    let processes = descendants(a.supervisor());
     // The supervisor then stops the command, because the lock is no longer renewed.
     kill(a.elector(), Signal::SIGKILL).expect("the process is alive");
-    eventually("the daemon is dead", || command.iter().all(|process| !is_alive(process)));
+    eventually("the daemon is dead", || processes.iter().all(|process| !is_alive(process)));
     a.wait();
     assert!(a.output().contains("stopping"), "{}", a.output());
 }

@@ -1,6 +1,6 @@
 //! Tests of hand-overs and takeovers between this build and the last release, in both directions.
 //!
-//! `LEADERRUN_LAST_RELEASE` is the path of the last release's program.
+//! `LEADERRUN_LAST_RELEASE` is the path of the last release's `leaderrun` binary. Without it, these tests are skipped.
 
 use std::path::Path;
 use std::time::Duration;
@@ -98,7 +98,7 @@ fn the_other_build_acquires_every_kind_of_lock_after_a_release() {
 }
 
 #[testkit::test(requires = check_last_release())]
-fn the_other_build_takes_over_expired_records_in_annotations_and_two_objects() {
+fn the_other_build_takes_over_expired_locks_in_annotations_and_in_two_objects() {
     for kind in ["configmap", "endpoints+lease"] {
         assert_takeover_in_both_directions(|| TestLock::of_kind(kind), lose_lock_in_partition);
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Lifetime, Proxy, TestLock, Witnesses, is_alive};
 
-/// Cuts off the leader `a`, whose witness gets `words`. Checks that the standby `b` takes over, but only after `a`'s
-/// command is dead. Returns the witnesses.
+/// Cuts off the leader `a`. `words` select the behavior of its command (see [`testkit::witness::run`]). Checks that the
+/// standby `b` takes over, but only after `a`'s command is dead. Returns the witnesses.
 fn assert_takeover_after_partition(words: &[&str]) -> Witnesses {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());

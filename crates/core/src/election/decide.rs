@@ -239,9 +239,9 @@ impl Election {
         // the first reply, no holder is known, so the time is shorter.
         Some(match &self.observed {
             Some(observed) => {
-                observed.takeable_at().max(self.last_reply) + self.config.preference.claim_delay + lease_duration
+                observed.takeable_at().max(self.last_usable_reply) + self.config.preference.claim_delay + lease_duration
             }
-            None => self.last_reply + lease_duration.min(FIRST_REPLY_TIMEOUT),
+            None => self.last_usable_reply + lease_duration.min(FIRST_REPLY_TIMEOUT),
         })
     }
 }

@@ -13,15 +13,16 @@
 //! 3. Wait until a reply or a watch event arrives, until [`Election::next_timeout`], until the command has ended, or
 //!    until you want to end the candidacy. Call `step` with everything that has arrived. Calling it early or without
 //!    inputs is harmless. `step` decides in which order simultaneous inputs are processed.
-//! 4. For [`Now::boot`], use a clock that never goes back and keeps running while the machine is suspended. Its
-//!    readings never leave the machine. The readings of [`Now::wall`] are written to the record. If that clock is wrong
-//!    or jumps, a minimum hold may end too early or too late, but two commands never overlap.
-//! 5. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
+//! 4. After [`ElectionAction::StartLeading`] the command may run until the tenure's `stop`. Every
 //!    [`ElectionAction::Extend`] postpones that instant. At `kill`, send SIGKILL to every process of the command that
-//!    is left. [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) reserves the time in which these processes end.
-//!    Report [`ElectionInputs::command_gone`] only when no process of the command is left, because the lock is then
-//!    released.
-//! 6. The election is over after [`ElectionAction::Finish`].
+//!    is left. They then have at least [`MIN_KILL_MARGIN`](crate::timing::MIN_KILL_MARGIN) to die before another
+//!    candidate takes over. Report [`ElectionInputs::command_gone`] only when no process of the command is left,
+//!    because the lock is then released.
+//! 5. The election is over after [`ElectionAction::Finish`].
+//!
+//! For [`Now::boot`], use a clock that never goes back and keeps running while the machine is suspended. Its readings
+//! never leave the machine. The readings of [`Now::wall`] are written to the record. If that clock is wrong or jumps, a
+//! minimum hold may end too early or too late, but two commands never overlap.
 //!
 //! # The rules
 //!
@@ -38,8 +39,8 @@
 //!   the first one succeeded. If so, the tenure begins at the first one's T0.
 //! - If there are many candidates, their claims are spread over time; see `contention.rs`.
 //! - A lock that is held by a run can be released only by that run, or by a user with `leaderrun release --force`.
-//!   After another client has emptied, deleted or replaced the record, candidates that observed the holder wait for its
-//!   lease duration.
+//!   If another client empties, deletes or replaces the record, its holder is *displaced*: candidates that observed it
+//!   wait for its lease duration.
 
 mod contention;
 mod decide;
@@ -85,17 +86,17 @@ const FORBIDDEN_WATCH_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause that a server's `Retry-After` can impose on a standby.
 const MAX_REQUESTED_PAUSE: Duration = Duration::from_secs(60);
 
-/// After this many refused requests since the last reply that was neither [`Reply::Refused`] nor [`Reply::Unknown`], a
-/// candidate whose `wait` is zero gives up. An API server that is just starting may refuse one.
-const MAX_REFUSALS_WITHOUT_WAITING: u32 = 2;
+/// After this many refused requests since the last usable reply, a candidate whose `wait` is zero gives up. An API
+/// server that is just starting may refuse one.
+const ZERO_WAIT_MAX_REFUSALS: u32 = 2;
 
 /// After this many reads that failed with [`Reply::Unknown`], a candidate whose `wait` is zero gives up, if it has not
 /// read the record yet.
-const MAX_FAILED_READS_WITHOUT_WAITING: u32 = 3;
+const ZERO_WAIT_MAX_FAILED_READS: u32 = 3;
 
 /// The longest pause after a failed request of a candidate whose `wait` is zero, unless the server requests a longer
 /// one.
-const MAX_PAUSE_WITHOUT_WAITING: Duration = Duration::from_secs(1);
+const ZERO_WAIT_MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest time that a candidate whose `wait` is zero tries to read the record for the first time, even if the
 /// lease duration is longer.
@@ -105,8 +106,8 @@ const FIRST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 /// late sends more than one.
 const MAX_RENEWALS_PER_RETRY_PERIOD: u32 = 4;
 
-/// The maximum number of writes of this run whose `renewTime` is remembered. With the default durations, a tenure ends
-/// before the leader has sent this many writes, so every write that a read may still return is remembered.
+/// The maximum number of writes of this run whose `renewTime` is remembered. With the default durations, fewer writes
+/// fit between a renewal and the end of its tenure, so every write that a read may still return is remembered.
 const MAX_OWN_RENEW_TIMES: usize = 32;
 
 /// A request whose reply is awaited.
@@ -177,20 +178,20 @@ pub struct Election {
     /// The leader that may be preempted.
     preemption: Option<Preemption>,
     timers: Timers,
-    /// When the last reply arrived that was neither [`Reply::Refused`] nor [`Reply::Unknown`]; the start of the
-    /// candidacy if there was none.
-    last_reply: Instant,
-    /// The number of requests that were refused since `last_reply`.
+    /// When the last usable reply arrived, which is one that is neither [`Reply::Refused`] nor [`Reply::Unknown`]; the
+    /// start of the candidacy if there was none.
+    last_usable_reply: Instant,
+    /// The number of requests that were refused since `last_usable_reply`.
     refusals: u32,
-    /// The number of requests since `last_reply` whose result is unknown, except claims, renewals and releases.
+    /// The number of reads and requests to step down since `last_usable_reply` whose result is unknown.
     failed_reads: u32,
     watch: WatchState,
     /// Whether the watch was replaced or dropped in this step, so the remaining events in the inputs belong to the old
     /// watch and are ignored.
     watch_events_are_stale: bool,
-    /// The number of watches that broke or were refused since the last [`ElectionNotice::Watching`]. The count restarts
-    /// at one with a watch that was requested at least a lease duration before it broke. Watches that end cleanly do
-    /// not change it.
+    /// The number of watches that broke or were refused since the last [`ElectionNotice::Watching`]. A watch that
+    /// lasted for at least a lease duration has worked: if it breaks, the count restarts at one. Watches that end
+    /// cleanly do not change it.
     broken_watches: u32,
     /// Whether [`ElectionNotice::Polling`] has been reported, and [`ElectionNotice::Watching`] has not been reported
     /// since.
@@ -202,7 +203,7 @@ pub struct Election {
     /// Whether [`ElectionAction::StepDown`] was returned.
     step_down_requested: bool,
     /// How late the scheduler wakes this candidate's thread.
-    delay: Duration,
+    wakeup_delay: Duration,
     random: Random,
     /// The actions of the current step.
     actions: Vec<ElectionAction>,
@@ -226,7 +227,7 @@ impl Election {
             may_claim: true,
             preemption: None,
             timers: Timers::default(),
-            last_reply: now.boot,
+            last_usable_reply: now.boot,
             refusals: 0,
             failed_reads: 0,
             watch: WatchState::Closed,
@@ -236,7 +237,7 @@ impl Election {
             claiming: false,
             conflicts: 0,
             step_down_requested: false,
-            delay: Duration::ZERO,
+            wakeup_delay: Duration::ZERO,
             random: Random::with_seed(seed),
             actions: Vec::new(),
         }
@@ -278,7 +279,7 @@ impl Election {
 
     /// Returns when to call [`step`](Self::step) next if nothing arrives before then.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let bound = match &self.phase {
+        let phase_timeout = match &self.phase {
             ElectionPhase::Finished | ElectionPhase::Leading { taken: true, .. } => return None,
             ElectionPhase::Waiting => self.waits_until().into_iter().chain(self.timers.get(Timer::WatchSettled)).min(),
             ElectionPhase::Leading { .. } => None,
@@ -288,7 +289,7 @@ impl Election {
             Some(_) => self.timers.get(Timer::RequestTimeout),
             None => self.next_request_at(),
         };
-        bound.into_iter().chain(next).min()
+        phase_timeout.into_iter().chain(next).min()
     }
 
     /// Returns the record as last seen (`None` if it did not exist) and the instant from which the lock may be acquired
@@ -310,14 +311,14 @@ impl Election {
 
     /// Sets how late the scheduler wakes this candidate's thread. Renewals are sent earlier by that delay, but at most
     /// four times in a retry period.
-    pub fn set_delay(&mut self, delay: Duration) {
-        self.delay = delay;
+    pub fn set_wakeup_delay(&mut self, delay: Duration) {
+        self.wakeup_delay = delay;
     }
 
     /// Returns the time from one renewal to the next.
     fn renewal_interval(&self) -> Duration {
         let retry_period = self.config.timing.retry_period();
-        retry_period.saturating_sub(self.delay).max(retry_period / MAX_RENEWALS_PER_RETRY_PERIOD)
+        retry_period.saturating_sub(self.wakeup_delay).max(retry_period / MAX_RENEWALS_PER_RETRY_PERIOD)
     }
 
     fn handle_timeout(&mut self, now: Now) {
@@ -344,7 +345,7 @@ impl Election {
         let timing = &self.config.timing;
         let (least, most) = match self.phase {
             ElectionPhase::Waiting if has_zero_wait => {
-                (self.draw_retry_pause().min(MAX_PAUSE_WITHOUT_WAITING), MAX_REQUESTED_PAUSE)
+                (self.draw_retry_pause().min(ZERO_WAIT_MAX_PAUSE), MAX_REQUESTED_PAUSE)
             }
             ElectionPhase::Waiting => (self.draw_retry_pause(), MAX_REQUESTED_PAUSE),
             // A leader retries soon, because its tenure ends soon. The time for a release is also short.

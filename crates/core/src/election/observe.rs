@@ -7,8 +7,7 @@ use super::observed_record::{ObservedRecord, precedes};
 use super::protocol::{ElectionAction, ElectionNotice, Leadership, Now, Outcome, Reply};
 use super::timers::Timer;
 use super::{
-    Election, ElectionPhase, MAX_FAILED_READS_WITHOUT_WAITING, MAX_REFUSALS_WITHOUT_WAITING, SILENT_WATCH_LIMIT,
-    WatchState, Write,
+    Election, ElectionPhase, SILENT_WATCH_LIMIT, WatchState, Write, ZERO_WAIT_MAX_FAILED_READS, ZERO_WAIT_MAX_REFUSALS,
 };
 use crate::instant::Instant;
 use crate::record::{Record, RunId, Stored, Version};
@@ -28,7 +27,7 @@ impl Election {
         let Some(request) = self.pending.take() else { return };
         self.timers.stop(Timer::RequestTimeout);
         if !matches!(reply, Reply::Refused { .. } | Reply::Unknown { .. }) {
-            (self.last_reply, self.refusals, self.failed_reads) = (now.boot, 0, 0);
+            (self.last_usable_reply, self.refusals, self.failed_reads) = (now.boot, 0, 0);
         }
         match reply {
             Reply::Read(stored) => {
@@ -94,7 +93,7 @@ impl Election {
             }
             Reply::Refused { retry_after } => {
                 self.refusals += 1;
-                if self.is_waiting() && self.has_zero_wait() && self.refusals >= MAX_REFUSALS_WITHOUT_WAITING {
+                if self.is_waiting() && self.has_zero_wait() && self.refusals >= ZERO_WAIT_MAX_REFUSALS {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
                 self.back_off(now.boot, retry_after);
@@ -104,7 +103,7 @@ impl Election {
                     self.failed_reads = self.failed_reads.saturating_add(1);
                 }
                 let knows_nothing = self.is_waiting() && self.observed.is_none();
-                if knows_nothing && self.has_zero_wait() && self.failed_reads >= MAX_FAILED_READS_WITHOUT_WAITING {
+                if knows_nothing && self.has_zero_wait() && self.failed_reads >= ZERO_WAIT_MAX_FAILED_READS {
                     return self.stop_waiting(now, Outcome::Unreachable);
                 }
                 // Before the candidacy ends, a read must show whether this write acquired or released the lock.

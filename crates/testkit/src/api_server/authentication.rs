@@ -88,14 +88,15 @@ fn impersonate(store: &Store, user: Identity, headers: &HeaderMap, target: &Targ
 fn check_impersonation(store: &Store, user: &Identity, wanted: &Identity, target: &Target) -> Result<()> {
     let account = service_account(&wanted.name);
     let mode = if account.is_some() { "serviceaccount" } else { "user-info" };
-    let check = |verb: &str, group: &str| {
-        let groups = wanted.groups.iter().map(|name| ("groups", "", name.as_str()));
+    let check = |verb: &str, api_group: &str| {
+        let impersonated_groups = wanted.groups.iter().map(|name| ("groups", "", name.as_str()));
         let user_or_account = match account {
             Some((namespace, name)) => ("serviceaccounts", namespace, name),
             None => ("users", "", wanted.name.as_str()),
         };
-        [user_or_account].into_iter().chain(groups).try_for_each(|(resource, namespace, name)| {
-            let [verb, group, resource, namespace, name] = [verb, group, resource, namespace, name].map(str::to_owned);
+        [user_or_account].into_iter().chain(impersonated_groups).try_for_each(|(resource, namespace, name)| {
+            let [verb, group, resource, namespace, name] =
+                [verb, api_group, resource, namespace, name].map(str::to_owned);
             let access = Access { verb, group, resource, namespace, name, ..Access::default() };
             rbac::authorize(store, user, &Target::Resource(access))
         })

@@ -59,7 +59,7 @@ fn rename(
 pub fn errors(resource: &Resource, before: Option<&Value>, event: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = namespace_error(event).into_iter().collect();
     if event["eventTime"].is_string() {
-        errors.extend(event_time_errors(event));
+        errors.extend(timed_event_errors(event));
     }
     if resource.group == EVENTS_GROUP {
         errors.extend(series_errors(before, event));
@@ -84,15 +84,15 @@ fn namespace_error(event: &Value) -> Option<FieldError> {
         .then(|| FieldError::invalid("involvedObject.namespace", object_namespace, "does not match event.namespace"))
 }
 
-/// Returns the errors in an Event that has an `eventTime`.
-fn event_time_errors(event: &Value) -> Vec<FieldError> {
+/// Returns the errors in an Event that has an `eventTime`. They name the fields as Kubernetes' internal type does.
+fn timed_event_errors(event: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let controller = text(&event["reportingComponent"]);
     if controller.is_empty() {
         errors.push(FieldError::required("reportingController", ""));
     }
-    let reasons = names::key_errors(controller);
-    errors.extend(reasons.iter().map(|why| FieldError::invalid("reportingController", controller, why)));
+    let problems = names::key_errors(controller);
+    errors.extend(problems.iter().map(|problem| FieldError::invalid("reportingController", controller, problem)));
     for (field, required, limit) in
         [("reportingInstance", true, 128), ("action", true, 128), ("reason", true, 128), ("message", false, 1024)]
     {
@@ -128,9 +128,9 @@ fn creation_errors(event: &Value) -> Vec<FieldError> {
     if !event["eventTime"].is_string() {
         errors.push(FieldError::required("eventTime", ""));
     }
-    let kind = text(&event["type"]);
-    if !matches!(kind, "Normal" | "Warning") {
-        errors.push(FieldError::invalid("type", "", format_args!("has invalid value: {kind}")));
+    let event_type = text(&event["type"]);
+    if !matches!(event_type, "Normal" | "Warning") {
+        errors.push(FieldError::invalid("type", "", format_args!("has invalid value: {event_type}")));
     }
     let deprecated = ["firstTimestamp", "lastTimestamp", "count", "source"].into_iter();
     let set_fields = deprecated.filter(|field| !event[*field].is_null());

@@ -39,7 +39,7 @@ fn a_leader_that_is_woken_late_renews_earlier_by_that_delay() {
         .map(|pair| (Duration::from_millis(pair.0), Duration::from_millis(pair.1)))
     {
         let mut driver = Driver::leading();
-        driver.election.set_delay(delay);
+        driver.election.set_wakeup_delay(delay);
         driver.advance(2 * SECOND);
         let renewal = driver.expect_write();
         driver.reply_to_write(renewal);

@@ -8,6 +8,7 @@ fn the_exit_waits_for_the_release_up_to_a_timeout() {
     let mut driver = leading(now);
     driver.supervisor_reports(now, gone(End::Exited(0), false));
     assert_eq!(driver.take_actions(), [command_gone(true)]);
+    // Half of the renew deadline of four seconds, plus `RELEASE_SLACK`.
     assert_eq!(driver.elector.next_timeout(), Some(now + Duration::from_millis(2500)));
     assert_eq!(driver.exit_at(now), None);
     // A signal shortens the wait.
@@ -37,7 +38,7 @@ fn a_claim_that_is_sent_during_the_shutdown_extends_the_time_for_the_release() {
 }
 
 #[test]
-fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
+fn a_candidate_may_rejoin_after_a_loss_unless_it_was_told_to_stop() {
     let now = start_time();
     let exit_after = |action: &dyn Fn(&mut Driver), status: i32, lost: bool| {
         let mut driver = leading(now);
@@ -52,8 +53,12 @@ fn a_candidate_may_rejoin_after_a_loss_unless_its_end_was_requested() {
     assert_eq!(exit_after(&|_| {}, 0, true), Some(LOST));
     assert_eq!(exit_after(&sends(libc::SIGHUP), 0, true), Some(LOST), "SIGHUP only reloads the command");
     assert_eq!(exit_after(&sends(libc::SIGTERM), 0, true), without_rejoining);
-    let status_of_a_loss = 76;
-    assert_eq!(exit_after(&|_| {}, status_of_a_loss, false), Some(ExitReason::Command(End::Exited(status_of_a_loss))));
+    let status_for_a_loss = 76;
+    assert_eq!(
+        exit_after(&|_| {}, status_for_a_loss, false),
+        Some(ExitReason::Command(End::Exited(status_for_a_loss))),
+        "a command may itself exit with leaderrun's status for a loss"
+    );
 
     let mut driver = leading(now);
     driver.supervisor_dies(now);

@@ -11,6 +11,9 @@ const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
 /// The metric with the time since the lock was last read, written or watched successfully.
 const AGE: &str = "leaderrun_last_success_age_seconds";
 
+/// The lease duration in [`testkit::TIMING`], in seconds.
+const LEASE_DURATION: f64 = 6.0;
+
 /// Waits until the response for a path is 503 and contains this reason.
 #[track_caller]
 fn wait_for_failure(running: &Running, path: &str, reason: &str) {
@@ -43,7 +46,7 @@ impl Fixture {
     fn assert_recovers(self) {
         self.proxy.heal();
         wait_for_status(&self.standby, "/readyz", 200);
-        wait_for_samples(&self.standby, "the standby has read the lock", |samples| samples.value(AGE) < 6.0);
+        wait_for_samples(&self.standby, "the standby has read the lock", |samples| samples.value(AGE) < LEASE_DURATION);
         self.witnesses.assert_one_at_a_time(1);
     }
 }
@@ -54,7 +57,7 @@ fn a_standby_in_a_partition_is_not_ready() {
     fixture.proxy.partition();
     wait_for_failure(&fixture.standby, "/readyz", "has not been read or watched successfully for");
     assert!(
-        samples(&fixture.standby).value(AGE) > 6.0,
+        samples(&fixture.standby).value(AGE) > LEASE_DURATION,
         "the standby should stay ready until the lease duration has passed"
     );
     assert_eq!(

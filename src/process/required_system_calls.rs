@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::system_call::SystemCallError;
 
 /// A system call: its name, its number and its arguments.
-type TestCall = (&'static str, c_long, [c_long; 4]);
+type Probe = (&'static str, c_long, [c_long; 4]);
 
 /// An argument that the kernel does not accept.
 const INVALID: c_long = -1;
@@ -21,7 +21,7 @@ const CPU_CLOCK: c_long = libc::CLOCK_THREAD_CPUTIME_ID as c_long;
 
 /// The calls that are tried, with arguments that keep them from changing anything. Calls that the C library or Rust's
 /// runtime also needs are omitted, because without them leaderrun could not have reached this check.
-const TEST_CALLS: [TestCall; 20] = [
+const PROBES: [Probe; 20] = [
     ("clock_gettime", libc::SYS_clock_gettime, [CPU_CLOCK, 0, 0, 0]),
     ("epoll_create1", libc::SYS_epoll_create1, [INVALID, 0, 0, 0]),
     ("epoll_ctl", libc::SYS_epoll_ctl, [INVALID, 0, 0, 0]),
@@ -44,12 +44,12 @@ const TEST_CALLS: [TestCall; 20] = [
     ("wait4", libc::SYS_wait4, [0, 0, INVALID, 0]),
 ];
 
-/// Tries the system calls that leaderrun cannot work without.
+/// Probes the system calls that leaderrun cannot work without.
 ///
 /// # Errors
 /// Fails with the first call that the kernel does not support, or that a sandbox refuses.
 pub fn check() -> Result<(), SystemCallError> {
-    for (name, number, [first, second, third, fourth]) in TEST_CALLS {
+    for (name, number, [first, second, third, fourth]) in PROBES {
         // SAFETY: every pointer is null, which the kernel refuses or does not use.
         let result = unsafe { libc::syscall(number, first, second, third, fourth, 0, 0) };
         check_result(name, result)?;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_needed_call_is_refused_on_this_machine() {
+    fn no_required_system_call_is_refused_on_this_machine() {
         check().unwrap();
     }
 }
