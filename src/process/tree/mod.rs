@@ -489,17 +489,17 @@ mod tests {
     use super::*;
 
     /// Runs `test` in a child of this process that has a live child. Returns what `test` returned.
-    fn with_live_child(test: impl FnOnce(&Tree) -> bool) -> bool {
+    fn with_live_child(test: impl FnOnce(&mut Tree) -> bool) -> bool {
         // SAFETY: the C library keeps its allocator usable in a child of a process with several threads.
         let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
-            let tree = Tree::open("1").unwrap();
+            let mut tree = Tree::open("1").unwrap();
             // SAFETY: the child only makes system calls.
             let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
                 loop {
                     pause();
                 }
             };
-            let result = test(&tree);
+            let result = test(&mut tree);
             let _ = kill(child, Signal::SIGKILL);
             // SAFETY: `_exit` has no preconditions. Exit handlers of the test process must not run here.
             unsafe { libc::_exit(result.into()) }
@@ -510,16 +510,33 @@ mod tests {
         }
     }
 
+    /// Keeps this process from opening descriptors.
+    fn forbid_descriptors() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+    }
+
+    #[test]
+    fn a_scan_without_a_free_descriptor_keeps_the_count() {
+        let keeps_count = |tree: &mut Tree| {
+            tree.scan(None);
+            let before = tree.count();
+            forbid_descriptors();
+            tree.scan(None);
+            before.processes == 1 && tree.count().processes == 1
+        };
+        assert!(with_live_child(keeps_count));
+    }
+
     #[test]
     fn a_child_counts_as_dead_only_if_it_is_known_to_be_dead() {
-        assert!(!with_live_child(Tree::has_only_dead_children));
-        let without_descriptors = |tree: &Tree| {
-            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-            setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        assert!(!with_live_child(|tree| tree.has_only_dead_children()));
+        let without_descriptors = |tree: &mut Tree| {
+            forbid_descriptors();
             tree.has_only_dead_children()
         };
         assert!(!with_live_child(without_descriptors));
-        let with_dead_child = |tree: &Tree| {
+        let with_dead_child = |tree: &mut Tree| {
             tree.children().into_iter().for_each(|child| kill(child, Signal::SIGKILL).unwrap());
             testkit::eventually("all children are dead", || tree.has_only_dead_children());
             true
