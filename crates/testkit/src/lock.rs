@@ -32,6 +32,14 @@ impl TestLock {
         Self { name: format!("{}/job", Cluster::shared().new_namespace()), kubeconfig: Some(kubeconfig) }
     }
 
+    /// Like [`TestLock::lease`], but reached by the user `candidate`, who may use the lease only with these verbs.
+    pub fn lease_with_verbs(verbs: &[&str]) -> Self {
+        let lock = Self::lease_through(Cluster::shared().kubeconfig_for("candidate"));
+        let rules = json!([rbac_rule("leases", &["job"], verbs)]);
+        Cluster::shared().set_permissions(lock.namespace(), "candidate", rules);
+        lock
+    }
+
     /// Returns a lock file in a new directory.
     pub fn file() -> Self {
         let path = scratch::directory("lock").join("job.lease");

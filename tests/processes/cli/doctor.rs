@@ -26,12 +26,7 @@ fn subjects(doctor: &Running, grade: &str) -> Vec<String> {
 
 #[testkit::test]
 fn the_doctor_confirms_what_works() {
-    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().set_permissions(
-        lock.namespace(),
-        "candidate",
-        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
-    );
+    let lock = TestLock::lease_with_verbs(&CANDIDATE_VERBS);
     let doctor = doctor(&lock, &["--lease-duration", "60s", "--renew-deadline", "30s", "--retry-period", "2s"], 0);
     let confirmed = subjects(&doctor, "ok ");
     for subject in ["API", "latency", "get", "create", "update", "watch", "clocks"] {

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use testkit::exit_status::LOST;
-use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually, rbac_rule};
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Match, Proxy, TestLock, Witnesses, eventually};
 
 /// Returns the Events in the namespace of a lock.
 fn events(lock: &TestLock) -> Vec<Value> {
@@ -72,12 +72,7 @@ fn a_loss_is_recorded_as_an_event() {
 
 #[testkit::test]
 fn a_candidate_without_permission_to_write_events_logs_no_warning() {
-    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().set_permissions(
-        lock.namespace(),
-        "candidate",
-        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
-    );
+    let lock = TestLock::lease_with_verbs(&CANDIDATE_VERBS);
     let mut a = Candidate::new("a", &lock).run_script("true");
     a.wait_for_exit(0);
     assert!(!a.log().contains("warning"), "{}", a.log());

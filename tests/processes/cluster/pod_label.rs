@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::exit_status::LOST;
 use testkit::{
     CANDIDATE_VERBS, Candidate, Client, Cluster, Match, Proxy, ReceivedRequest, TestLock, Witnesses, eventually,
-    proxy::Hold, rbac_rule,
+    proxy::Hold,
 };
 
 /// The option for the leader's label.
@@ -309,12 +309,7 @@ fn a_late_response_is_still_used_to_remove_the_label() {
 
 #[testkit::test]
 fn a_candidate_without_permission_to_label_pods_can_still_lead() {
-    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().set_permissions(
-        lock.namespace(),
-        "candidate",
-        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
-    );
+    let lock = TestLock::lease_with_verbs(&CANDIDATE_VERBS);
     let witnesses = Witnesses::new();
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);

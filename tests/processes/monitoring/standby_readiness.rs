@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use testkit::http::{get, leader_report, samples, status, wait_for_samples, wait_for_status};
-use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually, rbac_rule};
+use testkit::{CANDIDATE_VERBS, Candidate, Cluster, Proxy, Running, TestLock, Witnesses, eventually};
 
 /// The option that serves HTTP on any free port.
 const HTTP: [&str; 2] = ["--http", "127.0.0.1:0"];
@@ -78,12 +78,7 @@ fn a_standby_whose_api_server_is_down_is_not_ready() {
 
 #[testkit::test]
 fn a_standby_that_may_no_longer_read_is_not_ready() {
-    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().set_permissions(
-        lock.namespace(),
-        "candidate",
-        json!([rbac_rule("leases", &["job"], &CANDIDATE_VERBS)]),
-    );
+    let lock = TestLock::lease_with_verbs(&CANDIDATE_VERBS);
     let witnesses = Witnesses::new();
     let mut a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
@@ -98,12 +93,7 @@ fn a_standby_that_may_no_longer_read_is_not_ready() {
 
 #[testkit::test]
 fn a_standby_that_may_not_write_is_not_ready() {
-    let lock = TestLock::lease_through(Cluster::shared().kubeconfig_for("candidate"));
-    Cluster::shared().set_permissions(
-        lock.namespace(),
-        "candidate",
-        json!([rbac_rule("leases", &["job"], &["get", "watch"])]),
-    );
+    let lock = TestLock::lease_with_verbs(&["get", "watch"]);
     let a = Candidate::new("a", &lock).args(HTTP).run_script("true");
     a.wait_for_log("not allowed to ");
     wait_for_failure(&a, "/readyz", "is free, but attempts to acquire it are refused\n");
