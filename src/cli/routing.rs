@@ -78,7 +78,7 @@ fn check_lock(lock: &LockName, slots: Option<SlotCount>, origins: Origins<'_>) -
     // There is room for the greatest slot number, so the limit does not depend on the number of slots.
     let longest = MAX_LOCK_NAME_LENGTH - slots.map_or(0, |_| format!("-{}", SlotCount::MAX_NUMBER).len());
     if !lock.kind.is_in_cluster() {
-        let reason = "traffic is only routed to the leader of a lock in a cluster";
+        let reason = "routing traffic to the leader requires a lock in a cluster";
         return Err(UsageError::new(origin.given(), reason).for_example(origin.with("default/my-job")));
     }
     let length = lock.name.len();

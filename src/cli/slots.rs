@@ -1,4 +1,4 @@
-//! Checks that the lock and the routing can be used with `--slots`, or without it.
+//! Checks that the lock and the routing target are compatible with `--slots`, or with its absence.
 
 use super::origin::Origins;
 use super::usage_error::UsageError;
@@ -8,8 +8,8 @@ use crate::routing::{RoutingTarget, SLOT_PLACEHOLDER};
 /// Checks that each slot can have its own lock and, if traffic is routed, its own label or Service.
 ///
 /// # Errors
-/// Fails if they cannot, or if the label or Service contains a placeholder for the slot number although the lock has no
-/// slots.
+/// Fails if the slots cannot each have their own lock, label or Service, or if the label or Service contains a
+/// placeholder for the slot number although the lock has no slots.
 pub fn check_slots(
     lock: &LockName,
     slots: Option<SlotCount>,
@@ -27,7 +27,7 @@ pub fn check_slots(
         return Err(UsageError::new(origin.given(), reason).try_instead(origin.with(&in_single_object.to_string())));
     }
     lock.kind.check_name(&lock.in_slot(SlotCount::MAX_NUMBER).name).map_err(|problem| {
-        // A remedy in the message would be about a name without a slot number.
+        // The remedy is dropped from the message, because it would suggest a name without a slot number.
         let (problem, _) = problem.split_once("; ").unwrap_or((&problem, ""));
         let reason = format!("the slot number is appended to the name, and the result is not valid: {problem}");
         UsageError::new(origin.given(), reason).for_example(origin.with("my-job"))

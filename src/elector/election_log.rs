@@ -17,7 +17,8 @@ use crate::process::clock;
 
 /// Decides what is logged about an election, and how often.
 pub struct ElectionLog {
-    /// The name of the whole lock, including all slots.
+    /// The lock's name for lines about all of its slots: the result of
+    /// [`name_with_slots`](super::open_lock::name_with_slots).
     name: String,
     identity: String,
     tolerated_clock_rate: f64,
@@ -37,19 +38,19 @@ pub struct ElectionLog {
     reminder: Option<Reminder>,
 }
 
-/// The lines that were logged about the election in one slot, as far as they affect later lines.
+/// The facts about one slot that decide what is logged about it next.
 struct SlotLog {
     name: String,
     /// The last warning that the watch is forbidden.
     watch_refusal: Option<FailureMessage>,
-    /// The last error from a watch that was allowed, unless it was logged as the reason for polling.
+    /// The last watch error other than a missing permission, until it is logged as the reason for polling.
     watch_failure: Option<String>,
     last_notice: Option<ElectionNotice>,
 }
 
 impl ElectionLog {
-    /// Creates the log of an election that begins now. `name` is the name of the whole lock, and `slots` are the names
-    /// of its slots.
+    /// Creates the log of an election that begins now. `name` is the result of
+    /// [`name_with_slots`](super::open_lock::name_with_slots), and `slots` are the names of the locks of all slots.
     pub fn new(name: String, slots: Vec<String>, identity: String, timing: &Timing) -> Self {
         let slot = |name| SlotLog { name, watch_refusal: None, watch_failure: None, last_notice: None };
         Self {
@@ -67,7 +68,7 @@ impl ElectionLog {
         }
     }
 
-    /// Returns the name of the whole lock.
+    /// Returns the lock's name for lines about all of its slots.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -142,7 +143,7 @@ impl ElectionLog {
     }
 
     /// Logs each error from a watch for debugging. If the watch is forbidden, also logs a warning, unless it repeats
-    /// the last one. Keeps any other error as the reason for the warning that the record is polled.
+    /// the last one. Remembers any other error, so that the warning about polling can state it as the reason.
     pub fn watch_failed(&mut self, slot: usize, error: &LockError) {
         log_events::watch_failed(&self.slots[slot].name, &error.message);
         if error.kind != LockErrorKind::Forbidden {
@@ -190,7 +191,7 @@ impl ElectionLog {
         self.reminder = None;
         self.must_log_wait = false;
         let name = &self.slots[slot].name;
-        log_notices::note_leadership(name, fencing_token);
+        log_notices::set_led_lock(name, fencing_token);
         log_events::leading(name, fencing_token, self.tolerated_clock_rate);
     }
 
@@ -266,7 +267,7 @@ mod tests {
         let error = LockError { kind, message: message.to_owned(), retry_after: None, role: None };
         log.request_finished(0, RequestKind::Write, &Err(error), None);
         assert_eq!(log.last_failure(), Some(message));
-        let held = ElectionNotice::Held { holder: "b".to_owned(), since: None, takeable_in: 15 * second };
+        let held = ElectionNotice::Held { holder: "b".to_owned(), since: None, acquirable_in: 15 * second };
         log.notify(0, held);
         assert_eq!(log.last_failure(), None);
     }

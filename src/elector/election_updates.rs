@@ -69,12 +69,12 @@ impl ElectionUpdates {
             None => 0..election.slot_count(),
         };
         let observed = slots.filter_map(|slot| election.election(slot).observed());
-        if let Some((record, takeable_at)) = observed.min_by_key(|(_, takeable_at)| *takeable_at) {
+        if let Some((record, acquirable_at)) = observed.min_by_key(|(_, acquirable_at)| *acquirable_at) {
             self.observer.notify(Update::Observed(Observed {
                 holder: record.map(|record| record.holder_identity.clone()).unwrap_or_default(),
                 since: record.and_then(|record| record.acquire_time),
                 transitions: record.map(|record| record.lease_transitions),
-                takeable_at: takeable_at + self.claim_delay,
+                acquirable_at: acquirable_at + self.claim_delay,
             }));
         }
     }

@@ -9,8 +9,9 @@ use leaderrun_core::instant::Instant;
 /// message that varies each time does not flood the log.
 const BURST: usize = 3;
 
-/// The first pause, which begins when an error is logged. Until it ends, only other errors are logged, up to [`BURST`].
-/// Each pause is twice as long as the previous one, up to [`MAX_PAUSE`].
+/// The length of the first pause. A pause begins when an error is logged while no pause is running. During a pause,
+/// only errors that have not been logged yet are logged, and only until [`BURST`] different errors have been logged in
+/// total. Each pause is twice as long as the previous one, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_secs(10);
 
 const MAX_PAUSE: Duration = Duration::from_secs(600);
@@ -68,9 +69,9 @@ impl ErrorThrottle {
         must_log
     }
 
-    /// Returns whether to log the last failure although [`handle_failure`](Self::handle_failure) returned false,
-    /// because it may end leadership: true unless the last logged line already reports a failure. If this returns true,
-    /// the caller must log the failure.
+    /// Decides again whether to log a failure that [`handle_failure`](Self::handle_failure) suppressed, because the
+    /// failure may end leadership. Returns false if the last logged line already reports a failure. If this returns
+    /// true, the caller must log the failure. Call this only after `handle_failure` has returned false.
     pub fn handle_urgent_failure(&mut self) -> bool {
         !mem::replace(&mut self.is_logged_as_failing, true)
     }
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successful_read_does_not_end_failing_writes() {
+    fn a_successful_read_does_not_end_a_write_failure() {
         let mut throttle = ErrorThrottle::default();
         assert!(throttle.handle_failure(at(0), RequestKind::Write, "refused"));
         assert!(!throttle.handle_success(RequestKind::Read));
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_urgent_failure_is_logged_even_within_the_pause() {
+    fn an_urgent_failure_is_logged_even_during_a_pause() {
         let mut throttle = ErrorThrottle::default();
         assert!(throttle.handle_failure(at(0), RequestKind::Write, "no response"));
         assert!(!throttle.handle_urgent_failure(), "the failure is logged already");

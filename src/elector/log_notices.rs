@@ -44,7 +44,7 @@ struct LedLock {
 static OPTIONS: OnceLock<QuotedOptions> = OnceLock::new();
 
 /// Stores the options that log lines name, as the user gave them.
-pub fn note_options(options: QuotedOptions) {
+pub fn set_options(options: QuotedOptions) {
     let _ = OPTIONS.set(options);
 }
 
@@ -53,7 +53,7 @@ fn options() -> &'static QuotedOptions {
 }
 
 /// Stores the lock that this process leads from now on.
-pub fn note_leadership(lock: &str, fencing_token: &str) {
+pub fn set_led_lock(lock: &str, fencing_token: &str) {
     let _ = LED_LOCK.set(LedLock { lock: lock.to_owned(), fencing_token: fencing_token.to_owned() });
 }
 
@@ -74,14 +74,14 @@ pub fn signal_permission(permission: SignalPermission) {
 /// Logs a notice of the election.
 pub fn election(lock: &str, notice: &ElectionNotice) {
     match notice {
-        ElectionNotice::Held { holder, since, takeable_in } => {
-            let (holder, takeable_in) = (printable_holder(holder), format_duration(*takeable_in));
+        ElectionNotice::Held { holder, since, acquirable_in } => {
+            let (holder, acquirable_in) = (printable_holder(holder), format_duration(*acquirable_in));
             let since = since.map(|since| format!("{since:.0}"));
             let held = match &since {
                 Some(since) => format!("is held by {holder}, which acquired it at {since}"),
                 None => format!("is held by {holder}"),
             };
-            let sentence = format!("{lock} {held}; it expires {takeable_in} after the last renewal");
+            let sentence = format!("{lock} {held}; it expires {acquirable_in} after the last renewal");
             log_events::held(lock, &holder, since.as_deref(), &sentence);
         }
         ElectionNotice::ReleasedByForce { holder } => {

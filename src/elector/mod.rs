@@ -123,7 +123,7 @@ pub fn run(
     log::abort_on_panic();
     log_notices::signal_permission(signal_permission::signal_permission());
     config.unknown_variable_warnings.iter().for_each(|sentence| log_events::unknown_variable(sentence));
-    log_notices::note_options(config.options.clone());
+    log_notices::set_options(config.options.clone());
     let ElectorConfig { on_lost, repeats, conflict_status, .. } = config;
     let executed_at = clock::now();
     let (result, saved_counters) =

@@ -13,11 +13,12 @@ use crate::lock::{self, Lock, LockConfig, LockName, SlotCount};
 /// The slack that is added to [`lock::OPEN_TIMEOUT`], so that the timeouts of the individual steps expire first.
 const OPEN_SLACK: Duration = Duration::from_secs(1);
 
-/// If opening a lock takes longer than this, leaderrun logs what it is waiting for.
+/// The time after which leaderrun logs what it is waiting for while it opens a lock.
 const SLOW_OPENING: Duration = Duration::from_secs(5);
 
-/// Opens the lock, or the locks of all its slots, and returns its full name too. Returns `None` if the lock is not open
-/// at the end of `--wait`; if that is zero, after slightly more than [`lock::OPEN_TIMEOUT`].
+/// Opens the lock, or the locks of all its slots, and also returns the lock's full name. Returns `None` if the lock is
+/// still not open when `--wait` has passed. With `--wait 0s`, the limit is slightly more than [`lock::OPEN_TIMEOUT`]
+/// instead.
 ///
 /// # Errors
 /// Fails if the lock cannot be used.
@@ -28,7 +29,8 @@ pub async fn open_lock(
 ) -> anyhow::Result<Option<(Vec<Box<dyn Lock>>, LockName)>> {
     let lock_name = name_with_slots(&lock.name, lock.slots);
     let mut opening = pin!(lock::open_slots(lock, access, config.timing.request_timeout(), &config.run));
-    // With `--wait 0s`, the candidate does not wait for a holder, but the lock still needs time to be opened.
+    // With `--wait 0s`, the candidate does not wait for another holder to release the lock, but opening the lock still
+    // takes time.
     let limit = config.wait.map(|wait| if wait.is_zero() { lock::OPEN_TIMEOUT + OPEN_SLACK } else { wait });
     let logged_after = limit.map_or(SLOW_OPENING, |limit| limit.min(SLOW_OPENING));
     if let Ok(opened) = timeout(logged_after, &mut opening).await {
@@ -52,7 +54,7 @@ pub fn still_opening(access: &ClusterAccess) -> String {
     format!("still waiting for {awaited}")
 }
 
-/// Returns the name of a lock for log lines about all its slots.
+/// Returns the lock's name, followed by the number of its slots if it has any, as log lines show it.
 pub fn name_with_slots(name: &LockName, slots: Option<SlotCount>) -> String {
     slots.map_or_else(|| name.to_string(), |slots| format!("{name} ({slots} slots)"))
 }

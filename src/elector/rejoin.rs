@@ -1,7 +1,8 @@
 //! Waits for the lock again: after a loss with `--on-lost rejoin`, and after a success with `--every`.
 //!
 //! leaderrun re-executes its own program with execve(2). The process stays the same, which is necessary if it is PID 1
-//! of a container, but it keeps no state of the previous leadership.
+//! of a container, but apart from what is passed in environment variables, it keeps no state from the previous
+//! leadership.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -24,7 +25,8 @@ use crate::telemetry::log::LOG_START_VARIABLE;
 /// The variable with the number of quick losses in a row. It is not for users, and the command does not inherit it.
 pub const LOSSES_VARIABLE: &str = "LEADERRUN_LOSSES_IN_A_ROW";
 
-/// The variable with the saved counters. It is not for users, and the command does not inherit it.
+/// The variable with the values of the metrics' counters and histograms, so that they continue after a rejoin. It is
+/// not for users, and the command does not inherit it.
 pub const COUNTERS_VARIABLE: &str = "LEADERRUN_COUNTED";
 
 /// A loss is quick if it occurs within this time after leaderrun was executed. This includes the time that leaderrun
@@ -55,8 +57,8 @@ pub enum NotRejoined {
 
 /// Re-executes leaderrun, after a pause that grows with the number of quick losses in a row.
 ///
-/// `executed_at` is when leaderrun was last executed. After the exec it continues the log that began at `log_start`,
-/// and continues to count from the saved `counters`.
+/// `executed_at` is when leaderrun was last executed. `counters` is the value for [`COUNTERS_VARIABLE`], and
+/// `log_start` is when the log began. Both are passed on, so that the metrics and the log continue after the exec.
 ///
 /// # Errors
 /// Fails if a signal that ends leaderrun arrives during the pause, or if a system call fails.

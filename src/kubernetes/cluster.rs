@@ -108,7 +108,7 @@ impl Cluster {
         self.watches.clone()
     }
 
-    /// Returns what requests are waiting for before they can be sent, if they have waited for more than a second.
+    /// Returns what requests are waiting for, if they have been held up for more than a second before being sent.
     pub fn waiting_for(&self) -> Option<String> {
         self.transport.waiting_for()
     }

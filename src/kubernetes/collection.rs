@@ -1,4 +1,4 @@
-//! Requests for the objects of one kind in one namespace, as JSON.
+//! Requests for the objects of one kind in one namespace or in all namespaces, as JSON.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use super::resource::Resource;
 /// How long the API server keeps a watch open, in seconds. kube has the same default.
 const WATCH_SECONDS: u32 = 290;
 
-/// The maximum number of objects in one page of a list. Large objects are requested in smaller pages.
+/// The maximum number of objects in one page of a list. The page size is reduced if a response is too large.
 const MAX_PAGE_SIZE: u32 = 500;
 
 /// The page size is divided by this number when a response is too large.
 const PAGE_REDUCTION: u32 = 4;
 
 const JSON: &str = "application/json";
-/// The format of a list that contains only the metadata of each object. A server without this format sends whole
-/// objects.
+/// The format of a list that contains only the metadata of each object. A server that does not support this format
+/// sends whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// The query parameter that names leaderrun in the `managedFields` of an object.
 const FIELD_MANAGER: &str = "?fieldManager=leaderrun";
 
-/// Objects of one kind in one namespace.
+/// The objects of one kind in one namespace, or in all namespaces if `namespace` is empty.
 #[derive(Clone)]
 pub struct Collection {
     cluster: Cluster,
@@ -57,13 +57,13 @@ pub enum ObjectEvent {
 }
 
 impl Collection {
-    /// Creates the collection of a kind's objects in a namespace. Requests have no timeout until one is
-    /// [set](Self::with_timeout). A request ends when its future is dropped.
+    /// Returns a handle to the objects of one kind in a namespace, or in all namespaces if `namespace` is empty.
+    /// Requests have no timeout until one is [set](Self::with_timeout). A request ends when its future is dropped.
     pub fn new(cluster: &Cluster, resource: &'static Resource, namespace: &str) -> Self {
         Self { cluster: cluster.clone(), resource, namespace: namespace.to_owned(), timeout: None, list_format: JSON }
     }
 
-    /// Returns what requests are waiting for before they can be sent, if they have waited for more than a second.
+    /// Returns what requests are waiting for, if they have been held up for more than a second before being sent.
     pub fn waiting_for(&self) -> Option<String> {
         self.cluster.waiting_for()
     }

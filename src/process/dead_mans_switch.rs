@@ -4,9 +4,10 @@
 //! only they have it open, because it is closed on exec. The *signaling* socket is set up so that the kernel then sends
 //! SIGKILL to the command's process group.
 //!
-//! No process needs to keep the signaling socket open. It was sent through itself, so it is in the receive queue of the
-//! held socket, which the kernel empties only after the signal. Therefore the command does not have it, and cannot
-//! disable the switch by closing descriptors, as Python and Java do in the processes that they start.
+//! No process needs to keep the signaling socket open: its descriptor is sent over the socket itself (SCM_RIGHTS), so
+//! the receive queue of the held socket contains a reference to it. When the held socket is closed, the kernel first
+//! sends the signal and only then discards that queue. The command therefore needs no descriptor for the switch, and
+//! cannot disable the switch by closing all inherited descriptors, as Python and Java do in their child processes.
 //!
 //! The switch does not kill processes that have left the process group, or that leaderrun's user may not signal.
 
@@ -30,7 +31,7 @@ pub struct DeadMansSwitch {
 }
 
 impl DeadMansSwitch {
-    /// Creates a switch that has no effect yet.
+    /// Creates a switch. It has no effect until it is [armed](Self::arm).
     ///
     /// # Errors
     /// Fails if the kernel refuses to create the sockets or to set their options.
@@ -54,8 +55,8 @@ impl DeadMansSwitch {
         self.held
     }
 
-    /// Makes the switch kill the process group of the calling process. It only makes system calls, so a forked child
-    /// may call it.
+    /// Arms the switch for the process group of the calling process. This function only makes system calls, so a forked
+    /// child may call it.
     ///
     /// # Errors
     /// Returns the error of the system call, which is not expected to fail.

@@ -2,22 +2,25 @@
 
 use std::fs;
 
-/// The bits of capabilities, from <linux/capability.h>.
+/// Capability bits, from <linux/capability.h>.
 const CAP_KILL: u64 = 1 << 5;
 const CAP_SETUID: u64 = 1 << 7;
 
 /// The processes that this process may signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalPermission {
-    /// Processes of any user. This process has CAP_KILL, or CAP_SETUID, with which a child can become that user.
+    /// Processes of any user. This process has CAP_KILL. Or it has CAP_SETUID, so it can signal through a child process
+    /// that first switches to the target's user.
     AnyUser,
-    /// Only processes of this process's own user.
+    /// Only processes of this process's own user, which is not root.
     OwnUser,
-    /// Only processes of root, because this process is root without these capabilities.
+    /// Only processes of this process's own user, which is root. This process has neither CAP_KILL nor CAP_SETUID. This
+    /// is a separate case because root is usually expected to be able to signal every process.
     OnlyRoot,
 }
 
-/// Returns which processes this process may signal.
+/// Returns which processes this process may signal. If that cannot be determined, returns
+/// [`OwnUser`](SignalPermission::OwnUser).
 pub fn signal_permission() -> SignalPermission {
     parse(&fs::read_to_string("/proc/self/status").unwrap_or_default())
 }

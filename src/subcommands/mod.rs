@@ -96,7 +96,8 @@ pub struct DoctorRequest {
     pub owner: Option<OwnerConfig>,
     pub timing: Timing,
     pub routing_target: Option<RoutingTarget>,
-    /// How this candidate would route traffic with that target.
+    /// The routing that this candidate would set up: `routing_target`, plus the candidate's own pod or addresses as the
+    /// destination. `None` if no traffic is routed.
     pub routing: Option<Routing>,
     /// Whether the run depends on the wall clock, for example because of `--min-hold`.
     pub uses_clock: bool,
@@ -110,7 +111,7 @@ fn no_run() -> RunId {
     RunId::new("")
 }
 
-/// Opens a lock, and returns it with its full name. Fails after [`OPEN_TIMEOUT`].
+/// Opens a lock, and returns it with its full name. Fails if this takes longer than [`OPEN_TIMEOUT`].
 async fn open(lock: LockName, access: &ClusterAccess) -> Result<(Box<dyn Lock>, LockName)> {
     with_open_timeout(access, lock::open(lock, access, REQUEST_TIMEOUT, &no_run())).await
 }
@@ -127,7 +128,7 @@ async fn open_slots(
 }
 
 /// Prints a warning if the lock has slots, according to the record of its first slot. Returns whether it has slots.
-async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
+async fn warn_if_slotted(lock: &LockName, access: &ClusterAccess) -> bool {
     let Ok((first, _)) = open(lock.in_slot(0), access).await else { return false };
     let Ok(Ok(Some(stored))) = timeout(REQUEST_TIMEOUT, first.get()).await else { return false };
     let Some(slot) = stored.record.slot else { return false };
@@ -136,8 +137,8 @@ async fn hint_at_slots(lock: &LockName, access: &ClusterAccess) -> bool {
     true
 }
 
-/// Waits until a lock or a cluster has been opened, for at most [`OPEN_TIMEOUT`]. The error after that time says what
-/// is still awaited.
+/// Waits until a lock or a cluster has been opened, with a timeout of [`OPEN_TIMEOUT`]. On timeout, the error says what
+/// was still pending.
 async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Output = Result<T>>) -> Result<T> {
     let timeout_error = |_| {
         let pending = access.waiting_for().unwrap_or_else(|| "a response from the file system".to_owned());
@@ -146,8 +147,9 @@ async fn with_open_timeout<T>(access: &ClusterAccess, opening: impl Future<Outpu
     timeout(OPEN_TIMEOUT, opening).await.map_err(timeout_error)?
 }
 
-/// Waits for the result of a request for the lock with this name, for at most [`REQUEST_TIMEOUT`]. The error after that
-/// time says what is still awaited, and an error because of a missing permission gets a remedy.
+/// Returns the result of a request for the lock with this name, with a timeout of [`REQUEST_TIMEOUT`]. On timeout, the
+/// error says what the request was still waiting for, if that is known. If a permission is missing, the error also
+/// suggests how to grant it.
 async fn with_request_timeout<T, E>(
     name: &LockName,
     lock: &dyn Lock,
@@ -157,8 +159,8 @@ where
     anyhow::Error: From<E>,
 {
     let timeout_error = |_| {
-        let pending = lock.waiting_for().map(|pending| format!(": still waiting for {pending}")).unwrap_or_default();
-        anyhow!("{name} did not respond within {}{pending}", format_duration(REQUEST_TIMEOUT))
+        let pending = lock.waiting_for().map(|pending| format!(", still waiting for {pending}")).unwrap_or_default();
+        anyhow!("cannot access {name}: timed out after {}{pending}", format_duration(REQUEST_TIMEOUT))
     };
     let failure = match timeout(REQUEST_TIMEOUT, request).await.map_err(timeout_error)? {
         Ok(result) => return Ok(result),

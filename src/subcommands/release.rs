@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::lock_status::LockStatus;
 use super::output::print;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_request_timeout};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, open, warn_if_slotted, with_request_timeout};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
@@ -40,11 +40,12 @@ pub async fn release(target: LockTarget, observe: Option<Duration>) -> Result<Co
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
     let before = with_request_timeout(&name, &*lock, lock.get()).await?;
-    if before.is_none() && hint_at_slots(&name, &access).await {
+    // If the lock has slots, candidates use only the locks of the slots. No candidate holds this one or waits for it.
+    if before.is_none() && warn_if_slotted(&name, &access).await {
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
     let record = before.as_ref().map(|stored| &stored.record);
-    // A record without a holder shows only by its mark that the holder has released the lock.
+    // If the record has no holder, only a mark proves that the holder released the lock.
     if record.is_some_and(|record| !record.is_held() && record.mark().is_some()) {
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     }
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(
             observation_with(Some(3600), None),
             Duration::from_secs(1200),
-            "the record is from another program or an older version of leaderrun"
+            "without a retry period in the record, the wait should be a third of the lease duration"
         );
         assert_eq!(observation_with(Some(6), Some(100)), MIN_OBSERVATION_TIME);
         assert_eq!(observation_time(None), Duration::from_secs(5));

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::lock_status::{LockState, LockStatus, escaped_json, expires};
 use super::output::{print, warn};
 use super::{
-    CommandOutput, OutputFormat, REQUEST_TIMEOUT, StatusRequest, hint_at_slots, open, open_slots, with_request_timeout,
+    CommandOutput, OutputFormat, REQUEST_TIMEOUT, StatusRequest, open, open_slots, warn_if_slotted,
+    with_request_timeout,
 };
 use crate::kubernetes::{Cluster, ClusterAccess};
 use crate::lock::{Lock, LockError, LockErrorKind, LockName, SlotCount};
@@ -36,7 +37,7 @@ pub async fn status(request: StatusRequest) -> Result<CommandOutput> {
     let (lock, name) = open(target.lock, &access).await?;
     let stored = with_request_timeout(&name, &*lock, lock.get()).await?;
     if stored.is_none() {
-        hint_at_slots(&name, &access).await;
+        warn_if_slotted(&name, &access).await;
     }
     if stored.is_none()
         && let Some(namespace) = &name.namespace

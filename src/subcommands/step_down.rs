@@ -10,7 +10,7 @@ use leaderrun_core::record::{Record, RunMark, Stored};
 use tokio::time::sleep;
 
 use super::lock_status::expires;
-use super::{CommandOutput, LockTarget, READ_INTERVAL, hint_at_slots, open, with_request_timeout};
+use super::{CommandOutput, LockTarget, READ_INTERVAL, open, warn_if_slotted, with_request_timeout};
 use crate::kubernetes::ClusterAccess;
 use crate::lock::{Lock, LockErrorKind, LockName};
 use crate::process::clock;
@@ -38,7 +38,7 @@ pub async fn step_down(target: LockTarget, wait: Wait) -> Result<CommandOutput> 
     let access = ClusterAccess::new(target.cluster);
     let (lock, name) = open(target.lock, &access).await?;
     let Some(asked) = with_request_timeout(&name, &*lock, ask(&*lock)).await? else {
-        hint_at_slots(&name, &access).await;
+        warn_if_slotted(&name, &access).await;
         return Ok(CommandOutput::sentence(&format!("{name} is free"), FREE));
     };
     let end = match wait {

@@ -288,7 +288,7 @@ impl<'a> MainLoop<'a> {
             tenure,
             signals: &self.inherited,
             terminal: self.terminal.choose_for_start(),
-            deadline: self.deadline.as_ref().map(AsFd::as_fd),
+            deadline_fd: self.deadline.as_ref().map(AsFd::as_fd),
             switch: self.switch.as_ref(),
         };
         match start.spawn() {

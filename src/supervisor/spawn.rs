@@ -21,16 +21,16 @@ use crate::process::signals::InheritedSignals;
 use crate::process::system_call::SystemCallError;
 use crate::process::terminal::Terminal;
 
-/// The message that a child writes to the exec pipe if no time was left just before exec, or the supervisor was dead.
+/// The message that a child writes to the exec pipe if, just before exec, no time was left or the supervisor was dead.
 /// It is shorter than an encoded failure, so it cannot be confused with one.
 const TOO_LATE: [u8; 1] = [0];
 
-/// systemd's variables that contain a pid: that of the process to which the passed sockets belong, and that of the
-/// process whose watchdog messages it expects.
+/// The systemd variables that contain a pid: that of the process to which sockets are passed, and that of the process
+/// that must send watchdog messages.
 const PID_VARIABLES: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 
-/// The variable in which newer versions of systemd identify, by the id of its pidfd, the process to which the sockets
-/// belong.
+/// The variable in which newer versions of systemd also identify the process to which sockets are passed, by the ID of
+/// its pidfd.
 const LISTEN_PIDFD_VARIABLE: &str = "LISTEN_PIDFDID";
 
 /// The arguments and environment of the command.
@@ -53,8 +53,8 @@ impl Program {
     }
 
     /// Sets the environment of the command: that of this process, without the variables in `removed` and with those in
-    /// `added`. A variable of systemd that contains the pid of the elector will contain that of the command. The
-    /// variable that identifies leaderrun by its pidfd is removed.
+    /// `added`. A systemd variable that contains the elector's pid is set to the command's pid instead.
+    /// `LISTEN_PIDFDID` is removed.
     pub fn set_environment(&mut self, removed: &[String], added: &[(String, String)], elector: Pid) {
         let elector = elector.to_string();
         let names_elector = |name: &&'static str| env::var(name).is_ok_and(|value| value == elector);
@@ -119,22 +119,23 @@ pub struct Start<'a> {
     pub tenure: Tenure,
     /// The signal state that leaderrun was started with. The command is started with the same state.
     pub signals: &'a InheritedSignals,
-    /// The terminal whose foreground process group becomes that of the command.
+    /// The terminal to give to the command, by making the command's process group its foreground process group.
     pub terminal: Option<&'a Terminal>,
-    /// The descriptor that `leaderrun check` reads.
-    pub deadline: Option<BorrowedFd<'a>>,
+    /// The descriptor from which `leaderrun check` reads the deadline. The command inherits it.
+    pub deadline_fd: Option<BorrowedFd<'a>>,
     pub switch: Option<&'a DeadMansSwitch>,
 }
 
 impl Start<'_> {
-    /// Forks, and executes the program in a new process group, unless the tenure's stop has passed by then. The kernel
-    /// kills the child when the supervisor dies.
+    /// Forks, and executes the program in a new process group, unless the tenure's stop time has passed by then.
+    /// The kernel kills the child when the supervisor dies.
     ///
     /// # Errors
     /// Fails if the kernel refuses to create a pipe or a process.
     pub fn spawn(self) -> Result<Spawned, SystemCallError> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SystemCallError::of("pipe2"))?;
         let supervisor = getpid();
+        // The C library implements fork with the system call clone, which is the one that a sandbox must allow.
         // SAFETY: this process has only one thread, so the child may call any function.
         match unsafe { fork() }.map_err(SystemCallError::of("clone"))? {
             ForkResult::Parent { child } => {
@@ -177,7 +178,7 @@ impl Start<'_> {
         }
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         self.switch.map_or(Ok(()), DeadMansSwitch::arm)?;
-        self.deadline.map_or(Ok(()), inherited_fd::pass_on)?;
+        self.deadline_fd.map_or(Ok(()), inherited_fd::pass_on)?;
         self.signals.restore()
     }
 }

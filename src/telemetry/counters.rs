@@ -12,7 +12,7 @@ use super::histogram::Histogram;
 /// client libraries.
 const RENEWAL_DURATION_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The number of buckets into which the renew deadline is divided for the margins of renewals.
+/// The histogram of renewal margins divides the renew deadline into this many buckets.
 const MARGIN_BUCKETS: u32 = 10;
 
 /// The values of the label `result`.
@@ -31,7 +31,7 @@ pub struct Counters {
     pub minimum_renewal_margin: Option<Duration>,
     pub watch_restarts: u64,
     pub command_starts: u64,
-    /// The ends of commands, by exit status as a shell shows it.
+    /// How many commands have ended, by exit status as a shell reports it; 124 if `--max-run` ended the command.
     pub command_ends: CounterByLabel,
     pub losses: CounterByLabel,
 }
@@ -53,7 +53,7 @@ impl Counters {
         }
     }
 
-    /// Counts a renewal that ended with this result after this long.
+    /// Counts a finished renewal by its result, and records how long it took.
     pub fn count_renewal(&mut self, result: RenewalResult, took: Duration) {
         self.renewals.increment(renewal_result(result));
         self.renewal_duration.observe(took);

@@ -49,13 +49,13 @@ impl Freshness {
         now.since(self.last_success.unwrap_or(self.started_at))
     }
 
-    /// Returns the reason why this candidate cannot take over, if there is one. `takeable_at` is the instant at which
+    /// Returns the reason why this candidate cannot take over, if there is one. `acquirable_at` is the instant at which
     /// the record, as last seen, may be taken over; `None` before the first read.
-    pub fn obstacle(&self, now: Instant, takeable_at: Option<Instant>) -> Option<Obstacle> {
-        let (Some(last_success), Some(takeable_at)) = (self.last_success, takeable_at) else {
+    pub fn obstacle(&self, now: Instant, acquirable_at: Option<Instant>) -> Option<Obstacle> {
+        let (Some(last_success), Some(acquirable_at)) = (self.last_success, acquirable_at) else {
             return Some(Obstacle { since: self.started_at, kind: ObstacleKind::NeverRead });
         };
-        let silent_until = takeable_at.min(last_success + SILENT_WATCH_LIMIT).max(last_success + self.lease_duration);
+        let silent_until = acquirable_at.min(last_success + SILENT_WATCH_LIMIT).max(last_success + self.lease_duration);
         if now >= silent_until + self.request_timeout {
             return Some(Obstacle { since: last_success, kind: ObstacleKind::NoResponse });
         }

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_bound_counts_the_durations_up_to_it() {
+    fn cumulative_counts_include_all_durations_up_to_each_bound() {
         let mut histogram = Histogram::new([0.5, 1.0]);
         for milliseconds in [250, 500, 750, 5000] {
             histogram.observe(Duration::from_millis(milliseconds));

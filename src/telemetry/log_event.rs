@@ -17,7 +17,8 @@ pub struct LogEvent {
     pub meaning: &'static str,
 }
 
-/// Defines log events, each as the function that logs it, and `EVENTS`, the table of them for the reference.
+/// Defines a logging function for each log event, and `EVENTS`, the table of these events, from which the reference is
+/// generated.
 ///
 /// An event has the form `LEVEL NAME(FIELD: TYPE, …; ARGUMENT: TYPE, …) "SENTENCE";`. The fields are for programs, the
 /// sentence is for people. The sentence can also contain the arguments, which are not logged as fields.

@@ -78,7 +78,7 @@ enum Reading {
 pub const METRICS: &[MetricDescription] = &[
     MetricDescription {
         name: "leader_election_master_status",
-        help: "Whether this candidate leads: 1 while its command may be alive, 0 otherwise. The name is that of client-go's metric.",
+        help: "Whether this candidate leads: 1 while its command may be alive, 0 otherwise. The metric has the same name in client-go.",
         label: None,
         reading: Reading::Gauge(|state, _| Some(f64::from(u8::from(state.is_leading())))),
     },
@@ -142,25 +142,25 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_lease_duration_seconds",
-        help: "Time for which a record is valid without a renewal, as configured.",
+        help: "Configured time for which a record is valid without a renewal.",
         label: None,
         reading: Reading::Gauge(|state, _| Some(state.config().lease_duration.as_secs_f64())),
     },
     MetricDescription {
         name: "leaderrun_renew_deadline_seconds",
-        help: "Time from the last renewal to the stop of the command, as configured.",
+        help: "Configured time after the last renewal at which the command is stopped.",
         label: None,
         reading: Reading::Gauge(|state, _| Some(state.config().renew_deadline.as_secs_f64())),
     },
     MetricDescription {
         name: "leaderrun_retry_period_seconds",
-        help: "Time from one renewal to the next, as configured.",
+        help: "Configured time from one renewal to the next.",
         label: None,
         reading: Reading::Gauge(|state, _| Some(state.config().retry_period.as_secs_f64())),
     },
     MetricDescription {
         name: "leaderrun_watch_restarts_total",
-        help: "Number of times the watch of the lock was opened again.",
+        help: "Number of times the watch on the lock was restarted.",
         label: None,
         reading: Reading::Counter(|state| Some(state.counters().watch_restarts)),
     },
@@ -172,7 +172,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_command_ends_total",
-        help: "Number of times the command ended, by exit status as a shell shows it.",
+        help: "Number of times the command ended, by exit status as a shell reports it.",
         label: Some(MetricLabel { name: "status", values: &["0"], is_open: true }),
         reading: Reading::CounterByLabel(|state| &state.counters().command_ends),
     },
@@ -184,7 +184,7 @@ pub const METRICS: &[MetricDescription] = &[
     },
     MetricDescription {
         name: "leaderrun_scheduling_delay_seconds",
-        help: "How late the scheduler wakes a thread. Deadlines are brought forward by that much. Absent until measured.",
+        help: "How late the scheduler wakes a thread: elector is the main thread of the elector process, election is its thread that runs the election, and supervisor is the supervisor process. Deadlines are brought forward by this delay. Absent until measured.",
         label: Some(MetricLabel { name: "thread", values: &["elector", "election", "supervisor"], is_open: false }),
         reading: Reading::GaugeByLabel(|state, _| {
             state.scheduling_delays().map(|(thread, delay)| (thread.into(), delay.as_secs_f64())).collect()
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_metrics_that_are_read_by_label_have_a_label() {
+    fn a_metric_has_a_label_if_and_only_if_it_is_read_by_label() {
         for metric in METRICS {
             let is_read_by_label = matches!(metric.reading, Reading::CounterByLabel(_) | Reading::GaugeByLabel(_));
             assert_eq!(is_read_by_label, metric.label.is_some(), "{}", metric.name);

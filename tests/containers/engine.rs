@@ -103,15 +103,16 @@ impl Candidate {
         self
     }
 
-    /// Starts the container with a witness as leaderrun's command. `words` select the witness's behavior (see
+    /// Starts the container with a witness as leaderrun's command. `arguments` select the witness's behavior (see
     /// [`testkit::witness::run`]).
-    pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Container {
-        self.run(&witnesses.command(words), witnesses)
+    pub fn run_witness(self, witnesses: &Witnesses, arguments: &[&str]) -> Container {
+        self.run(&witnesses.command(arguments), witnesses)
     }
 
-    /// Starts the container with a shell script as leaderrun's command. In the script, `$WITNESS` starts a witness.
-    pub fn run_script(self, witnesses: &Witnesses, words: &[&str], script: &str) -> Container {
-        let witness = witnesses.command(words).join(" ".as_ref());
+    /// Starts the container with a shell script as leaderrun's command. In the script, `$WITNESS` starts a witness with
+    /// these arguments.
+    pub fn run_script(self, witnesses: &Witnesses, arguments: &[&str], script: &str) -> Container {
+        let witness = witnesses.command(arguments).join(" ".as_ref());
         let script = script.replace("$WITNESS", &witness.to_string_lossy());
         self.run(&["/bin/sh", "-c", &script].map(OsString::from), witnesses)
     }

@@ -13,10 +13,10 @@ struct Pair {
 }
 
 impl Pair {
-    /// Starts both candidates with `options`. `words` select the behavior of the leader's command.
-    fn start(words: &[&str], options: &[&str]) -> Self {
+    /// Starts both candidates with `options`. `arguments` select the behavior of the leader's command.
+    fn start(arguments: &[&str], options: &[&str]) -> Self {
         let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-        let leader = Candidate::new("a", &lock).args(options).run_witness(&witnesses, words);
+        let leader = Candidate::new("a", &lock).args(options).run_witness(&witnesses, arguments);
         witnesses.wait_for("a", 1);
         let standby = Candidate::new("b", &lock).args(options).run_witness(&witnesses, &[]);
         standby.wait_for_log("held by a");
@@ -25,7 +25,7 @@ impl Pair {
 }
 
 #[testkit::test(requires = check_can_run_containers())]
-fn docker_stop_hands_over_when_the_command_has_ended() {
+fn after_docker_stop_the_leader_hands_over_once_the_command_has_ended() {
     let Pair { witnesses, leader, standby } = Pair::start(&["linger"], &[]);
     leader.docker(&["stop", "--time=20"]);
     witnesses.wait_for("b", 1);
@@ -63,9 +63,9 @@ fn a_leader_is_a_standby_after_docker_restart() {
 }
 
 /// While the container is paused, its command cannot be ended, and the other candidate takes over. When the container
-/// continues, its command runs until leaderrun kills it. leaderrun does not promise to prevent this short overlap.
+/// is unpaused, its command runs until leaderrun kills it. leaderrun does not promise to prevent this short overlap.
 #[testkit::test(requires = check_can_run_containers())]
-fn a_container_that_was_paused_past_its_lease_ends_its_command_when_it_continues() {
+fn a_container_that_was_paused_past_its_lease_ends_its_command_when_it_is_unpaused() {
     let Pair { witnesses, leader, standby: _standby } = Pair::start(&["ignore", "hidden"], &[]);
     leader.docker(&["pause"]);
     witnesses.wait_for("b", 1);

@@ -44,7 +44,7 @@ fn quoted(script: &str) -> String {
     format!("'{}'", script.replace('\'', r"'\''"))
 }
 
-/// A container with Debian, which is removed when this handle is dropped.
+/// A Debian container. It is removed when this handle is dropped.
 struct Debian(String);
 
 impl Debian {
@@ -85,8 +85,8 @@ fn the_debian_package_can_be_installed_and_leaves_nothing_behind_when_it_is_remo
     docker(&["cp", &directory.join("leaderrun.deb").to_string_lossy(), &format!("{}:/tmp/", debian.0)]);
     debian.run("dpkg --install /tmp/leaderrun.deb");
     assert_eq!(debian.run("leaderrun --version"), format!("leaderrun {}", env!("CARGO_PKG_VERSION")));
-    // man, fish and zsh find the man page and the completions by themselves. A bash that runs a script does not load
-    // completions, so the script loads the file.
+    // man, fish and zsh find the man page and the completions by themselves. Non-interactive bash does not load
+    // completions, so the script sources the completion file.
     let manual = debian.run("MANWIDTH=100 man --warnings leaderrun 2>&1");
     assert!(manual.starts_with("LEADERRUN(1) ") && manual.contains("\n       --lease-duration "), "{manual}");
     assert!(debian.run("whatis leaderrun").starts_with("leaderrun (1) "));

@@ -19,7 +19,8 @@ impl fmt::Display for Block {
     }
 }
 
-/// The languages that blocks may have. Tests check all blocks. Each block in `text` has its own test.
+/// The languages that blocks may be in. The blocks of each language are checked by a test for that language, except
+/// that every `text` block has a test of its own.
 const LANGUAGES: [&str; 7] = ["yaml", "sh", "console", "crontab", "dockerfile", "json", "text"];
 
 /// Returns the directory of the package.
@@ -71,15 +72,19 @@ pub fn blocks_in(language: &str) -> Vec<Block> {
 #[testkit::test]
 fn every_block_is_in_a_known_language() {
     for block in documents().iter().flat_map(|file| blocks_of(file)) {
-        assert!(LANGUAGES.contains(&&*block.language), "{block}: {:?}", block.language);
+        assert!(LANGUAGES.contains(&&*block.language), "{block} is in an unknown language: {:?}", block.language);
     }
 }
 
-/// A block in `text` is not executed, so it needs a test of its own.
+/// A `text` block cannot be executed or parsed, so each one needs a test of its own.
 #[testkit::test]
-fn every_block_of_text_has_a_test() {
+fn the_only_text_blocks_are_those_with_a_test() {
     let files: Vec<PathBuf> = blocks_in("text").into_iter().map(|block| block.file).collect();
-    assert_eq!(files, [Path::new("README.md"), Path::new("docs/safety.md")], "see demo.rs and process_tree.rs");
+    assert_eq!(
+        files,
+        [Path::new("README.md"), Path::new("docs/safety.md")],
+        "every text block needs its own test, such as those in demo.rs and process_tree.rs; then update this list"
+    );
 }
 
 #[testkit::test]

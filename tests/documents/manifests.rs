@@ -60,7 +60,7 @@ fn apply_and_run(name: &str, text: &str) -> usize {
         let containers = ["initContainers", "containers"].iter().filter_map(|kind| pod[kind].as_array()).flatten();
         for (container, options) in containers.filter_map(|container| Some((container, options(container)?))) {
             let account = pod["serviceAccountName"].as_str().unwrap_or_else(|| panic!("{name}: no service account"));
-            let mut candidate = Candidate::without_options(name);
+            let mut candidate = Candidate::without_default_options(name);
             if container["env"].as_array().is_some_and(|all| all.iter().any(|variable| variable["name"] == ADDRESS)) {
                 candidate = candidate.env(ADDRESS, "192.0.2.1");
             }

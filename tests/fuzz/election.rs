@@ -1,5 +1,5 @@
-//! Fuzzes the election with random inputs. It must not panic, must not acquire a lock too early, must base tenures only
-//! on its own writes, and must use a bounded amount of memory.
+//! Fuzzes [`Election`], the state machine of a single candidate, with random inputs. It must not panic, must not
+//! acquire a lock too early, must base tenures only on its own writes, and must use a bounded amount of memory.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use testkit::{fuzz, hostile_input};
 
 const STEPS: usize = 60;
 
-/// The maximum size of an election without the records in it, in bytes of its debug output.
+/// The maximum size of an [`Election`] without its records, in bytes of its debug output.
 const MAX_SIZE: usize = 64 * 1024;
 
-/// The maximum number of records in an election.
+/// The maximum number of records in an [`Election`].
 const MAX_RECORDS: usize = 8;
 
 struct Execution {
@@ -37,9 +37,9 @@ struct Execution {
     /// The renewTime of each write, and the time at which the write was sent.
     sent: Vec<(Option<Timestamp>, Instant)>,
     written: Vec<Record>,
-    /// `true` while the election leads.
+    /// `true` while the candidate leads.
     leads: bool,
-    /// `true` once the election no longer tries to acquire or keep the lock.
+    /// `true` once the candidate no longer tries to acquire or keep the lock.
     finished: bool,
     /// The resource version of the last record from the server.
     version: u64,
@@ -112,14 +112,14 @@ impl Execution {
         let size = format!("{:?}", self.election).len();
         let largest = self.largest_record_size;
         let max_size = MAX_SIZE + MAX_RECORDS * largest;
-        assert!(size < max_size, "the election keeps {size} bytes; the largest record takes {largest}");
+        assert!(size < max_size, "the candidate's state takes {size} bytes; the largest record takes {largest}");
     }
 
     fn random_object(&mut self) -> Option<Stored> {
         let record = match self.random.u8(..12) {
             0 => return None,
             1..3 => self.known.last().map(|last| last.record.clone()),
-            // A record that the election itself has written, the current one or an earlier one.
+            // A record that the candidate itself has written: the current one or an earlier one.
             3..5 if !self.written.is_empty() => Some(self.written[self.random.usize(..self.written.len())].clone()),
             5..7 => self.known.last().map(|last| edited(&mut self.random, last.record.clone())),
             _ => None,
@@ -200,34 +200,34 @@ impl Execution {
         if self.random.u8(..6) == 0 {
             self.now.wall = random_wall_time(&mut self.random);
         }
-        // After the request timeout, the election does not expect a reply to this request.
+        // After the request timeout, the candidate no longer expects a reply to this request.
         self.pending.take_if(|_| self.now.boot >= self.pending_since + self.timing.request_timeout());
         let action_count = self.step(ElectionInputs::default());
         let waits = self.election.next_timeout().is_none_or(|at| at > self.now.boot);
-        assert!(waits || action_count > 0, "the next timeout is already due, but the election took no action");
+        assert!(waits || action_count > 0, "the next timeout is already due, but the candidate took no action");
     }
 
-    /// Takes one step of the election, and carries out and checks its actions. Returns the number of actions.
+    /// Takes one step of the [`Election`], and carries out and checks its actions. Returns the number of actions.
     fn step(&mut self, inputs: ElectionInputs) -> usize {
         let actions = self.election.step(self.now, inputs);
         let count = actions.len();
-        assert!(count < 100, "the election took {count} actions in one step");
+        assert!(count < 100, "the candidate took {count} actions in one step");
         for action in actions {
             match action {
                 ElectionAction::Send(request) => self.check_request(request),
                 ElectionAction::Watch(_) => self.watch_is_open = true,
                 ElectionAction::Unwatch => self.watch_is_open = false,
                 ElectionAction::StartLeading(leadership) => {
-                    assert!(!self.leads, "the election starts to lead, although it already leads");
+                    assert!(!self.leads, "the candidate starts to lead, although it already leads");
                     let record = &self.known.last().expect("a leader has observed a record").record;
                     assert!(
                         self.known.is_own(record),
-                        "the election leads because of another run's record: {record:?}"
+                        "the candidate leads because of another run's record: {record:?}"
                     );
                     let renewed = leadership.tenure.renewal_sent_at;
                     assert!(
                         self.sent.contains(&(record.renew_time, renewed)),
-                        "the tenure begins at a time at which the election sent no write"
+                        "the tenure begins at a time at which the candidate sent no write"
                     );
                     assert!(self.now.boot < leadership.tenure.stop, "the tenure is over before the command starts");
                     self.leads = true;
@@ -243,7 +243,7 @@ impl Execution {
                     assert!(self.leads && last.record.step_down.is_some());
                 }
                 ElectionAction::Lose { .. } => {
-                    assert!(self.known.last().is_some(), "the election loses the lock although there is no record");
+                    assert!(self.known.last().is_some(), "the candidate loses the lock although there is no record");
                 }
                 ElectionAction::Finish(_) => (self.finished, self.leads) = (true, false),
                 ElectionAction::Notify(_) | ElectionAction::Claiming | ElectionAction::ClaimFailed => {}
@@ -262,7 +262,7 @@ impl Execution {
             assert_eq!(
                 base,
                 self.known.last().map(|last| &last.version),
-                "a write replaces a version that the election has not observed"
+                "a write replaces a version that the candidate has not observed"
             );
             if !self.leads && !self.finished {
                 let may_write_at = self.known.may_write_at();
@@ -277,7 +277,7 @@ impl Execution {
                 );
                 assert!(
                     self.now.boot.since(Instant::after_boot(Duration::ZERO)) > Duration::ZERO || self.sent.len() < 5,
-                    "the election has sent five writes although no time has passed since boot"
+                    "the candidate has sent five writes although no time has passed since boot"
                 );
             }
             let renewed = record.renew_time;
@@ -285,7 +285,7 @@ impl Execution {
             assert_eq!(record.step_down, None, "every write should remove the request to step down");
             assert!(
                 record.lease_transitions <= i32::MAX as u32 || !self.leads,
-                "a leader should write no number of transitions that the API server refuses"
+                "a leader should not write a leaseTransitions that the API server would refuse"
             );
             assert_eq!(
                 record.lease_duration_seconds.map(|seconds| Duration::from_secs(seconds.into())),
@@ -301,10 +301,11 @@ impl Execution {
 }
 
 /// Returns a random time that is at least an hour before the last time that [`Timestamp`] can represent, so that the
-/// election can add durations to it.
+/// candidate can add durations to it.
 fn random_wall_time(random: &mut Rng) -> Timestamp {
-    let last =
-        Timestamp::MAX.checked_sub(SignedDuration::from_hours(1)).expect("the last time is not in the first hour");
+    let last = Timestamp::MAX
+        .checked_sub(SignedDuration::from_hours(1))
+        .expect("Timestamp::MAX minus an hour can be represented");
     hostile_input::time(random).min(last)
 }
 

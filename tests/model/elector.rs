@@ -1,4 +1,5 @@
-//! The elector of a run, driven as leaderrun's main loop drives it, and the failures of leaderrun's two processes.
+//! Drives a run's elector as leaderrun's main loop does, and simulates crashes of leaderrun's two processes and the end
+//! of a freeze.
 
 use leaderrun_core::election::{ElectionInputs, Request};
 use leaderrun_core::elector::{ElectionReport, ElectorAction, ElectorInputs, ElectorNotice, SupervisorFailure};
@@ -25,7 +26,7 @@ impl World<'_> {
         let supervisor_died = *supervisor_process == ProcessState::Dead && !*supervisor_seen_dead;
         *supervisor_seen_dead |= supervisor_died;
         let mut reports: Vec<Report> = reports.drain(..).collect();
-        // Without the rule, the death of the supervisor counts as the end of the command.
+        // If `Rule::ReleaseAfterKill` is disabled, the death of the supervisor counts as the end of the command.
         if supervisor_died && releases_early {
             reports.push(Report::Gone(Gone { end: End::Exited(0), lost: false }));
         }
@@ -34,7 +35,7 @@ impl World<'_> {
     }
 
     fn step_elector(&mut self, run: usize, inputs: ElectorInputs) {
-        let now = self.boot(run);
+        let now = self.boot_time(run);
         for action in self.state.runs[run].elector.step(now, inputs) {
             match action {
                 ElectorAction::Order(order) => self.send_order(run, order),
@@ -51,7 +52,7 @@ impl World<'_> {
         }
     }
 
-    /// Ends the withdrawal of traffic.
+    /// Completes the pending withdrawal of traffic from this run's command, and reports that to the elector.
     pub fn end_withdrawal(&mut self, run: usize) {
         self.state.runs[run].withdrawal_pending = false;
         self.step_elector(run, ElectorInputs { withdrawn: true, ..ElectorInputs::default() });
@@ -84,7 +85,8 @@ impl World<'_> {
         self.step_elector(run, ElectorInputs { signals: vec![TERM], ..ElectorInputs::default() });
     }
 
-    /// Ends both processes of leaderrun. The command must be dead, because no process would be left to kill it.
+    /// Ends both processes of leaderrun. The command must be dead, because no process would be left to kill it. An exit
+    /// before that is the same kind of violation as an early release.
     fn exit(&mut self, run: usize) {
         if self.state.runs[run].tree.is_any_alive() {
             self.record_violation(ViolationKind::ReleasedWhileAlive);

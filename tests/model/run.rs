@@ -212,10 +212,11 @@ impl World<'_> {
     fn now(&self, run: usize) -> Now {
         // Nothing depends on wall clocks, so they do not advance, which makes more states equal.
         let clock = &self.setting.clocks[self.state.runs[run].machine];
-        Now { boot: clock.boot(self.state.now), wall: clock.now(0).wall }
+        Now { boot: clock.boot_time(self.state.now), wall: clock.now(0).wall }
     }
 
-    pub fn boot(&self, run: usize) -> Instant {
+    /// Returns what the boot clock of the run's machine reads now.
+    pub fn boot_time(&self, run: usize) -> Instant {
         self.now(run).boot
     }
 
@@ -408,7 +409,7 @@ impl World<'_> {
     fn tenure_without_rule(&self, run: usize, tenure: Tenure, tenure_rule: Option<Rule>) -> Tenure {
         let timing = &self.setting.timing;
         match self.setting.disabled_rule {
-            rule @ Some(_) if rule == tenure_rule => Tenure::of_renewal(self.boot(run), timing),
+            rule @ Some(_) if rule == tenure_rule => Tenure::of_renewal(self.boot_time(run), timing),
             Some(Rule::GraceEndsBeforeLease) => {
                 Tenure { kill: tenure.kill + (timing.lease_duration() - timing.renew_deadline()), ..tenure }
             }
@@ -417,7 +418,7 @@ impl World<'_> {
     }
 
     fn lose(&mut self, run: usize) {
-        self.state.runs[run].lost_at = Some(self.boot(run));
+        self.state.runs[run].lost_at = Some(self.boot_time(run));
         // Without the rule, the elector does not learn of the takeover, so the command keeps its grace period.
         if !self.is_disabled(Rule::NoGraceAfterTakeover) {
             self.report_to_elector(run, ElectionReport::Taken);

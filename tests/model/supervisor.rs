@@ -39,7 +39,7 @@ impl World<'_> {
     }
 
     fn step_supervisor(&mut self, run: usize, inputs: SupervisorInputs) {
-        let now = self.boot(run);
+        let now = self.boot_time(run);
         for action in self.state.runs[run].supervisor.step(now, inputs) {
             match action {
                 SupervisorAction::Start(_) => {

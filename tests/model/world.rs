@@ -269,7 +269,7 @@ impl<'a> World<'a> {
     /// Checks that no process of the command is alive [`KILL_TIME`] after the kill instant, or after this run has
     /// learned that another run holds the lock, if that is earlier.
     fn check_outlived(&mut self, run: usize) {
-        let now = self.boot(run);
+        let now = self.boot_time(run);
         let Run { tree, supervisor, lost_at, .. } = &self.state.runs[run];
         let kill_at = supervisor.tenure().map(|tenure| tenure.kill).into_iter().chain(*lost_at).min();
         if tree.is_any_alive() && kill_at.is_some_and(|at| now > at + KILL_TIME) {

@@ -42,18 +42,19 @@ impl ClientGo {
 }
 
 impl World {
-    pub fn run_client_go(&mut self) {
+    /// Takes a step of the client-go candidate, and schedules the next one.
+    pub fn wake_client_go_candidate(&mut self) {
         let Some(mut client_go) = self.client_go.take() else { return };
         if self.faults_are_over() {
             return;
         }
-        self.step_client_go(&mut client_go);
+        self.step_client_go_candidate(&mut client_go);
         self.client_go = Some(client_go);
         let pause = RETRY + self.rng.u64(0..RETRY);
-        self.schedule(self.now + pause, Event::RunClientGo);
+        self.schedule(self.now + pause, Event::WakeClientGoCandidate);
     }
 
-    fn step_client_go(&mut self, client_go: &mut ClientGo) {
+    fn step_client_go_candidate(&mut self, client_go: &mut ClientGo) {
         if self.server_down_until > self.now {
             return;
         }

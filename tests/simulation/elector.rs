@@ -34,7 +34,7 @@ impl World {
         if !self.runs[run].elector.alive {
             return;
         }
-        let now = self.clock(run).boot(self.now);
+        let now = self.clock(run).boot_time(self.now);
         let inputs = self.elector_inputs(run, now);
         let actions = self.runs[run].elector.elector.step(now, inputs);
         for action in actions {

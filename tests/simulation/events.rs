@@ -18,8 +18,9 @@ pub enum Thread {
     Routing,
 }
 
-/// An event of the simulation. `number` identifies a request, a watch or a routing step. The results of a
-/// request, watch or step that was replaced are ignored, except late replies to writes.
+/// An event of the simulation. `number` identifies a request, a watch or a routing step. The results of a request,
+/// watch or step that was replaced are ignored, except late replies to writes. The simulation can contain a candidate
+/// that behaves as client-go does; `WakeClientGoCandidate` makes it take its next step.
 #[derive(Debug)]
 pub enum Event {
     Wake(usize, Thread),
@@ -35,12 +36,12 @@ pub enum Event {
     ProcessDies { run: usize, process: usize },
     SupervisorDies { run: usize },
     RoutingStepEnds { run: usize, number: u32, result: StepResult },
-    CheckDeath { run: usize },
+    CheckCommandIsDead { run: usize },
     CheckOverlap { run: usize, other: usize },
     StartRun { machine: usize },
     InjectFault,
     RecreateLease(Box<Record>),
-    RunClientGo,
+    WakeClientGoCandidate,
     FaultsEnd,
     CheckLeader,
 }

@@ -68,8 +68,8 @@ pub enum OutsideEdit {
 }
 
 impl Fault {
-    /// All faults, including those that the promise does not cover. If such a fault lets two commands overlap, the
-    /// overlap is [excused](crate::invariants::Excuse).
+    /// All faults. leaderrun guarantees that two commands of a lock are never alive at the same time, except under some
+    /// of these faults. An overlap that such a fault causes is [excused](crate::invariants::Excuse).
     pub const ALL: [Self; 29] = [
         Self::Partition,
         Self::PartitionRequests,
@@ -150,7 +150,7 @@ impl World {
         self.schedule_fault();
     }
 
-    /// Draws the end of a fault, which can last from milliseconds to longer than a lease.
+    /// Returns a random time for the end of a fault. The fault can last from milliseconds to longer than a lease.
     fn draw_fault_end(&mut self) -> Time {
         let longest = [50 * MILLISECOND, 2 * SECOND, 20 * SECOND, self.plan.healthy_from][self.rng.usize(..4)];
         (self.now + self.rng.u64(..longest)).min(self.plan.healthy_from)
@@ -226,7 +226,8 @@ impl World {
         }
     }
 
-    /// Draws a run that is alive. If one has acquired the lock, it is drawn with a probability of at least one half.
+    /// Returns a random run that is alive. If a live run has acquired the lock, it is chosen with a probability of at
+    /// least one half.
     fn draw_run(&mut self) -> Option<usize> {
         let leader = self.live_runs.iter().copied().find(|run| self.runs[*run].led_since.is_some());
         if let Some(leader) = leader.filter(|_| self.rng.bool()) {
@@ -235,8 +236,8 @@ impl World {
         if self.live_runs.is_empty() { None } else { Some(self.live_runs[self.rng.usize(..self.live_runs.len())]) }
     }
 
-    /// Returns whether the supervisor is healthy. Only then may the elector alone fail, because the promise covers the
-    /// failure of only one of the two processes at a time.
+    /// Returns whether the supervisor is healthy. A fault that freezes or kills only the elector is injected only in
+    /// that case, because the supervisor must then be able to end the command in time.
     fn supervisor_is_healthy(&self, run: usize) -> bool {
         let supervisor = &self.runs[run].supervisor;
         // A supervisor that has missed an order may enforce an outdated tenure.
@@ -263,7 +264,8 @@ impl World {
                 self.store.touch();
                 self.publish();
             }
-            // This is not an `outside_edit`, because the holder is not displaced.
+            // A request to step down changes neither the holder nor the time before which the lock must not be
+            // acquired. It is therefore not made through `outside_edit`, which stops the check of that time.
             OutsideEdit::StepDown => {
                 if let Some(mut record) = self.store.record().cloned() {
                     record.step_down = record.mark().map(|mark| mark.run.clone());
@@ -307,9 +309,10 @@ impl World {
             }),
             OutsideEdit::RestoreOldRecord if !self.archive.is_empty() => {
                 let (mut old, uid) = self.archive[self.rng.usize(..self.archive.len())].clone();
-                // A mark that was written with a uid is valid only in that object. The write that creates an object
-                // leaves out the uid, so its mark is valid in every object. The simulation cannot tell that write
-                // from the first holder's renewals, so it keeps all marks of that holder.
+                // A mark that contains a uid is valid only in the object with that uid. The mark of the write that
+                // creates the object contains none, so it is valid in every object. An archived record does not show
+                // whether it came from that write or from a later renewal by the first holder, so all of the first
+                // holder's marks are kept.
                 let may_lack_uid = old.lease_transitions == 0;
                 if !may_lack_uid && self.store.object().is_some_and(|current| current.version.uid != uid) {
                     old.run = None;

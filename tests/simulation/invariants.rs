@@ -1,4 +1,4 @@
-//! The invariants: the promise is never violated, and without faults there is progress.
+//! The invariants: leaderrun's promise (see `docs/safety.md`) is never violated, and without faults there is progress.
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ pub fn is_displaced(before: &Record, after: Option<&Record>) -> bool {
     })
 }
 
-/// The reason why the promise does not cover an overlap.
+/// The reason why leaderrun's promise does not cover an overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excuse {
     /// The command's machine is suspended, or leaderrun's two processes have not had time to run since it resumed.
@@ -104,7 +104,7 @@ impl World {
 
     /// Checks the invariants for a command that has just started, and tracks the greatest token.
     pub fn check_start(&mut self, run: usize) {
-        let now = self.clock(run).boot(self.now);
+        let now = self.clock(run).boot_time(self.now);
         if self.catches_up_by(run).is_none() && self.runs[run].supervisor.starts_late(now) {
             self.record_violation(
                 ViolationKind::StartedLate,
@@ -189,7 +189,7 @@ impl World {
         (*suspended_until > 0 && self.now < until).then_some(until)
     }
 
-    /// Returns whether the promise may not cover this run's command. Every displaced run counts, because the
+    /// Returns whether leaderrun's promise may not cover this run's command. Every displaced run counts, because the
     /// observations of client-go are not recorded.
     pub fn may_be_uncovered(&self, run: usize) -> bool {
         self.runs[run].displaced || self.catches_up_by(run).is_some() || self.runs[run].tree.has_escaped()
@@ -226,18 +226,18 @@ impl World {
     pub fn require_death_by(&mut self, run: usize, at: Time) {
         if self.runs[run].death_deadline.is_none_or(|current| at < current) {
             self.runs[run].death_deadline = Some(at);
-            self.schedule(at, Event::CheckDeath { run });
+            self.schedule(at, Event::CheckCommandIsDead { run });
         }
     }
 
     /// Checks that no process of the command is alive after the deadline for its death.
-    pub fn check_death(&mut self, run: usize) {
+    pub fn check_command_is_dead(&mut self, run: usize) {
         let Run { tree, .. } = &self.runs[run];
         if !tree.runs_command() || tree.has_escaped() || self.runs[run].death_deadline.is_none_or(|at| at > self.now) {
             return;
         }
         if let Some(caught_up_at) = self.catches_up_by(run) {
-            return self.schedule(caught_up_at, Event::CheckDeath { run });
+            return self.schedule(caught_up_at, Event::CheckCommandIsDead { run });
         }
         let description = format!("the command of {} is still alive", self.name(run));
         self.record_violation(ViolationKind::Outlived, description);

@@ -65,8 +65,8 @@ impl World {
         let is_write = request != Request::Get;
         let is_release = is_release(&request);
         let reply = match member {
-            Member::First => self.carry_out_in_first_object(run, request),
-            Member::Second => self.carry_out_in_second_object(run, request),
+            Member::First => self.apply_to_first_object(run, request),
+            Member::Second => self.apply_to_second_object(run, request),
         };
         if is_release
             && matches!(reply, Reply::Written(_))
@@ -85,19 +85,19 @@ impl World {
         self.reply(run, number, reply);
     }
 
-    fn carry_out_in_second_object(&mut self, run: usize, request: Request) -> Reply {
+    fn apply_to_second_object(&mut self, run: usize, request: Request) -> Reply {
         let is_release = is_release(&request);
         let before = self.second_store.revision();
         let reply = self.second_store.handle(request, self.mutation);
         if self.second_store.revision() != before {
             let object = describe_object(self.second_store.object());
-            trace!(self, "           {}'s write to the second object is carried out: {object}", self.name(run));
+            trace!(self, "           {}'s write to the second object is applied: {object}", self.name(run));
             self.check_release(run, is_release);
         }
         reply
     }
 
-    fn carry_out_in_first_object(&mut self, run: usize, request: Request) -> Reply {
+    fn apply_to_first_object(&mut self, run: usize, request: Request) -> Reply {
         let is_release = is_release(&request);
         let before = self.store.revision();
         let held_before = self.store.record().and_then(Record::mark).is_some_and(|mark| mark.run == self.runs[run].id);
@@ -106,17 +106,18 @@ impl World {
         let request = if is_shortened { shortened(request) } else { request };
         let reply = self.store.handle(request, self.mutation);
         if self.store.revision() != before {
-            trace!(self, "           {}'s write is carried out: {}", self.name(run), self.describe_object());
-            // A displaced run acquires the lock again even if the record already names it: another client may have
-            // restored that record, or an admission policy may have shortened the lease duration in it.
+            trace!(self, "           {}'s write is applied: {}", self.name(run), self.describe_object());
+            // A write by a displaced run counts as a new acquisition even if the record still names that run. Another
+            // client may have restored that record, or the lease duration in it may have been shortened.
             if !held_before || self.runs[run].displaced {
                 self.runs[run].acquired_at_revision = self.store.revision();
             }
             self.runs[run].displaced = is_shortened && self.runs[run].has_stored_full_duration;
             self.runs[run].has_stored_full_duration |= !is_shortened;
             self.runs[run].superseded = false;
-            // This write supersedes every displaced run that this run could not know to hold the lock. Such a run's
-            // command may still start, with a token that is no longer the greatest.
+            // A displaced run is superseded if this run could not know that the displaced run's command may be alive
+            // (see `overlap_excuse`). A superseded run may still start its command, although its token is no longer
+            // the greatest.
             for index in 0..self.live_runs.len() {
                 let other = self.live_runs[index];
                 if other != run && self.overlap_excuse(run, other).is_some() {
@@ -141,7 +142,8 @@ impl World {
         self.schedule(at, Event::ReplyArrives { run, number, reply: Box::new(reply), revision });
     }
 
-    /// Delivers a reply if the election waits for it, or if it is the late reply to a write.
+    /// Delivers a reply if the election is waiting for it, or if it is a late reply to a write that the election has
+    /// given up.
     pub fn deliver_reply(&mut self, run: usize, number: u32, reply: Reply, revision: u64) {
         let elector = &mut self.runs[run].elector;
         if elector.alive && elector.request_in_flight == Some(number) && elector.reply.is_none() {
@@ -243,12 +245,14 @@ impl World {
         self.schedule(at, Event::WatchEventArrives { run, number, event: Box::new(event) });
     }
 
-    /// Draws whether a message is lost, with this probability. No message is lost after the faults have ended.
+    /// Decides at random, with this probability, whether a message is lost. No message is lost after the faults have
+    /// ended.
     pub fn draw_loss(&mut self, probability: f64) -> bool {
         !self.faults_are_over() && self.chance(probability)
     }
 
-    /// Draws the arrival time of a message that is sent now. No slow message arrives after the faults have ended.
+    /// Returns a random arrival time for a message that is sent now. No slow message arrives after the faults have
+    /// ended.
     fn draw_arrival(&mut self) -> Time {
         let typical = self.now + self.rng.u64(MILLISECOND / 5..15 * MILLISECOND);
         if self.faults_are_over() || !self.chance(self.plan.network.slow) {

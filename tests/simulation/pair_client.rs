@@ -9,16 +9,17 @@ use leaderrun_core::record::{Record, RunId, Stored};
 
 use crate::mutation::Mutation;
 
-/// The client of one candidate.
+/// One candidate's client for a lock in two objects.
 #[derive(Debug)]
 pub struct PairClient {
     requests: PairRequests,
     expected_reply: ExpectedReply,
-    /// `true` if half claims are not rolled back ([`Mutation::KeepHalfClaims`]).
+    /// `true` if a claim that was written to only one of the two objects is not rolled back
+    /// ([`Mutation::KeepHalfClaims`]).
     keeps_half_claims: bool,
 }
 
-/// What the next reply answers, if a request to one of the two objects is in flight.
+/// The reply that is expected next, if a request to one of the two objects is in flight.
 #[expect(clippy::large_enum_variant, reason = "a candidate has exactly one")]
 #[derive(Debug, Default)]
 enum ExpectedReply {
@@ -45,7 +46,7 @@ impl PairClient {
         }
     }
 
-    /// Begins a request, and drops the request in flight.
+    /// Begins a request. If another request is in flight, it is dropped.
     pub fn begin(&mut self, request: Request) -> NextStep {
         let step = self.requests.begin(request);
         self.next_step(step)
@@ -66,7 +67,8 @@ impl PairClient {
                 self.requests.handle_read(Err(failure))
             }
         };
-        // After a reply, only a rollback writes to the first object. The mutation does not send it.
+        // A write to the first object that follows a reply is always a rollback. With `Mutation::KeepHalfClaims`, it is
+        // not sent.
         if self.keeps_half_claims && matches!(step, PairStep::Write(Member::First, _)) {
             return NextStep::Reply(Reply::Unknown { retry_after: None });
         }

@@ -40,7 +40,8 @@ impl World {
         }
     }
 
-    /// Forks another process from a process of the command, or from its main process if that process is not alive.
+    /// Forks a child of one of the command's processes: of `process` if it is alive, or else of the main process. Does
+    /// nothing if both are dead, or if the main process has not executed the command yet.
     pub fn fork_descendant(&mut self, run: usize, process: usize) {
         let process = if self.runs[run].tree.is_alive(process) { process } else { 0 };
         if !self.runs[run].tree.is_alive(process) || !self.runs[run].tree.processes[process].has_execed {
@@ -77,7 +78,8 @@ impl World {
         self.remove_if_dead(run);
     }
 
-    /// Kills both of leaderrun's processes at the same instant: the kernel then kills the command's process group.
+    /// Kills both of leaderrun's processes at the same instant. The dead-man's switch then makes the kernel kill the
+    /// command's process group.
     pub fn both_die(&mut self, run: usize) {
         self.supervisor_dies(run);
         self.elector_dies(run, RESTART_PAUSE);

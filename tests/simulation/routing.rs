@@ -15,9 +15,9 @@ use testkit::simulated_time::{MILLISECOND, SECOND};
 #[derive(Debug)]
 pub struct RoutingThread {
     route: Route,
-    /// Which step is in progress. The results of earlier steps are ignored.
+    /// The number of the step in progress, if there is one. The results of earlier steps are ignored.
     current_step: Option<u32>,
-    /// How many steps were begun.
+    /// The number of steps that were begun.
     begun_steps: u32,
     updates: Vec<Update>,
     result: Option<StepResult>,
@@ -58,7 +58,7 @@ impl World {
 
     /// Runs one iteration of the routing thread's loop.
     pub fn run_routing(&mut self, run: usize) {
-        let now = self.clock(run).boot(self.now);
+        let now = self.clock(run).boot_time(self.now);
         let elector = &mut self.runs[run].elector;
         let Some(routing) = elector.routing.as_mut().filter(|_| elector.alive) else { return };
         let inputs = RouteInputs { updates: std::mem::take(&mut routing.updates), result: routing.result.take() };

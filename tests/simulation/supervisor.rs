@@ -116,7 +116,7 @@ impl World {
         if !self.runs[run].supervisor.alive || self.runs[run].supervisor.is_forking {
             return;
         }
-        let now = self.clock(run).boot(self.now);
+        let now = self.clock(run).boot_time(self.now);
         if self.mutation != Mutation::IgnoreDelays {
             let delay = self.machines[self.runs[run].machine].plan.delay;
             self.runs[run].supervisor.supervisor.note_delay(now, delay);
@@ -288,7 +288,7 @@ impl World {
         if !self.runs[run].supervisor.alive {
             return;
         }
-        let now = self.clock(run).boot(self.now);
+        let now = self.clock(run).boot_time(self.now);
         let supervisor = &mut self.runs[run].supervisor;
         supervisor.is_forking = false;
         let in_time = supervisor.start_tenure.is_some_and(|tenure| now < tenure.stop);
@@ -310,7 +310,7 @@ impl World {
         if !self.runs[run].tree.is_alive(0) {
             return;
         }
-        let now = self.clock(run).boot(self.now);
+        let now = self.clock(run).boot_time(self.now);
         let in_time = self.runs[run].supervisor.start_tenure.is_some_and(|tenure| now < tenure.stop);
         if in_time || self.mutation == Mutation::NoCheckBeforeSpawn {
             return self.schedule_within(MILLISECOND, Event::Exec { run });

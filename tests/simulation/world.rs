@@ -93,7 +93,7 @@ pub struct Statistics {
     pub commands: u64,
     pub faults: u64,
     pub requests: u64,
-    /// The number of overlaps that the promise does not cover, for each excuse.
+    /// The number of overlaps that leaderrun's promise does not cover, for each excuse.
     pub excused: [u64; Excuse::ALL.len()],
 }
 
@@ -183,7 +183,7 @@ impl World {
             let longest =
                 world.plan.machines.iter().map(|machine| machine.timing.lease_duration()).max().unwrap_or_default();
             world.client_go = Some(ClientGo::draw(&mut world.rng, longest));
-            world.schedule(SECOND, Event::RunClientGo);
+            world.schedule(SECOND, Event::WakeClientGoCandidate);
         }
         if !world.plan.faults.is_empty() {
             world.schedule_fault();
@@ -245,12 +245,12 @@ impl World {
             Event::ProcessDies { run, process } => self.process_dies(run, process),
             Event::SupervisorDies { run } => self.supervisor_dies(run),
             Event::RoutingStepEnds { run, number, result } => self.deliver_routing_result(run, number, result),
-            Event::CheckDeath { run } => self.check_death(run),
+            Event::CheckCommandIsDead { run } => self.check_command_is_dead(run),
             Event::CheckOverlap { run, other } => self.check_overlap(run, other),
             Event::StartRun { machine } => self.start_run(machine),
             Event::InjectFault => self.inject_fault(),
             Event::RecreateLease(record) => self.outside_edit("recreates the lease", |_| Some(*record)),
-            Event::RunClientGo => self.run_client_go(),
+            Event::WakeClientGoCandidate => self.wake_client_go_candidate(),
             Event::FaultsEnd => trace!(self, "           -- all faults have ended --"),
             Event::CheckLeader => self.check_leader(),
         }

@@ -1,4 +1,4 @@
-//! One candidate in the arena.
+//! One candidate of a torture run.
 
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub enum FaultyProcesses {
     Both,
 }
 
-/// How far a candidate has ended.
+/// Whether a candidate has ended, and whether anything of it is left.
 pub enum CandidateEnd {
     Running,
     /// leaderrun ended this long ago, but a process still holds its pipes open.
@@ -41,7 +41,7 @@ pub struct TorturedCandidate {
     pub faulty: Option<FaultyProcesses>,
     /// `true` if both processes may be killed at the same time.
     pub may_kill_both: bool,
-    /// The words of the command, and the options of leaderrun, for the trace.
+    /// The arguments of the command, and the options of leaderrun, for the trace.
     pub description: String,
     pub running: Running,
     supervisor: Pid,
@@ -49,11 +49,17 @@ pub struct TorturedCandidate {
 }
 
 impl TorturedCandidate {
-    pub fn start(identity: String, lock: &TestLock, witnesses: &Witnesses, words: &[String], options: &[&str]) -> Self {
-        let description = [words.join(" "), options.join(" ")].join(" ");
-        let may_kill_both = rules::may_kill_both(words);
-        let identity_word = format!("as={identity}");
-        let words: Vec<&str> = words.iter().map(String::as_str).chain([identity_word.as_str()]).collect();
+    pub fn start(
+        identity: String,
+        lock: &TestLock,
+        witnesses: &Witnesses,
+        arguments: &[String],
+        options: &[&str],
+    ) -> Self {
+        let description = [arguments.join(" "), options.join(" ")].join(" ");
+        let may_kill_both = rules::may_kill_both(arguments);
+        let identity_argument = format!("as={identity}");
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain([identity_argument.as_str()]).collect();
         let mut candidate = Candidate::with_timing(&identity, lock, TIMING).args(options);
         if !options.contains(&"--lost-grace") {
             candidate = candidate.args(["--lost-grace", LOST_GRACE]);
@@ -63,7 +69,7 @@ impl TorturedCandidate {
             // SAFETY: prctl is async-signal-safe.
             unsafe { command.pre_exec(die_with_the_test) };
         });
-        let running = candidate.run_witness(witnesses, &words);
+        let running = candidate.run_witness(witnesses, &arguments);
         // The supervisor is the elector's only child at this time.
         let supervisor = running.supervisor();
         Self { identity, faulty: None, may_kill_both, description, running, supervisor, ended_at: None }

@@ -1,4 +1,4 @@
-//! Injects faults into an arena, and ends them.
+//! Injects the faults of a torture run, and ends them.
 
 use std::fs::{self, File};
 use std::thread;
@@ -9,10 +9,10 @@ use nix::unistd::Pid;
 use testkit::proxy::Hold;
 use testkit::{Match, Proxy};
 
-use crate::arena::{Arena, CandidateSeries};
 use crate::candidate::{FaultyProcesses, LEASE_DURATION};
 use crate::plan::{Edit, Fault, LeaderrunProcess, NetworkFault, Step};
 use crate::record::{Observation, RecordStore, acquire_write_lock};
+use crate::torture_run::{CandidateSeries, TortureRun};
 use crate::{processes, rules};
 
 /// The action that ends a fault.
@@ -25,7 +25,7 @@ pub enum FaultEnd {
     RemoveGarbage { record: usize },
 }
 
-impl Arena {
+impl TortureRun {
     /// Injects a fault, if the rules allow it and it has a target.
     pub fn inject(&mut self, step: Step) {
         let observed = self.stores[step.record].read();

@@ -10,7 +10,6 @@
 //! the same slot, that are alive at the same time. Without the variables, each run takes a minute, with a random seed
 //! that it prints.
 
-mod arena;
 mod candidate;
 mod checker;
 mod detection;
@@ -22,12 +21,13 @@ mod processes;
 mod record;
 mod rules;
 mod statistics;
+mod torture_run;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::arena::Arena;
 use crate::record::{LockKind, TorturedLock};
+use crate::torture_run::TortureRun;
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(60);
 
@@ -62,5 +62,5 @@ fn torture(kind: LockKind, slots: Option<usize>) {
     });
     let seed = variable("LEADERRUN_TORTURE_SEED")
         .map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("LEADERRUN_TORTURE_SEED should be a number"));
-    Arena::open(TorturedLock { kind, slots }, seed).torture(duration);
+    TortureRun::new(TorturedLock { kind, slots }, seed).run(duration);
 }

@@ -25,8 +25,7 @@ const GENERATIONS_AFTER_DEATH: u32 = 300;
 /// The number of bytes that a flood writes to each of stdout and stderr, which is more than a pipe buffers by default.
 const FLOOD: usize = 256 * 1024;
 
-/// Runs a command whose behavior is selected by the words on its command line. It supports the words of
-/// [`witness::run`] and these:
+/// Runs a command whose behavior is selected by its arguments. It supports the arguments of [`witness::run`] and these:
 ///
 /// - `exec`: it re-executes itself.
 /// - `orphan-safe`: it clears its parent-death signal.
@@ -39,37 +38,37 @@ const FLOOD: usize = 256 * 1024;
 /// - `closed`: it closes all its descriptors.
 pub fn run(arguments: ArgsOs) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let has_word = |word: &str| arguments.iter().any(|argument| argument == word);
-    if has_word("exec") {
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    if has("exec") {
         let program = std::env::current_exe().expect("the path of this program is known");
-        let rest = arguments.iter().filter(|word| *word != "exec");
+        let rest = arguments.iter().filter(|argument| *argument != "exec");
         let failure = Command::new(program).arg(witness::FLAG).args(rest).exec();
         panic!("{failure}");
     }
-    if has_word("orphan-safe") {
+    if has("orphan-safe") {
         prctl::set_pdeathsig(None).expect("the parent-death signal can be cleared");
     }
-    if has_word("ignore-all") {
+    if has("ignore-all") {
         ignore_all();
     }
-    if has_word("reaper") {
+    if has("reaper") {
         prctl::set_child_subreaper(true).expect("this process can become a subreaper");
         ignore(libc::SIGCHLD);
     }
-    if has_word("regroup") {
+    if has("regroup") {
         leave_process_group();
     }
-    if has_word("child") {
+    if has("child") {
         let directory = Path::new(&arguments[0]);
         in_child(|| run_child(directory));
     }
-    if has_word("descendants") {
+    if has("descendants") {
         start_chain(Path::new(&arguments[0]));
     }
-    if has_word("flood") {
+    if has("flood") {
         flood();
     }
-    if has_word("closed") {
+    if has("closed") {
         // SAFETY: no descriptor that is open here is used afterwards.
         unsafe { libc::close_range(0, u32::MAX, 0) };
     }

@@ -19,7 +19,7 @@ pub enum LeaderrunProcess {
 pub struct Target {
     /// `true` if the target is the leader, unless there is none.
     pub prefers_leader: bool,
-    /// The index of the [series](crate::arena::CandidateSeries) whose current candidate is the target, unless the
+    /// The index of the [series](crate::torture_run::CandidateSeries) whose current candidate is the target, unless the
     /// target is the leader.
     pub index: usize,
 }
@@ -175,13 +175,13 @@ impl Plan {
         Step { pause, record, target, fault }
     }
 
-    /// Returns the behavior of the `count`th candidate of a series: words for its command, options for leaderrun, and
-    /// the pause between its end and the start of the next candidate.
+    /// Returns the behavior of the `count`th candidate of a series: arguments for its command, options for leaderrun,
+    /// and the pause between its end and the start of the next candidate.
     pub fn candidate(&self, index: usize, count: u32) -> (Vec<String>, Vec<&'static str>, Duration) {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (index as u64 + 1) << 32 ^ u64::from(count));
         let stays_in_process_group = random.u8(..100) < 40;
-        let mut words: Vec<String> = Vec::new();
-        for (word, percent) in [
+        let mut arguments: Vec<String> = Vec::new();
+        for (argument, percent) in [
             ("ignore", 40),
             ("hidden", 35),
             ("ends", 12),
@@ -195,12 +195,13 @@ impl Plan {
             ("flood", 20),
             ("closed", 15),
         ] {
-            if random.u8(..100) < percent && !(stays_in_process_group && rules::LEAVE_PROCESS_GROUP.contains(&word)) {
-                words.push(word.into());
+            if random.u8(..100) < percent && !(stays_in_process_group && rules::LEAVE_PROCESS_GROUP.contains(&argument))
+            {
+                arguments.push(argument.into());
             }
         }
         if random.u8(..100) < 60 {
-            words.push(format!("life={}", random.u64(100..5000)));
+            arguments.push(format!("life={}", random.u64(100..5000)));
         }
         let mut options: Vec<&'static str> = Vec::new();
         for (option, percent) in [
@@ -214,7 +215,7 @@ impl Plan {
                 options.extend(option);
             }
         }
-        (words, options, Duration::from_millis(random.u64(0..1500)))
+        (arguments, options, Duration::from_millis(random.u64(0..1500)))
     }
 }
 

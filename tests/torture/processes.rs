@@ -38,12 +38,12 @@ pub fn of_torture_run(directory: &Path) -> Vec<Process> {
         let seen_at = nanos_since_boot();
         let started = stat(pid).filter(|stat| stat.alive)?.started;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        if !words.contains(&directory) {
+        let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        if !arguments.contains(&directory) {
             return None;
         }
-        let is_witness = words.get(1) == Some(&witness::FLAG.as_bytes());
-        let (holder, slot) = if is_witness { holder_and_slot(pid, &words) } else { (None, None) };
+        let is_witness = arguments.get(1) == Some(&witness::FLAG.as_bytes());
+        let (holder, slot) = if is_witness { holder_and_slot(pid, &arguments) } else { (None, None) };
         let process = Process { pid, started, holder, slot, seen_at };
         process.is_alive().then_some(process)
     })
@@ -57,14 +57,14 @@ pub fn parent(pid: i32) -> Option<i32> {
 
 /// Returns the holder and the slot of the command that a witness belongs to. They are read from its argument
 /// `run=TOKEN.HOLDER@SLOT`, or from its argument `as=HOLDER` and its environment.
-fn holder_and_slot(pid: i32, words: &[&[u8]]) -> (Option<String>, Option<usize>) {
-    let text = || words.iter().filter_map(|word| std::str::from_utf8(word).ok());
-    if let Some((_, run)) = text().find_map(|word| word.strip_prefix("run=")?.split_once('.')) {
+fn holder_and_slot(pid: i32, arguments: &[&[u8]]) -> (Option<String>, Option<usize>) {
+    let text = || arguments.iter().filter_map(|argument| std::str::from_utf8(argument).ok());
+    if let Some((_, run)) = text().find_map(|argument| argument.strip_prefix("run=")?.split_once('.')) {
         let (holder, slot) = witness::holder_and_slot(run);
         return (Some(holder.to_owned()), slot);
     }
     // While a process executes a program, its command line may be incomplete.
-    let Some(holder) = text().find_map(|word| word.strip_prefix("as=")) else { return (None, None) };
+    let Some(holder) = text().find_map(|argument| argument.strip_prefix("as=")) else { return (None, None) };
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0).filter_map(|variable| std::str::from_utf8(variable).ok());
     let slot = variables.find_map(|variable| variable.strip_prefix("LEADERRUN_SLOT=")?.parse().ok());

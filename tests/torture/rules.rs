@@ -1,7 +1,7 @@
 //! The rules that determine which faults may be combined.
 //!
-//! leaderrun's promise covers any *one* fault. The torture test combines faults under the following rules. Each rule
-//! says why the promise still holds.
+//! leaderrun's promise (see docs/safety.md) covers any *one* fault. The torture test combines faults under the
+//! following rules. Each rule says why the promise still holds.
 //!
 //! - **One of leaderrun's two processes may be killed or frozen at any time.** In each run of leaderrun, these faults
 //!   affect only one of the two, the elector or the supervisor, and the other one kills the command's process tree.
@@ -40,13 +40,13 @@ pub fn may_fail(candidate: &TorturedCandidate, process: LeaderrunProcess) -> boo
 /// kill at the end of a tenure to the earliest takeover.
 pub const LONGEST_FREEZE_OF_BOTH: Duration = Duration::from_millis(500);
 
-/// The words of commands with a process that leaves the command's process group. That process survives if both
-/// processes of leaderrun are killed.
+/// The arguments with which a command has a process that leaves the command's process group. That process survives if
+/// both processes of leaderrun are killed.
 pub const LEAVE_PROCESS_GROUP: [&str; 3] = ["hidden", "regroup", "descendants"];
 
-/// Returns whether both processes may be killed at the same time while a command with these words runs.
-pub fn may_kill_both(words: &[String]) -> bool {
-    !words.iter().any(|word| LEAVE_PROCESS_GROUP.contains(&word.as_str()))
+/// Returns whether both processes may be killed at the same time while a command with these arguments runs.
+pub fn may_kill_both(arguments: &[String]) -> bool {
+    !arguments.iter().any(|argument| LEAVE_PROCESS_GROUP.contains(&argument.as_str()))
 }
 
 /// Returns whether a candidate that has seen only the edited record cannot know how long the holder's command may be

@@ -1,21 +1,22 @@
-//! Counts the faults, the runs of commands and the violations of one torture run.
+//! The statistics of a torture run: counts of faults, commands and violations.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// The statistics of one arena.
+/// The statistics of one torture run.
 #[derive(Default)]
 pub struct Statistics {
     /// The number of times that each fault was injected.
     pub faults: BTreeMap<String, u32>,
-    /// The number of faults that the rules did not allow, or that had no target.
+    /// The number of faults that were not injected, for example because the [rules](crate::rules) did not allow them
+    /// or because they had no target.
     pub skipped: u32,
     /// The number of candidates that were started.
     pub starts: u32,
-    /// The number of runs of a command.
+    /// The number of commands that were started.
     pub commands: usize,
-    /// The number of processes of all commands.
+    /// The number of witnesses: the processes of all commands.
     pub witnesses: usize,
     /// The number of commands that were followed by another candidate's command.
     pub hand_overs: usize,
@@ -34,10 +35,11 @@ impl Statistics {
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let injected: u32 = self.faults.values().sum();
-        writeln!(f, "  {injected} faults ({} skipped by the rules or without a target):", self.skipped)?;
+        writeln!(f, "  {injected} faults injected:")?;
         for (fault, count) in &self.faults {
             writeln!(f, "    {count:5} {fault}")?;
         }
+        writeln!(f, "  {} faults skipped (for example because the rules did not allow them)", self.skipped)?;
         writeln!(f, "  {} starts of leaderrun", self.starts)?;
         writeln!(f, "  {} commands with {} witnesses, {} hand-overs", self.commands, self.witnesses, self.hand_overs)?;
         match self.worst_margin {

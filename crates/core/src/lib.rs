@@ -22,7 +22,7 @@
 //!
 //! - Which instant a renewal counts from (T0, just before it is sent): `Election::write` in `election/decide.rs`. The
 //!   instant comes from the function `now` in leaderrun's `elector/election_loop.rs`, which reads the clock.
-//! - When an expired record may be taken over: `ObservedRecord::takeable_at` in `election/observed_record.rs`.
+//! - When an expired record may be taken over: `ObservedRecord::acquirable_at` in `election/observed_record.rs`.
 //! - How the claims of many candidates are spread: `ClaimHistory` in `election/contention.rs`.
 //! - When a command that succeeded may run again (`--min-hold`): `not_before` and `earliest_acquisition` in
 //!   `election/min_hold.rs`.

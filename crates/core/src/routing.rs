@@ -51,7 +51,7 @@ pub struct RouteInputs {
 pub enum RouteAction {
     /// Drop the current routing step, if there is one, and begin this step.
     Begin(RoutingStep),
-    /// The withdrawal is finished or not possible: the command may get its termination signal.
+    /// The withdrawal is finished or forbidden, so the deferred termination signal can now be sent to the command.
     Withdrawn,
     /// The run is over and no traffic is left that could be withdrawn: stop driving this route.
     Finish,

@@ -92,7 +92,7 @@ pub struct Observed {
     /// The record's number of transitions; `None` if there is no record.
     pub transitions: Option<u32>,
     /// When the lock may be acquired if the record does not change until then.
-    pub takeable_at: Instant,
+    pub acquirable_at: Instant,
 }
 
 /// The result of a renewal.

@@ -53,8 +53,8 @@ impl Candidate {
         }
     }
 
-    /// Configures leaderrun without any options.
-    pub fn without_options(name: &str) -> Self {
+    /// Configures leaderrun without the options that [`Candidate::new`] and [`Candidate::subcommand`] add.
+    pub fn without_default_options(name: &str) -> Self {
         Self::program(name, leaderrun())
     }
 
@@ -97,10 +97,10 @@ impl Candidate {
         self
     }
 
-    /// Starts the process with a witness as its command. `words` select the witness's behavior (see
+    /// Starts the process with a witness as its command. `arguments` select the witness's behavior (see
     /// [`witness::run`](crate::witness::run)).
-    pub fn run_witness(self, witnesses: &Witnesses, words: &[&str]) -> Running {
-        self.run(witnesses.command(words))
+    pub fn run_witness(self, witnesses: &Witnesses, arguments: &[&str]) -> Running {
+        self.run(witnesses.command(arguments))
     }
 
     /// Starts the process with a shell script as its command.

@@ -135,21 +135,23 @@ impl Cluster {
         });
         admin.replace(&format!("{rbac}/rolebindings/{user}"), &binding).expect("the RoleBinding can be written");
 
-        let granted = accesses(namespace, &rules);
-        let mut revoked = accesses(namespace, &before.unwrap_or_default());
-        revoked.retain(|access| !granted.contains(access));
+        let granted = permissions(namespace, &rules);
+        let mut revoked = permissions(namespace, &before.unwrap_or_default());
+        revoked.retain(|permission| !granted.contains(permission));
         let client = self.client_for(user);
         wait_until_allowed(&client, namespace, &rules);
-        for access in revoked {
-            eventually(&format!("{user} is no longer allowed {access}"), || !is_allowed(&client, &access));
+        for permission in revoked {
+            eventually(&format!("{user} no longer has the permission {permission}"), || {
+                !is_allowed(&client, &permission)
+            });
         }
     }
 }
 
 /// Waits until the server allows a client everything that `rules`, the rules of a Role, grant in `namespace`.
 pub fn wait_until_allowed(client: &Client, namespace: &str, rules: &Value) {
-    for access in accesses(namespace, rules) {
-        eventually(&format!("the client is allowed {access}"), || is_allowed(client, &access));
+    for permission in permissions(namespace, rules) {
+        eventually(&format!("the client has the permission {permission}"), || is_allowed(client, &permission));
     }
 }
 
@@ -162,10 +164,10 @@ impl Server {
     }
 }
 
-/// Returns every combination of verb, resource and name that the rules of a Role allow.
-fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
+/// Returns every permission that the rules of a Role grant: each combination of verb, resource and name.
+fn permissions(namespace: &str, rules: &Value) -> Vec<Value> {
     let rules = rules.as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut accesses = Vec::new();
+    let mut permissions = Vec::new();
     for rule in rules {
         for group in strings(&rule["apiGroups"]) {
             for resource in strings(&rule["resources"]) {
@@ -173,7 +175,7 @@ fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
                 for verb in strings(&rule["verbs"]) {
                     let names = strings(&rule["resourceNames"]);
                     for name in if names.is_empty() { vec![""] } else { names } {
-                        accesses.push(json!({
+                        permissions.push(json!({
                             "namespace": namespace,
                             "group": group,
                             "resource": resource,
@@ -186,7 +188,7 @@ fn accesses(namespace: &str, rules: &Value) -> Vec<Value> {
             }
         }
     }
-    accesses
+    permissions
 }
 
 fn strings(array: &Value) -> Vec<&str> {
@@ -194,10 +196,10 @@ fn strings(array: &Value) -> Vec<&str> {
     items.iter().filter_map(Value::as_str).collect()
 }
 
-fn is_allowed(client: &Client, access: &Value) -> bool {
-    let review = json!({ "spec": { "resourceAttributes": access } });
+fn is_allowed(client: &Client, permission: &Value) -> bool {
+    let review = json!({ "spec": { "resourceAttributes": permission } });
     let review = client
         .create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)
-        .expect("every user may ask for its permissions");
+        .expect("every user may query their own permissions");
     review["status"]["allowed"] == true
 }

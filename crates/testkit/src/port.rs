@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// A TCP port, reserved by a socket that is bound to it but never listens.
 ///
 /// While nothing listens, connections to the port are refused. The kernel does not hand the port out to a server that
-/// asks for a free port, or use it as a client's ephemeral port, with which a client could connect to itself.
+/// asks for a free port, or use it as a client's ephemeral port. (A client that connects to this port from this same
+/// port would be connected to itself.)
 pub struct Port {
     reservation: TcpSocket,
 }

@@ -17,7 +17,7 @@ use crate::wait::{TIMEOUT, eventually, eventually_some};
 /// The interval between two checks while waiting for the end of a process, for its log, or for reading to resume.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A handle of a started process, usually leaderrun. Dropping it kills the process and all its descendants.
+/// A handle to a started process, usually leaderrun. Dropping it kills the process and all its descendants.
 pub struct Running {
     name: String,
     child: Child,
@@ -42,7 +42,8 @@ impl Running {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Returns the pid of the elector, which is the started process if that is leaderrun itself.
+    /// Returns the pid of the elector, which is leaderrun's initial process. Call this only if leaderrun was started
+    /// directly, not through a wrapper.
     pub fn elector(&self) -> Pid {
         self.pid()
     }
@@ -143,7 +144,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.set_reading_paused(false);
-        // The descendants are listed before the first kill, because it makes orphans of them.
+        // List the descendants before killing anything: once their parent is dead, they are reparented and cannot be
+        // found.
         let processes = [vec![self.pid()], descendants(self.pid())].concat();
         for process in processes {
             let _ = kill(process, Signal::SIGKILL);

@@ -1,4 +1,7 @@
-//! The time in a simulation: true time, which no candidate can read, and the clocks of the machines.
+//! The time in the simulation and in the model: true time, which no candidate can read, and the clocks of the machines.
+//!
+//! A schedule is the sequence of events and faults in one run of the simulation, or in one interleaving of the model.
+//! True time is zero when a schedule begins.
 
 use std::time::Duration;
 
@@ -6,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use leaderrun_core::election::Now;
 use leaderrun_core::instant::Instant;
 
-/// The true time, in nanoseconds since the schedule began.
+/// A point in true time, in nanoseconds since the schedule began, or an amount of true time, in nanoseconds.
 pub type Time = u64;
 
 pub const MILLISECOND: Time = 1_000_000;
@@ -18,7 +21,7 @@ pub const TRUE_RATE: u64 = 1_000_000;
 /// The correct wall-clock time when a schedule begins.
 const BEGINNING: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
-/// Returns the correct wall-clock time at a true time.
+/// Returns the correct wall-clock time at the given point in true time.
 pub fn wall(at: Time) -> Timestamp {
     BEGINNING + SignedDuration::from_nanos(at as i64)
 }
@@ -35,17 +38,17 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Returns what both clocks read at a true time.
+    /// Returns what both clocks read at the given point in true time.
     pub fn now(&self, at: Time) -> Now {
-        Now { boot: self.boot(at), wall: wall(at) + self.wall_offset }
+        Now { boot: self.boot_time(at), wall: wall(at) + self.wall_offset }
     }
 
-    /// Returns what the boot clock reads at a true time.
-    pub fn boot(&self, at: Time) -> Instant {
+    /// Returns what the boot clock reads at the given point in true time.
+    pub fn boot_time(&self, at: Time) -> Instant {
         Instant::after_boot(Duration::from_nanos(self.initial_boot_time + self.elapsed(at)))
     }
 
-    /// Returns the first true time at which the boot clock reads `instant`.
+    /// Returns the first point in true time at which the boot clock has reached `instant`.
     pub fn time_of(&self, instant: Instant) -> Time {
         let since_start = instant.since(Instant::after_boot(Duration::from_nanos(self.initial_boot_time)));
         self.true_time(since_start)
@@ -56,7 +59,7 @@ impl Clock {
         (duration.as_nanos() * u128::from(TRUE_RATE)).div_ceil(u128::from(self.rate)) as Time
     }
 
-    /// Returns by how many nanoseconds the boot clock has advanced since the schedule began.
+    /// Returns how far the boot clock has advanced since the schedule began, in nanoseconds.
     fn elapsed(&self, at: Time) -> u64 {
         (u128::from(at) * u128::from(self.rate) / u128::from(TRUE_RATE)) as u64
     }

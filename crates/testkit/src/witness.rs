@@ -32,11 +32,11 @@ pub const OVERLAP: &str = "two commands overlapped";
 /// The stack size of an additional thread, in bytes.
 const SMALL_STACK: usize = 16 * 1024;
 
-/// The time from the first stop signal to the end of a witness with the word `linger`.
+/// The time from the first stop signal to the end of a witness with the argument `linger`.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Runs a witness. `arguments` are those after [`FLAG`]: the directory that it writes to, and words that select its
-/// behavior:
+/// Runs a witness. `arguments` are those after [`FLAG`]: first the directory that it writes to, then arguments that
+/// select its behavior:
 ///
 /// - `ignore`: the witness ignores SIGTERM and SIGINT. Otherwise these signals end it with status 0.
 /// - `linger`: the witness takes three seconds to end after SIGTERM or SIGINT.
@@ -50,24 +50,25 @@ const LINGER: Duration = Duration::from_secs(3);
 ///   the environment.
 pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let directory = PathBuf::from(arguments.next().expect("the directory is given"));
-    let words: Vec<String> = arguments.map(|word| word.into_string().expect("the words are UTF-8")).collect();
-    if words.iter().any(|word| word == "worker") {
-        continue_in_worker(directory, words);
+    let arguments: Vec<String> =
+        arguments.map(|argument| argument.into_string().expect("the arguments are UTF-8")).collect();
+    if arguments.iter().any(|argument| argument == "worker") {
+        continue_in_worker(directory, arguments);
     }
-    let has_word = |word: &str| words.iter().any(|other| other == word);
-    let value = |name: &str| words.iter().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let value = |name: &str| arguments.iter().find_map(|argument| Some(argument.strip_prefix(name)?.to_owned()));
     let run = value("run=").unwrap_or_else(run_from_environment);
     let ends_at = value("life=")
         .map_or(u64::MAX, |life| nanos_since_boot() + life.parse::<u64>().expect("the value is a number") * 1_000_000);
     let mut lifetime = Lifetime::begin(run);
-    if has_word("hidden") {
+    if has("hidden") {
         start_hidden(&directory, &lifetime.run);
     }
     let stop_signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     // SIGUSR1, which some tests send, would end the witness by default.
     SigSet::from(Signal::SIGUSR1).thread_block().expect("the signal can be blocked");
     stop_signals.thread_block().expect("the signals can be blocked");
-    for (word, thread_function) in [
+    for (name, thread_function) in [
         ("threads=", thread::park as fn()),
         ("busy=", || {
             loop {
@@ -75,16 +76,16 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             }
         }),
     ] {
-        for _ in 0..value(word).map_or(0, |number| number.parse().expect("the value is a number")) {
+        for _ in 0..value(name).map_or(0, |number| number.parse().expect("the value is a number")) {
             thread::Builder::new().stack_size(SMALL_STACK).spawn(thread_function).expect("a thread can be started");
         }
     }
     let file = lifetime.create_file(&directory).expect("the file can be created");
     lifetime.write(&file);
-    if has_word("ends") {
+    if has("ends") {
         return ExitCode::SUCCESS;
     }
-    let linger = if has_word("linger") { LINGER } else { Duration::ZERO }.as_nanos() as u64;
+    let linger = if has("linger") { LINGER } else { Duration::ZERO }.as_nanos() as u64;
     loop {
         lifetime.last_seen_at = nanos_since_boot();
         lifetime.write(&file);
@@ -92,7 +93,7 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
             lifetime.signaled_at = nanos_since_boot();
             lifetime.write(&file);
         }
-        let signaled = lifetime.signaled_at > 0 && !has_word("ignore");
+        let signaled = lifetime.signaled_at > 0 && !has("ignore");
         let lingered = lifetime.last_seen_at.saturating_sub(lifetime.signaled_at) >= linger;
         if (signaled && lingered) || lifetime.last_seen_at >= ends_at {
             return ExitCode::SUCCESS;
@@ -101,10 +102,11 @@ pub fn run(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// Runs a witness in a new thread, and ends the main thread.
-fn continue_in_worker(directory: PathBuf, words: Vec<String>) -> ! {
-    let words = words.into_iter().filter(|word| word != "worker").map(OsString::from).collect::<Vec<_>>();
+fn continue_in_worker(directory: PathBuf, arguments: Vec<String>) -> ! {
+    let others: Vec<OsString> =
+        arguments.into_iter().filter(|argument| argument != "worker").map(OsString::from).collect();
     thread::spawn(move || {
-        run([directory.into_os_string()].into_iter().chain(words));
+        run([directory.into_os_string()].into_iter().chain(others));
         process::exit(0);
     });
     // SAFETY: the call only ends this thread, and no other thread uses its stack.
@@ -128,8 +130,8 @@ fn start_hidden(directory: &Path, run: &str) {
             setsid().expect("a child can start a session");
             // SAFETY: this process, too, has only one thread.
             if let ForkResult::Child = unsafe { fork() }.expect("the process can fork") {
-                let words = [FLAG.as_ref(), directory.as_os_str(), "ignore".as_ref()];
-                let failure = Command::new(this_program()).args(words).arg(format!("run={run}")).env_clear().exec();
+                let arguments = [FLAG.as_ref(), directory.as_os_str(), "ignore".as_ref()];
+                let failure = Command::new(this_program()).args(arguments).arg(format!("run={run}")).env_clear().exec();
                 panic!("{failure}");
             }
             process::exit(0);
@@ -190,10 +192,10 @@ impl Lifetime {
     fn parse(text: &str) -> Option<Lifetime> {
         // Writes do not truncate the file, so the end of a longer line may follow if another process, whose pid has
         // more digits, wrote to the same file.
-        let mut words = text.lines().next()?.splitn(5, ' ');
-        let mut number = || words.next()?.parse().ok();
+        let mut fields = text.lines().next()?.splitn(5, ' ');
+        let mut number = || fields.next()?.parse().ok();
         let (started_at, last_seen_at, signaled_at, pid) = (number()?, number()?, number()?, number()? as u32);
-        Some(Lifetime { started_at, last_seen_at, signaled_at, pid, run: words.next()?.to_owned() })
+        Some(Lifetime { started_at, last_seen_at, signaled_at, pid, run: fields.next()?.to_owned() })
     }
 
     pub fn token(&self) -> u64 {
@@ -243,10 +245,10 @@ impl Witnesses {
         &self.0
     }
 
-    /// Returns the command line of a witness whose behavior `words` selects (see [`run`]).
-    pub fn command(&self, words: &[&str]) -> Vec<OsString> {
+    /// Returns the command line of a witness whose behavior `arguments` select (see [`run`]).
+    pub fn command(&self, arguments: &[&str]) -> Vec<OsString> {
         let fixed = [this_program().into_os_string(), FLAG.into(), self.0.clone().into_os_string()];
-        fixed.into_iter().chain(words.iter().map(OsString::from)).collect()
+        fixed.into_iter().chain(arguments.iter().map(OsString::from)).collect()
     }
 
     /// Returns the lifetimes of all processes so far, in the order of their start.

@@ -34,9 +34,9 @@ unchanged.
 
 Exit status:
   0    held; with --slots, every slot is held
-  1    free: released, not due, or never held; with --slots, at least one slot is free
+  1    free: never held, released, or not due yet (--min-hold, --every); with --slots, at least one slot is free
   2    expired, by this machine's clock; with --slots, no slot is free, and at least one has expired
-  125  unknown: wrong usage, or the lock cannot be reached"
+  125  unknown: usage error, or the lock cannot be reached"
     )]
     Status {
         /// Show all slots of a lock with this number of slots [default: the lock has no slots]
@@ -47,7 +47,7 @@ Exit status:
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
         output: OutputFormat,
 
-        /// Continue and print a line for each change, until Ctrl-C
+        /// Keep running and print a line for each change, until Ctrl-C
         #[arg(short, long)]
         watch: bool,
 
@@ -63,7 +63,7 @@ This command requires the permission to list leases in the namespace. leaderrun 
 
 Exit status:
   0    listed, even if there are none
-  125  not listed: wrong usage, or the API server cannot be reached or refuses the list"
+  125  not listed: usage error, or the API server cannot be reached or refuses the request"
     )]
     List {
         /// The namespace [default: the namespace of the kubeconfig's context or of the pod]
@@ -78,7 +78,7 @@ Exit status:
         #[arg(short, long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
         output: OutputFormat,
 
-        /// Continue and print a line for each lock that changes, until Ctrl-C
+        /// Keep running and print a line for each lock that changes, until Ctrl-C
         #[arg(short, long)]
         watch: bool,
 
@@ -94,7 +94,7 @@ No request is sent to the API server. Objects that only a cluster administrator 
 
 Exit status:
   0    printed
-  125  not printed: wrong usage, or the namespace is not known"
+  125  not printed: usage error, or the namespace is not known"
     )]
     Manifest {
         /// The service account of the pods [default: the name of the lock]
@@ -131,7 +131,7 @@ Exit status:
   0    asked; with --wait, the holder has released the lock
   1    nobody holds the lock
   2    with --wait, the holder still holds the lock
-  125  not asked: wrong usage, the holder is another program, or the lock cannot be reached"
+  125  not asked: usage error, the holder is another program, or the lock cannot be reached"
     )]
     StepDown {
         /// Wait until the holder has released the lock, for at most DURATION if it is given, and print the next leader
@@ -149,17 +149,18 @@ Exit status:
         after_help = "\
 Use this command if the lease is long and its holder does not come back. leaderrun release waits for a renewal, and \
 releases the lock if there is none. Standbys can then acquire the lock immediately. If the holder is in fact alive \
-and only cut off from the lock, its command may run until its renew deadline and lost grace are over, so two commands \
-may run at the same time. To ask a holder that is alive to release the lock, use leaderrun step-down.
+and only cut off from the lock, its command may keep running until the renew deadline has passed and the grace period \
+(--lost-grace) has ended, so two commands may run at the same time. To ask a holder that is alive to release the \
+lock, use leaderrun step-down.
 
 Exit status:
   0    released
   1    nobody holds the lock
-  2    not released: the holder renews it
-  125  not released: wrong usage, or the lock cannot be reached"
+  2    not released: the holder is still renewing it
+  125  not released: usage error, or the lock cannot be reached"
     )]
     Release {
-        /// Confirm that the holder is dead
+        /// Declare that the holder is known to be dead; leaderrun cannot verify this (required)
         #[arg(long, required = true)]
         force: bool,
 
@@ -183,7 +184,7 @@ leaderrun doctor changes nothing. Each line of its output begins with ok, with n
 Exit status:
   0    nothing failed
   1    something failed
-  125  wrong usage"
+  125  usage error"
     )]
     Doctor {
         #[command(flatten)]
@@ -194,7 +195,7 @@ Exit status:
         command: Vec<OsString>,
     },
 
-    /// Tell the command, by exit status, whether its run still holds the lock
+    /// Report by exit status whether the lock is still held (for use in the command)
     #[command(
         override_usage = "leaderrun check [--min-remaining DURATION]",
         after_help = "\
@@ -203,7 +204,7 @@ This command sends no request and prints nothing. It reads an inherited file des
 Exit status:
   0    held for at least --min-remaining
   1    lost, or not known to be held for that long
-  125  unknown: wrong usage, or the descriptor or the variables are missing"
+  125  unknown: usage error, or leaderrun's file descriptor or environment variables are missing"
     )]
     Check {
         /// The minimum time for which the lock must still be held

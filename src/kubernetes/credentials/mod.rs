@@ -37,7 +37,7 @@ use crate::process::{priority, runtime_thread};
 /// How often the files of credentials that are in use are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The shortest time between two checks that are ordered because credentials are about to expire.
+/// The shortest time between two checks that are requested because credentials are about to expire.
 const RENEWAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The time after which a wait for credentials or for a connection is reported.
@@ -47,16 +47,16 @@ pub const REPORT_WAIT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Credentials {
     shared: Arc<Shared>,
-    orders: Arc<Mutex<Option<Sender<Order>>>>,
+    check_requests: Arc<Mutex<Option<Sender<CheckRequest>>>>,
 }
 
 /// The state that the thread and its clients share.
 struct Shared {
     options: ClusterOptions,
     state: watch::Sender<State>,
-    /// The number of the last order that was sent.
-    ordered: AtomicU64,
-    /// When a use of the credentials last ordered a check; `None` before the first.
+    /// The number of the last check request that was sent.
+    last_requested: AtomicU64,
+    /// When a check was last requested because the credentials were used; `None` before the first.
     last_check: Mutex<Option<Instant>>,
     /// Whether a request was accepted since credentials were last rejected.
     was_accepted: AtomicBool,
@@ -72,21 +72,21 @@ struct State {
     access: Option<Arc<Access>>,
     /// The reason why the last attempt to renew the credentials failed.
     failure: Option<CredentialsError>,
-    /// The number of the last order that was carried out.
+    /// The number of the last check request that was handled.
     handled: u64,
 }
 
-/// An order for the thread to check the files and the credentials.
-struct Order {
+/// A request to the thread to check the files and the credentials.
+struct CheckRequest {
     number: u64,
     /// The generation of the credentials that the API server has rejected; `None` for a routine check.
     rejected: Option<u64>,
 }
 
-/// A wait of the thread that may take a long time.
+/// Something that the thread is waiting for, perhaps for a long time.
 #[derive(Clone, Debug)]
 struct PendingWait {
-    /// A description for messages of what the thread is waiting for, such as `the credential plugin NAME`.
+    /// What the thread is waiting for, as shown in messages; for example `the credential plugin NAME`.
     awaited: String,
     since: Instant,
 }
@@ -110,18 +110,18 @@ impl Credentials {
         let shared = Shared {
             options,
             state: watch::Sender::new(State::default()),
-            ordered: AtomicU64::new(0),
+            last_requested: AtomicU64::new(0),
             last_check: Mutex::new(None),
             was_accepted: AtomicBool::new(false),
             fallback: Fallback::default(),
             pending_wait: Mutex::new(None),
         };
-        Self { shared: Arc::new(shared), orders: Arc::default() }
+        Self { shared: Arc::new(shared), check_requests: Arc::default() }
     }
 
     /// Starts obtaining the credentials, so that the first call that needs them need not wait as long.
     pub fn prepare(&self) {
-        let _ = self.order(None);
+        let _ = self.request_check(None);
     }
 
     /// Returns the newest credentials, or earlier ones while the newest do not work (see [`fallback`]). If there are
@@ -138,7 +138,7 @@ impl Credentials {
             return Ok(newest.ok().and_then(Result::ok).unwrap_or_else(|| self.shared.fallback.choose(access)));
         }
         if self.take_due_check(&access) {
-            self.order(None)?;
+            self.request_check(None)?;
         }
         Ok(self.shared.fallback.choose(access))
     }
@@ -186,11 +186,11 @@ impl Credentials {
         self.shared.fallback.record_accepted(access);
     }
 
-    /// Records that a request with these credentials got no response, and orders a check of the files. The failure may
-    /// mean that the server has a new certificate, or requires a new client certificate.
+    /// Records that a request with these credentials got no response, and requests a check of the files. The failure
+    /// may mean that the server has a new certificate, or requires a new client certificate.
     pub fn record_failed_request(&self, access: &Access, failure: &str) {
         self.shared.fallback.record_failed_request(access, failure);
-        let _ = self.order(None);
+        let _ = self.request_check(None);
     }
 
     /// Returns what the thread is waiting for, if it has waited for [`REPORT_WAIT_AFTER`].
@@ -200,10 +200,10 @@ impl Credentials {
         (since.elapsed() >= REPORT_WAIT_AFTER).then_some(awaited)
     }
 
-    /// Orders the thread to check the credentials, and waits for the result. If `rejected` is the generation of
-    /// rejected credentials, newer ones end the wait too.
+    /// Requests a check of the credentials, and waits for its result. `rejected` is the generation of rejected
+    /// credentials. If it is given, the wait also ends as soon as there are credentials newer than that generation.
     async fn recheck(&self, rejected: Option<u64>) -> Result<Arc<Access>, CredentialsError> {
-        let number = self.order(rejected)?;
+        let number = self.request_check(rejected)?;
         let mut state = self.shared.state.subscribe();
         let is_newer = |access: &Access| rejected.is_some_and(|rejected| access.generation > rejected);
         let state = state.wait_for(|state| state.handled >= number || state.access.as_deref().is_some_and(is_newer));
@@ -212,11 +212,11 @@ impl Credentials {
             (Some(access), _) if is_newer(&access) => Ok(access),
             (Some(access), None) => Ok(access),
             (_, Some(failure)) => Err(failure),
-            (None, None) => unreachable!("an order ends with credentials or a failure"),
+            (None, None) => unreachable!("a check ends with credentials or a failure"),
         }
     }
 
-    /// Returns whether a check must be ordered now. If so, it counts as ordered.
+    /// Returns whether a check is due. If so, the time is recorded, and the caller must request the check.
     fn take_due_check(&self, access: &Access) -> bool {
         let mut last_check = self.shared.last_check.lock().expect("no thread panics while it holds this lock");
         let interval = if access.is_renewal_due() { RENEWAL_INTERVAL } else { CHECK_INTERVAL };
@@ -227,26 +227,26 @@ impl Credentials {
         is_due
     }
 
-    /// Sends an order to the thread, and starts the thread if necessary. Returns the number of the order.
-    fn order(&self, rejected: Option<u64>) -> Result<u64, CredentialsError> {
-        let mut orders = self.orders.lock().expect("no thread panics while it holds this lock");
-        let orders = match &mut *orders {
-            Some(orders) => orders,
-            // If the thread cannot be started, the next order tries again.
+    /// Sends a check request to the thread, and starts the thread if necessary. Returns the number of the request.
+    fn request_check(&self, rejected: Option<u64>) -> Result<u64, CredentialsError> {
+        let mut sender = self.check_requests.lock().expect("no thread panics while it holds this lock");
+        let sender = match &mut *sender {
+            Some(sender) => sender,
+            // If the thread cannot be started, the next check request tries again.
             none => none.insert(self.start()?),
         };
-        let number = self.shared.ordered.fetch_add(1, Ordering::Relaxed) + 1;
-        let _ = orders.send(Order { number, rejected });
+        let number = self.shared.last_requested.fetch_add(1, Ordering::Relaxed) + 1;
+        let _ = sender.send(CheckRequest { number, rejected });
         Ok(number)
     }
 
-    fn start(&self) -> Result<Sender<Order>, CredentialsError> {
-        let (sender, orders) = channel();
+    fn start(&self) -> Result<Sender<CheckRequest>, CredentialsError> {
+        let (sender, requests) = channel();
         let worker = Worker::new(Arc::clone(&self.shared));
         let started = runtime_thread::start("credentials", move || {
             // The plugins, which this thread starts, inherit its time slice.
             priority::reset_time_slice();
-            worker.run(&orders);
+            worker.run(&requests);
         });
         started.map_err(|failure| CredentialsError(format!("cannot start a thread for credentials: {failure}")))?;
         Ok(sender)
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_kubeconfig_is_used_only_if_its_address_is_that_of_the_same_server() {
+    fn a_changed_kubeconfig_is_used_only_if_it_still_points_to_the_same_server() {
         let kubeconfig = Kubeconfig::new();
         kubeconfig.write("http://api.example.com/", "0");
         kubeconfig.recheck();
@@ -337,13 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_kubeconfig_may_change_the_token_but_not_the_server_or_its_authority() {
-        let authority = rcgen::generate_simple_self_signed([]).unwrap().cert.pem();
-        let authority = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, authority);
+    fn a_half_written_kubeconfig_may_change_the_token_but_not_the_server_or_its_ca() {
+        let ca = rcgen::generate_simple_self_signed([]).unwrap().cert.pem();
+        let ca = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, ca);
         // The fields are in the order in which kubectl writes them.
         let kubeconfig = |token: &str| {
             format!(
-                "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    \
+                "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {ca}\n    \
                  server: https://10.96.0.1\n  name: c\ncontexts:\n- context:\n    cluster: c\n    namespace: ns\n    \
                  user: u\n  name: x\ncurrent-context: x\nkind: Config\nusers:\n- name: u\n  user:\n    token: {token}\n"
             )

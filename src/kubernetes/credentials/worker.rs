@@ -16,7 +16,7 @@ use super::access::{Access, Lifetime};
 use super::exec_credential::IssuedCredentials;
 use super::files::{self, Stamp};
 use super::material::{self, CertificateAndKey, Material, TlsMaterial};
-use super::{CredentialsError, Order, PendingWait, Shared, State, plugin};
+use super::{CheckRequest, CredentialsError, PendingWait, Shared, State, plugin};
 
 /// How often files are read again even if they seem unchanged.
 const REREAD_INTERVAL: Duration = Duration::from_secs(60);
@@ -78,14 +78,14 @@ impl Worker {
         }
     }
 
-    /// Carries out orders until all clients are dropped.
-    pub fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(mut order) = orders.recv() {
-            for later in orders.try_iter() {
-                order = Order { number: later.number, rejected: order.rejected.max(later.rejected) };
+    /// Handles check requests until all clients are dropped.
+    pub fn run(mut self, requests: &Receiver<CheckRequest>) {
+        while let Ok(mut request) = requests.recv() {
+            for later in requests.try_iter() {
+                request = CheckRequest { number: later.number, rejected: request.rejected.max(later.rejected) };
             }
-            let result = self.recheck(order.rejected);
-            self.publish(order.number, result);
+            let result = self.recheck(request.rejected);
+            self.publish(request.number, result);
         }
     }
 
@@ -247,8 +247,8 @@ impl Worker {
         user.exec.clone().filter(|_| user.token.is_none() && user.basic.is_none() && user.certificate.is_none())
     }
 
-    /// Ends the pause between runs of the plugin if the server has accepted credentials since it last rejected some:
-    /// the plugin has not failed repeatedly.
+    /// Ends the pause between runs of the plugin if the server has accepted credentials since it last rejected some,
+    /// because the plugin has then not failed repeatedly.
     fn end_pause_if_accepted(&mut self) {
         if self.shared.was_accepted.swap(false, Ordering::Relaxed) {
             (self.pause, self.plugin_may_run_at) = (Duration::ZERO, None);
@@ -303,7 +303,7 @@ impl Worker {
         *self.shared.pending_wait.lock().expect("no thread panics while it holds this lock") = wait;
     }
 
-    /// Makes the result of an order available to the clients. If it is a new failure, and there are credentials to use
+    /// Makes the result of a check available to the clients. If it is a new failure, and there are credentials to use
     /// in the meantime, logs it.
     fn publish(&self, handled: u64, result: Result<(), CredentialsError>) {
         let failure = result.err();

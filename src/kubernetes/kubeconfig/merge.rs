@@ -1,27 +1,28 @@
-//! Merges kubeconfigs. The first file that has an entry, or sets the current context, takes precedence.
+//! Merges kubeconfigs. Each entry is taken from the first file that contains it, and the current context from the first
+//! file that sets it.
 
 use std::path::{Path, PathBuf};
 
 use super::file::{Cluster, Context, KubeconfigFile, User};
 
-/// Several kubeconfigs that are used like one.
+/// Several kubeconfigs that are used as one.
 pub struct MergedKubeconfig {
     files: Vec<KubeconfigFile>,
 }
 
-/// An entry, with the directory for its relative paths.
+/// An entry, and the directory that its relative paths start from.
 pub struct Entry<'a, T> {
     pub value: &'a T,
     pub directory: &'a Path,
 }
 
 impl MergedKubeconfig {
-    /// Merges files in the order of their precedence.
+    /// Merges files. Earlier files take precedence.
     pub fn new(files: Vec<KubeconfigFile>) -> Self {
         Self { files }
     }
 
-    /// Returns the paths of the files, in the order of their precedence.
+    /// Returns the paths of the files, in the order of their precedence, highest first.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.files.iter().map(|file| file.path.clone()).collect()
     }

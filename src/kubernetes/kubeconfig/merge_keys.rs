@@ -12,10 +12,11 @@ use serde_saphyr::options::{MergeKeyPolicy, NonFiniteFloatPolicy};
 
 const MERGE_KEY: &str = "<<";
 
-/// Checks that no merged key is equal to a key before `<<`.
+/// Checks that no merged key repeats an earlier key of the same map.
 ///
 /// # Errors
-/// Fails if one is, or if the document is not valid YAML. The error names the key and says what to do.
+/// Fails if a merged key does; the error names the key and says what to do. Also fails if a document that contains `<<`
+/// is not valid YAML.
 pub fn check(document: &str) -> Result<(), String> {
     if !document.contains(MERGE_KEY) {
         return Ok(());

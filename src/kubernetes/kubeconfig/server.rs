@@ -1,4 +1,4 @@
-//! Parses the address of the API server, from a kubeconfig or from the variables of a pod.
+//! Parses the address of the API server, from a kubeconfig or from a pod's environment variables.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;

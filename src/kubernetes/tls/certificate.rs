@@ -19,8 +19,8 @@ const SERVER_PURPOSES: [ObjectIdentifier; 2] = [
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// The extensions that may be critical in the certificate of an authority. Others may limit what it may issue in ways
-/// that neither webpki nor this module checks.
+/// The extensions that the certificate of an authority may mark as critical. Any other critical extension could
+/// restrict what the authority is allowed to issue in a way that neither webpki nor this module checks.
 const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
     ObjectIdentifier::new_unwrap("2.5.29.14"), // subject key identifier
     ObjectIdentifier::new_unwrap("2.5.29.15"), // key usage
@@ -58,7 +58,7 @@ impl Certificate {
             Err(ErrorKind::Value { tag: Tag::UtcTime | Tag::GeneralizedTime }) => {
                 "it has a date that is malformed or before 1970, which the TLS library does not support"
             }
-            _ => "it cannot be read",
+            _ => "it is not a well-formed certificate",
         }
     }
 
@@ -171,11 +171,11 @@ impl Certificate {
         match self.validity_problem(now) {
             Some(reason) => Err(reason),
             None if self.permits_server_auth() => Ok(()),
-            None => Err("it is not for servers".to_owned()),
+            None => Err("its extended key usage does not allow server authentication".to_owned()),
         }
     }
 
-    /// Returns why the certificate is not valid at `now`, not yet or no longer; `None` if it is valid.
+    /// Returns why the certificate is not valid at `now` (not yet valid, or expired), or `None` if it is valid.
     pub fn validity_problem(&self, now: UnixTime) -> Option<String> {
         let validity = self.0.tbs_certificate().validity();
         let now = now.as_secs();

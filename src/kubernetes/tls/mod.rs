@@ -17,7 +17,7 @@
 //!   exponent below 65537
 //! - dates before 1970
 //! - critical certificate policies
-//! - more than six certificates between those of the server and the authority
+//! - chains with more than six intermediate certificates
 //! - a server certificate that is the certificate of an authority and was issued by an intermediate authority, or by an
 //!   authority with name constraints
 //! - CBC cipher suites in TLS 1.2
@@ -45,7 +45,7 @@ use super::connection::{ConfigError, TlsOptions};
 
 pub use self::reason::{Peer, failure_reason};
 
-// The fields of the kubeconfig that errors are about.
+// The kubeconfig fields that error messages refer to.
 pub const CERTIFICATE_AUTHORITY: &str = "certificate-authority";
 pub const CLIENT_CERTIFICATE: &str = "client-certificate";
 pub const CLIENT_KEY: &str = "client-key";

@@ -1,4 +1,4 @@
-//! The reasons for refusing a server's certificate, in words.
+//! Explains in words why a server's certificate is refused.
 
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::Error;
@@ -48,7 +48,9 @@ pub fn reason(
         Error::UnsupportedCertVersion => "it uses an old version of X.509, which has no field for host names".into(),
         Error::CaUsedAsEndEntity => "it is an authority's own certificate".into(),
         Error::EndEntityUsedAsCa => "its issuer may not issue certificates".into(),
-        Error::RequiredEkuNotFoundContext(_) => "it is not for servers".into(),
+        Error::RequiredEkuNotFoundContext(_) => {
+            "its extended key usage, or that of a certificate between it and the authority, does not allow server authentication".into()
+        }
         Error::NameConstraintViolation => "one of its authorities may not issue certificates for its names".into(),
         Error::PathLenConstraintViolated => "its chain is longer than one of its authorities permits".into(),
         Error::MaximumPathDepthExceeded => "there are more than six certificates between it and the authority".into(),

@@ -21,9 +21,9 @@ impl FileId {
         fs::symlink_metadata(path).map(|found| Self::from(&found))
     }
 
-    /// Returns whether this open file was deleted, but is still at this path. That happens if the file itself is
-    /// mounted there, for example by `docker run --volume /srv/job.lease:/job.lease`, and was deleted or replaced in
-    /// its directory.
+    /// Returns whether this open file was deleted, but is still at this path. This happens if the file, rather than its
+    /// directory, is bind-mounted at this path, for example by `docker run --volume /srv/job.lease:/job.lease`, and is
+    /// later deleted or replaced in its original directory.
     pub fn is_deleted_but_mounted(file: &File, path: &Path) -> bool {
         let is_at_path = || Self::of(file).ok() == Self::at(path).ok();
         file.metadata().is_ok_and(|found| found.nlink() == 0) && is_at_path()

@@ -53,7 +53,7 @@ use crate::process::title;
 const MAX_NAMES: usize = 8;
 
 /// Threads are counted between scans only if there are at most this many processes. With more, counting would take as
-/// long as a scan of all processes of the machine.
+/// long as a scan of all processes on the machine.
 const MAX_RECOUNTED: usize = 64;
 
 /// The pause after a scan during a kill, as a multiple of the time that the scan took. Most processes that are forked
@@ -121,10 +121,14 @@ impl Tree {
     /// Fails if this process cannot list its children. The error's message can be shown to users.
     pub fn open(run: &str) -> io::Result<Self> {
         let proc = Proc::open().map_err(|error| {
-            io::Error::other(format!(
-                "cannot list child processes in /proc: {}; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN",
-                Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)).desc()
-            ))
+            let reason = match error.raw_os_error() {
+                Some(number) => {
+                    let description = Errno::from_raw(number).desc();
+                    format!("{description}; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN")
+                }
+                None => error.to_string(),
+            };
+            io::Error::other(format!("cannot list child processes in /proc: {reason}"))
         })?;
         Ok(Self {
             proc,
@@ -202,7 +206,7 @@ impl Tree {
         self.count = self.nested.remember_and_count(&self.proc, &mut self.members, until, self.count);
     }
 
-    /// Checks in advance which processes of the machine the search for escaped processes can skip. Ends early at
+    /// Checks in advance which processes on the machine the search for escaped processes can skip. Ends early at
     /// `until`.
     pub fn prepare_search(&mut self, until: Option<Instant>) {
         self.not_nested.update(&self.proc, until);

@@ -1,5 +1,5 @@
-//! The processes that are known not to be in a nested PID namespace, which the search for [escaped](super::escaped)
-//! processes skips.
+//! The processes that are known not to be in a nested PID namespace. The search for [escaped](super::escaped) processes
+//! skips them.
 //!
 //! That search delays the release of the lock, and checking the namespace of every process takes most of its time. A
 //! process never leaves its namespace, so most processes are checked in advance.
@@ -12,7 +12,7 @@ use crate::process::clock;
 /// The maximum number of known processes. A search checks all others.
 const CAPACITY: usize = 4096;
 
-/// The known processes of the machine.
+/// The processes in /proc that are known not to be in a nested PID namespace.
 #[derive(Debug, Default)]
 pub struct NotNested {
     /// In ascending order.
@@ -25,8 +25,8 @@ impl NotNested {
     pub fn update(&mut self, proc: &Proc, until: Option<Instant>) {
         let mut processes = Vec::with_capacity(self.processes.len());
         let listing = proc.for_each_process(|process| {
-            // If another process gets the number before the check, it has another inode, so it is not taken for this
-            // one.
+            // If the PID is reused before the check, the new process's /proc directory has a different inode, so the
+            // two processes are not confused.
             if self.contains(process) || proc.is_in_own_namespace(process.number) {
                 processes.push(process);
             }
@@ -65,12 +65,12 @@ mod tests {
         found.expect("the process exists")
     }
 
-    /// Forks a child with this number. Returns false if this process may not choose the number.
-    fn fork_with_number(number: i32) -> bool {
+    /// Forks a child with this PID. Returns false if this process is not permitted to choose PIDs.
+    fn fork_with_pid(pid: i32) -> bool {
         // SAFETY: all zeros are a valid value.
         let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
         arguments.exit_signal = libc::SIGCHLD as u64;
-        (arguments.set_tid, arguments.set_tid_size) = (&raw const number as u64, 1);
+        (arguments.set_tid, arguments.set_tid_size) = (&raw const pid as u64, 1);
         // SAFETY: the kernel reads the arguments during the call. The child has a copy of the stack, and only waits.
         match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
             0 => loop {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_until_another_process_has_its_number() {
+    fn a_process_is_known_until_its_pid_is_reused() {
         let (proc, mut known) = (Proc::open().unwrap(), NotNested::default());
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let number = i32::try_from(child.id()).unwrap();
@@ -97,7 +97,7 @@ mod tests {
         assert!(known.contains(first) && known.contains(listed(&proc, number)));
         child.kill().unwrap();
         child.wait().unwrap();
-        if fork_with_number(number) {
+        if fork_with_pid(number) {
             let second = listed(&proc, number);
             kill(Pid::from_raw(number), Signal::SIGKILL).unwrap();
             waitpid(Pid::from_raw(number), None).unwrap();

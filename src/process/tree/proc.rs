@@ -1,7 +1,7 @@
 //! Reads /proc without allocating, because a kill must not wait for memory.
 //!
 //! The list of children is read through a descriptor that stays open, so a kill also works when the command has used up
-//! every descriptor of the machine.
+//! every descriptor on the machine.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -23,27 +23,29 @@ use crate::process::pidfd::PidFd;
 /// How many bytes of a file are read at once.
 const READ_SIZE: usize = 4096;
 
-/// The beginning of the line in `status` with the numbers of a process, from the namespace of /proc down to its own.
-const NUMBERS: &[u8] = b"\nNSpid:";
+/// The start of the line in `/proc/PID/status` that lists the pids of a process, one for each PID namespace from that
+/// of /proc down to the process's own. Includes the preceding line break.
+const NSPID_PREFIX: &[u8] = b"\nNSpid:";
 
-/// The maximum length of a line with numbers: a process has at most 33 of them.
-const MAX_LINE: usize = 512;
+/// The maximum length of a line that [`Proc::read_line`] finds. This is enough for the `NSpid` line, because a process
+/// has at most 33 pids.
+const MAX_LINE_LENGTH: usize = 512;
 
-/// About how many bytes of the list of children are read at most. This is enough for more than a hundred thousand
+/// Reading the list of children stops after about this many bytes, which is enough for more than a hundred thousand
 /// children.
 const MAX_CHILDREN_LENGTH: i64 = 1 << 20;
 
-/// The link that identifies the PID namespace of a process, in its directory.
+/// The symlink in `/proc/PID` that identifies the PID namespace of the process.
 const NAMESPACE_LINK: &str = "ns/pid";
 
 /// The maximum length of the target of [`NAMESPACE_LINK`].
-const MAX_LINK: usize = 64;
+const MAX_LINK_LENGTH: usize = 64;
 
 /// An open /proc.
 ///
-/// /proc may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), in which processes have other
-/// numbers than in this process's namespace. A number in /proc is an `i32`, and a number in this process's namespace is
-/// a [`Pid`].
+/// /proc may belong to an outer PID namespace (`unshare --pid` without `--mount-proc`), in which processes have
+/// different numbers than in this process's namespace. A number in /proc is an `i32`, and a number in this process's
+/// namespace is a [`Pid`].
 #[derive(Debug)]
 pub struct Proc {
     root: OwnedFd,
@@ -62,7 +64,7 @@ pub struct Proc {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub number: i32,
-    /// The time of the start, in clock ticks since boot.
+    /// When the process was started, in clock ticks since boot.
     pub started: u64,
 }
 
@@ -90,7 +92,8 @@ impl Stat {
         self.has_thread_ended() && self.threads <= 1
     }
 
-    /// Returns whether the thread has ended. For the number of a process, this is its main thread.
+    /// Returns whether the thread for which this was read has ended. If it was read with the number of a process, that
+    /// is the main thread.
     pub fn has_thread_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -129,14 +132,18 @@ impl Proc {
         let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
         let mut proc = Self { root, children, depth: 0, ticks_per_second, own_start: 0, namespace: None };
         let mut buffer = [0; READ_SIZE];
-        proc.depth = parse_numbers(proc.read_line("self/status", NUMBERS, &mut buffer)?).count();
+        let pids = proc.read_line("self/status", NSPID_PREFIX, &mut buffer).map_err(|errno| match errno {
+            Errno::ESRCH => io::Error::other("/proc/self/status has no NSpid line; use a kernel with CONFIG_PID_NS"),
+            errno => errno.into(),
+        })?;
+        proc.depth = parse_numbers(pids).count();
         let mut buffer = [0; READ_SIZE];
         proc.own_start = parse_stat(proc.read("self/stat", &mut buffer)?).ok_or(Errno::EINVAL)?.started;
-        let mut buffer = [MaybeUninit::uninit(); MAX_LINK];
+        let mut buffer = [MaybeUninit::uninit(); MAX_LINK_LENGTH];
         let link = readlinkat_raw(&proc.root, "self/ns/pid", &mut buffer[..]);
         proc.namespace = link.ok().map(|(namespace, _)| namespace.to_vec());
         if proc.depth == 0 {
-            return Err(io::Error::other("no NSpid in /proc/self/status"));
+            return Err(io::Error::other("the NSpid line in /proc/self/status contains no pid"));
         }
         Ok(proc)
     }
@@ -146,7 +153,7 @@ impl Proc {
         self.own_start
     }
 
-    /// Returns an instant in clock ticks since boot, rounded down.
+    /// Converts an instant to clock ticks since boot, rounding down.
     pub fn ticks(&self, instant: Instant) -> u64 {
         let since_boot: Duration = instant.since_boot();
         since_boot.as_secs() * self.ticks_per_second
@@ -160,7 +167,7 @@ impl Proc {
     /// # Errors
     /// Fails if /proc cannot be read.
     pub fn for_each_child(&self, visit: impl FnMut(i32)) -> nix::Result<()> {
-        for_each_in_list(&self.children, visit)
+        for_each_in_children_file(&self.children, visit)
     }
 
     /// Calls `visit` with the number of each child of a thread of a process.
@@ -170,7 +177,7 @@ impl Proc {
     pub fn for_each_child_of(&self, number: i32, thread: i32, visit: impl FnMut(i32)) -> nix::Result<()> {
         let mut path = [0; PATH_SIZE];
         let path = format_path(&mut path, format_args!("{number}/task/{thread}/children"));
-        for_each_in_list(&openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, visit)
+        for_each_in_children_file(&openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?, visit)
     }
 
     /// Calls `visit` with each process, in ascending order of the numbers, until it returns false.
@@ -178,9 +185,10 @@ impl Proc {
     /// # Errors
     /// Fails if /proc cannot be listed, or if there is no free descriptor.
     pub fn for_each_process(&self, visit: impl FnMut(Listed) -> bool) -> nix::Result<()> {
-        // A forked process would move the position of `root`, which it shares, so this listing has its own descriptor.
+        // A forked process shares the directory offset of `root`, so its listing would disturb this one. Each listing
+        // therefore opens its own descriptor.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
-        for_each_listed(&openat(&self.root, ".", flags, Mode::empty())?, visit)
+        for_each_numbered_entry(&openat(&self.root, ".", flags, Mode::empty())?, visit)
     }
 
     /// Calls `visit` with the number of each thread of a process until it returns false. [`stat`](Self::stat)
@@ -190,7 +198,7 @@ impl Proc {
     /// Returns `ENOENT` or `ESRCH` if there is no such process or /proc hides it. Also fails if there is no free
     /// descriptor.
     pub fn for_each_thread(&self, number: i32, mut visit: impl FnMut(i32) -> bool) -> nix::Result<()> {
-        for_each_listed(&self.open_file(number, "task")?, |thread| visit(thread.number))
+        for_each_numbered_entry(&self.open_file(number, "task")?, |thread| visit(thread.number))
     }
 
     /// Reads `stat` of a process or a thread.
@@ -222,8 +230,9 @@ impl Proc {
         live
     }
 
-    /// Returns the length of the environment of a process, in bytes; zero if this process may not know it. Returns
-    /// `None` if the process has no environment, because it is executing a program or is dead, or if it cannot be read.
+    /// Returns the length of the environment of a process, in bytes, or zero if this process is not permitted to read
+    /// it. Returns `None` if the process has no environment, because it is in the middle of an exec or is dead, or if
+    /// /proc cannot be read.
     pub fn environment_length(&self, number: i32) -> Option<u64> {
         let mut buffer = [0; READ_SIZE];
         environment_length(self.read_file(number, "stat", &mut buffer).ok()?)
@@ -255,7 +264,7 @@ impl Proc {
             return Ok(Some(PidInfo { pid: Pid::from_raw(number), is_nested: false }));
         }
         let mut buffer = [0; READ_SIZE];
-        let line = self.read_line(path(&mut [0; PATH_SIZE], number, "status"), NUMBERS, &mut buffer)?;
+        let line = self.read_line(path(&mut [0; PATH_SIZE], number, "status"), NSPID_PREFIX, &mut buffer)?;
         let (mut pid, mut count) = (None, 0);
         for number in parse_numbers(line) {
             count += 1;
@@ -266,7 +275,7 @@ impl Proc {
         Ok(pid.map(|pid| PidInfo { pid, is_nested: count > self.depth }))
     }
 
-    /// Returns the number of the process that a descriptor refers to; `None` if the process has been reaped or has no
+    /// Returns the number of the process that a pidfd refers to; `None` if the process has been reaped or has no
     /// number in /proc.
     ///
     /// # Errors
@@ -279,8 +288,8 @@ impl Proc {
     }
 
     /// Reads the line that begins with `start`, and returns the rest of it. `start` includes the line break before the
-    /// line. The file is read in parts, because in `status` the list of groups, which comes before the numbers, can be
-    /// much longer than the buffer. Returns `ESRCH` if there is no such line.
+    /// line. The file is read in parts, because in `status` the list of groups, which comes before the `NSpid` line,
+    /// can be much longer than the buffer. Returns `ESRCH` if there is no such line.
     fn read_line<'a>(&self, path: &str, start: &[u8], buffer: &'a mut [u8; READ_SIZE]) -> nix::Result<&'a [u8]> {
         let file = openat(&self.root, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
         let mut filled = 0;
@@ -296,7 +305,7 @@ impl Proc {
                 return Err(Errno::ESRCH);
             }
             // The line may have begun at the end of what was read.
-            let kept = filled.min(MAX_LINE);
+            let kept = filled.min(MAX_LINE_LENGTH);
             buffer.copy_within(filled - kept..filled, 0);
             filled = kept;
         };
@@ -306,7 +315,7 @@ impl Proc {
     /// Returns whether a process is in the PID namespace of this process. Returns false if that is not known, for
     /// example because the process belongs to another user. A call takes a third of the time of [`stat`](Self::stat).
     pub fn is_in_own_namespace(&self, number: i32) -> bool {
-        let (mut path, mut buffer) = ([0; PATH_SIZE], [MaybeUninit::uninit(); MAX_LINK]);
+        let (mut path, mut buffer) = ([0; PATH_SIZE], [MaybeUninit::uninit(); MAX_LINK_LENGTH]);
         let link = readlinkat_raw(&self.root, self::path(&mut path, number, NAMESPACE_LINK), &mut buffer[..]);
         link.is_ok_and(|(namespace, _)| self.namespace.as_deref() == Some(namespace))
     }
@@ -324,8 +333,8 @@ impl Proc {
         std::str::from_utf8(real).ok().and_then(|real| real.parse().ok()).ok_or(Errno::EINVAL)
     }
 
-    /// Returns the pid of the process with this number in /proc. Returns `None` if this is not known, because /proc
-    /// belongs to another PID namespace and the process has no pid in that of this process or cannot be read.
+    /// Returns the pid of the process with this number in /proc. Returns `None` if /proc belongs to another PID
+    /// namespace, and the process either has no pid in this process's namespace or cannot be read.
     pub fn pid(&self, number: i32) -> Option<Pid> {
         if self.numbers_are_pids() { Some(Pid::from_raw(number)) } else { Some(self.pid_info(number)?.pid) }
     }
@@ -366,14 +375,14 @@ impl Proc {
         }
     }
 
-    /// Sends a signal to a child of this process. Its number cannot be in use by another process, because only this
-    /// process can reap it.
+    /// Sends a signal to a child of the process that opened this [`Proc`]. The child's number cannot have been reused,
+    /// because only that process can reap the child.
     ///
     /// # Errors
     /// Fails if the signal is not permitted.
     pub fn signal_child(&self, number: i32, signal: Signal) -> nix::Result<()> {
-        // If `as_user` has forked this process to kill on behalf of its parent, this process is itself in the parent's
-        // list of children.
+        // In a process that `as_user` has forked, the listed children are those of the parent, and this process is one
+        // of them.
         let pid = self.pid(number).filter(|pid| *pid != getpid());
         ignore_dead(pid.map_or(Ok(()), |pid| kill(pid, signal)))
     }
@@ -392,8 +401,8 @@ impl Proc {
             Ok(fd) => fd,
             Err(errno) => return ignore_dead(Err(errno)),
         };
-        // The check comes after the descriptor was opened. If the process is alive now, the descriptor refers to it and
-        // not to a later process with the same number.
+        // The check must come after the descriptor has been opened: if the process is alive now, the descriptor refers
+        // to it and not to a later process with the same number.
         if !self.is_alive(process) {
             return Ok(());
         }
@@ -422,13 +431,13 @@ fn format_path<'a>(buffer: &'a mut [u8; PATH_SIZE], path: fmt::Arguments<'_>) ->
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
 }
 
-/// Calls `visit` with each number in a list of children.
-fn for_each_in_list(list: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<()> {
+/// Calls `visit` with each number in an open `children` file.
+fn for_each_in_children_file(file: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<()> {
     let mut buffer = [0; READ_SIZE];
     let mut offset = 0;
     let mut number = 0;
     while offset < MAX_CHILDREN_LENGTH {
-        match pread(list, &mut buffer, offset) {
+        match pread(file, &mut buffer, offset) {
             Ok(0) => return Ok(()),
             Ok(length) => {
                 offset += length as i64;
@@ -449,7 +458,7 @@ fn for_each_in_list(list: &OwnedFd, mut visit: impl FnMut(i32)) -> nix::Result<(
 }
 
 /// Calls `visit` with each entry of a directory that is a number, until it returns false.
-fn for_each_listed(directory: &OwnedFd, mut visit: impl FnMut(Listed) -> bool) -> nix::Result<()> {
+fn for_each_numbered_entry(directory: &OwnedFd, mut visit: impl FnMut(Listed) -> bool) -> nix::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 8 * READ_SIZE];
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
@@ -472,18 +481,18 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let mut fields = fields_after_name(stat)?;
     let state = *fields.next()?.first()?;
     let parent = parse_number(fields.next()?)?;
-    // 15 skips the fields from the process group to the nice value, and 1 skips the interval timer.
+    // `nth(15)` skips the fields from the process group to the nice value, and `nth(1)` skips the interval timer.
     let threads = u32::try_from(parse_u64(fields.nth(15)?)?).ok()?;
     let started = parse_u64(fields.nth(1)?)?;
     Some(Stat { state, parent, threads, started })
 }
 
-/// Returns the length of the environment according to `stat`; `None` if the process is executing a program or is dead.
-/// During an exec, the address of the code is zero until the addresses of the environment have been set.
+/// Returns the length of the environment according to `stat`; `None` if the process is in the middle of an exec or is
+/// dead. During an exec, the address of the code is zero until the addresses of the environment have been set.
 fn environment_length(stat: &[u8]) -> Option<u64> {
     let mut fields = fields_after_name(stat)?;
-    // 23 skips the fields from the state to the limit of the resident set, and those from the end of the code to the
-    // end of the arguments.
+    // The first `nth(23)` skips the fields from the state to the limit of the resident set, and the second one skips
+    // those from the end of the code to the end of the arguments.
     let code_start = parse_u64(fields.nth(23)?)?;
     let (start, end) = (parse_u64(fields.nth(23)?)?, parse_u64(fields.next()?)?);
     if code_start > 0 { end.checked_sub(start) } else { None }
@@ -536,15 +545,15 @@ mod tests {
             let status = format!("Name:\tx\nGroups:\t{groups}\nNSpid:\t4711\t12\t1\nThreads:\t1\n");
             std::fs::write(directory.path().join("status"), status).unwrap();
             let mut buffer = [0; READ_SIZE];
-            let line = proc.read_line("status", NUMBERS, &mut buffer).unwrap();
+            let line = proc.read_line("status", NSPID_PREFIX, &mut buffer).unwrap();
             assert_eq!(parse_numbers(line).collect::<Vec<_>>(), [4711, 12, 1]);
         }
         std::fs::write(directory.path().join("status"), "Name:\tx\n").unwrap();
-        assert_eq!(proc.read_line("status", NUMBERS, &mut [0; READ_SIZE]), Err(Errno::ESRCH));
+        assert_eq!(proc.read_line("status", NSPID_PREFIX, &mut [0; READ_SIZE]), Err(Errno::ESRCH));
     }
 
     #[test]
-    fn a_descriptor_shows_the_number_of_its_process() {
+    fn the_number_of_a_process_is_found_from_its_pidfd() {
         let proc = Proc::open().unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let number = i32::try_from(child.id()).unwrap();
@@ -573,40 +582,44 @@ mod tests {
     #[test]
     fn all_threads_of_a_process_are_counted() {
         const THREADS: usize = 10;
-        let (proc, ends) = (Proc::open().unwrap(), Barrier::new(THREADS + 1));
+        let (proc, barrier) = (Proc::open().unwrap(), Barrier::new(THREADS + 1));
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let single = proc.threads(i32::try_from(child.id()).unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(single, Ok(1));
         thread::scope(|scope| {
-            (0..THREADS).for_each(|_| drop(scope.spawn(|| ends.wait())));
+            (0..THREADS).for_each(|_| drop(scope.spawn(|| barrier.wait())));
             let many = proc.threads(getpid().as_raw());
-            ends.wait();
+            barrier.wait();
             assert!(many.is_ok_and(|many| many as usize > THREADS), "{many:?}");
         });
     }
 
-    /// Tests the time of a read, because the supervisor reads the states of many threads, possibly under a CPU limit.
+    /// Measures how long a read takes, because the supervisor reads the states of many threads, possibly under a CPU
+    /// limit.
     #[test]
     fn reading_the_state_of_a_process_does_not_visit_all_its_threads() {
         const THREADS: usize = 1000;
-        let (proc, number, ends) = (Proc::open().unwrap(), getpid().as_raw(), Barrier::new(THREADS + 1));
+        let (proc, number, barrier) = (Proc::open().unwrap(), getpid().as_raw(), Barrier::new(THREADS + 1));
         let read_many = |read: &dyn Fn()| {
             let started_at = clock::cpu_time();
             (0..100).for_each(|_| read());
             clock::cpu_time().saturating_sub(started_at)
         };
         // The minimum is used, because other programs on the machine can only make a measurement longer.
-        let took = |read: &dyn Fn()| (0..20).map(|_| read_many(read)).min().unwrap();
+        let shortest = |read: &dyn Fn()| (0..20).map(|_| read_many(read)).min().unwrap();
         thread::scope(|scope| {
             for _ in 0..THREADS {
-                thread::Builder::new().stack_size(32 * 1024).spawn_scoped(scope, || ends.wait()).unwrap();
+                thread::Builder::new().stack_size(32 * 1024).spawn_scoped(scope, || barrier.wait()).unwrap();
             }
-            let thread_read = took(&|| assert!(proc.stat(number).is_ok()));
-            let process_read = took(&|| assert!(proc.read_file(number, "stat", &mut [0; READ_SIZE]).is_ok()));
-            ends.wait();
-            assert!(thread_read * 5 < process_read * 4, "{thread_read:?}, and {process_read:?} with all threads");
+            let thread_read = shortest(&|| assert!(proc.stat(number).is_ok()));
+            let process_read = shortest(&|| assert!(proc.read_file(number, "stat", &mut [0; READ_SIZE]).is_ok()));
+            barrier.wait();
+            assert!(
+                thread_read * 5 < process_read * 4,
+                "reading the main thread's stat took {thread_read:?}, the whole process's {process_read:?}"
+            );
         });
     }
 }

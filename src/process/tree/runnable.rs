@@ -27,7 +27,8 @@ pub fn estimate(proc: &Proc, processes: &[i32], all_threads: u32) -> u32 {
     }
     let all_threads = all_threads.max(u32::try_from(threads.len()).unwrap_or(u32::MAX));
     let (mut read, mut runnable) = (0, 0);
-    // The sample is random, because similar threads have neighboring numbers.
+    // The sample is random, because threads with neighboring IDs tend to behave alike, so the first ones listed would
+    // not be representative.
     while !threads.is_empty() && runnable < ENOUGH_RUNNABLE && read < MAX_SAMPLE {
         let thread = threads.swap_remove(fastrand::usize(..threads.len()));
         if let Ok(stat) = proc.stat(thread) {

@@ -54,7 +54,7 @@ fn without_the_port_option_all_ports_are_served() {
 }
 
 #[test]
-fn ports_that_do_not_fit_are_refused_with_a_suggestion() {
+fn ports_that_do_not_match_the_service_are_refused_with_a_suggestion() {
     let server = json!([{ "name": "server", "port": 80, "targetPort": 8080 }]);
     let two =
         json!([{ "name": "http", "port": 80, "targetPort": 8080 }, { "name": "dns", "port": 53, "protocol": "UDP" }]);

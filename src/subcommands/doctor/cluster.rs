@@ -1,4 +1,4 @@
-//! The rows about the API server, the permissions and the priority of requests.
+//! The rows of the doctor's table about the API server, the permissions and the priority of requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::format_milliseconds;
-use super::preparation::{credentials, examine_name, wall_clock};
+use super::preparation::{credentials_row, examine_host_lookup, wall_clock_row};
 use super::table::{Row, SEE_HELP, Table, finding_and_remedy};
 use super::traffic::examine_routing;
 use crate::events;
@@ -27,7 +27,7 @@ use crate::telemetry::log::{printable, printable_error};
 /// connect.
 const SAMPLES: usize = 5;
 
-/// The priority level for requests of leader elections.
+/// The priority level for leader-election requests.
 const PRIORITY_LEVEL: &str = "leader-election";
 
 /// The priority level of administrators. Their requests never wait.
@@ -37,16 +37,16 @@ const PRIORITY_LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylev
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// A lock in a cluster, and the options of the run to examine.
+/// Everything that the doctor examines in a cluster: the lock, and the options of the run.
 pub struct ClusterExamination<'a> {
     pub lock: LockName,
     pub slots: Option<SlotCount>,
     pub owner: Option<&'a OwnerConfig>,
     pub options: ClusterOptions,
     pub timing: &'a Timing,
-    /// The object that routes traffic to the leader, if there is one.
+    /// The label or the Service that routes traffic to the leader, if one is configured.
     pub routing_target: Option<&'a RoutingTarget>,
-    /// How this candidate would route traffic to itself with that object.
+    /// How this candidate would route traffic to itself through `routing_target`; `None` only if that is `None`.
     pub routing: Option<&'a Routing>,
     /// Whether the run depends on the wall clock of this machine.
     pub uses_clock: bool,
@@ -67,8 +67,8 @@ impl ClusterExamination<'_> {
                 return table.add(Row::failed("API server", printable_error(&reason), remedy));
             }
         };
-        table.add(credentials(clock::now().since(began), timing));
-        examine_name(table, &cluster, timing).await;
+        table.add(credentials_row(clock::now().since(began), timing));
+        examine_host_lookup(table, &cluster, timing).await;
         let namespace = lock.namespace.clone().unwrap_or_else(|| cluster.default_namespace().to_owned());
         let lock = LockName { namespace: Some(namespace.clone()), ..lock };
         let slot_locks = lock.in_slots(slots);
@@ -76,30 +76,30 @@ impl ClusterExamination<'_> {
         let Some(path) = objects.iter().flat_map(lock::rules).find_map(|rule| rule.object_path()) else { return };
         let Some(headers) = examine_api_server(table, &cluster, &path, timing).await else { return };
         if uses_clock {
-            table.add(wall_clock(&headers));
+            table.add(wall_clock_row(&headers));
         }
         examine_namespace(table, &cluster, &namespace).await;
-        let manifest = manifest(&lock, slots, owner, &namespace, routing_target, &user);
+        let manifest_command = manifest_command(&lock, slots, owner, &namespace, routing_target, &user);
         for object in &objects {
-            examine_rules(table, &cluster, &lock::rules(object), lock_if_denied, &manifest).await;
+            examine_rules(table, &cluster, &lock::rules(object), if_denied_on_lock, &manifest_command).await;
         }
         for routing in routing.iter().flat_map(|routing| routing.in_slots(slots)) {
-            examine_routing(table, &cluster, &namespace, &routing, &manifest).await;
+            examine_routing(table, &cluster, &namespace, &routing, &manifest_command).await;
         }
         if let Some(owner) = owner {
-            let if_denied = |_| IfDenied::Fails("; the lock's objects get no owner");
-            examine_rules(table, &cluster, &owner.name.rules(&namespace), if_denied, &manifest).await;
+            let if_denied = |_| IfDenied::Failure("; the lock's objects get no owner");
+            examine_rules(table, &cluster, &owner.name.rules(&namespace), if_denied, &manifest_command).await;
             examine_owner(table, &cluster, &namespace, owner).await;
         }
-        let if_denied = |_| IfDenied::Degraded("; no Events are written");
-        examine_rules(table, &cluster, &[events::rule(&namespace)], if_denied, &manifest).await;
-        table.add(priority(&cluster, &headers, &manifest).await);
+        let if_denied = |_| IfDenied::Note("; no Events are written");
+        examine_rules(table, &cluster, &[events::rule(&namespace)], if_denied, &manifest_command).await;
+        table.add(priority_row(&cluster, &headers, &manifest_command).await);
     }
 }
 
-/// Returns the command that prints a Role with all permissions. If `user`, which is impersonated, is a service account
-/// in the namespace of the lock, the command also binds the Role to it.
-fn manifest(
+/// Returns the command that prints a Role with every permission that the run needs. If `user` (the impersonated user,
+/// or empty) is a service account in the namespace of the lock, the command also prints a RoleBinding for it.
+fn manifest_command(
     lock: &LockName,
     slots: Option<SlotCount>,
     owner: Option<&OwnerConfig>,
@@ -158,7 +158,7 @@ async fn examine_api_server(table: &mut Table, cluster: &Cluster, path: &str, ti
     table.add(Row::ok("API server", format!("{address} responds")));
     let limit = timing.request_timeout();
     let finding = format!(
-        "the slowest of {SAMPLES} responses took {}; {} is the timeout of each of the {} attempts before the renew deadline",
+        "the slowest of {SAMPLES} responses took {}; a request times out after {}, so that {} attempts fit before the renew deadline",
         format_milliseconds(slowest),
         format_milliseconds(limit),
         ATTEMPTS,
@@ -203,16 +203,17 @@ async fn examine_owner(table: &mut Table, cluster: &Cluster, namespace: &str, ow
     });
 }
 
-/// The consequence of a missing permission, with the text that is appended to the finding.
+/// How the table reports a missing permission, with the consequence that is appended to the finding.
 pub enum IfDenied {
-    /// The candidate does not work as configured.
-    Fails(&'static str),
-    /// The candidate works without the permission.
-    Degraded(&'static str),
+    /// As a failure: without the permission, the run does not work fully as configured.
+    Failure(&'static str),
+    /// As a note: the run can do without the permission.
+    Note(&'static str),
 }
 
-fn lock_if_denied(verb: Verb) -> IfDenied {
-    IfDenied::Fails(match verb {
+/// Returns how the table reports a missing permission on an object of the lock.
+fn if_denied_on_lock(verb: Verb) -> IfDenied {
+    IfDenied::Failure(match verb {
         Verb::Create => "; another user must create the object of the lock first",
         Verb::Watch => "; a standby reads the lock every --retry-period instead",
         _ => "; the lock cannot be held",
@@ -226,29 +227,34 @@ pub async fn examine_rules(
     cluster: &Cluster,
     rules: &[Rule],
     if_denied: impl Fn(Verb) -> IfDenied,
-    manifest: &str,
+    manifest_command: &str,
 ) {
     let paths: BTreeSet<String> = rules.iter().filter_map(Rule::object_path).collect();
+    let consequence = if paths.len() == 1 {
+        "; the object already exists, so this matters only if it is deleted"
+    } else {
+        "; the objects already exist, so this matters only if one of them is deleted"
+    };
     let mut all_exist = !paths.is_empty();
     for path in paths {
         all_exist &= ask(cluster, &path, None).await.is_ok_and(|response| response.status() == 200);
     }
     let if_denied = |verb| match verb {
-        Verb::Create if all_exist => IfDenied::Degraded("; all objects exist already, and must not be deleted"),
+        Verb::Create if all_exist => IfDenied::Note(consequence),
         verb => if_denied(verb),
     };
     for rule in rules {
-        examine_rule(table, cluster, rule, if_denied, manifest).await;
+        examine_rule(table, cluster, rule, if_denied, manifest_command).await;
     }
 }
 
-/// Adds a row for each verb of a rule. `manifest` is the command that prints a Role with the rule.
+/// Adds a row for each verb of a rule. `manifest_command` is the command that prints a Role with the rule.
 async fn examine_rule(
     table: &mut Table,
     cluster: &Cluster,
     rule: &Rule,
     if_denied: impl Fn(Verb) -> IfDenied,
-    manifest: &str,
+    manifest_command: &str,
 ) {
     let Rule { resource, namespace, name, verbs } = rule;
     let (group, plural) = (resource.group, resource.plural);
@@ -257,7 +263,7 @@ async fn examine_rule(
         "" => format!("{plural} in namespace {namespace:?}"),
         name => format!("{plural} {name:?} in namespace {namespace:?}"),
     };
-    let remedy = format!("{manifest} prints a Role that allows it");
+    let remedy = format!("{manifest_command} prints a Role that allows it");
     for verb in verbs.iter().copied() {
         let attributes =
             json!({ "namespace": namespace, "verb": verb.name(), "group": group, "resource": plural, "name": name });
@@ -272,17 +278,17 @@ async fn examine_rule(
         let label = verb.name();
         table.add(match (allowed, if_denied(verb)) {
             (Ok(true), _) => Row::ok(label, format!("{objects}: allowed")),
-            (Ok(false), IfDenied::Fails(consequence)) => {
+            (Ok(false), IfDenied::Failure(consequence)) => {
                 Row::failed(label, format!("{objects}: not allowed{consequence}"), &remedy)
             }
-            (Ok(false), IfDenied::Degraded(consequence)) => {
+            (Ok(false), IfDenied::Note(consequence)) => {
                 Row::note(label, format!("{objects}: not allowed{consequence}"), &remedy)
             }
             (Err(error), if_denied) => {
-                let finding = format!("{objects}: the API server does not say whether it is allowed: {error}");
+                let finding = format!("{objects}: cannot find out whether this is allowed: {error}");
                 match if_denied {
-                    IfDenied::Fails(_) => Row::failed(label, finding, &remedy),
-                    IfDenied::Degraded(_) => Row::note(label, finding, &remedy),
+                    IfDenied::Failure(_) => Row::failed(label, finding, &remedy),
+                    IfDenied::Note(_) => Row::note(label, finding, &remedy),
                 }
             }
         });
@@ -290,25 +296,30 @@ async fn examine_rule(
 }
 
 /// Returns a row about the priority that a busy API server gives to the requests of this user.
-async fn priority(cluster: &Cluster, headers: &HeaderMap, manifest: &str) -> Row {
+async fn priority_row(cluster: &Cluster, headers: &HeaderMap, manifest_command: &str) -> Row {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(printable);
     let Some(level) = header("x-kubernetes-pf-prioritylevel-uid") else {
         return Row::ok("priority", "the API server does not report priorities");
     };
     let schema = header("x-kubernetes-pf-flowschema-uid").unwrap_or_default();
-    let remedy = format!("{manifest} --priority prints a FlowSchema that lets a busy API server serve renewals first");
+    let remedy =
+        format!("{manifest_command} --priority prints a FlowSchema that lets a busy API server serve renewals first");
     match name_of_level(cluster, &level).await {
         Some(name) if name == PRIORITY_LEVEL => Row::ok("priority", format!("level {PRIORITY_LEVEL}")),
         Some(name) if name == EXEMPT => Row::ok("priority", format!("level {EXEMPT}: these requests never wait")),
         Some(name) => {
-            let finding = format!("level {name} (uid {level}), flow schema {schema}, and not level {PRIORITY_LEVEL}");
+            let finding = format!(
+                "requests get level {name} (uid {level}, flow schema uid {schema}) instead of level {PRIORITY_LEVEL}"
+            );
             Row::note("priority", finding, remedy)
         }
         None => Row::note(
             "priority",
-            format!("level {level}, flow schema {schema}; this user may not read their names"),
             format!(
-                "unless kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} prints the same uid, {remedy}"
+                "requests get level {level}, flow schema {schema} (these are uids: this user may not read the names)"
+            ),
+            format!(
+                "check whether kubectl get prioritylevelconfiguration {PRIORITY_LEVEL} -o jsonpath={{.metadata.uid}} prints {level}; if not, {remedy}"
             ),
         ),
     }
@@ -322,8 +333,8 @@ async fn name_of_level(cluster: &Cluster, uid: &str) -> Option<String> {
     level["metadata"]["name"].as_str().map(printable)
 }
 
-/// Sends a GET request to the API server, or a POST request with `body`. Returns the response, whose status may be that
-/// of an error.
+/// Sends a GET request to the API server, or a POST request with `body`. Returns the response, even if its status is an
+/// error.
 ///
 /// # Errors
 /// Fails if no response arrives within [`REQUEST_TIMEOUT`].
@@ -340,7 +351,7 @@ pub async fn ask(cluster: &Cluster, path: &str, body: Option<Value>) -> Result<R
 /// Returns the object in a response; null if the response is not JSON.
 ///
 /// # Errors
-/// Fails if the response is an error.
+/// Fails if the status of the response is an error.
 pub fn json_of(response: &Response<Bytes>) -> Result<Value, Error> {
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
     if response.status().is_success() {

@@ -13,13 +13,13 @@ const ENOUGH_CPUS: f64 = 1.0;
 
 /// Examines the list of processes, the CPU limit, the limit on locked memory, and the permission to send signals.
 pub fn examine(table: &mut Table) {
-    table.add(processes());
-    table.add(cpu(CpuCgroups::find()));
-    table.add(locked_memory());
-    table.add(signals());
+    table.add(processes_row());
+    table.add(cpu_row(CpuCgroups::find()));
+    table.add(locked_memory_row());
+    table.add(signals_row());
 }
 
-fn processes() -> Row {
+fn processes_row() -> Row {
     // The run ID does not matter, because no process is searched for.
     match Tree::open("") {
         Ok(_) => Row::ok("processes", "leaderrun can list the processes of a command"),
@@ -31,7 +31,7 @@ fn processes() -> Row {
     }
 }
 
-fn cpu(mut cgroups: CpuCgroups) -> Row {
+fn cpu_row(mut cgroups: CpuCgroups) -> Row {
     let Some(limit) = cgroups.read_limit() else { return Row::ok("CPU", "no cgroup limits the CPUs") };
     let throttled = match cgroups.throttling() {
         Some(Throttling { periods, throttled_periods }) => {
@@ -52,7 +52,7 @@ fn cpu(mut cgroups: CpuCgroups) -> Row {
     }
 }
 
-fn locked_memory() -> Row {
+fn locked_memory_row() -> Row {
     match memory::lock() {
         Locked::Everything => Row::ok("memory", "all of leaderrun can be locked in memory"),
         Locked::Partly { locked, total, errno } => Row::note(
@@ -69,7 +69,7 @@ fn locked_memory() -> Row {
     }
 }
 
-fn signals() -> Row {
+fn signals_row() -> Row {
     match signal_permission::signal_permission() {
         SignalPermission::AnyUser => Row::ok("signals", "can be sent to a command of any user"),
         SignalPermission::OwnUser => {

@@ -54,14 +54,14 @@ pub async fn doctor(request: DoctorRequest) -> Result<CommandOutput> {
         }
         Store::Local(store) => store.examine(&lock.name).into_iter().for_each(|finding| table.add(finding.into())),
     }
-    table.add(clocks(&timing));
+    table.add(clocks_row(&timing));
     machine::examine(&mut table);
     Ok(CommandOutput { text: table.to_string(), status: u8::from(table.has_failed()) })
 }
 
 /// Returns a row about the clock rates that the durations tolerate. How fast the clocks actually run cannot be measured
 /// here.
-fn clocks(timing: &Timing) -> Row {
+fn clocks_row(timing: &Timing) -> Row {
     let margin = timing.lease_duration() - timing.renew_deadline() - timing.lost_grace();
     let finding = format!(
         "tolerates clock rates that differ by up to {:.2}x: the command is dead {} before another candidate may start it",

@@ -21,16 +21,19 @@ use crate::subcommands::REQUEST_TIMEOUT;
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Returns a row about the time until the credentials were ready. A credential plugin can be slow.
-pub fn credentials(took: Duration, timing: &Timing) -> Row {
+pub fn credentials_row(took: Duration, timing: &Timing) -> Row {
     let limit = timing.request_timeout();
-    let finding =
-        format!("were ready after {}; a request may take {}", format_milliseconds(took), format_milliseconds(limit));
+    let finding = format!(
+        "were ready after {}; a request times out after {}",
+        format_milliseconds(took),
+        format_milliseconds(limit)
+    );
     let remedy = "use a credential plugin that caches its token, or a service account's token instead";
     if took >= limit { Row::note("credentials", finding, remedy) } else { Row::ok("credentials", finding) }
 }
 
 /// Adds a row about how long it takes to look up the API server's name, unless the server is given by IP address.
-pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing) {
+pub async fn examine_host_lookup(table: &mut Table, cluster: &Cluster, timing: &Timing) {
     let (host, port) = cluster.host_and_port();
     if host.parse::<IpAddr>().is_ok() {
         return;
@@ -45,7 +48,8 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
             Row::ok("name", format!("{host} was looked up in {took}"))
         }
         Ok(Ok(_)) => {
-            let finding = format!("looking up {host} took {took}; a request may take {}", format_milliseconds(limit));
+            let finding =
+                format!("looking up {host} took {took}; a request times out after {}", format_milliseconds(limit));
             Row::note("name", finding, remedy)
         }
         Ok(Err(failure)) => Row::note("name", format!("cannot look up {host}: {failure}"), remedy),
@@ -54,7 +58,7 @@ pub async fn examine_name(table: &mut Table, cluster: &Cluster, timing: &Timing)
 }
 
 /// Returns a row about the difference between this machine's clock and the API server's.
-pub fn wall_clock(headers: &HeaderMap) -> Row {
+pub fn wall_clock_row(headers: &HeaderMap) -> Row {
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let Some(date) = date.and_then(|date| rfc2822::parse(date).ok()) else {
         return Row::ok("wall clock", "the API server does not send its time");

@@ -16,7 +16,7 @@ pub struct Table(Vec<Row>);
 #[derive(Debug)]
 pub struct Row {
     grade: Grade,
-    /// The subject of the examination, in one or two words.
+    /// What was checked, in one or two words.
     subject: &'static str,
     finding: String,
     remedy: Option<String>,
@@ -48,7 +48,7 @@ impl Row {
 }
 
 /// Splits a sentence of the form `what failed: why; what to do` into the finding and the remedy. If it contains no
-/// remedy, `default_remedy` is returned.
+/// remedy, `default_remedy` is returned instead.
 pub fn finding_and_remedy<'a>(sentence: &'a str, default_remedy: &'a str) -> (&'a str, &'a str) {
     sentence.split_once("; ").unwrap_or((sentence, default_remedy))
 }

@@ -20,7 +20,13 @@ async fn examine_pod(table: &mut Table, cluster: &Cluster, namespace: &str, pod:
 }
 
 /// Adds rows about whether traffic can be routed to the leader.
-pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &str, routing: &Routing, manifest: &str) {
+pub async fn examine_routing(
+    table: &mut Table,
+    cluster: &Cluster,
+    namespace: &str,
+    routing: &Routing,
+    manifest_command: &str,
+) {
     let (routing_rules, check_rules) = match routing {
         Routing::PodLabel(PodLabel { pod, .. }) => {
             examine_pod(table, cluster, namespace, pod).await;
@@ -31,10 +37,10 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
             (service.name.rules(namespace, is_dual_stack), service.name.check_rules(namespace))
         }
     };
-    let if_denied = |_| IfDenied::Fails("; traffic is not routed to the leader");
-    examine_rules(table, cluster, &routing_rules, if_denied, manifest).await;
-    let if_denied = |_| IfDenied::Degraded("; leaderrun cannot check whether traffic is routed to the leader only");
-    examine_rules(table, cluster, &check_rules, if_denied, manifest).await;
+    let if_denied = |_| IfDenied::Failure("; traffic is not routed to the leader");
+    examine_rules(table, cluster, &routing_rules, if_denied, manifest_command).await;
+    let if_denied = |_| IfDenied::Note("; leaderrun cannot check whether traffic is routed to the leader only");
+    examine_rules(table, cluster, &check_rules, if_denied, manifest_command).await;
 }
 
 /// Adds rows about whether the Service can route to this candidate and to no other endpoint. Returns whether the
@@ -42,7 +48,7 @@ pub async fn examine_routing(table: &mut Table, cluster: &Cluster, namespace: &s
 async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, service: &Service) -> bool {
     let addresses = service.addresses(cluster).await.unwrap_or_else(|error| {
         // This is not a failure, because the doctor can run on a different machine from the candidate.
-        table.add(note("address", &error.to_string()));
+        table.add(note_row("address", &error.to_string()));
         Vec::new()
     });
     let objects = ServiceObjects::new(cluster, namespace, REQUEST_TIMEOUT);
@@ -62,12 +68,12 @@ async fn examine_service(table: &mut Table, cluster: &Cluster, namespace: &str, 
     let RouteReport { subject, exception, warnings } = service.report(&objects, &route);
     table.add(Row::ok("Service", format!("{subject} follows the leader{exception}")));
     for warning in warnings.into_iter().chain(service.leftover_warning(&objects).await) {
-        table.add(note("Service", &warning));
+        table.add(note_row("Service", &warning));
     }
     route.is_dual_stack
 }
 
-fn note(subject: &'static str, sentence: &str) -> Row {
+fn note_row(subject: &'static str, sentence: &str) -> Row {
     let (finding, remedy) = finding_and_remedy(sentence, SEE_HELP);
     Row::note(subject, finding, remedy)
 }

@@ -139,7 +139,7 @@ impl CandidateState {
             Update::Lock(name) => self.config.lock = name,
             Update::NextTimeout(instant) => self.election_due = instant,
             Update::Observed(observed) => {
-                if !observed.holder.is_empty() && now < observed.takeable_at {
+                if !observed.holder.is_empty() && now < observed.acquirable_at {
                     self.freshness.handle_acquisition();
                 }
                 self.transitions = observed.transitions.or(self.transitions);
@@ -237,7 +237,7 @@ impl CandidateState {
             _ if self.is_leading() => Activity::Leading,
             _ if self.is_over => Activity::Releasing,
             None => Activity::Starting,
-            Some(observed) if now >= observed.takeable_at => Activity::Claiming,
+            Some(observed) if now >= observed.acquirable_at => Activity::Claiming,
             Some(observed) if observed.holder.is_empty() => Activity::NotDue,
             Some(_) => Activity::Waiting,
         }
@@ -307,7 +307,7 @@ impl CandidateState {
         if self.is_leading() || self.is_over {
             return None;
         }
-        self.freshness.obstacle(now, self.observed.as_ref().map(|observed| observed.takeable_at))
+        self.freshness.obstacle(now, self.observed.as_ref().map(|observed| observed.acquirable_at))
     }
 
     fn explain(&self, obstacle: &Obstacle, now: Instant) -> String {
@@ -359,7 +359,7 @@ impl CandidateState {
         let observed = self.observed.as_ref().filter(|observed| !observed.holder.is_empty());
         let remaining = match &self.leading {
             Some(leading) => Some(leading.stop.since(now)),
-            None => observed.map(|observed| observed.takeable_at.since(now)),
+            None => observed.map(|observed| observed.acquirable_at.since(now)),
         };
         let response = LeaderResponse {
             lock: &self.config.lock,

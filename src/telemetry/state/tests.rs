@@ -31,7 +31,7 @@ fn leading() -> [Update; 2] {
 }
 
 fn observed(holder: &str, transitions: Option<u32>) -> Update {
-    Update::Observed(Observed { holder: holder.into(), since: None, transitions, takeable_at: at(15) })
+    Update::Observed(Observed { holder: holder.into(), since: None, transitions, acquirable_at: at(15) })
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn ready_when_waiting_makes_a_standby_ready_if_it_can_take_over() {
 
 #[test]
 fn a_standby_whose_claims_are_refused_is_not_ready() {
-    let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(0) });
+    let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, acquirable_at: at(0) });
     let mut state = state(ReadyWhen::Waiting, [Update::LockResponded, free, Update::WriteRefused]);
     assert_eq!(state.readiness(at(1)), Err("default/job is free, but attempts to acquire it are refused".into()));
     state.apply(at(1), observed("b", Some(1)));
@@ -114,7 +114,7 @@ fn a_standby_that_has_been_unable_to_lead_for_too_long_is_unhealthy() {
 fn the_summary_describes_the_activity() {
     let released = state(ReadyWhen::Waiting, leading().into_iter().chain([Update::CommandGone]));
     assert_eq!(released.summary(at(1)), "the command has ended: releasing default/job");
-    let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, takeable_at: at(15) });
+    let free = Update::Observed(Observed { holder: "".into(), since: None, transitions: None, acquirable_at: at(15) });
     let mut state = state(ReadyWhen::Waiting, []);
     for (update, activity, summary) in [
         (Update::NextTimeout(None), "starting", "starting: default/job has not been read yet"),

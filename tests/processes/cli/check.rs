@@ -119,7 +119,7 @@ fn check_names_the_variable_or_descriptor_that_it_cannot_use() {
         assert_eq!(a.output(), format!("{FAILED}\n"), "{change}: {}", a.log());
         assert!(a.log().contains(expected), "{change}: {}", a.log());
     }
-    let mut outside = Candidate::without_options("check").args(["check"]).start();
+    let mut outside = Candidate::without_default_options("check").args(["check"]).start();
     outside.wait_for_exit(FAILED);
     let expected =
         "leaderrun: LEADERRUN_TENURE_FD is not set: leaderrun check works only inside a command that leaderrun runs\n";

@@ -136,7 +136,7 @@ fn the_message_about_a_kubeconfig_or_a_context_names_the_variable_that_was_given
             "LEADERRUN_CONTEXT=\"x\": the kubeconfig has no such context; try LEADERRUN_CONTEXT=\"test\"",
         ),
     ] {
-        let candidate = Candidate::without_options("a").args(["--lock", &lock.name]);
+        let candidate = Candidate::without_default_options("a").args(["--lock", &lock.name]);
         let candidate = candidate.configure(|command| {
             command.envs(variables.iter().copied());
         });
@@ -149,7 +149,7 @@ fn the_message_about_a_kubeconfig_or_a_context_names_the_variable_that_was_given
 /// Checks that leaderrun refuses these arguments with this status and this text in its message.
 #[track_caller]
 fn assert_refused(arguments: &[&str], status: i32, expected: &str) {
-    let mut refused = Candidate::without_options("a").args(arguments).start();
+    let mut refused = Candidate::without_default_options("a").args(arguments).start();
     refused.wait_for_exit(status);
     let log = refused.log();
     assert!(log.lines().any(|line| line.contains(expected)), "{arguments:?}: {log:?} instead of {expected:?}");
@@ -179,7 +179,7 @@ fn the_message_about_an_invalid_variable_names_the_variable() {
         ),
     ] {
         let arguments = ["--lock", "job", "--pod-label", "role=leader", "--pod", "a"];
-        let mut refused = Candidate::without_options("a").args(arguments).env(name, value).run(["true"]);
+        let mut refused = Candidate::without_default_options("a").args(arguments).env(name, value).run(["true"]);
         refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{name}={value}: {}", refused.log());
     }
@@ -205,17 +205,19 @@ fn only_a_mistyped_variable_is_reported() {
 fn the_namespace_option_applies_to_a_lock_whose_name_has_no_namespace() {
     let lock = TestLock::lease();
     let (namespace, kubeconfig) = (lock.namespace(), lock.kubeconfig.as_ref().expect("the lock has a kubeconfig"));
-    let candidate = || Candidate::without_options("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
+    let candidate =
+        || Candidate::without_default_options("a").args(["--lock", "job", "--kubeconfig"]).args([kubeconfig]);
     let with_option = candidate().args(["-n", namespace]);
     let with_variable = candidate().env("LEADERRUN_NAMESPACE", namespace);
-    let full_name = Candidate::without_options("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
+    let full_name =
+        Candidate::without_default_options("a").args(["--lock", &lock.name, "--kubeconfig"]).args([kubeconfig]);
     for candidate in [with_option, with_variable, full_name.env("LEADERRUN_NAMESPACE", "elsewhere")] {
         let mut a = candidate.run_script("echo $LEADERRUN_HELD_LOCK");
         a.wait_for_exit(0);
         assert_eq!(a.output(), format!("{}\n", lock.name));
     }
     let mut status =
-        Candidate::without_options("status").args(["status", "-n", namespace, "--lock", "job", "--kubeconfig"]);
+        Candidate::without_default_options("status").args(["status", "-n", namespace, "--lock", "job", "--kubeconfig"]);
     status = status.args([kubeconfig]);
     let mut status = status.start();
     status.wait_for_exit(1);
@@ -280,8 +282,11 @@ fn the_command_gets_variables_about_its_run_but_not_those_that_set_options() {
 #[testkit::test]
 fn the_environment_sets_options_and_the_command_line_takes_precedence() {
     let lock = TestLock::file();
-    let with_variables =
-        || Candidate::without_options("a").env("LEADERRUN_LOCK", &lock.name).env("LEADERRUN_IDENTITY", "environment");
+    let with_variables = || {
+        Candidate::without_default_options("a")
+            .env("LEADERRUN_LOCK", &lock.name)
+            .env("LEADERRUN_IDENTITY", "environment")
+    };
     let mut a = with_variables().run_script("echo $LEADERRUN_HOLDER");
     a.wait_for_exit(0);
     assert_eq!(a.output(), "environment\n");
@@ -339,7 +344,7 @@ fn help_and_version_are_printed_to_stdout() {
         (&["doctor", "--help"], "--renew-deadline"),
         (&["step-down", "--help"], "This command asks once, and waits only with --wait"),
     ] {
-        let mut help = Candidate::without_options("a").args(options).start();
+        let mut help = Candidate::without_default_options("a").args(options).start();
         help.wait_for_exit(0);
         assert!(help.output().contains(expected), "{}", help.output());
         assert_eq!(help.log(), "");
@@ -373,7 +378,7 @@ fn leaderrun_exits_with_the_status_of_the_command_even_if_its_parent_ignores_sig
 fn a_refusal_whose_message_cannot_be_written_keeps_its_status() {
     let (reader, writer) = std::io::pipe().expect("the pipe can be created");
     drop(reader);
-    let unread = Candidate::without_options("a").args(["--wait"]).configure(move |command| {
+    let unread = Candidate::without_default_options("a").args(["--wait"]).configure(move |command| {
         command.stderr(writer);
     });
     unread.start().wait_for_exit(FAILED);
@@ -390,16 +395,18 @@ fn a_command_can_have_the_name_of_a_subcommand() {
     let mut a = Candidate::new("a", &lock).env("PATH", &path).run(["status", "--lock", "x"]);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "--lock x\n", "the command should have run, not the subcommand");
-    let mut a =
-        Candidate::without_options("a").env("LEADERRUN_LOCK", &lock.name).env("PATH", &path).run(["status", "status"]);
+    let mut a = Candidate::without_default_options("a")
+        .env("LEADERRUN_LOCK", &lock.name)
+        .env("PATH", &path)
+        .run(["status", "status"]);
     a.wait_for_exit(0);
     assert_eq!(a.output(), "status\n", "the first word after -- should be the command");
-    let mut named = Candidate::without_options("a")
+    let mut named = Candidate::without_default_options("a")
         .args(["--lock", &lock.name, "--identity", "status"])
         .run_script("echo $LEADERRUN_HOLDER");
     named.wait_for_exit(0);
     assert_eq!(named.output(), "status\n", "the value of an option should not be taken for a subcommand");
-    let mut subcommand = Candidate::without_options("a")
+    let mut subcommand = Candidate::without_default_options("a")
         .env("LEADERRUN_LOCK", &lock.name)
         .env("LEADERRUN_WAIT", "soon")
         .args(["status"])

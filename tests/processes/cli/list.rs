@@ -8,7 +8,7 @@ use testkit::{Candidate, Cluster, TestLock, rbac_rule};
 /// Configures a process that runs `leaderrun list` for the namespace of a lock, with the lock's kubeconfig.
 fn list(lock: &TestLock) -> Candidate {
     let kubeconfig = lock.kubeconfig.as_ref().expect("the lock has a kubeconfig");
-    Candidate::without_options("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
+    Candidate::without_default_options("list").args(["list", "-n", lock.namespace(), "--kubeconfig"]).args([kubeconfig])
 }
 
 /// Returns the JSON objects that `leaderrun list` prints for the namespace of a lock.
@@ -128,7 +128,8 @@ fn a_list_of_all_namespaces_has_a_namespace_column() {
         Candidate::new("a", lock).run(["true"]).wait_for_exit(0);
     }
     let kubeconfig = first.kubeconfig.as_ref().expect("the lock has a kubeconfig");
-    let list_all = || Candidate::without_options("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
+    let list_all =
+        || Candidate::without_default_options("list").args(["list", "-A", "--kubeconfig"]).args([kubeconfig]);
     // The option takes precedence over the variable.
     let mut listing = list_all().env("LEADERRUN_NAMESPACE", "elsewhere").start();
     listing.wait_for_exit(0);
@@ -145,16 +146,18 @@ fn a_list_of_all_namespaces_has_a_namespace_column() {
 #[testkit::test]
 fn list_watch_prints_one_line_for_each_change() {
     let lock = TestLock::lease();
-    let watching = list(&lock).args(["--watch"]).start();
-    testkit::eventually("the table is printed", || watching.output().contains("TRANSITIONS"));
+    let watch_command = list(&lock).args(["--watch"]).start();
+    testkit::eventually("the table is printed", || watch_command.output().contains("TRANSITIONS"));
     let mut a = Candidate::new("a", &lock).run_script("exec sleep 1000");
     testkit::eventually("the acquisition by a is printed", || {
-        watching.output().contains("job   lease   -   held   a   ")
+        watch_command.output().contains("job   lease   -   held   a   ")
     });
     a.stop();
-    testkit::eventually("the release by a is printed", || watching.output().contains("job   lease   -   free   -   "));
-    let lines = watching.output().lines().count();
-    assert_eq!(lines, 3, "renewals should not be shown: {}", watching.output());
+    testkit::eventually("the release by a is printed", || {
+        watch_command.output().contains("job   lease   -   free   -   ")
+    });
+    let lines = watch_command.output().lines().count();
+    assert_eq!(lines, 3, "renewals should not be shown: {}", watch_command.output());
 }
 
 #[testkit::test]
@@ -163,17 +166,17 @@ fn list_watch_prints_the_number_of_held_slots_after_each_change() {
     let run = |name| Candidate::new(name, &lock).args(["--slots", "3"]).run_script("echo leads; exec sleep 1000");
     let mut a = run("a");
     testkit::eventually("a leads", || !a.output().is_empty());
-    let watching = list(&lock).args(["--watch"]).start();
+    let watch_command = list(&lock).args(["--watch"]).start();
     let summary = |held: u32| format!("{}: {held} of 3 slots are held\n", lock.name);
-    testkit::eventually("the summary is printed", || watching.output().ends_with(&format!("\n\n{}", summary(1))));
+    testkit::eventually("the summary is printed", || watch_command.output().ends_with(&format!("\n\n{}", summary(1))));
     let mut b = run("b");
-    testkit::eventually("b is counted", || watching.output().ends_with(&summary(2)));
+    testkit::eventually("b is counted", || watch_command.output().ends_with(&summary(2)));
     a.stop();
-    testkit::eventually("a is no longer counted", || watching.output().ends_with(&summary(1)));
+    testkit::eventually("a is no longer counted", || watch_command.output().ends_with(&summary(1)));
     b.stop();
-    testkit::eventually("b is no longer counted", || watching.output().ends_with(&summary(0)));
-    let summaries = watching.output().lines().filter(|line| line.ends_with("slots are held")).count();
-    assert_eq!(summaries, 4, "renewals should not change the summary: {}", watching.output());
+    testkit::eventually("b is no longer counted", || watch_command.output().ends_with(&summary(0)));
+    let summaries = watch_command.output().lines().filter(|line| line.ends_with("slots are held")).count();
+    assert_eq!(summaries, 4, "renewals should not change the summary: {}", watch_command.output());
 }
 
 #[testkit::test]
@@ -234,7 +237,7 @@ fn list_warns_about_a_namespace_that_does_not_exist() {
 }
 
 #[testkit::test]
-fn new_objects_get_a_label_of_leaderrun_which_others_may_change() {
+fn new_objects_are_labeled_as_managed_by_leaderrun_and_the_label_may_be_changed() {
     for (kind, plural) in [("lease", None), ("configmap", Some("configmaps")), ("endpoints", Some("endpoints"))] {
         let lock = TestLock::of_kind(kind);
         let path = plural.map_or_else(|| lock.lease_path(), |plural| lock.object_path(plural));

@@ -7,7 +7,8 @@ use testkit::{Candidate, Client, Cluster, TestLock, Witnesses, eventually};
 
 /// Returns the documents that `leaderrun manifest` prints for the lock with this name.
 fn documents(name: &str, arguments: &[&str]) -> Vec<Value> {
-    let mut printed = Candidate::without_options("manifest").args(["manifest", "--lock", name]).args(arguments).start();
+    let mut printed =
+        Candidate::without_default_options("manifest").args(["manifest", "--lock", name]).args(arguments).start();
     printed.wait_for_exit(0);
     assert_eq!(printed.log(), "");
     serde_saphyr::from_multiple(&printed.output()).expect("the manifest is valid YAML")
@@ -172,8 +173,9 @@ fn manifest_refuses_a_lock_file_and_a_lock_whose_namespace_is_not_known() {
         ),
         ("x", "--lock x: its namespace is not known: "),
     ] {
-        let manifest =
-            Candidate::without_options("manifest").env("HOME", "/nonexistent").args(["manifest", "--lock", lock]);
+        let manifest = Candidate::without_default_options("manifest")
+            .env("HOME", "/nonexistent")
+            .args(["manifest", "--lock", lock]);
         let mut refused = manifest.start();
         refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{}", refused.log());

@@ -32,8 +32,8 @@ fn a_lock_of_every_kind_is_shown_as_held_and_then_as_free() {
         for time in ["acquired", "renewed"] {
             assert!(held[time].as_str().is_some_and(|time| time.ends_with('Z')), "{time}: {held}");
         }
-        let mut shown = Candidate::subcommand("status", &lock).start();
-        shown.wait_for_exit(0);
+        let mut status_command = Candidate::subcommand("status", &lock).start();
+        status_command.wait_for_exit(0);
         for line in [
             &format!("lock          {}\n", lock.name),
             "state         held\n",
@@ -41,7 +41,7 @@ fn a_lock_of_every_kind_is_shown_as_held_and_then_as_free() {
             "held for ",
             "expires in",
         ] {
-            assert!(shown.output().contains(line), "{line:?}: {}", shown.output());
+            assert!(status_command.output().contains(line), "{line:?}: {}", status_command.output());
         }
         a.stop();
         let (code, free) = status(&lock);
@@ -67,10 +67,10 @@ fn status_shows_the_record_of_another_program() {
     let spec = json!({ "holderIdentity": "\u{1b}[2Jx", "leaseDurationSeconds": 15 });
     let lease = json!({ "metadata": { "name": "job" }, "spec": spec });
     Cluster::shared().admin().replace(&lock.lease_path(), &lease).expect("the lease can be written");
-    let mut shown = Candidate::subcommand("status", &lock).start();
-    shown.wait_for_exit(0);
+    let mut status_command = Candidate::subcommand("status", &lock).start();
+    status_command.wait_for_exit(0);
     for expected in ["\\u{1b}[2Jx\n", "not written by leaderrun", "the record does not say"] {
-        assert!(shown.output().contains(expected), "{expected}: {}", shown.output());
+        assert!(status_command.output().contains(expected), "{expected}: {}", status_command.output());
     }
     assert_eq!(status(&lock).1["holder"], "\u{1b}[2Jx");
 }
@@ -84,7 +84,7 @@ fn status_fails_if_the_lock_cannot_be_read() {
 
     let no_record = scratch::directory("lock").join("text");
     std::fs::write(&no_record, "text").expect("the file can be written");
-    let mut unreadable = Candidate::without_options("status")
+    let mut unreadable = Candidate::without_default_options("status")
         .args(["status", "--lock", &format!("file:{}", no_record.display())])
         .start();
     unreadable.wait_for_exit(FAILED);
@@ -93,10 +93,11 @@ fn status_fails_if_the_lock_cannot_be_read() {
     let proxy = Proxy::start(Cluster::shared());
     let lock = lock.through(proxy.kubeconfig());
     proxy.partition();
-    let mut status = Candidate::subcommand("status", &lock).start();
-    status.wait_for_exit(FAILED);
-    assert!(status.log().contains("did not respond within 10s"), "{}", status.log());
-    assert_eq!(status.output(), "");
+    let mut timed_out = Candidate::subcommand("status", &lock).start();
+    timed_out.wait_for_exit(FAILED);
+    let expected = format!("cannot access {}: timed out after 10s", lock.name);
+    assert!(timed_out.log().contains(&expected), "{}", timed_out.log());
+    assert_eq!(timed_out.output(), "");
 }
 
 #[testkit::test]
@@ -104,17 +105,17 @@ fn status_explains_why_a_lock_has_no_record() {
     let nowhere = TestLock { name: "nowhere/job".into(), ..TestLock::lease() };
     let warning = "leaderrun: warning: there is no namespace \"nowhere\"; try kubectl create namespace nowhere\n";
     for (lock, warning) in [(TestLock::lease(), ""), (TestLock::file(), ""), (nowhere, warning)] {
-        let mut shown = Candidate::subcommand("status", &lock).start();
-        shown.wait_for_exit(1);
+        let mut status_command = Candidate::subcommand("status", &lock).start();
+        status_command.wait_for_exit(1);
         let expected = "state         free: it has no record, so it was never held, or its record was deleted\n";
-        assert!(shown.output().contains(expected), "{}", shown.output());
-        assert_eq!(shown.log(), warning);
+        assert!(status_command.output().contains(expected), "{}", status_command.output());
+        assert_eq!(status_command.log(), warning);
     }
 }
 
 /// Returns the lines that have been printed so far, without their times.
-fn lines(watching: &testkit::Running) -> Vec<String> {
-    watching
+fn lines(watch_command: &testkit::Running) -> Vec<String> {
+    watch_command
         .output()
         .lines()
         .map(|line| line.split_once("Z ").expect("each line begins with a time").1.to_owned())
@@ -125,22 +126,22 @@ fn lines(watching: &testkit::Running) -> Vec<String> {
 fn status_watch_prints_one_line_for_each_change() {
     for lock in [TestLock::lease(), TestLock::file(), TestLock::of_kind("configmap+lease")] {
         let name = &lock.name;
-        let mut watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
+        let mut watch_command = Candidate::subcommand("status", &lock).args(["--watch"]).start();
         eventually("the state at the start is printed", || {
-            lines(&watching) == [format!("{name} is free: it has no record")]
+            lines(&watch_command) == [format!("{name} is free: it has no record")]
         });
         let a = Candidate::new("a", &lock).run_script("echo held; exec sleep 1000");
         eventually("the acquisition by a is printed", || {
-            lines(&watching).get(1) == Some(&format!("{name} is held by a, transitions 0"))
+            lines(&watch_command).get(1) == Some(&format!("{name} is held by a, transitions 0"))
         });
         a.signal(Signal::SIGSTOP);
         let expired = format!("{name} has expired, by this machine's clock: a has not renewed it in time");
-        eventually("the expiry is printed", || lines(&watching).get(2) == Some(&expired));
+        eventually("the expiry is printed", || lines(&watch_command).get(2) == Some(&expired));
         a.signal(Signal::SIGCONT);
-        eventually("the renewal after the expiry is printed", || lines(&watching).len() > 3);
+        eventually("the renewal after the expiry is printed", || lines(&watch_command).len() > 3);
         drop(a);
-        watching.signal(Signal::SIGINT);
-        watching.wait_until_killed_by(Signal::SIGINT);
+        watch_command.signal(Signal::SIGINT);
+        watch_command.wait_until_killed_by(Signal::SIGINT);
     }
 }
 
@@ -152,25 +153,25 @@ fn status_watch_reads_a_lock_repeatedly_without_permission_to_watch_it() {
         "stranger",
         json!([testkit::rbac_rule("leases", &["job"], &["get"])]),
     );
-    let watching = Candidate::subcommand("status", &lock).args(["--watch"]).start();
-    watching.wait_for_log("not allowed to watch leases");
+    let watch_command = Candidate::subcommand("status", &lock).args(["--watch"]).start();
+    watch_command.wait_for_log("not allowed to watch leases");
     let _a = Candidate::new("a", &lock.through(Cluster::shared().kubeconfig())).run_script("exec sleep 1000");
-    eventually("the acquisition by a is printed", || watching.output().contains("held by a"));
+    eventually("the acquisition by a is printed", || watch_command.output().contains("held by a"));
 }
 
 #[testkit::test]
 fn all_slots_are_shown_together() {
     for lock in [TestLock::file(), TestLock::lease()] {
         let show = |options: &[&str]| {
-            let mut shown = Candidate::subcommand("status", &lock).args(options).start();
-            let code = shown.wait().code().expect("the subcommand exits");
-            (code, shown.output(), shown.log())
+            let mut status_command = Candidate::subcommand("status", &lock).args(options).start();
+            let code = status_command.wait().code().expect("the subcommand exits");
+            (code, status_command.output(), status_command.log())
         };
         let slots = ["--slots", "2"];
         let (code, initial, _) = show(&slots);
         assert!(code == 1 && initial.ends_with("0 of 2 slots are held\n"), "{initial}");
-        let mut watching = Candidate::subcommand("status", &lock).args(["--watch", "--slots", "2"]).start();
-        eventually("the state at the start is printed", || lines(&watching).len() == 2);
+        let mut watch_command = Candidate::subcommand("status", &lock).args(["--watch", "--slots", "2"]).start();
+        eventually("the state at the start is printed", || lines(&watch_command).len() == 2);
         let mut leaders = ["a", "b"].map(|name| {
             let leader = Candidate::new(name, &lock).args(slots).run_script("echo $LEADERRUN_SLOT; exec sleep 1000");
             eventually("the candidate leads", || leader.output().ends_with('\n'));
@@ -183,7 +184,8 @@ fn all_slots_are_shown_together() {
         let (_, json, _) = show(&[&slots[..], &["-o", "json"]].concat());
         let json: Value = serde_json::from_str(&json).expect("the output is a JSON array");
         assert_eq!((&json[1]["slot"], &json[1]["slots"], &json[1]["state"]), (&json!(1), &json!(2), &json!("held")));
-        // Without --slots, the name is that of a lock without a record.
+        // Without --slots, the name refers to a single lock, which has no record: only the locks of the slots have
+        // records.
         let hint = format!("{0} has 2 slots; try leaderrun status --lock {0} --slots 2\n", lock.name);
         for (subcommand, options) in [("status", &[][..]), ("step-down", &[]), ("release", &["--force"])] {
             let mut without_slots = Candidate::subcommand(subcommand, &lock).args(options).start();
@@ -193,11 +195,11 @@ fn all_slots_are_shown_together() {
         leaders[0].stop();
         let (code, one, _) = show(&slots);
         assert!(code == 1 && one.ends_with("1 of 2 slots are held\n"), "{one}");
-        let has_line = |sentence: String| lines(&watching).iter().any(|line| line.starts_with(&sentence));
+        let has_line = |sentence: String| lines(&watch_command).iter().any(|line| line.starts_with(&sentence));
         eventually("the changes of the slots are printed", || {
             has_line(held.trim().to_owned()) && has_line(format!("{}-{slot} is free, ", lock.name))
         });
-        watching.signal(Signal::SIGINT);
-        watching.wait_until_killed_by(Signal::SIGINT);
+        watch_command.signal(Signal::SIGINT);
+        watch_command.wait_until_killed_by(Signal::SIGINT);
     }
 }

@@ -61,8 +61,9 @@ fn a_held_lock_is_a_conflict_whose_status_can_be_chosen() {
                 "there should be neither output nor a log"
             );
         }
-        let with_variables =
-            Candidate::without_options("b").env("LEADERRUN_CONFLICT_EXIT_CODE", "4").env("LEADERRUN_WAIT", "0s");
+        let with_variables = Candidate::without_default_options("b")
+            .env("LEADERRUN_CONFLICT_EXIT_CODE", "4")
+            .env("LEADERRUN_WAIT", "0s");
         let kubeconfig = lock.kubeconfig.iter().map(|path| format!("--kubeconfig={}", path.display()));
         let mut b = with_variables.args(["--lock", &lock.name]).args(kubeconfig).run(["true"]);
         b.wait_for_exit(4);

@@ -210,18 +210,18 @@ fn a_replaced_token_file_is_read_after_the_kubeconfig_was_deleted() {
 }
 
 #[testkit::test]
-fn the_authority_file_is_read_again_after_a_connection_has_failed() {
+fn the_ca_file_is_read_again_after_a_connection_has_failed() {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
-    let directory = scratch::directory("authorities");
-    let (authorities, kubeconfig) = (directory.join("ca.crt"), directory.join("kubeconfig"));
+    let directory = scratch::directory("ca");
+    let (ca_file, kubeconfig) = (directory.join("ca.crt"), directory.join("kubeconfig"));
     let (known, other) = (
         tls::authority(),
         rcgen::generate_simple_self_signed([]).expect("the certificate can be generated").cert.pem(),
     );
-    fs::write(&authorities, &known).expect("the authority can be written");
+    fs::write(&ca_file, &known).expect("the CA file can be written");
     let config = json!({
         "clusters": [{ "name": "c", "cluster": {
-            "server": format!("https://{}", proxy.address()), "certificate-authority": authorities,
+            "server": format!("https://{}", proxy.address()), "certificate-authority": ca_file,
         } }],
         "users": [{ "name": "u", "user": { "token": ADMIN.token } }],
         "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
@@ -231,13 +231,13 @@ fn the_authority_file_is_read_again_after_a_connection_has_failed() {
     let lock = TestLock::lease_through(kubeconfig);
     let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, &[]);
     witnesses.wait_for("a", 1);
-    replace(&authorities, &other);
+    replace(&ca_file, &other);
     // An open connection stays in use, so the test breaks it.
-    eventually("a new connection fails because of the other authority", || {
+    eventually("a new connection fails because of the other CA", || {
         proxy.break_connections();
         a.log().contains("its issuer is not the configured authority")
     });
-    replace(&authorities, &known);
+    replace(&ca_file, &known);
     Cluster::shared().wait_for_renewals(&lock, 1);
     assert_eq!(witnesses.lifetimes_of("a")[0].signaled_at, 0, "the command got a stop signal: {}", a.log());
     a.stop();

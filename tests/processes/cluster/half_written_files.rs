@@ -32,7 +32,7 @@ impl Leader {
     fn new() -> Self {
         let cluster = Cluster::start_in_process();
         let (proxy, directory) = (Proxy::start(&cluster), scratch::directory("half-written"));
-        fs::write(directory.join("ca.crt"), tls::authority()).expect("the authority can be written");
+        fs::write(directory.join("ca.crt"), tls::authority()).expect("the CA file can be written");
         let name = format!("{}/job", cluster.new_namespace());
         let lock = TestLock { name, kubeconfig: Some(directory.join("kubeconfig")) };
         Self { cluster, proxy, directory, lock, witnesses: Witnesses::new(), running: None }
@@ -126,7 +126,7 @@ fn a_leader_keeps_the_lock_while_its_client_certificate_and_key_are_written_in_p
 }
 
 #[testkit::test]
-fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_authority() {
+fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_certificate() {
     let mut leader = Leader::new();
     let (old, new) = (credentials::issue_certificate(ADMIN), credentials::issue_certificate_chain(ADMIN));
     let write = |name: &str, text: &str| fs::write(leader.file(name), text).expect("the file can be written");
@@ -144,9 +144,9 @@ fn a_leader_keeps_the_lock_while_the_certificate_file_lacks_the_intermediate_aut
     leader.assert_lock_was_kept("the server refused the client certificate");
 }
 
-/// Replaces and revokes tokens while the authority file is half written, and checks that the lock is kept. `publish`
+/// Replaces and revokes tokens while the CA file is half written, and checks that the lock is kept. `publish`
 /// writes a token to a directory.
-fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish: impl Fn(&Path, &str)) {
+fn assert_lock_is_kept_with_half_written_ca_file(mut leader: Leader, publish: impl Fn(&Path, &str)) {
     let mut token = credentials::issue_token(ADMIN);
     publish(&leader.directory, &token);
     leader.start();
@@ -161,28 +161,28 @@ fn assert_lock_is_kept_with_half_written_authorities(mut leader: Leader, publish
         leader.proxy.break_connections();
         leader.wait_for_renewals();
     }
-    fs::write(leader.file("ca.crt"), tls::authority()).expect("the authority can be written");
+    fs::write(leader.file("ca.crt"), tls::authority()).expect("the CA file can be written");
     leader.wait_for_renewals();
     leader.assert_lock_was_kept("ca.crt: it contains no certificate");
 }
 
 #[testkit::test]
-fn a_replaced_token_file_is_read_while_the_authority_file_is_half_written() {
+fn a_replaced_token_file_is_read_while_the_ca_file_is_half_written() {
     let leader = Leader::new();
     leader.write_kubeconfig(&json!({ "tokenFile": "token" }));
-    assert_lock_is_kept_with_half_written_authorities(leader, |directory, token| {
+    assert_lock_is_kept_with_half_written_ca_file(leader, |directory, token| {
         fs::write(directory.join("token"), token).expect("the token can be written");
     });
 }
 
 #[testkit::test]
-fn a_plugin_is_run_while_the_authority_file_is_half_written() {
+fn a_plugin_is_run_while_the_ca_file_is_half_written() {
     let leader = Leader::new();
     let version = "client.authentication.k8s.io/v1";
     let script = format!("cat {}", leader.file("issued").display());
     let exec = json!({ "apiVersion": version, "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
     leader.write_kubeconfig(&json!({ "exec": exec }));
-    assert_lock_is_kept_with_half_written_authorities(leader, |directory, token| {
+    assert_lock_is_kept_with_half_written_ca_file(leader, |directory, token| {
         let credential = json!({ "apiVersion": version, "kind": "ExecCredential", "status": { "token": token } });
         fs::write(directory.join("issued"), credential.to_string()).expect("the credential can be written");
     });
@@ -192,11 +192,11 @@ fn a_plugin_is_run_while_the_authority_file_is_half_written() {
 fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     let mut leader = Leader::new();
     let (old, new) = (credentials::issue_token(ADMIN), credentials::issue_token(ADMIN));
-    let (server, authority) = (leader.proxy.address(), BASE64_STANDARD.encode(tls::authority()));
+    let (server, ca) = (leader.proxy.address(), BASE64_STANDARD.encode(tls::authority()));
     // The fields are in the order in which kubectl writes them.
     let kubeconfig_with = |token: &str| {
         format!(
-            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    server: https://{server}\n  \
+            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {ca}\n    server: https://{server}\n  \
              name: c\ncontexts:\n- context:\n    cluster: c\n    user: u\n  name: x\ncurrent-context: x\nkind: Config\n\
              users:\n- name: u\n  user:\n    token: {token}\n"
         )
@@ -205,7 +205,7 @@ fn a_leader_keeps_the_lock_while_its_kubeconfig_is_written_in_parts() {
     leader.start();
     let new_text = kubeconfig_with(&new);
     let up_to = |end: &str| &new_text[..new_text.find(end).expect("the kubeconfig contains this text") + end.len()];
-    // The parts of the kubeconfig end with these texts.
+    // Each step writes the kubeconfig up to and including one of these strings. The first step leaves it empty.
     for end in ["", "data: LS0t", &server.to_string()[..9], "x\nkind", "- name: u\n", "  user:", &new[..8]] {
         leader.write_part("kubeconfig", up_to(end));
     }

@@ -27,11 +27,11 @@ fn a_leader_removes_the_label_of_the_previous_leader_even_if_its_own_label_diffe
     pods.wait_until_labeled(&["a"]);
     a.wait_for_log("routes to this candidate");
     let mut b =
-        Candidate::new("b", &lock).args(["--pod-label", "part=first", "--pod", "b"]).run_witness(&witnesses, &[]);
+        Candidate::new("b", &lock).args(["--pod-label", "part=primary", "--pod", "b"]).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     let late = proxy.hold_requests(Match::any().on("/pods"));
     a.signal(Signal::SIGTERM);
-    eventually("b is labeled", || pods.get("b")["metadata"]["labels"]["part"] == "first");
+    eventually("b is labeled", || pods.get("b")["metadata"]["labels"]["part"] == "primary");
     late.release();
     a.wait();
     b.stop();
@@ -78,20 +78,20 @@ fn a_late_withdrawal_does_not_remove_the_label_of_the_next_leader() {
 #[testkit::test]
 fn a_leader_does_not_remove_the_label_of_another_lock() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let other = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
+    let other_lock = TestLock { name: format!("{}/other", lock.namespace()), ..lock.clone() };
     let pods = Pods::new(&lock, &["a", "b"]);
     let a = candidate("a", &lock).run_witness(&witnesses, &[]);
     pods.wait_until_labeled(&["a"]);
-    let mut second =
-        Candidate::new("second", &other).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
-    second.wait_for_log("routes to this candidate");
+    let mut c =
+        Candidate::new("c", &other_lock).args(["--pod-label", "shard=one", "--pod", "a"]).run_script("sleep inf");
+    c.wait_for_log("routes to this candidate");
     let mut b = candidate("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     drop(a);
     pods.wait_until_labeled(&["b"]);
     assert_eq!(pods.get("a")["metadata"]["labels"]["shard"], "one");
     b.stop();
-    second.stop();
+    c.stop();
     assert_eq!(pods.get("a")["metadata"]["labels"], json!({ "app": "worker" }));
 }
 
@@ -138,10 +138,10 @@ fn a_standby_in_the_leaders_pod_does_not_remove_the_leaders_label() {
     let pods = Pods::new(&lock, &["a"]);
     let mut a = candidate("a", &lock).run_witness(&witnesses, &[]);
     a.wait_for_log("routes to this candidate");
-    let mut second = Candidate::new("second", &lock).args(LABEL).args(["--pod", "a"]).run_script("true");
-    second.wait_for_log("held by a");
-    second.signal(Signal::SIGTERM);
-    second.wait_for_exit(143);
+    let mut b = Candidate::new("b", &lock).args(LABEL).args(["--pod", "a"]).run_script("true");
+    b.wait_for_log("held by a");
+    b.signal(Signal::SIGTERM);
+    b.wait_for_exit(143);
     assert_eq!(pods.labeled(), ["a"]);
     a.stop();
 }

@@ -199,8 +199,10 @@ fn the_manifest_for_an_owner_grants_all_permissions_that_leaderrun_doctor_requir
         let remedy = format!("leaderrun manifest --lock {} {} prints a Role", lock.name, options.join(" "));
         assert!(forbidden.output().contains(&remedy), "{}", forbidden.output());
 
-        let mut printed =
-            Candidate::without_options("manifest").args(["manifest", "--lock", &lock.name]).args(options).start();
+        let mut printed = Candidate::without_default_options("manifest")
+            .args(["manifest", "--lock", &lock.name])
+            .args(options)
+            .start();
         printed.wait_for_exit(0);
         let documents: Vec<Value> = serde_saphyr::from_multiple(&printed.output()).expect("the output is valid YAML");
         let role = documents.iter().find(|document| document["kind"] == "Role").expect("the output contains a Role");
@@ -297,7 +299,8 @@ fn invalid_owners_are_refused() {
             "--owner auto: --lock file:/tmp/x is not in a cluster, so it has no owner; leave --owner out",
         ),
     ] {
-        let mut refused = Candidate::without_options("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);
+        let mut refused =
+            Candidate::without_default_options("refused").args(["--lock", lock, "--owner", owner]).run(["true"]);
         refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{owner}: {}", refused.log());
     }

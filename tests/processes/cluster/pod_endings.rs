@@ -4,12 +4,12 @@ use nix::sys::signal::{Signal, kill};
 
 use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, descendants};
 
-/// Starts the leader `a`, whose witness gets `words`, and the standby `b`.
-fn start_leader_and_standby(witnesses: &Witnesses, words: &[&str]) -> [Running; 2] {
+/// Starts the leader `a`, whose witness gets `arguments`, and the standby `b`.
+fn start_leader_and_standby(witnesses: &Witnesses, arguments: &[&str]) -> [Running; 2] {
     let lock = TestLock::lease();
     // The tests end the containers long before `--kill-after`, as at the end of a shorter grace period.
     let candidate = |name| Candidate::new(name, &lock).args(["--kill-after", "10m"]);
-    let a = candidate("a").run_witness(witnesses, words);
+    let a = candidate("a").run_witness(witnesses, arguments);
     witnesses.wait_for("a", 1);
     let b = candidate("b").run_witness(witnesses, &[]);
     b.wait_for_log("held by a");
@@ -68,7 +68,7 @@ fn the_lock_expires_if_the_container_is_killed_without_notice() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// The node is cut off, so its pod gets no signal.
+/// The node is cut off from the API server, so its pod gets no signal.
 #[testkit::test]
 fn the_command_on_a_node_that_is_cut_off_is_dead_before_the_next_starts() {
     let (proxy, lock, witnesses) = (Proxy::start(Cluster::shared()), TestLock::lease(), Witnesses::new());

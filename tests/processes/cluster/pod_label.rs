@@ -1,4 +1,4 @@
-//! Tests of traffic that is routed by a label on the leader's pod.
+//! Tests that only the leader's pod has the label by which a Service selects it.
 
 use hyper::Method;
 use nix::sys::signal::Signal;

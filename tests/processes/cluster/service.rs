@@ -1,4 +1,4 @@
-//! Tests of traffic that is routed by the endpoints of a Service.
+//! Tests that a Service's endpoints are set so that traffic goes to the leader.
 
 use hyper::Method;
 use nix::sys::signal::Signal;
@@ -237,7 +237,7 @@ fn invalid_routing_options_are_refused() {
         (vec!["--service", "web", "--pod-label", "a=b"], "cannot be used together with"),
         (
             vec!["--lock", "file:/tmp/x", "--pod-label", "a=b"],
-            "traffic is only routed to the leader of a lock in a cluster",
+            "routing traffic to the leader requires a lock in a cluster",
         ),
         (
             vec!["--lock", &long_name, "--pod-label", "a=b"],
@@ -245,7 +245,7 @@ fn invalid_routing_options_are_refused() {
         ),
     ] {
         let default_lock = if arguments.contains(&"--lock") { vec![] } else { vec!["--lock", &lock.name] };
-        let refused = Candidate::without_options("refused").args(default_lock).args(&arguments);
+        let refused = Candidate::without_default_options("refused").args(default_lock).args(&arguments);
         let mut refused = refused.run_script("echo started");
         refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());

@@ -24,7 +24,7 @@ const COMMANDS: [(&str, usize); 4] = [
 ];
 
 /// Kills the supervisor and the elector. Both are frozen first, so that neither can react to the death of the other.
-/// The elector is killed last, because the kernel continues a frozen process whose parent dies.
+/// The elector is killed last, because the kernel thaws a frozen process whose parent dies.
 fn kill_both(running: &Running) {
     let both = [running.supervisor(), running.elector()];
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
@@ -284,30 +284,30 @@ fn the_next_command_starts_after_the_previous_one_is_dead_when_leaderrun_is_kill
     }
 }
 
-/// While both processes are frozen, the command continues although another candidate leads. leaderrun does not promise
-/// to prevent that.
+/// While both processes are frozen, the command keeps running although another candidate leads. leaderrun does not
+/// promise to prevent that.
 #[testkit::test]
-fn the_command_of_frozen_processes_dies_when_one_of_them_continues_or_both_are_killed() {
+fn the_command_of_frozen_processes_dies_when_one_of_them_is_thawed_or_both_are_killed() {
     enum End {
-        ElectorContinues,
-        SupervisorContinues,
-        BothContinue,
+        ElectorIsThawed,
+        SupervisorIsThawed,
+        BothAreThawed,
         BothDie,
     }
     let pairs = LeaderWithStandby::start_for_each_shape(TestLock::file, leaderrun());
     for pair in &pairs {
         send(Signal::SIGSTOP, &[pair.leader.elector(), pair.leader.supervisor()]);
     }
-    let ends = [End::ElectorContinues, End::SupervisorContinues, End::BothContinue, End::BothDie];
+    let ends = [End::ElectorIsThawed, End::SupervisorIsThawed, End::BothAreThawed, End::BothDie];
     for (pair, end) in pairs.iter().zip(ends) {
         pair.witnesses.wait_for("b", 1);
-        assert!(!pair.command_is_dead(), "the command should continue while both processes are frozen");
+        assert!(!pair.command_is_dead(), "the command should keep running while both processes are frozen");
         let (elector, supervisor) = (pair.leader.elector(), pair.leader.supervisor());
         match end {
-            End::ElectorContinues => send(Signal::SIGCONT, &[elector]),
-            End::SupervisorContinues => send(Signal::SIGCONT, &[supervisor]),
-            // If the elector continued first, it would kill the supervisor for being late.
-            End::BothContinue => send(Signal::SIGCONT, &[supervisor, elector]),
+            End::ElectorIsThawed => send(Signal::SIGCONT, &[elector]),
+            End::SupervisorIsThawed => send(Signal::SIGCONT, &[supervisor]),
+            // If the elector were thawed first, it would kill the supervisor for being late.
+            End::BothAreThawed => send(Signal::SIGCONT, &[supervisor, elector]),
             End::BothDie => send(Signal::SIGKILL, &[supervisor, elector]),
         }
         eventually("the command is dead", || pair.command_is_dead());

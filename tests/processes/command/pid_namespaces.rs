@@ -41,7 +41,7 @@ fn start_namespace() -> (Running, Pid) {
 /// Durations with which a candidate keeps the lock while a test with thousands of processes keeps the machine busy.
 const LONG_TIMING: [&str; 6] = ["--lease-duration", "30s", "--renew-deadline", "20s", "--retry-period", "2s"];
 
-/// The words for a witness that belongs to the leader `a` and ignores SIGTERM.
+/// The arguments that make a witness ignore SIGTERM and belong to the leader `a`.
 const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 
 /// Returns a command that runs `script` in the namespace of `init`. In the script, `"$@"` runs `witness`. `environment`
@@ -49,14 +49,14 @@ const IGNORES_SIGTERM: [&str; 2] = ["ignore", "run=1.a"];
 fn command_in_namespace(init: Pid, witness: Vec<OsString>, environment: &[&str], script: &str) -> Vec<OsString> {
     let enter = ["nsenter".into(), "--target".into(), init.to_string(), "--pid".into()];
     let shell = ["sh".into(), "-c".into(), script.into(), "sh".into()];
-    let words = enter.into_iter().chain(environment.iter().map(|word| (*word).to_owned())).chain(shell);
-    words.map(OsString::from).chain(witness).collect()
+    let command = enter.into_iter().chain(environment.iter().map(|argument| (*argument).to_owned())).chain(shell);
+    command.map(OsString::from).chain(witness).collect()
 }
 
-/// Starts the leader `a` with a command from [`command_in_namespace`], whose witness gets `words`, and calls `end` to
-/// end the command. Checks that the standby `b` leads next, but only after `a`'s witness is dead.
+/// Starts the leader `a` with a command from [`command_in_namespace`], whose witness gets `witness_arguments`, and
+/// calls `end` to end the command. Checks that the standby `b` leads next, but only after `a`'s witness is dead.
 fn assert_witness_dead_before_next_command(
-    words: &[&str],
+    witness_arguments: &[&str],
     environment: &[&str],
     script: &str,
     end: impl FnOnce(&Running),
@@ -64,7 +64,7 @@ fn assert_witness_dead_before_next_command(
     let (_namespace, init) = start_namespace();
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let a = Candidate::with_timing("a", &lock, LONG_TIMING).args(["--kill-after", "1s"]);
-    let a = a.run(command_in_namespace(init, witnesses.command(words), environment, script));
+    let a = a.run(command_in_namespace(init, witnesses.command(witness_arguments), environment, script));
     witnesses.wait_for("a", 1);
     let mut b = Candidate::with_timing("b", &lock, LONG_TIMING).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");
@@ -81,10 +81,10 @@ const WITHOUT_RUN_ID: [&str; 3] = ["env", "-u", "LEADERRUN_RUN_ID"];
 fn an_orphan_with_the_run_id_in_its_environment_is_dead_before_the_next_command_starts() {
     let script = r#"(setsid "$@" &); until [ -e "$END" ]; do sleep 0.05; done"#;
     // The main thread of the second witness has ended, so only its other thread has an environment.
-    for words in [&IGNORES_SIGTERM[..], &["ignore", "worker", "run=1.a"]] {
+    for arguments in [&IGNORES_SIGTERM[..], &["ignore", "worker", "run=1.a"]] {
         let end = scratch::directory("end").join("now");
         let environment = format!("END={}", end.display());
-        assert_witness_dead_before_next_command(words, &["env", &environment], script, |_| {
+        assert_witness_dead_before_next_command(arguments, &["env", &environment], script, |_| {
             std::fs::write(&end, "").expect("the file can be written")
         });
     }
@@ -140,11 +140,11 @@ fn processes_that_ignore_sigterm_are_dead_before_the_next_command_starts() {
 
 #[testkit::test(requires = CAN_ENTER_NAMESPACES.clone())]
 fn a_process_whose_main_thread_has_ended_is_dead_before_the_next_command_starts() {
-    let words = ["ignore", "worker", "run=1.a"];
-    assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+    let arguments = ["ignore", "worker", "run=1.a"];
+    assert_witness_dead_before_next_command(&arguments, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
         a.signal(Signal::SIGTERM)
     });
-    assert_witness_dead_before_next_command(&words, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
+    assert_witness_dead_before_next_command(&arguments, &WITHOUT_RUN_ID, r#"setsid "$@" & sleep 1000"#, |a| {
         kill(a.supervisor(), Signal::SIGKILL).expect("the process is alive")
     });
 }
@@ -159,10 +159,10 @@ fn thousands_of_orphans_are_dead_before_the_next_command_starts() {
     let spawn = format!(
         r#"setsid sh -c 'mkfifo fifo; n=0; while [ $n -lt {COUNT} ]; do {{ read line < fifo; }} & n=$((n+1)); done; : > made; wait' & sleep 1000"#
     );
-    let mut words: Vec<OsString> = ["env", "-C"].map(OsString::from).to_vec();
-    words.push(directory.clone().into());
-    words.extend(command_in_namespace(init, Vec::new(), &WITHOUT_RUN_ID, &spawn));
-    let a = Candidate::with_timing("a", &lock, LONG_TIMING).args(["--kill-after", "1s"]).run(words);
+    let mut command: Vec<OsString> = ["env", "-C"].map(OsString::from).to_vec();
+    command.push(directory.clone().into());
+    command.extend(command_in_namespace(init, Vec::new(), &WITHOUT_RUN_ID, &spawn));
+    let a = Candidate::with_timing("a", &lock, LONG_TIMING).args(["--kill-after", "1s"]).run(command);
     eventually("all processes exist", || directory.join("made").exists());
     let started = descendants(a.supervisor());
     assert!(started.len() > COUNT, "{}", started.len());
@@ -182,14 +182,14 @@ fn a_process_that_was_started_just_before_a_loss_is_dead_before_the_next_command
     let (lock, witnesses, proxy) = (TestLock::lease(), Witnesses::new(), Proxy::start(Cluster::shared()));
     // The process is started less than 1.5 s before the stop signal.
     let late = r#"while "$0" check --min-remaining 1500ms; do sleep 0.02; done; exec "$@""#;
-    let mut words: Vec<OsString> = ["sh", "-c", late, env!("CARGO_BIN_EXE_leaderrun")].map(OsString::from).to_vec();
-    words.extend(command_in_namespace(
+    let mut command: Vec<OsString> = ["sh", "-c", late, env!("CARGO_BIN_EXE_leaderrun")].map(OsString::from).to_vec();
+    command.extend(command_in_namespace(
         init,
         witnesses.command(&IGNORES_SIGTERM),
         &WITHOUT_RUN_ID,
         r#"setsid "$@" & sleep 1000"#,
     ));
-    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run(words);
+    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run(command);
     a.wait_for_log("started the command");
     let mut b = Candidate::with_timing("b", &lock, LONG_TIMING).run_witness(&witnesses, &["run=2.b"]);
     b.wait_for_log("held by a");

@@ -124,7 +124,7 @@ fn the_message_about_a_lock_file_that_a_sandbox_refuses_names_the_seccomp_profil
     for errno in [libc::EPERM, libc::ENOSYS] {
         for call in [libc::SYS_flock, libc::SYS_fsync] {
             let lock = format!("file:{}", create_reachable_directory("sticky", 0o1777).join("job").display());
-            let candidate = Candidate::without_options("a").args(["--lock", &lock, "--wait", "10s"]);
+            let candidate = Candidate::without_default_options("a").args(["--lock", &lock, "--wait", "10s"]);
             let mut a = candidate.configure(|command| refuse_system_call(command, call, errno)).run_script("echo ran");
             a.wait_for_exit(UNAVAILABLE);
             assert!(a.log().contains("seccomp profile"), "{call}: {}", a.log());

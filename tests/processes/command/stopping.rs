@@ -12,16 +12,17 @@ use nix::unistd::Pid;
 use testkit::{Candidate, Cluster, Running, TestLock, Witnesses, descendants, eventually, is_alive};
 
 /// Sends a signal to the leader `a`, and checks that the standby `b` acquires the lock, but only after `a`'s command is
-/// dead. `words` select the behavior of `a`'s witness. Returns the witnesses and `a`.
+/// dead. `witness_arguments` select the behavior of `a`'s witness. Returns the witnesses and `a`.
 fn assert_hand_over_after_signal(
     lock: &TestLock,
-    words: &[&str],
-    arguments: &[&str],
+    witness_arguments: &[&str],
+    options: &[&str],
     signal: Signal,
 ) -> (Witnesses, Running) {
     let witnesses = Witnesses::new();
-    let mut a = Candidate::new("a", lock).args(arguments).run_witness(&witnesses, words);
-    witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
+    let mut a = Candidate::new("a", lock).args(options).run_witness(&witnesses, witness_arguments);
+    // With the argument `hidden`, the command's grandchild is a second witness.
+    witnesses.wait_for("a", if witness_arguments.contains(&"hidden") { 2 } else { 1 });
     let mut b = Candidate::new("b", lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     a.signal(signal);

@@ -1,6 +1,6 @@
 //! The table of kubeconfigs for the tests in [`kubeconfigs`](super::kubeconfigs).
 
-use super::kubeconfigs::KubeconfigCase;
+use super::kubeconfigs::{KubeconfigCase, NOT_WRITTEN};
 
 mod users;
 
@@ -57,7 +57,7 @@ impl KubeconfigCase {
     }
 }
 
-/// Returns a kubeconfig with these fields of its cluster, user and context.
+/// Returns a kubeconfig whose cluster, user and context have these fields.
 fn config(cluster: &str, user: &str, context: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster: {cluster}\nusers:\n- name: u\n  user: {user}\n\
@@ -70,17 +70,17 @@ fn plain() -> String {
     config(CLUSTER, USER, CONTEXT)
 }
 
-/// Returns a case with these fields of the cluster.
+/// Returns a case whose cluster has these fields.
 fn cluster(name: &'static str, text: &str, outcome: &'static str) -> KubeconfigCase {
     single(name, config(text, USER, CONTEXT), outcome)
 }
 
-/// Returns a case with these fields of the user.
+/// Returns a case whose user has these fields.
 fn user(name: &'static str, text: &str, outcome: &'static str) -> KubeconfigCase {
     single(name, config(CLUSTER, text, CONTEXT), outcome)
 }
 
-/// Returns a case with these fields of the context.
+/// Returns a case whose context has these fields.
 fn context(name: &'static str, text: &str, outcome: &'static str) -> KubeconfigCase {
     single(name, config(CLUSTER, USER, text), outcome)
 }
@@ -115,8 +115,8 @@ fn files() -> Vec<KubeconfigCase> {
         single("an empty document first", format!("---\n---\n{}", plain()), REFUSED),
         single("JSON", json, BY_TOKEN),
         single("JSON with tabs", json.replace('{', "{\n\t\t").replace(',', ",\n\t"), BY_TOKEN),
-        single("JSON in CRLF", json.replace(',', ",\r\n"), BY_TOKEN),
-        single("no kind and version", plain().replace("apiVersion: v1\nkind: Config\n", ""), BY_TOKEN),
+        single("JSON with CRLF", json.replace(',', ",\r\n"), BY_TOKEN),
+        single("no kind or version", plain().replace("apiVersion: v1\nkind: Config\n", ""), BY_TOKEN),
         single("empty kind and version", plain().replace(": v1", ": ''").replace(": Config", ": ''"), BY_TOKEN),
         single("null kind and version", plain().replace(": v1", ": null").replace(": Config", ":"), BY_TOKEN),
         single("another kind", plain().replace("kind: Config", "kind: Pod"), REFUSED),
@@ -162,7 +162,7 @@ fn files() -> Vec<KubeconfigCase> {
         single("a number that is too large", format!("x-n: 1e400\n{}", plain()), BY_TOKEN),
         single("an infinite number", format!("x-n: .inf\n{}", plain()), REFUSED).but_leaderrun(BY_TOKEN, UNUSED_FIELD),
         single(
-            "a line break that only YAML 1.1 knows (NEL)",
+            "a line break that only YAML 1.1 recognizes (NEL)",
             plain().replace("\ncurrent-", "\n\u{85}current-"),
             BY_TOKEN,
         ),
@@ -215,8 +215,8 @@ fn authorities() -> Vec<KubeconfigCase> {
         cluster("CA is not base64", &data("'%%%'"), REFUSED),
         cluster("CA in a file", &file("$DIR/ca.crt"), BY_TOKEN),
         cluster("CA in a file beside the kubeconfig", &file("ca.crt"), BY_TOKEN),
-        cluster("CA in ./", &file("./ca.crt"), BY_TOKEN),
-        cluster("CA in ..", &file("sub/../ca.crt"), BY_TOKEN),
+        cluster("CA in a path with ./", &file("./ca.crt"), BY_TOKEN),
+        cluster("CA in a path with ..", &file("sub/../ca.crt"), BY_TOKEN),
         cluster("CA in a path with .. after a missing directory", &file("none/../ca.crt"), BY_TOKEN),
         cluster("CA file with empty data", &file("ca.crt, certificate-authority-data: ''"), BY_TOKEN),
         cluster("CA file with null data", &file("ca.crt, certificate-authority-data: null"), BY_TOKEN),
@@ -375,15 +375,19 @@ fn merged() -> Vec<KubeconfigCase> {
     let users = |user: &str| format!("users: [{{name: u, user: {user}}}]\n");
     let current = || "current-context: x\n".to_owned();
     let with_current = |name: &str| plain().replace("current-context: x", &format!("current-context: {name}"));
-    let missing = || "MISSING".to_owned();
+    let not_written = || NOT_WRITTEN.to_owned();
     vec![
         several_files("an empty file first", [("first", String::new()), ("config", plain())], BY_TOKEN),
-        several_files("empty entries in KUBECONFIG", [("", missing()), ("config", plain()), ("", missing())], BY_TOKEN),
-        several_files("a missing file first", [("none", missing()), ("config", plain())], BY_TOKEN),
-        several_files("a missing file last", [("config", plain()), ("none", missing())], BY_TOKEN),
-        several_files("only missing files", [("none", missing()), ("none2", missing())], REFUSED),
+        several_files(
+            "empty entries in KUBECONFIG",
+            [("", not_written()), ("config", plain()), ("", not_written())],
+            BY_TOKEN,
+        ),
+        several_files("a missing file first", [("none", not_written()), ("config", plain())], BY_TOKEN),
+        several_files("a missing file last", [("config", plain()), ("none", not_written())], BY_TOKEN),
+        several_files("only missing files", [("none", not_written()), ("none2", not_written())], REFUSED),
         several_files("the same file twice", [("config", plain()), ("config", plain())], BY_TOKEN),
-        several_files("a directory in the list", [(".", missing()), ("config", plain())], REFUSED),
+        several_files("a directory in the list", [(".", not_written()), ("config", plain())], REFUSED),
         several_files("a broken file last", [("config", plain()), ("broken", "a: [".to_owned())], REFUSED),
         several_files(
             "the first user takes precedence",

@@ -24,12 +24,15 @@ use super::kubeconfig_cases::kubeconfig_cases;
 /// The number of cases that are tried at the same time.
 const THREADS: usize = 4;
 
+/// The text of a file that a case lists but does not write, for example because the file should be missing.
+pub const NOT_WRITTEN: &str = "NOT WRITTEN";
+
 /// A way to write a kubeconfig, and its expected outcome.
 #[derive(Clone)]
 pub struct KubeconfigCase {
     pub name: &'static str,
     /// The names and texts of the kubeconfigs, which are merged. Placeholders such as `$HTTPS` are replaced with the
-    /// values of a [`Setup`]. A file whose text is `MISSING` is not written.
+    /// values of a [`Setup`]. A file whose text is [`NOT_WRITTEN`] is not written.
     pub files: Vec<(&'static str, String)>,
     /// The value of `--context`.
     pub context: Option<&'static str>,
@@ -41,7 +44,7 @@ pub struct KubeconfigCase {
 }
 
 #[testkit::test]
-fn leaderrun_reads_every_kubeconfig_as_in_the_table() {
+fn leaderrun_matches_the_kubeconfig_table() {
     assert_outcomes(
         |case| case.leaderrun_outcome.map_or(case.outcome, |(outcome, _)| outcome),
         Setup::outcome_of_leaderrun,
@@ -49,7 +52,7 @@ fn leaderrun_reads_every_kubeconfig_as_in_the_table() {
 }
 
 #[testkit::test(requires = testkit::check_installed("kubectl"))]
-fn kubectl_reads_every_kubeconfig_as_in_the_table() {
+fn kubectl_matches_the_kubeconfig_table() {
     assert_outcomes(|case| case.outcome, Setup::outcome_of_kubectl);
 }
 
@@ -154,7 +157,7 @@ impl Setup {
     fn write_files(&self, case: &KubeconfigCase) -> String {
         let paths = case.files.iter().map(|(name, text)| {
             let path = self.directory.join(name);
-            if text != "MISSING" {
+            if text != NOT_WRITTEN {
                 fs::write(&path, self.fill_in_placeholders(text)).expect("the kubeconfig can be written");
             }
             if name.is_empty() { String::new() } else { path.display().to_string() }
@@ -175,7 +178,7 @@ impl Setup {
     }
 
     fn outcome_of_leaderrun(&self, case: &KubeconfigCase) -> (String, String) {
-        let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
+        let mut status = Candidate::without_default_options("status").args(["status", "--lock", "probe"]);
         if let Some(context) = case.context {
             status = status.args(["--context", context]);
         }

@@ -25,8 +25,9 @@ fn kubeconfig(server: SocketAddr) -> PathBuf {
 /// Runs `leaderrun status` for a lock on this server.
 fn run_status(server: SocketAddr) -> Running {
     let kubeconfig = kubeconfig(server);
-    let mut status =
-        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    let mut status = Candidate::without_default_options("status")
+        .args(["status", "--lock", "probe", "--kubeconfig"])
+        .args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
     let mut status = status.start();
     status.wait();
@@ -49,7 +50,7 @@ fn the_first_line_names_the_server_and_where_its_address_comes_from() {
 #[testkit::test]
 fn the_message_says_whether_this_is_a_pod_and_which_variable_is_missing() {
     let log_with = |variables: &[(&str, &str)]| {
-        let mut candidate = Candidate::without_options("a").args(["--lock", "probe"]).configure(|command| {
+        let mut candidate = Candidate::without_default_options("a").args(["--lock", "probe"]).configure(|command| {
             for name in ["HOME", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"] {
                 command.env_remove(name);
             }
@@ -138,7 +139,7 @@ fn the_message_says_what_in_a_kubeconfig_cannot_be_used() {
              contexts: [{{name: x, context: {{cluster: c, user: u}}}}], current-context: x}}"
         );
         fs::write(&kubeconfig, &contents).expect("the kubeconfig can be written");
-        let status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
+        let status = Candidate::without_default_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
         let mut status = status.args([&kubeconfig]).start();
         status.wait();
         assert!(status.log().contains(expected), "{contents}: {}", status.log());
@@ -149,7 +150,7 @@ fn the_message_says_what_in_a_kubeconfig_cannot_be_used() {
 fn leaderrun_doctor_is_suggested_once_during_a_lasting_failure() {
     let server = RecordingServer::responding_with(None, || (500, Vec::new(), "no".to_owned()));
     let mut candidate =
-        Candidate::without_options("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
+        Candidate::without_default_options("a").args(["--lock", "probe", "--wait", "8s", "--retry-period", "1s"]);
     candidate = candidate.args(["--lease-duration", "6s", "--renew-deadline", "4s"]).args(["--kubeconfig"]);
     let mut candidate = candidate.args([kubeconfig(server.address())]).run(["true"]);
     candidate.wait();

@@ -122,7 +122,7 @@ impl Setup {
             assert!(output.contains("the holder"), "kubectl refuses {description}: {output}");
         }
         let mut status =
-            Candidate::without_options("status").args(["status", "--lock", "default/probe", "--kubeconfig"]);
+            Candidate::without_default_options("status").args(["status", "--lock", "default/probe", "--kubeconfig"]);
         status = status.args([&kubeconfig]);
         let mut status = status.start();
         status.wait();

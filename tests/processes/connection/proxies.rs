@@ -37,8 +37,9 @@ fn kubeconfig(server: &str, more_fields: &str) -> PathBuf {
 /// Runs `leaderrun status` with these variables. Returns the method, target and credentials of the requests to the
 /// proxy, without repetitions.
 fn requests_to(proxy: &RecordingServer, kubeconfig: &PathBuf, variables: &[(&str, String)]) -> Vec<String> {
-    let mut status =
-        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    let mut status = Candidate::without_default_options("status")
+        .args(["status", "--lock", "probe", "--kubeconfig"])
+        .args([kubeconfig]);
     for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
         status = status.configure(|command| {
             command.env_remove(name);
@@ -170,8 +171,9 @@ fn trusting_kubeconfig(proxy_url: &str, user: &str) -> PathBuf {
 
 /// Runs `leaderrun status`. Returns whether its request arrives at the server, and its log.
 fn leaderrun_request_arrives(server: &RecordingServer, kubeconfig: &Path) -> (bool, String) {
-    let mut status =
-        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([kubeconfig]);
+    let mut status = Candidate::without_default_options("status")
+        .args(["status", "--lock", "probe", "--kubeconfig"])
+        .args([kubeconfig]);
     status = status.env("NO_PROXY", "*");
     let mut status = status.start();
     status.wait();
@@ -262,8 +264,9 @@ fn requests_to_a_server_without_tls_are_sent_to_the_proxy_without_a_tunnel() {
 #[testkit::test]
 fn the_message_names_a_proxy_that_cannot_be_reached() {
     let kubeconfig = kubeconfig(SERVER, "");
-    let mut status =
-        Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]).args([&kubeconfig]);
+    let mut status = Candidate::without_default_options("status")
+        .args(["status", "--lock", "probe", "--kubeconfig"])
+        .args([&kubeconfig]);
     status = status.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", "");
     let mut status = status.start();
     status.wait();

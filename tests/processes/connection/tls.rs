@@ -19,6 +19,10 @@ use testkit::{Candidate, scratch};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
+/// Why a certificate is refused if it, or an intermediate certificate, does not allow server authentication.
+const UNSUITABLE_KEY_USAGE: &str = "its extended key usage, or that of a certificate between it and the authority, \
+                                    does not allow server authentication";
+
 fn new_key() -> KeyPair {
     KeyPair::generate().expect("a key can be generated")
 }
@@ -96,7 +100,7 @@ impl Setup {
     /// Writes a kubeconfig for a server. Returns its path.
     fn kubeconfig(&self, server: &RecordingServer) -> PathBuf {
         let directory = scratch::directory("tls");
-        fs::write(directory.join("ca.crt"), &self.trusted).expect("the authority can be written");
+        fs::write(directory.join("ca.crt"), &self.trusted).expect("the CA file can be written");
         let text = format!(
             "{{clusters: [{{name: c, cluster: {{server: 'https://{}', certificate-authority: ca.crt, \
              tls-server-name: '{}'}}}}], users: [{{name: u, user: {{token: t}}}}], contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
@@ -113,7 +117,7 @@ impl Setup {
 fn leaderrun_connects(setup: &Setup) -> (bool, String) {
     let server = setup.start();
     let kubeconfig = setup.kubeconfig(&server);
-    let mut status = Candidate::without_options("status").args(["status", "--lock", "probe"]);
+    let mut status = Candidate::without_default_options("status").args(["status", "--lock", "probe"]);
     status = status.env("KUBECONFIG", kubeconfig.to_str().expect("the path is UTF-8"));
     let mut status = status.start();
     status.wait();
@@ -203,7 +207,11 @@ fn a_server_certificate_that_is_the_configured_authority_is_accepted_if_it_is_va
     );
     let mut for_clients = server_params();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    assert_refused("a certificate for clients", &Setup::self_signed(for_clients), "it is not for servers");
+    assert_refused(
+        "a certificate for clients",
+        &Setup::self_signed(for_clients),
+        "its extended key usage does not allow server authentication",
+    );
 }
 
 #[testkit::test]
@@ -302,7 +310,7 @@ fn an_address_in_a_certificate_may_be_an_ipv4_mapped_ipv6_address() {
 fn a_server_that_speaks_only_http_2_gets_its_own_message() {
     let setup = Setup::issued(server_params(), &root_authority(authority_params("one")));
     let server = setup.start_with_protocols(&["h2"]);
-    let mut status = Candidate::without_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
+    let mut status = Candidate::without_default_options("status").args(["status", "--lock", "probe", "--kubeconfig"]);
     status = status.args([setup.kubeconfig(&server)]);
     let mut status = status.start();
     status.wait();
@@ -338,7 +346,7 @@ fn the_restrictions_in_an_authoritys_certificate_are_enforced() {
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     for (description, params, reason) in [
         ("an authority that may not issue certificates", &signs_nothing, "may not issue certificates"),
-        ("an authority for clients", &for_clients, "it is not for servers"),
+        ("an authority for clients", &for_clients, UNSUITABLE_KEY_USAGE),
     ] {
         assert_refused(
             description,
@@ -410,7 +418,7 @@ fn certificates_that_go_refuses_are_refused_with_a_reason() {
     assert_refused("a certificate for no host", &Setup::issued(nameless, &issuer), "it has no host name");
     let mut for_clients = server_params();
     for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    assert_refused("a certificate for clients", &Setup::issued(for_clients, &issuer), "it is not for servers");
+    assert_refused("a certificate for clients", &Setup::issued(for_clients, &issuer), UNSUITABLE_KEY_USAGE);
     let mut expired_authority = authority_params("past");
     expired_authority.not_after = date_time_ymd(2020, 1, 1);
     assert_refused(

@@ -25,7 +25,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TIMEOUT, TestLock, Witn
 /// The CPU limits under which leaderrun is measured, in percent of one CPU. `None` means no limit.
 const LIMITS: [Option<u32>; 5] = [Some(5), Some(10), Some(20), Some(50), None];
 
-/// The numbers of busy threads that the command has in the measurements.
+/// How many busy threads the command runs. Each number is measured separately.
 const BUSY_THREADS: [u32; 4] = [0, 16, 64, 200];
 
 /// leaderrun's default durations. Most other tests use shorter ones.
@@ -158,9 +158,9 @@ struct Outcome {
     led: bool,
 }
 
-/// Starts a thread that waits until a process has received SIGKILL or has ended. The result of the thread is this time,
-/// in nanoseconds since boot. A process that has received SIGKILL executes no more code, although its threads take a
-/// while to end.
+/// Starts a thread that waits until a process has received SIGKILL or has ended. The thread's result is the time at
+/// which that happened, in nanoseconds since boot. A process that has received SIGKILL executes no more code, although
+/// its threads take a while to end.
 fn watch_for_end(pid: u32) -> thread::JoinHandle<u64> {
     thread::spawn(move || {
         loop {
@@ -247,7 +247,7 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     a.wait_for_log("threads of the command would take about");
     let count_writes = || proxy.requests().iter().filter(|request| Match::put().covers(request)).count();
     let writes = count_writes();
-    eventually("a renewal brings the deadlines forward", || count_writes() > writes);
+    eventually("a has renewed after the warning", || count_writes() > writes);
     let leaderrun = [a.elector(), a.supervisor()].map(|process| process.to_string());
     proxy.partition();
     witnesses.wait_for("b", 1);
@@ -264,12 +264,12 @@ fn many_threads_under_a_cpu_limit_have_ended_before_the_next_start() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// Fails if two commands were alive at the same time. `docs/safety.md` says when that is known to happen: with 200 busy
-/// threads under 5 %.
+/// Measures and prints the table, and fails if two commands were alive at the same time. `docs/safety.md` says when
+/// that is known to happen: with 200 busy threads under a CPU limit of 5 %.
 #[testkit::test(requires = check_can_measure())]
-fn measures_cpu_limits_and_reports_overlaps() {
+fn commands_do_not_overlap_under_cpu_limits() {
     println!(
-        "| CPU limit | Busy threads | Lateness in the warning | From the end of the command to the next start | Outcome |"
+        "| CPU limit | Busy threads | Reported lateness | From the end of the command to the next start | Outcome |"
     );
     println!("|---|---|---|---|---|");
     let rows =

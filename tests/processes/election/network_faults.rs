@@ -1,4 +1,4 @@
-//! Tests of network and API server faults that must neither cause a loss nor disturb a standby.
+//! Tests of network and API server faults that must neither cost the leader its lock nor disturb a standby.
 
 use std::time::{Duration, Instant};
 

@@ -6,13 +6,15 @@ use std::time::Duration;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Lifetime, Proxy, TestLock, Witnesses, is_alive};
 
-/// Cuts off the leader `a`. `words` select the behavior of its command (see [`testkit::witness::run`]). Checks that the
-/// standby `b` takes over, but only after `a`'s command is dead. Returns the witnesses.
-fn assert_takeover_after_partition(words: &[&str]) -> Witnesses {
+/// Partitions the leader `a` from the API server. `arguments` select the behavior of its command (see
+/// [`testkit::witness::run`]). Checks that the standby `b` takes over, but only after `a`'s command is dead. Returns
+/// the witnesses.
+fn assert_takeover_after_partition(arguments: &[&str]) -> Witnesses {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
-    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, words);
-    witnesses.wait_for("a", if words.contains(&"hidden") { 2 } else { 1 });
+    let mut a = Candidate::new("a", &lock.through(proxy.kubeconfig())).run_witness(&witnesses, arguments);
+    // With the argument `hidden`, the command's grandchild is a second witness.
+    witnesses.wait_for("a", if arguments.contains(&"hidden") { 2 } else { 1 });
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     proxy.partition();
@@ -45,7 +47,7 @@ fn a_command_that_ignores_sigterm_is_dead_before_the_next_starts() {
 }
 
 #[testkit::test]
-fn a_hidden_grandchild_is_dead_before_the_next_command_starts() {
+fn a_grandchild_in_its_own_session_is_dead_before_the_next_command_starts() {
     assert_takeover_after_partition(&["hidden"]);
 }
 

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use testkit::exit_status::LOST;
 use testkit::{Candidate, Cluster, Lifetime, Proxy, Running, TestLock, Witnesses, eventually, nanos_since_boot};
 
-/// One second in the unit of [`nanos_since_boot`].
+/// One second in nanoseconds, the unit of [`nanos_since_boot`].
 const SECOND: u64 = 1_000_000_000;
 
 /// With these durations, the stop signal is due 4 s after the last renewal, and the kill is due 3 s later.
@@ -28,8 +28,9 @@ fn sleep_until(time: u64) {
     std::thread::sleep(Duration::from_nanos(time.saturating_sub(nanos_since_boot())));
 }
 
-/// The elector keeps sending renewals while the supervisor is frozen for 4.5 s. When the supervisor is thawed, the
-/// deadline that it knows (4 s) has passed, so it must read the queued renewals before it acts on that deadline.
+/// While the supervisor is frozen for 4.5 s, the elector keeps renewing the lease and forwarding the renewals to the
+/// supervisor. When the supervisor is thawed, the last deadline that it has read (4 s) has passed, so it must read the
+/// queued renewals before it acts on that deadline.
 #[testkit::test]
 fn queued_renewals_are_applied_before_the_deadline_is_checked() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
@@ -44,13 +45,17 @@ fn queued_renewals_are_applied_before_the_deadline_is_checked() {
     a.stop();
 }
 
-/// Cuts off the leader `a`, whose witness gets `words`, freezes some of its processes with `freeze`, and sends
-/// leaderrun SIGUSR1. Thaws all processes when `thaw_after` nanoseconds have passed since `a` was cut off. Returns the
-/// witnesses, `a`, and the time of the thaw.
-fn freeze_and_thaw(words: &[&str], freeze: impl Fn(&Running, &Lifetime), thaw_after: u64) -> (Witnesses, Running, u64) {
+/// Partitions the leader `a`, whose witness gets `witness_arguments`, from the API server, freezes some of its
+/// processes with `freeze`, and sends leaderrun SIGUSR1. Thaws all processes `thaw_after` nanoseconds after the
+/// partition. Returns the witnesses, `a`, and the time of the thaw.
+fn freeze_and_thaw(
+    witness_arguments: &[&str],
+    freeze: impl Fn(&Running, &Lifetime),
+    thaw_after: u64,
+) -> (Witnesses, Running, u64) {
     let (proxy, witnesses) = (Proxy::start(Cluster::shared()), Witnesses::new());
     let lock = TestLock::lease_through(proxy.kubeconfig());
-    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, words);
+    let mut a = Candidate::with_timing("a", &lock, TIMING).run_witness(&witnesses, witness_arguments);
     let life = command_lifetime(&witnesses);
     proxy.partition();
     let partitioned_at = nanos_since_boot();

@@ -14,7 +14,7 @@ use testkit::{Candidate, Cluster, Match, Proxy, Running, TestLock, Witnesses, ev
 /// Durations with four seconds between the stop signal and the kill.
 const LONG_GRACE: [&str; 6] = ["--lease-duration", "12s", "--renew-deadline", "4s", "--retry-period", "500ms"];
 
-/// The words for a witness that ignores SIGTERM and has a grandchild outside its process group.
+/// The arguments that make a witness ignore SIGTERM and start a grandchild outside its process group.
 const IGNORES_SIGTERM_WITH_HIDDEN_GRANDCHILD: [&str; 2] = ["hidden", "ignore"];
 
 /// Injects `fault` into the leader `a`, whose command ignores SIGTERM. Checks that the standby `b` takes over, but only
@@ -109,7 +109,7 @@ fn the_command_of_a_frozen_elector_is_killed_in_time() {
 }
 
 #[testkit::test]
-fn a_frozen_elector_that_continues_after_a_takeover_exits() {
+fn a_frozen_elector_that_is_thawed_after_a_takeover_exits() {
     let (witnesses, mut a) = assert_takeover_after(&TestLock::lease(), |a, _| send(a.elector(), Signal::SIGSTOP));
     send(a.elector(), Signal::SIGCONT);
     a.wait_for_exit(LOST);
@@ -170,9 +170,9 @@ fn a_killed_process_group_leaves_nothing_alive() {
     witnesses.assert_one_at_a_time(2);
 }
 
-/// When the supervisor continues, the stop signal seems overdue, but renewals are queued.
+/// When the supervisor is thawed, the stop signal seems overdue, but renewals are queued.
 #[testkit::test]
-fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_first() {
+fn a_supervisor_that_is_thawed_within_the_grace_period_applies_queued_renewals_first() {
     let (lock, witnesses) = (TestLock::file(), Witnesses::new());
     let mut a = Candidate::with_timing("a", &lock, LONG_GRACE).run_witness(&witnesses, &["linger"]);
     witnesses.wait_for("a", 1);
@@ -192,7 +192,7 @@ fn a_supervisor_that_continues_within_the_grace_period_applies_queued_renewals_f
 }
 
 #[testkit::test]
-fn a_supervisor_that_continues_within_the_grace_period_starts_no_command() {
+fn a_supervisor_that_is_thawed_within_the_grace_period_starts_no_command() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let claim_response = proxy.hold_responses(Match::put().next(1));
@@ -222,7 +222,9 @@ fn no_command_is_started_after_a_termination_signal() {
     send(supervisor, Signal::SIGSTOP);
     claim_response.release();
     let writes = count_writes(&proxy);
-    eventually("a has renewed, so it has ordered the start", || count_writes(&proxy) > writes);
+    eventually("a has renewed, so its elector has already asked the supervisor to start the command", || {
+        count_writes(&proxy) > writes
+    });
     a.signal(Signal::SIGTERM);
     eventually("the elector has received the signal", || !is_pending(a.elector(), Signal::SIGTERM));
     // The elector needs a moment to pass the signal on to the supervisor.
@@ -280,15 +282,17 @@ fn a_supervisor_that_is_repeatedly_late_logs_a_warning_and_stops_the_command_ear
         send(supervisor, Signal::SIGCONT);
         std::thread::sleep(Duration::from_millis(700));
     }
+    // The warning continues with the tenths of a second, for example "1.5 s late".
     a.wait_for_log("leaderrun runs up to 1.");
-    // The next renewal brings the deadlines forward.
+    // Later renewals must not restore the original deadlines. The first one has certainly been completed when the
+    // second one is sent.
     let writes = count_writes(&proxy);
-    eventually("a has renewed", || count_writes(&proxy) > writes + 1);
+    eventually("a has renewed twice", || count_writes(&proxy) > writes + 1);
     proxy.partition();
     let partitioned_at = testkit::nanos_since_boot();
     a.wait_for_exit(LOST);
     let until_stop = Duration::from_nanos(witnesses.lifetimes_of("a")[0].signaled_at - partitioned_at);
-    // If the supervisor had not been late, the stop signal would come four seconds after the last renewal, which was up
-    // to half a second before the partition.
+    // If the supervisor had not been late, the stop signal would have come four seconds after the last renewal, which
+    // was up to half a second before the partition.
     assert!(until_stop < Duration::from_millis(3500), "the stop signal came after {until_stop:?}: {}", a.log());
 }

@@ -24,8 +24,8 @@ impl Fixture {
         let namespace = cluster.new_namespace();
         let lock = TestLock { name: format!("{namespace}/job"), kubeconfig: Some(proxy.kubeconfig()) };
         let witnesses = Witnesses::new();
-        let mut last = Candidate::new("last", &lock).args(["--min-hold", "1h"]).run_script("true");
-        last.wait_for_exit(0);
+        let mut previous = Candidate::new("previous", &lock).args(["--min-hold", "1h"]).run_script("true");
+        previous.wait_for_exit(0);
         let standby = Candidate::new("standby", &lock).run_witness(&witnesses, &[]);
         standby.wait_for_log("not due");
         let fixture = Self { admin: cluster.admin(), proxy, lease_path: lock.lease_path(), standby, _cluster: cluster };

@@ -49,7 +49,7 @@ fn a_candidate_rejoins_after_a_loss_and_leads_again() {
     let mut b = Candidate::new("b", &lock).run_witness(&witnesses, &[]);
     b.wait_for_log("held by a");
     for round in 1..=2 {
-        // Each run of this command has two processes: the witness and its hidden descendant.
+        // Each run of this command has two witnesses: the main process and its grandchild.
         let lifetimes = witnesses.lifetimes_of("a");
         let current = &lifetimes[lifetimes.len() - 2..];
         proxy.partition();

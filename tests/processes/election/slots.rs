@@ -29,13 +29,14 @@ impl Slots {
 
     /// Returns a command that becomes a witness of the slot in which it runs.
     fn command(&self) -> Vec<OsString> {
-        let words = |witnesses: &Witnesses| {
-            let words: Vec<String> = witnesses.command(&[]).iter().map(|word| word.to_string_lossy().into()).collect();
-            words.join(" ")
+        let command_line = |witnesses: &Witnesses| {
+            let command = witnesses.command(&[]);
+            let arguments: Vec<String> = command.iter().map(|argument| argument.to_string_lossy().into()).collect();
+            arguments.join(" ")
         };
         let slots = self.witnesses.iter().enumerate();
         let cases: Vec<String> =
-            slots.map(|(slot, witnesses)| format!("{slot}) exec {} ;;", words(witnesses))).collect();
+            slots.map(|(slot, witnesses)| format!("{slot}) exec {} ;;", command_line(witnesses))).collect();
         let script = format!("case $LEADERRUN_SLOT in {} esac", cases.join(" "));
         ["sh", "-c", &script].into_iter().map(OsString::from).collect()
     }
@@ -192,7 +193,7 @@ fn the_printed_role_permits_leading_and_routing_in_every_slot() {
     drop(refused);
 
     let service = ["--service", "web-{slot}"];
-    let mut printed = Candidate::without_options("manifest")
+    let mut printed = Candidate::without_default_options("manifest")
         .args(["manifest", "--lock", &lock.name, "--slots", "3"])
         .args(service)
         .start();
@@ -264,7 +265,7 @@ fn invalid_slot_options_are_refused() {
             "--service 'web-{slot}': {slot} can only be used with --slots; try --service 'web-{slot}' --slots 3",
         ),
     ] {
-        let mut refused = Candidate::without_options("refused").args(arguments).run_script("echo started");
+        let mut refused = Candidate::without_default_options("refused").args(arguments).run_script("echo started");
         refused.wait_for_exit(FAILED);
         assert!(refused.log().contains(expected), "{arguments:?}: {}", refused.log());
     }

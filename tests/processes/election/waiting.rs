@@ -26,7 +26,7 @@ fn termination_signals_end_a_standby() {
 }
 
 #[testkit::test]
-fn a_lock_that_a_pending_claim_acquires_is_released_when_the_candidate_ends() {
+fn a_candidate_terminated_during_its_claim_releases_the_lock_if_the_claim_succeeds() {
     let proxy = Proxy::start(Cluster::shared());
     let (lock, witnesses) = (TestLock::lease_through(proxy.kubeconfig()), Witnesses::new());
     let claim_response = proxy.hold_responses(Match::put());

@@ -57,7 +57,7 @@ fn leader_and_standby_report_who_leads() {
 }
 
 #[testkit::test]
-fn a_standby_is_ready_with_ready_when_waiting_but_not_with_leading() {
+fn the_ready_when_option_determines_whether_a_standby_is_ready() {
     let (lock, witnesses) = (TestLock::lease(), Witnesses::new());
     let candidate = |name: &str, ready_when| {
         Candidate::new(name, &lock).args(HTTP).args(["--ready-when", ready_when]).run_witness(&witnesses, &[])

@@ -357,7 +357,7 @@ impl World {
             if self.live_commands[slot] == Some((candidate, run)) && !self.is_killed_later(candidate, run, slot) {
                 self.live_commands[slot] = None;
             }
-        } else if self.candidates[candidate].clock.boot(self.now) >= self.candidates[candidate].kill_at {
+        } else if self.candidates[candidate].clock.boot_time(self.now) >= self.candidates[candidate].kill_at {
             self.end(candidate, slot, false);
         }
     }

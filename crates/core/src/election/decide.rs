@@ -44,7 +44,7 @@ impl Election {
             return self.preempt(now);
         }
         let is_claim_due = |observed: &ObservedRecord| {
-            let may_acquire = observed.is_takeable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
+            let may_acquire = observed.is_acquirable() && self.claim_at(observed).is_some_and(|at| now.boot >= at);
             // If the record already names this run but no tenure has begun, for example because the reply to the claim
             // was late, the lock is claimed again at once.
             may_acquire || self.already_holds(observed)
@@ -202,7 +202,7 @@ impl Election {
     /// passed. Returns `None` if claims are not allowed.
     fn claim_at(&self, observed: &ObservedRecord) -> Option<Instant> {
         let delay = self.claims.delay(self.config.timing.lease_duration() / 2);
-        self.may_claim.then(|| observed.takeable_at() + self.config.preference.claim_delay + delay)
+        self.may_claim.then(|| observed.acquirable_at() + self.config.preference.claim_delay + delay)
     }
 
     /// Returns the earliest instant at which the next request may be sent; an instant in the past if there is no pause.
@@ -239,7 +239,9 @@ impl Election {
         // the first reply, no holder is known, so the time is shorter.
         Some(match &self.observed {
             Some(observed) => {
-                observed.takeable_at().max(self.last_usable_reply) + self.config.preference.claim_delay + lease_duration
+                observed.acquirable_at().max(self.last_usable_reply)
+                    + self.config.preference.claim_delay
+                    + lease_duration
             }
             None => self.last_usable_reply + lease_duration.min(FIRST_REPLY_TIMEOUT),
         })

@@ -83,7 +83,7 @@ impl Election {
         let Some(observed) = &self.observed else { return Outcome::Unreachable };
         let is_mine = self.observed_is_mine(observed);
         let is_held = observed.record().is_some_and(Record::is_held) && !is_mine;
-        let must_wait = observed.has_displaced_holder() || (!is_mine && observed.takeable_at() > now.boot);
+        let must_wait = observed.has_displaced_holder() || (!is_mine && observed.acquirable_at() > now.boot);
         if is_held || must_wait { Outcome::NotAcquired } else { Outcome::Unreachable }
     }
 }

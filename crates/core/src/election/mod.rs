@@ -295,7 +295,7 @@ impl Election {
     /// Returns the record as last seen (`None` if it did not exist) and the instant from which the lock may be acquired
     /// if the record does not change until then. Returns `None` before the first read.
     pub fn observed(&self) -> Option<(Option<&Record>, Instant)> {
-        self.observed.as_ref().map(|observed| (observed.record(), observed.takeable_at()))
+        self.observed.as_ref().map(|observed| (observed.record(), observed.acquirable_at()))
     }
 
     /// Returns whether the reply to the last request is still awaited. If not, the request can be dropped.

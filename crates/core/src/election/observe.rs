@@ -1,5 +1,5 @@
-//! Processes replies, and the records that replies and watch events deliver: updates the candidate's phase, and what it
-//! knows about the record.
+//! Handles replies, and the records that the watch delivers: updates the candidate's phase and what it knows about the
+//! record.
 
 use core::time::Duration;
 
@@ -114,9 +114,9 @@ impl Election {
         }
     }
 
-    /// Processes the reply to a renewal that had timed out, but was carried out after all. The reply only counts if the
-    /// renewal is still unconfirmed. Such a renewal has replaced the version that was last seen, so the reply is not
-    /// outdated.
+    /// Processes the late reply to a renewal that had timed out. The reply counts only if the renewal is still in
+    /// `unconfirmed_writes`. While this run leads, that list contains only writes that replace the version last seen
+    /// (see [`forget_settled_writes`](Self::forget_settled_writes)), so the reply is newer than that version.
     pub(super) fn handle_late_write(&mut self, now: Now, stored: Stored) {
         let was_carried_out = self
             .unconfirmed_writes
@@ -176,7 +176,7 @@ impl Election {
                 _ => 0,
             };
             let contenders = stored.as_ref().and_then(|stored| stored.record.contenders);
-            let is_first_and_free = !was_known && self.observed.as_ref().is_some_and(ObservedRecord::is_takeable);
+            let is_first_and_free = !was_known && self.observed.as_ref().is_some_and(ObservedRecord::is_acquirable);
             self.claims.note_change(contenders, acquisitions, is_first_and_free, &mut self.random);
         }
         let has_displaced_holder = self.observed.as_ref().is_some_and(ObservedRecord::has_displaced_holder);
@@ -236,7 +236,7 @@ impl Election {
         changed
     }
 
-    /// Adds the action [`ElectionAction::StepDown`], once, if the record with which this run holds the lock asks it to
+    /// Adds [`ElectionAction::StepDown`], at most once, if this run holds the lock and its record contains a request to
     /// step down.
     fn check_step_down(&mut self) {
         let record = self.observed.as_ref().and_then(ObservedRecord::record);
@@ -273,7 +273,7 @@ impl Election {
     /// Reports a change of the record while this candidate waits. `was_known` states whether the record was read before
     /// the change. A candidate that does not wait gives up if the change shows that the lock cannot be acquired.
     fn handle_change(&mut self, before: Option<Record>, after: Option<Record>, was_known: bool, now: Now) {
-        let takeable_at = self.observed.as_ref().map_or(now.boot, ObservedRecord::takeable_at);
+        let acquirable_at = self.observed.as_ref().map_or(now.boot, ObservedRecord::acquirable_at);
         let has_zero_wait = self.has_zero_wait();
         let notice = match after {
             Some(Record { holder_identity: holder, acquire_time: since, .. }) if !holder.is_empty() => {
@@ -284,7 +284,7 @@ impl Election {
                 if before.is_some_and(|before| before.holder_identity == holder) {
                     return;
                 }
-                ElectionNotice::Held { holder, since, takeable_in: takeable_at.since(now.boot) }
+                ElectionNotice::Held { holder, since, acquirable_in: acquirable_at.since(now.boot) }
             }
             Some(record) if record.valid_not_before().is_some_and(|not_before| not_before > now.wall) => {
                 let not_before = record.valid_not_before().unwrap_or_default();
@@ -298,7 +298,7 @@ impl Election {
                 let holder = before.filter(Record::is_held).map(|before| before.holder_identity);
                 ElectionNotice::ReleasedByForce { holder }
             }
-            _ if takeable_at > now.boot => ElectionNotice::Displaced,
+            _ if acquirable_at > now.boot => ElectionNotice::Displaced,
             Some(_) => match before.filter(Record::is_held) {
                 Some(Record { holder_identity: holder, .. }) => ElectionNotice::Released { holder },
                 None => return,
@@ -326,7 +326,7 @@ impl Election {
     }
 }
 
-/// Returns whether a version of an object precedes another one.
+/// Returns whether `version` is an older version of the same object than `other`.
 fn is_older(version: &Version, other: &Version) -> bool {
     version.uid == other.uid && precedes(&version.resource_version, &other.resource_version)
 }

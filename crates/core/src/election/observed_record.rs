@@ -163,7 +163,7 @@ impl ObservedRecord {
     }
 
     /// Returns when the lock may be acquired if the record does not change until then.
-    pub(super) fn takeable_at(&self) -> Instant {
+    pub(super) fn acquirable_at(&self) -> Instant {
         let is_held = self.record().is_some_and(Record::is_held);
         let holds_until = if is_held { self.last_changed + self.holds_for() } else { self.last_changed };
         let displaced_until = self.displaced.iter().map(|holder| holder.until);
@@ -177,8 +177,8 @@ impl ObservedRecord {
 
     /// Returns whether the lock could already be acquired when the record was last seen. Therefore a free lock can be
     /// acquired at once, but an expired lock only after another read.
-    pub(super) fn is_takeable(&self) -> bool {
-        self.last_seen >= self.takeable_at()
+    pub(super) fn is_acquirable(&self) -> bool {
+        self.last_seen >= self.acquirable_at()
     }
 }
 

@@ -23,14 +23,15 @@ pub struct ElectionConfig {
     /// How long to wait for the lock; `None` means that there is no limit. If this is zero, the candidate does not wait
     /// for a holder that is alive.
     pub wait: Option<Duration>,
-    /// The shortest time from the acquisition until the command runs again, if it succeeds; `None` means no such limit.
+    /// If the command succeeds, the minimum time from the acquisition until it may run again; `None` means no minimum.
     pub min_hold: Option<Duration>,
     /// Whether this candidate acquires the lock even if the last holder's `min_hold` is not over.
     pub ignores_min_hold: bool,
     pub preference: Preference,
 }
 
-/// The preference of a candidate over others.
+/// How strongly a candidate is preferred over the others. A candidate with a shorter claim delay is preferred: it
+/// claims a free lock earlier, and may ask a less preferred leader to step down.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Preference {
     /// How long this candidate leaves a free lock to candidates with a shorter delay.
@@ -52,8 +53,8 @@ pub struct Now {
 /// Everything that has arrived since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ElectionInputs {
-    /// The end of the command. Set this once after [`StartLeading`](ElectionAction::StartLeading), when the last
-    /// process of the command has ended, or once it is known that the command will not be started.
+    /// The end of the command. After [`StartLeading`](ElectionAction::StartLeading), set this exactly once: when the
+    /// last process of the command has ended, or as soon as it is known that the command will not be started.
     pub command_gone: Option<CommandGone>,
     /// Whether to end the candidacy. A leader continues until its command is gone.
     pub stop: bool,
@@ -88,7 +89,7 @@ impl ElectionInputs {
     }
 }
 
-/// The end of a command, none of whose processes is left.
+/// Reports that the command has ended and that none of its processes is left, or that it will not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommandGone {
     /// Whether the command succeeded. If so, `min_hold` applies.
@@ -148,8 +149,9 @@ pub enum WatchEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::large_enum_variant, reason = "actions are few and not stored")]
 pub enum ElectionAction {
-    /// Send this request. If the previous request is still pending, drop it and close its connection; if it is a write,
-    /// you may instead wait for its reply, for [`ElectionInputs::late_write`].
+    /// Send this request. If the previous request is still pending, drop it and close its connection. If that request
+    /// is a write, you may instead keep waiting for its reply, and pass the stored record in
+    /// [`ElectionInputs::late_write`].
     Send(Request),
     /// Watch the record for changes after this version, or from its current state on if this is `None`. Drop the
     /// previous watch.
@@ -215,7 +217,7 @@ pub enum ElectionNotice {
         /// The time of the acquisition, according to that holder's clock.
         since: Option<Timestamp>,
         /// The time until the lock may be acquired if the record does not change.
-        takeable_in: Duration,
+        acquirable_in: Duration,
     },
     /// Another client released the lock in place of its holder. `holder` is `None` if no holder was known before.
     ReleasedByForce { holder: Option<String> },

@@ -35,8 +35,8 @@ pub fn update(resource: &Resource, before: Option<&Value>, object: &mut Value, m
             // All entries lose the fields that were removed or changed. This manager gets the changed ones below.
             remove_changed(fields_mut(entry), &changed, &new);
         }
-        let is_of_manager = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Update";
-        let index = entries.iter().position(is_of_manager).unwrap_or(entries.len());
+        let belongs_to_manager = |entry: &Value| entry["manager"] == manager && entry["operation"] == "Update";
+        let index = entries.iter().position(belongs_to_manager).unwrap_or(entries.len());
         if index == entries.len() {
             entries.push(json!({ "manager": manager, "operation": "Update", "fieldsV1": {} }));
         }
@@ -81,8 +81,7 @@ fn fields_of(object: &Value) -> Object {
     fields
 }
 
-/// Returns the set of the fields of `new` that `old` does not have, or has with another value. A list counts as one
-/// value.
+/// Returns the fields of `new` that are missing from `old` or have a different value there. A list counts as one value.
 fn changed_fields(old: &Object, new: &Object) -> FieldSet {
     let mut set = FieldSet::new();
     for (name, value) in new {

@@ -1,4 +1,4 @@
-//! The pages of a list, which `limit` and `continue` select.
+//! Pagination of list responses with the `limit` and `continue` query parameters.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use super::metadata::text;
 use super::request::Query;
 use super::status::{self, Result};
 
-/// A page of a list. Each page shows the current state, whereas all pages of a real server show the state at the time
-/// of the first page.
+/// A page of a list. Each page reflects the current state. A real API server serves all pages from the snapshot that it
+/// took for the first page.
 pub struct Page {
     /// The key of the last object of the previous page; `None` for the first page.
     after: Option<(String, String)>,

@@ -31,7 +31,7 @@ fn the_claims_of_many_candidates_are_delayed() {
     assert!(wait < BEYOND_ANY_DELAY, "{wait:?}");
     driver.advance(wait);
     let claim = driver.expect_write();
-    assert_ne!(claim.contenders, Some(1000), "the claim should correct the estimate");
+    assert_ne!(claim.contenders, Some(1000), "the claim should correct the estimated number of contenders");
 }
 
 #[test]

@@ -137,8 +137,8 @@ impl Driver {
 
     /// Returns the time until the lock may be acquired if the record does not change until then.
     fn time_to_takeover(&self) -> Duration {
-        let (_, takeable_at) = self.election.observed().expect("the record was read");
-        takeable_at.since(self.now.boot)
+        let (_, acquirable_at) = self.election.observed().expect("the record was read");
+        acquirable_at.since(self.now.boot)
     }
 
     /// Returns the time until the next timeout of the election.

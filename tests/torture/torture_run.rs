@@ -1,5 +1,5 @@
-//! The arena of one torture run, which starts and ends candidates and injects faults. After the faults, every slot
-//! must have a leader, and after the last candidate has ended, no process may be left.
+//! One torture run, which starts and ends candidates and injects faults. After the faults, every slot must have a
+//! leader, and after the last candidate has ended, no process may be left.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::processes;
 use crate::record::{LockKind, RecordStore, TorturedLock};
 use crate::statistics::Statistics;
 
-/// The interval at which the arena replaces candidates and ends faults.
+/// The interval at which candidates that have ended are replaced, and faults are ended.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The time within which every slot must have a leader after the end of all faults, and another one after the test has
@@ -52,7 +52,7 @@ pub struct CandidateSeries {
 }
 
 /// One torture run: a lock, its candidates, and the faults that are injected.
-pub struct Arena {
+pub struct TortureRun {
     kind: LockKind,
     lock: TestLock,
     /// The stores of the lock's records: one for each slot, or one for a lock without slots.
@@ -72,8 +72,8 @@ pub struct Arena {
     began_at: Instant,
 }
 
-impl Arena {
-    pub fn open(tortured: TorturedLock, seed: u64) -> Self {
+impl TortureRun {
+    pub fn new(tortured: TorturedLock, seed: u64) -> Self {
         println!("torture of {tortured:?}: LEADERRUN_TORTURE_SEED={seed}");
         let TorturedLock { kind, slots } = tortured;
         let (cluster, lock) = match kind {
@@ -131,7 +131,7 @@ impl Arena {
 
     /// Injects faults for `duration`. Then checks that every slot has a leader, that other candidates take over from
     /// the leaders, and that no process is left at the end.
-    pub fn torture(mut self, duration: Duration) {
+    pub fn run(mut self, duration: Duration) {
         let mut checked_at = Instant::now();
         while self.began_at.elapsed() < duration {
             let step = self.plan.step();
@@ -205,7 +205,7 @@ impl Arena {
     fn start(&mut self, index: usize) {
         let series = &mut self.series[index];
         series.starts += 1;
-        let (command_words, options, _) = self.plan.candidate(index, series.starts);
+        let (command_arguments, options, _) = self.plan.candidate(index, series.starts);
         let identity = format!("{}-{}", ["a", "b", "c", "d", "e"][index], series.starts);
         let lock = match &series.proxy {
             Some(proxy) => self.lock.through(proxy.kubeconfig()),
@@ -214,7 +214,7 @@ impl Arena {
         let slots = self.stores.len().to_string();
         let slots: &[&str] = if self.has_slots() { &["--slots", &slots] } else { &[] };
         let options = [slots, &options].concat();
-        let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &command_words, &options);
+        let candidate = TorturedCandidate::start(identity, &lock, &self.witnesses, &command_arguments, &options);
         self.statistics.starts += 1;
         let description = format!("{} starts: {}", candidate.identity, candidate.description);
         self.series[index].candidate = Some(candidate);
@@ -311,7 +311,7 @@ impl Arena {
     }
 }
 
-impl Drop for Arena {
+impl Drop for TortureRun {
     fn drop(&mut self) {
         // Only a failed test leaves processes. Some of them fork new ones, so this repeats until none is left.
         while !processes::of_torture_run(self.witnesses.directory()).is_empty() {
